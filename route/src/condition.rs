@@ -1,0 +1,273 @@
+//! Every condition and every reason, defined once: a CamelCase constant, a sentence, and what to do about it.
+//!
+//! Both programs speak of trouble in these words: the sidecar in its logs, metrics, reports and SMTP replies, the
+//! operator in `status.conditions` and Events. Reasons are a closed set, so they may be metric labels.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A condition of a `MailRoute`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionType {
+    /// The resource makes sense and its configuration is rendered for the sidecars.
+    Accepted,
+    /// An access token can be had with the route's credential.
+    CredentialReady,
+    /// The upstream answers over verified TLS.
+    UpstreamReachable,
+    /// The upstream lets the mailbox log in with the token.
+    Authenticated,
+    /// The upstream takes mail from the mailbox and the senders in use.
+    SendersAccepted,
+    /// Mail can flow: the sum of the others.
+    Ready,
+}
+
+impl ConditionType {
+    /// The conditions a sidecar can observe, in the order in which they are met on the way to Microsoft 365. When
+    /// several fail, the first is the cause to name.
+    pub const OBSERVED: [Self; 4] =
+        [Self::CredentialReady, Self::UpstreamReachable, Self::Authenticated, Self::SendersAccepted];
+
+    /// The name in `status.conditions[].type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::CredentialReady => "CredentialReady",
+            Self::UpstreamReachable => "UpstreamReachable",
+            Self::Authenticated => "Authenticated",
+            Self::SendersAccepted => "SendersAccepted",
+            Self::Ready => "Ready",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The names a remedy may mention. Nothing here is secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The mailbox of the route.
+    pub mailbox: &'a str,
+    /// Application (client) id.
+    pub client_id: &'a str,
+    /// Tenant, GUID or domain.
+    pub tenant: &'a str,
+    /// `host:port` of the upstream.
+    pub endpoint: &'a str,
+    /// `host` of the token authority.
+    pub authority: &'a str,
+}
+
+macro_rules! reasons {
+    ($($name:ident: $condition:ident, $sentence:literal, $remedy:literal;)*) => {
+        /// Why a condition holds or does not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $(#[doc = $sentence] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The constant in `status.conditions[].reason`, in metrics and in logs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// The condition this reason belongs to.
+            pub const fn condition(self) -> ConditionType {
+                match self { $(Self::$name => ConditionType::$condition,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$name => $sentence,)* }
+            }
+
+            const fn remedy_template(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
+        }
+    };
+}
+
+// Placeholders of a remedy: {mailbox} {client_id} {tenant} {endpoint} {authority}. An empty remedy: nothing to do.
+// Sources: Microsoft Learn, "Authenticate an IMAP, POP or SMTP connection using OAuth", "Enable or disable SMTP AUTH in
+// Exchange Online", "Microsoft Entra authentication and authorization error codes", "Non-delivery reports in Exchange
+// Online".
+reasons! {
+    // Accepted
+    Accepted: Accepted, "The route is valid and its configuration is rendered.", "";
+    Invalid: Accepted, "The route cannot be used as it is written.",
+        "Change the field that the message names.";
+    RenderFailed: Accepted, "The route is valid but its ConfigMap could not be written.",
+        "See the Event on this MailRoute for the API server's answer.";
+
+    // CredentialReady
+    TokenAcquired: CredentialReady, "Entra issued an access token.", "";
+    AssertionUnavailable: CredentialReady, "The projected service-account token cannot be read in the sidecar.",
+        "Delete the pod so that it is injected again; if it stays, look at the volume mailroute-tokens of the pod.";
+    TenantNotFound: CredentialReady, "Entra does not know the tenant, or it lives in another cloud.",
+        "Check spec.tenant.id ({tenant}) and spec.tenant.cloud: az account show --query tenantId";
+    ApplicationNotFound: CredentialReady, "The tenant has no such application, or it is disabled.",
+        "Check spec.clientSubmission.credential.clientId: az ad sp show --id {client_id}";
+    FederationNotTrusted: CredentialReady, "No federated credential of the application matches the pod's ServiceAccount.",
+        "Create it with the issuer, subject and audience that the message names: az ad app federated-credential create --id {client_id}";
+    WaitingForPropagation: CredentialReady, "No federated credential matches yet; a new one takes some minutes to act.",
+        "Wait up to 15 minutes after az ad app federated-credential create; then compare issuer, subject and audience.";
+    AssertionRejected: CredentialReady, "Entra rejected the service-account token itself (expired, malformed or signed by an unknown key).",
+        "Check the clocks of the nodes and that the cluster's OIDC issuer publishes its current keys.";
+    IssuerUnreachable: CredentialReady, "Entra cannot fetch the cluster's OIDC discovery document.",
+        "Make the service-account issuer reachable from the internet: az aks update --enable-oidc-issuer";
+    ScopeRejected: CredentialReady, "Entra refuses the scope, or the tenant has no Exchange Online.",
+        "Leave spec.tenant.authority.scope out, and check that the tenant ({tenant}) has Exchange Online.";
+    AccessBlocked: CredentialReady, "A Conditional Access policy or security defaults block the application.",
+        "Exclude the application {client_id} from the policy for workload identities.";
+    CredentialRejected: CredentialReady, "Entra rejected the credential.",
+        "Look the AADSTS code of the message up at https://login.microsoftonline.com/error";
+    TokenServiceThrottled: CredentialReady, "Entra asks to slow down.", "Nothing; it is tried again when Entra says.";
+    TokenServiceUnavailable: CredentialReady, "The token endpoint does not answer as it should.",
+        "Check that pods reach https://{authority} (egress, proxy, DNS, TLS inspection).";
+
+    // UpstreamReachable
+    Connected: UpstreamReachable, "The upstream answered over verified TLS.", "";
+    NameNotResolved: UpstreamReachable, "The upstream's name does not resolve.",
+        "Check DNS for {endpoint} from the pod.";
+    ConnectFailed: UpstreamReachable, "No TCP connection to the upstream.",
+        "Allow egress from the pod to {endpoint} (NetworkPolicy, firewall, service mesh).";
+    StartTlsMissing: UpstreamReachable, "The upstream does not offer STARTTLS, so nothing is sent.",
+        "Something between the pod and {endpoint} rewrites SMTP; exclude the port from inspection.";
+    TlsFailed: UpstreamReachable, "TLS with the upstream failed: name, chain or version.",
+        "Check for TLS inspection on the way to {endpoint}; a private CA goes into spec.endpoint.caBundleRef.";
+    UpstreamUnavailable: UpstreamReachable, "The upstream answers that it is not available now.",
+        "Nothing; it is tried again. https://status.cloud.microsoft tells of an outage.";
+    UpstreamProtocolError: UpstreamReachable, "The upstream broke off or answered something that is not SMTP.",
+        "Check what stands between the pod and {endpoint}.";
+
+    // Authenticated
+    LoggedIn: Authenticated, "The upstream accepted the token for the mailbox.", "";
+    ExchangeRejectedToken: Authenticated, "The token is good, but Exchange does not let the application use the mailbox.",
+        "Register the service principal (New-ServicePrincipal -AppId {client_id} -ObjectId <id of the enterprise application>) and grant it the mailbox: Add-MailboxPermission -Identity {mailbox} -User <service principal> -AccessRights FullAccess; this can take two hours to act.";
+    SmtpAuthDisabledTenant: Authenticated, "SMTP AUTH is switched off for the tenant.",
+        "Set-CASMailbox -Identity {mailbox} -SmtpClientAuthenticationDisabled $false, or for all: Set-TransportConfig -SmtpClientAuthenticationDisabled $false";
+    SmtpAuthDisabledMailbox: Authenticated, "SMTP AUTH is switched off for the mailbox.",
+        "Set-CASMailbox -Identity {mailbox} -SmtpClientAuthenticationDisabled $false";
+    AuthenticationPolicy: Authenticated, "A policy of the organisation forbids this log-in.",
+        "Check authentication policies and security defaults for {mailbox}: Get-AuthenticationPolicy";
+    BasicAuthDisabled: Authenticated, "The upstream saw a password, and passwords are switched off.",
+        "Use credential.type WorkloadIdentity.";
+    NotAuthenticated: Authenticated, "The upstream wants a log-in before mail.",
+        "Check that spec.endpoint names the submission service ({endpoint}).";
+    LoginFailed: Authenticated, "The upstream refused the log-in.",
+        "Look the reply of the message up in docs/reference/replies.md.";
+
+    // SendersAccepted
+    MailAccepted: SendersAccepted, "The upstream accepted a message from the mailbox.", "";
+    SendAsDenied: SendersAccepted, "The mailbox may not send as the From address of a message.",
+        "Send as {mailbox}, or grant it: Add-RecipientPermission -Identity <From address> -Trustee {mailbox} -AccessRights SendAs";
+    MailboxFull: SendersAccepted, "The sending mailbox is full, so nothing more can be sent from it.",
+        "Empty Sent Items of {mailbox}, or set a retention policy on it.";
+    MailboxRestricted: SendersAccepted, "Exchange has restricted the mailbox for what it sent.",
+        "Unblock it in the Defender portal under Restricted entities: Remove-BlockedSenderAddress -SenderAddress {mailbox}";
+    SenderThrottled: SendersAccepted, "Exchange throttles the mailbox for continuous errors.",
+        "Find the messages that fail (sidecar log) and stop them; Exchange lifts the throttle by itself after some hours.";
+    RateExceeded: SendersAccepted, "The mailbox exceeds Exchange's messages a minute or connections at a time.",
+        "Send slower, or spread the load over several mailboxes; limits count per mailbox.";
+    DailyQuotaExceeded: SendersAccepted, "The mailbox has used up its recipients of the day.",
+        "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method.";
+    TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
+        "Look the reply of the message up and ask Microsoft support.";
+
+    // Ready
+    Ready: Ready, "Mail can flow.", "";
+    NoPods: Ready, "No pod uses the route yet, so nothing is known of the way to Microsoft 365.",
+        "Label a pod template with mailroute.dev/route and this route's name.";
+    WaitingForReports: Ready, "Pods use the route, and none has reported yet.",
+        "If it stays, look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Reason {
+    /// What to do about it, with the route's own names filled in; the command to run where there is one. Empty when
+    /// there is nothing to do.
+    pub fn remedy(self, subject: &Subject<'_>) -> String {
+        self.remedy_template()
+            .replace("{mailbox}", subject.mailbox)
+            .replace("{client_id}", subject.client_id)
+            .replace("{tenant}", subject.tenant)
+            .replace("{endpoint}", subject.endpoint)
+            .replace("{authority}", subject.authority)
+    }
+
+    /// The reason that says its condition holds.
+    pub const fn holds(self) -> bool {
+        matches!(
+            self,
+            Self::Accepted
+                | Self::TokenAcquired
+                | Self::Connected
+                | Self::LoggedIn
+                | Self::MailAccepted
+                | Self::Ready
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: Subject<'_> = Subject {
+        mailbox: "noreply@contoso.com",
+        client_id: "1b2c3d4e",
+        tenant: "contoso.com",
+        endpoint: "smtp.office365.com:587",
+        authority: "login.microsoftonline.com",
+    };
+
+    #[test]
+    fn every_remedy_is_filled_in() {
+        for reason in Reason::ALL {
+            let remedy = reason.remedy(&SUBJECT);
+            assert!(!remedy.contains(['{', '}']), "{reason}: {remedy}");
+            assert_eq!(remedy.is_empty(), reason.holds(), "{reason}: a remedy exactly where something is wrong");
+        }
+    }
+
+    #[test]
+    fn every_reason_is_a_sentence_and_a_condition_reason() {
+        for reason in Reason::ALL {
+            assert!(reason.sentence().ends_with('.'), "{reason}");
+            // metav1.Condition: ^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$
+            assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_written_as_its_name() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{reason}\""));
+        }
+    }
+
+    #[test]
+    fn the_mailbox_switch_is_named_with_its_mailbox() {
+        let remedy = Reason::SmtpAuthDisabledMailbox.remedy(&SUBJECT);
+        assert_eq!(
+            remedy,
+            "Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false"
+        );
+    }
+}

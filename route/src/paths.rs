@@ -1,0 +1,38 @@
+//! Where the injected pod mounts things. The operator's patch creates these paths, the sidecar's defaults read them.
+
+/// Directory of the mounted route ConfigMap. A directory mount, so that the kubelet updates it in place.
+pub const ROUTE_DIR: &str = "/etc/mailroute/route";
+
+/// Key of the rendered route in its ConfigMap, and so the file's name in [`ROUTE_DIR`].
+pub const ROUTE_KEY: &str = "route.json";
+
+/// Directory of the projected service-account tokens.
+pub const TOKENS_DIR: &str = "/var/run/secrets/mailroute/tokens";
+
+/// File in [`TOKENS_DIR`]: the assertion exchanged at Entra for an access token.
+pub const ENTRA_TOKEN_FILE: &str = "entra";
+
+/// File in [`TOKENS_DIR`]: proves to the control service which pod is calling.
+pub const CONTROL_TOKEN_FILE: &str = "control";
+
+/// Directory of the CA bundle for the token authority, when the route names one.
+pub const AUTHORITY_CA_DIR: &str = "/etc/mailroute/authority-ca";
+
+/// Directory of the CA bundle for the upstream SMTP endpoint, when the route names one.
+pub const ENDPOINT_CA_DIR: &str = "/etc/mailroute/endpoint-ca";
+
+/// File name of a mounted CA bundle (PEM), whatever its key in the ConfigMap is called.
+pub const CA_FILE: &str = "ca.crt";
+
+/// Directory for message bodies too large for memory, and later for the queue. The only writable path.
+pub const SPOOL_DIR: &str = "/var/spool/mailroute";
+
+/// TCP port, on the pod's address, of `/livez`, `/readyz` and `/metrics`.
+pub const ADMIN_PORT: u16 = 9025;
+
+/// Audience of the token that Entra exchanges.
+/// Source: Microsoft Entra, "Configure an app to trust an external identity provider".
+pub const ENTRA_AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// Audience of the token for the control service.
+pub const CONTROL_AUDIENCE: &str = "mailroute.dev";

@@ -1,0 +1,1 @@
+//! SMTP on localhost, forwarded through Microsoft 365.
