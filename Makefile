@@ -1,0 +1,65 @@
+# The first target lists the others. Everything that is slow to make is cached by version in $(CACHE), outside the checkout.
+
+CACHE       ?= $(or $(MAILROUTE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mailroute)
+SETUP       := tests/cluster/setup
+CARGO       ?= cargo
+E2E         := target/debug
+
+export MAILROUTE_CACHE := $(CACHE)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down try test check lint doc crds drift images fuzz preflight tools cluster-tools harness clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: preflight cluster-tools images harness ## the main job: a throw-away Kubernetes, the chart, one message to (simulated) Microsoft 365. KEEP=1 leaves it up
+	@$(E2E)/demo run $(if $(KEEP),--keep)
+
+demo-down: harness ## remove what `make demo KEEP=1` left up
+	@$(E2E)/demo down
+
+try: ## the sidecar and the simulator alone on this computer: a message to localhost:2525. No cluster, no root
+	@$(CARGO) build --quiet -p mailroute-sidecar -p mailroute-m365 -p mailroute-try
+	@target/debug/try
+
+test: preflight cluster-tools tools images ## every test, those on a real cluster included (root)
+	@$(CARGO) nextest run --workspace --no-run
+	@$(E2E)/cluster run --tier node -- $(CARGO) nextest run --workspace
+
+check: tools lint ## all that needs neither a cluster nor root, in minutes
+	@$(CARGO) nextest run --workspace --profile check
+
+lint: ## format and clippy, warnings denied
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: ## API documentation, warnings denied
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+crds: ## write the generated files again: crds/, charts/mailroute-crds, docs/reference
+	@$(CARGO) run --quiet -p mailroute-operator --bin crdgen -- --write
+
+drift: crds ## fail when a generated file differs from what is committed
+	@git diff --exit-code --stat -- crds charts docs || { echo 'generated files differ: commit what `make crds` wrote'; exit 1; }
+
+images: cluster-tools ## container images, as archives in target/images
+	@tests/images
+
+fuzz: tools ## every fuzz target for SECONDS each (10)
+	@sidecar/fuzz/run $(or $(SECONDS),10)
+
+preflight:
+	@tests/cluster/preflight
+
+tools:
+	@$(SETUP) tools
+
+cluster-tools:
+	@$(SETUP) cluster
+
+harness:
+	@$(CARGO) build --quiet -p e2e --bins
+
+clean: ## remove what was built in the checkout (the cache stays: rm -r $(CACHE))
+	@$(CARGO) clean
