@@ -1,0 +1,40 @@
+{{/*
+Name of everything in the release: the release's own name where it says mailroute, else with -mailroute behind it.
+At most 52 characters, so that suffixes fit into the 63 of a label or Service name.
+*/}}
+{{- define "mailroute.fullname" -}}
+{{- $name := .Release.Name -}}
+{{- if not (contains .Chart.Name $name) -}}
+{{- $name = printf "%s-%s" $name .Chart.Name -}}
+{{- end -}}
+{{- $name | trunc 52 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Labels by which the release's pods are found. They never change during a release's life. */}}
+{{- define "mailroute.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Labels of every object. */}}
+{{- define "mailroute.labels" -}}
+{{ include "mailroute.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Reference of an image, from (dict "image" .Values.… "default" .Chart.AppVersion). */}}
+{{- define "mailroute.image" -}}
+{{- $tagged := printf "%s:%s" .image.repository (.image.tag | default .default) -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $tagged .image.digest -}}
+{{- else -}}
+{{- $tagged -}}
+{{- end -}}
+{{- end }}
+
+{{/* Name of the Secret with the operator's own CA. The operator makes it; RBAC names it. */}}
+{{- define "mailroute.caSecret" -}}
+{{ include "mailroute.fullname" . }}-ca
+{{- end }}
