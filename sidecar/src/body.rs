@@ -1,0 +1,239 @@
+//! One complete message: its octets, however many, in bounded memory.
+//!
+//! Owns where they are kept: up to [`MEMORY_BYTES`] in memory, anything larger in a file that has no name, so that
+//! nothing is left behind however the process ends. Refuses to know what they mean. Not the spool: nothing here is
+//! durable, and no 250 may rest on it alone.
+//!
+//! Invariants of a [`Body`]: lines end in CR LF and in no other way, dots are not doubled, and what was read once is
+//! read again the same.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Octets of a message kept in memory; also the size of the pieces in which a larger one is written and read.
+/// Most notifications are smaller, and a hundred sessions at once still take less than 7 MiB.
+pub const MEMORY_BYTES: usize = 64 * 1024;
+
+/// A complete message: a stamp (the header lines that were added in front), then the content as received. Cheap to
+/// clone; clones share the octets.
+#[derive(Clone)]
+pub struct Body {
+    stamp: Bytes,
+    content: Content,
+}
+
+#[derive(Clone)]
+enum Content {
+    Memory(Bytes),
+    File { file: Arc<File>, len: u64 },
+}
+
+impl Body {
+    /// A message held in memory.
+    pub fn new(stamp: impl Into<Bytes>, content: impl Into<Bytes>) -> Self {
+        Self { stamp: stamp.into(), content: Content::Memory(content.into()) }
+    }
+
+    /// Octets of the whole message.
+    pub fn len(&self) -> u64 {
+        let content = match &self.content {
+            Content::Memory(bytes) => bytes.len() as u64,
+            Content::File { len, .. } => *len,
+        };
+        self.stamp.len() as u64 + content
+    }
+
+    /// Whether there is nothing at all, not even a stamp.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads the message from its beginning; as often as needed, also several at a time.
+    pub fn reader(&self) -> Reader {
+        Reader { body: self.clone(), at: 0, stamped: false }
+    }
+}
+
+/// Says how large it is, never what it holds: messages do not belong in logs.
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Reads a [`Body`] front to back.
+pub struct Reader {
+    body: Body,
+    at: u64,
+    stamped: bool,
+}
+
+impl Reader {
+    /// The next piece, never empty, at most [`MEMORY_BYTES`] and one read's surplus long; `None` at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if !self.stamped {
+            self.stamped = true;
+            if !self.body.stamp.is_empty() {
+                return Ok(Some(self.body.stamp.clone()));
+            }
+        }
+        let piece = match &self.body.content {
+            Content::Memory(bytes) => {
+                bytes.slice(usize::try_from(self.at).map_or(bytes.len(), |at| at.min(bytes.len()))..)
+            }
+            Content::File { file, len } => read_piece(Arc::clone(file), self.at, *len).await?,
+        };
+        self.at += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+}
+
+/// Reads what is left after `at`, at most one piece of it.
+async fn read_piece(file: Arc<File>, at: u64, len: u64) -> io::Result<Bytes> {
+    let wanted = usize::try_from(len - at).map_or(MEMORY_BYTES, |left| left.min(MEMORY_BYTES));
+    if wanted == 0 {
+        return Ok(Bytes::new());
+    }
+    off_thread(move || {
+        let mut piece = vec![0; wanted];
+        file.read_exact_at(&mut piece, at)?;
+        Ok(piece.into())
+    })
+    .await
+}
+
+/// Takes in a message whose size is not known yet.
+pub struct Writer {
+    directory: Arc<Path>,
+    pending: Vec<u8>,
+    file: Option<Arc<File>>,
+    written: u64,
+}
+
+impl Writer {
+    /// A writer that puts what does not fit in memory into a nameless file under `directory`.
+    pub fn new(directory: Arc<Path>) -> Self {
+        Self { directory, pending: Vec::new(), file: None, written: 0 }
+    }
+
+    /// Where the next octets are to be appended. [`Writer::spill`] has to follow before much is.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Moves what is in memory to the file once it is more than fits.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, as when the disk is full. The message is then lost to this writer.
+    pub async fn spill(&mut self) -> io::Result<()> {
+        if self.pending.len() <= MEMORY_BYTES { Ok(()) } else { self.write_pending().await }
+    }
+
+    /// The message, with `stamp` in front.
+    ///
+    /// # Errors
+    /// When the last octets cannot be written to the file.
+    pub async fn finish(mut self, stamp: impl Into<Bytes>) -> io::Result<Body> {
+        if self.file.is_some() {
+            self.write_pending().await?;
+        }
+        let content = match self.file {
+            Some(file) => Content::File { file, len: self.written },
+            None => Content::Memory(self.pending.into()),
+        };
+        Ok(Body { stamp: stamp.into(), content })
+    }
+
+    async fn write_pending(&mut self) -> io::Result<()> {
+        let (octets, at) = (std::mem::take(&mut self.pending), self.written);
+        let (directory, file) = (Arc::clone(&self.directory), self.file.take());
+        let write = move || {
+            let file = file.map_or_else(|| tempfile::tempfile_in(&directory).map(Arc::new), Ok)?;
+            file.write_all_at(&octets, at)?;
+            Ok((file, octets))
+        };
+        let (file, octets) = off_thread(write).await?;
+        self.written += octets.len() as u64;
+        self.file = Some(file);
+        self.pending = octets;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// Runs a disk operation where waiting for the disk holds up nobody else.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn contents(body: &Body) -> Vec<u8> {
+        let (mut reader, mut all) = (body.reader(), Vec::new());
+        while let Some(piece) = reader.next().await.unwrap() {
+            assert!(!piece.is_empty() && piece.len() <= 2 * MEMORY_BYTES);
+            all.extend_from_slice(&piece);
+        }
+        all
+    }
+
+    async fn written(message: &[u8], step: usize, directory: &Path) -> Body {
+        let mut writer = Writer::new(directory.into());
+        for piece in message.chunks(step) {
+            writer.buffer().extend_from_slice(piece);
+            writer.spill().await.unwrap();
+            assert!(writer.pending.len() <= MEMORY_BYTES);
+        }
+        writer.finish("Stamp: 1\r\n").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_read_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        for len in [0, 1, MEMORY_BYTES, MEMORY_BYTES + 1, 5 * MEMORY_BYTES + 7] {
+            let message: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let body = written(&message, 10_000, directory.path()).await;
+            let expected = [b"Stamp: 1\r\n", message.as_slice()].concat();
+            assert_eq!(body.len(), expected.len() as u64);
+            assert!(contents(&body).await == expected && contents(&body).await == expected, "{len} octets");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_message_leaves_no_name_in_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = written(&vec![b'x'; 4 * MEMORY_BYTES], 4096, directory.path()).await;
+        assert!(matches!(body.content, Content::File { .. }));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_small_message_needs_no_directory() {
+        let body = written(b"small", 5, Path::new("/nonexistent")).await;
+        assert_eq!(contents(&body).await, b"Stamp: 1\r\nsmall");
+    }
+
+    #[tokio::test]
+    async fn a_large_message_without_a_directory_is_an_error() {
+        let mut writer = Writer::new(Path::new("/nonexistent").into());
+        writer.buffer().resize(MEMORY_BYTES + 1, b'x');
+        assert_eq!(writer.spill().await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        assert_eq!(format!("{:?}", Body::new("Subject: x\r\n", "pay slip\r\n")), "Body { len: 22, .. }");
+    }
+}
