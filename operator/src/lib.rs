@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The MailRoute operator: turns `MailRoute` resources into the configuration of their sidecars, adds the sidecar to
+//! labelled pods, and tells in `status` what the sidecars meet at Microsoft 365.
+//!
+//! ```text
+//! kubectl apply MailRoute ──► controller: dereference ► validate ► build ► apply ► status
+//!                                                        (pure)    (pure)
+//! new labelled Pod ─────────► webhook ──► inject (pure) ──► JSON patch with the sidecar
+//! sidecar's report ─────────► control (TokenReview, store) ──► controller ──► status, Events
+//! ```
+
+pub mod crd;

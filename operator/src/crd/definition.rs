@@ -1,0 +1,178 @@
+//! The CustomResourceDefinition: what the types say, made ready for an API server and for people.
+//!
+//! Two forms are written, from one source: the plain manifest of `crds/`, and the template of the chart
+//! `mailroute-crds`, which differs by the annotation that keeps the definition, and with it every route, on uninstall.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Map, Value};
+
+use super::MailRoute;
+
+const HEAD: &str = "# Generated from operator/src/crd by `make crds`; changes made here are lost.\n";
+
+/// Makes Helm leave an object in place when the release is uninstalled.
+const HELM_KEEP: (&str, &str) = ("helm.sh/resource-policy", "keep");
+
+/// Why the definition cannot be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrintError {
+    /// The definition does not fit JSON.
+    #[error("cannot represent the definition")]
+    Json(#[from] serde_json::Error),
+    /// The definition does not fit YAML.
+    #[error("cannot print the definition as YAML")]
+    Yaml(#[from] serde_saphyr::ser::Error),
+}
+
+/// The definition as an API server takes it.
+///
+/// # Errors
+/// When the types describe something that a definition cannot hold; a programming error that the tests would show.
+pub fn definition() -> Result<CustomResourceDefinition, PrintError> {
+    Ok(serde_json::from_value(tidied()?)?)
+}
+
+/// The manifest of `crds/`, with a head line.
+///
+/// # Errors
+/// As [`definition`].
+pub fn manifest() -> Result<String, PrintError> {
+    print(&tidied()?)
+}
+
+/// The template of the chart `mailroute-crds`, with a head line.
+///
+/// # Errors
+/// As [`definition`].
+pub fn chart_template() -> Result<String, PrintError> {
+    let mut definition = tidied()?;
+    if let Some(Value::Object(metadata)) = definition.get_mut("metadata") {
+        let keep = Map::from_iter([(HELM_KEEP.0.to_owned(), HELM_KEEP.1.into())]);
+        metadata.insert("annotations".to_owned(), Value::Object(keep));
+    }
+    print(&definition)
+}
+
+fn print(definition: &Value) -> Result<String, PrintError> {
+    Ok(format!("{HEAD}{}", serde_saphyr::to_string(definition)?))
+}
+
+fn tidied() -> Result<Value, PrintError> {
+    let mut definition = serde_json::to_value(MailRoute::crd())?;
+    tidy(&mut definition);
+    Ok(definition)
+}
+
+/// Takes out what the derive writes and an API server should not see:
+/// * `nullable`: without it `field: null` means "not set", so defaults apply and `has()` is false;
+/// * formats of Rust's unsigned integers, which kubectl would warn of as unknown;
+/// * fractions of whole bounds (`65535.0`);
+/// * line breaks in descriptions, which come from the source's own width.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(object) => tidy_object(object),
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+fn tidy_object(object: &mut Map<String, Value>) {
+    if object.get("nullable") == Some(&Value::Bool(true)) {
+        object.remove("nullable");
+    }
+    if object.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+        object.remove("format");
+    }
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        *description = reflowed(description);
+    }
+    for bound in ["minimum", "maximum"] {
+        if let Some(whole) = object.get(bound).and_then(whole_number) {
+            object.insert(bound.to_owned(), whole.into());
+        }
+    }
+    object.values_mut().for_each(tidy);
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "only whole numbers that an i64 holds get here")]
+fn whole_number(bound: &Value) -> Option<i64> {
+    let bound = bound.as_f64().filter(|bound| bound.fract() == 0.0 && bound.abs() < 9e15)?;
+    Some(bound as i64)
+}
+
+/// Joins the lines of each paragraph; an empty line between paragraphs stays.
+fn reflowed(description: &str) -> String {
+    description
+        .split("\n\n")
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema_texts(value: &Value, texts: &mut Vec<String>) {
+        match value {
+            Value::Object(object) => {
+                for (key, inner) in object {
+                    if key == "properties" {
+                        for (field, schema) in inner.as_object().unwrap() {
+                            if schema.get("description").is_none() {
+                                texts.push(field.clone());
+                            }
+                        }
+                    }
+                    schema_texts(inner, texts);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| schema_texts(item, texts)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let definition = tidied().unwrap();
+        let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        let mut undocumented = Vec::new();
+        schema_texts(&spec["spec"], &mut undocumented);
+        schema_texts(&spec["status"], &mut undocumented);
+        assert!(undocumented.is_empty(), "{undocumented:?}");
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        let read: Value = serde_saphyr::from_str(&manifest().unwrap()).unwrap();
+        assert_eq!(read, tidied().unwrap());
+    }
+
+    #[test]
+    fn only_the_chart_keeps_the_definition_on_uninstall() {
+        assert!(chart_template().unwrap().contains("helm.sh/resource-policy: keep"));
+        assert!(!manifest().unwrap().contains("helm.sh"));
+    }
+
+    #[test]
+    fn the_template_holds_nothing_that_helm_would_evaluate() {
+        assert!(!chart_template().unwrap().contains("{{"));
+    }
+
+    #[test]
+    fn the_definition_is_namespaced_with_status_and_short_name() {
+        let definition = definition().unwrap();
+        assert_eq!(definition.metadata.name.as_deref(), Some("mailroutes.mailroute.dev"));
+        assert_eq!(definition.spec.scope, "Namespaced");
+        assert_eq!(definition.spec.names.short_names.as_deref(), Some(&["mr".to_owned()][..]));
+        assert!(definition.spec.versions[0].subresources.as_ref().is_some_and(|sub| sub.status.is_some()));
+        let columns: Vec<_> = definition.spec.versions[0]
+            .additional_printer_columns
+            .iter()
+            .flatten()
+            .map(|c| &*c.name)
+            .collect();
+        assert_eq!(columns, ["Method", "Sender", "Ready", "Reason", "Pods", "Queued", "Age"]);
+    }
+}

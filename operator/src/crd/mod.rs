@@ -1,0 +1,28 @@
+//! The API: the kind `MailRoute` of `mailroute.dev/v1alpha1`, as people write it and as `kubectl` shows it.
+//!
+//! * [`mail_route`]: the spec, its documentation, defaults and CEL rules.
+//! * [`status`]: what the operator writes back.
+//! * [`cloud`]: Microsoft's clouds and the endpoints of each.
+//! * [`definition`]: the CustomResourceDefinition and its YAML, for `crds/` and for the chart.
+//!
+//! Types and constants only: no client, no clock. What the schema can refuse it refuses, so that `kubectl apply` tells;
+//! [`crate::controller::validate`] repeats it for objects that were stored under an older schema.
+
+pub mod cloud;
+pub mod definition;
+pub mod mail_route;
+pub mod status;
+
+pub use mail_route::{MailRoute, MailRouteSpec};
+pub use status::MailRouteStatus;
+
+/// API group, and prefix of every label and annotation.
+pub const GROUP: &str = "mailroute.dev";
+
+/// Pod label that asks for the sidecar. Its value names the `MailRoute`, in the pod's own namespace.
+pub const ROUTE_LABEL: &str = "mailroute.dev/route";
+
+/// Name of the ConfigMap that holds a route as its sidecars read it.
+pub fn config_map_name(route: &str) -> String {
+    format!("mailroute-{route}")
+}

@@ -1,0 +1,68 @@
+//! What the operator writes back: conditions, and sums over the sidecars of a route.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is known of the route. Written by the operator from what the sidecars report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MailRouteStatus {
+    /// The generation of the spec that this status was computed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, each with its reason; a
+    /// message says what was met and what to do about it.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(length(max = 32))]
+    pub conditions: Vec<Condition>,
+    /// `host:port` that mail is handed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The pods that use the route.
+    #[serde(default)]
+    pub sidecars: Sidecars,
+    /// What waits in the sidecars.
+    #[serde(default)]
+    pub queue: QueueStatus,
+    /// What the sidecars sent.
+    #[serde(default)]
+    pub usage: UsageStatus,
+}
+
+/// The pods that use a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sidecars {
+    /// Pods with the sidecar that have not ended.
+    pub injected: u32,
+    /// Those whose sidecar accepts mail.
+    pub ready: u32,
+    /// Those that run an older sidecar image, or have not yet taken up the current generation of the route.
+    pub outdated: u32,
+}
+
+/// What waits in the sidecars of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueStatus {
+    /// Messages accepted and not yet delivered.
+    pub messages: u64,
+    /// Age of the oldest, in seconds.
+    pub oldest_seconds: u64,
+    /// Messages given up after they were accepted, and kept.
+    pub dead_letters: u64,
+}
+
+/// What the sidecars of a route sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UsageStatus {
+    /// Messages that Microsoft 365 accepted in the last 60 seconds.
+    pub messages_last_minute: u64,
+    /// Recipients that Microsoft 365 accepted in the last 24 hours, from the sidecars that run now.
+    #[serde(rename = "recipientsLast24h")]
+    pub recipients_last_24h: u64,
+}
