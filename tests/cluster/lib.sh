@@ -1,0 +1,56 @@
+# What setup, preflight and images share: where things are cached, which versions, how a step is shown.
+# Sourced by bash; expects `set -euo pipefail`. The versions are those that the go.mod files pin, written nowhere else.
+
+cluster_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${MAILROUTE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mailroute}
+
+# pinned MODULE DIR: the version (without its v) that DIR/go.mod requires of MODULE.
+pinned() {
+    sed -nE "s|^(require)?[[:space:]]*$1 v([^ ]+).*|\2|p" "$cluster_dir/$2/go.mod" | head -n 1
+}
+
+kubernetes_version=$(pinned k8s.io/kubernetes kubernetes)
+coredns_version=$(pinned github.com/coredns/coredns coredns)
+helm_version=$(pinned helm.sh/helm/v4 helm)
+nextest_version=0.9.151
+cargo_fuzz_version=0.13.2
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail WHAT REMEDY: every way out that is not success names both.
+fail() {
+    say "error: $1"
+    say "  remedy: $2"
+    exit 1
+}
+
+# checksum PATH...: one sum over the content of the files, so that a cached result can name what it was made from.
+checksum() { cat "$@" | sha256sum | cut -c 1-64; }
+
+# step NUMBER COUNT TEXT COMMAND...: runs COMMAND and says before what it does and after how long it took. Its output is
+# kept aside and shown only when it fails. The command has a shell of its own: what it sets up with an EXIT trap is undone
+# when it ends, also by Ctrl-C.
+step() {
+    local number=$1 count=$2 text=$3 started=$SECONDS log status=0
+    shift 3
+    say "[$number/$count] $text …"
+    log=$(mktemp)
+    # Not `if "$@"`: that would switch off `set -e` inside the command.
+    set +e
+    (
+        set -e
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        "$@"
+    ) >"$log" 2>&1
+    status=$?
+    set -e
+    if [ "$status" -ne 0 ]; then
+        tail -n 25 "$log" >&2
+        rm -f "$log"
+        fail "$text: failed with status $status after $((SECONDS - started)) s" \
+            "${remedy:-the lines above are its last output; put it right and run the same command again}"
+    fi
+    rm -f "$log"
+    say "[$number/$count] done in $((SECONDS - started)) s"
+}

@@ -1,0 +1,3 @@
+module mailroute.dev/tests/pause
+
+go 1.26.0
