@@ -242,7 +242,11 @@ mod tests {
         for reason in Reason::ALL {
             let remedy = reason.remedy(&SUBJECT);
             assert!(!remedy.contains(['{', '}']), "{reason}: {remedy}");
-            assert_eq!(remedy.is_empty(), reason.holds(), "{reason}: a remedy exactly where something is wrong");
+            assert_eq!(
+                remedy.is_empty(),
+                reason.holds(),
+                "{reason}: a remedy exactly where something is wrong"
+            );
         }
     }
 

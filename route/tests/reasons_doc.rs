@@ -1,0 +1,98 @@
+//! `docs/reference/reasons.md` says what the code says: it is printed from the table of reasons and compared.
+//!
+//! After a change of the table, write the page again:
+//! `MAILROUTE_WRITE=1 cargo test -p mailroute-route --test reasons_doc`
+
+use std::path::Path;
+use std::{env, fs};
+
+use mailroute_route::condition::{ConditionType, Reason, Subject};
+
+const HEAD: &str = "\
+<!-- Written from route/src/condition.rs; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
+# Conditions and reasons
+
+`kubectl describe mailroute <name>` shows the conditions below. Each has a reason, and a message that says what was met
+(the literal reply of Microsoft 365 where there was one) and what to do about it. The same reasons are in the sidecar's
+log, in its metrics and in the text of its 451 replies.
+
+The conditions stand in the order in which they are met on the way to Microsoft 365: when several are False, the first
+one is the cause. In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>` and `<authority>` are the route's
+own values; a message shows them filled in.
+";
+
+const PLACEHOLDERS: Subject<'_> = Subject {
+    mailbox: "<mailbox>",
+    client_id: "<client id>",
+    tenant: "<tenant>",
+    endpoint: "<endpoint>",
+    authority: "<authority>",
+};
+
+const CONDITIONS: [ConditionType; 6] = [
+    ConditionType::Accepted,
+    ConditionType::CredentialReady,
+    ConditionType::UpstreamReachable,
+    ConditionType::Authenticated,
+    ConditionType::SendersAccepted,
+    ConditionType::Ready,
+];
+
+#[test]
+fn the_page_of_reasons_says_what_the_code_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/reasons.md");
+    let page = page();
+    if env::var_os("MAILROUTE_WRITE").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == page,
+        "docs/reference/reasons.md differs from route/src/condition.rs; write it again: \
+         MAILROUTE_WRITE=1 cargo test -p mailroute-route --test reasons_doc"
+    );
+}
+
+#[test]
+fn every_reason_is_on_the_page_once() {
+    let page = page();
+    for reason in Reason::ALL {
+        assert_eq!(page.matches(&format!("### {reason}\n")).count(), 1, "{reason}");
+    }
+}
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for condition in CONDITIONS {
+        page.push_str(&format!("\n## {condition}\n\n{}\n", meaning(condition)));
+        for reason in Reason::ALL.iter().filter(|reason| reason.condition() == condition) {
+            entry(&mut page, *reason);
+        }
+    }
+    page
+}
+
+fn entry(page: &mut String, reason: Reason) {
+    page.push_str(&format!("\n### {reason}\n\n{}\n", reason.sentence()));
+    let remedy = reason.remedy(&PLACEHOLDERS);
+    if !remedy.is_empty() {
+        // Markdown would take a bare `<` for HTML and swallow the placeholder.
+        page.push_str(&format!("\n**What to do:** {}\n", remedy.replace('<', "\\<")));
+    }
+}
+
+const fn meaning(condition: ConditionType) -> &'static str {
+    match condition {
+        ConditionType::Accepted => {
+            "The route makes sense and its configuration is rendered for the sidecars."
+        }
+        ConditionType::CredentialReady => "An access token can be had with the route's credential.",
+        ConditionType::UpstreamReachable => "The upstream answers over verified TLS.",
+        ConditionType::Authenticated => "The upstream lets the mailbox log in with the token.",
+        ConditionType::SendersAccepted => "The upstream takes mail from the mailbox and the senders in use.",
+        ConditionType::Ready => {
+            "Mail can flow: the sum of the others. When one of them is False, Ready is False with that condition's \
+             reason. While nothing is known (no pod, or no report yet) it is Unknown."
+        }
+    }
+}
