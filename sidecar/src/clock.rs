@@ -1,0 +1,40 @@
+//! Time and chance, read in one place.
+//!
+//! Decisions elsewhere are functions of values: they get `now` and a random fraction handed in. This file is where the
+//! async shells take both from.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::rand::{SecureRandom, SystemRandom};
+pub use tokio::time::Instant;
+
+/// Monotonic now; follows tokio's paused clock in tests.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since the Unix epoch, for what leaves the process: reports, metrics, comparisons with `exp` of a token.
+pub fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A random fraction in `0.0..1.0`, for jitter. One half when the system has no randomness: jitter is a courtesy, and
+/// its lack no reason to stop.
+pub fn chance() -> f64 {
+    let mut bytes = [0_u8; 4];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
+        Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_stays_below_one() {
+        assert!((0..1000).map(|_| chance()).all(|x| (0.0..1.0).contains(&x)));
+    }
+}

@@ -1,0 +1,203 @@
+//! One HTTPS POST over its own connection: dial, verify, send, read a bounded answer, close.
+//!
+//! Both callers (token exchange, report) post rarely and rather want a fresh connection than a pool. The address that is
+//! dialled and the name that is verified are two things, so that a report can be posted to a certain replica under the
+//! service's name. Headers may carry secrets: nothing here is logged, and errors never hold the request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::dial::{self, DialError};
+use super::tls::{self, Trust, TrustError};
+
+/// Longest exchange from name look-up to last byte.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Largest answer that is read, bytes. Token answers have some kilobytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// A POST to be made.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// Host to connect to: a name or an address.
+    pub dial: &'a str,
+    /// TCP port.
+    pub port: u16,
+    /// Name the certificate must carry, sent as SNI and `Host`.
+    pub server_name: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// `Content-Type`.
+    pub content_type: &'a str,
+    /// `Authorization: Bearer`, when the callee wants one.
+    pub bearer: Option<&'a crate::secret::Secret>,
+    /// Content.
+    pub body: Bytes,
+}
+
+/// An answer, whatever its status.
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After`, when given in seconds.
+    pub retry_after: Option<Duration>,
+    /// Content; may hold a token, so it has no `Debug`.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpsError {
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Nobody to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The name cannot stand in a certificate.
+    #[error("{0} is not a valid server name")]
+    ServerName(String),
+    /// The handshake failed: name, chain or version.
+    #[error("TLS with {host} failed: {source}")]
+    Tls {
+        /// The name verified.
+        host: String,
+        /// What was wrong.
+        source: std::io::Error,
+    },
+    /// The exchange broke off or is not HTTP.
+    #[error("HTTP with {host} failed: {message}")]
+    Http {
+        /// The name verified.
+        host: String,
+        /// What was wrong.
+        message: String,
+    },
+    /// The answer is larger than any honest one.
+    #[error("the answer is larger than {MAX_ANSWER} bytes")]
+    TooLarge,
+    /// Nothing within the time limit.
+    #[error("no answer from {0} within {seconds} seconds", seconds = TIMEOUT.as_secs())]
+    Timeout(String),
+}
+
+/// Makes the POST.
+///
+/// # Errors
+/// When no complete answer arrives in time over verified TLS.
+pub async fn post(post: Post<'_>, trust: &Trust) -> Result<Answer, HttpsError> {
+    let host = post.server_name.to_owned();
+    timeout(TIMEOUT, exchange(post, trust)).await.unwrap_or(Err(HttpsError::Timeout(host)))
+}
+
+async fn exchange(post: Post<'_>, trust: &Trust) -> Result<Answer, HttpsError> {
+    let failed = |error: hyper::Error| HttpsError::Http {
+        host: post.server_name.to_owned(),
+        message: error.to_string(),
+    };
+    let stream = handshake(&post, trust).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    // Ends with the sender; its error is the request's error too.
+    tokio::spawn(connection);
+    let response = sender.send_request(request(&post)?).await.map_err(failed)?;
+    read(response, post.server_name).await
+}
+
+async fn handshake(
+    post: &Post<'_>,
+    trust: &Trust,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpsError> {
+    let name = ServerName::try_from(post.server_name.to_owned())
+        .map_err(|_| HttpsError::ServerName(post.server_name.to_owned()))?;
+    let config = tls::client_config(trust).await?;
+    let stream = dial::connect(post.dial, post.port).await?;
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    connected.map_err(|source| HttpsError::Tls { host: post.server_name.to_owned(), source })
+}
+
+fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
+    let host = match post.port {
+        443 => post.server_name.to_owned(),
+        port => format!("{}:{port}", post.server_name),
+    };
+    let mut builder = Request::builder()
+        .method(Method::POST)
+        .uri(post.path)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("mailroute-sidecar/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, post.content_type);
+    if let Some(bearer) = post.bearer {
+        builder = builder.header(hyper::header::AUTHORIZATION, format!("Bearer {}", bearer.expose()));
+    }
+    // The error's text would be about a header's name only, but the request must not be part of it.
+    builder.body(Full::new(post.body.clone())).map_err(|_| HttpsError::Http {
+        host: post.server_name.to_owned(),
+        message: "the request has an invalid path or header".into(),
+    })
+}
+
+async fn read(response: Response<hyper::body::Incoming>, host: &str) -> Result<Answer, HttpsError> {
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers());
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            HttpsError::TooLarge
+        } else {
+            HttpsError::Http { host: host.to_owned(), message: error.to_string() }
+        }
+    })?;
+    Ok(Answer { status, retry_after, body: body.to_bytes() })
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_seconds() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        headers.insert(RETRY_AFTER, "60".parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(60)));
+        headers.insert(RETRY_AFTER, "Fri, 21 Nov 2026 07:28:00 GMT".parse().unwrap());
+        assert_eq!(retry_after(&headers), None);
+    }
+
+    #[tokio::test]
+    async fn plaintext_in_place_of_tls_is_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            stream
+        });
+        let request = Post {
+            dial: "127.0.0.1",
+            port,
+            server_name: "localhost",
+            path: "/",
+            content_type: "text/plain",
+            bearer: None,
+            body: Bytes::new(),
+        };
+        let error = post(request, &Trust::PublicRoots).await.err().unwrap();
+        assert!(matches!(error, HttpsError::Tls { .. }), "{error}");
+        drop(server.await);
+    }
+}

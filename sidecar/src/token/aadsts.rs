@@ -1,0 +1,266 @@
+//! What an error of the Entra token endpoint means: one table from (HTTP status, `error`, AADSTS code) to a reason.
+//!
+//! Pure. Microsoft asks to branch on `error` and to use codes for hints only ("Microsoft Entra authentication and
+//! authorization error codes"), so an unknown code falls back to `error`, and an unknown `error` to the HTTP status.
+
+use std::time::Duration;
+
+use mailroute_route::condition::Reason;
+use serde::Deserialize;
+
+use crate::secret::scrub;
+
+/// How long a missing federated credential may be one that has not spread yet. Microsoft speaks of minutes, and of
+/// intermittent failures even after a first success ("Workload identity federation: important considerations").
+pub const PROPAGATION: Duration = Duration::from_secs(15 * 60);
+
+/// Longest part of `error_description` that is passed on, characters.
+const MAX_DESCRIPTION: usize = 240;
+
+/// The body of an error answer. Every field may be missing: proxies and throttles answer in other shapes.
+#[derive(Debug, Default, Deserialize)]
+pub struct ErrorBody {
+    /// OAuth error code, such as `invalid_client`.
+    #[serde(default)]
+    pub error: String,
+    /// AADSTS code and sentence, several lines.
+    #[serde(default)]
+    pub error_description: String,
+    /// AADSTS codes.
+    #[serde(default)]
+    pub error_codes: Vec<u32>,
+    /// For Microsoft support.
+    #[serde(default)]
+    pub trace_id: String,
+    /// For Microsoft support.
+    #[serde(default)]
+    pub correlation_id: String,
+}
+
+/// An answer that holds no token.
+#[derive(Debug)]
+pub struct ErrorAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body, when it was JSON.
+    pub body: Option<ErrorBody>,
+}
+
+impl ErrorAnswer {
+    /// Reads an answer; anything but a JSON object counts as no body.
+    pub fn parse(status: u16, body: &[u8]) -> Self {
+        Self { status, body: serde_json::from_slice(body).ok() }
+    }
+
+    /// The AADSTS code, from the list or else from the text.
+    pub fn code(&self) -> Option<u32> {
+        let body = self.body.as_ref()?;
+        body.error_codes.first().copied().or_else(|| code_in_text(&body.error_description))
+    }
+
+    /// Whether no federated credential matched, which new credentials show for some minutes.
+    pub fn is_unmatched(&self) -> bool {
+        matches!(self.code(), Some(70021 | 700_211..=700_213))
+    }
+
+    /// Whether the assertion itself was found out of date or malformed: a newer one may do better.
+    pub fn is_stale_assertion(&self) -> bool {
+        matches!(self.code(), Some(700_024 | 50013 | 500_133))
+    }
+
+    /// What stands in the way. `unmatched_for` is how long every exchange has failed for want of a federated credential.
+    pub fn reason(&self, unmatched_for: Duration) -> Reason {
+        if self.is_unmatched() {
+            return if unmatched_for < PROPAGATION {
+                Reason::WaitingForPropagation
+            } else {
+                Reason::FederationNotTrusted
+            };
+        }
+        self.code().and_then(by_code).or_else(|| self.by_error()).unwrap_or_else(|| by_status(self.status))
+    }
+
+    fn by_error(&self) -> Option<Reason> {
+        // A broken service also answers with `invalid_request` bodies; its status says more.
+        if self.status == 429 || self.status >= 500 {
+            return None;
+        }
+        match self.body.as_ref()?.error.as_str() {
+            "unauthorized_client" => Some(Reason::ApplicationNotFound),
+            "invalid_scope" | "invalid_resource" => Some(Reason::ScopeRejected),
+            "temporarily_unavailable" | "server_error" => Some(Reason::TokenServiceUnavailable),
+            "interaction_required" => Some(Reason::AccessBlocked),
+            "" => None,
+            _ => Some(Reason::CredentialRejected),
+        }
+    }
+
+    /// What was met, in one line: status, error, first line of the description, ids for support.
+    pub fn summary(&self) -> String {
+        let Some(body) = &self.body else {
+            return format!(
+                "the token endpoint answered HTTP {} with something that is not JSON",
+                self.status
+            );
+        };
+        let description = body.error_description.lines().next().unwrap_or_default();
+        let description = description.split(" Trace ID:").next().unwrap_or_default();
+        let mut text = format!("HTTP {} {}", self.status, clip(&scrub(&body.error), 60));
+        for (label, value) in [
+            (": ", clip(&scrub(description), MAX_DESCRIPTION)),
+            (" trace_id ", clip(&body.trace_id, 40)),
+            (" correlation_id ", clip(&body.correlation_id, 40)),
+        ] {
+            if !value.is_empty() {
+                text.push_str(label);
+                text.push_str(&value);
+            }
+        }
+        text
+    }
+}
+
+fn by_code(code: u32) -> Option<Reason> {
+    Some(match code {
+        700_016 | 700_011 | 70001 | 7_000_112 => Reason::ApplicationNotFound,
+        7_002_138 => Reason::FederationNotTrusted,
+        700_024 | 50013 | 500_133 | 50027 | 700_027 | 900_384 | 700_200..=700_299 => {
+            Reason::AssertionRejected
+        }
+        7_000_215 | 7_000_222 | 700_025 => Reason::CredentialRejected,
+        90002 | 900_023 | 90038 => Reason::TenantNotFound,
+        500_011 | 50001 | 650_052 | 650_057 | 70011 | 1_002_012 => Reason::ScopeRejected,
+        53003 | 530_035 | 530_032 => Reason::AccessBlocked,
+        90061 => Reason::IssuerUnreachable,
+        50196 => Reason::TokenServiceThrottled,
+        90006 | 90012 | 90024 | 90033 | 90055 | 90090 => Reason::TokenServiceUnavailable,
+        _ => return None,
+    })
+}
+
+const fn by_status(status: u16) -> Reason {
+    match status {
+        429 => Reason::TokenServiceThrottled,
+        400 | 401 => Reason::CredentialRejected,
+        _ => Reason::TokenServiceUnavailable,
+    }
+}
+
+fn code_in_text(text: &str) -> Option<u32> {
+    let digits = text.split("AADSTS").nth(1)?;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+/// At most `max` characters, none of them a control character.
+fn clip(text: &str, max: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, error: &str, code: u32, sentence: &str) -> ErrorAnswer {
+        let body = format!(
+            r#"{{"error":"{error}","error_description":"AADSTS{code}: {sentence} Trace ID: 0a1b\r\nCorrelation ID: 2c3d\r\nTimestamp: 2026-11-21 09:00:00Z","error_codes":[{code}],"timestamp":"2026-11-21 09:00:00Z","trace_id":"0a1b","correlation_id":"2c3d","error_uri":"https://login.microsoftonline.com/error?code={code}"}}"#
+        );
+        ErrorAnswer::parse(status, body.as_bytes())
+    }
+
+    #[rustfmt::skip]
+    const ROWS: &[(u16, &str, u32, &str, Reason)] = &[
+        (401, "invalid_client", 7_002_138, "No matching federated identity record found for presented assertion subject. The subject matches with case-insensitive comparison, but not with case-sensitive comparison.", Reason::FederationNotTrusted),
+        (401, "invalid_client", 700_024, "Client assertion is not within its valid time range. Current time: 2026-11-21T09:00:00Z", Reason::AssertionRejected),
+        (400, "unauthorized_client", 700_016, "Application with identifier '1b2c3d4e' was not found in the directory 'Contoso'.", Reason::ApplicationNotFound),
+        (400, "unauthorized_client", 700_011, "Application with identifier '1b2c3d4e' was not found in the directory.", Reason::ApplicationNotFound),
+        (400, "unauthorized_client", 70001, "The application is not supported for this account.", Reason::ApplicationNotFound),
+        (401, "unauthorized_client", 7_000_112, "Application '1b2c3d4e'(notifications) is disabled.", Reason::ApplicationNotFound),
+        (401, "invalid_client", 7_000_215, "Invalid client secret provided.", Reason::CredentialRejected),
+        (401, "invalid_client", 7_000_222, "The provided client secret keys for app '1b2c3d4e' are expired.", Reason::CredentialRejected),
+        (401, "invalid_client", 700_025, "Client is public so neither 'client_assertion' nor 'client_secret' should be presented.", Reason::CredentialRejected),
+        (401, "invalid_client", 700_027, "The certificate with identifier used to sign the client assertion is not registered on application.", Reason::AssertionRejected),
+        (401, "invalid_client", 700_222, "The assertion signature is not valid.", Reason::AssertionRejected),
+        (401, "invalid_client", 900_384, "JWT token failed signature validation.", Reason::AssertionRejected),
+        (400, "invalid_grant", 50013, "Assertion failed signature validation.", Reason::AssertionRejected),
+        (400, "invalid_grant", 500_133, "Assertion is not within its valid time range.", Reason::AssertionRejected),
+        (400, "invalid_request", 50027, "JWT token is invalid or malformed.", Reason::AssertionRejected),
+        (400, "invalid_request", 90002, "Tenant '72f988bf-86f1-41af-91ab-2d7cd011db48' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud.", Reason::TenantNotFound),
+        (400, "invalid_request", 900_023, "Specified tenant identifier 'contoso' is neither a valid DNS name, nor a valid external domain.", Reason::TenantNotFound),
+        (400, "invalid_request", 90038, "Tenant '72f988bf' request is being redirected to the National Cloud.", Reason::TenantNotFound),
+        (400, "invalid_resource", 500_011, "The resource principal named https://outlook.office365.com was not found in the tenant named Contoso.", Reason::ScopeRejected),
+        (400, "invalid_resource", 50001, "The resource is disabled or the resource named was not found.", Reason::ScopeRejected),
+        (400, "invalid_resource", 650_052, "The app is trying to access a service that your organization lacks a service principal for.", Reason::ScopeRejected),
+        (400, "invalid_resource", 650_057, "Invalid resource.", Reason::ScopeRejected),
+        (400, "invalid_scope", 70011, "The provided request must include a 'scope' input parameter.", Reason::ScopeRejected),
+        (400, "invalid_scope", 1_002_012, "The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed.", Reason::ScopeRejected),
+        (400, "invalid_grant", 53003, "Access has been blocked by Conditional Access policies.", Reason::AccessBlocked),
+        (400, "interaction_required", 530_035, "Access has been blocked by security defaults.", Reason::AccessBlocked),
+        (400, "interaction_required", 530_032, "Blocked by Conditional Access policy.", Reason::AccessBlocked),
+        (400, "invalid_request", 90061, "Request to External OIDC endpoint failed.", Reason::IssuerUnreachable),
+        (503, "temporarily_unavailable", 90033, "A transient error has occurred. Please try again.", Reason::TokenServiceUnavailable),
+        (500, "server_error", 90006, "External server retryable error.", Reason::TokenServiceUnavailable),
+        (503, "server_error", 90012, "Request timed out.", Reason::TokenServiceUnavailable),
+        (503, "server_error", 90024, "Request budget exceeded.", Reason::TokenServiceUnavailable),
+        (429, "temporarily_unavailable", 90055, "Tenant throttling error.", Reason::TokenServiceUnavailable),
+        (503, "server_error", 90090, "Non-retryable error.", Reason::TokenServiceUnavailable),
+        (429, "invalid_grant", 50196, "The server terminated an operation because it encountered a loop.", Reason::TokenServiceThrottled),
+        (401, "invalid_client", 7_999_999, "A code of tomorrow.", Reason::CredentialRejected),
+        (400, "unauthorized_client", 7_999_999, "A code of tomorrow.", Reason::ApplicationNotFound),
+        (503, "invalid_request", 7_999_999, "A code of tomorrow.", Reason::TokenServiceUnavailable),
+    ];
+
+    #[test]
+    fn every_row_of_the_table_has_its_reason() {
+        for &(status, error, code, sentence, reason) in ROWS {
+            let answer = answer(status, error, code, sentence);
+            assert_eq!(answer.reason(PROPAGATION), reason, "AADSTS{code}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn a_missing_federated_credential_is_waited_for_and_then_named() {
+        for (status, error, code) in [
+            (400, "invalid_request", 70021),
+            (401, "invalid_client", 700_211),
+            (401, "invalid_client", 700_212),
+            (401, "invalid_client", 700_213),
+        ] {
+            let answer = answer(status, error, code, "No matching federated identity record found.");
+            let early = PROPAGATION - Duration::from_secs(1);
+            assert_eq!(answer.reason(early), Reason::WaitingForPropagation, "{code}");
+            assert_eq!(answer.reason(PROPAGATION), Reason::FederationNotTrusted, "{code}");
+        }
+    }
+
+    #[test]
+    fn plain_text_throttling_is_throttling() {
+        let answer = ErrorAnswer::parse(429, b"Too Many Requests");
+        assert_eq!(answer.reason(Duration::ZERO), Reason::TokenServiceThrottled);
+    }
+
+    #[test]
+    fn an_html_page_is_an_unavailable_service() {
+        let answer = ErrorAnswer::parse(502, b"<html><body>Bad Gateway</body></html>");
+        assert_eq!(answer.reason(Duration::ZERO), Reason::TokenServiceUnavailable);
+        assert_eq!(answer.summary(), "the token endpoint answered HTTP 502 with something that is not JSON");
+    }
+
+    #[test]
+    fn the_code_is_read_from_the_text_when_the_list_is_missing() {
+        let answer = ErrorAnswer::parse(
+            400,
+            br#"{"error":"invalid_request","error_description":"AADSTS90002: Tenant 'x' not found."}"#,
+        );
+        assert_eq!(answer.reason(Duration::ZERO), Reason::TenantNotFound);
+    }
+
+    #[test]
+    fn the_summary_is_one_line_with_ids_for_support() {
+        let summary = answer(401, "invalid_client", 700_016, "Application not found.").summary();
+        assert_eq!(
+            summary,
+            "HTTP 401 invalid_client: AADSTS700016: Application not found. trace_id 0a1b correlation_id 2c3d"
+        );
+    }
+}

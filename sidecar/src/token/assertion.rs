@@ -1,0 +1,122 @@
+//! The federated assertion: the projected service-account token that Entra exchanges for an access token.
+//!
+//! Owns reading the file, each time it is needed, since the kubelet renews it, and describing the assertion by the three
+//! claims that a federated credential must match. Refuses to verify it: that is Entra's work.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mailroute_route::condition::Reason;
+use serde::Deserialize;
+
+use super::Failure;
+use crate::secret::Secret;
+
+/// Largest assertion file that is read, bytes. Projected tokens have one to two kilobytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Reads the assertion.
+///
+/// # Errors
+/// `AssertionUnavailable` when the file cannot be read, is empty or is too large to be a token.
+pub async fn read(path: &Path) -> Result<Secret, Failure> {
+    let unavailable = |what: String| Failure::new(Reason::AssertionUnavailable, what);
+    let size = tokio::fs::metadata(path).await.map_err(|error| unavailable(cannot_read(path, &error)))?.len();
+    if size > MAX_FILE {
+        return Err(unavailable(format!("{} is too large to be a token", path.display())));
+    }
+    let text =
+        tokio::fs::read_to_string(path).await.map_err(|error| unavailable(cannot_read(path, &error)))?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(unavailable(format!("{} is empty", path.display())));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot read {}: {error}", path.display())
+}
+
+/// What a federated credential is compared with. Not secret: they name the cluster and the service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `iss`
+    pub issuer: String,
+    /// `sub`
+    pub subject: String,
+    /// `aud`, joined with commas
+    pub audience: String,
+}
+
+impl Claims {
+    /// Decodes the claims of a JWT without verifying it; nothing when it is not a JWT.
+    pub fn of(assertion: &Secret) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Payload {
+            iss: String,
+            sub: String,
+            aud: Audience,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Audience {
+            One(String),
+            Many(Vec<String>),
+        }
+        let payload = assertion.expose().split('.').nth(1)?;
+        let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+        let Payload { iss, sub, aud } = serde_json::from_slice(&json).ok()?;
+        let audience = match aud {
+            Audience::One(one) => one,
+            Audience::Many(many) => many.join(","),
+        };
+        Some(Self { issuer: iss, subject: sub, audience })
+    }
+}
+
+impl std::fmt::Display for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "issuer {} subject {} audience {}", self.issuer, self.subject, self.audience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(payload: &str) -> Secret {
+        Secret::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload)))
+    }
+
+    #[test]
+    fn the_three_claims_are_shown() {
+        let token = jwt(
+            r#"{"aud":["api://AzureADTokenExchange"],"iss":"https://oidc.example/","sub":"system:serviceaccount:shop:default"}"#,
+        );
+        assert_eq!(
+            Claims::of(&token).unwrap().to_string(),
+            "issuer https://oidc.example/ subject system:serviceaccount:shop:default audience api://AzureADTokenExchange"
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_jwt_has_no_claims() {
+        assert_eq!(Claims::of(&Secret::new("not a token".into())), None);
+        assert_eq!(Claims::of(&Secret::new("a.%%%.c".into())), None);
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_is_named() {
+        let failure = read(Path::new("/nonexistent/token")).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::AssertionUnavailable);
+        assert!(failure.message.contains("/nonexistent/token"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_is_not_an_assertion() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(read(file.path()).await.unwrap_err().message.ends_with("is empty"));
+    }
+}

@@ -1,0 +1,361 @@
+//! One token at a time for everybody who sends: when to use it, when to ask for the next, when to leave the authority
+//! alone.
+//!
+//! [`Life`] decides, a pure function of the time handed in; [`Store`] does what it says. Invariants:
+//! * never more than one exchange under way, however many sessions wait;
+//! * a token that is still good is used, whatever happens to its successor;
+//! * after a failure nobody asks again before the authority's `Retry-After` or our own back-off has passed.
+//!
+//! There is no timer: a token is renewed by the first use after two thirds of its life, in the background. An idle
+//! sidecar therefore asks for nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mailroute_route::condition::Reason;
+use tokio::sync::watch;
+
+use super::{Failure, Token, TokenSource};
+use crate::clock::{self, Instant};
+
+/// A token is not used for a new log-in when less than this is left, so that it does not end inside a conversation.
+const MIN_LEFT: Duration = Duration::from_secs(5 * 60);
+
+/// First wait after a failure; doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest wait of our own after a failure.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Longest `Retry-After` that is obeyed: an absurd one must not silence a route until a restart.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// What to do for someone who needs a token now.
+#[derive(Debug)]
+enum Step {
+    /// Use this one.
+    Use(Token),
+    /// Use this one, and start an exchange for the next.
+    UseAndRenew(Token),
+    /// Start an exchange and wait for it.
+    Ask,
+    /// Wait for the exchange under way.
+    Wait,
+    /// There is none, and asking again has to wait.
+    Fail(Failure),
+}
+
+/// Everything the decision depends on.
+#[derive(Debug, Default)]
+struct Life {
+    token: Option<Held>,
+    failed: Option<Failed>,
+    asking: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    token: Token,
+    /// From when on a successor is asked for.
+    renew: Instant,
+    /// From when on it is not used any more.
+    last_use: Instant,
+}
+
+#[derive(Debug)]
+struct Failed {
+    failure: Failure,
+    times: u32,
+    again: Instant,
+}
+
+impl Life {
+    fn step(&self, now: Instant) -> Step {
+        let blocked = self.failed.as_ref().filter(|failed| now < failed.again);
+        match &self.token {
+            Some(held) if now < held.renew || now < held.last_use && (self.asking || blocked.is_some()) => {
+                Step::Use(held.token.clone())
+            }
+            Some(held) if now < held.last_use => Step::UseAndRenew(held.token.clone()),
+            _ if self.asking => Step::Wait,
+            _ => blocked.map_or(Step::Ask, |failed| Step::Fail(failed.failure.clone())),
+        }
+    }
+
+    /// Takes a new token into use. `chance` moves the renewal, so that pods started together do not ask together.
+    fn succeed(&mut self, token: Token, chance: f64) {
+        let life = token.expires.saturating_duration_since(token.obtained);
+        // Between 60 % and 70 % of the life.
+        let renew = token.obtained + life.mul_f64(0.6 + 0.1 * chance);
+        // Short-lived tokens (ten minutes is the least an administrator can set) keep a tenth of their life instead.
+        let last_use = token.expires - MIN_LEFT.min(life / 10);
+        *self = Self { token: Some(Held { token, renew, last_use }), failed: None, asking: false };
+    }
+
+    fn fail(&mut self, failure: Failure, now: Instant, chance: f64) {
+        let times = self.failed.as_ref().map_or(0, |failed| failed.times) + 1;
+        let wait = match failure.retry_after {
+            Some(asked) => asked.min(RETRY_AFTER_MAX),
+            None => backoff(times).mul_f64(0.75 + 0.5 * chance),
+        };
+        self.asking = false;
+        self.failed = Some(Failed { failure, times, again: now + wait });
+    }
+
+    /// Forgets `rejected` if it is the one in use. Says whether it was.
+    fn reject(&mut self, rejected: &Token) -> bool {
+        let is_held = self.token.as_ref().is_some_and(|held| held.token.secret == rejected.secret);
+        if is_held {
+            self.token = None;
+        }
+        is_held
+    }
+}
+
+fn backoff(times: u32) -> Duration {
+    BACKOFF_FIRST.saturating_mul(1 << times.saturating_sub(1).min(16)).min(BACKOFF_MAX)
+}
+
+/// What an exchange came to, for metrics and logs.
+pub trait Observe: Send + Sync {
+    /// A token was issued; it ends after `life`.
+    fn issued(&self, life: Duration);
+    /// None was issued.
+    fn refused(&self, failure: &Failure);
+}
+
+/// Keeps the token of one (tenant, client, scope).
+pub struct Store {
+    source: Arc<dyn TokenSource>,
+    observer: Arc<dyn Observe>,
+    life: Mutex<Life>,
+    /// Counts exchanges that ended.
+    ended: watch::Sender<u64>,
+}
+
+impl Store {
+    /// A store without a token yet; nothing is asked for before the first use.
+    pub fn new(source: Arc<dyn TokenSource>, observer: Arc<dyn Observe>) -> Arc<Self> {
+        Arc::new(Self { source, observer, life: Mutex::default(), ended: watch::Sender::new(0) })
+    }
+
+    /// A token with enough life left for a conversation.
+    ///
+    /// # Errors
+    /// When there is none and none can be had now.
+    pub async fn token(self: &Arc<Self>) -> Result<Token, Failure> {
+        let mut ended = self.ended.subscribe();
+        let mut waited = false;
+        loop {
+            match self.decide(waited) {
+                Step::Use(token) => return Ok(token),
+                Step::UseAndRenew(token) => {
+                    self.ask();
+                    return Ok(token);
+                }
+                Step::Fail(failure) => return Err(failure),
+                Step::Ask => self.ask(),
+                Step::Wait => {}
+            }
+            // The sender lives in `self`, so it cannot be gone.
+            let _ = ended.changed().await;
+            waited = true;
+        }
+    }
+
+    /// A token other than `rejected`, which the upstream refused.
+    ///
+    /// # Errors
+    /// When none can be had now.
+    pub async fn renewed(self: &Arc<Self>, rejected: &Token) -> Result<Token, Failure> {
+        self.life().reject(rejected);
+        self.token().await
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next step, marking an exchange as begun under the same lock that decided on it. Who has `waited` for an
+    /// exchange takes its failure, also when the wait after it was over at once.
+    fn decide(&self, waited: bool) -> Step {
+        let mut life = self.life();
+        let step = match (life.step(clock::now()), &life.failed) {
+            (Step::Ask, Some(failed)) if waited => Step::Fail(failed.failure.clone()),
+            (step, _) => step,
+        };
+        if matches!(step, Step::Ask | Step::UseAndRenew(_)) {
+            life.asking = true;
+        }
+        step
+    }
+
+    /// Runs the exchange in a task of its own: it must end well although the session that began it goes away.
+    fn ask(self: &Arc<Self>) {
+        let store = Arc::clone(self);
+        tokio::spawn(async move {
+            let source = Arc::clone(&store.source);
+            // A task of its own again, so that a panic in a dependency is a failure and not a wait without end.
+            let fetch = tokio::spawn(async move { source.fetch().await });
+            store.settle(fetch.await.unwrap_or_else(|_| Err(broken())));
+        });
+    }
+
+    fn settle(&self, outcome: Result<Token, Failure>) {
+        match outcome {
+            Ok(token) => {
+                self.observer.issued(token.expires.saturating_duration_since(clock::now()));
+                self.life().succeed(token, clock::chance());
+            }
+            Err(failure) => {
+                self.observer.refused(&failure);
+                self.life().fail(failure, clock::now(), clock::chance());
+            }
+        }
+        self.ended.send_modify(|count| *count += 1);
+    }
+}
+
+fn broken() -> Failure {
+    Failure::new(Reason::TokenServiceUnavailable, "the token exchange ended without an answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn token(name: &str, life: u64) -> Token {
+        let now = clock::now();
+        Token { secret: Secret::new(name.into()), obtained: now, expires: now + Duration::from_secs(life) }
+    }
+
+    fn failure() -> Failure {
+        Failure::new(Reason::TokenServiceUnavailable, "down")
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_at_two_thirds_and_used_meanwhile() {
+        let mut life = Life::default();
+        let start = clock::now();
+        assert!(matches!(life.step(start), Step::Ask));
+        life.succeed(token("a", 3600), 0.5);
+        assert!(matches!(life.step(start + seconds(2339)), Step::Use(_)));
+        assert!(matches!(life.step(start + seconds(2341)), Step::UseAndRenew(_)));
+        life.asking = true;
+        assert!(matches!(life.step(start + seconds(2341)), Step::Use(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_token_is_used_although_its_renewal_fails() {
+        let mut life = Life::default();
+        let start = clock::now();
+        life.succeed(token("a", 3600), 0.5);
+        life.fail(failure(), start + seconds(2400), 0.5);
+        assert!(matches!(life.step(start + seconds(2400)), Step::Use(_)));
+        assert!(matches!(life.step(start + seconds(2402)), Step::UseAndRenew(_)));
+        assert!(matches!(life.step(start + seconds(3299)), Step::UseAndRenew(_)));
+        assert!(matches!(life.step(start + seconds(3301)), Step::Ask), "less than five minutes left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_lived_token_is_used_for_nine_tenths_of_its_life() {
+        let mut life = Life::default();
+        let start = clock::now();
+        life.succeed(token("a", 60), 0.0);
+        assert!(matches!(life.step(start + seconds(53)), Step::UseAndRenew(_)));
+        assert!(matches!(life.step(start + seconds(54)), Step::Ask));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_back_off_and_retry_after_wins() {
+        let mut life = Life::default();
+        let start = clock::now();
+        life.fail(failure(), start, 0.5);
+        assert!(matches!(life.step(start + Duration::from_millis(999)), Step::Fail(_)));
+        assert!(matches!(life.step(start + seconds(1)), Step::Ask));
+        life.fail(Failure { retry_after: Some(seconds(60)), ..failure() }, start, 0.5);
+        assert!(matches!(life.step(start + seconds(59)), Step::Fail(_)));
+        assert!(matches!(life.step(start + seconds(60)), Step::Ask));
+    }
+
+    #[test]
+    fn the_back_off_doubles_up_to_a_minute() {
+        let waits: Vec<_> = (1..9).map(|times| backoff(times).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+    }
+
+    /// A source that answers from a list, one minute after being asked.
+    struct Script {
+        answers: Mutex<VecDeque<Result<&'static str, Failure>>>,
+        asked: AtomicU32,
+    }
+
+    #[async_trait]
+    impl TokenSource for Script {
+        async fn fetch(&self) -> Result<Token, Failure> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(seconds(60)).await;
+            let next = self.answers.lock().unwrap().pop_front().expect("an answer for each question");
+            next.map(|name| token(name, 3600))
+        }
+    }
+
+    struct Nobody;
+
+    impl Observe for Nobody {
+        fn issued(&self, _: Duration) {}
+        fn refused(&self, _: &Failure) {}
+    }
+
+    fn store(answers: Vec<Result<&'static str, Failure>>) -> (Arc<Store>, Arc<Script>) {
+        let script = Arc::new(Script { answers: Mutex::new(answers.into()), asked: AtomicU32::new(0) });
+        (Store::new(Arc::clone(&script) as _, Arc::new(Nobody)), script)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_sessions_make_one_exchange() {
+        let (store, script) = store(vec![Ok("a")]);
+        let tokens = futures::future::join_all((0..50).map(|_| store.token())).await;
+        assert!(tokens.iter().all(|token| token.as_ref().unwrap().secret.expose() == "a"));
+        assert_eq!(script.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_sessions_share_one_failure() {
+        let at_once = Failure { retry_after: Some(Duration::ZERO), ..failure() };
+        let (store, script) = store(vec![Err(at_once)]);
+        let tokens = futures::future::join_all((0..50).map(|_| store.token())).await;
+        assert!(tokens.iter().all(Result::is_err));
+        assert_eq!(script.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rejected_token_is_replaced_once_for_all() {
+        let (store, script) = store(vec![Ok("a"), Ok("b")]);
+        let first = store.token().await.unwrap();
+        let renewed = futures::future::join_all((0..5).map(|_| store.renewed(&first))).await;
+        assert!(renewed.iter().all(|token| token.as_ref().unwrap().secret.expose() == "b"));
+        let late = store.renewed(&first).await.unwrap();
+        assert_eq!(late.secret.expose(), "b", "who comes late with the old token gets the new one");
+        assert_eq!(script.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_exchange_goes_on_when_the_asking_session_is_gone() {
+        let (store, script) = store(vec![Ok("a")]);
+        tokio::time::timeout(seconds(1), store.token()).await.unwrap_err();
+        assert_eq!(store.token().await.unwrap().secret.expose(), "a");
+        assert_eq!(script.asked.load(Ordering::Relaxed), 1);
+    }
+}
