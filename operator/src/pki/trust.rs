@@ -1,0 +1,117 @@
+//! The `caBundle` of our entry in the MutatingWebhookConfiguration: reading it, and owning it and nothing else.
+//!
+//! The entry is found by its name, never by its position. The write is a server-side apply that holds that one field,
+//! so that whatever others keep in the object (AKS rewrites `namespaceSelector`, for example) stays theirs.
+
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::FIELD_MANAGER;
+use super::bundle::Bundle;
+
+/// Name of our entry in `webhooks[]`.
+pub const WEBHOOK: &str = "inject.mailroute.dev";
+
+/// The bundle that API servers check our certificate with. `None` when the configuration has no entry of ours, so that
+/// nothing calls us. A bundle that cannot be read counts as empty: it lets nobody in.
+pub fn live(configuration: &MutatingWebhookConfiguration) -> Option<Bundle> {
+    let entry = configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)?;
+    let pem = entry.client_config.ca_bundle.as_ref().map(|bytes| String::from_utf8_lossy(&bytes.0));
+    Some(pem.and_then(|pem| Bundle::from_pem(&pem).ok()).unwrap_or_default())
+}
+
+/// The apply document that sets the bundle of our entry.
+///
+/// It carries the uid of the object that was seen: should that be deleted meanwhile, the apply fails in place of
+/// creating another.
+pub fn apply_document(configuration: &MutatingWebhookConfiguration, bundle: &Bundle) -> Value {
+    use base64::Engine as _;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(bundle.to_pem());
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": configuration.metadata.name, "uid": configuration.metadata.uid},
+        "webhooks": [{"name": WEBHOOK, "clientConfig": {"caBundle": encoded}}],
+    })
+}
+
+/// Sets the bundle of our entry, taking the field over from whoever wrote it last.
+///
+/// # Errors
+/// As the API server answers.
+pub async fn publish(
+    api: &Api<MutatingWebhookConfiguration>,
+    configuration: &MutatingWebhookConfiguration,
+    bundle: &Bundle,
+) -> Result<MutatingWebhookConfiguration, kube::Error> {
+    let name = configuration.metadata.name.as_deref().unwrap_or_default();
+    let document = apply_document(configuration, bundle);
+    api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&document)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::super::authority::Authority;
+    use super::*;
+
+    fn bundle() -> Bundle {
+        let authority = Authority::mint(Timestamp::UNIX_EPOCH, Duration::from_secs(3600)).unwrap();
+        Bundle::from_iter([authority.certificate().clone()])
+    }
+
+    fn configuration(webhooks: &Value) -> MutatingWebhookConfiguration {
+        serde_json::from_value(json!({"metadata": {"name": "mailroute", "uid": "u-1"}, "webhooks": webhooks}))
+            .unwrap()
+    }
+
+    fn entry(name: &str, ca_bundle: Option<&str>) -> Value {
+        use base64::Engine as _;
+        let encoded = ca_bundle.map(|pem| base64::engine::general_purpose::STANDARD.encode(pem));
+        json!({"name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None",
+               "clientConfig": {"caBundle": encoded}})
+    }
+
+    #[test]
+    fn our_entry_is_found_by_name_wherever_it_stands() {
+        let ours = bundle();
+        let entries = json!([
+            entry("other.example.com", Some(&bundle().to_pem())),
+            entry(WEBHOOK, Some(&ours.to_pem())),
+        ]);
+        assert_eq!(live(&configuration(&entries)), Some(ours));
+    }
+
+    #[test]
+    fn a_missing_or_damaged_bundle_trusts_nobody() {
+        for pem in [None, Some(""), Some("\n"), Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")] {
+            assert_eq!(live(&configuration(&json!([entry(WEBHOOK, pem)]))), Some(Bundle::default()));
+        }
+    }
+
+    #[test]
+    fn without_our_entry_there_is_nothing_to_publish_to() {
+        assert_eq!(live(&configuration(&json!([entry("other.example.com", None)]))), None);
+        assert_eq!(live(&MutatingWebhookConfiguration::default()), None);
+    }
+
+    #[test]
+    fn the_apply_document_holds_the_bundle_and_nothing_else() {
+        let document = apply_document(&configuration(&json!([entry(WEBHOOK, None)])), &bundle());
+        let webhook = document["webhooks"][0].as_object().unwrap();
+        assert_eq!(webhook.keys().collect::<Vec<_>>(), ["clientConfig", "name"]);
+        assert_eq!(webhook["clientConfig"].as_object().unwrap().keys().collect::<Vec<_>>(), ["caBundle"]);
+        assert_eq!(document["metadata"], json!({"name": "mailroute", "uid": "u-1"}));
+        let round_trip: MutatingWebhookConfiguration = serde_json::from_value(json!({
+            "webhooks": [{"name": WEBHOOK, "admissionReviewVersions": [], "sideEffects": "None",
+                          "clientConfig": webhook["clientConfig"]}],
+        }))
+        .unwrap();
+        assert!(!live(&round_trip).unwrap().is_empty());
+    }
+}
