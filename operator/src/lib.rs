@@ -9,3 +9,10 @@
 //! ```
 
 pub mod crd;
+pub mod events;
+pub mod metrics;
+pub mod args;
+pub mod lease;
+pub mod logging;
+pub mod control;
+pub mod controller;

@@ -1,0 +1,96 @@
+//! The command line. Every flag has an environment variable, so that a chart can set it either way.
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::{Args, Parser, Subcommand};
+use tracing::Level;
+
+use crate::logging::Format;
+
+/// Kubernetes operator that lets pods send mail through Microsoft 365 by SMTP on localhost.
+#[derive(Debug, Parser)]
+#[command(name = "mailroute-operator", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run in the cluster: controller, webhook and control service.
+    Run(Box<Run>),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+}
+
+/// Flags of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Namespace this runs in; its Lease and its Secret live here.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Name of this pod.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Address of this pod, which sidecars dial when this replica leads.
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: IpAddr,
+    /// Image of the sidecar that is injected.
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE")]
+    pub sidecar_image: String,
+    /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub sidecar_image_pull_policy: Option<String>,
+    /// Service in front of the webhook and the control service.
+    #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
+    pub service: String,
+    /// MutatingWebhookConfiguration whose caBundle this keeps right.
+    #[arg(long, env = "MAILROUTE_WEBHOOK_CONFIGURATION", default_value = "mailroute")]
+    pub webhook_configuration: String,
+    /// Secret that holds the certificate authority.
+    #[arg(long, env = "MAILROUTE_CA_SECRET", default_value = "mailroute-ca")]
+    pub ca_secret: String,
+    /// Lease by which the replicas choose the one that writes.
+    #[arg(long, env = "MAILROUTE_LEASE", default_value = "mailroute")]
+    pub lease: String,
+    /// Where the admission webhook listens, HTTPS.
+    #[arg(long, env = "MAILROUTE_WEBHOOK_LISTEN", default_value = "0.0.0.0:8443")]
+    pub webhook_listen: SocketAddr,
+    /// Where the control service listens, HTTPS.
+    #[arg(long, env = "MAILROUTE_CONTROL_LISTEN", default_value = "0.0.0.0:8444")]
+    pub control_listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served, HTTP.
+    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
+    pub admin_listen: SocketAddr,
+    /// Domain of the cluster's Services.
+    #[arg(long, env = "MAILROUTE_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// How a log line looks.
+    #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: Format,
+    /// Least level that is logged: error, warn, info, debug or trace.
+    #[arg(long, env = "MAILROUTE_LOG_LEVEL", default_value = "info")]
+    pub log_level: Level,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_run_has_an_environment_variable() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for flag in run.get_arguments().filter(|flag| flag.get_id() != "help") {
+            assert!(flag.get_env().is_some(), "--{}", flag.get_id());
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The control service: where sidecars report what they meet. The messages are in [`mailroute_route::control`].
+//!
+//! ```text
+//! POST /v1/report ─► leader? ─► who calls? ─────────► how often? ─► its own route? ─► Reports ─► controller
+//!                    421        TokenReview, cached    429           watched pods      (memory)
+//! ```
+//!
+//! * [`authenticate`]: from a bearer token to a pod.
+//! * [`rate`]: how often one pod may call. Pure.
+//! * [`reports`]: the newest report of each pod. Pure.
+//! * [`server`]: HTTP in and out.
+//!
+//! Invariants: who calls is taken from the token alone. A pod reports for the route of its own label only. Memory is
+//! bounded by the number of watched pods. Reports live in memory: after a change of leader they come in again.
+
+pub mod authenticate;
+pub mod rate;
+pub mod reports;
+pub mod server;

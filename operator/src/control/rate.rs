@@ -1,0 +1,71 @@
+//! How often one pod may call: a token bucket each, with time passed in.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Calls that may come at once. A sidecar reports every change, at most once a second.
+const BURST: u32 = 10;
+
+/// Time after which one more call is allowed.
+const REFILL: Duration = Duration::from_secs(1);
+
+/// Buckets kept at most before full ones are dropped.
+const SWEEP_ABOVE: usize = 1024;
+
+/// The buckets of all callers. A bucket that is full again is the same as none, and is dropped.
+#[derive(Debug, Default)]
+pub struct RateLimit {
+    /// For each caller: the instant at which its bucket is full again.
+    full_at: HashMap<String, Instant>,
+    sweep_above: usize,
+}
+
+impl RateLimit {
+    /// Whether this caller may call now; takes one from its bucket if so.
+    pub fn allows(&mut self, caller: &str, now: Instant) -> bool {
+        self.sweep(now);
+        let full_at = self.full_at.get(caller).copied().unwrap_or(now).max(now) + REFILL;
+        if full_at > now + REFILL * BURST {
+            return false;
+        }
+        self.full_at.insert(caller.to_owned(), full_at);
+        true
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.full_at.len() > self.sweep_above.max(SWEEP_ABOVE) {
+            self.full_at.retain(|_, full_at| *full_at > now);
+            self.sweep_above = 2 * self.full_at.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_more_is_refused_until_time_has_gone_by() {
+        let (mut limit, start) = (RateLimit::default(), Instant::now());
+        assert!((0..BURST).all(|_| limit.allows("a", start)));
+        assert!(!limit.allows("a", start));
+        assert!(limit.allows("a", start + REFILL));
+        assert!(!limit.allows("a", start + REFILL));
+    }
+
+    #[test]
+    fn one_caller_does_not_use_up_the_calls_of_another() {
+        let (mut limit, start) = (RateLimit::default(), Instant::now());
+        while limit.allows("a", start) {}
+        assert!(limit.allows("b", start));
+    }
+
+    #[test]
+    fn callers_that_went_quiet_are_forgotten() {
+        let (mut limit, start) = (RateLimit::default(), Instant::now());
+        for caller in 0..5000 {
+            limit.allows(&caller.to_string(), start + REFILL * caller);
+        }
+        assert!(limit.full_at.len() <= SWEEP_ABOVE + 1, "{}", limit.full_at.len());
+    }
+}

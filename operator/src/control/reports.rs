@@ -1,0 +1,216 @@
+//! The newest report of each pod, in memory, with time passed in.
+//!
+//! Refuses to know how a report came here and what follows from it. Texts in a report come from a pod, so they are
+//! bounded and stripped of control characters on the way in, and observations that contradict the list of reasons are
+//! left out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use mailroute_route::condition::ConditionType;
+use mailroute_route::control::{MAX_MESSAGE_BYTES, Observation, Report};
+
+/// How often a sidecar reports when nothing changes.
+pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
+
+/// A report this old says nothing any more: three were missed.
+pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * INTERVAL.as_secs());
+
+/// Which pod reports, as its token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod.
+    pub uid: String,
+}
+
+/// A report and when it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    /// Name of the pod.
+    pub pod: String,
+    /// What it said.
+    pub report: Report,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The newest report of each pod, by route.
+#[derive(Debug, Default)]
+pub struct Reports {
+    routes: HashMap<RouteKey, BTreeMap<String, Received>>,
+    swept: Timestamp,
+}
+
+/// Namespace and name of a route.
+type RouteKey = (String, String);
+
+impl Reports {
+    /// Keeps a report in place of the pod's last one, and says whether it tells something new: a first report, another
+    /// generation, or a condition that holds or fails otherwise than before. Numbers alone are not news.
+    pub fn record(&mut self, caller: &Caller, report: Report, now: Timestamp) -> bool {
+        self.sweep(now);
+        let report = cleaned(report, now);
+        let route = (caller.namespace.clone(), report.route.clone());
+        let pods = self.routes.entry(route).or_default();
+        let news = pods.get(&caller.uid).is_none_or(|old| differs(&old.report, &report));
+        pods.insert(caller.uid.clone(), Received { pod: caller.pod.clone(), report, at: now });
+        news
+    }
+
+    /// The reports for a route that are not stale, by pod uid.
+    pub fn of(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeMap<String, Received> {
+        let key = (namespace.to_owned(), route.to_owned());
+        let pods = self.routes.get(&key).into_iter().flatten();
+        pods.filter(|(_, received)| is_fresh(received, now))
+            .map(|(uid, received)| (uid.clone(), received.clone()))
+            .collect()
+    }
+
+    fn sweep(&mut self, now: Timestamp) {
+        if now.duration_since(self.swept) < INTERVAL {
+            return;
+        }
+        self.swept = now;
+        self.routes.retain(|_, pods| {
+            pods.retain(|_, received| is_fresh(received, now));
+            !pods.is_empty()
+        });
+    }
+}
+
+fn is_fresh(received: &Received, now: Timestamp) -> bool {
+    now.duration_since(received.at) < STALE_AFTER
+}
+
+fn differs(old: &Report, new: &Report) -> bool {
+    let essence = |report: &Report| -> Vec<_> {
+        report.observations.iter().map(|o| (o.condition, o.holds, o.reason)).collect()
+    };
+    old.generation != new.generation
+        || old.config_error != new.config_error
+        || old.sidecar_version != new.sidecar_version
+        || essence(old) != essence(new)
+}
+
+fn cleaned(report: Report, now: Timestamp) -> Report {
+    let mut observations: Vec<_> =
+        ConditionType::OBSERVED.iter().filter_map(|condition| observation(&report, *condition)).collect();
+    for observation in &mut observations {
+        observation.message = plain(&observation.message);
+        observation.at = observation.at.min(now.as_second());
+    }
+    Report {
+        route: report.route,
+        sidecar_version: plain(&report.sidecar_version),
+        config_error: report.config_error.as_deref().map(plain),
+        observations,
+        ..report
+    }
+}
+
+/// What the report says of a condition, if that makes sense. The last one counts.
+fn observation(report: &Report, condition: ConditionType) -> Option<Observation> {
+    let sensible = |o: &&Observation| {
+        o.condition == condition && o.reason.condition() == condition && o.reason.holds() == o.holds
+    };
+    report.observations.iter().rfind(sensible).cloned()
+}
+
+fn plain(text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)];
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailroute_route::condition::Reason;
+    use mailroute_route::control::{Queue, Usage};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn caller(uid: &str) -> Caller {
+        Caller { namespace: "shop".into(), pod: format!("pod-{uid}"), uid: uid.into() }
+    }
+
+    fn report(observations: Vec<Observation>) -> Report {
+        Report {
+            route: "notifications".into(),
+            generation: 3,
+            sidecar_version: "0.1.0".into(),
+            config_error: None,
+            observations,
+            queue: Queue::default(),
+            usage: Usage::default(),
+        }
+    }
+
+    fn observation(reason: Reason, message: &str) -> Observation {
+        Observation {
+            condition: reason.condition(),
+            holds: reason.holds(),
+            reason,
+            message: message.into(),
+            at: at(0).as_second(),
+        }
+    }
+
+    #[test]
+    fn only_what_a_person_would_act_on_is_news() {
+        let mut reports = Reports::default();
+        let first = report(vec![observation(Reason::LoggedIn, "235")]);
+        assert!(reports.record(&caller("a"), first.clone(), at(0)), "a first report");
+        let busy = Report { usage: Usage { messages_last_minute: 9, recipients_last_24h: 9 }, ..first.clone() };
+        assert!(!reports.record(&caller("a"), busy, at(1)), "numbers");
+        let refused = report(vec![observation(Reason::ExchangeRejectedToken, "535 5.7.3")]);
+        assert!(reports.record(&caller("a"), refused, at(2)), "a fault");
+        assert!(reports.record(&caller("a"), Report { generation: 4, ..first }, at(3)), "another generation");
+    }
+
+    #[test]
+    fn a_report_is_dropped_after_three_intervals() {
+        let mut reports = Reports::default();
+        reports.record(&caller("a"), report(vec![]), at(0));
+        assert_eq!(reports.of("shop", "notifications", at(89)).len(), 1);
+        assert_eq!(reports.of("shop", "notifications", at(90)).len(), 0);
+        reports.record(&caller("b"), Report { route: "other".into(), ..report(vec![]) }, at(200));
+        assert_eq!(reports.routes.len(), 1, "what is stale leaves the memory");
+    }
+
+    #[test]
+    fn one_pod_has_one_report() {
+        let mut reports = Reports::default();
+        for second in 0..100 {
+            reports.record(&caller("a"), report(vec![]), at(second));
+        }
+        assert_eq!(reports.of("shop", "notifications", at(100)).len(), 1);
+    }
+
+    #[test]
+    fn observations_that_contradict_the_list_of_reasons_are_left_out() {
+        let lie = Observation { holds: true, ..observation(Reason::ExchangeRejectedToken, "") };
+        let stray = Observation { condition: ConditionType::CredentialReady, ..observation(Reason::LoggedIn, "") };
+        let sum = observation(Reason::Ready, "");
+        let mut reports = Reports::default();
+        reports.record(&caller("a"), report(vec![lie, stray, sum]), at(0));
+        assert_eq!(reports.of("shop", "notifications", at(0))["a"].report.observations, vec![]);
+    }
+
+    #[test]
+    fn texts_are_bounded_and_free_of_control_characters() {
+        let long = format!("535\r\n5.7.3\u{1b}[31m{}", "ä".repeat(1000));
+        let mut reports = Reports::default();
+        let mut future = observation(Reason::LoginFailed, &long);
+        future.at = i64::MAX;
+        reports.record(&caller("a"), report(vec![future]), at(0));
+        let kept = reports.of("shop", "notifications", at(0))["a"].report.observations[0].clone();
+        assert!(kept.message.len() <= MAX_MESSAGE_BYTES && !kept.message.contains(char::is_control));
+        assert_eq!(kept.at, at(0).as_second(), "nothing was met in the future");
+    }
+}

@@ -1,0 +1,176 @@
+//! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_route::control::{MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::authenticate::{self, Authenticator};
+use super::rate::RateLimit;
+use super::reports::{Caller, INTERVAL, Reports};
+use crate::controller::triggers::Triggers;
+use crate::crd::{MailRoute, ROUTE_LABEL};
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+
+/// A request that takes longer is broken off, whatever it waits for.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the service needs.
+pub struct Control {
+    /// Checks tokens.
+    pub authenticator: Authenticator,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Pods with the label, as watched.
+    pub pods: Store<Pod>,
+    /// Where reports are kept.
+    pub reports: Arc<Mutex<Reports>>,
+    /// Tells the controller of news.
+    pub triggers: Triggers,
+    /// Counts what became of reports.
+    pub metrics: Metrics,
+    /// How often each pod may call.
+    pub rate: Mutex<RateLimit>,
+}
+
+/// Why a report is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("this replica is not the leader")]
+    NotLeader(NotLeader),
+    #[error("send the projected token as Authorization: Bearer")]
+    NoToken,
+    #[error(transparent)]
+    Caller(#[from] authenticate::Error),
+    #[error("too many reports from this pod; report at most once a second")]
+    TooOften,
+    #[error("the body is larger than {MAX_REPORT_BYTES} bytes, or broke off")]
+    Body,
+    #[error("the body is not a report: {0}")]
+    NotAReport(#[source] serde_json::Error),
+    #[error("the pod does not have the label mailroute.dev/route with the route it reports for")]
+    NotItsRoute,
+    #[error("the report took too long to arrive or to check")]
+    TooSlow,
+}
+
+/// The routes of the service.
+pub fn router(control: Arc<Control>) -> Router {
+    Router::new().route(REPORT_PATH, post(report)).with_state(control)
+}
+
+async fn report(State(control): State<Arc<Control>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let taken = timeout(DEADLINE, control.take(&head.headers, body)).await.unwrap_or(Err(Refusal::TooSlow));
+    control.metrics.report(taken.as_ref().map_or_else(Refusal::label, |_| "accepted"));
+    match taken {
+        Ok(reply) => Json(reply).into_response(),
+        Err(refusal) => {
+            tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken");
+            refusal.into_response()
+        }
+    }
+}
+
+impl Control {
+    /// The cheap refusals come first: the body of an unknown caller is not read.
+    async fn take(&self, headers: &HeaderMap, body: Body) -> Result<ReportReply, Refusal> {
+        self.must_lead()?;
+        let caller = self.authenticator.caller(bearer(headers).ok_or(Refusal::NoToken)?).await?;
+        if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
+            return Err(Refusal::TooOften);
+        }
+        let report: Report = serde_json::from_slice(&whole(body).await?).map_err(Refusal::NotAReport)?;
+        if !self.is_pod_of(&caller, &report.route) {
+            return Err(Refusal::NotItsRoute);
+        }
+        let route = ObjectRef::<MailRoute>::new(&report.route).within(&caller.namespace);
+        if lock(&self.reports).record(&caller, report, Timestamp::now()) {
+            self.triggers.add(route);
+        }
+        Ok(ReportReply { next_seconds: u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX) })
+    }
+
+    fn must_lead(&self) -> Result<(), Refusal> {
+        let leadership = self.leadership.borrow();
+        if leadership.leading {
+            return Ok(());
+        }
+        let leader = leadership.leader.as_ref().map(|leader| leader.control.to_string());
+        Err(Refusal::NotLeader(NotLeader { leader }))
+    }
+
+    fn is_pod_of(&self, caller: &Caller, route: &str) -> bool {
+        let pod = self.pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace));
+        pod.is_some_and(|pod| {
+            pod.uid().as_deref() == Some(&caller.uid)
+                && pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route)
+        })
+    }
+}
+
+impl Refusal {
+    /// A closed set, for the metric.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::NotLeader(_) => "not_leader",
+            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => "unauthenticated",
+            Self::Caller(_) => "unavailable",
+            Self::TooOften => "throttled",
+            Self::Body => "too_large",
+            Self::NotAReport(_) => "malformed",
+            Self::NotItsRoute => "forbidden",
+            Self::TooSlow => "slow",
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NotLeader(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => StatusCode::UNAUTHORIZED,
+            Self::Caller(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAReport(_) => StatusCode::BAD_REQUEST,
+            Self::NotItsRoute => StatusCode::FORBIDDEN,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        match self {
+            Self::NotLeader(body) => (status, Json(body)).into_response(),
+            other => (status, format!("{other}\n")).into_response(),
+        }
+    }
+}
+
+async fn whole(body: Body) -> Result<Bytes, Refusal> {
+    to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| Refusal::Body)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A panic under one of these locks leaves whole values behind, so a poisoned one may be used.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,170 @@
+//! Kubernetes Events about a `MailRoute`: sent off the caller's path, bounded, and each fact once per half minute.
+//!
+//! Owns the queue, the limit and the publishing task; refuses to know what deserves an Event. An Event is a courtesy:
+//! when the queue is full or the API server refuses, it is counted and left out, and nothing waits for it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+
+use crate::metrics::Metrics;
+
+/// Events that wait for the API server, at most.
+const QUEUE: usize = 256;
+
+/// The same reason for the same object is published once in this time.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
+
+/// Keys remembered at most; beyond it the oldest facts may be told again.
+const REMEMBERED: usize = 4096;
+
+/// Longest note that events.k8s.io takes, bytes.
+const MAX_NOTE_BYTES: usize = 1024;
+
+/// Where Events are handed in. Cheap to clone; never blocks.
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: mpsc::Sender<Item>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Item {
+    regarding: ObjectReference,
+    kind: EventType,
+    reason: &'static str,
+    action: &'static str,
+    note: String,
+}
+
+impl Events {
+    /// Starts the publishing task, which ends when every clone of the handle is gone. `instance` is the pod's name.
+    pub fn start(client: Client, instance: &str, metrics: Metrics) -> Self {
+        let reporter = Reporter { controller: "mailroute-operator".into(), instance: Some(instance.to_owned()) };
+        let (queue, items) = mpsc::channel(QUEUE);
+        tokio::spawn(publish(Recorder::new(client, reporter), items, metrics.clone()));
+        Self { queue, metrics }
+    }
+
+    /// Tells that something is wrong. `reason` and `action` are CamelCase constants; `note` is for a person.
+    pub fn warn(&self, regarding: ObjectReference, reason: &'static str, action: &'static str, note: String) {
+        self.send(Item { regarding, kind: EventType::Warning, reason, action, note });
+    }
+
+    /// Tells that something is as it should be.
+    pub fn note(&self, regarding: ObjectReference, reason: &'static str, action: &'static str, note: String) {
+        self.send(Item { regarding, kind: EventType::Normal, reason, action, note });
+    }
+
+    fn send(&self, item: Item) {
+        if self.queue.try_send(item).is_err() {
+            self.metrics.event("dropped");
+        }
+    }
+}
+
+async fn publish(recorder: Recorder, mut items: mpsc::Receiver<Item>, metrics: Metrics) {
+    let mut told = Told::default();
+    while let Some(item) = items.recv().await {
+        if !told.is_news(&item, Instant::now()) {
+            metrics.event("dropped");
+            continue;
+        }
+        let event = Event {
+            type_: item.kind,
+            reason: item.reason.to_owned(),
+            note: Some(cut(item.note, MAX_NOTE_BYTES)),
+            action: item.action.to_owned(),
+            secondary: None,
+        };
+        match recorder.publish(&event, &item.regarding).await {
+            Ok(()) => metrics.event("published"),
+            Err(error) => {
+                metrics.event("failed");
+                tracing::warn!(reason = item.reason, %error, "cannot publish an Event");
+            }
+        }
+    }
+}
+
+/// What was told, and when last.
+#[derive(Debug, Default)]
+struct Told(HashMap<(Option<String>, &'static str, &'static str), Instant>);
+
+impl Told {
+    fn is_news(&mut self, item: &Item, now: Instant) -> bool {
+        if self.0.len() >= REMEMBERED {
+            self.0.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
+        }
+        if self.0.len() >= REMEMBERED {
+            self.0.clear();
+        }
+        let key = (item.regarding.uid.clone(), item.reason, item.action);
+        if self.0.get(&key).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER) {
+            return false;
+        }
+        self.0.insert(key, now);
+        true
+    }
+}
+
+/// Cuts at a character's edge, so that no more than `bytes` are left, and shows that something is missing.
+fn cut(mut text: String, bytes: usize) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes - ELLIPSIS.len_utf8()));
+        text.push(ELLIPSIS);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(uid: &str, reason: &'static str) -> Item {
+        Item {
+            regarding: ObjectReference { uid: Some(uid.into()), ..Default::default() },
+            kind: EventType::Warning,
+            reason,
+            action: "Inject",
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_fact_is_told_once_in_half_a_minute() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert!(told.is_news(&item("a", "UnknownRoute"), start));
+        assert!(!told.is_news(&item("a", "UnknownRoute"), start + Duration::from_secs(29)));
+        assert!(told.is_news(&item("a", "UnknownRoute"), start + Duration::from_secs(31)));
+    }
+
+    #[test]
+    fn another_reason_or_object_is_news() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert!(told.is_news(&item("a", "UnknownRoute"), start));
+        assert!(told.is_news(&item("a", "HostNetwork"), start));
+        assert!(told.is_news(&item("b", "UnknownRoute"), start));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        for uid in 0..3 * REMEMBERED {
+            told.is_news(&item(&uid.to_string(), "UnknownRoute"), start);
+            assert!(told.0.len() <= REMEMBERED);
+        }
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let note = cut("ä".repeat(1000), MAX_NOTE_BYTES);
+        assert!(note.len() <= MAX_NOTE_BYTES && note.ends_with("ä…"), "{}", note.len());
+        assert_eq!(cut("short".into(), MAX_NOTE_BYTES), "short");
+    }
+}

@@ -1,0 +1,227 @@
+//! Every metric of the operator, with its help line. Label values come from closed sets only: never a name of an
+//! object, an address or an error text.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
+const SECONDS: [f64; 11] = [0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
+
+/// The metrics of one operator process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    leader: IntGauge,
+    reconciles: IntCounterVec,
+    reconcile_seconds: Histogram,
+    routes: IntGaugeVec,
+    malformed_routes: IntGauge,
+    sidecars: IntGaugeVec,
+    reports: IntCounterVec,
+    admissions: IntCounterVec,
+    admission_seconds: Histogram,
+    certificate_expiry: IntGaugeVec,
+    events: IntCounterVec,
+}
+
+/// Which certificate an expiry is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// The authority that signs at present.
+    Authority,
+    /// What this replica serves.
+    Leaf,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// When two metrics share a name; a programming error that any test would show.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let build = gauges(&registry, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            leader: gauge(&registry, "mailroute_operator_leader", "1 on the replica that writes, 0 on the others.")?,
+            reconciles: counters(
+                &registry,
+                "mailroute_reconciles_total",
+                "Reconciliations by outcome: ok, or the step that failed.",
+                &["outcome"],
+            )?,
+            reconcile_seconds: histogram(
+                &registry,
+                "mailroute_reconcile_duration_seconds",
+                "Time of one reconciliation.",
+            )?,
+            routes: gauges(&registry, "mailroute_routes", "MailRoutes by the status of Ready.", &["ready"])?,
+            malformed_routes: gauge(
+                &registry,
+                "mailroute_routes_malformed",
+                "Stored MailRoutes that this version cannot read.",
+            )?,
+            sidecars: gauges(
+                &registry,
+                "mailroute_sidecars",
+                "Sidecars of all routes: injected, ready and outdated.",
+                &["state"],
+            )?,
+            reports: counters(
+                &registry,
+                "mailroute_reports_total",
+                "Reports from sidecars by what became of them.",
+                &["outcome"],
+            )?,
+            admissions: counters(
+                &registry,
+                "mailroute_admissions_total",
+                "Admission reviews by outcome and, for refusals, by reason.",
+                &["outcome", "reason"],
+            )?,
+            admission_seconds: histogram(
+                &registry,
+                "mailroute_admission_duration_seconds",
+                "Time of one admission review.",
+            )?,
+            certificate_expiry: gauges(
+                &registry,
+                "mailroute_certificate_expiry_timestamp_seconds",
+                "When a certificate of the webhook and control service ends, seconds since the Unix epoch.",
+                &["certificate"],
+            )?,
+            events: counters(
+                &registry,
+                "mailroute_events_total",
+                "Kubernetes Events by what became of them.",
+                &["outcome"],
+            )?,
+            registry,
+        })
+    }
+
+    /// Every metric in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be printed.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// Whether this replica is the leader.
+    pub fn leading(&self, leading: bool) {
+        self.leader.set(leading.into());
+    }
+
+    /// One reconciliation ended. `outcome` is `ok` or the static label of an error.
+    pub fn reconciled(&self, outcome: &'static str, took: Duration) {
+        self.reconciles.with_label_values(&[outcome]).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How many routes have Ready with this status (`True`, `False` or `Unknown`).
+    pub fn routes(&self, ready: &'static str, count: usize) {
+        self.routes.with_label_values(&[ready]).set(saturating(count));
+    }
+
+    /// How many stored routes cannot be read.
+    pub fn malformed_routes(&self, count: usize) {
+        self.malformed_routes.set(saturating(count));
+    }
+
+    /// How many sidecars are in this state (`injected`, `ready` or `outdated`).
+    pub fn sidecars(&self, state: &'static str, count: usize) {
+        self.sidecars.with_label_values(&[state]).set(saturating(count));
+    }
+
+    /// One report was answered. `outcome` comes from a closed set of the control service.
+    pub fn report(&self, outcome: &'static str) {
+        self.reports.with_label_values(&[outcome]).inc();
+    }
+
+    /// One admission review was answered. `outcome` and `reason` come from closed sets of the webhook; `reason` is
+    /// empty where there is none.
+    pub fn admission(&self, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.admissions.with_label_values(&[outcome, reason]).inc();
+        self.admission_seconds.observe(took.as_secs_f64());
+    }
+
+    /// When a certificate ends, seconds since the Unix epoch.
+    pub fn certificate_expiry(&self, certificate: Certificate, unix_seconds: i64) {
+        let label = match certificate {
+            Certificate::Authority => "ca",
+            Certificate::Leaf => "leaf",
+        };
+        self.certificate_expiry.with_label_values(&[label]).set(unix_seconds);
+    }
+
+    /// One Kubernetes Event was published, failed, or was left out (`published`, `failed`, `dropped`).
+    pub fn event(&self, outcome: &'static str) {
+        self.events.with_label_values(&[outcome]).inc();
+    }
+}
+
+fn saturating(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_is_printed() {
+        let metrics = Metrics::new().unwrap();
+        metrics.leading(true);
+        metrics.report("accepted");
+        metrics.admission("refused", "UnknownRoute", Duration::from_millis(3));
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for line in [
+            "mailroute_operator_leader 1",
+            "mailroute_reports_total{outcome=\"accepted\"} 1",
+            "mailroute_admissions_total{outcome=\"refused\",reason=\"UnknownRoute\"} 1",
+            "mailroute_admission_duration_seconds_bucket{le=\"0.005\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
