@@ -74,7 +74,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next piece, never empty, at most [`MEMORY_BYTES`] and one read's surplus long; `None` at the end.
+    /// The next piece, never empty, at most [`MEMORY_BYTES`] long; `None` at the end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -142,7 +142,7 @@ impl Writer {
     /// # Errors
     /// When the last octets cannot be written to the file.
     pub async fn finish(mut self, stamp: impl Into<Bytes>) -> io::Result<Body> {
-        if self.file.is_some() {
+        if self.file.is_some() || self.pending.len() > MEMORY_BYTES {
             self.write_pending().await?;
         }
         let content = match self.file {
@@ -183,7 +183,7 @@ mod tests {
     async fn contents(body: &Body) -> Vec<u8> {
         let (mut reader, mut all) = (body.reader(), Vec::new());
         while let Some(piece) = reader.next().await.unwrap() {
-            assert!(!piece.is_empty() && piece.len() <= 2 * MEMORY_BYTES);
+            assert!(!piece.is_empty() && piece.len() <= MEMORY_BYTES);
             all.extend_from_slice(&piece);
         }
         all

@@ -192,16 +192,17 @@ fn is_literal(text: &str) -> bool {
 pub struct QueueId(Box<str>);
 
 impl QueueId {
-    /// An id of `at` (microseconds, ten digits) and 40 of the bits of `random` (eight digits), in base 32.
+    /// An id of `at` (microseconds, eleven digits, enough for a thousand years) and 40 of the bits of `random` (eight
+    /// digits), in base 32.
     pub fn new(at: Timestamp, random: u64) -> Self {
         let micros = u64::try_from(at.as_microsecond()).unwrap_or(0);
-        let mut text = String::with_capacity(18);
-        push_base32(&mut text, micros, 10);
+        let mut text = String::with_capacity(19);
+        push_base32(&mut text, micros, 11);
         push_base32(&mut text, random, 8);
         Self(text.into_boxed_str())
     }
 
-    /// The id as text: 18 letters and digits.
+    /// The id as text: 19 letters and digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -301,8 +302,8 @@ mod tests {
     #[test]
     fn queue_ids_sort_by_time() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let (early, late) = (QueueId::new(at(1_000_000_000), u64::MAX), QueueId::new(at(1_000_000_001), 0));
+        let (early, late) = (QueueId::new(at(1_000_000_000), u64::MAX), QueueId::new(at(4_000_000_000), 0));
         assert!(early < late, "{early} {late}");
-        assert_eq!(early.as_str().len(), 18);
+        assert_eq!(early.as_str().len(), 19);
     }
 }

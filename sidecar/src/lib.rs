@@ -7,4 +7,5 @@ pub mod net;
 pub mod secret;
 pub mod server;
 pub mod smtp;
+pub mod trace;
 pub mod token;

@@ -1,8 +1,12 @@
 //! The local SMTP server: sockets, time and limits around [`crate::smtp`]'s conversation.
 //!
-//! Owns connections: how many, how long, how much memory. Refuses to know what happens to a message after
-//! [`Accept`], and never decides on mail itself.
+//! Owns connections: how many, how long, how much memory. Refuses to know what happens to a message behind
+//! [`Accept`], and never judges one itself.
 
+mod connection;
+mod listener;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +15,10 @@ use async_trait::async_trait;
 use crate::body::Body;
 use crate::envelope::Envelope;
 use crate::smtp::reply::Reply;
+
+pub use self::listener::{BindError, Listeners, serve};
+pub use crate::smtp::answer::Refusal;
+pub use crate::smtp::session::Settings;
 
 /// Takes complete messages.
 #[async_trait]
@@ -21,37 +29,60 @@ pub trait Accept: Send + Sync {
     async fn accept(&self, envelope: Envelope, body: Body) -> Reply;
 }
 
-/// What the route says about the local side. Read anew for every message, so that a reload applies to the next MAIL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The name in the greeting, in `Received` lines and in the Message-IDs that are added: the route's EHLO name.
-    pub host_name: Arc<str>,
-    /// Largest message, octets; announced as SIZE.
-    pub max_message_bytes: u64,
-    /// Most recipients of one message.
-    pub max_recipients: u32,
-}
-
-/// Where the current [`Settings`] are read.
-pub type SettingsSource = Arc<dyn Fn() -> Settings + Send + Sync>;
-
-/// Why something was refused before [`Accept`] saw it: a closed set, fit for a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refusal {
-    /// Too many sessions at once (421).
-    Sessions,
-    /// Not a command, or not where it is allowed (50x).
-    Command,
-}
-
 /// Counts what the server does. Every method has to return at once.
 pub trait Observer: Send + Sync {
     /// A session began.
     fn session_opened(&self);
-    /// A session ended, after `lasted`.
+    /// A session ended, after `lasted`. Follows every [`Observer::session_opened`], whatever happened in between.
     fn session_closed(&self, lasted: Duration);
     /// A session, a command or a message was refused by the server itself.
     fn refused(&self, reason: Refusal);
     /// [`Accept`] answered for a message of `bytes` octets; `elapsed` since the end of its data.
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration);
+}
+
+/// Where the current [`Settings`] are read: after every read from a client, so it has to be quick.
+pub type SettingsSource = Arc<dyn Fn() -> Settings + Send + Sync>;
+
+/// What the sessions share.
+#[derive(Clone)]
+pub struct Service {
+    /// Takes the messages.
+    pub accept: Arc<dyn Accept>,
+    /// The route's settings; a change applies to the next MAIL.
+    pub settings: SettingsSource,
+    /// Counts.
+    pub observer: Arc<dyn Observer>,
+    /// Where messages that do not fit in memory are kept while they come in, in files without names.
+    pub directory: Arc<Path>,
+    /// Bounds that no route changes.
+    pub limits: Limits,
+}
+
+/// Bounds on sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at once. Each holds at most 160 KiB and its recipients.
+    pub sessions: usize,
+    /// For a client to send one command, counted from the answer before it.
+    pub command: Duration,
+    /// For a client to send any octets of a message, and to take any of ours.
+    pub data: Duration,
+    /// For a client to complete one message, counted from the one before it. Bounds what a client can hold that
+    /// always sends a little.
+    pub message: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 100,
+            // RFC 5321 §4.5.3.2.7.
+            command: Duration::from_secs(5 * 60),
+            // RFC 5321 §4.5.3.2.5, for the other side.
+            data: Duration::from_secs(3 * 60),
+            // 150 MiB in that time is 85 KiB a second, over loopback.
+            message: Duration::from_secs(30 * 60),
+        }
+    }
 }

@@ -1,3 +1,15 @@
 //! SMTP as values: octets in, steps out. No socket, no clock, no disk, no log in this folder.
+//!
+//! ```text
+//!              ┌──────────────── session ────────────────┐
+//!  octets ──►  │ line ─► command ─► state ─► answer       │ ──► Write · Begin · Store · Close …
+//!              │ data  ─► decoder ─► header scan          │ ──► the message's octets
+//!              └──────────────────────────────────────────┘
+//! ```
 
+pub mod answer;
+pub mod command;
+pub mod data;
+pub mod header;
 pub mod reply;
+pub mod session;

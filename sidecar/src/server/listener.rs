@@ -1,0 +1,169 @@
+//! Listens on loopback, and on nothing else: what may send mail is what runs in this pod.
+//!
+//! Owns the number of sessions and the way in and out: binding, refusing when full, stopping.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::connection;
+use super::{Refusal, Service};
+use crate::smtp::answer::Answer;
+
+/// How long to leave a listener alone that cannot accept: out of file descriptors, mostly, and then only the end of
+/// some session helps.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The sockets that applications connect to.
+#[derive(Debug)]
+pub struct Listeners(Vec<TcpListener>);
+
+/// Why the local port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has it.
+    #[error(
+        "port {0} of this pod is taken by another program; free it, or set another spec.listen.port in the MailRoute"
+    )]
+    Taken(u16),
+    /// Ports below 1024 need a sysctl.
+    #[error(
+        "port {0} may not be used without privileges; set the pod's sysctl net.ipv4.ip_unprivileged_port_start to {0} \
+         or below (the operator does), or a spec.listen.port above 1023 in the MailRoute"
+    )]
+    NotAllowed(u16),
+    /// Neither 127.0.0.1 nor ::1 exists here.
+    #[error("there is no loopback address to listen on")]
+    NoLoopback,
+    /// Anything else.
+    #[error("cannot listen on port {port}")]
+    Other {
+        /// The port.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl Listeners {
+    /// Listens on `port` of 127.0.0.1 and of ::1, as far as the machine has them. Port 0 takes one that is free, the
+    /// same on both.
+    ///
+    /// # Errors
+    /// When one of the two exists and cannot be used, or none exists: half a listener would be found by half of the
+    /// clients only.
+    pub async fn bind(port: u16) -> Result<Self, BindError> {
+        let mut listeners = Vec::new();
+        let mut port = port;
+        for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            if let Some(listener) = bind_one(SocketAddr::new(address, port)).await? {
+                port = listener.local_addr().map_err(|source| BindError::Other { port, source })?.port();
+                listeners.push(listener);
+            }
+        }
+        if listeners.is_empty() { Err(BindError::NoLoopback) } else { Ok(Self(listeners)) }
+    }
+
+    /// The addresses listened on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// The next client of any listener.
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        std::future::poll_fn(|context| {
+            let ready = self.0.iter().map(|listener| listener.poll_accept(context)).find(Poll::is_ready);
+            ready.unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+}
+
+/// `None` when the machine does not have the address.
+async fn bind_one(address: SocketAddr) -> Result<Option<TcpListener>, BindError> {
+    let port = address.port();
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(BindError::Taken(port)),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(BindError::NotAllowed(port)),
+        Err(source) => Err(BindError::Other { port, source }),
+    }
+}
+
+/// The address, or its whole family, is not there.
+fn is_absent(error: &io::Error) -> bool {
+    /// `EAFNOSUPPORT`, which std has no kind for.
+    const NO_SUCH_FAMILY: i32 = 97;
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+}
+
+/// Serves clients until `stop` becomes true, or its sender is gone. Then no new ones are let in, sessions between
+/// messages are ended with 421, those in a message after its answer; and when the last one has ended, this returns.
+pub async fn serve(listeners: Listeners, service: Service, mut stop: watch::Receiver<bool>) {
+    let service = Arc::new(service);
+    let room = Arc::new(Semaphore::new(service.limits.sessions));
+    let mut sessions = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listeners.accept() => accepted,
+            Some(ended) = sessions.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a session ended abnormally; the others go on");
+                }
+                continue;
+            }
+            _ = stop.wait_for(|&stop| stop) => break,
+        };
+        match (accepted, Arc::clone(&room).try_acquire_owned()) {
+            (Ok((stream, peer)), Ok(permit)) => {
+                let session = connection::run(stream, peer.ip(), Arc::clone(&service), stop.clone());
+                sessions.spawn(async move {
+                    session.await;
+                    drop(permit);
+                });
+            }
+            (Ok((stream, _)), Err(_)) => refuse(&stream, &service),
+            (Err(error), _) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listeners);
+    while sessions.join_next().await.is_some() {}
+}
+
+/// Says why in place of the greeting. Nothing was sent on this connection yet, so its buffer has room.
+fn refuse(stream: &TcpStream, service: &Service) {
+    service.observer.refused(Refusal::Sessions);
+    if let Err(error) = stream.try_write(Answer::TooManySessions.reply().to_string().as_bytes()) {
+        tracing::debug!(%error, "a refused client was gone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_loopback_is_listened_on() {
+        let addresses = Listeners::bind(0).await.unwrap().addresses();
+        assert!(!addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()));
+        assert!(addresses.iter().all(|address| address.port() == addresses[0].port()));
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_the_remedy() {
+        let taken = Listeners::bind(0).await.unwrap();
+        let port = taken.addresses()[0].port();
+        let error = Listeners::bind(port).await.unwrap_err().to_string();
+        assert!(error.contains(&port.to_string()) && error.contains("spec.listen.port"), "{error}");
+    }
+}

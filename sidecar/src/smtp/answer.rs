@@ -1,0 +1,235 @@
+//! Everything that the local server says by itself, in one table.
+//!
+//! Owns codes and wording. A text names what to do where there is something to do, and never repeats what the client
+//! sent. Refuses to know when an answer is due.
+
+use super::reply::{EnhancedCode, Reply};
+
+/// Why the server refused something: a closed set, fit for a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// More sessions at once than allowed.
+    Sessions,
+    /// A session without a sign of life, or without a message for too long.
+    Timeout,
+    /// The octets are not SMTP: bare line ends, control characters, an endless line, another protocol.
+    Protocol,
+    /// A command that does not exist, is not offered, or is badly written.
+    Command,
+    /// A command in the wrong place.
+    Sequence,
+    /// A session with too many errors.
+    Errors,
+    /// An address that cannot be used.
+    Address,
+    /// Too many recipients.
+    Recipients,
+    /// A message over the size limit.
+    Size,
+    /// A message that cannot be passed on: NUL, an endless line.
+    Content,
+    /// A message that goes round in circles.
+    Loop,
+    /// No room to take the message in.
+    Storage,
+    /// The server is stopping.
+    Shutdown,
+}
+
+impl Refusal {
+    /// Every refusal, for the registration of metrics.
+    pub const ALL: [Self; 13] = [
+        Self::Sessions,
+        Self::Timeout,
+        Self::Protocol,
+        Self::Command,
+        Self::Sequence,
+        Self::Errors,
+        Self::Address,
+        Self::Recipients,
+        Self::Size,
+        Self::Content,
+        Self::Loop,
+        Self::Storage,
+        Self::Shutdown,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+            Self::Command => "command",
+            Self::Sequence => "sequence",
+            Self::Errors => "errors",
+            Self::Address => "address",
+            Self::Recipients => "recipients",
+            Self::Size => "size",
+            Self::Content => "content",
+            Self::Loop => "loop",
+            Self::Storage => "storage",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What the server can say, apart from the greeting and the answers to EHLO and HELO, which hold a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table below says it in full")]
+pub enum Answer {
+    Ok,
+    SenderOk,
+    RecipientOk,
+    StartData,
+    Help,
+    CannotVerify,
+    Bye,
+    BareLineEnd,
+    ControlCharacter,
+    LineTooLong,
+    NotSmtp,
+    HalfMessage,
+    Unrecognised,
+    Syntax,
+    NoStartTls,
+    NoAuth,
+    NoChunking,
+    NoExpand,
+    HelloFirst,
+    SenderFirst,
+    SenderGiven,
+    RecipientFirst,
+    NoValidRecipient,
+    TooManyErrors,
+    UnknownParameter,
+    BadParameter,
+    BadSender,
+    BadRecipient,
+    SenderWithoutDomain,
+    RecipientWithoutDomain,
+    NonAsciiAddress,
+    TooManyRecipients,
+    TooLarge,
+    NulInMessage,
+    TextLineTooLong,
+    MailLoop,
+    NoStorage,
+    Idle,
+    Overdue,
+    TooManySessions,
+    ShuttingDown,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Reply code.
+    pub code: u16,
+    /// Enhanced code; 354 has none (RFC 2034 §3).
+    pub enhanced: Option<EnhancedCode>,
+    /// The words.
+    pub text: &'static str,
+    /// What is counted, for refusals.
+    pub refusal: Option<Refusal>,
+}
+
+const fn done(code: u16, subject: u16, detail: u16, text: &'static str) -> Row {
+    Row { code, enhanced: Some(EnhancedCode::new(2, subject, detail)), text, refusal: None }
+}
+
+const fn refused(code: u16, subject: u16, detail: u16, refusal: Refusal, text: &'static str) -> Row {
+    let class = if code < 500 { 4 } else { 5 };
+    Row { code, enhanced: Some(EnhancedCode::new(class, subject, detail)), text, refusal: Some(refusal) }
+}
+
+impl Answer {
+    /// The answer's row of the table.
+    #[rustfmt::skip]
+    pub const fn row(self) -> Row {
+        use Refusal as R;
+        match self {
+            Self::Ok => done(250, 0, 0, "OK"),
+            Self::SenderOk => done(250, 1, 0, "Sender OK"),
+            Self::RecipientOk => done(250, 1, 5, "Recipient OK"),
+            Self::StartData => Row { code: 354, enhanced: None, text: "Start mail input; end with <CRLF>.<CRLF>", refusal: None },
+            Self::Help => done(214, 0, 0, "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+            Self::CannotVerify => done(252, 0, 0, "Cannot verify the address; send the message and see"),
+            Self::Bye => done(221, 0, 0, "Bye"),
+
+            Self::BareLineEnd => refused(500, 5, 2, R::Protocol, "Commands end in CR LF; a CR or LF alone is not accepted. Closing"),
+            Self::ControlCharacter => refused(500, 5, 2, R::Protocol, "Control character in a command; this port speaks SMTP without TLS. Closing"),
+            Self::LineTooLong => refused(500, 5, 2, R::Protocol, "Command line too long. Closing"),
+            Self::NotSmtp => refused(554, 5, 1, R::Protocol, "This port speaks SMTP, not HTTP. Closing"),
+            Self::HalfMessage => refused(500, 5, 2, R::Protocol,
+                "Text after the end of the message: lines that begin with a dot have to be sent with two. Closing"),
+
+            Self::Unrecognised => refused(500, 5, 1, R::Command, "Command not recognised"),
+            Self::Syntax => refused(501, 5, 4, R::Command, "Syntax error in the command's argument"),
+            Self::NoStartTls => refused(502, 5, 1, R::Command, "STARTTLS is not offered; connect without TLS, the connection does not leave this pod"),
+            Self::NoAuth => refused(502, 5, 1, R::Command, "AUTH is not offered; send without user name and password"),
+            Self::NoChunking => refused(502, 5, 1, R::Command, "CHUNKING is not offered; use DATA. Closing"),
+            Self::NoExpand => refused(502, 5, 1, R::Command, "EXPN is not implemented"),
+            Self::HelloFirst => refused(503, 5, 1, R::Sequence, "Send EHLO first"),
+            Self::SenderFirst => refused(503, 5, 1, R::Sequence, "Send MAIL first"),
+            Self::SenderGiven => refused(503, 5, 1, R::Sequence, "The sender is given already; RSET starts anew"),
+            Self::RecipientFirst => refused(503, 5, 1, R::Sequence, "Send RCPT first"),
+            Self::NoValidRecipient => refused(554, 5, 1, R::Sequence, "No valid recipients"),
+            Self::TooManyErrors => refused(421, 7, 0, R::Errors, "Too many errors. Closing"),
+            Self::UnknownParameter => refused(555, 5, 4, R::Command, "Parameter not recognised; EHLO lists what is offered"),
+            Self::BadParameter => refused(501, 5, 4, R::Command, "Syntax error in a parameter"),
+
+            Self::BadSender => refused(501, 1, 7, R::Address, "Sender is not of the form FROM:<local-part@domain>"),
+            Self::BadRecipient => refused(501, 1, 3, R::Address, "Recipient is not of the form TO:<local-part@domain>"),
+            Self::SenderWithoutDomain => refused(553, 1, 7, R::Address, "The sender's address has no domain; write local-part@domain"),
+            Self::RecipientWithoutDomain => refused(553, 1, 3, R::Address, "The recipient's address has no domain; write local-part@domain"),
+            Self::NonAsciiAddress => refused(553, 6, 7, R::Address, "The address needs SMTPUTF8; add it to MAIL and use UTF-8"),
+            Self::TooManyRecipients => refused(452, 5, 3, R::Recipients, "Too many recipients; send the rest in another message"),
+
+            Self::TooLarge => refused(552, 3, 4, R::Size, "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute)"),
+            Self::NulInMessage => refused(554, 6, 0, R::Content, "Message contains a NUL character; encode binary content as base64"),
+            Self::TextLineTooLong => refused(554, 6, 0, R::Content, "Message has a line of more than 1 MiB; encode it as quoted-printable or base64"),
+            Self::MailLoop => refused(554, 4, 6, R::Loop, "Too many Received lines: the message goes round in a circle"),
+            Self::NoStorage => refused(452, 3, 1, R::Storage, "No room to take the message in; try again later"),
+
+            Self::Idle => refused(421, 4, 2, R::Timeout, "Nothing received for too long. Closing"),
+            Self::Overdue => refused(421, 4, 2, R::Timeout, "No message completed for too long. Closing"),
+            Self::TooManySessions => refused(421, 3, 2, R::Sessions, "Too many sessions at once; try again later"),
+            Self::ShuttingDown => refused(421, 3, 2, R::Shutdown, "Shutting down; try again later"),
+        }
+    }
+
+    /// The answer as a reply.
+    pub fn reply(self) -> Reply {
+        let Row { code, enhanced, text, .. } = self.row();
+        Reply { code, enhanced, lines: vec![text.to_owned()] }
+    }
+
+    /// Whether it counts towards the errors that one session may make. Limits that a client cannot know before it
+    /// meets them do not.
+    pub const fn is_error(self) -> bool {
+        matches!(
+            self.row().refusal,
+            Some(Refusal::Protocol | Refusal::Command | Refusal::Sequence | Refusal::Address)
+        )
+    }
+
+    /// Whether the server closes after it. Then what was received behind it is not looked at any more.
+    pub const fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::Bye
+                | Self::BareLineEnd
+                | Self::ControlCharacter
+                | Self::LineTooLong
+                | Self::NotSmtp
+                | Self::HalfMessage
+                | Self::NoChunking
+                | Self::TooManyErrors
+                | Self::Idle
+                | Self::Overdue
+                | Self::TooManySessions
+                | Self::ShuttingDown
+        )
+    }
+}

@@ -1,0 +1,290 @@
+//! The octets behind DATA, both ways: taken in (dots removed, line ends repaired, end found) and sent (dots doubled).
+//!
+//! Owns the one decision on which smuggling rests: only `CR LF . CR LF` ends a message, the beginning of the data
+//! counting as behind a CR LF (RFC 5321 §4.1.1.4). A line begins behind CR LF and nowhere else. Since real senders
+//! write LF and CR alone, what [`Decoder`] lets through has CR LF for every LF alone and a space for every CR alone:
+//! no two servers can disagree any more on where its lines are.
+//!
+//! A dot at the beginning of a line is removed (§4.5.2) when text follows. Followed by a LF or CR alone it stays: no
+//! sender that doubles dots writes that, so one that does not meant it.
+
+/// Longest line of a message, octets without CR LF. RFC 5321 §4.5.3.1.6 has 998, and much real mail does not keep to
+/// it: whole HTML pages in one line are common. Lines are never held in memory, so the bound is only where it stops
+/// being mail, and every server further on would refuse it.
+pub const MAX_TEXT_LINE: u64 = 1024 * 1024;
+
+/// Takes in the data of one message.
+#[derive(Clone, Debug, Default)]
+pub struct Decoder {
+    state: State,
+    traits: Traits,
+    column: u64,
+}
+
+/// What was seen in the octets so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// An octet above 127.
+    pub eight_bit: bool,
+    /// A NUL.
+    pub nul: bool,
+    /// A LF or CR alone, which was repaired.
+    pub bare_line_end: bool,
+    /// A line of more than [`MAX_TEXT_LINE`] octets.
+    pub endless_line: bool,
+}
+
+/// What one call of [`Decoder::decode`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Octets of the input that were used.
+    pub taken: usize,
+    /// The end of the data was among them. What follows are commands.
+    pub ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    LineStart,
+    /// A dot at the beginning of a line, held back.
+    Dot,
+    /// That and a CR, both held back.
+    DotCr,
+    Text,
+    /// A CR in a line, held back.
+    Cr,
+}
+
+impl Decoder {
+    /// Decodes `input` up to the end of the data, or all of it, appending the message's octets to `output`.
+    pub fn decode(&mut self, input: &[u8], output: &mut Vec<u8>) -> Decoded {
+        let mut taken = 0;
+        while let Some(&octet) = input.get(taken) {
+            if self.state == State::Text {
+                let run = text_run(&input[taken..]);
+                self.put(&input[taken..taken + run], output);
+                taken += run;
+                if run > 0 {
+                    continue;
+                }
+            }
+            taken += 1;
+            if self.octet(octet, output) {
+                return Decoded { taken, ended: true };
+            }
+        }
+        Decoded { taken, ended: false }
+    }
+
+    /// What was seen so far.
+    pub fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    /// One octet at the edge of a line. True when it ends the data.
+    fn octet(&mut self, octet: u8, output: &mut Vec<u8>) -> bool {
+        self.state = match (self.state, octet) {
+            (State::DotCr, b'\n') => return true,
+            (State::Cr, b'\n') => {
+                self.end_line(output);
+                State::LineStart
+            }
+            (State::LineStart, b'.') => State::Dot,
+            (State::Dot, b'\r') => State::DotCr,
+            (State::Dot, b'\n') => {
+                self.put(b".", output);
+                self.text(octet, output)
+            }
+            (State::DotCr, _) => {
+                self.put(b".", output);
+                self.bare_cr(output);
+                self.text(octet, output)
+            }
+            (State::Cr, _) => {
+                self.bare_cr(output);
+                self.text(octet, output)
+            }
+            (State::LineStart | State::Dot | State::Text, _) => self.text(octet, output),
+        };
+        false
+    }
+
+    /// One octet inside a line.
+    fn text(&mut self, octet: u8, output: &mut Vec<u8>) -> State {
+        match octet {
+            b'\r' => return State::Cr,
+            b'\n' => {
+                self.traits.bare_line_end = true;
+                self.end_line(output);
+            }
+            _ => self.put(&[octet], output),
+        }
+        State::Text
+    }
+
+    fn bare_cr(&mut self, output: &mut Vec<u8>) {
+        self.traits.bare_line_end = true;
+        self.put(b" ", output);
+    }
+
+    fn end_line(&mut self, output: &mut Vec<u8>) {
+        output.extend_from_slice(b"\r\n");
+        self.column = 0;
+    }
+
+    fn put(&mut self, text: &[u8], output: &mut Vec<u8>) {
+        output.extend_from_slice(text);
+        self.column += text.len() as u64;
+        self.traits.endless_line |= self.column > MAX_TEXT_LINE;
+        self.traits.eight_bit |= !text.is_ascii();
+        self.traits.nul |= text.contains(&0);
+    }
+}
+
+/// How many octets at the front are neither CR nor LF.
+fn text_run(input: &[u8]) -> usize {
+    input.iter().position(|&b| b == b'\r' || b == b'\n').unwrap_or(input.len())
+}
+
+/// Sends the octets of one message: lines end in CR LF, and the dot at the beginning of each is doubled.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    at_line_start: bool,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self { at_line_start: true }
+    }
+}
+
+impl Encoder {
+    /// Appends the next octets of the message to `output` as they go on the wire.
+    pub fn encode(&mut self, message: &[u8], output: &mut Vec<u8>) {
+        for line in message.split_inclusive(|&b| b == b'\n') {
+            if self.at_line_start && line.first() == Some(&b'.') {
+                output.push(b'.');
+            }
+            output.extend_from_slice(line);
+            self.at_line_start = line.ends_with(b"\n");
+        }
+    }
+
+    /// Appends what ends the data. A last line without its CR LF gets it: the end is recognised in no other way.
+    pub fn finish(self, output: &mut Vec<u8>) {
+        output.extend_from_slice(if self.at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes in one piece: message, what was left behind the end (`None`: no end), traits.
+    fn decode(input: &[u8]) -> (String, Option<String>, Traits) {
+        let (mut decoder, mut output) = (Decoder::default(), Vec::new());
+        let decoded = decoder.decode(input, &mut output);
+        let rest = decoded.ended.then(|| String::from_utf8_lossy(&input[decoded.taken..]).into_owned());
+        (String::from_utf8_lossy(&output).into_owned(), rest, decoder.traits())
+    }
+
+    fn message(input: &str) -> String {
+        let (message, rest, _) = decode(input.as_bytes());
+        assert_eq!(rest.as_deref(), Some(""), "{input:?} does not end at its end");
+        message
+    }
+
+    #[test]
+    fn a_message_ends_at_a_dot_alone_in_its_line() {
+        assert_eq!(message("a\r\nb\r\n.\r\n"), "a\r\nb\r\n");
+        assert_eq!(message("\r\n.\r\n"), "\r\n");
+    }
+
+    #[test]
+    fn an_empty_message_ends_at_once() {
+        assert_eq!(message(".\r\n"), "");
+    }
+
+    #[test]
+    fn what_is_behind_the_end_is_left_alone() {
+        assert_eq!(decode(b"a\r\n.\r\nQUIT\r\n").1.as_deref(), Some("QUIT\r\n"));
+    }
+
+    #[test]
+    fn dot_on_first_line_is_unstuffed() {
+        assert_eq!(message("..a\r\n.\r\n"), ".a\r\n");
+    }
+
+    #[test]
+    fn dots_are_unstuffed_at_the_beginning_of_lines_only() {
+        assert_eq!(message("a..b\r\n..\r\n...\r\n.c\r\nd.\r\n.\r\n"), "a..b\r\n.\r\n..\r\nc\r\nd.\r\n");
+    }
+
+    #[test]
+    fn no_other_line_ends_end_a_message() {
+        for (input, expected) in [
+            ("a\n.\n", "a\r\n.\r\n"),
+            ("a\n.\r\n", "a\r\n.\r\n"),
+            ("a\r\n.\n", "a\r\n.\r\n"),
+            ("a\r.\r", "a ."),
+            ("a\r.\r\n", "a .\r\n"),
+            ("a\r\n.\rb", "a\r\n. b"),
+            ("a\r\n.\r\r\n", "a\r\n. \r\n"),
+            ("a\n\r.\r\n", "a\r\n .\r\n"),
+            ("a\r\r\n", "a \r\n"),
+            ("a\r\n.\0\r\n", "a\r\n\0\r\n"),
+            ("a\r\n. \r\n", "a\r\n \r\n"),
+        ] {
+            let (message, rest, _) = decode(input.as_bytes());
+            assert_eq!((message.as_str(), rest), (expected, None), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_begins_behind_cr_lf_only() {
+        assert_eq!(message("a\n..b\r\n.\r\n"), "a\r\n..b\r\n");
+    }
+
+    #[test]
+    fn a_repaired_cr_may_come_before_the_end() {
+        assert_eq!(message("a\r\r\n.\r\n"), "a \r\n");
+    }
+
+    #[test]
+    fn what_is_odd_is_seen() {
+        assert_eq!(decode(b"a\r\n.\r\n").2, Traits::default());
+        assert!(decode("é\r\n.\r\n".as_bytes()).2.eight_bit);
+        assert!(decode(b"\0\r\n.\r\n").2.nul);
+        assert!(decode(b"a\nb\r\n.\r\n").2.bare_line_end);
+        assert!(decode(b"a\rb\r\n.\r\n").2.bare_line_end);
+    }
+
+    #[test]
+    fn a_line_may_be_long_but_not_endless() {
+        let line = |len| [vec![b'x'; len], b"\r\n.\r\n".to_vec()].concat();
+        let longest = usize::try_from(MAX_TEXT_LINE).unwrap();
+        assert!(!decode(&line(longest)).2.endless_line);
+        assert!(decode(&line(longest + 1)).2.endless_line);
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_the_same() {
+        for text in ["", "a\r\n", ".\r\n", "..\r\n.a\r\n\r\n", "\r\n.\r\n\r\n"] {
+            let (mut encoder, mut wire) = (Encoder::default(), Vec::new());
+            for octet in text.as_bytes().chunks(1) {
+                encoder.encode(octet, &mut wire);
+            }
+            encoder.finish(&mut wire);
+            assert_eq!(message(std::str::from_utf8(&wire).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_gets_one() {
+        let (mut encoder, mut wire) = (Encoder::default(), Vec::new());
+        encoder.encode(b"a", &mut wire);
+        encoder.finish(&mut wire);
+        assert_eq!(wire, b"a\r\n.\r\n");
+    }
+}

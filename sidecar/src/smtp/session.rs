@@ -1,0 +1,553 @@
+//! One conversation with a client, as a value: octets go in, steps come out.
+//!
+//! ```text
+//!          EHLO        MAIL        RCPT            DATA          end of data
+//!   Fresh ──────► Greeted ───► Sender ───► Recipients ───► Body ───────────► Storing
+//!                    ▲  ▲──────── RSET, EHLO ──────┘        │ refused           │ answered
+//!                    └──────────────────────────────────────┴───────────────────┘
+//!   from everywhere: QUIT, what is not SMTP, too many errors, time ──► Closed
+//! ```
+//!
+//! Owns the order of commands and every limit that is counted in octets, lines or recipients. Refuses to know time,
+//! sockets and what becomes of a message.
+//!
+//! Invariants: how the input is cut into pieces changes nothing but how often [`Step::Read`] comes; memory is bounded
+//! by [`MAX_COMMAND_LINE`], the recipients and a few replies; behind an answer that closes, no input is looked at.
+
+use std::sync::Arc;
+
+use super::answer::{Answer, Refusal};
+use super::command::{Command, CommandError, Mail};
+use super::data::Decoder;
+use super::header::{Headers, Scanner};
+use super::reply::Reply;
+use crate::envelope::{Address, AddressError, BodyType, Envelope, QueueId, ReversePath};
+use crate::trace::Protocol;
+
+/// Longest command line in octets, with its CR LF. RFC 5321 §4.5.3.1.4 has 512, and each extension adds some; this
+/// is more than the sum of those offered, with the longest address.
+pub const MAX_COMMAND_LINE: usize = 2048;
+
+/// Errors that one session may make before it is closed: more than an honest client makes in a day, and few enough
+/// that the rest of a message which ended too early is not tried line by line.
+pub const MAX_ERRORS: u32 = 10;
+
+/// Hops behind which a message is taken to go in circles: what Exchange allows by default (MaxHopCount).
+pub const MAX_HOPS: u32 = 30;
+
+/// Replies are handed out once this much has gathered, also while more commands are at hand.
+const MAX_PENDING_OUTPUT: usize = 4096;
+
+/// What the route says about the local side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The name in the greeting, in `Received` lines and in the Message-IDs that are added: the route's EHLO name.
+    pub host_name: Arc<str>,
+    /// Largest message, octets; announced as SIZE.
+    pub max_message_bytes: u64,
+    /// Most recipients of one message.
+    pub max_recipients: u32,
+}
+
+/// What the session wants done next.
+#[derive(Debug)]
+#[must_use = "a step that is not carried out leaves the client without its answer"]
+pub enum Step {
+    /// All input is used up: call again with more.
+    Read,
+    /// Send these octets.
+    Write(Vec<u8>),
+    /// A message begins; from now on its octets are appended to the `message` of [`Session::step`].
+    Begin,
+    /// The message will be refused: what was taken in of it can go. Nothing more is appended.
+    Abandon,
+    /// The message is complete. Store it, then say with [`Session::stored`] what the client is told.
+    Store(Box<Transaction>),
+    /// Something was refused: to be counted.
+    Refused(Refusal),
+    /// Close the connection.
+    Close,
+}
+
+/// One message's envelope and header, as far as the session knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The settings that were current at MAIL.
+    pub settings: Settings,
+    /// Name in EHLO or HELO.
+    pub client_name: String,
+    /// How the message came in.
+    pub protocol: Protocol,
+    /// The argument of MAIL.
+    pub reverse_path: ReversePath,
+    /// The arguments of RCPT that were accepted.
+    pub recipients: Vec<Address>,
+    /// Declared or found content.
+    pub body: BodyType,
+    /// RFC 6531 is asked for.
+    pub smtp_utf8: bool,
+    /// Announced size.
+    pub size: Option<u64>,
+    /// What the header section holds.
+    pub headers: Headers,
+    /// Line ends were repaired.
+    pub repaired: bool,
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    phase: Phase,
+    client: Option<Client>,
+    line: Vec<u8>,
+    output: Vec<u8>,
+    refusals: Vec<Refusal>,
+    errors: u32,
+    commands: u64,
+    behind_data: bool,
+}
+
+#[derive(Debug)]
+struct Client {
+    name: String,
+    extended: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Fresh,
+    Greeted,
+    Sender { transaction: Box<Transaction>, refused_any: bool },
+    Recipients(Box<Transaction>),
+    Body(Box<Incoming>),
+    Complete(Box<Transaction>),
+    Storing,
+    Closed,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    transaction: Box<Transaction>,
+    decoder: Decoder,
+    scanner: Scanner,
+    len: u64,
+    failed: Option<Answer>,
+}
+
+enum Line {
+    Unfinished,
+    Complete,
+    Broken(Answer),
+}
+
+impl Session {
+    /// A session with a client that has just connected. Its first step is the greeting.
+    pub fn new(settings: Settings) -> Self {
+        let output = format!("220 {} ESMTP MailRoute\r\n", settings.host_name).into_bytes();
+        Self {
+            settings,
+            phase: Phase::Fresh,
+            client: None,
+            line: Vec::new(),
+            output,
+            refusals: Vec::new(),
+            errors: 0,
+            commands: 0,
+            behind_data: false,
+        }
+    }
+
+    /// Takes octets from the front of `input` and says what is to be done. Decoded octets of a message are appended
+    /// to `message`, at most twice as many as were taken.
+    pub fn step(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> Step {
+        loop {
+            if let Some(refusal) = self.refusals.pop() {
+                return Step::Refused(refusal);
+            }
+            if self.output.len() >= MAX_PENDING_OUTPUT {
+                return self.write();
+            }
+            if let Some(step) = self.advance(input, message) {
+                return step;
+            }
+        }
+    }
+
+    /// What the client is told about the message of [`Step::Store`].
+    pub fn stored(&mut self, reply: &Reply) {
+        self.output.extend_from_slice(reply.to_string().as_bytes());
+        // 421 announces that the connection is closed (RFC 5321 §3.8), whoever says it.
+        self.phase = if reply.code == 421 { Phase::Closed } else { Phase::Greeted };
+        self.behind_data = true;
+    }
+
+    /// Refuses the message that is being taken in, at its end. Nothing happens outside of one.
+    pub fn refuse_message(&mut self, answer: Answer) {
+        if let Phase::Body(incoming) = &mut self.phase {
+            incoming.failed.get_or_insert(answer);
+        }
+    }
+
+    /// Ends the session with a last answer.
+    pub fn end(&mut self, answer: Answer) {
+        self.say(answer);
+        self.phase = Phase::Closed;
+    }
+
+    /// Replaces the settings, from the next MAIL on.
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Whether the session waits for a message's octets, not for a command.
+    pub fn is_in_data(&self) -> bool {
+        matches!(self.phase, Phase::Body(_))
+    }
+
+    /// Whether nothing is lost when the session ends now: no transaction is open and no command half received.
+    pub fn is_between_messages(&self) -> bool {
+        matches!(self.phase, Phase::Fresh | Phase::Greeted) && self.line.is_empty()
+    }
+
+    /// Commands received so far, complete lines only: how a client that works is told from one that drips.
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    /// One move. `None`: look again.
+    fn advance(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> Option<Step> {
+        match &mut self.phase {
+            Phase::Closed => {
+                *input = &[];
+                Some(if self.output.is_empty() { Step::Close } else { self.write() })
+            }
+            Phase::Body(_) if !input.is_empty() => self.data(input, message),
+            Phase::Complete(_) if !self.output.is_empty() => Some(self.write()),
+            Phase::Complete(_) => match std::mem::replace(&mut self.phase, Phase::Storing) {
+                Phase::Complete(transaction) => Some(Step::Store(transaction)),
+                _ => None,
+            },
+            // Nobody said what became of the message, so it was not taken.
+            Phase::Storing => {
+                self.stored(&Answer::NoStorage.reply());
+                None
+            }
+            _ if input.is_empty() => Some(if self.output.is_empty() { Step::Read } else { self.write() }),
+            _ => self.command_line(input),
+        }
+    }
+
+    fn write(&mut self) -> Step {
+        Step::Write(std::mem::take(&mut self.output))
+    }
+
+    fn say(&mut self, answer: Answer) {
+        self.output.extend_from_slice(answer.reply().to_string().as_bytes());
+        self.refusals.extend(answer.row().refusal);
+        if answer.closes() {
+            self.phase = Phase::Closed;
+        }
+    }
+
+    /// Says what comes of a command, and counts errors.
+    fn answer(&mut self, answer: Answer) {
+        self.say(answer);
+        self.errors += u32::from(answer.is_error());
+        if self.errors > MAX_ERRORS && !answer.closes() {
+            self.say(Answer::TooManyErrors);
+        }
+    }
+
+    fn command_line(&mut self, input: &mut &[u8]) -> Option<Step> {
+        match self.take_line(input) {
+            Line::Unfinished => None,
+            Line::Broken(answer) => {
+                self.answer(answer);
+                None
+            }
+            Line::Complete => {
+                let line = std::mem::take(&mut self.line);
+                self.commands += 1;
+                let step = self.command(&line[..line.len() - 2]);
+                self.line = line;
+                self.line.clear();
+                step
+            }
+        }
+    }
+
+    /// Gathers a line, up to CR LF. Whatever could make two readers see different lines ends the session.
+    fn take_line(&mut self, input: &mut &[u8]) -> Line {
+        while let Some((&octet, rest)) = input.split_first() {
+            *input = rest;
+            match (self.line.last() == Some(&b'\r'), octet) {
+                (true, b'\n') => {
+                    self.line.push(octet);
+                    return Line::Complete;
+                }
+                (true, _) | (false, b'\n') => return Line::Broken(Answer::BareLineEnd),
+                (false, b'\r' | b'\t') => {}
+                (false, _) if octet.is_ascii_control() => return Line::Broken(Answer::ControlCharacter),
+                (false, _) => {}
+            }
+            if self.line.len() + 1 >= MAX_COMMAND_LINE {
+                return Line::Broken(Answer::LineTooLong);
+            }
+            self.line.push(octet);
+        }
+        Line::Unfinished
+    }
+
+    fn command(&mut self, line: &[u8]) -> Option<Step> {
+        let behind_data = std::mem::take(&mut self.behind_data);
+        let command = match Command::parse(line) {
+            Ok(command) => command,
+            // A client that does not double dots: its message ended at a line with one dot, and this is the rest.
+            Err(CommandError::Unrecognised) if behind_data && !line.is_empty() => {
+                self.answer(Answer::HalfMessage);
+                return None;
+            }
+            Err(error) => {
+                self.behind_data = behind_data && line.is_empty();
+                self.malformed(error);
+                return None;
+            }
+        };
+        match command {
+            Command::Ehlo(name) => self.hello(name, true),
+            Command::Helo(name) => self.hello(name, false),
+            Command::Mail(mail) => self.mail(mail),
+            Command::Rcpt(address) => self.rcpt(address),
+            Command::Data => return self.begin_data(),
+            Command::Rset => {
+                self.reset();
+                self.answer(Answer::Ok);
+            }
+            Command::Noop => self.answer(Answer::Ok),
+            Command::Quit => self.answer(Answer::Bye),
+            Command::Vrfy => self.answer(Answer::CannotVerify),
+            Command::Help => self.answer(Answer::Help),
+            Command::Expn => self.answer(Answer::NoExpand),
+            Command::StartTls => self.answer(Answer::NoStartTls),
+            Command::Auth => self.answer(Answer::NoAuth),
+            Command::Bdat => self.answer(Answer::NoChunking),
+            Command::Http => self.answer(Answer::NotSmtp),
+        }
+        None
+    }
+
+    fn malformed(&mut self, error: CommandError) {
+        if let (Phase::Sender { refused_any, .. }, CommandError::Recipient(_)) = (&mut self.phase, error) {
+            *refused_any = true;
+        }
+        self.answer(match error {
+            CommandError::Unrecognised => Answer::Unrecognised,
+            CommandError::Argument => Answer::Syntax,
+            CommandError::Sender(AddressError::NoDomain) => Answer::SenderWithoutDomain,
+            CommandError::Sender(_) => Answer::BadSender,
+            CommandError::Recipient(AddressError::NoDomain) => Answer::RecipientWithoutDomain,
+            CommandError::Recipient(_) => Answer::BadRecipient,
+            CommandError::NonAscii => Answer::NonAsciiAddress,
+            CommandError::UnknownParameter => Answer::UnknownParameter,
+            CommandError::Parameter => Answer::BadParameter,
+        });
+    }
+
+    /// EHLO and HELO also reset (RFC 5321 §4.1.4).
+    fn hello(&mut self, name: String, extended: bool) {
+        self.client = Some(Client { name, extended });
+        self.reset();
+        let Settings { host_name, max_message_bytes, .. } = &self.settings;
+        let text = if extended {
+            format!(
+                "250-{host_name}\r\n250-SIZE {max_message_bytes}\r\n250-PIPELINING\r\n250-8BITMIME\r\n\
+                 250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+            )
+        } else {
+            format!("250 {host_name}\r\n")
+        };
+        self.output.extend_from_slice(text.as_bytes());
+    }
+
+    fn reset(&mut self) {
+        self.phase = if self.client.is_some() { Phase::Greeted } else { Phase::Fresh };
+    }
+
+    fn mail(&mut self, mail: Mail) {
+        let answer = match (&self.phase, &self.client) {
+            (Phase::Greeted, Some(_))
+                if mail.size.is_some_and(|size| size > self.settings.max_message_bytes) =>
+            {
+                Answer::TooLarge
+            }
+            (Phase::Greeted, Some(client)) => {
+                let transaction = Box::new(client.transaction(mail, self.settings.clone()));
+                self.phase = Phase::Sender { transaction, refused_any: false };
+                Answer::SenderOk
+            }
+            (Phase::Fresh, _) | (_, None) => Answer::HelloFirst,
+            _ => Answer::SenderGiven,
+        };
+        self.answer(answer);
+    }
+
+    fn rcpt(&mut self, address: Address) {
+        let (phase, answer) = match std::mem::replace(&mut self.phase, Phase::Greeted) {
+            Phase::Sender { transaction, .. } | Phase::Recipients(transaction) => {
+                add_recipient(transaction, address)
+            }
+            Phase::Fresh => (Phase::Fresh, Answer::HelloFirst),
+            phase => (phase, Answer::SenderFirst),
+        };
+        self.phase = phase;
+        self.answer(answer);
+    }
+
+    fn begin_data(&mut self) -> Option<Step> {
+        let answer = match std::mem::replace(&mut self.phase, Phase::Greeted) {
+            Phase::Recipients(transaction) => {
+                self.phase = Phase::Body(Box::new(Incoming::new(transaction)));
+                self.answer(Answer::StartData);
+                return Some(Step::Begin);
+            }
+            phase => {
+                let answer = match &phase {
+                    Phase::Fresh => Answer::HelloFirst,
+                    Phase::Sender { refused_any: true, .. } => Answer::NoValidRecipient,
+                    Phase::Sender { .. } => Answer::RecipientFirst,
+                    _ => Answer::SenderFirst,
+                };
+                self.phase = phase;
+                answer
+            }
+        };
+        self.answer(answer);
+        None
+    }
+
+    /// Takes in octets of a message.
+    fn data(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> Option<Step> {
+        let Phase::Body(incoming) = &mut self.phase else { return None };
+        let was_refused = incoming.refusal().is_some();
+        let ended = incoming.take(input, message);
+        let abandon = incoming.refusal().is_some() && !was_refused;
+        if ended {
+            self.end_of_data();
+        }
+        abandon.then_some(Step::Abandon)
+    }
+
+    fn end_of_data(&mut self) {
+        let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::Greeted) else { return };
+        match incoming.refusal() {
+            Some(answer) => {
+                self.behind_data = true;
+                self.answer(answer);
+            }
+            None => self.phase = Phase::Complete(incoming.finish()),
+        }
+    }
+}
+
+impl Transaction {
+    /// The envelope, once the message has a name and a Message-ID.
+    pub fn into_envelope(self, id: QueueId, message_id: String) -> Envelope {
+        Envelope {
+            id,
+            message_id,
+            client_name: self.client_name,
+            reverse_path: self.reverse_path,
+            recipients: self.recipients,
+            body: self.body,
+            smtp_utf8: self.smtp_utf8,
+            size: self.size,
+        }
+    }
+}
+
+impl Client {
+    fn transaction(&self, mail: Mail, settings: Settings) -> Transaction {
+        let protocol = match (self.extended, mail.smtp_utf8) {
+            (_, true) => Protocol::Utf8Smtp,
+            (true, false) => Protocol::Esmtp,
+            (false, false) => Protocol::Smtp,
+        };
+        Transaction {
+            settings,
+            client_name: self.name.clone(),
+            protocol,
+            reverse_path: mail.reverse_path,
+            recipients: Vec::new(),
+            body: mail.body,
+            smtp_utf8: mail.smtp_utf8,
+            size: mail.size,
+            headers: Headers::default(),
+            repaired: false,
+        }
+    }
+}
+
+fn add_recipient(mut transaction: Box<Transaction>, address: Address) -> (Phase, Answer) {
+    let is_first = transaction.recipients.is_empty();
+    let answer = if !address.is_ascii() && !transaction.smtp_utf8 {
+        Answer::NonAsciiAddress
+    } else if transaction.recipients.len() >= transaction.settings.max_recipients as usize {
+        Answer::TooManyRecipients
+    } else {
+        transaction.recipients.push(address);
+        return (Phase::Recipients(transaction), Answer::RecipientOk);
+    };
+    (
+        if is_first {
+            Phase::Sender { transaction, refused_any: true }
+        } else {
+            Phase::Recipients(transaction)
+        },
+        answer,
+    )
+}
+
+impl Incoming {
+    fn new(transaction: Box<Transaction>) -> Self {
+        Self { transaction, decoder: Decoder::default(), scanner: Scanner::default(), len: 0, failed: None }
+    }
+
+    /// Takes octets from `input`; true at the end of the data. A message that will be refused is read to its end all
+    /// the same: the client would take an earlier answer for an answer to something else.
+    fn take(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> bool {
+        let start = message.len();
+        let decoded = self.decoder.decode(input, message);
+        *input = &input[decoded.taken..];
+        let octets = &message[start..];
+        self.len += octets.len() as u64;
+        self.scanner.scan(octets);
+        if self.refusal().is_some() {
+            message.clear();
+        }
+        decoded.ended
+    }
+
+    /// Why the message is refused, if it is. Depends on all of what came in, not on what was noticed first, so that
+    /// the answer is the same however the octets were cut.
+    fn refusal(&self) -> Option<Answer> {
+        let traits = self.decoder.traits();
+        match () {
+            () if self.len > self.transaction.settings.max_message_bytes => Some(Answer::TooLarge),
+            () if traits.nul => Some(Answer::NulInMessage),
+            () if traits.endless_line => Some(Answer::TextLineTooLong),
+            () if self.scanner.headers().received > MAX_HOPS => Some(Answer::MailLoop),
+            () => self.failed,
+        }
+    }
+
+    fn finish(self) -> Box<Transaction> {
+        let (mut transaction, traits) = (self.transaction, self.decoder.traits());
+        transaction.headers = self.scanner.finish();
+        transaction.repaired = traits.bare_line_end;
+        if traits.eight_bit {
+            transaction.body = BodyType::EightBitMime;
+        }
+        transaction
+    }
+}
