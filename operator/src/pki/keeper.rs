@@ -20,6 +20,7 @@ use super::keyring::{self, Due, Keyring};
 use super::leaf::{Leaf, ServedLeaf};
 use super::pace::Pace;
 use super::{Expiry, Settings, secret, trust};
+use crate::lease::Leadership;
 
 /// Longest call to the API server.
 const CALL: Duration = Duration::from_secs(10);
@@ -40,7 +41,7 @@ pub(super) struct Keeper {
     settings: Settings,
     secrets: Api<Secret>,
     webhooks: Api<MutatingWebhookConfiguration>,
-    leading: watch::Receiver<bool>,
+    leading: watch::Receiver<Leadership>,
     served: Arc<ServedLeaf>,
     announce: Announcements,
     /// The Secret as it was read last; the outer `None` before the first answer.
@@ -60,7 +61,7 @@ impl Keeper {
     pub(super) fn new(
         client: Client,
         settings: Settings,
-        leading: watch::Receiver<bool>,
+        leading: watch::Receiver<Leadership>,
         served: Arc<ServedLeaf>,
         announce: Announcements,
     ) -> Self {
@@ -128,7 +129,7 @@ impl Keeper {
     /// Does what is due and says how long nothing more will be.
     async fn act(&mut self) -> Duration {
         let (Some(_), Some(_)) = (&self.secret, &self.configuration) else { return LONGEST_SLEEP };
-        if *self.leading.borrow() {
+        if self.leading.borrow().leading {
             self.rotate(Timestamp::now()).await;
             self.publish(Timestamp::now()).await;
         }
@@ -231,7 +232,7 @@ impl Keeper {
     }
 
     fn sleep(&self, now: Timestamp) -> Duration {
-        let leading = *self.leading.borrow();
+        let leading = self.leading.borrow().leading;
         let rotation = match self.due(now) {
             Some(_) => Some(self.secret_pace.next()),
             None => self.keyring.as_ref().map(|keyring| keyring.look_again(&self.settings.lifetimes)),

@@ -24,6 +24,8 @@ use kube::Client;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+use crate::lease::Leadership;
+
 pub mod authority;
 pub mod bundle;
 mod keeper;
@@ -85,14 +87,14 @@ pub struct Pki {
 }
 
 /// Sets the certificates up. The future keeps them good and has to be polled for as long as they are used; it ends
-/// only when the sender of `leading` is dropped. While `leading` holds `true` it also founds and rotates the CA.
+/// only when the sender of `leading` is dropped. While this replica leads it also founds and rotates the CA.
 ///
 /// # Errors
 /// When the TLS library refuses the configuration.
 pub fn start(
     client: Client,
     settings: Settings,
-    leading: watch::Receiver<bool>,
+    leading: watch::Receiver<Leadership>,
 ) -> Result<(Pki, impl Future<Output = ()> + Send), rustls::Error> {
     let served = Arc::new(leaf::ServedLeaf::default());
     let tls = tls::server_config(served.clone())?;

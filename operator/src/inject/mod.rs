@@ -1,0 +1,30 @@
+//! Injection: which pods get the sidecar of which route, and what exactly is added. Pure throughout.
+//!
+//! ```text
+//! pod ─► selection ─► skip (unlabelled, mirror pod)
+//!            │ route
+//!            ▼
+//!          plan(pod, route, platform) ─► Refusal (a sentence and a remedy)
+//!            │ Plan
+//!            ▼
+//!          patch ─► JSON patch: sidecar, volumes, sysctl, annotation; additions only
+//! ```
+//!
+//! * [`selection`]: whether and by which route. [`sidecar`]: what is added. [`plan`]: what of it is missing in this pod.
+//! * [`patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`]: the keys of ours.
+//! * [`view`]: the pod as JSON. [`cli`], [`workload`]: the same offline, for pods and for what makes pods.
+//!
+//! Refuses to know the API server and the clock.
+
+pub mod annotations;
+pub mod patch;
+pub mod plan;
+pub mod refusal;
+pub mod selection;
+pub mod sidecar;
+pub mod view;
+
+pub use patch::patch;
+pub use plan::{Plan, plan};
+pub use refusal::Refusal;
+pub use sidecar::{Platform, PullPolicy, Sidecar};

@@ -1,0 +1,124 @@
+//! The plan as a JSON Patch (RFC 6902) of additions: for the API server, and for `mailroute-operator inject`.
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation};
+use serde_json::{Value, json};
+
+use super::annotations::INJECTED;
+use super::plan::Plan;
+use super::refusal::Refusal;
+use super::sidecar::PORT_START;
+use super::view::PodView;
+
+/// The operations that carry the plan out on this pod. An array or object that the pod lacks is added with its content.
+///
+/// # Errors
+/// [`Refusal::Malformed`] when the pod is not shaped like one; not for the pod that the plan was made of.
+pub fn patch(plan: &Plan, pod: &Value) -> Result<Patch, Refusal> {
+    let view = PodView::new(pod)?;
+    let mut operations = Vec::new();
+    if let Some(value) = &plan.annotation {
+        operations.push(annotation(&view, value));
+    }
+    if plan.port_start {
+        operations.push(sysctl(&view));
+    }
+    operations.extend(volumes(&view, &plan.volumes));
+    operations.extend(plan.container.as_ref().map(|(at, container)| init_container(&view, *at, container)));
+    Ok(Patch(operations))
+}
+
+fn add(path: &[&str], value: Value) -> PatchOperation {
+    let path = PointerBuf::from_tokens(path.iter().copied());
+    PatchOperation::Add(AddOperation { path, value })
+}
+
+fn annotation(pod: &PodView<'_>, value: &str) -> PatchOperation {
+    if pod.has_annotations() {
+        add(&["metadata", "annotations", INJECTED], value.into())
+    } else {
+        add(&["metadata", "annotations"], json!({INJECTED: value}))
+    }
+}
+
+fn sysctl(pod: &PodView<'_>) -> PatchOperation {
+    let sysctl = json!({"name": PORT_START, "value": "0"});
+    match pod.security_context() {
+        None => add(&["spec", "securityContext"], json!({"sysctls": [sysctl]})),
+        Some(context) if context.get("sysctls").is_some_and(Value::is_array) => {
+            add(&["spec", "securityContext", "sysctls", "-"], sysctl)
+        }
+        Some(_) => add(&["spec", "securityContext", "sysctls"], json!([sysctl])),
+    }
+}
+
+fn volumes(pod: &PodView<'_>, missing: &[Value]) -> Vec<PatchOperation> {
+    if missing.is_empty() {
+        Vec::new()
+    } else if pod.spec().get("volumes").is_some_and(Value::is_array) {
+        missing.iter().map(|volume| add(&["spec", "volumes", "-"], volume.clone())).collect()
+    } else {
+        vec![add(&["spec", "volumes"], missing.into())]
+    }
+}
+
+fn init_container(pod: &PodView<'_>, at: usize, container: &Value) -> PatchOperation {
+    if pod.spec().get("initContainers").is_some_and(Value::is_array) {
+        add(&["spec", "initContainers", &at.to_string()], container.clone())
+    } else {
+        add(&["spec", "initContainers"], json!([container]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operations(pod: &Value) -> Value {
+        let plan = Plan {
+            container: Some((1, json!({"name": "mailroute"}))),
+            volumes: vec![json!({"name": "mailroute-route"})],
+            port_start: true,
+            annotation: Some("{}".into()),
+        };
+        serde_json::to_value(patch(&plan, pod).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_absent_is_added_whole() {
+        let pod = json!({"metadata": {}, "spec": {}});
+        let sysctl = json!({"name": PORT_START, "value": "0"});
+        assert_eq!(
+            operations(&pod),
+            json!([
+                {"op": "add", "path": "/metadata/annotations", "value": {INJECTED: "{}"}},
+                {"op": "add", "path": "/spec/securityContext", "value": {"sysctls": [sysctl]}},
+                {"op": "add", "path": "/spec/volumes", "value": [{"name": "mailroute-route"}]},
+                {"op": "add", "path": "/spec/initContainers", "value": [{"name": "mailroute"}]},
+            ])
+        );
+    }
+
+    #[test]
+    fn what_is_there_is_added_to() {
+        let pod = json!({
+            "metadata": {"annotations": {"a~b/c": "d"}},
+            "spec": {"volumes": [], "initContainers": [{"name": "istio-init"}], "securityContext": {"sysctls": []}},
+        });
+        assert_eq!(
+            operations(&pod),
+            json!([
+                {"op": "add", "path": "/metadata/annotations/mailroute.dev~1injected", "value": "{}"},
+                {"op": "add", "path": "/spec/securityContext/sysctls/-", "value": {"name": PORT_START, "value": "0"}},
+                {"op": "add", "path": "/spec/volumes/-", "value": {"name": "mailroute-route"}},
+                {"op": "add", "path": "/spec/initContainers/1", "value": {"name": "mailroute"}},
+            ])
+        );
+    }
+
+    #[test]
+    fn a_security_context_without_sysctls_keeps_its_fields() {
+        let pod = json!({"metadata": {}, "spec": {"securityContext": {"runAsUser": 1000}}});
+        assert_eq!(operations(&pod)[1]["path"], "/spec/securityContext/sysctls");
+    }
+}

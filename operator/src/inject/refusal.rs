@@ -1,0 +1,181 @@
+//! Why a pod is not given a sidecar: each reason once, with a sentence and a remedy, for a person to read.
+//!
+//! The text reaches that person by three ways: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
+//! the ReplicaSet or Job, and as an Event on the MailRoute. The reason alone is a metric label, so the set is closed.
+
+use std::fmt;
+
+use mailroute_route::paths::ADMIN_PORT;
+
+use super::annotations::KEYS;
+use super::sidecar::{CONTAINER, PORT_START};
+
+/// Routes named in one message, at most.
+const NAMED: usize = 10;
+
+/// Why a labelled pod is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The label names a route that does not exist in the pod's namespace.
+    UnknownRoute {
+        /// The name on the label.
+        route: String,
+        /// The pod's namespace.
+        namespace: String,
+        /// The routes that exist there.
+        known: Vec<String>,
+    },
+    /// The route exists and cannot be used as it is written.
+    InvalidRoute {
+        /// Its name.
+        route: String,
+        /// What is wrong, with the field.
+        message: String,
+    },
+    /// The pod shares the node's network.
+    HostNetwork,
+    /// The pod is for a Windows node.
+    Windows,
+    /// A container has the sidecar's name and is not the sidecar.
+    ContainerName,
+    /// A volume has a name of ours and is not ours.
+    VolumeName {
+        /// Its name.
+        volume: String,
+    },
+    /// A container of the application mounts a volume that is for the sidecar alone.
+    VolumeMounted {
+        /// The volume.
+        volume: String,
+        /// The container.
+        container: String,
+    },
+    /// A container of the application declares a port that the sidecar listens on.
+    PortInUse {
+        /// The container.
+        container: String,
+        /// The port.
+        port: u16,
+    },
+    /// The pod sets the sysctl so that the sidecar may not listen on its port.
+    Sysctl {
+        /// The pod's value.
+        value: String,
+        /// The port.
+        port: u16,
+    },
+    /// An annotation under our group that does not exist.
+    UnknownAnnotation {
+        /// Its key.
+        key: String,
+    },
+    /// The object is not shaped like a pod.
+    Malformed {
+        /// The first field that is not.
+        field: &'static str,
+    },
+}
+
+impl Refusal {
+    /// The constant for metrics and Events.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownRoute { .. } => "UnknownRoute",
+            Self::InvalidRoute { .. } => "InvalidRoute",
+            Self::HostNetwork => "HostNetwork",
+            Self::Windows => "Windows",
+            Self::ContainerName => "ContainerName",
+            Self::VolumeName { .. } => "VolumeName",
+            Self::VolumeMounted { .. } => "VolumeMounted",
+            Self::PortInUse { .. } => "PortInUse",
+            Self::Sysctl { .. } => "Sysctl",
+            Self::UnknownAnnotation { .. } => "UnknownAnnotation",
+            Self::Malformed { .. } => "Malformed",
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::UnknownRoute { namespace, known, .. } if known.is_empty() => {
+                format!("Apply a MailRoute of that name in namespace {namespace:?} first.")
+            }
+            Self::UnknownRoute { .. } => {
+                "Correct the label mailroute.dev/route, or apply a MailRoute of that name.".to_owned()
+            }
+            Self::InvalidRoute { route, .. } => {
+                format!("Correct the route; see kubectl describe mailroute {route}.")
+            }
+            Self::HostNetwork => {
+                "Remove hostNetwork: the sidecar's port would be open to every program of the node.".to_owned()
+            }
+            Self::Windows => "Run the pod on Linux, or remove the label mailroute.dev/route.".to_owned(),
+            Self::ContainerName => format!(
+                "Rename that container; if it is the sidecar, another webhook changed it (restartPolicy Always and the \
+                 mount of {:?} must stay).",
+                super::sidecar::ROUTE_VOLUME
+            ),
+            Self::VolumeName { .. } => "Rename that volume.".to_owned(),
+            Self::VolumeMounted { .. } => {
+                "Remove that mount: credentials for mail stay out of the application's containers.".to_owned()
+            }
+            Self::PortInUse { port: ADMIN_PORT, .. } => {
+                "Use another port in that container: the sidecar serves its health and metrics there.".to_owned()
+            }
+            Self::PortInUse { .. } => {
+                "Use another port in that container, or set spec.listen.port of the route.".to_owned()
+            }
+            Self::Sysctl { port, .. } => format!(
+                "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
+            ),
+            Self::UnknownAnnotation { .. } => {
+                format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
+            }
+            Self::Malformed { .. } => "Check the manifest with kubectl apply --dry-run=server.".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    /// The sentence, without the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownRoute { route, namespace, known } => {
+                write!(f, "There is no MailRoute {route:?} in namespace {namespace:?}")?;
+                match known.len() {
+                    0 => write!(f, ", nor any other."),
+                    many => {
+                        let names = known.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                        let more = if many > NAMED { ", …" } else { "" };
+                        write!(f, "; there is: {names}{more}.")
+                    }
+                }
+            }
+            Self::InvalidRoute { route, message } => {
+                write!(f, "The MailRoute {route:?} cannot be used as it is written: {message}.")
+            }
+            Self::HostNetwork => write!(f, "The pod uses the node's network (hostNetwork: true)."),
+            Self::Windows => write!(f, "The pod is for a Windows node, and the sidecar runs on Linux."),
+            Self::ContainerName => {
+                write!(f, "The pod has a container {CONTAINER:?} that is not the mail sidecar.")
+            }
+            Self::VolumeName { volume } => {
+                write!(f, "The pod has a volume {volume:?}, which is the name of a volume of the mail sidecar.")
+            }
+            Self::VolumeMounted { volume, container } => {
+                write!(f, "The container {container:?} mounts {volume:?}, which is for the mail sidecar alone.")
+            }
+            Self::PortInUse { container, port } => {
+                write!(f, "The container {container:?} declares port {port}, on which the mail sidecar listens.")
+            }
+            Self::Sysctl { value, port } => write!(
+                f,
+                "The pod sets {PORT_START}={value}, with which the sidecar may not listen on port {port}."
+            ),
+            Self::UnknownAnnotation { key } => write!(f, "The pod has the annotation {key:?}, which does not exist."),
+            Self::Malformed { field } => write!(f, "The pod's {field} is missing or not of the right type."),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

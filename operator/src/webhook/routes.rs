@@ -1,0 +1,84 @@
+//! The route a pod asks for, from the watched store: no call to the API server while a pod waits to be admitted.
+//!
+//! A route that was applied a moment before its pod may still be on its way here, so an unknown name is looked for again
+//! at every change of the store, for a bounded time and by a bounded number of pods.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::crd::MailRoute;
+use crate::inject::Refusal;
+
+/// Pods that wait for a route at a time; a further one gets its answer at once.
+const WAITING: usize = 64;
+
+/// The watched routes.
+#[derive(Debug)]
+pub struct Routes {
+    store: Store<MailRoute>,
+    changes: watch::Receiver<u64>,
+    waiting: Semaphore,
+}
+
+/// The store has not been filled yet.
+#[derive(Debug, thiserror::Error)]
+#[error("the operator has just started and does not know the MailRoutes yet; it is tried again")]
+pub struct NotSynced;
+
+impl Routes {
+    /// Reads from `store`. The value behind `changes` changes after every change of the store.
+    pub fn new(store: Store<MailRoute>, changes: watch::Receiver<u64>) -> Self {
+        Self { store, changes, waiting: Semaphore::new(WAITING) }
+    }
+
+    /// Finds the route, waiting for it no longer than `patience`.
+    ///
+    /// # Errors
+    /// [`NotSynced`] when the store is not filled within that time.
+    pub async fn find(
+        &self,
+        namespace: &str,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Result<Arc<MailRoute>, Refusal>, NotSynced> {
+        match timeout(patience, self.store.wait_until_ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(NotSynced),
+        }
+        if let Some(route) = self.present(namespace, name) {
+            return Ok(Ok(route));
+        }
+        let awaited = match self.waiting.try_acquire() {
+            Ok(_place) => timeout(patience, self.appears(namespace, name)).await.ok().flatten(),
+            Err(_) => None,
+        };
+        Ok(awaited.ok_or_else(|| self.unknown(namespace, name)))
+    }
+
+    async fn appears(&self, namespace: &str, name: &str) -> Option<Arc<MailRoute>> {
+        let mut changes = self.changes.clone();
+        loop {
+            changes.mark_unchanged();
+            if let Some(route) = self.present(namespace, name) {
+                return Some(route);
+            }
+            changes.changed().await.ok()?;
+        }
+    }
+
+    fn present(&self, namespace: &str, name: &str) -> Option<Arc<MailRoute>> {
+        self.store.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    fn unknown(&self, namespace: &str, name: &str) -> Refusal {
+        let there = self.store.state_filter(|route| route.metadata.namespace.as_deref() == Some(namespace));
+        let mut known: Vec<_> = there.iter().map(|route| route.name_any()).collect();
+        known.sort_unstable();
+        Refusal::UnknownRoute { route: name.to_owned(), namespace: namespace.to_owned(), known }
+    }
+}

@@ -1,0 +1,202 @@
+//! The service: reads a review, has it answered by the pure parts, and tells of refusals beside the answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use kube::Resource;
+use kube::core::DynamicObject;
+use kube::core::admission::AdmissionReview;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::review::{DecodeError, Review};
+use super::routes::{NotSynced, Routes};
+use crate::crd::MailRoute;
+use crate::events::Events;
+use crate::inject::selection::Selection;
+use crate::inject::view::PodView;
+use crate::inject::{self, Platform, Refusal};
+use crate::metrics::Metrics;
+
+/// Path that the webhook configuration names.
+pub const PATH: &str = "/inject";
+
+/// The whole answer, body included; the API server waits five seconds.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// Wait for a route that was applied a moment before its pod.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Largest body, bytes. An API server takes objects of up to 3 MiB, and a review holds one and little else.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+/// Bodies that are read at a time, which bounds memory; reading one takes well under a millisecond.
+const READING: usize = 16;
+
+/// What the webhook needs.
+#[derive(Debug)]
+pub struct Webhook {
+    routes: Routes,
+    platform: Platform,
+    metrics: Metrics,
+    events: Events,
+    reading: Semaphore,
+}
+
+/// The HTTP service.
+pub fn router(webhook: Arc<Webhook>) -> Router {
+    Router::new().route(PATH, post(inject)).with_state(webhook)
+}
+
+async fn inject(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
+    webhook.handle(request.into_body()).await
+}
+
+/// What became of a review.
+enum Outcome {
+    /// The sidecar was added.
+    Injected(Review, json_patch::Patch),
+    /// The pod has everything already.
+    Complete(Review),
+    /// Not a pod of ours.
+    Skipped(Review),
+    /// The pod cannot have a sidecar.
+    Refused(Review, Refusal, Option<Arc<MailRoute>>, String),
+    /// Not now.
+    Deferred(Review, NotSynced),
+}
+
+/// Why there is no answer to the review itself.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the body is larger than {MAX_BODY} bytes, or broke off")]
+    Body,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("the pod or its patch cannot be represented")]
+    Represent(#[from] serde_json::Error),
+    #[error("the operator is busy; try again")]
+    Slow,
+}
+
+impl Webhook {
+    /// A webhook that adds the sidecar of `platform`.
+    pub fn new(routes: Routes, platform: Platform, metrics: Metrics, events: Events) -> Self {
+        Self { routes, platform, metrics, events, reading: Semaphore::new(READING) }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, body: Body) -> Response {
+        let began = Instant::now();
+        let outcome = timeout(DEADLINE, self.decide(body)).await.unwrap_or(Err(Failure::Slow));
+        let answer = outcome.and_then(|outcome| {
+            let labels = outcome.labels();
+            self.tell(&outcome);
+            Ok((labels, outcome.into_review()?))
+        });
+        let (outcome, reason) = answer.as_ref().map_or_else(|failure| ("failed", failure.reason()), |(l, _)| *l);
+        self.metrics.admission(outcome, reason, began.elapsed());
+        match answer {
+            Ok((_, review)) => Json(review).into_response(),
+            Err(failure) => {
+                tracing::warn!(%failure, "an admission review was not answered");
+                (failure.status(), format!("MailRoute: {failure}\n")).into_response()
+            }
+        }
+    }
+
+    async fn decide(&self, body: Body) -> Result<Outcome, Failure> {
+        let review = self.read(body).await?;
+        let Some(pod) = review.created_pod()? else { return Ok(Outcome::Skipped(review)) };
+        let view = match PodView::new(&pod) {
+            Ok(view) => view,
+            Err(refusal) => return Ok(Outcome::Refused(review, refusal, None, String::new())),
+        };
+        let Selection::Route(name) = Selection::of(&view) else { return Ok(Outcome::Skipped(review)) };
+        let called = view.display_name();
+        let route = match self.routes.find(review.namespace(), name, PATIENCE).await {
+            Ok(Ok(route)) => route,
+            Ok(Err(refusal)) => return Ok(Outcome::Refused(review, refusal, None, called)),
+            Err(not_synced) => return Ok(Outcome::Deferred(review, not_synced)),
+        };
+        Ok(match injection(&pod, &route, &self.platform) {
+            Ok(None) => Outcome::Complete(review),
+            Ok(Some(patch)) => Outcome::Injected(review, patch),
+            Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),
+        })
+    }
+
+    async fn read(&self, body: Body) -> Result<Review, Failure> {
+        // The semaphore is never closed.
+        let _place = self.reading.acquire().await.map_err(|_| Failure::Slow)?;
+        let body = to_bytes(body, MAX_BODY).await.map_err(|_| Failure::Body)?;
+        Ok(Review::decode(&body)?)
+    }
+
+    /// Logs, and has an Event put on the route, unless it is a dry run. Neither is waited for.
+    fn tell(&self, outcome: &Outcome) {
+        let Outcome::Refused(review, refusal, route, pod) = outcome else { return };
+        let (namespace, reason) = (review.namespace(), refusal.reason());
+        tracing::info!(namespace, pod, reason, %refusal, dry_run = review.is_dry_run(), "a pod was refused");
+        if let Some(route) = route.as_ref().filter(|_| !review.is_dry_run()) {
+            let note = format!("Pod {pod} is refused. {refusal} {}", refusal.remedy());
+            self.events.warn(route.object_ref(&()), reason, "InjectSidecar", note);
+        }
+    }
+}
+
+/// The patch that the pod needs; `None` when it has everything.
+fn injection(
+    pod: &Value,
+    route: &MailRoute,
+    platform: &Platform,
+) -> Result<Option<json_patch::Patch>, Refusal> {
+    let plan = inject::plan(pod, route, platform)?;
+    if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
+}
+
+impl Outcome {
+    /// Outcome and reason for the metric, both from closed sets.
+    const fn labels(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Injected(..) => ("injected", ""),
+            Self::Complete(_) => ("complete", ""),
+            Self::Skipped(_) => ("skipped", ""),
+            Self::Refused(_, refusal, ..) => ("refused", refusal.reason()),
+            Self::Deferred(..) => ("deferred", "NotSynced"),
+        }
+    }
+
+    fn into_review(self) -> Result<AdmissionReview<DynamicObject>, Failure> {
+        Ok(match self {
+            Self::Injected(review, patch) => review.allow_with(patch)?,
+            Self::Complete(review) | Self::Skipped(review) => review.allow(),
+            Self::Refused(review, refusal, ..) => review.refuse(&refusal),
+            Self::Deferred(review, not_synced) => review.defer(&not_synced.to_string()),
+        })
+    }
+}
+
+impl Failure {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Body => "Body",
+            Self::Decode(_) => "NotAReview",
+            Self::Represent(_) => "Represent",
+            Self::Slow => "Slow",
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Decode(_) => StatusCode::BAD_REQUEST,
+            Self::Represent(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Slow => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
