@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The harness of the tests that need real parts: a control plane or a whole node of Kubernetes, thrown away at the end.
+//!
+//! ```text
+//!  test ── Cluster ──pipe──► supervisor (program `cluster`, a session of its own)
+//!            │                 ├─ network namespace, veth, cgroups, temporary folder
+//!            │ kube::Client    ├─ etcd, kube-apiserver, kube-controller-manager          tier ControlPlane
+//!            └────────────────►└─ kube-scheduler, containerd, kubelet, kube-proxy, CoreDNS   tier Node
+//! ```
+//!
+//! * [`Cluster`]: start or share one, talk to it, load images; the last clone to be dropped ends it.
+//! * [`Namespace`]: a place for one test, removed and, when the test fails, described.
+//! * [`wait_for`] and its like: wait by watching.
+//! * [`supervisor`]: what starts the programs and leaves nothing behind, also when the test is killed.
+//! * [`scene`]: what the scenarios of this project put on a cluster.
+
+pub mod cluster;
+pub mod demo;
+mod handle;
+mod images;
+mod namespace;
+pub mod scene;
+pub mod supervisor;
+pub mod tools;
+pub mod wait;
+
+pub use cluster::{Cluster, Description, Tier};
+pub use namespace::Namespace;
+pub use wait::{wait_for, wait_for_all, wait_gone};

@@ -1,0 +1,167 @@
+//! `cluster`: throw-away Kubernetes clusters on this machine, from the command line.
+
+use std::io::{self, Write};
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use e2e::cluster::KUBECONFIG_VARIABLE;
+use e2e::supervisor::record::{self, Record};
+use e2e::{Cluster, Tier, supervisor};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Starts and ends throw-away Kubernetes clusters on this machine (root, Linux).
+#[derive(Parser)]
+#[command(name = "cluster")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Start a cluster that stays up, and print its kubeconfig's path.
+    Up {
+        /// How much of Kubernetes.
+        #[arg(long, value_enum, default_value = "node")]
+        tier: Tier,
+        /// Name for `down`.
+        #[arg(long, default_value = "default")]
+        name: String,
+    },
+    /// End one cluster, or all; without an option, clean up after supervisors that were killed.
+    Down {
+        /// The one to end.
+        #[arg(long, conflicts_with = "all")]
+        name: Option<String>,
+        /// End them all.
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the clusters of this machine.
+    List,
+    /// Start a cluster, run a command with MAILROUTE_KUBECONFIG set, end the cluster; the exit code is the command's.
+    Run {
+        /// How much of Kubernetes.
+        #[arg(long, value_enum, default_value = "node")]
+        tier: Tier,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Own one cluster until told to stop; the other commands start this one.
+    #[command(hide = true)]
+    Supervise {
+        #[arg(long, value_enum)]
+        tier: Tier,
+        #[arg(long)]
+        name: String,
+    },
+}
+
+// One thread: the kernel ends the programs of a cluster with the thread that started them.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Action::Supervise { tier, name } => return supervisor::supervise(&name, tier).await,
+        Action::Run { tier, command } => run(tier, &command).await,
+        Action::Up { tier, name } => up(tier, &name).await,
+        Action::Down { name, all } => down(name.as_deref(), all),
+        Action::List => list(),
+    };
+    outcome.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn up(tier: Tier, name: &str) -> Result<ExitCode> {
+    let mut stop = Stop::listen()?;
+    let cluster = tokio::select! {
+        cluster = Cluster::start_named(tier, name) => cluster?,
+        code = stop.wait() => return Ok(code),
+    };
+    cluster.keep()?;
+    writeln!(io::stdout(), "{}", cluster.kubeconfig().display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(tier: Tier, command: &[String]) -> Result<ExitCode> {
+    let mut stop = Stop::listen()?;
+    let name = format!("run-{}", std::process::id());
+    let cluster = tokio::select! {
+        cluster = Cluster::start_named(tier, &name) => cluster?,
+        code = stop.wait() => return Ok(code),
+    };
+    let (program, arguments) = command.split_first().context("there is a command")?;
+    let mut child = Command::new(program);
+    let mut child = child.args(arguments).env(KUBECONFIG_VARIABLE, cluster.kubeconfig()).kill_on_drop(true).spawn()?;
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(code_of(status?)),
+            // Ctrl-C has reached the command too: it ends by itself, and what it starts to tell is worth waiting for.
+            _ = stop.interrupt.recv() => {}
+            _ = stop.terminate.recv() => {
+                if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+                    kill_process(pid, Signal::TERM)?;
+                }
+            }
+        }
+    }
+}
+
+fn down(name: Option<&str>, all: bool) -> Result<ExitCode> {
+    for record in record::list()?.iter().filter(|record| all || Some(record.name.as_str()) == name) {
+        end(record)?;
+    }
+    for name in record::sweep()? {
+        writeln!(io::stderr(), "cluster {name}: removed what a killed supervisor had left")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn end(record: &Record) -> Result<()> {
+    if !record::is_alive(record)? {
+        return Ok(());
+    }
+    let pid = Pid::from_raw(record.supervisor.cast_signed()).context("the record names a process")?;
+    kill_process(pid, Signal::TERM)?;
+    record::wait_until_dead(record)?;
+    writeln!(io::stderr(), "cluster {}: removed", record.name)?;
+    Ok(())
+}
+
+fn list() -> Result<ExitCode> {
+    for record in record::list()? {
+        let state = if record::is_alive(&record)? { "up" } else { "left behind" };
+        let kubeconfig = record.kubeconfig();
+        writeln!(io::stdout(), "{}\t{}\t{state}\t{}", record.name, record.tier.as_str(), kubeconfig.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that mean: enough.
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The exit code of a program that a signal ended, as shells count.
+    async fn wait(&mut self) -> ExitCode {
+        tokio::select! {
+            _ = self.interrupt.recv() => ExitCode::from(130),
+            _ = self.terminate.recv() => ExitCode::from(143),
+        }
+    }
+}
+
+fn code_of(status: ExitStatus) -> ExitCode {
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

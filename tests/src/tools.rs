@@ -1,0 +1,111 @@
+//! Where the programs are that a cluster is made of.
+//!
+//! `tests/cluster/setup` built or installed them; this module only finds them, by the versions that the `go.mod` files
+//! in `tests/cluster/` pin. Nothing is downloaded or built from here.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+const KUBERNETES: &str = include_str!("../cluster/kubernetes/go.mod");
+const COREDNS: &str = include_str!("../cluster/coredns/go.mod");
+const HELM: &str = include_str!("../cluster/helm/go.mod");
+
+/// The programs of one cache.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    kubernetes: PathBuf,
+    coredns: PathBuf,
+    helm: PathBuf,
+    pause: PathBuf,
+}
+
+impl Tools {
+    /// Finds what `setup cluster` left in the cache.
+    ///
+    /// # Errors
+    /// When something is missing, with the command that makes it.
+    pub fn find() -> Result<Self> {
+        let cache = cache()?;
+        let tools = Self {
+            kubernetes: cache.join(format!("kubernetes-{}", pinned(KUBERNETES, "k8s.io/kubernetes")?)),
+            coredns: cache.join(format!("coredns-{}", pinned(COREDNS, "github.com/coredns/coredns")?)),
+            helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
+            pause: cache.join("pause-1"),
+        };
+        for entry in [&tools.kubernetes, &tools.coredns, &tools.helm, &tools.pause] {
+            if !entry.join(".complete").exists() {
+                bail!("{} is missing: run `tests/cluster/setup cluster`", entry.display());
+            }
+        }
+        Ok(tools)
+    }
+
+    /// One of the Kubernetes programs: `kube-apiserver`, `kubelet`, `kubectl` and so on.
+    pub fn kubernetes(&self, program: &str) -> PathBuf {
+        self.kubernetes.join(program)
+    }
+
+    /// CoreDNS with the plug-ins that a test cluster needs.
+    pub fn coredns(&self) -> PathBuf {
+        self.coredns.join("coredns")
+    }
+
+    /// Helm.
+    pub fn helm(&self) -> PathBuf {
+        self.helm.join("helm")
+    }
+
+    /// The archive of the image that holds a pod's namespaces open.
+    pub fn pause_archive(&self) -> PathBuf {
+        self.pause.join("pause.tar")
+    }
+}
+
+/// The folder that outlives checkouts: `MAILROUTE_CACHE`, or `mailroute` in the user's cache folder.
+fn cache() -> Result<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("MAILROUTE_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|path| path.join("mailroute")))
+        .or_else(|| set("HOME").map(|path| path.join(".cache/mailroute")))
+        .context("neither MAILROUTE_CACHE nor HOME is set, so the built programs cannot be found")
+}
+
+/// The version, without its `v`, that a `go.mod` requires of a module.
+fn pinned<'a>(go_mod: &'a str, module: &str) -> Result<&'a str> {
+    go_mod
+        .lines()
+        .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix(module))
+        .find_map(|rest| rest.trim().strip_prefix('v'))
+        .and_then(|version| version.split_whitespace().next())
+        .with_context(|| format!("tests/cluster: no go.mod pins {module}"))
+}
+
+/// Programs from Debian packages may be in places that are only on root's `PATH`.
+pub(crate) fn search_path() -> String {
+    const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    match env::var("PATH") {
+        Ok(path) if !path.is_empty() => format!("{path}:{SYSTEM}"),
+        _ => SYSTEM.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_from_the_module_files() {
+        assert!(pinned(KUBERNETES, "k8s.io/kubernetes").unwrap().starts_with("1.36."));
+        assert!(pinned(HELM, "helm.sh/helm/v4").unwrap().starts_with("4."));
+        assert!(pinned(COREDNS, "github.com/coredns/coredns").unwrap().starts_with("1."));
+    }
+
+    #[test]
+    fn a_module_that_is_only_replaced_is_not_taken_for_a_pin() {
+        let go_mod = "require (\n\tk8s.io/a v1.2.3\n)\nreplace (\n\tk8s.io/b => k8s.io/b v9.9.9\n)\n";
+        assert_eq!(pinned(go_mod, "k8s.io/a").unwrap(), "1.2.3");
+        assert!(pinned(go_mod, "k8s.io/b").is_err());
+    }
+}
