@@ -18,7 +18,8 @@ use super::{Observer, Service};
 use crate::body::{Body, Writer};
 use crate::envelope::{Envelope, QueueId};
 use crate::smtp::answer::Answer;
-use crate::smtp::session::{Session, Step, Transaction};
+use crate::smtp::session::{Session, Step};
+use crate::smtp::transaction::Transaction;
 use crate::trace::{Arrival, stamp};
 
 /// Read at once while commands are expected: a pipelined group of a hundred recipients.

@@ -18,7 +18,7 @@ use crate::smtp::reply::Reply;
 
 pub use self::listener::{BindError, Listeners, serve};
 pub use crate::smtp::answer::Refusal;
-pub use crate::smtp::session::Settings;
+pub use crate::smtp::transaction::Settings;
 
 /// Takes complete messages.
 #[async_trait]

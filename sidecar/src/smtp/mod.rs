@@ -11,5 +11,7 @@ pub mod answer;
 pub mod command;
 pub mod data;
 pub mod header;
+pub mod line;
 pub mod reply;
 pub mod session;
+pub mod transaction;

@@ -12,42 +12,23 @@
 //! sockets and what becomes of a message.
 //!
 //! Invariants: how the input is cut into pieces changes nothing but how often [`Step::Read`] comes; memory is bounded
-//! by [`MAX_COMMAND_LINE`], the recipients and a few replies; behind an answer that closes, no input is looked at.
-
-use std::sync::Arc;
+//! by [`super::line::MAX_COMMAND_LINE`], the recipients and a few replies; behind an answer that closes, no input is looked at.
 
 use super::answer::{Answer, Refusal};
 use super::command::{Command, CommandError, Mail};
-use super::data::Decoder;
-use super::header::{Headers, Scanner};
+use super::header::Headers;
+use super::line::{Framed, LineReader};
 use super::reply::Reply;
-use crate::envelope::{Address, AddressError, BodyType, Envelope, QueueId, ReversePath};
+use super::transaction::{Incoming, Settings, Transaction};
+use crate::envelope::{Address, AddressError};
 use crate::trace::Protocol;
-
-/// Longest command line in octets, with its CR LF. RFC 5321 §4.5.3.1.4 has 512, and each extension adds some; this
-/// is more than the sum of those offered, with the longest address.
-pub const MAX_COMMAND_LINE: usize = 2048;
 
 /// Errors that one session may make before it is closed: more than an honest client makes in a day, and few enough
 /// that the rest of a message which ended too early is not tried line by line.
 pub const MAX_ERRORS: u32 = 10;
 
-/// Hops behind which a message is taken to go in circles: what Exchange allows by default (MaxHopCount).
-pub const MAX_HOPS: u32 = 30;
-
 /// Replies are handed out once this much has gathered, also while more commands are at hand.
 const MAX_PENDING_OUTPUT: usize = 4096;
-
-/// What the route says about the local side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The name in the greeting, in `Received` lines and in the Message-IDs that are added: the route's EHLO name.
-    pub host_name: Arc<str>,
-    /// Largest message, octets; announced as SIZE.
-    pub max_message_bytes: u64,
-    /// Most recipients of one message.
-    pub max_recipients: u32,
-}
 
 /// What the session wants done next.
 #[derive(Debug)]
@@ -69,38 +50,13 @@ pub enum Step {
     Close,
 }
 
-/// One message's envelope and header, as far as the session knows them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transaction {
-    /// The settings that were current at MAIL.
-    pub settings: Settings,
-    /// Name in EHLO or HELO.
-    pub client_name: String,
-    /// How the message came in.
-    pub protocol: Protocol,
-    /// The argument of MAIL.
-    pub reverse_path: ReversePath,
-    /// The arguments of RCPT that were accepted.
-    pub recipients: Vec<Address>,
-    /// Declared or found content.
-    pub body: BodyType,
-    /// RFC 6531 is asked for.
-    pub smtp_utf8: bool,
-    /// Announced size.
-    pub size: Option<u64>,
-    /// What the header section holds.
-    pub headers: Headers,
-    /// Line ends were repaired.
-    pub repaired: bool,
-}
-
 /// One conversation.
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
     phase: Phase,
     client: Option<Client>,
-    line: Vec<u8>,
+    line: LineReader,
     output: Vec<u8>,
     refusals: Vec<Refusal>,
     errors: u32,
@@ -126,21 +82,6 @@ enum Phase {
     Closed,
 }
 
-#[derive(Debug)]
-struct Incoming {
-    transaction: Box<Transaction>,
-    decoder: Decoder,
-    scanner: Scanner,
-    len: u64,
-    failed: Option<Answer>,
-}
-
-enum Line {
-    Unfinished,
-    Complete,
-    Broken(Answer),
-}
-
 impl Session {
     /// A session with a client that has just connected. Its first step is the greeting.
     pub fn new(settings: Settings) -> Self {
@@ -149,7 +90,7 @@ impl Session {
             settings,
             phase: Phase::Fresh,
             client: None,
-            line: Vec::new(),
+            line: LineReader::default(),
             output,
             refusals: Vec::new(),
             errors: 0,
@@ -185,7 +126,7 @@ impl Session {
     /// Refuses the message that is being taken in, at its end. Nothing happens outside of one.
     pub fn refuse_message(&mut self, answer: Answer) {
         if let Phase::Body(incoming) = &mut self.phase {
-            incoming.failed.get_or_insert(answer);
+            incoming.fail(answer);
         }
     }
 
@@ -260,43 +201,17 @@ impl Session {
     }
 
     fn command_line(&mut self, input: &mut &[u8]) -> Option<Step> {
-        match self.take_line(input) {
-            Line::Unfinished => None,
-            Line::Broken(answer) => {
+        match self.line.take(input) {
+            Framed::Unfinished => None,
+            Framed::Broken(answer) => {
                 self.answer(answer);
                 None
             }
-            Line::Complete => {
-                let line = std::mem::take(&mut self.line);
+            Framed::Complete(line) => {
                 self.commands += 1;
-                let step = self.command(&line[..line.len() - 2]);
-                self.line = line;
-                self.line.clear();
-                step
+                self.command(&line)
             }
         }
-    }
-
-    /// Gathers a line, up to CR LF. Whatever could make two readers see different lines ends the session.
-    fn take_line(&mut self, input: &mut &[u8]) -> Line {
-        while let Some((&octet, rest)) = input.split_first() {
-            *input = rest;
-            match (self.line.last() == Some(&b'\r'), octet) {
-                (true, b'\n') => {
-                    self.line.push(octet);
-                    return Line::Complete;
-                }
-                (true, _) | (false, b'\n') => return Line::Broken(Answer::BareLineEnd),
-                (false, b'\r' | b'\t') => {}
-                (false, _) if octet.is_ascii_control() => return Line::Broken(Answer::ControlCharacter),
-                (false, _) => {}
-            }
-            if self.line.len() + 1 >= MAX_COMMAND_LINE {
-                return Line::Broken(Answer::LineTooLong);
-            }
-            self.line.push(octet);
-        }
-        Line::Unfinished
     }
 
     fn command(&mut self, line: &[u8]) -> Option<Step> {
@@ -450,22 +365,6 @@ impl Session {
     }
 }
 
-impl Transaction {
-    /// The envelope, once the message has a name and a Message-ID.
-    pub fn into_envelope(self, id: QueueId, message_id: String) -> Envelope {
-        Envelope {
-            id,
-            message_id,
-            client_name: self.client_name,
-            reverse_path: self.reverse_path,
-            recipients: self.recipients,
-            body: self.body,
-            smtp_utf8: self.smtp_utf8,
-            size: self.size,
-        }
-    }
-}
-
 impl Client {
     fn transaction(&self, mail: Mail, settings: Settings) -> Transaction {
         let protocol = match (self.extended, mail.smtp_utf8) {
@@ -506,48 +405,4 @@ fn add_recipient(mut transaction: Box<Transaction>, address: Address) -> (Phase,
         },
         answer,
     )
-}
-
-impl Incoming {
-    fn new(transaction: Box<Transaction>) -> Self {
-        Self { transaction, decoder: Decoder::default(), scanner: Scanner::default(), len: 0, failed: None }
-    }
-
-    /// Takes octets from `input`; true at the end of the data. A message that will be refused is read to its end all
-    /// the same: the client would take an earlier answer for an answer to something else.
-    fn take(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> bool {
-        let start = message.len();
-        let decoded = self.decoder.decode(input, message);
-        *input = &input[decoded.taken..];
-        let octets = &message[start..];
-        self.len += octets.len() as u64;
-        self.scanner.scan(octets);
-        if self.refusal().is_some() {
-            message.clear();
-        }
-        decoded.ended
-    }
-
-    /// Why the message is refused, if it is. Depends on all of what came in, not on what was noticed first, so that
-    /// the answer is the same however the octets were cut.
-    fn refusal(&self) -> Option<Answer> {
-        let traits = self.decoder.traits();
-        match () {
-            () if self.len > self.transaction.settings.max_message_bytes => Some(Answer::TooLarge),
-            () if traits.nul => Some(Answer::NulInMessage),
-            () if traits.endless_line => Some(Answer::TextLineTooLong),
-            () if self.scanner.headers().received > MAX_HOPS => Some(Answer::MailLoop),
-            () => self.failed,
-        }
-    }
-
-    fn finish(self) -> Box<Transaction> {
-        let (mut transaction, traits) = (self.transaction, self.decoder.traits());
-        transaction.headers = self.scanner.finish();
-        transaction.repaired = traits.bare_line_end;
-        if traits.eight_bit {
-            transaction.body = BodyType::EightBitMime;
-        }
-        transaction
-    }
 }
