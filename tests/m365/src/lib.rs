@@ -1,1 +1,44 @@
-//! Placeholder.
+//! A strict, faithful simulator of Microsoft 365 mail submission, for tests and for laptops.
+//!
+//! ```text
+//!            POST /<tenant>/oauth2/v2.0/token            EHLO · STARTTLS · AUTH XOAUTH2 · MAIL · RCPT · DATA
+//!  client ───────────────────────────────────► entra     ────────────────────────────────────────► submission
+//!                                                │                                                    │
+//!                                                └──────────► office (config, usage, record) ◄────────┘
+//!                                                                       ▲
+//!  test or person ── GET /messages, PUT /faults, … ──► control ─────────┘
+//! ```
+//! * [`Simulator`]: start it on free ports, ask it what happened, drop it.
+//! * [`Config`] and [`Directory`]: tenants, applications, mailboxes, limits.
+//! * [`Faults`]: what to switch on; [`Line`]: every reply by name.
+//! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
+//!
+//! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `listener`, `submission::connection`,
+//! `entra::{issuers, server}`, `control`, `tls` and `random` touch the world. Sources of the rules are named beside them;
+//! what Microsoft does not publish is a setting in [`Config`].
+
+pub mod config;
+pub mod control;
+pub mod directory;
+pub mod entra;
+pub mod faults;
+pub mod limits;
+pub mod listener;
+pub mod mailbox;
+pub mod office;
+pub mod random;
+pub mod replies;
+pub mod simulator;
+pub mod stand_in;
+pub mod submission;
+pub mod tls;
+pub mod violations;
+
+pub use config::Config;
+pub use directory::Directory;
+pub use entra::TokenExchange;
+pub use faults::{Faults, LoginAction, LoginFaults, Rule, SmtpAction, Stage, SubmissionFaults, Token};
+pub use mailbox::{Message, TokenClaims};
+pub use replies::Line;
+pub use simulator::{Options, Simulator, StartError, write_atomically};
+pub use violations::{Kind, Violation};

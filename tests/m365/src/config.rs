@@ -1,0 +1,177 @@
+//! The one JSON document that sets the simulator up: directory, limits, tokens and pace.
+//!
+//! Plain data with Microsoft's figures as defaults. It refuses to know how any of it is enforced. Given by `--config`
+//! and replaced as a whole by `PUT /config`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::Directory;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Tenants, applications, mailboxes and issuers.
+    pub directory: Directory,
+    /// What a mailbox may send.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Access tokens.
+    #[serde(default)]
+    pub tokens: Tokens,
+    /// Delays and timeouts.
+    #[serde(default)]
+    pub pace: Pace,
+}
+
+/// Limits of client submission. Source: Exchange Online limits, "Sending limits" and "SMTP AUTH".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Messages of one mailbox in any 60 seconds.
+    pub messages_per_minute: usize,
+    /// What happens to the message after that.
+    pub over_rate: OverRate,
+    /// Recipients of one mailbox in any 24 hours.
+    pub recipients_per_day: usize,
+    /// Connections of one mailbox that may be submitting at the same time.
+    pub submitting_connections: usize,
+    /// Recipients of one message (`RecipientLimits`).
+    pub recipients_per_message: usize,
+    /// Recipients of one domain in one transaction; the next one draws 4.5.3.
+    pub recipients_per_domain: usize,
+    /// The number behind `SIZE` in EHLO, bytes.
+    pub advertised_size: usize,
+    /// Largest message of a mailbox, bytes (`MaxSendSize`).
+    pub message_bytes: usize,
+    /// SendAsDenied answers within an hour after which the whole mailbox is barred: 550 5.2.252.
+    pub continuous_errors: usize,
+    /// How long it stays barred, seconds.
+    pub barred_seconds: u64,
+}
+
+/// What Exchange Online does with messages above the rate. Both have been reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OverRate {
+    /// 421 4.4.2 at MAIL and a closed connection.
+    #[default]
+    Refuse,
+    /// The reply to MAIL waits until the minute has room.
+    Delay,
+}
+
+/// Access tokens as Entra issues them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Lifetime in seconds. Microsoft gives 3600 to 5400 by default, 600 to 86400 by policy; less is for tests.
+    pub lifetime_seconds: u64,
+    /// The resource whose `/.default` scope may be asked for.
+    pub resource: String,
+    /// How far clocks may differ when an assertion's times are checked, seconds.
+    pub clock_skew_seconds: u64,
+    /// Least time between two fetches of one issuer's keys, seconds.
+    pub keys_refetch_seconds: u64,
+}
+
+/// Delays and timeouts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Pace {
+    /// Delay before a permanent refusal (tarpit), milliseconds. Exchange's default is five seconds.
+    pub tarpit_milliseconds: u64,
+    /// A connection without input is closed after this many seconds.
+    pub idle_seconds: u64,
+    /// A connection is closed after this many seconds, whatever it does.
+    pub session_seconds: u64,
+}
+
+impl Config {
+    /// The sample directory with Microsoft's figures.
+    #[must_use]
+    pub fn contoso() -> Self {
+        Self { directory: Directory::contoso(), ..Self::default() }
+    }
+
+    /// What is wrong with the document, each finding a sentence. Empty means that it can be used.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = self.directory.faults();
+        if self.tokens.lifetime_seconds == 0 || self.tokens.lifetime_seconds > 86_400 {
+            faults.push("tokens.lifetimeSeconds must be 1 to 86400".into());
+        }
+        if self.limits.message_bytes > self.limits.advertised_size {
+            faults.push("limits.messageBytes must not exceed limits.advertisedSize".into());
+        }
+        faults
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            messages_per_minute: 30,
+            over_rate: OverRate::default(),
+            recipients_per_day: 10_000,
+            submitting_connections: 3,
+            recipients_per_message: 500,
+            recipients_per_domain: 200,
+            advertised_size: 157_286_400,
+            message_bytes: 36_700_160,
+            // Microsoft publishes neither number; these are small enough to be met in a test.
+            continuous_errors: 20,
+            barred_seconds: 3600,
+        }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            lifetime_seconds: 3600,
+            resource: "https://outlook.office365.com".into(),
+            // Entra tolerates five minutes between clocks.
+            clock_skew_seconds: 300,
+            keys_refetch_seconds: 10,
+        }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { tarpit_milliseconds: 5000, idle_seconds: 300, session_seconds: 1200 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_is_the_sample() {
+        let example: Config = serde_json::from_str(include_str!("../examples/contoso.json")).unwrap();
+        assert_eq!(example, Config::contoso());
+    }
+
+    #[test]
+    fn a_directory_alone_is_a_whole_document() {
+        let config: Config = serde_json::from_str(r#"{"directory": {"tenants": []}}"#).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        assert!(config.faults().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let error =
+            serde_json::from_str::<Config>(r#"{"directory": {"tenants": []}, "limit": {}}"#).unwrap_err();
+        assert!(error.to_string().contains("limit"));
+    }
+
+    #[test]
+    fn a_lifetime_of_zero_is_a_fault() {
+        let mut config = Config::contoso();
+        config.tokens.lifetime_seconds = 0;
+        assert_eq!(config.faults().len(), 1);
+    }
+}

@@ -1,0 +1,176 @@
+//! The control API: plain HTTP with JSON, to read what arrived and to switch faults on.
+//!
+//! It holds no secret and has no authentication; bind it to loopback or keep it inside a test cluster. Each handler reads
+//! or replaces one part of the [`Office`](crate::office::Office); nothing is decided here.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::{
+    config::Config,
+    entra::TokenExchange,
+    faults::Faults,
+    mailbox::Message,
+    office::{Office, Shared},
+    violations::Violation,
+};
+
+/// Longest long poll, seconds.
+const MAX_WAIT: u64 = 3600;
+
+#[derive(Clone, Debug)]
+struct Control {
+    shared: Arc<Shared>,
+    ca_pem: Arc<str>,
+}
+
+/// `?wait=N&timeout=S`: answer when N entries are there, or after S seconds with what is there.
+#[derive(Debug, Default, Deserialize)]
+struct Poll {
+    wait: Option<usize>,
+    timeout: Option<u64>,
+}
+
+/// `?keepOld=true`: the old key stays published.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rotation {
+    #[serde(default)]
+    keep_old: bool,
+}
+
+/// `?subject=…&seconds=…` for an assertion of the stand-in issuer.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    subject: String,
+    seconds: Option<i64>,
+}
+
+/// Every path of the API.
+pub fn routes(shared: Arc<Shared>, ca_pem: String) -> Router {
+    Router::new()
+        .route("/messages", get(messages).delete(forget_messages))
+        .route("/messages/{id}", get(message))
+        .route("/violations", get(violations).delete(forget_violations))
+        .route("/tokens", get(tokens).delete(forget_tokens))
+        .route("/config", get(config).put(put_config))
+        .route("/faults", get(faults).put(put_faults).delete(clear_faults))
+        .route("/issuer/rotate", post(rotate))
+        .route("/issuer/assertion", get(assertion))
+        .route("/ca.pem", get(ca_pem_file))
+        .route("/livez", get(|| async { "ok\n" }))
+        .with_state(Control { shared, ca_pem: ca_pem.into() })
+}
+
+impl Control {
+    async fn poll<T: Clone>(&self, poll: &Poll, list: impl Fn(&Office) -> &Vec<T>) -> Json<Vec<T>> {
+        if let Some(count) = poll.wait {
+            let patience = Duration::from_secs(poll.timeout.unwrap_or(30).min(MAX_WAIT));
+            let enough = |office: &Office| (list(office).len() >= count).then_some(());
+            // After the time is over the caller gets what is there, and sees by its length that it is not enough.
+            drop(tokio::time::timeout(patience, self.shared.wait_for(enough)).await);
+        }
+        Json(self.shared.read(|office| list(office).clone()))
+    }
+}
+
+async fn messages(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<Message>> {
+    control.poll(&poll, |office| &office.messages).await
+}
+
+async fn message(State(control): State<Control>, Path(id): Path<u64>) -> Response {
+    let found =
+        control.shared.read(|office| office.messages.iter().find(|message| message.id == id).cloned());
+    match found {
+        Some(message) => Json(message).into_response(),
+        None => (StatusCode::NOT_FOUND, format!("no message {id}\n")).into_response(),
+    }
+}
+
+async fn forget_messages(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.messages.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn violations(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<Violation>> {
+    control.poll(&poll, |office| &office.violations).await
+}
+
+async fn forget_violations(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.violations.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn tokens(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<TokenExchange>> {
+    control.poll(&poll, |office| &office.exchanges).await
+}
+
+async fn forget_tokens(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.exchanges.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn config(State(control): State<Control>) -> Json<Config> {
+    Json(control.shared.read(|office| office.config.clone()))
+}
+
+async fn put_config(State(control): State<Control>, body: String) -> Response {
+    let config: Config = match serde_json::from_str(&body) {
+        Ok(config) => config,
+        Err(error) => return bad_request(&error.to_string()),
+    };
+    let faults = config.faults();
+    if !faults.is_empty() {
+        return bad_request(&faults.join("\n"));
+    }
+    tracing::info!(tenants = config.directory.tenants.len(), "configuration replaced");
+    control.shared.with(|office| office.config = config);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn faults(State(control): State<Control>) -> Json<Faults> {
+    Json(control.shared.read(|office| office.faults.clone()))
+}
+
+async fn put_faults(State(control): State<Control>, body: String) -> Response {
+    match serde_json::from_str::<Faults>(&body) {
+        Ok(faults) => {
+            tracing::info!("faults replaced");
+            control.shared.with(|office| office.faults = faults);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => bad_request(&error.to_string()),
+    }
+}
+
+async fn clear_faults(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.faults = Faults::default());
+    StatusCode::NO_CONTENT
+}
+
+async fn rotate(State(control): State<Control>, Query(rotation): Query<Rotation>) -> StatusCode {
+    control.shared.with(|office| office.stand_in.rotate(rotation.keep_old));
+    StatusCode::NO_CONTENT
+}
+
+async fn assertion(State(control): State<Control>, Query(wanted): Query<Wanted>) -> String {
+    let seconds = wanted.seconds.unwrap_or(3600);
+    control.shared.read(|office| office.stand_in.assertion(&wanted.subject, Timestamp::now(), seconds))
+}
+
+async fn ca_pem_file(State(control): State<Control>) -> String {
+    control.ca_pem.to_string()
+}
+
+fn bad_request(reason: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response()
+}

@@ -1,0 +1,348 @@
+//! Who exists: the tenants, their applications and mailboxes, and the issuers that applications trust.
+//!
+//! Owns the shape an administrator would set up in Entra and Exchange Online, and the look-ups over it. It refuses to
+//! know tokens, SMTP and time. Addresses, domains and GUIDs compare without regard to ASCII case, as Microsoft's do;
+//! issuer, subject and audience of a federated credential compare exactly.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entra::KeySource;
+
+/// Audience of an assertion that Entra exchanges.
+/// Source: Microsoft Entra, "Configure an app to trust an external identity provider".
+pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// Tenant of the sample directory.
+pub const SAMPLE_TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+
+/// Application (client) id of the sample directory.
+pub const SAMPLE_CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
+
+/// Mailbox of the sample directory.
+pub const SAMPLE_MAILBOX: &str = "noreply@contoso.com";
+
+/// Kubernetes service account that the sample application trusts.
+pub const SAMPLE_SUBJECT: &str = "system:serviceaccount:shop:default";
+
+/// Everything Microsoft 365 knows about its customers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Directory {
+    /// Issuers whose keys can be fetched. An issuer that is not listed cannot be reached: AADSTS90061.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
+}
+
+/// An OpenID Connect issuer and where its keys come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Issuer {
+    /// Short name, by which a federated credential may refer to this issuer when its address is only known at run
+    /// time (a cluster's own issuer).
+    pub name: String,
+    /// The exact `iss` of its tokens, trailing slash included. Left out when `keys` is a discovery document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Where its signing keys come from.
+    pub keys: KeySource,
+}
+
+/// One customer: an Entra tenant and its Exchange Online organisation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tenant {
+    /// Tenant (directory) id, a GUID.
+    pub id: String,
+    /// Display name, as error texts show it.
+    pub name: String,
+    /// Verified domains; any of them names the tenant in a token address. The first is the default one.
+    pub domains: Vec<String>,
+    /// `Set-TransportConfig -SmtpClientAuthenticationDisabled`.
+    #[serde(default)]
+    pub smtp_auth_disabled: bool,
+    /// Whether the tenant has Exchange Online; without it the scope is unknown: AADSTS500011.
+    #[serde(default = "yes")]
+    pub exchange_online: bool,
+    /// A Conditional Access policy refuses every application: AADSTS53003.
+    #[serde(default)]
+    pub blocked_by_conditional_access: bool,
+    /// App registrations with their service principals.
+    #[serde(default)]
+    pub applications: Vec<Application>,
+    /// Mailboxes.
+    #[serde(default)]
+    pub mailboxes: Vec<Mailbox>,
+}
+
+/// An app registration, its enterprise application, and what Exchange Online lets it do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Application {
+    /// Application (client) id, a GUID.
+    pub client_id: String,
+    /// Object id of the enterprise application (service principal), a GUID.
+    pub object_id: String,
+    /// Display name.
+    pub name: String,
+    /// The service principal is disabled: AADSTS7000112.
+    #[serde(default)]
+    pub disabled: bool,
+    /// Trusts in external issuers, at most 20.
+    #[serde(default)]
+    pub federated_credentials: Vec<FederatedCredential>,
+    /// Whether the application may log in to SMTP at all: the consented application permission `SMTP.SendAsApp`, or
+    /// the Exchange role `Application SMTP.SendAsApp`.
+    #[serde(default = "yes")]
+    pub send_as_app: bool,
+    /// Mailboxes that the service principal was granted (`Add-MailboxPermission`, or the scope of the role).
+    #[serde(default)]
+    pub mailboxes: Vec<String>,
+}
+
+/// A trust: tokens of this issuer, subject and audience may act as the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FederatedCredential {
+    /// Its name within the application.
+    pub name: String,
+    /// Exact `iss`, or the short name of an [`Issuer`].
+    pub issuer: String,
+    /// Exact `sub`, for Kubernetes `system:serviceaccount:<namespace>:<name>`.
+    pub subject: String,
+    /// Exact `aud`.
+    #[serde(default = "exchange_audience")]
+    pub audience: String,
+}
+
+/// An Exchange Online mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mailbox {
+    /// Primary SMTP address; the name that XOAUTH2 logs in with.
+    pub address: String,
+    /// Further addresses of the same mailbox, allowed as sender.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// `Set-CASMailbox -SmtpClientAuthenticationDisabled`; absent inherits the tenant's switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp_auth_disabled: Option<bool>,
+    /// Other addresses this login may send as (`Add-RecipientPermission -AccessRights SendAs`).
+    #[serde(default)]
+    pub send_as: Vec<String>,
+    /// `Set-Mailbox -RecipientLimits`, 1 to 1000; absent takes the general limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient_limit: Option<usize>,
+    /// `Set-Mailbox -MaxSendSize` in bytes; absent takes the general limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_send_bytes: Option<usize>,
+}
+
+impl Directory {
+    /// The tenant with this id or verified domain.
+    #[must_use]
+    pub fn tenant(&self, id_or_domain: &str) -> Option<&Tenant> {
+        self.tenants.iter().find(|tenant| tenant.is_called(id_or_domain))
+    }
+
+    /// The mailbox with this primary address, and its tenant.
+    #[must_use]
+    pub fn mailbox(&self, address: &str) -> Option<(&Tenant, &Mailbox)> {
+        self.tenants.iter().find_map(|tenant| Some((tenant, tenant.mailbox(address)?)))
+    }
+
+    /// What is wrong with the directory, each finding a sentence. Empty means that it can be used.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for issuer in &self.issuers {
+            if issuer.issuer.is_none() && !issuer.keys.names_its_issuer() {
+                faults.push(format!("issuer {:?} needs the field `issuer`", issuer.name));
+            }
+        }
+        for tenant in &self.tenants {
+            tenant.collect_faults(&mut faults);
+        }
+        faults
+    }
+}
+
+impl Tenant {
+    fn is_called(&self, id_or_domain: &str) -> bool {
+        self.id.eq_ignore_ascii_case(id_or_domain)
+            || self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(id_or_domain))
+    }
+
+    /// The application with this client id.
+    #[must_use]
+    pub fn application(&self, client_id: &str) -> Option<&Application> {
+        self.applications.iter().find(|app| app.client_id.eq_ignore_ascii_case(client_id))
+    }
+
+    /// The mailbox with this primary address.
+    #[must_use]
+    pub fn mailbox(&self, address: &str) -> Option<&Mailbox> {
+        self.mailboxes.iter().find(|mailbox| mailbox.address.eq_ignore_ascii_case(address))
+    }
+
+    fn collect_faults(&self, faults: &mut Vec<String>) {
+        if self.domains.is_empty() {
+            faults.push(format!("tenant {} needs at least one entry in `domains`", self.id));
+        }
+        for app in &self.applications {
+            // Entra's own limit on federated credentials of one application.
+            if app.federated_credentials.len() > 20 {
+                faults.push(format!("application {} has more than 20 federated credentials", app.client_id));
+            }
+            for granted in app.mailboxes.iter().filter(|address| self.mailbox(address).is_none()) {
+                faults.push(format!(
+                    "application {} is granted {granted}, which is no mailbox of tenant {}",
+                    app.client_id, self.id
+                ));
+            }
+        }
+    }
+}
+
+impl Application {
+    /// Whether Exchange Online lets this application log in to the mailbox.
+    #[must_use]
+    pub fn may_open(&self, mailbox: &Mailbox) -> bool {
+        self.send_as_app
+            && self.mailboxes.iter().any(|granted| granted.eq_ignore_ascii_case(&mailbox.address))
+    }
+}
+
+impl Mailbox {
+    /// Whether a login to this mailbox may use `address` as sender.
+    #[must_use]
+    pub fn may_send_as(&self, address: &str) -> bool {
+        std::iter::once(&self.address)
+            .chain(&self.aliases)
+            .chain(&self.send_as)
+            .any(|allowed| allowed.eq_ignore_ascii_case(address))
+    }
+}
+
+impl Directory {
+    /// The sample: one tenant, `contoso.com`, with the mailbox `noreply@contoso.com` and one application that trusts
+    /// the stand-in issuer for the service account `default` of namespace `shop`.
+    #[must_use]
+    pub fn contoso() -> Self {
+        Self { issuers: vec![Issuer::stand_in()], tenants: vec![Tenant::contoso()] }
+    }
+}
+
+impl Issuer {
+    /// The built-in issuer for computers without a cluster.
+    #[must_use]
+    pub fn stand_in() -> Self {
+        Self {
+            name: "stand-in".into(),
+            issuer: Some(crate::stand_in::ISSUER.into()),
+            keys: KeySource::StandIn,
+        }
+    }
+}
+
+impl Tenant {
+    fn contoso() -> Self {
+        Self {
+            id: SAMPLE_TENANT.into(),
+            name: "Contoso".into(),
+            domains: vec!["contoso.com".into(), "contoso.onmicrosoft.com".into()],
+            smtp_auth_disabled: false,
+            exchange_online: true,
+            blocked_by_conditional_access: false,
+            applications: vec![Application::contoso()],
+            mailboxes: vec![Mailbox::contoso()],
+        }
+    }
+}
+
+impl Application {
+    fn contoso() -> Self {
+        Self {
+            client_id: SAMPLE_CLIENT_ID.into(),
+            object_id: "5d0c4a3e-8b1f-4c52-9d7a-6e2f10b9c874".into(),
+            name: "mailroute".into(),
+            disabled: false,
+            federated_credentials: vec![FederatedCredential {
+                name: "shop-default".into(),
+                issuer: "stand-in".into(),
+                subject: SAMPLE_SUBJECT.into(),
+                audience: exchange_audience(),
+            }],
+            send_as_app: true,
+            mailboxes: vec![SAMPLE_MAILBOX.into()],
+        }
+    }
+}
+
+impl Mailbox {
+    fn contoso() -> Self {
+        Self {
+            address: SAMPLE_MAILBOX.into(),
+            aliases: vec!["no-reply@contoso.com".into()],
+            smtp_auth_disabled: None,
+            send_as: vec!["alerts@contoso.com".into()],
+            recipient_limit: None,
+            max_send_bytes: None,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn exchange_audience() -> String {
+    EXCHANGE_AUDIENCE.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_found_by_id_and_by_domain_in_any_case() {
+        let directory = Directory::contoso();
+        assert!(directory.tenant(&SAMPLE_TENANT.to_uppercase()).is_some());
+        assert!(directory.tenant("Contoso.COM").is_some());
+        assert!(directory.tenant("fabrikam.com").is_none());
+    }
+
+    #[test]
+    fn only_the_primary_address_names_a_mailbox() {
+        let directory = Directory::contoso();
+        assert!(directory.mailbox("NoReply@contoso.com").is_some());
+        assert!(directory.mailbox("no-reply@contoso.com").is_none());
+    }
+
+    #[test]
+    fn sender_may_be_the_mailbox_an_alias_or_a_send_as_grant() {
+        let mailbox = Mailbox::contoso();
+        for allowed in ["noreply@contoso.com", "no-reply@contoso.com", "Alerts@Contoso.com"] {
+            assert!(mailbox.may_send_as(allowed), "{allowed}");
+        }
+        assert!(!mailbox.may_send_as("ceo@contoso.com"));
+    }
+
+    #[test]
+    fn a_grant_for_a_missing_mailbox_is_a_fault() {
+        let mut directory = Directory::contoso();
+        assert_eq!(directory.faults(), Vec::<String>::new());
+        directory.tenants[0].applications[0].mailboxes.push("ghost@contoso.com".into());
+        assert!(directory.faults()[0].contains("ghost@contoso.com"));
+    }
+
+    #[test]
+    fn an_application_needs_the_role_and_the_grant() {
+        let mut app = Application::contoso();
+        let mailbox = Mailbox::contoso();
+        assert!(app.may_open(&mailbox));
+        app.send_as_app = false;
+        assert!(!app.may_open(&mailbox));
+    }
+}

@@ -1,0 +1,297 @@
+//! The token request: what must be in it, and whom it speaks for.
+//!
+//! Pure, in two steps, because the issuer's keys must be fetched in between: [`examine`] checks everything that the
+//! request says, [`Examined::verify`] checks the signature and gives the claims of an access token.
+//!
+//! The room for other credentials: a client secret and an assertion signed with the application's own certificate are
+//! told apart here by their fields; both are refused for now as not registered.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    assertion::{Assertion, IssuerNames, check_times, match_credential},
+    error::Refusal,
+    jws::{JwsError, KeySet},
+    token::AccessClaims,
+};
+use crate::{
+    config::{Config, Tokens},
+    directory::{Application, Tenant},
+};
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The form that is posted. Unknown fields are ignored.
+#[derive(Clone, Default, Deserialize)]
+pub struct TokenRequest {
+    /// Application.
+    pub client_id: Option<String>,
+    /// `<resource>/.default`.
+    pub scope: Option<String>,
+    /// `client_credentials`.
+    pub grant_type: Option<String>,
+    /// The JWT bearer type of RFC 7523.
+    pub client_assertion_type: Option<String>,
+    /// The assertion.
+    pub client_assertion: Option<String>,
+    /// A client secret.
+    pub client_secret: Option<String>,
+}
+
+/// A request that is right so far; the signature of its assertion is yet to be checked.
+#[derive(Debug)]
+pub struct Examined {
+    /// `iss` of the assertion: whose keys to fetch.
+    pub issuer: String,
+    assertion: Assertion,
+    tenant_id: String,
+    client_id: String,
+    object_id: String,
+}
+
+/// Checks everything but the signature.
+///
+/// # Errors
+/// What Entra would answer.
+pub fn examine(
+    config: &Config,
+    tenant: &str,
+    request: &TokenRequest,
+    names: &IssuerNames,
+    now: Timestamp,
+) -> Result<Examined, Refusal> {
+    let client_id = required(request.client_id.as_deref(), "client_id")?;
+    let grant = required(request.grant_type.as_deref(), "grant_type")?;
+    if grant != "client_credentials" {
+        return Err(Refusal::with(70_003, &[("grant", grant)]));
+    }
+    let tenant = find_tenant(config, tenant)?;
+    let app = find_application(tenant, client_id)?;
+    check_scope(&config.tokens, tenant, required(request.scope.as_deref(), "scope")?)?;
+    let assertion = read_assertion(request, client_id)?;
+    match_credential(app, &assertion.claims, names)?;
+    check_times(&assertion.claims, now, config.tokens.clock_skew_seconds)?;
+    if tenant.blocked_by_conditional_access {
+        return Err(Refusal::with(53_003, &[]));
+    }
+    Ok(Examined {
+        issuer: assertion.claims.iss.clone(),
+        assertion,
+        tenant_id: tenant.id.clone(),
+        client_id: app.client_id.clone(),
+        object_id: app.object_id.clone(),
+    })
+}
+
+impl TokenRequest {
+    /// Issuer and subject of the assertion, as far as they can be read. For the record; nothing is checked.
+    #[must_use]
+    pub fn presented(&self) -> Option<(String, String)> {
+        let claims = Assertion::parse(self.client_assertion.as_deref()?).ok()?.claims;
+        Some((claims.iss, claims.sub))
+    }
+}
+
+impl Examined {
+    /// Key id of the assertion.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.assertion.kid.as_deref()
+    }
+
+    /// Checks the signature, and says what the access token is to claim. `uti` is a random identifier.
+    ///
+    /// # Errors
+    /// 700027 for a key that the issuer does not publish, 50013 for a signature that does not fit.
+    pub fn verify(
+        &self,
+        keys: &KeySet,
+        tokens: &Tokens,
+        uti: String,
+        now: Timestamp,
+    ) -> Result<AccessClaims, Refusal> {
+        self.assertion.verify(keys).map_err(|error| match error {
+            JwsError::UnknownKey => Refusal::with(700_027, &[("reason", "The key was not found.")]),
+            _ => Refusal::with(
+                50_013,
+                &[("reason", "The provided signature value did not match the expected signature value.")],
+            ),
+        })?;
+        let lifetime = i64::try_from(tokens.lifetime_seconds).unwrap_or(86_400);
+        Ok(AccessClaims {
+            aud: tokens.resource.clone(),
+            tid: self.tenant_id.clone(),
+            appid: self.client_id.clone(),
+            oid: self.object_id.clone(),
+            iat: now.as_second(),
+            exp: now.as_second() + lifetime,
+            assertion_iss: self.assertion.claims.iss.clone(),
+            assertion_sub: self.assertion.claims.sub.clone(),
+            uti,
+        })
+    }
+}
+
+fn required<'a>(value: Option<&'a str>, parameter: &str) -> Result<&'a str, Refusal> {
+    value.filter(|value| !value.is_empty()).ok_or_else(|| Refusal::with(900_144, &[("parameter", parameter)]))
+}
+
+fn find_tenant<'a>(config: &'a Config, tenant: &str) -> Result<&'a Tenant, Refusal> {
+    config.directory.tenant(tenant).ok_or_else(|| {
+        let looks_valid = is_guid(tenant) || tenant.contains('.');
+        Refusal::with(if looks_valid { 90_002 } else { 900_023 }, &[("tenant", tenant)])
+    })
+}
+
+fn find_application<'a>(tenant: &'a Tenant, client_id: &str) -> Result<&'a Application, Refusal> {
+    let blanks = [("client", client_id), ("tenant", tenant.name.as_str())];
+    let app = tenant.application(client_id).ok_or_else(|| Refusal::with(700_016, &blanks))?;
+    if app.disabled {
+        return Err(Refusal::with(7_000_112, &[("client", client_id), ("name", &app.name)]));
+    }
+    Ok(app)
+}
+
+fn check_scope(tokens: &Tokens, tenant: &Tenant, scope: &str) -> Result<(), Refusal> {
+    if scope.contains(' ') || !scope.contains("://") {
+        return Err(Refusal::with(70_011, &[("scope", scope)]));
+    }
+    let Some(resource) = scope.strip_suffix("/.default") else {
+        return Err(Refusal::with(1_002_012, &[("scope", scope)]));
+    };
+    if resource != tokens.resource || !tenant.exchange_online {
+        return Err(Refusal::with(500_011, &[("resource", resource), ("tenant", &tenant.name)]));
+    }
+    Ok(())
+}
+
+fn read_assertion(request: &TokenRequest, client_id: &str) -> Result<Assertion, Refusal> {
+    let Some(assertion) = request.client_assertion.as_deref() else {
+        let code = if request.client_secret.is_some() { 7_000_215 } else { 7_000_218 };
+        return Err(Refusal::with(code, &[("client", client_id)]));
+    };
+    if required(request.client_assertion_type.as_deref(), "client_assertion_type")? != ASSERTION_TYPE {
+        return Err(Refusal::with(900_144, &[("parameter", "client_assertion_type")]));
+    }
+    Assertion::parse(assertion).map_err(|_| Refusal::with(50_027, &[]))
+}
+
+fn is_guid(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        directory::{SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
+        stand_in::{ISSUER, StandIn},
+    };
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_790_000_000).unwrap()
+    }
+
+    fn request() -> TokenRequest {
+        TokenRequest {
+            client_id: Some(SAMPLE_CLIENT_ID.into()),
+            scope: Some("https://outlook.office365.com/.default".into()),
+            grant_type: Some("client_credentials".into()),
+            client_assertion_type: Some(ASSERTION_TYPE.into()),
+            client_assertion: Some(StandIn::default().assertion(SAMPLE_SUBJECT, now(), 3600)),
+            client_secret: None,
+        }
+    }
+
+    fn names() -> IssuerNames {
+        IssuerNames::from([("stand-in".to_owned(), ISSUER.to_owned())])
+    }
+
+    fn code(config: &Config, tenant: &str, request: &TokenRequest) -> u32 {
+        examine(config, tenant, request, &names(), now()).map_or_else(|refusal| refusal.code, |_| 0)
+    }
+
+    /// The code that the sample gives after `change`.
+    fn after(change: impl FnOnce(&mut Config, &mut TokenRequest)) -> u32 {
+        let (mut config, mut request) = (Config::contoso(), request());
+        change(&mut config, &mut request);
+        code(&config, SAMPLE_TENANT, &request)
+    }
+
+    #[test]
+    fn the_sample_request_is_right() {
+        let examined = examine(&Config::contoso(), "contoso.com", &request(), &names(), now()).unwrap();
+        let keys = StandIn::default().published();
+        let claims = examined.verify(&keys, &Tokens::default(), "u".into(), now()).unwrap();
+        assert_eq!(claims.assertion_sub, SAMPLE_SUBJECT);
+        assert_eq!(claims.exp - claims.iat, 3600);
+    }
+
+    #[test]
+    fn each_wrong_request_has_its_code() {
+        assert_eq!(after(|_, request| request.client_id = None), 900_144);
+        assert_eq!(after(|_, request| request.scope = Some(String::new())), 900_144);
+        assert_eq!(after(|_, request| request.grant_type = Some("password".into())), 70_003);
+        assert_eq!(after(|_, request| request.client_id = Some("no-such-app".into())), 700_016);
+        assert_eq!(after(|_, request| request.scope = Some("outlook".into())), 70_011);
+        assert_eq!(
+            after(|_, request| request.scope = Some("https://outlook.office365.com/SMTP.Send".into())),
+            1_002_012
+        );
+        assert_eq!(
+            after(|_, request| request.scope = Some("https://graph.microsoft.com/.default".into())),
+            500_011
+        );
+        assert_eq!(after(|_, request| request.client_assertion = None), 7_000_218);
+        assert_eq!(after(|_, request| request.client_assertion = Some("not.a.jwt".into())), 50_027);
+        assert_eq!(after(|_, request| request.client_assertion_type = Some("other".into())), 900_144);
+        let secret = |_: &mut Config, request: &mut TokenRequest| {
+            (request.client_assertion, request.client_secret) = (None, Some("s".into()));
+        };
+        assert_eq!(after(secret), 7_000_215);
+    }
+
+    #[test]
+    fn each_wrong_set_up_has_its_code() {
+        assert_eq!(after(|config, _| config.directory.tenants[0].applications[0].disabled = true), 7_000_112);
+        assert_eq!(after(|config, _| config.directory.tenants[0].exchange_online = false), 500_011);
+        assert_eq!(
+            after(|config, _| config.directory.tenants[0].blocked_by_conditional_access = true),
+            53_003
+        );
+        assert_eq!(code(&Config::contoso(), "3e2c1f7a-0000-4000-8000-000000000000", &request()), 90_002);
+        assert_eq!(code(&Config::contoso(), "fabrikam.com", &request()), 90_002);
+        assert_eq!(code(&Config::contoso(), "contoso", &request()), 900_023);
+    }
+
+    #[test]
+    fn each_wrong_assertion_has_its_code() {
+        let present = |issuer: &str, subject: &str, audience: &str, from: i64| {
+            let from = now().as_second() + from;
+            let assertion = StandIn::default().token(issuer, subject, audience, from, 3600);
+            after(|_, request| request.client_assertion = Some(assertion))
+        };
+        let audience = "api://AzureADTokenExchange";
+        assert_eq!(present(ISSUER, SAMPLE_SUBJECT, audience, 0), 0);
+        assert_eq!(present("https://other.example/", SAMPLE_SUBJECT, audience, 0), 700_211);
+        assert_eq!(present(ISSUER, SAMPLE_SUBJECT, "mailroute.dev", 0), 700_212);
+        assert_eq!(present(ISSUER, "system:serviceaccount:shop:other", audience, 0), 700_213);
+        assert_eq!(present(ISSUER, "system:serviceaccount:SHOP:default", audience, 0), 7_002_138);
+        assert_eq!(present(ISSUER, SAMPLE_SUBJECT, audience, -7200), 700_024);
+        assert_eq!(present(ISSUER, SAMPLE_SUBJECT, audience, 7200), 700_024);
+    }
+
+    #[test]
+    fn a_rotated_key_is_not_found_and_a_forged_signature_does_not_fit() {
+        let examined = examine(&Config::contoso(), SAMPLE_TENANT, &request(), &names(), now()).unwrap();
+        let mut rotated = StandIn::default();
+        rotated.rotate(false);
+        let mut keys = rotated.published();
+        let refusal = examined.verify(&keys, &Tokens::default(), String::new(), now()).unwrap_err();
+        assert_eq!(refusal.code, 700_027);
+        keys.keys[0].kid = examined.kid().map(str::to_owned);
+        let refusal = examined.verify(&keys, &Tokens::default(), String::new(), now()).unwrap_err();
+        assert_eq!(refusal.code, 50_013);
+    }
+}

@@ -1,0 +1,258 @@
+//! What can be switched on: replies, cuts and delays in the SMTP dialog, and trouble at the token endpoint.
+//!
+//! Pure data and the rule that picks what is due next. It refuses to know how a reply is sent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::replies::ReplyText;
+
+/// Everything that is switched on. The default is a service in good health.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Faults {
+    /// SMTP submission.
+    pub submission: SubmissionFaults,
+    /// Token endpoint.
+    pub login: LoginFaults,
+}
+
+/// Faults of the submission face.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SubmissionFaults {
+    /// The port is closed: connections are refused and open ones cut.
+    pub down: bool,
+    /// STARTTLS is neither announced nor obeyed.
+    pub without_start_tls: bool,
+    /// A failed XOAUTH2 is first answered `334 <base64 JSON>`, as Google does; the final 535 follows an empty line.
+    pub challenge_before_refusal: bool,
+    /// What happens at which stage.
+    pub rules: Vec<Rule<Stage, SmtpAction>>,
+}
+
+/// Faults of the token endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LoginFaults {
+    /// The port is closed: connections are refused and open ones cut.
+    pub down: bool,
+    /// `expires_in` is a string instead of a number.
+    pub expires_in_as_string: bool,
+    /// Which answers replace the proper one.
+    pub rules: Vec<Rule<Token, LoginAction>>,
+}
+
+/// One fault: where, what, how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule<At, Action> {
+    /// Where it applies.
+    #[serde(default = "Default::default", bound(deserialize = "At: Default + Deserialize<'de>"))]
+    pub stage: At,
+    /// What happens.
+    pub action: Action,
+    /// How often it happens before it is used up; absent means until cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+    /// It happens at every n-th opportunity only, beginning with the first; for trouble that comes and goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u32>,
+    /// Opportunities seen so far.
+    #[serde(skip)]
+    pub seen: u32,
+}
+
+/// A point in the SMTP dialog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// The banner.
+    Connect,
+    /// EHLO and HELO.
+    Ehlo,
+    /// STARTTLS.
+    StartTls,
+    /// AUTH.
+    Auth,
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA or BDAT, before the message.
+    Data,
+    /// After the message.
+    #[default]
+    EndOfData,
+    /// RSET.
+    Rset,
+    /// NOOP.
+    Noop,
+    /// QUIT.
+    Quit,
+}
+
+/// What happens at a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SmtpAction {
+    /// This reply, and nothing else is done. A 421 also closes the connection.
+    Reply(ReplyText),
+    /// The proper reply, but after so many milliseconds.
+    Delay(u64),
+    /// The connection is cut and nothing is done: at the end of data the message is lost.
+    Cut,
+    /// The command is carried out and the connection cut before its reply: at the end of data the message is kept.
+    CutBeforeReply,
+    /// The command is carried out and the connection cut right after its reply.
+    CutAfterReply,
+}
+
+/// The token endpoint has a single stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Token {
+    /// A token is asked for.
+    #[default]
+    Token,
+}
+
+/// What the token endpoint does instead of its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LoginAction {
+    /// 429 with the plain text `Too Many Requests` and `Retry-After` in seconds.
+    TooManyRequests(u64),
+    /// 502 with a page of HTML.
+    BadGateway,
+    /// 503 with `Retry-After` in seconds when given.
+    ServiceUnavailable(Option<u64>),
+    /// The JSON error of this AADSTS code, for example 700213 while a federated credential spreads.
+    Aadsts(u32),
+    /// The proper answer, but after so many milliseconds.
+    Delay(u64),
+    /// The connection is cut without an answer.
+    Cut,
+}
+
+impl<At: PartialEq + Copy, Action: Clone> Rule<At, Action> {
+    /// A rule that holds until it is cleared.
+    pub fn always(stage: At, action: Action) -> Self {
+        Self { stage, action, times: None, every: None, seen: 0 }
+    }
+
+    /// A rule that holds for the next `times` opportunities.
+    pub fn times(stage: At, action: Action, times: u32) -> Self {
+        Self { times: Some(times), ..Self::always(stage, action) }
+    }
+
+    /// Counts an opportunity at `stage`, and says what is to happen, if anything.
+    fn take(&mut self, stage: At) -> Option<Action> {
+        if self.stage != stage || self.times == Some(0) {
+            return None;
+        }
+        let turn = self.seen;
+        self.seen = self.seen.wrapping_add(1);
+        if !turn.is_multiple_of(self.every.unwrap_or(1).max(1)) {
+            return None;
+        }
+        if let Some(left) = &mut self.times {
+            *left -= 1;
+        }
+        Some(self.action.clone())
+    }
+}
+
+impl SubmissionFaults {
+    /// What is due at `stage`: all delays together, and the first other action.
+    pub fn take(&mut self, stage: Stage) -> (u64, Option<SmtpAction>) {
+        let mut delay = 0;
+        for rule in &mut self.rules {
+            match rule.take(stage) {
+                Some(SmtpAction::Delay(milliseconds)) => delay += milliseconds,
+                Some(action) => return (delay, Some(action)),
+                None => {}
+            }
+        }
+        (delay, None)
+    }
+}
+
+impl LoginFaults {
+    /// What is due for the next token request: all delays together, and the first other action.
+    pub fn take(&mut self) -> (u64, Option<LoginAction>) {
+        let mut delay = 0;
+        for rule in &mut self.rules {
+            match rule.take(Token::Token) {
+                Some(LoginAction::Delay(milliseconds)) => delay += milliseconds,
+                Some(action) => return (delay, Some(action)),
+                None => {}
+            }
+        }
+        (delay, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replies::Line;
+
+    fn refusal() -> SmtpAction {
+        SmtpAction::Reply(Line::ConcurrentConnections.into())
+    }
+
+    #[test]
+    fn a_rule_is_used_up_after_its_times() {
+        let mut faults =
+            SubmissionFaults { rules: vec![Rule::times(Stage::Mail, refusal(), 2)], ..Default::default() };
+        let hits: Vec<bool> = (0..4).map(|_| faults.take(Stage::Mail).1.is_some()).collect();
+        assert_eq!(hits, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_rule_leaves_other_stages_alone() {
+        let mut faults =
+            SubmissionFaults { rules: vec![Rule::always(Stage::Mail, refusal())], ..Default::default() };
+        assert_eq!(faults.take(Stage::Rcpt), (0, None));
+    }
+
+    #[test]
+    fn every_second_opportunity_comes_and_goes() {
+        let rule = Rule { every: Some(2), ..Rule::always(Token::Token, LoginAction::Aadsts(700_213)) };
+        let mut faults = LoginFaults { rules: vec![rule], ..Default::default() };
+        let hits: Vec<bool> = (0..4).map(|_| faults.take().1.is_some()).collect();
+        assert_eq!(hits, [true, false, true, false]);
+    }
+
+    #[test]
+    fn delays_add_up_beside_an_action() {
+        let rules = vec![
+            Rule::always(Stage::Mail, SmtpAction::Delay(20)),
+            Rule::always(Stage::Mail, SmtpAction::Delay(30)),
+            Rule::always(Stage::Mail, refusal()),
+        ];
+        let mut faults = SubmissionFaults { rules, ..Default::default() };
+        assert_eq!(faults.take(Stage::Mail), (50, Some(refusal())));
+    }
+
+    #[test]
+    fn the_documented_json_is_read() {
+        let text = r#"{"submission": {"rules": [
+            {"stage": "endOfData", "action": {"reply": "ConcurrentConnections"}, "times": 3},
+            {"stage": "mail", "action": {"reply": "451 4.7.0 Try again"}},
+            {"stage": "rcpt", "action": "cutBeforeReply"}]},
+            "login": {"rules": [{"action": {"tooManyRequests": 60}}, {"action": {"serviceUnavailable": null}}]}}"#;
+        let faults: Faults = serde_json::from_str(text).unwrap();
+        assert_eq!(faults.submission.rules.len(), 3);
+        assert_eq!(faults.login.rules[0].action, LoginAction::TooManyRequests(60));
+        let again: Faults = serde_json::from_str(&serde_json::to_string(&faults).unwrap()).unwrap();
+        assert_eq!(again, faults);
+    }
+
+    #[test]
+    fn an_unknown_reply_name_is_refused_and_the_names_are_listed() {
+        let text = r#"{"submission": {"rules": [{"stage": "mail", "action": {"reply": "NoSuchLine"}}]}}"#;
+        let error = serde_json::from_str::<Faults>(text).unwrap_err().to_string();
+        assert!(error.contains("ConcurrentConnections"), "{error}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What all faces share: configuration, counters, faults, and the record of what happened.
+//!
+//! [`Office`] is a plain value that the pure parts change; [`Shared`] lets several tasks take turns at it and tells
+//! waiters that it changed. It refuses to know sockets. The lock is never held across an await.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    config::Config,
+    entra::{AccessTokenKey, TokenExchange},
+    faults::Faults,
+    limits::Usage,
+    mailbox::Message,
+    stand_in::StandIn,
+    violations::{Kind, Violation},
+};
+
+/// The state of the simulated service.
+#[derive(Debug)]
+pub struct Office {
+    /// Set-up.
+    pub config: Config,
+    /// What is switched on.
+    pub faults: Faults,
+    /// What mailboxes have used.
+    pub usage: Usage,
+    /// Accepted messages.
+    pub messages: Vec<Message>,
+    /// Breaches.
+    pub violations: Vec<Violation>,
+    /// Token requests.
+    pub exchanges: Vec<TokenExchange>,
+    /// Signs and verifies access tokens.
+    pub token_key: AccessTokenKey,
+    /// The built-in issuer.
+    pub stand_in: StandIn,
+    /// Names in the certificate, lower case; a client must ask for one of them.
+    pub names: Vec<String>,
+    /// Messages accepted since the start; the last id given.
+    pub accepted: u64,
+}
+
+impl Office {
+    /// A service in good health that nobody has used.
+    #[must_use]
+    pub fn new(config: Config, token_key: AccessTokenKey, names: Vec<String>) -> Self {
+        Self {
+            config,
+            faults: Faults::default(),
+            usage: Usage::default(),
+            messages: Vec::new(),
+            violations: Vec::new(),
+            exchanges: Vec::new(),
+            token_key,
+            stand_in: StandIn::default(),
+            names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            accepted: 0,
+        }
+    }
+
+    /// Notes a breach.
+    pub fn violation(&mut self, at: Timestamp, connection: u64, kind: Kind, detail: impl Into<String>) {
+        let detail = detail.into();
+        tracing::warn!(connection, ?kind, "violation: {detail}");
+        self.violations.push(Violation { at, connection, kind, detail });
+    }
+
+    /// Notes a breach when the server name of a handshake is missing or not ours.
+    pub fn check_server_name(&mut self, at: Timestamp, connection: u64, sni: Option<&str>) {
+        match sni {
+            None => {
+                self.violation(at, connection, Kind::WrongServerName, "no server name in the TLS handshake")
+            }
+            Some(name) if !self.names.iter().any(|ours| ours.eq_ignore_ascii_case(name)) => {
+                self.violation(
+                    at,
+                    connection,
+                    Kind::WrongServerName,
+                    format!("server name {name:?} is not ours"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// An [`Office`] that several tasks use in turn.
+#[derive(Debug)]
+pub struct Shared {
+    office: Mutex<Office>,
+    changes: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Shares `office`.
+    #[must_use]
+    pub fn new(office: Office) -> Self {
+        Self { office: Mutex::new(office), changes: watch::Sender::new(0) }
+    }
+
+    /// Runs `work` on the office, then wakes the waiters.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Office) -> R) -> R {
+        let result = work(&mut self.lock());
+        self.changes.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Runs `look` on the office without waking anybody.
+    pub fn read<R>(&self, look: impl FnOnce(&Office) -> R) -> R {
+        look(&self.lock())
+    }
+
+    /// Waits until `look` gives a value.
+    pub async fn wait_for<R>(&self, mut look: impl FnMut(&Office) -> Option<R>) -> R {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(found) = self.read(&mut look) {
+                return found;
+            }
+            if changes.changed().await.is_err() {
+                // The sender lives in `self`, so this cannot come; waiting for ever is what "not yet" means.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// A panic in one conversation leaves the record readable for the others.
+    fn lock(&self) -> MutexGuard<'_, Office> {
+        self.office.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

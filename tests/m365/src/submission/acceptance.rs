@@ -1,0 +1,234 @@
+//! The end of data: whether the message is accepted, and the record of it.
+//!
+//! The verdict is pure. Its order is Exchange's as far as it is known: what the front end can see in the bytes, then the
+//! mailbox's state and limits, then SendAs (which is why a wrong sender is only refused after DATA).
+
+use jiff::Timestamp;
+
+use super::{
+    authentication::Login,
+    data::Content,
+    message::{addresses, all, header_block, headers},
+    session::{Session, Turn},
+    transaction::Transaction,
+};
+use crate::{
+    config::Limits,
+    directory::Mailbox,
+    mailbox::{ConnectionFacts, Header, Message, Recipient},
+    office::Office,
+    replies::Line,
+    violations::Kind,
+};
+
+/// `MaxHopCount` of a receive connector.
+const MAX_RECEIVED: usize = 30;
+
+/// `MaxHeaderSize` of a receive connector, bytes.
+const MAX_HEADER: usize = 256 * 1024;
+
+/// Fields that a message may have once (RFC 5322 section 3.6).
+const ONCE: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Message-ID", "Subject"];
+
+/// Why a message is refused: the reply, its blanks, and the breach when the client is to blame.
+#[derive(Debug)]
+struct Refused {
+    line: Line,
+    sender: String,
+    breach: Option<(Kind, String)>,
+}
+
+impl Session {
+    pub(super) fn accept(&mut self, turn: &mut Turn<'_>, content: Content) {
+        let (Some(transaction), Some(login)) = (self.transaction.take(), self.login.clone()) else { return };
+        let fields = headers(&content.bytes);
+        for (kind, detail) in careless(&transaction, &content, &fields) {
+            turn.violation(self, kind, detail);
+        }
+        if let Err(refused) = self.verdict(turn, &transaction, &login, &content, &fields) {
+            if let Some((kind, detail)) = refused.breach {
+                turn.violation(self, kind, detail);
+            }
+            let blanks = [("mailbox", login.mailbox.as_str()), ("sender", refused.sender.as_str())];
+            self.say_with(turn, refused.line.text(), &blanks);
+            return;
+        }
+        let message = record(
+            turn.office,
+            &self.peer.facts,
+            transaction,
+            login,
+            content,
+            fields,
+            turn.now,
+            &self.peer.host,
+        );
+        let id = message.message_id.clone();
+        tracing::info!(
+            connection = self.id(),
+            mailbox = message.mailbox,
+            recipients = message.recipients.len(),
+            bytes = message.data.len(),
+            message_id = id,
+            "accepted"
+        );
+        turn.office.messages.push(message);
+        self.say_with(turn, Line::Accepted.text(), &[("id", &id)]);
+    }
+
+    fn verdict(
+        &self,
+        turn: &mut Turn<'_>,
+        transaction: &Transaction,
+        login: &Login,
+        content: &Content,
+        fields: &[Header],
+    ) -> Result<(), Refused> {
+        let office = &mut *turn.office;
+        let limits = office.config.limits.clone();
+        let Some((_, mailbox)) = office.config.directory.mailbox(&login.mailbox) else {
+            return Err(Refused::by(Line::TemporaryServerError));
+        };
+        let mailbox = mailbox.clone();
+        check_bytes(transaction, content, &limits, &mailbox)?;
+        check_fields(content, fields)?;
+        if !office.usage.enter(&mailbox.address, self.id(), &limits) {
+            return Err(Refused::breach(
+                Line::ConcurrentConnections,
+                Kind::SubmittingConnections,
+                format!(
+                    "more than {} connections of the mailbox are submitting",
+                    limits.submitting_connections
+                ),
+            ));
+        }
+        if office.usage.is_barred(&mailbox.address, turn.now) {
+            return Err(Refused::by(Line::ThrottledSendAsDenied));
+        }
+        if let Some(sender) = denied_sender(&mailbox, transaction, fields) {
+            office.usage.record_error(&mailbox.address, &limits, turn.now);
+            return Err(Refused { line: Line::SendAsDenied, sender, breach: None });
+        }
+        if !office.usage.spend_recipients(&mailbox.address, transaction.recipients.len(), &limits, turn.now) {
+            let detail = format!("more than {} recipients in a day", limits.recipients_per_day);
+            return Err(Refused::breach(Line::SubmissionQuotaExceeded, Kind::RecipientsPerDay, detail));
+        }
+        Ok(())
+    }
+}
+
+impl Refused {
+    fn by(line: Line) -> Self {
+        Self { line, sender: String::new(), breach: None }
+    }
+
+    fn breach(line: Line, kind: Kind, detail: impl Into<String>) -> Self {
+        Self { breach: Some((kind, detail.into())), ..Self::by(line) }
+    }
+}
+
+fn check_bytes(
+    transaction: &Transaction,
+    content: &Content,
+    limits: &Limits,
+    mailbox: &Mailbox,
+) -> Result<(), Refused> {
+    let largest = mailbox.max_send_bytes.unwrap_or(limits.message_bytes).min(limits.advertised_size);
+    if content.length > largest {
+        let detail = format!("{} bytes, over {largest}", content.length);
+        return Err(Refused::breach(Line::MessageTooLarge, Kind::MessageSize, detail));
+    }
+    let forbidden = [
+        (content.bare_lf, Kind::BareLineFeed, "a bare line feed in the message"),
+        (content.bare_cr, Kind::BareCarriageReturn, "a bare carriage return in the message"),
+        (content.nul, Kind::NulByte, "a NUL in the message"),
+    ];
+    match forbidden.into_iter().find(|(seen, ..)| *seen && !transaction.is_binary()) {
+        Some((_, kind, detail)) => Err(Refused::breach(Line::InvalidCharacters, kind, detail)),
+        None => Ok(()),
+    }
+}
+
+fn check_fields(content: &Content, fields: &[Header]) -> Result<(), Refused> {
+    if header_block(&content.bytes).len() > MAX_HEADER {
+        return Err(Refused::by(Line::HeaderTooLarge));
+    }
+    if all(fields, "Received").count() > MAX_RECEIVED {
+        return Err(Refused::by(Line::HopCount));
+    }
+    let from: Vec<String> = all(fields, "From").flat_map(addresses).collect();
+    if from.is_empty() || all(fields, "From").count() > 1 {
+        return Err(Refused::by(Line::FromInvalid));
+    }
+    let sender: Vec<String> = all(fields, "Sender").flat_map(addresses).collect();
+    if from.len() > 1 && sender.len() != 1 {
+        return Err(Refused::by(Line::MultipleFrom));
+    }
+    Ok(())
+}
+
+/// The first sender, of envelope or header, that the login may not use. The null path belongs to nobody.
+fn denied_sender(mailbox: &Mailbox, transaction: &Transaction, fields: &[Header]) -> Option<String> {
+    let envelope = Some(transaction.sender.address.clone()).filter(|address| !address.is_empty());
+    let from = all(fields, "From").flat_map(addresses);
+    envelope.into_iter().chain(from).find(|address| !mailbox.may_send_as(address))
+}
+
+/// What Exchange forgives or repairs, but a careful client does not do.
+fn careless(transaction: &Transaction, content: &Content, fields: &[Header]) -> Vec<(Kind, String)> {
+    let mut found = Vec::new();
+    let mut note = |seen: bool, kind: Kind, detail: String| {
+        if seen {
+            found.push((kind, detail));
+        }
+    };
+    note(all(fields, "Date").next().is_none(), Kind::DateMissing, "the message has no Date".into());
+    note(
+        all(fields, "Message-ID").next().is_none(),
+        Kind::MessageIdMissing,
+        "the message has no Message-ID".into(),
+    );
+    for name in ONCE {
+        let detail = format!("the message has more than one {name}");
+        note(all(fields, name).count() > 1, Kind::DuplicateHeader, detail);
+    }
+    note(content.not_stuffed, Kind::NotDotStuffed, "a line began with a dot that was not doubled".into());
+    let eight_bit = content.eight_bit && !transaction.is_eight_bit();
+    note(eight_bit, Kind::EightBitData, "bytes above 127 in a message without BODY=8BITMIME".into());
+    found
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the record holds all of it; a struct would only rename the fields"
+)]
+fn record(
+    office: &mut Office,
+    facts: &ConnectionFacts,
+    transaction: Transaction,
+    login: Login,
+    content: Content,
+    headers: Vec<Header>,
+    now: Timestamp,
+    host: &str,
+) -> Message {
+    office.accepted += 1;
+    let id = office.accepted;
+    let given = all(&headers, "Message-ID").next().filter(|id| id.starts_with('<')).map(str::to_owned);
+    let recipient =
+        |path: super::command::Path| Recipient { address: path.address, parameters: path.parameters };
+    Message {
+        id,
+        received_at: now,
+        mailbox: login.mailbox,
+        mail_from: transaction.sender.address,
+        mail_parameters: transaction.sender.parameters,
+        recipients: transaction.recipients.into_iter().map(recipient).collect(),
+        message_id: given
+            .unwrap_or_else(|| format!("<{host}{:x}{id:04x}@{host}.PROD.OUTLOOK.COM>", now.as_millisecond())),
+        headers,
+        data: content.bytes,
+        token: login.token,
+        connection: facts.clone(),
+    }
+}

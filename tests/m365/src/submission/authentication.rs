@@ -1,0 +1,173 @@
+//! AUTH: XOAUTH2 in one line or two, and why a login is refused.
+//!
+//! The verdict is pure. The room for passwords (AUTH LOGIN is announced, as Exchange does) holds the dialog and today's
+//! answer: basic authentication is disabled. Tokens and passwords are looked at and forgotten.
+
+use jiff::Timestamp;
+
+use super::{
+    session::{Phase, Session, Step, Turn},
+    xoauth2::{self, Credentials},
+};
+use crate::{
+    directory::{Mailbox, Tenant},
+    entra::token::TokenError,
+    mailbox::TokenClaims,
+    office::Office,
+    replies::Line,
+    violations::Kind,
+};
+
+/// Base64 of `Username:` and `Password:`, the prompts of AUTH LOGIN.
+const USERNAME: &str = "334 VXNlcm5hbWU6";
+const PASSWORD: &str = "334 UGFzc3dvcmQ6";
+
+/// Google's way to say that a token is refused: `{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}`.
+const REFUSAL_CHALLENGE: &str =
+    "334 eyJzdGF0dXMiOiI0MDAiLCJzY2hlbWVzIjoiQmVhcmVyIiwic2NvcGUiOiJodHRwczovL21haWwuZ29vZ2xlLmNvbS8ifQ==";
+
+/// A successful login.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Primary address of the mailbox.
+    pub mailbox: String,
+    /// What the token said.
+    pub token: TokenClaims,
+}
+
+/// What the client's next line answers.
+#[derive(Debug)]
+pub enum Challenge {
+    /// The XOAUTH2 payload.
+    Payload,
+    /// The user name of AUTH LOGIN.
+    Username,
+    /// The password of AUTH LOGIN.
+    Password,
+    /// The empty line after a refusal that came as a challenge.
+    Refused(Line),
+}
+
+/// Whether these credentials open the mailbox.
+///
+/// # Errors
+/// The reply, and the breach when the client is to blame.
+pub fn judge(
+    office: &Office,
+    credentials: &Credentials,
+    now: Timestamp,
+) -> Result<Login, (Line, Option<(Kind, String)>)> {
+    let resource = &office.config.tokens.resource;
+    let claims = office.token_key.verify(&credentials.token, resource, now).map_err(|error| {
+        let breach =
+            matches!(error, TokenError::Expired { .. }).then(|| (Kind::ExpiredToken, error.to_string()));
+        (Line::AuthUnsuccessful, breach)
+    })?;
+    let refused = |line| (line, None);
+    let directory = &office.config.directory;
+    let (tenant, mailbox) = directory.mailbox(&credentials.user).ok_or(refused(Line::AuthUnsuccessful))?;
+    if let Some(line) = switched_off(tenant, mailbox) {
+        return Err(refused(line));
+    }
+    let app =
+        tenant.application(&claims.appid).filter(|app| tenant.id == claims.tid && app.may_open(mailbox));
+    if app.is_none() {
+        return Err(refused(Line::AuthUnsuccessful));
+    }
+    Ok(Login { mailbox: mailbox.address.clone(), token: claims.into() })
+}
+
+/// The mailbox's switch wins over the tenant's; absent, it inherits.
+fn switched_off(tenant: &Tenant, mailbox: &Mailbox) -> Option<Line> {
+    match mailbox.smtp_auth_disabled {
+        Some(true) => Some(Line::SmtpAuthDisabledMailbox),
+        None if tenant.smtp_auth_disabled => Some(Line::SmtpAuthDisabledTenant),
+        Some(false) | None => None,
+    }
+}
+
+impl Session {
+    pub(super) fn authenticate(&mut self, turn: &mut Turn<'_>, mechanism: &str, initial: Option<String>) {
+        if !self.is_secure() {
+            turn.violation(self, Kind::AuthWithoutTls, "AUTH before STARTTLS");
+            return self.refuse(turn, Line::UnknownMechanism);
+        }
+        if !self.is_greeted() {
+            turn.violation(self, Kind::Protocol, "AUTH before EHLO");
+            return self.refuse(turn, Line::HelloFirst);
+        }
+        if self.login.is_some() || self.failed_login.is_some() {
+            turn.violation(self, Kind::RepeatedAuth, "AUTH again on the same connection");
+        }
+        if self.login.is_some() || self.transaction.is_some() {
+            return self.refuse(turn, Line::BadSequence);
+        }
+        match (mechanism, initial) {
+            ("XOAUTH2", Some(payload)) => self.log_in(turn, &payload),
+            ("XOAUTH2", None) => self.challenge(turn, "334 ", Challenge::Payload),
+            ("LOGIN", Some(_)) => self.challenge(turn, PASSWORD, Challenge::Password),
+            ("LOGIN", None) => self.challenge(turn, USERNAME, Challenge::Username),
+            _ => self.refuse(turn, Line::UnknownMechanism),
+        }
+    }
+
+    pub(super) fn answer(&mut self, turn: &mut Turn<'_>, challenge: Challenge, line: &str) {
+        if line == "*" {
+            return self.refuse(turn, Line::AuthCancelled);
+        }
+        match challenge {
+            Challenge::Payload => self.log_in(turn, line),
+            Challenge::Username => self.challenge(turn, PASSWORD, Challenge::Password),
+            Challenge::Password => self.deny(turn, Line::BasicAuthDisabled),
+            Challenge::Refused(refusal) => {
+                if !line.is_empty() {
+                    turn.violation(
+                        self,
+                        Kind::MalformedXoauth2,
+                        "the answer to an error challenge must be empty",
+                    );
+                }
+                self.deny(turn, refusal);
+            }
+        }
+    }
+
+    fn log_in(&mut self, turn: &mut Turn<'_>, payload: &str) {
+        let verdict = match xoauth2::parse(payload) {
+            Ok(credentials) => judge(turn.office, &credentials, turn.now),
+            Err(error) => Err((Line::AuthUnsuccessful, Some((Kind::MalformedXoauth2, error.to_string())))),
+        };
+        match verdict {
+            Ok(login) => {
+                tracing::info!(
+                    connection = self.id(),
+                    mailbox = login.mailbox,
+                    subject = login.token.assertion_subject,
+                    "logged in"
+                );
+                self.login = Some(login);
+                self.failed_login = None;
+                self.say(turn, Line::Authenticated);
+            }
+            Err((line, breach)) => {
+                if let Some((kind, detail)) = breach {
+                    turn.violation(self, kind, detail);
+                }
+                if turn.office.faults.submission.challenge_before_refusal {
+                    return self.challenge(turn, REFUSAL_CHALLENGE, Challenge::Refused(line));
+                }
+                self.deny(turn, line);
+            }
+        }
+    }
+
+    fn deny(&mut self, turn: &mut Turn<'_>, line: Line) {
+        let text = self.say_with(turn, line.text(), &[]);
+        self.failed_login = Some(text);
+    }
+
+    fn challenge(&mut self, turn: &mut Turn<'_>, prompt: &str, challenge: Challenge) {
+        turn.steps.push(Step::Send(format!("{prompt}\r\n").into_bytes()));
+        self.phase = Phase::Challenge(challenge);
+    }
+}

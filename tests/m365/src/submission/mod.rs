@@ -1,0 +1,19 @@
+//! The Exchange Online half: client submission on port 587.
+//!
+//! ```text
+//!  socket ─► connection ─► Session::receive(bytes, &mut Office, now) ─► [Step] ─► connection ─► socket
+//!             (I/O)          command · authentication · transaction · data · acceptance   (all pure)
+//! ```
+//! The session is a value: bytes, the shared [`Office`](crate::office::Office) and the time go in, steps come out. It
+//! refuses to know sockets, TLS and clocks. A face on port 25 (connector, Direct Send) becomes a second session beside
+//! this one and shares `command`, `data`, `message` and the reply catalogue.
+
+pub mod acceptance;
+pub mod authentication;
+pub mod command;
+pub mod connection;
+pub mod data;
+pub mod message;
+pub mod session;
+pub mod transaction;
+pub mod xoauth2;
