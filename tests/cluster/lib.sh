@@ -14,6 +14,8 @@ coredns_version=$(pinned github.com/coredns/coredns coredns)
 helm_version=$(pinned helm.sh/helm/v4 helm)
 nextest_version=0.9.151
 cargo_fuzz_version=0.13.2
+# The project's own, which its images carry as their tag.
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$cluster_dir/../../Cargo.toml")
 
 say() { printf '%s\n' "$*" >&2; }
 

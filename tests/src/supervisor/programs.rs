@@ -90,6 +90,9 @@ pub fn controller_manager(tools: &Tools, record: &Record) -> Program {
         option("--cluster-signing-cert-file", &pki("ca.crt")),
         option("--cluster-signing-key-file", &pki("ca.key")),
         "--use-service-account-credentials=true".to_owned(),
+        // Its controllers start one after the other, each with requests of its own; the usual 20 a second make that seconds.
+        "--kube-api-qps=500".to_owned(),
+        "--kube-api-burst=500".to_owned(),
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         "--profiling=false".to_owned(),

@@ -150,10 +150,10 @@ pub fn pod_network(record: &Record) -> Value {
 
 /// CoreDNS's configuration: the cluster's names; any other name does not exist.
 pub fn coredns(record: &Record) -> String {
-    let (node, kubeconfig) = (record.node(), record.kubeconfig());
+    let kubeconfig = record.kubeconfig();
     let kubeconfig = kubeconfig.display();
     format!(
-        ".:53 {{\n    bind {node}\n    errors\n    kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n        kubeconfig {kubeconfig}\n        \
+        ".:53 {{\n    errors\n    kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n        kubeconfig {kubeconfig}\n        \
          ttl 1\n    }}\n    template ANY ANY . {{\n        rcode NXDOMAIN\n    }}\n}}\n"
     )
 }
