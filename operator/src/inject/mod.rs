@@ -17,12 +17,14 @@
 //! Refuses to know the API server and the clock.
 
 pub mod annotations;
+pub mod cli;
 pub mod patch;
 pub mod plan;
 pub mod refusal;
 pub mod selection;
 pub mod sidecar;
 pub mod view;
+pub mod workload;
 
 pub use patch::patch;
 pub use plan::{Plan, plan};

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use kube::core::DynamicObject;
 use kube::core::admission::AdmissionReview;
 use serde_json::Value;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
+use crate::controller::validate::validate;
 use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject::selection::Selection;
@@ -155,6 +156,10 @@ fn injection(
     route: &MailRoute,
     platform: &Platform,
 ) -> Result<Option<json_patch::Patch>, Refusal> {
+    validate(route).map_err(|error| Refusal::InvalidRoute {
+        route: route.name_any(),
+        message: error.to_string(),
+    })?;
     let plan = inject::plan(pod, route, platform)?;
     if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
 }

@@ -1,0 +1,295 @@
+//! `mailroute-operator inject`: the webhook's work without a cluster, on files.
+//!
+//! Reads YAML or JSON, any number of documents, pods or what makes pods; prints them all as YAML, those that ask for a
+//! sidecar with it. Reading and printing are here; what is added is decided where the webhook decides it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::plan::plan;
+use super::refusal::Refusal;
+use super::selection::Selection;
+use super::sidecar::{Platform, PullPolicy};
+use super::view::PodView;
+use super::workload::pod_pointer;
+use crate::controller::validate::validate;
+use crate::crd::MailRoute;
+
+/// Flags of `inject`.
+#[derive(Clone, Debug, Args)]
+pub struct Inject {
+    /// Pods, or what makes pods (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, List), YAML or JSON; - is
+    /// standard input.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub filename: PathBuf,
+    /// MailRoutes, YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub route: PathBuf,
+    /// Namespace of objects that do not name theirs.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Image of the sidecar.
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE", default_value = concat!("mailroute.dev/sidecar:", env!("CARGO_PKG_VERSION")))]
+    pub sidecar_image: String,
+    /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY")]
+    pub sidecar_image_pull_policy: Option<PullPolicy>,
+}
+
+/// Why nothing was printed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {0}")]
+    Read(PathBuf, #[source] io::Error),
+    /// A file is not YAML.
+    #[error("{0} is not YAML or JSON")]
+    Yaml(PathBuf, #[source] Box<serde_saphyr::Error>),
+    /// A document of the file of routes is not a MailRoute.
+    #[error("{0} holds something that is not a MailRoute")]
+    NotARoute(PathBuf, #[source] serde_json::Error),
+    /// A pod cannot have a sidecar.
+    #[error("{object}: {refusal} {}", refusal.remedy())]
+    Refused {
+        /// Kind and name of the object.
+        object: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The patch does not fit the pod.
+    #[error("cannot apply the patch to {0}")]
+    Patch(String, #[source] json_patch::PatchError),
+    /// The result cannot be printed.
+    #[error("cannot print the result")]
+    Print(#[from] serde_saphyr::ser::Error),
+    /// The result cannot be written.
+    #[error("cannot write the result")]
+    Write(#[from] io::Error),
+}
+
+/// Injects into everything in the file and writes the result to `output`, and a line to `notes` for each pod that was
+/// left as it was.
+///
+/// # Errors
+/// At the first pod that cannot have its sidecar; then nothing is written.
+pub fn run(
+    flags: &Inject,
+    input: &mut dyn Read,
+    output: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Result<(), Error> {
+    let platform =
+        Platform { image: flags.sidecar_image.clone(), pull_policy: flags.sidecar_image_pull_policy };
+    let offline = Offline {
+        routes: routes(&flags.route, &flags.namespace)?,
+        platform,
+        namespace: flags.namespace.clone(),
+    };
+    let mut documents = documents(&flags.filename, input)?;
+    for document in &mut documents {
+        for left in offline.inject(document)? {
+            writeln!(notes, "{left}: no label mailroute.dev/route; left as it is")?;
+        }
+    }
+    output.write_all(serde_saphyr::to_string_multiple(&documents)?.as_bytes())?;
+    Ok(())
+}
+
+/// What stands in for the cluster.
+struct Offline {
+    routes: Vec<MailRoute>,
+    platform: Platform,
+    namespace: String,
+}
+
+impl Offline {
+    /// Injects into one object, or into each item of a List. Returns the pods that did not ask.
+    fn inject(&self, object: &mut Value) -> Result<Vec<String>, Error> {
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if let ("List", Some(Value::Array(items))) = (&*kind, object.get_mut("items")) {
+            let left = items.iter_mut().map(|item| self.inject(item)).collect::<Result<Vec<_>, _>>()?;
+            return Ok(left.concat());
+        }
+        let called = format!("{kind} {}", text(object, "/metadata/name").unwrap_or("(unnamed)"));
+        let namespace = text(object, "/metadata/namespace").unwrap_or(&self.namespace).to_owned();
+        let Some(pod) = pod_pointer(&kind).and_then(|pointer| object.pointer_mut(pointer)) else {
+            return Ok(Vec::new());
+        };
+        // A template may leave its metadata out; then it asks for nothing.
+        if pod.get("metadata").is_none() {
+            return Ok(vec![called]);
+        }
+        self.inject_pod(pod, &namespace, called)
+    }
+
+    fn inject_pod(&self, pod: &mut Value, namespace: &str, called: String) -> Result<Vec<String>, Error> {
+        match self.patch(pod, namespace) {
+            Err(refusal) => Err(Error::Refused { object: called, refusal }),
+            Ok(None) => Ok(vec![called]),
+            Ok(Some(patch)) => {
+                json_patch::patch(pod, &patch).map_err(|error| Error::Patch(called, error))?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn patch(&self, pod: &Value, namespace: &str) -> Result<Option<json_patch::Patch>, Refusal> {
+        let Selection::Route(name) = Selection::of(&PodView::new(pod)?) else { return Ok(None) };
+        let route = self.route(namespace, name)?;
+        validate(route)
+            .map_err(|error| Refusal::InvalidRoute { route: name.to_owned(), message: error.to_string() })?;
+        super::patch(&plan(pod, route, &self.platform)?, pod).map(Some)
+    }
+
+    fn route(&self, namespace: &str, name: &str) -> Result<&MailRoute, Refusal> {
+        let here = |route: &&MailRoute| route.metadata.namespace.as_deref() == Some(namespace);
+        let named = |route: &&MailRoute| route.metadata.name.as_deref() == Some(name);
+        self.routes.iter().filter(here).find(named).ok_or_else(|| Refusal::UnknownRoute {
+            route: name.to_owned(),
+            namespace: namespace.to_owned(),
+            known: self.routes.iter().filter(here).filter_map(|route| route.metadata.name.clone()).collect(),
+        })
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer)?.as_str()
+}
+
+/// The routes of a file, each with what an API server would give it.
+fn routes(path: &Path, namespace: &str) -> Result<Vec<MailRoute>, Error> {
+    let mut routes = Vec::new();
+    for document in documents(path, &mut io::empty())? {
+        let mut route: MailRoute =
+            serde_json::from_value(document).map_err(|error| Error::NotARoute(path.to_owned(), error))?;
+        route.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+        route.metadata.uid.get_or_insert_with(|| "offline".to_owned());
+        routes.push(route);
+    }
+    Ok(routes)
+}
+
+/// The documents of a file, or of `input` when the file is `-`.
+fn documents(path: &Path, input: &mut dyn Read) -> Result<Vec<Value>, Error> {
+    let read = if path == Path::new("-") { io::read_to_string(input) } else { fs::read_to_string(path) };
+    let content = read.map_err(|error| Error::Read(path.to_owned(), error))?;
+    // As kubectl reads them: 0644 is octal.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_multiple_with_options(&content, options)
+        .map_err(|error| Error::Yaml(path.to_owned(), Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: &str = "
+apiVersion: mailroute.dev/v1alpha1
+kind: MailRoute
+metadata: {name: notifications}
+spec:
+  method: ClientSubmission
+  tenant: {id: 72f988bf-86f1-41af-91ab-2d7cd011db47}
+  clientSubmission:
+    mailbox: noreply@contoso.com
+    credential: {type: WorkloadIdentity, clientId: 1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9}
+";
+
+    struct Told {
+        result: Result<(), Error>,
+        printed: String,
+        notes: String,
+    }
+
+    fn inject(input: &str) -> Told {
+        let directory = tempfile::tempdir().unwrap();
+        let route = directory.path().join("route.yaml");
+        fs::write(&route, ROUTE).unwrap();
+        let flags = Inject {
+            filename: "-".into(),
+            route,
+            namespace: "shop".into(),
+            sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
+            sidecar_image_pull_policy: None,
+        };
+        let (mut printed, mut notes) = (Vec::new(), Vec::new());
+        let result = run(&flags, &mut input.as_bytes(), &mut printed, &mut notes);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Told { result, printed: text(printed), notes: text(notes) }
+    }
+
+    fn parsed(told: &Told) -> Vec<Value> {
+        serde_saphyr::from_multiple(&told.printed).unwrap()
+    }
+
+    #[test]
+    fn every_kind_with_a_template_gets_its_sidecar() {
+        let template = "{metadata: {labels: {mailroute.dev/route: notifications}}, spec: {containers: []}}";
+        for (kind, spec, pointer) in [
+            ("Deployment", format!("{{template: {template}}}"), "/spec/template"),
+            ("Job", format!("{{template: {template}}}"), "/spec/template"),
+            (
+                "CronJob",
+                format!("{{jobTemplate: {{spec: {{template: {template}}}}}}}"),
+                "/spec/jobTemplate/spec/template",
+            ),
+        ] {
+            let told = inject(&format!("kind: {kind}\nmetadata: {{name: web}}\nspec: {spec}\n"));
+            let at = format!("{pointer}/spec/initContainers/0/name");
+            assert_eq!(parsed(&told)[0].pointer(&at), Some(&"mailroute".into()), "{}", told.printed);
+        }
+    }
+
+    #[test]
+    fn documents_without_a_request_are_printed_as_they_were() {
+        let told = inject(
+            "kind: Service\nmetadata: {name: web}\n---\nkind: Pod\nmetadata: {name: db}\nspec: {containers: []}\n",
+        );
+        assert_eq!(parsed(&told).len(), 2);
+        assert!(!told.printed.contains("mailroute"));
+        assert_eq!(told.notes, "Pod db: no label mailroute.dev/route; left as it is\n");
+    }
+
+    #[test]
+    fn the_items_of_a_list_are_looked_at() {
+        let told = inject(
+            r#"{"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": "a",
+                "labels": {"mailroute.dev/route": "notifications"}}, "spec": {"containers": []}}]}"#,
+        );
+        assert_eq!(parsed(&told)[0]["items"][0]["spec"]["initContainers"][0]["name"], "mailroute");
+    }
+
+    #[test]
+    fn a_refusal_names_the_object_and_prints_nothing() {
+        let told = inject(
+            "kind: Pod\nmetadata: {name: a, labels: {mailroute.dev/route: invoices}}\nspec: {containers: []}\n",
+        );
+        assert_eq!(
+            told.result.unwrap_err().to_string(),
+            "Pod a: There is no MailRoute \"invoices\" in namespace \"shop\"; there is: notifications. \
+             Correct the label mailroute.dev/route, or apply a MailRoute of that name."
+        );
+        assert_eq!(told.printed, "");
+    }
+
+    #[test]
+    fn scalars_keep_their_meaning_for_kubectl() {
+        let told = inject(
+            "kind: Pod\nmetadata: {name: a, labels: {mailroute.dev/route: notifications}}\nspec:\n  containers:\n  \
+             - {name: c, env: [{name: A, value: \"on\"}, {name: B, value: \"010\"}, {name: C, value: \"1e3\"}]}\n  \
+             volumes: [{name: v, configMap: {name: c, defaultMode: 0644}}]\n",
+        );
+        // What YAML 1.1 takes for a boolean or a number has to stay quoted.
+        for (value, quoted) in [("on", true), ("010", true), ("1e3", true), ("0", true)] {
+            let found = [format!("value: \"{value}\""), format!("value: '{value}'")]
+                .iter()
+                .any(|text| told.printed.contains(text));
+            assert_eq!(found, quoted, "{value}:\n{}", told.printed);
+        }
+        assert!(told.printed.contains("defaultMode: 420"), "{}", told.printed);
+    }
+}
