@@ -1,2 +1,285 @@
-//! The controller.
+//! The controller: from a `MailRoute` to the configuration of its sidecars, and from their reports to its status.
+//!
+//! ```text
+//!  triggers (route, pod, report, authority changed)
+//!      │
+//!      ▼
+//!  validate ──► build ──► apply ──► status ──► publish
+//!   (pure)     (pure)    (client)   (pure)    (client)
+//! ```
+//!
+//! Runs on the leader alone. No finalizer: what a route owns is removed by the garbage collector, so a route can be deleted
+//! while the operator is down.
+
+pub mod applied;
+pub mod apply;
+pub mod backoff;
+pub mod build;
+pub mod observe;
+pub mod pods;
+pub mod publish;
+pub mod status;
 pub mod triggers;
+pub mod validate;
+pub mod watch;
+
+#[cfg(test)]
+pub(crate) mod samples;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::applier;
+use kube::runtime::controller::{self, Action};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::watch as channel;
+use tokio::time::timeout;
+
+use self::applied::Applied;
+use self::backoff::Backoff;
+use self::build::Platform;
+use self::pods::{SidecarPod, sidecar};
+use self::status::{Acceptance, Facts};
+use self::triggers::Triggers;
+use self::watch::uses;
+use crate::control::reports::{INTERVAL, Reports, STALE_AFTER};
+use crate::crd::MailRoute;
+use crate::events::Events;
+use crate::metrics::Metrics;
+
+/// Routes that are reconciled at a time.
+const AT_ONCE: u16 = 8;
+
+/// One reconciliation makes three calls at most; more than this is a hanging API server.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a new leader waits for an authority before it renders routes without one.
+const AUTHORITY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A route without pods is looked at this often, in case somebody changed what it owns.
+const IDLE_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What the controller works with. Handles only; the rules are in the steps.
+pub struct Context {
+    /// To write with.
+    pub client: Client,
+    /// What every route needs to know of this installation.
+    pub platform: Platform,
+    /// The image that is injected now.
+    pub sidecar_image: String,
+    /// PEM bundle that the control service's certificate chains to; empty while there is none.
+    pub ca_bundle: channel::Receiver<String>,
+    /// Watched routes.
+    pub routes: Store<MailRoute>,
+    /// Watched pods.
+    pub pods: Store<Pod>,
+    /// What sidecars reported.
+    pub reports: Arc<Mutex<Reports>>,
+    /// What to look at.
+    pub triggers: Triggers,
+    /// Where Events go.
+    pub events: Events,
+    /// Where numbers go.
+    pub metrics: Metrics,
+    /// Routes that fail at present.
+    pub backoff: Backoff,
+    /// What was written lately.
+    pub applied: Applied,
+}
+
+/// Why a reconciliation failed. It is tried again, with growing pauses.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration could not be written.
+    #[error("cannot write the configuration of the sidecars")]
+    Apply(#[from] apply::Error),
+    /// The status could not be written.
+    #[error("cannot write the status")]
+    Publish(#[source] kube::Error),
+    /// The API server did not answer.
+    #[error("the API server did not answer within {} seconds", DEADLINE.as_secs())]
+    Late,
+}
+
+impl Error {
+    /// A closed set, for the metric.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Apply(apply::Error::Foreign(_)) => "foreign_config_map",
+            Self::Apply(apply::Error::Api { .. }) => "apply",
+            Self::Publish(_) => "status",
+            Self::Late => "timeout",
+        }
+    }
+}
+
+/// A reconciliation on its way: the context, and since when this replica leads.
+struct Term {
+    context: Arc<Context>,
+    since: Timestamp,
+}
+
+/// Reconciles until it is dropped. To be run only while this replica leads.
+pub async fn run(context: Arc<Context>) {
+    until_known(&context).await;
+    let term = Arc::new(Term { context: Arc::clone(&context), since: Timestamp::now() });
+    // Whatever changed while another replica led, or nobody did.
+    add_all(&context);
+    let queue = context.triggers.stream().map(Ok::<_, std::convert::Infallible>);
+    let config = controller::Config::default().concurrency(AT_ONCE);
+    let reconciled = applier(
+        |route, term| Box::pin(reconcile(route, term)),
+        failed,
+        term,
+        context.routes.clone(),
+        queue,
+        config,
+    );
+    let reconciled = reconciled.for_each(|outcome| async {
+        // Failures were told of by `failed`; what is left are triggers for routes that are gone.
+        if let Err(controller::Error::ObjectNotFound(gone)) = outcome {
+            let gone = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
+            context.backoff.succeeded(&gone);
+            context.applied.forget(&gone);
+        }
+    });
+    tokio::select! {
+        () = reconciled => {}
+        () = follow_authority(&context) => {}
+    }
+}
+
+/// Waits for what would otherwise be told wrongly: no pods while they are still being listed, no control service while
+/// the authority is still being read.
+async fn until_known(context: &Context) {
+    // Fails only when the watching task has ended, and with it the process.
+    let _ = context.pods.wait_until_ready().await;
+    let mut bundle = context.ca_bundle.clone();
+    let known = timeout(AUTHORITY_PATIENCE, bundle.wait_for(|bundle| !bundle.is_empty())).await.is_ok();
+    if !known {
+        tracing::warn!("there is no certificate authority yet; sidecars are not told of the control service");
+    }
+}
+
+/// A new authority goes into every route before anything is signed with it.
+async fn follow_authority(context: &Context) {
+    let mut bundle = context.ca_bundle.clone();
+    while bundle.changed().await.is_ok() {
+        add_all(context);
+    }
+    // Its sender lives as long as the process.
+    std::future::pending::<()>().await;
+}
+
+fn add_all(context: &Context) {
+    context.routes.state().iter().for_each(|route| context.triggers.add(ObjectRef::from_obj(&**route)));
+}
+
+async fn reconcile(route: Arc<MailRoute>, term: Arc<Term>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let outcome = timeout(DEADLINE, steps(&route, &term)).await.unwrap_or(Err(Error::Late));
+    let label = outcome.as_ref().map_or_else(Error::label, |_| "ok");
+    term.context.metrics.reconciled(label, started.elapsed());
+    if outcome.is_ok() {
+        term.context.backoff.succeeded(&ObjectRef::from_obj(&*route));
+    }
+    outcome
+}
+
+/// The steps, in order. A route that cannot be rendered still gets its status.
+async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
+    if route.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let context = &term.context;
+    let (acceptance, applied) = render(route, context).await;
+    let status = look(route, &acceptance, term);
+    publish::publish(context.client.clone(), &context.events, route, &status)
+        .await
+        .map_err(Error::Publish)?;
+    applied?;
+    // Numbers and ages of reports move without a trigger.
+    let is_idle = status.sidecars.injected == 0;
+    Ok(Action::requeue(if is_idle { IDLE_INTERVAL } else { INTERVAL.unsigned_abs() }))
+}
+
+/// validate → build → apply.
+async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
+    let valid = match validate::validate(route) {
+        Ok(valid) => valid,
+        Err(invalid) => return (Acceptance::Invalid(invalid), Ok(())),
+    };
+    let config_map = build::build(&valid, &context.platform, &context.ca_bundle.borrow());
+    let key = ObjectRef::from_obj(route);
+    if context.applied.is_recent(&key, &config_map, Instant::now()) {
+        return (Acceptance::Rendered, Ok(()));
+    }
+    match apply::apply(context.client.clone(), &config_map).await {
+        Ok(()) => {
+            context.applied.put(key, config_map, Instant::now());
+            (Acceptance::Rendered, Ok(()))
+        }
+        Err(error) => {
+            context.applied.forget(&key);
+            (Acceptance::Unwritten(chain(&error)), Err(error.into()))
+        }
+    }
+}
+
+/// What is known of the route now, as a status.
+fn look(route: &MailRoute, acceptance: &Acceptance, term: &Term) -> crate::crd::MailRouteStatus {
+    let now = Timestamp::now();
+    let context = &term.context;
+    let pods = pods_of(route, &context.pods);
+    let reports = context.reports.lock().unwrap_or_else(PoisonError::into_inner).of(
+        &route.namespace().unwrap_or_default(),
+        &route.name_any(),
+        now,
+    );
+    let facts = Facts {
+        route,
+        acceptance,
+        pods: &pods,
+        reports: &reports,
+        settling: now.duration_since(term.since) < STALE_AFTER,
+        sidecar_image: &context.sidecar_image,
+    };
+    status::compute(&facts, now)
+}
+
+fn pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<SidecarPod> {
+    pods.state().iter().filter(|pod| uses(pod, route)).filter_map(|pod| sidecar(pod)).collect()
+}
+
+/// After a failure: once an Event with the whole chain of causes, and a pause that grows.
+fn failed(route: Arc<MailRoute>, error: &Error, term: Arc<Term>) -> Action {
+    let verdict = term.context.backoff.failed(ObjectRef::from_obj(&*route), error.label());
+    let chain = chain(error);
+    tracing::warn!(
+        namespace = route.namespace(),
+        route = route.name_any(),
+        error = chain,
+        retry_seconds = verdict.wait.as_secs(),
+        "reconciliation failed"
+    );
+    if verdict.is_news {
+        term.context.events.warn(route.object_ref(&()), "ReconcileFailed", "Reconcile", chain);
+    }
+    Action::requeue(verdict.wait)
+}
+
+/// An error and all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

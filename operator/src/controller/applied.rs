@@ -1,0 +1,60 @@
+//! What was written lately, so that a look at the numbers of a route does not ask the API server for its ConfigMap each
+//! time. What somebody else changes is still found and put right, [`CHECK_AFTER`] later at the latest.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::crd::MailRoute;
+
+/// After this long the ConfigMap is looked at again.
+const CHECK_AFTER: Duration = Duration::from_secs(120);
+
+/// The ConfigMaps that are known to be right.
+#[derive(Debug, Default)]
+pub struct Applied(Mutex<HashMap<ObjectRef<MailRoute>, (ConfigMap, Instant)>>);
+
+impl Applied {
+    /// Whether exactly this was found or written a short while ago.
+    pub fn is_recent(&self, route: &ObjectRef<MailRoute>, wanted: &ConfigMap, now: Instant) -> bool {
+        let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.get(route).is_some_and(|(known, at)| known == wanted && now.duration_since(*at) < CHECK_AFTER)
+    }
+
+    /// This was found or written.
+    pub fn put(&self, route: ObjectRef<MailRoute>, written: ConfigMap, now: Instant) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(route, (written, now));
+    }
+
+    /// Nothing is known any more.
+    pub fn forget(&self, route: &ObjectRef<MailRoute>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_map(name: &str) -> ConfigMap {
+        let mut config_map = ConfigMap::default();
+        config_map.metadata.name = Some(name.into());
+        config_map
+    }
+
+    #[test]
+    fn only_the_same_content_of_a_short_while_ago_need_not_be_looked_at() {
+        let (applied, start) = (Applied::default(), Instant::now());
+        let route = ObjectRef::new("a").within("shop");
+        assert!(!applied.is_recent(&route, &config_map("one"), start));
+        applied.put(route.clone(), config_map("one"), start);
+        assert!(applied.is_recent(&route, &config_map("one"), start + Duration::from_secs(119)));
+        assert!(!applied.is_recent(&route, &config_map("two"), start));
+        assert!(!applied.is_recent(&route, &config_map("one"), start + CHECK_AFTER));
+        applied.forget(&route);
+        assert!(!applied.is_recent(&route, &config_map("one"), start));
+    }
+}

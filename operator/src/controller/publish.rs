@@ -1,0 +1,131 @@
+//! Writes a route's status and tells of its turns: only what differs, and each turn once.
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use mailroute_route::condition::{ConditionType, Reason};
+use serde_json::json;
+
+use super::apply::FIELD_MANAGER;
+use crate::crd::{MailRoute, MailRouteStatus};
+use crate::events::Events;
+
+/// A turn that a person wants to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Whether it is for the worse.
+    pub is_warning: bool,
+    /// Why.
+    pub reason: Reason,
+    /// In words.
+    pub message: String,
+}
+
+/// Writes the status if it differs from what the route has, and then the Events of its turns.
+///
+/// # Errors
+/// When the API server does not take the status; the next reconciliation writes it again.
+pub async fn publish(
+    client: Client,
+    events: &Events,
+    route: &MailRoute,
+    status: &MailRouteStatus,
+) -> kube::Result<()> {
+    if route.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let api = Api::<MailRoute>::namespaced(client, &route.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": MailRoute::api_version(&()),
+        "kind": MailRoute::kind(&()),
+        // Refused when the route was deleted and made again meanwhile: this status is not about the new one.
+        "metadata": {"name": route.name_any(), "uid": route.uid()},
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_status(&route.name_any(), &params, &Patch::Apply(patch)).await?;
+    for turn in turns(route.status.as_ref(), status) {
+        let tell = if turn.is_warning { Events::warn } else { Events::note };
+        tell(events, route.object_ref(&()), turn.reason.as_str(), "Reconcile", turn.message);
+    }
+    Ok(())
+}
+
+/// What changed for the worse (a condition fails, or fails for another reason), and whether mail can flow now.
+pub fn turns(old: Option<&MailRouteStatus>, new: &MailRouteStatus) -> Vec<Turn> {
+    let before = |type_: &str| {
+        let found = old?.conditions.iter().find(|condition| condition.type_ == type_)?;
+        Some((found.status.as_str(), found.reason.as_str()))
+    };
+    let mut turns = Vec::new();
+    for condition in &new.conditions {
+        let is_ready = condition.type_ == ConditionType::Ready.as_str();
+        let now = (condition.status.as_str(), condition.reason.as_str());
+        let Some(reason) = Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason) else {
+            continue;
+        };
+        // Ready repeats the first failing condition, and a failed write has its own Event with the API server's answer:
+        // one Event for one fault.
+        let is_news = before(&condition.type_) != Some(now)
+            && *reason != Reason::RenderFailed
+            && match condition.status.as_str() {
+                "False" => !is_ready,
+                "True" => is_ready,
+                _ => false,
+            };
+        if is_news {
+            let is_warning = condition.status == "False";
+            turns.push(Turn { is_warning, reason: *reason, message: condition.message.clone() });
+        }
+    }
+    turns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    fn status(conditions: &[(&str, &str, &str)]) -> MailRouteStatus {
+        let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
+            type_: (*type_).into(),
+            status: (*status).into(),
+            reason: (*reason).into(),
+            message: format!("about {reason}"),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        MailRouteStatus { conditions: conditions.iter().map(condition).collect(), ..Default::default() }
+    }
+
+    fn reasons(old: Option<&MailRouteStatus>, new: &MailRouteStatus) -> Vec<(bool, &'static str)> {
+        turns(old, new).into_iter().map(|turn| (turn.is_warning, turn.reason.as_str())).collect()
+    }
+
+    #[test]
+    fn one_fault_is_one_warning() {
+        let well = status(&[("Authenticated", "True", "LoggedIn"), ("Ready", "True", "Ready")]);
+        let fault = status(&[
+            ("Authenticated", "False", "ExchangeRejectedToken"),
+            ("Ready", "False", "ExchangeRejectedToken"),
+        ]);
+        assert_eq!(reasons(Some(&well), &fault), [(true, "ExchangeRejectedToken")]);
+        assert_eq!(reasons(Some(&fault), &fault), []);
+    }
+
+    #[test]
+    fn another_reason_is_told_of() {
+        let one = status(&[("Authenticated", "False", "ExchangeRejectedToken")]);
+        let two = status(&[("Authenticated", "False", "SmtpAuthDisabledMailbox")]);
+        assert_eq!(reasons(Some(&one), &two), [(true, "SmtpAuthDisabledMailbox")]);
+    }
+
+    #[test]
+    fn it_is_told_once_that_mail_can_flow() {
+        let waiting = status(&[("Ready", "Unknown", "WaitingForReports")]);
+        let well = status(&[("Authenticated", "True", "LoggedIn"), ("Ready", "True", "Ready")]);
+        assert_eq!(reasons(None, &waiting), []);
+        assert_eq!(reasons(Some(&waiting), &well), [(false, "Ready")]);
+        assert_eq!(reasons(Some(&well), &well), []);
+    }
+}

@@ -1,0 +1,75 @@
+//! Objects for the tests of this module.
+
+use k8s_openapi::api::core::v1::Pod;
+use mailroute_route::condition::Reason;
+use mailroute_route::control::{Observation, Queue, Report, Usage};
+use serde_json::json;
+
+use crate::crd::MailRoute;
+
+/// A route that is as simple as a route can be.
+pub fn route() -> MailRoute {
+    serde_json::from_value(json!({
+        "apiVersion": "mailroute.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": {"name": "notifications", "namespace": "shop", "uid": "route-uid", "generation": 3},
+        "spec": {
+            "method": "ClientSubmission",
+            "tenant": {"id": "72f988bf-86f1-41af-91ab-2d7cd011db47"},
+            "clientSubmission": {
+                "mailbox": "noreply@contoso.com",
+                "credential": {
+                    "type": "WorkloadIdentity",
+                    "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9",
+                },
+            },
+        },
+    }))
+    .unwrap()
+}
+
+/// A running pod with the sidecar, as the API server shows it.
+pub fn pod(name: &str, image: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": format!("{name}-uid"),
+            "labels": {"mailroute.dev/route": "notifications", "app": "web"},
+            "annotations": {"note": "long"},
+        },
+        "spec": {
+            "nodeName": "node-1",
+            "initContainers": [
+                {"name": "migrate", "image": "shop/migrate"},
+                {"name": "mailroute", "image": image, "restartPolicy": "Always"},
+            ],
+            "containers": [{"name": "web", "image": "shop/web"}],
+        },
+        "status": {
+            "phase": "Running",
+            "initContainerStatuses": [
+                {"name": "migrate", "image": "", "imageID": "", "ready": true, "restartCount": 0},
+                {"name": "mailroute", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                 "started": true},
+            ],
+        },
+    }))
+    .unwrap()
+}
+
+/// What a sidecar met, at a second.
+pub fn observation(reason: Reason, message: &str, at: i64) -> Observation {
+    Observation { condition: reason.condition(), holds: reason.holds(), reason, message: message.into(), at }
+}
+
+/// A report with these observations.
+pub fn report(observations: Vec<Observation>) -> Report {
+    Report {
+        route: "notifications".into(),
+        generation: 3,
+        sidecar_version: env!("CARGO_PKG_VERSION").into(),
+        config_error: None,
+        observations,
+        queue: Queue::default(),
+        usage: Usage { messages_last_minute: 1, recipients_last_24h: 2 },
+    }
+}

@@ -1,0 +1,261 @@
+//! What the operator watches, kept in memory on every replica: MailRoutes, and the pods that carry the route label.
+//!
+//! The webhook answers from these stores and the controller reconciles from them, so neither asks the API server for what
+//! it was told already. A stored MailRoute that this version cannot read is set aside and shows; the others go on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+
+use super::pods::prune;
+use super::triggers::Triggers;
+use crate::crd::{MailRoute, ROUTE_LABEL};
+
+/// Stored MailRoutes that cannot be read, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Malformed(Arc<Mutex<BTreeMap<(String, String), Unreadable>>>);
+
+/// A stored MailRoute that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// Which object, for an Event.
+    pub reference: ObjectReference,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl Malformed {
+    /// All of them.
+    pub fn all(&self) -> Vec<Unreadable> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Why one route cannot be read, if so.
+    pub fn why(&self, namespace: &str, name: &str) -> Option<String> {
+        self.lock().get(&(namespace.to_owned(), name.to_owned())).map(|unreadable| unreadable.error.clone())
+    }
+
+    fn put(&self, object: &InvalidObject) {
+        let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
+        let key = (namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
+        let reference = ObjectReference {
+            api_version: Some(MailRoute::api_version(&()).into_owned()),
+            kind: Some(MailRoute::kind(&()).into_owned()),
+            namespace,
+            name,
+            uid: object.metadata.uid.clone(),
+            ..Default::default()
+        };
+        tracing::error!(
+            namespace = key.0,
+            route = key.1,
+            error = object.error,
+            "cannot read a stored MailRoute"
+        );
+        self.lock().insert(key, Unreadable { reference, error: object.error.clone() });
+    }
+
+    fn remove(&self, object: &impl ResourceExt) {
+        self.lock().remove(&(object.namespace().unwrap_or_default(), object.name_any()));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Unreadable>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Follows MailRoutes for ever, into the store behind `writer`. A route that comes or changes is added to `triggers`;
+/// `found` is called for each one that cannot be read.
+pub async fn routes(
+    client: Client,
+    mut writer: Writer<MailRoute>,
+    malformed: Malformed,
+    triggers: Triggers,
+    found: impl Fn(&Unreadable),
+) {
+    let store = writer.as_reader();
+    let api = Api::<DeserializeGuard<MailRoute>>::all(client);
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                let Some(event) = readable(event, &store, &malformed, &found) else { continue };
+                writer.apply_watcher_event(&event);
+                trigger(&event, &store, &triggers);
+            }
+            Err(error) => tracing::warn!(%error, "watching MailRoutes was interrupted"),
+        }
+    }
+}
+
+/// The event without what cannot be read. An object that became unreadable counts as deleted.
+fn readable(
+    event: Event<DeserializeGuard<MailRoute>>,
+    store: &Store<MailRoute>,
+    malformed: &Malformed,
+    found: &impl Fn(&Unreadable),
+) -> Option<Event<MailRoute>> {
+    let set_aside = |object: &InvalidObject| {
+        malformed.put(object);
+        malformed.all().iter().filter(|it| it.reference.uid == object.metadata.uid).for_each(found);
+    };
+    match event {
+        Event::Init => {
+            malformed.lock().clear();
+            Some(Event::Init)
+        }
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(DeserializeGuard(Ok(route))) => Some(Event::InitApply(route)),
+        Event::InitApply(DeserializeGuard(Err(object))) => {
+            set_aside(&object);
+            None
+        }
+        Event::Apply(DeserializeGuard(Ok(route))) => {
+            malformed.remove(&route);
+            Some(Event::Apply(route))
+        }
+        Event::Apply(DeserializeGuard(Err(object))) => {
+            set_aside(&object);
+            known(store, &object).map(Event::Delete)
+        }
+        Event::Delete(DeserializeGuard(Ok(route))) => {
+            malformed.remove(&route);
+            Some(Event::Delete(route))
+        }
+        Event::Delete(DeserializeGuard(Err(object))) => {
+            let key = (object.metadata.namespace.clone(), object.metadata.name.clone());
+            malformed.lock().remove(&(key.0.unwrap_or_default(), key.1.unwrap_or_default()));
+            known(store, &object).map(Event::Delete)
+        }
+    }
+}
+
+fn known(store: &Store<MailRoute>, object: &InvalidObject) -> Option<MailRoute> {
+    let name = object.metadata.name.as_deref()?;
+    let reference = ObjectRef::new(name).within(object.metadata.namespace.as_deref()?);
+    store.get(&reference).map(|route| (*route).clone())
+}
+
+fn trigger(event: &Event<MailRoute>, store: &Store<MailRoute>, triggers: &Triggers) {
+    match event {
+        Event::Apply(route) => triggers.add(ObjectRef::from_obj(route)),
+        Event::InitDone => store.state().iter().for_each(|route| triggers.add(ObjectRef::from_obj(&**route))),
+        Event::Init | Event::InitApply(_) | Event::Delete(_) => {}
+    }
+}
+
+/// Follows the pods that carry the route label for ever, into the store behind `writer`. What happens to a pod has its
+/// route looked at.
+pub async fn pods(client: Client, mut writer: Writer<Pod>, triggers: Triggers) {
+    let config = watcher::Config::default().labels(ROUTE_LABEL);
+    let mut events = watcher(Api::<Pod>::all(client), config).default_backoff().modify(prune).boxed();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                writer.apply_watcher_event(&event);
+                if let Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) = &event
+                    && let Some(route) = route_of(pod)
+                {
+                    triggers.add(route);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "watching pods was interrupted"),
+        }
+    }
+}
+
+/// The route that a pod's label names.
+pub fn route_of(pod: &Pod) -> Option<ObjectRef<MailRoute>> {
+    Some(ObjectRef::new(pod.labels().get(ROUTE_LABEL)?).within(&pod.namespace()?))
+}
+
+/// Whether a pod's label names the route.
+pub fn uses(pod: &Pod, route: &MailRoute) -> bool {
+    pod.metadata.namespace == route.metadata.namespace
+        && pod.labels().get(ROUTE_LABEL).is_some_and(|name| Some(name) == route.metadata.name.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+    use kube::runtime::reflector::store;
+    use serde_json::json;
+
+    fn guarded(object: serde_json::Value) -> DeserializeGuard<MailRoute> {
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn good() -> DeserializeGuard<MailRoute> {
+        guarded(serde_json::to_value(samples::route()).unwrap())
+    }
+
+    fn bad() -> DeserializeGuard<MailRoute> {
+        guarded(json!({
+            "metadata": {"name": "notifications", "namespace": "shop", "uid": "route-uid"},
+            "spec": {"method": "Pigeon"},
+        }))
+    }
+
+    fn names(store: &Store<MailRoute>) -> Vec<String> {
+        store.state().iter().map(|route| route.name_any()).collect()
+    }
+
+    #[test]
+    fn an_object_that_becomes_unreadable_leaves_the_store_and_shows() {
+        let (reader, mut writer) = store::<MailRoute>();
+        let malformed = Malformed::default();
+        let found = std::cell::RefCell::new(Vec::new());
+        let mut feed = |event| {
+            let tell = |it: &Unreadable| found.borrow_mut().push(it.error.clone());
+            if let Some(event) = readable(event, &reader, &malformed, &tell) {
+                writer.apply_watcher_event(&event);
+            }
+        };
+        feed(Event::Apply(good()));
+        assert_eq!(names(&reader), ["notifications"]);
+        feed(Event::Apply(bad()));
+        assert_eq!(names(&reader), Vec::<String>::new());
+        assert!(malformed.why("shop", "notifications").unwrap().contains("Pigeon"));
+        assert_eq!(found.borrow().len(), 1);
+        feed(Event::Apply(good()));
+        assert_eq!(names(&reader), ["notifications"]);
+        assert_eq!(malformed.why("shop", "notifications"), None);
+    }
+
+    #[test]
+    fn one_unreadable_object_does_not_hide_the_others() {
+        let (reader, mut writer) = store::<MailRoute>();
+        let malformed = Malformed::default();
+        let mut other = samples::route();
+        other.metadata.name = Some("other".into());
+        let other = guarded(serde_json::to_value(other).unwrap());
+        for event in [Event::Init, Event::InitApply(bad()), Event::InitApply(other), Event::InitDone] {
+            if let Some(event) = readable(event, &reader, &malformed, &|_| {}) {
+                writer.apply_watcher_event(&event);
+            }
+        }
+        assert_eq!(names(&reader), ["other"]);
+        assert_eq!(malformed.all().len(), 1);
+    }
+
+    #[test]
+    fn a_pod_belongs_to_the_route_of_its_label() {
+        let expected = ObjectRef::<MailRoute>::new("notifications").within("shop");
+        let pod = samples::pod("web-1", "image");
+        assert_eq!(route_of(&pod), Some(expected));
+        assert!(uses(&pod, &samples::route()));
+        let mut other = samples::route();
+        other.metadata.namespace = Some("elsewhere".into());
+        assert!(!uses(&pod, &other));
+    }
+}
