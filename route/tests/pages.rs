@@ -28,6 +28,34 @@ fn the_meaning_of_replies_is_that_of_the_table() {
     check("docs/reference/replies.md", &(head.to_owned() + &rows.concat()));
 }
 
+#[test]
+fn every_metric_is_on_the_page_and_no_other() {
+    let page = read("docs/reference/metrics.md");
+    let code = [read("operator/src/metrics.rs"), read("sidecar/src/metrics.rs")].concat();
+    let (in_code, on_page) = (metrics(&code, '"'), metrics(&page, '`'));
+    assert!(in_code.len() > 10, "the names are not read right: {in_code:?}");
+    let lacking: Vec<_> = in_code.iter().filter(|name| !on_page.contains(name)).collect();
+    let invented: Vec<_> = on_page.iter().filter(|name| !in_code.contains(name)).collect();
+    assert!(lacking.is_empty(), "docs/reference/metrics.md lacks {lacking:?}");
+    assert!(invented.is_empty(), "docs/reference/metrics.md has what the code has not: {invented:?}");
+}
+
+#[test]
+fn every_refusal_of_a_pod_is_on_the_page_and_no_other() {
+    let source = read("operator/src/inject/refusal.rs");
+    let (_, arms) =
+        source.split_once("pub const fn reason").expect("the reasons are a function of that name");
+    let (arms, _) = arms.split_once("\n    }\n").expect("a function ends");
+    let mut in_code: Vec<_> = arms.split('"').skip(1).step_by(2).collect();
+    let page = read("docs/reference/annotations.md");
+    let (_, listed) = page.split_once("## What is refused").expect("the page has that part");
+    let mut on_page: Vec<_> =
+        listed.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    in_code.sort_unstable();
+    on_page.sort_unstable();
+    assert_eq!(on_page, in_code, "docs/reference/annotations.md and operator/src/inject/refusal.rs differ");
+}
+
 /// Compares, or on request writes, what stands between the marks of a page.
 fn check(path: &str, table: &str) {
     let page = read(path);
@@ -123,4 +151,17 @@ fn taken_as(outcome: &str) -> (&str, String) {
         other => panic!("what does {other:?} stand for?"),
     };
     (kind, link)
+}
+
+/// Every `mailroute_…` that stands between two `quote`s.
+fn metrics(text: &str, quote: char) -> Vec<&str> {
+    let is_name = |part: &&str| {
+        part.strip_prefix("mailroute_").is_some_and(|rest| {
+            !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        })
+    };
+    let mut names: Vec<_> = text.split(quote).filter(is_name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
