@@ -1,0 +1,168 @@
+//! Conversations as text, and what is expected of them.
+//!
+//! ```text
+//! # a comment
+//! = size 4096          settings: `size`, `recipients`; `answer TEXT` is what is said about complete messages
+//! = ehlo               shorthand for greeting and EHLO; `mail` for MAIL, RCPT and DATA from <a@b.example>
+//! C: NOOP              the client sends a line; `c:` the same without CR LF
+//! S: 250 2.0.0 *       the server answers a line; `*` stands for any text
+//! X:                   the server closes
+//! M: <from> <to> …     a message is complete, with `8BITMIME` and `SMTPUTF8` where they apply …
+//! B: text              … and these are its lines; `B-` the same without CR LF
+//! ```
+//! Escapes: `\r \n \0 \t \\ \xHH`, and `{text*times}`.
+
+use std::path::Path;
+
+pub const SENDER: &str = "<a@b.example>";
+pub const RECIPIENT: &str = "<c@d.example>";
+
+#[derive(Debug)]
+pub struct Script {
+    pub name: String,
+    pub max_message_bytes: u64,
+    pub max_recipients: u32,
+    pub answer: String,
+    pub steps: Vec<Step>,
+    pub messages: Vec<Message>,
+    pub closes: bool,
+}
+
+#[derive(Debug)]
+pub enum Step {
+    Send(Vec<u8>),
+    Expect(String),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    pub envelope: String,
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.envelope, self.content.escape_ascii())
+    }
+}
+
+impl Script {
+    pub fn read(path: &Path) -> Self {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let mut script = Self {
+            name,
+            max_message_bytes: 4096,
+            max_recipients: 3,
+            answer: "250 2.0.0 taken".into(),
+            steps: Vec::new(),
+            messages: Vec::new(),
+            closes: false,
+        };
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            script.line(line);
+        }
+        script
+    }
+
+    fn line(&mut self, line: &str) {
+        let (key, rest) = line.split_at_checked(2).unwrap_or((line, ""));
+        let text = rest.strip_prefix(' ').unwrap_or(rest);
+        match key {
+            "" | "# " => {}
+            "= " => self.directive(rest),
+            "C:" => self.steps.push(Step::Send([unescape(text), b"\r\n".to_vec()].concat())),
+            "c:" => self.steps.push(Step::Send(unescape(text))),
+            "S:" => self.steps.push(Step::Expect(text.into())),
+            "X:" => self.closes = true,
+            "M:" => {
+                let envelope = String::from_utf8(unescape(text)).unwrap();
+                self.messages.push(Message { envelope, content: Vec::new() });
+            }
+            "B:" | "B-" => {
+                let content = &mut self.messages.last_mut().expect("M: before B:").content;
+                content.extend(unescape(text));
+                content.extend_from_slice(if key == "B:" { b"\r\n" } else { b"" });
+            }
+            _ => panic!("{}: cannot read {line:?}", self.name),
+        }
+    }
+
+    fn directive(&mut self, text: &str) {
+        let (word, value) = text.split_once(' ').unwrap_or((text, ""));
+        match word {
+            "size" => self.max_message_bytes = value.parse().unwrap(),
+            "recipients" => self.max_recipients = value.parse().unwrap(),
+            "answer" => self.answer = value.into(),
+            "ehlo" => {
+                for line in ["S: 220 *", "C: EHLO app", "S: 250-*", "S: 250-*", "S: 250-*", "S: 250-*", "S: 250-*", "S: 250 *"] {
+                    self.line(line);
+                }
+            }
+            "mail" => {
+                for line in [&format!("C: MAIL FROM:{SENDER}"), "S: 250 *", &format!("C: RCPT TO:{RECIPIENT}")] {
+                    self.line(line);
+                }
+                for line in ["S: 250 *", "C: DATA", "S: 354 *"] {
+                    self.line(line);
+                }
+            }
+            _ => panic!("{}: unknown directive {text:?}", self.name),
+        }
+    }
+
+    /// All that the client sends.
+    pub fn input(&self) -> Vec<u8> {
+        self.steps.iter().flat_map(|step| if let Step::Send(octets) = step { octets.as_slice() } else { &[] }).copied().collect()
+    }
+
+    /// All that the server is expected to send.
+    pub fn expected(&self) -> Vec<&str> {
+        self.steps.iter().filter_map(|step| if let Step::Expect(line) = step { Some(line.as_str()) } else { None }).collect()
+    }
+}
+
+/// Whether `text` is what `pattern` says, `*` standing for anything.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((front, rest)) => text
+            .strip_prefix(front)
+            .is_some_and(|text| (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(rest, &text[at..]))),
+    }
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let (escaped, len) = match c {
+            '\\' => escape(rest),
+            '{' => repeat(rest),
+            c => (c.to_string().into_bytes(), c.len_utf8()),
+        };
+        octets.extend(escaped);
+        rest = &rest[len..];
+    }
+    octets
+}
+
+fn escape(text: &str) -> (Vec<u8>, usize) {
+    match text.as_bytes().get(1) {
+        Some(b'r') => (vec![b'\r'], 2),
+        Some(b'n') => (vec![b'\n'], 2),
+        Some(b't') => (vec![b'\t'], 2),
+        Some(b'0') => (vec![0], 2),
+        Some(b'\\') => (vec![b'\\'], 2),
+        Some(b'x') => (vec![u8::from_str_radix(&text[2..4], 16).unwrap()], 4),
+        other => panic!("unknown escape {other:?}"),
+    }
+}
+
+/// `{text*times}`; anything else in braces stands for itself.
+fn repeat(text: &str) -> (Vec<u8>, usize) {
+    let inner = text[1..].split_once('}').map(|(inner, _)| inner);
+    match inner.and_then(|inner| Some((inner, inner.rsplit_once('*')?))) {
+        Some((inner, (what, times))) => (unescape(what).repeat(times.parse().unwrap()), inner.len() + 2),
+        None => (vec![b'{'], 1),
+    }
+}
