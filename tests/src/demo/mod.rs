@@ -1,0 +1,155 @@
+//! The main job, shown and checked: chart, route, injected pod, one message, status, metrics.
+//!
+//! Runs on a cluster of its own, or on the one that `MAILROUTE_KUBECONFIG` names. It owns the order of the steps and
+//! what a person reads; clusters, charts and the simulator come from the harness.
+
+mod show;
+mod steps;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
+use mailroute_operator::crd::MailRoute;
+use serde_json::json;
+
+use crate::cluster::KUBECONFIG_VARIABLE;
+use crate::scene::{PATIENCE, condition_of, microsoft::Microsoft, release};
+use crate::wait::is_complete;
+use crate::{Cluster, Tier, wait_for, wait_gone};
+use steps::Steps;
+
+/// Name of the cluster that `--keep` leaves up.
+const CLUSTER: &str = "demo";
+
+/// Namespace of the demo's application.
+const NAMESPACE: &str = "shop";
+
+/// Name of the route in the example.
+const ROUTE: &str = "notifications";
+
+/// Name of the Job in the example.
+const JOB: &str = "send-notification";
+
+/// Runs the demo.
+///
+/// # Errors
+/// When any step fails, or what arrived is not what was sent.
+pub async fn run(keep: bool) -> Result<()> {
+    let mut steps = Steps::new(7);
+    steps.begin("Kubernetes, one node");
+    let cluster = start(keep).await?;
+    steps.begin("operator, by Helm");
+    release::ensure_installed(&cluster).await?;
+    steps.begin("Microsoft 365 simulator");
+    let microsoft = Microsoft::deploy(&cluster, "m365").await?;
+    microsoft.forget().await?;
+    prepare_namespace(&cluster, &microsoft).await?;
+    steps.begin("kubectl apply -f docs/examples/notifications.yaml");
+    apply_example(&cluster).await?;
+    steps.begin("route becomes Ready");
+    let route = ready_route(&cluster).await?;
+    steps.begin("message arrives, Job completes");
+    microsoft.wait_for_messages(1).await?;
+    let pod = completed_job(&cluster).await?;
+    steps.begin("what happened");
+    steps.end();
+
+    show::route(&cluster, NAMESPACE, &route).await?;
+    show::pod(&pod);
+    let messages = microsoft.messages().await?;
+    show::messages(&messages);
+    show::application_log(&log(&cluster, &pod, "app").await?);
+    show::sidecar_log(&log(&cluster, &pod, "mailroute").await?);
+    check(&messages, &microsoft.violations().await?)?;
+    if keep {
+        tell_how_to_look(&cluster);
+    }
+    drop(cluster);
+    println!(
+        "demo: 1 message sent to localhost:25, {} accepted by Microsoft 365 (simulated)",
+        messages.len()
+    );
+    Ok(())
+}
+
+/// The cluster that `MAILROUTE_KUBECONFIG` names, or a new one; one to keep has the name that `make demo-down` knows.
+async fn start(keep: bool) -> Result<Cluster> {
+    if keep && std::env::var_os(KUBECONFIG_VARIABLE).is_none() {
+        let cluster = Cluster::start_named(Tier::Node, CLUSTER).await?;
+        cluster.keep()?;
+        return Ok(cluster);
+    }
+    Cluster::shared(Tier::Node).await
+}
+
+fn tell_how_to_look(cluster: &Cluster) {
+    println!("\nThe cluster stays up:  export KUBECONFIG={}", cluster.kubeconfig().display());
+    println!("Remove it with:        make demo-down\n");
+}
+
+/// The application's namespace, fresh, which enforces Pod Security `restricted` and trusts the simulator's CA.
+async fn prepare_namespace(cluster: &Cluster, microsoft: &Microsoft) -> Result<()> {
+    let params = PatchParams::apply("demo").force();
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels},
+    });
+    namespaces.patch(NAMESPACE, &params, &Patch::Apply(&namespace)).await?;
+    let ca = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m365-ca"},
+        "data": {"ca.crt": microsoft.ca_pem().await?},
+    });
+    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client(), NAMESPACE);
+    config_maps.patch("m365-ca", &params, &Patch::Apply(&ca)).await?;
+    microsoft.trust_service_account(NAMESPACE, "default").await
+}
+
+/// Applies the example as a person would; a Job of an earlier run is removed first, as a Job cannot run twice.
+async fn apply_example(cluster: &Cluster) -> Result<()> {
+    let jobs: Api<Job> = Api::namespaced(cluster.client(), NAMESPACE);
+    if jobs.get_opt(JOB).await?.is_some() {
+        jobs.delete(JOB, &DeleteParams::foreground()).await?;
+        wait_gone(jobs, JOB, PATIENCE).await?;
+    }
+    let example = release::repository().join("docs/examples/notifications.yaml");
+    cluster.kubectl(&["-n", NAMESPACE, "apply", "-f", &example.display().to_string()]).await?;
+    Ok(())
+}
+
+async fn ready_route(cluster: &Cluster) -> Result<MailRoute> {
+    let routes: Api<MailRoute> = Api::namespaced(cluster.client(), NAMESPACE);
+    let ready = |route: &MailRoute| condition_of(route, "Ready").is_some_and(|c| c.status == "True");
+    wait_for(routes, ROUTE, ready, PATIENCE).await.context("the route does not become Ready")
+}
+
+async fn completed_job(cluster: &Cluster) -> Result<Pod> {
+    let jobs: Api<Job> = Api::namespaced(cluster.client(), NAMESPACE);
+    wait_for(jobs, JOB, is_complete, PATIENCE).await.context("the Job does not complete")?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+    let selector = format!("batch.kubernetes.io/job-name={JOB}");
+    let found = pods.list(&ListParams::default().labels(&selector)).await?;
+    found.items.into_iter().next().context("the Job has no pod")
+}
+
+async fn log(cluster: &Cluster, pod: &Pod, container: &str) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+    let name = pod.metadata.name.as_deref().context("a stored pod has a name")?;
+    Ok(pods.logs(name, &LogParams { container: Some(container.into()), ..LogParams::default() }).await?)
+}
+
+/// What the last line claims.
+fn check(messages: &[mailroute_m365::mailbox::Message], violations: &[String]) -> Result<()> {
+    ensure!(messages.len() == 1, "{} messages arrived instead of 1", messages.len());
+    ensure!(messages[0].mailbox == "noreply@contoso.com", "the mailbox is {}", messages[0].mailbox);
+    let subject = format!("system:serviceaccount:{NAMESPACE}:default");
+    ensure!(
+        messages[0].token.assertion_subject == subject,
+        "the token is of {}",
+        messages[0].token.assertion_subject
+    );
+    ensure!(violations.is_empty(), "Exchange would have refused: {violations:?}");
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What a person sees at the end: the route, the pod, the message as it arrived, what the sidecar counted.
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::Pod;
+use mailroute_m365::mailbox::Message;
+use mailroute_operator::crd::MailRoute;
+
+use crate::Cluster;
+
+fn heading(text: &str) {
+    println!("\n── {text} {}", "─".repeat(96_usize.saturating_sub(text.chars().count())));
+}
+
+/// The route, as kubectl prints it, and its conditions.
+pub async fn route(cluster: &Cluster, namespace: &str, route: &MailRoute) -> Result<()> {
+    heading("kubectl get mailroute");
+    print!("{}", cluster.kubectl(&["-n", namespace, "get", "mailroute"]).await?);
+    println!();
+    for condition in route.status.iter().flat_map(|s| &s.conditions) {
+        println!(
+            "{:<18} {:<6} {:<16} {}",
+            condition.type_, condition.status, condition.reason, condition.message
+        );
+    }
+    Ok(())
+}
+
+/// The injected pod: its containers and what each has mounted.
+pub fn pod(pod: &Pod) {
+    heading(&format!("pod {}", pod.metadata.name.as_deref().unwrap_or_default()));
+    let Some(spec) = &pod.spec else { return };
+    for container in spec.init_containers.iter().flatten() {
+        let kind = if container.restart_policy.as_deref() == Some("Always") { "sidecar" } else { "init" };
+        line(kind, container);
+    }
+    for container in &spec.containers {
+        line("container", container);
+    }
+}
+
+fn line(kind: &str, container: &k8s_openapi::api::core::v1::Container) {
+    let mounts: Vec<_> = container.volume_mounts.iter().flatten().map(|m| m.name.as_str()).collect();
+    let image = container.image.as_deref().unwrap_or_default();
+    println!("{kind:<10} {:<10} {image}\n{:<22}mounts {}", container.name, "", mounts.join(", "));
+}
+
+/// Each message with its envelope, the token it came with, and its text.
+pub fn messages(messages: &[Message]) {
+    for message in messages {
+        heading("the message, as Microsoft 365 received it");
+        println!("mailbox        {}", message.mailbox);
+        println!("MAIL FROM      {} {}", message.mail_from, message.mail_parameters.join(" "));
+        println!("RCPT TO        {}", message.recipient_addresses().join(", "));
+        println!("token subject  {}", message.token.assertion_subject);
+        println!("token issuer   {}", message.token.assertion_issuer);
+        println!("connection     {}\n", message.connection.tls_version.as_deref().unwrap_or("no TLS"));
+        print!("{}", String::from_utf8_lossy(&message.data).replace("\r\n", "\n"));
+    }
+}
+
+/// What the application printed, the sidecar's metrics among it.
+pub fn application_log(log: &str) {
+    heading("kubectl logs, container app");
+    print!("{log}");
+}
+
+/// The sidecar's own log.
+pub fn sidecar_log(log: &str) {
+    heading("kubectl logs, container mailroute");
+    print!("{log}");
+}

@@ -1,0 +1,219 @@
+//! A scene: what a scenario on the node needs around it, each with a namespace and a Microsoft 365 of its own, so that
+//! scenarios run side by side without hearing each other.
+//!
+//! * [`release`]: the charts installed once on a cluster, by the real Helm.
+//! * [`microsoft`]: a simulator in the scene's namespace and what its control API tells.
+//! * [`workload`]: manifests of the routes and pods that play the application.
+
+pub mod microsoft;
+pub mod release;
+pub mod workload;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ListParams, LogParams, Patch, PatchParams};
+use kube::{Api, Client};
+use mailroute_operator::crd::MailRoute;
+use serde_json::{Value, json};
+
+use crate::wait::{has_ended, is_complete};
+use crate::{Cluster, Namespace, Tier, wait_for};
+use microsoft::Microsoft;
+
+/// How long a pod may take from its creation to the state a scenario waits for. Generous: two cores, many pods.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Name under which scenarios apply their manifests.
+const FIELD_MANAGER: &str = "scene";
+
+/// A namespace that enforces Pod Security `restricted`, with a simulator in it, on a node with the operator installed.
+pub struct Scene {
+    /// The cluster, shared with other scenes.
+    pub cluster: Cluster,
+    /// The scene's own namespace. Removed at the end; its pods are described when the scenario fails.
+    pub namespace: Namespace,
+    /// The scene's own Microsoft 365.
+    pub microsoft: Microsoft,
+}
+
+impl Scene {
+    /// Sets the scene on the node that all scenarios share.
+    ///
+    /// # Errors
+    /// When the node, the charts or the simulator do not come up.
+    pub async fn start(name: &str) -> Result<Self> {
+        let cluster = Cluster::shared(Tier::Node).await?;
+        release::ensure_installed(&cluster).await?;
+        Self::on(cluster, name).await
+    }
+
+    /// Sets the scene on a given cluster where the operator is installed already.
+    ///
+    /// # Errors
+    /// When the simulator does not come up.
+    pub async fn on(cluster: Cluster, name: &str) -> Result<Self> {
+        let namespace =
+            cluster.namespace(name, &[("pod-security.kubernetes.io/enforce", "restricted")]).await?;
+        let microsoft = Microsoft::deploy(&cluster, namespace.name()).await?;
+        let scene = Self { cluster, namespace, microsoft };
+        scene.trust_microsoft().await?;
+        Ok(scene)
+    }
+
+    /// The scenario has come to its good end: no report of the namespace is needed.
+    pub fn finish(self) {
+        self.namespace.finish();
+    }
+
+    /// The client of the cluster.
+    pub fn client(&self) -> Client {
+        self.cluster.client()
+    }
+
+    /// An API of the scene's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client(), self.namespace.name())
+    }
+
+    /// The ConfigMap that routes name in `caBundleRef`.
+    async fn trust_microsoft(&self) -> Result<()> {
+        let ca = self.microsoft.ca_pem().await?;
+        self.apply::<ConfigMap>(
+            &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m365-ca"}, "data": {"ca.crt": ca}}),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Applies a manifest in the scene's namespace.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn apply<K>(&self, manifest: &Value) -> Result<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        let name = manifest["metadata"]["name"].as_str().context("the manifest has a name")?;
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        Ok(self.api::<K>().patch(name, &params, &Patch::Apply(manifest)).await?)
+    }
+
+    /// Applies a route and waits until the operator has accepted it.
+    ///
+    /// # Errors
+    /// The API server's refusal, or no `Accepted` condition in time.
+    pub async fn route(&self, manifest: &Value) -> Result<MailRoute> {
+        let route: MailRoute = self.apply(manifest).await?;
+        let name = route.metadata.name.context("a stored route has a name")?;
+        self.route_condition(&name, "Accepted", "True").await
+    }
+
+    /// Waits until a condition of a route has a status.
+    ///
+    /// # Errors
+    /// When it does not in time; the error shows the route's status.
+    pub async fn route_condition(&self, name: &str, condition: &str, status: &str) -> Result<MailRoute> {
+        let api = self.api::<MailRoute>();
+        let wanted = |route: &MailRoute| condition_of(route, condition).is_some_and(|c| c.status == status);
+        let met = wait_for(api.clone(), name, wanted, PATIENCE).await;
+        if met.is_err() {
+            let shown = api.get(name).await.map(|r| format!("{:#?}", r.status)).unwrap_or_default();
+            return met.with_context(|| format!("{condition} of {name} did not become {status}: {shown}"));
+        }
+        met
+    }
+
+    /// Waits until a condition of a route has a reason.
+    ///
+    /// # Errors
+    /// When it does not in time; the error shows the route's status.
+    pub async fn route_reason(&self, name: &str, condition: &str, reason: &str) -> Result<MailRoute> {
+        let api = self.api::<MailRoute>();
+        let wanted = |route: &MailRoute| condition_of(route, condition).is_some_and(|c| c.reason == reason);
+        let met = wait_for(api.clone(), name, wanted, PATIENCE).await;
+        if met.is_err() {
+            let shown = api.get(name).await.map(|r| format!("{:#?}", r.status)).unwrap_or_default();
+            return met.with_context(|| format!("{condition} of {name} did not turn {reason}: {shown}"));
+        }
+        met
+    }
+
+    /// Waits for a Job to complete and returns its pod's log of the container `app`.
+    ///
+    /// # Errors
+    /// When the Job fails or does not end in time.
+    pub async fn job_completes(&self, name: &str) -> Result<String> {
+        let job = wait_for(self.api::<Job>(), name, has_ended, PATIENCE).await?;
+        let log = self.job_log(name).await?;
+        ensure!(is_complete(&job), "Job {name} failed; its log: {log}");
+        Ok(log)
+    }
+
+    /// Waits for a Job to fail and returns its pod's log of the container `app`.
+    ///
+    /// # Errors
+    /// When the Job succeeds or does not end in time.
+    pub async fn job_fails(&self, name: &str) -> Result<String> {
+        let job = wait_for(self.api::<Job>(), name, has_ended, PATIENCE).await?;
+        let log = self.job_log(name).await?;
+        ensure!(!is_complete(&job), "Job {name} succeeded; its log: {log}");
+        Ok(log)
+    }
+
+    async fn job_log(&self, name: &str) -> Result<String> {
+        let pod = self.pod_labelled(&format!("batch.kubernetes.io/job-name={name}")).await?;
+        let pod = pod.metadata.name.context("a stored pod has a name")?;
+        self.log(&pod, "app").await
+    }
+
+    /// The log of a container so far.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn log(&self, pod: &str, container: &str) -> Result<String> {
+        let params = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
+        Ok(self.api::<Pod>().logs(pod, &params).await?)
+    }
+
+    /// The only pod with a label.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn pod_labelled(&self, selector: &str) -> Result<Pod> {
+        let pods = self.api::<Pod>().list(&ListParams::default().labels(selector)).await?;
+        pods.items.into_iter().next().with_context(|| format!("no pod is labelled {selector}"))
+    }
+
+    /// Waits until a pod runs with all its containers ready.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn pod_ready(&self, name: &str) -> Result<Pod> {
+        wait_for(self.api::<Pod>(), name, is_ready, PATIENCE).await
+    }
+}
+
+/// A condition of a route, when it is there.
+pub fn condition_of<'a>(
+    route: &'a MailRoute,
+    kind: &str,
+) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    route.status.as_ref()?.conditions.iter().find(|c| c.type_ == kind)
+}
+
+/// Whether the kubelet calls a pod ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}

@@ -1,0 +1,126 @@
+//! Manifests: routes, and pods that play the application with a real SMTP client in it. All of them meet Pod Security
+//! `restricted`.
+
+use serde_json::{Value, json};
+
+/// Image with real SMTP clients from Debian packages.
+pub const CLIENTS: &str = "mailroute.dev/clients:0.1.0";
+
+/// Tenant of the simulator's sample directory.
+pub const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+
+/// Application of the simulator's sample directory.
+pub const CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
+
+/// Mailbox of the simulator's sample directory.
+pub const MAILBOX: &str = "noreply@contoso.com";
+
+/// A route for client submission through the simulator of a namespace.
+pub fn route(name: &str, namespace: &str) -> Value {
+    let ca = json!({"name": "m365-ca", "key": "ca.crt"});
+    json!({
+        "apiVersion": "mailroute.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": {"name": name},
+        "spec": {
+            "method": "ClientSubmission",
+            "tenant": {
+                "id": TENANT,
+                "acceptedDomains": ["contoso.com"],
+                "authority": {"host": format!("login.{namespace}.svc.cluster.local"), "caBundleRef": ca},
+            },
+            "clientSubmission": {
+                "mailbox": MAILBOX,
+                "credential": {"type": "WorkloadIdentity", "clientId": CLIENT_ID},
+            },
+            "endpoint": {"host": format!("smtp.{namespace}.svc.cluster.local"), "caBundleRef": ca},
+        },
+    })
+}
+
+/// A container of the client image that runs a shell script.
+pub fn container(name: &str, script: &str) -> Value {
+    json!({
+        "name": name,
+        "image": CLIENTS,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-ec", script],
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 10001,
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": "mail", "mountPath": "/mail"}],
+    })
+}
+
+/// A pod spec of one container `app`; the ConfigMap `mail` is mounted at `/mail` when it exists.
+pub fn pod_spec(script: &str) -> Value {
+    json!({
+        "restartPolicy": "Never",
+        "containers": [container("app", script)],
+        "volumes": [{"name": "mail", "configMap": {"name": "mail", "optional": true}}],
+    })
+}
+
+/// A pod template labelled with a route.
+pub fn template(route: &str, spec: &Value) -> Value {
+    json!({"metadata": {"labels": {"mailroute.dev/route": route, "app": "shop"}}, "spec": spec})
+}
+
+/// A bare pod labelled with a route.
+pub fn pod(name: &str, route: &str, spec: &Value) -> Value {
+    let mut pod = template(route, spec);
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!(name);
+    pod
+}
+
+/// A Job that is tried once.
+pub fn job(name: &str, route: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"backoffLimit": 0, "template": template(route, spec)},
+    })
+}
+
+/// A Deployment of one replica.
+pub fn deployment(name: &str, route: &str, spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    spec["restartPolicy"] = json!("Always");
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": template(route, &spec),
+        },
+    })
+}
+
+/// A shell script that sends a one-line message with Python's smtplib and fails with the server's reply.
+pub fn send_with_smtplib(subject: &str) -> String {
+    format!(
+        r#"python3 - <<'END'
+import smtplib, sys
+from email.message import EmailMessage
+m = EmailMessage()
+m["From"], m["To"], m["Subject"] = "{MAILBOX}", "ada@contoso.com", "{subject}"
+m.set_content("Sent to localhost:25.")
+try:
+    with smtplib.SMTP("localhost", 25, timeout=120) as s:
+        s.send_message(m)
+except smtplib.SMTPException as e:
+    print("refused:", e)
+    sys.exit(1)
+print("accepted")
+END"#
+    )
+}
