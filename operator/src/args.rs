@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use clap::{Args, Parser, Subcommand};
 use tracing::Level;
 
+use crate::inject::PullPolicy;
+use crate::inject::cli::Inject;
 use crate::logging::Format;
 
 /// Kubernetes operator that lets pods send mail through Microsoft 365 by SMTP on localhost.
@@ -21,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Run in the cluster: controller, webhook and control service.
     Run(Box<Run>),
+    /// Add the sidecar to pods in files, as the webhook would, without a cluster.
+    Inject(Inject),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
@@ -41,8 +45,8 @@ pub struct Run {
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE")]
     pub sidecar_image: String,
     /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
-    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
-    pub sidecar_image_pull_policy: Option<String>,
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY")]
+    pub sidecar_image_pull_policy: Option<PullPolicy>,
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,

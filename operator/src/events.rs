@@ -44,7 +44,8 @@ struct Item {
 impl Events {
     /// Starts the publishing task, which ends when every clone of the handle is gone. `instance` is the pod's name.
     pub fn start(client: Client, instance: &str, metrics: Metrics) -> Self {
-        let reporter = Reporter { controller: "mailroute-operator".into(), instance: Some(instance.to_owned()) };
+        let reporter =
+            Reporter { controller: "mailroute-operator".into(), instance: Some(instance.to_owned()) };
         let (queue, items) = mpsc::channel(QUEUE);
         tokio::spawn(publish(Recorder::new(client, reporter), items, metrics.clone()));
         Self { queue, metrics }

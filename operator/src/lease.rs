@@ -89,14 +89,14 @@ pub async fn run(
     name: &str,
     me: Identity,
     terms: Terms,
-    told: watch::Sender<Leadership>,
+    told: &watch::Sender<Leadership>,
     mut stop: watch::Receiver<bool>,
 ) {
     let api = Api::<Lease>::namespaced(client, namespace);
     let mut candidate = Candidate { me, terms, seen: None, renewed: None };
     while !*stop.borrow() {
         candidate.round(&api, name).await;
-        candidate.tell(&told, Instant::now());
+        candidate.tell(told, Instant::now());
         tokio::select! {
             () = sleep(terms.every) => {}
             _ = stop.changed() => break,
@@ -219,7 +219,8 @@ impl Candidate {
         if leading {
             return Leadership { leading, leader: Some(self.me.clone()) };
         }
-        let holder = self.seen.as_ref().and_then(|(lease, _)| lease.spec.as_ref()?.holder_identity.as_deref());
+        let holder =
+            self.seen.as_ref().and_then(|(lease, _)| lease.spec.as_ref()?.holder_identity.as_deref());
         let leader = holder.and_then(|holder| holder.parse().ok()).filter(|leader| *leader != self.me);
         Leadership { leading, leader }
     }

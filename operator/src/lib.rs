@@ -8,11 +8,16 @@
 //! sidecar's report ─────────► control (TokenReview, store) ──► controller ──► status, Events
 //! ```
 
-pub mod crd;
-pub mod events;
-pub mod metrics;
+pub mod admin;
+pub mod app;
 pub mod args;
-pub mod lease;
-pub mod logging;
 pub mod control;
 pub mod controller;
+pub mod crd;
+pub mod events;
+pub mod inject;
+pub mod lease;
+pub mod logging;
+pub mod metrics;
+pub mod pki;
+pub mod webhook;

@@ -43,10 +43,15 @@ impl Metrics {
     /// When two metrics share a name; a programming error that any test would show.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let build = gauges(&registry, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
+        let build =
+            gauges(&registry, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
-            leader: gauge(&registry, "mailroute_operator_leader", "1 on the replica that writes, 0 on the others.")?,
+            leader: gauge(
+                &registry,
+                "mailroute_operator_leader",
+                "1 on the replica that writes, 0 on the others.",
+            )?,
             reconciles: counters(
                 &registry,
                 "mailroute_reconciles_total",

@@ -96,7 +96,8 @@ impl Authenticator {
             ..Default::default()
         };
         let parameters = PostParams::default();
-        let answer = timeout(PATIENCE, self.api.create(&parameters, &review)).await.map_err(|_| Error::Late)?;
+        let answer =
+            timeout(PATIENCE, self.api.create(&parameters, &review)).await.map_err(|_| Error::Late)?;
         Ok(answer.map_err(Error::Api)?.status.as_ref().and_then(pod_of))
     }
 

@@ -166,7 +166,8 @@ mod tests {
         let mut reports = Reports::default();
         let first = report(vec![observation(Reason::LoggedIn, "235")]);
         assert!(reports.record(&caller("a"), first.clone(), at(0)), "a first report");
-        let busy = Report { usage: Usage { messages_last_minute: 9, recipients_last_24h: 9 }, ..first.clone() };
+        let busy =
+            Report { usage: Usage { messages_last_minute: 9, recipients_last_24h: 9 }, ..first.clone() };
         assert!(!reports.record(&caller("a"), busy, at(1)), "numbers");
         let refused = report(vec![observation(Reason::ExchangeRejectedToken, "535 5.7.3")]);
         assert!(reports.record(&caller("a"), refused, at(2)), "a fault");
@@ -195,7 +196,8 @@ mod tests {
     #[test]
     fn observations_that_contradict_the_list_of_reasons_are_left_out() {
         let lie = Observation { holds: true, ..observation(Reason::ExchangeRejectedToken, "") };
-        let stray = Observation { condition: ConditionType::CredentialReady, ..observation(Reason::LoggedIn, "") };
+        let stray =
+            Observation { condition: ConditionType::CredentialReady, ..observation(Reason::LoggedIn, "") };
         let sum = observation(Reason::Ready, "");
         let mut reports = Reports::default();
         reports.record(&caller("a"), report(vec![lie, stray, sum]), at(0));

@@ -15,6 +15,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::watch as channel;
 
 use super::pods::prune;
 use super::triggers::Triggers;
@@ -74,12 +75,14 @@ impl Malformed {
 }
 
 /// Follows MailRoutes for ever, into the store behind `writer`. A route that comes or changes is added to `triggers`;
-/// `found` is called for each one that cannot be read.
+/// the value behind `changes` changes after every change of the store; `found` is called for each route that cannot be
+/// read.
 pub async fn routes(
     client: Client,
     mut writer: Writer<MailRoute>,
     malformed: Malformed,
     triggers: Triggers,
+    changes: channel::Sender<u64>,
     found: impl Fn(&Unreadable),
 ) {
     let store = writer.as_reader();
@@ -90,6 +93,7 @@ pub async fn routes(
             Ok(event) => {
                 let Some(event) = readable(event, &store, &malformed, &found) else { continue };
                 writer.apply_watcher_event(&event);
+                changes.send_modify(|count| *count = count.wrapping_add(1));
                 trigger(&event, &store, &triggers);
             }
             Err(error) => tracing::warn!(%error, "watching MailRoutes was interrupted"),

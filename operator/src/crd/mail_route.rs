@@ -75,6 +75,14 @@ pub struct MailRouteSpec {
     pub sidecar: Sidecar,
 }
 
+impl MailRoute {
+    /// The status of the condition Ready: `True`, `False` or, also while there is none, `Unknown`.
+    pub fn readiness(&self) -> &str {
+        let ready = self.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == "Ready");
+        ready.map_or("Unknown", |condition| &condition.status)
+    }
+}
+
 /// How mail leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Method {

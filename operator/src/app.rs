@@ -1,0 +1,421 @@
+//! Wiring: makes every part, gives each the handles it needs, and starts and stops them. The only file that sees all.
+//!
+//! ```text
+//!  every replica: lease · watches (routes, pods) · certificates · webhook · control service · admin
+//!  the leader:    controller
+//! ```
+//!
+//! Stopping: the Lease is given back at once; the replica says that it is not ready and goes on serving while API servers
+//! and sidecars learn of that; then it stops accepting, finishes what it has begun, and ends within a bounded time, also
+//! when the API server does not answer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::runtime::reflector::{Store, store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::admin::{self, Admin, Check};
+use crate::args::Run;
+use crate::control::authenticate::Authenticator;
+use crate::control::rate::RateLimit;
+use crate::control::reports::Reports;
+use crate::control::server::{self as control, Control};
+use crate::controller::applied::Applied;
+use crate::controller::backoff::Backoff;
+use crate::controller::build;
+use crate::controller::triggers::Triggers;
+use crate::controller::watch::{self as watches, Malformed, Unreadable};
+use crate::controller::{self, Context};
+use crate::crd::MailRoute;
+use crate::events::Events;
+use crate::inject;
+use crate::lease::{self, Identity, Leadership};
+use crate::metrics::{Certificate, Metrics};
+use crate::pki::{self, Lifetimes, Limits, Pki, TlsListener};
+use crate::webhook::{self, Webhook};
+
+/// Port of the Service for the control service.
+const CONTROL_SERVICE_PORT: u16 = 8444;
+
+/// After SIGTERM: as long as it may take until nobody is sent here any more.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// After that: what was begun may take this long to end.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When a part cannot start, or ends by itself.
+pub async fn run(flags: Run) -> anyhow::Result<()> {
+    // Fails only when a provider was installed before, which then is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let stop = until_told()?;
+    let client =
+        Client::try_default().await.context("cannot find the API server: no kubeconfig, and not in a pod")?;
+    let app = App::new(flags, client)?;
+    let (close, closing) = watch::channel(false);
+    let mut parts = app.start(&stop, &closing).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    tokio::select! {
+        ended = parts.join_next() => bail!("a part ended by itself: {ended:?}"),
+        () = turns_true(stop) => {}
+    }
+    tracing::info!("asked to stop");
+    sleep(LINGER).await;
+    close.send_replace(true);
+    let finished = timeout(FINISH, app.served(&mut parts)).await.is_ok();
+    tracing::info!(finished, "stopped");
+    Ok(())
+}
+
+/// Becomes true at the first SIGTERM or SIGINT; a second one ends the process as the system does by default.
+fn until_told() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let (told, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        told.send_replace(true);
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tracing::warn!("asked to stop a second time");
+        std::process::exit(1);
+    });
+    Ok(stop)
+}
+
+async fn turns_true(mut flag: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and then nothing will turn it true.
+    if flag.wait_for(|is_set| *is_set).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The handles that parts share.
+struct App {
+    flags: Run,
+    client: Client,
+    metrics: Metrics,
+    events: Events,
+    triggers: Triggers,
+    malformed: Malformed,
+    reports: Arc<Mutex<Reports>>,
+}
+
+/// Names of the parts that serve others and finish what they have begun.
+const SERVERS: [&str; 2] = ["webhook", "control service"];
+
+type Parts = JoinSet<&'static str>;
+
+impl App {
+    fn new(flags: Run, client: Client) -> anyhow::Result<Self> {
+        let metrics = Metrics::new().context("cannot set the metrics up")?;
+        Ok(Self {
+            events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
+            flags,
+            client,
+            metrics,
+            triggers: Triggers::default(),
+            malformed: Malformed::default(),
+            reports: Arc::default(),
+        })
+    }
+
+    async fn start(
+        &self,
+        stop: &watch::Receiver<bool>,
+        closing: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Parts> {
+        let mut parts = Parts::new();
+        let (told, leadership) = watch::channel(Leadership::default());
+        let (routes, pods, changes) = self.watch(&mut parts, &leadership);
+        let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
+            .context("cannot set TLS up")?;
+        spawn(&mut parts, "certificates", keeper);
+        self.serve_webhook(&mut parts, &pki, &routes, changes, closing).await?;
+        self.serve_control(&mut parts, &pki, &pods, &leadership, closing).await?;
+        self.serve_admin(&mut parts, &pki, &routes, &pods, &leadership, stop).await?;
+        self.lead(&mut parts, &pki, routes, pods, leadership);
+        self.elect(&mut parts, told, stop);
+        Ok(parts)
+    }
+
+    /// The watches that every replica keeps.
+    fn watch(
+        &self,
+        parts: &mut Parts,
+        leadership: &watch::Receiver<Leadership>,
+    ) -> (Store<MailRoute>, Store<Pod>, watch::Receiver<u64>) {
+        let (routes, routes_writer) = store();
+        let (pods, pods_writer) = store();
+        let (changed, changes) = watch::channel(0);
+        let (events, leading) = (self.events.clone(), leadership.clone());
+        let found = move |unreadable: &Unreadable| {
+            if leading.borrow().leading {
+                warn_of(unreadable, &events);
+            }
+        };
+        let (client, malformed, triggers) =
+            (self.client.clone(), self.malformed.clone(), self.triggers.clone());
+        spawn(
+            parts,
+            "watch of MailRoutes",
+            watches::routes(client, routes_writer, malformed, triggers, changed, found),
+        );
+        spawn(parts, "watch of pods", watches::pods(self.client.clone(), pods_writer, self.triggers.clone()));
+        (routes, pods, changes)
+    }
+
+    fn pki_settings(&self) -> pki::Settings {
+        let flags = &self.flags;
+        pki::Settings {
+            namespace: flags.namespace.clone(),
+            secret: flags.ca_secret.clone(),
+            webhook_configuration: flags.webhook_configuration.clone(),
+            names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
+            lifetimes: Lifetimes::default(),
+        }
+    }
+
+    async fn serve_webhook(
+        &self,
+        parts: &mut Parts,
+        pki: &Pki,
+        routes: &Store<MailRoute>,
+        changes: watch::Receiver<u64>,
+        closing: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let platform = inject::Platform {
+            image: self.flags.sidecar_image.clone(),
+            pull_policy: self.flags.sidecar_image_pull_policy,
+        };
+        let routes = webhook::Routes::new(routes.clone(), changes);
+        let webhook = Webhook::new(routes, platform, self.metrics.clone(), self.events.clone());
+        let listener = tls(self.flags.webhook_listen, pki).await?;
+        serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
+        Ok(())
+    }
+
+    async fn serve_control(
+        &self,
+        parts: &mut Parts,
+        pki: &Pki,
+        pods: &Store<Pod>,
+        leadership: &watch::Receiver<Leadership>,
+        closing: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let service = Control {
+            authenticator: Authenticator::new(self.client.clone()),
+            leadership: leadership.clone(),
+            pods: pods.clone(),
+            reports: Arc::clone(&self.reports),
+            triggers: self.triggers.clone(),
+            metrics: self.metrics.clone(),
+            rate: Mutex::new(RateLimit::default()),
+        };
+        let listener = tls(self.flags.control_listen, pki).await?;
+        serve(parts, SERVERS[1], listener, control::router(Arc::new(service)), closing);
+        Ok(())
+    }
+
+    async fn serve_admin(
+        &self,
+        parts: &mut Parts,
+        pki: &Pki,
+        routes: &Store<MailRoute>,
+        pods: &Store<Pod>,
+        leadership: &watch::Receiver<Leadership>,
+        stop: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let address = self.flags.admin_listen;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let admin = Admin {
+            checks: checks(pki, routes, pods, stop),
+            metrics: self.metrics.clone(),
+            observe: Box::new(observer(pki, routes, leadership, &self.malformed)),
+        };
+        spawn(parts, "admin", async move {
+            let ended = axum::serve(listener, admin::router(Arc::new(admin))).await;
+            tracing::error!(?ended, "the admin service ended");
+        });
+        Ok(())
+    }
+
+    /// The part that writes, while this replica leads.
+    fn lead(
+        &self,
+        parts: &mut Parts,
+        pki: &Pki,
+        routes: Store<MailRoute>,
+        pods: Store<Pod>,
+        mut leadership: watch::Receiver<Leadership>,
+    ) {
+        let flags = &self.flags;
+        let context = Arc::new(Context {
+            client: self.client.clone(),
+            platform: build::Platform {
+                control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
+                cluster_domain: flags.cluster_domain.clone(),
+            },
+            sidecar_image: flags.sidecar_image.clone(),
+            ca_bundle: pki.ca_bundle.clone(),
+            routes,
+            pods,
+            reports: Arc::clone(&self.reports),
+            triggers: self.triggers.clone(),
+            events: self.events.clone(),
+            metrics: self.metrics.clone(),
+            backoff: Backoff::default(),
+            applied: Applied::default(),
+        });
+        let malformed = self.malformed.clone();
+        spawn(parts, "controller", async move {
+            while leadership.wait_for(|leadership| leadership.leading).await.is_ok() {
+                malformed.all().iter().for_each(|unreadable| warn_of(unreadable, &context.events));
+                tokio::select! {
+                    () = controller::run(Arc::clone(&context)) => return,
+                    _ = leadership.wait_for(|leadership| !leadership.leading) => {}
+                }
+            }
+            // The election is over because the process stops.
+            std::future::pending().await
+        });
+    }
+
+    fn elect(&self, parts: &mut Parts, told: watch::Sender<Leadership>, stop: &watch::Receiver<bool>) {
+        let flags = &self.flags;
+        let control = SocketAddr::new(flags.pod_ip, flags.control_listen.port());
+        let me = Identity { pod: flags.pod_name.clone(), control };
+        let (client, namespace, name) = (self.client.clone(), flags.namespace.clone(), flags.lease.clone());
+        let stop = stop.clone();
+        spawn(parts, "election", async move {
+            lease::run(client, &namespace, &name, me, lease::Terms::default(), &told, stop).await;
+            // The others learn from `told` that nobody leads; it has to outlive them.
+            std::future::pending().await
+        });
+    }
+
+    /// Waits until the servers have finished.
+    async fn served(&self, parts: &mut Parts) {
+        let mut left = SERVERS.len();
+        while left > 0 {
+            match parts.join_next().await {
+                Some(Ok(name)) if SERVERS.contains(&name) => left -= 1,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+}
+
+fn warn_of(unreadable: &Unreadable, events: &Events) {
+    let note = format!(
+        "This MailRoute cannot be read and is passed over: {}. Apply it again as the current schema wants it.",
+        unreadable.error
+    );
+    events.warn(unreadable.reference.clone(), "Malformed", "Reconcile", note);
+}
+
+fn spawn(parts: &mut Parts, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+    parts.spawn(async move {
+        part.await;
+        name
+    });
+}
+
+async fn tls(address: SocketAddr, pki: &Pki) -> anyhow::Result<TlsListener> {
+    let bound = TlsListener::bind(address, Arc::clone(&pki.tls), Limits::default()).await;
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn serve(
+    parts: &mut Parts,
+    name: &'static str,
+    listener: TlsListener,
+    router: Router,
+    closing: &watch::Receiver<bool>,
+) {
+    let closing = turns_true(closing.clone());
+    spawn(parts, name, async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(closing).await;
+        if let Err(error) = served {
+            tracing::error!(%error, part = name, "cannot serve");
+        }
+    });
+}
+
+fn checks(
+    pki: &Pki,
+    routes: &Store<MailRoute>,
+    pods: &Store<Pod>,
+    stop: &watch::Receiver<bool>,
+) -> Vec<Check> {
+    let (routes, pods) = (routes.clone(), pods.clone());
+    let (certificates, stop) = (pki.ready.clone(), stop.clone());
+    vec![
+        Check { missing: "MailRoutes are still being listed", holds: Box::new(move || is_filled(&routes)) },
+        Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
+        Check {
+            missing: "the served certificate does not chain to the caBundle of the webhook configuration yet",
+            holds: Box::new(move || *certificates.borrow()),
+        },
+        Check { missing: "this replica is stopping", holds: Box::new(move || !*stop.borrow()) },
+    ]
+}
+
+fn is_filled<K>(store: &Store<K>) -> bool
+where
+    K: kube::runtime::reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    store.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
+}
+
+/// What is read from a state when Prometheus asks.
+fn observer(
+    pki: &Pki,
+    routes: &Store<MailRoute>,
+    leadership: &watch::Receiver<Leadership>,
+    malformed: &Malformed,
+) -> impl Fn(&Metrics) + Send + Sync + 'static {
+    let (routes, leadership, malformed) = (routes.clone(), leadership.clone(), malformed.clone());
+    let expiry = pki.expiry.clone();
+    move |metrics| {
+        metrics.leading(leadership.borrow().leading);
+        metrics.malformed_routes(malformed.all().len());
+        let expiry = *expiry.borrow();
+        for (certificate, ends) in [(Certificate::Authority, expiry.ca), (Certificate::Leaf, expiry.leaf)] {
+            if let Some(ends) = ends {
+                metrics.certificate_expiry(certificate, ends.as_second());
+            }
+        }
+        count_routes(&routes, metrics);
+    }
+}
+
+fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
+    let routes = routes.state();
+    for ready in ["True", "False", "Unknown"] {
+        metrics.routes(ready, routes.iter().filter(|route| route.readiness() == ready).count());
+    }
+    let sum = |of: fn(&crate::crd::status::Sidecars) -> u32| {
+        let sidecars = routes.iter().filter_map(|route| route.status.as_ref().map(|status| &status.sidecars));
+        sidecars.map(|sidecars| of(sidecars) as usize).sum()
+    };
+    metrics.sidecars("injected", sum(|sidecars| sidecars.injected));
+    metrics.sidecars("ready", sum(|sidecars| sidecars.ready));
+    metrics.sidecars("outdated", sum(|sidecars| sidecars.outdated));
+}
