@@ -263,8 +263,7 @@ mod tests {
 
     #[test]
     fn a_retired_authority_stays_until_it_ends() {
-        let promoted =
-            Keyring::found(authority(0)).stage(authority(200)).note_published(hour(200)).promote();
+        let promoted = Keyring::found(authority(0)).stage(authority(200)).note_published(hour(200)).promote();
         assert_eq!(promoted.bundle().iter().count(), 2);
         assert_eq!(due(hour(299), Some(&promoted), &promoted.bundle(), &lifetimes()), None);
         assert_eq!(due(hour(300), Some(&promoted), &promoted.bundle(), &lifetimes()), Some(Due::Prune));

@@ -140,9 +140,8 @@ mod tests {
     fn a_trusted_leaf_waits_for_the_new_authority_to_be_published() {
         let (old, new) = (authority(), authority());
         let served = leaf(&old);
-        let wanted = |live: &[&Authority]| {
-            Leaf::is_wanted(Some(&served), new.certificate(), &bundle(live), hour(1))
-        };
+        let wanted =
+            |live: &[&Authority]| Leaf::is_wanted(Some(&served), new.certificate(), &bundle(live), hour(1));
         assert!(!wanted(&[&old]), "the new one is not published");
         assert!(wanted(&[&old, &new]));
         assert!(wanted(&[]), "the old one is worth nothing");

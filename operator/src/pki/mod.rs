@@ -101,11 +101,8 @@ pub fn start(
     let (ca_bundle_sender, ca_bundle) = watch::channel(String::new());
     let (ready_sender, ready) = watch::channel(false);
     let (expiry_sender, expiry) = watch::channel(Expiry::default());
-    let announce = keeper::Announcements {
-        ca_bundle: ca_bundle_sender,
-        ready: ready_sender,
-        expiry: expiry_sender,
-    };
+    let announce =
+        keeper::Announcements { ca_bundle: ca_bundle_sender, ready: ready_sender, expiry: expiry_sender };
     let keeper = keeper::Keeper::new(client, settings, leading, served, announce);
     Ok((Pki { tls, ca_bundle, ready, expiry }, keeper.run()))
 }

@@ -69,10 +69,8 @@ pub fn read(secret: &Secret) -> Result<Option<Keyring>, ContentError> {
         Authority::from_pem(certificate, key).map(Some).map_err(|e| ContentError::Authority(name, e))
     };
     let Some(signing) = authority(SIGNING)? else { return Ok(None) };
-    let published = text(NEXT_PUBLISHED)?
-        .map(str::parse::<Timestamp>)
-        .transpose()
-        .map_err(|_| ContentError::Instant)?;
+    let published =
+        text(NEXT_PUBLISHED)?.map(str::parse::<Timestamp>).transpose().map_err(|_| ContentError::Instant)?;
     let next = authority(NEXT)?.map(|authority| Next { authority, published });
     let retired = Bundle::from_pem(text(RETIRED)?.unwrap_or_default()).map_err(ContentError::Retired)?;
     Ok(Some(Keyring { signing, next, retired: retired.iter().cloned().collect() }))

@@ -89,7 +89,9 @@ mod tests {
 
     #[test]
     fn a_missing_or_damaged_bundle_trusts_nobody() {
-        for pem in [None, Some(""), Some("\n"), Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")] {
+        for pem in
+            [None, Some(""), Some("\n"), Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")]
+        {
             assert_eq!(live(&configuration(&json!([entry(WEBHOOK, pem)]))), Some(Bundle::default()));
         }
     }

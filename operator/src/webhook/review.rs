@@ -1,5 +1,7 @@
 //! `AdmissionReview` of `admission.k8s.io/v1`: what comes in, and what goes out. Values only.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
@@ -62,38 +64,50 @@ impl Review {
     }
 
     /// Lets the object through as it is.
-    pub fn allow(&self) -> AdmissionReview<DynamicObject> {
-        AdmissionResponse::from(&self.0).into_review()
+    ///
+    /// # Errors
+    /// When the answer cannot be written as JSON, as for the others.
+    pub fn allow(&self) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(AdmissionResponse::from(&self.0).into_review())
     }
 
     /// Lets the object through with the patch.
     ///
     /// # Errors
-    /// When the patch cannot be written as JSON.
-    pub fn allow_with(&self, patch: Patch) -> Result<AdmissionReview<DynamicObject>, serde_json::Error> {
-        let response = AdmissionResponse::from(&self.0);
-        let response = response.with_patch(patch).map_err(|e| serde::ser::Error::custom(e.to_string()))?;
-        Ok(response.into_review())
+    /// See [`Self::allow`].
+    pub fn allow_with(&self, patch: &Patch) -> Result<Value, serde_json::Error> {
+        let mut review = self.allow()?;
+        // Bytes in Go, so base64 in JSON; the library would write a list of numbers, four times as long.
+        review["response"]["patch"] = STANDARD.encode(serde_json::to_vec(patch)?).into();
+        review["response"]["patchType"] = "JSONPatch".into();
+        Ok(review)
     }
 
     /// Refuses the object, with words for a person.
-    pub fn refuse(&self, refusal: &Refusal) -> AdmissionReview<DynamicObject> {
-        let mut response = AdmissionResponse::from(&self.0).deny(told(refusal));
-        response.result.code = 403;
-        response.result.reason = "Forbidden".to_owned();
-        response.into_review()
+    ///
+    /// # Errors
+    /// See [`Self::allow`].
+    pub fn refuse(&self, refusal: &Refusal) -> Result<Value, serde_json::Error> {
+        self.deny(403, "Forbidden", &told(refusal))
     }
 
     /// Refuses for now: the operator cannot answer yet, and whoever asks is to try again.
-    pub fn defer(&self, why: &str) -> AdmissionReview<DynamicObject> {
-        let mut response = AdmissionResponse::from(&self.0).deny(format!("MailRoute: {why}"));
-        response.result.code = 503;
-        response.result.reason = "ServiceUnavailable".to_owned();
-        response.into_review()
+    ///
+    /// # Errors
+    /// See [`Self::allow`].
+    pub fn defer(&self, why: &str) -> Result<Value, serde_json::Error> {
+        self.deny(503, "ServiceUnavailable", &format!("MailRoute: {why}"))
+    }
+
+    fn deny(&self, code: u16, reason: &str, message: &str) -> Result<Value, serde_json::Error> {
+        let mut response = AdmissionResponse::from(&self.0).deny(message);
+        response.result.code = code;
+        response.result.reason = reason.to_owned();
+        serde_json::to_value(response.into_review())
     }
 }
 
 /// A refusal as a person reads it: who speaks, what is wrong, what to do.
-pub fn told(refusal: &Refusal) -> String {
+fn told(refusal: &Refusal) -> String {
     format!("MailRoute: {refusal} {}", refusal.remedy())
 }

@@ -10,8 +10,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use kube::{Resource, ResourceExt};
-use kube::core::DynamicObject;
-use kube::core::admission::AdmissionReview;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -99,7 +97,8 @@ impl Webhook {
             self.tell(&outcome);
             Ok((labels, outcome.into_review()?))
         });
-        let (outcome, reason) = answer.as_ref().map_or_else(|failure| ("failed", failure.reason()), |(l, _)| *l);
+        let (outcome, reason) =
+            answer.as_ref().map_or_else(|failure| ("failed", failure.reason()), |(l, _)| *l);
         self.metrics.admission(outcome, reason, began.elapsed());
         match answer {
             Ok((_, review)) => Json(review).into_response(),
@@ -156,10 +155,8 @@ fn injection(
     route: &MailRoute,
     platform: &Platform,
 ) -> Result<Option<json_patch::Patch>, Refusal> {
-    validate(route).map_err(|error| Refusal::InvalidRoute {
-        route: route.name_any(),
-        message: error.to_string(),
-    })?;
+    validate(route)
+        .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })?;
     let plan = inject::plan(pod, route, platform)?;
     if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
 }
@@ -176,12 +173,12 @@ impl Outcome {
         }
     }
 
-    fn into_review(self) -> Result<AdmissionReview<DynamicObject>, Failure> {
+    fn into_review(self) -> Result<Value, Failure> {
         Ok(match self {
-            Self::Injected(review, patch) => review.allow_with(patch)?,
-            Self::Complete(review) | Self::Skipped(review) => review.allow(),
-            Self::Refused(review, refusal, ..) => review.refuse(&refusal),
-            Self::Deferred(review, not_synced) => review.defer(&not_synced.to_string()),
+            Self::Injected(review, patch) => review.allow_with(&patch)?,
+            Self::Complete(review) | Self::Skipped(review) => review.allow()?,
+            Self::Refused(review, refusal, ..) => review.refuse(&refusal)?,
+            Self::Deferred(review, not_synced) => review.defer(&not_synced.to_string())?,
         })
     }
 }

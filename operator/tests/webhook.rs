@@ -1,0 +1,308 @@
+//! Admission reviews as an API server sends them, answered by the whole webhook; its Events go to a server that stands
+//! in for the API server and writes them down.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Json, Router, routing::any};
+use base64::Engine as _;
+use kube::runtime::reflector::{self, store::Writer};
+use kube::runtime::watcher::Event;
+use mailroute_operator::crd::MailRoute;
+use mailroute_operator::events::Events;
+use mailroute_operator::inject::Platform;
+use mailroute_operator::metrics::Metrics;
+use mailroute_operator::webhook::{Routes, Webhook};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+struct Stage {
+    webhook: Arc<Webhook>,
+    writer: Writer<MailRoute>,
+    changed: watch::Sender<u64>,
+    events: mpsc::UnboundedReceiver<Value>,
+    metrics: Metrics,
+}
+
+/// A webhook over a store that is filled, with the route `notifications` of namespace `shop` in it.
+async fn stage() -> Stage {
+    let mut stage = empty_stage().await;
+    stage.apply(&Event::Init);
+    stage.apply(&Event::InitApply(route("notifications")));
+    stage.apply(&Event::InitDone);
+    stage
+}
+
+async fn empty_stage() -> Stage {
+    let (sender, events) = mpsc::unbounded_channel();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let api = Router::new().fallback(any(write_down)).with_state(sender);
+    tokio::spawn(async move { axum::serve(listener, api).await });
+    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+    let client = kube::Client::try_from(config).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let (store, writer) = reflector::store();
+    let (changed, changes) = watch::channel(0);
+    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), pull_policy: None };
+    let events_handle = Events::start(client, "operator-0", metrics.clone());
+    let webhook = Webhook::new(Routes::new(store, changes), platform, metrics.clone(), events_handle);
+    Stage { webhook: Arc::new(webhook), writer, changed, events, metrics }
+}
+
+async fn write_down(State(sender): State<mpsc::UnboundedSender<Value>>, Json(event): Json<Value>) -> Json<Value> {
+    sender.send(event.clone()).unwrap();
+    Json(event)
+}
+
+impl Stage {
+    fn apply(&mut self, event: &Event<MailRoute>) {
+        self.writer.apply_watcher_event(event);
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    async fn ask(&self, review: &Value) -> Value {
+        ask(&self.webhook, review).await
+    }
+
+    fn metrics(&self) -> String {
+        String::from_utf8(self.metrics.text().unwrap()).unwrap()
+    }
+}
+
+async fn ask(webhook: &Webhook, review: &Value) -> Value {
+    let answer = webhook.handle(Body::from(review.to_string())).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    serde_json::from_slice(&to_bytes(answer.into_body(), usize::MAX).await.unwrap()).unwrap()
+}
+
+fn route(name: &str) -> MailRoute {
+    let mut route: MailRoute = serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap();
+    route.metadata.name = Some(name.to_owned());
+    route
+}
+
+fn review(pod: &Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "shop",
+            "operation": "CREATE",
+            "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
+            "object": pod,
+            "oldObject": null,
+            "dryRun": false,
+            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
+        },
+    })
+}
+
+fn pod() -> Value {
+    serde_saphyr::from_str(include_str!("inject/of_a_deployment.yaml")).unwrap()
+}
+
+fn patched(answer: &Value, mut pod: Value) -> Value {
+    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+    let patch = answer["response"]["patch"].as_str().expect("bytes are base64 in JSON");
+    let bytes = base64::engine::general_purpose::STANDARD.decode(patch).unwrap();
+    let patch: json_patch::Patch = serde_json::from_slice(&bytes).unwrap();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    pod
+}
+
+#[tokio::test]
+async fn a_labelled_pod_is_answered_with_a_patch() {
+    let stage = stage().await;
+    let answer = stage.ask(&review(&pod())).await;
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(answer["kind"], "AdmissionReview");
+    assert_eq!(answer["response"]["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
+    assert_eq!(answer["response"]["allowed"], true);
+    let injected = patched(&answer, pod());
+    assert_eq!(injected["spec"]["initContainers"][0]["name"], "mailroute");
+    let again = stage.ask(&review(&injected)).await;
+    assert_eq!(again["response"]["allowed"], true);
+    assert!(again["response"].get("patch").is_none(), "{again}");
+    let metrics = stage.metrics();
+    for outcome in ["injected", "complete"] {
+        let line = format!("mailroute_admissions_total{{outcome=\"{outcome}\",reason=\"\"}} 1");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_none_of_ours_is_allowed_unchanged() {
+    let stage = stage().await;
+    let mut unlabelled = pod();
+    unlabelled["metadata"]["labels"] = json!({"app": "web"});
+    let mut mirror = pod();
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x");
+    let mut update = review(&pod());
+    update["request"]["operation"] = json!("UPDATE");
+    let mut ephemeral = review(&pod());
+    ephemeral["request"]["subResource"] = json!("ephemeralcontainers");
+    let mut other_kind = review(&pod());
+    other_kind["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+    let mut delete = review(&Value::Null);
+    delete["request"]["operation"] = json!("DELETE");
+    for review in [review(&unlabelled), review(&mirror), update, ephemeral, other_kind, delete] {
+        let answer = stage.ask(&review).await;
+        assert_eq!(answer["response"]["allowed"], true, "{review}");
+        assert!(answer["response"].get("patch").is_none(), "{review}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_tells_a_person_and_the_route() {
+    let mut stage = stage().await;
+    let mut pod = pod();
+    pod["spec"]["hostNetwork"] = json!(true);
+    let answer = stage.ask(&review(&pod)).await;
+    assert_eq!(answer["response"]["allowed"], false);
+    assert_eq!(answer["response"]["status"]["code"], 403);
+    assert_eq!(
+        answer["response"]["status"]["message"],
+        "MailRoute: The pod uses the node's network (hostNetwork: true). Remove hostNetwork: the sidecar's port would \
+         be open to every program of the node."
+    );
+    let event = stage.events.recv().await.unwrap();
+    assert_eq!(event["regarding"]["kind"], "MailRoute");
+    assert_eq!(event["regarding"]["name"], "notifications");
+    assert_eq!((&event["reason"], &event["type"]), (&json!("HostNetwork"), &json!("Warning")));
+    assert!(event["note"].as_str().unwrap().starts_with("Pod web-5d4f6c7b8-* is refused."), "{event}");
+    assert!(
+        stage.metrics().contains("mailroute_admissions_total{outcome=\"refused\",reason=\"HostNetwork\"} 1")
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_is_refused_without_an_event() {
+    let mut stage = stage().await;
+    let mut pod = pod();
+    pod["spec"]["hostNetwork"] = json!(true);
+    let mut dry = review(&pod);
+    dry["request"]["dryRun"] = json!(true);
+    assert_eq!(stage.ask(&dry).await["response"]["allowed"], false);
+    // The next Event is that of another, real refusal: none came before it.
+    pod["spec"]["hostNetwork"] = json!(false);
+    pod["spec"]["os"] = json!({"name": "windows"});
+    assert_eq!(stage.ask(&review(&pod)).await["response"]["allowed"], false);
+    assert_eq!(stage.events.recv().await.unwrap()["reason"], "Windows");
+}
+
+#[tokio::test]
+async fn a_route_that_cannot_be_used_refuses_its_pods() {
+    let mut stage = stage().await;
+    let mut broken = route("broken");
+    broken.spec.client_submission = None;
+    stage.apply(&Event::Apply(broken));
+    let mut pod = pod();
+    pod["metadata"]["labels"]["mailroute.dev/route"] = json!("broken");
+    let answer = stage.ask(&review(&pod)).await;
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.contains("spec.clientSubmission"), "{message}");
+    assert!(message.contains("kubectl describe mailroute broken"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_route_is_refused_after_two_seconds() {
+    let stage = stage().await;
+    let mut pod = pod();
+    pod["metadata"]["labels"]["mailroute.dev/route"] = json!("invoices");
+    let began = tokio::time::Instant::now();
+    let answer = stage.ask(&review(&pod)).await;
+    assert_eq!(began.elapsed().as_secs(), 2);
+    assert_eq!(
+        answer["response"]["status"]["message"],
+        "MailRoute: There is no MailRoute \"invoices\" in namespace \"shop\"; there is: notifications. Correct the \
+         label mailroute.dev/route, or apply a MailRoute of that name."
+    );
+}
+
+#[tokio::test]
+async fn a_route_of_another_namespace_is_unknown() {
+    let mut stage = stage().await;
+    let mut elsewhere = route("invoices");
+    elsewhere.metadata.namespace = Some("office".into());
+    stage.apply(&Event::Apply(elsewhere));
+    let mut pod = pod();
+    pod["metadata"]["labels"]["mailroute.dev/route"] = json!("invoices");
+    let answer = stage.ask(&review(&pod)).await;
+    assert_eq!(answer["response"]["allowed"], false);
+    assert!(!answer["response"]["status"]["message"].as_str().unwrap().contains("office"));
+}
+
+#[tokio::test]
+async fn a_route_applied_a_moment_before_its_pod_is_waited_for() {
+    let mut stage = stage().await;
+    let mut pod = pod();
+    pod["metadata"]["labels"]["mailroute.dev/route"] = json!("late");
+    let webhook = Arc::clone(&stage.webhook);
+    let asked = tokio::spawn(async move { ask(&webhook, &review(&pod)).await });
+    // Changes that are not the one it waits for do not end the wait.
+    stage.apply(&Event::Apply(route("other")));
+    tokio::task::yield_now().await;
+    stage.apply(&Event::Apply(route("late")));
+    assert_eq!(asked.await.unwrap()["response"]["allowed"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_routes_are_known_a_pod_is_told_to_come_again() {
+    let stage = empty_stage().await;
+    let began = tokio::time::Instant::now();
+    let answer = stage.ask(&review(&pod())).await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(answer["response"]["status"]["code"], 503);
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_review_get_a_clear_answer() {
+    let stage = stage().await;
+    let mut v1beta1 = review(&pod());
+    v1beta1["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    let mut no_request = review(&pod());
+    no_request.as_object_mut().unwrap().remove("request");
+    let huge = Body::from(vec![b' '; 10 * 1024 * 1024]);
+    for (body, status, words) in [
+        (Body::from("hello"), StatusCode::BAD_REQUEST, "not an AdmissionReview"),
+        (Body::from(v1beta1.to_string()), StatusCode::BAD_REQUEST, "v1beta1"),
+        (Body::from(no_request.to_string()), StatusCode::BAD_REQUEST, "no request"),
+        (huge, StatusCode::PAYLOAD_TOO_LARGE, "larger than"),
+    ] {
+        let answer = stage.webhook.handle(body).await;
+        assert_eq!(answer.status(), status);
+        let text = to_bytes(answer.into_body(), 4096).await.unwrap();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(text.starts_with("MailRoute: ") && text.contains(words), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_given_up_before_the_api_server_does() {
+    let stage = stage().await;
+    let began = tokio::time::Instant::now();
+    let endless = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let answer = stage.webhook.handle(endless).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_hundred_pods_are_admitted_without_a_call_to_the_api_server() {
+    let mut stage = stage().await;
+    let review = review(&pod());
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(stage.ask(&review).await["response"]["allowed"], true);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(stage.events.try_recv().is_err(), "something was sent to the API server");
+}
