@@ -199,7 +199,11 @@ impl Cluster {
     /// # Errors
     /// When the API server refuses one; the error is what `kubectl` said.
     pub async fn apply(&self, namespace: &str, manifests: &str) -> Result<String> {
-        self.kubectl_stdin(&["--namespace", namespace, "apply", "--server-side", "--filename", "-"], manifests).await
+        self.kubectl_stdin(
+            &["--namespace", namespace, "apply", "--server-side", "--filename", "-"],
+            manifests,
+        )
+        .await
     }
 
     /// Runs Helm and returns what it printed. Its own files are kept away from the user's.
@@ -227,7 +231,10 @@ impl Cluster {
     /// When the archive cannot be read, containerd refuses it, or the cluster is not this harness's node.
     pub async fn load_image(&self, archive: &Path) -> Result<()> {
         let Some(description) = self.description() else {
-            bail!("images cannot be loaded into a cluster that this harness did not start: give it {} yourself", archive.display());
+            bail!(
+                "images cannot be loaded into a cluster that this harness did not start: give it {} yourself",
+                archive.display()
+            );
         };
         images::load(description, archive).await
     }

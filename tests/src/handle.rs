@@ -135,10 +135,13 @@ fn say(text: &str) {
 /// The `cluster` program, which cargo puts beside a program of this crate and one folder above a test.
 fn supervisor_program() -> Result<PathBuf> {
     let this = env::current_exe().context("cannot tell where this program is")?;
-    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join("cluster")).find(|path| is_program(path));
+    let found =
+        this.ancestors().skip(1).take(2).map(|folder| folder.join("cluster")).find(|path| is_program(path));
     match found {
         Some(path) => Ok(path),
-        None => bail!("the program `cluster` is not beside {}: run `cargo build -p e2e --bins`", this.display()),
+        None => {
+            bail!("the program `cluster` is not beside {}: run `cargo build -p e2e --bins`", this.display())
+        }
     }
 }
 

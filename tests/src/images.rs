@@ -37,7 +37,8 @@ pub async fn import(socket: &Path, archive: &Path) -> Result<()> {
     let mut command = Command::new("ctr");
     command.env("PATH", search_path()).stdin(Stdio::null()).kill_on_drop(true);
     command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]).arg(archive);
-    let output = command.output().await.context("cannot run ctr; `tests/cluster/setup cluster` installs it")?;
+    let output =
+        command.output().await.context("cannot run ctr; `tests/cluster/setup cluster` installs it")?;
     if !output.status.success() {
         bail!("cannot import {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr));
     }
@@ -46,7 +47,8 @@ pub async fn import(socket: &Path, archive: &Path) -> Result<()> {
 
 /// A file name that changes when the archive does.
 fn mark(archive: &Path) -> Result<String> {
-    let metadata = fs::metadata(archive).with_context(|| format!("no image archive {}: `make images`", archive.display()))?;
+    let metadata = fs::metadata(archive)
+        .with_context(|| format!("no image archive {}: `make images`", archive.display()))?;
     let changed = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let name = archive.file_stem().unwrap_or_default().to_string_lossy();
     Ok(format!("{name}-{}-{changed}", metadata.len()))

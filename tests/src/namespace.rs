@@ -29,7 +29,8 @@ pub struct Namespace {
 
 impl Namespace {
     pub(crate) async fn create(cluster: Cluster, prefix: &str, labels: &[(&str, &str)]) -> Result<Self> {
-        let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let labels: BTreeMap<_, _> =
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let generate_name = Some(format!("{prefix}-"));
         let metadata = ObjectMeta { generate_name, labels: Some(labels), ..ObjectMeta::default() };
         let wanted = v1::Namespace { metadata, ..v1::Namespace::default() };
@@ -60,9 +61,11 @@ impl Namespace {
         };
         let mut report = format!("--- namespace {}\n", self.name);
         report += &ask(&["get", "pods,jobs,mailroutes", "--ignore-not-found", "--output=wide"]);
-        report += &format!("--- events\n{}", ask(&["get", "events", "--sort-by=.metadata.creationTimestamp"]));
+        report +=
+            &format!("--- events\n{}", ask(&["get", "events", "--sort-by=.metadata.creationTimestamp"]));
         for pod in ask(&["get", "pods", "--output=name"]).lines().filter(|line| line.starts_with("pod/")) {
-            report += &format!("--- {pod}\n{}", ask(&["logs", pod, "--all-containers", "--prefix", LOG_LINES]));
+            report +=
+                &format!("--- {pod}\n{}", ask(&["logs", pod, "--all-containers", "--prefix", LOG_LINES]));
         }
         report
     }

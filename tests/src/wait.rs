@@ -17,7 +17,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// What can be watched: every generated Kubernetes type and every custom resource.
-pub trait Watched: Resource<DynamicType: Default> + Clone + DeserializeOwned + Serialize + Debug + Send + 'static {}
+pub trait Watched:
+    Resource<DynamicType: Default> + Clone + DeserializeOwned + Serialize + Debug + Send + 'static
+{
+}
 impl<K> Watched for K where
     K: Resource<DynamicType: Default> + Clone + DeserializeOwned + Serialize + Debug + Send + 'static
 {
@@ -71,9 +74,7 @@ pub async fn wait_gone<K: Watched>(api: Api<K>, name: &str, within: Duration) ->
         }
     })
     .await;
-    gone.map_err(|_| {
-        anyhow!("{} {name} is still there after {within:?}; {}", kind::<K>(), describe(seen))
-    })
+    gone.map_err(|_| anyhow!("{} {name} is still there after {within:?}; {}", kind::<K>(), describe(seen)))
 }
 
 /// Waits until the objects that a label selector picks meet a condition together, and returns them.

@@ -97,7 +97,8 @@ async fn run(tier: Tier, command: &[String]) -> Result<ExitCode> {
     };
     let (program, arguments) = command.split_first().context("there is a command")?;
     let mut child = Command::new(program);
-    let mut child = child.args(arguments).env(KUBECONFIG_VARIABLE, cluster.kubeconfig()).kill_on_drop(true).spawn()?;
+    let mut child =
+        child.args(arguments).env(KUBECONFIG_VARIABLE, cluster.kubeconfig()).kill_on_drop(true).spawn()?;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(code_of(status?)),
@@ -137,7 +138,13 @@ fn list() -> Result<ExitCode> {
     for record in record::list()? {
         let state = if record::is_alive(&record)? { "up" } else { "left behind" };
         let kubeconfig = record.kubeconfig();
-        writeln!(io::stdout(), "{}\t{}\t{state}\t{}", record.name, record.tier.as_str(), kubeconfig.display())?;
+        writeln!(
+            io::stdout(),
+            "{}\t{}\t{state}\t{}",
+            record.name,
+            record.tier.as_str(),
+            kubeconfig.display()
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

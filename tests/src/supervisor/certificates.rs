@@ -12,7 +12,8 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 use super::network::Network;
@@ -44,23 +45,33 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(&key)?.pem();
         let pair = Pair { certificate, key: key.serialize_pem() };
         Ok(Self { pair, issuer: Issuer::new(params, key) })
     }
 
-    fn issue(&self, name: &str, organisation: Option<&str>, names: &[&str], addresses: &[Ipv4Addr]) -> Result<Pair> {
+    fn issue(
+        &self,
+        name: &str,
+        organisation: Option<&str>,
+        names: &[&str],
+        addresses: &[Ipv4Addr],
+    ) -> Result<Pair> {
         let key = KeyPair::generate()?;
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(IpAddr::V4(*address))));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|address| SanType::IpAddress(IpAddr::V4(*address))));
         params.distinguished_name.push(DnType::CommonName, name);
         if let Some(organisation) = organisation {
             params.distinguished_name.push(DnType::OrganizationName, organisation);
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
     }
@@ -98,8 +109,13 @@ impl Certificates {
     pub fn make(network: Network) -> Result<Self> {
         let authority = Authority::new("kubernetes")?;
         let front_proxy_authority = Authority::new("front-proxy")?;
-        let server_names =
-            ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+        let server_names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ];
         let server_addresses = [network.node(), network.kubernetes_service(), Ipv4Addr::LOCALHOST];
         let client = |name: &str, organisation| authority.issue(name, organisation, &[], &[]);
         Ok(Self {

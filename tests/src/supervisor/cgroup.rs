@@ -16,7 +16,8 @@ use anyhow::{Context, Result};
 pub fn make(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let folder = hierarchy.join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
         // A version 1 cpuset takes no process before it has processors and memory nodes.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let inherited = fs::read_to_string(hierarchy.join(file)).unwrap_or_default();
@@ -53,7 +54,10 @@ pub fn remove(name: &str) -> Result<()> {
             match fs::remove_dir(&folder) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot remove the cgroup {}", folder.display())),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot remove the cgroup {}", folder.display()));
+                }
             }
         }
     }
@@ -79,7 +83,8 @@ fn parse(mountinfo: &str) -> BTreeSet<PathBuf> {
 /// A folder and all below it, children before parents; nothing when it is not there.
 fn deepest_first(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let children = entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let children =
+        entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let mut all: Vec<PathBuf> = children.flat_map(|entry| deepest_first(&entry.path())).collect();
     all.push(folder.to_owned());
     all

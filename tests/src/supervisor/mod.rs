@@ -9,11 +9,12 @@
 //! * [`record`]: the clusters of this machine, who is alive, which subnet is whose.
 //! * [`network`], [`cgroup`], [`sysctl`]: the pieces of the machine that a cluster takes and gives back.
 //! * [`certificates`], [`settings`], [`programs`]: pure; what the programs are told.
-//! * [`process`]: the running programs.  [`start`]: the order of things.
+//! * [`process`]: the running programs.  `orphans`: what they leave.  [`start`]: the order of things.
 
 pub mod certificates;
 pub mod cgroup;
 pub mod network;
+mod orphans;
 pub mod process;
 pub mod programs;
 pub mod record;
@@ -56,6 +57,7 @@ async fn run(name: &str, tier: Tier) -> Result<()> {
     // A session of its own keeps the terminal's Ctrl-C away. Refused only to the leader of a process group, who is
     // out of reach already.
     let _ = rustix::process::setsid();
+    orphans::adopt()?;
     let mut orders = Orders::listen()?;
     let claim = record::claim(name, tier)?;
     let mut programs = Programs::new(claim.record());
@@ -66,6 +68,7 @@ async fn run(name: &str, tier: Tier) -> Result<()> {
     let started = Instant::now();
     let gone = teardown::teardown(claim.record());
     programs.reap().await;
+    orphans::reap_all();
     gone.context("not everything could be removed")?;
     claim.release()?;
     tell(&Message::Progress(format!("cluster {name}: removed in {:.1} s", started.elapsed().as_secs_f32())));
@@ -76,7 +79,11 @@ async fn run(name: &str, tier: Tier) -> Result<()> {
 async fn live(record: &Record, programs: &mut Programs) -> Result<()> {
     let description = start::start(record, programs).await?;
     tell(&Message::Ready(description));
-    programs.first_to_end().await
+    let waited_for = programs.ids();
+    tokio::select! {
+        ended = programs.first_to_end() => ended,
+        failed = orphans::reap_as_they_die(&waited_for) => failed,
+    }
 }
 
 /// The ways in which a supervisor is told to stop.

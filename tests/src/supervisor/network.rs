@@ -63,7 +63,8 @@ impl Network {
 /// # Errors
 /// When there is none left.
 pub fn free(taken: &[Network]) -> Result<Network> {
-    let used = output(&["ip", "-4", "-oneline", "address"])? + &output(&["ip", "-4", "route", "show", "table", "all"])?;
+    let used = output(&["ip", "-4", "-oneline", "address"])?
+        + &output(&["ip", "-4", "route", "show", "table", "all"])?;
     first_free(taken, &used).context("all 256 subnets from 10.77.0.0/16 to 10.79.0.0/16 are in use")
 }
 
@@ -72,7 +73,9 @@ fn first_free(taken: &[Network], used: &str) -> Option<Network> {
         let mut words = used.split_whitespace();
         words.any(|word| network.prefixes().iter().any(|prefix| word.starts_with(prefix.as_str())))
     };
-    (0..=u8::MAX).map(|number| Network { number }).find(|network| !taken.contains(network) && !is_used(network))
+    (0..=u8::MAX)
+        .map(|number| Network { number })
+        .find(|network| !taken.contains(network) && !is_used(network))
 }
 
 /// Makes the namespace, kept by a file, and joins it to this machine.
@@ -123,7 +126,9 @@ fn output(arguments: &[&str]) -> Result<String> {
     let (program, rest) = arguments.split_first().context("a command has a program")?;
     let mut command = Command::new(program);
     command.args(rest).env("PATH", search_path()).stdin(Stdio::null());
-    let output = command.output().with_context(|| format!("cannot run {program}; `tests/cluster/setup cluster` installs it"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {program}; `tests/cluster/setup cluster` installs it"))?;
     if !output.status.success() {
         bail!("`{}` failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -143,6 +148,9 @@ mod tests {
     #[test]
     fn the_longer_number_is_not_mistaken_for_the_shorter() {
         assert_eq!(first_free(&[], "10.77.10.0/24 dev eth0"), Some(Network { number: 0 }));
-        assert_eq!(first_free(&[Network { number: 0 }], "10.77.10.0/24 dev eth0"), Some(Network { number: 1 }));
+        assert_eq!(
+            first_free(&[Network { number: 0 }], "10.77.10.0/24 dev eth0"),
+            Some(Network { number: 1 })
+        );
     }
 }

@@ -61,6 +61,11 @@ impl Programs {
         Ok(())
     }
 
+    /// Their process ids.
+    pub fn ids(&self) -> Vec<u32> {
+        self.running.iter().filter_map(|running| running.child.id()).collect()
+    }
+
     /// Waits until one of them ends, which is a failure, and tells which and what it said last.
     ///
     /// # Errors

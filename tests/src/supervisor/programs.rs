@@ -28,7 +28,7 @@ impl Program {
 pub fn etcd(record: &Record) -> Program {
     let arguments = vec![
         "--name=e2e".to_owned(),
-        option("--data-dir", &record.file("etcd").display()),
+        option("--data-dir", &record.memory().join("etcd").display()),
         "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
         "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
         "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),

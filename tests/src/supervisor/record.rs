@@ -60,6 +60,11 @@ impl Record {
         self.state.join(name)
     }
 
+    /// The part of the state that is kept in memory.
+    pub fn memory(&self) -> PathBuf {
+        self.file("memory")
+    }
+
     /// The socket of containerd.
     pub fn containerd(&self) -> PathBuf {
         self.file("containerd.sock")
@@ -172,7 +177,8 @@ fn sweep_locked() -> Result<Vec<String>> {
     let mut swept = Vec::new();
     for record in list()? {
         if let Some(_alive) = lock_of_the_dead(&record)? {
-            teardown::teardown(&record).with_context(|| format!("what is left of cluster {}", record.name))?;
+            teardown::teardown(&record)
+                .with_context(|| format!("what is left of cluster {}", record.name))?;
             forget(&record)?;
             swept.push(record.name);
         }

@@ -91,13 +91,13 @@ pub fn proxy(record: &Record) -> Value {
 
 /// containerd's configuration.
 pub fn containerd(record: &Record) -> String {
-    let folder = record.file("containerd");
-    let folder = folder.display();
+    let (folder, memory) = (record.file("containerd"), record.memory());
+    let (folder, memory) = (folder.display(), memory.display());
     let (socket, cni) = (record.containerd(), record.file("cni"));
     let (socket, cni) = (socket.display(), cni.display());
     format!(
         r#"version = 2
-root = "{folder}/root"
+root = "{memory}/containerd"
 state = "{folder}/run"
 disabled_plugins = [
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",

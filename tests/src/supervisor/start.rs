@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use hyper::http::Request;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
+use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
@@ -43,6 +44,7 @@ pub async fn start(record: &Record, programs: &mut Programs) -> Result<Descripti
     let begun = Instant::now();
     let tools = Tools::find()?;
     fs::create_dir_all(record.file("images"))?;
+    mount_memory(&record.memory())?;
     network::make(record.network, &record.namespace()).context("cannot make the cluster's network")?;
     let certificates = Certificates::make(record.network)?;
     write_files(record, &certificates).await?;
@@ -54,6 +56,16 @@ pub async fn start(record: &Record, programs: &mut Programs) -> Result<Descripti
     fs::write(record.file(Description::FILE), serde_json::to_vec_pretty(&description)?)?;
     say(record, "up", begun);
     Ok(description)
+}
+
+/// A file system in memory for what is big and short-lived: the database and the unpacked images. Thousands of files are
+/// gone with it at once, where some disks take milliseconds for each. Volumes of pods stay on the disk: memory that a pod
+/// writes to would count against its limit.
+fn mount_memory(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let options = Some(c"mode=0700");
+    mount("mailroute-e2e", folder, "tmpfs", MountFlags::empty(), options)
+        .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
 }
 
 fn describe(record: &Record) -> Description {
@@ -177,7 +189,8 @@ async fn service_account_key(path: &Path) -> Result<()> {
     let mut command = Command::new("openssl");
     command.args(["genrsa", "-out"]).arg(path).arg("2048").env("PATH", search_path());
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.context("cannot run openssl; `tests/cluster/setup cluster` installs it")?;
+    let output =
+        command.output().await.context("cannot run openssl; `tests/cluster/setup cluster` installs it")?;
     if !output.status.success() {
         bail!("openssl cannot make a key: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -44,7 +44,8 @@ pub fn restore(folder: &Path) -> Result<()> {
     for (setting, value) in values {
         let path = Path::new("/proc/sys").join(&setting);
         if fs::read_to_string(&path).ok().as_ref() != Some(&value) {
-            fs::write(&path, &value).with_context(|| format!("cannot put {setting} back to {}", value.trim()))?;
+            fs::write(&path, &value)
+                .with_context(|| format!("cannot put {setting} back to {}", value.trim()))?;
         }
     }
     Ok(fs::remove_file(file)?)

@@ -69,7 +69,9 @@ fn processes(record: &Record) -> Result<BTreeSet<i32>> {
     let mut found = cgroup::processes(&record.cgroup())?;
     let Ok(namespace) = fs::metadata(record.namespace()) else { return Ok(found) };
     for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Ok(own) = fs::metadata(entry.path().join("ns/net")) else { continue };
         if (own.dev(), own.ino()) == (namespace.dev(), namespace.ino()) {
             found.insert(pid);
@@ -92,7 +94,8 @@ fn remove_shim_sockets(state: &Path) {
 fn unmount_below(state: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     for point in below(&mounts, state) {
-        unmount(&point, UnmountFlags::DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
+        unmount(&point, UnmountFlags::DETACH)
+            .with_context(|| format!("cannot unmount {}", point.display()))?;
     }
     Ok(())
 }
@@ -126,19 +129,24 @@ fn remove_links(folder: &Path, state: &Path) {
     }
 }
 
-/// The library that calls CNI plug-ins remembers what they answered in a folder for the whole machine.
+/// The library that calls CNI plug-ins remembers what they answered in a folder for the whole machine, one file for each
+/// network of each sandbox.
 fn remove_network_cache(network: &str) {
-    for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().filter_map(Result::ok) {
-        if is_answer_for(network, &entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_file(entry.path());
-        }
+    let folder = Path::new("/var/lib/cni/results");
+    let files =
+        || fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let sandboxes: Vec<String> = files().filter_map(|path| sandbox_of(network, &name(&path))).collect();
+    for path in files().filter(|path| sandboxes.iter().any(|sandbox| name(path).contains(sandbox))) {
+        let _ = fs::remove_file(path);
     }
 }
 
-/// Whether a file is named network, sandbox (64 hexadecimal digits), interface; a network's name may begin another's.
-fn is_answer_for(network: &str, file: &str) -> bool {
-    let sandbox = file.strip_prefix(network).and_then(|rest| rest.strip_prefix('-')).and_then(|rest| rest.get(..64));
-    sandbox.is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+/// The sandbox in a file name made of network, sandbox (64 hexadecimal digits) and interface; a network's name may begin
+/// another's.
+fn sandbox_of(network: &str, file: &str) -> Option<String> {
+    let sandbox = file.strip_prefix(network)?.strip_prefix('-')?.get(..64)?;
+    sandbox.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| sandbox.to_owned())
 }
 
 #[cfg(test)]
@@ -148,8 +156,8 @@ mod tests {
     #[test]
     fn a_cached_answer_belongs_to_the_network_with_exactly_that_name() {
         let sandbox = "0a".repeat(32);
-        assert!(is_answer_for("e2e-demo", &format!("e2e-demo-{sandbox}-eth0")));
-        assert!(!is_answer_for("e2e-demo", &format!("e2e-demo-2-{sandbox}-eth0")));
+        assert_eq!(sandbox_of("e2e-demo", &format!("e2e-demo-{sandbox}-eth0")), Some(sandbox.clone()));
+        assert_eq!(sandbox_of("e2e-demo", &format!("e2e-demo-2-{sandbox}-eth0")), None);
     }
 
     #[test]
