@@ -8,7 +8,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A secret text. Clones share one allocation, which is overwritten when the last of them goes.
@@ -37,6 +39,25 @@ impl Secret {
     /// The secret itself. For the wire only: never for a log, an error, a metric or a file.
     pub fn expose(&self) -> &str {
         &self.0.0
+    }
+}
+
+/// Largest file that is read as a secret, bytes. Projected tokens have one to two kilobytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Reads a secret that the kubelet keeps in a file, without the white space around it.
+///
+/// # Errors
+/// When the file cannot be read, is empty, or is too large to be a token.
+pub async fn read_file(path: &Path) -> io::Result<Secret> {
+    if tokio::fs::metadata(path).await?.len() > MAX_FILE {
+        return Err(io::Error::other("it is too large to be a token"));
+    }
+    // Taken over by `Secret` before anything can fail, so that it is overwritten in any case.
+    let whole = Secret::new(tokio::fs::read_to_string(path).await?);
+    match whole.expose().trim() {
+        "" => Err(io::Error::other("it is empty")),
+        text => Ok(Secret::new(text.to_owned())),
     }
 }
 

@@ -11,32 +11,17 @@ use mailroute_route::condition::Reason;
 use serde::Deserialize;
 
 use super::Failure;
-use crate::secret::Secret;
-
-/// Largest assertion file that is read, bytes. Projected tokens have one to two kilobytes.
-const MAX_FILE: u64 = 64 * 1024;
+use crate::secret::{self, Secret};
 
 /// Reads the assertion.
 ///
 /// # Errors
 /// `AssertionUnavailable` when the file cannot be read, is empty or is too large to be a token.
 pub async fn read(path: &Path) -> Result<Secret, Failure> {
-    let unavailable = |what: String| Failure::new(Reason::AssertionUnavailable, what);
-    let size = tokio::fs::metadata(path).await.map_err(|error| unavailable(cannot_read(path, &error)))?.len();
-    if size > MAX_FILE {
-        return Err(unavailable(format!("{} is too large to be a token", path.display())));
-    }
-    let text =
-        tokio::fs::read_to_string(path).await.map_err(|error| unavailable(cannot_read(path, &error)))?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(unavailable(format!("{} is empty", path.display())));
-    }
-    Ok(Secret::new(text.to_owned()))
-}
-
-fn cannot_read(path: &Path, error: &std::io::Error) -> String {
-    format!("cannot read {}: {error}", path.display())
+    secret::read_file(path).await.map_err(|error| {
+        let what = format!("cannot read the service-account token {}: {error}", path.display());
+        Failure::new(Reason::AssertionUnavailable, what)
+    })
 }
 
 /// What a federated credential is compared with. Not secret: they name the cluster and the service account.
@@ -117,6 +102,6 @@ mod tests {
     #[tokio::test]
     async fn an_empty_file_is_not_an_assertion() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(read(file.path()).await.unwrap_err().message.ends_with("is empty"));
+        assert!(read(file.path()).await.unwrap_err().message.ends_with("it is empty"));
     }
 }

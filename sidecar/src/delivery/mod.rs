@@ -1,0 +1,39 @@
+//! Handing one message to the upstream, by whichever of Microsoft's methods.
+//!
+//! * [`outcome`]: what can come of an attempt, as types.
+//! * [`classify`]: the one table from replies to outcomes.
+//! * [`connection`]: one SMTP connection over verified TLS.
+//! * [`transaction`]: one message over one connection.
+//! * [`submission`]: client submission: token, log-in, connection kept and renewed.
+//!
+//! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
+//! after it, either the upstream has the message or the caller still has.
+
+pub mod classify;
+pub mod connection;
+pub mod outcome;
+mod stuffing;
+pub mod submission;
+pub mod transaction;
+mod wire;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::body::Body;
+use crate::envelope::Envelope;
+use outcome::{Attempt, Probe};
+
+/// A way out.
+#[async_trait]
+pub trait Deliver: Send + Sync {
+    /// Tries to deliver to all recipients at once, or to none. Ends within a bounded time; safe to drop at any point,
+    /// which leaves the fate of the message unknown and ends the connection.
+    async fn deliver(&self, envelope: &Envelope, body: &Body) -> Attempt;
+
+    /// Walks the way up to the log-in, without a message.
+    async fn probe(&self) -> Probe;
+
+    /// Looks after what is kept between messages until it is told to stop; then ends it politely.
+    async fn tend(&self, stop: watch::Receiver<bool>);
+}

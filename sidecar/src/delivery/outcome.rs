@@ -1,0 +1,185 @@
+//! What can come of an attempt to deliver.
+//!
+//! "Again or give up?" is answered once, by [`Outcome`]. Pure data and pure sums; refuses to know how the answer was got.
+
+use mailroute_route::condition::{ConditionType, Reason};
+
+use crate::smtp::reply::Reply;
+
+/// What a reply, or the lack of one, means for the message or recipient it was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream has taken responsibility.
+    Delivered,
+    /// The same may work later. The reason, when it is known to be about more than this message.
+    Transient(Option<Reason>),
+    /// The upstream refused the token: worth one attempt with a new one on a new connection.
+    RefreshToken,
+    /// Nothing can be sent by this route until a person changes something. Never a fault of the message.
+    RouteFault(Reason),
+    /// A limit of the mailbox is used up: wait until its window moves.
+    Quota(Reason),
+    /// This recipient is refused for good.
+    RejectRecipient,
+    /// This message is refused for good. The reason, when others may meet the same.
+    RejectMessage(Option<Reason>),
+}
+
+impl Outcome {
+    /// The name in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Transient(_) => "transient",
+            Self::RefreshToken => "refresh_token",
+            Self::RouteFault(_) => "route_fault",
+            Self::Quota(_) => "quota",
+            Self::RejectRecipient => "reject_recipient",
+            Self::RejectMessage(_) => "reject_message",
+        }
+    }
+
+    /// Every name that [`Outcome::as_str`] gives.
+    pub const NAMES: [&str; 7] = [
+        "delivered",
+        "transient",
+        "refresh_token",
+        "route_fault",
+        "quota",
+        "reject_recipient",
+        "reject_message",
+    ];
+
+    /// Why, when it concerns more than the message at hand.
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Transient(reason) | Self::RejectMessage(reason) => reason,
+            Self::RouteFault(reason) | Self::Quota(reason) => Some(reason),
+            Self::RefreshToken => Some(Reason::ExchangeRejectedToken),
+            Self::Delivered | Self::RejectRecipient => None,
+        }
+    }
+}
+
+/// An outcome and what it was concluded from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The conclusion.
+    pub outcome: Outcome,
+    /// The upstream's reply, if there was one. Free of secrets.
+    pub reply: Option<Reply>,
+    /// What was met, in words. Free of secrets and of recipients' addresses.
+    pub text: String,
+}
+
+impl Verdict {
+    /// A conclusion from a reply.
+    pub fn of_reply(outcome: Outcome, reply: Reply) -> Self {
+        let text = one_line(&reply);
+        Self { outcome, reply: Some(reply), text }
+    }
+
+    /// A conclusion from something else, such as a connection that broke.
+    pub fn without_reply(outcome: Outcome, text: impl Into<String>) -> Self {
+        Self { outcome, reply: None, text: text.into() }
+    }
+}
+
+/// A reply in one line, as a person would quote it.
+pub fn one_line(reply: &Reply) -> String {
+    match reply.enhanced {
+        Some(enhanced) => format!("{} {enhanced} {}", reply.code, reply.text()),
+        None => format!("{} {}", reply.code, reply.text()),
+    }
+}
+
+/// One condition, as it was met on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Why the condition holds or not; it also says which condition.
+    pub reason: Reason,
+    /// What was met, in words.
+    pub text: String,
+}
+
+impl Met {
+    /// Something met.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    /// Which condition.
+    pub const fn condition(&self) -> ConditionType {
+        self.reason.condition()
+    }
+}
+
+/// One recipient that the upstream refused, now or for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Position in the envelope.
+    pub recipient: usize,
+    /// Why.
+    pub verdict: Verdict,
+}
+
+/// What came of trying to deliver one message.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The fate of the message, the same for all recipients: it was delivered to every one of them or to none.
+    pub verdict: Verdict,
+    /// The recipients that were refused, each with its own verdict; one of them is then the message's.
+    pub refused: Vec<Refused>,
+    /// The conditions met on the way, in order.
+    pub met: Vec<Met>,
+    /// The upstream's own name, for message trace.
+    pub host: Option<String>,
+}
+
+/// What came of walking the way without a message.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The conditions met on the way, in order. The last one is the trouble, when there is any.
+    pub met: Vec<Met>,
+}
+
+impl Probe {
+    /// Whether the log-in worked.
+    pub fn is_well(&self) -> bool {
+        !self.met.is_empty() && self.met.iter().all(|met| met.reason.holds())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply::EnhancedCode;
+
+    #[test]
+    fn every_outcome_has_its_name_in_the_list() {
+        let all = [
+            Outcome::Delivered,
+            Outcome::Transient(None),
+            Outcome::RefreshToken,
+            Outcome::RouteFault(Reason::LoginFailed),
+            Outcome::Quota(Reason::RateExceeded),
+            Outcome::RejectRecipient,
+            Outcome::RejectMessage(None),
+        ];
+        assert_eq!(all.map(Outcome::as_str), Outcome::NAMES);
+    }
+
+    #[test]
+    fn a_reply_is_quoted_in_one_line() {
+        let mut reply = Reply::new(550, EnhancedCode::new(5, 1, 8), "Access denied,");
+        reply.lines.push("bad outbound sender".into());
+        assert_eq!(one_line(&reply), "550 5.1.8 Access denied, bad outbound sender");
+    }
+
+    #[test]
+    fn a_probe_without_evidence_is_not_well() {
+        assert!(!Probe { met: vec![] }.is_well());
+        assert!(Probe { met: vec![Met::new(Reason::LoggedIn, "")] }.is_well());
+        assert!(!Probe { met: vec![Met::new(Reason::TlsFailed, "")] }.is_well());
+    }
+}

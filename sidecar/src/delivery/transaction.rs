@@ -1,0 +1,383 @@
+//! One message over one connection: envelope, content, verdict.
+//!
+//! To all recipients or to none. The application was told 250 for each RCPT before the upstream was asked, and it gets
+//! one reply for the message; delivering to some would either hide a refusal or make the application's retry a duplicate
+//! for the others. So a message with several recipients asks about all of them before DATA and stops at a refusal; with
+//! one recipient there is nothing to hold back, and MAIL, RCPT and DATA go out together (RFC 2920).
+//!
+//! Invariants: the body follows only after 354 to DATA; a refused transaction is closed (empty dot or RSET) before the
+//! connection is said to be clean; after an error the connection is not.
+
+use std::time::Duration;
+
+use mailroute_route::condition::Reason;
+use tokio::time::timeout;
+
+use super::classify::{Stage, classify};
+use super::connection::{Capabilities, Connection, ConnectionError};
+use super::outcome::{Outcome, Refused, Verdict};
+use super::stuffing::Stuffer;
+use crate::body::Body;
+use crate::envelope::{BodyType, Envelope};
+use crate::smtp::reply::{EnhancedCode, Reply};
+
+/// Most commands in one write: their replies must fit into the buffers between the two ends (RFC 2920 §3.1).
+const PIPELINE: usize = 100;
+
+/// How long to look for a reply after the upstream stopped taking the message.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A transaction that came to an end.
+#[derive(Debug)]
+pub struct Ended {
+    /// The fate of the message.
+    pub verdict: Verdict,
+    /// Recipients that were refused.
+    pub refused: Vec<Refused>,
+    /// Whether another transaction may follow on the connection.
+    pub clean: bool,
+}
+
+/// A transaction that broke off. The connection is of no more use.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// Why.
+    pub error: ConnectionError,
+    /// Whether the upstream cannot have taken the message, so that another attempt cannot make a duplicate.
+    pub undelivered: bool,
+    /// Whether nothing of the message had been sent yet.
+    pub before_data: bool,
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// When the connection breaks off before the verdict.
+pub async fn send(
+    connection: &mut Connection,
+    envelope: &Envelope,
+    body: &Body,
+) -> Result<Ended, Interrupted> {
+    if let Some(reply) = unsupported(connection.capabilities, envelope, body.len()) {
+        let verdict = Verdict::of_reply(Outcome::RejectMessage(None), reply);
+        return Ok(Ended { verdict, refused: vec![], clean: true });
+    }
+    let commands = commands(connection.capabilities, envelope, body.len());
+    let early = |error| Interrupted { error, undelivered: true, before_data: true };
+    let replies = converse(connection, &commands).await.map_err(early)?;
+    let (refusal, refused) = judge(&replies, envelope);
+    let data = match replies.get(1 + envelope.recipients.len()) {
+        Some(reply) => Some(reply.clone()),
+        None if refusal.is_none() => Some(connection.command(Stage::Data, "DATA\r\n").await.map_err(early)?),
+        None => None,
+    };
+    match (refusal, data) {
+        (Some(verdict), data) => {
+            let clean = close(connection, &replies, data.as_ref()).await;
+            Ok(Ended { verdict, refused, clean })
+        }
+        (None, Some(data)) if data.code == 354 => content(connection, body).await,
+        (None, data) => {
+            let reply = data.unwrap_or_else(no_reply);
+            let clean = close(connection, &replies, Some(&reply)).await;
+            Ok(Ended { verdict: Verdict::of_reply(classify(Stage::Data, &reply), reply), refused, clean })
+        }
+    }
+}
+
+/// Why the upstream cannot take this message at all, as the reply it would give.
+fn unsupported(capabilities: Capabilities, envelope: &Envelope, len: u64) -> Option<Reply> {
+    let refuse = |code, subject, detail, text: &str| {
+        Some(Reply::new(code, EnhancedCode::new(5, subject, detail), text))
+    };
+    if envelope.body == BodyType::EightBitMime && !capabilities.eight_bit_mime {
+        return refuse(554, 6, 3, "The upstream takes 7-bit messages only (no 8BITMIME)");
+    }
+    if needs_utf8(envelope) && !capabilities.smtp_utf8 {
+        return refuse(553, 6, 7, "The upstream takes ASCII addresses only (no SMTPUTF8)");
+    }
+    if capabilities.max_size.is_some_and(|max| len > max) {
+        return refuse(552, 3, 4, "The message is larger than the upstream takes");
+    }
+    None
+}
+
+fn needs_utf8(envelope: &Envelope) -> bool {
+    let addresses = envelope.reverse_path.address().into_iter().chain(&envelope.recipients);
+    envelope.smtp_utf8 || addresses.into_iter().any(|address| !address.is_ascii())
+}
+
+/// MAIL, every RCPT, and DATA when there is one recipient.
+fn commands(capabilities: Capabilities, envelope: &Envelope, len: u64) -> Vec<(Stage, String)> {
+    let mut mail = format!("MAIL FROM:{}", envelope.reverse_path);
+    if capabilities.size {
+        mail.push_str(&format!(" SIZE={len}"));
+    }
+    if envelope.body == BodyType::EightBitMime {
+        mail.push_str(" BODY=8BITMIME");
+    }
+    if needs_utf8(envelope) {
+        mail.push_str(" SMTPUTF8");
+    }
+    let mut commands = vec![(Stage::Mail, format!("{mail}\r\n"))];
+    commands.extend(envelope.recipients.iter().map(|to| (Stage::Rcpt, format!("RCPT TO:<{to}>\r\n"))));
+    if envelope.recipients.len() == 1 && capabilities.pipelining {
+        commands.push((Stage::Data, "DATA\r\n".to_owned()));
+    }
+    commands
+}
+
+/// Sends the commands, many at a time if the upstream pipelines, and gives the replies in order. Stops after a refused
+/// MAIL, as everything behind it would be refused too.
+async fn converse(
+    connection: &mut Connection,
+    commands: &[(Stage, String)],
+) -> Result<Vec<Reply>, ConnectionError> {
+    let batch = if connection.capabilities.pipelining { PIPELINE } else { 1 };
+    let mut replies: Vec<Reply> = Vec::with_capacity(commands.len());
+    for commands in commands.chunks(batch) {
+        let together: String = commands.iter().map(|(_, command)| command.as_str()).collect();
+        let mut stages = commands.iter().map(|(stage, _)| *stage);
+        if let Some(first) = stages.next() {
+            replies.push(connection.command(first, together).await?);
+        }
+        for stage in stages {
+            if replies.last().is_some_and(|reply| reply.code == 421) {
+                // The upstream closes after 421; what is still to be read would only be the end.
+                return Ok(replies);
+            }
+            replies.push(connection.reply(stage).await?);
+        }
+        if replies.first().is_some_and(|mail| !mail.is_positive()) {
+            break;
+        }
+    }
+    Ok(replies)
+}
+
+/// The verdict when the envelope was refused, and the recipients that were.
+fn judge(replies: &[Reply], envelope: &Envelope) -> (Option<Verdict>, Vec<Refused>) {
+    let verdict = |stage, reply: &Reply| Verdict::of_reply(classify(stage, reply), reply.clone());
+    let Some((mail, rest)) = replies.split_first() else {
+        return (Some(Verdict::of_reply(Outcome::Transient(None), no_reply())), vec![]);
+    };
+    if mail.code / 100 != 2 {
+        return (Some(verdict(Stage::Mail, mail)), vec![]);
+    }
+    let refused: Vec<Refused> = rest
+        .iter()
+        .take(envelope.recipients.len())
+        .enumerate()
+        .filter(|(_, reply)| reply.code / 100 != 2)
+        .map(|(recipient, reply)| Refused { recipient, verdict: verdict(Stage::Rcpt, reply) })
+        .collect();
+    let unanswered = (rest.len() < envelope.recipients.len())
+        .then(|| Verdict::of_reply(Outcome::Transient(None), no_reply()));
+    (gravest(&refused).cloned().or(unanswered), refused)
+}
+
+/// The refusal that speaks for the message: what stops the route before what will never work before what may.
+fn gravest(refused: &[Refused]) -> Option<&Verdict> {
+    let rank = |outcome: Outcome| match outcome {
+        Outcome::RouteFault(_) | Outcome::Quota(_) => 0,
+        Outcome::RejectMessage(_) | Outcome::RejectRecipient => 1,
+        _ => 2,
+    };
+    refused.iter().map(|one| &one.verdict).min_by_key(|verdict| rank(verdict.outcome))
+}
+
+fn no_reply() -> Reply {
+    Reply::new(451, EnhancedCode::new(4, 4, 2), "the upstream closed the connection")
+}
+
+/// Ends a transaction that goes no further. Says whether the connection is clean.
+async fn close(connection: &mut Connection, replies: &[Reply], data: Option<&Reply>) -> bool {
+    if replies.iter().chain(data).any(|reply| reply.code == 421) {
+        return false;
+    }
+    if data.is_some_and(|data| data.code == 354) {
+        // Nobody is left to receive it, so the upstream refuses the empty message. If it does not, or says anything
+        // else unexpected, nobody knows where the two stand.
+        let refused =
+            connection.command(Stage::Message, ".\r\n").await.is_ok_and(|reply| !reply.is_positive());
+        if !refused {
+            return false;
+        }
+    }
+    connection.command(Stage::Mail, "RSET\r\n").await.is_ok_and(|reply| reply.is_positive())
+}
+
+/// Sends the content and reads the verdict.
+async fn content(connection: &mut Connection, body: &Body) -> Result<Ended, Interrupted> {
+    match stream(connection, body).await {
+        Ok(()) => {}
+        Err(Stopped::Local(error)) => {
+            // Without its end the upstream drops the message with the connection.
+            let text = format!("the message could not be read from the local disk: {error}");
+            let verdict = Verdict::without_reply(Outcome::Transient(None), text);
+            return Ok(Ended { verdict, refused: vec![], clean: false });
+        }
+        Err(Stopped::Upstream(error)) => return last_words(connection, error).await,
+    }
+    let unknown = |error| Interrupted { error, undelivered: false, before_data: false };
+    let reply = connection.reply(Stage::Message).await.map_err(unknown)?;
+    let clean = reply.code != 421 && reply.code / 100 != 3;
+    Ok(Ended { verdict: Verdict::of_reply(classify(Stage::Message, &reply), reply), refused: vec![], clean })
+}
+
+enum Stopped {
+    Local(std::io::Error),
+    Upstream(ConnectionError),
+}
+
+/// Writes the stuffed content. The end goes out with the last piece, so that a small message is one write.
+async fn stream(connection: &mut Connection, body: &Body) -> Result<(), Stopped> {
+    let (mut reader, mut stuffer, mut out) = (body.reader(), Stuffer::default(), Vec::new());
+    while let Some(piece) = reader.next().await.map_err(Stopped::Local)? {
+        if out.len() + piece.len() > crate::body::MEMORY_BYTES {
+            connection.write(&out).await.map_err(Stopped::Upstream)?;
+            out.clear();
+        }
+        stuffer.stuff(&piece, &mut out);
+    }
+    stuffer.end(&mut out);
+    connection.write(&out).await.map_err(Stopped::Upstream)?;
+    connection.flush().await.map_err(Stopped::Upstream)
+}
+
+/// What the upstream may have said before it stopped taking the message, such as that it is too large.
+async fn last_words(connection: &mut Connection, error: ConnectionError) -> Result<Ended, Interrupted> {
+    match timeout(LAST_WORDS, connection.reply(Stage::Message)).await {
+        Ok(Ok(reply)) if !reply.is_positive() => {
+            let verdict = Verdict::of_reply(classify(Stage::Message, &reply), reply);
+            Ok(Ended { verdict, refused: vec![], clean: false })
+        }
+        // The end of the data may have been among what was written last.
+        _ => Err(Interrupted { error, undelivered: false, before_data: false }),
+    }
+}
+
+impl Interrupted {
+    /// The verdict on the message.
+    pub fn verdict(&self) -> Verdict {
+        let reason = self.error.reason().unwrap_or(Reason::UpstreamProtocolError);
+        let fate = if self.undelivered { "" } else { "; whether the message was accepted is unknown" };
+        Verdict::without_reply(Outcome::Transient(Some(reason)), format!("{}{fate}", self.error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::envelope::{Address, QueueId, ReversePath};
+
+    fn envelope(recipients: &[&str]) -> Envelope {
+        Envelope {
+            id: QueueId::new(Timestamp::UNIX_EPOCH, 1),
+            message_id: "<1@contoso.com>".into(),
+            client_name: "app".into(),
+            reverse_path: ReversePath::Address(Address::parse("noreply@contoso.com").unwrap()),
+            recipients: recipients.iter().map(|to| Address::parse(to).unwrap()).collect(),
+            body: BodyType::SevenBit,
+            smtp_utf8: false,
+            size: None,
+        }
+    }
+
+    const EXCHANGE: Capabilities = Capabilities {
+        pipelining: true,
+        eight_bit_mime: true,
+        smtp_utf8: true,
+        size: true,
+        max_size: Some(1000),
+        xoauth2: true,
+        starttls: false,
+    };
+
+    fn wire(capabilities: Capabilities, envelope: &Envelope) -> String {
+        commands(capabilities, envelope, 42).into_iter().map(|(_, command)| command).collect()
+    }
+
+    fn replies(lines: &[&str]) -> Vec<Reply> {
+        let parse = |line: &&str| Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0;
+        lines.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn one_recipient_is_one_round_trip() {
+        assert_eq!(
+            wire(EXCHANGE, &envelope(&["a@b.example"])),
+            "MAIL FROM:<noreply@contoso.com> SIZE=42\r\nRCPT TO:<a@b.example>\r\nDATA\r\n"
+        );
+    }
+
+    #[test]
+    fn several_recipients_are_asked_about_before_data() {
+        assert!(
+            wire(EXCHANGE, &envelope(&["a@b.example", "c@d.example"])).ends_with("RCPT TO:<c@d.example>\r\n")
+        );
+    }
+
+    #[test]
+    fn extensions_are_used_only_when_announced() {
+        let mut envelope = envelope(&["é@b.example"]);
+        envelope.body = BodyType::EightBitMime;
+        assert!(
+            wire(EXCHANGE, &envelope)
+                .starts_with("MAIL FROM:<noreply@contoso.com> SIZE=42 BODY=8BITMIME SMTPUTF8\r\n")
+        );
+        let plain = Capabilities { size: false, pipelining: false, ..EXCHANGE };
+        assert_eq!(
+            wire(plain, &self::envelope(&["a@b.example"])),
+            "MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<a@b.example>\r\n"
+        );
+    }
+
+    #[test]
+    fn what_the_upstream_cannot_take_is_refused_before_it_is_asked() {
+        let mut message = envelope(&["a@b.example"]);
+        assert_eq!(unsupported(EXCHANGE, &message, 1000), None);
+        assert_eq!(unsupported(EXCHANGE, &message, 1001).unwrap().code, 552);
+        message.body = BodyType::EightBitMime;
+        let seven_bit = Capabilities { eight_bit_mime: false, ..EXCHANGE };
+        assert_eq!(unsupported(seven_bit, &message, 1).unwrap().code, 554);
+        let ascii = Capabilities { smtp_utf8: false, ..EXCHANGE };
+        assert_eq!(unsupported(ascii, &envelope(&["é@b.example"]), 1).unwrap().code, 553);
+    }
+
+    #[test]
+    fn all_accepted_is_no_refusal() {
+        let (verdict, refused) =
+            judge(&replies(&["250 ok", "250 ok", "354 go"]), &envelope(&["a@b.example"]));
+        assert!(verdict.is_none() && refused.is_empty());
+    }
+
+    #[test]
+    fn one_refused_recipient_speaks_for_the_message() {
+        let to = envelope(&["a@b.example", "c@d.example", "e@f.example"]);
+        let (verdict, refused) =
+            judge(&replies(&["250 ok", "450 4.2.1 busy", "550 5.1.1 unknown", "250 ok"]), &to);
+        assert_eq!(verdict.unwrap().outcome, Outcome::RejectRecipient);
+        assert_eq!(refused.iter().map(|one| one.recipient).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn a_fault_of_the_route_speaks_before_a_refused_recipient() {
+        let to = envelope(&["a@b.example", "c@d.example"]);
+        let (verdict, _) =
+            judge(&replies(&["250 ok", "550 5.1.1 unknown", "550 5.7.705 Access denied"]), &to);
+        assert_eq!(verdict.unwrap().outcome, Outcome::RouteFault(Reason::TenantBlocked));
+    }
+
+    #[test]
+    fn replies_that_never_came_are_transient() {
+        let to = envelope(&["a@b.example", "c@d.example"]);
+        let (verdict, refused) = judge(&replies(&["250 ok", "421 4.3.2 closing"]), &to);
+        assert_eq!(refused.len(), 1);
+        assert_eq!(verdict.unwrap().outcome, Outcome::Transient(Some(Reason::UpstreamUnavailable)));
+        let (verdict, _) = judge(&replies(&["250 ok"]), &to);
+        assert!(matches!(verdict.unwrap().outcome, Outcome::Transient(_)));
+    }
+}
