@@ -1,0 +1,143 @@
+//! What this sidecar met last on the way to Microsoft 365, one observation for each condition.
+//!
+//! [`Health`] is a value: observations in, conditions out, time passed in. [`Board`] shares it. Refuses to know who
+//! observes and who reads.
+
+use std::collections::BTreeMap;
+
+use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::control::{MAX_MESSAGE_BYTES, Observation};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::delivery::outcome::Met;
+
+/// The last observation of each condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    last: BTreeMap<ConditionType, Observation>,
+}
+
+impl Health {
+    /// Takes in what was met at `at`, seconds since the epoch. Says whether a condition or its reason changed; words and
+    /// times alone are no change.
+    pub fn record(&mut self, met: &[Met], at: i64) -> bool {
+        let before = self.summary();
+        for met in met {
+            let mut message = met.text.clone();
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            let (condition, reason) = (met.condition(), met.reason);
+            let observation = Observation { condition, holds: reason.holds(), reason, message, at };
+            self.last.insert(condition, observation);
+        }
+        before != self.summary()
+    }
+
+    /// Forgets everything, as after a change of configuration.
+    pub fn reset(&mut self) -> bool {
+        let changed = !self.last.is_empty();
+        self.last.clear();
+        changed
+    }
+
+    /// Every observation, in the order in which the conditions are met.
+    pub fn observations(&self) -> impl Iterator<Item = &Observation> {
+        ConditionType::OBSERVED.iter().filter_map(|condition| self.last.get(condition))
+    }
+
+    /// The first condition that does not hold: the cause to name.
+    pub fn trouble(&self) -> Option<&Observation> {
+        self.observations().find(|observation| !observation.holds)
+    }
+
+    /// Whether the way is known to be open up to the log-in, and nothing is known to be wrong.
+    pub fn is_well(&self) -> bool {
+        self.trouble().is_none() && self.last.contains_key(&ConditionType::Authenticated)
+    }
+
+    /// Whether only a message can tell: the way is open, and what is wrong came up with a message.
+    pub fn waits_for_mail(&self) -> bool {
+        self.trouble().is_some_and(|trouble| trouble.condition == ConditionType::SendersAccepted)
+    }
+
+    fn summary(&self) -> Vec<(ConditionType, Reason)> {
+        self.observations().map(|observation| (observation.condition, observation.reason)).collect()
+    }
+}
+
+/// The shared health. Readers are woken when a condition or reason changes.
+#[derive(Clone, Debug)]
+pub struct Board(watch::Sender<Health>);
+
+impl Default for Board {
+    fn default() -> Self {
+        Self(watch::Sender::new(Health::default()))
+    }
+}
+
+impl Board {
+    /// Takes in what was met now.
+    pub fn record(&self, met: &[Met]) {
+        let at = clock::unix_seconds();
+        self.0.send_if_modified(|health| health.record(met, at));
+    }
+
+    /// Forgets everything.
+    pub fn reset(&self) {
+        self.0.send_if_modified(Health::reset);
+    }
+
+    /// Sees every change from now on, and the newest words at any time.
+    pub fn subscribe(&self) -> watch::Receiver<Health> {
+        self.0.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn met(reason: Reason) -> Met {
+        Met::new(reason, format!("met {reason}"))
+    }
+
+    #[test]
+    fn a_failure_is_replaced_by_a_later_success_of_the_same_condition() {
+        let mut health = Health::default();
+        assert!(health.record(&[met(Reason::TokenAcquired), met(Reason::ConnectFailed)], 1));
+        assert_eq!(health.trouble().unwrap().reason, Reason::ConnectFailed);
+        assert!(health.record(&[met(Reason::Connected), met(Reason::LoggedIn)], 2));
+        assert!(health.is_well());
+    }
+
+    #[test]
+    fn the_first_failing_condition_is_the_trouble() {
+        let mut health = Health::default();
+        health.record(&[met(Reason::SendAsDenied)], 1);
+        assert!(health.waits_for_mail());
+        health.record(&[met(Reason::TenantNotFound)], 2);
+        assert_eq!(health.trouble().unwrap().reason, Reason::TenantNotFound);
+        assert!(!health.waits_for_mail());
+    }
+
+    #[test]
+    fn other_words_for_the_same_reason_are_no_change() {
+        let mut health = Health::default();
+        assert!(health.record(&[Met::new(Reason::LoginFailed, "one")], 1));
+        assert!(!health.record(&[Met::new(Reason::LoginFailed, "two")], 2));
+        let newest = health.trouble().unwrap();
+        assert_eq!((newest.message.as_str(), newest.at), ("two", 2));
+    }
+
+    #[test]
+    fn nothing_observed_is_not_well() {
+        assert!(!Health::default().is_well());
+    }
+
+    #[test]
+    fn long_words_are_cut_between_characters() {
+        let mut health = Health::default();
+        health.record(&[Met::new(Reason::LoginFailed, "é".repeat(1000))], 1);
+        assert_eq!(health.trouble().unwrap().message.len(), MAX_MESSAGE_BYTES);
+    }
+}
