@@ -1,0 +1,198 @@
+//! The wiring: the only file that sees everything. What starts, in which order, and what stops, in which order.
+//!
+//! ```text
+//!  config ──► upstream ──► active ──► relay ◄── door ◄── applications
+//!    │           │ probe                │
+//!    └──► report ◄── health ◄───────────┘          admin ◄── kubelet, Prometheus
+//! ```
+//!
+//! Stop: the door stays open until it is quiet, sessions finish their message, then the rest ends and the upstream gets
+//! its QUIT.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use crate::admin::Admin;
+use crate::args::Run;
+use crate::config::{self, Config};
+use crate::door::Door;
+use crate::health::Board;
+use crate::metrics::Metrics;
+use crate::probe::Pace;
+use crate::relay::Relay;
+use crate::report::Reporter;
+use crate::server::{Limits, Listeners, Service, Settings};
+use crate::sessions::Sessions;
+use crate::shutdown::{self, Grace};
+use crate::upstream::Upstream;
+
+/// Times that no user sets; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// When to probe.
+    pub probe: Pace,
+    /// The unit in which a route that does not work is left alone.
+    pub pause: Duration,
+    /// How long no session must have been open before the door closes.
+    pub settle: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { probe: Pace::default(), pause: Duration::from_secs(1), settle: Duration::from_millis(500) }
+    }
+}
+
+/// A running sidecar.
+pub struct App {
+    smtp: Vec<SocketAddr>,
+    admin: SocketAddr,
+    grace: Grace,
+    sessions: watch::Receiver<usize>,
+    door: JoinHandle<()>,
+    closing: watch::Sender<bool>,
+    ending: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl App {
+    /// Starts everything. A route that is missing or invalid is no error: mail is answered 451 until there is one.
+    ///
+    /// # Errors
+    /// When a port cannot be listened on.
+    pub async fn start(run: Run, timing: Timing) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
+        let config = config::load(&run.route).await;
+        config::log(&Config::default(), &config);
+        let listeners = Listeners::bind(Door::port(run.port, &config)).await?;
+        let admin_listener = TcpListener::bind(run.admin_listen).await.with_context(|| {
+            format!("cannot listen on {} for /livez and /metrics; see --admin-listen", run.admin_listen)
+        })?;
+        let (smtp, admin_address) = (listeners.addresses(), admin_listener.local_addr()?);
+
+        let (ending, stop) = watch::channel(false);
+        let (closing, closed) = watch::channel(false);
+        let (config_sender, config) = watch::channel(config);
+        let (active_sender, active) = watch::channel(None);
+        let board = Board::default();
+        let relay = Relay::new(active, board.clone(), Arc::clone(&metrics), run.reply_timeout, timing.pause);
+        let sessions = Sessions::new(Arc::clone(&metrics) as _);
+        let serving = Arc::new(AtomicBool::new(false));
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(config::watch_file(run.route.clone(), run.route_poll, config_sender, stop.clone()));
+        tasks.spawn(count_configs(config.clone(), Arc::clone(&metrics), stop.clone()));
+        let upstream = Upstream {
+            active: active_sender,
+            relay: Arc::clone(&relay),
+            board: board.clone(),
+            metrics: Arc::clone(&metrics),
+            pace: timing.probe,
+        };
+        tasks.spawn(upstream.run(config.clone(), stop.clone()));
+        let reporter = Reporter {
+            config: config.clone(),
+            health: board.subscribe(),
+            usage: Box::new({
+                let relay = Arc::clone(&relay);
+                move || relay.usage()
+            }),
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn(reporter.run(stop.clone()));
+        let admin = Admin {
+            serving: Arc::clone(&serving),
+            config: config.clone(),
+            health: board.subscribe(),
+            metrics,
+        };
+        tasks.spawn(admin.run(admin_listener, stop));
+
+        let service = Service {
+            accept: relay,
+            settings: settings_of(config.clone()),
+            observer: Arc::clone(&sessions) as _,
+            directory: run.spool_dir.into(),
+            limits: Limits::default(),
+        };
+        let door = Door { service, config, fixed: run.port, serving };
+        let door = tokio::spawn(door.run(listeners, closed));
+        tracing::info!(addresses = ?smtp, admin = %admin_address, version = env!("CARGO_PKG_VERSION"), "listening");
+        let grace = Grace { settle: timing.settle, total: run.grace };
+        let sessions = sessions.subscribe();
+        Ok(Self { smtp, admin: admin_address, grace, sessions, door, closing, ending, tasks })
+    }
+
+    /// Where applications connect.
+    pub fn smtp_addresses(&self) -> &[SocketAddr] {
+        &self.smtp
+    }
+
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Stops politely within the grace: a quarter of it is kept for sessions that are in a message and for the rest.
+    pub async fn stop(mut self) {
+        let Grace { settle, total } = self.grace;
+        shutdown::settled(self.sessions, Grace { settle, total: total * 3 / 4 }).await;
+        self.closing.send_replace(true);
+        if timeout(total / 8, &mut self.door).await.is_err() {
+            tracing::warn!("sessions did not end in time; their messages were not accepted");
+            self.door.abort();
+        }
+        self.ending.send_replace(true);
+        if timeout(total / 8, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!("not everything ended in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// What the local server needs from the route; without one, bounds that let a message in to be answered 451.
+fn settings_of(config: watch::Receiver<Config>) -> Arc<dyn Fn() -> Settings + Send + Sync> {
+    let unrouted =
+        Settings { host_name: "localhost".into(), max_message_bytes: 36_700_160, max_recipients: 500 };
+    let of_route = move |config: &Config| match &config.route {
+        Some(route) => Settings {
+            host_name: route.ehlo_name.as_str().into(),
+            max_message_bytes: route.limits.max_message_bytes,
+            max_recipients: route.limits.max_recipients,
+        },
+        None => unrouted.clone(),
+    };
+    // Asked for after every read from a client, so it is made only when the route changes.
+    let cached = std::sync::Mutex::new((config.clone(), of_route(&config.borrow())));
+    Arc::new(move || {
+        let mut cached = cached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if cached.0.has_changed().unwrap_or(false) {
+            let settings = of_route(&cached.0.borrow_and_update());
+            cached.1 = settings;
+        }
+        cached.1.clone()
+    })
+}
+
+/// Keeps the metrics about the configuration true.
+async fn count_configs(
+    mut config: watch::Receiver<Config>,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        metrics.configured(&config.borrow_and_update());
+        tokio::select! {
+            changed = config.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|&stop| stop) => return,
+        }
+    }
+}

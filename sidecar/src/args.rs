@@ -1,0 +1,129 @@
+//! The command line.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use mailroute_route::paths;
+use tracing::Level;
+
+use crate::logging::Format;
+
+/// SMTP on localhost, forwarded through Microsoft 365.
+///
+/// Applications in the same pod send plain SMTP to localhost; this program logs in to Microsoft 365 with a
+/// workload-identity token and submits for the mailbox that the route names.
+#[derive(Debug, Parser)]
+#[command(name = "mailroute-sidecar", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM (what happens without a command, too).
+    Run(Run),
+}
+
+/// Options of `run`. Each can also be set by its environment variable.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The rendered route. Watched; changes apply without a restart.
+    #[arg(long, env = "MAILROUTE_ROUTE", value_name = "FILE", default_value_os_t = default_route())]
+    pub route: PathBuf,
+
+    /// How often to look for a changed route.
+    #[arg(long, env = "MAILROUTE_ROUTE_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub route_poll: Duration,
+
+    /// Directory for messages too large for memory. Nothing in it outlives its message.
+    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
+    pub spool_dir: PathBuf,
+
+    /// Where to listen for SMTP on 127.0.0.1 and [::1], in place of the route's port. 0 takes a free one.
+    #[arg(long, env = "MAILROUTE_PORT", value_name = "PORT")]
+    pub port: Option<u16>,
+
+    /// Where to serve /livez, /readyz and /metrics.
+    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
+    pub admin_listen: SocketAddr,
+
+    /// Longest wait of an application for the answer to a message; it gets 451 then.
+    #[arg(long, env = "MAILROUTE_REPLY_TIMEOUT", value_name = "SECONDS", default_value = "240", value_parser = seconds)]
+    pub reply_timeout: Duration,
+
+    /// Longest time from SIGTERM to the end of the process. Sessions may finish their message in it.
+    #[arg(long, env = "MAILROUTE_GRACE", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub grace: Duration,
+
+    /// How log lines look.
+    #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: Format,
+
+    /// What is logged: error, warn, info, debug or trace.
+    #[arg(long, env = "MAILROUTE_LOG_LEVEL", value_name = "LEVEL", default_value_t = Level::INFO)]
+    pub log_level: Level,
+}
+
+impl Cli {
+    /// The options of the one command there is.
+    pub fn into_run(self) -> Run {
+        match self.command {
+            Some(Command::Run(run)) => run,
+            None => self.run,
+        }
+    }
+}
+
+fn default_route() -> PathBuf {
+    PathBuf::from(paths::ROUTE_DIR).join(paths::ROUTE_KEY)
+}
+
+fn default_admin() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, paths::ADMIN_PORT).into()
+}
+
+/// Seconds, with a fraction if need be; more than none.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("has to be more than 0 seconds".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_happens_without_a_command() {
+        let with = Cli::try_parse_from(["mailroute-sidecar", "run", "--port", "2525"]).unwrap().into_run();
+        let without = Cli::try_parse_from(["mailroute-sidecar", "--port", "2525"]).unwrap().into_run();
+        assert_eq!((with.port, without.port), (Some(2525), Some(2525)));
+    }
+
+    #[test]
+    fn defaults_are_what_the_operator_mounts() {
+        let run = Cli::try_parse_from(["mailroute-sidecar"]).unwrap().into_run();
+        assert_eq!(run.route, PathBuf::from("/etc/mailroute/route/route.json"));
+        assert_eq!(run.admin_listen.to_string(), "0.0.0.0:9025");
+    }
+
+    #[test]
+    fn no_time_at_all_is_refused() {
+        assert!(seconds("0").is_err() && seconds("-1").is_err() && seconds("x").is_err());
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+    }
+}

@@ -1,0 +1,212 @@
+//! Tells the operator's control service what this sidecar meets.
+//!
+//! Promptly after a change (at most once a second), and otherwise when the service asked for it. A replica that is not
+//! the leader names the leader, which is then dialled under the service's own name. Mail does not notice whether anybody
+//! listens.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mailroute_route::control::{NotLeader, Queue, REPORT_PATH, Report, ReportReply, Usage};
+use mailroute_route::file::ControlService;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Config;
+use crate::health::Health;
+use crate::metrics::{Metrics, ReportResult};
+use crate::net::https::{self, Post};
+use crate::net::tls::Trust;
+use crate::secret;
+
+/// Least time between two reports.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Bounds on what the service may ask for, seconds.
+const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
+
+/// Pause after a report that nobody took; doubles up to the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_LONGEST: Duration = Duration::from_secs(120);
+
+/// Longest `configError` that is sent, bytes.
+const MAX_CONFIG_ERROR: usize = 512;
+
+/// What reports are made from.
+pub struct Reporter {
+    /// The configuration, with the service's address.
+    pub config: watch::Receiver<Config>,
+    /// What was met.
+    pub health: watch::Receiver<Health>,
+    /// What was sent.
+    pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
+    /// Where results are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why nobody took a report.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error("cannot read the token for the control service: {0}")]
+    Token(std::io::Error),
+    #[error("the control service's address {0:?} is not host:port")]
+    Address(String),
+    #[error(transparent)]
+    Https(#[from] https::HttpsError),
+    #[error("the control service answered HTTP {0}")]
+    Status(u16),
+    #[error("the control service's answer is not understood")]
+    Answer,
+    #[error("no replica of the control service is the leader now")]
+    NoLeader,
+}
+
+impl Reporter {
+    /// Reports until `stop`.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let (mut leader, mut failures) = (None, 0);
+        loop {
+            let (report, control) = self.report();
+            let pause = match control {
+                None => None,
+                Some(control) => Some(self.exchange(&report, &control, &mut leader, &mut failures).await),
+            };
+            tokio::select! {
+                () = self.due(pause) => {}
+                _ = stop.wait_for(|&stop| stop) => return,
+            }
+        }
+    }
+
+    /// One exchange, and the pause after it.
+    async fn exchange(
+        &self,
+        report: &Report,
+        control: &ControlService,
+        leader: &mut Option<String>,
+        failures: &mut u32,
+    ) -> Duration {
+        match send(report, control, leader).await {
+            Ok(reply) => {
+                *failures = 0;
+                self.metrics.reported(ReportResult::Taken);
+                let seconds = u64::from(reply.next_seconds);
+                Duration::from_secs(seconds.clamp(*NEXT_SECONDS.start(), *NEXT_SECONDS.end()))
+            }
+            Err(error) => {
+                *leader = None;
+                *failures += 1;
+                self.metrics.reported(ReportResult::Failed);
+                // Once in full; a longer absence is told by the metric.
+                if *failures == 1 {
+                    tracing::warn!(%error, "the control service did not take the report; mail is not affected");
+                }
+                let doubled = RETRY_FIRST.saturating_mul(1 << (*failures - 1).min(16)).min(RETRY_LONGEST);
+                doubled.mul_f64(0.75 + 0.5 * clock::chance())
+            }
+        }
+    }
+
+    /// Completes when the next report is due: after `pause`, or soon after a change.
+    async fn due(&mut self, pause: Option<Duration>) {
+        let changed = async {
+            tokio::select! {
+                _ = self.health.changed() => {}
+                _ = self.config.changed() => {}
+            }
+        };
+        match pause {
+            None => changed.await,
+            Some(pause) => {
+                tokio::time::sleep(LEAST).await;
+                let _ = tokio::time::timeout(pause.saturating_sub(LEAST), changed).await;
+            }
+        }
+    }
+
+    fn report(&mut self) -> (Report, Option<ControlService>) {
+        let config = self.config.borrow_and_update().clone();
+        let health = self.health.borrow_and_update().clone();
+        let route = config.route.as_deref();
+        let report = Report {
+            route: route.map_or_else(String::new, |route| route.name.clone()),
+            generation: route.map_or(0, |route| route.generation),
+            sidecar_version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_error: config.error.map(|mut error| {
+                error.truncate(error.floor_char_boundary(MAX_CONFIG_ERROR));
+                error
+            }),
+            observations: health.observations().cloned().collect(),
+            queue: Queue::default(),
+            usage: (self.usage)(),
+        };
+        (report, route.and_then(|route| route.control.clone()))
+    }
+}
+
+/// Posts the report to the leader if it is known, else to the service; follows one pointer to the leader.
+async fn send(
+    report: &Report,
+    control: &ControlService,
+    leader: &mut Option<String>,
+) -> Result<ReportReply, ReportError> {
+    for _ in 0..2 {
+        let answer = post(report, control, leader.as_deref()).await?;
+        match answer.status {
+            200 => return serde_json::from_slice(&answer.body).map_err(|_| ReportError::Answer),
+            421 => {
+                let named: NotLeader =
+                    serde_json::from_slice(&answer.body).map_err(|_| ReportError::Answer)?;
+                *leader = Some(named.leader.ok_or(ReportError::NoLeader)?);
+            }
+            status => return Err(ReportError::Status(status)),
+        }
+    }
+    Err(ReportError::NoLeader)
+}
+
+async fn post(
+    report: &Report,
+    control: &ControlService,
+    leader: Option<&str>,
+) -> Result<https::Answer, ReportError> {
+    let (server_name, _) = split(&control.address)?;
+    let (dial, port) = split(leader.unwrap_or(&control.address))?;
+    let bearer = token(&control.token_file).await?;
+    let post = Post {
+        dial,
+        port,
+        server_name,
+        path: REPORT_PATH,
+        content_type: "application/json",
+        bearer: Some(&bearer),
+        body: Bytes::from(serde_json::to_vec(report).map_err(|_| ReportError::Answer)?),
+    };
+    Ok(https::post(post, &Trust::Pem(control.ca_pem.clone())).await?)
+}
+
+async fn token(path: &Path) -> Result<secret::Secret, ReportError> {
+    secret::read_file(path).await.map_err(ReportError::Token)
+}
+
+/// `host:port`; the host of an IPv6 address without its brackets.
+fn split(address: &str) -> Result<(&str, u16), ReportError> {
+    let wrong = || ReportError::Address(address.to_owned());
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok((host, port.parse().map_err(|_| wrong())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_split_at_the_port() {
+        assert_eq!(split("mailroute.mailroute.svc:8444").unwrap(), ("mailroute.mailroute.svc", 8444));
+        assert_eq!(split("[fd00::1]:8444").unwrap(), ("fd00::1", 8444));
+        assert!(split("mailroute").is_err() && split("mailroute:x").is_err());
+    }
+}

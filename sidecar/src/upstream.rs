@@ -1,0 +1,122 @@
+//! From the configuration to the way out: builds it, probes it, and replaces it when the route changes.
+//!
+//! What did not change is kept: the access token when identity and authority are the same, the connection and what is
+//! known of the way when the whole method is.
+
+use std::sync::Arc;
+
+use mailroute_route::RouteFile;
+use mailroute_route::file::{ClientSubmission, Credential, Method};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::delivery::Deliver;
+use crate::delivery::submission::Submission;
+use crate::health::Board;
+use crate::metrics::Metrics;
+use crate::probe::{self, Pace};
+use crate::relay::{Active, Relay};
+use crate::token::entra::Entra;
+use crate::token::store::Store;
+
+/// Keeps the way out as the route describes it.
+pub struct Upstream {
+    /// Where the way out is published.
+    pub active: watch::Sender<Option<Arc<Active>>>,
+    /// Learns from probes, and starts anew with another way.
+    pub relay: Arc<Relay>,
+    /// What was met.
+    pub board: Board,
+    /// Where exchanges and probes are counted.
+    pub metrics: Arc<Metrics>,
+    /// When to probe.
+    pub pace: Pace,
+}
+
+/// The way out in use.
+struct Current {
+    route: Arc<RouteFile>,
+    submission: Arc<Submission>,
+    stop: watch::Sender<bool>,
+}
+
+impl Upstream {
+    /// Follows the configuration until `stop`; then ends the connection politely.
+    pub async fn run(self, mut config: watch::Receiver<Config>, mut stop: watch::Receiver<bool>) {
+        let mut current: Option<Current> = None;
+        let mut tending = tokio::task::JoinSet::new();
+        loop {
+            let route = config.borrow_and_update().route.clone();
+            if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
+            {
+                current = Some(self.follow(route, current, &mut tending));
+            }
+            tokio::select! {
+                changed = config.changed() => if changed.is_err() { break },
+                _ = stop.wait_for(|&stop| stop) => break,
+            }
+        }
+        if let Some(current) = current {
+            current.stop.send_replace(true);
+        }
+        while tending.join_next().await.is_some() {}
+    }
+
+    fn follow(
+        &self,
+        route: Arc<RouteFile>,
+        before: Option<Current>,
+        tending: &mut tokio::task::JoinSet<()>,
+    ) -> Current {
+        let Method::ClientSubmission(settings) = &route.method;
+        let same_way =
+            |now: &Current| now.route.method == route.method && now.route.ehlo_name == route.ehlo_name;
+        let current = match before {
+            Some(now) if same_way(&now) => Current { route: Arc::clone(&route), ..now },
+            before => {
+                let tokens = self.tokens(settings, before.as_ref());
+                if let Some(before) = before {
+                    before.stop.send_replace(true);
+                }
+                let submission = Submission::new(settings.clone(), route.ehlo_name.clone(), tokens);
+                self.relay.reset();
+                self.start(Arc::clone(&route), Arc::new(submission), tending)
+            }
+        };
+        let deliver: Arc<dyn Deliver> = Arc::clone(&current.submission) as _;
+        self.active.send_replace(Some(Arc::new(Active { route, deliver })));
+        current
+    }
+
+    fn start(
+        &self,
+        route: Arc<RouteFile>,
+        submission: Arc<Submission>,
+        tending: &mut tokio::task::JoinSet<()>,
+    ) -> Current {
+        let (stop, stopped) = watch::channel(false);
+        let (relay, board, pace) = (Arc::clone(&self.relay), self.board.clone(), self.pace);
+        let (probed, probe_stop) = (Arc::clone(&submission), stopped.clone());
+        tending.spawn(async move {
+            probe::run(probed, board, pace, probe_stop, |probe| relay.probed(probe)).await;
+        });
+        let tended = Arc::clone(&submission);
+        tending.spawn(async move { tended.tend(stopped).await });
+        Current { route, submission, stop }
+    }
+
+    /// The token store: the one in use, if it is for the same identity at the same authority.
+    fn tokens(&self, settings: &ClientSubmission, before: Option<&Current>) -> Arc<Store> {
+        let same = before.filter(|before| {
+            let Method::ClientSubmission(old) = &before.route.method;
+            old.credential == settings.credential && old.authority == settings.authority
+        });
+        match (same, &settings.credential) {
+            (Some(before), _) => Arc::clone(before.submission.tokens()),
+            (None, Credential::WorkloadIdentity { client_id, token_file }) => {
+                let entra = Entra::new(settings.authority.clone(), client_id.clone(), token_file.clone());
+                Store::new(Arc::new(entra), Arc::clone(&self.metrics) as _)
+            }
+        }
+    }
+}
