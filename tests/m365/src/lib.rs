@@ -17,6 +17,8 @@
 //! `entra::{issuers, server}`, `control`, `tls` and `random` touch the world. Sources of the rules are named beside them;
 //! what Microsoft does not publish is a setting in [`Config`].
 
+pub mod app;
+pub mod args;
 pub mod config;
 pub mod control;
 pub mod directory;

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
-    entra::{AccessTokenKey, TokenExchange},
+    directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT},
+    entra::{AccessTokenKey, TokenExchange, token::AccessClaims},
     faults::Faults,
     limits::Usage,
     mailbox::Message,
-    stand_in::StandIn,
+    stand_in::{self, StandIn},
     violations::{Kind, Violation},
 };
 
@@ -39,6 +40,8 @@ pub struct Office {
     pub stand_in: StandIn,
     /// Names in the certificate, lower case; a client must ask for one of them.
     pub names: Vec<String>,
+    /// SMTP connections that are open.
+    pub connections: usize,
     /// Messages accepted since the start; the last id given.
     pub accepted: u64,
 }
@@ -57,8 +60,25 @@ impl Office {
             token_key,
             stand_in: StandIn::default(),
             names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            connections: 0,
             accepted: 0,
         }
+    }
+
+    /// An access token of the sample application that expires `seconds` after `now`.
+    #[must_use]
+    pub fn sample_token(&self, subject: &str, now: Timestamp, seconds: i64) -> String {
+        self.token_key.issue(&AccessClaims {
+            aud: self.config.tokens.resource.clone(),
+            tid: SAMPLE_TENANT.into(),
+            appid: SAMPLE_CLIENT_ID.into(),
+            oid: String::new(),
+            iat: now.as_second(),
+            exp: now.as_second() + seconds,
+            assertion_iss: stand_in::ISSUER.into(),
+            assertion_sub: subject.into(),
+            uti: String::new(),
+        })
     }
 
     /// Notes a breach.

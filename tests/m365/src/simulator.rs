@@ -234,7 +234,7 @@ impl Simulator {
     /// An assertion of the stand-in issuer for `system:serviceaccount:<namespace>:<name>`, valid for an hour.
     #[must_use]
     pub fn assertion(&self, subject: &str) -> String {
-        self.shared.read(|office| office.stand_in.assertion(subject, Timestamp::now(), 3600))
+        self.signer()(subject)
     }
 
     /// Writes [`Self::assertion`] to a file, as the kubelet would: readers see the old or the new, never a part.
@@ -252,6 +252,20 @@ impl Simulator {
         // A face that failed holds its door no longer; its error is in the log and callers meet a closed port.
         drop(self.smtp_open.clone().wait_for(|open| *open == smtp).await);
         drop(self.login_open.clone().wait_for(|open| *open == login).await);
+    }
+
+    /// What signs for the stand-in issuer, usable beside the handle.
+    #[must_use]
+    pub fn signer(&self) -> impl Fn(&str) -> String + Clone + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |subject| shared.read(|office| office.stand_in.assertion(subject, Timestamp::now(), 3600))
+    }
+
+    /// An access token as the token endpoint would issue it to the sample application; for tests of the
+    /// submission face alone. It is valid for `seconds` from now, or was until so many seconds ago.
+    #[must_use]
+    pub fn access_token(&self, subject: &str, seconds: i64) -> String {
+        self.shared.read(|office| office.sample_token(subject, Timestamp::now(), seconds))
     }
 
     /// Runs until one of the faces fails; for the program.

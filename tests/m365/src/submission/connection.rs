@@ -30,12 +30,27 @@ pub async fn serve(
     tls: TlsAcceptor,
 ) {
     tracing::info!(connection = id, %client, "connected");
-    let mut session = Session::new(peer(client, id));
+    shared.with(|office| office.connections += 1);
     let whole = Duration::from_secs(shared.read(|office| office.config.pace.session_seconds));
-    let deadline = Instant::now() + whole;
-    converse(stream, &mut session, &shared, &tls, deadline).await;
-    shared.with(|office| session.ended(office, Timestamp::now()));
-    tracing::info!(connection = id, "disconnected");
+    let mut conversation = Conversation { session: Session::new(peer(client, id)), shared };
+    let Conversation { session, shared } = &mut conversation;
+    converse(stream, session, shared, &tls, Instant::now() + whole).await;
+}
+
+/// Tells the office when the connection is gone, also when its task was ended from outside.
+struct Conversation {
+    session: Session,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.shared.with(|office| {
+            self.session.ended(office, Timestamp::now());
+            office.connections -= 1;
+        });
+        tracing::info!(connection = self.session.id(), "disconnected");
+    }
 }
 
 fn peer(client: std::net::SocketAddr, id: u64) -> Peer {

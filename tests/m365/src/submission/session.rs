@@ -67,6 +67,8 @@ pub struct Session {
     pub(super) failed_login: Option<String>,
     pub(super) transaction: Option<Transaction>,
     buffer: Vec<u8>,
+    /// Whether the banner was sent.
+    begun: bool,
     greeted: bool,
     errors: u32,
 }
@@ -104,6 +106,7 @@ impl Session {
             failed_login: None,
             transaction: None,
             buffer: Vec::new(),
+            begun: false,
             greeted: false,
             errors: 0,
         }
@@ -111,6 +114,7 @@ impl Session {
 
     /// The banner.
     pub fn greet(&mut self, office: &mut Office, now: Timestamp) -> Vec<Step> {
+        self.begun = true;
         let mut turn = Turn { office, now, steps: Vec::new() };
         self.staged(Some(Stage::Connect), &mut turn, |session, turn| session.say(turn, Line::Banner));
         turn.steps
@@ -134,7 +138,7 @@ impl Session {
             },
             ..self.peer.clone()
         });
-        *self = fresh;
+        *self = Self { begun: true, ..fresh };
     }
 
     /// Takes bytes from the client.
@@ -174,6 +178,12 @@ impl Session {
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Closed)
+    }
+
+    /// Whether not even the banner was sent.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        !self.begun
     }
 
     /// Number of the connection.

@@ -1,0 +1,221 @@
+//! Two ways to the submission face: the session as a value, and a socket with STARTTLS.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use mailroute_m365::{
+    Config, Faults, Options, Simulator,
+    directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT},
+    entra::AccessTokenKey,
+    mailbox::ConnectionFacts,
+    office::Office,
+    submission::{
+        session::{Peer, Session, Step},
+        xoauth2,
+    },
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub trait Wire {
+    async fn send(&mut self, bytes: &[u8]);
+    /// The next line of the server without line end; `None` when the connection is over.
+    async fn line(&mut self) -> Option<String>;
+    async fn tls(&mut self);
+    fn config(&mut self, change: impl FnOnce(&mut Config));
+    fn faults(&mut self, faults: Faults);
+    fn messages(&self) -> usize;
+    fn token(&self, seconds: i64) -> String;
+    /// Ends the conversation; the kinds of breach that were noted.
+    async fn finish(self) -> Vec<String>;
+
+    fn payload(&self, name: &str) -> String {
+        match name {
+            "ok" => xoauth2::render(SAMPLE_MAILBOX, &self.token(600)),
+            "expired" => xoauth2::render(SAMPLE_MAILBOX, &self.token(-10)),
+            "foreign" => xoauth2::render(SAMPLE_MAILBOX, "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"),
+            other => match other.strip_prefix("user ") {
+                Some(user) => xoauth2::render(user, &self.token(600)),
+                None => panic!("unknown payload {other:?}"),
+            },
+        }
+    }
+}
+
+pub struct Value {
+    office: Office,
+    session: Session,
+    now: Timestamp,
+    said: VecDeque<String>,
+    over: bool,
+}
+
+impl Value {
+    pub fn new() -> Self {
+        let facts = ConnectionFacts { id: 1, client: "192.0.2.7".into(), ..ConnectionFacts::default() };
+        let peer = Peer { facts, host: "FR0P281CA0064".into(), session: "08DD84B323498C1A".into() };
+        let config = Options::default().config;
+        let office = Office::new(config, AccessTokenKey::generate(), vec!["localhost".into()]);
+        let now = Timestamp::from_second(1_790_000_000).unwrap();
+        Self { office, session: Session::new(peer), now, said: VecDeque::new(), over: false }
+    }
+
+    /// The banner waits until the first look, so that faults can be set before.
+    fn greet(&mut self) {
+        if self.said.is_empty() && self.session.is_fresh() {
+            let steps = self.session.greet(&mut self.office, self.now);
+            self.perform(steps);
+        }
+    }
+
+    fn perform(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Send(bytes) => {
+                    let text = String::from_utf8(bytes).unwrap();
+                    self.said.extend(text.split_terminator("\r\n").map(str::to_owned));
+                }
+                Step::Submitted => self.session.submitted(&mut self.office),
+                Step::Close | Step::Cut => self.over = true,
+                Step::Wait(_) | Step::StartTls => {}
+            }
+        }
+    }
+}
+
+impl Wire for Value {
+    async fn send(&mut self, bytes: &[u8]) {
+        if !self.over {
+            let steps = self.session.receive(bytes, &mut self.office, self.now);
+            self.perform(steps);
+        }
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        self.greet();
+        let line = self.said.pop_front();
+        assert!(line.is_some() || self.over, "the server says nothing");
+        line
+    }
+
+    async fn tls(&mut self) {
+        self.session.secured(Some("TLSv1_3".into()), Some("localhost".into()), &mut self.office, self.now);
+    }
+
+    fn config(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.office.config);
+    }
+
+    fn faults(&mut self, faults: Faults) {
+        self.office.faults = faults;
+    }
+
+    fn messages(&self) -> usize {
+        self.office.messages.len()
+    }
+
+    fn token(&self, seconds: i64) -> String {
+        self.office.sample_token(SAMPLE_SUBJECT, self.now, seconds)
+    }
+
+    async fn finish(mut self) -> Vec<String> {
+        self.session.ended(&mut self.office, self.now);
+        self.office.violations.iter().map(|violation| format!("{:?}", violation.kind)).collect()
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+pub struct Socket {
+    simulator: Simulator,
+    /// Opened at the first look, so that faults can be set before.
+    stream: Option<BufReader<Box<dyn Stream>>>,
+}
+
+impl Socket {
+    pub async fn open() -> Self {
+        Self { simulator: Simulator::start(Options::default()).await.unwrap(), stream: None }
+    }
+
+    async fn stream(&mut self) -> &mut BufReader<Box<dyn Stream>> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect(self.simulator.smtp_address()).await.unwrap();
+            self.stream = Some(BufReader::new(Box::new(stream)));
+        }
+        self.stream.as_mut().unwrap()
+    }
+}
+
+impl Wire for Socket {
+    async fn send(&mut self, bytes: &[u8]) {
+        let stream = self.stream().await;
+        // A server that has hung up may reset the connection; the dialog sees that by the lines that it reads.
+        drop(stream.write_all(bytes).await);
+        drop(stream.flush().await);
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        let stream = self.stream().await;
+        let mut line = Vec::new();
+        let read =
+            timeout(PATIENCE, stream.read_until(b'\n', &mut line)).await.expect("the server says nothing");
+        if read.is_err() || line.is_empty() {
+            return None;
+        }
+        let text = String::from_utf8(line).unwrap();
+        Some(text.strip_suffix("\r\n").expect("a line ends with CRLF").to_owned())
+    }
+
+    async fn tls(&mut self) {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.simulator.ca_pem().as_bytes()).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let plain = self.stream.take().unwrap();
+        assert!(plain.buffer().is_empty(), "nothing may follow the reply to STARTTLS");
+        let name = ServerName::try_from("localhost").unwrap();
+        let secure = TlsConnector::from(Arc::new(config)).connect(name, plain.into_inner()).await.unwrap();
+        self.stream = Some(BufReader::new(Box::new(secure)));
+    }
+
+    fn config(&mut self, change: impl FnOnce(&mut Config)) {
+        self.simulator.config(change);
+    }
+
+    fn faults(&mut self, faults: Faults) {
+        self.simulator.set_faults(faults);
+    }
+
+    fn messages(&self) -> usize {
+        self.simulator.messages().len()
+    }
+
+    fn token(&self, seconds: i64) -> String {
+        self.simulator.access_token(SAMPLE_SUBJECT, seconds)
+    }
+
+    async fn finish(mut self) -> Vec<String> {
+        if let Some(mut stream) = self.stream.take() {
+            drop(stream.shutdown().await);
+            drop(stream);
+        }
+        let gone = self.simulator.wait_for(PATIENCE, |office| (office.connections == 0).then_some(())).await;
+        assert!(gone.is_some(), "the connection did not end");
+        self.simulator.violations().iter().map(|violation| format!("{:?}", violation.kind)).collect()
+    }
+}
