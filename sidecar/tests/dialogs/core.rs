@@ -1,16 +1,24 @@
 //! Runs octets through a [`Session`] alone, without a socket.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt::Display;
 
-use mailroute_sidecar::envelope::{BodyType, Envelope};
+use mailroute_sidecar::envelope::{Address, BodyType};
 use mailroute_sidecar::smtp::reply::Reply;
 use mailroute_sidecar::smtp::session::{Session, Step};
-use mailroute_sidecar::smtp::transaction::{Settings, Transaction};
+use mailroute_sidecar::smtp::transaction::Settings;
 
-use super::script::Message;
+/// A message that was taken: its envelope as the scripts write it, and its octets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    pub envelope: String,
+    pub content: Vec<u8>,
+}
 
-/// The client of every test.
-pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.envelope, self.content.escape_ascii())
+    }
+}
 
 /// What a conversation came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,7 +29,11 @@ pub struct Outcome {
 }
 
 /// Gives the session one piece after the other, and answers `answer` for every message.
-pub fn converse<'a>(settings: Settings, answer: &Reply, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+pub fn converse<'a>(
+    settings: Settings,
+    answer: &Reply,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Outcome {
     let (mut session, mut outcome, mut message) = (Session::new(settings), Outcome::default(), Vec::new());
     for piece in std::iter::once(&[][..]).chain(pieces) {
         let mut input = piece;
@@ -29,7 +41,11 @@ pub fn converse<'a>(settings: Settings, answer: &Reply, pieces: impl IntoIterato
             let (held, offered) = (message.len(), input.len());
             let step = session.step(&mut input, &mut message);
             let taken = offered - input.len();
-            assert!(message.len() <= held + 2 * taken + 2, "{taken} octets became {} more", message.len() - held);
+            assert!(
+                message.len() <= held + 2 * taken + 2,
+                "{taken} octets became {} more",
+                message.len() - held
+            );
             match step {
                 Step::Read => {
                     assert!(input.is_empty(), "more is wanted before all was taken");
@@ -41,8 +57,9 @@ pub fn converse<'a>(settings: Settings, answer: &Reply, pieces: impl IntoIterato
                 }
                 Step::Begin | Step::Abandon => message.clear(),
                 Step::Store(transaction) => {
-                    let content = std::mem::take(&mut message);
-                    outcome.messages.push(Message { envelope: describe_transaction(&transaction), content });
+                    let t = transaction;
+                    let envelope = describe(&t.reverse_path, &t.recipients, t.body, t.smtp_utf8);
+                    outcome.messages.push(Message { envelope, content: std::mem::take(&mut message) });
                     session.stored(answer);
                 }
                 Step::Refused(_) => {}
@@ -56,22 +73,8 @@ pub fn converse<'a>(settings: Settings, answer: &Reply, pieces: impl IntoIterato
     outcome
 }
 
-fn describe_transaction(transaction: &Transaction) -> String {
-    let Transaction { reverse_path, recipients, body, smtp_utf8, .. } = transaction;
-    describe(reverse_path, recipients, *body, *smtp_utf8)
-}
-
 /// An envelope as the scripts write it.
-pub fn describe_envelope(envelope: &Envelope) -> String {
-    describe(&envelope.reverse_path, &envelope.recipients, envelope.body, envelope.smtp_utf8)
-}
-
-fn describe(
-    from: &impl std::fmt::Display,
-    to: &[mailroute_sidecar::envelope::Address],
-    body: BodyType,
-    smtp_utf8: bool,
-) -> String {
+pub fn describe(from: &impl Display, to: &[Address], body: BodyType, smtp_utf8: bool) -> String {
     let mut words = vec![from.to_string()];
     words.extend(to.iter().map(|to| format!("<{to}>")));
     words.extend((body == BodyType::EightBitMime).then(|| "8BITMIME".into()));

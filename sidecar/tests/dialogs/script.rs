@@ -14,6 +14,8 @@
 
 use std::path::Path;
 
+use super::core::Message;
+
 pub const SENDER: &str = "<a@b.example>";
 pub const RECIPIENT: &str = "<c@d.example>";
 
@@ -32,18 +34,6 @@ pub struct Script {
 pub enum Step {
     Send(Vec<u8>),
     Expect(String),
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct Message {
-    pub envelope: String,
-    pub content: Vec<u8>,
-}
-
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.envelope, self.content.escape_ascii())
-    }
 }
 
 impl Script {
@@ -94,12 +84,23 @@ impl Script {
             "recipients" => self.max_recipients = value.parse().unwrap(),
             "answer" => self.answer = value.into(),
             "ehlo" => {
-                for line in ["S: 220 *", "C: EHLO app", "S: 250-*", "S: 250-*", "S: 250-*", "S: 250-*", "S: 250-*", "S: 250 *"] {
+                for line in [
+                    "S: 220 *",
+                    "C: EHLO app",
+                    "S: 250-*",
+                    "S: 250-*",
+                    "S: 250-*",
+                    "S: 250-*",
+                    "S: 250-*",
+                    "S: 250 *",
+                ] {
                     self.line(line);
                 }
             }
             "mail" => {
-                for line in [&format!("C: MAIL FROM:{SENDER}"), "S: 250 *", &format!("C: RCPT TO:{RECIPIENT}")] {
+                for line in
+                    [&format!("C: MAIL FROM:{SENDER}"), "S: 250 *", &format!("C: RCPT TO:{RECIPIENT}")]
+                {
                     self.line(line);
                 }
                 for line in ["S: 250 *", "C: DATA", "S: 354 *"] {
@@ -112,12 +113,19 @@ impl Script {
 
     /// All that the client sends.
     pub fn input(&self) -> Vec<u8> {
-        self.steps.iter().flat_map(|step| if let Step::Send(octets) = step { octets.as_slice() } else { &[] }).copied().collect()
+        self.steps
+            .iter()
+            .flat_map(|step| if let Step::Send(octets) = step { octets.as_slice() } else { &[] })
+            .copied()
+            .collect()
     }
 
     /// All that the server is expected to send.
     pub fn expected(&self) -> Vec<&str> {
-        self.steps.iter().filter_map(|step| if let Step::Expect(line) = step { Some(line.as_str()) } else { None }).collect()
+        self.steps
+            .iter()
+            .filter_map(|step| if let Step::Expect(line) = step { Some(line.as_str()) } else { None })
+            .collect()
     }
 }
 
@@ -125,9 +133,9 @@ impl Script {
 pub fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((front, rest)) => text
-            .strip_prefix(front)
-            .is_some_and(|text| (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(rest, &text[at..]))),
+        Some((front, rest)) => text.strip_prefix(front).is_some_and(|text| {
+            (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(rest, &text[at..]))
+        }),
     }
 }
 

@@ -1,0 +1,7 @@
+//! One command line.
+
+#![no_main]
+
+use mailroute_sidecar_fuzz::checks;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| checks::command(octets));

@@ -1,0 +1,198 @@
+//! What has to hold for any octets at all. The fuzz targets call these, and so do the property tests.
+//!
+//! `smtp-proto` serves as a second opinion where it is right. Where it is known to read otherwise, the input is left
+//! out, and the reason stands beside it.
+
+use std::borrow::Cow;
+
+use mailroute_sidecar::envelope::{Address, BodyType};
+use mailroute_sidecar::smtp::command::{Command, Mail};
+use mailroute_sidecar::smtp::data::{Decoder, Encoder};
+use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
+use mailroute_sidecar::smtp::transaction::Settings;
+use smtp_proto::request::receiver::DataReceiver;
+use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, Request};
+
+use super::core::{self, Outcome};
+
+/// A command is printed as it was read, and a second reader finds the same in it.
+pub fn command(line: &[u8]) {
+    let Ok(command) = Command::parse(line) else { return };
+    let printed = command.to_string();
+    assert_eq!(Command::parse(printed.as_bytes()).as_ref(), Ok(&command), "{printed:?}");
+    if printed.chars().any(char::is_control) {
+        // The session lets no such line through.
+        return;
+    }
+    match &command {
+        Command::Mail(mail) if mail.reverse_path.address().is_none_or(is_plain) => same_mail(mail, &printed),
+        Command::Rcpt(address) if is_plain(address) => same_recipient(address, &printed),
+        _ => {}
+    }
+}
+
+/// smtp-proto takes quotes off, refuses dots at odd places and most literals, reads `postmaster` as nothing, and ends
+/// an address at 255 octets.
+fn is_plain(address: &Address) -> bool {
+    let text = address.as_str();
+    let odd = ["\"", "..", ".@", "[", ":"].iter().any(|odd| text.contains(odd));
+    !odd && !text.starts_with('.') && text.contains('@') && text.len() < 255
+}
+
+fn second_opinion(line: &str) -> Request<String> {
+    let line = format!("{line}\r\n");
+    let request = Request::<Cow<'_, str>>::parse(&mut line.as_bytes().iter());
+    request.unwrap_or_else(|error| panic!("{line:?} is refused elsewhere: {error:?}")).into_owned()
+}
+
+fn same_mail(mail: &Mail, line: &str) {
+    let Request::Mail { from } = second_opinion(line) else { panic!("{line:?} is not MAIL elsewhere") };
+    assert_eq!(from.address, mail.reverse_path.address().map_or("", Address::as_str));
+    assert_eq!(from.flags & MAIL_SMTPUTF8 != 0, mail.smtp_utf8);
+    assert_eq!(from.flags & MAIL_BODY_8BITMIME != 0, mail.body == BodyType::EightBitMime);
+    assert_eq!(from.size as u64, mail.size.unwrap_or(0));
+}
+
+fn same_recipient(address: &Address, line: &str) {
+    let Request::Rcpt { to } = second_opinion(line) else { panic!("{line:?} is not RCPT elsewhere") };
+    assert_eq!(to.address, address.as_str());
+}
+
+/// The decoder agrees with a slow one that reads like the definition, in any cut; what it lets through is safe to
+/// pass on; and what is encoded is decoded again.
+pub fn data(input: &[u8]) {
+    let (message, taken) = decode(input, input.len().max(1));
+    assert_eq!((message.as_slice(), taken), (reference(input).0.as_slice(), reference(input).1));
+    for step in [1, 2, 3, 7] {
+        assert!(decode(input, step) == (message.clone(), taken), "cut into pieces of {step}");
+    }
+    assert_lines_end_in_crlf(&message);
+    let (again, end) = decode(&encode(&message), 5);
+    let whole_lines = message.is_empty() || message.ends_with(b"\r\n");
+    let expected = if whole_lines { message.clone() } else { [message.as_slice(), b"\r\n"].concat() };
+    assert!(again == expected && end.is_some(), "{}", message.escape_ascii());
+    same_data(input, &message, taken);
+}
+
+/// The message, and the octets up to its end if it has one.
+fn decode(input: &[u8], step: usize) -> (Vec<u8>, Option<usize>) {
+    let (mut decoder, mut message, mut taken) = (Decoder::default(), Vec::new(), 0);
+    for piece in input.chunks(step) {
+        let decoded = decoder.decode(piece, &mut message);
+        taken += decoded.taken;
+        if decoded.ended {
+            return (message, Some(taken));
+        }
+        assert_eq!(decoded.taken, piece.len());
+    }
+    (message, None)
+}
+
+fn encode(message: &[u8]) -> Vec<u8> {
+    let (mut encoder, mut wire) = (Encoder::default(), Vec::new());
+    for piece in message.chunks(3) {
+        encoder.encode(piece, &mut wire);
+    }
+    encoder.finish(&mut wire);
+    wire
+}
+
+/// As the definition says it, looking back and ahead at will.
+fn reference(input: &[u8]) -> (Vec<u8>, Option<usize>) {
+    let begins_line = |at: usize| at == 0 || input[..at].ends_with(b"\r\n");
+    let end = (0..input.len()).find(|&at| begins_line(at) && input[at..].starts_with(b".\r\n"));
+    let (text, taken) = end.map_or((held_back(input), None), |end| (&input[..end], Some(end + 3)));
+    let mut message = Vec::new();
+    for (at, &octet) in text.iter().enumerate() {
+        let next = input.get(at + 1);
+        match octet {
+            // A dot before a line end alone stays. Before CR LF, it would have been the end.
+            b'.' if begins_line(at) && !matches!(next, Some(b'\r' | b'\n')) => {}
+            b'\n' if at > 0 && text[at - 1] == b'\r' => message.push(octet),
+            b'\n' => message.extend_from_slice(b"\r\n"),
+            b'\r' if next == Some(&b'\n') => message.push(octet),
+            b'\r' => message.push(b' '),
+            _ => message.push(octet),
+        }
+    }
+    (message, taken)
+}
+
+/// What cannot be judged without the next octet: a CR, or a dot that begins a line, at the very end.
+fn held_back(input: &[u8]) -> &[u8] {
+    let dots_line = |text: &[u8]| {
+        text.strip_suffix(b".").is_some_and(|front| front.is_empty() || front.ends_with(b"\r\n"))
+    };
+    match input.strip_suffix(b"\r") {
+        Some(front) if dots_line(front) => &front[..front.len() - 1],
+        Some(front) => front,
+        None if dots_line(input) => &input[..input.len() - 1],
+        None => input,
+    }
+}
+
+fn assert_lines_end_in_crlf(message: &[u8]) {
+    for (at, &octet) in message.iter().enumerate() {
+        match octet {
+            b'\r' => assert_eq!(message.get(at + 1), Some(&b'\n'), "CR alone at {at}"),
+            b'\n' => assert!(at > 0 && message[at - 1] == b'\r', "LF alone at {at}"),
+            _ => {}
+        }
+    }
+}
+
+/// smtp-proto lets CR and LF alone pass, sees other ends among them, and takes the first line for the middle of one.
+fn same_data(input: &[u8], message: &[u8], taken: Option<usize>) {
+    let used = &input[..taken.unwrap_or(input.len())];
+    let plain = !input.starts_with(b".")
+        && used.iter().enumerate().all(|(at, octet)| match octet {
+            b'\r' => used.get(at + 1) == Some(&b'\n'),
+            b'\n' => at > 0 && used[at - 1] == b'\r',
+            _ => true,
+        });
+    if plain && taken.is_some() {
+        let (mut octets, mut theirs) = (input.iter(), Vec::new());
+        assert!(DataReceiver::new().ingest(&mut octets, &mut theirs), "no end elsewhere");
+        assert_eq!((theirs.as_slice(), input.len() - octets.len()), (message, used.len()));
+    }
+}
+
+/// A conversation comes to the same however it is cut; every answer is a reply; every message is safe to pass on.
+pub fn session(input: &[u8]) {
+    let whole = converse(input, input.len().max(1));
+    for step in [1, 3, 64] {
+        assert!(converse(input, step) == whole, "cut into pieces of {step}");
+    }
+    let mut output = whole.output.as_slice();
+    while !output.is_empty() {
+        let (reply, taken) = Reply::parse(output).expect("an answer is a reply").expect("an answer is whole");
+        assert!(!reply.lines.is_empty());
+        output = &output[taken..];
+    }
+    for message in &whole.messages {
+        assert_lines_end_in_crlf(&message.content);
+        assert!(message.content.len() <= 512 && !message.content.contains(&0));
+    }
+}
+
+fn converse(input: &[u8], step: usize) -> Outcome {
+    let settings = Settings { host_name: "mail.example".into(), max_message_bytes: 512, max_recipients: 3 };
+    core::converse(settings, &Reply::new(250, EnhancedCode::new(2, 0, 0), "OK"), input.chunks(step))
+}
+
+/// A reply is printed as it was read, and never takes more than there is.
+pub fn reply(input: &[u8]) {
+    let Ok(Some((reply, taken))) = Reply::parse(input) else { return };
+    assert!(taken <= input.len() && (200..600).contains(&reply.code));
+    let printed = reply.to_string();
+    let (again, all) = Reply::parse(printed.as_bytes()).expect("printed well").expect("printed whole");
+    assert_eq!(all, printed.len());
+    assert_eq!(again.to_string(), printed);
+    assert_eq!(
+        (again.code, again.enhanced, again.lines.len()),
+        (reply.code, reply.enhanced, reply.lines.len())
+    );
+    if printed.split_inclusive("\r\n").all(|line| line.len() < 500) {
+        assert_eq!(again, reply, "nothing was cut");
+    }
+}

@@ -1,0 +1,123 @@
+//! The fuzz targets' checks on generated input: quick, repeatable, and part of every test run.
+
+#[path = "../fuzz/src/checks.rs"]
+mod checks;
+#[path = "dialogs/core.rs"]
+mod core;
+
+use proptest::prelude::*;
+
+/// Octets that matter to line ends and dots, and some that do not.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let octet = prop::sample::select(b"\r\n.\r\n.ab\0\x80 ".to_vec());
+    let piece = prop_oneof![
+        6 => prop::collection::vec(octet, 1..4),
+        2 => Just(b"\r\n.\r\n".to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..20),
+    ];
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+fn address() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z.+_=-]{1,8}@[a-z0-9]{1,5}(\\.[a-z]{1,5}){0,2}",
+        "\"([ -!#-\\[\\]-~]|\\\\[ -~]){0,8}\"@[a-z]{1,5}",
+        "[a-zäж]{1,8}@[a-zж]{1,5}\\.x",
+        "@[a-z]{1,3}(,@[a-z]{1,3}){0,2}:[a-z]{1,3}@[a-z]{1,3}",
+        Just("postmaster".into()),
+        Just(String::new()),
+        "[ -~]{0,12}",
+    ]
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let parameter = prop::sample::select(vec![
+        "SIZE=1",
+        "SIZE=513",
+        "BODY=8BITMIME",
+        "BODY=7BIT",
+        "SMTPUTF8",
+        "AUTH=<>",
+        "X=1",
+    ]);
+    let parameters = prop::collection::vec(parameter, 0..3).prop_map(|all| all.concat());
+    let word = prop::sample::select(vec![
+        "EHLO a",
+        "HELO a",
+        "DATA",
+        "DATA",
+        "RSET",
+        "NOOP",
+        "QUIT",
+        "VRFY x",
+        "HELP",
+        "AUTH PLAIN",
+        "STARTTLS",
+        "BDAT 3",
+        "GET /",
+        "",
+    ]);
+    prop_oneof![
+        2 => (address(), parameters).prop_map(|(address, parameters)| format!("MAIL FROM:<{address}> {parameters}")),
+        3 => address().prop_map(|address| format!("rcpt to: <{address}>")),
+        3 => word.prop_map(str::to_owned),
+        1 => "[ -~]{0,30}",
+    ]
+}
+
+/// Lines that make sense often enough to get anywhere, with ends that mostly are line ends.
+fn conversation() -> impl Strategy<Value = Vec<u8>> {
+    let end = prop_oneof![20 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("")];
+    let ended = (line(), end).prop_map(|(line, end)| [line.as_bytes(), end.as_bytes()].concat());
+    let message = text().prop_map(|text| {
+        [b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n".as_slice(), &text, b"\r\n.\r\n"].concat()
+    });
+    let piece = prop_oneof![4 => ended, 2 => message, 1 => text()];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+fn replies() -> impl Strategy<Value = Vec<u8>> {
+    let line = "[2-5][0-9]{2}[ -](([245]\\.[0-9]{1,3}\\.[0-9]{1,3} )?[ -~é\r\u{1b}]{0,20})\r?\n";
+    let long = "550 5\\.1\\.1 [a-zé]{400,600}\r\n";
+    let same =
+        ("250-[a-z ]{0,5}\r\n", "250 2\\.0\\.0 [a-z]{0,5}\r\n").prop_map(|(first, last)| first + &last);
+    prop_oneof![prop::collection::vec(line, 0..3).prop_map(|lines| lines.concat()), long, same]
+        .prop_map(String::into_bytes)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_line_is_read_the_same_again(line in line()) {
+        checks::command(line.as_bytes());
+    }
+
+    #[test]
+    fn any_octets_are_a_command_or_not(octets in prop::collection::vec(any::<u8>(), 0..60)) {
+        checks::command(&octets);
+        checks::reply(&octets);
+    }
+
+    #[test]
+    fn any_data_is_decoded_like_the_definition(octets in text()) {
+        checks::data(&octets);
+    }
+
+    #[test]
+    fn any_conversation_is_the_same_in_any_cut(octets in conversation()) {
+        checks::session(&octets);
+    }
+
+    #[test]
+    fn any_reply_is_read_the_same_again(octets in replies()) {
+        checks::reply(&octets);
+    }
+}
+
+#[test]
+fn a_long_conversation_costs_bounded_memory() {
+    // `core::converse` asserts after every step that no more is held or said at once than a few kilobytes.
+    let commands = "EHLO a\r\nMAIL FROM:<a@b>\r\nRSET\r\nNOOP\r\n".repeat(5000);
+    checks::session(commands.as_bytes());
+}
