@@ -55,7 +55,8 @@ fn containers(names: &'static [&'static str]) -> impl Strategy<Value = Option<Va
 }
 
 fn annotations() -> impl Strategy<Value = Option<Value>> {
-    let keys = ["prometheus.io/scrape", "a~b/c~1d", "plain", "example.com/mailroute.dev", "linkerd.io/inject"];
+    let keys =
+        ["prometheus.io/scrape", "a~b/c~1d", "plain", "example.com/mailroute.dev", "linkerd.io/inject"];
     prop_oneof![
         Just(None),
         Just(Some(Value::Null)),

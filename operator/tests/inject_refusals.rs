@@ -75,7 +75,10 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
             "another port",
         ),
         (
-            spec("securityContext", json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]})),
+            spec(
+                "securityContext",
+                json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]}),
+            ),
             "Sysctl",
             "net.ipv4.ip_unprivileged_port_start=80",
             "set it to 25 or lower",
@@ -141,7 +144,8 @@ fn a_sidecar_whose_restart_policy_was_taken_away_is_refused() {
 #[test]
 fn what_another_webhook_took_away_is_added_again() {
     let whole = injected();
-    let strip: [(&str, fn(&mut Value)); 4] = [
+    type Strip = fn(&mut Value);
+    let strip: [(&str, Strip); 4] = [
         ("container", |pod| pod["spec"]["initContainers"] = json!([])),
         ("volume", |pod| drop(pod["spec"]["volumes"].as_array_mut().unwrap().pop())),
         ("sysctl", |pod| pod["spec"]["securityContext"] = json!({})),

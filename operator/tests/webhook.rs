@@ -54,7 +54,10 @@ async fn empty_stage() -> Stage {
     Stage { webhook: Arc::new(webhook), writer, changed, events, metrics }
 }
 
-async fn write_down(State(sender): State<mpsc::UnboundedSender<Value>>, Json(event): Json<Value>) -> Json<Value> {
+async fn write_down(
+    State(sender): State<mpsc::UnboundedSender<Value>>,
+    Json(event): Json<Value>,
+) -> Json<Value> {
     sender.send(event.clone()).unwrap();
     Json(event)
 }

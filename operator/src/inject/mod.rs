@@ -10,8 +10,8 @@
 //!          patch ─► JSON patch: sidecar, volumes, sysctl, annotation; additions only
 //! ```
 //!
-//! * [`selection`]: whether and by which route. [`sidecar`]: what is added. [`plan`]: what of it is missing in this pod.
-//! * [`patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`]: the keys of ours.
+//! * [`selection`]: whether and by which route. [`sidecar`]: what is added. [`mod@plan`]: what of it is missing in this pod.
+//! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`]: the keys of ours.
 //! * [`view`]: the pod as JSON. [`cli`], [`workload`]: the same offline, for pods and for what makes pods.
 //!
 //! Refuses to know the API server and the clock.

@@ -115,7 +115,8 @@ fn check_ports(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<(), Refusal> {
         for declared in items(container.get("ports")) {
             let is_tcp = declared.get("protocol").and_then(Value::as_str).is_none_or(|p| p == "TCP");
             let number = declared.get("containerPort").and_then(Value::as_u64);
-            let clash = [sidecar.port, paths::ADMIN_PORT].into_iter().find(|port| Some(u64::from(*port)) == number);
+            let clash =
+                [sidecar.port, paths::ADMIN_PORT].into_iter().find(|port| Some(u64::from(*port)) == number);
             if let Some(port) = clash.filter(|_| is_tcp) {
                 return Err(Refusal::PortInUse { container: name, port });
             }

@@ -107,7 +107,8 @@ impl Refusal {
                 format!("Correct the route; see kubectl describe mailroute {route}.")
             }
             Self::HostNetwork => {
-                "Remove hostNetwork: the sidecar's port would be open to every program of the node.".to_owned()
+                "Remove hostNetwork: the sidecar's port would be open to every program of the node."
+                    .to_owned()
             }
             Self::Windows => "Run the pod on Linux, or remove the label mailroute.dev/route.".to_owned(),
             Self::ContainerName => format!(
@@ -120,7 +121,8 @@ impl Refusal {
                 "Remove that mount: credentials for mail stay out of the application's containers.".to_owned()
             }
             Self::PortInUse { port: ADMIN_PORT, .. } => {
-                "Use another port in that container: the sidecar serves its health and metrics there.".to_owned()
+                "Use another port in that container: the sidecar serves its health and metrics there."
+                    .to_owned()
             }
             Self::PortInUse { .. } => {
                 "Use another port in that container, or set spec.listen.port of the route.".to_owned()
@@ -145,7 +147,8 @@ impl fmt::Display for Refusal {
                 match known.len() {
                     0 => write!(f, ", nor any other."),
                     many => {
-                        let names = known.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                        let names =
+                            known.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
                         let more = if many > NAMED { ", …" } else { "" };
                         write!(f, "; there is: {names}{more}.")
                     }
@@ -160,19 +163,30 @@ impl fmt::Display for Refusal {
                 write!(f, "The pod has a container {CONTAINER:?} that is not the mail sidecar.")
             }
             Self::VolumeName { volume } => {
-                write!(f, "The pod has a volume {volume:?}, which is the name of a volume of the mail sidecar.")
+                write!(
+                    f,
+                    "The pod has a volume {volume:?}, which is the name of a volume of the mail sidecar."
+                )
             }
             Self::VolumeMounted { volume, container } => {
-                write!(f, "The container {container:?} mounts {volume:?}, which is for the mail sidecar alone.")
+                write!(
+                    f,
+                    "The container {container:?} mounts {volume:?}, which is for the mail sidecar alone."
+                )
             }
             Self::PortInUse { container, port } => {
-                write!(f, "The container {container:?} declares port {port}, on which the mail sidecar listens.")
+                write!(
+                    f,
+                    "The container {container:?} declares port {port}, on which the mail sidecar listens."
+                )
             }
             Self::Sysctl { value, port } => write!(
                 f,
                 "The pod sets {PORT_START}={value}, with which the sidecar may not listen on port {port}."
             ),
-            Self::UnknownAnnotation { key } => write!(f, "The pod has the annotation {key:?}, which does not exist."),
+            Self::UnknownAnnotation { key } => {
+                write!(f, "The pod has the annotation {key:?}, which does not exist.")
+            }
             Self::Malformed { field } => write!(f, "The pod's {field} is missing or not of the right type."),
         }
     }

@@ -36,7 +36,10 @@ mod tests {
     #[test]
     fn the_label_names_the_route() {
         let table = [
-            (json!({"labels": {"app": "web", ROUTE_LABEL: "notifications"}}), Selection::Route("notifications")),
+            (
+                json!({"labels": {"app": "web", ROUTE_LABEL: "notifications"}}),
+                Selection::Route("notifications"),
+            ),
             (json!({"labels": {"app": "web"}}), Selection::Unlabelled),
             (json!({}), Selection::Unlabelled),
             (json!({"annotations": {ROUTE_LABEL: "notifications"}}), Selection::Unlabelled),

@@ -45,7 +45,10 @@ impl<'a> PodView<'a> {
                 security.is_none_or(|context| is(context, "sysctls", Value::is_array)),
             ),
         ];
-        checks.into_iter().find(|(_, right)| !right).map_or(Ok(()), |(field, _)| Err(Refusal::Malformed { field }))
+        checks
+            .into_iter()
+            .find(|(_, right)| !right)
+            .map_or(Ok(()), |(field, _)| Err(Refusal::Malformed { field }))
     }
 
     /// The value of a label.
@@ -60,7 +63,12 @@ impl<'a> PodView<'a> {
 
     /// The keys of all annotations.
     pub fn annotation_keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.metadata.get("annotations").and_then(Value::as_object).into_iter().flat_map(Map::keys).map(String::as_str)
+        self.metadata
+            .get("annotations")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(Map::keys)
+            .map(String::as_str)
     }
 
     /// Name for people: the name, or what a name will be generated from.

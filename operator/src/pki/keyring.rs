@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariants, shown by the simulation in `operator/tests/pki_rotation.rs`:
-//! * An authority signs only after it has been in the published bundle for [`Lifetimes::settle`]: whoever checks a leaf
+//! * An authority signs only after it has been in the published bundle for the settling time of [`Lifetimes`]: whoever checks a leaf
 //!   has had that long to learn of its authority. The one exception is the very first, before which nobody trusts.
 //! * An authority that no longer signs stays in the bundle until it ends, and no leaf outlives its authority. So every
 //!   leaf that is served chains to the bundle, at any instant.
