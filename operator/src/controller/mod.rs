@@ -245,7 +245,7 @@ fn look(route: &MailRoute, acceptance: &Acceptance, term: &Term) -> crate::crd::
         acceptance,
         pods: &pods,
         reports: &reports,
-        settling: now.duration_since(term.since) < STALE_AFTER,
+        settling: (now.duration_since(term.since) < STALE_AFTER).then_some(term.since),
         sidecar_image: &context.sidecar_image,
     };
     status::compute(&facts, now)

@@ -4,8 +4,8 @@
 //! condition's transition time moves only with its status. A condition without evidence is left out, apart from Accepted
 //! and Ready, which are always there.
 //!
-//! After a change of leader the reports come in again one by one. Until all have, or three intervals have passed, what was
-//! known before stands, unless a fault is reported.
+//! After a change of leader the reports come in again one by one. Until all have, or three intervals have passed, what the
+//! leader before found stands, unless a fault is reported.
 
 use std::collections::BTreeMap;
 
@@ -48,8 +48,8 @@ pub struct Facts<'a> {
     pub pods: &'a [SidecarPod],
     /// The fresh reports for it, by pod uid.
     pub reports: &'a BTreeMap<String, Received>,
-    /// Whether this leader is so new that reports may still be on their way.
-    pub settling: bool,
+    /// While this leader is so new that reports may still be on their way: since when it leads.
+    pub settling: Option<Timestamp>,
     /// The image that is injected now.
     pub sidecar_image: &'a str,
 }
@@ -65,9 +65,12 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let previous = facts.route.status.clone().unwrap_or_default();
     let names = names(facts.route);
     let reports = reports_of_live_pods(facts);
-    let settling = facts.settling && reports.len() < facts.pods.len();
+    let settling = facts.settling.filter(|_| reports.len() < facts.pods.len());
     let findings = findings(facts, &names, &reports, &previous, settling);
-    let (queue, usage) = if settling { (previous.queue, previous.usage) } else { sums(&reports) };
+    let (mut queue, mut usage) = sums(&reports);
+    if settling.is_some() {
+        (queue, usage) = (no_shorter(queue, previous.queue), no_smaller(usage, previous.usage));
+    }
     MailRouteStatus {
         observed_generation: facts.route.meta().generation,
         conditions: findings
@@ -113,17 +116,16 @@ fn findings(
     names: &Names,
     reports: &[&Report],
     previous: &MailRouteStatus,
-    settling: bool,
+    settling: Option<Timestamp>,
 ) -> Vec<Finding> {
     let subject = subject(facts.route, names);
     let mut findings = vec![accepted(facts, &subject, reports)];
     for condition in ConditionType::OBSERVED {
         let old = find(&previous.conditions, condition);
+        let inherited = old.filter(|old| settling.is_some_and(|since| old.last_transition_time.0 < since));
         let found = match verdict(condition, reports, &subject) {
-            Some(verdict) if !settling || !verdict.holds => Some(observed(verdict, old)),
-            Some(verdict) => old.map(kept).unwrap_or_else(|| Some(observed(verdict, None))),
-            None if settling => old.and_then(kept),
-            None => None,
+            Some(fault) if !fault.holds => Some(observed(fault, old)),
+            verdict => inherited.and_then(kept).or_else(|| verdict.map(|verdict| observed(verdict, old))),
         };
         findings.extend(found);
     }
@@ -235,6 +237,21 @@ fn sums(reports: &[&Report]) -> (QueueStatus, UsageStatus) {
         recipients_last_24h: sum(|r| r.usage.recipients_last_24h),
     };
     (queue, usage)
+}
+
+fn no_shorter(sum: QueueStatus, before: QueueStatus) -> QueueStatus {
+    QueueStatus {
+        messages: sum.messages.max(before.messages),
+        oldest_seconds: sum.oldest_seconds.max(before.oldest_seconds),
+        dead_letters: sum.dead_letters.max(before.dead_letters),
+    }
+}
+
+fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
+    UsageStatus {
+        messages_last_minute: sum.messages_last_minute.max(before.messages_last_minute),
+        recipients_last_24h: sum.recipients_last_24h.max(before.recipients_last_24h),
+    }
 }
 
 fn reports_of_live_pods<'a>(facts: &Facts<'a>) -> Vec<&'a Report> {

@@ -21,7 +21,7 @@ struct Situation {
     acceptance: Acceptance,
     pods: Vec<SidecarPod>,
     reports: BTreeMap<String, Received>,
-    settling: bool,
+    settling: Option<Timestamp>,
 }
 
 impl Situation {
@@ -31,7 +31,7 @@ impl Situation {
             acceptance: Acceptance::Rendered,
             pods: Vec::new(),
             reports: BTreeMap::new(),
-            settling: false,
+            settling: None,
         }
     }
 
@@ -50,8 +50,9 @@ impl Situation {
         self
     }
 
-    fn settling(mut self) -> Self {
-        self.settling = true;
+    /// Seen by a leader that leads since `second`.
+    fn settling(mut self, second: i64) -> Self {
+        self.settling = Some(at(second));
         self
     }
 
@@ -246,9 +247,9 @@ fn a_sidecar_that_cannot_use_the_configuration_is_told_of() {
 #[test]
 fn a_new_leader_keeps_what_was_known_until_the_reports_are_in() {
     let before = Situation::new().pod("a").pod("b").report("a", well()).report("b", well()).status(at(0));
-    let nothing_yet = Situation::new().pod("a").pod("b").after(before.clone()).settling();
+    let nothing_yet = Situation::new().pod("a").pod("b").after(before.clone()).settling(5);
     assert_eq!(nothing_yet.status(at(10)), before);
-    let too_late = Situation { settling: false, ..nothing_yet };
+    let too_late = Situation { settling: None, ..nothing_yet };
     assert_eq!(said(&too_late.status(at(100)), ConditionType::Ready), ("Unknown", "WaitingForReports"));
 }
 
@@ -256,7 +257,7 @@ fn a_new_leader_keeps_what_was_known_until_the_reports_are_in() {
 fn a_new_leader_does_not_take_a_fault_back_before_all_have_reported() {
     let faulty = Situation::new().pod("a").pod("b").report("a", refused("535")).report("b", well());
     let before = faulty.status(at(0));
-    let half = Situation::new().pod("a").pod("b").report("b", well()).after(before.clone()).settling();
+    let half = Situation::new().pod("a").pod("b").report("b", well()).after(before.clone()).settling(5);
     assert_eq!(said(&half.status(at(10)), ConditionType::Ready), ("False", "ExchangeRejectedToken"));
     let whole = half.report("a", well());
     assert_eq!(said(&whole.status(at(20)), ConditionType::Ready), ("True", "Ready"));
@@ -265,8 +266,26 @@ fn a_new_leader_does_not_take_a_fault_back_before_all_have_reported() {
 #[test]
 fn a_new_leader_tells_of_a_fault_at_once() {
     let before = Situation::new().pod("a").pod("b").report("a", well()).report("b", well()).status(at(0));
-    let fault = Situation::new().pod("a").pod("b").report("a", refused("535")).after(before).settling();
+    let fault = Situation::new().pod("a").pod("b").report("a", refused("535")).after(before).settling(5);
     assert_eq!(said(&fault.status(at(10)), ConditionType::Ready), ("False", "ExchangeRejectedToken"));
+}
+
+#[test]
+fn a_new_leader_takes_back_at_once_what_it_found_itself() {
+    let faulty = Situation::new().pod("a").pod("silent").report("a", refused("535")).settling(5);
+    let found = faulty.status(at(10));
+    let well = Situation::new().pod("a").pod("silent").report("a", well()).after(found).settling(5);
+    assert_eq!(said(&well.status(at(20)), ConditionType::Ready), ("True", "Ready"));
+}
+
+#[test]
+fn a_new_leader_does_not_shrink_sums_before_all_have_reported() {
+    let two = Situation::new().pod("a").pod("b").report("a", well()).report("b", well());
+    let before = two.status(at(0));
+    let half = Situation::new().pod("a").pod("b").report("a", well()).after(before.clone()).settling(5);
+    assert_eq!(half.status(at(10)).usage, before.usage);
+    let later = Situation { settling: None, ..half };
+    assert_eq!(later.status(at(200)).usage.messages_last_minute, 1);
 }
 
 #[test]
