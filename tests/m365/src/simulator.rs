@@ -185,6 +185,11 @@ impl Simulator {
         self.shared.read(|office| office.messages.clone())
     }
 
+    /// Notes a message as if it had arrived; for tests of what reads them.
+    pub fn insert(&self, message: Message) {
+        self.shared.with(|office| office.messages.push(message));
+    }
+
     /// Waits until `count` messages are there, or `patience` is over; gives what is there.
     pub async fn wait_for_messages(&self, count: usize, patience: Duration) -> Vec<Message> {
         let enough = |office: &Office| (office.messages.len() >= count).then_some(());

@@ -6,12 +6,10 @@
 //! end `BREACHES` with the kinds of breach that must have been noted, in order. `{ok}`, `{expired}`, `{foreign}` and
 //! `{other-tenant}` become XOAUTH2 payloads for the sample mailbox, `{user NAME}` a good token for another mailbox.
 
-mod wire;
-
 use std::path::{Path, PathBuf};
 
+use super::wire::{self, Wire};
 use mailroute_m365::{Config, Faults};
-use wire::Wire;
 
 #[derive(Debug)]
 enum Line {

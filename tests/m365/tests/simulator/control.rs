@@ -1,0 +1,139 @@
+//! The control API over HTTP.
+
+use hyper::Method;
+use mailroute_m365::{
+    Message, Options, Simulator, Violation,
+    directory::{SAMPLE_CLIENT_ID, SAMPLE_SUBJECT},
+};
+use serde_json::json;
+
+use super::client::{Form, control, token};
+
+async fn start() -> Simulator {
+    Simulator::start(Options::default()).await.unwrap()
+}
+
+/// Notes a message as if it had arrived.
+fn arrive(simulator: &Simulator) {
+    let message: Message = serde_json::from_value(json!({
+        "id": 1,
+        "receivedAt": "2026-11-21T10:00:00Z",
+        "mailbox": "noreply@contoso.com",
+        "mailFrom": "noreply@contoso.com",
+        "mailParameters": [],
+        "recipients": [{"address": "alice@example.com"}],
+        "messageId": "<one@contoso.com>",
+        "headers": [{"name": "Subject", "value": "Hello"}],
+        "data": "U3ViamVjdDogSGVsbG8NCg0K",
+        "token": {
+            "tenant": "", "clientId": SAMPLE_CLIENT_ID, "assertionIssuer": "", "assertionSubject": SAMPLE_SUBJECT,
+            "issuedAt": 0, "expiresAt": 0,
+        },
+        "connection": {"id": 1, "client": "", "ehlo": "", "tlsVersion": null, "sni": null},
+    }))
+    .unwrap();
+    simulator.insert(message);
+}
+
+#[tokio::test]
+async fn messages_are_read_and_forgotten() {
+    let simulator = start().await;
+    arrive(&simulator);
+    let listed: Vec<Message> =
+        serde_json::from_slice(&control(&simulator, Method::GET, "/messages", "").await.body).unwrap();
+    assert_eq!(listed, simulator.messages());
+    assert_eq!(listed[0].data, b"Subject: Hello\r\n\r\n");
+    assert_eq!(
+        control(&simulator, Method::GET, "/messages/1", "").await.json()["messageId"],
+        "<one@contoso.com>"
+    );
+    assert_eq!(control(&simulator, Method::GET, "/messages/2", "").await.status, 404);
+    assert_eq!(control(&simulator, Method::DELETE, "/messages", "").await.status, 204);
+    assert!(simulator.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_long_poll_answers_when_the_message_arrives() {
+    let simulator = start().await;
+    let (answer, ()) =
+        tokio::join!(control(&simulator, Method::GET, "/messages?wait=1&timeout=60", ""), async {
+            // The poll is on its way; whichever comes first, the answer holds the message.
+            tokio::task::yield_now().await;
+            arrive(&simulator);
+        });
+    assert_eq!(answer.json().as_array().unwrap().len(), 1);
+    let late = control(&simulator, Method::GET, "/messages?wait=2&timeout=0", "").await;
+    assert_eq!(late.json().as_array().unwrap().len(), 1, "what is there is given when the time is over");
+}
+
+#[tokio::test]
+async fn token_requests_are_listed_without_the_token() {
+    let simulator = start().await;
+    let issued = token(&simulator, &Form::sample(&simulator)).await.unwrap().json();
+    let listed = control(&simulator, Method::GET, "/tokens?wait=1", "").await;
+    assert_eq!(listed.json()[0]["assertionSubject"], SAMPLE_SUBJECT);
+    assert_eq!(listed.json()[0]["outcome"], "Issued");
+    assert!(!listed.text().contains(issued["access_token"].as_str().unwrap()));
+    control(&simulator, Method::DELETE, "/tokens", "").await;
+    assert!(simulator.exchanges().is_empty());
+}
+
+#[tokio::test]
+async fn the_configuration_is_read_changed_and_put_back() {
+    let simulator = start().await;
+    let mut config = control(&simulator, Method::GET, "/config", "").await.json();
+    config["directory"]["tenants"][0]["smtpAuthDisabled"] = json!(true);
+    assert_eq!(control(&simulator, Method::PUT, "/config", &config.to_string()).await.status, 204);
+    assert!(simulator.directory(|directory| directory.tenants[0].smtp_auth_disabled));
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_with_the_reason_and_the_old_one_stays() {
+    let simulator = start().await;
+    for (bad, reason) in [
+        ("{", "EOF"),
+        (r#"{"directory": {"tenants": []}, "limit": {}}"#, "unknown field `limit`"),
+        (r#"{"directory": {"tenants": []}, "tokens": {"lifetimeSeconds": 0}}"#, "lifetimeSeconds"),
+    ] {
+        let answer = control(&simulator, Method::PUT, "/config", bad).await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.text().contains(reason), "{}", answer.text());
+    }
+    assert_eq!(simulator.directory(|directory| directory.tenants.len()), 1);
+}
+
+#[tokio::test]
+async fn faults_are_put_read_and_cleared() {
+    let simulator = start().await;
+    let faults = r#"{"login": {"rules": [{"action": {"tooManyRequests": 60}, "times": 1}]}}"#;
+    assert_eq!(control(&simulator, Method::PUT, "/faults", faults).await.status, 204);
+    let read = control(&simulator, Method::GET, "/faults", "").await.json();
+    assert_eq!(read["login"]["rules"][0]["action"]["tooManyRequests"], 60);
+    assert_eq!(token(&simulator, &Form::sample(&simulator)).await.unwrap().status, 429);
+    control(&simulator, Method::PUT, "/faults", faults).await;
+    assert_eq!(control(&simulator, Method::DELETE, "/faults", "").await.status, 204);
+    assert_eq!(token(&simulator, &Form::sample(&simulator)).await.unwrap().status, 200);
+    assert_eq!(control(&simulator, Method::PUT, "/faults", r#"{"smtp": {}}"#).await.status, 400);
+}
+
+#[tokio::test]
+async fn the_stand_in_issuer_signs_and_rotates() {
+    let simulator = start().await;
+    let path = format!("/issuer/assertion?subject={SAMPLE_SUBJECT}&seconds=60");
+    let assertion = control(&simulator, Method::GET, &path, "").await.text().to_owned();
+    let form = Form { assertion, ..Form::sample(&simulator) };
+    assert_eq!(token(&simulator, &form).await.unwrap().status, 200);
+    control(&simulator, Method::POST, "/issuer/rotate", "").await;
+    assert_eq!(token(&simulator, &form).await.unwrap().status, 401);
+}
+
+#[tokio::test]
+async fn the_rest_is_there() {
+    let simulator = start().await;
+    assert_eq!(control(&simulator, Method::GET, "/ca.pem", "").await.text(), simulator.ca_pem());
+    assert_eq!(control(&simulator, Method::GET, "/livez", "").await.status, 200);
+    let violations: Vec<Violation> =
+        serde_json::from_slice(&control(&simulator, Method::GET, "/violations", "").await.body).unwrap();
+    assert!(violations.is_empty());
+    assert_eq!(control(&simulator, Method::DELETE, "/violations", "").await.status, 204);
+}
