@@ -25,7 +25,9 @@ pub fn command(line: &[u8]) {
         return;
     }
     match &command {
-        Command::Mail(mail) if mail.reverse_path.address().is_none_or(is_plain) => same_mail(mail, &printed),
+        Command::Mail(mail) if mail.reverse_path.address().is_none_or(is_plain) && has_plain_size(mail) => {
+            same_mail(mail, &printed);
+        }
         Command::Rcpt(address) if is_plain(address) => same_recipient(address, &printed),
         _ => {}
     }
@@ -37,6 +39,11 @@ fn is_plain(address: &Address) -> bool {
     let text = address.as_str();
     let odd = ["\"", "..", ".@", "[", ":"].iter().any(|odd| text.contains(odd));
     !odd && !text.starts_with('.') && text.contains('@') && text.len() < 255
+}
+
+/// smtp-proto refuses sizes that come near the largest number it can hold.
+fn has_plain_size(mail: &Mail) -> bool {
+    mail.size.is_none_or(|size| size < u64::MAX / 16)
 }
 
 fn second_opinion(line: &str) -> Request<String> {
