@@ -1,7 +1,7 @@
 //! The control API: plain HTTP with JSON, to read what arrived and to switch faults on.
 //!
 //! It holds no secret and has no authentication; bind it to loopback or keep it inside a test cluster. Each handler reads
-//! or replaces one part of the [`Office`](crate::office::Office); nothing is decided here.
+//! or replaces one part of the [`Office`]; nothing is decided here.
 
 use std::{sync::Arc, time::Duration};
 

@@ -260,7 +260,6 @@ impl Simulator {
     }
 
     /// What signs for the stand-in issuer, usable beside the handle.
-    #[must_use]
     pub fn signer(&self) -> impl Fn(&str) -> String + Clone + use<> {
         let shared = Arc::clone(&self.shared);
         move |subject| shared.read(|office| office.stand_in.assertion(subject, Timestamp::now(), 3600))

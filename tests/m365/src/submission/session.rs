@@ -13,21 +13,11 @@ use super::{
     authentication::{Challenge, Login},
     command::Command,
     data::{Content, DataReader},
+    line::{MAX_LINE, complete_line, printable},
+    speech::ehlo_lines,
     transaction::Transaction,
 };
-use crate::{
-    faults::{SmtpAction, Stage},
-    mailbox::ConnectionFacts,
-    office::Office,
-    replies::{Line, fill},
-    violations::Kind,
-};
-
-/// Longest command line, line end excluded: RFC 4954 section 4 allows 12 288 octets for AUTH.
-const MAX_LINE: usize = 12_288;
-
-/// Refused commands after which Exchange hangs up (`MaxProtocolErrors`).
-const MAX_ERRORS: u32 = 5;
+use crate::{faults::Stage, mailbox::ConnectionFacts, office::Office, replies::Line, violations::Kind};
 
 /// What the connection is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +60,7 @@ pub struct Session {
     /// Whether the banner was sent.
     begun: bool,
     greeted: bool,
-    errors: u32,
+    pub(super) errors: u32,
 }
 
 /// What the next bytes are.
@@ -294,47 +284,6 @@ impl Session {
         }
     }
 
-    /// Runs `work` as the faults of `stage` have it.
-    pub(super) fn staged(
-        &mut self,
-        stage: Option<Stage>,
-        turn: &mut Turn<'_>,
-        work: impl FnOnce(&mut Self, &mut Turn<'_>),
-    ) {
-        let (delay, action) = stage.map_or((0, None), |stage| turn.office.faults.submission.take(stage));
-        if delay > 0 {
-            turn.steps.push(Step::Wait(delay));
-        }
-        let before = turn.steps.len();
-        match action {
-            Some(SmtpAction::Reply(reply)) => self.answer_with_fault(turn, stage, reply.template()),
-            Some(SmtpAction::Cut) => self.close(turn, Step::Cut),
-            Some(SmtpAction::CutBeforeReply) => {
-                work(self, turn);
-                turn.steps.truncate(before);
-                self.close(turn, Step::Cut);
-            }
-            Some(SmtpAction::CutAfterReply) => {
-                work(self, turn);
-                self.close(turn, Step::Cut);
-            }
-            Some(SmtpAction::Delay(_)) | None => work(self, turn),
-        }
-    }
-
-    fn answer_with_fault(&mut self, turn: &mut Turn<'_>, stage: Option<Stage>, template: &str) {
-        if stage == Some(Stage::EndOfData) {
-            self.transaction = None;
-        }
-        let text = self.say_with(turn, template, &[]);
-        if stage == Some(Stage::Auth) {
-            self.failed_login = Some(text);
-        }
-        if template.starts_with("421") {
-            self.close(turn, Step::Close);
-        }
-    }
-
     fn carry_out(&mut self, turn: &mut Turn<'_>, command: Command) {
         match command {
             Command::Ehlo(name) => self.hello(turn, name, true),
@@ -408,66 +357,6 @@ impl Session {
     pub(super) fn is_greeted(&self) -> bool {
         self.greeted
     }
-
-    /// Says a line of the catalogue that needs no further blanks.
-    pub(super) fn say(&mut self, turn: &mut Turn<'_>, line: Line) {
-        self.say_with(turn, line.text(), &[]);
-    }
-
-    /// Says a reply with its blanks filled, a permanent refusal after the tarpit. Gives the text.
-    pub(super) fn say_with(
-        &mut self,
-        turn: &mut Turn<'_>,
-        template: &str,
-        blanks: &[(&str, &str)],
-    ) -> String {
-        let text = self.filled(turn, template, blanks);
-        let tarpit = turn.office.config.pace.tarpit_milliseconds;
-        if text.starts_with('5') && tarpit > 0 {
-            turn.steps.push(Step::Wait(tarpit));
-        }
-        if text.starts_with(['4', '5']) {
-            tracing::info!(connection = self.id(), "refused: {text}");
-        }
-        turn.steps.push(Step::Send(format!("{text}\r\n").into_bytes()));
-        text
-    }
-
-    /// Refuses a command; after too many of them the connection is closed.
-    pub(super) fn refuse(&mut self, turn: &mut Turn<'_>, line: Line) {
-        self.say(turn, line);
-        self.errors += 1;
-        if self.errors >= MAX_ERRORS {
-            self.say(turn, Line::TooManyErrors);
-            self.close(turn, Step::Close);
-        }
-    }
-
-    /// Ends the conversation.
-    pub(super) fn close(&mut self, turn: &mut Turn<'_>, step: Step) {
-        self.phase = Phase::Closed;
-        turn.steps.push(step);
-    }
-
-    /// The text of a reply; refusals end with host, time and session, unless they name the host themselves.
-    fn filled(&self, turn: &Turn<'_>, template: &str, blanks: &[(&str, &str)]) -> String {
-        let host = format!("{}.outlook.office365.com", self.peer.host);
-        let internal = format!("{}.PROD.OUTLOOK.COM", self.peer.host);
-        let date = turn.now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string();
-        let mut all = vec![
-            ("host", host.as_str()),
-            ("internal", &internal),
-            ("date", &date),
-            ("session", &self.peer.session),
-            ("client", &self.peer.facts.client),
-        ];
-        all.extend_from_slice(blanks);
-        let text = fill(template, &all);
-        if !text.starts_with(['4', '5']) || text.ends_with(']') {
-            return text;
-        }
-        format!("{text} [{internal} {} {}]", turn.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"), self.peer.session)
-    }
 }
 
 impl Turn<'_> {
@@ -475,44 +364,4 @@ impl Turn<'_> {
     pub(super) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
         self.office.violation(self.now, session.id(), kind, detail);
     }
-}
-
-/// Microsoft's list, in its order; `extension` stands where STARTTLS or AUTH does.
-fn ehlo_lines(first: &str, extension: Option<&str>, size: usize) -> String {
-    let hello = first.split_once(' ').map_or(first, |(_, rest)| rest);
-    let size = format!("SIZE {size}");
-    let mut lines = vec![hello, &size, "PIPELINING", "DSN", "ENHANCEDSTATUSCODES"];
-    lines.extend(extension);
-    lines.extend(["8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"]);
-    let last = lines.len() - 1;
-    lines
-        .iter()
-        .enumerate()
-        .map(|(at, line)| format!("250{}{line}\r\n", if at == last { ' ' } else { '-' }))
-        .collect()
-}
-
-/// The text of a line that ends with CRLF and holds no control character, or what is wrong with it.
-fn complete_line(line: &[u8]) -> Result<String, (Kind, &'static str)> {
-    let Some(text) = line.strip_suffix(b"\r\n") else {
-        return Err((Kind::BareLineFeed, "a command line ended with a bare line feed"));
-    };
-    if text.contains(&b'\r') {
-        return Err((Kind::BareCarriageReturn, "a bare carriage return in a command line"));
-    }
-    if text.contains(&0) {
-        return Err((Kind::NulByte, "a NUL in a command line"));
-    }
-    if text.len() > MAX_LINE {
-        return Err((Kind::Protocol, "a command line over 12288 octets"));
-    }
-    String::from_utf8(text.to_vec()).map_err(|_| (Kind::EightBitCommand, "a command line that is not UTF-8"))
-}
-
-/// A word of the client for a detail: short, and without anything that is not plain text.
-fn printable(word: &str) -> String {
-    word.chars()
-        .take(16)
-        .map(|character| if character.is_ascii_graphic() { character } else { '?' })
-        .collect()
 }

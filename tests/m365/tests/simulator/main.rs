@@ -1,8 +1,14 @@
 //! The simulator over real sockets and TLS: dialogs, token endpoint, submission, control API.
 
+#[cfg(test)]
 mod client;
+#[cfg(test)]
 mod control;
+#[cfg(test)]
 mod dialogs;
+#[cfg(test)]
 mod login;
+#[cfg(test)]
 mod submission;
+#[cfg(test)]
 mod wire;

@@ -1,0 +1,49 @@
+//! The dialog as the faults have it: a reply in the place of the proper one, a delay, a cut.
+//!
+//! Which fault is due is decided in [`crate::faults`]; here it is carried out around the proper work.
+
+use super::session::{Session, Step, Turn};
+use crate::faults::{SmtpAction, Stage};
+
+impl Session {
+    /// Runs `work` as the faults of `stage` have it.
+    pub(super) fn staged(
+        &mut self,
+        stage: Option<Stage>,
+        turn: &mut Turn<'_>,
+        work: impl FnOnce(&mut Self, &mut Turn<'_>),
+    ) {
+        let (delay, action) = stage.map_or((0, None), |stage| turn.office.faults.submission.take(stage));
+        if delay > 0 {
+            turn.steps.push(Step::Wait(delay));
+        }
+        let before = turn.steps.len();
+        match action {
+            Some(SmtpAction::Reply(reply)) => self.answer_with_fault(turn, stage, reply.template()),
+            Some(SmtpAction::Cut) => self.close(turn, Step::Cut),
+            Some(SmtpAction::CutBeforeReply) => {
+                work(self, turn);
+                turn.steps.truncate(before);
+                self.close(turn, Step::Cut);
+            }
+            Some(SmtpAction::CutAfterReply) => {
+                work(self, turn);
+                self.close(turn, Step::Cut);
+            }
+            Some(SmtpAction::Delay(_)) | None => work(self, turn),
+        }
+    }
+
+    fn answer_with_fault(&mut self, turn: &mut Turn<'_>, stage: Option<Stage>, template: &str) {
+        if stage == Some(Stage::EndOfData) {
+            self.transaction = None;
+        }
+        let text = self.say_with(turn, template, &[]);
+        if stage == Some(Stage::Auth) {
+            self.failed_login = Some(text);
+        }
+        if template.starts_with("421") {
+            self.close(turn, Step::Close);
+        }
+    }
+}
