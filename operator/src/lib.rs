@@ -2,8 +2,8 @@
 //! labelled pods, and tells in `status` what the sidecars meet at Microsoft 365.
 //!
 //! ```text
-//! kubectl apply MailRoute ──► controller: dereference ► validate ► build ► apply ► status
-//!                                                        (pure)    (pure)
+//! kubectl apply MailRoute ──► controller: validate ► build ► apply ► status ► publish
+//!                                          (pure)    (pure)           (pure)
 //! new labelled Pod ─────────► webhook ──► inject (pure) ──► JSON patch with the sidecar
 //! sidecar's report ─────────► control (TokenReview, store) ──► controller ──► status, Events
 //! ```
