@@ -4,7 +4,8 @@ use anyhow::Context;
 use clap::Parser;
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Run};
-use mailroute_sidecar::{logging, shutdown};
+use mailroute_sidecar::logging;
+use mailroute_sidecar::shutdown::Signals;
 
 /// Threads for disks and name look-ups. Few: each may hold memory of its own.
 const BLOCKING_THREADS: usize = 4;
@@ -25,8 +26,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn serve(run: Run) -> anyhow::Result<()> {
+    let signals = Signals::listen().context("signals cannot be listened for")?;
     let app = App::start(run, Timing::default()).await?;
-    shutdown::requested().await.context("signals cannot be listened for")?;
+    signals.requested().await;
     tracing::info!("asked to stop");
     app.stop().await;
     Ok(())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -16,25 +16,37 @@ pub struct Grace {
     pub total: Duration,
 }
 
-/// Completes at the first SIGTERM or SIGINT; a second one ends the process at once.
-///
-/// # Errors
-/// When the signals cannot be listened for.
-pub async fn requested() -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT. Listened for from the beginning, so that a stop during the start is a polite one too.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    tokio::spawn(async move {
+
+    /// Completes at the first signal; a second one ends the process at once.
+    pub async fn requested(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("asked to stop twice: stopping at once");
+            std::process::exit(1);
+        });
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        tracing::warn!("asked to stop twice: stopping at once");
-        std::process::exit(1);
-    });
-    Ok(())
+    }
 }
 
 /// Completes when no session has been open for `grace.settle`, or after `grace.total`.

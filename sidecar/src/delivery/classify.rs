@@ -135,6 +135,7 @@ static TABLE: &[Row] = &[
     Row(Auth, Is(535), is(7, 139), "did not meet the criteria",             RouteFault(R::AuthenticationPolicy)),
     Row(Auth, Permanent, is(7, 30), "",                                     RouteFault(R::BasicAuthDisabled)),
     Row(Auth, Is(535), is(7, 3), "",                                        RefreshToken),
+    Row(Auth, Is(535), within(7, 142, 143), "token",                        RefreshToken),
     Row(Any,  Is(421), is(7, 66), "tls",                                    RouteFault(R::TlsFailed)),
     Row(Auth, Transient, any(), "",                                         later(R::UpstreamUnavailable)),
     Row(Mail, Is(530), any(), "",                                           RouteFault(R::NotAuthenticated)),

@@ -16,6 +16,8 @@ const UNAVAILABLE: Outcome = later(R::UpstreamUnavailable);
 const LINES: &[(Stage, &str, Outcome)] = &[
     // AUTH
     (Stage::Auth, "535 5.7.3 Authentication unsuccessful [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM 2026-08-13T07:00:00.000Z 08DD84B323498C1A]", RefreshToken),
+    (Stage::Auth, "535 5.7.142 Authentication unsuccessful, the access token expires soon", RefreshToken),
+    (Stage::Auth, "535 5.7.143 Authentication unsuccessful, the access token is expired", RefreshToken),
     (Stage::Auth, "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information. [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", RouteFault(R::SmtpAuthDisabledTenant)),
     (Stage::Auth, "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information. [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", RouteFault(R::SmtpAuthDisabledMailbox)),
     (Stage::Auth, "535 5.7.139 Authentication unsuccessful, basic authentication is disabled. [AM0PR01CA0088.eurprd01.prod.exchangelabs.com]", RouteFault(R::BasicAuthDisabled)),
@@ -47,6 +49,7 @@ const LINES: &[(Stage, &str, Outcome)] = &[
     (Stage::Mail, "421 4.3.2 Service not available", UNAVAILABLE),
 
     // RCPT
+    (Stage::Rcpt, "530 5.7.57 Client not authenticated to send mail. [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", RouteFault(R::NotAuthenticated)),
     (Stage::Rcpt, "452 4.5.3 Too many recipients", NOW_NOT),
     (Stage::Rcpt, "550 5.5.3 Too many recipients", RejectMessage(None)),
     (Stage::Rcpt, "550 5.4.1 [nobody@contoso.com]: Recipient address rejected: Access denied [FR0P281CA0123.DEUP281.PROD.protection.outlook.com]", RejectRecipient),

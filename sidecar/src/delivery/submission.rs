@@ -174,9 +174,7 @@ fn is_farewell(ended: &Ended) -> bool {
     let reply = ended.verdict.reply.as_ref();
     !ended.clean
         && ended.verdict.outcome == Outcome::Transient(Some(Reason::UpstreamUnavailable))
-        && reply.is_some_and(|reply| {
-            reply.code == 421 && reply.enhanced.is_none_or(|code| (code.subject, code.detail) == (4, 2))
-        })
+        && reply.is_some_and(|reply| reply.code == 421 && reply.enhanced.is_none_or(|code| code.subject == 4))
 }
 
 fn is_fresh(connection: &Connection) -> bool {

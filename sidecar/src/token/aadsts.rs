@@ -105,6 +105,12 @@ impl ErrorAnswer {
         };
         let description = body.error_description.lines().next().unwrap_or_default();
         let description = description.split(" Trace ID:").next().unwrap_or_default();
+        if body.error.is_empty() {
+            return format!(
+                "the token endpoint answered HTTP {} without a token and without an error",
+                self.status
+            );
+        }
         let mut text = format!("HTTP {} {}", self.status, clip(&scrub(&body.error), 60));
         for (label, value) in [
             (": ", clip(&scrub(description), MAX_DESCRIPTION)),

@@ -246,16 +246,21 @@ impl HttpClient for Wire {
     }
 }
 
-/// `expires_in` as the number it should be. Some authorities write it as a string, which `azure_identity` does not take.
+/// The lives of a token as the numbers they should be. Some authorities write them as text, which `azure_identity` does
+/// not take.
 fn with_numeric_life(body: Bytes) -> Bytes {
     let Ok(mut json) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body) else {
         return body;
     };
-    let number =
-        json.get("expires_in").and_then(|life| life.as_str()).and_then(|text| text.parse::<i64>().ok());
-    let Some(number) = number else { return body };
-    json.insert("expires_in".into(), number.into());
-    serde_json::to_vec(&json).map_or(body, Bytes::from)
+    let mut changed = false;
+    for name in ["expires_in", "ext_expires_in"] {
+        let Some(life) = json.get_mut(name) else { continue };
+        if let Some(number) = life.as_str().and_then(|text| text.parse::<i64>().ok()) {
+            *life = number.into();
+            changed = true;
+        }
+    }
+    if changed { serde_json::to_vec(&json).map_or(body, Bytes::from) } else { body }
 }
 
 #[cfg(test)]
@@ -314,9 +319,11 @@ mod tests {
 
     #[test]
     fn a_life_written_as_text_becomes_a_number() {
-        let body = with_numeric_life(Bytes::from_static(br#"{"access_token":"t","expires_in":"3599"}"#));
+        let body = with_numeric_life(Bytes::from_static(
+            br#"{"access_token":"t","expires_in":"3599","ext_expires_in":"3599"}"#,
+        ));
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(json["expires_in"], 3599);
+        assert_eq!((&json["expires_in"], &json["ext_expires_in"]), (&3599.into(), &3599.into()));
         assert_eq!(json["access_token"], "t");
     }
 

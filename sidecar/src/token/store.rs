@@ -87,8 +87,10 @@ impl Life {
         let life = token.expires.saturating_duration_since(token.obtained);
         // Between 60 % and 70 % of the life.
         let renew = token.obtained + life.mul_f64(0.6 + 0.1 * chance);
-        // Short-lived tokens (ten minutes is the least an administrator can set) keep a tenth of their life instead.
-        let last_use = token.expires - MIN_LEFT.min(life / 10);
+        // Short-lived tokens (ten minutes is the least an administrator can set) keep a tenth of their life instead,
+        // and a second in any case, since the other side counts in whole ones.
+        let left = MIN_LEFT.min(life / 10).max(Duration::from_secs(1)).min(life);
+        let last_use = token.expires - left;
         *self = Self { token: Some(Held { token, renew, last_use }), failed: None, asking: false };
     }
 

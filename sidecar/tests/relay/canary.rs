@@ -1,0 +1,122 @@
+//! The program itself, as the kubelet runs it: its log, its numbers and its reports hold no secret, and it stops politely.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use mailroute_m365::{Faults, Line, Options, Rule, SmtpAction, Stage, SubmissionFaults};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::client::{Client, message};
+use crate::scene::{CONTROL_TOKEN, PATIENCE, http_get, surroundings};
+
+/// The program with everything logged that it can log, and its log so far.
+struct Program {
+    child: Child,
+    log: BufReader<tokio::process::ChildStderr>,
+    seen: String,
+}
+
+impl Program {
+    fn start(arguments: Vec<String>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"))
+            .arg("run")
+            .args(arguments)
+            .args(["--log-level", "trace"])
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, log, seen: String::new() }
+    }
+
+    /// Reads the log up to a line that holds `text`.
+    async fn line_with(&mut self, text: &str) -> serde_json::Value {
+        let find = async {
+            loop {
+                let mut line = String::new();
+                assert_ne!(self.log.read_line(&mut line).await.unwrap(), 0, "ended: {}", self.seen);
+                self.seen.push_str(&line);
+                if line.contains(text) {
+                    return serde_json::from_str(&line).expect("a JSON line");
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no line with {text}"))
+    }
+
+    /// Asks it to stop, and gives its exit code and its whole log.
+    async fn terminate(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap();
+        self.log.read_to_string(&mut self.seen).await.unwrap();
+        (ended.code(), self.seen)
+    }
+}
+
+fn port(text: &serde_json::Value) -> u16 {
+    let text = text.as_str().unwrap();
+    let start = text.find("127.0.0.1:").unwrap() + "127.0.0.1:".len();
+    text[start..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+#[tokio::test]
+async fn no_secret_leaves_the_program_but_for_its_addressee() {
+    let (m365, control, route, files) = surroundings(Options::default()).await;
+    // An upstream that repeats what it does not like, and one that is content.
+    let echo = "501 5.5.2 Syntax error in AUTH XOAUTH2 dXNlcj1ub3JlcGx5QGNvbnRvc28uY29tAWF1dGg9QmVhcmVyIGV5SmhiR2NpT2lKU1V6STFOaUlzSW10cFpDSTZJbU5oYm1GeWVTSjkBAQ==";
+    let rules = vec![
+        Rule::times(Stage::Auth, SmtpAction::Reply(echo.to_owned().try_into().unwrap()), 1),
+        Rule::times(Stage::Auth, SmtpAction::Reply(Line::AuthUnsuccessful.into()), 1),
+    ];
+    m365.set_faults(Faults { submission: SubmissionFaults { rules, ..<_>::default() }, ..<_>::default() });
+    files.write_route(&route);
+    let mut program = Program::start(files.arguments());
+    let listening = program.line_with("\"listening\"").await;
+    let (smtp, admin) = (port(&listening["addresses"]), port(&listening["admin"]));
+    program.line_with("LoginFailed").await;
+    let mut client = Client::connect(([127, 0, 0, 1], smtp).into()).await;
+    let mut codes = Vec::new();
+    while codes.last() != Some(&250) {
+        codes.push(client.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("canary")).await.code);
+        assert!(codes.len() < 100_000, "never taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let delivery = program.line_with("\"delivered\"").await;
+    assert_eq!(delivery["message_id"], "<canary@contoso.com>");
+    assert!(delivery["reply"].as_str().unwrap().contains("[Hostname="), "{delivery}");
+    assert!(delivery["queue_id"].is_string() && delivery["host"].is_string(), "{delivery}");
+    drop(client);
+    let metrics = http_get(([127, 0, 0, 1], admin).into(), "/metrics").await;
+    let ready = http_get(([127, 0, 0, 1], admin).into(), "/readyz").await;
+    let mut requests = control.requests.clone();
+    tokio::time::timeout(PATIENCE, requests.wait_for(|all| all.contains("MailAccepted")))
+        .await
+        .unwrap()
+        .unwrap();
+    let (code, log) = program.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("asked to stop") && log.contains("\"stopped\""), "{log}");
+
+    let assertion = std::fs::read_to_string(files.path("entra")).unwrap();
+    let reports = requests.borrow().replace(&format!("Bearer {CONTROL_TOKEN}"), "");
+    for (place, text) in [("log", &log), ("metrics", &metrics), ("readyz", &ready), ("reports", &reports)] {
+        for secret in [assertion.as_str(), "eyJ", "dXNlcj1", "Bearer", CONTROL_TOKEN] {
+            assert!(!text.contains(secret), "{secret:.20} in {place}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_program_stops_at_once_and_well() {
+    let (_m365, _control, route, files) = surroundings(Options::default()).await;
+    files.write_route(&route);
+    let mut program = Program::start(files.arguments());
+    program.line_with("\"listening\"").await;
+    let started = std::time::Instant::now();
+    let (code, _) = program.terminate().await;
+    assert_eq!(code, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+}

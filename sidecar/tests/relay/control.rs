@@ -1,0 +1,114 @@
+//! The operator's control service, as far as a sidecar sees it: HTTPS with its own CA, a leader and another replica.
+
+use std::net::SocketAddr;
+
+use mailroute_route::control::{NotLeader, Report, ReportReply};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Two replicas; the second is the leader.
+pub struct Control {
+    pub ca_pem: String,
+    /// Address of the replica that is not the leader, by name.
+    pub address: String,
+    pub reports: watch::Receiver<Vec<Report>>,
+    /// The whole request text of every report, headers included.
+    pub requests: watch::Receiver<String>,
+    _tasks: JoinSet<()>,
+}
+
+impl Control {
+    pub async fn start() -> Self {
+        let (ca_pem, acceptor) = identity();
+        let (reports, requests) = (watch::Sender::new(vec![]), watch::Sender::new(String::new()));
+        let mut tasks = JoinSet::new();
+        let (leader_listener, leader) = listen().await;
+        let (other_listener, other) = listen().await;
+        let control = Self {
+            ca_pem,
+            address: format!("localhost:{}", other.port()),
+            reports: reports.subscribe(),
+            requests: requests.subscribe(),
+            _tasks: JoinSet::new(),
+        };
+        let pointer = serde_json::to_string(&NotLeader { leader: Some(leader.to_string()) }).unwrap();
+        tasks.spawn(serve(other_listener, acceptor.clone(), move |_| (421, pointer.clone())));
+        tasks.spawn(serve(leader_listener, acceptor, move |request| {
+            requests.send_modify(|all| all.push_str(&request));
+            let body = request.split_once("\r\n\r\n").expect("a body").1;
+            let report = serde_json::from_str(body).expect("a report");
+            reports.send_modify(|all| all.push(report));
+            (200, serde_json::to_string(&ReportReply { next_seconds: 3600 }).unwrap())
+        }));
+        Self { _tasks: tasks, ..control }
+    }
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn identity() -> (String, TlsAcceptor) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    (ca_pem, TlsAcceptor::from(std::sync::Arc::new(config)))
+}
+
+async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    mut answer: impl FnMut(String) -> (u16, String),
+) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+        let Some(request) = read(&mut stream).await else { continue };
+        let (status, body) = answer(request);
+        let response = format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let _ = stream.write_all(response.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    }
+}
+
+/// A request with a content length.
+async fn read(stream: &mut TlsStream<tokio::net::TcpStream>) -> Option<String> {
+    let mut request = Vec::new();
+    loop {
+        if stream.read_buf(&mut request).await.ok()? == 0 {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        if length.is_some_and(|length| body.len() >= length) {
+            return Some(text.into_owned());
+        }
+    }
+}

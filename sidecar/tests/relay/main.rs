@@ -1,0 +1,12 @@
+//! The real sidecar against the Microsoft 365 simulator, over real sockets and TLS: what an application sends, what
+//! arrives, and what both sides and the operator are told.
+
+mod canary;
+mod client;
+mod control;
+mod delivery;
+mod hostile;
+mod outages;
+mod reload;
+mod scene;
+mod setups;

@@ -1,0 +1,219 @@
+//! One pod's worth of parts: simulator, control service, route file, tokens, and the sidecar itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SUBJECT, SAMPLE_TENANT};
+use mailroute_m365::{Faults, Options, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
+use mailroute_route::RouteFile;
+use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::control::{Observation, Report};
+use mailroute_route::file::{
+    Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
+    FORMAT_VERSION, Limits, Listen, Method,
+};
+use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::args::Cli;
+use mailroute_sidecar::probe::Pace;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::Client;
+use crate::control::Control;
+
+/// Long enough for a busy machine; nothing waits for it when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the control service's token file holds.
+pub const CONTROL_TOKEN: &str = "canary-control-token";
+
+pub struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write_route(&self, route: &RouteFile) {
+        mailroute_m365::write_atomically(&self.path("route.json"), &route.to_json()).unwrap();
+    }
+
+    /// The command line that uses these files and free ports.
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        [
+            ["--route".into(), path("route.json")],
+            ["--spool-dir".into(), path("")],
+            ["--route-poll".into(), "0.02".into()],
+            ["--port".into(), "0".into()],
+            ["--admin-listen".into(), "127.0.0.1:0".into()],
+            ["--grace".into(), "8".into()],
+        ]
+        .concat()
+    }
+}
+
+pub struct Scene {
+    pub m365: Simulator,
+    pub control: Control,
+    pub route: RouteFile,
+    pub files: Files,
+    pub app: App,
+}
+
+/// Everything but the sidecar.
+pub async fn surroundings(options: Options) -> (Simulator, Control, RouteFile, Files) {
+    let (m365, control) =
+        (Simulator::start(options).await.expect("the simulator starts"), Control::start().await);
+    let files = Files { directory: tempfile::tempdir().unwrap() };
+    m365.write_assertion(SAMPLE_SUBJECT, &files.path("entra")).unwrap();
+    std::fs::write(files.path("control"), CONTROL_TOKEN).unwrap();
+    std::fs::write(files.path("ca.crt"), m365.ca_pem()).unwrap();
+    let route = route(&m365, &control, &files);
+    (m365, control, route, files)
+}
+
+fn route(m365: &Simulator, control: &Control, files: &Files) -> RouteFile {
+    let ca_file = Some(files.path("ca.crt"));
+    RouteFile {
+        version: FORMAT_VERSION,
+        name: "notifications".into(),
+        namespace: "shop".into(),
+        generation: 1,
+        ehlo_name: "notifications.shop.svc.cluster.local".into(),
+        method: Method::ClientSubmission(ClientSubmission {
+            mailbox: SAMPLE_MAILBOX.into(),
+            credential: Credential::WorkloadIdentity {
+                client_id: SAMPLE_CLIENT_ID.into(),
+                token_file: files.path("entra"),
+            },
+            authority: Authority {
+                host: format!("localhost:{}", m365.login_address().port()),
+                tenant: SAMPLE_TENANT.into(),
+                scope: "https://outlook.office365.com/.default".into(),
+                ca_file: ca_file.clone(),
+            },
+            endpoint: Endpoint { host: "localhost".into(), port: m365.smtp_address().port(), ca_file },
+        }),
+        delivery: Delivery { mode: DeliveryMode::Deliver },
+        limits: Limits { max_message_bytes: 36_700_160, max_recipients: 500 },
+        listen: Listen { port: 25 },
+        control: Some(ControlService {
+            address: control.address.clone(),
+            ca_pem: control.ca_pem.clone(),
+            token_file: files.path("control"),
+        }),
+    }
+}
+
+/// Pauses short enough for a test.
+pub fn timing() -> Timing {
+    Timing {
+        probe: Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200) },
+        pause: Duration::from_millis(5),
+        settle: Duration::from_millis(10),
+    }
+}
+
+pub fn submission(route: &mut RouteFile) -> &mut ClientSubmission {
+    let Method::ClientSubmission(submission) = &mut route.method;
+    submission
+}
+
+impl Scene {
+    pub async fn start() -> Self {
+        Self::with(|_| {}, |_, _| {}).await
+    }
+
+    /// A scene whose simulator and route were changed before the sidecar sees them.
+    pub async fn with(
+        options: impl FnOnce(&mut Options),
+        change: impl FnOnce(&Simulator, &mut RouteFile),
+    ) -> Self {
+        let mut chosen = Options::default();
+        // No test but those about limits waits for a minute to pass.
+        chosen.config.limits.messages_per_minute = 10_000;
+        options(&mut chosen);
+        let (m365, control, mut route, files) = surroundings(chosen).await;
+        change(&m365, &mut route);
+        files.write_route(&route);
+        let run =
+            Cli::parse_from([vec!["mailroute-sidecar".to_owned()], files.arguments()].concat()).into_run();
+        let app = App::start(run, timing()).await.expect("the sidecar starts");
+        Self { m365, control, route, files, app }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.app.smtp_addresses()[0]).await
+    }
+
+    /// Something wrong at `stage`, for the next `times` opportunities.
+    pub fn fault(&self, stage: Stage, action: SmtpAction, times: u32) {
+        let rules = vec![Rule::times(stage, action, times)];
+        self.m365.set_faults(Faults {
+            submission: SubmissionFaults { rules, ..<_>::default() },
+            ..<_>::default()
+        });
+    }
+
+    /// Waits for a report that satisfies `look`.
+    pub async fn report(&self, look: impl Fn(&Report) -> bool) -> Report {
+        let mut reports = self.control.reports.clone();
+        let seen = reports.wait_for(|reports| reports.last().is_some_and(&look));
+        match tokio::time::timeout(PATIENCE, seen).await {
+            Ok(reports) => reports.unwrap().last().unwrap().clone(),
+            Err(_) => panic!("no such report; the last one is {:#?}", self.control.reports.borrow().last()),
+        }
+    }
+
+    /// Waits until the operator is told `reason`, and gives the observation.
+    pub async fn told(&self, reason: Reason) -> Observation {
+        let of_reason =
+            |report: &Report| report.observations.iter().find(|met| met.reason == reason).cloned();
+        let report = self.report(|report| of_reason(report).is_some()).await;
+        of_reason(&report).unwrap()
+    }
+
+    /// Waits until the operator is told that the way is open.
+    pub async fn well(&self) {
+        let holds = |report: &Report, condition| {
+            report.observations.iter().any(|met| met.condition == condition && met.holds)
+        };
+        self.report(|report| {
+            holds(report, ConditionType::Authenticated) && report.observations.iter().all(|met| met.holds)
+        })
+        .await;
+    }
+
+    pub async fn metrics(&self) -> String {
+        http_get(self.app.admin_address(), "/metrics").await
+    }
+
+    pub async fn stop(self) {
+        self.app.stop().await;
+    }
+
+    /// Nothing that Exchange would object to has happened.
+    pub fn assert_careful(&self) {
+        assert!(self.m365.violations().is_empty(), "{:#?}", self.m365.violations());
+    }
+}
+
+/// The whole answer to one GET.
+pub async fn http_get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// The value of the metric that begins like this.
+pub fn metric(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
