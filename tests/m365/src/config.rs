@@ -155,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_in_the_deployment_can_be_used() {
+        let manifest = include_str!("../deploy/m365.yaml");
+        let (_, block) = manifest.split_once("config.json: |\n").unwrap();
+        let json: String = block.lines().take_while(|line| line.starts_with("    ")).collect();
+        let config: Config = serde_json::from_str(&json).unwrap();
+        assert_eq!(config.faults(), Vec::<String>::new());
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
     fn a_directory_alone_is_a_whole_document() {
         let config: Config = serde_json::from_str(r#"{"directory": {"tenants": []}}"#).unwrap();
         assert_eq!(config.limits, Limits::default());

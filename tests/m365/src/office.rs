@@ -19,6 +19,9 @@ use crate::{
     violations::{Kind, Violation},
 };
 
+/// Violations, and token requests, that are kept at most. The first ones explain the rest.
+const MAX_RECORDS: usize = 100_000;
+
 /// The state of the simulated service.
 #[derive(Debug)]
 pub struct Office {
@@ -85,7 +88,16 @@ impl Office {
     pub fn violation(&mut self, at: Timestamp, connection: u64, kind: Kind, detail: impl Into<String>) {
         let detail = detail.into();
         tracing::warn!(connection, ?kind, "violation: {detail}");
-        self.violations.push(Violation { at, connection, kind, detail });
+        if self.violations.len() < MAX_RECORDS {
+            self.violations.push(Violation { at, connection, kind, detail });
+        }
+    }
+
+    /// Notes a request for a token.
+    pub fn exchange(&mut self, exchange: TokenExchange) {
+        if self.exchanges.len() < MAX_RECORDS {
+            self.exchanges.push(exchange);
+        }
     }
 
     /// Notes a breach when the server name of a handshake is missing or not ours.

@@ -139,7 +139,7 @@ impl Login {
         let tenant = tenant.to_owned();
         let exchange =
             TokenExchange { at, tenant, client_id, assertion_issuer, assertion_subject, status, outcome };
-        self.shared.with(|office| office.exchanges.push(exchange));
+        self.shared.with(|office| office.exchange(exchange));
     }
 
     fn respond(&self, answer: Answer, headers: &HeaderMap, at: Timestamp) -> Response {
