@@ -73,19 +73,24 @@ pub fn router(control: Arc<Control>) -> Router {
 }
 
 async fn report(State(control): State<Arc<Control>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let taken = timeout(DEADLINE, control.take(&head.headers, body)).await.unwrap_or(Err(Refusal::TooSlow));
-    control.metrics.report(taken.as_ref().map_or_else(Refusal::label, |_| "accepted"));
-    match taken {
-        Ok(reply) => Json(reply).into_response(),
-        Err(refusal) => {
-            tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken");
-            refusal.into_response()
-        }
-    }
+    control.handle(request).await
 }
 
 impl Control {
+    /// Answers one report.
+    pub async fn handle(&self, request: Request) -> Response {
+        let (head, body) = request.into_parts();
+        let taken = timeout(DEADLINE, self.take(&head.headers, body)).await.unwrap_or(Err(Refusal::TooSlow));
+        self.metrics.report(taken.as_ref().map_or_else(Refusal::label, |_| "accepted"));
+        match taken {
+            Ok(reply) => Json(reply).into_response(),
+            Err(refusal) => {
+                tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken");
+                refusal.into_response()
+            }
+        }
+    }
+
     /// The cheap refusals come first: the body of an unknown caller is not read.
     async fn take(&self, headers: &HeaderMap, body: Body) -> Result<ReportReply, Refusal> {
         self.must_lead()?;

@@ -1,5 +1,6 @@
 //! What was written lately, so that a look at the numbers of a route does not ask the API server for its ConfigMap each
-//! time. What somebody else changes is still found and put right, [`CHECK_AFTER`] later at the latest.
+//! time. What somebody else changes is still found and put right, two
+//! minutes later at the latest.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

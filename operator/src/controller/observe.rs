@@ -4,7 +4,7 @@
 //! * A sidecar's newest observation is its own word: what it met later replaces what it met before.
 //! * One failing sidecar makes the condition fail, and the message says how many of how many it is. Of several reasons
 //!   the one that most sidecars met is named.
-//! * A failure is outlived when another sidecar succeeded [`OUTLIVED_AFTER`] later. A sidecar with work, or one that
+//! * A failure is outlived when another sidecar succeeded ten minutes later. A sidecar with work, or one that
 //!   probes, confirms its trouble sooner than that; only one that has fallen silent is passed over.
 //! * Without any evidence there is no verdict.
 

@@ -1,0 +1,245 @@
+//! The controller as a whole, against a server that stands in for the API server: it keeps what is written and can refuse.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::{Json, Router, body::Bytes};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::Event;
+use mailroute_operator::control::reports::Reports;
+use mailroute_operator::controller::applied::Applied;
+use mailroute_operator::controller::backoff::Backoff;
+use mailroute_operator::controller::build::Platform;
+use mailroute_operator::controller::triggers::Triggers;
+use mailroute_operator::controller::{self, Context};
+use mailroute_operator::crd::MailRoute;
+use mailroute_operator::events::Events;
+use mailroute_operator::metrics::Metrics;
+use mailroute_route::RouteFile;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Something that was written.
+#[derive(Debug)]
+enum Written {
+    ConfigMap(Value),
+    Status(Value),
+    Event(Value),
+}
+
+#[derive(Clone)]
+struct Api {
+    config_maps: Arc<Mutex<BTreeMap<String, Value>>>,
+    written: mpsc::UnboundedSender<Written>,
+}
+
+struct Stage {
+    api: Api,
+    written: mpsc::UnboundedReceiver<Written>,
+    triggers: Triggers,
+    ca_bundle: watch::Sender<String>,
+    metrics: Metrics,
+    controller: JoinHandle<()>,
+    routes: Writer<MailRoute>,
+    _pods: Writer<Pod>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.controller.abort();
+    }
+}
+
+fn route() -> MailRoute {
+    let mut route: MailRoute = serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap();
+    route.metadata.uid = Some("route-uid".into());
+    route.metadata.generation = Some(3);
+    route
+}
+
+/// A controller that leads, with one route, and these ConfigMaps already there.
+async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
+    let (sender, written) = mpsc::unbounded_channel();
+    let api = Api { config_maps: Arc::new(Mutex::new(config_maps)), written: sender };
+    let client = serve(api.clone()).await;
+    let (routes, mut routes_writer) = reflector::store();
+    let (pods, mut pods_writer) = reflector::store::<Pod>();
+    for event in [Event::Init, Event::InitApply(route()), Event::InitDone] {
+        routes_writer.apply_watcher_event(&event);
+    }
+    for event in [Event::Init, Event::InitDone] {
+        pods_writer.apply_watcher_event(&event);
+    }
+    let (ca_bundle, known) = watch::channel("PEM one".to_owned());
+    let (metrics, triggers) = (Metrics::new().unwrap(), Triggers::default());
+    let context = Context {
+        platform: Platform {
+            control_address: "mailroute.mail.svc:8444".into(),
+            cluster_domain: "cluster.local".into(),
+        },
+        sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
+        ca_bundle: known,
+        routes,
+        pods,
+        reports: Arc::<Mutex<Reports>>::default(),
+        triggers: triggers.clone(),
+        events: Events::start(client.clone(), "operator-0", metrics.clone()),
+        metrics: metrics.clone(),
+        backoff: Backoff::default(),
+        applied: Applied::default(),
+        client,
+    };
+    let controller = tokio::spawn(controller::run(Arc::new(context)));
+    Stage {
+        api,
+        written,
+        triggers,
+        ca_bundle,
+        metrics,
+        controller,
+        routes: routes_writer,
+        _pods: pods_writer,
+    }
+}
+
+async fn serve(api: Api) -> kube::Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/api/v1/namespaces/shop/configmaps/{name}", get(read).patch(apply))
+        .route("/apis/mailroute.dev/v1alpha1/namespaces/shop/mailroutes/{name}/status", patch(status))
+        .route("/apis/events.k8s.io/v1/namespaces/shop/events", post(event))
+        .with_state(api);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
+}
+
+async fn read(State(api): State<Api>, Path(name): Path<String>) -> Response {
+    match api.config_maps.lock().unwrap().get(&name) {
+        Some(config_map) => Json(config_map.clone()).into_response(),
+        None => {
+            let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": ""});
+            (StatusCode::NOT_FOUND, Json(gone)).into_response()
+        }
+    }
+}
+
+async fn apply(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Json<Value> {
+    let config_map: Value = serde_json::from_slice(&body).unwrap();
+    api.config_maps.lock().unwrap().insert(name, config_map.clone());
+    api.written.send(Written::ConfigMap(config_map.clone())).unwrap();
+    Json(config_map)
+}
+
+async fn status(State(api): State<Api>, body: Bytes) -> Json<Value> {
+    let patch: Value = serde_json::from_slice(&body).unwrap();
+    let mut whole = serde_json::to_value(route()).unwrap();
+    whole["status"] = patch["status"].clone();
+    api.written.send(Written::Status(patch)).unwrap();
+    Json(whole)
+}
+
+async fn event(State(api): State<Api>, Json(event): Json<Value>) -> Json<Value> {
+    api.written.send(Written::Event(event.clone())).unwrap();
+    Json(event)
+}
+
+impl Stage {
+    async fn next(&mut self) -> Written {
+        self.written.recv().await.unwrap()
+    }
+
+    /// Gives the controller the route as the API server would show it after the write.
+    fn show(&mut self, status: &Value) {
+        let mut route = route();
+        route.status = Some(serde_json::from_value(status.clone()).unwrap());
+        self.routes.apply_watcher_event(&Event::Apply(route));
+    }
+
+    /// Has the route looked at once more, and waits until that has been done.
+    async fn look_again(&self) {
+        let before = self.looks();
+        self.triggers.add(ObjectRef::from_obj(&route()));
+        while self.looks() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn looks(&self) -> String {
+        let text = String::from_utf8(self.metrics.text().unwrap()).unwrap();
+        text.lines()
+            .find(|line| line.starts_with("mailroute_reconciles_total{"))
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+fn rendered(written: Written) -> RouteFile {
+    let Written::ConfigMap(config_map) = written else { panic!("not a ConfigMap: {written:?}") };
+    RouteFile::parse(config_map["data"]["route.json"].as_str().unwrap().as_bytes()).unwrap()
+}
+
+fn conditions(written: Written) -> (Value, Vec<(String, String)>) {
+    let Written::Status(patch) = written else { panic!("not a status: {written:?}") };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let conditions = patch["status"]["conditions"].as_array().unwrap();
+    let conditions = conditions.iter().map(|c| (text(&c["type"]), text(&c["reason"]))).collect();
+    (patch["status"].clone(), conditions)
+}
+
+#[tokio::test]
+async fn a_route_is_rendered_and_its_status_is_written() {
+    let mut stage = stage(BTreeMap::new()).await;
+    let file = rendered(stage.next().await);
+    assert_eq!((file.name.as_str(), file.generation), ("notifications", 3));
+    assert_eq!(file.control.unwrap().ca_pem, "PEM one");
+    let (_, conditions) = conditions(stage.next().await);
+    let expected = [("Accepted", "Accepted"), ("Ready", "NoPods")].map(|(t, r)| (t.to_owned(), r.to_owned()));
+    assert_eq!(conditions, expected);
+}
+
+#[tokio::test]
+async fn nothing_is_written_when_nothing_changed_and_a_new_authority_is_rendered() {
+    let mut stage = stage(BTreeMap::new()).await;
+    rendered(stage.next().await);
+    let (status, _) = conditions(stage.next().await);
+    stage.show(&status);
+    stage.look_again().await;
+    assert!(stage.written.try_recv().is_err(), "nothing changed");
+    stage.ca_bundle.send_replace("PEM two".to_owned());
+    assert_eq!(rendered(stage.next().await).control.unwrap().ca_pem, "PEM two");
+}
+
+#[tokio::test]
+async fn a_config_map_of_somebody_else_is_left_alone_and_told_of() {
+    let name = "mailroute-notifications";
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "shop", "resourceVersion": "7"},
+        "data": {"theirs": "yes"},
+    });
+    let mut stage = stage(BTreeMap::from([(name.to_owned(), foreign.clone())])).await;
+    let (status, conditions) = conditions(stage.next().await);
+    assert_eq!(conditions[0], ("Accepted".to_owned(), "RenderFailed".to_owned()));
+    assert!(
+        status["conditions"][0]["message"].as_str().unwrap().contains("does not belong to this MailRoute")
+    );
+    stage.show(&status);
+    let event = loop {
+        if let Written::Event(event) = stage.next().await {
+            break event;
+        }
+    };
+    assert_eq!(event["reason"], "ReconcileFailed");
+    assert!(event["note"].as_str().unwrap().contains("does not belong to this MailRoute"), "{event}");
+    assert_eq!(stage.api.config_maps.lock().unwrap()[name], foreign);
+}
