@@ -14,14 +14,15 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: preflight cluster-tools images harness ## the main job: a throw-away Kubernetes, the chart, one message to (simulated) Microsoft 365. KEEP=1 leaves it up
-	@$(E2E)/demo run $(if $(KEEP),--keep)
+	@$(E2E)/demo $(if $(KEEP),--keep)
 
 demo-down: harness ## remove what `make demo KEEP=1` left up
-	@$(E2E)/demo down
+	@$(E2E)/cluster down --name demo
 
-try: ## the sidecar and the simulator alone on this computer: a message to localhost:2525. No cluster, no root
-	@$(CARGO) build --quiet -p mailroute-sidecar -p mailroute-m365 -p mailroute-try
-	@target/debug/try
+try: ## the sidecar and the simulator alone on this computer: a message to localhost:2525 (PORT=, KEEP=1)
+	@echo 'building the sidecar and the simulator (a minute or two the first time) …'
+	@$(CARGO) build --quiet -p mailroute-sidecar --example try
+	@target/debug/examples/try $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
 test: preflight cluster-tools tools images ## every test, those on a real cluster included (root)
 	@$(CARGO) nextest run --workspace --no-run

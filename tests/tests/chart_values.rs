@@ -125,7 +125,7 @@ fn keys(root: &Value, schema: &Value, path: &str) -> Vec<String> {
             .iter()
             .filter(|(name, _)| *name != "global")
             .flat_map(|(name, inner)| {
-                keys(root, inner, &[path, name].join(".").trim_start_matches('.').to_owned())
+                keys(root, inner, [path, name].join(".").trim_start_matches('.'))
             })
             .collect(),
         _ => vec![path.to_owned()],

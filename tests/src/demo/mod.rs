@@ -3,6 +3,8 @@
 //! Runs on a cluster of its own, or on the one that `MAILROUTE_KUBECONFIG` names. It owns the order of the steps and
 //! what a person reads; clusters, charts and the simulator come from the harness.
 
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
 mod show;
 mod steps;
 
