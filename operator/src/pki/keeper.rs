@@ -55,6 +55,8 @@ pub(super) struct Keeper {
     leaf: Option<Leaf>,
     secret_pace: Pace,
     publish_pace: Pace,
+    /// What was tried last; to try the same again means that it failed, or that another actor undid it.
+    attempted: Bundle,
 }
 
 impl Keeper {
@@ -79,6 +81,7 @@ impl Keeper {
             leaf: None,
             secret_pace: Pace::new(),
             publish_pace: Pace::new(),
+            attempted: Bundle::default(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Keeper {
         match tokio::time::timeout(CALL, write).await {
             Ok(Ok(written)) => {
                 tracing::info!(step = ?due, signing = ?advanced.signing.certificate(), "the CA Secret is written");
+                self.secret_pace = Pace::new();
                 self.see_secret(Some(written));
             }
             // The watch brings what another wrote, and then it is decided again.
@@ -182,17 +186,24 @@ impl Keeper {
         (trust::live(configuration)? != wanted).then_some((configuration, wanted))
     }
 
+    /// A new bundle at once; the same one again at the pace of a dispute.
+    fn may_publish(&self, wanted: &Bundle, now: Timestamp) -> bool {
+        self.publish_pace.next() <= now || *wanted != self.attempted
+    }
+
     async fn publish(&mut self, now: Timestamp) {
-        if self.publish_pace.next() > now {
+        let Some((configuration, wanted)) =
+            self.unpublished().filter(|(_, wanted)| self.may_publish(wanted, now))
+        else {
             return;
-        }
-        let Some((configuration, wanted)) = self.unpublished() else { return };
+        };
         let written =
             tokio::time::timeout(CALL, trust::publish(&self.webhooks, configuration, &wanted)).await;
         self.publish_pace.tried(now);
+        self.attempted = wanted;
         match written {
             Ok(Ok(written)) => {
-                tracing::info!(authorities = wanted.iter().count(), "the caBundle is published");
+                tracing::info!(authorities = self.attempted.iter().count(), "the caBundle is published");
                 self.configuration = Some(Some(written));
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot publish the caBundle; trying again"),

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Invariants, shown by the simulation in `operator/tests/pki_rotation.rs`:
-//! * An authority signs only after it has been in the published bundle for the settling time of [`Lifetimes`]: whoever checks a leaf
-//!   has had that long to learn of its authority. The one exception is the very first, before which nobody trusts.
+//! * An authority signs only after it has been in the published bundle for the settling time of [`Lifetimes`]: whoever
+//!   checks a leaf has had that long to learn of its authority. The exceptions are those where waiting helps nobody: the
+//!   very first one, and one whose predecessor has ended.
 //! * An authority that no longer signs stays in the bundle until it ends, and no leaf outlives its authority. So every
 //!   leaf that is served chains to the bundle, at any instant.
 //!
@@ -112,7 +113,8 @@ pub fn due(now: Timestamp, keyring: Option<&Keyring>, live: &Bundle, lifetimes: 
     let ended = |certificate: &CaCertificate| certificate.not_after() <= now;
     let late = |certificate: &CaCertificate| certificate.not_after() <= now + lifetimes.stage_before();
     if ended(keyring.signing.certificate()) {
-        return Some(Due::Found);
+        let heir = keyring.next.as_ref().filter(|next| !ended(next.authority.certificate()));
+        return Some(if heir.is_some() { Due::Promote } else { Due::Found });
     }
     match &keyring.next {
         Some(next) if late(next.authority.certificate()) => return Some(Due::Stage),
@@ -275,6 +277,12 @@ mod tests {
         let keyring = Keyring::found(authority(0));
         assert_eq!(due(hour(300), Some(&keyring), &keyring.bundle(), &lifetimes()), Some(Due::Found));
         assert_eq!(due(hour(0), None, &Bundle::default(), &lifetimes()), Some(Due::Found));
+    }
+
+    #[test]
+    fn when_the_signing_authority_has_ended_the_next_one_does_not_settle_first() {
+        let staged = Keyring::found(authority(0)).stage(authority(290)).note_published(hour(299));
+        assert_eq!(due(hour(300), Some(&staged), &staged.bundle(), &lifetimes()), Some(Due::Promote));
     }
 
     #[test]

@@ -48,12 +48,13 @@ impl Leaf {
         now < self.not_after && live.contains(&self.issuer)
     }
 
-    /// Whether a new leaf by `signing` is to replace `served`.
+    /// Whether a new leaf by `signing` is to replace `served`. Never by an authority that has ended.
     ///
     /// A leaf that is trusted is not given up for one that is not trusted yet: the API server may still have to learn
     /// of the authority, however the two writes were ordered.
     pub fn is_wanted(served: Option<&Self>, signing: &CaCertificate, live: &Bundle, now: Timestamp) -> bool {
         match served {
+            _ if signing.not_after() <= now => false,
             None => true,
             Some(served) if served.issuer == *signing => served.renew_at <= now,
             Some(served) => live.contains(signing) || !served.is_trusted(live, now),
@@ -145,6 +146,14 @@ mod tests {
         assert!(!wanted(&[&old]), "the new one is not published");
         assert!(wanted(&[&old, &new]));
         assert!(wanted(&[]), "the old one is worth nothing");
+    }
+
+    #[test]
+    fn an_authority_that_has_ended_signs_nothing() {
+        let ca = authority();
+        let served = leaf(&ca);
+        assert!(!Leaf::is_wanted(None, ca.certificate(), &bundle(&[&ca]), hour(300)));
+        assert!(!Leaf::is_wanted(Some(&served), ca.certificate(), &bundle(&[&ca]), hour(300)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! How often to try a write again: at once after a quiet time, then ever slower, so that two actors who disagree about
-//! an object do not keep the API server busy. A function of the times passed in.
+//! How soon to repeat a write that failed or was undone: quickly after a quiet time, then ever slower, so that neither an
+//! API server in trouble nor two actors who disagree about an object make for a storm. A function of the times passed in.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const SHORTEST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// The pace of one kind of write.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     wait: Duration,
     next: Timestamp,
@@ -28,7 +28,7 @@ impl Pace {
         self.next
     }
 
-    /// Remembers a try at `now`, successful or not.
+    /// Remembers a try at `now` that may have to be repeated.
     pub fn tried(&mut self, now: Timestamp) {
         let quiet = self.next + 4 * LONGEST < now;
         self.wait = if quiet { SHORTEST } else { (self.wait * 2).clamp(SHORTEST, LONGEST) };
