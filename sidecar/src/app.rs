@@ -43,11 +43,18 @@ pub struct Timing {
     pub pause: Duration,
     /// How long no session must have been open before the door closes.
     pub settle: Duration,
+    /// Least time between two reports.
+    pub report: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { probe: Pace::default(), pause: Duration::from_secs(1), settle: Duration::from_millis(500) }
+        Self {
+            probe: Pace::default(),
+            pause: Duration::from_secs(1),
+            settle: Duration::from_millis(500),
+            report: Duration::from_secs(1),
+        }
     }
 }
 
@@ -106,6 +113,7 @@ impl App {
                 move || relay.usage()
             }),
             metrics: Arc::clone(&metrics),
+            least: timing.report,
         };
         tasks.spawn(reporter.run(stop.clone()));
         let admin = Admin {

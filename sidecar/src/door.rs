@@ -41,8 +41,9 @@ impl Door {
             let next = tokio::select! {
                 config = moved => config.map(|config| Self::port(fixed, &config)).ok(),
                 _ = stop.wait_for(|&stop| stop) => None,
-                // Only a panic ends it before it is closed; then nobody is served and the kubelet has to know.
-                _ = doors.join_next(), if doors.len() == 1 => None,
+                // A port that was left has no more sessions. The last one ends early by a panic only; then nobody is
+                // served, and the kubelet has to know.
+                _ = doors.join_next() => if doors.is_empty() { None } else { continue },
             };
             let Some(next) = next else { break };
             port = next;

@@ -1,6 +1,6 @@
 //! Tells the operator's control service what this sidecar meets.
 //!
-//! Promptly after a change (at most once a second), and otherwise when the service asked for it. A replica that is not
+//! Promptly after a change (at most once in [`Reporter::least`]), and otherwise when the service asked for it. A replica that is not
 //! the leader names the leader, which is then dialled under the service's own name. Mail does not notice whether anybody
 //! listens.
 
@@ -20,9 +20,6 @@ use crate::metrics::{Metrics, ReportResult};
 use crate::net::https::{self, Post};
 use crate::net::tls::Trust;
 use crate::secret;
-
-/// Least time between two reports.
-const LEAST: Duration = Duration::from_secs(1);
 
 /// Bounds on what the service may ask for, seconds.
 const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
@@ -44,6 +41,8 @@ pub struct Reporter {
     pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
     /// Where results are counted.
     pub metrics: Arc<Metrics>,
+    /// Least time between two reports.
+    pub least: Duration,
 }
 
 /// Why nobody took a report.
@@ -120,8 +119,8 @@ impl Reporter {
         match pause {
             None => changed.await,
             Some(pause) => {
-                tokio::time::sleep(LEAST).await;
-                let _ = tokio::time::timeout(pause.saturating_sub(LEAST), changed).await;
+                tokio::time::sleep(self.least).await;
+                let _ = tokio::time::timeout(pause.saturating_sub(self.least), changed).await;
             }
         }
     }

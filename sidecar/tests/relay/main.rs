@@ -1,6 +1,8 @@
 //! The real sidecar against the Microsoft 365 simulator, over real sockets and TLS: what an application sends, what
 //! arrives, and what both sides and the operator are told.
 
+#![cfg(test)]
+
 mod canary;
 mod client;
 mod control;

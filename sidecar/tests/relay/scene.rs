@@ -117,6 +117,7 @@ pub fn timing() -> Timing {
         probe: Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200) },
         pause: Duration::from_millis(5),
         settle: Duration::from_millis(10),
+        report: Duration::from_millis(20),
     }
 }
 
