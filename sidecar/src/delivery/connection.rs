@@ -96,6 +96,9 @@ pub enum ConnectionError {
         /// What was wrong.
         source: std::io::Error,
     },
+    /// The upstream does not take tokens.
+    #[error("{0} does not offer AUTH XOAUTH2, so it is not Microsoft 365")]
+    XoauthMissing(String),
     /// A reply that ends the conversation.
     #[error("{} was answered with {}", .stage.as_str(), one_line(.reply))]
     Refused {
@@ -129,6 +132,7 @@ impl ConnectionError {
             Self::Dial(DialError::Connect { .. }) => Reason::ConnectFailed,
             Self::Trust(_) | Self::NotDnsName(_) | Self::Tls { .. } => Reason::TlsFailed,
             Self::StartTlsMissing(_) | Self::StartTlsInjection(_) => Reason::StartTlsMissing,
+            Self::XoauthMissing(_) => Reason::LoginFailed,
             Self::Timeout(_) => Reason::UpstreamUnavailable,
             Self::Broken { .. } => Reason::UpstreamProtocolError,
             Self::Refused { .. } => return None,
@@ -238,7 +242,7 @@ impl Connection {
     /// When there is no answer. The token is in none of the errors.
     pub async fn log_in(&mut self, mailbox: &str, token: &Secret) -> Result<Reply, ConnectionError> {
         if !self.capabilities.xoauth2 {
-            return Err(ConnectionError::broken(Stage::Auth, "the upstream does not offer AUTH XOAUTH2"));
+            return Err(ConnectionError::XoauthMissing(self.host.clone()));
         }
         let credentials = Credentials::new(mailbox.to_owned(), token.expose().to_owned());
         let auth = Auth::new(Mechanism::Xoauth2, credentials, None)

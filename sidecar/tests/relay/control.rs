@@ -56,7 +56,8 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-fn identity() -> (String, TlsAcceptor) {
+/// A CA, and the TLS of a server called `localhost` under it.
+pub fn identity() -> (String, TlsAcceptor) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(vec![]).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

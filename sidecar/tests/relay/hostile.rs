@@ -1,10 +1,12 @@
 //! Upstreams that are not Microsoft: they get no token, no mail, and cannot end the process.
 
 use mailroute_route::condition::Reason;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch::Sender;
 
 use crate::client::message;
+use crate::control::identity;
 use crate::scene::{Scene, submission};
 
 /// A plaintext server that sends each of `lines` after what the client sends, keeping what it received.
@@ -21,7 +23,11 @@ async fn server(lines: &'static [&'static [u8]]) -> (u16, tokio::sync::watch::Re
     (port, seen)
 }
 
-async fn converse(mut stream: TcpStream, lines: &[&[u8]], received: &tokio::sync::watch::Sender<Vec<u8>>) {
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    lines: &[&[u8]],
+    received: &Sender<Vec<u8>>,
+) {
     let mut buffer = [0; 4096];
     for line in lines {
         if stream.write_all(line).await.is_err() {
@@ -80,4 +86,66 @@ async fn a_greeting_without_end_is_bounded() {
 async fn a_goodbye_in_place_of_a_greeting_is_told() {
     let (_, told) = facing(&[b"421 4.3.2 Service not available\r\n"], Reason::UpstreamUnavailable).await;
     assert!(told.contains("421 4.3.2"), "{told}");
+}
+
+/// A sidecar whose upstream turns hostile only within good TLS: it sends each of `lines` after what the client sends.
+async fn facing_within_tls(lines: &'static [&'static [u8]], reason: Reason) -> String {
+    let (ca_pem, acceptor) = identity();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let received = Sender::new(Vec::new());
+        while let Ok((mut stream, _)) = listener.accept().await {
+            converse(&mut stream, &[b"220 x\r\n", EHLO], &received).await;
+            if stream.write_all(b"220 go\r\n").await.is_ok()
+                && let Ok(mut stream) = acceptor.accept(stream).await
+            {
+                let mut hello = [0; 256];
+                if stream.read(&mut hello).await.is_ok() {
+                    converse(stream, lines, &received).await;
+                }
+            }
+        }
+    });
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), ca_pem).unwrap();
+    let change = |_: &mailroute_m365::Simulator, route: &mut mailroute_route::RouteFile| {
+        let endpoint = &mut submission(route).endpoint;
+        (endpoint.port, endpoint.ca_file) = (port, Some(ca.path().to_owned()));
+    };
+    let scene = Scene::with(|_| {}, change).await;
+    let told = scene.told(reason).await;
+    let reply = scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("no")).await;
+    assert_eq!(reply.code, 451, "{reply}");
+    told.message
+}
+
+#[tokio::test]
+async fn odd_lines_in_the_answer_to_ehlo_do_no_harm() {
+    static LINES: [&[u8]; 2] = [
+        b"250-x\r\n250- \r\n250-\r\n250-\xff\xfe\r\n250 auth xoauth2\r\n",
+        b"535 5.7.139 Authentication unsuccessful, basic authentication is disabled.\r\n",
+    ];
+    let told = facing_within_tls(&LINES, Reason::BasicAuthDisabled).await;
+    assert!(told.starts_with("535 5.7.139"), "the log-in was reached: {told}");
+}
+
+#[tokio::test]
+async fn a_reply_without_end_within_tls_is_bounded() {
+    static ENDLESS: [u8; 200_000] = [b'2'; 200_000];
+    static LINES: [&[u8]; 1] = [&ENDLESS];
+    let told = facing_within_tls(&LINES, Reason::UpstreamProtocolError).await;
+    assert!(told.contains("has no end"), "{told}");
+}
+
+#[tokio::test]
+async fn what_is_not_smtp_within_tls_is_told() {
+    facing_within_tls(&[b"hello there\r\n"], Reason::UpstreamProtocolError).await;
+}
+
+#[tokio::test]
+async fn an_upstream_without_xoauth2_gets_no_token() {
+    let told =
+        facing_within_tls(&[b"250-x\r\n250 AUTH LOGIN\r\n", b"235 welcome\r\n"], Reason::LoginFailed).await;
+    assert!(told.contains("does not offer AUTH XOAUTH2"), "{told}");
 }

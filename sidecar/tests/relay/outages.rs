@@ -206,3 +206,16 @@ async fn a_stop_lets_an_open_session_finish_its_message() {
     drop(client);
     tokio::time::timeout(PATIENCE, stop).await.expect("the stop ends").unwrap();
 }
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_in_time_is_451_and_its_connection_is_not_used_again() {
+    let scene = Scene::with_arguments(&["--reply-timeout", "0.5"], |_| {}, |_, _| {}).await;
+    scene.well().await;
+    scene.fault(Stage::EndOfData, SmtpAction::Delay(60_000), 1);
+    let reply =
+        scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("slow")).await;
+    assert_eq!((reply.code, reply.text().starts_with("UpstreamUnavailable: ")), (451, true), "{reply}");
+    insist(&scene, "next").await;
+    let connections: Vec<_> = scene.m365.messages().iter().map(|message| message.connection.id).collect();
+    assert_eq!(subjects(&scene).last().map(String::as_str), Some("next"), "{connections:?}");
+}

@@ -136,6 +136,15 @@ impl Scene {
         options: impl FnOnce(&mut Options),
         change: impl FnOnce(&Simulator, &mut RouteFile),
     ) -> Self {
+        Self::with_arguments(&[], options, change).await
+    }
+
+    /// The same, with more on the command line.
+    pub async fn with_arguments(
+        arguments: &[&str],
+        options: impl FnOnce(&mut Options),
+        change: impl FnOnce(&Simulator, &mut RouteFile),
+    ) -> Self {
         let mut chosen = Options::default();
         // No test but those about limits waits for a minute to pass.
         chosen.config.limits.messages_per_minute = 10_000;
@@ -143,8 +152,9 @@ impl Scene {
         let (m365, control, mut route, files) = surroundings(chosen).await;
         change(&m365, &mut route);
         files.write_route(&route);
-        let run =
-            Cli::parse_from([vec!["mailroute-sidecar".to_owned()], files.arguments()].concat()).into_run();
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let arguments = [vec!["mailroute-sidecar".to_owned()], files.arguments(), arguments].concat();
+        let run = Cli::parse_from(arguments).into_run();
         let app = App::start(run, timing()).await.expect("the sidecar starts");
         Self { m365, control, route, files, app }
     }
