@@ -19,6 +19,7 @@ pub struct Tools {
     coredns: PathBuf,
     helm: PathBuf,
     pause: PathBuf,
+    clients: PathBuf,
 }
 
 impl Tools {
@@ -33,8 +34,9 @@ impl Tools {
             coredns: cache.join(format!("coredns-{}", pinned(COREDNS, "github.com/coredns/coredns")?)),
             helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
             pause: cache.join("pause-1"),
+            clients: cache.join(format!("clients-{}", env!("CARGO_PKG_VERSION"))),
         };
-        for entry in [&tools.kubernetes, &tools.coredns, &tools.helm, &tools.pause] {
+        for entry in [&tools.kubernetes, &tools.coredns, &tools.helm, &tools.pause, &tools.clients] {
             if !entry.join(".complete").exists() {
                 bail!("{} is missing: run `tests/cluster/setup cluster`", entry.display());
             }
@@ -60,6 +62,11 @@ impl Tools {
     /// The archive of the image that holds a pod's namespaces open.
     pub fn pause_archive(&self) -> PathBuf {
         self.pause.join("pause.tar")
+    }
+
+    /// The archive of the image with SMTP clients.
+    pub fn clients_archive(&self) -> PathBuf {
+        self.clients.join("clients.tar")
     }
 }
 

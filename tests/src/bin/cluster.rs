@@ -95,10 +95,11 @@ async fn run(tier: Tier, command: &[String]) -> Result<ExitCode> {
         cluster = Cluster::start_named(tier, &name) => cluster?,
         code = stop.wait() => return Ok(code),
     };
-    let (program, arguments) = command.split_first().context("there is a command")?;
-    let mut child = Command::new(program);
-    let mut child =
-        child.args(arguments).env(KUBECONFIG_VARIABLE, cluster.kubeconfig()).kill_on_drop(true).spawn()?;
+    // Were this process killed, the command would go on with a cluster that is gone: it goes too.
+    let mut child = Command::new("setpriv");
+    child.args(["--pdeathsig", "TERM"]).args(command).env(KUBECONFIG_VARIABLE, cluster.kubeconfig());
+    let child = child.kill_on_drop(true).spawn();
+    let mut child = child.context("cannot run setpriv; `tests/cluster/setup cluster` installs it")?;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(code_of(status?)),

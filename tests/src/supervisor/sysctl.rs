@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// What a kubelet sets at its start, as files under `/proc/sys`.
+/// Where the kernel shows its settings as files.
+const KERNEL: &str = "/proc/sys";
+
+/// What a kubelet sets at its start.
 const SETTINGS: [&str; 6] = [
     "kernel/panic",
     "kernel/panic_on_oops",
@@ -22,15 +25,7 @@ const SETTINGS: [&str; 6] = [
 /// # Errors
 /// When they cannot be written down.
 pub fn save(folder: &Path) -> Result<()> {
-    let file = saved(folder);
-    if file.exists() {
-        return Ok(());
-    }
-    let values: BTreeMap<&str, String> = SETTINGS
-        .into_iter()
-        .filter_map(|setting| Some((setting, fs::read_to_string(Path::new("/proc/sys").join(setting)).ok()?)))
-        .collect();
-    fs::write(file, serde_json::to_vec(&values)?).context("cannot save the kernel's settings")
+    save_from(Path::new(KERNEL), folder)
 }
 
 /// Puts the saved settings back and forgets them.
@@ -38,11 +33,27 @@ pub fn save(folder: &Path) -> Result<()> {
 /// # Errors
 /// When the kernel refuses one.
 pub fn restore(folder: &Path) -> Result<()> {
+    restore_to(Path::new(KERNEL), folder)
+}
+
+fn save_from(kernel: &Path, folder: &Path) -> Result<()> {
+    let file = saved(folder);
+    if file.exists() {
+        return Ok(());
+    }
+    let values: BTreeMap<&str, String> = SETTINGS
+        .into_iter()
+        .filter_map(|setting| Some((setting, fs::read_to_string(kernel.join(setting)).ok()?)))
+        .collect();
+    fs::write(file, serde_json::to_vec(&values)?).context("cannot save the kernel's settings")
+}
+
+fn restore_to(kernel: &Path, folder: &Path) -> Result<()> {
     let file = saved(folder);
     let Ok(bytes) = fs::read(&file) else { return Ok(()) };
     let values: BTreeMap<String, String> = serde_json::from_slice(&bytes)?;
     for (setting, value) in values {
-        let path = Path::new("/proc/sys").join(&setting);
+        let path = kernel.join(&setting);
         if fs::read_to_string(&path).ok().as_ref() != Some(&value) {
             fs::write(&path, &value)
                 .with_context(|| format!("cannot put {setting} back to {}", value.trim()))?;
@@ -53,4 +64,30 @@ pub fn restore(folder: &Path) -> Result<()> {
 
 fn saved(folder: &Path) -> PathBuf {
     folder.join("sysctls.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(panic: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("kernel")).unwrap();
+        fs::write(folder.path().join("kernel/panic"), panic).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_first_save_counts_and_is_put_back_once() {
+        let (kernel, saved) = (kernel("1\n"), tempfile::tempdir().unwrap());
+        let panic = kernel.path().join("kernel/panic");
+        save_from(kernel.path(), saved.path()).unwrap();
+        fs::write(&panic, "10\n").unwrap();
+        save_from(kernel.path(), saved.path()).unwrap();
+        restore_to(kernel.path(), saved.path()).unwrap();
+        assert_eq!(fs::read_to_string(&panic).unwrap(), "1\n");
+        fs::write(&panic, "7\n").unwrap();
+        restore_to(kernel.path(), saved.path()).unwrap();
+        assert_eq!(fs::read_to_string(&panic).unwrap(), "7\n", "nothing was saved any more");
+    }
 }
