@@ -76,67 +76,26 @@ impl App {
     /// # Errors
     /// When a port cannot be listened on.
     pub async fn start(run: Run, timing: Timing) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
         let config = config::load(&run.route).await;
         config::log(&Config::default(), &config);
         let listeners = Listeners::bind(Door::port(run.port, &config)).await?;
-        let admin_listener = TcpListener::bind(run.admin_listen).await.with_context(|| {
-            format!("cannot listen on {} for /livez and /metrics; see --admin-listen", run.admin_listen)
-        })?;
-        let (smtp, admin_address) = (listeners.addresses(), admin_listener.local_addr()?);
+        let admin_listener = bind_admin(run.admin_listen).await?;
+        let (smtp, admin) = (listeners.addresses(), admin_listener.local_addr()?);
 
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
-        let (active_sender, active) = watch::channel(None);
-        let board = Board::default();
-        let relay = Relay::new(active, board.clone(), Arc::clone(&metrics), run.reply_timeout, timing.pause);
-        let sessions = Sessions::new(Arc::clone(&metrics) as _);
-        let serving = Arc::new(AtomicBool::new(false));
-
         let mut tasks = JoinSet::new();
         tasks.spawn(config::watch_file(run.route.clone(), run.route_poll, config_sender, stop.clone()));
-        tasks.spawn(count_configs(config.clone(), Arc::clone(&metrics), stop.clone()));
-        let upstream = Upstream {
-            active: active_sender,
-            relay: Arc::clone(&relay),
-            board: board.clone(),
-            metrics: Arc::clone(&metrics),
-            pace: timing.probe,
-        };
-        tasks.spawn(upstream.run(config.clone(), stop.clone()));
-        let reporter = Reporter {
-            config: config.clone(),
-            health: board.subscribe(),
-            usage: Box::new({
-                let relay = Arc::clone(&relay);
-                move || relay.usage()
-            }),
-            metrics: Arc::clone(&metrics),
-            least: timing.report,
-        };
-        tasks.spawn(reporter.run(stop.clone()));
-        let admin = Admin {
-            serving: Arc::clone(&serving),
-            config: config.clone(),
-            health: board.subscribe(),
-            metrics,
-        };
-        tasks.spawn(admin.run(admin_listener, stop));
+        let parts = Parts::start(config, &run, timing, &stop, &mut tasks)?;
+        tasks.spawn(parts.admin().run(admin_listener, stop));
+        let sessions = Sessions::new(Arc::clone(&parts.metrics) as _);
+        let open = sessions.subscribe();
+        let door = tokio::spawn(parts.door(&run, sessions).run(listeners, closed));
 
-        let service = Service {
-            accept: relay,
-            settings: settings_of(config.clone()),
-            observer: Arc::clone(&sessions) as _,
-            directory: run.spool_dir.into(),
-            limits: Limits::default(),
-        };
-        let door = Door { service, config, fixed: run.port, serving };
-        let door = tokio::spawn(door.run(listeners, closed));
-        tracing::info!(addresses = ?smtp, admin = %admin_address, version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(addresses = ?smtp, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
         let grace = Grace { settle: timing.settle, total: run.grace };
-        let sessions = sessions.subscribe();
-        Ok(Self { smtp, admin: admin_address, grace, sessions, door, closing, ending, tasks })
+        Ok(Self { smtp, admin, grace, sessions: open, door, closing, ending, tasks })
     }
 
     /// Where applications connect.
@@ -164,6 +123,79 @@ impl App {
         }
         tracing::info!("stopped");
     }
+}
+
+/// What several tasks share.
+struct Parts {
+    config: watch::Receiver<Config>,
+    metrics: Arc<Metrics>,
+    board: Board,
+    relay: Arc<Relay>,
+    serving: Arc<AtomicBool>,
+}
+
+impl Parts {
+    /// Makes them, and starts what works on them until `stop`.
+    fn start(
+        config: watch::Receiver<Config>,
+        run: &Run,
+        timing: Timing,
+        stop: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
+        let (publish, active) = watch::channel(None);
+        let board = Board::default();
+        let relay = Relay::new(active, board.clone(), Arc::clone(&metrics), run.reply_timeout, timing.pause);
+        let parts = Self { config, metrics, board, relay, serving: Arc::default() };
+        let upstream = Upstream {
+            active: publish,
+            relay: Arc::clone(&parts.relay),
+            board: parts.board.clone(),
+            metrics: Arc::clone(&parts.metrics),
+            pace: timing.probe,
+        };
+        tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
+        tasks.spawn(parts.reporter(timing.report).run(stop.clone()));
+        tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
+        Ok(parts)
+    }
+
+    fn reporter(&self, least: Duration) -> Reporter {
+        let relay = Arc::clone(&self.relay);
+        Reporter {
+            config: self.config.clone(),
+            health: self.board.subscribe(),
+            usage: Box::new(move || relay.usage()),
+            metrics: Arc::clone(&self.metrics),
+            least,
+        }
+    }
+
+    fn admin(&self) -> Admin {
+        Admin {
+            serving: Arc::clone(&self.serving),
+            config: self.config.clone(),
+            health: self.board.subscribe(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    fn door(self, run: &Run, sessions: Arc<Sessions>) -> Door {
+        let service = Service {
+            accept: self.relay,
+            settings: settings_of(self.config.clone()),
+            observer: sessions,
+            directory: run.spool_dir.as_path().into(),
+            limits: Limits::default(),
+        };
+        Door { service, config: self.config, fixed: run.port, serving: self.serving }
+    }
+}
+
+async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address} for /livez and /metrics; see --admin-listen"))
 }
 
 /// What the local server needs from the route; without one, bounds that let a message in to be answered 451.

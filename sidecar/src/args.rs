@@ -44,7 +44,7 @@ pub struct Run {
     #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
-    /// Where to listen for SMTP on 127.0.0.1 and [::1], in place of the route's port. 0 takes a free one.
+    /// Where to listen for SMTP on 127.0.0.1 and ::1, in place of the route's port. 0 takes a free one.
     #[arg(long, env = "MAILROUTE_PORT", value_name = "PORT")]
     pub port: Option<u16>,
 

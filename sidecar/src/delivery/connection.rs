@@ -24,19 +24,21 @@ use lettre::transport::smtp::response::Response;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Endpoint;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::capabilities::Capabilities;
 use super::classify::Stage;
 use super::outcome::one_line;
+use super::plain::Plain;
 use super::wire::Wire;
 use crate::clock::{self, Instant};
 use crate::net::dial::{self, DialError};
 use crate::net::tls::{self, Trust, TrustError};
 use crate::secret::{Secret, scrub};
-use crate::smtp::reply::{Reply, ReplyError};
+use crate::smtp::reply::Reply;
 
 /// Limits of RFC 5321 §4.5.3.2, each for one step.
 mod limit {
@@ -59,7 +61,8 @@ mod limit {
 }
 
 impl Stage {
-    const fn limit(self) -> Duration {
+    /// Longest wait for a reply.
+    pub(super) const fn limit(self) -> Duration {
         match self {
             Self::Greeting | Self::Ehlo | Self::StartTls | Self::Auth => limit::COMMAND,
             Self::Mail | Self::Rcpt => limit::ENVELOPE,
@@ -121,7 +124,7 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    fn broken(stage: Stage, what: impl Display) -> Self {
+    pub(super) fn broken(stage: Stage, what: impl Display) -> Self {
         Self::Broken { stage, what: scrub(&what.to_string()).into_owned() }
     }
 
@@ -137,48 +140,6 @@ impl ConnectionError {
             Self::Broken { .. } => Reason::UpstreamProtocolError,
             Self::Refused { .. } => return None,
         })
-    }
-}
-
-/// What the upstream can do, from its EHLO over TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Several commands may be sent before the first is answered (RFC 2920).
-    pub pipelining: bool,
-    /// Content may have octets above 127 (RFC 6152).
-    pub eight_bit_mime: bool,
-    /// Addresses may have characters beyond ASCII (RFC 6531).
-    pub smtp_utf8: bool,
-    /// MAIL may announce the size (RFC 1870).
-    pub size: bool,
-    /// The largest message, octets, when announced.
-    pub max_size: Option<u64>,
-    /// `AUTH … XOAUTH2`.
-    pub xoauth2: bool,
-    /// `STARTTLS`.
-    pub starttls: bool,
-}
-
-impl Capabilities {
-    fn of(ehlo: &Reply) -> Self {
-        let mut all = Self::default();
-        for line in ehlo.lines.iter().skip(1) {
-            let mut words = line.split_ascii_whitespace().map(str::to_ascii_uppercase);
-            match words.next().as_deref() {
-                Some("PIPELINING") => all.pipelining = true,
-                Some("8BITMIME") => all.eight_bit_mime = true,
-                Some("SMTPUTF8") => all.smtp_utf8 = true,
-                Some("STARTTLS") => all.starttls = true,
-                Some("AUTH") => all.xoauth2 = words.any(|mechanism| mechanism == "XOAUTH2"),
-                Some("SIZE") => {
-                    all.size = true;
-                    // Zero means no fixed limit (RFC 1870 §4).
-                    all.max_size = words.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
-                }
-                _ => {}
-            }
-        }
-        all
     }
 }
 
@@ -367,89 +328,9 @@ fn server_name(host: &str) -> Result<ServerName<'static>, ConnectionError> {
     }
 }
 
-/// The plaintext part of a connection.
-struct Plain {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Plain {
-    const fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::new() }
-    }
-
-    /// Walks to the point where the handshake begins.
-    async fn start_tls(mut self, host: &str, ehlo_name: &str) -> Result<TcpStream, ConnectionError> {
-        self.reply(Stage::Greeting).await?.positive(Stage::Greeting)?;
-        let ehlo =
-            self.command(Stage::Ehlo, &format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
-        if !Capabilities::of(&ehlo).starttls {
-            return Err(ConnectionError::StartTlsMissing(host.to_owned()));
-        }
-        self.command(Stage::StartTls, "STARTTLS\r\n").await?.positive(Stage::StartTls)?;
-        if !self.buffer.is_empty() {
-            return Err(ConnectionError::StartTlsInjection(host.to_owned()));
-        }
-        Ok(self.stream)
-    }
-
-    async fn command(&mut self, stage: Stage, command: &str) -> Result<Reply, ConnectionError> {
-        let sent = self.stream.write_all(command.as_bytes()).await;
-        sent.map_err(|error| ConnectionError::broken(stage, error))?;
-        self.reply(stage).await
-    }
-
-    async fn reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
-        timeout(stage.limit(), self.read_reply(stage)).await.map_err(|_| ConnectionError::Timeout(stage))?
-    }
-
-    async fn read_reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
-        loop {
-            let broken = |error: ReplyError| ConnectionError::broken(stage, error);
-            if let Some((mut reply, taken)) = Reply::parse(&self.buffer).map_err(broken)? {
-                self.buffer.drain(..taken);
-                reply.lines.iter_mut().for_each(|line| *line = scrub(line).into_owned());
-                return Ok(reply);
-            }
-            let read = self.stream.read_buf(&mut self.buffer).await;
-            if read.map_err(|error| ConnectionError::broken(stage, error))? == 0 {
-                return Err(ConnectionError::broken(stage, "the upstream closed it"));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ehlo(text: &str) -> Capabilities {
-        Capabilities::of(&Reply::parse(text.as_bytes()).unwrap().unwrap().0)
-    }
-
-    #[test]
-    fn exchange_after_tls_is_understood() {
-        let capabilities = ehlo(
-            "250-PN4P287CA0064.outlook.office365.com Hello [203.0.113.7]\r\n250-SIZE 157286400\r\n250-PIPELINING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250-AUTH LOGIN XOAUTH2\r\n250-8BITMIME\r\n250-BINARYMIME\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n",
-        );
-        let expected = Capabilities {
-            pipelining: true,
-            eight_bit_mime: true,
-            smtp_utf8: true,
-            size: true,
-            max_size: Some(157_286_400),
-            xoauth2: true,
-            starttls: false,
-        };
-        assert_eq!(capabilities, expected);
-    }
-
-    #[test]
-    fn keywords_have_no_case_and_the_first_line_is_no_keyword() {
-        let capabilities = ehlo("250-starttls Hello\r\n250-\r\n250- \r\n250-Size 0\r\n250 pipelining\r\n");
-        let expected = Capabilities { pipelining: true, size: true, ..Capabilities::default() };
-        assert_eq!(capabilities, expected);
-    }
 
     #[test]
     fn an_address_is_not_a_name_to_verify() {

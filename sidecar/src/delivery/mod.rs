@@ -9,9 +9,11 @@
 //! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
 //! after it, either the upstream has the message or the caller still has.
 
+pub mod capabilities;
 pub mod classify;
 pub mod connection;
 pub mod outcome;
+mod plain;
 mod stuffing;
 pub mod submission;
 pub mod transaction;

@@ -13,8 +13,9 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 use tokio::time::timeout;
 
+use super::capabilities::Capabilities;
 use super::classify::{Stage, classify};
-use super::connection::{Capabilities, Connection, ConnectionError};
+use super::connection::{Connection, ConnectionError};
 use super::outcome::{Outcome, Refused, Verdict};
 use super::stuffing::Stuffer;
 use crate::body::Body;

@@ -1,7 +1,7 @@
 //! One token at a time for everybody who sends: when to use it, when to ask for the next, when to leave the authority
 //! alone.
 //!
-//! [`Life`] decides, a pure function of the time handed in; [`Store`] does what it says. Invariants:
+//! `Life` decides, a pure function of the time handed in; [`Store`] does what it says. Invariants:
 //! * never more than one exchange under way, however many sessions wait;
 //! * a token that is still good is used, whatever happens to its successor;
 //! * after a failure nobody asks again before the authority's `Retry-After` or our own back-off has passed.

@@ -13,7 +13,7 @@ use crate::scene::{Scene, submission};
 async fn server(lines: &'static [&'static [u8]]) -> (u16, tokio::sync::watch::Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let received = tokio::sync::watch::Sender::new(Vec::new());
+    let received = Sender::new(Vec::new());
     let seen = received.subscribe();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
