@@ -347,7 +347,7 @@ impl store::Observe for Metrics {
 
     fn refused(&self, failure: &Failure) {
         self.token_exchanges.with_label_values(&[failure.reason.as_str()]).inc();
-        tracing::warn!(reason = failure.reason.as_str(), message = failure.message, "no access token issued");
+        tracing::warn!(reason = failure.reason.as_str(), met = failure.message, "no access token issued");
     }
 }
 

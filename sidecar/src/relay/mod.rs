@@ -167,9 +167,9 @@ fn log_attempt(route: &RouteFile, envelope: &Envelope, body: &Body, attempt: &At
 fn log_probe(probe: &Probe) {
     match probe.met.last() {
         Some(last) if probe.is_well() => {
-            tracing::info!(reason = last.reason.as_str(), message = last.text, "probe")
+            tracing::info!(reason = last.reason.as_str(), met = last.text, "probe")
         }
-        Some(last) => tracing::warn!(reason = last.reason.as_str(), message = last.text, "probe"),
+        Some(last) => tracing::warn!(reason = last.reason.as_str(), met = last.text, "probe"),
         None => {}
     }
 }
