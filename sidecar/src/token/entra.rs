@@ -142,9 +142,10 @@ impl TokenSource for Entra {
     }
 }
 
+/// Its life is counted from the question, as the authority's counting began before its answer came.
 fn into_token(token: &AccessToken, obtained: Instant) -> Token {
     let life = Duration::try_from(token.expires_on - OffsetDateTime::now_utc()).unwrap_or(Duration::ZERO);
-    Token { secret: Secret::new(token.token.secret().to_owned()), obtained, expires: clock::now() + life }
+    Token { secret: Secret::new(token.token.secret().to_owned()), obtained, expires: obtained + life }
 }
 
 /// An exchange that brought no token.

@@ -21,6 +21,9 @@ use crate::clock::{self, Instant};
 /// A token is not used for a new log-in when less than this is left, so that it does not end inside a conversation.
 const MIN_LEFT: Duration = Duration::from_secs(5 * 60);
 
+/// Less is never left, but for tokens that live no longer than twice as long.
+const LEAST_LEFT: Duration = Duration::from_secs(2);
+
 /// First wait after a failure; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 
@@ -88,8 +91,8 @@ impl Life {
         // Between 60 % and 70 % of the life.
         let renew = token.obtained + life.mul_f64(0.6 + 0.1 * chance);
         // Short-lived tokens (ten minutes is the least an administrator can set) keep a tenth of their life instead,
-        // and a second in any case, since the other side counts in whole ones.
-        let left = MIN_LEFT.min(life / 10).max(Duration::from_secs(1)).min(life);
+        // but enough for the other side's counting in whole seconds and for the log-in itself.
+        let left = MIN_LEFT.min(life / 10).max(LEAST_LEFT).min(life / 2);
         let last_use = token.expires - left;
         *self = Self { token: Some(Held { token, renew, last_use }), failed: None, asking: false };
     }

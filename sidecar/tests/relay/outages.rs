@@ -53,10 +53,10 @@ async fn an_upstream_that_is_down_is_451_and_then_recovers() {
 
 #[tokio::test]
 async fn tokens_that_end_during_a_run_are_renewed_and_nothing_is_lost() {
-    let scene = Scene::with(|options| options.config.tokens.lifetime_seconds = 3, |_, _| {}).await;
+    let scene = Scene::with(|options| options.config.tokens.lifetime_seconds = 4, |_, _| {}).await;
     let started = tokio::time::Instant::now();
     let mut sent = 0;
-    // Two lives of a token, each message on a new connection and so with a log-in of its own.
+    // Several times what a token is used for, each message on a new connection and so with a log-in of its own.
     while started.elapsed() < Duration::from_secs(6) {
         scene.fault(Stage::EndOfData, SmtpAction::CutAfterReply, 1);
         let subject = format!("life{sent}");
