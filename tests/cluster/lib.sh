@@ -47,6 +47,11 @@ step() {
     ) >"$log" 2>&1
     status=$?
     set -e
+    case $status in 130 | 143)
+        rm -f "$log"
+        exit "$status"
+        ;;
+    esac
     if [ "$status" -ne 0 ]; then
         tail -n 25 "$log" >&2
         rm -f "$log"
