@@ -2,6 +2,7 @@
 //!
 //! Starts both, sends one message to `localhost:2525` as an application would, and shows it as Microsoft 365 received
 //! it. With `--keep` both stay up, so that an application under development can send to the same port.
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

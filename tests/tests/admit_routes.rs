@@ -1,12 +1,13 @@
 //! The resource definition on a real API server: what is refused, what is filled in, and what people read.
 
 use anyhow::{Context, Result, ensure};
-use e2e::scene::{release, workload};
+use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Tier};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use mailroute_operator::crd::MailRoute;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 async fn cluster_with_definition() -> Result<Cluster> {
     let cluster = Cluster::start(Tier::ControlPlane).await?;
@@ -65,7 +66,19 @@ async fn defaults_are_in_the_schema_and_columns_are_printed() -> Result<()> {
     for column in ["METHOD", "SENDER", "READY", "REASON", "PODS", "QUEUED", "AGE"] {
         ensure!(head.contains(column), "{column} is missing in {head}");
     }
-    let explained = cluster.kubectl(&["explain", "mailroute.spec.clientSubmission"]).await?;
+    let explained = explained(&cluster, "mailroute.spec.clientSubmission").await?;
     ensure!(explained.contains("mailbox") && explained.contains("-required-"), "{explained}");
     Ok(())
+}
+
+/// `kubectl explain`, once the API server has published the definition's schema: that follows within seconds and cannot
+/// be watched, so it is asked for again.
+async fn explained(cluster: &Cluster, what: &str) -> Result<String> {
+    let ask = async || loop {
+        match cluster.kubectl(&["explain", what]).await {
+            Ok(text) => return text,
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    };
+    tokio::time::timeout(PATIENCE, ask()).await.context("the schema is not published")
 }

@@ -124,9 +124,7 @@ fn keys(root: &Value, schema: &Value, path: &str) -> Vec<String> {
         Some(properties) if own.contains(&path) => properties
             .iter()
             .filter(|(name, _)| *name != "global")
-            .flat_map(|(name, inner)| {
-                keys(root, inner, [path, name].join(".").trim_start_matches('.'))
-            })
+            .flat_map(|(name, inner)| keys(root, inner, [path, name].join(".").trim_start_matches('.')))
             .collect(),
         _ => vec![path.to_owned()],
     }

@@ -12,6 +12,7 @@ pub mod workload;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
@@ -184,6 +185,38 @@ impl Scene {
     pub async fn log(&self, pod: &str, container: &str) -> Result<String> {
         let params = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
         Ok(self.api::<Pod>().logs(pod, &params).await?)
+    }
+
+    /// Waits until a container's log has a line with `text`.
+    ///
+    /// # Errors
+    /// When it has none in time, or the container ends without it.
+    pub async fn log_shows(&self, pod: &str, container: &str, text: &str) -> Result<()> {
+        self.container_runs(pod, container).await?;
+        let params =
+            LogParams { container: Some(container.to_owned()), follow: true, ..LogParams::default() };
+        let mut lines = self.api::<Pod>().log_stream(pod, &params).await?.lines();
+        let seen = async {
+            while let Some(line) = lines.try_next().await? {
+                if line.contains(text) {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("the log of {container} ended without {text:?}")
+        };
+        tokio::time::timeout(PATIENCE, seen)
+            .await
+            .with_context(|| format!("no {text:?} in the log of {container}"))?
+    }
+
+    async fn container_runs(&self, pod: &str, container: &str) -> Result<()> {
+        let begun = |pod: &Pod| {
+            let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+            statuses.filter(|s| s.name == container).any(|s| {
+                s.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+            })
+        };
+        wait_for(self.api::<Pod>(), pod, begun, PATIENCE).await.map(drop)
     }
 
     /// The only pod with a label.
