@@ -107,6 +107,7 @@ fn encode(message: &[u8]) -> Vec<u8> {
 /// As the definition says it, looking back and ahead at will.
 fn reference(input: &[u8]) -> (Vec<u8>, Option<usize>) {
     let begins_line = |at: usize| at == 0 || input[..at].ends_with(b"\r\n");
+    let begins_bare_line = |at: usize| input[..at].ends_with(b"\n") && !begins_line(at);
     let end = (0..input.len()).find(|&at| begins_line(at) && input[at..].starts_with(b".\r\n"));
     let (text, taken) = end.map_or((held_back(input), None), |end| (&input[..end], Some(end + 3)));
     let mut message = Vec::new();
@@ -115,6 +116,8 @@ fn reference(input: &[u8]) -> (Vec<u8>, Option<usize>) {
         match octet {
             // A dot before a line end alone stays. Before CR LF, it would have been the end.
             b'.' if begins_line(at) && !matches!(next, Some(b'\r' | b'\n')) => {}
+            // The second of two behind a LF alone.
+            b'.' if at > 0 && text[at - 1] == b'.' && begins_bare_line(at - 1) => {}
             b'\n' if at > 0 && text[at - 1] == b'\r' => message.push(octet),
             b'\n' => message.extend_from_slice(b"\r\n"),
             b'\r' if next == Some(&b'\n') => message.push(octet),

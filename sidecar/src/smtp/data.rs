@@ -1,12 +1,15 @@
 //! The octets behind DATA, both ways: taken in (dots removed, line ends repaired, end found) and sent (dots doubled).
 //!
 //! Owns the one decision on which smuggling rests: only `CR LF . CR LF` ends a message, the beginning of the data
-//! counting as behind a CR LF (RFC 5321 §4.1.1.4). A line begins behind CR LF and nowhere else. Since real senders
-//! write LF and CR alone, what [`Decoder`] lets through has CR LF for every LF alone and a space for every CR alone:
-//! no two servers can disagree any more on where its lines are.
+//! counting as behind a CR LF (RFC 5321 §4.1.1.4). Since real senders write LF and CR alone, what [`Decoder`] lets
+//! through has CR LF for every LF alone and a space for every CR alone: no two servers can disagree any more on where
+//! its lines are.
 //!
-//! A dot at the beginning of a line is removed (§4.5.2) when text follows. Followed by a LF or CR alone it stays: no
-//! sender that doubles dots writes that, so one that does not meant it.
+//! Dots (§4.5.2):
+//! * behind CR LF one is removed when text follows. Followed by a LF or CR alone it stays: no sender that doubles dots
+//!   writes that, so one that does not meant it.
+//! * behind a LF alone, two become one: some senders double dots there too (Python's smtplib, given octets). A single one
+//!   stays: a sender that doubles never writes it, and for one that does not it is text. Neither ends the data.
 
 /// Longest line of a message, octets without CR LF. RFC 5321 §4.5.3.1.6 has 998, and much real mail does not keep to
 /// it: whole HTML pages in one line are common. Lines are never held in memory, so the bound is only where it stops
@@ -51,6 +54,10 @@ enum State {
     Dot,
     /// That and a CR, both held back.
     DotCr,
+    /// Behind a LF alone.
+    BareLineStart,
+    /// A dot there. It is part of the text; another one behind it is not.
+    BareDot,
     Text,
     /// A CR in a line, held back.
     Cr,
@@ -105,7 +112,12 @@ impl Decoder {
                 self.bare_cr(output);
                 self.text(octet, output)
             }
-            (State::LineStart | State::Dot | State::Text, _) => self.text(octet, output),
+            (State::BareLineStart, b'.') => {
+                self.put(b".", output);
+                State::BareDot
+            }
+            (State::BareDot, b'.') => State::Text,
+            _ => self.text(octet, output),
         };
         false
     }
@@ -113,14 +125,17 @@ impl Decoder {
     /// One octet inside a line.
     fn text(&mut self, octet: u8, output: &mut Vec<u8>) -> State {
         match octet {
-            b'\r' => return State::Cr,
+            b'\r' => State::Cr,
             b'\n' => {
                 self.traits.bare_line_end = true;
                 self.end_line(output);
+                State::BareLineStart
             }
-            _ => self.put(&[octet], output),
+            _ => {
+                self.put(&[octet], output);
+                State::Text
+            }
         }
-        State::Text
     }
 
     fn bare_cr(&mut self, output: &mut Vec<u8>) {
@@ -242,8 +257,54 @@ mod tests {
     }
 
     #[test]
-    fn a_line_begins_behind_cr_lf_only() {
-        assert_eq!(message("a\n..b\r\n.\r\n"), "a\r\n..b\r\n");
+    fn behind_lf_alone_two_dots_are_one_and_one_stays() {
+        for (line, expected) in [
+            (".b", ".b"),
+            ("..b", ".b"),
+            ("...b", "..b"),
+            ("....b", "...b"),
+            (".", "."),
+            ("..", "."),
+            ("b..", "b.."),
+        ] {
+            for end in ["\r\n", "\n"] {
+                let data = format!("a\n{line}{end}c\r\n.\r\n");
+                assert_eq!(message(&data), format!("a\r\n{expected}\r\nc\r\n"), "{data:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sender_that_doubles_dots_behind_every_lf_gets_its_text_through() {
+        let text = ".first\n.\n..\nplain\n\n.last\n";
+        let doubled: String = text
+            .split_inclusive('\n')
+            .map(|line| if line.starts_with('.') { format!(".{line}") } else { line.into() })
+            .collect();
+        assert_eq!(message(&format!("{doubled}\r\n.\r\n")), format!("{text}\n").replace('\n', "\r\n"));
+    }
+
+    #[test]
+    fn dots_behind_lf_alone_end_nothing_wherever_the_pieces_are_cut() {
+        for input in ["a\n.\r\n", "a\n..\r\n", "a\n.\n.\r\n", "a\n..\n", "a\n.\r.\r\n"] {
+            for cut in 0..=input.len() {
+                let (mut decoder, mut output) = (Decoder::default(), Vec::new());
+                let (front, back) = input.as_bytes().split_at(cut);
+                assert!(
+                    !decoder.decode(front, &mut output).ended && !decoder.decode(back, &mut output).ended
+                );
+                assert_eq!(
+                    String::from_utf8(output).unwrap(),
+                    decode(input.as_bytes()).0,
+                    "{input:?} at {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn behind_cr_alone_no_line_begins() {
+        assert_eq!(message("a\r..b\r\n.\r\n"), "a ..b\r\n");
     }
 
     #[test]
