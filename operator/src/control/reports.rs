@@ -36,6 +36,10 @@ pub struct Received {
     pub report: Report,
     /// When.
     pub at: Timestamp,
+    /// Since when it says this, apart from numbers.
+    pub since: Timestamp,
+    /// Whether a written status has taken this into account.
+    pub is_told: bool,
 }
 
 /// The newest report of each pod, by route.
@@ -56,9 +60,23 @@ impl Reports {
         let report = cleaned(report, now);
         let route = (caller.namespace.clone(), report.route.clone());
         let pods = self.routes.entry(route).or_default();
-        let news = pods.get(&caller.uid).is_none_or(|old| differs(&old.report, &report));
-        pods.insert(caller.uid.clone(), Received { pod: caller.pod.clone(), report, at: now });
+        let same = pods.get(&caller.uid).filter(|old| !differs(&old.report, &report));
+        let (since, is_told) = same.map_or((now, false), |old| (old.since, old.is_told));
+        let news = same.is_none();
+        let received = Received { pod: caller.pod.clone(), report, at: now, since, is_told };
+        pods.insert(caller.uid.clone(), received);
         news
+    }
+
+    /// A status that takes these reports into account was written.
+    pub fn told(&mut self, namespace: &str, route: &str, reports: &BTreeMap<String, Received>) {
+        let Some(pods) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
+        for (uid, told) in reports {
+            // What came meanwhile is not in it.
+            if let Some(received) = pods.get_mut(uid).filter(|received| received.since == told.since) {
+                received.is_told = true;
+            }
+        }
     }
 
     /// The reports for a route that are not stale, by pod uid.
@@ -172,6 +190,22 @@ mod tests {
         let refused = report(vec![observation(Reason::ExchangeRejectedToken, "535 5.7.3")]);
         assert!(reports.record(&caller("a"), refused, at(2)), "a fault");
         assert!(reports.record(&caller("a"), Report { generation: 4, ..first }, at(3)), "another generation");
+    }
+
+    #[test]
+    fn news_is_untold_until_a_status_that_knows_it_is_written() {
+        let mut reports = Reports::default();
+        let told = |reports: &Reports| reports.of("shop", "notifications", at(9))["a"].is_told;
+        reports.record(&caller("a"), report(vec![]), at(0));
+        let seen = reports.of("shop", "notifications", at(0));
+        reports.record(&caller("a"), report(vec![]), at(1));
+        assert!(!told(&reports));
+        reports.told("shop", "notifications", &seen);
+        assert!(told(&reports), "the same was said again");
+        reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
+        assert!(!told(&reports), "something new");
+        reports.told("shop", "notifications", &seen);
+        assert!(!told(&reports), "the status was computed before");
     }
 
     #[test]

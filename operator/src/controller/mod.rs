@@ -26,7 +26,8 @@ pub mod watch;
 #[cfg(test)]
 pub(crate) mod samples;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -46,8 +47,8 @@ use self::pods::{SidecarPod, sidecar};
 use self::status::{Acceptance, Facts};
 use self::triggers::Triggers;
 use self::watch::uses;
-use crate::control::reports::{INTERVAL, Reports, STALE_AFTER};
-use crate::crd::MailRoute;
+use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
+use crate::crd::{MailRoute, MailRouteStatus};
 use crate::events::Events;
 use crate::metrics::Metrics;
 
@@ -197,10 +198,14 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     }
     let context = &term.context;
     let (acceptance, applied) = render(route, context).await;
-    let status = look(route, &acceptance, term);
+    let now = Timestamp::now();
+    let reports = reports_of(route, context, now);
+    let status = look(route, &acceptance, &reports, term, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
         .await
         .map_err(Error::Publish)?;
+    let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
+    lock(&context.reports).told(&namespace, &name, &reports);
     applied?;
     // Numbers and ages of reports move without a trigger.
     let is_idle = status.sidecars.injected == 0;
@@ -231,24 +236,31 @@ async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(),
 }
 
 /// What is known of the route now, as a status.
-fn look(route: &MailRoute, acceptance: &Acceptance, term: &Term) -> crate::crd::MailRouteStatus {
-    let now = Timestamp::now();
-    let context = &term.context;
-    let pods = pods_of(route, &context.pods);
-    let reports = context.reports.lock().unwrap_or_else(PoisonError::into_inner).of(
-        &route.namespace().unwrap_or_default(),
-        &route.name_any(),
-        now,
-    );
+fn look(
+    route: &MailRoute,
+    acceptance: &Acceptance,
+    reports: &BTreeMap<String, Received>,
+    term: &Term,
+    now: Timestamp,
+) -> MailRouteStatus {
     let facts = Facts {
         route,
         acceptance,
-        pods: &pods,
-        reports: &reports,
+        pods: &pods_of(route, &term.context.pods),
+        reports,
         settling: (now.duration_since(term.since) < STALE_AFTER).then_some(term.since),
-        sidecar_image: &context.sidecar_image,
+        sidecar_image: &term.context.sidecar_image,
     };
     status::compute(&facts, now)
+}
+
+fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, Received> {
+    lock(&context.reports).of(&route.namespace().unwrap_or_default(), &route.name_any(), now)
+}
+
+/// A panic under the lock leaves whole reports behind.
+fn lock(reports: &Mutex<Reports>) -> MutexGuard<'_, Reports> {
+    reports.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<SidecarPod> {

@@ -1,5 +1,6 @@
 //! What is kept of a pod, and what it says of its sidecar. Pure.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 
@@ -14,6 +15,8 @@ pub struct SidecarPod {
     pub image: Option<String>,
     /// Whether the sidecar accepts mail: its startup probe has passed and it runs.
     pub ready: bool,
+    /// When the pod was created.
+    pub created: Option<Timestamp>,
 }
 
 /// Takes out of a pod all that nobody here looks at, as thousands are kept in memory.
@@ -53,7 +56,8 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
     let ready = statuses.iter().any(|status| {
         status.name == SIDECAR_CONTAINER && status.started == Some(true) && !has_ended(status.state.as_ref())
     });
-    Some(SidecarPod { uid: pod.uid()?, image: container.image.clone(), ready })
+    let created = pod.creation_timestamp().map(|time| time.0);
+    Some(SidecarPod { uid: pod.uid()?, image: container.image.clone(), ready, created })
 }
 
 fn has_ended(state: Option<&ContainerState>) -> bool {
@@ -80,7 +84,8 @@ mod tests {
     fn a_started_sidecar_is_ready() {
         let said = sidecar(&samples::pod("web-1", "mailroute.dev/sidecar:0.1.0")).unwrap();
         let image = Some("mailroute.dev/sidecar:0.1.0".to_owned());
-        assert_eq!(said, SidecarPod { uid: "web-1-uid".into(), image, ready: true });
+        let created = Some("2026-11-01T00:00:00Z".parse().unwrap());
+        assert_eq!(said, SidecarPod { uid: "web-1-uid".into(), image, ready: true, created });
     }
 
     #[test]
@@ -90,6 +95,13 @@ mod tests {
             status.started = Some(false);
         }
         assert!(!sidecar(&pod).unwrap().ready);
+    }
+
+    #[test]
+    fn a_terminating_pod_still_has_its_sidecar() {
+        let mut pod = samples::pod("web-1", "image");
+        pod.metadata.deletion_timestamp = pod.metadata.creation_timestamp.clone();
+        assert!(sidecar(&pod).unwrap().ready);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub fn pod(name: &str, image: &str) -> Pod {
     serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": "shop", "uid": format!("{name}-uid"),
+            "creationTimestamp": "2026-11-01T00:00:00Z",
             "labels": {"mailroute.dev/route": "notifications", "app": "web"},
             "annotations": {"note": "long"},
         },

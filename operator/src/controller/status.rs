@@ -4,6 +4,10 @@
 //! condition's transition time moves only with its status. A condition without evidence is left out, apart from Accepted
 //! and Ready, which are always there.
 //!
+//! What was found stands when the pods that found it have ended, as long as the spec is the same: nobody has found anything
+//! else, and a person may look only after a Job has failed. It stands until a newer pod finds otherwise, or has been there
+//! for three intervals and says nothing of it.
+//!
 //! After a change of leader the reports come in again one by one. Until all have, or three intervals have passed, what the
 //! leader before found stands, unless a fault is reported.
 
@@ -18,7 +22,7 @@ use mailroute_route::control::Report;
 use super::observe::{Verdict, explanation, verdict};
 use super::pods::SidecarPod;
 use super::validate::{self, Invalid};
-use crate::control::reports::Received;
+use crate::control::reports::{Received, STALE_AFTER};
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
 use crate::crd::{MailRoute, MailRouteStatus};
 
@@ -66,7 +70,14 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let names = names(facts.route);
     let reports = reports_of_live_pods(facts);
     let settling = facts.settling.filter(|_| reports.len() < facts.pods.len());
-    let findings = findings(facts, &names, &reports, &previous, settling);
+    let evidence = Evidence {
+        live: &reports,
+        ended: &untold_reports_of_ended_pods(facts),
+        previous: &previous.conditions,
+        settling,
+        is_succession: facts.pods.iter().all(|pod| is_young(pod, now)),
+    };
+    let findings = findings(facts, &names, &evidence);
     let (mut queue, mut usage) = sums(&reports);
     if settling.is_some() {
         (queue, usage) = (no_shorter(queue, previous.queue), no_smaller(usage, previous.usage));
@@ -75,7 +86,7 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
         observed_generation: facts.route.meta().generation,
         conditions: findings
             .into_iter()
-            .map(|finding| finding.into_condition(&previous.conditions, facts.route.meta().generation, now))
+            .map(|finding| finding.into_condition(&previous.conditions, now))
             .collect(),
         endpoint: names.endpoint,
         sidecars: sidecars(facts),
@@ -84,57 +95,106 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     }
 }
 
+/// What conditions are judged by.
+struct Evidence<'a> {
+    /// The reports of pods that have not ended.
+    live: &'a [&'a Report],
+    /// Reports on the spec as it is now whose pods ended before a status told of them.
+    ended: &'a [&'a Report],
+    /// What was found before.
+    previous: &'a [Condition],
+    /// See [`Facts::settling`]; none once all pods have reported.
+    settling: Option<Timestamp>,
+    /// Whether no pod has been there long enough to have said all that it can say.
+    is_succession: bool,
+}
+
 /// What a condition should say.
 struct Finding {
     condition: ConditionType,
     status: &'static str,
     reason: String,
     message: String,
+    /// The generation of the spec that it was found with.
+    generation: Option<i64>,
 }
 
 impl Finding {
-    fn new(condition: ConditionType, status: &'static str, reason: Reason, message: String) -> Self {
-        Self { condition, status, reason: reason.as_str().to_owned(), message }
+    /// One that follows from the spec as it is now.
+    fn new(
+        facts: &Facts<'_>,
+        condition: ConditionType,
+        status: &'static str,
+        reason: Reason,
+        message: String,
+    ) -> Self {
+        let generation = facts.route.meta().generation;
+        Self { condition, status, reason: reason.as_str().to_owned(), message, generation }
     }
 
-    fn into_condition(self, previous: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
+    fn into_condition(self, previous: &[Condition], now: Timestamp) -> Condition {
         let before = find(previous, self.condition).filter(|condition| condition.status == self.status);
         Condition {
             type_: self.condition.as_str().to_owned(),
             status: self.status.to_owned(),
             reason: self.reason,
             message: self.message,
-            observed_generation: generation,
+            observed_generation: self.generation,
             last_transition_time: before
                 .map_or_else(|| Time(whole_second(now)), |condition| condition.last_transition_time.clone()),
         }
     }
 }
 
-fn findings(
-    facts: &Facts<'_>,
-    names: &Names,
-    reports: &[&Report],
-    previous: &MailRouteStatus,
-    settling: Option<Timestamp>,
-) -> Vec<Finding> {
+fn findings(facts: &Facts<'_>, names: &Names, evidence: &Evidence<'_>) -> Vec<Finding> {
     let subject = subject(facts.route, names);
-    let mut findings = vec![accepted(facts, &subject, reports)];
-    for condition in ConditionType::OBSERVED {
-        let old = find(&previous.conditions, condition);
-        let inherited = old.filter(|old| settling.is_some_and(|since| old.last_transition_time.0 < since));
-        let found = match verdict(condition, reports, &subject) {
-            Some(fault) if !fault.holds => Some(observed(fault, old)),
-            verdict => inherited.and_then(kept).or_else(|| verdict.map(|verdict| observed(verdict, old))),
-        };
-        findings.extend(found);
-    }
-    findings.push(ready(&findings, facts, reports, &subject));
+    let generation = facts.route.meta().generation;
+    let mut findings = vec![accepted(facts, &subject, evidence.live)];
+    let met = |condition| evidence.finding(condition, &subject, generation);
+    findings.extend(ConditionType::OBSERVED.into_iter().filter_map(met));
+    findings.push(ready(&findings, facts, evidence.live, &subject));
     findings
 }
 
+impl Evidence<'_> {
+    fn finding(
+        &self,
+        condition: ConditionType,
+        subject: &Subject<'_>,
+        generation: Option<i64>,
+    ) -> Option<Finding> {
+        let old = find(self.previous, condition);
+        let inherited =
+            old.filter(|old| self.settling.is_some_and(|since| old.last_transition_time.0 < since));
+        match verdict(condition, self.live, subject) {
+            Some(fault) if !fault.holds => Some(observed(fault, old, self.live, generation)),
+            verdict => inherited
+                .and_then(kept)
+                .or_else(|| verdict.map(|verdict| observed(verdict, old, self.live, generation)))
+                .or_else(|| self.bequeathed(condition, subject, generation)),
+        }
+    }
+
+    /// What pods found that have ended since, while nobody can know better.
+    fn bequeathed(
+        &self,
+        condition: ConditionType,
+        subject: &Subject<'_>,
+        generation: Option<i64>,
+    ) -> Option<Finding> {
+        if !self.is_succession {
+            return None;
+        }
+        let old = find(self.previous, condition).filter(|old| old.observed_generation == generation);
+        verdict(condition, self.ended, subject)
+            .map(|verdict| observed(verdict, old, self.ended, generation))
+            .or_else(|| old.and_then(kept))
+    }
+}
+
 fn accepted(facts: &Facts<'_>, subject: &Subject<'_>, reports: &[&Report]) -> Finding {
-    let finding = |status, reason, message| Finding::new(ConditionType::Accepted, status, reason, message);
+    let finding =
+        |status, reason, message| Finding::new(facts, ConditionType::Accepted, status, reason, message);
     match facts.acceptance {
         Acceptance::Rendered => finding(TRUE, Reason::Accepted, accepted_message(reports)),
         Acceptance::Invalid(invalid) => finding(FALSE, Reason::Invalid, format!("{invalid}.")),
@@ -161,7 +221,12 @@ fn accepted_message(reports: &[&Report]) -> String {
     }
 }
 
-fn observed(verdict: Verdict, old: Option<&Condition>) -> Finding {
+fn observed(
+    verdict: Verdict,
+    old: Option<&Condition>,
+    reports: &[&Report],
+    generation: Option<i64>,
+) -> Finding {
     let status = if verdict.holds { TRUE } else { FALSE };
     let said = old.filter(|old| {
         old.status == status
@@ -169,45 +234,71 @@ fn observed(verdict: Verdict, old: Option<&Condition>) -> Finding {
             && verdict.message.is_said_by(&old.message)
     });
     let message = said.map_or_else(|| verdict.message.text(), |old| old.message.clone());
-    Finding::new(verdict.condition, status, verdict.reason, message)
+    let tells = |report: &&&Report| report.observations.iter().any(|o| o.condition == verdict.condition);
+    // A sidecar goes on with an older spec until the kubelet has brought it the new one.
+    let oldest = reports.iter().filter(tells).map(|report| report.generation).min();
+    Finding {
+        condition: verdict.condition,
+        status,
+        reason: verdict.reason.as_str().to_owned(),
+        message,
+        generation: generation.map(|generation| oldest.unwrap_or(generation).min(generation)),
+    }
 }
 
 fn kept(old: &Condition) -> Option<Finding> {
     let condition = ConditionType::OBSERVED.into_iter().find(|condition| condition.as_str() == old.type_)?;
     let status = [TRUE, FALSE, UNKNOWN].into_iter().find(|status| *status == old.status)?;
-    Some(Finding { condition, status, reason: old.reason.clone(), message: old.message.clone() })
+    let (reason, message) = (old.reason.clone(), old.message.clone());
+    Some(Finding { condition, status, reason, message, generation: old.observed_generation })
 }
 
 /// Ready is the sum: the first failing condition on the way is the cause to name. The way is known to be open when a
 /// sidecar has a token, has reached the upstream and has logged in; whether a message is taken shows with the first one.
 fn ready(findings: &[Finding], facts: &Facts<'_>, reports: &[&Report], subject: &Subject<'_>) -> Finding {
-    let finding = |status, reason, message| Finding::new(ConditionType::Ready, status, reason, message);
+    let finding =
+        |status, reason, message| Finding::new(facts, ConditionType::Ready, status, reason, message);
+    let is_over = facts.pods.is_empty();
     if let Some(failing) = findings.iter().find(|finding| finding.status == FALSE) {
-        let message = format!("{}: {}", failing.condition, failing.message);
+        let was_met = is_over && failing.condition != ConditionType::Accepted;
         return Finding {
             condition: ConditionType::Ready,
             status: FALSE,
             reason: failing.reason.clone(),
-            message,
+            message: format!(
+                "{}: {}{}",
+                failing.condition,
+                failing.message,
+                if was_met { MET_BY_THE_LAST } else { "" }
+            ),
+            generation: facts.route.meta().generation,
         };
     }
-    if facts.pods.is_empty() {
-        return finding(UNKNOWN, Reason::NoPods, explanation(Reason::NoPods, subject));
-    }
-    let on_the_way =
-        [ConditionType::CredentialReady, ConditionType::UpstreamReachable, ConditionType::Authenticated];
-    let missing = on_the_way.iter().find(|condition| !findings.iter().any(|f| f.condition == **condition));
-    match missing {
-        None => finding(TRUE, Reason::Ready, Reason::Ready.sentence().to_owned()),
-        Some(_) if reports.is_empty() => {
+    match (missing(findings), is_over) {
+        (None, true) => {
+            finding(TRUE, Reason::Ready, format!("{}{MET_BY_THE_LAST}", Reason::Ready.sentence()))
+        }
+        (None, false) => finding(TRUE, Reason::Ready, Reason::Ready.sentence().to_owned()),
+        (Some(_), true) => finding(UNKNOWN, Reason::NoPods, explanation(Reason::NoPods, subject)),
+        (Some(_), false) if reports.is_empty() => {
             finding(UNKNOWN, Reason::WaitingForReports, explanation(Reason::WaitingForReports, subject))
         }
-        Some(condition) => finding(
+        (Some(condition), false) => finding(
             UNKNOWN,
             Reason::WaitingForReports,
             format!("Sidecars have reported, and none yet of {condition}."),
         ),
     }
+}
+
+/// Follows what Ready says of a route that no pod uses any more.
+const MET_BY_THE_LAST: &str = " No pod uses the route now; this is what the last one met.";
+
+/// The first part of the way that nothing is known of.
+fn missing(findings: &[Finding]) -> Option<ConditionType> {
+    let on_the_way =
+        [ConditionType::CredentialReady, ConditionType::UpstreamReachable, ConditionType::Authenticated];
+    on_the_way.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))
 }
 
 fn sidecars(facts: &Facts<'_>) -> Sidecars {
@@ -256,6 +347,19 @@ fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
 
 fn reports_of_live_pods<'a>(facts: &Facts<'a>) -> Vec<&'a Report> {
     facts.pods.iter().filter_map(|pod| facts.reports.get(&pod.uid)).map(|received| &received.report).collect()
+}
+
+/// What came from a pod that had ended when the controller looked again.
+fn untold_reports_of_ended_pods<'a>(facts: &Facts<'a>) -> Vec<&'a Report> {
+    let generation = facts.route.meta().generation.unwrap_or_default();
+    let is_live = |uid: &str| facts.pods.iter().any(|pod| pod.uid == uid);
+    let ended = facts.reports.iter().filter(|(uid, received)| !received.is_told && !is_live(uid));
+    ended.map(|(_, received)| &received.report).filter(|report| report.generation == generation).collect()
+}
+
+/// Whether the pod has not had time yet to report all that it meets.
+fn is_young(pod: &SidecarPod, now: Timestamp) -> bool {
+    pod.created.is_some_and(|created| now.duration_since(created) < STALE_AFTER)
 }
 
 fn names(route: &MailRoute) -> Names {
