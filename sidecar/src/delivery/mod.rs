@@ -14,7 +14,6 @@ pub mod classify;
 pub mod connection;
 pub mod outcome;
 mod plain;
-mod stuffing;
 pub mod submission;
 pub mod transaction;
 mod wire;

@@ -17,9 +17,9 @@ use super::capabilities::Capabilities;
 use super::classify::{Stage, classify};
 use super::connection::{Connection, ConnectionError};
 use super::outcome::{Outcome, Refused, Verdict};
-use super::stuffing::Stuffer;
 use crate::body::Body;
 use crate::envelope::{BodyType, Envelope};
+use crate::smtp::data::Encoder;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// Most commands in one write: their replies must fit into the buffers between the two ends (RFC 2920 §3.1).
@@ -231,17 +231,17 @@ enum Stopped {
     Upstream(ConnectionError),
 }
 
-/// Writes the stuffed content. The end goes out with the last piece, so that a small message is one write.
+/// Writes the encoded content. The end goes out with the last piece, so that a small message is one write.
 async fn stream(connection: &mut Connection, body: &Body) -> Result<(), Stopped> {
-    let (mut reader, mut stuffer, mut out) = (body.reader(), Stuffer::default(), Vec::new());
+    let (mut reader, mut encoder, mut out) = (body.reader(), Encoder::default(), Vec::new());
     while let Some(piece) = reader.next().await.map_err(Stopped::Local)? {
         if out.len() + piece.len() > crate::body::MEMORY_BYTES {
             connection.write(&out).await.map_err(Stopped::Upstream)?;
             out.clear();
         }
-        stuffer.stuff(&piece, &mut out);
+        encoder.encode(&piece, &mut out);
     }
-    stuffer.end(&mut out);
+    encoder.finish(&mut out);
     connection.write(&out).await.map_err(Stopped::Upstream)?;
     connection.flush().await.map_err(Stopped::Upstream)
 }

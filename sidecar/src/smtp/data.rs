@@ -16,6 +16,9 @@
 /// being mail, and every server further on would refuse it.
 pub const MAX_TEXT_LINE: u64 = 1024 * 1024;
 
+/// What ends a line, and nothing else does.
+const LINE_END: [u8; 2] = *b"\r\n";
+
 /// Takes in the data of one message.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
@@ -144,7 +147,7 @@ impl Decoder {
     }
 
     fn end_line(&mut self, output: &mut Vec<u8>) {
-        output.extend_from_slice(b"\r\n");
+        output.extend_from_slice(&LINE_END);
         self.column = 0;
     }
 
@@ -162,38 +165,46 @@ fn text_run(input: &[u8]) -> usize {
     input.iter().position(|&b| b == b'\r' || b == b'\n').unwrap_or(input.len())
 }
 
-/// Sends the octets of one message: lines end in CR LF, and the dot at the beginning of each is doubled.
+/// Sends the octets of one message, in pieces of any size: the dot at the beginning of each line is doubled.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    at_line_start: bool,
+    /// The last two octets, since a line end may lie across pieces.
+    last: [u8; 2],
 }
 
 impl Default for Encoder {
+    /// The start of the data is the start of a line.
     fn default() -> Self {
-        Self { at_line_start: true }
+        Self { last: LINE_END }
     }
 }
 
 impl Encoder {
     /// Appends the next octets of the message to `output` as they go on the wire.
-    pub fn encode(&mut self, message: &[u8], output: &mut Vec<u8>) {
-        for line in message.split_inclusive(|&b| b == b'\n') {
-            if self.at_line_start && line.first() == Some(&b'.') {
+    pub fn encode(&mut self, piece: &[u8], output: &mut Vec<u8>) {
+        for line in piece.split_inclusive(|&octet| octet == b'\n') {
+            if self.last == LINE_END && line.first() == Some(&b'.') {
                 output.push(b'.');
             }
             output.extend_from_slice(line);
-            self.at_line_start = line.ends_with(b"\n");
+            self.last = match *line {
+                [.., first, second] => [first, second],
+                [only] => [self.last[1], only],
+                [] => self.last,
+            };
         }
     }
 
     /// Appends what ends the data. A last line without its CR LF gets it: the end is recognised in no other way.
     pub fn finish(self, output: &mut Vec<u8>) {
-        output.extend_from_slice(if self.at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+        output.extend_from_slice(if self.last == LINE_END { b".\r\n" } else { b"\r\n.\r\n" });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Decodes in one piece: message, what was left behind the end (`None`: no end), traits.
@@ -227,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn dot_on_first_line_is_unstuffed() {
+    fn dot_on_first_line_is_undoubled() {
         assert_eq!(message("..a\r\n.\r\n"), ".a\r\n");
     }
 
     #[test]
-    fn dots_are_unstuffed_at_the_beginning_of_lines_only() {
+    fn dots_are_undoubled_at_the_beginning_of_lines_only() {
         assert_eq!(message("a..b\r\n..\r\n...\r\n.c\r\nd.\r\n.\r\n"), "a..b\r\n.\r\n..\r\nc\r\nd.\r\n");
     }
 
@@ -329,23 +340,35 @@ mod tests {
         assert!(decode(&line(longest + 1)).2.endless_line);
     }
 
+    fn encode(message: &str, step: usize) -> String {
+        let (mut encoder, mut wire) = (Encoder::default(), Vec::new());
+        message.as_bytes().chunks(step).for_each(|piece| encoder.encode(piece, &mut wire));
+        encoder.finish(&mut wire);
+        String::from_utf8(wire).unwrap()
+    }
+
     #[test]
-    fn what_is_encoded_is_decoded_the_same() {
-        for text in ["", "a\r\n", ".\r\n", "..\r\n.a\r\n\r\n", "\r\n.\r\n\r\n"] {
-            let (mut encoder, mut wire) = (Encoder::default(), Vec::new());
-            for octet in text.as_bytes().chunks(1) {
-                encoder.encode(octet, &mut wire);
-            }
-            encoder.finish(&mut wire);
-            assert_eq!(message(std::str::from_utf8(&wire).unwrap()), text);
-        }
+    fn dots_at_the_beginning_of_lines_are_doubled() {
+        assert_eq!(encode(".a\r\nb.\r\n..\r\n", 99), "..a\r\nb.\r\n...\r\n.\r\n");
     }
 
     #[test]
     fn a_last_line_without_its_end_gets_one() {
-        let (mut encoder, mut wire) = (Encoder::default(), Vec::new());
-        encoder.encode(b"a", &mut wire);
-        encoder.finish(&mut wire);
-        assert_eq!(wire, b"a\r\n.\r\n");
+        assert_eq!(encode("a\r\n", 99), "a\r\n.\r\n");
+        assert_eq!(encode("a", 99), "a\r\n.\r\n");
+        assert_eq!(encode("", 99), ".\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_the_same(lines in prop::collection::vec("[.a]{0,4}\r\n", 0..12), step in 1_usize..9) {
+            let text = lines.concat();
+            prop_assert_eq!(message(&encode(&text, step)), text);
+        }
+
+        #[test]
+        fn pieces_make_no_difference(text in "[.\r\na]{0,60}", step in 1_usize..9) {
+            prop_assert_eq!(encode(&text, step), encode(&text, 99));
+        }
     }
 }
