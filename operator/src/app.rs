@@ -201,7 +201,7 @@ impl App {
             image: self.flags.sidecar_image.clone(),
             pull_policy: self.flags.sidecar_image_pull_policy,
         };
-        let routes = webhook::Routes::new(routes.clone(), changes);
+        let routes = webhook::Routes::new(routes.clone(), self.malformed.clone(), changes);
         let webhook = Webhook::new(routes, platform, self.metrics.clone(), self.events.clone());
         let listener = tls(self.flags.webhook_listen, pki).await?;
         serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);

@@ -10,8 +10,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Json, Router, routing::any};
 use base64::Engine as _;
+use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
+use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
 use mailroute_operator::inject::Platform;
@@ -24,6 +26,7 @@ struct Stage {
     webhook: Arc<Webhook>,
     writer: Writer<MailRoute>,
     changed: watch::Sender<u64>,
+    malformed: Malformed,
     events: mpsc::UnboundedReceiver<Value>,
     metrics: Metrics,
 }
@@ -50,8 +53,10 @@ async fn empty_stage() -> Stage {
     let (changed, changes) = watch::channel(0);
     let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), pull_policy: None };
     let events_handle = Events::start(client, "operator-0", metrics.clone());
-    let webhook = Webhook::new(Routes::new(store, changes), platform, metrics.clone(), events_handle);
-    Stage { webhook: Arc::new(webhook), writer, changed, events, metrics }
+    let malformed = Malformed::default();
+    let routes = Routes::new(store, malformed.clone(), changes);
+    let webhook = Webhook::new(routes, platform, metrics.clone(), events_handle);
+    Stage { webhook: Arc::new(webhook), writer, changed, malformed, events, metrics }
 }
 
 async fn write_down(
@@ -228,6 +233,24 @@ async fn an_unknown_route_is_refused_after_two_seconds() {
         "MailRoute: There is no MailRoute \"invoices\" in namespace \"shop\"; there is: notifications. Correct the \
          label mailroute.dev/route, or apply a MailRoute of that name."
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_stored_and_cannot_be_read_is_not_called_unknown() {
+    let stage = stage().await;
+    let stored = json!({"metadata": {"name": "broken", "namespace": "shop"}, "spec": {"method": "Pigeon"}});
+    let DeserializeGuard::<MailRoute>(read) = serde_json::from_value(stored).unwrap();
+    stage.malformed.put(&read.unwrap_err());
+    let mut pod = pod();
+    pod["metadata"]["labels"]["mailroute.dev/route"] = json!("broken");
+    let answer = stage.ask(&review(&pod)).await;
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("\"broken\" is stored and cannot be read") && message.contains("Pigeon"),
+        "{message}"
+    );
+    assert!(message.ends_with("kubectl explain mailroute.spec"), "{message}");
+    assert!(stage.metrics().contains("reason=\"UnreadableRoute\""));
 }
 
 #[tokio::test]

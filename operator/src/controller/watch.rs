@@ -45,7 +45,8 @@ impl Malformed {
         self.lock().get(&(namespace.to_owned(), name.to_owned())).map(|unreadable| unreadable.error.clone())
     }
 
-    fn put(&self, object: &InvalidObject) {
+    /// A stored object cannot be read.
+    pub fn put(&self, object: &InvalidObject) {
         let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
         let key = (namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
         let reference = ObjectReference {

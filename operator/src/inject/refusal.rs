@@ -32,6 +32,13 @@ pub enum Refusal {
         /// What is wrong, with the field.
         message: String,
     },
+    /// The route is stored in a shape that this version cannot read.
+    UnreadableRoute {
+        /// Its name.
+        route: String,
+        /// What is wrong with it.
+        error: String,
+    },
     /// The pod shares the node's network.
     HostNetwork,
     /// The pod is for a Windows node.
@@ -82,6 +89,7 @@ impl Refusal {
         match self {
             Self::UnknownRoute { .. } => "UnknownRoute",
             Self::InvalidRoute { .. } => "InvalidRoute",
+            Self::UnreadableRoute { .. } => "UnreadableRoute",
             Self::HostNetwork => "HostNetwork",
             Self::Windows => "Windows",
             Self::ContainerName => "ContainerName",
@@ -105,6 +113,10 @@ impl Refusal {
             }
             Self::InvalidRoute { route, .. } => {
                 format!("Correct the route; see kubectl describe mailroute {route}.")
+            }
+            Self::UnreadableRoute { .. } => {
+                "Apply the MailRoute again as the current schema wants it: kubectl explain mailroute.spec"
+                    .to_owned()
             }
             Self::HostNetwork => {
                 "Remove hostNetwork: the sidecar's port would be open to every program of the node."
@@ -156,6 +168,9 @@ impl fmt::Display for Refusal {
             }
             Self::InvalidRoute { route, message } => {
                 write!(f, "The MailRoute {route:?} cannot be used as it is written: {message}.")
+            }
+            Self::UnreadableRoute { route, error } => {
+                write!(f, "The MailRoute {route:?} is stored and cannot be read: {error}.")
             }
             Self::HostNetwork => write!(f, "The pod uses the node's network (hostNetwork: true)."),
             Self::Windows => write!(f, "The pod is for a Windows node, and the sidecar runs on Linux."),

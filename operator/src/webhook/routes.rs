@@ -1,7 +1,8 @@
 //! The route a pod asks for, from the watched store: no call to the API server while a pod waits to be admitted.
 //!
 //! A route that was applied a moment before its pod may still be on its way here, so an unknown name is looked for again
-//! at every change of the store, for a bounded time and by a bounded number of pods.
+//! at every change of the store, for a bounded time and by a bounded number of pods. One that is stored and cannot be read
+//! is told apart from one that is not there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::controller::watch::Malformed;
 use crate::crd::MailRoute;
 use crate::inject::Refusal;
 
@@ -21,6 +23,7 @@ const WAITING: usize = 64;
 #[derive(Debug)]
 pub struct Routes {
     store: Store<MailRoute>,
+    malformed: Malformed,
     changes: watch::Receiver<u64>,
     waiting: Semaphore,
 }
@@ -31,9 +34,10 @@ pub struct Routes {
 pub struct NotSynced;
 
 impl Routes {
-    /// Reads from `store`. The value behind `changes` changes after every change of the store.
-    pub fn new(store: Store<MailRoute>, changes: watch::Receiver<u64>) -> Self {
-        Self { store, changes, waiting: Semaphore::new(WAITING) }
+    /// Reads from `store`; `malformed` has those that are stored and missing there. The value behind `changes` changes after
+    /// every change of the store.
+    pub fn new(store: Store<MailRoute>, malformed: Malformed, changes: watch::Receiver<u64>) -> Self {
+        Self { store, malformed, changes, waiting: Semaphore::new(WAITING) }
     }
 
     /// Finds the route, waiting for it no longer than `patience`.
@@ -57,7 +61,7 @@ impl Routes {
             Ok(_place) => timeout(patience, self.appears(namespace, name)).await.ok().flatten(),
             Err(_) => None,
         };
-        Ok(awaited.ok_or_else(|| self.unknown(namespace, name)))
+        Ok(awaited.ok_or_else(|| self.missing(namespace, name)))
     }
 
     async fn appears(&self, namespace: &str, name: &str) -> Option<Arc<MailRoute>> {
@@ -75,7 +79,10 @@ impl Routes {
         self.store.get(&ObjectRef::new(name).within(namespace))
     }
 
-    fn unknown(&self, namespace: &str, name: &str) -> Refusal {
+    fn missing(&self, namespace: &str, name: &str) -> Refusal {
+        if let Some(error) = self.malformed.why(namespace, name) {
+            return Refusal::UnreadableRoute { route: name.to_owned(), error };
+        }
         let there = self.store.state_filter(|route| route.metadata.namespace.as_deref() == Some(namespace));
         let mut known: Vec<_> = there.iter().map(|route| route.name_any()).collect();
         known.sort_unstable();
