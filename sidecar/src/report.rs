@@ -1,8 +1,8 @@
 //! Tells the operator's control service what this sidecar meets.
 //!
 //! Promptly after a change (at most once in [`Reporter::least`]), and otherwise when the service asked for it. A replica that is not
-//! the leader names the leader, which is then dialled under the service's own name. Mail does not notice whether anybody
-//! listens.
+//! the leader names the leader, which is then dialled under the service's own name. At the end what was not told yet is
+//! told once more: a pod that failed after a second still shows why. Mail does not notice whether anybody listens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
 /// Pause after a report that nobody took; doubles up to the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(120);
+
+/// Longest time for the last words: the stop waits for them.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Longest `configError` that is sent, bytes.
 const MAX_CONFIG_ERROR: usize = 512;
@@ -62,48 +65,68 @@ enum ReportError {
     NoLeader,
 }
 
+/// What stays between reports.
+#[derive(Default)]
+struct Memory {
+    /// The replica that leads, when another one named it.
+    leader: Option<String>,
+    /// The report that was taken last.
+    taken: Option<Report>,
+    /// Reports in a row that nobody took.
+    failures: u32,
+}
+
 impl Reporter {
-    /// Reports until `stop`.
+    /// Reports until `stop`, and then once more if there is news.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let (mut leader, mut failures) = (None, 0);
+        let mut memory = Memory::default();
+        tokio::select! {
+            () = self.keep_reporting(&mut memory) => {}
+            _ = stop.wait_for(|&stop| stop) => {}
+        }
+        self.farewell(&mut memory).await;
+    }
+
+    async fn keep_reporting(&mut self, memory: &mut Memory) {
         loop {
             let (report, control) = self.report();
             let pause = match control {
                 None => None,
-                Some(control) => Some(self.exchange(&report, &control, &mut leader, &mut failures).await),
+                Some(control) => Some(self.exchange(report, &control, memory).await),
             };
-            tokio::select! {
-                () = self.due(pause) => {}
-                _ = stop.wait_for(|&stop| stop) => return,
-            }
+            self.due(pause).await;
+        }
+    }
+
+    /// The last report, when something is different from what was told; an exchange that the stop cut off counts as not
+    /// told.
+    async fn farewell(&mut self, memory: &mut Memory) {
+        let (report, control) = self.report();
+        let Some(control) = control.filter(|_| memory.taken.as_ref() != Some(&report)) else { return };
+        if tokio::time::timeout(FAREWELL, self.exchange(report, &control, memory)).await.is_err() {
+            self.metrics.reported(ReportResult::Failed);
+            tracing::warn!("the control service did not take the last report in time");
         }
     }
 
     /// One exchange, and the pause after it.
-    async fn exchange(
-        &self,
-        report: &Report,
-        control: &ControlService,
-        leader: &mut Option<String>,
-        failures: &mut u32,
-    ) -> Duration {
-        match send(report, control, leader).await {
+    async fn exchange(&self, report: Report, control: &ControlService, memory: &mut Memory) -> Duration {
+        match send(&report, control, &mut memory.leader).await {
             Ok(reply) => {
-                *failures = 0;
+                (memory.failures, memory.taken) = (0, Some(report));
                 self.metrics.reported(ReportResult::Taken);
                 let seconds = u64::from(reply.next_seconds);
                 Duration::from_secs(seconds.clamp(*NEXT_SECONDS.start(), *NEXT_SECONDS.end()))
             }
             Err(error) => {
-                *leader = None;
-                *failures += 1;
+                memory.leader = None;
+                memory.failures += 1;
                 self.metrics.reported(ReportResult::Failed);
                 // Once in full; a longer absence is told by the metric.
-                if *failures == 1 {
+                if memory.failures == 1 {
                     tracing::warn!(%error, "the control service did not take the report; mail is not affected");
                 }
-                let doubled = RETRY_FIRST.saturating_mul(1 << (*failures - 1).min(16)).min(RETRY_LONGEST);
-                doubled.mul_f64(0.75 + 0.5 * clock::chance())
+                retry_pause(memory.failures, clock::chance())
             }
         }
     }
@@ -143,6 +166,12 @@ impl Reporter {
         };
         (report, route.and_then(|route| route.control.clone()))
     }
+}
+
+/// The pause after so many reports in a row that nobody took. `chance` spreads the pods of a deployment.
+fn retry_pause(failures: u32, chance: f64) -> Duration {
+    let doubled = RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(RETRY_LONGEST).mul_f64(0.75 + 0.5 * chance)
 }
 
 /// Posts the report to the leader if it is known, else to the service; follows one pointer to the leader.
@@ -207,5 +236,11 @@ mod tests {
         assert_eq!(split("mailroute.mailroute.svc:8444").unwrap(), ("mailroute.mailroute.svc", 8444));
         assert_eq!(split("[fd00::1]:8444").unwrap(), ("fd00::1", 8444));
         assert!(split("mailroute").is_err() && split("mailroute:x").is_err());
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_bound() {
+        let pauses: Vec<_> = [1, 2, 3, 6, 100].map(|failures| retry_pause(failures, 0.5).as_secs()).into();
+        assert_eq!(pauses, [5, 10, 20, 120, 120]);
     }
 }

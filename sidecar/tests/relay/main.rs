@@ -10,5 +10,6 @@ mod delivery;
 mod hostile;
 mod outages;
 mod reload;
+mod reports;
 mod scene;
 mod setups;

@@ -6,7 +6,7 @@ use mailroute_m365::{Faults, Line, Rule, SmtpAction, Stage, SubmissionFaults};
 use mailroute_route::condition::Reason;
 
 use crate::client::message;
-use crate::scene::{PATIENCE, Scene, metric};
+use crate::scene::{PATIENCE, Scene, metric, timing};
 
 /// Sends until it is taken, as an application with an outbox does; every refusal has to be a temporary one.
 async fn insist(scene: &Scene, subject: &str) -> u32 {
@@ -209,7 +209,7 @@ async fn a_stop_lets_an_open_session_finish_its_message() {
 
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_in_time_is_451_and_its_connection_is_not_used_again() {
-    let scene = Scene::with_arguments(&["--reply-timeout", "0.5"], |_| {}, |_, _| {}).await;
+    let scene = Scene::run(&["--reply-timeout", "0.5"], timing(), |_| {}, |_, _| {}).await;
     scene.well().await;
     scene.fault(Stage::EndOfData, SmtpAction::Delay(60_000), 1);
     let reply =

@@ -48,16 +48,3 @@ async fn a_mended_route_works_without_a_restart_and_within_a_session() {
     let reply = client.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("right")).await;
     assert_eq!(reply.code, 250, "{reply}");
 }
-
-#[tokio::test]
-async fn reports_find_the_leader_through_another_replica() {
-    let scene = Scene::start().await;
-    let report = scene.report(|report| !report.observations.is_empty()).await;
-    assert_eq!(
-        (report.route.as_str(), report.sidecar_version.as_str()),
-        ("notifications", env!("CARGO_PKG_VERSION"))
-    );
-    let requests = scene.control.requests.borrow().clone();
-    assert!(requests.starts_with("POST /v1/report HTTP/1.1\r\n"), "{requests}");
-    assert!(requests.contains(&format!("authorization: Bearer {}\r\n", crate::scene::CONTROL_TOKEN)));
-}

@@ -136,12 +136,13 @@ impl Scene {
         options: impl FnOnce(&mut Options),
         change: impl FnOnce(&Simulator, &mut RouteFile),
     ) -> Self {
-        Self::with_arguments(&[], options, change).await
+        Self::run(&[], timing(), options, change).await
     }
 
-    /// The same, with more on the command line.
-    pub async fn with_arguments(
+    /// The same, with more on the command line and other times.
+    pub async fn run(
         arguments: &[&str],
+        timing: Timing,
         options: impl FnOnce(&mut Options),
         change: impl FnOnce(&Simulator, &mut RouteFile),
     ) -> Self {
@@ -155,7 +156,7 @@ impl Scene {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let arguments = [vec!["mailroute-sidecar".to_owned()], files.arguments(), arguments].concat();
         let run = Cli::parse_from(arguments).into_run();
-        let app = App::start(run, timing()).await.expect("the sidecar starts");
+        let app = App::start(run, timing).await.expect("the sidecar starts");
         Self { m365, control, route, files, app }
     }
 
