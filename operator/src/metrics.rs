@@ -77,7 +77,7 @@ impl Metrics {
             )?,
             reports: counters(
                 &registry,
-                "mailroute_reports_total",
+                "mailroute_reports_received_total",
                 "Reports from sidecars by what became of them.",
                 &["outcome"],
             )?,
@@ -222,7 +222,7 @@ mod tests {
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in [
             "mailroute_operator_leader 1",
-            "mailroute_reports_total{outcome=\"accepted\"} 1",
+            "mailroute_reports_received_total{outcome=\"accepted\"} 1",
             "mailroute_admissions_total{outcome=\"refused\",reason=\"UnknownRoute\"} 1",
             "mailroute_admission_duration_seconds_bucket{le=\"0.005\"} 1",
         ] {

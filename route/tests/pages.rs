@@ -5,6 +5,7 @@
 
 #![allow(clippy::panic, reason = "a test says what it cannot read")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -29,15 +30,25 @@ fn the_meaning_of_replies_is_that_of_the_table() {
 }
 
 #[test]
-fn every_metric_is_on_the_page_and_no_other() {
+fn every_metric_is_on_the_page_with_its_labels_and_no_other() {
     let page = read("docs/reference/metrics.md");
-    let code = [read("operator/src/metrics.rs"), read("sidecar/src/metrics.rs")].concat();
-    let (in_code, on_page) = (metrics(&code, '"'), metrics(&page, '`'));
-    assert!(in_code.len() > 10, "the names are not read right: {in_code:?}");
-    let lacking: Vec<_> = in_code.iter().filter(|name| !on_page.contains(name)).collect();
-    let invented: Vec<_> = on_page.iter().filter(|name| !in_code.contains(name)).collect();
-    assert!(lacking.is_empty(), "docs/reference/metrics.md lacks {lacking:?}");
-    assert!(invented.is_empty(), "docs/reference/metrics.md has what the code has not: {invented:?}");
+    let (sidecar, operator) =
+        page.split_once("\n## Operator\n").expect("the page has a part for each program");
+    for (program, listed) in [("sidecar", sidecar), ("operator", operator)] {
+        let path = format!("{program}/src/metrics.rs");
+        let source = read(&path);
+        let in_code = metrics_in_code(&source);
+        assert!(in_code.len() > 10, "{path} is not read right: {in_code:?}");
+        assert_eq!(metrics_on_page(listed), in_code, "docs/reference/metrics.md and {path} differ");
+    }
+}
+
+#[test]
+fn no_metric_of_one_program_has_the_name_of_another_programs() {
+    let (operator, sidecar) = (read("operator/src/metrics.rs"), read("sidecar/src/metrics.rs"));
+    let (operator, sidecar) = (metrics_in_code(&operator), metrics_in_code(&sidecar));
+    let both: Vec<_> = operator.keys().filter(|name| sidecar.contains_key(*name)).collect();
+    assert!(both.is_empty(), "a query would add up what has nothing in common: {both:?}");
 }
 
 #[test]
@@ -153,15 +164,38 @@ fn taken_as(outcome: &str) -> (&str, String) {
     (kind, link)
 }
 
-/// Every `mailroute_…` that stands between two `quote`s.
-fn metrics(text: &str, quote: char) -> Vec<&str> {
-    let is_name = |part: &&str| {
-        part.strip_prefix("mailroute_").is_some_and(|rest| {
-            !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        })
-    };
-    let mut names: Vec<_> = text.split(quote).filter(is_name).collect();
-    names.sort_unstable();
-    names.dedup();
+/// Each metric that a program makes, with its labels.
+fn metrics_in_code(source: &str) -> BTreeMap<&str, Vec<&str>> {
+    let (code, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
+    let parts: Vec<_> = code.split('"').collect();
+    let names = parts.iter().enumerate().filter(|(_, part)| is_metric(part));
     names
+        .map(|(at, name)| {
+            // Its labels are the list before the next metric begins.
+            let rest = &parts[at + 1..];
+            let end = rest.iter().position(|part| is_metric(part)).unwrap_or(rest.len());
+            let begin = rest[..end].iter().position(|part| part.ends_with("&["));
+            let labels = begin.map_or(&[][..], |begin| &rest[begin + 1..end]);
+            let close = labels.iter().position(|part| part.starts_with(']')).unwrap_or(0);
+            (*name, labels[..close].iter().copied().filter(|part| *part != ", ").collect())
+        })
+        .collect()
+}
+
+/// Each metric of a table, with its labels.
+fn metrics_on_page(table: &str) -> BTreeMap<&str, Vec<&str>> {
+    let rows = table.lines().map(|line| line.split('|').collect::<Vec<_>>());
+    rows.filter(|cells| cells.len() > 4)
+        .filter_map(|cells| {
+            let name = cells[1].trim().trim_matches('`');
+            let labels = cells[3].split('`').skip(1).step_by(2).collect();
+            is_metric(name).then_some((name, labels))
+        })
+        .collect()
+}
+
+fn is_metric(text: &str) -> bool {
+    text.strip_prefix("mailroute_").is_some_and(|rest| {
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    })
 }
