@@ -1,7 +1,8 @@
 //! Walks the way to the log-in without a message, so that status is true without traffic and recovers by itself.
 //!
-//! At start, after a change of configuration, and while something is wrong, with growing pauses. Never while all is
-//! well: mail itself then tells. Trouble that only a message can clear is not probed either.
+//! At start, after a change of configuration, and while something is wrong, with growing pauses; trouble that only a
+//! message can clear is not worth those. Besides that only after a long time without a message taken, so that what broke
+//! overnight shows before the first mail of the day. With mail, mail itself tells.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 use tokio::sync::watch;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::outcome::{Met, Probe};
 use crate::health::{Board, Health};
@@ -24,11 +25,19 @@ pub struct Pace {
     pub first: Duration,
     /// Longest pause.
     pub longest: Duration,
+    /// Time without a delivery after which to look whether the way is still open.
+    pub idle: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { first: Duration::from_secs(15), longest: Duration::from_secs(300) }
+        // An idle probe takes one of the mailbox's three connections for a second or two, so hundreds of pods may share
+        // a mailbox.
+        Self {
+            first: Duration::from_secs(15),
+            longest: Duration::from_secs(300),
+            idle: Duration::from_secs(900),
+        }
     }
 }
 
@@ -38,15 +47,29 @@ impl Pace {
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16));
         doubled.min(self.longest).mul_f64(0.9 + 0.2 * chance)
     }
+
+    /// How long nothing must have been delivered before a probe, spread wider: pods of a deployment start together.
+    fn idle(self, chance: f64) -> Duration {
+        self.idle.mul_f64(0.75 + 0.5 * chance)
+    }
 }
 
-/// Probes `deliver` until `stop`, telling `seen` of each probe before the board learns of it.
+/// The mail that goes the same way.
+pub trait Traffic: Send + Sync {
+    /// A probe ended.
+    fn probed(&self, probe: &Probe);
+
+    /// When the upstream took a message last.
+    fn last_delivery(&self) -> Option<Instant>;
+}
+
+/// Probes `deliver` until `stop`, telling `traffic` of each probe before the board learns of it.
 pub async fn run(
     deliver: Arc<dyn Deliver>,
     board: Board,
     pace: Pace,
     mut stop: watch::Receiver<bool>,
-    seen: impl Fn(&Probe) + Send,
+    traffic: Arc<dyn Traffic>,
 ) {
     let mut health = board.subscribe();
     let mut failures = 0;
@@ -55,7 +78,7 @@ pub async fn run(
             probe = bounded(deliver.as_ref()) => probe,
             _ = stop.wait_for(|&stop| stop) => return,
         };
-        seen(&probe);
+        traffic.probed(&probe);
         board.record(&probe.met);
         failures = if probe.is_well() { 0 } else { failures + 1 };
         let next = async {
@@ -63,9 +86,15 @@ pub async fn run(
                 tokio::time::sleep(pace.pause(failures, clock::chance())).await;
             }
             // Mail may meet trouble, or end it, in the meantime.
-            let _ = health.wait_for(needs_probe).await;
-            if failures == 0 {
-                tokio::time::sleep(pace.pause(1, clock::chance())).await;
+            let trouble = async {
+                drop(health.wait_for(needs_probe).await);
+                if failures == 0 {
+                    tokio::time::sleep(pace.pause(1, clock::chance())).await;
+                }
+            };
+            tokio::select! {
+                () = trouble => {}
+                () = idle(traffic.as_ref(), pace.idle(clock::chance())) => {}
             }
         };
         tokio::select! {
@@ -84,6 +113,18 @@ async fn bounded(deliver: &dyn Deliver) -> Probe {
     tokio::time::timeout(LONGEST_PROBE, deliver.probe()).await.unwrap_or_else(silent)
 }
 
+/// Completes once nothing has been delivered, nor probed, for `long`.
+async fn idle(traffic: &dyn Traffic, long: Duration) {
+    let mut since = clock::now();
+    loop {
+        tokio::time::sleep_until(since + long).await;
+        match traffic.last_delivery() {
+            Some(last) if last > since => since = last,
+            _ => return,
+        }
+    }
+}
+
 fn needs_probe(health: &Health) -> bool {
     !health.is_well() && !health.waits_for_mail()
 }
@@ -100,9 +141,38 @@ mod tests {
     use crate::envelope::Envelope;
 
     /// Probes fail until there were `failures` of them.
+    #[derive(Default)]
     struct Flaky {
         failures: usize,
-        at: Mutex<Vec<clock::Instant>>,
+        at: Mutex<Vec<Instant>>,
+    }
+
+    impl Flaky {
+        fn pauses(&self) -> Vec<f64> {
+            self.at.lock().unwrap().windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+        }
+    }
+
+    /// Mail that is delivered every `every` until `until`.
+    struct Mail {
+        start: Instant,
+        every: Duration,
+        until: Duration,
+    }
+
+    impl Mail {
+        fn none() -> Arc<dyn Traffic> {
+            Arc::new(Self { start: clock::now(), every: Duration::MAX, until: Duration::ZERO })
+        }
+    }
+
+    impl Traffic for Mail {
+        fn probed(&self, _: &Probe) {}
+
+        fn last_delivery(&self) -> Option<Instant> {
+            let times = self.start.elapsed().min(self.until).as_secs().checked_div(self.every.as_secs())?;
+            (times > 0).then(|| self.start + self.every * u32::try_from(times).unwrap())
+        }
     }
 
     #[async_trait]
@@ -123,16 +193,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn probes_slow_down_while_trouble_lasts_and_end_when_it_does() {
-        let flaky = Arc::new(Flaky { failures: 3, at: Mutex::default() });
+    async fn probes_slow_down_while_trouble_lasts_and_rest_when_it_ends() {
+        let flaky = Arc::new(Flaky { failures: 3, ..Flaky::default() });
         let (board, (_keep, stop)) = (Board::default(), watch::channel(false));
         let mut health = board.subscribe();
-        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, |_| ()));
+        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, Mail::none()));
         health.wait_for(Health::is_well).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        let at = flaky.at.lock().unwrap().clone();
-        let pauses: Vec<_> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-        assert_eq!(pauses.len(), 3, "no probe while all is well");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let pauses = flaky.pauses();
+        assert_eq!(pauses.len(), 3, "no probe soon after all is well");
         for (pause, expected) in pauses.iter().zip([15.0, 30.0, 60.0]) {
             assert!((pause / expected - 1.0).abs() < 0.11, "{pauses:?}");
         }
@@ -140,16 +209,48 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_idle_way_is_looked_at_now_and_then() {
+        let (flaky, board, (_keep, stop)) =
+            (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
+        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, Mail::none()));
+        tokio::time::sleep(Duration::from_secs(6 * 3600)).await;
+        let pauses = flaky.pauses();
+        assert!((19..=32).contains(&pauses.len()), "{pauses:?}");
+        assert!(pauses.iter().all(|pause| (675.0..=1125.1).contains(pause)), "{pauses:?}");
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_way_is_not_probed() {
+        let (flaky, board, (_keep, stop)) =
+            (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
+        let hours = |hours: u64| Duration::from_secs(3600 * hours);
+        let mail = Arc::new(Mail { start: clock::now(), every: Duration::from_secs(60), until: hours(6) });
+        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, mail));
+        tokio::time::sleep(hours(6)).await;
+        assert_eq!(flaky.at.lock().unwrap().len(), 1, "the one at the start");
+        tokio::time::sleep(hours(1)).await;
+        let pause = flaky.pauses()[0];
+        assert!(
+            (675.0..=1125.1).contains(&(pause - 6.0 * 3600.0)),
+            "idle counts from the last message: {pause}"
+        );
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn trouble_met_by_mail_is_probed() {
-        let flaky = Arc::new(Flaky { failures: 0, at: Mutex::default() });
-        let (board, (_keep, stop)) = (Board::default(), watch::channel(false));
+        let (flaky, board, (_keep, stop)) =
+            (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
         let mut health = board.subscribe();
-        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board.clone(), Pace::default(), stop, |_| ()));
+        let pace = Pace::default();
+        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board.clone(), pace, stop, Mail::none()));
         health.wait_for(Health::is_well).await.unwrap();
         board.record(&[Met::new(Reason::ConnectFailed, "")]);
         assert!(!health.borrow_and_update().is_well());
         health.wait_for(Health::is_well).await.unwrap();
-        assert_eq!(flaky.at.lock().unwrap().len(), 2);
+        let pauses = flaky.pauses();
+        assert!(pauses.len() == 1 && pauses[0] < 17.0, "{pauses:?}");
         task.abort();
     }
 

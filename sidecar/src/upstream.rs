@@ -97,9 +97,7 @@ impl Upstream {
         let (stop, stopped) = watch::channel(false);
         let (relay, board, pace) = (Arc::clone(&self.relay), self.board.clone(), self.pace);
         let (probed, probe_stop) = (Arc::clone(&submission), stopped.clone());
-        tending.spawn(async move {
-            probe::run(probed, board, pace, probe_stop, |probe| relay.probed(probe)).await;
-        });
+        tending.spawn(probe::run(probed, board, pace, probe_stop, relay));
         let tended = Arc::clone(&submission);
         tending.spawn(async move { tended.tend(stopped).await });
         Current { route, submission, stop }

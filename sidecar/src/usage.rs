@@ -49,12 +49,13 @@ impl Window {
 pub struct Counter {
     messages: Window,
     recipients: Window,
+    last: Option<Instant>,
 }
 
 impl Default for Counter {
     fn default() -> Self {
         let (second, ten_minutes) = (Duration::from_secs(1), Duration::from_secs(600));
-        Self { messages: Window::new(second, 60), recipients: Window::new(ten_minutes, 144) }
+        Self { messages: Window::new(second, 60), recipients: Window::new(ten_minutes, 144), last: None }
     }
 }
 
@@ -63,6 +64,12 @@ impl Counter {
     pub fn delivered(&mut self, recipients: u64, now: Instant) {
         self.messages.add(1, now);
         self.recipients.add(recipients, now);
+        self.last = Some(now);
+    }
+
+    /// When a message was accepted upstream last.
+    pub const fn last(&self) -> Option<Instant> {
+        self.last
     }
 
     /// The sums at `now`.
@@ -86,6 +93,7 @@ mod tests {
         assert_eq!(at(&mut counter, 60), Usage { messages_last_minute: 1, recipients_last_24h: 5 });
         assert_eq!(at(&mut counter, 86_399), Usage { messages_last_minute: 0, recipients_last_24h: 5 });
         assert_eq!(at(&mut counter, 87_000), Usage::default());
+        assert_eq!(counter.last(), Some(start + Duration::from_secs(30)));
     }
 
     #[test]

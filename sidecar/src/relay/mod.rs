@@ -20,12 +20,13 @@ use tokio::sync::watch;
 
 use crate::body::Body;
 use crate::breaker::Breaker;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::outcome::{Attempt, Met, Outcome, Probe, Verdict};
 use crate::envelope::Envelope;
 use crate::health::Board;
 use crate::metrics::Metrics;
+use crate::probe::Traffic;
 use crate::server::Accept;
 use crate::smtp::reply::Reply;
 use crate::usage::Counter;
@@ -64,7 +65,7 @@ impl Relay {
 
     /// What was sent so far.
     pub fn usage(&self) -> Usage {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner).usage(clock::now())
+        self.counter().usage(clock::now())
     }
 
     /// Starts anew with another configuration.
@@ -73,17 +74,12 @@ impl Relay {
         self.board.reset();
     }
 
-    /// Learns from a probe.
-    pub fn probed(&self, probe: &Probe) {
-        self.metrics.probed(probe.is_well());
-        if probe.is_well() {
-            self.breaker().learn_open();
-        }
-        log_probe(probe);
-    }
-
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counter(&self) -> MutexGuard<'_, Counter> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known_fault(&self) -> Option<Verdict> {
@@ -99,8 +95,7 @@ impl Relay {
         self.board.record(&attempt.met);
         self.metrics.attempted(&attempt, recipients, body.len(), took);
         if attempt.verdict.outcome == Outcome::Delivered {
-            let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-            usage.delivered(recipients, clock::now());
+            self.counter().delivered(recipients, clock::now());
         }
         log_attempt(&active.route, envelope, body, &attempt, took);
         attempt
@@ -119,6 +114,20 @@ impl Accept for Relay {
         }
         let attempt = self.attempt(&active, &envelope, &body).await;
         reply::of_attempt(&attempt, &envelope, &active.route)
+    }
+}
+
+impl Traffic for Relay {
+    fn probed(&self, probe: &Probe) {
+        self.metrics.probed(probe.is_well());
+        if probe.is_well() {
+            self.breaker().learn_open();
+        }
+        log_probe(probe);
+    }
+
+    fn last_delivery(&self) -> Option<Instant> {
+        self.counter().last()
     }
 }
 

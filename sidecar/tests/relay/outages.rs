@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mailroute_m365::{Faults, Line, Rule, SmtpAction, Stage, SubmissionFaults};
 use mailroute_route::condition::Reason;
+use mailroute_sidecar::app::Timing;
+use mailroute_sidecar::probe::Pace;
 
 use crate::client::message;
 use crate::scene::{PATIENCE, Scene, metric, timing};
@@ -48,6 +50,17 @@ async fn an_upstream_that_is_down_is_451_and_then_recovers() {
     scene.well().await;
     insist(&scene, "up").await;
     assert_eq!(subjects(&scene), ["up"]);
+    scene.assert_careful();
+}
+
+#[tokio::test]
+async fn what_breaks_while_nobody_sends_is_told_without_mail() {
+    let quick = Pace { idle: Duration::from_millis(50), ..timing().probe };
+    let scene = Scene::run(&[], Timing { probe: quick, ..timing() }, |_| {}, |_, _| {}).await;
+    scene.well().await;
+    scene.m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
+    assert!(!scene.told(Reason::SmtpAuthDisabledTenant).await.holds);
+    assert!(scene.m365.messages().is_empty());
     scene.assert_careful();
 }
 

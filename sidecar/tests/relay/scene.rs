@@ -114,7 +114,11 @@ fn route(m365: &Simulator, control: &Control, files: &Files) -> RouteFile {
 /// Pauses short enough for a test.
 pub fn timing() -> Timing {
     Timing {
-        probe: Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200) },
+        probe: Pace {
+            first: Duration::from_millis(50),
+            longest: Duration::from_millis(200),
+            ..Pace::default()
+        },
         pause: Duration::from_millis(5),
         settle: Duration::from_millis(10),
         report: Duration::from_millis(20),
