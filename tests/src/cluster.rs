@@ -140,7 +140,9 @@ impl Cluster {
         supervised: Option<Supervised>,
     ) -> Result<Self> {
         let client = client(kubeconfig).await?;
-        let home = TempDir::with_prefix("mailroute-helm-")?;
+        // In the cluster's own folder, where there is one: it goes with the cluster even if this process is killed.
+        let folder = description.as_ref().map_or_else(env::temp_dir, |d| d.state.clone());
+        let home = TempDir::with_prefix_in("mailroute-helm-", folder)?;
         let kubeconfig = kubeconfig.to_owned();
         Ok(Self { inner: Arc::new(Inner { client, kubeconfig, description, tools, home, supervised }) })
     }
@@ -158,6 +160,16 @@ impl Cluster {
     /// What the harness knows of the cluster; nothing when it is someone else's.
     pub fn description(&self) -> Option<&Description> {
         self.inner.description.as_ref()
+    }
+
+    /// Whether this handle started the cluster, and so ends it.
+    pub fn is_own(&self) -> bool {
+        self.inner.supervised.is_some()
+    }
+
+    /// The folder of `kubectl`, Helm and the like, for a person's `PATH`.
+    pub fn programs(&self) -> &Path {
+        self.inner.tools.links()
     }
 
     /// Leaves the cluster up when this process ends. `cluster down --name` ends it.

@@ -19,6 +19,7 @@ mod handle;
 mod images;
 mod namespace;
 pub mod scene;
+pub mod stop;
 pub mod supervisor;
 pub mod tools;
 pub mod wait;

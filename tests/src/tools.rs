@@ -4,7 +4,7 @@
 //! in `tests/cluster/` pin. Nothing is downloaded or built from here.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -20,6 +20,7 @@ pub struct Tools {
     helm: PathBuf,
     pause: PathBuf,
     clients: PathBuf,
+    links: PathBuf,
 }
 
 impl Tools {
@@ -35,6 +36,7 @@ impl Tools {
             helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
             pause: cache.join("pause-1"),
             clients: cache.join(format!("clients-{}", env!("CARGO_PKG_VERSION"))),
+            links: cache.join("bin"),
         };
         for entry in [&tools.kubernetes, &tools.coredns, &tools.helm, &tools.pause, &tools.clients] {
             if !entry.join(".complete").exists() {
@@ -52,6 +54,11 @@ impl Tools {
     /// CoreDNS with the plug-ins that a test cluster needs.
     pub fn coredns(&self) -> PathBuf {
         self.coredns.join("coredns")
+    }
+
+    /// The folder with a link to each program, for a person's `PATH`.
+    pub fn links(&self) -> &Path {
+        &self.links
     }
 
     /// Helm.

@@ -6,11 +6,11 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::cluster::KUBECONFIG_VARIABLE;
+use e2e::stop::Stop;
 use e2e::supervisor::record::{self, Record};
 use e2e::{Cluster, Tier, supervisor};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts and ends throw-away Kubernetes clusters on this machine (root, Linux).
 #[derive(Parser)]
@@ -115,8 +115,14 @@ async fn run(tier: Tier, command: &[String]) -> Result<ExitCode> {
 }
 
 fn down(name: Option<&str>, all: bool) -> Result<ExitCode> {
-    for record in record::list()?.iter().filter(|record| all || Some(record.name.as_str()) == name) {
+    let records = record::list()?;
+    let named: Vec<&Record> =
+        records.iter().filter(|record| all || Some(record.name.as_str()) == name).collect();
+    for record in &named {
         end(record)?;
+    }
+    if let (Some(name), true) = (name, named.is_empty()) {
+        writeln!(io::stderr(), "cluster {name}: not up")?;
     }
     for name in record::sweep()? {
         writeln!(io::stderr(), "cluster {name}: removed what a killed supervisor had left")?;
@@ -148,26 +154,6 @@ fn list() -> Result<ExitCode> {
         )?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The signals that mean: enough.
-struct Stop {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn listen() -> Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The exit code of a program that a signal ended, as shells count.
-    async fn wait(&mut self) -> ExitCode {
-        tokio::select! {
-            _ = self.interrupt.recv() => ExitCode::from(130),
-            _ = self.terminate.recv() => ExitCode::from(143),
-        }
-    }
 }
 
 fn code_of(status: ExitStatus) -> ExitCode {

@@ -34,60 +34,79 @@ const ROUTE: &str = "notifications";
 /// Name of the Job in the example.
 const JOB: &str = "send-notification";
 
-/// Runs the demo.
+/// Runs the demo. A cluster that is to be kept stays up also when a step fails, for a person to look at; when this future
+/// is dropped half-way, it goes like any other.
 ///
 /// # Errors
 /// When any step fails, or what arrived is not what was sent.
 pub async fn run(keep: bool) -> Result<()> {
-    let mut steps = Steps::new(7);
+    let mut steps = Steps::new(6);
     steps.begin("Kubernetes, one node");
     let cluster = start(keep).await?;
-    steps.begin("operator, by Helm");
-    release::ensure_installed(&cluster).await?;
-    steps.begin("Microsoft 365 simulator");
-    let microsoft = Microsoft::deploy(&cluster, "m365").await?;
-    microsoft.forget().await?;
-    prepare_namespace(&cluster, &microsoft).await?;
-    steps.begin("kubectl apply -f docs/examples/notifications.yaml");
-    apply_example(&cluster).await?;
-    steps.begin("route becomes Ready");
-    let route = ready_route(&cluster).await?;
-    steps.begin("message arrives, Job completes");
-    microsoft.wait_for_messages(1).await?;
-    let pod = completed_job(&cluster).await?;
-    steps.begin("what happened");
-    steps.end();
-
-    show::route(&cluster, NAMESPACE, &route).await?;
-    show::pod(&pod);
-    let messages = microsoft.messages().await?;
-    show::messages(&messages);
-    show::application_log(&log(&cluster, &pod, "app").await?);
-    show::sidecar_log(&log(&cluster, &pod, "mailroute").await?);
-    check(&messages, &microsoft.violations().await?)?;
-    if keep {
+    let outcome = thread(&cluster, &mut steps).await;
+    if keep && cluster.is_own() {
+        cluster.keep()?;
         tell_how_to_look(&cluster);
     }
     drop(cluster);
-    println!(
-        "demo: 1 message sent to localhost:25, {} accepted by Microsoft 365 (simulated)",
-        messages.len()
-    );
+    let accepted = outcome?;
+    println!("demo: 1 message sent to localhost:25, {accepted} accepted by Microsoft 365 (simulated)");
     Ok(())
+}
+
+/// From the chart to the message: what is done, then what came of it. Returns how many messages arrived.
+async fn thread(cluster: &Cluster, steps: &mut Steps) -> Result<usize> {
+    steps.begin("operator, by Helm");
+    tell_about_images(cluster);
+    release::ensure_installed(cluster).await?;
+    steps.begin("Microsoft 365 simulator");
+    let microsoft = Microsoft::deploy(cluster, "m365").await?;
+    microsoft.forget().await?;
+    prepare_namespace(cluster, &microsoft).await?;
+    steps.begin("kubectl apply -f docs/examples/notifications.yaml");
+    apply_example(cluster).await?;
+    steps.begin("route becomes Ready");
+    let route = ready_route(cluster).await?;
+    let listed = cluster.kubectl(&["-n", NAMESPACE, "get", "mailroute"]).await?;
+    steps.begin("message arrives, Job completes");
+    microsoft.wait_for_messages(1).await?;
+    let pod = completed_job(cluster).await?;
+    steps.end();
+
+    show::route(&listed, &route);
+    show::pod(&pod);
+    let messages = microsoft.messages().await?;
+    show::messages(&messages);
+    show::application_log(&log(cluster, &pod, "app").await?);
+    show::sidecar_log(&log(cluster, &pod, "mailroute").await?);
+    show::job(&cluster.kubectl(&["-n", NAMESPACE, "get", "job", JOB]).await?);
+    check(&messages, &microsoft.violations().await?)?;
+    Ok(messages.len())
 }
 
 /// The cluster that `MAILROUTE_KUBECONFIG` names, or a new one; one to keep has the name that `make demo-down` knows.
 async fn start(keep: bool) -> Result<Cluster> {
-    if keep && std::env::var_os(KUBECONFIG_VARIABLE).is_none() {
-        let cluster = Cluster::start_named(Tier::Node, CLUSTER).await?;
-        cluster.keep()?;
-        return Ok(cluster);
+    match std::env::var_os(KUBECONFIG_VARIABLE).filter(|path| !path.is_empty()) {
+        Some(path) => {
+            println!("      using the cluster of {}, starting none", path.display());
+            Cluster::from_kubeconfig(path.as_ref()).await
+        }
+        None if keep => Cluster::start_named(Tier::Node, CLUSTER).await,
+        None => Cluster::start_named(Tier::Node, &format!("{CLUSTER}-{}", std::process::id())).await,
     }
-    Cluster::shared(Tier::Node).await
+}
+
+/// Nobody but its owner can put images on a cluster that the harness did not start.
+fn tell_about_images(cluster: &Cluster) {
+    if !cluster.takes_images() {
+        println!("      its nodes must have the images of target/images/*.tar already");
+    }
 }
 
 fn tell_how_to_look(cluster: &Cluster) {
     println!("\nThe cluster stays up:  export KUBECONFIG={}", cluster.kubeconfig().display());
+    println!("kubectl and helm:      export PATH=\"{}:$PATH\"", cluster.programs().display());
+    println!("To begin with:         kubectl -n {NAMESPACE} describe mailroute {ROUTE}");
     println!("Remove it with:        make demo-down\n");
 }
 

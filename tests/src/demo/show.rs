@@ -1,28 +1,23 @@
 //! What a person sees at the end: the route, the pod, the message as it arrived, what the sidecar counted.
 
-use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use mailroute_m365::mailbox::Message;
 use mailroute_operator::crd::MailRoute;
-
-use crate::Cluster;
 
 fn heading(text: &str) {
     println!("\n── {text} {}", "─".repeat(96_usize.saturating_sub(text.chars().count())));
 }
 
-/// The route, as kubectl prints it, and its conditions.
-pub async fn route(cluster: &Cluster, namespace: &str, route: &MailRoute) -> Result<()> {
-    heading("kubectl get mailroute");
-    print!("{}", cluster.kubectl(&["-n", namespace, "get", "mailroute"]).await?);
-    println!();
+/// The route as kubectl printed it when it had become Ready, and its conditions.
+pub fn route(listed: &str, route: &MailRoute) {
+    heading("kubectl get mailroute, when the route had become Ready");
+    println!("{listed}");
     for condition in route.status.iter().flat_map(|s| &s.conditions) {
         println!(
             "{:<18} {:<6} {:<16} {}",
             condition.type_, condition.status, condition.reason, condition.message
         );
     }
-    Ok(())
 }
 
 /// The injected pod: its containers and what each has mounted.
@@ -39,7 +34,10 @@ pub fn pod(pod: &Pod) {
 }
 
 fn line(kind: &str, container: &k8s_openapi::api::core::v1::Container) {
-    let mounts: Vec<_> = container.volume_mounts.iter().flatten().map(|m| m.name.as_str()).collect();
+    let mut mounts: Vec<_> = container.volume_mounts.iter().flatten().map(|m| m.name.as_str()).collect();
+    if mounts.is_empty() {
+        mounts.push("nothing");
+    }
     let image = container.image.as_deref().unwrap_or_default();
     println!("{kind:<10} {:<10} {image}\n{:<22}mounts {}", container.name, "", mounts.join(", "));
 }
@@ -60,7 +58,7 @@ pub fn messages(messages: &[Message]) {
 
 /// What the application printed, the sidecar's metrics among it.
 pub fn application_log(log: &str) {
-    heading("kubectl logs, container app");
+    heading("kubectl logs, container app (the last lines are the sidecar's metrics)");
     print!("{log}");
 }
 
@@ -68,4 +66,10 @@ pub fn application_log(log: &str) {
 pub fn sidecar_log(log: &str) {
     heading("kubectl logs, container mailroute");
     print!("{log}");
+}
+
+/// The Job, as kubectl prints it.
+pub fn job(listed: &str) {
+    heading("kubectl get job");
+    println!("{listed}");
 }

@@ -1,9 +1,8 @@
 //! Tells a person which step is running, how many there are, and how long each took.
 
-use std::io::Write;
 use std::time::Instant;
 
-/// Progress through a known number of steps.
+/// Progress through a known number of steps. Every line is whole, as others write between them.
 pub struct Steps {
     total: usize,
     current: usize,
@@ -21,19 +20,14 @@ impl Steps {
         self.end();
         self.current += 1;
         self.since = Instant::now();
-        print!("[{}/{}] {what} ", self.current, self.total);
-        flush();
+        println!("[{}/{}] {what} …", self.current, self.total);
     }
 
     /// Ends the running step.
-    pub fn end(&mut self) {
+    pub fn end(&self) {
         if self.current > 0 {
-            println!("… {:.1} s", self.since.elapsed().as_secs_f32());
+            let seconds = self.since.elapsed().as_secs_f32();
+            println!("[{}/{}] done in {seconds:.1} s", self.current, self.total);
         }
     }
-}
-
-/// Progress is for the eye: an output that cannot be written to does not stop the work.
-fn flush() {
-    std::io::stdout().flush().ok();
 }
