@@ -3,36 +3,38 @@
 CACHE       ?= $(or $(MAILROUTE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mailroute)
 SETUP       := tests/cluster/setup
 CARGO       ?= cargo
-E2E         := target/debug
+BUILT       := $(or $(CARGO_TARGET_DIR),target)/debug
 
 export MAILROUTE_CACHE := $(CACHE)
 export PATH := $(CACHE)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down try test check lint doc crds drift images fuzz preflight tools cluster-tools harness clean
+# The order of what a target needs is meant, under -j too: the quick questions first.
+.NOTPARALLEL:
+.PHONY: help demo demo-down try test check lint doc crds drift images fuzz preflight tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: preflight cluster-tools images harness ## the main job: a throw-away Kubernetes, the chart, one message to (simulated) Microsoft 365. KEEP=1 leaves it up
-	@$(E2E)/demo $(if $(KEEP),--keep)
+demo: preflight rust cluster-tools images harness ## the main job: a throw-away Kubernetes, the chart, one message to (simulated) Microsoft 365. KEEP=1 leaves it up
+	@$(BUILT)/demo $(if $(KEEP),--keep)
 
 demo-down: harness ## remove what `make demo KEEP=1` left up
-	@$(E2E)/cluster down --name demo
+	@$(BUILT)/cluster down --name demo
 
-try: ## the sidecar and the simulator alone on this computer: a message to localhost:2525 (PORT=, KEEP=1)
+try: rust ## the sidecar and the simulator alone on this computer: a message to localhost:2525 (PORT=, KEEP=1)
 	@echo 'building the sidecar and the simulator (a minute or two the first time) …'
 	@$(CARGO) build --quiet -p mailroute-sidecar --example try
-	@target/debug/examples/try $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
+	@$(BUILT)/examples/try $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
-test: preflight cluster-tools tools images ## every test, those on a real cluster included (root)
+test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
 	@$(CARGO) nextest run --workspace --no-run
-	@$(E2E)/cluster run --tier node -- $(CARGO) nextest run --workspace
+	@$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes
 	@$(CARGO) nextest run --workspace --profile check
 
-lint: ## format and clippy, warnings denied
+lint: rust ## format and clippy, warnings denied
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 
@@ -56,14 +58,19 @@ fuzz: ## every fuzz target for SECONDS each (10)
 preflight:
 	@tests/cluster/preflight
 
-tools:
+tools: rust
 	@$(SETUP) tools
 
 cluster-tools:
 	@$(SETUP) cluster
 
-harness:
+harness: rust
+	@echo 'the harness: building, a minute or two after a change …'
 	@$(CARGO) build --quiet -p e2e --bins
 
-clean: ## remove what was built in the checkout (the cache stays: rm -r $(CACHE))
+rust:
+	@$(CARGO) --version >/dev/null || { echo 'error: no working `$(CARGO)` on the PATH'; \
+		echo '  remedy: install Rust with rustup (https://rustup.rs); rust-toolchain.toml names the version'; exit 1; } >&2
+
+clean: ## remove what was built in the checkout (the cache stays)
 	@$(CARGO) clean
