@@ -65,7 +65,20 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let stop = until_told()?;
     let client =
         Client::try_default().await.context("cannot find the API server: no kubeconfig, and not in a pod")?;
-    let app = App::new(flags, client)?;
+    replica(flags, client, Lifetimes::default(), stop).await
+}
+
+/// One replica, from its start until `stop` turns true.
+///
+/// # Errors
+/// When a part cannot start, or ends by itself.
+pub async fn replica(
+    flags: Run,
+    client: Client,
+    lifetimes: Lifetimes,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let app = App::new(flags, client, lifetimes)?;
     let (close, closing) = watch::channel(false);
     let mut parts = app.start(&stop, &closing).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
@@ -107,6 +120,7 @@ async fn turns_true(mut flag: watch::Receiver<bool>) {
 struct App {
     flags: Run,
     client: Client,
+    lifetimes: Lifetimes,
     metrics: Metrics,
     events: Events,
     triggers: Triggers,
@@ -120,12 +134,13 @@ const SERVERS: [&str; 2] = ["webhook", "control service"];
 type Parts = JoinSet<&'static str>;
 
 impl App {
-    fn new(flags: Run, client: Client) -> anyhow::Result<Self> {
+    fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
         Ok(Self {
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
             client,
+            lifetimes,
             metrics,
             triggers: Triggers::default(),
             malformed: Malformed::default(),
@@ -185,7 +200,7 @@ impl App {
             secret: flags.ca_secret.clone(),
             webhook_configuration: flags.webhook_configuration.clone(),
             names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
-            lifetimes: Lifetimes::default(),
+            lifetimes: self.lifetimes,
         }
     }
 
