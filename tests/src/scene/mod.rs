@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, Client};
 use mailroute_operator::crd::MailRoute;
@@ -125,14 +126,9 @@ impl Scene {
     /// # Errors
     /// When it does not in time; the error shows the route's status.
     pub async fn route_condition(&self, name: &str, condition: &str, status: &str) -> Result<MailRoute> {
-        let api = self.api::<MailRoute>();
-        let wanted = |route: &MailRoute| condition_of(route, condition).is_some_and(|c| c.status == status);
-        let met = wait_for(api.clone(), name, wanted, PATIENCE).await;
-        if met.is_err() {
-            let shown = api.get(name).await.map(|r| format!("{:#?}", r.status)).unwrap_or_default();
-            return met.with_context(|| format!("{condition} of {name} did not become {status}: {shown}"));
-        }
-        met
+        self.route_until(name, condition, |c| c.status == status)
+            .await
+            .with_context(|| format!("{condition} of {name} did not become {status}"))
     }
 
     /// Waits until a condition of a route has a reason.
@@ -140,14 +136,19 @@ impl Scene {
     /// # Errors
     /// When it does not in time; the error shows the route's status.
     pub async fn route_reason(&self, name: &str, condition: &str, reason: &str) -> Result<MailRoute> {
-        let api = self.api::<MailRoute>();
-        let wanted = |route: &MailRoute| condition_of(route, condition).is_some_and(|c| c.reason == reason);
-        let met = wait_for(api.clone(), name, wanted, PATIENCE).await;
-        if met.is_err() {
-            let shown = api.get(name).await.map(|r| format!("{:#?}", r.status)).unwrap_or_default();
-            return met.with_context(|| format!("{condition} of {name} did not turn {reason}: {shown}"));
-        }
-        met
+        self.route_until(name, condition, |c| c.reason == reason)
+            .await
+            .with_context(|| format!("{condition} of {name} did not turn {reason}"))
+    }
+
+    async fn route_until(
+        &self,
+        name: &str,
+        condition: &str,
+        wanted: impl Fn(&Condition) -> bool,
+    ) -> Result<MailRoute> {
+        let met = |route: &MailRoute| condition_of(route, condition).is_some_and(&wanted);
+        wait_for(self.api::<MailRoute>(), name, met, PATIENCE).await
     }
 
     /// Waits for a Job to complete and returns its pod's log of the container `app`.
@@ -238,10 +239,7 @@ impl Scene {
 }
 
 /// A condition of a route, when it is there.
-pub fn condition_of<'a>(
-    route: &'a MailRoute,
-    kind: &str,
-) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+pub fn condition_of<'a>(route: &'a MailRoute, kind: &str) -> Option<&'a Condition> {
     route.status.as_ref()?.conditions.iter().find(|c| c.type_ == kind)
 }
 
