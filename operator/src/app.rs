@@ -9,6 +9,8 @@
 //! and sidecars learn of that; then it stops accepting, finishes what it has begun, and ends within a bounded time, also
 //! when the API server does not answer.
 
+mod standing;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::reflector::{Store, store};
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::admin::{self, Admin, Check};
+use crate::admin::{self, Admin};
 use crate::args::Run;
 use crate::control::authenticate::Authenticator;
 use crate::control::rate::RateLimit;
@@ -42,7 +43,7 @@ use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject;
 use crate::lease::{self, Identity, Leadership};
-use crate::metrics::{Certificate, Metrics};
+use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Limits, Pki, TlsListener};
 use crate::webhook::{self, Webhook};
 
@@ -258,9 +259,9 @@ impl App {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let admin = Admin {
-            checks: checks(pki, routes, pods, stop),
+            checks: standing::checks(pki, routes, pods, stop),
             metrics: self.metrics.clone(),
-            observe: Box::new(observer(pki, routes, leadership, &self.malformed)),
+            observe: Box::new(standing::observer(pki, routes, leadership, &self.malformed)),
         };
         spawn(parts, "admin", async move {
             let ended = axum::serve(listener, admin::router(Arc::new(admin))).await;
@@ -370,67 +371,4 @@ fn serve(
             tracing::error!(%error, part = name, "cannot serve");
         }
     });
-}
-
-fn checks(
-    pki: &Pki,
-    routes: &Store<MailRoute>,
-    pods: &Store<Pod>,
-    stop: &watch::Receiver<bool>,
-) -> Vec<Check> {
-    let (routes, pods) = (routes.clone(), pods.clone());
-    let (certificates, stop) = (pki.ready.clone(), stop.clone());
-    vec![
-        Check { missing: "MailRoutes are still being listed", holds: Box::new(move || is_filled(&routes)) },
-        Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
-        Check {
-            missing: "the served certificate does not chain to the caBundle of the webhook configuration yet",
-            holds: Box::new(move || *certificates.borrow()),
-        },
-        Check { missing: "this replica is stopping", holds: Box::new(move || !*stop.borrow()) },
-    ]
-}
-
-fn is_filled<K>(store: &Store<K>) -> bool
-where
-    K: kube::runtime::reflector::Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    store.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
-}
-
-/// What is read from a state when Prometheus asks.
-fn observer(
-    pki: &Pki,
-    routes: &Store<MailRoute>,
-    leadership: &watch::Receiver<Leadership>,
-    malformed: &Malformed,
-) -> impl Fn(&Metrics) + Send + Sync + 'static {
-    let (routes, leadership, malformed) = (routes.clone(), leadership.clone(), malformed.clone());
-    let expiry = pki.expiry.clone();
-    move |metrics| {
-        metrics.leading(leadership.borrow().leading);
-        metrics.malformed_routes(malformed.all().len());
-        let expiry = *expiry.borrow();
-        for (certificate, ends) in [(Certificate::Authority, expiry.ca), (Certificate::Leaf, expiry.leaf)] {
-            if let Some(ends) = ends {
-                metrics.certificate_expiry(certificate, ends.as_second());
-            }
-        }
-        count_routes(&routes, metrics);
-    }
-}
-
-fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
-    let routes = routes.state();
-    for ready in ["True", "False", "Unknown"] {
-        metrics.routes(ready, routes.iter().filter(|route| route.readiness() == ready).count());
-    }
-    let sum = |of: fn(&crate::crd::status::Sidecars) -> u32| {
-        let sidecars = routes.iter().filter_map(|route| route.status.as_ref().map(|status| &status.sidecars));
-        sidecars.map(|sidecars| of(sidecars) as usize).sum()
-    };
-    metrics.sidecars("injected", sum(|sidecars| sidecars.injected));
-    metrics.sidecars("ready", sum(|sidecars| sidecars.ready));
-    metrics.sidecars("outdated", sum(|sidecars| sidecars.outdated));
 }
