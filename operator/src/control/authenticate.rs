@@ -16,6 +16,7 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::lock;
 use super::reports::Caller;
 
 /// How long an answer of the API server is kept.
@@ -102,14 +103,11 @@ impl Authenticator {
     }
 
     fn kept(&self, hash: &Hash) -> Option<Option<Caller>> {
-        // A panic while the lock is held leaves the map whole; there is nothing to protect against.
-        let answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        answers.find(hash, Instant::now())
+        lock(&self.answers).find(hash, Instant::now())
     }
 
     fn keep(&self, hash: Hash, answer: Option<Caller>) {
-        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        answers.keep(hash, answer, Instant::now());
+        lock(&self.answers).keep(hash, answer, Instant::now());
     }
 }
 

@@ -1,6 +1,6 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
+use super::lock;
 use super::rate::RateLimit;
 use super::reports::{Caller, INTERVAL, Reports};
 use crate::controller::triggers::Triggers;
@@ -173,9 +174,4 @@ async fn whole(body: Body) -> Result<Bytes, Refusal> {
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// A panic under one of these locks leaves whole values behind, so a poisoned one may be used.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,7 +27,7 @@ pub mod watch;
 pub(crate) mod samples;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -47,6 +47,7 @@ use self::pods::{SidecarPod, sidecar};
 use self::status::{Acceptance, Facts};
 use self::triggers::Triggers;
 use self::watch::uses;
+use crate::control::lock;
 use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
 use crate::crd::{MailRoute, MailRouteStatus};
 use crate::events::Events;
@@ -256,11 +257,6 @@ fn look(
 
 fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, Received> {
     lock(&context.reports).of(&route.namespace().unwrap_or_default(), &route.name_any(), now)
-}
-
-/// A panic under the lock leaves whole reports behind.
-fn lock(reports: &Mutex<Reports>) -> MutexGuard<'_, Reports> {
-    reports.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<SidecarPod> {
