@@ -18,7 +18,7 @@ pub struct Metrics {
     reconciles: IntCounterVec,
     reconcile_seconds: Histogram,
     routes: IntGaugeVec,
-    malformed_routes: IntGauge,
+    malformed: IntGauge,
     sidecars: IntGaugeVec,
     reports: IntCounterVec,
     admissions: IntCounterVec,
@@ -43,63 +43,55 @@ impl Metrics {
     /// When two metrics share a name; a programming error that any test would show.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let build =
-            gauges(&registry, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
+        let r = &registry;
+        let build = gauges(r, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
-            leader: gauge(
-                &registry,
-                "mailroute_operator_leader",
-                "1 on the replica that writes, 0 on the others.",
-            )?,
+            leader: gauge(r, "mailroute_operator_leader", "1 on the replica that writes, 0 on the others.")?,
             reconciles: counters(
-                &registry,
+                r,
                 "mailroute_reconciles_total",
                 "Reconciliations by outcome: ok, or the step that failed.",
                 &["outcome"],
             )?,
             reconcile_seconds: histogram(
-                &registry,
+                r,
                 "mailroute_reconcile_duration_seconds",
                 "Time of one reconciliation.",
             )?,
-            routes: gauges(&registry, "mailroute_routes", "MailRoutes by the status of Ready.", &["ready"])?,
-            malformed_routes: gauge(
-                &registry,
-                "mailroute_routes_malformed",
-                "Stored MailRoutes that this version cannot read.",
-            )?,
+            routes: gauges(r, "mailroute_routes", "MailRoutes by the status of Ready.", &["ready"])?,
+            malformed: gauge(r, "mailroute_routes_malformed", "MailRoutes that this version cannot read.")?,
             sidecars: gauges(
-                &registry,
+                r,
                 "mailroute_sidecars",
                 "Sidecars of all routes: injected, ready and outdated.",
                 &["state"],
             )?,
             reports: counters(
-                &registry,
+                r,
                 "mailroute_reports_received_total",
-                "Reports from sidecars by what became of them.",
+                "Reports of sidecars by what became of them.",
                 &["outcome"],
             )?,
             admissions: counters(
-                &registry,
+                r,
                 "mailroute_admissions_total",
                 "Admission reviews by outcome and, for refusals, by reason.",
                 &["outcome", "reason"],
             )?,
             admission_seconds: histogram(
-                &registry,
+                r,
                 "mailroute_admission_duration_seconds",
                 "Time of one admission review.",
             )?,
             certificate_expiry: gauges(
-                &registry,
+                r,
                 "mailroute_certificate_expiry_timestamp_seconds",
                 "When a certificate of the webhook and control service ends, seconds since the Unix epoch.",
                 &["certificate"],
             )?,
             events: counters(
-                &registry,
+                r,
                 "mailroute_events_total",
                 "Kubernetes Events by what became of them.",
                 &["outcome"],
@@ -136,7 +128,7 @@ impl Metrics {
 
     /// How many stored routes cannot be read.
     pub fn malformed_routes(&self, count: usize) {
-        self.malformed_routes.set(saturating(count));
+        self.malformed.set(saturating(count));
     }
 
     /// How many sidecars are in this state (`injected`, `ready` or `outdated`).
