@@ -35,17 +35,16 @@ fn every_metric_is_on_the_page_with_its_labels_and_no_other() {
     let (sidecar, operator) =
         page.split_once("\n## Operator\n").expect("the page has a part for each program");
     for (program, listed) in [("sidecar", sidecar), ("operator", operator)] {
-        let path = format!("{program}/src/metrics.rs");
-        let source = read(&path);
+        let source = metrics_source(program);
         let in_code = metrics_in_code(&source);
-        assert!(in_code.len() > 10, "{path} is not read right: {in_code:?}");
-        assert_eq!(metrics_on_page(listed), in_code, "docs/reference/metrics.md and {path} differ");
+        assert!(in_code.len() > 10, "the metrics of the {program} are not read right: {in_code:?}");
+        assert_eq!(metrics_on_page(listed), in_code, "docs/reference/metrics.md and the {program} differ");
     }
 }
 
 #[test]
 fn no_metric_of_one_program_has_the_name_of_another_programs() {
-    let (operator, sidecar) = (read("operator/src/metrics.rs"), read("sidecar/src/metrics.rs"));
+    let (operator, sidecar) = (metrics_source("operator"), metrics_source("sidecar"));
     let (operator, sidecar) = (metrics_in_code(&operator), metrics_in_code(&sidecar));
     let both: Vec<_> = operator.keys().filter(|name| sidecar.contains_key(*name)).collect();
     assert!(both.is_empty(), "a query would add up what has nothing in common: {both:?}");
@@ -164,9 +163,27 @@ fn taken_as(outcome: &str) -> (&str, String) {
     (kind, link)
 }
 
+/// The code of a program's module `metrics`, one file or a folder of them, without tests.
+fn metrics_source(program: &str) -> String {
+    let file = format!("{program}/src/metrics.rs");
+    if absolute(&file).is_file() {
+        return without_tests(&read(&file));
+    }
+    let folder = format!("{program}/src/metrics");
+    let entries = fs::read_dir(absolute(&folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<_> =
+        names.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{folder}: {error}"));
+    names.sort_unstable();
+    names.iter().map(|name| without_tests(&read(&format!("{folder}/{name}")))).collect()
+}
+
+fn without_tests(source: &str) -> String {
+    source.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+}
+
 /// Each metric that a program makes, with its labels.
-fn metrics_in_code(source: &str) -> BTreeMap<&str, Vec<&str>> {
-    let (code, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
+fn metrics_in_code(code: &str) -> BTreeMap<&str, Vec<&str>> {
     let parts: Vec<_> = code.split('"').collect();
     let names = parts.iter().enumerate().filter(|(_, part)| is_metric(part));
     names
