@@ -1,6 +1,6 @@
 //! The contract between the two programs: what the operator writes and the sidecar reads.
 //!
-//! * [`file`]: `route.json`, one rendered [`RouteFile`] per `MailRoute`, mounted into every sidecar of that route.
+//! * [`mod@file`]: `route.json`, one rendered [`RouteFile`] per `MailRoute`, mounted into every sidecar of that route.
 //! * [`control`]: the messages of the control service, which sidecars call and the operator answers.
 //! * [`condition`]: every condition and reason that either program may report, each with its sentence and remedy.
 //! * [`paths`]: where the injected pod mounts things; the operator's patch and the sidecar's defaults must agree.
