@@ -1,0 +1,129 @@
+//! What is counted when: one method for each thing that happens, called where it happens.
+
+use std::time::Duration;
+
+use mailroute_route::condition::Reason;
+
+use super::{Metrics, ReportResult};
+use crate::clock;
+use crate::config::Config;
+use crate::delivery::outcome::{Attempt, Outcome};
+use crate::server::{self, Refusal};
+use crate::smtp::reply::Reply;
+use crate::token::{Failure, store};
+
+impl Metrics {
+    /// One attempt to deliver a message of `bytes` octets to `recipients`.
+    pub fn attempted(&self, attempt: &Attempt, recipients: u64, bytes: u64, took: Duration) {
+        let outcome = attempt.verdict.outcome;
+        self.sent.deliveries.with_label_values(&[outcome.as_str(), reason_label(outcome)]).inc();
+        self.sent.delivery_seconds.with_label_values(&[outcome.as_str()]).observe(took.as_secs_f64());
+        if outcome == Outcome::Delivered {
+            self.sent.recipients.inc_by(recipients);
+            self.sent.bytes.inc_by(bytes);
+        }
+    }
+
+    /// A message was answered without an attempt.
+    pub fn failed_fast(&self) {
+        self.sent.fast_failures.inc();
+    }
+
+    /// A probe ended.
+    pub fn probed(&self, well: bool) {
+        self.sent.probes.with_label_values(&[if well { "well" } else { "trouble" }]).inc();
+    }
+
+    /// The configuration in use.
+    pub fn configured(&self, config: &Config) {
+        self.state.config_generation.set(config.route.as_ref().map_or(0, |route| route.generation));
+        self.state.config_valid.set(i64::from(config.error.is_none() && config.route.is_some()));
+        if config.error.is_some() {
+            self.state.config_errors.inc();
+        }
+    }
+
+    /// A report ended.
+    pub fn reported(&self, result: ReportResult) {
+        self.state.reports.with_label_values(&[result.as_str()]).inc();
+    }
+}
+
+fn reason_label(outcome: Outcome) -> &'static str {
+    outcome.reason().map_or("none", Reason::as_str)
+}
+
+impl server::Observer for Metrics {
+    fn session_opened(&self) {
+        self.received.sessions.inc();
+        self.received.sessions_total.inc();
+    }
+
+    fn session_closed(&self, _lasted: Duration) {
+        self.received.sessions.dec();
+    }
+
+    fn refused(&self, reason: Refusal) {
+        self.received.refusals.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
+        let result = match reply.code {
+            ..400 => "accepted",
+            400..500 => "deferred",
+            _ => "refused",
+        };
+        self.received.messages.with_label_values(&[result]).inc();
+        self.received.bytes.inc_by(bytes);
+        self.received.accept_seconds.observe(elapsed.as_secs_f64());
+    }
+}
+
+impl store::Observe for Metrics {
+    fn issued(&self, life: Duration) {
+        self.sent.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]).inc();
+        let life = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
+        self.sent.token_expiry.set(clock::unix_seconds().saturating_add(life));
+        tracing::info!(life_seconds = life, "access token issued");
+    }
+
+    fn refused(&self, failure: &Failure) {
+        self.sent.token_exchanges.with_label_values(&[failure.reason.as_str()]).inc();
+        tracing::warn!(reason = failure.reason.as_str(), met = failure.message, "no access token issued");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outcome::Verdict;
+    use crate::health::Health;
+    use crate::server::Observer;
+
+    fn rendered(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render(&Health::default())).unwrap()
+    }
+
+    #[test]
+    fn a_delivery_is_counted_with_outcome_and_reason() {
+        let metrics = Metrics::new().unwrap();
+        let verdict = Verdict::without_reply(Outcome::RouteFault(Reason::LoginFailed), "");
+        let attempt = Attempt { verdict, refused: vec![], met: vec![], host: None };
+        metrics.attempted(&attempt, 1, 10, Duration::from_secs(1));
+        let text = rendered(&metrics);
+        assert!(
+            text.contains(r#"mailroute_deliveries_total{outcome="route_fault",reason="LoginFailed"} 1"#),
+            "{text}"
+        );
+        assert!(text.contains("mailroute_delivered_bytes_total 0"));
+    }
+
+    #[test]
+    fn answers_are_counted_by_class() {
+        let metrics = Metrics::new().unwrap();
+        let reply = Reply { code: 451, enhanced: None, lines: vec![] };
+        metrics.answered(&reply, 5, Duration::from_millis(3));
+        let text = rendered(&metrics);
+        assert!(text.contains(r#"mailroute_messages_total{result="deferred"} 1"#));
+    }
+}
