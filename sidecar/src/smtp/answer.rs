@@ -3,7 +3,9 @@
 //! Owns codes and wording. A text names what to do where there is something to do, and never repeats what the client
 //! sent. Refuses to know when an answer is due.
 
+use super::command::CommandError;
 use super::reply::{EnhancedCode, Reply};
+use crate::envelope::AddressError;
 
 /// Why the server refused something: a closed set, fit for a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,5 +233,21 @@ impl Answer {
                 | Self::TooManySessions
                 | Self::ShuttingDown
         )
+    }
+}
+
+impl From<CommandError> for Answer {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Unrecognised => Self::Unrecognised,
+            CommandError::Argument => Self::Syntax,
+            CommandError::Sender(AddressError::NoDomain) => Self::SenderWithoutDomain,
+            CommandError::Sender(_) => Self::BadSender,
+            CommandError::Recipient(AddressError::NoDomain) => Self::RecipientWithoutDomain,
+            CommandError::Recipient(_) => Self::BadRecipient,
+            CommandError::NonAscii => Self::NonAsciiAddress,
+            CommandError::UnknownParameter => Self::UnknownParameter,
+            CommandError::Parameter => Self::BadParameter,
+        }
     }
 }

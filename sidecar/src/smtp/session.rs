@@ -20,7 +20,7 @@ use super::header::Headers;
 use super::line::{Framed, LineReader};
 use super::reply::Reply;
 use super::transaction::{Incoming, Settings, Transaction};
-use crate::envelope::{Address, AddressError};
+use crate::envelope::Address;
 use crate::trace::Protocol;
 
 /// Errors that one session may make before it is closed: more than an honest client makes in a day, and few enough
@@ -256,17 +256,7 @@ impl Session {
         if let (Phase::Sender { refused_any, .. }, CommandError::Recipient(_)) = (&mut self.phase, error) {
             *refused_any = true;
         }
-        self.answer(match error {
-            CommandError::Unrecognised => Answer::Unrecognised,
-            CommandError::Argument => Answer::Syntax,
-            CommandError::Sender(AddressError::NoDomain) => Answer::SenderWithoutDomain,
-            CommandError::Sender(_) => Answer::BadSender,
-            CommandError::Recipient(AddressError::NoDomain) => Answer::RecipientWithoutDomain,
-            CommandError::Recipient(_) => Answer::BadRecipient,
-            CommandError::NonAscii => Answer::NonAsciiAddress,
-            CommandError::UnknownParameter => Answer::UnknownParameter,
-            CommandError::Parameter => Answer::BadParameter,
-        });
+        self.answer(error.into());
     }
 
     /// EHLO and HELO also reset (RFC 5321 §4.1.4).
