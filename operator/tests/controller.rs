@@ -10,11 +10,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json, Router, body::Bytes};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::Event;
-use mailroute_operator::control::reports::Reports;
+use mailroute_operator::control::reports::{Caller, Reports};
 use mailroute_operator::controller::applied::Applied;
 use mailroute_operator::controller::backoff::Backoff;
 use mailroute_operator::controller::build::Platform;
@@ -24,6 +25,7 @@ use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
 use mailroute_operator::metrics::Metrics;
 use mailroute_route::RouteFile;
+use mailroute_route::control::Report;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -45,6 +47,7 @@ struct Api {
 struct Stage {
     api: Api,
     written: mpsc::UnboundedReceiver<Written>,
+    reports: Arc<Mutex<Reports>>,
     triggers: Triggers,
     ca_bundle: watch::Sender<String>,
     metrics: Metrics,
@@ -81,6 +84,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     }
     let (ca_bundle, known) = watch::channel("PEM one".to_owned());
     let (metrics, triggers) = (Metrics::new().unwrap(), Triggers::default());
+    let reports = Arc::<Mutex<Reports>>::default();
     let context = Context {
         platform: Platform {
             control_address: "mailroute.mail.svc:8444".into(),
@@ -90,7 +94,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         ca_bundle: known,
         routes,
         pods,
-        reports: Arc::<Mutex<Reports>>::default(),
+        reports: Arc::clone(&reports),
         triggers: triggers.clone(),
         events: Events::start(client.clone(), "operator-0", metrics.clone()),
         metrics: metrics.clone(),
@@ -102,6 +106,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     Stage {
         api,
         written,
+        reports,
         triggers,
         ca_bundle,
         metrics,
@@ -183,6 +188,18 @@ impl Stage {
     }
 }
 
+/// What a sidecar reports whose log-in was refused.
+fn refused() -> Report {
+    serde_json::from_value(json!({
+        "route": "notifications", "generation": 3, "sidecarVersion": "0.1.0",
+        "observations": [{
+            "condition": "Authenticated", "holds": false, "reason": "ExchangeRejectedToken",
+            "message": "535 5.7.3 Authentication unsuccessful", "at": 1,
+        }],
+    }))
+    .unwrap()
+}
+
 fn rendered(written: Written) -> RouteFile {
     let Written::ConfigMap(config_map) = written else { panic!("not a ConfigMap: {written:?}") };
     RouteFile::parse(config_map["data"]["route.json"].as_str().unwrap().as_bytes()).unwrap()
@@ -217,6 +234,29 @@ async fn nothing_is_written_when_nothing_changed_and_a_new_authority_is_rendered
     assert!(stage.written.try_recv().is_err(), "nothing changed");
     stage.ca_bundle.send_replace("PEM two".to_owned());
     assert_eq!(rendered(stage.next().await).control.unwrap().ca_pem, "PEM two");
+}
+
+#[tokio::test]
+async fn the_report_of_a_pod_that_has_ended_since_is_told_and_stands() {
+    let mut stage = stage(BTreeMap::new()).await;
+    rendered(stage.next().await);
+    let (status, _) = conditions(stage.next().await);
+    stage.show(&status);
+    let pod = Caller { namespace: "shop".into(), pod: "job-1".into(), uid: "job-1-uid".into() };
+    stage.reports.lock().unwrap().record(&pod, refused(), Timestamp::now());
+    stage.triggers.add(ObjectRef::from_obj(&route()));
+    let (status, conditions) = conditions(stage.next().await);
+    let expected = [
+        ("Accepted", "Accepted"),
+        ("Authenticated", "ExchangeRejectedToken"),
+        ("Ready", "ExchangeRejectedToken"),
+    ];
+    assert_eq!(conditions, expected.map(|(t, r)| (t.to_owned(), r.to_owned())));
+    let Written::Event(event) = stage.next().await else { panic!("no Event of the fault") };
+    assert_eq!(event["reason"], "ExchangeRejectedToken");
+    stage.show(&status);
+    stage.look_again().await;
+    assert!(stage.written.try_recv().is_err(), "what was told stands");
 }
 
 #[tokio::test]
