@@ -4,6 +4,9 @@
 //! it. With `--keep` both stay up, so that an application under development can send to the same port.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+#[path = "../tests/relay/route.rs"]
+mod route;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -12,13 +15,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lettre::address::Envelope;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
-use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SUBJECT, SAMPLE_TENANT};
+use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT};
 use mailroute_m365::{Message, Options, Simulator};
-use mailroute_route::file::{
-    Authority, ClientSubmission, Credential, Delivery, DeliveryMode, Endpoint, FORMAT_VERSION, Limits,
-    Listen, Method,
-};
-use mailroute_route::{RouteFile, paths};
+use mailroute_route::paths;
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::Cli;
 
@@ -76,32 +75,7 @@ fn prepare(simulator: &Simulator, folder: &Path) -> Result<()> {
     let token_file = folder.join(paths::ENTRA_TOKEN_FILE);
     std::fs::write(&ca_file, simulator.ca_pem())?;
     simulator.write_assertion(SAMPLE_SUBJECT, &token_file)?;
-    let route = RouteFile {
-        version: FORMAT_VERSION,
-        name: "notifications".into(),
-        namespace: "shop".into(),
-        generation: 1,
-        ehlo_name: "notifications.shop.svc.cluster.local".into(),
-        method: Method::ClientSubmission(ClientSubmission {
-            mailbox: SAMPLE_MAILBOX.into(),
-            credential: Credential::WorkloadIdentity { client_id: SAMPLE_CLIENT_ID.into(), token_file },
-            authority: Authority {
-                host: format!("localhost:{}", simulator.login_address().port()),
-                tenant: SAMPLE_TENANT.into(),
-                scope: "https://outlook.office365.com/.default".into(),
-                ca_file: Some(ca_file.clone()),
-            },
-            endpoint: Endpoint {
-                host: "localhost".into(),
-                port: simulator.smtp_address().port(),
-                ca_file: Some(ca_file),
-            },
-        }),
-        delivery: Delivery { mode: DeliveryMode::Deliver },
-        limits: Limits { max_message_bytes: 36_700_160, max_recipients: 500 },
-        listen: Listen { port: 25 },
-        control: None,
-    };
+    let route = route::to_simulator(simulator, ca_file, token_file, None);
     std::fs::write(folder.join(paths::ROUTE_KEY), route.to_json())?;
     Ok(())
 }

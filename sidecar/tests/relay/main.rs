@@ -11,5 +11,6 @@ mod hostile;
 mod outages;
 mod reload;
 mod reports;
+mod route;
 mod scene;
 mod setups;

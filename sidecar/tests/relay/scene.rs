@@ -5,15 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SUBJECT, SAMPLE_TENANT};
+use mailroute_m365::directory::SAMPLE_SUBJECT;
 use mailroute_m365::{Faults, Options, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::{Observation, Report};
-use mailroute_route::file::{
-    Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
-    FORMAT_VERSION, Limits, Listen, Method,
-};
+use mailroute_route::file::{ClientSubmission, ControlService, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::Cli;
 use mailroute_sidecar::probe::Pace;
@@ -23,6 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::control::Control;
+use crate::route::to_simulator;
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,41 +72,13 @@ pub async fn surroundings(options: Options) -> (Simulator, Control, RouteFile, F
     m365.write_assertion(SAMPLE_SUBJECT, &files.path("entra")).unwrap();
     std::fs::write(files.path("control"), CONTROL_TOKEN).unwrap();
     std::fs::write(files.path("ca.crt"), m365.ca_pem()).unwrap();
-    let route = route(&m365, &control, &files);
+    let service = ControlService {
+        address: control.address.clone(),
+        ca_pem: control.ca_pem.clone(),
+        token_file: files.path("control"),
+    };
+    let route = to_simulator(&m365, files.path("ca.crt"), files.path("entra"), Some(service));
     (m365, control, route, files)
-}
-
-fn route(m365: &Simulator, control: &Control, files: &Files) -> RouteFile {
-    let ca_file = Some(files.path("ca.crt"));
-    RouteFile {
-        version: FORMAT_VERSION,
-        name: "notifications".into(),
-        namespace: "shop".into(),
-        generation: 1,
-        ehlo_name: "notifications.shop.svc.cluster.local".into(),
-        method: Method::ClientSubmission(ClientSubmission {
-            mailbox: SAMPLE_MAILBOX.into(),
-            credential: Credential::WorkloadIdentity {
-                client_id: SAMPLE_CLIENT_ID.into(),
-                token_file: files.path("entra"),
-            },
-            authority: Authority {
-                host: format!("localhost:{}", m365.login_address().port()),
-                tenant: SAMPLE_TENANT.into(),
-                scope: "https://outlook.office365.com/.default".into(),
-                ca_file: ca_file.clone(),
-            },
-            endpoint: Endpoint { host: "localhost".into(), port: m365.smtp_address().port(), ca_file },
-        }),
-        delivery: Delivery { mode: DeliveryMode::Deliver },
-        limits: Limits { max_message_bytes: 36_700_160, max_recipients: 500 },
-        listen: Listen { port: 25 },
-        control: Some(ControlService {
-            address: control.address.clone(),
-            ca_pem: control.ca_pem.clone(),
-            token_file: files.path("control"),
-        }),
-    }
 }
 
 /// Pauses short enough for a test.

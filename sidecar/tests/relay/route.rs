@@ -1,0 +1,46 @@
+//! The route to the simulator's sample mailbox, as the operator would render it. `make try` uses it too.
+
+use std::path::PathBuf;
+
+use mailroute_m365::Simulator;
+use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
+use mailroute_route::RouteFile;
+use mailroute_route::file::{
+    Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
+    FORMAT_VERSION, Limits, Listen, Method,
+};
+
+/// A route that trusts `ca_file` and logs in with the assertion in `token_file`.
+pub fn to_simulator(
+    m365: &Simulator,
+    ca_file: PathBuf,
+    token_file: PathBuf,
+    control: Option<ControlService>,
+) -> RouteFile {
+    RouteFile {
+        version: FORMAT_VERSION,
+        name: "notifications".into(),
+        namespace: "shop".into(),
+        generation: 1,
+        ehlo_name: "notifications.shop.svc.cluster.local".into(),
+        method: Method::ClientSubmission(ClientSubmission {
+            mailbox: SAMPLE_MAILBOX.into(),
+            credential: Credential::WorkloadIdentity { client_id: SAMPLE_CLIENT_ID.into(), token_file },
+            authority: Authority {
+                host: format!("localhost:{}", m365.login_address().port()),
+                tenant: SAMPLE_TENANT.into(),
+                scope: "https://outlook.office365.com/.default".into(),
+                ca_file: Some(ca_file.clone()),
+            },
+            endpoint: Endpoint {
+                host: "localhost".into(),
+                port: m365.smtp_address().port(),
+                ca_file: Some(ca_file),
+            },
+        }),
+        delivery: Delivery { mode: DeliveryMode::Deliver },
+        limits: Limits { max_message_bytes: 36_700_160, max_recipients: 500 },
+        listen: Listen { port: 25 },
+        control,
+    }
+}
