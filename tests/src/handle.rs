@@ -112,7 +112,10 @@ fn relay(stdout: ChildStdout, tell: oneshot::Sender<Result<Description>>) {
         let verdict = match serde_json::from_str(&line) {
             Ok(Message::Ready(description)) => Ok(description),
             Ok(Message::Failed(text)) => {
-                say(&text);
+                // Whoever waits for the verdict shows it; later nobody does.
+                if tell.is_none() {
+                    say(&text);
+                }
                 Err(anyhow!(text))
             }
             Ok(Message::Progress(text)) => {

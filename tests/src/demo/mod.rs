@@ -8,7 +8,7 @@
 mod show;
 mod steps;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::Api;
@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::cluster::KUBECONFIG_VARIABLE;
 use crate::scene::{PATIENCE, condition_of, microsoft::Microsoft, release};
+use crate::supervisor::record;
 use crate::wait::is_complete;
 use crate::{Cluster, Tier, wait_for, wait_gone};
 use steps::Steps;
@@ -91,7 +92,20 @@ async fn start(keep: bool) -> Result<Cluster> {
             println!("      using the cluster of {}, starting none", path.display());
             Cluster::from_kubeconfig(path.as_ref()).await
         }
-        None if keep => Cluster::start_named(Tier::Node, CLUSTER).await,
+        None if keep => {
+            if let Some(up) = record::list()?
+                .into_iter()
+                .find(|record| record.name == CLUSTER && record::is_alive(record).unwrap_or(false))
+            {
+                let kubeconfig = up.kubeconfig();
+                bail!(
+                    "the cluster of an earlier `make demo KEEP=1` is up: use it (export KUBECONFIG={kubeconfig}), run the \
+                     demo on it again (MAILROUTE_KUBECONFIG={kubeconfig} make demo), or remove it (make demo-down)",
+                    kubeconfig = kubeconfig.display()
+                );
+            }
+            Cluster::start_named(Tier::Node, CLUSTER).await
+        }
         None => Cluster::start_named(Tier::Node, &format!("{CLUSTER}-{}", std::process::id())).await,
     }
 }

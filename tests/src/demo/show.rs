@@ -68,7 +68,7 @@ pub fn sidecar_log(log: &str) {
     print!("{log}");
 }
 
-/// The Job, as kubectl prints it.
+/// The Job, as kubectl prints it; an empty line ends what is shown.
 pub fn job(listed: &str) {
     heading("kubectl get job");
     println!("{listed}");
