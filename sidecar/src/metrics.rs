@@ -1,4 +1,4 @@
-//! Every metric, each with its one line of help; [`events`] has what is counted when.
+//! Every metric, each with its one line of help; `events` has what is counted when.
 //!
 //! Names are `mailroute_<thing>_<unit>[_total]`. Label values come from closed sets only: outcomes, reasons, conditions,
 //! refusals. Never an address, a host or a text.
