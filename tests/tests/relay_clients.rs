@@ -75,7 +75,8 @@ async fn python_smtplib_in_a_deployment_is_relayed_unchanged() -> Result<()> {
     let script = r#"python3 -c '
 import smtplib
 with smtplib.SMTP("localhost", 25, timeout=120) as s:
-    s.sendmail("noreply@contoso.com", ["ada@contoso.com"], open("/mail/message.eml", "rb").read())
+    message = open("/mail/message.eml", "rb").read().replace(b"\n", b"\r\n")
+    s.sendmail("noreply@contoso.com", ["ada@contoso.com"], message)
 '
 exec sleep infinity"#;
     let manifest = workload::deployment("shop", "notifications", &workload::pod_spec(script));
