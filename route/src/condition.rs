@@ -187,7 +187,7 @@ reasons! {
 
     // Ready
     Ready: Ready, "Mail can flow.", "";
-    NoPods: Ready, "No pod uses the route yet, so nothing is known of the way to Microsoft 365.",
+    NoPods: Ready, "No pod uses the route, so nothing is known of the way to Microsoft 365.",
         "Label a pod template with mailroute.dev/route and this route's name.";
     WaitingForReports: Ready, "Pods use the route, and none has reported yet.",
         "If it stays, look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
