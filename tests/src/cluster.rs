@@ -112,14 +112,6 @@ impl Cluster {
         }
     }
 
-    /// [`Cluster::shared`] with all of a node.
-    ///
-    /// # Errors
-    /// As for [`Cluster::shared`].
-    pub async fn shared_node() -> Result<Self> {
-        Self::shared(Tier::Node).await
-    }
-
     /// A cluster that is up already, started by this harness or not. Dropping it leaves it up.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ mod steps;
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use mailroute_operator::crd::MailRoute;
@@ -133,12 +133,7 @@ async fn prepare_namespace(cluster: &Cluster, microsoft: &Microsoft) -> Result<(
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels},
     });
     namespaces.patch(NAMESPACE, &params, &Patch::Apply(&namespace)).await?;
-    let ca = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m365-ca"},
-        "data": {"ca.crt": microsoft.ca_pem().await?},
-    });
-    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client(), NAMESPACE);
-    config_maps.patch("m365-ca", &params, &Patch::Apply(&ca)).await?;
+    microsoft.publish_ca(NAMESPACE).await?;
     microsoft.trust_service_account(NAMESPACE, "default").await
 }
 

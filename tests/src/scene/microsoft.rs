@@ -5,11 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use http_body_util::BodyExt;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams};
 use kube::client::Body;
 use kube::{Api, Client};
 use mailroute_m365::directory::{FederatedCredential, Mailbox, Tenant};
 use mailroute_m365::{Config, Faults, Message, TokenExchange, Violation};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::{PATIENCE, release};
 use crate::wait::is_available;
@@ -66,6 +69,20 @@ impl Microsoft {
             }
         })
         .await
+    }
+
+    /// Writes its CA to the ConfigMap that routes of a namespace name in `caBundleRef`.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached, or the API server refuses the ConfigMap.
+    pub async fn publish_ca(&self, namespace: &str) -> Result<()> {
+        let ca = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m365-ca"},
+            "data": {"ca.crt": self.ca_pem().await?},
+        });
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        config_maps.patch("m365-ca", &PatchParams::apply("scene").force(), &Patch::Apply(&ca)).await?;
+        Ok(())
     }
 
     /// The CA that its certificates chain to, PEM.

@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, Client};
 use mailroute_operator::crd::MailRoute;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::wait::{has_ended, is_complete};
 use crate::{Cluster, Namespace, Tier, wait_for};
@@ -60,9 +60,8 @@ impl Scene {
         let namespace =
             cluster.namespace(name, &[("pod-security.kubernetes.io/enforce", "restricted")]).await?;
         let microsoft = Microsoft::deploy(&cluster, namespace.name()).await?;
-        let scene = Self { cluster, namespace, microsoft };
-        scene.trust_microsoft().await?;
-        Ok(scene)
+        microsoft.publish_ca(namespace.name()).await?;
+        Ok(Self { cluster, namespace, microsoft })
     }
 
     /// The scenario has come to its good end: no report of the namespace is needed.
@@ -82,16 +81,6 @@ impl Scene {
         K::DynamicType: Default,
     {
         Api::namespaced(self.client(), self.namespace.name())
-    }
-
-    /// The ConfigMap that routes name in `caBundleRef`.
-    async fn trust_microsoft(&self) -> Result<()> {
-        let ca = self.microsoft.ca_pem().await?;
-        self.apply::<ConfigMap>(
-            &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m365-ca"}, "data": {"ca.crt": ca}}),
-        )
-        .await?;
-        Ok(())
     }
 
     /// Applies a manifest in the scene's namespace.
@@ -156,8 +145,7 @@ impl Scene {
     /// # Errors
     /// When the Job fails or does not end in time.
     pub async fn job_completes(&self, name: &str) -> Result<String> {
-        let job = wait_for(self.api::<Job>(), name, has_ended, PATIENCE).await?;
-        let log = self.job_log(name).await?;
+        let (job, log) = self.job_ends(name).await?;
         ensure!(is_complete(&job), "Job {name} failed; its log: {log}");
         Ok(log)
     }
@@ -167,16 +155,16 @@ impl Scene {
     /// # Errors
     /// When the Job succeeds or does not end in time.
     pub async fn job_fails(&self, name: &str) -> Result<String> {
-        let job = wait_for(self.api::<Job>(), name, has_ended, PATIENCE).await?;
-        let log = self.job_log(name).await?;
+        let (job, log) = self.job_ends(name).await?;
         ensure!(!is_complete(&job), "Job {name} succeeded; its log: {log}");
         Ok(log)
     }
 
-    async fn job_log(&self, name: &str) -> Result<String> {
+    async fn job_ends(&self, name: &str) -> Result<(Job, String)> {
+        let job = wait_for(self.api::<Job>(), name, has_ended, PATIENCE).await?;
         let pod = self.pod_labelled(&format!("batch.kubernetes.io/job-name={name}")).await?;
         let pod = pod.metadata.name.context("a stored pod has a name")?;
-        self.log(&pod, "app").await
+        Ok((job, self.log(&pod, "app").await?))
     }
 
     /// The log of a container so far.
