@@ -26,7 +26,6 @@ pub mod teardown;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,13 +64,11 @@ async fn run(name: &str, tier: Tier) -> Result<()> {
         ended = live(claim.record(), &mut programs) => ended,
         () = orders.stop() => Ok(()),
     };
-    let started = Instant::now();
     let gone = teardown::teardown(claim.record());
     programs.reap().await;
     orphans::reap_all();
     gone.context("not everything could be removed")?;
     claim.release()?;
-    tell(&Message::Progress(format!("cluster {name}: removed in {:.1} s", started.elapsed().as_secs_f32())));
     outcome
 }
 
