@@ -15,6 +15,18 @@ pub const ENTRA_TOKEN_FILE: &str = "entra";
 /// File in [`TOKENS_DIR`]: proves to the control service which pod is calling.
 pub const CONTROL_TOKEN_FILE: &str = "control";
 
+/// Directory of the Secret with the route's credential or certificate, when it has one.
+pub const CREDENTIAL_DIR: &str = "/var/run/secrets/mailroute/credential";
+
+/// File in [`CREDENTIAL_DIR`]: a client secret or a password, whatever its key in the Secret is called.
+pub const SECRET_FILE: &str = "secret";
+
+/// File in [`CREDENTIAL_DIR`]: the certificate chain, leaf first, whatever its key in the Secret is called.
+pub const CERTIFICATE_FILE: &str = "tls.crt";
+
+/// File in [`CREDENTIAL_DIR`]: the key of the leaf, whatever its key in the Secret is called.
+pub const KEY_FILE: &str = "tls.key";
+
 /// Directory of the CA bundle for the token authority, when the route names one.
 pub const AUTHORITY_CA_DIR: &str = "/etc/mailroute/authority-ca";
 
@@ -24,7 +36,7 @@ pub const ENDPOINT_CA_DIR: &str = "/etc/mailroute/endpoint-ca";
 /// File name of a mounted CA bundle (PEM), whatever its key in the ConfigMap is called.
 pub const CA_FILE: &str = "ca.crt";
 
-/// Directory for message bodies too large for memory, and later for the queue. The only writable path.
+/// Directory of the queue, and of message bodies too large for memory. The only writable path.
 pub const SPOOL_DIR: &str = "/var/spool/mailroute";
 
 /// TCP port, on the pod's address, of `/livez`, `/readyz` and `/metrics`.

@@ -17,7 +17,7 @@ const HEAD: &str = "\
 log, in its metrics and in the text of its 451 replies.
 
 The conditions stand in the order in which they are met on the way to Microsoft 365: when several are False, the first
-one is the cause. In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>` and `<authority>` are the route's
+one is the cause. In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` are the route's
 own values; a message shows them filled in.
 ";
 
@@ -27,10 +27,12 @@ const PLACEHOLDERS: Subject<'_> = Subject {
     tenant: "<tenant>",
     endpoint: "<endpoint>",
     authority: "<authority>",
+    secret: "<secret>",
 };
 
-const CONDITIONS: [ConditionType; 6] = [
+const CONDITIONS: [ConditionType; 7] = [
     ConditionType::Accepted,
+    ConditionType::CertificateValid,
     ConditionType::CredentialReady,
     ConditionType::UpstreamReachable,
     ConditionType::Authenticated,
@@ -87,8 +89,13 @@ const fn meaning(condition: ConditionType) -> &'static str {
             "The route makes sense and its configuration is rendered for the sidecars."
         }
         ConditionType::CredentialReady => "An access token can be had with the route's credential.",
+        ConditionType::CertificateValid => {
+            "The certificate that the route presents is there, belongs to its key and is in force."
+        }
         ConditionType::UpstreamReachable => "The upstream answers over verified TLS.",
-        ConditionType::Authenticated => "The upstream lets the mailbox log in with the token.",
+        ConditionType::Authenticated => {
+            "The upstream knows who is sending: the mailbox by its log-in, or the tenant by its connector."
+        }
         ConditionType::SendersAccepted => "The upstream takes mail from the mailbox and the senders in use.",
         ConditionType::Ready => {
             "Mail can flow: the sum of the others. When one of them is False, Ready is False with that condition's \

@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
     use crate::body::Body;
-    use crate::delivery::outcome::Attempt;
+    use crate::delivery::outcome::{Attempt, Partial};
     use crate::envelope::Envelope;
 
     /// Probes fail until there were `failures` of them.
@@ -177,7 +177,7 @@ mod tests {
 
     #[async_trait]
     impl Deliver for Flaky {
-        async fn deliver(&self, _: &Envelope, _: &Body) -> Attempt {
+        async fn deliver(&self, _: &Envelope, _: &Body, _: Partial) -> Attempt {
             unreachable!("a probe sends no mail")
         }
 

@@ -49,7 +49,7 @@ impl Upstream {
             let route = config.borrow_and_update().route.clone();
             if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
             {
-                current = Some(self.follow(route, current, &mut tending));
+                current = self.follow(route, current, &mut tending);
             }
             tokio::select! {
                 changed = config.changed() => if changed.is_err() { break },
@@ -67,14 +67,17 @@ impl Upstream {
         route: Arc<RouteFile>,
         before: Option<Current>,
         tending: &mut tokio::task::JoinSet<()>,
-    ) -> Current {
-        let Method::ClientSubmission(settings) = &route.method;
+    ) -> Option<Current> {
+        let Method::ClientSubmission(settings) = &route.method else {
+            // `config` refuses the others.
+            return before;
+        };
         let same_way =
             |now: &Current| now.route.method == route.method && now.route.ehlo_name == route.ehlo_name;
         let current = match before {
             Some(now) if same_way(&now) => Current { route: Arc::clone(&route), ..now },
             before => {
-                let tokens = self.tokens(settings, before.as_ref());
+                let tokens = self.tokens(settings, before.as_ref())?;
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
@@ -85,7 +88,7 @@ impl Upstream {
         };
         let deliver: Arc<dyn Deliver> = Arc::clone(&current.submission) as _;
         self.active.send_replace(Some(Arc::new(Active { route, deliver })));
-        current
+        Some(current)
     }
 
     fn start(
@@ -104,17 +107,18 @@ impl Upstream {
     }
 
     /// The token store: the one in use, if it is for the same identity at the same authority.
-    fn tokens(&self, settings: &ClientSubmission, before: Option<&Current>) -> Arc<Store> {
+    fn tokens(&self, settings: &ClientSubmission, before: Option<&Current>) -> Option<Arc<Store>> {
         let same = before.filter(|before| {
-            let Method::ClientSubmission(old) = &before.route.method;
-            old.credential == settings.credential && old.authority == settings.authority
+            matches!(&before.route.method, Method::ClientSubmission(old)
+                if old.credential == settings.credential && old.authority == settings.authority)
         });
         match (same, &settings.credential) {
-            (Some(before), _) => Arc::clone(before.submission.tokens()),
+            (Some(before), _) => Some(Arc::clone(before.submission.tokens())),
             (None, Credential::WorkloadIdentity { client_id, token_file }) => {
                 let entra = Entra::new(settings.authority.clone(), client_id.clone(), token_file.clone());
-                Store::new(Arc::new(entra), Arc::clone(&self.metrics) as _)
+                Some(Store::new(Arc::new(entra), Arc::clone(&self.metrics) as _))
             }
+            (None, _) => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use kube::api::ObjectMeta;
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
     ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, FORMAT_VERSION, Limits, Listen,
-    Method,
+    LogAddresses, Method,
 };
 use mailroute_route::paths;
 
@@ -71,12 +71,11 @@ fn route_file(route: &Valid, platform: &Platform, ca_pem: &str) -> RouteFile {
         generation: route.generation,
         ehlo_name: format!("{}.{}.svc.{}", route.name, route.namespace, platform.cluster_domain),
         method: Method::ClientSubmission(client_submission(route)),
-        delivery: Delivery { mode: DeliveryMode::Deliver },
-        limits: Limits {
-            max_message_bytes: route.limits.max_message_bytes,
-            max_recipients: route.limits.max_recipients,
-        },
-        listen: Listen { port: route.listen.port },
+        delivery: Delivery::new(DeliveryMode::Deliver),
+        limits: Limits::new(route.limits.max_message_bytes, route.limits.max_recipients),
+        senders: None,
+        listen: Listen::new(route.listen.port),
+        log_addresses: LogAddresses::Full,
         control: (!ca_pem.is_empty()).then(|| ControlService {
             address: platform.control_address.clone(),
             ca_pem: ca_pem.to_owned(),
@@ -125,8 +124,7 @@ mod tests {
         let (_, file) = rendered("PEM");
         assert_eq!(file.generation, 3);
         assert_eq!(file.ehlo_name, "notifications.shop.svc.cluster.local");
-        let Method::ClientSubmission(submission) = file.method;
-        assert_eq!(submission.mailbox, "noreply@contoso.com");
+        assert_eq!(file.method.mailbox(), Some("noreply@contoso.com"));
         assert_eq!(file.control.unwrap().address, "mailroute.mail-system.svc:8444");
     }
 

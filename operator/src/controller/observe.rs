@@ -120,6 +120,7 @@ mod tests {
         tenant: "contoso.com",
         endpoint: "smtp.office365.com:587",
         authority: "login.microsoftonline.com",
+        secret: "",
     };
 
     fn judged(observations: Vec<Observation>) -> Option<Verdict> {

@@ -238,6 +238,7 @@ fn subject<'a>(route: &'a MailRoute, names: &'a Names) -> Subject<'a> {
         tenant: &route.spec.tenant.id,
         endpoint: names.endpoint.as_deref().unwrap_or_default(),
         authority: &names.authority,
+        secret: "",
     }
 }
 

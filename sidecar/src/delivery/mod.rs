@@ -23,14 +23,14 @@ use tokio::sync::watch;
 
 use crate::body::Body;
 use crate::envelope::Envelope;
-use outcome::{Attempt, Probe};
+use outcome::{Attempt, Partial, Probe};
 
 /// A way out.
 #[async_trait]
 pub trait Deliver: Send + Sync {
-    /// Tries to deliver to all recipients at once, or to none. Ends within a bounded time; safe to drop at any point,
-    /// which leaves the fate of the message unknown and ends the connection.
-    async fn deliver(&self, envelope: &Envelope, body: &Body) -> Attempt;
+    /// Tries to deliver to the recipients of the envelope, in one transaction. Ends within a bounded time; safe to drop
+    /// at any point, which leaves the fate of the message unknown and ends the connection.
+    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: Partial) -> Attempt;
 
     /// Walks the way up to the log-in, without a message.
     async fn probe(&self) -> Probe;

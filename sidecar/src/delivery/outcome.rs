@@ -123,17 +123,38 @@ pub struct Refused {
     pub verdict: Verdict,
 }
 
+/// When the message goes out although the upstream refused some of its recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partial {
+    /// Never: to all or to none. For an application that waits and keeps the message itself.
+    Never,
+    /// When none is refused for good: those refused for now are tried again later. For an application that waits, and
+    /// could be told only about the message as a whole.
+    UnlessRejected,
+    /// To whomever is accepted. For a message that is kept, with a fate for each recipient.
+    Always,
+}
+
 /// What came of trying to deliver one message.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// The fate of the message, the same for all recipients: it was delivered to every one of them or to none.
+    /// The fate of the message, for every recipient that is not among `refused`. When it was delivered to nobody
+    /// because of one that was refused, it is that one's verdict.
     pub verdict: Verdict,
-    /// The recipients that were refused, each with its own verdict; one of them is then the message's.
+    /// The recipients that were refused, each with its own verdict.
     pub refused: Vec<Refused>,
     /// The conditions met on the way, in order.
     pub met: Vec<Met>,
     /// The upstream's own name, for message trace.
     pub host: Option<String>,
+}
+
+impl Attempt {
+    /// The fate of one recipient, by its position in the envelope.
+    pub fn fate(&self, recipient: usize) -> &Verdict {
+        let own = self.refused.iter().find(|refused| refused.recipient == recipient);
+        own.map_or(&self.verdict, |refused| &refused.verdict)
+    }
 }
 
 /// What came of walking the way without a message.

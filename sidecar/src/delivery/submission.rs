@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, watch};
 use super::Deliver;
 use super::classify::{Stage, classify};
 use super::connection::{Connection, ConnectionError};
-use super::outcome::{Attempt, Met, Outcome, Probe, Verdict};
+use super::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict};
 use super::transaction::{self, Ended, Interrupted};
 use crate::body::Body;
 use crate::clock::{self, Instant};
@@ -220,7 +220,7 @@ fn lost(error: ConnectionError) -> Verdict {
 
 #[async_trait]
 impl Deliver for Submission {
-    async fn deliver(&self, envelope: &Envelope, body: &Body) -> Attempt {
+    async fn deliver(&self, envelope: &Envelope, body: &Body, _: Partial) -> Attempt {
         let mut met = Vec::new();
         let mut kept = self.kept.lock().await;
         let (ended, host) = self.send(&mut kept, envelope, body, &mut met).await;

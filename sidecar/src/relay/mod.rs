@@ -15,14 +15,13 @@ use async_trait::async_trait;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Usage;
-use mailroute_route::file::Method;
 use tokio::sync::watch;
 
 use crate::body::Body;
 use crate::breaker::Breaker;
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
-use crate::delivery::outcome::{Attempt, Met, Outcome, Probe, Verdict};
+use crate::delivery::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict};
 use crate::envelope::Envelope;
 use crate::health::Board;
 use crate::metrics::Metrics;
@@ -88,7 +87,8 @@ impl Relay {
 
     async fn attempt(&self, active: &Active, envelope: &Envelope, body: &Body) -> Attempt {
         let started = clock::now();
-        let attempt = tokio::time::timeout(self.patience, active.deliver.deliver(envelope, body)).await;
+        let attempt =
+            tokio::time::timeout(self.patience, active.deliver.deliver(envelope, body, Partial::Never)).await;
         let attempt = attempt.unwrap_or_else(|_| out_of_patience(self.patience));
         let (recipients, took) = (envelope.recipients.len() as u64, started.elapsed());
         self.breaker().learn(&attempt.verdict, clock::now());
@@ -145,7 +145,6 @@ fn out_of_patience(patience: Duration) -> Attempt {
 
 /// The one line for each attempt.
 fn log_attempt(route: &RouteFile, envelope: &Envelope, body: &Body, attempt: &Attempt, took: Duration) {
-    let Method::ClientSubmission(submission) = &route.method;
     let Verdict { outcome, text, .. } = &attempt.verdict;
     macro_rules! line {
         ($level:ident) => {
@@ -153,7 +152,7 @@ fn log_attempt(route: &RouteFile, envelope: &Envelope, body: &Body, attempt: &At
                 queue_id = %envelope.id,
                 message_id = envelope.message_id,
                 route = route.name,
-                mailbox = submission.mailbox,
+                mailbox = route.method.mailbox(),
                 sender = %envelope.reverse_path,
                 recipients = envelope.recipients.len(),
                 bytes = body.len(),

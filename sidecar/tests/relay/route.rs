@@ -7,7 +7,7 @@ use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT}
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
     Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
-    FORMAT_VERSION, Limits, Listen, Method,
+    FORMAT_VERSION, Limits, Listen, LogAddresses, Method,
 };
 
 /// A route that trusts `ca_file` and logs in with the assertion in `token_file`.
@@ -38,9 +38,11 @@ pub fn to_simulator(
                 ca_file: Some(ca_file),
             },
         }),
-        delivery: Delivery { mode: DeliveryMode::Deliver },
-        limits: Limits { max_message_bytes: 36_700_160, max_recipients: 500 },
-        listen: Listen { port: 25 },
+        delivery: Delivery::new(DeliveryMode::Deliver),
+        limits: Limits::new(36_700_160, 500),
+        senders: None,
+        listen: Listen::new(25),
+        log_addresses: LogAddresses::Full,
         control,
     }
 }

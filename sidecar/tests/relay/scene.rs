@@ -96,7 +96,9 @@ pub fn timing() -> Timing {
 }
 
 pub fn submission(route: &mut RouteFile) -> &mut ClientSubmission {
-    let Method::ClientSubmission(submission) = &mut route.method;
+    let Method::ClientSubmission(submission) = &mut route.method else {
+        panic!("the scene's route is client submission");
+    };
     submission
 }
 

@@ -3,6 +3,7 @@
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Rule, Simulator, SubmissionFaults, Token};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::file::Credential;
 
 use crate::client::message;
 use crate::scene::{Scene, http_get, submission};
@@ -64,8 +65,9 @@ async fn a_wrong_tenant() {
 #[tokio::test]
 async fn an_unknown_application() {
     let client = |_: &Simulator, route: &mut RouteFile| {
-        let mailroute_route::file::Credential::WorkloadIdentity { client_id, .. } =
-            &mut submission(route).credential;
+        let Credential::WorkloadIdentity { client_id, .. } = &mut submission(route).credential else {
+            panic!("the scene's credential is workload identity");
+        };
         *client_id = "00000000-0000-4000-8000-000000000000".into();
     };
     wrong(client, Reason::ApplicationNotFound).await;
@@ -100,8 +102,9 @@ async fn a_missing_federated_credential_names_the_claims() {
 #[tokio::test]
 async fn a_missing_assertion() {
     let missing = |_: &Simulator, route: &mut RouteFile| {
-        let mailroute_route::file::Credential::WorkloadIdentity { token_file, .. } =
-            &mut submission(route).credential;
+        let Credential::WorkloadIdentity { token_file, .. } = &mut submission(route).credential else {
+            panic!("the scene's credential is workload identity");
+        };
         *token_file = "/nonexistent/entra".into();
     };
     wrong(missing, Reason::AssertionUnavailable).await;
