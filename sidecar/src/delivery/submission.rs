@@ -141,6 +141,7 @@ impl Submission {
         kept: &mut Kept,
         envelope: &Envelope,
         body: &Body,
+        partial: Partial,
         met: &mut Vec<Met>,
     ) -> (Ended, Option<String>) {
         loop {
@@ -149,7 +150,7 @@ impl Submission {
                 Err(verdict) => return (Ended { verdict, refused: vec![], clean: false }, None),
             };
             let host = Some(connection.host.clone());
-            match transaction::send(&mut connection, envelope, body).await {
+            match transaction::send(&mut connection, envelope, body, partial).await {
                 Ok(ended) if reused && is_farewell(&ended) => {}
                 Ok(ended) => {
                     if ended.clean {
@@ -220,10 +221,10 @@ fn lost(error: ConnectionError) -> Verdict {
 
 #[async_trait]
 impl Deliver for Submission {
-    async fn deliver(&self, envelope: &Envelope, body: &Body, _: Partial) -> Attempt {
+    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: Partial) -> Attempt {
         let mut met = Vec::new();
         let mut kept = self.kept.lock().await;
-        let (ended, host) = self.send(&mut kept, envelope, body, &mut met).await;
+        let (ended, host) = self.send(&mut kept, envelope, body, partial, &mut met).await;
         let Ended { verdict, refused, .. } = ended;
         if verdict.outcome == Outcome::Delivered {
             // A message taken also clears what an earlier one met.

@@ -1,9 +1,11 @@
 //! One message over one connection: envelope, content, verdict.
 //!
-//! To all recipients or to none. The application was told 250 for each RCPT before the upstream was asked, and it gets
-//! one reply for the message; delivering to some would either hide a refusal or make the application's retry a duplicate
-//! for the others. So a message with several recipients asks about all of them before DATA and stops at a refusal; with
-//! one recipient there is nothing to hold back, and MAIL, RCPT and DATA go out together (RFC 2920).
+//! [`Partial`] says what happens when some recipients are refused. Where nothing speaks against it, MAIL, every RCPT and
+//! DATA go out together (RFC 2920): one round trip before the content. Only [`Partial::Never`] with several recipients
+//! waits for their replies first: an application that is answered for the message as a whole gets it refused often
+//! enough to be worth a connection. The others cannot hurt: a 354 that is not wanted, as a recipient was refused for
+//! good, is left by closing the connection, and without an end of the data the upstream drops the message (RFC 5321
+//! §4.1.1.4). With nobody accepted, the empty message is ended at once, and refused.
 //!
 //! Invariants: the body follows only after 354 to DATA; a refused transaction is closed (empty dot or RSET) before the
 //! connection is said to be clean; after an error the connection is not.
@@ -16,7 +18,7 @@ use tokio::time::timeout;
 use super::capabilities::Capabilities;
 use super::classify::{Stage, classify};
 use super::connection::{Connection, ConnectionError};
-use super::outcome::{Outcome, Refused, Verdict};
+use super::outcome::{Outcome, Partial, Refused, Verdict};
 use crate::body::Body;
 use crate::envelope::{BodyType, Envelope};
 use crate::smtp::data::Encoder;
@@ -50,7 +52,7 @@ pub struct Interrupted {
     pub before_data: bool,
 }
 
-/// Sends one message.
+/// Sends one message to whomever `partial` allows.
 ///
 /// # Errors
 /// When the connection breaks off before the verdict.
@@ -58,29 +60,33 @@ pub async fn send(
     connection: &mut Connection,
     envelope: &Envelope,
     body: &Body,
+    partial: Partial,
 ) -> Result<Ended, Interrupted> {
     if let Some(reply) = unsupported(connection.capabilities, envelope, body.len()) {
         let verdict = Verdict::of_reply(Outcome::RejectMessage(None), reply);
         return Ok(Ended { verdict, refused: vec![], clean: true });
     }
-    let commands = commands(connection.capabilities, envelope, body.len());
+    let commands = commands(connection.capabilities, envelope, body.len(), partial);
     let early = |error| Interrupted { error, undelivered: true, before_data: true };
     let replies = converse(connection, &commands).await.map_err(early)?;
-    let (refusal, refused) = judge(&replies, envelope);
+    let Judged { stop, refused, accepted } = judge(&replies, envelope, partial);
     let data = match replies.get(1 + envelope.recipients.len()) {
         Some(reply) => Some(reply.clone()),
-        None if refusal.is_none() => Some(connection.command(Stage::Data, "DATA\r\n").await.map_err(early)?),
+        None if stop.is_none() => Some(connection.command(Stage::Data, "DATA\r\n").await.map_err(early)?),
         None => None,
     };
-    match (refusal, data) {
+    match (stop, data) {
         (Some(verdict), data) => {
-            let clean = close(connection, &replies, data.as_ref()).await;
+            let clean = close(connection, &replies, data.as_ref(), accepted).await;
             Ok(Ended { verdict, refused, clean })
         }
-        (None, Some(data)) if data.code == 354 => content(connection, body).await,
+        (None, Some(data)) if data.code == 354 => {
+            let ended = content(connection, body).await?;
+            Ok(Ended { refused, ..ended })
+        }
         (None, data) => {
             let reply = data.unwrap_or_else(no_reply);
-            let clean = close(connection, &replies, Some(&reply)).await;
+            let clean = close(connection, &replies, Some(&reply), accepted).await;
             Ok(Ended { verdict: Verdict::of_reply(classify(Stage::Data, &reply), reply), refused, clean })
         }
     }
@@ -108,8 +114,13 @@ fn needs_utf8(envelope: &Envelope) -> bool {
     envelope.smtp_utf8 || addresses.into_iter().any(|address| !address.is_ascii())
 }
 
-/// MAIL, every RCPT, and DATA when there is one recipient.
-fn commands(capabilities: Capabilities, envelope: &Envelope, len: u64) -> Vec<(Stage, String)> {
+/// MAIL, every RCPT, and DATA when it need not wait for their replies.
+fn commands(
+    capabilities: Capabilities,
+    envelope: &Envelope,
+    len: u64,
+    partial: Partial,
+) -> Vec<(Stage, String)> {
     let mut mail = format!("MAIL FROM:{}", envelope.reverse_path);
     if capabilities.size {
         mail.push_str(&format!(" SIZE={len}"));
@@ -122,7 +133,7 @@ fn commands(capabilities: Capabilities, envelope: &Envelope, len: u64) -> Vec<(S
     }
     let mut commands = vec![(Stage::Mail, format!("{mail}\r\n"))];
     commands.extend(envelope.recipients.iter().map(|to| (Stage::Rcpt, format!("RCPT TO:<{to}>\r\n"))));
-    if envelope.recipients.len() == 1 && capabilities.pipelining {
+    if capabilities.pipelining && (partial != Partial::Never || envelope.recipients.len() == 1) {
         commands.push((Stage::Data, "DATA\r\n".to_owned()));
     }
     commands
@@ -156,25 +167,55 @@ async fn converse(
     Ok(replies)
 }
 
-/// The verdict when the envelope was refused, and the recipients that were.
-fn judge(replies: &[Reply], envelope: &Envelope) -> (Option<Verdict>, Vec<Refused>) {
+/// What the replies to the envelope come to.
+struct Judged {
+    /// The fate of the message, when it goes no further.
+    stop: Option<Verdict>,
+    /// The recipients that were refused.
+    refused: Vec<Refused>,
+    /// How many were accepted.
+    accepted: usize,
+}
+
+fn judge(replies: &[Reply], envelope: &Envelope, partial: Partial) -> Judged {
     let verdict = |stage, reply: &Reply| Verdict::of_reply(classify(stage, reply), reply.clone());
+    let stopped = |verdict| Judged { stop: Some(verdict), refused: vec![], accepted: 0 };
     let Some((mail, rest)) = replies.split_first() else {
-        return (Some(Verdict::of_reply(Outcome::Transient(None), no_reply())), vec![]);
+        return stopped(Verdict::of_reply(Outcome::Transient(None), no_reply()));
     };
     if mail.code / 100 != 2 {
-        return (Some(verdict(Stage::Mail, mail)), vec![]);
+        return stopped(verdict(Stage::Mail, mail));
     }
-    let refused: Vec<Refused> = rest
-        .iter()
-        .take(envelope.recipients.len())
-        .enumerate()
+    let answers = rest.iter().take(envelope.recipients.len()).enumerate();
+    let refused: Vec<Refused> = answers
+        .clone()
         .filter(|(_, reply)| reply.code / 100 != 2)
         .map(|(recipient, reply)| Refused { recipient, verdict: verdict(Stage::Rcpt, reply) })
         .collect();
-    let unanswered = (rest.len() < envelope.recipients.len())
-        .then(|| Verdict::of_reply(Outcome::Transient(None), no_reply()));
-    (gravest(&refused).cloned().or(unanswered), refused)
+    let accepted = answers.len() - refused.len();
+    // The end of the conversation is about those that it left without an answer, too.
+    let broken_off = answers.len() < envelope.recipients.len();
+    let farewell = refused.last().filter(|last| last.verdict.reply.as_ref().is_some_and(|it| it.code == 421));
+    let stop = if broken_off {
+        let silence = || Verdict::of_reply(Outcome::Transient(None), no_reply());
+        Some(farewell.map_or_else(silence, |last| last.verdict.clone()))
+    } else if accepted == 0 || stops(&refused, partial) {
+        gravest(&refused).cloned()
+    } else {
+        None
+    };
+    Judged { stop, refused, accepted }
+}
+
+/// Whether these refusals keep the message from those who were accepted.
+fn stops(refused: &[Refused], partial: Partial) -> bool {
+    match partial {
+        Partial::Never => !refused.is_empty(),
+        Partial::UnlessRejected => refused
+            .iter()
+            .any(|one| matches!(one.verdict.outcome, Outcome::RejectRecipient | Outcome::RejectMessage(_))),
+        Partial::Always => false,
+    }
 }
 
 /// The refusal that speaks for the message: what stops the route before what will never work before what may.
@@ -191,12 +232,21 @@ fn no_reply() -> Reply {
     Reply::new(451, EnhancedCode::new(4, 4, 2), "the upstream closed the connection")
 }
 
-/// Ends a transaction that goes no further. Says whether the connection is clean.
-async fn close(connection: &mut Connection, replies: &[Reply], data: Option<&Reply>) -> bool {
+/// Ends a transaction that goes no further, with `accepted` recipients in it. Says whether the connection is clean.
+async fn close(
+    connection: &mut Connection,
+    replies: &[Reply],
+    data: Option<&Reply>,
+    accepted: usize,
+) -> bool {
     if replies.iter().chain(data).any(|reply| reply.code == 421) {
         return false;
     }
     if data.is_some_and(|data| data.code == 354) {
+        if accepted > 0 {
+            // Any end of the data would send them an empty message.
+            return false;
+        }
         // Nobody is left to receive it, so the upstream refuses the empty message. If it does not, or says anything
         // else unexpected, nobody knows where the two stand.
         let refused =
@@ -297,8 +347,8 @@ mod tests {
         starttls: false,
     };
 
-    fn wire(capabilities: Capabilities, envelope: &Envelope) -> String {
-        commands(capabilities, envelope, 42).into_iter().map(|(_, command)| command).collect()
+    fn wire(capabilities: Capabilities, envelope: &Envelope, partial: Partial) -> String {
+        commands(capabilities, envelope, 42, partial).into_iter().map(|(_, command)| command).collect()
     }
 
     fn replies(lines: &[&str]) -> Vec<Reply> {
@@ -306,19 +356,30 @@ mod tests {
         lines.iter().map(parse).collect()
     }
 
-    #[test]
-    fn one_recipient_is_one_round_trip() {
-        assert_eq!(
-            wire(EXCHANGE, &envelope(&["a@b.example"])),
-            "MAIL FROM:<noreply@contoso.com> SIZE=42\r\nRCPT TO:<a@b.example>\r\nDATA\r\n"
-        );
+    const ALL: [Partial; 3] = [Partial::Never, Partial::UnlessRejected, Partial::Always];
+
+    /// The outcome that stops the message, and the positions of those refused.
+    fn judged(lines: &[&str], to: &[&str], partial: Partial) -> (Option<Outcome>, Vec<usize>) {
+        let Judged { stop, refused, .. } = judge(&replies(lines), &envelope(to), partial);
+        (stop.map(|verdict| verdict.outcome), refused.iter().map(|one| one.recipient).collect())
     }
 
     #[test]
-    fn several_recipients_are_asked_about_before_data() {
-        assert!(
-            wire(EXCHANGE, &envelope(&["a@b.example", "c@d.example"])).ends_with("RCPT TO:<c@d.example>\r\n")
-        );
+    fn one_recipient_is_one_round_trip() {
+        for partial in ALL {
+            assert_eq!(
+                wire(EXCHANGE, &envelope(&["a@b.example"]), partial),
+                "MAIL FROM:<noreply@contoso.com> SIZE=42\r\nRCPT TO:<a@b.example>\r\nDATA\r\n"
+            );
+        }
+    }
+
+    #[test]
+    fn several_recipients_are_one_round_trip_unless_it_is_all_or_none() {
+        let to = envelope(&["a@b.example", "c@d.example"]);
+        for (partial, end) in ALL.into_iter().zip(["RCPT TO:<c@d.example>\r\n", "DATA\r\n", "DATA\r\n"]) {
+            assert!(wire(EXCHANGE, &to, partial).ends_with(end), "{partial:?}");
+        }
     }
 
     #[test]
@@ -326,12 +387,12 @@ mod tests {
         let mut envelope = envelope(&["é@b.example"]);
         envelope.body = BodyType::EightBitMime;
         assert!(
-            wire(EXCHANGE, &envelope)
+            wire(EXCHANGE, &envelope, Partial::Never)
                 .starts_with("MAIL FROM:<noreply@contoso.com> SIZE=42 BODY=8BITMIME SMTPUTF8\r\n")
         );
         let plain = Capabilities { size: false, pipelining: false, ..EXCHANGE };
         assert_eq!(
-            wire(plain, &self::envelope(&["a@b.example"])),
+            wire(plain, &self::envelope(&["a@b.example"]), Partial::Always),
             "MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<a@b.example>\r\n"
         );
     }
@@ -348,37 +409,65 @@ mod tests {
         assert_eq!(unsupported(ascii, &envelope(&["é@b.example"]), 1).unwrap().code, 553);
     }
 
+    const TWO: [&str; 2] = ["a@b.example", "c@d.example"];
+    const UNKNOWN: &str = "550 5.1.1 unknown";
+    const BUSY: &str = "450 4.2.1 busy";
+
     #[test]
     fn all_accepted_is_no_refusal() {
-        let (verdict, refused) =
-            judge(&replies(&["250 ok", "250 ok", "354 go"]), &envelope(&["a@b.example"]));
-        assert!(verdict.is_none() && refused.is_empty());
+        for partial in ALL {
+            assert_eq!(judged(&["250 ok", "250 ok", "354 go"], &["a@b.example"], partial), (None, vec![]));
+        }
     }
 
     #[test]
-    fn one_refused_recipient_speaks_for_the_message() {
-        let to = envelope(&["a@b.example", "c@d.example", "e@f.example"]);
-        let (verdict, refused) =
-            judge(&replies(&["250 ok", "450 4.2.1 busy", "550 5.1.1 unknown", "250 ok"]), &to);
-        assert_eq!(verdict.unwrap().outcome, Outcome::RejectRecipient);
-        assert_eq!(refused.iter().map(|one| one.recipient).collect::<Vec<_>>(), [0, 1]);
+    fn all_or_none_is_stopped_by_any_refusal() {
+        let to = ["a@b.example", "c@d.example", "e@f.example"];
+        let (stop, refused) = judged(&["250 ok", BUSY, UNKNOWN, "250 ok"], &to, Partial::Never);
+        assert_eq!((stop, refused), (Some(Outcome::RejectRecipient), vec![0, 1]));
+        let (stop, refused) = judged(&["250 ok", "250 ok", BUSY, "250 ok"], &to, Partial::Never);
+        assert_eq!((stop, refused), (Some(Outcome::Transient(None)), vec![1]));
+    }
+
+    #[test]
+    fn a_refusal_for_now_keeps_the_message_from_nobody_else() {
+        for partial in [Partial::UnlessRejected, Partial::Always] {
+            assert_eq!(judged(&["250 ok", BUSY, "250 ok", "354 go"], &TWO, partial), (None, vec![0]));
+        }
+    }
+
+    #[test]
+    fn a_refusal_for_good_stops_the_message_while_the_application_waits() {
+        let lines = ["250 ok", UNKNOWN, "250 ok", "354 go"];
+        let rejected = (Some(Outcome::RejectRecipient), vec![0]);
+        assert_eq!(judged(&lines, &TWO, Partial::UnlessRejected), rejected);
+        assert_eq!(judged(&lines, &TWO, Partial::Always), (None, vec![0]));
+    }
+
+    #[test]
+    fn nobody_accepted_is_the_end_whatever_is_allowed() {
+        for partial in ALL {
+            let (stop, refused) = judged(&["250 ok", BUSY, UNKNOWN, "354 go"], &TWO, partial);
+            assert_eq!((stop, refused), (Some(Outcome::RejectRecipient), vec![0, 1]), "{partial:?}");
+        }
     }
 
     #[test]
     fn a_fault_of_the_route_speaks_before_a_refused_recipient() {
-        let to = envelope(&["a@b.example", "c@d.example"]);
-        let (verdict, _) =
-            judge(&replies(&["250 ok", "550 5.1.1 unknown", "550 5.7.705 Access denied"]), &to);
-        assert_eq!(verdict.unwrap().outcome, Outcome::RouteFault(Reason::TenantBlocked));
+        let lines = ["250 ok", UNKNOWN, "550 5.7.705 Access denied"];
+        let (stop, _) = judged(&lines, &TWO, Partial::Never);
+        assert_eq!(stop, Some(Outcome::RouteFault(Reason::TenantBlocked)));
     }
 
     #[test]
-    fn replies_that_never_came_are_transient() {
-        let to = envelope(&["a@b.example", "c@d.example"]);
-        let (verdict, refused) = judge(&replies(&["250 ok", "421 4.3.2 closing"]), &to);
-        assert_eq!(refused.len(), 1);
-        assert_eq!(verdict.unwrap().outcome, Outcome::Transient(Some(Reason::UpstreamUnavailable)));
-        let (verdict, _) = judge(&replies(&["250 ok"]), &to);
-        assert!(matches!(verdict.unwrap().outcome, Outcome::Transient(_)));
+    fn replies_that_never_came_are_transient_for_those_without_one() {
+        let three = ["a@b.example", "c@d.example", "e@f.example"];
+        for partial in ALL {
+            let (stop, refused) = judged(&["250 ok", UNKNOWN, "421 4.3.2 closing"], &three, partial);
+            assert_eq!(stop, Some(Outcome::Transient(Some(Reason::UpstreamUnavailable))));
+            assert_eq!(refused, [0, 1]);
+            let (stop, _) = judged(&["250 ok"], &TWO, partial);
+            assert!(matches!(stop, Some(Outcome::Transient(_))));
+        }
     }
 }
