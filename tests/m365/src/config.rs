@@ -32,8 +32,12 @@ pub struct Limits {
     pub messages_per_minute: usize,
     /// What happens to the message after that.
     pub over_rate: OverRate,
+    /// How long the minute of `messages_per_minute` is, milliseconds. Less than 60 000 is for tests in a hurry.
+    pub minute_milliseconds: u64,
     /// Recipients of one mailbox in any 24 hours.
     pub recipients_per_day: usize,
+    /// How long the day of `recipients_per_day` is, milliseconds. Less than 86 400 000 is for tests in a hurry.
+    pub day_milliseconds: u64,
     /// Connections of one mailbox that may be submitting at the same time.
     pub submitting_connections: usize,
     /// Recipients of one message (`RecipientLimits`).
@@ -101,6 +105,9 @@ impl Config {
         if self.tokens.lifetime_seconds == 0 || self.tokens.lifetime_seconds > 86_400 {
             faults.push("tokens.lifetimeSeconds must be 1 to 86400".into());
         }
+        if self.limits.minute_milliseconds == 0 || self.limits.day_milliseconds == 0 {
+            faults.push("limits.minuteMilliseconds and limits.dayMilliseconds must be at least 1".into());
+        }
         if self.limits.message_bytes > self.limits.advertised_size {
             faults.push("limits.messageBytes must not exceed limits.advertisedSize".into());
         }
@@ -113,7 +120,9 @@ impl Default for Limits {
         Self {
             messages_per_minute: 30,
             over_rate: OverRate::default(),
+            minute_milliseconds: 60_000,
             recipients_per_day: 10_000,
+            day_milliseconds: 86_400_000,
             submitting_connections: 3,
             recipients_per_message: 500,
             recipients_per_domain: 200,

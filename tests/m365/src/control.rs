@@ -21,6 +21,7 @@ use crate::{
     faults::Faults,
     mailbox::Message,
     office::{Office, Shared},
+    tally::Statistics,
     violations::Violation,
 };
 
@@ -62,6 +63,7 @@ pub fn routes(shared: Arc<Shared>, ca_pem: String) -> Router {
         .route("/messages/{id}", get(message))
         .route("/violations", get(violations).delete(forget_violations))
         .route("/tokens", get(tokens).delete(forget_tokens))
+        .route("/statistics", get(statistics).delete(forget_statistics))
         .route("/config", get(config).put(put_config))
         .route("/faults", get(faults).put(put_faults).delete(clear_faults))
         .route("/issuer/rotate", post(rotate))
@@ -116,6 +118,15 @@ async fn tokens(State(control): State<Control>, Query(poll): Query<Poll>) -> Jso
 
 async fn forget_tokens(State(control): State<Control>) -> StatusCode {
     control.shared.with(|office| office.exchanges.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn statistics(State(control): State<Control>) -> Json<Statistics> {
+    Json(control.shared.read(Office::statistics))
+}
+
+async fn forget_statistics(State(control): State<Control>) -> StatusCode {
+    control.shared.with(Office::forget_statistics);
     StatusCode::NO_CONTENT
 }
 

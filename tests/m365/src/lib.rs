@@ -33,6 +33,7 @@ pub mod replies;
 pub mod simulator;
 pub mod stand_in;
 pub mod submission;
+pub mod tally;
 pub mod tls;
 pub mod violations;
 
@@ -40,7 +41,9 @@ pub use config::Config;
 pub use directory::Directory;
 pub use entra::TokenExchange;
 pub use faults::{Faults, LoginAction, LoginFaults, Rule, SmtpAction, Stage, SubmissionFaults, Token};
+pub use limits::Peak;
 pub use mailbox::{Message, TokenClaims};
 pub use replies::Line;
 pub use simulator::{Options, Simulator, StartError, write_atomically};
+pub use tally::{Statistics, Tally};
 pub use violations::{Kind, Violation};

@@ -2,17 +2,17 @@
 //! the bar after continuous errors.
 //!
 //! Pure: time is passed in, nothing is read from a clock. Windows slide; they do not start at the full minute. Keys are
-//! mailbox addresses in lower case. It refuses to know replies.
+//! mailbox addresses in lower case. The peaks count what clients tried, also when it was refused. It refuses to know
+//! replies.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
 
-const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// What every mailbox has used.
 #[derive(Debug, Default)]
@@ -20,8 +20,21 @@ pub struct Usage {
     mailboxes: HashMap<String, MailboxUsage>,
 }
 
+/// The most that clients asked of a mailbox at any time, within its limits or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peak {
+    /// Messages in a minute that slides; one that was refused for the rate counts.
+    pub messages_in_minute: usize,
+    /// Recipients in a day that slides; those of a message that was refused for the quota count.
+    pub recipients_in_day: usize,
+    /// Connections that were submitting at once; one that was answered 432 counts.
+    pub submitting_connections: usize,
+}
+
 #[derive(Debug, Default)]
 struct MailboxUsage {
+    peak: Peak,
     messages: VecDeque<Timestamp>,
     recipients: VecDeque<(Timestamp, usize)>,
     recipients_in_window: usize,
@@ -36,12 +49,14 @@ impl Usage {
     /// # Errors
     /// The rate is used up; nothing was counted.
     pub fn start_message(&mut self, mailbox: &str, limits: &Limits, now: Timestamp) -> Result<(), Timestamp> {
-        let messages = &mut self.of(mailbox).messages;
-        while messages.front().is_some_and(|&at| at + MINUTE <= now) {
+        let (usage, minute) = (self.of(mailbox), window(limits.minute_milliseconds));
+        let messages = &mut usage.messages;
+        while messages.front().is_some_and(|&at| at + minute <= now) {
             messages.pop_front();
         }
+        usage.peak.messages_in_minute = usage.peak.messages_in_minute.max(messages.len() + 1);
         if messages.len() >= limits.messages_per_minute {
-            return Err(messages.front().map_or(now, |&oldest| oldest + MINUTE));
+            return Err(messages.front().map_or(now, |&oldest| oldest + minute));
         }
         messages.push_back(now);
         Ok(())
@@ -49,27 +64,31 @@ impl Usage {
 
     /// Counts the recipients of an accepted message, unless they do not fit into the day. Says whether they did.
     pub fn spend_recipients(&mut self, mailbox: &str, count: usize, limits: &Limits, now: Timestamp) -> bool {
-        let usage = self.of(mailbox);
+        let (usage, day) = (self.of(mailbox), window(limits.day_milliseconds));
         while let Some(&(at, spent)) = usage.recipients.front()
-            && at + DAY <= now
+            && at + day <= now
         {
             usage.recipients_in_window -= spent;
             usage.recipients.pop_front();
         }
-        if usage.recipients_in_window + count > limits.recipients_per_day {
+        let wanted = usage.recipients_in_window + count;
+        usage.peak.recipients_in_day = usage.peak.recipients_in_day.max(wanted);
+        if wanted > limits.recipients_per_day {
             return false;
         }
-        usage.recipients_in_window += count;
+        usage.recipients_in_window = wanted;
         usage.recipients.push_back((now, count));
         true
     }
 
     /// Takes a place among the submitting connections, or keeps the one it has. Says whether it has one.
     pub fn enter(&mut self, mailbox: &str, connection: u64, limits: &Limits) -> bool {
-        let submitting = &mut self.of(mailbox).submitting;
+        let usage = self.of(mailbox);
+        let submitting = &mut usage.submitting;
         if submitting.contains(&connection) {
             return true;
         }
+        usage.peak.submitting_connections = usage.peak.submitting_connections.max(submitting.len() + 1);
         submitting.len() < limits.submitting_connections && submitting.insert(connection)
     }
 
@@ -101,9 +120,32 @@ impl Usage {
             .is_some_and(|until| now < until)
     }
 
+    /// The peaks of a mailbox; none when it was never used.
+    #[must_use]
+    pub fn peak(&self, mailbox: &str) -> Peak {
+        self.mailboxes.get(&mailbox.to_ascii_lowercase()).map(|usage| usage.peak).unwrap_or_default()
+    }
+
+    /// Every mailbox that was used, with its peaks, in no order.
+    pub fn peaks(&self) -> impl Iterator<Item = (&str, Peak)> {
+        self.mailboxes.iter().map(|(mailbox, usage)| (mailbox.as_str(), usage.peak))
+    }
+
+    /// Forgets the peaks; what counts against the limits stays.
+    pub fn forget_peaks(&mut self) {
+        self.mailboxes.values_mut().for_each(|usage| usage.peak = Peak::default());
+    }
+
     fn of(&mut self, mailbox: &str) -> &mut MailboxUsage {
         self.mailboxes.entry(mailbox.to_ascii_lowercase()).or_default()
     }
+}
+
+/// Longest window, about 29 000 years: far from the end of representable time.
+const LONGEST: i64 = i64::MAX / 10_000;
+
+fn window(milliseconds: u64) -> SignedDuration {
+    SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(LONGEST).min(LONGEST))
 }
 
 #[cfg(test)]
@@ -169,6 +211,48 @@ mod tests {
         assert!(usage.enter(BOX, 2, &limits), "a place is kept");
         usage.leave(BOX, 1);
         assert!(usage.enter(BOX, 4, &limits));
+    }
+
+    #[test]
+    fn minute_and_day_may_be_short() {
+        let limits = Limits {
+            messages_per_minute: 1,
+            minute_milliseconds: 50,
+            recipients_per_day: 1,
+            day_milliseconds: 200,
+            ..Limits::default()
+        };
+        let after = |milliseconds| at(0) + SignedDuration::from_millis(milliseconds);
+        let mut usage = Usage::default();
+        assert_eq!(usage.start_message(BOX, &limits, at(0)), Ok(()));
+        assert_eq!(usage.start_message(BOX, &limits, after(49)), Err(after(50)));
+        assert_eq!(usage.start_message(BOX, &limits, after(50)), Ok(()));
+        assert!(usage.spend_recipients(BOX, 1, &limits, at(0)));
+        assert!(!usage.spend_recipients(BOX, 1, &limits, after(199)));
+        assert!(usage.spend_recipients(BOX, 1, &limits, after(200)));
+    }
+
+    #[test]
+    fn peaks_count_what_was_tried() {
+        let limits = Limits {
+            messages_per_minute: 2,
+            recipients_per_day: 5,
+            submitting_connections: 1,
+            ..Limits::default()
+        };
+        let mut usage = Usage::default();
+        assert_eq!(usage.peak(BOX), Peak::default());
+        for second in [0, 1, 2, 100] {
+            assert_eq!(usage.start_message(BOX, &limits, at(second)).is_ok(), second != 2);
+        }
+        usage.spend_recipients(BOX, 4, &limits, at(0));
+        usage.spend_recipients(BOX, 4, &limits, at(1));
+        usage.enter(BOX, 1, &limits);
+        usage.enter(BOX, 2, &limits);
+        let peak = Peak { messages_in_minute: 3, recipients_in_day: 8, submitting_connections: 2 };
+        assert_eq!(usage.peak("NoReply@contoso.com"), peak);
+        usage.forget_peaks();
+        assert_eq!(usage.peak(BOX), Peak::default());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     limits::Usage,
     mailbox::Message,
     stand_in::{self, StandIn},
+    tally::{Statistics, Tally},
     violations::{Kind, Violation},
 };
 
@@ -31,6 +32,8 @@ pub struct Office {
     pub faults: Faults,
     /// What mailboxes have used.
     pub usage: Usage,
+    /// Counters.
+    pub tally: Tally,
     /// Accepted messages.
     pub messages: Vec<Message>,
     /// Breaches.
@@ -57,6 +60,7 @@ impl Office {
             config,
             faults: Faults::default(),
             usage: Usage::default(),
+            tally: Tally::default(),
             messages: Vec::new(),
             violations: Vec::new(),
             exchanges: Vec::new(),
@@ -98,6 +102,19 @@ impl Office {
         if self.exchanges.len() < MAX_RECORDS {
             self.exchanges.push(exchange);
         }
+    }
+
+    /// The counters, with the peaks of each mailbox.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mailboxes = self.usage.peaks().map(|(mailbox, peak)| (mailbox.to_owned(), peak)).collect();
+        Statistics { tally: self.tally.clone(), open_connections: self.connections, mailboxes }
+    }
+
+    /// Begins the counters and peaks anew.
+    pub fn forget_statistics(&mut self) {
+        self.tally = Tally::default();
+        self.usage.forget_peaks();
     }
 
     /// Notes a breach when the server name of a handshake is missing or not ours.

@@ -37,6 +37,7 @@ use crate::{
     office::{Office, Shared},
     stand_in::StandIn,
     submission,
+    tally::Statistics,
     tls::{Identity, TlsError},
     violations::Violation,
 };
@@ -207,6 +208,17 @@ impl Simulator {
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         self.shared.read(|office| office.violations.clone())
+    }
+
+    /// Counters and peaks: replies 432, 421 and 5.2.25x given, messages in a minute, submitting connections.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.shared.read(Office::statistics)
+    }
+
+    /// Begins the counters and peaks anew.
+    pub fn forget_statistics(&self) {
+        self.shared.with(Office::forget_statistics);
     }
 
     /// Token requests seen so far.

@@ -72,6 +72,7 @@ impl Session {
             message_id = id,
             "accepted"
         );
+        turn.office.tally.accepted(message.recipients.len(), message.data.len());
         turn.office.messages.push(message);
         self.say_with(turn, Line::Accepted.text(), &[("id", &id)]);
     }

@@ -30,7 +30,10 @@ pub async fn serve(
     tls: TlsAcceptor,
 ) {
     tracing::info!(connection = id, %client, "connected");
-    shared.with(|office| office.connections += 1);
+    shared.with(|office| {
+        office.connections += 1;
+        office.tally.connections += 1;
+    });
     let whole = Duration::from_secs(shared.read(|office| office.config.pace.session_seconds));
     let mut conversation = Conversation { session: Session::new(peer(client, id)), shared };
     let Conversation { session, shared } = &mut conversation;

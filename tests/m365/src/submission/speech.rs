@@ -28,6 +28,7 @@ impl Session {
         }
         if text.starts_with(['4', '5']) {
             tracing::info!(connection = self.id(), "refused: {text}");
+            turn.office.tally.refused(&text);
         }
         turn.steps.push(Step::Send(format!("{text}\r\n").into_bytes()));
         text

@@ -79,6 +79,19 @@ async fn token_requests_are_listed_without_the_token() {
 }
 
 #[tokio::test]
+async fn statistics_are_read_and_forgotten() {
+    let simulator = start().await;
+    let read = control(&simulator, Method::GET, "/statistics", "").await.json();
+    assert_eq!((&read["messages"], &read["mailboxes"]), (&json!(0), &json!({})));
+    let stream = tokio::net::TcpStream::connect(simulator.smtp_address()).await.unwrap();
+    let counted = |office: &mailroute_m365::office::Office| (office.tally.connections == 1).then_some(());
+    assert!(simulator.wait_for(std::time::Duration::from_secs(10), counted).await.is_some());
+    drop(stream);
+    assert_eq!(control(&simulator, Method::DELETE, "/statistics", "").await.status, 204);
+    assert_eq!(simulator.statistics().tally, mailroute_m365::Tally::default());
+}
+
+#[tokio::test]
 async fn the_configuration_is_read_changed_and_put_back() {
     let simulator = start().await;
     let mut config = control(&simulator, Method::GET, "/config", "").await.json();

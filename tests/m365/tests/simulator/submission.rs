@@ -125,6 +125,11 @@ async fn the_fourth_submitting_connection_of_a_mailbox_is_one_too_many() {
     assert!(say(&mut streams[3], MESSAGE).await.starts_with("250 "), "a place is free again");
     let kinds: Vec<Kind> = simulator.violations().into_iter().map(|violation| violation.kind).collect();
     assert_eq!(kinds, [Kind::SubmittingConnections]);
+    let statistics = simulator.statistics();
+    assert_eq!((statistics.tally.messages, statistics.tally.refusals("432")), (2, 1));
+    let peak = statistics.mailboxes[SAMPLE_MAILBOX];
+    assert_eq!((peak.submitting_connections, peak.messages_in_minute), (4, 5));
+    assert_eq!(peak.recipients_in_day, 2);
 }
 
 #[tokio::test]
