@@ -5,6 +5,7 @@ pub mod app;
 pub mod args;
 pub mod body;
 pub mod breaker;
+pub mod certificate;
 pub mod clock;
 pub mod config;
 pub mod delivery;

@@ -148,6 +148,7 @@ struct Sent {
     probes: IntCounterVec,
     token_exchanges: IntCounterVec,
     token_expiry: IntGauge,
+    certificate_expiry: IntGauge,
 }
 
 impl Sent {
@@ -200,6 +201,11 @@ impl Sent {
                 r,
                 "mailroute_token_expiry_timestamp_seconds",
                 "When the access token in use ends, seconds since the epoch; 0 without one.",
+            )?,
+            certificate_expiry: gauge(
+                r,
+                "mailroute_certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends, seconds since the epoch; 0 without one.",
             )?,
         })
     }

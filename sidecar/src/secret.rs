@@ -1,4 +1,4 @@
-//! Values that must never be seen: access tokens, assertions, bearer tokens.
+//! Values that must never be seen: access tokens, assertions, client secrets, passwords, keys.
 //!
 //! Owns the one type that carries a secret and the one function that takes what looks like a secret out of foreign
 //! text. Refuses to know what the secrets are for.
@@ -48,10 +48,10 @@ const MAX_FILE: u64 = 64 * 1024;
 /// Reads a secret that the kubelet keeps in a file, without the white space around it.
 ///
 /// # Errors
-/// When the file cannot be read, is empty, or is too large to be a token.
+/// When the file cannot be read, is empty, or is larger than any token or key.
 pub async fn read_file(path: &Path) -> io::Result<Secret> {
     if tokio::fs::metadata(path).await?.len() > MAX_FILE {
-        return Err(io::Error::other("it is too large to be a token"));
+        return Err(io::Error::other("it is too large"));
     }
     // Taken over by `Secret` before anything can fail, so that it is overwritten in any case.
     let whole = Secret::new(tokio::fs::read_to_string(path).await?);

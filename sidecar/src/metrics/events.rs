@@ -5,6 +5,7 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 
 use super::{Metrics, ReportResult};
+use crate::certificate;
 use crate::clock;
 use crate::config::Config;
 use crate::delivery::outcome::{Attempt, Outcome};
@@ -90,6 +91,12 @@ impl store::Observe for Metrics {
     fn refused(&self, failure: &Failure) {
         self.sent.token_exchanges.with_label_values(&[failure.reason.as_str()]).inc();
         tracing::warn!(reason = failure.reason.as_str(), met = failure.message, "no access token issued");
+    }
+}
+
+impl certificate::Observe for Metrics {
+    fn certificate(&self, not_after: i64) {
+        self.sent.certificate_expiry.set(not_after);
     }
 }
 
