@@ -17,7 +17,8 @@ use serde::Deserialize;
 
 use crate::{
     config::Config,
-    entra::TokenExchange,
+    directory::SAMPLE_SECRET,
+    entra::{TokenExchange, client_certificate},
     faults::Faults,
     mailbox::Message,
     office::{Office, Shared},
@@ -68,6 +69,12 @@ pub fn routes(shared: Arc<Shared>, ca_pem: String) -> Router {
         .route("/faults", get(faults).put(put_faults).delete(clear_faults))
         .route("/issuer/rotate", post(rotate))
         .route("/issuer/assertion", get(assertion))
+        .route("/sample/client-secret", get(async || SAMPLE_SECRET))
+        .route(
+            "/sample/client-certificate.pem",
+            get(async || client_certificate::stand_in().certificate_pem()),
+        )
+        .route("/sample/client-key.pem", get(async || client_certificate::stand_in().key_pem()))
         .route("/ca.pem", get(ca_pem_file))
         .route("/livez", get(|| async { "ok\n" }))
         .with_state(Control { shared, ca_pem: ca_pem.into() })

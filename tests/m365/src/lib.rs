@@ -39,7 +39,7 @@ pub mod violations;
 
 pub use config::Config;
 pub use directory::Directory;
-pub use entra::TokenExchange;
+pub use entra::{Credential, TokenExchange};
 pub use faults::{Faults, LoginAction, LoginFaults, Rule, SmtpAction, Stage, SubmissionFaults, Token};
 pub use limits::Peak;
 pub use mailbox::{Message, TokenClaims};

@@ -6,6 +6,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::entra::Credential;
+
 /// An accepted message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,7 +66,10 @@ pub struct TokenClaims {
     pub tenant: String,
     /// Client id of the application.
     pub client_id: String,
-    /// Issuer of the assertion that was exchanged for it.
+    /// What the client proved itself with.
+    #[serde(default)]
+    pub credential: Credential,
+    /// Issuer of the assertion that was exchanged for it; empty for a secret or password.
     pub assertion_issuer: String,
     /// Subject of that assertion, for Kubernetes `system:serviceaccount:<namespace>:<name>`.
     pub assertion_subject: String,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::{
     config::Config,
     directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT},
-    entra::{AccessTokenKey, TokenExchange, token::AccessClaims},
+    entra::{AccessTokenKey, Credential, TokenExchange, client_assertion::Replays, token::AccessClaims},
     faults::Faults,
     limits::Usage,
     mailbox::Message,
@@ -40,6 +40,8 @@ pub struct Office {
     pub violations: Vec<Violation>,
     /// Token requests.
     pub exchanges: Vec<TokenExchange>,
+    /// Assertions of applications that were exchanged.
+    pub replays: Replays,
     /// Signs and verifies access tokens.
     pub token_key: AccessTokenKey,
     /// The built-in issuer.
@@ -64,6 +66,7 @@ impl Office {
             messages: Vec::new(),
             violations: Vec::new(),
             exchanges: Vec::new(),
+            replays: Replays::default(),
             token_key,
             stand_in: StandIn::default(),
             names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
@@ -84,6 +87,7 @@ impl Office {
             exp: now.as_second() + seconds,
             assertion_iss: stand_in::ISSUER.into(),
             assertion_sub: subject.into(),
+            credential: Credential::Federated,
             uti: String::new(),
         })
     }

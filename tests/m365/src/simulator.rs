@@ -27,7 +27,7 @@ use crate::{
     control,
     directory::Directory,
     entra::{
-        AccessTokenKey, TokenExchange,
+        AccessTokenKey, TokenExchange, client_certificate,
         issuers::Issuers,
         server::{Login, routes},
     },
@@ -204,6 +204,11 @@ impl Simulator {
         timeout(patience, self.shared.wait_for(look)).await.ok()
     }
 
+    /// Looks at the state of the service.
+    pub fn read<R>(&self, look: impl FnOnce(&Office) -> R) -> R {
+        self.shared.read(look)
+    }
+
     /// Breaches seen so far.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
@@ -252,6 +257,13 @@ impl Simulator {
     #[must_use]
     pub fn assertion(&self, subject: &str) -> String {
         self.signer()(subject)
+    }
+
+    /// The certificate that the sample application is registered with, and its key, both PEM.
+    #[must_use]
+    pub fn client_certificate(&self) -> (&'static str, &'static str) {
+        let certificate = client_certificate::stand_in();
+        (certificate.certificate_pem(), certificate.key_pem())
     }
 
     /// Writes [`Self::assertion`] to a file, as the kubelet would: readers see the old or the new, never a part.

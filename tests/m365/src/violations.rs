@@ -41,6 +41,8 @@ pub enum Kind {
     ExpiredToken,
     /// AUTH again on a connection on which it failed or succeeded already.
     RepeatedAuth,
+    /// An application's own assertion lives longer than ten minutes, has no `jti`, or was presented before.
+    CarelessAssertion,
     /// Something was pipelined behind a command that must end its group (RFC 2920 section 3.1).
     PipeliningPastGroup,
     /// The name given with EHLO is no domain name and no address literal.

@@ -27,6 +27,9 @@ pub struct Claims {
     /// Start of validity, seconds since 1970.
     #[serde(default)]
     pub nbf: Option<i64>,
+    /// Identifier of the token.
+    #[serde(default)]
+    pub jti: Option<String>,
 }
 
 /// An assertion taken apart.
@@ -118,6 +121,7 @@ mod tests {
             aud: vec![EXCHANGE_AUDIENCE.into()],
             exp: 2_000,
             nbf: Some(1_000),
+            jti: None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! JSON Web Signatures, RS256 only: taking a compact token apart, checking and making one (RFC 7515, RFC 7518 §3.3).
+//! JSON Web Signatures with RSA, RS256 and PS256: taking a compact token apart, checking and making one (RFC 7515,
+//! RFC 7518 sections 3.3 and 3.5).
 //!
 //! Pure. It refuses to know what the claims mean.
 
@@ -14,7 +15,7 @@ pub enum JwsError {
     #[error("the token is not a compact JSON Web Signature")]
     Malformed,
     /// Signed with another algorithm.
-    #[error("the token is not signed with RS256")]
+    #[error("the token is not signed with RS256 or PS256")]
     Algorithm,
     /// No key of that id.
     #[error("no key has the token's key id")]
@@ -27,21 +28,42 @@ pub enum JwsError {
 /// A token taken apart, its signature not yet checked.
 #[derive(Clone, Debug)]
 pub struct Compact<Claims> {
-    /// Key id of the header.
-    pub kid: Option<String>,
+    /// The header.
+    pub header: Header,
     /// The claims.
     pub claims: Claims,
     signed: Vec<u8>,
     signature: Vec<u8>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    alg: String,
+/// How a token is signed, and with which key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Algorithm.
+    pub alg: Algorithm,
+    /// Key id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    kid: Option<String>,
+    pub kid: Option<String>,
+    /// `JWT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    typ: Option<String>,
+    pub typ: Option<String>,
+    /// SHA-1 thumbprint of the certificate, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x5t: Option<String>,
+    /// SHA-256 thumbprint of the certificate, base64url.
+    #[serde(default, rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub x5t_sha256: Option<String>,
+}
+
+/// The algorithms that Entra takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    #[default]
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
 }
 
 /// A set of public keys, as a `jwks_uri` serves it.
@@ -86,26 +108,44 @@ impl<Claims: DeserializeOwned> Compact<Claims> {
             return Err(JwsError::Malformed);
         };
         let signed = format!("{header}.{claims}").into_bytes();
-        let header: Header = decode_json(header)?;
-        if header.alg != "RS256" {
+        let header: serde_json::Value = decode_json(header)?;
+        if !["RS256", "PS256"].iter().any(|known| header["alg"] == *known) {
             return Err(JwsError::Algorithm);
         }
+        let header = serde_json::from_value(header).map_err(|_| JwsError::Malformed)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| JwsError::Malformed)?;
-        Ok(Self { kid: header.kid, claims: decode_json(claims)?, signed, signature })
+        Ok(Self { header, claims: decode_json(claims)?, signed, signature })
     }
 }
 
 impl<Claims> Compact<Claims> {
-    /// Checks the signature against the set: the key of the same id, or any key when the token names none.
+    /// Checks the RS256 signature against the set: the key of the same id, or any key when the token names none.
     ///
     /// # Errors
-    /// [`JwsError::UnknownKey`] or [`JwsError::Signature`].
+    /// [`JwsError::Algorithm`], [`JwsError::UnknownKey`] or [`JwsError::Signature`].
     pub fn verify(&self, keys: &KeySet) -> Result<(), JwsError> {
-        let mut candidates = keys.rsa(self.kid.as_deref()).peekable();
+        if self.header.alg != Algorithm::Rs256 {
+            return Err(JwsError::Algorithm);
+        }
+        let mut candidates = keys.rsa(self.header.kid.as_deref()).peekable();
         if candidates.peek().is_none() {
             return Err(JwsError::UnknownKey);
         }
         candidates.find_map(|key| key.verify(&self.signed, &self.signature).ok()).ok_or(JwsError::Signature)
+    }
+
+    /// Checks the signature against a public key (`RSAPublicKey`, DER) by the algorithm that the header names.
+    ///
+    /// # Errors
+    /// [`JwsError::Signature`].
+    pub fn verify_with(&self, public_key: &[u8]) -> Result<(), JwsError> {
+        let parameters = match self.header.alg {
+            Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+            Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
+        };
+        signature::UnparsedPublicKey::new(parameters, public_key)
+            .verify(&self.signed, &self.signature)
+            .map_err(|_| JwsError::Signature)
     }
 }
 
@@ -153,10 +193,25 @@ impl Key {
 /// # Errors
 /// The claims are not JSON, or the key is too small for the signature.
 pub fn sign(claims: &impl Serialize, pair: &signature::RsaKeyPair, kid: &str) -> Result<String, JwsError> {
-    let header = Header { alg: "RS256".into(), kid: Some(kid.into()), typ: Some("JWT".into()) };
-    let signed = format!("{}.{}", encode_json(&header)?, encode_json(claims)?);
+    sign_with(claims, pair, &Header { kid: Some(kid.into()), typ: Some("JWT".into()), ..Header::default() })
+}
+
+/// Signs `claims` with `pair` as `header` says.
+///
+/// # Errors
+/// The claims are not JSON, or the key is too small for the signature.
+pub fn sign_with(
+    claims: &impl Serialize,
+    pair: &signature::RsaKeyPair,
+    header: &Header,
+) -> Result<String, JwsError> {
+    let signed = format!("{}.{}", encode_json(header)?, encode_json(claims)?);
+    let encoding: &dyn signature::RsaEncoding = match header.alg {
+        Algorithm::Rs256 => &signature::RSA_PKCS1_SHA256,
+        Algorithm::Ps256 => &signature::RSA_PSS_SHA256,
+    };
     let mut signature = vec![0; pair.public().modulus_len()];
-    pair.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
+    pair.sign(encoding, &SystemRandom::new(), signed.as_bytes(), &mut signature)
         .map_err(|_| JwsError::Signature)?;
     Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
@@ -201,7 +256,7 @@ mod tests {
 
     #[test]
     fn algorithm_none_and_hmac_are_refused() {
-        for alg in ["none", "HS256", "rs256"] {
+        for alg in ["none", "HS256", "rs256", "ES256", "RS512"] {
             let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{alg}"}}"#));
             let token = format!("{header}.{}.", URL_SAFE_NO_PAD.encode("{}"));
             assert_eq!(Any::parse(&token).unwrap_err(), JwsError::Algorithm, "{alg}");

@@ -7,6 +7,9 @@
 //! It refuses to know mail. Assertions and access tokens are never logged or kept.
 
 pub mod assertion;
+pub mod client_assertion;
+pub mod client_certificate;
+mod codes;
 pub mod error;
 pub mod issuers;
 pub mod jws;
@@ -18,6 +21,7 @@ pub mod token;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use client_certificate::{CertificateError, RegisteredKey};
 pub use keys::{Fetched, KeySource};
 pub use token::AccessTokenKey;
 
@@ -35,8 +39,29 @@ pub struct TokenExchange {
     pub assertion_issuer: Option<String>,
     /// Subject of the assertion, when it could be read.
     pub assertion_subject: Option<String>,
+    /// What was presented; absent when nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+    /// How the assertion was signed, when it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<jws::Algorithm>,
     /// HTTP status of the answer; 0 when the connection was cut.
     pub status: u16,
     /// `Issued`, `AADSTS<code>`, or the name of the fault that answered.
     pub outcome: String,
+}
+
+/// With what a client proves who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Credential {
+    /// A token of an external issuer.
+    #[default]
+    Federated,
+    /// A client secret.
+    Secret,
+    /// An assertion that is signed with the application's own certificate.
+    Certificate,
+    /// A mailbox's password (AUTH LOGIN; not at the token endpoint).
+    Password,
 }

@@ -1,18 +1,18 @@
 //! The token request: what must be in it, and whom it speaks for.
 //!
-//! Pure, in two steps, because the issuer's keys must be fetched in between: [`examine`] checks everything that the
-//! request says, [`Examined::verify`] checks the signature and gives the claims of an access token.
-//!
-//! The room for other credentials: a client secret and an assertion signed with the application's own certificate are
-//! told apart here by their fields; both are refused for now as not registered.
+//! Pure, in two steps, because an issuer's keys must be fetched in between: [`examine`] checks everything that the
+//! request says, [`Examined::verify`] checks the signature and gives the claims of an access token. A client secret and
+//! an application's own assertion are decided in the first step: what they are compared with is in the directory.
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
+    Credential,
     assertion::{Assertion, IssuerNames, check_times, match_credential},
+    client_assertion,
     error::Refusal,
-    jws::{JwsError, KeySet},
+    jws::{Algorithm, JwsError, KeySet},
     token::AccessClaims,
 };
 use crate::{
@@ -39,24 +39,34 @@ pub struct TokenRequest {
     pub client_secret: Option<String>,
 }
 
-/// A request that is right so far; the signature of its assertion is yet to be checked.
+/// A request that is right so far; the signature of a federated assertion is yet to be checked.
 #[derive(Debug)]
 pub struct Examined {
-    /// `iss` of the assertion: whose keys to fetch.
-    pub issuer: String,
-    assertion: Assertion,
+    proof: Proof,
     tenant_id: String,
     client_id: String,
     object_id: String,
 }
 
-/// Checks everything but the signature.
+/// What the client proved itself with.
+#[derive(Debug)]
+enum Proof {
+    /// A client secret, found right.
+    Secret,
+    /// An assertion of its own, found right.
+    Certificate(Assertion),
+    /// An external issuer's token; its signature is yet to be checked.
+    Federated(Assertion),
+}
+
+/// Checks everything but the signature of a federated assertion. `host` is the name that the client called.
 ///
 /// # Errors
 /// What Entra would answer.
 pub fn examine(
     config: &Config,
     tenant: &str,
+    host: &str,
     request: &TokenRequest,
     names: &IssuerNames,
     now: Timestamp,
@@ -69,15 +79,26 @@ pub fn examine(
     let tenant = find_tenant(config, tenant)?;
     let app = find_application(tenant, client_id)?;
     check_scope(&config.tokens, tenant, required(request.scope.as_deref(), "scope")?)?;
-    let assertion = read_assertion(request, client_id)?;
-    match_credential(app, &assertion.claims, names)?;
-    check_times(&assertion.claims, now, config.tokens.clock_skew_seconds)?;
+    let proof = match read_assertion(request, app)? {
+        None => check_secret(app, request.client_secret.as_deref().unwrap_or_default(), now)?,
+        Some(own) if own.claims.iss.eq_ignore_ascii_case(&app.client_id) => {
+            client_assertion::check(app, tenant, &own, host, now, config.tokens.clock_skew_seconds)?;
+            Proof::Certificate(own)
+        }
+        Some(foreign) => {
+            if foreign.header.alg != Algorithm::Rs256 {
+                return Err(Refusal::with(50_027, &[]));
+            }
+            match_credential(app, &foreign.claims, names)?;
+            check_times(&foreign.claims, now, config.tokens.clock_skew_seconds)?;
+            Proof::Federated(foreign)
+        }
+    };
     if tenant.blocked_by_conditional_access {
         return Err(Refusal::with(53_003, &[]));
     }
     Ok(Examined {
-        issuer: assertion.claims.iss.clone(),
-        assertion,
+        proof,
         tenant_id: tenant.id.clone(),
         client_id: app.client_id.clone(),
         object_id: app.object_id.clone(),
@@ -85,22 +106,44 @@ pub fn examine(
 }
 
 impl TokenRequest {
-    /// Issuer and subject of the assertion, as far as they can be read. For the record; nothing is checked.
+    /// The assertion, as far as it can be read. For the record; nothing is checked.
     #[must_use]
-    pub fn presented(&self) -> Option<(String, String)> {
-        let claims = Assertion::parse(self.client_assertion.as_deref()?).ok()?.claims;
-        Some((claims.iss, claims.sub))
+    pub fn presented(&self) -> Option<Assertion> {
+        Assertion::parse(self.client_assertion.as_deref()?).ok()
+    }
+
+    /// What is presented, by the fields that are there and by who signed the assertion.
+    #[must_use]
+    pub fn credential(&self) -> Option<Credential> {
+        if self.client_assertion.is_none() {
+            return self.client_secret.as_ref().map(|_| Credential::Secret);
+        }
+        let client_id = self.client_id.as_deref().unwrap_or_default();
+        let own = self.presented().is_some_and(|own| own.claims.iss.eq_ignore_ascii_case(client_id));
+        Some(if own { Credential::Certificate } else { Credential::Federated })
     }
 }
 
 impl Examined {
-    /// Key id of the assertion.
+    /// The assertion whose issuer's keys must be fetched before it can be checked.
     #[must_use]
-    pub fn kid(&self) -> Option<&str> {
-        self.assertion.kid.as_deref()
+    pub fn awaits_keys(&self) -> Option<&Assertion> {
+        match &self.proof {
+            Proof::Federated(assertion) => Some(assertion),
+            Proof::Secret | Proof::Certificate(_) => None,
+        }
     }
 
-    /// Checks the signature, and says what the access token is to claim. `uti` is a random identifier.
+    /// The application's own assertion.
+    #[must_use]
+    pub fn own_assertion(&self) -> Option<&Assertion> {
+        match &self.proof {
+            Proof::Certificate(assertion) => Some(assertion),
+            Proof::Secret | Proof::Federated(_) => None,
+        }
+    }
+
+    /// Checks the signature of a federated assertion, and says what the access token is to claim. `uti` is a random identifier.
     ///
     /// # Errors
     /// 700027 for a key that the issuer does not publish, 50013 for a signature that does not fit.
@@ -111,13 +154,16 @@ impl Examined {
         uti: String,
         now: Timestamp,
     ) -> Result<AccessClaims, Refusal> {
-        self.assertion.verify(keys).map_err(|error| match error {
-            JwsError::UnknownKey => Refusal::with(700_027, &[("reason", "The key was not found.")]),
-            _ => Refusal::with(
-                50_013,
-                &[("reason", "The provided signature value did not match the expected signature value.")],
-            ),
-        })?;
+        let (credential, assertion_iss, assertion_sub) = match &self.proof {
+            Proof::Secret => (Credential::Secret, String::new(), String::new()),
+            Proof::Certificate(own) => {
+                (Credential::Certificate, own.claims.iss.clone(), own.claims.sub.clone())
+            }
+            Proof::Federated(foreign) => {
+                verify_signature(foreign, keys, &self.client_id)?;
+                (Credential::Federated, foreign.claims.iss.clone(), foreign.claims.sub.clone())
+            }
+        };
         let lifetime = i64::try_from(tokens.lifetime_seconds).unwrap_or(86_400);
         Ok(AccessClaims {
             aud: tokens.resource.clone(),
@@ -126,11 +172,33 @@ impl Examined {
             oid: self.object_id.clone(),
             iat: now.as_second(),
             exp: now.as_second() + lifetime,
-            assertion_iss: self.assertion.claims.iss.clone(),
-            assertion_sub: self.assertion.claims.sub.clone(),
+            assertion_iss,
+            assertion_sub,
+            credential,
             uti,
         })
     }
+}
+
+fn verify_signature(assertion: &Assertion, keys: &KeySet, client_id: &str) -> Result<(), Refusal> {
+    assertion.verify(keys).map_err(|error| match error {
+        JwsError::UnknownKey => Refusal::unknown_key(client_id),
+        _ => Refusal::with(
+            50_013,
+            &[("reason", "The provided signature value did not match the expected signature value.")],
+        ),
+    })
+}
+
+/// One that matches and is in time is enough; secrets may overlap while they are rotated.
+fn check_secret(app: &Application, given: &str, now: Timestamp) -> Result<Proof, Refusal> {
+    let (expired, live): (Vec<_>, Vec<_>) =
+        app.client_secrets.iter().partition(|secret| secret.is_expired(now));
+    if live.iter().any(|secret| secret.value.is(given)) {
+        return Ok(Proof::Secret);
+    }
+    let over = expired.iter().any(|secret| secret.value.is(given));
+    Err(Refusal::with(if over { 7_000_222 } else { 7_000_215 }, &[("client", &app.client_id)]))
 }
 
 fn required<'a>(value: Option<&'a str>, parameter: &str) -> Result<&'a str, Refusal> {
@@ -166,15 +234,19 @@ fn check_scope(tokens: &Tokens, tenant: &Tenant, scope: &str) -> Result<(), Refu
     Ok(())
 }
 
-fn read_assertion(request: &TokenRequest, client_id: &str) -> Result<Assertion, Refusal> {
+/// The assertion; `None` when a secret is presented.
+fn read_assertion(request: &TokenRequest, app: &Application) -> Result<Option<Assertion>, Refusal> {
+    let secret = request.client_secret.as_deref().filter(|secret| !secret.is_empty());
+    if app.public_client && (secret.is_some() || request.client_assertion.is_some()) {
+        return Err(Refusal::with(700_025, &[]));
+    }
     let Some(assertion) = request.client_assertion.as_deref() else {
-        let code = if request.client_secret.is_some() { 7_000_215 } else { 7_000_218 };
-        return Err(Refusal::with(code, &[("client", client_id)]));
+        return if secret.is_some() { Ok(None) } else { Err(Refusal::with(7_000_218, &[])) };
     };
     if required(request.client_assertion_type.as_deref(), "client_assertion_type")? != ASSERTION_TYPE {
         return Err(Refusal::with(900_144, &[("parameter", "client_assertion_type")]));
     }
-    Assertion::parse(assertion).map_err(|_| Refusal::with(50_027, &[]))
+    Assertion::parse(assertion).map(Some).map_err(|_| Refusal::with(50_027, &[]))
 }
 
 fn is_guid(text: &str) -> bool {
@@ -185,7 +257,8 @@ fn is_guid(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        directory::{SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
+        directory::{ClientSecret, SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
+        entra::client_certificate::stand_in,
         stand_in::{ISSUER, StandIn},
     };
 
@@ -209,7 +282,8 @@ mod tests {
     }
 
     fn code(config: &Config, tenant: &str, request: &TokenRequest) -> u32 {
-        examine(config, tenant, request, &names(), now()).map_or_else(|refusal| refusal.code, |_| 0)
+        examine(config, tenant, "localhost", request, &names(), now())
+            .map_or_else(|refusal| refusal.code, |_| 0)
     }
 
     /// The code that the sample gives after `change`.
@@ -221,7 +295,8 @@ mod tests {
 
     #[test]
     fn the_sample_request_is_right() {
-        let examined = examine(&Config::contoso(), "contoso.com", &request(), &names(), now()).unwrap();
+        let examined =
+            examine(&Config::contoso(), "contoso.com", "localhost", &request(), &names(), now()).unwrap();
         let keys = StandIn::default().published();
         let claims = examined.verify(&keys, &Tokens::default(), "u".into(), now()).unwrap();
         assert_eq!(claims.assertion_sub, SAMPLE_SUBJECT);
@@ -250,6 +325,48 @@ mod tests {
             (request.client_assertion, request.client_secret) = (None, Some("s".into()));
         };
         assert_eq!(after(secret), 7_000_215);
+        assert_eq!(
+            after(|config, _| config.directory.tenants[0].applications[0].public_client = true),
+            700_025
+        );
+    }
+
+    /// Presents a secret to an application whose secrets are these, by value and seconds from now until they end.
+    fn with_secrets(given: &str, registered: &[(&str, i64)]) -> u32 {
+        after(|config, request| {
+            (request.client_assertion, request.client_secret) = (None, Some(given.into()));
+            let secret = |(value, left): &(&str, i64)| ClientSecret {
+                name: String::new(),
+                value: (*value).into(),
+                expires: Timestamp::from_second(now().as_second() + left).ok(),
+            };
+            config.directory.tenants[0].applications[0].client_secrets =
+                registered.iter().map(secret).collect();
+        })
+    }
+
+    #[test]
+    fn a_secret_is_right_while_one_of_the_registered_ones_is_it_and_in_time() {
+        assert_eq!(with_secrets("new", &[("old", -1), ("new", 60)]), 0);
+        assert_eq!(with_secrets("old", &[("old", -1), ("new", 60)]), 7_000_222);
+        assert_eq!(with_secrets("other", &[("old", -1), ("new", 60)]), 7_000_215);
+        assert_eq!(with_secrets("", &[("new", 60)]), 7_000_218);
+    }
+
+    #[test]
+    fn an_assertion_of_the_application_itself_needs_no_fetched_keys() {
+        let audience = format!("https://localhost/{SAMPLE_TENANT}/oauth2/v2.0/token");
+        let own = stand_in().assertion(SAMPLE_CLIENT_ID, &audience, now());
+        let request = TokenRequest { client_assertion: Some(own), ..request() };
+        assert_eq!(request.credential(), Some(Credential::Certificate));
+        let examined =
+            examine(&Config::contoso(), SAMPLE_TENANT, "localhost", &request, &names(), now()).unwrap();
+        assert!(examined.awaits_keys().is_none() && examined.own_assertion().is_some());
+        let claims = examined.verify(&KeySet::default(), &Tokens::default(), String::new(), now()).unwrap();
+        assert_eq!(
+            (claims.credential, claims.assertion_sub.as_str()),
+            (Credential::Certificate, SAMPLE_CLIENT_ID)
+        );
     }
 
     #[test]
@@ -284,13 +401,14 @@ mod tests {
 
     #[test]
     fn a_rotated_key_is_not_found_and_a_forged_signature_does_not_fit() {
-        let examined = examine(&Config::contoso(), SAMPLE_TENANT, &request(), &names(), now()).unwrap();
+        let examined =
+            examine(&Config::contoso(), SAMPLE_TENANT, "localhost", &request(), &names(), now()).unwrap();
         let mut rotated = StandIn::default();
         rotated.rotate(false);
         let mut keys = rotated.published();
         let refusal = examined.verify(&keys, &Tokens::default(), String::new(), now()).unwrap_err();
         assert_eq!(refusal.code, 700_027);
-        keys.keys[0].kid = examined.kid().map(str::to_owned);
+        keys.keys[0].kid = examined.awaits_keys().unwrap().header.kid.clone();
         let refusal = examined.verify(&keys, &Tokens::default(), String::new(), now()).unwrap_err();
         assert_eq!(refusal.code, 50_013);
     }

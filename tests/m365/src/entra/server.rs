@@ -17,19 +17,22 @@ use serde_json::json;
 
 use super::{
     TokenExchange,
+    assertion::{Assertion, Claims, IssuerNames},
     error::{Refusal, Trace},
     issuers::Issuers,
     jws::KeySet,
-    request::{Examined, TokenRequest, examine},
+    request::{TokenRequest, examine},
     token::AccessClaims,
 };
 use crate::{
+    config::Config,
     directory::Issuer,
     entra::KeySource,
     faults::LoginAction,
     office::Shared,
     random,
     stand_in::{self, StandIn},
+    violations::Kind,
 };
 
 /// What the endpoint works with.
@@ -73,7 +76,10 @@ async fn token(
     let answer = match fault {
         Some(LoginAction::Aadsts(code)) => Answer::Refused(login.injected(code, &tenant, &request)),
         Some(fault) => Answer::Fault(fault),
-        None => login.decide(&tenant, &request, now).await.map_or_else(Answer::Refused, Answer::Issued),
+        None => login
+            .decide(&tenant, host(&headers), &request, now)
+            .await
+            .map_or_else(Answer::Refused, Answer::Issued),
     };
     login.record(&tenant, &request, &answer, now);
     login.respond(answer, &headers, now)
@@ -83,26 +89,49 @@ impl Login {
     async fn decide(
         &self,
         tenant: &str,
+        host: &str,
         request: &TokenRequest,
         now: Timestamp,
     ) -> Result<AccessClaims, Refusal> {
         let config = self.shared.read(|office| office.config.clone());
         let names = self.issuers.names(&config.directory.issuers, now).await;
-        let examined = examine(&config, tenant, request, &names, now)?;
-        let trusted = &config.directory.issuers;
+        let examined = examine(&config, tenant, host, request, &names, now)?;
+        let keys = match examined.awaits_keys() {
+            Some(assertion) => self.keys(&config, &names, assertion, now).await?,
+            None => KeySet::default(),
+        };
+        let claims = examined.verify(&keys, &config.tokens, random::hex::<512>(), now)?;
+        if let Some(own) = examined.own_assertion() {
+            self.note_own_assertion(&own.claims, now);
+        }
+        Ok(claims)
+    }
+
+    /// The keys of the assertion's issuer.
+    async fn keys(
+        &self,
+        config: &Config,
+        names: &IssuerNames,
+        assertion: &Assertion,
+        now: Timestamp,
+    ) -> Result<KeySet, Refusal> {
+        let (trusted, iss) = (&config.directory.issuers, &assertion.claims.iss);
         let stand_in = |issuer: &Issuer| {
-            issuer.keys == KeySource::StandIn
-                && names.get(&issuer.name).is_some_and(|iss| *iss == examined.issuer)
+            issuer.keys == KeySource::StandIn && names.get(&issuer.name).is_some_and(|name| name == iss)
         };
-        let keys = if trusted.iter().any(stand_in) {
-            self.stand_in().published()
-        } else {
-            let interval = config.tokens.keys_refetch_seconds;
-            let found =
-                self.issuers.keys(trusted, &names, &examined.issuer, examined.kid(), now, interval).await;
-            reachable(found, &examined)?
-        };
-        examined.verify(&keys, &config.tokens, random::hex::<512>(), now)
+        if trusted.iter().any(stand_in) {
+            return Ok(self.stand_in().published());
+        }
+        let (kid, interval) = (assertion.header.kid.as_deref(), config.tokens.keys_refetch_seconds);
+        reachable(self.issuers.keys(trusted, names, iss, kid, now, interval).await, iss)
+    }
+
+    fn note_own_assertion(&self, claims: &Claims, now: Timestamp) {
+        self.shared.with(|office| {
+            if let Some(detail) = office.replays.note(claims.jti.as_deref(), claims.nbf, claims.exp, now) {
+                office.violation(now, 0, Kind::CarelessAssertion, detail);
+            }
+        });
     }
 
     fn stand_in(&self) -> StandIn {
@@ -111,7 +140,8 @@ impl Login {
 
     /// A code that a fault asks for, with what the request gives to fill its blanks.
     fn injected(&self, code: u32, tenant: &str, request: &TokenRequest) -> Refusal {
-        let (issuer, subject) = request.presented().unwrap_or_default();
+        let (issuer, subject) =
+            request.presented().map(|own| (own.claims.iss, own.claims.sub)).unwrap_or_default();
         let client = request.client_id.as_deref().unwrap_or_default();
         let scope = request.scope.as_deref().unwrap_or_default();
         let blanks = [
@@ -121,12 +151,15 @@ impl Login {
             ("client", client),
             ("scope", scope),
         ];
-        Refusal::with(code, &blanks)
+        if code == 700_027 { Refusal::unknown_key(client) } else { Refusal::with(code, &blanks) }
     }
 
     fn record(&self, tenant: &str, request: &TokenRequest, answer: &Answer, at: Timestamp) {
         let (status, outcome) = answer.summary();
-        let (assertion_issuer, assertion_subject) = request.presented().unzip();
+        let presented = request.presented();
+        let algorithm = presented.as_ref().map(|own| own.header.alg);
+        let (assertion_issuer, assertion_subject) =
+            presented.map(|own| (own.claims.iss, own.claims.sub)).unzip();
         let client_id = request.client_id.clone().unwrap_or_default();
         tracing::info!(
             tenant,
@@ -137,8 +170,17 @@ impl Login {
             "token request"
         );
         let tenant = tenant.to_owned();
-        let exchange =
-            TokenExchange { at, tenant, client_id, assertion_issuer, assertion_subject, status, outcome };
+        let exchange = TokenExchange {
+            at,
+            tenant,
+            client_id,
+            assertion_issuer,
+            assertion_subject,
+            credential: request.credential(),
+            algorithm,
+            status,
+            outcome,
+        };
         self.shared.with(|office| office.exchange(exchange));
     }
 
@@ -182,12 +224,12 @@ impl Answer {
 
 fn reachable(
     found: Option<Result<KeySet, super::issuers::FetchError>>,
-    examined: &Examined,
+    issuer: &str,
 ) -> Result<KeySet, Refusal> {
     match found {
         Some(Ok(keys)) => Ok(keys),
         Some(Err(error)) => {
-            tracing::warn!("issuer {}: {error}", examined.issuer);
+            tracing::warn!("issuer {issuer}: {error}");
             Err(Refusal::with(90_061, &[("reason", "The keys of the issuer could not be fetched.")]))
         }
         None => Err(Refusal::with(90_061, &[("reason", "The issuer could not be reached.")])),
@@ -195,13 +237,12 @@ fn reachable(
 }
 
 fn refuse(refusal: &Refusal, headers: &HeaderMap, at: Timestamp) -> Response {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let authority = text("host").unwrap_or("login.microsoftonline.com");
-    let correlation_id = text("client-request-id").map_or_else(random::guid, str::to_owned);
+    let given = headers.get("client-request-id").and_then(|value| value.to_str().ok());
+    let correlation_id = given.map_or_else(random::guid, str::to_owned);
     let trace = Trace { at, trace_id: random::guid(), correlation_id };
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let kind = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
-    (status, no_store(), kind, refusal.body(&trace, authority)).into_response()
+    (status, no_store(), kind, refusal.body(&trace, host(headers))).into_response()
 }
 
 fn misbehave(fault: LoginAction) -> Response {
@@ -231,17 +272,21 @@ fn misbehave(fault: LoginAction) -> Response {
     }
 }
 
+/// The name by which the authority was called.
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("login.microsoftonline.com")
+}
+
 fn no_store() -> [(header::HeaderName, &'static str); 2] {
     [(header::CACHE_CONTROL, "no-store, no-cache"), (header::PRAGMA, "no-cache")]
 }
 
 async fn authority_configuration(Path(tenant): Path<String>, headers: HeaderMap) -> Response {
-    let host =
-        headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("login.microsoftonline.com");
+    let host = host(&headers);
     Json(json!({
         "issuer": format!("https://{host}/{tenant}/v2.0"),
         "token_endpoint": format!("https://{host}/{tenant}/oauth2/v2.0/token"),
-        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
         "response_types_supported": ["token"],
         "subject_types_supported": ["pairwise"],
         "id_token_signing_alg_values_supported": ["RS256"],
@@ -250,7 +295,7 @@ async fn authority_configuration(Path(tenant): Path<String>, headers: HeaderMap)
 }
 
 async fn stand_in_configuration(headers: HeaderMap) -> Response {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = host(&headers);
     Json(json!({
         "issuer": stand_in::ISSUER,
         "jwks_uri": format!("https://{host}/stand-in/keys"),

@@ -11,6 +11,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Credential;
 use crate::{mailbox::TokenClaims, random};
 
 /// Signs and verifies access tokens.
@@ -35,6 +36,9 @@ pub struct AccessClaims {
     pub assertion_iss: String,
     /// Subject of the exchanged assertion.
     pub assertion_sub: String,
+    /// What it was issued for.
+    #[serde(default)]
+    pub credential: Credential,
     /// Makes the token as long as a real one.
     pub uti: String,
 }
@@ -108,6 +112,7 @@ impl From<AccessClaims> for TokenClaims {
         Self {
             tenant: claims.tid,
             client_id: claims.appid,
+            credential: claims.credential,
             assertion_issuer: claims.assertion_iss,
             assertion_subject: claims.assertion_sub,
             issued_at: claims.iat,
@@ -132,6 +137,7 @@ mod tests {
             exp: 2_000,
             assertion_iss: "i".into(),
             assertion_sub: "s".into(),
+            credential: Credential::Federated,
             uti: "u".into(),
         }
     }

@@ -44,26 +44,49 @@ impl Answer {
     }
 }
 
-/// The five fields of a federated request.
+/// The fields of a request, federated unless it has a secret.
 #[derive(Clone, Debug)]
 pub struct Form {
     pub tenant: String,
     pub client_id: String,
     pub scope: String,
     pub assertion: String,
+    pub secret: Option<String>,
 }
 
 impl Form {
     pub fn sample(simulator: &Simulator) -> Self {
+        Self::assertion(simulator.assertion(SAMPLE_SUBJECT))
+    }
+
+    /// With a client secret, which is escaped here.
+    pub fn secret(secret: &str) -> Self {
+        let escaped: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        Self { secret: Some(escaped), ..Self::without_credential() }
+    }
+
+    /// With any assertion.
+    pub fn assertion(assertion: String) -> Self {
+        Self { assertion, ..Self::without_credential() }
+    }
+
+    fn without_credential() -> Self {
         Self {
             tenant: SAMPLE_TENANT.into(),
             client_id: SAMPLE_CLIENT_ID.into(),
             scope: "https%3A%2F%2Foutlook.office365.com%2F.default".into(),
-            assertion: simulator.assertion(SAMPLE_SUBJECT),
+            assertion: String::new(),
+            secret: None,
         }
     }
 
     fn body(&self) -> String {
+        if let Some(secret) = &self.secret {
+            return format!(
+                "client_id={}&client_secret={secret}&grant_type=client_credentials&scope={}",
+                self.client_id, self.scope
+            );
+        }
         format!(
             "client_assertion={}&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3A\
              jwt-bearer&client_id={}&grant_type=client_credentials&scope={}",

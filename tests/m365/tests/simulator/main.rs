@@ -5,6 +5,8 @@ mod client;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod dialogs;
 #[cfg(test)]
 mod login;

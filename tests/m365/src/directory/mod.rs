@@ -4,25 +4,19 @@
 //! know tokens, SMTP and time. Addresses, domains and GUIDs compare without regard to ASCII case, as Microsoft's do;
 //! issuer, subject and audience of a federated credential compare exactly.
 
+mod credentials;
+mod sample;
+
 use serde::{Deserialize, Serialize};
 
 use crate::entra::KeySource;
 
+pub use credentials::{CertificateSource, ClientSecret, Hidden, RegisteredCertificate};
+pub use sample::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SECRET, SAMPLE_SUBJECT, SAMPLE_TENANT};
+
 /// Audience of an assertion that Entra exchanges.
 /// Source: Microsoft Entra, "Configure an app to trust an external identity provider".
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
-
-/// Tenant of the sample directory.
-pub const SAMPLE_TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
-
-/// Application (client) id of the sample directory.
-pub const SAMPLE_CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
-
-/// Mailbox of the sample directory.
-pub const SAMPLE_MAILBOX: &str = "noreply@contoso.com";
-
-/// Kubernetes service account that the sample application trusts.
-pub const SAMPLE_SUBJECT: &str = "system:serviceaccount:shop:default";
 
 /// Everything Microsoft 365 knows about its customers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +83,18 @@ pub struct Application {
     /// The service principal is disabled: AADSTS7000112.
     #[serde(default)]
     pub disabled: bool,
+    /// It is registered as a public client, which must present no credential: AADSTS700025.
+    #[serde(default)]
+    pub public_client: bool,
     /// Trusts in external issuers, at most 20.
     #[serde(default)]
     pub federated_credentials: Vec<FederatedCredential>,
+    /// Client secrets.
+    #[serde(default)]
+    pub client_secrets: Vec<ClientSecret>,
+    /// Certificates with which the application signs its own assertions.
+    #[serde(default)]
+    pub certificates: Vec<RegisteredCertificate>,
     /// Whether the application may log in to SMTP at all: the consented application permission `SMTP.SendAsApp`, or
     /// the Exchange role `Application SMTP.SendAsApp`.
     #[serde(default = "yes")]
@@ -169,7 +172,9 @@ impl Directory {
 }
 
 impl Tenant {
-    fn is_called(&self, id_or_domain: &str) -> bool {
+    /// Whether this id or verified domain names the tenant.
+    #[must_use]
+    pub fn is_called(&self, id_or_domain: &str) -> bool {
         self.id.eq_ignore_ascii_case(id_or_domain)
             || self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(id_or_domain))
     }
@@ -194,6 +199,14 @@ impl Tenant {
             // Entra's own limit on federated credentials of one application.
             if app.federated_credentials.len() > 20 {
                 faults.push(format!("application {} has more than 20 federated credentials", app.client_id));
+            }
+            for certificate in &app.certificates {
+                if let Err(error) = certificate.read() {
+                    faults.push(format!(
+                        "certificate {:?} of application {}: {error}",
+                        certificate.name, app.client_id
+                    ));
+                }
             }
             for granted in app.mailboxes.iter().filter(|address| self.mailbox(address).is_none()) {
                 faults.push(format!(
@@ -222,74 +235,6 @@ impl Mailbox {
             .chain(&self.aliases)
             .chain(&self.send_as)
             .any(|allowed| allowed.eq_ignore_ascii_case(address))
-    }
-}
-
-impl Directory {
-    /// The sample: one tenant, `contoso.com`, with the mailbox `noreply@contoso.com` and one application that trusts
-    /// the stand-in issuer for the service account `default` of namespace `shop`.
-    #[must_use]
-    pub fn contoso() -> Self {
-        Self { issuers: vec![Issuer::stand_in()], tenants: vec![Tenant::contoso()] }
-    }
-}
-
-impl Issuer {
-    /// The built-in issuer for computers without a cluster.
-    #[must_use]
-    pub fn stand_in() -> Self {
-        Self {
-            name: "stand-in".into(),
-            issuer: Some(crate::stand_in::ISSUER.into()),
-            keys: KeySource::StandIn,
-        }
-    }
-}
-
-impl Tenant {
-    fn contoso() -> Self {
-        Self {
-            id: SAMPLE_TENANT.into(),
-            name: "Contoso".into(),
-            domains: vec!["contoso.com".into(), "contoso.onmicrosoft.com".into()],
-            smtp_auth_disabled: false,
-            exchange_online: true,
-            blocked_by_conditional_access: false,
-            applications: vec![Application::contoso()],
-            mailboxes: vec![Mailbox::contoso()],
-        }
-    }
-}
-
-impl Application {
-    fn contoso() -> Self {
-        Self {
-            client_id: SAMPLE_CLIENT_ID.into(),
-            object_id: "5d0c4a3e-8b1f-4c52-9d7a-6e2f10b9c874".into(),
-            name: "mailroute".into(),
-            disabled: false,
-            federated_credentials: vec![FederatedCredential {
-                name: "shop-default".into(),
-                issuer: "stand-in".into(),
-                subject: SAMPLE_SUBJECT.into(),
-                audience: exchange_audience(),
-            }],
-            send_as_app: true,
-            mailboxes: vec![SAMPLE_MAILBOX.into()],
-        }
-    }
-}
-
-impl Mailbox {
-    fn contoso() -> Self {
-        Self {
-            address: SAMPLE_MAILBOX.into(),
-            aliases: vec!["no-reply@contoso.com".into()],
-            smtp_auth_disabled: None,
-            send_as: vec!["alerts@contoso.com".into()],
-            recipient_limit: None,
-            max_send_bytes: None,
-        }
     }
 }
 
@@ -335,6 +280,14 @@ mod tests {
         assert_eq!(directory.faults(), Vec::<String>::new());
         directory.tenants[0].applications[0].mailboxes.push("ghost@contoso.com".into());
         assert!(directory.faults()[0].contains("ghost@contoso.com"));
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_a_fault() {
+        let mut directory = Directory::contoso();
+        directory.tenants[0].applications[0].certificates[0].certificate =
+            CertificateSource::Pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into());
+        assert!(directory.faults()[0].contains("certificate \"sample\""), "{:?}", directory.faults());
     }
 
     #[test]
