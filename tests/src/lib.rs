@@ -12,12 +12,15 @@
 //! * [`wait_for`] and its like: wait by watching.
 //! * [`supervisor`]: what starts the programs and leaves nothing behind, also when the test is killed.
 //! * [`scene`]: what the scenarios of this project put on a cluster.
+//! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 
+pub mod alone;
 pub mod cluster;
 pub mod demo;
 mod handle;
 mod images;
 mod namespace;
+pub mod peers;
 pub mod scene;
 pub mod stop;
 pub mod supervisor;

@@ -78,7 +78,7 @@ impl Tools {
 }
 
 /// The folder that outlives checkouts: `MAILROUTE_CACHE`, or `mailroute` in the user's cache folder.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("MAILROUTE_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|path| path.join("mailroute")))

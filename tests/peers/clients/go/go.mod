@@ -1,0 +1,3 @@
+module mailroute.dev/tests/peers/clients/go
+
+go 1.25
