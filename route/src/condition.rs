@@ -132,8 +132,18 @@ reasons! {
         "Create it with the issuer, subject and audience that the message names: az ad app federated-credential create --id {client_id}";
     WaitingForPropagation: CredentialReady, "No federated credential matches yet; a new one takes some minutes to act.",
         "Wait up to 15 minutes after az ad app federated-credential create; then compare issuer, subject and audience.";
-    AssertionRejected: CredentialReady, "Entra rejected the service-account token itself (expired, malformed or signed by an unknown key).",
-        "Check the clocks of the nodes and that the cluster's OIDC issuer publishes its current keys.";
+    AssertionRejected: CredentialReady, "Entra rejected the assertion itself (out of its time, malformed or signed by an unknown key).",
+        "Check the clocks of the nodes, and for workload identity that the cluster's OIDC issuer publishes its current keys.";
+    SecretMissing: CredentialReady, "The Secret with the credential is not there, or lacks the key.",
+        "Create it in the route's namespace: kubectl create secret generic {secret} --from-file=<key>=<file with the secret>; pods see it within two minutes.";
+    SecretRejected: CredentialReady, "Entra does not know the client secret.",
+        "Put the value of a client secret (not its id) into the Secret {secret}; a new one: az ad app credential reset --id {client_id} --append";
+    SecretExpired: CredentialReady, "The client secret has expired.",
+        "Make a new one and put it into the Secret {secret}: az ad app credential reset --id {client_id} --append";
+    CertificateNotRegistered: CredentialReady, "The application does not know the certificate that signed the assertion, or no longer takes it.",
+        "Register the certificate of the Secret {secret}: az ad app credential reset --id {client_id} --append --cert @tls.crt; the message names its thumbprint.";
+    PasswordMounted: CredentialReady, "The mailbox's password is there; Microsoft is switching passwords off.",
+        "Change to credential.type WorkloadIdentity: Exchange Online stops taking passwords for SMTP by default at the end of December 2026.";
     IssuerUnreachable: CredentialReady, "Entra cannot fetch the cluster's OIDC discovery document.",
         "Make the service-account issuer reachable from the internet: az aks update --enable-oidc-issuer";
     ScopeRejected: CredentialReady, "Entra refuses the scope, or the tenant has no Exchange Online.",
@@ -179,7 +189,7 @@ reasons! {
         "Check what stands between the pod and {endpoint}.";
 
     // Authenticated
-    LoggedIn: Authenticated, "The upstream accepted the token for the mailbox.", "";
+    LoggedIn: Authenticated, "The upstream accepted the log-in as the mailbox.", "";
     ExchangeRejectedToken: Authenticated, "The token is good, but Exchange does not let the application use the mailbox.",
         "Register the service principal (New-ServicePrincipal -AppId {client_id} -ObjectId <id of the enterprise application>) and grant it the mailbox: Add-MailboxPermission -Identity {mailbox} -User <service principal> -AccessRights FullAccess; this can take two hours to act.";
     SmtpAuthDisabledTenant: Authenticated, "SMTP AUTH is switched off for the tenant.",
@@ -188,6 +198,8 @@ reasons! {
         "Set-CASMailbox -Identity {mailbox} -SmtpClientAuthenticationDisabled $false";
     AuthenticationPolicy: Authenticated, "A policy of the organisation forbids this log-in.",
         "Check authentication policies and security defaults for {mailbox}: Get-AuthenticationPolicy";
+    PasswordRejected: Authenticated, "The upstream does not take the mailbox's password.",
+        "Put the password of {mailbox} into the Secret {secret}, and see in the sign-in log of Entra whether the account is locked; better, change to credential.type WorkloadIdentity.";
     BasicAuthDisabled: Authenticated, "The upstream saw a password, and passwords are switched off.",
         "Use credential.type WorkloadIdentity.";
     NotAuthenticated: Authenticated, "The upstream wants a log-in before mail.",
@@ -253,6 +265,7 @@ impl Reason {
             self,
             Self::Accepted
                 | Self::TokenAcquired
+                | Self::PasswordMounted
                 | Self::Connected
                 | Self::CertificateValid
                 | Self::CertificateExpiring

@@ -29,9 +29,22 @@ pub fn chance() -> f64 {
     }
 }
 
+/// Octets that nobody can foresee, for identifiers that must not repeat. All zero when the system has no randomness.
+pub fn nonce() -> [u8; 16] {
+    let mut bytes = [0_u8; 16];
+    // What rests on them only has to differ from one request to the next, and the request carries the time, too.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_nonces_are_the_same() {
+        assert_ne!(nonce(), nonce());
+    }
 
     #[test]
     fn chance_stays_below_one() {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, Credential, Method};
+use mailroute_route::file::{ClientSubmission, Method};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -16,7 +16,7 @@ use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::probe::{self, Pace};
 use crate::relay::{Active, Relay};
-use crate::token::entra::Entra;
+use crate::token;
 use crate::token::store::Store;
 
 /// Keeps the way out as the route describes it.
@@ -112,13 +112,12 @@ impl Upstream {
             matches!(&before.route.method, Method::ClientSubmission(old)
                 if old.credential == settings.credential && old.authority == settings.authority)
         });
-        match (same, &settings.credential) {
-            (Some(before), _) => Some(Arc::clone(before.submission.tokens())),
-            (None, Credential::WorkloadIdentity { client_id, token_file }) => {
-                let entra = Entra::new(settings.authority.clone(), client_id.clone(), token_file.clone());
-                Some(Store::new(Arc::new(entra), Arc::clone(&self.metrics) as _))
+        match same {
+            Some(before) => Some(Arc::clone(before.submission.tokens())),
+            None => {
+                let source = token::source_for(&settings.credential, &settings.authority)?;
+                Some(Store::new(source, Arc::clone(&self.metrics) as _))
             }
-            (None, _) => None,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 use serde::Deserialize;
 
+use super::credential::Kind;
 use crate::secret::scrub;
 
 /// How long a missing federated credential may be one that has not spread yet. Microsoft speaks of minutes, and of
@@ -63,13 +64,14 @@ impl ErrorAnswer {
         matches!(self.code(), Some(70021 | 700_211..=700_213))
     }
 
-    /// Whether the assertion itself was found out of date or malformed: a newer one may do better.
-    pub fn is_stale_assertion(&self) -> bool {
-        matches!(self.code(), Some(700_024 | 50013 | 500_133))
+    /// Whether the proof itself was found out of date, unknown or malformed: a newer one may do better.
+    pub fn is_stale_proof(&self) -> bool {
+        matches!(self.code(), Some(700_024 | 700_027 | 50013 | 500_133 | 7_000_215 | 7_000_222))
     }
 
-    /// What stands in the way. `unmatched_for` is how long every exchange has failed for want of a federated credential.
-    pub fn reason(&self, unmatched_for: Duration) -> Reason {
+    /// What stands in the way of a proof of this kind. `unmatched_for` is how long every exchange has failed for want of
+    /// a federated credential.
+    pub fn reason(&self, kind: Kind, unmatched_for: Duration) -> Reason {
         if self.is_unmatched() {
             return if unmatched_for < PROPAGATION {
                 Reason::WaitingForPropagation
@@ -77,7 +79,10 @@ impl ErrorAnswer {
                 Reason::FederationNotTrusted
             };
         }
-        self.code().and_then(by_code).or_else(|| self.by_error()).unwrap_or_else(|| by_status(self.status))
+        self.code()
+            .and_then(|code| by_code(code, kind))
+            .or_else(|| self.by_error())
+            .unwrap_or_else(|| by_status(self.status))
     }
 
     fn by_error(&self) -> Option<Reason> {
@@ -95,8 +100,9 @@ impl ErrorAnswer {
         }
     }
 
-    /// What was met, in one line: status, error, first line of the description, ids for support.
-    pub fn summary(&self) -> String {
+    /// What was met, in one line: status, error, first line of the description, ids for support. `redact` sees what the
+    /// authority wrote before it is cut, so that half a secret is not left over.
+    pub fn summary(&self, redact: impl Fn(&str) -> String) -> String {
         let Some(body) = &self.body else {
             return format!(
                 "the token endpoint answered HTTP {} with something that is not JSON",
@@ -111,11 +117,11 @@ impl ErrorAnswer {
                 self.status
             );
         }
-        let mut text = format!("HTTP {} {}", self.status, clip(&scrub(&body.error), 60));
+        let mut text = format!("HTTP {} {}", self.status, clip(&scrub(&redact(&body.error)), 60));
         for (label, value) in [
-            (": ", clip(&scrub(description), MAX_DESCRIPTION)),
-            (" trace_id ", clip(&body.trace_id, 40)),
-            (" correlation_id ", clip(&body.correlation_id, 40)),
+            (": ", clip(&scrub(&redact(description)), MAX_DESCRIPTION)),
+            (" trace_id ", clip(&redact(&body.trace_id), 40)),
+            (" correlation_id ", clip(&redact(&body.correlation_id), 40)),
         ] {
             if !value.is_empty() {
                 text.push_str(label);
@@ -126,20 +132,25 @@ impl ErrorAnswer {
     }
 }
 
-fn by_code(code: u32) -> Option<Reason> {
+fn by_code(code: u32, kind: Kind) -> Option<Reason> {
     Some(match code {
+        // Signed by a key that the authority does not connect with the application: of the cluster's issuer, or of a
+        // certificate.
+        700_027 if kind == Kind::Certificate => Reason::CertificateNotRegistered,
         700_016 | 700_011 | 70001 | 7_000_112 => Reason::ApplicationNotFound,
         7_002_138 => Reason::FederationNotTrusted,
         700_024 | 50013 | 500_133 | 50027 | 700_027 | 900_384 | 700_200..=700_299 => {
             Reason::AssertionRejected
         }
-        7_000_215 | 7_000_222 | 700_025 => Reason::CredentialRejected,
+        7_000_215 => Reason::SecretRejected,
+        7_000_222 => Reason::SecretExpired,
+        700_025 => Reason::CredentialRejected,
         90002 | 900_023 | 90038 => Reason::TenantNotFound,
         500_011 | 50001 | 650_052 | 650_057 | 70011 | 1_002_012 => Reason::ScopeRejected,
         53003 | 530_035 | 530_032 => Reason::AccessBlocked,
         90061 => Reason::IssuerUnreachable,
-        50196 => Reason::TokenServiceThrottled,
-        90006 | 90012 | 90024 | 90033 | 90055 | 90090 => Reason::TokenServiceUnavailable,
+        50196 | 90055 => Reason::TokenServiceThrottled,
+        90006 | 90012 | 90024 | 90033 | 90090 => Reason::TokenServiceUnavailable,
         _ => return None,
     })
 }
@@ -182,8 +193,8 @@ mod tests {
         (400, "unauthorized_client", 700_011, "Application with identifier '1b2c3d4e' was not found in the directory.", Reason::ApplicationNotFound),
         (400, "unauthorized_client", 70001, "The application is not supported for this account.", Reason::ApplicationNotFound),
         (401, "unauthorized_client", 7_000_112, "Application '1b2c3d4e'(notifications) is disabled.", Reason::ApplicationNotFound),
-        (401, "invalid_client", 7_000_215, "Invalid client secret provided.", Reason::CredentialRejected),
-        (401, "invalid_client", 7_000_222, "The provided client secret keys for app '1b2c3d4e' are expired.", Reason::CredentialRejected),
+        (401, "invalid_client", 7_000_215, "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '1b2c3d4e'.", Reason::SecretRejected),
+        (401, "invalid_client", 7_000_222, "The provided client secret keys for app '1b2c3d4e' are expired. Visit the Azure portal to create new keys for your app, or consider using certificate credentials for added security.", Reason::SecretExpired),
         (401, "invalid_client", 700_025, "Client is public so neither 'client_assertion' nor 'client_secret' should be presented.", Reason::CredentialRejected),
         (401, "invalid_client", 700_027, "The certificate with identifier used to sign the client assertion is not registered on application.", Reason::AssertionRejected),
         (401, "invalid_client", 700_222, "The assertion signature is not valid.", Reason::AssertionRejected),
@@ -208,7 +219,7 @@ mod tests {
         (500, "server_error", 90006, "External server retryable error.", Reason::TokenServiceUnavailable),
         (503, "server_error", 90012, "Request timed out.", Reason::TokenServiceUnavailable),
         (503, "server_error", 90024, "Request budget exceeded.", Reason::TokenServiceUnavailable),
-        (429, "temporarily_unavailable", 90055, "Tenant throttling error.", Reason::TokenServiceUnavailable),
+        (429, "temporarily_unavailable", 90055, "Tenant request is being throttled.", Reason::TokenServiceThrottled),
         (503, "server_error", 90090, "Non-retryable error.", Reason::TokenServiceUnavailable),
         (429, "invalid_grant", 50196, "The server terminated an operation because it encountered a loop.", Reason::TokenServiceThrottled),
         (401, "invalid_client", 7_999_999, "A code of tomorrow.", Reason::CredentialRejected),
@@ -220,7 +231,35 @@ mod tests {
     fn every_row_of_the_table_has_its_reason() {
         for &(status, error, code, sentence, reason) in ROWS {
             let answer = answer(status, error, code, sentence);
-            assert_eq!(answer.reason(PROPAGATION), reason, "AADSTS{code}: {sentence}");
+            assert_eq!(answer.reason(Kind::Federated, PROPAGATION), reason, "AADSTS{code}: {sentence}");
+        }
+    }
+
+    #[rustfmt::skip]
+    const OF_CERTIFICATES: &[(u16, &str, u32, &str, Reason)] = &[
+        (401, "invalid_client", 700_027, "The certificate with identifier used to sign the client assertion is not registered on application. [Reason - The key was not found., Thumbprint of key used by client: '0123456789ABCDEF0123456789ABCDEF01234567', Please visit the Azure Portal, Graph Explorer or directly use MS Graph to see configured keys for app Id '1b2c3d4e'.]", Reason::CertificateNotRegistered),
+        (401, "invalid_client", 700_027, "Client assertion failed signature validation. [Reason - The key used is expired.]", Reason::CertificateNotRegistered),
+        (401, "invalid_client", 700_024, "Client assertion is not within its valid time range. Current time: 2026-11-21T09:00:00Z", Reason::AssertionRejected),
+        (400, "invalid_client", 50027, "JWT token is invalid or malformed.", Reason::AssertionRejected),
+        (401, "invalid_client", 50013, "Assertion failed signature validation.", Reason::AssertionRejected),
+        (400, "unauthorized_client", 700_016, "Application with identifier '1b2c3d4e' was not found in the directory 'Contoso'.", Reason::ApplicationNotFound),
+    ];
+
+    #[test]
+    fn every_row_about_certificates_has_its_reason() {
+        for &(status, error, code, sentence, reason) in OF_CERTIFICATES {
+            let answer = answer(status, error, code, sentence);
+            assert_eq!(answer.reason(Kind::Certificate, PROPAGATION), reason, "AADSTS{code}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_file_may_mend_is_tried_again_and_nothing_else() {
+        for code in [700_024, 50013, 500_133, 700_027, 7_000_215, 7_000_222] {
+            assert!(answer(401, "invalid_client", code, "").is_stale_proof(), "{code}");
+        }
+        for code in [700_213, 700_016, 53003, 90033] {
+            assert!(!answer(401, "invalid_client", code, "").is_stale_proof(), "{code}");
         }
     }
 
@@ -234,22 +273,25 @@ mod tests {
         ] {
             let answer = answer(status, error, code, "No matching federated identity record found.");
             let early = PROPAGATION - Duration::from_secs(1);
-            assert_eq!(answer.reason(early), Reason::WaitingForPropagation, "{code}");
-            assert_eq!(answer.reason(PROPAGATION), Reason::FederationNotTrusted, "{code}");
+            assert_eq!(answer.reason(Kind::Federated, early), Reason::WaitingForPropagation, "{code}");
+            assert_eq!(answer.reason(Kind::Federated, PROPAGATION), Reason::FederationNotTrusted, "{code}");
         }
     }
 
     #[test]
     fn plain_text_throttling_is_throttling() {
         let answer = ErrorAnswer::parse(429, b"Too Many Requests");
-        assert_eq!(answer.reason(Duration::ZERO), Reason::TokenServiceThrottled);
+        assert_eq!(answer.reason(Kind::Federated, Duration::ZERO), Reason::TokenServiceThrottled);
     }
 
     #[test]
     fn an_html_page_is_an_unavailable_service() {
         let answer = ErrorAnswer::parse(502, b"<html><body>Bad Gateway</body></html>");
-        assert_eq!(answer.reason(Duration::ZERO), Reason::TokenServiceUnavailable);
-        assert_eq!(answer.summary(), "the token endpoint answered HTTP 502 with something that is not JSON");
+        assert_eq!(answer.reason(Kind::Federated, Duration::ZERO), Reason::TokenServiceUnavailable);
+        assert_eq!(
+            answer.summary(str::to_owned),
+            "the token endpoint answered HTTP 502 with something that is not JSON"
+        );
     }
 
     #[test]
@@ -258,12 +300,12 @@ mod tests {
             400,
             br#"{"error":"invalid_request","error_description":"AADSTS90002: Tenant 'x' not found."}"#,
         );
-        assert_eq!(answer.reason(Duration::ZERO), Reason::TenantNotFound);
+        assert_eq!(answer.reason(Kind::Federated, Duration::ZERO), Reason::TenantNotFound);
     }
 
     #[test]
     fn the_summary_is_one_line_with_ids_for_support() {
-        let summary = answer(401, "invalid_client", 700_016, "Application not found.").summary();
+        let summary = answer(401, "invalid_client", 700_016, "Application not found.").summary(str::to_owned);
         assert_eq!(
             summary,
             "HTTP 401 invalid_client: AADSTS700016: Application not found. trace_id 0a1b correlation_id 2c3d"

@@ -1,7 +1,7 @@
 //! The federated assertion: the projected service-account token that Entra exchanges for an access token.
 //!
 //! Owns reading the file, each time it is needed, since the kubelet renews it, and describing the assertion by the three
-//! claims that a federated credential must match. Refuses to verify it: that is Entra's work.
+//! claims that a federated credential must match and its end. Refuses to verify it: that is Entra's work.
 
 use std::path::Path;
 
@@ -33,6 +33,8 @@ pub struct Claims {
     pub subject: String,
     /// `aud`, joined with commas
     pub audience: String,
+    /// `exp`, seconds since the epoch
+    pub expires: Option<i64>,
 }
 
 impl Claims {
@@ -43,6 +45,7 @@ impl Claims {
             iss: String,
             sub: String,
             aud: Audience,
+            exp: Option<i64>,
         }
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -52,18 +55,22 @@ impl Claims {
         }
         let payload = assertion.expose().split('.').nth(1)?;
         let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let Payload { iss, sub, aud } = serde_json::from_slice(&json).ok()?;
+        let Payload { iss, sub, aud, exp } = serde_json::from_slice(&json).ok()?;
         let audience = match aud {
             Audience::One(one) => one,
             Audience::Many(many) => many.join(","),
         };
-        Some(Self { issuer: iss, subject: sub, audience })
+        Some(Self { issuer: iss, subject: sub, audience, expires: exp })
     }
 }
 
 impl std::fmt::Display for Claims {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "issuer {} subject {} audience {}", self.issuer, self.subject, self.audience)
+        write!(f, "issuer {} subject {} audience {}", self.issuer, self.subject, self.audience)?;
+        match self.expires.map(jiff::Timestamp::from_second) {
+            Some(Ok(end)) => write!(f, " end {}", end.strftime("%Y-%m-%dT%H:%M:%SZ")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -76,13 +83,13 @@ mod tests {
     }
 
     #[test]
-    fn the_three_claims_are_shown() {
+    fn the_three_claims_and_the_end_are_shown() {
         let token = jwt(
-            r#"{"aud":["api://AzureADTokenExchange"],"iss":"https://oidc.example/","sub":"system:serviceaccount:shop:default"}"#,
+            r#"{"aud":["api://AzureADTokenExchange"],"iss":"https://oidc.example/","sub":"system:serviceaccount:shop:default","exp":1790000000}"#,
         );
         assert_eq!(
             Claims::of(&token).unwrap().to_string(),
-            "issuer https://oidc.example/ subject system:serviceaccount:shop:default audience api://AzureADTokenExchange"
+            "issuer https://oidc.example/ subject system:serviceaccount:shop:default audience api://AzureADTokenExchange end 2026-09-21T14:13:20Z"
         );
     }
 

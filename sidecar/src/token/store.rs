@@ -3,7 +3,8 @@
 //!
 //! `Life` decides, a pure function of the time handed in; [`Store`] does what it says. Invariants:
 //! * never more than one exchange under way, however many sessions wait;
-//! * a token that is still good is used, whatever happens to its successor;
+//! * a token that is still good is used, whatever happens to its successor; but no conversation begins with one that
+//!   ends within five minutes while another can be had;
 //! * after a failure nobody asks again before the authority's `Retry-After` or our own back-off has passed.
 //!
 //! There is no timer: a token is renewed by the first use after two thirds of its life, in the background. An idle
@@ -18,10 +19,11 @@ use tokio::sync::watch;
 use super::{Failure, Token, TokenSource};
 use crate::clock::{self, Instant};
 
-/// A token is not used for a new log-in when less than this is left, so that it does not end inside a conversation.
+/// With less than this left, a new log-in waits for another token, so that its own does not end inside a conversation.
 const MIN_LEFT: Duration = Duration::from_secs(5 * 60);
 
-/// Less is never left, but for tokens that live no longer than twice as long.
+/// With less than this left, no log-in begins at all: the other side counts in whole seconds, and the log-in itself
+/// takes a moment.
 const LEAST_LEFT: Duration = Duration::from_secs(2);
 
 /// First wait after a failure; doubles with each further one.
@@ -59,8 +61,10 @@ struct Life {
 #[derive(Debug)]
 struct Held {
     token: Token,
-    /// From when on a successor is asked for.
+    /// From when on a successor is asked for, and this one used meanwhile.
     renew: Instant,
+    /// From when on a successor is waited for, and this one used only when there is none.
+    scarce: Instant,
     /// From when on it is not used any more.
     last_use: Instant,
 }
@@ -76,10 +80,10 @@ impl Life {
     fn step(&self, now: Instant) -> Step {
         let blocked = self.failed.as_ref().filter(|failed| now < failed.again);
         match &self.token {
-            Some(held) if now < held.renew || now < held.last_use && (self.asking || blocked.is_some()) => {
-                Step::Use(held.token.clone())
-            }
-            Some(held) if now < held.last_use => Step::UseAndRenew(held.token.clone()),
+            Some(held) if now < held.renew => Step::Use(held.token.clone()),
+            Some(held) if now < held.last_use && blocked.is_some() => Step::Use(held.token.clone()),
+            Some(held) if now < held.scarce && self.asking => Step::Use(held.token.clone()),
+            Some(held) if now < held.scarce => Step::UseAndRenew(held.token.clone()),
             _ if self.asking => Step::Wait,
             _ => blocked.map_or(Step::Ask, |failed| Step::Fail(failed.failure.clone())),
         }
@@ -88,13 +92,12 @@ impl Life {
     /// Takes a new token into use. `chance` moves the renewal, so that pods started together do not ask together.
     fn succeed(&mut self, token: Token, chance: f64) {
         let life = token.expires.saturating_duration_since(token.obtained);
-        // Between 60 % and 70 % of the life.
-        let renew = token.obtained + life.mul_f64(0.6 + 0.1 * chance);
-        // Short-lived tokens (ten minutes is the least an administrator can set) keep a tenth of their life instead,
-        // but enough for the other side's counting in whole seconds and for the log-in itself.
-        let left = MIN_LEFT.min(life / 10).max(LEAST_LEFT).min(life / 2);
-        let last_use = token.expires - left;
-        *self = Self { token: Some(Held { token, renew, last_use }), failed: None, asking: false };
+        // Ten minutes are the least an administrator can set.
+        let plenty = life - MIN_LEFT.min(life / 2);
+        // Between 60 % and 70 % of the life; with a short one, before it becomes scarce.
+        let renew = token.obtained + life.mul_f64(0.6 + 0.1 * chance).min(plenty.mul_f64(0.8 + 0.1 * chance));
+        let (scarce, last_use) = (token.obtained + plenty, token.expires - LEAST_LEFT.min(life / 2));
+        *self = Self { token: Some(Held { token, renew, scarce, last_use }), failed: None, asking: false };
     }
 
     fn fail(&mut self, failure: Failure, now: Instant, chance: f64) {
@@ -105,6 +108,11 @@ impl Life {
         };
         self.asking = false;
         self.failed = Some(Failed { failure, times, again: now + wait });
+    }
+
+    /// The token, if it can be used although it ends soon.
+    fn usable(&self, now: Instant) -> Option<&Token> {
+        self.token.as_ref().filter(|held| now < held.last_use).map(|held| &held.token)
     }
 
     /// Forgets `rejected` if it is the one in use. Says whether it was.
@@ -177,16 +185,30 @@ impl Store {
         self.token().await
     }
 
+    /// Why no successor of the token in use could be had, if the last exchange failed.
+    pub fn trouble(&self) -> Option<Failure> {
+        self.life().failed.as_ref().map(|failed| failed.failure.clone())
+    }
+
+    /// Ends the wait after a failure, as when what was refused has been replaced. What the authority asked for itself is
+    /// waited for all the same.
+    pub fn ask_again(&self) {
+        self.life().failed.take_if(|failed| failed.failure.retry_after.is_none());
+    }
+
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next step, marking an exchange as begun under the same lock that decided on it. Who has `waited` for an
-    /// exchange takes its failure, also when the wait after it was over at once.
+    /// exchange takes its failure, or the old token, also when the wait after it was over at once.
     fn decide(&self, waited: bool) -> Step {
-        let mut life = self.life();
-        let step = match (life.step(clock::now()), &life.failed) {
-            (Step::Ask, Some(failed)) if waited => Step::Fail(failed.failure.clone()),
+        let (mut life, now) = (self.life(), clock::now());
+        let step = match (life.step(now), &life.failed) {
+            (Step::Ask, Some(failed)) if waited => match life.usable(now) {
+                Some(token) => Step::Use(token.clone()),
+                None => Step::Fail(failed.failure.clone()),
+            },
             (step, _) => step,
         };
         if matches!(step, Step::Ask | Step::UseAndRenew(_)) {
@@ -269,16 +291,45 @@ mod tests {
         assert!(matches!(life.step(start + seconds(2400)), Step::Use(_)));
         assert!(matches!(life.step(start + seconds(2402)), Step::UseAndRenew(_)));
         assert!(matches!(life.step(start + seconds(3299)), Step::UseAndRenew(_)));
-        assert!(matches!(life.step(start + seconds(3301)), Step::Ask), "less than five minutes left");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_lived_token_is_used_for_nine_tenths_of_its_life() {
+    async fn with_less_than_five_minutes_left_another_token_is_waited_for() {
         let mut life = Life::default();
         let start = clock::now();
-        life.succeed(token("a", 60), 0.0);
-        assert!(matches!(life.step(start + seconds(53)), Step::UseAndRenew(_)));
-        assert!(matches!(life.step(start + seconds(54)), Step::Ask));
+        life.succeed(token("a", 3600), 0.5);
+        assert!(matches!(life.step(start + seconds(3301)), Step::Ask));
+        life.asking = true;
+        assert!(matches!(life.step(start + seconds(3301)), Step::Wait));
+        life.fail(failure(), start + seconds(3302), 0.5);
+        assert!(matches!(life.step(start + seconds(3302)), Step::Use(_)), "there is no other");
+        assert!(matches!(life.step(start + seconds(3304)), Step::Ask));
+        life.fail(failure(), start + seconds(3598), 0.5);
+        assert!(matches!(life.step(start + seconds(3598)), Step::Fail(_)), "it ends at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_lived_token_is_renewed_before_it_is_scarce() {
+        for (life_seconds, renewed, scarce) in [(600, 255, 300), (60, 26, 30)] {
+            let mut life = Life::default();
+            let start = clock::now();
+            life.succeed(token("a", life_seconds), 0.5);
+            assert!(matches!(life.step(start + seconds(renewed - 1)), Step::Use(_)), "{life_seconds}");
+            assert!(matches!(life.step(start + seconds(renewed)), Step::UseAndRenew(_)), "{life_seconds}");
+            assert!(matches!(life.step(start + seconds(scarce)), Step::Ask), "{life_seconds}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_of_our_own_ends_when_the_credential_is_replaced() {
+        let (store, _) = store(vec![]);
+        store.life().fail(failure(), clock::now(), 0.5);
+        assert!(matches!(store.decide(false), Step::Fail(_)));
+        store.ask_again();
+        assert!(matches!(store.life().step(clock::now()), Step::Ask));
+        store.life().fail(Failure { retry_after: Some(seconds(60)), ..failure() }, clock::now(), 0.5);
+        store.ask_again();
+        assert!(matches!(store.decide(false), Step::Fail(_)), "the authority asked for this one");
     }
 
     #[tokio::test(start_paused = true)]
@@ -343,6 +394,19 @@ mod tests {
         let tokens = futures::future::join_all((0..50).map(|_| store.token())).await;
         assert!(tokens.iter().all(Result::is_err));
         assert_eq!(script.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scarce_token_is_used_when_the_wait_for_another_was_in_vain() {
+        let at_once = Failure { retry_after: Some(Duration::ZERO), ..failure() };
+        let (store, script) = store(vec![Ok("a"), Err(at_once), Ok("b")]);
+        store.token().await.unwrap();
+        tokio::time::advance(seconds(3600 - 200)).await;
+        assert_eq!(store.token().await.unwrap().secret.expose(), "a");
+        assert!(store.trouble().is_some());
+        assert_eq!(store.token().await.unwrap().secret.expose(), "b");
+        assert!(store.trouble().is_none());
+        assert_eq!(script.asked.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test(start_paused = true)]

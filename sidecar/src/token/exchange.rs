@@ -1,0 +1,239 @@
+//! One exchange at the token endpoint: a proof in, an access token out.
+//!
+//! The exchange itself is `azure_identity`'s; this file owns what stands around it, because of how that crate behaves:
+//! * its cache cannot be cleared, so the credential is built anew for each exchange and [`super::store`] keeps the token;
+//! * its retries are many and long, so they are off;
+//! * it loses the HTTP status of an answer that is not JSON, and `Retry-After`, so our transport notes both;
+//! * it remembers an assertion for minutes, and signs its own with what Microsoft no longer recommends, so it is handed
+//!   ours.
+//!
+//! Refuses to know where the proof is from and what a refusal means. Neither the proof nor an answer's body ever reaches
+//! an error or a log.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{AccessToken, Secret as AzureSecret, TokenCredential};
+use azure_core::error::{Error, ErrorKind};
+use azure_core::http::headers::Headers;
+use azure_core::http::{
+    AsyncRawResponse, Body, ClientMethodOptions, ClientOptions, HttpClient, Request, RetryOptions,
+    StatusCode, Transport,
+};
+use azure_core::time::OffsetDateTime;
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions,
+};
+use bytes::Bytes;
+use mailroute_route::condition::Reason;
+use mailroute_route::file::Authority;
+
+use super::aadsts::ErrorAnswer;
+use super::credential::Presented;
+use super::signed::{self, Statement};
+use super::{Failure, Token};
+use crate::clock::{self, Instant};
+use crate::net::https::{self, Post};
+use crate::net::tls::Trust;
+use crate::secret::{Secret, scrub};
+
+/// Asks `authority` for a token for the application `client_id`, which proves itself with `presented`.
+pub(super) async fn exchange(
+    authority: &Authority,
+    client_id: &str,
+    presented: &Presented,
+) -> Result<Token, Refusal> {
+    let wire = Arc::new(Wire { trust: Trust::from_file(authority.ca_file.as_ref()), seen: Mutex::default() });
+    let obtained = clock::now();
+    let outcome = match credential(authority, client_id, presented, &wire) {
+        Ok(credential) => credential.get_token(&[&authority.scope], None).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(token) => Ok(into_token(&token, obtained)),
+        Err(error) => Err(wire.refusal(&error)),
+    }
+}
+
+fn credential(
+    authority: &Authority,
+    client_id: &str,
+    presented: &Presented,
+    wire: &Arc<Wire>,
+) -> azure_core::Result<Arc<dyn TokenCredential>> {
+    let (tenant, client_id) = (authority.tenant.clone(), client_id.to_owned());
+    let client_options = client_options(authority, wire);
+    let assertion = match presented {
+        Presented::Secret(secret) => {
+            let secret = AzureSecret::new(secret.expose().to_owned());
+            let options = Some(ClientSecretCredentialOptions { client_options });
+            return Ok(ClientSecretCredential::new(&tenant, client_id, secret, options)?);
+        }
+        Presented::Federated(assertion) => assertion.clone(),
+        Presented::Certificate(certificate) => {
+            let statement = Statement {
+                audience: &format!("https://{}/{tenant}/oauth2/v2.0/token", authority.host),
+                client_id: &client_id,
+                now: clock::unix_seconds(),
+                nonce: clock::nonce(),
+            };
+            let cannot = || Error::with_message(ErrorKind::Credential, "the certificate's key cannot sign");
+            signed::sign(certificate, &statement).ok_or_else(cannot)?
+        }
+    };
+    let options = Some(ClientAssertionCredentialOptions { client_options });
+    Ok(ClientAssertionCredential::new(tenant, client_id, Given(assertion), options)?)
+}
+
+fn client_options(authority: &Authority, wire: &Arc<Wire>) -> ClientOptions {
+    let mut cloud = CustomConfiguration::default();
+    cloud.authority_host = format!("https://{}", authority.host);
+    ClientOptions {
+        retry: RetryOptions::none(),
+        transport: Some(Transport::new(Arc::clone(wire) as Arc<dyn HttpClient>)),
+        cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
+        ..ClientOptions::default()
+    }
+}
+
+/// Its life is counted from the question, as the authority's counting began before its answer came.
+fn into_token(token: &AccessToken, obtained: Instant) -> Token {
+    let life = Duration::try_from(token.expires_on - OffsetDateTime::now_utc()).unwrap_or(Duration::ZERO);
+    Token { secret: Secret::new(token.token.secret().to_owned()), obtained, expires: obtained + life }
+}
+
+/// An exchange that brought no token.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The authority answered something else.
+    Answer { answer: ErrorAnswer, retry_after: Option<Duration> },
+    /// There was no answer to read.
+    Failure(Failure),
+}
+
+/// The assertion of this exchange, as `azure_identity` asks for it.
+#[derive(Debug)]
+struct Given(Secret);
+
+#[async_trait]
+impl ClientAssertion for Given {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.expose().to_owned())
+    }
+}
+
+/// The transport of one exchange, and what it saw.
+struct Wire {
+    trust: Trust,
+    seen: Mutex<Option<Refusal>>,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+impl Wire {
+    fn note(&self, refusal: Refusal) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    }
+
+    /// What stood in the way: what the transport saw, or else what `azure_identity` says before it sends anything.
+    fn refusal(&self, error: &Error) -> Refusal {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        seen.unwrap_or_else(|| {
+            let reason = match error.kind() {
+                ErrorKind::DataConversion => Reason::TokenServiceUnavailable,
+                _ => Reason::CredentialRejected,
+            };
+            Refusal::Failure(Failure::new(reason, scrub(&error.to_string())))
+        })
+    }
+
+    async fn post(&self, request: &Request) -> Result<https::Answer, Failure> {
+        let unavailable = |what: String| Failure::new(Reason::TokenServiceUnavailable, what);
+        let url = request.url();
+        let Some(host) = url.host_str() else {
+            return Err(unavailable("the authority has no host".into()));
+        };
+        let Body::Bytes(body) = request.body() else {
+            return Err(unavailable("the request cannot be sent".into()));
+        };
+        let post = Post {
+            dial: host,
+            port: url.port_or_known_default().unwrap_or(443),
+            server_name: host,
+            path: url.path(),
+            content_type: "application/x-www-form-urlencoded",
+            bearer: None,
+            body: Bytes::clone(body),
+        };
+        https::post(post, &self.trust).await.map_err(|error| unavailable(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl HttpClient for Wire {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        match self.post(request).await {
+            Ok(answer) => {
+                let status = StatusCode::from(answer.status);
+                let body = with_numeric_life(answer.body);
+                // Noted for every answer: a success that cannot be read has no other trace.
+                self.note(Refusal::Answer {
+                    answer: ErrorAnswer::parse(answer.status, &body),
+                    retry_after: answer.retry_after,
+                });
+                Ok(AsyncRawResponse::from_bytes(status, Headers::new(), body))
+            }
+            Err(failure) => {
+                self.note(Refusal::Failure(failure));
+                Err(Error::with_message(ErrorKind::Io, "the token endpoint could not be reached"))
+            }
+        }
+    }
+}
+
+/// The lives of a token as the numbers they should be. Some authorities write them as text, which `azure_identity` does
+/// not take.
+fn with_numeric_life(body: Bytes) -> Bytes {
+    let Ok(mut json) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body) else {
+        return body;
+    };
+    let mut changed = false;
+    for name in ["expires_in", "ext_expires_in"] {
+        let Some(life) = json.get_mut(name) else { continue };
+        if let Some(number) = life.as_str().and_then(|text| text.parse::<i64>().ok()) {
+            *life = number.into();
+            changed = true;
+        }
+    }
+    if changed { serde_json::to_vec(&json).map_or(body, Bytes::from) } else { body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_written_as_text_becomes_a_number() {
+        let body = with_numeric_life(Bytes::from_static(
+            br#"{"access_token":"t","expires_in":"3599","ext_expires_in":"3599"}"#,
+        ));
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&json["expires_in"], &json["ext_expires_in"]), (&3599.into(), &3599.into()));
+        assert_eq!(json["access_token"], "t");
+    }
+
+    #[test]
+    fn other_bodies_pass_unchanged() {
+        for body in [&b"Too Many Requests"[..], br#"{"expires_in":3599}"#, br#"["x"]"#] {
+            assert_eq!(with_numeric_life(Bytes::copy_from_slice(body)), body);
+        }
+    }
+}
