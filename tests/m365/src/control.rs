@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     config::Config,
-    directory::SAMPLE_SECRET,
+    directory::{SAMPLE_PASSWORD, SAMPLE_SECRET},
     entra::{TokenExchange, client_certificate},
     faults::Faults,
     mailbox::Message,
@@ -69,6 +69,7 @@ pub fn routes(shared: Arc<Shared>, ca_pem: String) -> Router {
         .route("/faults", get(faults).put(put_faults).delete(clear_faults))
         .route("/issuer/rotate", post(rotate))
         .route("/issuer/assertion", get(assertion))
+        .route("/sample/password", get(async || SAMPLE_PASSWORD))
         .route("/sample/client-secret", get(async || SAMPLE_SECRET))
         .route(
             "/sample/client-certificate.pem",

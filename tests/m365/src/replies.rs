@@ -96,6 +96,8 @@ catalogue! {
     InvalidRecipient = "501 5.1.3 Invalid address",
     /// The client broke off AUTH with `*`.
     AuthCancelled = "501 5.7.0 Authentication cancelled",
+    /// High Volume Email: what XOAUTH2 names is no address.
+    InvalidXoauth2 = "501 5.5.124 Invalid XOAUTH2 auth data - User address provided is not valid",
     /// A command before EHLO.
     HelloFirst = "503 5.5.2 Send hello first",
     /// A second MAIL.
@@ -124,12 +126,22 @@ catalogue! {
     CredentialsIncorrect = "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect.",
     /// Security defaults or an authentication policy.
     OrganizationDisallows = "535 5.7.139 Authentication unsuccessful, the organization configuration doesn't allow this authentication request.",
+    /// Security defaults, for a password.
+    LockedBySecurityDefaults = "535 5.7.139 Authentication unsuccessful, user is locked by your organization's security defaults policy. Contact your administrator.",
+    /// Too many wrong passwords.
+    AccountLocked = "535 5.7.139 Authentication unsuccessful, the account is locked.",
+    /// The token service of a federated domain is down.
+    StsUnreachable = "535 5.7.139 Authentication unsuccessful, the federated STS service was unreachable.",
+    /// The token service of a federated domain is not HTTPS.
+    StsWithoutHttps = "535 5.7.139 Authentication unsuccessful, the federated STS URL does not support HTTPS.",
     /// Conditional Access.
     CriteriaNotMet = "535 5.7.139 Authentication unsuccessful, the request did not meet the criteria to be authenticated successfully. Contact your administrator.",
     /// High Volume Email: the token is about to expire.
     TokenExpiresSoon = "535 5.7.142 Authentication unsuccessful, the access token expires soon",
     /// High Volume Email: the token has expired.
     TokenExpired = "535 5.7.143 Authentication unsuccessful, the access token is expired",
+    /// High Volume Email: the token lacks a permission.
+    TokenPermissions = "535 5.7.144 Authentication unsuccessful, invalid API permissions",
     /// After the removal of basic authentication.
     BasicAuthRemoved = "550 5.7.30 Basic authentication is not supported for Client Submission.",
     /// The mailbox is on the restricted list.
@@ -148,12 +160,22 @@ catalogue! {
     ThrottledInvalidRecipients = "550 5.2.255 Sender throttled due to continuous invalid recipients errors.",
     /// More recipients than the mailbox's limit.
     RecipientLimit = "550 5.5.3 Too many recipients",
+    /// High Volume Email: the application is not on the account's list.
+    ApplicationNotAllowed = "550 5.7.240 The application is not allowed to send for this account",
     /// Bare LF, bare CR or NUL in the message.
     InvalidCharacters = "550 5.6.11 Invalid characters in the message: bare line feeds are not allowed",
     /// The older wording of SendAsDenied.
     NoSendAsPermission = "550 5.7.60 SMTP; Client does not have permissions to send as this sender",
     /// No valid From.
     FromInvalid = "550 5.7.512 Access denied, message must be RFC 5322 section 3.6.2 compliant and include a valid From address",
+    /// The recipients of a day, in another wording.
+    DailyRecipients = "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+    /// The same, of the mailbox's quota.
+    SubmissionQuota = "554 5.2.2 Submission quota exceeded",
+    /// The recipient takes no more from this sender for an hour.
+    RecipientHourlyFromSender = "452 4.2.121 The recipient has exceeded their limit for the number of messages they can receive per hour from this sender",
+    /// The recipient takes no more from anybody for an hour.
+    RecipientHourly = "452 4.2.122 The recipient has exceeded their limit for the number of messages they can receive per hour",
     /// Above SIZE or the mailbox's limit.
     MessageTooLarge = "552 5.3.4 Message size exceeds fixed maximum message size",
     /// More header than Exchange reads.

@@ -37,6 +37,8 @@ pub enum Kind {
     WrongServerName,
     /// The XOAUTH2 payload is not `user=…^Aauth=Bearer …^A^A`.
     MalformedXoauth2,
+    /// A user name or password of AUTH LOGIN is not base64.
+    MalformedLogin,
     /// Logged in with an access token whose time is over.
     ExpiredToken,
     /// AUTH again on a connection on which it failed or succeeded already.

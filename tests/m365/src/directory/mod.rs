@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::entra::KeySource;
 
 pub use credentials::{CertificateSource, ClientSecret, Hidden, RegisteredCertificate};
-pub use sample::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SECRET, SAMPLE_SUBJECT, SAMPLE_TENANT};
+pub use sample::{
+    SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_PASSWORD, SAMPLE_SECRET, SAMPLE_SUBJECT, SAMPLE_TENANT,
+};
 
 /// Audience of an assertion that Entra exchanges.
 /// Source: Microsoft Entra, "Configure an app to trust an external identity provider".
@@ -56,6 +58,9 @@ pub struct Tenant {
     /// `Set-TransportConfig -SmtpClientAuthenticationDisabled`.
     #[serde(default)]
     pub smtp_auth_disabled: bool,
+    /// What becomes of AUTH LOGIN.
+    #[serde(default)]
+    pub basic_auth: BasicAuth,
     /// Whether the tenant has Exchange Online; without it the scope is unknown: AADSTS500011.
     #[serde(default = "yes")]
     pub exchange_online: bool,
@@ -119,6 +124,22 @@ pub struct FederatedCredential {
     pub audience: String,
 }
 
+/// What a tenant does with passwords at client submission. Source: Exchange, "Exchange Online to retire Basic auth for
+/// Client Submission": on until December 2026, then off by default, later gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BasicAuth {
+    /// A password is checked.
+    Allowed,
+    /// Switched off: 535 5.7.139.
+    #[default]
+    Disabled,
+    /// Not supported any more: 550 5.7.30.
+    Removed,
+    /// Security defaults or an authentication policy refuse it: 535 5.7.139 of another text.
+    SecurityDefaults,
+}
+
 /// An Exchange Online mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -128,6 +149,9 @@ pub struct Mailbox {
     /// Further addresses of the same mailbox, allowed as sender.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// Password for AUTH LOGIN; without one no password is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Hidden>,
     /// `Set-CASMailbox -SmtpClientAuthenticationDisabled`; absent inherits the tenant's switch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp_auth_disabled: Option<bool>,

@@ -3,7 +3,7 @@
 //! Its secret is public and its certificate's key ships with the program: they open nothing but a simulator.
 
 use super::{
-    Application, CertificateSource, ClientSecret, Directory, FederatedCredential, Issuer, Mailbox,
+    Application, BasicAuth, CertificateSource, ClientSecret, Directory, FederatedCredential, Issuer, Mailbox,
     RegisteredCertificate, Tenant, exchange_audience,
 };
 use crate::entra::KeySource;
@@ -22,6 +22,9 @@ pub const SAMPLE_SUBJECT: &str = "system:serviceaccount:shop:default";
 
 /// Client secret of the sample application. Its characters are those that real ones have.
 pub const SAMPLE_SECRET: &str = "public-test~secret.of_the/simulator+only=";
+
+/// Password of the sample mailbox; it opens it once the tenant's `basicAuth` is `allowed`.
+pub const SAMPLE_PASSWORD: &str = "public-test+password/of the simulator only";
 
 impl Directory {
     /// The sample: one tenant, `contoso.com`, with the mailbox `noreply@contoso.com` and one application that trusts
@@ -52,6 +55,7 @@ impl Tenant {
             name: "Contoso".into(),
             domains: vec!["contoso.com".into(), "contoso.onmicrosoft.com".into()],
             smtp_auth_disabled: false,
+            basic_auth: BasicAuth::default(),
             exchange_online: true,
             blocked_by_conditional_access: false,
             applications: vec![Application::contoso()],
@@ -94,6 +98,7 @@ impl Mailbox {
         Self {
             address: SAMPLE_MAILBOX.into(),
             aliases: vec!["no-reply@contoso.com".into()],
+            password: Some(SAMPLE_PASSWORD.into()),
             smtp_auth_disabled: None,
             send_as: vec!["alerts@contoso.com".into()],
             recipient_limit: None,

@@ -1,8 +1,8 @@
-//! AUTH: XOAUTH2 in one line or two, and why a login is refused.
+//! AUTH: XOAUTH2 in one line or two, LOGIN with a password, and why a login is refused.
 //!
-//! The verdict is pure. The room for passwords (AUTH LOGIN is announced, as Exchange does) holds the dialog and today's
-//! answer: basic authentication is disabled. Tokens and passwords are looked at and forgotten.
+//! The verdicts are pure. Tokens and passwords are looked at and forgotten.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 
 use super::{
@@ -10,8 +10,8 @@ use super::{
     xoauth2::{self, Credentials},
 };
 use crate::{
-    directory::{Mailbox, Tenant},
-    entra::token::TokenError,
+    directory::{BasicAuth, Mailbox, Tenant},
+    entra::{Credential, token::TokenError},
     mailbox::TokenClaims,
     office::Office,
     replies::Line,
@@ -42,8 +42,8 @@ pub enum Challenge {
     Payload,
     /// The user name of AUTH LOGIN.
     Username,
-    /// The password of AUTH LOGIN.
-    Password,
+    /// The password of AUTH LOGIN for this user.
+    Password(String),
     /// The empty line after a refusal that came as a challenge.
     Refused(Line),
 }
@@ -77,6 +77,33 @@ pub fn judge(
     Ok(Login { mailbox: mailbox.address.clone(), token: claims.into() })
 }
 
+/// Whether this password opens the mailbox. What the tenant does with passwords is told before whether it is right.
+///
+/// # Errors
+/// The reply.
+pub fn judge_password(office: &Office, user: &str, password: &str) -> Result<Login, Line> {
+    let directory = &office.config.directory;
+    let domain = user.rsplit_once('@').map_or("", |(_, domain)| domain);
+    let mailbox = directory.mailbox(user);
+    let tenant = mailbox.map(|(tenant, _)| tenant).or_else(|| directory.tenant(domain));
+    match tenant.ok_or(Line::CredentialsIncorrect)?.basic_auth {
+        BasicAuth::Allowed => {}
+        BasicAuth::Disabled => return Err(Line::BasicAuthDisabled),
+        BasicAuth::Removed => return Err(Line::BasicAuthRemoved),
+        BasicAuth::SecurityDefaults => return Err(Line::LockedBySecurityDefaults),
+    }
+    let (tenant, mailbox) = mailbox.ok_or(Line::CredentialsIncorrect)?;
+    if let Some(line) = switched_off(tenant, mailbox) {
+        return Err(line);
+    }
+    if !mailbox.password.as_ref().is_some_and(|right| right.is(password)) {
+        return Err(Line::CredentialsIncorrect);
+    }
+    let token =
+        TokenClaims { tenant: tenant.id.clone(), credential: Credential::Password, ..TokenClaims::default() };
+    Ok(Login { mailbox: mailbox.address.clone(), token })
+}
+
 /// The mailbox's switch wins over the tenant's; absent, it inherits.
 fn switched_off(tenant: &Tenant, mailbox: &Mailbox) -> Option<Line> {
     match mailbox.smtp_auth_disabled {
@@ -105,7 +132,7 @@ impl Session {
         match (mechanism, initial) {
             ("XOAUTH2", Some(payload)) => self.log_in(turn, &payload),
             ("XOAUTH2", None) => self.challenge(turn, "334 ", Challenge::Payload),
-            ("LOGIN", Some(_)) => self.challenge(turn, PASSWORD, Challenge::Password),
+            ("LOGIN", Some(user)) => self.ask_for_password(turn, &user),
             ("LOGIN", None) => self.challenge(turn, USERNAME, Challenge::Username),
             _ => self.refuse(turn, Line::UnknownMechanism),
         }
@@ -117,8 +144,8 @@ impl Session {
         }
         match challenge {
             Challenge::Payload => self.log_in(turn, line),
-            Challenge::Username => self.challenge(turn, PASSWORD, Challenge::Password),
-            Challenge::Password => self.deny(turn, Line::BasicAuthDisabled),
+            Challenge::Username => self.ask_for_password(turn, line),
+            Challenge::Password(user) => self.log_in_with_password(turn, &user, line),
             Challenge::Refused(refusal) => {
                 if !line.is_empty() {
                     turn.violation(
@@ -138,17 +165,7 @@ impl Session {
             Err(error) => Err((Line::AuthUnsuccessful, Some((Kind::MalformedXoauth2, error.to_string())))),
         };
         match verdict {
-            Ok(login) => {
-                tracing::info!(
-                    connection = self.id(),
-                    mailbox = login.mailbox,
-                    subject = login.token.assertion_subject,
-                    "logged in"
-                );
-                self.login = Some(login);
-                self.failed_login = None;
-                self.say(turn, Line::Authenticated);
-            }
+            Ok(login) => self.welcome(turn, login),
             Err((line, breach)) => {
                 if let Some((kind, detail)) = breach {
                     turn.violation(self, kind, detail);
@@ -161,6 +178,41 @@ impl Session {
         }
     }
 
+    fn welcome(&mut self, turn: &mut Turn<'_>, login: Login) {
+        tracing::info!(
+            connection = self.id(),
+            mailbox = login.mailbox,
+            credential = ?login.token.credential,
+            subject = login.token.assertion_subject,
+            "logged in"
+        );
+        self.login = Some(login);
+        self.failed_login = None;
+        self.say(turn, Line::Authenticated);
+    }
+
+    fn ask_for_password(&mut self, turn: &mut Turn<'_>, user: &str) {
+        match decoded(user) {
+            Some(user) => self.challenge(turn, PASSWORD, Challenge::Password(user)),
+            None => self.malformed_login(turn, "the user name is not text in base64"),
+        }
+    }
+
+    fn log_in_with_password(&mut self, turn: &mut Turn<'_>, user: &str, password: &str) {
+        let Some(password) = decoded(password) else {
+            return self.malformed_login(turn, "the password is not text in base64");
+        };
+        match judge_password(turn.office, user, &password) {
+            Ok(login) => self.welcome(turn, login),
+            Err(line) => self.deny(turn, line),
+        }
+    }
+
+    fn malformed_login(&mut self, turn: &mut Turn<'_>, detail: &str) {
+        turn.violation(self, Kind::MalformedLogin, detail);
+        self.deny(turn, Line::CredentialsIncorrect);
+    }
+
     fn deny(&mut self, turn: &mut Turn<'_>, line: Line) {
         let text = self.say_with(turn, line.text(), &[]);
         self.failed_login = Some(text);
@@ -170,4 +222,8 @@ impl Session {
         turn.steps.push(Step::Send(format!("{prompt}\r\n").into_bytes()));
         self.phase = Phase::Challenge(challenge);
     }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(text).ok()?).ok()
 }

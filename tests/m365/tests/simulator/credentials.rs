@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use mailroute_m365::{
     Credential, Kind, Options, Simulator,
-    directory::{CertificateSource, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SECRET, SAMPLE_TENANT},
+    directory::{
+        CertificateSource, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_PASSWORD, SAMPLE_SECRET, SAMPLE_TENANT,
+    },
     entra::{client_certificate::stand_in, jws::Algorithm},
 };
 
@@ -118,6 +120,7 @@ async fn the_sample_credentials_are_read_over_the_control_api() {
     let simulator = start().await;
     let page = async |path: &str| control(&simulator, hyper::Method::GET, path, "").await.text().to_owned();
     assert_eq!(page("/sample/client-secret").await, SAMPLE_SECRET);
+    assert_eq!(page("/sample/password").await, SAMPLE_PASSWORD);
     let (certificate, key) = simulator.client_certificate();
     assert_eq!(page("/sample/client-certificate.pem").await, certificate);
     assert_eq!(page("/sample/client-key.pem").await, key);
