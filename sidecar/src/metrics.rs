@@ -204,7 +204,7 @@ impl Sent {
             )?,
             certificate_expiry: gauge(
                 r,
-                "mailroute_certificate_expiry_timestamp_seconds",
+                "mailroute_route_certificate_expiry_timestamp_seconds",
                 "When the certificate in use ends, seconds since the epoch; 0 without one.",
             )?,
         })
