@@ -13,10 +13,14 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Time since the Unix epoch, for what outlives the process.
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
 /// Seconds since the Unix epoch, for what leaves the process: reports, metrics, comparisons with `exp` of a token.
 pub fn unix_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A random fraction in `0.0..1.0`, for jitter. One half when the system has no randomness: jitter is a courtesy, and

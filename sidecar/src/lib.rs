@@ -6,6 +6,7 @@ pub mod args;
 pub mod body;
 pub mod breaker;
 pub mod certificate;
+pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod delivery;
