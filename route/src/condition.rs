@@ -171,6 +171,8 @@ reasons! {
 
     // UpstreamReachable
     Connected: UpstreamReachable, "The upstream answered over verified TLS.", "";
+    ConnectedWithoutTls: UpstreamReachable, "The upstream answered, and mail goes to it without TLS.",
+        "Nothing, if that is meant; else set spec.endpoint.tls to Required, and look at what stands between the pod and {endpoint}.";
     NameNotResolved: UpstreamReachable, "The upstream's name does not resolve.",
         "Check DNS for {endpoint} from the pod.";
     ConnectFailed: UpstreamReachable, "No TCP connection to the upstream.",
@@ -259,6 +261,18 @@ impl Reason {
             .replace("{secret}", subject.secret)
     }
 
+    /// Whether only a message meets it, and only a message can end it: the way before mail is open all the same.
+    pub const fn is_met_by_mail(self) -> bool {
+        matches!(self.condition(), ConditionType::SendersAccepted)
+            || matches!(
+                self,
+                Self::ConnectorMatched
+                    | Self::ConnectorMismatch
+                    | Self::DirectSendRejected
+                    | Self::EgressAddressBlocked
+            )
+    }
+
     /// The reason that says its condition holds.
     pub const fn holds(self) -> bool {
         matches!(
@@ -267,6 +281,7 @@ impl Reason {
                 | Self::TokenAcquired
                 | Self::PasswordMounted
                 | Self::Connected
+                | Self::ConnectedWithoutTls
                 | Self::CertificateValid
                 | Self::CertificateExpiring
                 | Self::ConnectorMatched

@@ -61,11 +61,8 @@ impl Breaker {
 
     /// Learns that the way up to the log-in is open. What only a message can clear stays.
     pub fn learn_open(&mut self) {
-        let of_senders = |open: &Open| {
-            let condition = open.verdict.outcome.reason().map(Reason::condition);
-            condition == Some(mailroute_route::condition::ConditionType::SendersAccepted)
-        };
-        if !self.open.as_ref().is_some_and(of_senders) {
+        let of_mail = |open: &Open| open.verdict.outcome.reason().is_some_and(Reason::is_met_by_mail);
+        if !self.open.as_ref().is_some_and(of_mail) {
             self.close();
         }
     }

@@ -50,14 +50,15 @@ impl Health {
         self.observations().find(|observation| !observation.holds)
     }
 
-    /// Whether the way is known to be open up to the log-in, and nothing is known to be wrong.
+    /// Whether the way is known to be open up to mail, and nothing is known to be wrong. Where there is a log-in, what
+    /// came of it was met together with the connection; where there is none, the first message tells.
     pub fn is_well(&self) -> bool {
-        self.trouble().is_none() && self.last.contains_key(&ConditionType::Authenticated)
+        self.trouble().is_none() && self.last.contains_key(&ConditionType::UpstreamReachable)
     }
 
     /// Whether only a message can tell: the way is open, and what is wrong came up with a message.
     pub fn waits_for_mail(&self) -> bool {
-        self.trouble().is_some_and(|trouble| trouble.condition == ConditionType::SendersAccepted)
+        self.trouble().is_some_and(|trouble| trouble.reason.is_met_by_mail())
     }
 
     fn summary(&self) -> Vec<(ConditionType, Reason)> {

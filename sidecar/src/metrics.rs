@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::delivery::connection::Protection;
 use crate::delivery::outcome::Outcome;
 use crate::health::Health;
 use crate::server::Refusal;
@@ -75,6 +76,9 @@ impl Metrics {
         }
         for result in [ReportResult::Taken, ReportResult::Failed] {
             self.state.reports.with_label_values(&[result.as_str()]);
+        }
+        for protection in Protection::ALL {
+            self.sent.connections.with_label_values(&[protection.as_str()]);
         }
         for result in ["well", "trouble"] {
             self.sent.probes.with_label_values(&[result]);
@@ -146,6 +150,7 @@ struct Sent {
     bytes: IntCounter,
     fast_failures: IntCounter,
     probes: IntCounterVec,
+    connections: IntCounterVec,
     token_exchanges: IntCounterVec,
     token_expiry: IntGauge,
     certificate_expiry: IntGauge,
@@ -190,6 +195,12 @@ impl Sent {
                 "mailroute_probes_total",
                 "Walks to the log-in without a message, by result.",
                 &["result"],
+            )?,
+            connections: counters(
+                r,
+                "mailroute_upstream_connections_total",
+                "Connections made to the upstream, by what protects them.",
+                &["protection"],
             )?,
             token_exchanges: counters(
                 r,

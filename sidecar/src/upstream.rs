@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::delivery::Deliver;
 use crate::delivery::submission::Submission;
+use crate::delivery::way::Way;
 use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::probe::{self, Pace};
@@ -36,7 +37,8 @@ pub struct Upstream {
 /// The way out in use.
 struct Current {
     route: Arc<RouteFile>,
-    submission: Arc<Submission>,
+    way: Arc<dyn Deliver>,
+    tokens: Arc<Store>,
     stop: watch::Sender<bool>,
 }
 
@@ -75,18 +77,22 @@ impl Upstream {
         let same_way =
             |now: &Current| now.route.method == route.method && now.route.ehlo_name == route.ehlo_name;
         let current = match before {
-            Some(now) if same_way(&now) => Current { route: Arc::clone(&route), ..now },
+            Some(now) if same_way(&now) => {
+                now.way.resize(connections(&route));
+                Current { route: Arc::clone(&route), ..now }
+            }
             before => {
                 let tokens = self.tokens(settings, before.as_ref())?;
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
-                let submission = Submission::new(settings.clone(), route.ehlo_name.clone(), tokens);
+                let log_in = Submission::new(settings.clone(), route.ehlo_name.clone(), Arc::clone(&tokens));
+                let way = Way::new(log_in, connections(&route), Arc::clone(&self.metrics) as _);
                 self.relay.reset();
-                self.start(Arc::clone(&route), Arc::new(submission), tending)
+                self.start(Arc::clone(&route), Arc::new(way), tokens, tending)
             }
         };
-        let deliver: Arc<dyn Deliver> = Arc::clone(&current.submission) as _;
+        let deliver = Arc::clone(&current.way);
         self.active.send_replace(Some(Arc::new(Active { route, deliver })));
         Some(current)
     }
@@ -94,16 +100,17 @@ impl Upstream {
     fn start(
         &self,
         route: Arc<RouteFile>,
-        submission: Arc<Submission>,
+        way: Arc<dyn Deliver>,
+        tokens: Arc<Store>,
         tending: &mut tokio::task::JoinSet<()>,
     ) -> Current {
         let (stop, stopped) = watch::channel(false);
         let (relay, board, pace) = (Arc::clone(&self.relay), self.board.clone(), self.pace);
-        let (probed, probe_stop) = (Arc::clone(&submission), stopped.clone());
+        let (probed, probe_stop) = (Arc::clone(&way), stopped.clone());
         tending.spawn(probe::run(probed, board, pace, probe_stop, relay));
-        let tended = Arc::clone(&submission);
+        let tended = Arc::clone(&way);
         tending.spawn(async move { tended.tend(stopped).await });
-        Current { route, submission, stop }
+        Current { route, way, tokens, stop }
     }
 
     /// The token store: the one in use, if it is for the same identity at the same authority.
@@ -113,11 +120,16 @@ impl Upstream {
                 if old.credential == settings.credential && old.authority == settings.authority)
         });
         match same {
-            Some(before) => Some(Arc::clone(before.submission.tokens())),
+            Some(before) => Some(Arc::clone(&before.tokens)),
             None => {
                 let source = token::source_for(&settings.credential, &settings.authority)?;
                 Some(Store::new(source, Arc::clone(&self.metrics) as _))
             }
         }
     }
+}
+
+/// How many connections the route allows.
+fn connections(route: &RouteFile) -> usize {
+    usize::try_from(route.limits.connections).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,7 @@
-//! What an upstream announces in its answer to EHLO (RFC 5321 §4.1.1.1). Pure; keywords have no case.
+//! What an upstream says in its answer to EHLO (RFC 5321 §4.1.1.1): its name, what it can do and, as Exchange does, from
+//! which address it sees us. Pure; keywords have no case.
+
+use std::net::IpAddr;
 
 use crate::smtp::reply::Reply;
 
@@ -45,9 +48,47 @@ impl Capabilities {
     }
 }
 
+/// The upstream's own name.
+pub fn host(ehlo: &Reply) -> &str {
+    first_line(ehlo).split(' ').next().unwrap_or_default()
+}
+
+/// The address we come from, as in `HOST Hello [203.0.113.7]`. Where a connector goes by address, it is the credential.
+pub fn egress(ehlo: &Reply) -> Option<IpAddr> {
+    let (_, rest) = first_line(ehlo).split_once('[')?;
+    rest.split_once(']')?.0.parse().ok()
+}
+
+fn first_line(ehlo: &Reply) -> &str {
+    ehlo.lines.first().map_or("", String::as_str)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn reply(text: &str) -> Reply {
+        Reply::parse(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn the_first_line_tells_both_ends() {
+        let ends = |text| {
+            let ehlo = reply(text);
+            (host(&ehlo).to_owned(), egress(&ehlo).map(|ip| ip.to_string()))
+        };
+        let name = "BL2NAM06FT004.mail.protection.outlook.com";
+        assert_eq!(
+            ends("250 BL2NAM06FT004.mail.protection.outlook.com Hello [203.0.113.7]\r\n"),
+            (name.into(), Some("203.0.113.7".into()))
+        );
+        assert_eq!(
+            ends("250 BL2NAM06FT004.mail.protection.outlook.com Hello [2001:db8::f897]\r\n"),
+            (name.into(), Some("2001:db8::f897".into()))
+        );
+        assert_eq!(ends("250 mx Hello [x\r\n"), ("mx".into(), None));
+        assert_eq!(ends("250\r\n"), (String::new(), None));
+    }
 
     fn ehlo(text: &str) -> Capabilities {
         Capabilities::of(&Reply::parse(text.as_bytes()).unwrap().unwrap().0)

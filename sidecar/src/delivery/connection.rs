@@ -1,19 +1,20 @@
-//! One SMTP connection to the upstream, from the name to a log-in.
+//! One SMTP connection to the upstream: commands out, replies in.
 //!
 //! ```text
-//! dial ─► greeting ─► EHLO ─► STARTTLS ─► [nothing may be buffered] ─► TLS ─► EHLO ─► AUTH ─► …
-//! └────────────── ours, in plaintext ───────────────┘                 └── lettre's, over our stream ──┘
+//! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: AUTH ─► MAIL … ─► QUIT
 //! ```
 //!
-//! Owns the order of these steps, a time limit around each, and the rule that nothing of the plaintext part is believed
-//! after it. Refuses to know about tokens' origin and about messages.
+//! Owns the conversation over a stream that [`super::opening`] made, with a time limit around each step. lettre writes
+//! commands and reads replies; see [`super::wire`] for what stands between. Refuses to know about tokens' origin and
+//! about messages.
 //!
-//! Invariants: no AUTH and no mail before verified TLS; after any error the connection is dropped by its owner, as
-//! nobody knows what the upstream has seen. A panic inside lettre is such an error.
+//! Invariants: no AUTH without verified TLS; after any error the connection is dropped by its owner, as nobody knows
+//! what the upstream has seen. A panic inside lettre is such an error.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures::FutureExt;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -22,56 +23,20 @@ use lettre::transport::smtp::commands::Auth;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::Endpoint;
-use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use super::capabilities::Capabilities;
+use super::capabilities::{self, Capabilities};
 use super::classify::Stage;
+use super::limit;
 use super::outcome::one_line;
-use super::plain::Plain;
-use super::wire::Wire;
+use super::wire::{Stream, Wire};
+use crate::certificate::Leaf;
 use crate::clock::{self, Instant};
-use crate::net::dial::{self, DialError};
-use crate::net::tls::{self, Trust, TrustError};
+use crate::net::dial::DialError;
+use crate::net::tls::TrustError;
 use crate::secret::{Secret, scrub};
 use crate::smtp::reply::Reply;
-
-/// Limits of RFC 5321 §4.5.3.2, each for one step.
-mod limit {
-    use std::time::Duration;
-
-    /// Greeting (§4.5.3.2.1), EHLO, STARTTLS and AUTH, which have no limit of their own.
-    pub const COMMAND: Duration = Duration::from_secs(300);
-    /// MAIL and RCPT (§4.5.3.2.2, .3).
-    pub const ENVELOPE: Duration = Duration::from_secs(300);
-    /// DATA up to 354 (§4.5.3.2.4).
-    pub const DATA: Duration = Duration::from_secs(120);
-    /// One piece of the message (§4.5.3.2.5).
-    pub const BLOCK: Duration = Duration::from_secs(180);
-    /// The answer to the final dot (§4.5.3.2.6).
-    pub const FINAL: Duration = Duration::from_secs(600);
-    /// The TLS handshake.
-    pub const HANDSHAKE: Duration = Duration::from_secs(30);
-    /// QUIT: a courtesy.
-    pub const QUIT: Duration = Duration::from_secs(5);
-}
-
-impl Stage {
-    /// Longest wait for a reply.
-    pub(super) const fn limit(self) -> Duration {
-        match self {
-            Self::Greeting | Self::Ehlo | Self::StartTls | Self::Auth => limit::COMMAND,
-            Self::Mail | Self::Rcpt => limit::ENVELOPE,
-            Self::Data => limit::DATA,
-            Self::Message => limit::FINAL,
-            Self::Quit => limit::QUIT,
-        }
-    }
-}
 
 /// Why there is no connection, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +64,15 @@ pub enum ConnectionError {
         /// What was wrong.
         source: std::io::Error,
     },
+    /// The whole way from the name to readiness takes too long.
+    #[error("no connection to {host} within {seconds} seconds", seconds = limit::OPENING.as_secs())]
+    Opening {
+        /// The name dialled.
+        host: String,
+    },
+    /// A log-in would go over the wire in the clear.
+    #[error("the connection to {0} has no TLS, so nothing secret is sent over it")]
+    LogInWithoutTls(String),
     /// The upstream does not take tokens.
     #[error("{0} does not offer AUTH XOAUTH2, so it is not Microsoft 365")]
     XoauthMissing(String),
@@ -135,15 +109,40 @@ impl ConnectionError {
             Self::Dial(DialError::Connect { .. }) => Reason::ConnectFailed,
             Self::Trust(_) | Self::NotDnsName(_) | Self::Tls { .. } => Reason::TlsFailed,
             Self::StartTlsMissing(_) | Self::StartTlsInjection(_) => Reason::StartTlsMissing,
-            Self::XoauthMissing(_) => Reason::LoginFailed,
-            Self::Timeout(_) => Reason::UpstreamUnavailable,
+            Self::XoauthMissing(_) | Self::LogInWithoutTls(_) => Reason::LoginFailed,
+            Self::Timeout(_) | Self::Opening { .. } => Reason::UpstreamUnavailable,
             Self::Broken { .. } => Reason::UpstreamProtocolError,
             Self::Refused { .. } => return None,
         })
     }
 }
 
-/// An open connection over verified TLS.
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// TLS 1.3, the certificate verified.
+    Tls13,
+    /// TLS 1.2, the certificate verified.
+    Tls12,
+    /// Not at all: allowed only where the route says [`mailroute_route::file::TlsMode::Opportunistic`].
+    Plaintext,
+}
+
+impl Protection {
+    /// Every value, for metrics.
+    pub const ALL: [Self; 3] = [Self::Tls13, Self::Tls12, Self::Plaintext];
+
+    /// The name in metrics and texts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls13 => "TLSv1.3",
+            Self::Tls12 => "TLSv1.2",
+            Self::Plaintext => "plaintext",
+        }
+    }
+}
+
+/// An open connection.
 pub struct Connection {
     smtp: AsyncSmtpConnection,
     wire: Wire,
@@ -151,50 +150,77 @@ pub struct Connection {
     pub capabilities: Capabilities,
     /// The upstream's own name, from its EHLO answer.
     pub host: String,
-    /// The TLS version, for people.
-    pub tls: &'static str,
-    /// When the greeting came.
+    /// The address that the upstream sees us come from, when it says so.
+    pub egress: Option<IpAddr>,
+    /// How it is protected.
+    pub protection: Protection,
+    /// Why it is not protected, when it is not.
+    pub unprotected: Option<String>,
+    /// The certificate that was presented.
+    pub certificate: Option<Arc<Leaf>>,
+    /// When EHLO was answered.
     pub opened: Instant,
     /// When the last message was done with.
     pub used: Instant,
 }
 
 impl Connection {
-    /// Connects and says EHLO over verified TLS, under the name `ehlo_name`.
+    /// Says EHLO under the name `ehlo_name` over a stream on which the handshake was the last thing.
     ///
     /// # Errors
-    /// When any step fails or takes too long.
-    pub async fn open(endpoint: &Endpoint, ehlo_name: &str) -> Result<Self, ConnectionError> {
-        let name = server_name(&endpoint.host)?;
-        let config = tls::client_config(&Trust::from_file(endpoint.ca_file.as_ref())).await?;
-        let plain = Plain::new(dial::connect(&endpoint.host, endpoint.port).await?);
-        let stream = plain.start_tls(&endpoint.host, ehlo_name).await?;
-        let handshake = timeout(limit::HANDSHAKE, TlsConnector::from(config).connect(name, stream)).await;
-        let timed_out = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-        let stream = handshake
-            .unwrap_or_else(|_| Err(timed_out()))
-            .map_err(|source| ConnectionError::Tls { host: endpoint.host.clone(), source })?;
-        Self::greet(stream, ehlo_name).await
-    }
-
-    async fn greet(
-        stream: tokio_rustls::client::TlsStream<TcpStream>,
+    /// When there is no positive answer.
+    pub async fn over_tls(
+        stream: impl Stream + 'static,
+        protection: Protection,
         ehlo_name: &str,
     ) -> Result<Self, ConnectionError> {
-        let tls = stream.get_ref().1.protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS");
+        let mut this = Self::over(stream, protection).await?;
+        let ehlo = this.command(Stage::Ehlo, format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
+        this.introduce(&ehlo);
+        Ok(this)
+    }
+
+    /// Goes on where EHLO was answered by `ehlo`, in plaintext because of `why`.
+    ///
+    /// # Errors
+    /// Never in practice: nothing is sent or awaited.
+    pub async fn over_plaintext(
+        stream: impl Stream + 'static,
+        ehlo: &Reply,
+        why: String,
+    ) -> Result<Self, ConnectionError> {
+        let mut this = Self::over(stream, Protection::Plaintext).await?;
+        this.introduce(ehlo);
+        this.unprotected = Some(why);
+        Ok(this)
+    }
+
+    async fn over(stream: impl Stream + 'static, protection: Protection) -> Result<Self, ConnectionError> {
         let wire = Wire::new(stream);
-        let client = ClientId::Domain(ehlo_name.to_owned());
+        // Answered by the wire itself, and never sent.
+        let client = ClientId::Domain(String::new());
         let smtp = AsyncSmtpConnection::connect_with_transport(Box::new(wire.clone()), &client)
             .await
             .map_err(|error| ConnectionError::broken(Stage::Greeting, error))?;
         let now = clock::now();
-        let (host, capabilities) = (String::new(), Capabilities::default());
-        let mut this = Self { smtp, wire, capabilities, host, tls, opened: now, used: now };
-        let ehlo = this.command(Stage::Ehlo, format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
-        this.capabilities = Capabilities::of(&ehlo);
-        let first = ehlo.lines.first().map(String::as_str).unwrap_or_default();
-        this.host = first.split(' ').next().unwrap_or_default().to_owned();
-        Ok(this)
+        Ok(Self {
+            smtp,
+            wire,
+            capabilities: Capabilities::default(),
+            host: String::new(),
+            egress: None,
+            protection,
+            unprotected: None,
+            certificate: None,
+            opened: now,
+            used: now,
+        })
+    }
+
+    fn introduce(&mut self, ehlo: &Reply) {
+        self.capabilities = Capabilities::of(ehlo);
+        capabilities::host(ehlo).clone_into(&mut self.host);
+        self.egress = capabilities::egress(ehlo);
     }
 
     /// Logs in by XOAUTH2 and gives the upstream's answer, whatever it is.
@@ -202,6 +228,9 @@ impl Connection {
     /// # Errors
     /// When there is no answer. The token is in none of the errors.
     pub async fn log_in(&mut self, mailbox: &str, token: &Secret) -> Result<Reply, ConnectionError> {
+        if self.protection == Protection::Plaintext {
+            return Err(ConnectionError::LogInWithoutTls(self.host.clone()));
+        }
         if !self.capabilities.xoauth2 {
             return Err(ConnectionError::XoauthMissing(self.host.clone()));
         }
@@ -321,21 +350,93 @@ fn to_reply<'a>(
     }
 }
 
-fn server_name(host: &str) -> Result<ServerName<'static>, ConnectionError> {
-    match ServerName::try_from(host.trim_end_matches('.').to_owned()) {
-        Ok(name @ ServerName::DnsName(_)) => Ok(name),
-        _ => Err(ConnectionError::NotDnsName(host.to_owned())),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
     use super::*;
 
-    #[test]
-    fn an_address_is_not_a_name_to_verify() {
-        assert!(matches!(server_name("203.0.113.7"), Err(ConnectionError::NotDnsName(_))));
-        assert!(server_name("smtp.office365.com.").is_ok());
+    /// The other end of a connection.
+    pub struct Peer(DuplexStream);
+
+    impl Peer {
+        /// What was sent up to the next line end.
+        pub async fn line(&mut self) -> String {
+            let mut line = String::new();
+            while !line.ends_with('\n') {
+                line.push(char::from(self.0.read_u8().await.unwrap()));
+            }
+            line
+        }
+
+        pub async fn say(&mut self, text: &str) {
+            self.0.write_all(text.as_bytes()).await.unwrap();
+        }
+
+        /// Says it an octet a second.
+        pub async fn drip(&mut self, text: &str) {
+            for octet in text.bytes() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if self.0.write_all(&[octet]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A connection to `host`, which can pipeline, and its other end. In memory, so that time may be paused.
+    pub async fn connection(host: &str) -> (Connection, Peer) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let ehlo = to_reply(Stage::Ehlo, 250, [format!("{host} Hello [203.0.113.7]").as_str(), "PIPELINING"]);
+        let connection = Connection::over_plaintext(ours, &ehlo.unwrap(), "a test".into()).await.unwrap();
+        (connection, Peer(theirs))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_step_has_its_limit_whether_the_peer_is_silent_or_drips() {
+        let steps = [
+            (Stage::Ehlo, 300),
+            (Stage::Auth, 300),
+            (Stage::Mail, 300),
+            (Stage::Rcpt, 300),
+            (Stage::Data, 120),
+            (Stage::Message, 600),
+            (Stage::Quit, 5),
+        ];
+        for ((stage, seconds), drips) in steps.into_iter().flat_map(|step| [(step, false), (step, true)]) {
+            let (mut connection, mut peer) = connection("a").await;
+            let started = clock::now();
+            let endless = "250-and another line\r\n".repeat(100);
+            let error = tokio::select! {
+                reply = connection.command(stage, "NOOP\r\n") => reply.unwrap_err(),
+                () = async { if drips { peer.drip(&endless).await } else { std::future::pending().await } } => panic!("the reply ended"),
+            };
+            assert!(matches!(error, ConnectionError::Timeout(at) if at == stage), "{stage:?}: {error}");
+            assert_eq!(started.elapsed().as_secs(), seconds, "{stage:?}, drips: {drips}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_is_not_taken_has_a_limit() {
+        let (mut connection, _peer) = connection("a").await;
+        let started = clock::now();
+        let error = connection.write(&[b'x'; 4096]).await.unwrap_err();
+        assert!(matches!(error, ConnectionError::Timeout(Stage::Message)), "{error}");
+        assert_eq!(started.elapsed(), limit::BLOCK);
+    }
+
+    #[tokio::test]
+    async fn nothing_secret_goes_over_plaintext() {
+        let (mut connection, mut peer) = connection("a").await;
+        connection.capabilities.xoauth2 = true;
+        let error = connection.log_in("a@contoso.com", &Secret::new("token".into())).await.unwrap_err();
+        assert!(matches!(error, ConnectionError::LogInWithoutTls(_)), "{error}");
+        drop(connection);
+        let mut sent = String::new();
+        peer.0.read_to_string(&mut sent).await.unwrap();
+        assert_eq!(sent, "");
     }
 
     #[test]

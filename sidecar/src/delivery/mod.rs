@@ -2,9 +2,11 @@
 //!
 //! * [`outcome`]: what can come of an attempt, as types.
 //! * [`classify`]: the one table from replies to outcomes.
-//! * [`connection`]: one SMTP connection over verified TLS.
+//! * [`opening`]: from a name to a connection, over TLS as the route wants it.
+//! * [`connection`]: one SMTP connection, with a [`limit`] on each step.
 //! * [`transaction`]: one message over one connection.
-//! * [`submission`]: client submission: token, log-in, connection kept and renewed.
+//! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
+//! * [`submission`]: how one is made ready for client submission: token and log-in.
 //!
 //! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
 //! after it, either the upstream has the message or the caller still has.
@@ -12,10 +14,14 @@
 pub mod capabilities;
 pub mod classify;
 pub mod connection;
+pub mod limit;
+pub mod opening;
 pub mod outcome;
 mod plain;
+pub mod pool;
 pub mod submission;
 pub mod transaction;
+pub mod way;
 mod wire;
 
 use async_trait::async_trait;
@@ -34,6 +40,9 @@ pub trait Deliver: Send + Sync {
 
     /// Walks the way up to the log-in, without a message.
     async fn probe(&self) -> Probe;
+
+    /// Allows `connections` to the upstream at a time from now on. A way without any keeps no count of them.
+    fn resize(&self, _connections: usize) {}
 
     /// Looks after what is kept between messages until it is told to stop; then ends it politely.
     async fn tend(&self, stop: watch::Receiver<bool>);

@@ -4,36 +4,48 @@
 //! behind the answer to STARTTLS, as whoever sits on the way could have put it there.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
 use super::classify::Stage;
 use super::connection::{ConnectionError, Positive};
+use super::wire::Stream;
 use crate::secret::scrub;
 use crate::smtp::reply::{Reply, ReplyError};
 
-/// The plaintext part of a connection.
-pub struct Plain {
-    stream: TcpStream,
+/// A connection on which EHLO was answered in plaintext.
+pub struct Plain<S> {
+    stream: S,
     buffer: Vec<u8>,
+    /// The answer to EHLO.
+    pub ehlo: Reply,
 }
 
-impl Plain {
-    /// A connection that was just made.
-    pub const fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::new() }
-    }
-
-    /// Walks to the point where the handshake begins.
+impl<S: Stream> Plain<S> {
+    /// Awaits the greeting and says EHLO.
     ///
     /// # Errors
-    /// When a step fails, STARTTLS is not offered, or anything follows its answer.
-    pub async fn start_tls(mut self, host: &str, ehlo_name: &str) -> Result<TcpStream, ConnectionError> {
-        self.reply(Stage::Greeting).await?.positive(Stage::Greeting)?;
-        let ehlo =
-            self.command(Stage::Ehlo, &format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
-        if !Capabilities::of(&ehlo).starttls {
+    /// When either fails.
+    pub async fn greet(stream: S, ehlo_name: &str) -> Result<Self, ConnectionError> {
+        let ehlo = Reply { code: 220, enhanced: None, lines: vec![] };
+        let mut this = Self { stream, buffer: Vec::new(), ehlo };
+        this.reply(Stage::Greeting).await?.positive(Stage::Greeting)?;
+        this.ehlo =
+            this.command(Stage::Ehlo, &format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
+        Ok(this)
+    }
+
+    /// Whether TLS can begin here.
+    pub fn offers_tls(&self) -> bool {
+        Capabilities::of(&self.ehlo).starttls
+    }
+
+    /// Walks to the point where the handshake begins. `host` is for the errors.
+    ///
+    /// # Errors
+    /// When STARTTLS is not offered or refused, or anything follows its answer.
+    pub async fn start_tls(mut self, host: &str) -> Result<S, ConnectionError> {
+        if !self.offers_tls() {
             return Err(ConnectionError::StartTlsMissing(host.to_owned()));
         }
         self.command(Stage::StartTls, "STARTTLS\r\n").await?.positive(Stage::StartTls)?;
@@ -41,6 +53,18 @@ impl Plain {
             return Err(ConnectionError::StartTlsInjection(host.to_owned()));
         }
         Ok(self.stream)
+    }
+
+    /// Goes on in plaintext: the stream and the answer to EHLO.
+    ///
+    /// # Errors
+    /// When more than that answer was sent, so that replies would no longer be those to our commands.
+    pub fn stay(self) -> Result<(S, Reply), ConnectionError> {
+        if self.buffer.is_empty() {
+            Ok((self.stream, self.ehlo))
+        } else {
+            Err(ConnectionError::broken(Stage::Ehlo, "more was sent than was asked for"))
+        }
     }
 
     async fn command(&mut self, stage: Stage, command: &str) -> Result<Reply, ConnectionError> {

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::capabilities::Capabilities;
 use super::classify::{Stage, classify};
 use super::connection::{Connection, ConnectionError};
+use super::limit;
 use super::outcome::{Outcome, Partial, Refused, Verdict};
 use crate::body::Body;
 use crate::envelope::{BodyType, Envelope};
@@ -37,8 +38,17 @@ pub struct Ended {
     pub verdict: Verdict,
     /// Recipients that were refused.
     pub refused: Vec<Refused>,
+    /// Whether a recipient was accepted.
+    pub accepted: bool,
     /// Whether another transaction may follow on the connection.
     pub clean: bool,
+}
+
+impl Ended {
+    /// An end for all recipients alike, after which the connection is of no more use.
+    pub const fn without(verdict: Verdict) -> Self {
+        Self { verdict, refused: Vec::new(), accepted: false, clean: false }
+    }
 }
 
 /// A transaction that broke off. The connection is of no more use.
@@ -64,11 +74,12 @@ pub async fn send(
 ) -> Result<Ended, Interrupted> {
     if let Some(reply) = unsupported(connection.capabilities, envelope, body.len()) {
         let verdict = Verdict::of_reply(Outcome::RejectMessage(None), reply);
-        return Ok(Ended { verdict, refused: vec![], clean: true });
+        return Ok(Ended { clean: true, ..Ended::without(verdict) });
     }
     let commands = commands(connection.capabilities, envelope, body.len(), partial);
     let early = |error| Interrupted { error, undelivered: true, before_data: true };
-    let replies = converse(connection, &commands).await.map_err(early)?;
+    let replies = timeout(limit::ENVELOPE, converse(connection, &commands)).await;
+    let replies = replies.unwrap_or(Err(ConnectionError::Timeout(Stage::Rcpt))).map_err(early)?;
     let Judged { stop, refused, accepted } = judge(&replies, envelope, partial);
     let data = match replies.get(1 + envelope.recipients.len()) {
         Some(reply) => Some(reply.clone()),
@@ -78,7 +89,7 @@ pub async fn send(
     match (stop, data) {
         (Some(verdict), data) => {
             let clean = close(connection, &replies, data.as_ref(), accepted).await;
-            Ok(Ended { verdict, refused, clean })
+            Ok(Ended { verdict, refused, accepted: accepted > 0, clean })
         }
         (None, Some(data)) if data.code == 354 => {
             let ended = content(connection, body).await?;
@@ -87,7 +98,8 @@ pub async fn send(
         (None, data) => {
             let reply = data.unwrap_or_else(no_reply);
             let clean = close(connection, &replies, Some(&reply), accepted).await;
-            Ok(Ended { verdict: Verdict::of_reply(classify(Stage::Data, &reply), reply), refused, clean })
+            let verdict = Verdict::of_reply(classify(Stage::Data, &reply), reply);
+            Ok(Ended { verdict, refused, accepted: accepted > 0, clean })
         }
     }
 }
@@ -260,20 +272,22 @@ async fn close(
 
 /// Sends the content and reads the verdict.
 async fn content(connection: &mut Connection, body: &Body) -> Result<Ended, Interrupted> {
-    match stream(connection, body).await {
+    let streamed = timeout(limit::content(body.len()), stream(connection, body)).await;
+    match streamed.unwrap_or(Err(Stopped::Upstream(ConnectionError::Timeout(Stage::Message)))) {
         Ok(()) => {}
         Err(Stopped::Local(error)) => {
             // Without its end the upstream drops the message with the connection.
             let text = format!("the message could not be read from the local disk: {error}");
             let verdict = Verdict::without_reply(Outcome::Transient(None), text);
-            return Ok(Ended { verdict, refused: vec![], clean: false });
+            return Ok(Ended { accepted: true, ..Ended::without(verdict) });
         }
         Err(Stopped::Upstream(error)) => return last_words(connection, error).await,
     }
     let unknown = |error| Interrupted { error, undelivered: false, before_data: false };
     let reply = connection.reply(Stage::Message).await.map_err(unknown)?;
     let clean = reply.code != 421 && reply.code / 100 != 3;
-    Ok(Ended { verdict: Verdict::of_reply(classify(Stage::Message, &reply), reply), refused: vec![], clean })
+    let verdict = Verdict::of_reply(classify(Stage::Message, &reply), reply);
+    Ok(Ended { accepted: true, clean, ..Ended::without(verdict) })
 }
 
 enum Stopped {
@@ -301,7 +315,7 @@ async fn last_words(connection: &mut Connection, error: ConnectionError) -> Resu
     match timeout(LAST_WORDS, connection.reply(Stage::Message)).await {
         Ok(Ok(reply)) if !reply.is_positive() => {
             let verdict = Verdict::of_reply(classify(Stage::Message, &reply), reply);
-            Ok(Ended { verdict, refused: vec![], clean: false })
+            Ok(Ended { accepted: true, ..Ended::without(verdict) })
         }
         // The end of the data may have been among what was written last.
         _ => Err(Interrupted { error, undelivered: false, before_data: false }),

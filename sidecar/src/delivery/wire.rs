@@ -1,4 +1,4 @@
-//! The TLS stream under lettre's SMTP connection, shared with us.
+//! The stream under lettre's SMTP connection, over TLS or without, shared with us.
 //!
 //! lettre reads replies and writes commands; the body of a message is written by [`super::transaction`] through the same
 //! stream, in pieces, so that its size does not matter. Three things are made right on the way:
@@ -17,8 +17,6 @@ use std::task::{Context, Poll};
 
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 /// Longest line of a reply, octets. RFC 5321 §4.5.3.1.5 allows 512; Exchange's diagnostics are longer.
 const MAX_LINE: usize = 4096;
@@ -26,12 +24,17 @@ const MAX_LINE: usize = 4096;
 /// The answers to what lettre asks first: its greeting and its EHLO.
 const PRELUDE: &[u8] = b"220 ready\r\n250 ready\r\n";
 
+/// What an SMTP conversation runs over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
+
 /// One handle of the shared stream.
 #[derive(Clone)]
 pub struct Wire(Arc<Mutex<State>>);
 
 struct State {
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn Stream>,
     /// What lettre is yet to be told in the server's place.
     prelude: &'static [u8],
     /// Whether lettre's own EHLO is yet to be swallowed.
@@ -42,7 +45,8 @@ struct State {
 
 impl Wire {
     /// A stream whose greeting and first EHLO are behind it.
-    pub fn new(stream: TlsStream<TcpStream>) -> Self {
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        let stream = Box::new(stream);
         Self(Arc::new(Mutex::new(State { stream, prelude: PRELUDE, swallow: true, line: 0 })))
     }
 
@@ -109,6 +113,7 @@ impl AsyncWrite for Wire {
 
 impl AsyncTokioStream for Wire {
     fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {
-        self.state().stream.get_ref().0.peer_addr()
+        // For users of lettre's transport, of which there are none here.
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -8,7 +8,9 @@ use super::{Metrics, ReportResult};
 use crate::certificate;
 use crate::clock;
 use crate::config::Config;
+use crate::delivery::connection::Protection;
 use crate::delivery::outcome::{Attempt, Outcome};
+use crate::delivery::way;
 use crate::server::{self, Refusal};
 use crate::smtp::reply::Reply;
 use crate::token::{Failure, store};
@@ -91,6 +93,12 @@ impl store::Observe for Metrics {
     fn refused(&self, failure: &Failure) {
         self.sent.token_exchanges.with_label_values(&[failure.reason.as_str()]).inc();
         tracing::warn!(reason = failure.reason.as_str(), met = failure.message, "no access token issued");
+    }
+}
+
+impl way::Observe for Metrics {
+    fn connected(&self, protection: Protection) {
+        self.sent.connections.with_label_values(&[protection.as_str()]).inc();
     }
 }
 

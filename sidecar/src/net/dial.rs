@@ -50,8 +50,16 @@ pub enum DialError {
 /// # Errors
 /// When the name does not resolve or no address answers in time.
 pub async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    connect_to(host, &resolve(host, port).await?).await
+}
+
+/// Connects to the first of `addresses`, which are those of `host`, that takes the connection.
+///
+/// # Errors
+/// When none answers in time.
+pub async fn connect_to(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
     let mut last = None;
-    for address in resolve(host, port).await?.into_iter().take(MAX_ADDRESSES) {
+    for &address in addresses.iter().take(MAX_ADDRESSES) {
         match timed(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(stream) => {
                 // Commands are small and each waits for its reply.

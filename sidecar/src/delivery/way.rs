@@ -1,0 +1,267 @@
+//! A way out: connections that are made ready somehow ([`Open`]), kept in a pool, and used for one message after the
+//! other.
+//!
+//! Owns when a connection is kept, tried again or given up, and what is said of the conditions met. Refuses to know how
+//! one is made ready and what happens to a message that could not be sent.
+//!
+//! Invariants: a connection on which anything went wrong is never used again; a message is sent again on another
+//! connection only while nothing of its content has left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mailroute_route::condition::{ConditionType, Reason};
+use tokio::sync::watch;
+
+use super::Deliver;
+use super::classify::classify;
+use super::connection::{Connection, ConnectionError, Protection};
+use super::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict};
+use super::pool::{self, Pool, Slot};
+use super::transaction::{self, Ended, Interrupted};
+use crate::body::Body;
+use crate::clock;
+use crate::envelope::Envelope;
+
+/// How often kept connections are looked at.
+const TEND: Duration = Duration::from_secs(5);
+
+/// Makes connections that take mail.
+#[async_trait]
+pub trait Open: Send + Sync {
+    /// Connects, and proves who we are where the method does so before mail. The conditions met are added to `met`,
+    /// the failed one last.
+    ///
+    /// # Errors
+    /// The verdict on every message, when there is no connection.
+    async fn open(&self, met: &mut Vec<Met>) -> Result<Connection, Verdict>;
+
+    /// What is proven when the upstream accepts a recipient over `connection`.
+    fn recognised(&self, connection: &Connection) -> Option<Met>;
+}
+
+/// Learns of connections.
+pub trait Observe: Send + Sync {
+    /// A connection was made.
+    fn connected(&self, protection: Protection);
+}
+
+/// A way out over connections that `T` makes.
+pub struct Way<T> {
+    open: T,
+    pool: Pool,
+    observe: Arc<dyn Observe>,
+}
+
+/// What is known about an attempt besides its end.
+#[derive(Default)]
+struct Course {
+    met: Vec<Met>,
+    host: Option<String>,
+}
+
+impl<T: Open> Way<T> {
+    /// A way out over up to `connections` at a time.
+    pub fn new(open: T, connections: usize, observe: Arc<dyn Observe>) -> Self {
+        Self { open, pool: Pool::new(connections), observe }
+    }
+
+    async fn connect(&self, met: &mut Vec<Met>) -> Result<Connection, Verdict> {
+        let connection = self.open.open(met).await?;
+        self.observe.connected(connection.protection);
+        Ok(connection)
+    }
+
+    /// One message; over a new connection if the kept one turns out to be gone.
+    async fn send(
+        &self,
+        slot: &Slot<'_>,
+        envelope: &Envelope,
+        body: &Body,
+        partial: Partial,
+        course: &mut Course,
+    ) -> Ended {
+        loop {
+            let kept = slot.kept();
+            let reused = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => match self.connect(&mut course.met).await {
+                    Ok(connection) => connection,
+                    Err(verdict) => return Ended::without(verdict),
+                },
+            };
+            course.host = Some(connection.host.clone());
+            let outcome = transaction::send(&mut connection, envelope, body, partial).await;
+            let gone = match &outcome {
+                Ok(ended) => is_farewell(ended),
+                Err(interrupted) => interrupted.before_data,
+            };
+            if reused && gone {
+                tracing::debug!("the kept connection was closed by the upstream; connecting again");
+                continue;
+            }
+            let ended =
+                outcome.unwrap_or_else(|interrupted: Interrupted| Ended::without(interrupted.verdict()));
+            self.conclude(&ended, &connection, &mut course.met);
+            if ended.clean {
+                connection.used = clock::now();
+                slot.keep(connection);
+            }
+            return ended;
+        }
+    }
+
+    /// Adds what the end of a transaction says about the route.
+    fn conclude(&self, ended: &Ended, connection: &Connection, met: &mut Vec<Met>) {
+        if ended.accepted {
+            met.extend(self.open.recognised(connection));
+        }
+        if ended.verdict.outcome == Outcome::Delivered {
+            // A message taken also clears what an earlier one met.
+            met.push(connected(connection, "took a message"));
+            met.push(Met::new(Reason::MailAccepted, ended.verdict.text.clone()));
+        } else if let Some(reason) = ended.verdict.outcome.reason() {
+            met.push(Met::new(reason, explained(reason, &ended.verdict.text, connection)));
+        }
+    }
+}
+
+#[async_trait]
+impl<T: Open> Deliver for Way<T> {
+    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: Partial) -> Attempt {
+        let mut course = Course::default();
+        let ended = match self.pool.slot().await {
+            Some(slot) => self.send(&slot, envelope, body, partial, &mut course).await,
+            None => Ended::without(crowded()),
+        };
+        let Ended { verdict, refused, .. } = ended;
+        Attempt { verdict, refused, met: course.met, host: course.host }
+    }
+
+    async fn probe(&self) -> Probe {
+        let mut met = Vec::new();
+        if let Some(_slot) = self.pool.slot().await
+            && let Ok(connection) = self.connect(&mut met).await
+        {
+            connection.quit().await;
+        }
+        Probe { met }
+    }
+
+    fn resize(&self, connections: usize) {
+        self.pool.resize(connections);
+    }
+
+    async fn tend(&self, mut stop: watch::Receiver<bool>) {
+        let mut rounds = tokio::time::interval(TEND);
+        loop {
+            let stopping = tokio::select! {
+                _ = stop.wait_for(|&stop| stop) => true,
+                _ = rounds.tick() => false,
+            };
+            if stopping {
+                return self.pool.close().await;
+            }
+            self.pool.tidy().await;
+        }
+    }
+}
+
+/// Whether the upstream only took leave of a connection it no longer wants, before any content.
+fn is_farewell(ended: &Ended) -> bool {
+    let reply = ended.verdict.reply.as_ref();
+    !ended.clean
+        && ended.verdict.outcome == Outcome::Transient(Some(Reason::UpstreamUnavailable))
+        && reply.is_some_and(|reply| reply.code == 421 && reply.enhanced.is_none_or(|code| code.subject == 4))
+}
+
+/// The verdict when too many wait already. Says nothing about the upstream.
+fn crowded() -> Verdict {
+    let seconds = pool::WAIT.as_secs();
+    let text = format!("no connection to the upstream became free within {seconds} seconds");
+    Verdict::without_reply(Outcome::Transient(None), text)
+}
+
+/// The condition that a connection stands for.
+pub(super) fn connected(connection: &Connection, what: &str) -> Met {
+    let (host, protection) = (&connection.host, connection.protection.as_str());
+    match &connection.unprotected {
+        None => Met::new(Reason::Connected, format!("{host} {what} over {protection}")),
+        Some(why) => {
+            Met::new(Reason::ConnectedWithoutTls, format!("{host} {what} in plaintext, since {why}"))
+        }
+    }
+}
+
+/// What was met, with what the upstream saw of us where that is what it judges by.
+fn explained(reason: Reason, text: &str, connection: &Connection) -> String {
+    if reason.condition() != ConditionType::Authenticated || connection.capabilities.xoauth2 {
+        return text.to_owned();
+    }
+    let from = connection.egress.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
+    let shown = match &connection.certificate {
+        Some(leaf) => format!("the {leaf}"),
+        None => "no certificate".to_owned(),
+    };
+    format!("{text} (we came from {from} and presented {shown})")
+}
+
+/// Adds what a verdict says about the route to what was met.
+pub(super) fn noted(verdict: Verdict, met: &mut Vec<Met>) -> Verdict {
+    if let Some(reason) = verdict.outcome.reason() {
+        met.push(Met::new(reason, verdict.text.clone()));
+    }
+    verdict
+}
+
+/// The verdict when there is no connection, or none any more, before mail.
+pub(super) fn lost(error: ConnectionError) -> Verdict {
+    let text = error.to_string();
+    match (error.reason(), error) {
+        (_, ConnectionError::Refused { stage, reply }) => Verdict::of_reply(classify(stage, &reply), reply),
+        (Some(reason @ (Reason::StartTlsMissing | Reason::TlsFailed | Reason::LoginFailed)), _) => {
+            Verdict::without_reply(Outcome::RouteFault(reason), text)
+        }
+        (reason, _) => Verdict::without_reply(Outcome::Transient(reason), text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::classify::Stage;
+    use crate::smtp::reply::Reply;
+
+    #[test]
+    fn a_missing_starttls_is_a_fault_and_a_lost_connection_is_not() {
+        let fault = lost(ConnectionError::StartTlsMissing("smtp.office365.com".into()));
+        assert_eq!(fault.outcome, Outcome::RouteFault(Reason::StartTlsMissing));
+        let broken = lost(ConnectionError::Broken { stage: Stage::Ehlo, what: "reset".into() });
+        assert_eq!(broken.outcome, Outcome::Transient(Some(Reason::UpstreamProtocolError)));
+    }
+
+    #[test]
+    fn only_a_plain_goodbye_is_answered_by_connecting_again() {
+        let ended = |line: &str| {
+            let reply = Reply::parse(line.as_bytes()).unwrap().unwrap().0;
+            Ended::without(Verdict::of_reply(classify(Stage::Mail, &reply), reply))
+        };
+        assert!(is_farewell(&ended("421 4.4.2 Connection timed out\r\n")));
+        assert!(!is_farewell(&ended("421 4.4.2 Message submission rate for this client has exceeded\r\n")));
+        assert!(!is_farewell(&ended("421 4.3.2 Service not available\r\n")));
+        assert!(!is_farewell(&ended("451 4.7.0 Temporary server error\r\n")));
+    }
+
+    #[tokio::test]
+    async fn a_connector_that_does_not_match_is_told_what_it_saw() {
+        let (connection, _peer) = crate::delivery::connection::tests::connection("mx").await;
+        let refusal = "550 5.7.64 TenantAttribution; Relay Access Denied";
+        assert_eq!(
+            explained(Reason::ConnectorMismatch, refusal, &connection),
+            format!("{refusal} (we came from 203.0.113.7 and presented no certificate)")
+        );
+        assert_eq!(explained(Reason::TenantBlocked, refusal, &connection), refusal);
+    }
+}
