@@ -29,8 +29,9 @@ use crate::metrics::Metrics;
 use crate::probe::Pace;
 use crate::relay::Relay;
 use crate::report::Reporter;
-use crate::server::{Limits, Listeners, Service, Settings};
+use crate::server::{Limits, Listeners, Service};
 use crate::sessions::Sessions;
+use crate::settings;
 use crate::shutdown::{self, Grace};
 use crate::upstream::Upstream;
 
@@ -184,7 +185,7 @@ impl Parts {
     fn door(self, run: &Run, sessions: Arc<Sessions>) -> Door {
         let service = Service {
             accept: self.relay,
-            settings: settings_of(self.config.clone()),
+            settings: settings::source(self.config.clone()),
             observer: sessions,
             directory: run.spool_dir.as_path().into(),
             limits: Limits::default(),
@@ -196,30 +197,6 @@ impl Parts {
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("cannot listen on {address} for /livez and /metrics; see --admin-listen"))
-}
-
-/// What the local server needs from the route; without one, bounds that let a message in to be answered 451.
-fn settings_of(config: watch::Receiver<Config>) -> Arc<dyn Fn() -> Settings + Send + Sync> {
-    let unrouted =
-        Settings { host_name: "localhost".into(), max_message_bytes: 36_700_160, max_recipients: 500 };
-    let of_route = move |config: &Config| match &config.route {
-        Some(route) => Settings {
-            host_name: route.ehlo_name.as_str().into(),
-            max_message_bytes: route.limits.max_message_bytes,
-            max_recipients: route.limits.max_recipients,
-        },
-        None => unrouted.clone(),
-    };
-    // Asked for after every read from a client, so it is made only when the route changes.
-    let cached = std::sync::Mutex::new((config.clone(), of_route(&config.borrow())));
-    Arc::new(move || {
-        let mut cached = cached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if cached.0.has_changed().unwrap_or(false) {
-            let settings = of_route(&cached.0.borrow_and_update());
-            cached.1 = settings;
-        }
-        cached.1.clone()
-    })
 }
 
 /// Keeps the metrics about the configuration true.

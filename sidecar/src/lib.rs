@@ -22,6 +22,7 @@ pub mod report;
 pub mod secret;
 pub mod server;
 pub mod sessions;
+pub mod settings;
 pub mod shutdown;
 pub mod smtp;
 pub mod token;

@@ -1,16 +1,18 @@
-//! The lines put in front of a message: `Received` always, `Date` and `Message-ID` when they are missing.
+//! The lines put in front of a message: `Received` always, `From`, `Date` and `Message-ID` when they are missing, and
+//! `From` and `Reply-To` where the route says that the mailbox stands in for another sender.
 //!
 //! Owns their wording. Everything behind them stays as it is, octet for octet. Refuses to read the clock or to make
 //! up an id: both are handed in, so the same arrival always gets the same stamp.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::envelope::QueueId;
-use crate::smtp::header::Headers;
+use crate::smtp::authors;
+use crate::smtp::header::{From, Headers};
 
 /// How, when and where a message came in.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,10 @@ pub struct Arrival<'a> {
     pub id: &'a QueueId,
     /// When it arrived.
     pub at: Timestamp,
+    /// Whom to name in `From` when the message names nobody. None: nobody, and the upstream decides.
+    pub author: Option<&'a str>,
+    /// Who stands in for a sender that may not be named.
+    pub mailbox: Option<&'a str>,
 }
 
 /// The value of `with` in a `Received` line.
@@ -44,7 +50,7 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Complete lines; the message follows directly.
-    pub lines: String,
+    pub lines: Vec<u8>,
     /// The message's Message-ID: its own, or the one in `lines`.
     pub message_id: String,
 }
@@ -52,7 +58,8 @@ pub struct Stamp {
 /// The stamp for a message with these `headers`.
 pub fn stamp(arrival: &Arrival<'_>, headers: &Headers) -> Stamp {
     let date = rfc5322_date(arrival.at);
-    let mut lines = received(arrival, &date);
+    let mut lines = received(arrival, &date).into_bytes();
+    put_from(&mut lines, arrival, headers);
     if !headers.date {
         push(&mut lines, format_args!("Date: {date}\r\n"));
     }
@@ -62,9 +69,29 @@ pub fn stamp(arrival: &Arrival<'_>, headers: &Headers) -> Stamp {
         made
     });
     if headers.missing {
-        lines.push_str("\r\n");
+        lines.extend_from_slice(b"\r\n");
     }
     Stamp { lines, message_id }
+}
+
+/// `From` where there is none; the mailbox under the old display name, and the old value as `Reply-To`, where it was
+/// taken out.
+fn put_from(lines: &mut Vec<u8>, arrival: &Arrival<'_>, headers: &Headers) {
+    match (&headers.from, arrival.author, arrival.mailbox) {
+        (From::Absent, Some(author), _) => push(lines, format_args!("From: {author}\r\n")),
+        (From::Removed { value }, _, Some(mailbox)) => {
+            let old = authors::parse(value).unwrap_or_default();
+            match &old.name {
+                Some(name) => lines.extend_from_slice(&[b"From: ", name.as_slice(), b" <"].concat()),
+                None => lines.extend_from_slice(b"From: <"),
+            }
+            push(lines, format_args!("{mailbox}>\r\n"));
+            if !headers.reply_to && !old.addresses.is_empty() {
+                lines.extend_from_slice(&[b"Reply-To:", value.as_slice()].concat());
+            }
+        }
+        (From::Absent | From::Kept | From::Removed { .. }, _, _) => {}
+    }
 }
 
 /// The trace line (RFC 5321 §4.4).
@@ -96,66 +123,88 @@ fn rfc5322_date(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
-fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("a String takes any text");
+fn push(lines: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
+    lines.write_fmt(what).expect("a Vec takes any text");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn stamped(client_name: &str, client: &str, protocol: Protocol, headers: &Headers) -> Stamp {
+    /// Lines and Message-ID of a stamp for mailbox noreply@contoso.com.
+    fn stamped(client_name: &str, client: &str, protocol: Protocol, headers: &Headers) -> (String, String) {
         let at = Timestamp::from_second(1_795_316_548).unwrap();
-        let id = QueueId::new(at, 7);
+        let (id, client) = (QueueId::new(at, 7), client.parse().unwrap());
         let host_name = "notifications.shop.svc.cluster.local";
-        stamp(
-            &Arrival { client_name, client: client.parse().unwrap(), protocol, host_name, id: &id, at },
-            headers,
-        )
+        let (author, mailbox) = (Some("app@contoso.com"), Some("noreply@contoso.com"));
+        let arrival = Arrival { client_name, client, protocol, host_name, id: &id, at, author, mailbox };
+        let Stamp { lines, message_id } = stamp(&arrival, headers);
+        (String::from_utf8(lines).unwrap(), message_id)
     }
 
     fn complete() -> Headers {
-        Headers { date: true, message_id: Some("<own@app>".into()), ..Headers::default() }
+        let message_id = Some("<own@app>".into());
+        Headers { date: true, message_id, from: From::Kept, ..Headers::default() }
+    }
+
+    /// What is put in besides the trace line.
+    fn added(headers: &Headers) -> String {
+        let (lines, _) = stamped("app", "::1", Protocol::Smtp, headers);
+        lines.split_once("+0000\r\n").unwrap().1.to_owned()
     }
 
     #[test]
     fn a_complete_header_gets_a_trace_line_only() {
-        let stamp = stamped("app-7", "127.0.0.1", Protocol::Esmtp, &complete());
+        let (lines, message_id) = stamped("app-7", "127.0.0.1", Protocol::Esmtp, &complete());
         assert_eq!(
-            stamp.lines,
+            lines,
             "Received: from app-7 ([127.0.0.1])\r\n\
              \tby notifications.shop.svc.cluster.local (MailRoute) with ESMTP id 1k0tjthmp8000000007;\r\n\
              \tSun, 22 Nov 2026 03:02:28 +0000\r\n"
         );
-        assert_eq!(stamp.message_id, "<own@app>");
+        assert_eq!(message_id, "<own@app>");
     }
 
     #[test]
     fn what_is_missing_is_added() {
-        let stamp = stamped("app", "::1", Protocol::Utf8Smtp, &Headers::default());
-        assert!(stamp.lines.contains("from app ([IPv6:::1])") && stamp.lines.contains("with UTF8SMTP"));
-        assert!(stamp.lines.contains("\r\nDate: Sun, 22 Nov 2026 03:02:28 +0000\r\n"), "{}", stamp.lines);
-        assert!(
-            stamp.lines.ends_with(&format!("\r\nMessage-ID: {}\r\n", stamp.message_id)),
-            "{}",
-            stamp.lines
-        );
-        assert!(stamp.message_id.ends_with("@notifications.shop.svc.cluster.local>"));
+        let (lines, message_id) = stamped("app", "::1", Protocol::Utf8Smtp, &Headers::default());
+        assert!(lines.contains("from app ([IPv6:::1])") && lines.contains("with UTF8SMTP"));
+        assert!(lines.contains("\r\nDate: Sun, 22 Nov 2026 03:02:28 +0000\r\n"), "{lines}");
+        assert!(lines.contains("\r\nFrom: app@contoso.com\r\n"), "{lines}");
+        assert!(lines.ends_with(&format!("\r\nMessage-ID: {message_id}\r\n")), "{lines}");
+        assert!(message_id.ends_with("@notifications.shop.svc.cluster.local>"));
+    }
+
+    #[test]
+    fn the_mailbox_takes_the_place_of_another_sender() {
+        for (value, expected) in [
+            (" Shop <a@b>\r\n", "From: Shop <noreply@contoso.com>\r\nReply-To: Shop <a@b>\r\n"),
+            (
+                " =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\n <a@b>\r\n",
+                "From: =?utf-8?Q?Gr=C3=BC=C3=9Fe?= <noreply@contoso.com>\r\n\
+                 Reply-To: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\n <a@b>\r\n",
+            ),
+            ("a@b, c@d\r\n", "From: <noreply@contoso.com>\r\nReply-To:a@b, c@d\r\n"),
+            (" x@y <a@b>\r\n", "From: \"x@y\" <noreply@contoso.com>\r\nReply-To: x@y <a@b>\r\n"),
+            (" nobody\r\n", "From: <noreply@contoso.com>\r\n"),
+            (" <a@b> <c@d>\r\n", "From: <noreply@contoso.com>\r\n"),
+        ] {
+            let from = From::Removed { value: value.into() };
+            assert_eq!(added(&Headers { from: from.clone(), ..complete() }), expected);
+            let answered_elsewhere = Headers { from, reply_to: true, ..complete() };
+            assert!(!added(&answered_elsewhere).contains("Reply-To"), "{value:?}");
+        }
     }
 
     #[test]
     fn text_without_header_is_kept_apart() {
         let headers = Headers { missing: true, ..Headers::default() };
-        assert!(stamped("app", "::1", Protocol::Smtp, &headers).lines.ends_with(">\r\n\r\n"));
+        assert!(added(&headers).ends_with(">\r\n\r\n"));
     }
 
     #[test]
     fn a_clients_name_cannot_write_header_lines() {
-        let stamp = stamped("a\r\nBcc: x@y (é", "127.0.0.1", Protocol::Smtp, &complete());
-        assert!(
-            stamp.lines.starts_with("Received: from a??Bcc:?x?y??? ([127.0.0.1])\r\n\tby "),
-            "{}",
-            stamp.lines
-        );
+        let (lines, _) = stamped("a\r\nBcc: x@y (é", "127.0.0.1", Protocol::Smtp, &complete());
+        assert!(lines.starts_with("Received: from a??Bcc:?x?y??? ([127.0.0.1])\r\n\tby "), "{lines}");
     }
 }

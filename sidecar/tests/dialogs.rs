@@ -37,14 +37,6 @@ fn scripts() -> Vec<Script> {
     paths.iter().map(|path| Script::read(path)).collect()
 }
 
-fn settings(script: &Script) -> Settings {
-    Settings {
-        host_name: "mail.example".into(),
-        max_message_bytes: script.max_message_bytes,
-        max_recipients: script.max_recipients,
-    }
-}
-
 fn answer(script: &Script) -> Reply {
     Reply::parse(format!("{}\r\n", script.answer).as_bytes()).unwrap().unwrap().0
 }
@@ -66,7 +58,7 @@ fn check(script: &Script, outcome: &Outcome, messages: &[Message]) {
 fn dialogs_hold_however_the_octets_are_cut() {
     for script in scripts() {
         let (input, answer) = (script.input(), answer(&script));
-        let run = |pieces: Vec<&[u8]>| core::converse(settings(&script), &answer, pieces);
+        let run = |pieces: Vec<&[u8]>| core::converse(script.settings.clone(), &answer, pieces);
         let whole = run(vec![&input]);
         check(&script, &whole, &script.messages);
         assert!(run(input.chunks(1).collect()) == whole, "{}: octet by octet", script.name);
@@ -91,7 +83,7 @@ fn cut(input: &[u8], seed: u64) -> Vec<&[u8]> {
 #[tokio::test]
 async fn dialogs_hold_over_a_socket() {
     for script in scripts() {
-        let server = Server::start(settings(&script), answer(&script), Limits::default()).await;
+        let server = Server::start(script.settings.clone(), answer(&script), Limits::default()).await;
         let outcome = server.play(&script).await;
         let stored = server.stop().await;
         let expected = script.messages.iter().map(with_separator).collect::<Vec<_>>();
@@ -246,7 +238,7 @@ async fn a_panic_ends_its_own_session_only() {
 }
 
 fn defaults() -> Settings {
-    Settings { host_name: "mail.example".into(), max_message_bytes: 1_000_000, max_recipients: 3 }
+    Settings::new("mail.example", 1_000_000, 3)
 }
 
 fn ok() -> Reply {
@@ -306,7 +298,7 @@ impl Server {
         let current = Arc::clone(&settings);
         let service = Service {
             accept: Arc::clone(&stored) as Arc<dyn Accept>,
-            settings: Arc::new(move || current.lock().unwrap().clone()),
+            settings: Arc::new(move || Arc::new(current.lock().unwrap().clone())),
             observer: Arc::new(Counter { counts: Arc::clone(&counts), closed: closed_sender }),
             directory: directory.into(),
             limits,
@@ -375,16 +367,16 @@ impl Accept for Store {
         while let Some(piece) = reader.next().await.unwrap() {
             content.extend_from_slice(&piece);
         }
-        let content = without_stamp(&envelope, &content);
+        let (stamp, content) = without_stamp(&envelope, &content);
         let Envelope { reverse_path, recipients, body, smtp_utf8, .. } = envelope;
         let envelope = core::describe(&reverse_path, &recipients, body, smtp_utf8);
-        self.messages.lock().unwrap().push(Message { envelope, content });
+        self.messages.lock().unwrap().push(Message { envelope, added: core::naming(&stamp), content });
         self.answer.clone()
     }
 }
 
-/// The message behind its stamp, which is checked on the way.
-fn without_stamp(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
+/// The stamp, which is checked on the way, and the message behind it.
+fn without_stamp(envelope: &Envelope, message: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let text = String::from_utf8_lossy(message);
     assert!(
         text.starts_with("Received: from ")
@@ -393,18 +385,18 @@ fn without_stamp(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
     );
     // None of the scripts' messages has a Date, none but the stamp a Message-ID: that is the stamp's last line.
     let last = format!("Message-ID: {}\r\n", envelope.message_id);
-    let end = text.find(&last).expect("a Message-ID was added") + last.len();
-    assert!(
-        text[..end].contains(&format!(" id {};\r\n\t", envelope.id)) && text[..end].contains("\r\nDate: ")
-    );
-    message[end..].to_vec()
+    let end = message.windows(last.len()).position(|window| window == last.as_bytes());
+    let end = end.expect("a Message-ID was added") + last.len();
+    let text = String::from_utf8_lossy(&message[..end]);
+    assert!(text.contains(&format!(" id {};\r\n\t", envelope.id)) && text.contains("\r\nDate: "), "{text}");
+    (message[..end].to_vec(), message[end..].to_vec())
 }
 
 /// Text that does not begin like a header is kept apart from the stamp by an empty line.
 fn with_separator(message: &Message) -> Message {
-    let Message { envelope, content } = message.clone();
+    let Message { envelope, added, content } = message.clone();
     let apart = !content.is_empty() && !content.starts_with(b"\r\n") && !is_field(&content);
-    Message { envelope, content: if apart { [b"\r\n", content.as_slice()].concat() } else { content } }
+    Message { envelope, added, content: if apart { [b"\r\n", content.as_slice()].concat() } else { content } }
 }
 
 fn is_field(content: &[u8]) -> bool {

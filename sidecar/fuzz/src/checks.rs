@@ -186,7 +186,7 @@ pub fn session(input: &[u8]) {
 }
 
 fn converse(input: &[u8], step: usize) -> Outcome {
-    let settings = Settings { host_name: "mail.example".into(), max_message_bytes: 512, max_recipients: 3 };
+    let settings = Settings::new("mail.example", 512, 3);
     core::converse(settings, &Reply::new(250, EnhancedCode::new(2, 0, 0), "OK"), input.chunks(step))
 }
 

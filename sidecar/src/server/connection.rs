@@ -48,6 +48,7 @@ pub(super) async fn run(stream: TcpStream, peer: IpAddr, service: Arc<Service>, 
         input: Vec::new(),
         writer: None,
         commands: 0,
+        transactions: 0,
         command_deadline: now + service.limits.command,
         message_deadline: now + service.limits.message,
         service,
@@ -87,6 +88,8 @@ struct Connection {
     writer: Option<Writer>,
     /// Commands seen when `command_deadline` was set.
     commands: u64,
+    /// Transactions begun when `message_deadline` was set.
+    transactions: u64,
     command_deadline: Instant,
     message_deadline: Instant,
     service: Arc<Service>,
@@ -168,6 +171,11 @@ impl Connection {
             self.commands = self.session.commands();
             self.command_deadline = now + limits.command;
         }
+        // A session that was kept open without mail has the whole time for its next message.
+        if self.session.transactions() != self.transactions {
+            self.transactions = self.session.transactions();
+            self.message_deadline = now + limits.message;
+        }
         let quiet = if self.session.is_in_data() { now + limits.data } else { self.command_deadline };
         if quiet < self.message_deadline {
             (quiet, Answer::Idle)
@@ -223,6 +231,8 @@ impl Connection {
                 host_name: &transaction.settings.host_name,
                 id: &id,
                 at,
+                author: transaction.author(),
+                mailbox: transaction.settings.senders.mailbox.as_deref(),
             },
             &transaction.headers,
         );

@@ -42,7 +42,7 @@ pub trait Observer: Send + Sync {
 }
 
 /// Where the current [`Settings`] are read: after every read from a client, so it has to be quick.
-pub type SettingsSource = Arc<dyn Fn() -> Settings + Send + Sync>;
+pub type SettingsSource = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
 
 /// What the sessions share.
 #[derive(Clone)]
@@ -68,8 +68,8 @@ pub struct Limits {
     pub command: Duration,
     /// For a client to send any octets of a message, and to take any of ours.
     pub data: Duration,
-    /// For a client to complete one message, counted from the one before it. Bounds what a client can hold that
-    /// always sends a little.
+    /// For a client to complete one message, counted from its MAIL, and to begin another one, counted from the last.
+    /// Bounds what a client can hold that always sends a little.
     pub message: Duration,
 }
 

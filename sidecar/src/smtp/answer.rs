@@ -1,7 +1,7 @@
 //! Everything that the local server says by itself, in one table.
 //!
-//! Owns codes and wording. A text names what to do where there is something to do, and never repeats what the client
-//! sent. Refuses to know when an answer is due.
+//! Owns codes and wording. A text names what to do where there is something to do, and repeats nothing of what the client
+//! sent but an address, where it is the address that is refused. Refuses to know when an answer is due.
 
 use super::command::CommandError;
 use super::reply::{EnhancedCode, Reply};
@@ -24,11 +24,13 @@ pub enum Refusal {
     Errors,
     /// An address that cannot be used.
     Address,
+    /// A sender or recipient that the route does not allow.
+    Policy,
     /// Too many recipients.
     Recipients,
     /// A message over the size limit.
     Size,
-    /// A message that cannot be passed on: NUL, an endless line.
+    /// A message that cannot be passed on: NUL, an endless line, a header that can be read in two ways.
     Content,
     /// A message that goes round in circles.
     Loop,
@@ -40,7 +42,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, for the registration of metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Sessions,
         Self::Timeout,
         Self::Protocol,
@@ -48,6 +50,7 @@ impl Refusal {
         Self::Sequence,
         Self::Errors,
         Self::Address,
+        Self::Policy,
         Self::Recipients,
         Self::Size,
         Self::Content,
@@ -66,6 +69,7 @@ impl Refusal {
             Self::Sequence => "sequence",
             Self::Errors => "errors",
             Self::Address => "address",
+            Self::Policy => "policy",
             Self::Recipients => "recipients",
             Self::Size => "size",
             Self::Content => "content",
@@ -86,6 +90,10 @@ pub enum Answer {
     StartData,
     Help,
     CannotVerify,
+    LoggedIn,
+    AskPlain,
+    AskUser,
+    AskPassword,
     Bye,
     BareLineEnd,
     ControlCharacter,
@@ -96,11 +104,16 @@ pub enum Answer {
     Syntax,
     NoStartTls,
     NoAuth,
+    UnknownMechanism,
+    NotBase64,
+    AuthCancelled,
     NoChunking,
     NoExpand,
     HelloFirst,
     SenderFirst,
     SenderGiven,
+    AuthTooLate,
+    AuthGiven,
     RecipientFirst,
     NoValidRecipient,
     TooManyErrors,
@@ -112,9 +125,17 @@ pub enum Answer {
     RecipientWithoutDomain,
     NonAsciiAddress,
     TooManyRecipients,
+    TooManyOfOneDomain,
+    SenderNotAllowed,
+    RecipientNotAllowed,
     TooLarge,
+    HeaderTooLarge,
     NulInMessage,
     TextLineTooLong,
+    BareLineEndInMessage,
+    SeveralFrom,
+    FromTooLong,
+    NoFieldInHeader,
     MailLoop,
     NoStorage,
     Idle,
@@ -157,6 +178,10 @@ impl Answer {
             Self::StartData => Row { code: 354, enhanced: None, text: "Start mail input; end with <CRLF>.<CRLF>", refusal: None },
             Self::Help => done(214, 0, 0, "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
             Self::CannotVerify => done(252, 0, 0, "Cannot verify the address; send the message and see"),
+            Self::LoggedIn => done(235, 7, 0, "OK; user names and passwords are not looked at here"),
+            Self::AskPlain => Row { code: 334, enhanced: None, text: "", refusal: None },
+            Self::AskUser => Row { code: 334, enhanced: None, text: "VXNlcm5hbWU6", refusal: None },
+            Self::AskPassword => Row { code: 334, enhanced: None, text: "UGFzc3dvcmQ6", refusal: None },
             Self::Bye => done(221, 0, 0, "Bye"),
 
             Self::BareLineEnd => refused(500, 5, 2, R::Protocol, "Commands end in CR LF; a CR or LF alone is not accepted. Closing"),
@@ -170,11 +195,16 @@ impl Answer {
             Self::Syntax => refused(501, 5, 4, R::Command, "Syntax error in the command's argument"),
             Self::NoStartTls => refused(502, 5, 1, R::Command, "STARTTLS is not offered; connect without TLS, the connection does not leave this pod"),
             Self::NoAuth => refused(502, 5, 1, R::Command, "AUTH is not offered; send without user name and password"),
+            Self::UnknownMechanism => refused(504, 5, 4, R::Command, "Mechanism not offered; use PLAIN or LOGIN"),
+            Self::NotBase64 => refused(501, 5, 2, R::Command, "Not base64; the log-in is given up"),
+            Self::AuthCancelled => refused(501, 7, 0, R::Command, "The log-in is given up, as asked"),
             Self::NoChunking => refused(502, 5, 1, R::Command, "CHUNKING is not offered; use DATA. Closing"),
             Self::NoExpand => refused(502, 5, 1, R::Command, "EXPN is not implemented"),
             Self::HelloFirst => refused(503, 5, 1, R::Sequence, "Send EHLO first"),
             Self::SenderFirst => refused(503, 5, 1, R::Sequence, "Send MAIL first"),
             Self::SenderGiven => refused(503, 5, 1, R::Sequence, "The sender is given already; RSET starts anew"),
+            Self::AuthTooLate => refused(503, 5, 1, R::Sequence, "AUTH comes before MAIL"),
+            Self::AuthGiven => refused(503, 5, 1, R::Sequence, "Logged in already"),
             Self::RecipientFirst => refused(503, 5, 1, R::Sequence, "Send RCPT first"),
             Self::NoValidRecipient => refused(554, 5, 1, R::Sequence, "No valid recipients"),
             Self::TooManyErrors => refused(421, 7, 0, R::Errors, "Too many errors. Closing"),
@@ -187,10 +217,21 @@ impl Answer {
             Self::RecipientWithoutDomain => refused(553, 1, 3, R::Address, "The recipient's address has no domain; write local-part@domain"),
             Self::NonAsciiAddress => refused(553, 6, 7, R::Address, "The address needs SMTPUTF8; add it to MAIL and use UTF-8"),
             Self::TooManyRecipients => refused(452, 5, 3, R::Recipients, "Too many recipients; send the rest in another message"),
+            Self::TooManyOfOneDomain => refused(452, 5, 3, R::Recipients, "Too many recipients of one domain; send the rest in another message"),
+            Self::SenderNotAllowed => refused(550, 7, 60, R::Policy, "The MailRoute does not allow this sender:"),
+            Self::RecipientNotAllowed => refused(550, 7, 1, R::Policy,
+                "Direct Send reaches recipients of the tenant's own domains only; the MailRoute needs method ClientSubmission or SmtpRelay for others. Allowed:"),
 
             Self::TooLarge => refused(552, 3, 4, R::Size, "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute)"),
+            Self::HeaderTooLarge => refused(552, 3, 4, R::Size, "Header of more than 256 KiB"),
             Self::NulInMessage => refused(554, 6, 0, R::Content, "Message contains a NUL character; encode binary content as base64"),
             Self::TextLineTooLong => refused(554, 6, 0, R::Content, "Message has a line of more than 1 MiB; encode it as quoted-printable or base64"),
+            Self::BareLineEndInMessage => refused(554, 6, 11, R::Content,
+                "Message contains a CR or LF alone; end lines in CR LF (listen.bareLineEnds of the MailRoute is Refuse)"),
+            Self::SeveralFrom => refused(550, 1, 20, R::Content, "Message has more than one From field"),
+            Self::FromTooLong => refused(554, 6, 0, R::Content, "From field of more than 16 KiB"),
+            Self::NoFieldInHeader => refused(554, 6, 0, R::Content,
+                "Header has a line that is no field, and a From behind it; end the header with an empty line"),
             Self::MailLoop => refused(554, 4, 6, R::Loop, "Too many Received lines: the message goes round in a circle"),
             Self::NoStorage => refused(452, 3, 1, R::Storage, "No room to take the message in; try again later"),
 
@@ -205,6 +246,12 @@ impl Answer {
     pub fn reply(self) -> Reply {
         let Row { code, enhanced, text, .. } = self.row();
         Reply { code, enhanced, lines: vec![text.to_owned()] }
+    }
+
+    /// The answer as a reply that goes on with what it is about.
+    pub fn reply_about(self, detail: &str) -> Reply {
+        let Row { code, enhanced, text, .. } = self.row();
+        Reply { code, enhanced, lines: vec![format!("{text} {detail}")] }
     }
 
     /// Whether it counts towards the errors that one session may make. Limits that a client cannot know before it

@@ -1,13 +1,14 @@
 //! One command line, read and printed.
 //!
 //! Owns the grammar of RFC 5321 §4.1 with the parameters of RFC 1870 (SIZE), 6152 (BODY), 6531 (SMTPUTF8) and 4954
-//! (AUTH on MAIL). Refuses to know what may follow what. The line comes without its CR LF and without control
+//! (AUTH, and AUTH= on MAIL). Refuses to know what may follow what. The line comes without its CR LF and without control
 //! characters: [`super::session`] has seen to both.
 //!
 //! Two liberties, both harmless and both met in practice: spaces after the colon of MAIL and RCPT, and at the end.
 
 use std::fmt;
 
+use super::auth::{self, Initial, Mechanism};
 use crate::envelope::{Address, AddressError, BodyType, ReversePath};
 
 /// A command, understood.
@@ -28,8 +29,8 @@ pub enum Command {
     Expn,
     Help,
     StartTls,
-    /// What follows it may be a secret, and is not kept.
-    Auth,
+    /// What follows the mechanism is a secret, and is not kept.
+    Auth(auth::Request),
     Bdat,
     /// The first line of a request in HTTP.
     Http,
@@ -96,7 +97,7 @@ impl Command {
             b"VRFY" => Ok(Self::Vrfy),
             b"EXPN" => Ok(Self::Expn),
             b"HELP" => Ok(Self::Help),
-            b"AUTH" => Ok(Self::Auth),
+            b"AUTH" => auth::Request::parse(argument).map(Self::Auth).ok_or(CommandError::Argument),
             b"BDAT" => Ok(Self::Bdat),
             b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"CONNECT" | b"OPTIONS" | b"TRACE"
             | b"PATCH" | b"PRI" => Ok(Self::Http),
@@ -239,10 +240,26 @@ impl fmt::Display for Command {
             Self::Expn => f.write_str("EXPN"),
             Self::Help => f.write_str("HELP"),
             Self::StartTls => f.write_str("STARTTLS"),
-            Self::Auth => f.write_str("AUTH"),
+            Self::Auth(request) => request.fmt(f),
             Self::Bdat => f.write_str("BDAT"),
             Self::Http => f.write_str("GET"),
         }
+    }
+}
+
+/// The initial response is not known any more; a placeholder of the same kind stands for it.
+impl fmt::Display for auth::Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.mechanism {
+            Some(Mechanism::Plain) => "AUTH PLAIN",
+            Some(Mechanism::Login) => "AUTH LOGIN",
+            None => "AUTH OTHER",
+        })?;
+        f.write_str(match self.initial {
+            Initial::Absent => "",
+            Initial::Given => " =",
+            Initial::Malformed => " *",
+        })
     }
 }
 
@@ -284,7 +301,10 @@ mod tests {
             ("Rset  ", Command::Rset),
             ("NOOP whatever", Command::Noop),
             ("vrfy a@b", Command::Vrfy),
-            ("auth PLAIN AGEAYg==", Command::Auth),
+            (
+                "auth plain AGEAYg==",
+                Command::Auth(auth::Request { mechanism: Some(Mechanism::Plain), initial: Initial::Given }),
+            ),
             ("GET / HTTP/1.1", Command::Http),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Ok(command), "{line:?}");
@@ -303,6 +323,14 @@ mod tests {
         assert_eq!(Command::parse(b"EHLO my host_1"), Ok(Command::Ehlo("my host_1".into())));
         assert_eq!(Command::parse(b"HELO b\xfcro"), Ok(Command::Helo("b\u{fffd}ro".into())));
         assert_eq!(Command::parse(b"EHLO "), Err(CommandError::Argument));
+    }
+
+    #[test]
+    fn nothing_of_a_password_is_kept() {
+        let command = Command::parse(b"AUTH PLAIN AHVzZXIAcGFzcw==").unwrap();
+        assert_eq!(command.to_string(), "AUTH PLAIN =");
+        assert!(!format!("{command:?}").contains("AHVz"));
+        assert_eq!(Command::parse(b"AUTH"), Err(CommandError::Argument));
     }
 
     #[test]

@@ -3,15 +3,18 @@
 //! ```text
 //!              ┌──────────────── session ────────────────┐
 //!  octets ──►  │ line ─► command ─► state ─► answer       │ ──► Write · Begin · Store · Close …
-//!              │ data  ─► decoder ─► header scan          │ ──► the message's octets
+//!              │ data  ─► decoder ─► header pass          │ ──► the message's octets
 //!              └──────────────────────────────────────────┘
 //! ```
 
 pub mod answer;
+pub mod auth;
+pub mod authors;
 pub mod command;
 pub mod data;
 pub mod header;
 pub mod line;
 pub mod reply;
+pub mod senders;
 pub mod session;
 pub mod transaction;

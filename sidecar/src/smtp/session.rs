@@ -5,7 +5,7 @@
 //!   Fresh ──────► Greeted ───► Sender ───► Recipients ───► Body ───────────► Storing
 //!                    ▲  ▲──────── RSET, EHLO ──────┘        │ refused           │ answered
 //!                    └──────────────────────────────────────┴───────────────────┘
-//!   from everywhere: QUIT, what is not SMTP, too many errors, time ──► Closed
+//!   AUTH leaves Greeted and comes back to it.   From everywhere: QUIT, what is not SMTP, too many errors, time ──► Closed
 //! ```
 //!
 //! Owns the order of commands and every limit that is counted in octets, lines or recipients. Refuses to know time,
@@ -14,11 +14,15 @@
 //! Invariants: how the input is cut into pieces changes nothing but how often [`Step::Read`] comes; memory is bounded
 //! by [`super::line::MAX_COMMAND_LINE`], the recipients and a few replies; behind an answer that closes, no input is looked at.
 
+use std::sync::Arc;
+
 use super::answer::{Answer, Refusal};
+use super::auth::{self, Awaited, Next};
 use super::command::{Command, CommandError, Mail};
 use super::header::Headers;
 use super::line::{Framed, LineReader};
 use super::reply::Reply;
+use super::senders::Judgement;
 use super::transaction::{Incoming, Settings, Transaction};
 use crate::envelope::Address;
 use crate::trace::Protocol;
@@ -53,7 +57,7 @@ pub enum Step {
 /// One conversation.
 #[derive(Debug)]
 pub struct Session {
-    settings: Settings,
+    settings: Arc<Settings>,
     phase: Phase,
     client: Option<Client>,
     line: LineReader,
@@ -61,6 +65,8 @@ pub struct Session {
     refusals: Vec<Refusal>,
     errors: u32,
     commands: u64,
+    transactions: u64,
+    logged_in: bool,
     behind_data: bool,
 }
 
@@ -74,6 +80,7 @@ struct Client {
 enum Phase {
     Fresh,
     Greeted,
+    Auth(Awaited),
     Sender { transaction: Box<Transaction>, refused_any: bool },
     Recipients(Box<Transaction>),
     Body(Box<Incoming>),
@@ -84,7 +91,7 @@ enum Phase {
 
 impl Session {
     /// A session with a client that has just connected. Its first step is the greeting.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Arc<Settings>) -> Self {
         let output = format!("220 {} ESMTP MailRoute\r\n", settings.host_name).into_bytes();
         Self {
             settings,
@@ -95,12 +102,14 @@ impl Session {
             refusals: Vec::new(),
             errors: 0,
             commands: 0,
+            transactions: 0,
+            logged_in: false,
             behind_data: false,
         }
     }
 
     /// Takes octets from the front of `input` and says what is to be done. Decoded octets of a message are appended
-    /// to `message`, at most twice as many as were taken.
+    /// to `message`: altogether at most twice as many as were taken, and now and then some that were held back before.
     pub fn step(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> Step {
         loop {
             if let Some(refusal) = self.refusals.pop() {
@@ -137,7 +146,7 @@ impl Session {
     }
 
     /// Replaces the settings, from the next MAIL on.
-    pub fn configure(&mut self, settings: Settings) {
+    pub fn configure(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
     }
 
@@ -148,12 +157,17 @@ impl Session {
 
     /// Whether nothing is lost when the session ends now: no transaction is open and no command half received.
     pub fn is_between_messages(&self) -> bool {
-        matches!(self.phase, Phase::Fresh | Phase::Greeted) && self.line.is_empty()
+        matches!(self.phase, Phase::Fresh | Phase::Greeted | Phase::Auth(_)) && self.line.is_empty()
     }
 
     /// Commands received so far, complete lines only: how a client that works is told from one that drips.
     pub fn commands(&self) -> u64 {
         self.commands
+    }
+
+    /// Transactions begun so far: how a client that sends mail is told from one that only keeps its session alive.
+    pub fn transactions(&self) -> u64 {
+        self.transactions
     }
 
     /// One move. `None`: look again.
@@ -184,7 +198,11 @@ impl Session {
     }
 
     fn say(&mut self, answer: Answer) {
-        self.output.extend_from_slice(answer.reply().to_string().as_bytes());
+        self.say_as(answer, &answer.reply());
+    }
+
+    fn say_as(&mut self, answer: Answer, reply: &Reply) {
+        self.output.extend_from_slice(reply.to_string().as_bytes());
         self.refusals.extend(answer.row().refusal);
         if answer.closes() {
             self.phase = Phase::Closed;
@@ -193,7 +211,12 @@ impl Session {
 
     /// Says what comes of a command, and counts errors.
     fn answer(&mut self, answer: Answer) {
-        self.say(answer);
+        self.answer_as(answer, &answer.reply());
+    }
+
+    /// The same with a reply of its own.
+    fn answer_as(&mut self, answer: Answer, reply: &Reply) {
+        self.say_as(answer, reply);
         self.errors += u32::from(answer.is_error());
         if self.errors > MAX_ERRORS && !answer.closes() {
             self.say(Answer::TooManyErrors);
@@ -209,7 +232,13 @@ impl Session {
             }
             Framed::Complete(line) => {
                 self.commands += 1;
-                self.command(&line)
+                match self.phase {
+                    Phase::Auth(awaited) => {
+                        self.auth_goes_on(awaited.take(&line));
+                        None
+                    }
+                    _ => self.command(&line),
+                }
             }
         }
     }
@@ -245,7 +274,7 @@ impl Session {
             Command::Help => self.answer(Answer::Help),
             Command::Expn => self.answer(Answer::NoExpand),
             Command::StartTls => self.answer(Answer::NoStartTls),
-            Command::Auth => self.answer(Answer::NoAuth),
+            Command::Auth(request) => self.auth(request),
             Command::Bdat => self.answer(Answer::NoChunking),
             Command::Http => self.answer(Answer::NotSmtp),
         }
@@ -263,11 +292,12 @@ impl Session {
     fn hello(&mut self, name: String, extended: bool) {
         self.client = Some(Client { name, extended });
         self.reset();
-        let Settings { host_name, max_message_bytes, .. } = &self.settings;
+        let Settings { host_name, max_message_bytes, .. } = &*self.settings;
+        let auth = if self.settings.auth { format!("250-{}\r\n", auth::OFFERED) } else { String::new() };
         let text = if extended {
             format!(
                 "250-{host_name}\r\n250-SIZE {max_message_bytes}\r\n250-PIPELINING\r\n250-8BITMIME\r\n\
-                 250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+                 250-SMTPUTF8\r\n{auth}250 ENHANCEDSTATUSCODES\r\n"
             )
         } else {
             format!("250 {host_name}\r\n")
@@ -279,7 +309,36 @@ impl Session {
         self.phase = if self.client.is_some() { Phase::Greeted } else { Phase::Fresh };
     }
 
-    fn mail(&mut self, mail: Mail) {
+    fn auth(&mut self, request: auth::Request) {
+        let next = match (&self.phase, &self.client) {
+            _ if !self.settings.auth => Next::Over(Answer::NoAuth),
+            (Phase::Greeted, Some(Client { extended: true, .. })) if self.logged_in => {
+                Next::Over(Answer::AuthGiven)
+            }
+            (Phase::Greeted, Some(Client { extended: true, .. })) => request.begin(),
+            (Phase::Fresh | Phase::Greeted, _) => Next::Over(Answer::HelloFirst),
+            _ => Next::Over(Answer::AuthTooLate),
+        };
+        self.auth_goes_on(next);
+    }
+
+    fn auth_goes_on(&mut self, next: Next) {
+        match next {
+            Next::Ask(awaited) => {
+                self.phase = Phase::Auth(awaited);
+                self.answer(awaited.challenge());
+            }
+            Next::Over(answer) => {
+                self.logged_in |= answer == Answer::LoggedIn;
+                if matches!(self.phase, Phase::Auth(_)) {
+                    self.phase = Phase::Greeted;
+                }
+                self.answer(answer);
+            }
+        }
+    }
+
+    fn mail(&mut self, mut mail: Mail) {
         let answer = match (&self.phase, &self.client) {
             (Phase::Greeted, Some(_))
                 if mail.size.is_some_and(|size| size > self.settings.max_message_bytes) =>
@@ -287,9 +346,23 @@ impl Session {
                 Answer::TooLarge
             }
             (Phase::Greeted, Some(client)) => {
-                let transaction = Box::new(client.transaction(mail, self.settings.clone()));
-                self.phase = Phase::Sender { transaction, refused_any: false };
-                Answer::SenderOk
+                match self.settings.senders.judge_reverse_path(&mail.reverse_path) {
+                    Judgement::Refused(who) => {
+                        return self.answer_as(
+                            Answer::SenderNotAllowed,
+                            &Answer::SenderNotAllowed.reply_about(&who),
+                        );
+                    }
+                    judgement => {
+                        if judgement == Judgement::Rewrite {
+                            mail.reverse_path = self.settings.senders.substitute();
+                        }
+                        let transaction = Box::new(client.transaction(mail, Arc::clone(&self.settings)));
+                        self.transactions += 1;
+                        self.phase = Phase::Sender { transaction, refused_any: false };
+                        Answer::SenderOk
+                    }
+                }
             }
             (Phase::Fresh, _) | (_, None) => Answer::HelloFirst,
             _ => Answer::SenderGiven,
@@ -298,15 +371,31 @@ impl Session {
     }
 
     fn rcpt(&mut self, address: Address) {
-        let (phase, answer) = match std::mem::replace(&mut self.phase, Phase::Greeted) {
-            Phase::Sender { transaction, .. } | Phase::Recipients(transaction) => {
-                add_recipient(transaction, address)
-            }
-            Phase::Fresh => (Phase::Fresh, Answer::HelloFirst),
-            phase => (phase, Answer::SenderFirst),
+        let transaction = match &mut self.phase {
+            Phase::Sender { transaction, .. } | Phase::Recipients(transaction) => transaction,
+            Phase::Fresh => return self.answer(Answer::HelloFirst),
+            _ => return self.answer(Answer::SenderFirst),
         };
-        self.phase = phase;
-        self.answer(answer);
+        let admitted = transaction.admit(&address);
+        match (admitted, &mut self.phase) {
+            (Err((answer, detail)), phase) => {
+                if let Phase::Sender { refused_any, .. } = phase {
+                    *refused_any = true;
+                }
+                let reply = if detail.is_empty() { answer.reply() } else { answer.reply_about(&detail) };
+                self.answer_as(answer, &reply);
+            }
+            (Ok(()), phase) => {
+                *phase = match std::mem::replace(phase, Phase::Greeted) {
+                    Phase::Sender { mut transaction, .. } | Phase::Recipients(mut transaction) => {
+                        transaction.recipients.push(address);
+                        Phase::Recipients(transaction)
+                    }
+                    phase => phase,
+                };
+                self.answer(Answer::RecipientOk);
+            }
+        }
     }
 
     fn begin_data(&mut self) -> Option<Step> {
@@ -348,7 +437,7 @@ impl Session {
         match incoming.refusal() {
             Some(answer) => {
                 self.behind_data = true;
-                self.answer(answer);
+                self.answer_as(answer, &incoming.refusal_reply(answer));
             }
             None => self.phase = Phase::Complete(incoming.finish()),
         }
@@ -356,7 +445,7 @@ impl Session {
 }
 
 impl Client {
-    fn transaction(&self, mail: Mail, settings: Settings) -> Transaction {
+    fn transaction(&self, mail: Mail, settings: Arc<Settings>) -> Transaction {
         let protocol = match (self.extended, mail.smtp_utf8) {
             (_, true) => Protocol::Utf8Smtp,
             (true, false) => Protocol::Esmtp,
@@ -375,24 +464,4 @@ impl Client {
             repaired: false,
         }
     }
-}
-
-fn add_recipient(mut transaction: Box<Transaction>, address: Address) -> (Phase, Answer) {
-    let is_first = transaction.recipients.is_empty();
-    let answer = if !address.is_ascii() && !transaction.smtp_utf8 {
-        Answer::NonAsciiAddress
-    } else if transaction.recipients.len() >= transaction.settings.max_recipients as usize {
-        Answer::TooManyRecipients
-    } else {
-        transaction.recipients.push(address);
-        return (Phase::Recipients(transaction), Answer::RecipientOk);
-    };
-    (
-        if is_first {
-            Phase::Sender { transaction, refused_any: true }
-        } else {
-            Phase::Recipients(transaction)
-        },
-        answer,
-    )
 }

@@ -1,12 +1,17 @@
 //! One message on its way in: its envelope, and what its octets show while they stream by.
 //!
-//! Owns the rules on content: size, NUL, endless lines, hops. Refuses to keep the octets, and to know commands.
+//! Owns the rules on recipients and on content: size, NUL, line ends, hops. Refuses to keep the octets, and to know
+//! commands.
 
 use std::sync::Arc;
 
+use mailroute_route::file::BareLineEnds;
+
 use super::answer::Answer;
 use super::data::Decoder;
-use super::header::{Headers, Scanner};
+use super::header::{Headers, Pass};
+use super::reply::Reply;
+use super::senders::Senders;
 use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::trace::Protocol;
 
@@ -17,23 +22,49 @@ pub const MAX_HOPS: u32 = 30;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The name in the greeting, in `Received` lines and in the Message-IDs that are added: the route's EHLO name.
-    pub host_name: Arc<str>,
+    pub host_name: Box<str>,
     /// Largest message, octets; announced as SIZE.
     pub max_message_bytes: u64,
     /// Most recipients of one message.
     pub max_recipients: u32,
+    /// Most of them in one domain. None: no bound, since what is kept can be sent in parts.
+    pub max_recipients_of_one_domain: Option<u32>,
+    /// The only domains that recipients may be in (Direct Send). None: any.
+    pub recipient_domains: Option<Vec<Box<str>>>,
+    /// Who may be named as the sender.
+    pub senders: Senders,
+    /// AUTH is offered, and whatever the client says is right.
+    pub auth: bool,
+    /// What happens to a CR or LF alone in a message.
+    pub bare_line_ends: BareLineEnds,
+}
+
+impl Settings {
+    /// A name and bounds, without any rule and without AUTH.
+    pub fn new(host_name: impl Into<Box<str>>, max_message_bytes: u64, max_recipients: u32) -> Self {
+        Self {
+            host_name: host_name.into(),
+            max_message_bytes,
+            max_recipients,
+            max_recipients_of_one_domain: None,
+            recipient_domains: None,
+            senders: Senders::default(),
+            auth: false,
+            bare_line_ends: BareLineEnds::Normalize,
+        }
+    }
 }
 
 /// One message's envelope and header, as far as the session knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     /// The settings that were current at MAIL.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Name in EHLO or HELO.
     pub client_name: String,
     /// How the message came in.
     pub protocol: Protocol,
-    /// The argument of MAIL.
+    /// The argument of MAIL, or the mailbox in its place.
     pub reverse_path: ReversePath,
     /// The arguments of RCPT that were accepted.
     pub recipients: Vec<Address>,
@@ -54,12 +85,47 @@ pub struct Transaction {
 pub struct Incoming {
     transaction: Box<Transaction>,
     decoder: Decoder,
-    scanner: Scanner,
+    header: Pass,
+    /// Decoded octets on their way through the header, empty in between.
+    decoded: Vec<u8>,
     len: u64,
     failed: Option<Answer>,
 }
 
 impl Transaction {
+    /// Whether another recipient may be added.
+    ///
+    /// # Errors
+    /// With what the client is told, and the end of its text.
+    pub fn admit(&self, address: &Address) -> Result<(), (Answer, String)> {
+        let Settings { recipient_domains, .. } = &*self.settings;
+        let domain = address.domain();
+        let is_ours = |domains: &Vec<Box<str>>| domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
+        match recipient_domains {
+            _ if !address.is_ascii() && !self.smtp_utf8 => Err((Answer::NonAsciiAddress, String::new())),
+            Some(domains) if !is_ours(domains) => Err((Answer::RecipientNotAllowed, domains.join(", "))),
+            _ if self.recipients.len() >= self.settings.max_recipients as usize => {
+                Err((Answer::TooManyRecipients, String::new()))
+            }
+            _ if self.is_full(domain) => Err((Answer::TooManyOfOneDomain, String::new())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the message has as many recipients in `domain` as one message may have.
+    fn is_full(&self, domain: &str) -> bool {
+        let Some(most) = self.settings.max_recipients_of_one_domain.map(|most| most as usize) else {
+            return false;
+        };
+        let of_domain = |to: &&Address| to.domain().eq_ignore_ascii_case(domain);
+        self.recipients.len() >= most && self.recipients.iter().filter(of_domain).count() >= most
+    }
+
+    /// Whom to name in `From` when the message names nobody: the sender of the envelope, or the mailbox.
+    pub fn author(&self) -> Option<&str> {
+        self.reverse_path.address().map(Address::as_str).or(self.settings.senders.mailbox.as_deref())
+    }
+
     /// The envelope, once the message has a name and a Message-ID.
     pub fn into_envelope(self, id: QueueId, message_id: String) -> Envelope {
         Envelope {
@@ -78,21 +144,43 @@ impl Transaction {
 impl Incoming {
     /// The message of a transaction whose recipients are known.
     pub fn new(transaction: Box<Transaction>) -> Self {
-        Self { transaction, decoder: Decoder::default(), scanner: Scanner::default(), len: 0, failed: None }
+        Self {
+            transaction,
+            decoder: Decoder::default(),
+            header: Pass::default(),
+            decoded: Vec::new(),
+            len: 0,
+            failed: None,
+        }
     }
 
     /// Takes octets from `input`; true at the end of the data. A message that will be refused is read to its end all
     /// the same: the client would take an earlier answer for an answer to something else.
     pub fn take(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> bool {
-        let start = message.len();
-        let decoded = self.decoder.decode(input, message);
-        *input = &input[decoded.taken..];
-        let octets = &message[start..];
-        self.len += octets.len() as u64;
-        self.scanner.scan(octets);
+        let ended = if self.header.is_through() {
+            self.decode(input, message)
+        } else {
+            let mut decoded = std::mem::take(&mut self.decoded);
+            let ended = self.decode(input, &mut decoded);
+            self.header.pass(&decoded, message, &self.transaction.settings.senders);
+            decoded.clear();
+            self.decoded = decoded;
+            ended
+        };
+        if ended {
+            self.header.end(message, &self.transaction.settings.senders);
+        }
         if self.refusal().is_some() {
             message.clear();
         }
+        ended
+    }
+
+    fn decode(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> bool {
+        let start = output.len();
+        let decoded = self.decoder.decode(input, output);
+        *input = &input[decoded.taken..];
+        self.len += (output.len() - start) as u64;
         decoded.ended
     }
 
@@ -104,20 +192,30 @@ impl Incoming {
     /// Why the message is refused, if it is. Depends on all of what came in, not on what was noticed first, so that
     /// the answer is the same however the octets were cut.
     pub fn refusal(&self) -> Option<Answer> {
-        let traits = self.decoder.traits();
+        let (traits, settings) = (self.decoder.traits(), &self.transaction.settings);
         match () {
-            () if self.len > self.transaction.settings.max_message_bytes => Some(Answer::TooLarge),
+            () if self.len > settings.max_message_bytes => Some(Answer::TooLarge),
             () if traits.nul => Some(Answer::NulInMessage),
             () if traits.endless_line => Some(Answer::TextLineTooLong),
-            () if self.scanner.headers().received > MAX_HOPS => Some(Answer::MailLoop),
-            () => self.failed,
+            () if traits.bare_line_end && settings.bare_line_ends == BareLineEnds::Refuse => {
+                Some(Answer::BareLineEndInMessage)
+            }
+            () => self.header.refusal().or(self.failed),
+        }
+    }
+
+    /// What the client is told when the message is refused with `answer`.
+    pub fn refusal_reply(&self, answer: Answer) -> Reply {
+        match (answer, self.header.foreign_sender()) {
+            (Answer::SenderNotAllowed, Some(who)) => answer.reply_about(who),
+            _ => answer.reply(),
         }
     }
 
     /// The transaction, with what the message showed.
     pub fn finish(self) -> Box<Transaction> {
         let (mut transaction, traits) = (self.transaction, self.decoder.traits());
-        transaction.headers = self.scanner.finish();
+        transaction.headers = self.header.finish();
         transaction.repaired = traits.bare_line_end;
         if traits.eight_bit {
             transaction.body = BodyType::EightBitMime;

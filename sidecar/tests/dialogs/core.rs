@@ -1,22 +1,27 @@
 //! Runs octets through a [`Session`] alone, without a socket.
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use mailroute_sidecar::envelope::{Address, BodyType};
+use mailroute_sidecar::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::reply::Reply;
 use mailroute_sidecar::smtp::session::{Session, Step};
-use mailroute_sidecar::smtp::transaction::Settings;
+use mailroute_sidecar::smtp::transaction::{Settings, Transaction};
+use mailroute_sidecar::trace::{Arrival, stamp};
 
-/// A message that was taken: its envelope as the scripts write it, and its octets.
+/// A message that was taken: its envelope as the scripts write it, the lines put in front of it that name people, and
+/// its octets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     pub envelope: String,
+    pub added: Vec<u8>,
     pub content: Vec<u8>,
 }
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.envelope, self.content.escape_ascii())
+        write!(f, "{} [{}] {}", self.envelope, self.added.escape_ascii(), self.content.escape_ascii())
     }
 }
 
@@ -34,18 +39,16 @@ pub fn converse<'a>(
     answer: &Reply,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Outcome {
-    let (mut session, mut outcome, mut message) = (Session::new(settings), Outcome::default(), Vec::new());
+    let mut session = Session::new(Arc::new(settings));
+    let (mut outcome, mut message) = (Outcome::default(), Vec::new());
+    let mut total = 0;
     for piece in std::iter::once(&[][..]).chain(pieces) {
         let mut input = piece;
         loop {
-            let (held, offered) = (message.len(), input.len());
+            let offered = input.len();
             let step = session.step(&mut input, &mut message);
-            let taken = offered - input.len();
-            assert!(
-                message.len() <= held + 2 * taken + 2,
-                "{taken} octets became {} more",
-                message.len() - held
-            );
+            total += offered - input.len();
+            assert!(message.len() <= 2 * total + 2, "{total} octets became {}", message.len());
             match step {
                 Step::Read => {
                     assert!(input.is_empty(), "more is wanted before all was taken");
@@ -55,11 +58,15 @@ pub fn converse<'a>(
                     assert!(!octets.is_empty() && octets.len() < 8192, "{} octets at once", octets.len());
                     outcome.output.extend(octets);
                 }
-                Step::Begin | Step::Abandon => message.clear(),
+                Step::Begin | Step::Abandon => {
+                    message.clear();
+                    total = input.len();
+                }
                 Step::Store(transaction) => {
                     let t = transaction;
                     let envelope = describe(&t.reverse_path, &t.recipients, t.body, t.smtp_utf8);
-                    outcome.messages.push(Message { envelope, content: std::mem::take(&mut message) });
+                    let (added, content) = (naming(&stamp_of(&t)), std::mem::take(&mut message));
+                    outcome.messages.push(Message { envelope, added, content });
                     session.stored(answer);
                 }
                 Step::Refused(_) => {}
@@ -80,4 +87,27 @@ pub fn describe(from: &impl Display, to: &[Address], body: BodyType, smtp_utf8: 
     words.extend((body == BodyType::EightBitMime).then(|| "8BITMIME".into()));
     words.extend(smtp_utf8.then(|| "SMTPUTF8".into()));
     words.join(" ")
+}
+
+/// The lines that would be put in front of a message.
+fn stamp_of(transaction: &Transaction) -> Vec<u8> {
+    let at = "2026-11-22T03:02:28Z".parse().expect("a time");
+    let arrival = Arrival {
+        client_name: &transaction.client_name,
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        protocol: transaction.protocol,
+        host_name: &transaction.settings.host_name,
+        id: &QueueId::new(at, 7),
+        at,
+        author: transaction.author(),
+        mailbox: transaction.settings.senders.mailbox.as_deref(),
+    };
+    stamp(&arrival, &transaction.headers).lines
+}
+
+/// Those lines of a stamp that name people: what stands between `Received` and `Date`.
+pub fn naming(stamp: &[u8]) -> Vec<u8> {
+    let lines = stamp.split_inclusive(|&b| b == b'\n').skip(1).skip_while(|line| line.starts_with(b"\t"));
+    let is_ours = |line: &&[u8]| !line.starts_with(b"Date: ") && !line.starts_with(b"Message-ID: ");
+    lines.take_while(is_ours).collect::<Vec<_>>().concat()
 }

@@ -2,17 +2,24 @@
 //!
 //! ```text
 //! # a comment
-//! = size 4096          settings: `size`, `recipients`; `answer TEXT` is what is said about complete messages
+//! = size 4096          settings: `size`, `recipients`, `recipients-of-a-domain`, `recipient-domains a,b`,
+//!                      `bare-line-ends Refuse`, `auth`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`;
+//!                      `answer TEXT` is what is said about complete messages
 //! = ehlo               shorthand for greeting and EHLO; `mail` for MAIL, RCPT and DATA from <a@b.example>
 //! C: NOOP              the client sends a line; `c:` the same without CR LF
 //! S: 250 2.0.0 *       the server answers a line; `*` stands for any text
 //! X:                   the server closes
 //! M: <from> <to> …     a message is complete, with `8BITMIME` and `SMTPUTF8` where they apply …
+//! H: From: a@b         … these lines that name people are put in front of it; without any `H:`, a `From` with the
+//!                      envelope's sender if the message has none …
 //! B: text              … and these are its lines; `B-` the same without CR LF
 //! ```
 //! Escapes: `\r \n \0 \t \\ \xHH`, and `{text*times}`.
 
 use std::path::Path;
+
+use mailroute_route::file::{BareLineEnds, OnViolation};
+use mailroute_sidecar::smtp::transaction::Settings;
 
 use super::core::Message;
 
@@ -22,12 +29,13 @@ pub const RECIPIENT: &str = "<c@d.example>";
 #[derive(Debug)]
 pub struct Script {
     pub name: String,
-    pub max_message_bytes: u64,
-    pub max_recipients: u32,
+    pub settings: Settings,
     pub answer: String,
     pub steps: Vec<Step>,
     pub messages: Vec<Message>,
     pub closes: bool,
+    /// The lines of `H:`, for each message.
+    added: Vec<Option<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -41,15 +49,18 @@ impl Script {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let mut script = Self {
             name,
-            max_message_bytes: 4096,
-            max_recipients: 3,
+            settings: Settings::new("mail.example", 4096, 3),
             answer: "250 2.0.0 taken".into(),
             steps: Vec::new(),
             messages: Vec::new(),
             closes: false,
+            added: Vec::new(),
         };
         for line in std::fs::read_to_string(path).unwrap().lines() {
             script.line(line);
+        }
+        for (message, given) in script.messages.iter_mut().zip(std::mem::take(&mut script.added)) {
+            message.added = given.unwrap_or_else(|| from_of_envelope(message));
         }
         script
     }
@@ -66,7 +77,14 @@ impl Script {
             "X:" => self.closes = true,
             "M:" => {
                 let envelope = String::from_utf8(unescape(text)).unwrap();
-                self.messages.push(Message { envelope, content: Vec::new() });
+                self.messages.push(Message { envelope, added: Vec::new(), content: Vec::new() });
+                self.added.push(None);
+            }
+            "H:" => {
+                let added = self.added.last_mut().expect("M: before H:").get_or_insert_default();
+                if !text.is_empty() {
+                    added.extend([unescape(text), b"\r\n".to_vec()].concat());
+                }
             }
             "B:" | "B-" => {
                 let content = &mut self.messages.last_mut().expect("M: before B:").content;
@@ -80,22 +98,13 @@ impl Script {
     fn directive(&mut self, text: &str) {
         let (word, value) = text.split_once(' ').unwrap_or((text, ""));
         match word {
-            "size" => self.max_message_bytes = value.parse().unwrap(),
-            "recipients" => self.max_recipients = value.parse().unwrap(),
             "answer" => self.answer = value.into(),
             "ehlo" => {
-                for line in [
-                    "S: 220 *",
-                    "C: EHLO app",
-                    "S: 250-*",
-                    "S: 250-*",
-                    "S: 250-*",
-                    "S: 250-*",
-                    "S: 250-*",
-                    "S: 250 *",
-                ] {
-                    self.line(line);
-                }
+                let extensions = if self.settings.auth { 7 } else { 6 };
+                self.line("S: 220 *");
+                self.line("C: EHLO app");
+                (1..extensions).for_each(|_| self.line("S: 250-*"));
+                self.line("S: 250 *");
             }
             "mail" => {
                 for line in
@@ -107,7 +116,27 @@ impl Script {
                     self.line(line);
                 }
             }
-            _ => panic!("{}: unknown directive {text:?}", self.name),
+            _ => self.setting(word, value),
+        }
+    }
+
+    fn setting(&mut self, word: &str, value: &str) {
+        let list = || value.split(',').map(Into::into).collect::<Vec<_>>();
+        let Settings { senders, .. } = &mut self.settings;
+        match word {
+            "size" => self.settings.max_message_bytes = value.parse().unwrap(),
+            "recipients" => self.settings.max_recipients = value.parse().unwrap(),
+            "recipients-of-a-domain" => {
+                self.settings.max_recipients_of_one_domain = Some(value.parse().unwrap());
+            }
+            "recipient-domains" => self.settings.recipient_domains = Some(list()),
+            "bare-line-ends" if value == "Refuse" => self.settings.bare_line_ends = BareLineEnds::Refuse,
+            "auth" => self.settings.auth = true,
+            "mailbox" => senders.mailbox = Some(value.into()),
+            "allow" => senders.allow = Some(list()),
+            "sender-domains" => senders.domains = Some(list()),
+            "rewrite" => senders.on_violation = OnViolation::Rewrite,
+            _ => panic!("{}: unknown directive {word:?} {value:?}", self.name),
         }
     }
 
@@ -127,6 +156,14 @@ impl Script {
             .filter_map(|step| if let Step::Expect(line) = step { Some(line.as_str()) } else { None })
             .collect()
     }
+}
+
+/// The `From` that a message without one gets.
+fn from_of_envelope(message: &Message) -> Vec<u8> {
+    let header = message.content.split(|&b| b == b'\n').take_while(|line| line.contains(&b':'));
+    let has_from = header.into_iter().any(|line| line.to_ascii_lowercase().starts_with(b"from:"));
+    let sender = message.envelope.split("> ").next().unwrap().trim_start_matches('<');
+    if has_from || sender.is_empty() { Vec::new() } else { format!("From: {sender}\r\n").into_bytes() }
 }
 
 /// Whether `text` is what `pattern` says, `*` standing for anything.
