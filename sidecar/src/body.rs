@@ -1,8 +1,9 @@
 //! One complete message: its octets, however many, in bounded memory.
 //!
-//! Owns where they are kept: up to [`MEMORY_BYTES`] in memory, anything larger in a file that has no name, so that
-//! nothing is left behind however the process ends. Refuses to know what they mean. Not the spool: nothing here is
-//! durable, and no 250 may rest on it alone.
+//! Owns where they are kept: up to [`MEMORY_BYTES`] in memory, anything larger in a file. What comes in goes to a file
+//! that has no name, so that nothing is left behind however the process ends; what the spool keeps is read from its
+//! file there. Refuses to know what the octets mean. Nothing that a [`Writer`] takes is durable, and no 250 may rest on
+//! it alone.
 //!
 //! Invariants of a [`Body`]: lines end in CR LF and in no other way, dots are not doubled, and what was read once is
 //! read again the same.
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crc32fast::Hasher;
 
 /// Octets of a message kept in memory; also the size of the pieces in which a larger one is written and read.
 /// Most notifications are smaller, and a hundred sessions at once still take less than 7 MiB.
@@ -28,15 +30,42 @@ pub struct Body {
 }
 
 #[derive(Clone)]
-enum Content {
+pub(crate) enum Content {
     Memory(Bytes),
-    File { file: Arc<File>, len: u64 },
+    /// `len` octets of a file from `start` on, and their CRC-32.
+    File {
+        file: Arc<File>,
+        start: u64,
+        len: u64,
+        crc32: u32,
+    },
 }
 
 impl Body {
     /// A message held in memory.
     pub fn new(stamp: impl Into<Bytes>, content: impl Into<Bytes>) -> Self {
         Self { stamp: stamp.into(), content: Content::Memory(content.into()) }
+    }
+
+    /// A message that is part of a file.
+    pub(crate) fn of_file(file: File, start: u64, len: u64, crc32: u32) -> Self {
+        Self { stamp: Bytes::new(), content: Content::File { file: Arc::new(file), start, len, crc32 } }
+    }
+
+    /// The stamp and what follows it, for whoever copies both.
+    pub(crate) fn parts(&self) -> (&[u8], &Content) {
+        (&self.stamp, &self.content)
+    }
+
+    /// CRC-32 of the whole message, as it came in. Reads no file: a large message's was summed up on its way there.
+    pub fn crc32(&self) -> u32 {
+        let mut sum = Hasher::new();
+        sum.update(&self.stamp);
+        match &self.content {
+            Content::Memory(bytes) => sum.update(bytes),
+            Content::File { len, crc32, .. } => sum.combine(&Hasher::new_with_initial_len(*crc32, *len)),
+        }
+        sum.finalize()
     }
 
     /// Octets of the whole message.
@@ -46,6 +75,11 @@ impl Body {
             Content::File { len, .. } => *len,
         };
         self.stamp.len() as u64 + content
+    }
+
+    /// Whether no file has to be read for it.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.content, Content::Memory(_))
     }
 
     /// Whether there is nothing at all, not even a stamp.
@@ -89,16 +123,18 @@ impl Reader {
             Content::Memory(bytes) => {
                 bytes.slice(usize::try_from(self.at).map_or(bytes.len(), |at| at.min(bytes.len()))..)
             }
-            Content::File { file, len } => read_piece(Arc::clone(file), self.at, *len).await?,
+            Content::File { file, start, len, .. } => {
+                read_piece(Arc::clone(file), start + self.at, start + len).await?
+            }
         };
         self.at += piece.len() as u64;
         Ok((!piece.is_empty()).then_some(piece))
     }
 }
 
-/// Reads what is left after `at`, at most one piece of it.
-async fn read_piece(file: Arc<File>, at: u64, len: u64) -> io::Result<Bytes> {
-    let wanted = usize::try_from(len - at).map_or(MEMORY_BYTES, |left| left.min(MEMORY_BYTES));
+/// Reads what is left between `at` and `end`, at most one piece of it.
+async fn read_piece(file: Arc<File>, at: u64, end: u64) -> io::Result<Bytes> {
+    let wanted = usize::try_from(end - at).map_or(MEMORY_BYTES, |left| left.min(MEMORY_BYTES));
     if wanted == 0 {
         return Ok(Bytes::new());
     }
@@ -116,12 +152,13 @@ pub struct Writer {
     pending: Vec<u8>,
     file: Option<Arc<File>>,
     written: u64,
+    sum: Hasher,
 }
 
 impl Writer {
     /// A writer that puts what does not fit in memory into a nameless file under `directory`.
     pub fn new(directory: Arc<Path>) -> Self {
-        Self { directory, pending: Vec::new(), file: None, written: 0 }
+        Self { directory, pending: Vec::new(), file: None, written: 0, sum: Hasher::new() }
     }
 
     /// Where the next octets are to be appended. [`Writer::spill`] has to follow before much is.
@@ -146,7 +183,7 @@ impl Writer {
             self.write_pending().await?;
         }
         let content = match self.file {
-            Some(file) => Content::File { file, len: self.written },
+            Some(file) => Content::File { file, start: 0, len: self.written, crc32: self.sum.finalize() },
             None => Content::Memory(self.pending.into()),
         };
         Ok(Body { stamp: stamp.into(), content })
@@ -161,6 +198,7 @@ impl Writer {
             Ok((file, octets))
         };
         let (file, octets) = off_thread(write).await?;
+        self.sum.update(&octets);
         self.written += octets.len() as u64;
         self.file = Some(file);
         self.pending = octets;
@@ -208,7 +246,19 @@ mod tests {
             let expected = [b"Stamp: 1\r\n", message.as_slice()].concat();
             assert_eq!(body.len(), expected.len() as u64);
             assert!(contents(&body).await == expected && contents(&body).await == expected, "{len} octets");
+            assert_eq!(body.crc32(), crc32fast::hash(&expected), "{len} octets");
         }
+    }
+
+    #[tokio::test]
+    async fn part_of_a_file_is_a_message_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let message = [b'x'; 2 * MEMORY_BYTES + 1];
+        let path = directory.path().join("file");
+        std::fs::write(&path, [b"before".as_slice(), &message, b"behind"].concat()).unwrap();
+        let sum = crc32fast::hash(&message);
+        let body = Body::of_file(File::open(&path).unwrap(), 6, message.len() as u64, sum);
+        assert!(contents(&body).await == message && body.crc32() == sum);
     }
 
     #[tokio::test]

@@ -202,6 +202,12 @@ impl QueueId {
         Self(text.into_boxed_str())
     }
 
+    /// Reads an id as it is printed; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_id = text.len() == 19 && text.bytes().all(|digit| DIGITS.contains(&digit));
+        is_id.then(|| Self(text.into()))
+    }
+
     /// The id as text: 19 letters and digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -220,10 +226,11 @@ impl fmt::Debug for QueueId {
     }
 }
 
-/// The low `5 * digits` bits of `value`, most significant first, in digits that sort like the numbers and leave out
-/// the letters that are taken for others (i, l, o, u).
+/// Digits that sort like the numbers and leave out the letters that are taken for others (i, l, o, u).
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// The low `5 * digits` bits of `value`, most significant first.
 fn push_base32(text: &mut String, value: u64, digits: u32) {
-    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     for digit in (0..digits).rev() {
         text.push(char::from(DIGITS[(value >> (5 * digit)) as usize & 31]));
     }
@@ -305,5 +312,16 @@ mod tests {
         let (early, late) = (QueueId::new(at(1_000_000_000), u64::MAX), QueueId::new(at(4_000_000_000), 0));
         assert!(early < late, "{early} {late}");
         assert_eq!(early.as_str().len(), 19);
+    }
+
+    #[test]
+    fn only_what_is_printed_is_read_as_a_queue_id() {
+        let id = QueueId::new(Timestamp::UNIX_EPOCH, 12345);
+        assert_eq!(QueueId::parse(id.as_str()), Some(id));
+        for text in
+            ["", "00000000000000000", "../../../etc/passwd", "0000000000000000000.", "000000000000000000I"]
+        {
+            assert_eq!(QueueId::parse(text), None, "{text:?}");
+        }
     }
 }

@@ -25,6 +25,7 @@ pub mod sessions;
 pub mod settings;
 pub mod shutdown;
 pub mod smtp;
+pub mod spool;
 pub mod token;
 pub mod trace;
 pub mod upstream;

@@ -1,0 +1,176 @@
+//! What is kept of a message besides its octets: the part that never changes, and how far it has come.
+//!
+//! Plain data. Owns what a fresh message, a settled recipient and a second chance are. Refuses to know where either part
+//! is kept ([`super::format`]) and when a message is due: that is for the queue to decide.
+//!
+//! Invariant: [`Progress::fates`] has one fate for each recipient of the envelope, in its order.
+
+use jiff::Timestamp;
+use mailroute_route::condition::Reason;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::envelope::Envelope;
+
+/// The part of a kept message that never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who sends what to whom.
+    pub envelope: Envelope,
+    /// Where it came from.
+    pub kind: Kind,
+    /// When it was taken, for its age.
+    pub accepted: Timestamp,
+}
+
+/// Where a kept message came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// From an application.
+    #[default]
+    Message,
+    /// Made here, about another message. Never causes a third.
+    Notification,
+}
+
+/// The part of a kept message that changes with every attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Attempts made so far that count against its age or its tries.
+    pub attempts: u32,
+    /// Not to be tried before.
+    pub next: Timestamp,
+    /// What has become of each recipient, in the envelope's order.
+    pub fates: Vec<Fate>,
+    /// What went wrong last, if anything did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Trouble>,
+}
+
+/// What has become of one recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fate {
+    /// Still to be delivered to.
+    Waiting,
+    /// The upstream has taken the message for it.
+    Delivered,
+    /// Given up, and why.
+    Failed(Trouble),
+}
+
+/// Something that stood in the way. Free of secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trouble {
+    /// When it was met.
+    pub at: Timestamp,
+    /// Name of the outcome, as in metrics and logs.
+    pub outcome: String,
+    /// The reason, when it is known to be about more than this message.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
+    pub reason: Option<Reason>,
+    /// What was met, in words. Only the first [`MAX_TEXT_BYTES`] are kept.
+    #[serde(serialize_with = "clipped")]
+    pub text: String,
+    /// Whether `text` is the upstream's own reply, in one line.
+    #[serde(default)]
+    pub replied: bool,
+    /// The upstream's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// Octets of a [`Trouble::text`] that are written down. An SMTP reply line has 512 (RFC 5321 §4.5.3.1.5).
+pub const MAX_TEXT_BYTES: usize = 512;
+
+impl Progress {
+    /// How a message begins: due at once, for everybody.
+    pub fn fresh(entry: &Entry) -> Self {
+        let fates = vec![Fate::Waiting; entry.envelope.recipients.len()];
+        Self { attempts: 0, next: entry.accepted, fates, last: None }
+    }
+
+    /// A second chance for a message that was given up: due at `now`, for everybody who did not get it. What went
+    /// wrong last stays, so that it can still be seen.
+    #[must_use]
+    pub fn again(mut self, now: Timestamp) -> Self {
+        (self.attempts, self.next) = (0, now);
+        for fate in &mut self.fates {
+            if matches!(fate, Fate::Failed(_)) {
+                *fate = Fate::Waiting;
+            }
+        }
+        self
+    }
+
+    /// Recipients still to be delivered to.
+    pub fn waiting(&self) -> usize {
+        self.fates.iter().filter(|fate| **fate == Fate::Waiting).count()
+    }
+
+    /// Whether anybody's fate is sealed. To forget that would be a duplicate or a second report.
+    pub fn is_settled(&self) -> bool {
+        self.waiting() < self.fates.len()
+    }
+}
+
+/// A reason that only another version knows is no cause to forget who has got the message.
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Reason>, D::Error> {
+    let name: Option<String> = Deserialize::deserialize(from)?;
+    Ok(name.and_then(|name| Reason::ALL.iter().copied().find(|reason| reason.as_str() == name)))
+}
+
+fn clipped<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&text[..text.floor_char_boundary(MAX_TEXT_BYTES)])
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::envelope::{Address, BodyType, QueueId, ReversePath};
+
+    pub(in crate::spool) fn sample(second: i64, recipients: &[&str]) -> Entry {
+        let accepted = Timestamp::from_second(second).unwrap();
+        let envelope = Envelope {
+            id: QueueId::new(accepted, 7),
+            message_id: "<1@contoso.com>".into(),
+            client_name: "app".into(),
+            reverse_path: ReversePath::Address(Address::parse("noreply@contoso.com").unwrap()),
+            recipients: recipients.iter().map(|to| Address::parse(to).unwrap()).collect(),
+            body: BodyType::SevenBit,
+            smtp_utf8: false,
+            size: None,
+        };
+        Entry { envelope, kind: Kind::Message, accepted }
+    }
+
+    pub(in crate::spool) fn trouble(text: &str) -> Trouble {
+        Trouble {
+            at: Timestamp::from_second(1_800_000_000).unwrap(),
+            outcome: "reject_recipient".into(),
+            reason: Some(Reason::SendAsDenied),
+            text: text.into(),
+            replied: true,
+            host: Some("FR0P281MB0123.DEUP281.PROD.OUTLOOK.COM".into()),
+        }
+    }
+
+    #[test]
+    fn a_fresh_message_is_due_when_it_was_accepted() {
+        let entry = sample(1_800_000_000, &["a@b.example", "c@d.example"]);
+        let fresh = Progress::fresh(&entry);
+        assert_eq!((fresh.next, fresh.waiting(), fresh.is_settled()), (entry.accepted, 2, false));
+    }
+
+    #[test]
+    fn a_second_chance_is_for_those_who_did_not_get_it() {
+        let now = Timestamp::from_second(1_900_000_000).unwrap();
+        let fates = vec![Fate::Delivered, Fate::Failed(trouble("550 5.1.1 unknown")), Fate::Waiting];
+        let given_up = Progress { attempts: 40, next: Timestamp::MIN, fates, last: Some(trouble("last")) };
+        let again = given_up.again(now);
+        assert_eq!(again.fates, [Fate::Delivered, Fate::Waiting, Fate::Waiting]);
+        assert_eq!((again.attempts, again.next, again.last), (0, now, Some(trouble("last"))));
+    }
+}

@@ -1,0 +1,299 @@
+//! The spool: accepted messages, kept so that a 250 may rest on them.
+//!
+//! ```text
+//!            store                record                 bury
+//!  250 ◄── durable ── queue/ ◄──────────────► .state ──────────────► dead/      damaged: corrupt/
+//!                       │ remove                  ▲ revive             │ remove, or too many
+//!                       ▼                         └────────────────────┤
+//!                   delivered                                          ▼
+//! ```
+//!
+//! Owns the files under one directory, in the form that [`format`] says, and the sum of what they take. One file for each
+//! message and one for its progress: a person can look with `ls` and `cat`, and a bad block costs one message. Refuses
+//! to know SMTP, the upstream, and when anything is due.
+//!
+//! What is promised, of a disk that keeps what it says it has kept:
+//! - What [`Spool::store`] returned for is found after `kill -9` and after a power cut, octet for octet, or it is counted
+//!   in `corrupt/`. What it did not return for leaves no half file; it may be found whole when the program ended in
+//!   between.
+//! - A fate that [`Spool::record`] returned for is not forgotten. The number of attempts alone may be, after a power cut.
+//! - A full volume is an error of what is new. Nothing that is kept suffers from it.
+//! - No more than one program has the directory open. Needs rename, fsync and a lock of the volume; no chmod, no
+//!   nameless or linked files.
+//!
+//! Memory: about 150 octets for each message that is kept. All work on the disk is done on the runtime's blocking
+//! threads, at most four at a time: two batches of new messages, one large message, and one other step.
+
+mod commit;
+mod copy;
+pub mod entry;
+mod error;
+pub mod format;
+pub mod frame;
+mod kept;
+mod layout;
+mod ledger;
+mod moves;
+mod read;
+mod recover;
+mod replace;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use commit::{Committer, Order};
+pub use entry::{Entry, Fate, Kind, Progress, Trouble};
+pub use error::{Full, SpoolError};
+use kept::Check;
+pub use kept::{Kept, View};
+pub use layout::{Layout, Shelf};
+use ledger::{Held, Ledger, cost};
+pub use ledger::{Limits, Stock};
+use read::ReadError;
+pub use recover::{Recovered, Waiting};
+pub use replace::{Survive, replace};
+
+use crate::body::Body;
+use crate::envelope::QueueId;
+
+/// An open spool. Cheap to clone; clones are the same spool.
+#[derive(Clone)]
+pub struct Spool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Arc<Layout>,
+    ledger: Arc<Ledger>,
+    committer: Committer,
+    /// Other steps than new messages, one at a time, so that they do not take all threads.
+    turn: Mutex<()>,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl Spool {
+    /// Opens the spool in `directory`, making it if need be, and finds what an earlier program left there.
+    ///
+    /// # Errors
+    /// When another program has it open, or the directory cannot be used. Nothing that is found in it is an error.
+    pub async fn open(directory: &Path, limits: Limits) -> Result<(Self, Recovered), SpoolError> {
+        let layout = Layout::new(directory);
+        blocking(move || {
+            layout.make()?;
+            let lock = lock(&layout)?;
+            let (layout, ledger) = (Arc::new(layout), Arc::new(Ledger::new(limits)));
+            let recovered = recover::recover(&layout, &ledger)?;
+            let committer = Committer::new(Arc::clone(&layout));
+            let inner = Inner { layout, ledger, committer, turn: Mutex::default(), _lock: lock };
+            Ok((Self { inner: Arc::new(inner) }, recovered))
+        })
+        .await
+    }
+
+    /// Where large messages may be put while they come in: on the same volume, and emptied at every start.
+    pub fn scratch(&self) -> PathBuf {
+        self.inner.layout.tmp()
+    }
+
+    /// The paths of the spool, for [`replace`].
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// How much is kept.
+    pub fn stock(&self) -> Stock {
+        self.inner.ledger.stock()
+    }
+
+    /// Sets other bounds. What is kept already stays, even when it is more.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner.ledger.set_limits(limits);
+    }
+
+    /// Keeps a message in the queue, as far as it has come. Durable when this returns, and only then. When the future is
+    /// dropped before, the message is taken back.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`] when there is no room; nothing of the message is left behind, whatever the error is.
+    pub async fn store(&self, entry: &Entry, progress: &Progress, body: &Body) -> Result<(), SpoolError> {
+        let head = format::encode_entry(entry, body.len(), body.crc32()).map_err(SpoolError::Envelope)?;
+        let is_fresh = *progress == Progress::fresh(entry);
+        let state = if is_fresh { None } else { Some(encode(progress)?) };
+        let room =
+            self.inner.ledger.reserve(cost(head.len() as u64 + body.len())).map_err(SpoolError::Full)?;
+        let order = Order { id: entry.envelope.id.clone(), head, state, body: body.clone(), room };
+        self.inner.committer.store(order).await?.keep();
+        Ok(())
+    }
+
+    /// Writes down how far a message has come. Survives `kill -9` when this returns, and a power cut as soon as
+    /// anybody's fate is sealed. One at a time for each message.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was written before is still there.
+    pub async fn record(&self, id: &QueueId, progress: &Progress) -> Result<(), SpoolError> {
+        let (shelf, _) = self.find(id)?;
+        let (state, path) = (encode(progress)?, self.inner.layout.state(shelf, id));
+        let survive = if progress.is_settled() { Survive::PowerCut } else { Survive::Kill };
+        self.inner.ledger.update(id, |held| held.has_state = true);
+        self.step(move |layout, _| replace(layout, &path, &state, survive)).await
+    }
+
+    /// Reads a message, from the queue or from among the dead letters. One that was found at the start is read as a whole
+    /// the first time, so that a damaged message is never sent; it is set aside and counted.
+    ///
+    /// # Errors
+    /// [`SpoolError::Unknown`] and [`SpoolError::Damaged`]: it is not kept (any more). Others may pass.
+    pub async fn load(&self, id: &QueueId) -> Result<Kept, SpoolError> {
+        let (shelf, held) = self.find(id)?;
+        let (layout, of) = (Arc::clone(&self.inner.layout), id.clone());
+        let check = if held.intact { Check::Head } else { Check::Content };
+        let fetched = blocking(move || Ok(kept::fetch(&layout, shelf, &of, check))).await?;
+        match fetched {
+            Ok(kept) => {
+                self.inner.ledger.update(id, |held| held.intact = true);
+                Ok(kept)
+            }
+            Err(ReadError::Damaged(source)) => {
+                self.set_aside(shelf, id, held).await?;
+                Err(SpoolError::Damaged { id: id.clone(), source })
+            }
+            Err(ReadError::Disk(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Somebody removed it by hand.
+                self.inner.ledger.forget(id);
+                Err(SpoolError::Unknown(id.clone()))
+            }
+            Err(ReadError::Disk(error)) => {
+                Err(SpoolError::disk("read", &self.inner.layout.entry(shelf, id), error))
+            }
+        }
+    }
+
+    /// Forgets a message, from the queue or from among the dead letters. One that is not kept is no error.
+    ///
+    /// # Errors
+    /// When its files cannot be removed; it is then found again at the next start.
+    pub async fn remove(&self, id: &QueueId) -> Result<(), SpoolError> {
+        let Some((shelf, held)) = self.inner.ledger.find(id) else { return Ok(()) };
+        let mut files = vec![self.inner.layout.entry(shelf, id)];
+        if held.has_state {
+            files.push(self.inner.layout.state(shelf, id));
+        }
+        self.inner.committer.remove(files).await?;
+        self.inner.ledger.forget(id);
+        Ok(())
+    }
+
+    /// Gives a message up: it becomes a dead letter, durable when this returns. Says which dead letters had to go because
+    /// there are more than may be kept: those that were accepted first.
+    ///
+    /// # Errors
+    /// When it cannot be moved; it is then still in the queue.
+    pub async fn bury(&self, id: &QueueId, progress: &Progress) -> Result<Vec<QueueId>, SpoolError> {
+        self.shift(id, Shelf::Queue, Shelf::Dead, progress).await?;
+        let mut gone = Vec::new();
+        for id in self.inner.ledger.too_many() {
+            match self.remove(&id).await {
+                Ok(()) => gone.push(id),
+                Err(error) => {
+                    tracing::warn!(queue_id = %id, %error, "a dead letter too many cannot be removed")
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Puts a dead letter back into the queue, to go on from `progress` (see [`Progress::again`]). Durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// When it is no dead letter, or cannot be moved; it is then still one.
+    pub async fn revive(&self, id: &QueueId, progress: &Progress) -> Result<(), SpoolError> {
+        self.shift(id, Shelf::Dead, Shelf::Queue, progress).await
+    }
+
+    /// The dead letters, in the order in which they were accepted.
+    pub fn dead(&self) -> Vec<QueueId> {
+        self.inner.ledger.dead()
+    }
+
+    fn find(&self, id: &QueueId) -> Result<(Shelf, Held), SpoolError> {
+        self.inner.ledger.find(id).ok_or_else(|| SpoolError::Unknown(id.clone()))
+    }
+
+    async fn shift(
+        &self,
+        id: &QueueId,
+        from: Shelf,
+        to: Shelf,
+        progress: &Progress,
+    ) -> Result<(), SpoolError> {
+        if self.find(id)?.0 != from {
+            return Err(SpoolError::Unknown(id.clone()));
+        }
+        let (state, id) = (encode(progress)?, id.clone());
+        self.step(move |layout, ledger| {
+            moves::shift(layout, &id, from, to, &state)?;
+            ledger.update(&id, |held| held.has_state = true);
+            ledger.transfer(&id, to);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_aside(&self, shelf: Shelf, id: &QueueId, held: Held) -> Result<(), SpoolError> {
+        let id = id.clone();
+        self.step(move |layout, ledger| {
+            moves::set_aside(layout, &layout.entry(shelf, &id))?;
+            ledger.forget(&id);
+            ledger.set_aside(held.cost);
+            if held.has_state {
+                moves::set_aside(layout, &layout.state(shelf, &id)).map(drop)
+            } else {
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Runs a step on the disk when it is its turn. It is finished even when nobody waits for it any more, so what it
+    /// changes in the ledger belongs into it.
+    async fn step<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Layout, &Ledger) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let _turn = self.inner.turn.lock().await;
+        let (layout, ledger) = (Arc::clone(&self.inner.layout), Arc::clone(&self.inner.ledger));
+        blocking(move || work(&layout, &ledger)).await
+    }
+}
+
+fn encode(progress: &Progress) -> Result<Vec<u8>, SpoolError> {
+    format::encode_progress(progress).map_err(SpoolError::Envelope)
+}
+
+/// Takes the lock that keeps other programs out. It goes with the file, however the process ends.
+fn lock(layout: &Layout) -> Result<File, SpoolError> {
+    let path = layout.lock();
+    let file = layout::create(&path).map_err(|error| SpoolError::disk("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(layout.root().into())),
+        Err(TryLockError::Error(error)) => Err(SpoolError::disk("lock", &path, error)),
+    }
+}
+
+/// Runs work on the disk where waiting for it holds up nobody else.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
+    spawn_blocking(work).await.map_err(|_| SpoolError::Closing)?
+}
+
+#[cfg(test)]
+mod tests;
