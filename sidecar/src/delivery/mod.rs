@@ -6,6 +6,8 @@
 //! * [`connection`]: one SMTP connection, with a [`limit`] on each step.
 //! * [`transaction`]: one message over one connection.
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
+//! * [`handover`]: how one is made ready for SMTP relay and Direct Send: [`smart_host`] and the certificate
+//!   [`presented`].
 //! * [`submission`]: how one is made ready for client submission: token and log-in.
 //!
 //! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
@@ -14,11 +16,14 @@
 pub mod capabilities;
 pub mod classify;
 pub mod connection;
+pub mod handover;
 pub mod limit;
 pub mod opening;
 pub mod outcome;
 mod plain;
 pub mod pool;
+pub mod presented;
+pub mod smart_host;
 pub mod submission;
 pub mod transaction;
 pub mod way;

@@ -1,4 +1,4 @@
-//! Whom to trust: a rustls client configuration from the public roots or from a PEM bundle.
+//! Whom to trust, and what to present: a rustls client configuration from the public roots or from a PEM bundle.
 //!
 //! Verification of name and chain is rustls' own and is never weakened here. TLS 1.2 is the oldest version rustls speaks.
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
 /// Largest CA bundle that is read, bytes.
@@ -51,6 +52,17 @@ pub enum TrustError {
 /// # Errors
 /// When the bundle cannot be read or holds no certificate.
 pub async fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+    client_config_with(trust, None).await
+}
+
+/// The same, presenting `own` with its whole chain to a server that asks for a certificate.
+///
+/// # Errors
+/// As [`client_config`].
+pub async fn client_config_with(
+    trust: &Trust,
+    own: Option<Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, TrustError> {
     let roots = match trust {
         Trust::PublicRoots => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
         Trust::Pem(pem) => roots_from_pem(pem.as_bytes())?,
@@ -63,7 +75,11 @@ pub async fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustErro
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring speaks the default protocol versions");
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let builder = builder.with_root_certificates(roots);
+    Ok(Arc::new(match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+    }))
 }
 
 fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, TrustError> {
