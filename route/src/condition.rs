@@ -185,6 +185,10 @@ reasons! {
         "Set spec.endpoint.host to the MX name that the Microsoft 365 admin center shows for the domain (Settings > Domains).";
     SmartHostForeign: UpstreamReachable, "The MX record of the accepted domain leads elsewhere than to Exchange Online.",
         "Set spec.endpoint.host to the MX name that the Microsoft 365 admin center shows for the domain (Settings > Domains).";
+    WrongRegion: UpstreamReachable, "The smart host belongs to another region of Microsoft 365 than the tenant.",
+        "Set spec.endpoint.host to the MX name that the Microsoft 365 admin center shows for the domain (Settings > Domains), or leave it out so that it is looked up.";
+    EhloNameRefused: UpstreamReachable, "The upstream refuses the name that the sidecar gives in EHLO.",
+        "Give the route and its namespace names that make a valid host name; the operator builds <route>.<namespace>.svc.<cluster domain> from them.";
     UpstreamUnavailable: UpstreamReachable, "The upstream answers that it is not available now.",
         "Nothing; it is tried again. https://status.cloud.microsoft tells of an outage.";
     UpstreamProtocolError: UpstreamReachable, "The upstream broke off or answered something that is not SMTP.",
@@ -202,6 +206,10 @@ reasons! {
         "Check authentication policies and security defaults for {mailbox}: Get-AuthenticationPolicy";
     PasswordRejected: Authenticated, "The upstream does not take the mailbox's password.",
         "Put the password of {mailbox} into the Secret {secret}, and see in the sign-in log of Entra whether the account is locked; better, change to credential.type WorkloadIdentity.";
+    ApiPermissionMissing: Authenticated, "The token lacks the permission to send.",
+        "Grant the application {client_id} the permission SMTP.SendAsApp of Office 365 Exchange Online and consent to it: az ad app permission admin-consent --id {client_id}";
+    ApplicationNotAllowed: Authenticated, "The account does not let this application send.",
+        "Add it to the account's list: Add-HVEAppAccess -Identity {mailbox} -AppID {client_id}; this takes some minutes to act.";
     BasicAuthDisabled: Authenticated, "The upstream saw a password, and passwords are switched off.",
         "Use credential.type WorkloadIdentity.";
     NotAuthenticated: Authenticated, "The upstream wants a log-in before mail.",
@@ -212,25 +220,43 @@ reasons! {
     ConnectorMatched: Authenticated, "The upstream takes mail from here for the tenant.", "";
     ConnectorMismatch: Authenticated, "No inbound connector of the tenant matches this certificate or IP address.",
         "Compare with Get-InboundConnector | Format-List TlsSenderCertificateName,SenderIPAddresses,Enabled; the message names what was presented and from where.";
+    ConnectorRestricted: Authenticated, "A partner connector of the tenant takes the sender's domain only from other addresses or certificates.",
+        "Look for RestrictDomainsToIPAddresses and RestrictDomainsToCertificate: Get-InboundConnector | Format-List Name,ConnectorType,SenderDomains,Restrict*; the message names what was presented and from where.";
     DirectSendRejected: Authenticated, "The tenant rejects Direct Send.",
         "Create a connector and use the method SmtpRelay (New-InboundConnector -ConnectorType OnPremises), or allow it: Set-OrganizationConfig -RejectDirectSend $false";
     EgressAddressBlocked: Authenticated, "Exchange blocks the IP address that the cluster sends from.",
         "Ask for its release at https://sender.office.com, and give the cluster an outgoing address of its own (NAT gateway); the message names the address.";
+    EgressAddressDeferred: Authenticated, "Exchange puts off mail from the IP address that the cluster sends from.",
+        "Nothing at first; it is tried again, more and more slowly. An inbound connector for the address or a certificate ends it: New-InboundConnector -ConnectorType OnPremises; so does an outgoing address of the cluster's own.";
+    Ipv6Refused: Authenticated, "Exchange does not take the mail over IPv6.",
+        "Send over IPv4, which is what connectors take: give the cluster an outgoing IPv4 address; or give the IPv6 address reverse DNS and a place in the SPF record.";
 
     // SendersAccepted
     MailAccepted: SendersAccepted, "The upstream accepted a message from the mailbox.", "";
     SendAsDenied: SendersAccepted, "The mailbox may not send as the From address of a message.",
         "Send as {mailbox}, or grant it: Add-RecipientPermission -Identity <From address> -Trustee {mailbox} -AccessRights SendAs";
+    SenderBlocked: SendersAccepted, "Exchange has blocked the sender's address.",
+        "Find out what was sent in its name, and write to delist@microsoft.com with the reply that the message quotes.";
+    SenderDomainUnverified: SendersAccepted, "SPF or DMARC of the sender's domain do not allow mail from here.",
+        "Add the cluster's outgoing address to the domain's SPF record: v=spf1 ip4:<address> include:spf.protection.outlook.com -all";
+    SenderDomainUnregistered: SendersAccepted, "The sender's domain is not one of the tenant's.",
+        "Add and verify the domain in the Microsoft 365 admin center (Settings > Domains), or send from an accepted domain: Get-AcceptedDomain";
     MailboxFull: SendersAccepted, "The sending mailbox is full, so nothing more can be sent from it.",
         "Empty Sent Items of {mailbox}, or set a retention policy on it.";
     MailboxRestricted: SendersAccepted, "Exchange has restricted the mailbox for what it sent.",
         "Unblock it in the Defender portal under Restricted entities: Remove-BlockedSenderAddress -SenderAddress {mailbox}";
     SenderThrottled: SendersAccepted, "Exchange throttles the mailbox for continuous errors.",
         "Find the messages that fail (sidecar log) and stop them; Exchange lifts the throttle by itself after some hours.";
-    RateExceeded: SendersAccepted, "The mailbox exceeds Exchange's messages a minute or connections at a time.",
+    ErrorsHeldBack: SendersAccepted, "So many messages were refused within an hour that more of their kind are held back, before Exchange throttles the mailbox.",
+        "Find the messages that fail (sidecar log) and stop them; what is held goes out by itself when the hour has passed.";
+    RateExceeded: SendersAccepted, "The mailbox exceeds Exchange's messages a minute.",
         "Send slower, or spread the load over several mailboxes; limits count per mailbox.";
+    ConnectionsExceeded: SendersAccepted, "More connections submit as the mailbox than Exchange allows at a time.",
+        "Lower spec.limits.connections of the routes that share {mailbox}, or the number of their pods; Exchange allows three for all together.";
     DailyQuotaExceeded: SendersAccepted, "The mailbox has used up its recipients of the day.",
         "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method.";
+    TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
+        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences.";
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
         "Look the reply of the message up and ask Microsoft support.";
 

@@ -117,6 +117,7 @@ fn classification(line: &str) -> Option<String> {
 fn stage(at: &str) -> &str {
     match at {
         "Any" => "any time",
+        "Ehlo" => "EHLO",
         "Auth" => "AUTH",
         "Mail" => "MAIL",
         "Sending" => "from MAIL on",

@@ -6,7 +6,7 @@
 //! recipient's at RCPT and the message's elsewhere.
 //!
 //! Sources: Microsoft Learn, "Non-delivery reports in Exchange Online", "SMTP AUTH client submission: continuous error
-//! throttling", "Authenticate SMTP with OAuth"; logs that users have published.
+//! throttling", "Authenticate SMTP with OAuth", "Troubleshoot High Volume Email"; logs that users have published.
 
 use std::ops::RangeInclusive;
 
@@ -59,6 +59,7 @@ impl Stage {
 #[derive(Clone, Copy)]
 enum At {
     Any,
+    Ehlo,
     Auth,
     Mail,
     /// From MAIL on.
@@ -69,6 +70,7 @@ impl At {
     fn covers(self, stage: Stage) -> bool {
         match self {
             Self::Any => true,
+            Self::Ehlo => stage == Stage::Ehlo,
             Self::Auth => stage == Stage::Auth,
             Self::Mail => stage == Stage::Mail,
             Self::Sending => matches!(stage, Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Message),
@@ -113,7 +115,7 @@ const fn within(subject: u16, from: u16, to: u16) -> Detail {
 
 struct Row(At, Code, Detail, &'static str, Outcome);
 
-use At::{Any, Auth, Mail, Sending};
+use At::{Any, Auth, Ehlo, Mail, Sending};
 use Code::{Is, Negative, Permanent, Transient};
 use Outcome::{Quota, RefreshToken, RejectMessage, RejectRecipient, RouteFault};
 use Reason as R;
@@ -125,6 +127,11 @@ const fn later(reason: Reason) -> Outcome {
 /// First match wins. The text is compared without regard to case; an empty one matches everything.
 #[rustfmt::skip]
 static TABLE: &[Row] = &[
+    // Before the log-in.
+    Row(Ehlo, Permanent, is(5, 4), "invalid domain name",                   RouteFault(R::EhloNameRefused)),
+    Row(Any,  Permanent, is(7, 506), "",                                    RouteFault(R::EhloNameRefused)),
+    Row(Any,  Is(421), is(7, 66), "tls",                                    RouteFault(R::TlsFailed)),
+
     // The log-in.
     Row(Auth, Is(535), is(7, 139), "disabled for the tenant",               RouteFault(R::SmtpAuthDisabledTenant)),
     Row(Auth, Is(535), is(7, 139), "disabled for the mailbox",              RouteFault(R::SmtpAuthDisabledMailbox)),
@@ -133,10 +140,13 @@ static TABLE: &[Row] = &[
     Row(Auth, Is(535), is(7, 139), "organization configuration",            RouteFault(R::AuthenticationPolicy)),
     Row(Auth, Is(535), is(7, 139), "security defaults",                     RouteFault(R::AuthenticationPolicy)),
     Row(Auth, Is(535), is(7, 139), "did not meet the criteria",             RouteFault(R::AuthenticationPolicy)),
+    Row(Auth, Is(535), is(7, 139), "credentials were incorrect",            RouteFault(R::PasswordRejected)),
+    Row(Auth, Is(535), is(7, 139), "locked",                                RouteFault(R::PasswordRejected)),
     Row(Auth, Permanent, is(7, 30), "",                                     RouteFault(R::BasicAuthDisabled)),
     Row(Auth, Is(535), is(7, 3), "",                                        RefreshToken),
     Row(Auth, Is(535), within(7, 142, 143), "token",                        RefreshToken),
-    Row(Any,  Is(421), is(7, 66), "tls",                                    RouteFault(R::TlsFailed)),
+    Row(Auth, Is(535), is(7, 144), "",                                      RouteFault(R::ApiPermissionMissing)),
+    Row(Any,  Permanent, is(7, 240), "",                                    RouteFault(R::ApplicationNotAllowed)),
     Row(Auth, Transient, any(), "",                                         later(R::UpstreamUnavailable)),
     Row(Mail, Is(530), any(), "",                                           RouteFault(R::NotAuthenticated)),
     Row(Sending, Permanent, is(7, 57), "",                                  RouteFault(R::NotAuthenticated)),
@@ -151,34 +161,52 @@ static TABLE: &[Row] = &[
     Row(Sending, Permanent, any(), "outboundspam",                          RouteFault(R::MailboxRestricted)),
     Row(Sending, Permanent, is(1, 8), "",                                   RouteFault(R::MailboxRestricted)),
     Row(Sending, Permanent, is(2, 2), "storedrv.submission",                RouteFault(R::MailboxFull)),
+    Row(Sending, Permanent, is(7, 511), "",                                 RouteFault(R::SenderBlocked)),
 
     // Rate and concurrency.
     Row(Sending, Is(432), any(), "storedrv.deliver",                        Outcome::Transient(None)),
-    Row(Sending, Is(432), any(), "concurrent connections",                  Quota(R::RateExceeded)),
-    Row(Sending, Is(432), any(), "storedrv.clientsubmit",                   Quota(R::RateExceeded)),
+    Row(Sending, Is(432), any(), "concurrent connections",                  Quota(R::ConnectionsExceeded)),
+    Row(Sending, Is(432), any(), "storedrv.clientsubmit",                   Quota(R::ConnectionsExceeded)),
     Row(Any,     Transient, is(4, 2), "submission rate",                    Quota(R::RateExceeded)),
 
     // The tenant.
-    Row(Sending, Permanent, within(7, 232, 233), "",                        Quota(R::DailyQuotaExceeded)),
+    Row(Sending, Permanent, within(7, 232, 233), "",                        Quota(R::TenantQuotaExceeded)),
     Row(Sending, Permanent, is(7, 705), "",                                 RouteFault(R::TenantBlocked)),
     Row(Sending, Permanent, is(7, 708), "",                                 RouteFault(R::TenantBlocked)),
-    Row(Sending, Permanent, is(7, 750), "",                                 RouteFault(R::TenantBlocked)),
+    Row(Sending, Permanent, is(7, 750), "",                                 RouteFault(R::SenderDomainUnregistered)),
     Row(Sending, Permanent, is(7, 703), "",                                 RejectMessage(None)),
+
+    // Port 25: what was presented, and from where.
+    Row(Sending, Permanent, is(7, 64), "",                                  RouteFault(R::ConnectorMismatch)),
+    Row(Sending, Permanent, is(7, 51), "",                                  RouteFault(R::ConnectorRestricted)),
+    Row(Sending, Permanent, is(7, 68), "",                                  RouteFault(R::DirectSendRejected)),
+    Row(Sending, Permanent, within(7, 606, 649), "",                        RouteFault(R::EgressAddressBlocked)),
+    Row(Sending, Negative, is(4, 62), "",                                   RouteFault(R::WrongRegion)),
+    Row(Sending, Negative, is(7, 25), "",                                   RouteFault(R::Ipv6Refused)),
+    Row(Sending, Negative, is(7, 26), "ipv6",                               RouteFault(R::Ipv6Refused)),
+    Row(Sending, Permanent, is(7, 508), "",                                 RouteFault(R::Ipv6Refused)),
+    Row(Sending, Permanent, is(7, 510), "",                                 RouteFault(R::Ipv6Refused)),
+    Row(Sending, Permanent, is(7, 23), "",                                  RouteFault(R::SenderDomainUnverified)),
+    Row(Sending, Permanent, is(7, 509), "",                                 RouteFault(R::SenderDomainUnverified)),
+    Row(Any, Transient, within(7, 500, 699), "",                            later(R::EgressAddressDeferred)),
+    Row(Any, Transient, within(7, 850, 899), "",                            later(R::EgressAddressDeferred)),
 
     // The service.
     Row(Any, Is(421), any(), "",                                            later(R::UpstreamUnavailable)),
     Row(Sending, Is(451), is(7, 0), "temporary server error",               later(R::UpstreamUnavailable)),
-    Row(Sending, Transient, within(7, 500, 699), "",                        later(R::UpstreamUnavailable)),
-    Row(Sending, Transient, within(7, 850, 899), "",                        later(R::UpstreamUnavailable)),
 
     // The message, said at RCPT where it would otherwise count as the recipient's.
     Row(Sending, Permanent, is(5, 3), "too many recipients",                RejectMessage(None)),
     Row(Sending, Is(552), any(), "",                                        RejectMessage(None)),
 
-    // The recipient, wherever it is said.
+    // The recipient, wherever it is said. Its hourly limit is given a permanent code and passes all the same.
+    Row(Sending, Negative, within(2, 121, 122), "",                         Outcome::Transient(None)),
     Row(Sending, Permanent, is(4, 1), "recipient address rejected",         RejectRecipient),
+    Row(Sending, Permanent, is(7, 12), "",                                  RejectRecipient),
+    Row(Sending, Permanent, is(7, 124), "",                                 RejectRecipient),
+    Row(Sending, Permanent, within(7, 133, 134), "",                        RejectRecipient),
+    Row(Sending, Permanent, is(7, 136), "",                                 RejectRecipient),
     Row(Sending, Transient, any(), "",                                      Outcome::Transient(None)),
-    Row(Any, Negative, is(5, 4), "invalid domain name",                     RouteFault(R::UpstreamProtocolError)),
 ];
 
 /// What `reply` means at `stage`. A positive reply is [`Outcome::Delivered`] only at the end of the data; where it

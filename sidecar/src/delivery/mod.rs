@@ -3,6 +3,7 @@
 //! * [`outcome`]: what can come of an attempt, as types.
 //! * [`classify`]: the one table from replies to outcomes.
 //! * [`opening`]: from a name to a connection, over TLS as the route wants it.
+//! * [`effect`]: what follows from an outcome, for everything else.
 //! * [`connection`]: one SMTP connection, with a [`limit`] on each step.
 //! * [`transaction`]: one message over one connection.
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
@@ -16,6 +17,7 @@
 pub mod capabilities;
 pub mod classify;
 pub mod connection;
+pub mod effect;
 pub mod handover;
 pub mod limit;
 pub mod opening;

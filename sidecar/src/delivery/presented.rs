@@ -147,8 +147,7 @@ mod tests {
     async fn half_a_renewal_keeps_the_old_pair_and_the_whole_is_used() {
         let (directory, count) = (tempfile::tempdir().unwrap(), Arc::<Count>::default());
         let files = files(directory.path());
-        let presented =
-            Presented::new(files.clone(), vec!["contoso.com".into()], Arc::clone(&count) as _);
+        let presented = Presented::new(files.clone(), vec!["contoso.com".into()], Arc::clone(&count) as _);
         assert_eq!(presented.current().await.met.reason, Reason::CertificateMissing);
         let ((chain, key), (new_chain, new_key)) = (pair(&["a.contoso.com"]), pair(&["b.contoso.com"]));
         std::fs::write(&files.certificate_file, &chain).unwrap();

@@ -98,7 +98,8 @@ impl SmartHosts {
         let mut memory = self.memory.lock().await;
         if memory.as_ref().is_none_or(|known| known.until <= clock::now()) {
             let looked_up = self.resolver.exchangers(domain).await;
-            *memory = Some(after(memory.take(), domain, looked_up, clock::now()).map_err(|e| unresolved(&e))?);
+            *memory =
+                Some(after(memory.take(), domain, looked_up, clock::now()).map_err(|e| unresolved(&e))?);
         }
         match memory.as_ref().map(|known| &known.found) {
             Some(Ok(name)) => Ok(name.clone()),

@@ -185,7 +185,8 @@ pub(crate) mod tests {
     fn exchangers_come_with_the_shortest_time_to_live() {
         let query = query();
         let name = "contoso-com.mail.protection.outlook.com";
-        let records = answer(&query, mx_answer(query.octets(), 300, &[(10, name), (20, "mx.example")])).exchangers();
+        let records =
+            answer(&query, mx_answer(query.octets(), 300, &[(10, name), (20, "mx.example")])).exchangers();
         assert_eq!(records.ttl, Some(Duration::from_secs(300)));
         assert_eq!(records.found[0], Exchanger { preference: 10, name: name.into() });
         assert_eq!(records.found.len(), 2);

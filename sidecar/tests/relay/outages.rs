@@ -192,7 +192,7 @@ async fn a_known_fault_is_answered_without_asking_microsoft_again() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_is_451_with_its_reason() {
+async fn a_limit_of_connections_is_451_with_its_reason() {
     let scene = Scene::start().await;
     scene.well().await;
     let rules = vec![Rule::always(Stage::EndOfData, SmtpAction::Reply(Line::ConcurrentConnections.into()))];
@@ -201,8 +201,8 @@ async fn a_rate_limit_is_451_with_its_reason() {
         .set_faults(Faults { submission: SubmissionFaults { rules, ..<_>::default() }, ..<_>::default() });
     let reply =
         scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("busy")).await;
-    assert_eq!((reply.code, reply.text().starts_with("RateExceeded: ")), (451, true), "{reply}");
-    assert!(!scene.told(Reason::RateExceeded).await.holds);
+    assert_eq!((reply.code, reply.text().starts_with("ConnectionsExceeded: ")), (451, true), "{reply}");
+    assert!(!scene.told(Reason::ConnectionsExceeded).await.holds);
 }
 
 #[tokio::test]

@@ -1,0 +1,282 @@
+//! What follows from an outcome, in one place: for the message, for the budget, for the breaker and for the condition.
+//!
+//! | Outcome | Message | Budget | Breaker | Condition |
+//! | --- | --- | --- | --- | --- |
+//! | delivered | done | message and recipients count | closes | holds |
+//! | transient | tried again | as far as it is known | short pause when the way is closed | of the reason |
+//! | fault of the route, new token | held | as far as it is known | opens, longer each time | of the reason |
+//! | quota | held | smaller and slower, for a rate | opens, for a day's quota | of the reason |
+//! | recipient or message refused | given up | the message counts | the error is remembered | of the reason |
+//!
+//! Pure. The metric is the outcome's name and reason ([`Outcome::as_str`]). The queue, the gate of the budget and the
+//! breaker do as they are told here; none of them looks at outcomes by itself.
+
+use mailroute_route::condition::{ConditionType, Reason};
+
+use super::outcome::{Attempt, Outcome, Verdict};
+use crate::budget::Amount;
+use crate::budget::restraint::Throttle;
+
+/// What becomes of a message, or of a recipient, that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// It is done.
+    Done,
+    /// It is tried again, and the attempt counts.
+    Retry(Patience),
+    /// It waits until the trouble is over, and the attempt does not count: the message is good.
+    Hold,
+    /// Trying again will not help.
+    GiveUp,
+}
+
+/// How soon to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Patience {
+    /// From seconds on.
+    Soon,
+    /// From minutes on: asking again soon makes it worse.
+    Late,
+}
+
+/// How long the upstream is left alone: from `first` on, doubled each time the same is met again, up to `longest`. In
+/// units of the breaker, which are seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pause {
+    /// The first time.
+    pub first: u32,
+    /// At most.
+    pub longest: u32,
+}
+
+const MINUTE: u32 = 60;
+const HOUR: u32 = 60 * MINUTE;
+
+const fn pause(first: u32, longest: u32) -> Option<Pause> {
+    Some(Pause { first, longest })
+}
+
+/// All that follows from one outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// For the message or recipient.
+    pub fate: Fate,
+    /// For the budget: it was too much.
+    pub throttle: Option<Throttle>,
+    /// For the breaker: leave the upstream alone. Nothing for what may be different with the next message.
+    pub pause: Option<Pause>,
+    /// For the condition: the reason to show.
+    pub reason: Option<Reason>,
+}
+
+/// What follows from `outcome`.
+pub const fn effect(outcome: Outcome) -> Effect {
+    let (fate, throttle, pause) = match outcome {
+        Outcome::Delivered => (Fate::Done, None, None),
+        Outcome::Transient(reason) => (Fate::Retry(patience(reason)), None, pause_of_transient(reason)),
+        Outcome::RefreshToken => (Fate::Hold, None, pause_of_fault(Reason::ExchangeRejectedToken)),
+        Outcome::RouteFault(reason) => (Fate::Hold, None, pause_of_fault(reason)),
+        Outcome::Quota(reason) => (Fate::Hold, throttle(reason), pause_of_quota(reason)),
+        Outcome::RejectRecipient | Outcome::RejectMessage(_) => (Fate::GiveUp, None, None),
+    };
+    Effect { fate, throttle, pause, reason: outcome.reason() }
+}
+
+const fn patience(reason: Option<Reason>) -> Patience {
+    match reason {
+        Some(Reason::EgressAddressDeferred) => Patience::Late,
+        _ => Patience::Soon,
+    }
+}
+
+/// A token failure carries its own back-off in the store; a connection that broke is made anew at once.
+const fn pause_of_transient(reason: Option<Reason>) -> Option<Pause> {
+    match reason {
+        Some(Reason::NameNotResolved | Reason::ConnectFailed | Reason::UpstreamUnavailable) => pause(3, 30),
+        Some(Reason::EgressAddressDeferred) => pause(MINUTE, 15 * MINUTE),
+        _ => None,
+    }
+}
+
+const fn pause_of_fault(reason: Reason) -> Option<Pause> {
+    match reason {
+        // Each further try prolongs what Exchange imposed for continuous errors.
+        Reason::SenderThrottled => pause(HOUR, 6 * HOUR),
+        // Errors that Exchange counts: a handful in an hour must not become a throttle.
+        Reason::MailboxFull | Reason::MailboxRestricted | Reason::TenantBlocked | Reason::SenderBlocked => {
+            pause(2 * MINUTE, 30 * MINUTE)
+        }
+        _ => pause(10, 2 * MINUTE),
+    }
+}
+
+/// The minute and the connections are the budget's to pace; a day moves slowly, and is asked about seldom.
+const fn pause_of_quota(reason: Reason) -> Option<Pause> {
+    match reason {
+        Reason::RateExceeded | Reason::ConnectionsExceeded => None,
+        _ => pause(15 * MINUTE, HOUR),
+    }
+}
+
+const fn throttle(reason: Reason) -> Option<Throttle> {
+    match reason {
+        Reason::RateExceeded => Some(Throttle::Rate),
+        Reason::ConnectionsExceeded => Some(Throttle::Connections),
+        _ => None,
+    }
+}
+
+/// What the upstream counts of an attempt to reach so many recipients. What is not known counts in full.
+pub fn used(attempt: &Attempt, recipients: u64) -> Amount {
+    let verdict = &attempt.verdict;
+    match verdict.outcome {
+        Outcome::Delivered => {
+            let refused = u64::try_from(attempt.refused.len()).unwrap_or(u64::MAX);
+            Amount::message(recipients.saturating_sub(refused))
+        }
+        outcome if outcome.reason().is_some_and(|reason| is_before_mail(reason, verdict)) => Amount::NOTHING,
+        _ if verdict.reply.is_some() => Amount::message(0),
+        _ => Amount::message(recipients),
+    }
+}
+
+/// Whether a verdict can only have been reached before MAIL.
+fn is_before_mail(reason: Reason, verdict: &Verdict) -> bool {
+    match reason.condition() {
+        ConditionType::CertificateValid | ConditionType::CredentialReady => true,
+        ConditionType::UpstreamReachable => {
+            verdict.reply.is_none()
+                && !matches!(reason, Reason::UpstreamUnavailable | Reason::UpstreamProtocolError)
+        }
+        ConditionType::Authenticated => matches!(
+            reason,
+            Reason::ExchangeRejectedToken
+                | Reason::SmtpAuthDisabledTenant
+                | Reason::SmtpAuthDisabledMailbox
+                | Reason::AuthenticationPolicy
+                | Reason::PasswordRejected
+                | Reason::ApiPermissionMissing
+                | Reason::BasicAuthDisabled
+                | Reason::LoginFailed
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outcome::Refused;
+    use crate::smtp::reply::Reply;
+
+    fn fate(outcome: Outcome) -> Fate {
+        effect(outcome).fate
+    }
+
+    #[test]
+    fn a_delivery_ends_the_message_and_nothing_else() {
+        let done = Effect { fate: Fate::Done, throttle: None, pause: None, reason: None };
+        assert_eq!(effect(Outcome::Delivered), done);
+    }
+
+    #[test]
+    fn no_fault_of_the_route_and_no_quota_ever_gives_a_message_up() {
+        for &reason in Reason::ALL {
+            for outcome in [Outcome::RouteFault(reason), Outcome::Quota(reason)] {
+                assert_eq!(fate(outcome), Fate::Hold, "{outcome:?}");
+                assert_eq!(effect(outcome).reason, Some(reason));
+            }
+            assert!(matches!(fate(Outcome::Transient(Some(reason))), Fate::Retry(_)), "{reason}");
+        }
+        assert_eq!(fate(Outcome::RefreshToken), Fate::Hold);
+    }
+
+    #[test]
+    fn what_is_unknown_is_tried_again_soon_without_a_pause() {
+        let unknown = Effect { fate: Fate::Retry(Patience::Soon), throttle: None, pause: None, reason: None };
+        assert_eq!(effect(Outcome::Transient(None)), unknown);
+    }
+
+    #[test]
+    fn grey_listing_is_tried_again_late() {
+        let deferred = effect(Outcome::Transient(Some(Reason::EgressAddressDeferred)));
+        assert_eq!(deferred.fate, Fate::Retry(Patience::Late));
+        assert_eq!(deferred.pause, pause(60, 900));
+    }
+
+    #[test]
+    fn a_refusal_of_message_or_recipient_stops_nothing_else() {
+        for outcome in [Outcome::RejectRecipient, Outcome::RejectMessage(Some(Reason::SendAsDenied))] {
+            let effect = effect(outcome);
+            assert_eq!((effect.fate, effect.throttle, effect.pause), (Fate::GiveUp, None, None));
+        }
+    }
+
+    #[test]
+    fn a_rate_is_the_budgets_and_a_day_the_breakers() {
+        let rate = effect(Outcome::Quota(Reason::RateExceeded));
+        assert_eq!((rate.throttle, rate.pause), (Some(Throttle::Rate), None));
+        let connections = effect(Outcome::Quota(Reason::ConnectionsExceeded));
+        assert_eq!((connections.throttle, connections.pause), (Some(Throttle::Connections), None));
+        for reason in [Reason::DailyQuotaExceeded, Reason::TenantQuotaExceeded] {
+            let day = effect(Outcome::Quota(reason));
+            assert_eq!((day.throttle, day.pause), (None, pause(900, 3600)));
+        }
+    }
+
+    #[test]
+    fn every_fault_pauses_and_a_throttle_for_hours() {
+        for &reason in Reason::ALL {
+            let pause = effect(Outcome::RouteFault(reason)).pause.unwrap();
+            assert!(0 < pause.first && pause.first <= pause.longest, "{reason}");
+        }
+        assert_eq!(effect(Outcome::RouteFault(Reason::SenderThrottled)).pause, pause(3600, 6 * 3600));
+    }
+
+    #[test]
+    fn the_way_that_is_closed_is_left_alone_for_seconds() {
+        assert_eq!(effect(Outcome::Transient(Some(Reason::ConnectFailed))).pause, pause(3, 30));
+        assert_eq!(effect(Outcome::Transient(Some(Reason::TokenServiceThrottled))).pause, None);
+    }
+
+    fn attempt(outcome: Outcome, line: Option<&str>, refused: usize) -> Attempt {
+        let reply = line.map(|line| Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0);
+        let verdict = Verdict { outcome, reply, text: String::new() };
+        let refused = (0..refused).map(|recipient| Refused { recipient, verdict: verdict.clone() }).collect();
+        Attempt { verdict, refused, met: vec![], host: None }
+    }
+
+    #[test]
+    fn what_is_known_not_to_have_been_sent_does_not_count() {
+        for reason in [Reason::ConnectFailed, Reason::TenantNotFound, Reason::CertificateMissing] {
+            assert_eq!(used(&attempt(Outcome::Transient(Some(reason)), None, 0), 3), Amount::NOTHING);
+        }
+        let disabled =
+            attempt(Outcome::RouteFault(Reason::SmtpAuthDisabledTenant), Some("535 5.7.139 no"), 0);
+        assert_eq!(used(&disabled, 3), Amount::NOTHING);
+    }
+
+    #[test]
+    fn what_was_refused_counts_as_a_message_to_nobody() {
+        for (outcome, line) in [
+            (Outcome::RejectMessage(None), "550 5.6.0 no"),
+            (Outcome::Quota(Reason::RateExceeded), "421 4.4.2 Message submission rate"),
+            (Outcome::RouteFault(Reason::ConnectorMismatch), "550 5.7.64 Relay Access Denied"),
+            (Outcome::Transient(Some(Reason::UpstreamUnavailable)), "421 4.3.2 Service not available"),
+        ] {
+            assert_eq!(used(&attempt(outcome, Some(line), 0), 3), Amount::message(0), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_was_accepted_counts_those_who_were_not_refused() {
+        assert_eq!(used(&attempt(Outcome::Delivered, Some("250 2.0.0 OK"), 2), 5), Amount::message(3));
+    }
+
+    #[test]
+    fn what_is_unknown_counts_in_full() {
+        for reason in [Reason::UpstreamProtocolError, Reason::UpstreamUnavailable] {
+            assert_eq!(used(&attempt(Outcome::Transient(Some(reason)), None, 0), 3), Amount::message(3));
+        }
+    }
+}
