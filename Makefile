@@ -11,7 +11,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # The order of what a target needs is meant, under -j too: the quick questions first.
 .NOTPARALLEL:
-.PHONY: help demo demo-down try test check lint doc crds drift images fuzz preflight tools cluster-tools harness rust clean
+.PHONY: help demo demo-down try test check lint doc crds drift images bench fuzz preflight tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,10 @@ drift: crds ## fail when a generated file differs from what is committed
 
 images: cluster-tools ## container images, as archives in target/images
 	@tests/images
+
+bench: preflight rust cluster-tools images ## the sidecar beside Postfix: throughput, latency, processor time, memory (ONLY=text, root)
+	@$(CARGO) build --quiet --profile bench -p mailroute-bench
+	@$(or $(CARGO_TARGET_DIR),target)/release/bench --sidecar target/images/mailroute-sidecar --peers $(CACHE)/peers-1/root --only '$(ONLY)'
 
 fuzz: ## every fuzz target for SECONDS each (10)
 	@sidecar/fuzz/run $(or $(SECONDS),10)

@@ -1,0 +1,242 @@
+//! One work by each program, and the limits beside it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use mailroute_route::file::DeliveryMode;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::disk;
+use crate::generator::{self, Load, Sent};
+use crate::process::{self, Used};
+use crate::program::{Postfix, Sidecar, Upstream};
+use crate::sink::Ready;
+use crate::table::Measurement;
+use crate::work::Work;
+
+/// How often memory is looked at while a program works.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is measured, and how long.
+pub struct Bench {
+    /// The sidecar program.
+    pub sidecar: Option<PathBuf>,
+    /// Where Postfix is.
+    pub peers: Option<PathBuf>,
+    /// Longest time of sending, seconds.
+    pub seconds: f64,
+}
+
+/// A sink in a process of its own.
+struct Sink {
+    _child: Child,
+    ready: Ready,
+}
+
+/// A program at work.
+enum Running {
+    Sidecar(Sidecar),
+    Postfix(Postfix),
+}
+
+impl Bench {
+    /// The time from the start of each program to its first accepted message, and its memory when idle after that.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn starts(&self) -> Result<Vec<Measurement>> {
+        let mut measurements = Vec::new();
+        for program in self.programs() {
+            let folder = tempfile::tempdir()?;
+            let sink = Sink::start(folder.path(), 0).await?;
+            let began = Instant::now();
+            let running = self
+                .start(program, folder.path(), &sink.upstream(folder.path()), DeliveryMode::Queue)
+                .await?;
+            let load =
+                Load { port: running.port(), sessions: 1, bytes: 4096, messages: 1, time: Duration::MAX };
+            generator::send(load).await?;
+            let took = began.elapsed();
+            sink.reached(1).await?;
+            let idle = process::used(running.pid());
+            running.stop().await?;
+            let number =
+                |metric, value, unit| Measurement { work: "start".into(), program, metric, value, unit };
+            measurements.push(number("start to first accepted", took.as_secs_f64() * 1000.0, "ms"));
+            measurements.push(number("memory idle", mebibytes(idle), "MiB"));
+        }
+        Ok(measurements)
+    }
+
+    /// One work by every program.
+    ///
+    /// # Errors
+    /// When a program refuses a message or does not start.
+    pub async fn measure(&self, work: &Work) -> Result<Vec<Measurement>> {
+        let mut measurements = self.limits(work).await?;
+        for program in self.programs() {
+            measurements.extend(self.by(program, work).await.context(program)?);
+        }
+        Ok(measurements)
+    }
+
+    fn programs(&self) -> impl Iterator<Item = &'static str> {
+        let sidecar = self.sidecar.is_some().then_some("sidecar");
+        sidecar.into_iter().chain(self.peers.is_some().then_some("postfix"))
+    }
+
+    async fn start(
+        &self,
+        program: &str,
+        folder: &Path,
+        upstream: &Upstream,
+        mode: DeliveryMode,
+    ) -> Result<Running> {
+        match (&self.sidecar, &self.peers) {
+            (_, Some(peers)) if program == "postfix" => {
+                Ok(Running::Postfix(Postfix::start(peers, folder, upstream).await?))
+            }
+            (Some(sidecar), _) => {
+                Ok(Running::Sidecar(Sidecar::start(sidecar, folder, upstream, mode).await?))
+            }
+            _ => bail!("nothing to start"),
+        }
+    }
+
+    async fn by(&self, program: &'static str, work: &Work) -> Result<Vec<Measurement>> {
+        let folder = tempfile::tempdir()?;
+        let sink = Sink::start(folder.path(), work.delay).await?;
+        let running = self.start(program, folder.path(), &sink.upstream(folder.path()), work.mode).await?;
+        let (before, began) = (process::used(running.pid()), Instant::now());
+        let work_and_drain = async {
+            let sent = generator::send(self.load(work, running.port())).await?;
+            sink.reached(sent.replies.len() as u64).await?;
+            anyhow::Ok((sent, began.elapsed()))
+        };
+        let (outcome, peak) = watched(work_and_drain, running.pid()).await;
+        let (sent, drained) = outcome?;
+        let after = process::used(running.pid());
+        running.stop().await?;
+        Ok(report(program, work, &sent, drained, after.seconds - before.seconds, peak))
+    }
+
+    fn load(&self, work: &Work, port: u16) -> Load {
+        let time = Duration::from_secs_f64(self.seconds);
+        Load { port, sessions: work.sessions, bytes: work.bytes, messages: work.messages(), time }
+    }
+
+    /// The generator straight to the sink, without TLS, and the disk at the same concurrency.
+    async fn limits(&self, work: &Work) -> Result<Vec<Measurement>> {
+        let folder = tempfile::tempdir()?;
+        let sink = Sink::start(folder.path(), work.delay).await?;
+        let sent = generator::send(self.load(work, sink.ready.smtp)).await?;
+        let straight = sent.replies.len() as f64 / sent.took.as_secs_f64();
+        let time = Duration::from_secs_f64((self.seconds / 4.0).min(0.5));
+        let durable = disk::durable_rate(folder.path(), work.sessions, work.bytes, time)?;
+        let number =
+            |metric, value, unit| Measurement { work: work.name(), program: "limit", metric, value, unit };
+        Ok(vec![
+            number("generator straight to sink", straight, "messages/s"),
+            number("disk, durable files", durable, "files/s"),
+        ])
+    }
+}
+
+impl Running {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Sidecar(sidecar) => sidecar.port,
+            Self::Postfix(postfix) => postfix.port,
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        match self {
+            Self::Sidecar(sidecar) => sidecar.pid(),
+            Self::Postfix(postfix) => postfix.pid(),
+        }
+    }
+
+    async fn stop(self) -> Result<()> {
+        match self {
+            Self::Sidecar(sidecar) => sidecar.stop().await,
+            Self::Postfix(postfix) => postfix.stop().await,
+        }
+    }
+}
+
+impl Sink {
+    async fn start(folder: &Path, delay: u64) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["sink", "--delay", &delay.to_string(), "--certificate"])
+            .arg(folder.join("sink.crt"))
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut line = String::new();
+        let output = child.stdout.take().context("the sink has an output")?;
+        BufReader::new(output).read_line(&mut line).await?;
+        Ok(Self { _child: child, ready: serde_json::from_str(&line).context("the sink does not start")? })
+    }
+
+    fn upstream(&self, folder: &Path) -> Upstream {
+        Upstream { port: self.ready.smtp, certificate: folder.join("sink.crt") }
+    }
+
+    /// Waits until so many messages have come.
+    async fn reached(&self, messages: u64) -> Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ready.count)).await?;
+        stream.write_all(format!("{messages}\n").as_bytes()).await?;
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(300), read).await.context("mail does not arrive")??;
+        Ok(())
+    }
+}
+
+/// Runs something and gives the most memory that the program had meanwhile.
+async fn watched<T>(work: impl Future<Output = T>, pid: u32) -> (T, Used) {
+    let mut peak = Used::default();
+    let mut rounds = tokio::time::interval(LOOK);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            outcome = &mut work => return (outcome, peak),
+            _ = rounds.tick() => peak.bytes = peak.bytes.max(process::used(pid).bytes),
+        }
+    }
+}
+
+fn report(
+    program: &'static str,
+    work: &Work,
+    sent: &Sent,
+    drained: Duration,
+    cpu: f64,
+    peak: Used,
+) -> Vec<Measurement> {
+    let number = |metric, value, unit| Measurement { work: work.name(), program, metric, value, unit };
+    let count = sent.replies.len() as f64;
+    let mut replies = sent.replies.clone();
+    replies.sort();
+    let quantile = |share: f64| {
+        let at = ((replies.len().max(1) - 1) as f64 * share).round() as usize;
+        replies.get(at).map_or(f64::NAN, |reply| reply.as_secs_f64() * 1000.0)
+    };
+    vec![
+        number("accepted", count / sent.took.as_secs_f64(), "messages/s"),
+        number("delivered", count / drained.as_secs_f64(), "messages/s"),
+        number("reply p50", quantile(0.5), "ms"),
+        number("reply p99", quantile(0.99), "ms"),
+        number("cpu", cpu / count * 1000.0, "s/1000 messages"),
+        number("memory peak", mebibytes(peak), "MiB"),
+    ]
+}
+
+fn mebibytes(used: Used) -> f64 {
+    used.bytes as f64 / f64::from(1 << 20)
+}

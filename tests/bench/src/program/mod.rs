@@ -1,0 +1,42 @@
+//! The programs that are measured: how each is started on a folder of its own, and where it takes mail.
+
+mod postfix;
+mod sidecar;
+
+pub use postfix::Postfix;
+pub use sidecar::Sidecar;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tokio::net::TcpStream;
+
+/// Where mail is to go.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Port on localhost.
+    pub port: u16,
+    /// What to trust, PEM.
+    pub certificate: PathBuf,
+}
+
+/// Connections to the upstream that each program may have: what Postfix has by default.
+pub const CONNECTIONS: u32 = 20;
+
+/// Waits until somebody listens.
+async fn listening(port: u16) -> Result<()> {
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if began.elapsed() > Duration::from_secs(30) {
+            bail!("nothing listens on port {port} after 30 seconds");
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// A port that is free now.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
