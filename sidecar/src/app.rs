@@ -155,6 +155,7 @@ impl Parts {
             board: parts.board.clone(),
             metrics: Arc::clone(&parts.metrics),
             pace: timing.probe,
+            poll: run.route_poll,
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
         tasks.spawn(parts.reporter(timing.report).run(stop.clone()));

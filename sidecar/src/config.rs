@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{Credential, Method};
+use mailroute_route::file::Method;
 use tokio::sync::watch;
 
 /// Largest route file, bytes: what a ConfigMap can hold.
@@ -75,9 +75,6 @@ pub fn parse(content: &[u8]) -> Result<RouteFile, ConfigError> {
         let value = route.method.as_str().to_owned();
         return Err(ConfigError::Value { field: "method", value });
     };
-    if !matches!(submission.credential, Credential::WorkloadIdentity { .. }) {
-        return Err(ConfigError::Value { field: "credential", value: "not WorkloadIdentity".into() });
-    }
     for (field, value) in [
         ("ehloName", &route.ehlo_name),
         ("mailbox", &submission.mailbox),

@@ -30,3 +30,4 @@ pub mod token;
 pub mod trace;
 pub mod upstream;
 pub mod usage;
+pub mod watched;

@@ -63,11 +63,13 @@ pub trait Traffic: Send + Sync {
     fn last_delivery(&self) -> Option<Instant>;
 }
 
-/// Probes `deliver` until `stop`, telling `traffic` of each probe before the board learns of it.
+/// Probes `deliver` until `stop`, telling `traffic` of each probe before the board learns of it. `wake` asks for a probe
+/// without a pause.
 pub async fn run(
     deliver: Arc<dyn Deliver>,
     board: Board,
     pace: Pace,
+    mut wake: watch::Receiver<()>,
     mut stop: watch::Receiver<bool>,
     traffic: Arc<dyn Traffic>,
 ) {
@@ -99,8 +101,16 @@ pub async fn run(
         };
         tokio::select! {
             () = next => {}
+            () = woken(&mut wake) => {}
             _ = stop.wait_for(|&stop| stop) => return,
         }
+    }
+}
+
+/// Completes when a probe is asked for; never when nobody is left to ask.
+async fn woken(wake: &mut watch::Receiver<()>) {
+    if wake.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -197,7 +207,14 @@ mod tests {
         let flaky = Arc::new(Flaky { failures: 3, ..Flaky::default() });
         let (board, (_keep, stop)) = (Board::default(), watch::channel(false));
         let mut health = board.subscribe();
-        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, Mail::none()));
+        let task = tokio::spawn(run(
+            Arc::clone(&flaky) as _,
+            board,
+            Pace::default(),
+            watch::channel(()).1,
+            stop,
+            Mail::none(),
+        ));
         health.wait_for(Health::is_well).await.unwrap();
         tokio::time::sleep(Duration::from_secs(600)).await;
         let pauses = flaky.pauses();
@@ -212,7 +229,14 @@ mod tests {
     async fn an_idle_way_is_looked_at_now_and_then() {
         let (flaky, board, (_keep, stop)) =
             (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
-        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, Mail::none()));
+        let task = tokio::spawn(run(
+            Arc::clone(&flaky) as _,
+            board,
+            Pace::default(),
+            watch::channel(()).1,
+            stop,
+            Mail::none(),
+        ));
         tokio::time::sleep(Duration::from_secs(6 * 3600)).await;
         let pauses = flaky.pauses();
         assert!((19..=32).contains(&pauses.len()), "{pauses:?}");
@@ -226,7 +250,14 @@ mod tests {
             (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
         let hours = |hours: u64| Duration::from_secs(3600 * hours);
         let mail = Arc::new(Mail { start: clock::now(), every: Duration::from_secs(60), until: hours(6) });
-        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board, Pace::default(), stop, mail));
+        let task = tokio::spawn(run(
+            Arc::clone(&flaky) as _,
+            board,
+            Pace::default(),
+            watch::channel(()).1,
+            stop,
+            mail,
+        ));
         tokio::time::sleep(hours(6)).await;
         assert_eq!(flaky.at.lock().unwrap().len(), 1, "the one at the start");
         tokio::time::sleep(hours(1)).await;
@@ -244,13 +275,35 @@ mod tests {
             (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
         let mut health = board.subscribe();
         let pace = Pace::default();
-        let task = tokio::spawn(run(Arc::clone(&flaky) as _, board.clone(), pace, stop, Mail::none()));
+        let task = tokio::spawn(run(
+            Arc::clone(&flaky) as _,
+            board.clone(),
+            pace,
+            watch::channel(()).1,
+            stop,
+            Mail::none(),
+        ));
         health.wait_for(Health::is_well).await.unwrap();
         board.record(&[Met::new(Reason::ConnectFailed, "")]);
         assert!(!health.borrow_and_update().is_well());
         health.wait_for(Health::is_well).await.unwrap();
         let pauses = flaky.pauses();
         assert!(pauses.len() == 1 && pauses[0] < 17.0, "{pauses:?}");
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_asked_for_does_not_wait() {
+        let flaky = Arc::new(Flaky { failures: 9, ..Flaky::default() });
+        let (board, (_keep, stop), (wake, woken)) =
+            (Board::default(), watch::channel(false), watch::channel(()));
+        let run = run(Arc::clone(&flaky) as _, board, Pace::default(), woken, stop, Mail::none());
+        let task = tokio::spawn(run);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wake.send_replace(());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let pauses = flaky.pauses();
+        assert!(pauses.len() == 1 && pauses[0] < 1.5, "{pauses:?}");
         task.abort();
     }
 

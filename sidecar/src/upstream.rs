@@ -1,9 +1,12 @@
 //! From the configuration to the way out: builds it, probes it, and replaces it when the route changes.
 //!
 //! What did not change is kept: the access token when identity and authority are the same, the connection and what is
-//! known of the way when the whole method is.
+//! known of the way when the whole method is. A new secret in the credential's file changes nothing of these; it is used
+//! at the next exchange or log-in, and looked at soon when the way does not work.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mailroute_route::RouteFile;
 use mailroute_route::file::{ClientSubmission, Method};
@@ -11,14 +14,14 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::delivery::Deliver;
+use crate::delivery::login::LogIn;
 use crate::delivery::submission::Submission;
 use crate::delivery::way::Way;
 use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::probe::{self, Pace};
 use crate::relay::{Active, Relay};
-use crate::token;
-use crate::token::store::Store;
+use crate::watched::Watched;
 
 /// Keeps the way out as the route describes it.
 pub struct Upstream {
@@ -32,13 +35,15 @@ pub struct Upstream {
     pub metrics: Arc<Metrics>,
     /// When to probe.
     pub pace: Pace,
+    /// How often to look for a changed credential.
+    pub poll: Duration,
 }
 
 /// The way out in use.
 struct Current {
     route: Arc<RouteFile>,
     way: Arc<dyn Deliver>,
-    tokens: Arc<Store>,
+    log_in: Arc<LogIn>,
     stop: watch::Sender<bool>,
 }
 
@@ -82,14 +87,16 @@ impl Upstream {
                 Current { route: Arc::clone(&route), ..now }
             }
             before => {
-                let tokens = self.tokens(settings, before.as_ref())?;
+                let log_in = self.log_in(settings, before.as_ref());
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
-                let log_in = Submission::new(settings.clone(), route.ehlo_name.clone(), Arc::clone(&tokens));
-                let way = Way::new(log_in, connections(&route), Arc::clone(&self.metrics) as _);
+                let submission =
+                    Submission::new(settings.clone(), route.ehlo_name.clone(), Arc::clone(&log_in));
+                let way = Way::new(submission, connections(&route), Arc::clone(&self.metrics) as _);
+                let files = LogIn::files(&settings.credential);
                 self.relay.reset();
-                self.start(Arc::clone(&route), Arc::new(way), tokens, tending)
+                self.start(Arc::clone(&route), Arc::new(way), log_in, files, tending)
             }
         };
         let deliver = Arc::clone(&current.way);
@@ -101,30 +108,38 @@ impl Upstream {
         &self,
         route: Arc<RouteFile>,
         way: Arc<dyn Deliver>,
-        tokens: Arc<Store>,
+        log_in: Arc<LogIn>,
+        files: Vec<PathBuf>,
         tending: &mut tokio::task::JoinSet<()>,
     ) -> Current {
         let (stop, stopped) = watch::channel(false);
+        let (wake, woken) = watch::channel(());
         let (relay, board, pace) = (Arc::clone(&self.relay), self.board.clone(), self.pace);
         let (probed, probe_stop) = (Arc::clone(&way), stopped.clone());
-        tending.spawn(probe::run(probed, board, pace, probe_stop, relay));
+        tending.spawn(probe::run(probed, board, pace, woken, probe_stop, relay));
+        let (health, replaced) = (self.board.subscribe(), Arc::clone(&log_in));
+        let look = move || {
+            replaced.replaced();
+            if !health.borrow().is_well() {
+                wake.send_replace(());
+            }
+        };
+        let (poll, end) = (self.poll, stopped.clone());
+        tending.spawn(async move { Watched::new(files).await.follow(poll, look, end).await });
         let tended = Arc::clone(&way);
         tending.spawn(async move { tended.tend(stopped).await });
-        Current { route, way, tokens, stop }
+        Current { route, way, log_in, stop }
     }
 
-    /// The token store: the one in use, if it is for the same identity at the same authority.
-    fn tokens(&self, settings: &ClientSubmission, before: Option<&Current>) -> Option<Arc<Store>> {
+    /// The log-in: the one in use, with its token, if it is for the same identity at the same authority.
+    fn log_in(&self, settings: &ClientSubmission, before: Option<&Current>) -> Arc<LogIn> {
         let same = before.filter(|before| {
             matches!(&before.route.method, Method::ClientSubmission(old)
                 if old.credential == settings.credential && old.authority == settings.authority)
         });
         match same {
-            Some(before) => Some(Arc::clone(&before.tokens)),
-            None => {
-                let source = token::source_for(&settings.credential, &settings.authority)?;
-                Some(Store::new(source, Arc::clone(&self.metrics) as _))
-            }
+            Some(before) => Arc::clone(&before.log_in),
+            None => Arc::new(LogIn::new(settings, Arc::clone(&self.metrics) as _)),
         }
     }
 }

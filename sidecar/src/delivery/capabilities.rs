@@ -20,6 +20,8 @@ pub struct Capabilities {
     pub max_size: Option<u64>,
     /// `AUTH … XOAUTH2`.
     pub xoauth2: bool,
+    /// `AUTH … LOGIN`.
+    pub login: bool,
     /// `STARTTLS`.
     pub starttls: bool,
 }
@@ -35,7 +37,11 @@ impl Capabilities {
                 Some("8BITMIME") => all.eight_bit_mime = true,
                 Some("SMTPUTF8") => all.smtp_utf8 = true,
                 Some("STARTTLS") => all.starttls = true,
-                Some("AUTH") => all.xoauth2 = words.any(|mechanism| mechanism == "XOAUTH2"),
+                Some("AUTH") => words.for_each(|mechanism| match mechanism.as_str() {
+                    "XOAUTH2" => all.xoauth2 = true,
+                    "LOGIN" => all.login = true,
+                    _ => {}
+                }),
                 Some("SIZE") => {
                     all.size = true;
                     // Zero means no fixed limit (RFC 1870 §4).
@@ -106,6 +112,7 @@ mod tests {
             size: true,
             max_size: Some(157_286_400),
             xoauth2: true,
+            login: true,
             starttls: false,
         };
         assert_eq!(capabilities, expected);

@@ -1,14 +1,14 @@
 //! One SMTP connection to the upstream: commands out, replies in.
 //!
 //! ```text
-//! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: AUTH ─► MAIL … ─► QUIT
+//! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: [auth: AUTH] ─► transaction: MAIL … ─► QUIT
 //! ```
 //!
 //! Owns the conversation over a stream that [`super::opening`] made, with a time limit around each step. lettre writes
-//! commands and reads replies; see [`super::wire`] for what stands between. Refuses to know about tokens' origin and
-//! about messages.
+//! commands and reads replies; see [`super::wire`] for what stands between. Refuses to know
+//! what is said over it.
 //!
-//! Invariants: no AUTH without verified TLS; after any error the connection is dropped by its owner, as nobody knows
+//! Invariant: after any error the connection is dropped by its owner, as nobody knows
 //! what the upstream has seen. A panic inside lettre is such an error.
 
 use std::fmt::Display;
@@ -17,9 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::commands::Auth;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use mailroute_route::condition::Reason;
@@ -35,7 +33,7 @@ use crate::certificate::Leaf;
 use crate::clock::{self, Instant};
 use crate::net::dial::DialError;
 use crate::net::tls::TrustError;
-use crate::secret::{Secret, scrub};
+use crate::secret::scrub;
 use crate::smtp::reply::Reply;
 
 /// Why there is no connection, or no longer.
@@ -73,9 +71,14 @@ pub enum ConnectionError {
     /// A log-in would go over the wire in the clear.
     #[error("the connection to {0} has no TLS, so nothing secret is sent over it")]
     LogInWithoutTls(String),
-    /// The upstream does not take tokens.
-    #[error("{0} does not offer AUTH XOAUTH2, so it is not Microsoft 365")]
-    XoauthMissing(String),
+    /// The upstream does not take what we would log in with.
+    #[error("{host} does not offer AUTH {mechanism}, so it is not where Microsoft 365 takes submissions")]
+    MechanismMissing {
+        /// The upstream.
+        host: String,
+        /// What is missing.
+        mechanism: &'static str,
+    },
     /// A reply that ends the conversation.
     #[error("{} was answered with {}", .stage.as_str(), one_line(.reply))]
     Refused {
@@ -109,7 +112,7 @@ impl ConnectionError {
             Self::Dial(DialError::Connect { .. }) => Reason::ConnectFailed,
             Self::Trust(_) | Self::NotDnsName(_) | Self::Tls { .. } => Reason::TlsFailed,
             Self::StartTlsMissing(_) | Self::StartTlsInjection(_) => Reason::StartTlsMissing,
-            Self::XoauthMissing(_) | Self::LogInWithoutTls(_) => Reason::LoginFailed,
+            Self::MechanismMissing { .. } | Self::LogInWithoutTls(_) => Reason::LoginFailed,
             Self::Timeout(_) | Self::Opening { .. } => Reason::UpstreamUnavailable,
             Self::Broken { .. } => Reason::UpstreamProtocolError,
             Self::Refused { .. } => return None,
@@ -221,28 +224,6 @@ impl Connection {
         self.capabilities = Capabilities::of(ehlo);
         capabilities::host(ehlo).clone_into(&mut self.host);
         self.egress = capabilities::egress(ehlo);
-    }
-
-    /// Logs in by XOAUTH2 and gives the upstream's answer, whatever it is.
-    ///
-    /// # Errors
-    /// When there is no answer. The token is in none of the errors.
-    pub async fn log_in(&mut self, mailbox: &str, token: &Secret) -> Result<Reply, ConnectionError> {
-        if self.protection == Protection::Plaintext {
-            return Err(ConnectionError::LogInWithoutTls(self.host.clone()));
-        }
-        if !self.capabilities.xoauth2 {
-            return Err(ConnectionError::XoauthMissing(self.host.clone()));
-        }
-        let credentials = Credentials::new(mailbox.to_owned(), token.expose().to_owned());
-        let auth = Auth::new(Mechanism::Xoauth2, credentials, None)
-            .map_err(|error| ConnectionError::broken(Stage::Auth, error))?;
-        let reply = self.command(Stage::Auth, auth).await?;
-        if reply.code != 334 {
-            return Ok(reply);
-        }
-        // Some servers give their reason in a challenge and the verdict after an empty answer to it.
-        self.command(Stage::Auth, "\r\n").await
     }
 
     /// Sends one command, or several pipelined ones, and reads the reply to the first.
@@ -371,6 +352,13 @@ pub(super) mod tests {
             line
         }
 
+        /// What was sent, up to the end of the connection.
+        pub async fn rest(&mut self) -> String {
+            let mut rest = String::new();
+            self.0.read_to_string(&mut rest).await.unwrap();
+            rest
+        }
+
         pub async fn say(&mut self, text: &str) {
             self.0.write_all(text.as_bytes()).await.unwrap();
         }
@@ -425,18 +413,6 @@ pub(super) mod tests {
         let error = connection.write(&[b'x'; 4096]).await.unwrap_err();
         assert!(matches!(error, ConnectionError::Timeout(Stage::Message)), "{error}");
         assert_eq!(started.elapsed(), limit::BLOCK);
-    }
-
-    #[tokio::test]
-    async fn nothing_secret_goes_over_plaintext() {
-        let (mut connection, mut peer) = connection("a").await;
-        connection.capabilities.xoauth2 = true;
-        let error = connection.log_in("a@contoso.com", &Secret::new("token".into())).await.unwrap_err();
-        assert!(matches!(error, ConnectionError::LogInWithoutTls(_)), "{error}");
-        drop(connection);
-        let mut sent = String::new();
-        peer.0.read_to_string(&mut sent).await.unwrap();
-        assert_eq!(sent, "");
     }
 
     #[test]

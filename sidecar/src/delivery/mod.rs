@@ -9,17 +9,19 @@
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
 //! * [`handover`]: how one is made ready for SMTP relay and Direct Send: [`smart_host`] and the certificate
 //!   [`presented`].
-//! * [`submission`]: how one is made ready for client submission: token and log-in.
+//! * [`submission`]: how one is made ready for client submission: [what is presented](login), and [how](auth).
 //!
 //! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
 //! after it, either the upstream has the message or the caller still has.
 
+pub mod auth;
 pub mod capabilities;
 pub mod classify;
 pub mod connection;
 pub mod effect;
 pub mod handover;
 pub mod limit;
+pub mod login;
 pub mod opening;
 pub mod outcome;
 mod plain;

@@ -358,6 +358,7 @@ mod tests {
         size: true,
         max_size: Some(1000),
         xoauth2: true,
+        login: true,
         starttls: false,
     };
 

@@ -1,0 +1,296 @@
+//! What the mailbox is logged in with: an access token from the store, or the password from its file.
+//!
+//! Owns the choice by the route's credential, what a person is told of the credential on the way, and whether a refused
+//! proof is worth another. Refuses to know how it is said to the upstream (that is [`super::auth`]) and how tokens are
+//! had.
+//!
+//! Invariant: files are read at each log-in or exchange, so what the kubelet replaces is used from then on, and
+//! connections that are logged in stay.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mailroute_route::condition::Reason;
+use mailroute_route::file::{CertificateFiles, ClientSubmission, Credential};
+
+use super::outcome::{Met, Outcome, Verdict};
+use crate::certificate;
+use crate::clock;
+use crate::secret::{self, Secret};
+use crate::token::store::{self, Store};
+use crate::token::{self, Failure, Token};
+
+/// What is presented.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// An access token, by XOAUTH2.
+    Token(Token),
+    /// The mailbox's password, by LOGIN.
+    Password(Secret),
+}
+
+impl Proof {
+    /// The secret in it.
+    pub const fn secret(&self) -> &Secret {
+        match self {
+            Self::Token(token) => &token.secret,
+            Self::Password(password) => password,
+        }
+    }
+}
+
+/// Told of tokens and certificates, for metrics and logs.
+pub trait Observe: store::Observe + certificate::Observe {}
+
+impl<T: store::Observe + certificate::Observe> Observe for T {}
+
+/// Where proofs come from.
+pub struct LogIn {
+    source: Source,
+    observer: Arc<dyn Observe>,
+}
+
+enum Source {
+    /// Tokens, and the certificate that they are had with, if it is one.
+    Tokens(Arc<Store>, Option<CertificateFiles>),
+    Password(PathBuf),
+}
+
+impl LogIn {
+    /// The log-in that `settings` describe.
+    pub fn new(settings: &ClientSubmission, observer: Arc<dyn Observe>) -> Self {
+        let source = match &settings.credential {
+            Credential::Password { password_file } => {
+                tracing::warn!(
+                    reason = Reason::PasswordMounted.as_str(),
+                    "the route logs in with a password, which Microsoft is switching off; change to WorkloadIdentity"
+                );
+                Source::Password(password_file.clone())
+            }
+            credential => {
+                let certificate = match credential {
+                    Credential::ClientCertificate { files, .. } => Some(files.clone()),
+                    _ => None,
+                };
+                // Every other credential is had a token with.
+                let source = token::source_for(credential, &settings.authority)
+                    .expect("a credential that is no password has a token source");
+                Source::Tokens(Store::new(source, Arc::clone(&observer) as _), certificate)
+            }
+        };
+        Self { source, observer }
+    }
+
+    /// A proof for a new log-in. What was met on the way is added to `met`, the trouble last.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn proof(&self, met: &mut Vec<Met>) -> Result<Proof, Verdict> {
+        match &self.source {
+            Source::Tokens(store, certificate) => {
+                let trouble = self.certificate(certificate.as_ref(), met).await;
+                let token = store.token().await;
+                token.map(|token| acquired(token, store.trouble(), trouble, met)).map_err(|f| failed(f, met))
+            }
+            Source::Password(file) => password(file, met).await,
+        }
+    }
+
+    /// Another proof than `rejected`, where that may be answered differently: a new token, or the password that has been
+    /// put into the place of the old one.
+    pub async fn other(&self, rejected: &Proof, met: &mut Vec<Met>) -> Option<Result<Proof, Verdict>> {
+        match (&self.source, rejected) {
+            (Source::Tokens(store, _), Proof::Token(rejected)) => {
+                let token = store.renewed(rejected).await;
+                Some(token.map(|token| acquired(token, None, None, met)).map_err(|f| failed(f, met)))
+            }
+            (Source::Password(file), Proof::Password(rejected)) => match password(file, met).await {
+                Ok(Proof::Password(password)) if password == *rejected => None,
+                outcome => Some(outcome),
+            },
+            _ => None,
+        }
+    }
+
+    /// The files that the proof comes from.
+    pub fn files(credential: &Credential) -> Vec<PathBuf> {
+        match credential {
+            Credential::WorkloadIdentity { token_file: file, .. }
+            | Credential::ClientSecret { secret_file: file, .. }
+            | Credential::Password { password_file: file } => vec![file.clone()],
+            Credential::ClientCertificate { files, .. } => {
+                vec![files.certificate_file.clone(), files.key_file.clone()]
+            }
+        }
+    }
+
+    /// The files have new content: what was refused is worth asking again at once.
+    pub fn replaced(&self) {
+        if let Source::Tokens(store, _) = &self.source {
+            store.ask_again();
+        }
+    }
+
+    /// Notes the client certificate's standing while it is good, and gives what will be wrong with it at the next
+    /// exchange. Only when that fails, too, is it the way's trouble.
+    async fn certificate(&self, files: Option<&CertificateFiles>, met: &mut Vec<Met>) -> Option<String> {
+        let certificate = match certificate::read(files?).await {
+            Ok(certificate) => certificate,
+            Err(error) => return Some(error.to_string()),
+        };
+        self.observer.certificate(certificate.leaf.not_after);
+        let (standing, text) =
+            (certificate.leaf.standing(clock::unix_seconds()), certificate.leaf.to_string());
+        if !standing.holds() {
+            return Some(text);
+        }
+        met.push(Met::new(standing, text));
+        None
+    }
+}
+
+fn acquired(
+    token: Token,
+    renewal: Option<Failure>,
+    certificate: Option<String>,
+    met: &mut Vec<Met>,
+) -> Proof {
+    let left = token.expires.saturating_duration_since(clock::now());
+    let mut text = format!("a token with {} minutes left", left.as_secs() / 60);
+    if let Some(trouble) = renewal.map(|failure| failure.to_string()).or(certificate) {
+        text.push_str(&format!("; no other can be had now: {trouble}"));
+    }
+    met.push(Met::new(Reason::TokenAcquired, text));
+    Proof::Token(token)
+}
+
+async fn password(file: &Path, met: &mut Vec<Met>) -> Result<Proof, Verdict> {
+    match secret::read_password(file).await {
+        Ok(password) => {
+            met.push(Met::new(Reason::PasswordMounted, "the route logs in with a password"));
+            Ok(Proof::Password(password))
+        }
+        Err(error) => {
+            let what = format!("cannot read the password {}: {error}", file.display());
+            Err(failed(Failure::new(Reason::SecretMissing, what), met))
+        }
+    }
+}
+
+fn failed(failure: Failure, met: &mut Vec<Met>) -> Verdict {
+    met.push(Met::new(failure.reason, failure.message.clone()));
+    verdict(failure)
+}
+
+/// The verdict without a proof. Trouble of the service passes; anything else waits for a person.
+fn verdict(failure: Failure) -> Verdict {
+    let outcome = match failure.reason {
+        Reason::TokenServiceUnavailable
+        | Reason::TokenServiceThrottled
+        | Reason::IssuerUnreachable
+        | Reason::WaitingForPropagation => Outcome::Transient(Some(failure.reason)),
+        reason => Outcome::RouteFault(reason),
+    };
+    Verdict::without_reply(outcome, failure.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mailroute_route::file::{Authority, Endpoint};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn log_in(credential: Credential) -> LogIn {
+        let authority = Authority {
+            host: "127.0.0.1:1".into(),
+            tenant: "contoso.com".into(),
+            scope: "https://outlook.office365.com/.default".into(),
+            ca_file: None,
+        };
+        let endpoint = Endpoint { host: "smtp.office365.com".into(), port: 587, ca_file: None };
+        let mailbox = "noreply@contoso.com".into();
+        let settings = ClientSubmission { mailbox, credential, authority, endpoint };
+        LogIn::new(&settings, Arc::new(Metrics::new().unwrap()))
+    }
+
+    fn reasons(met: &[Met]) -> Vec<Reason> {
+        met.iter().map(|met| met.reason).collect()
+    }
+
+    #[test]
+    fn a_busy_token_service_is_waited_for_and_a_wrong_tenant_is_a_fault() {
+        let outcome = |reason| verdict(Failure::new(reason, "")).outcome;
+        let throttled = Reason::TokenServiceThrottled;
+        assert_eq!(outcome(throttled), Outcome::Transient(Some(throttled)));
+        assert_eq!(outcome(Reason::TenantNotFound), Outcome::RouteFault(Reason::TenantNotFound));
+        assert_eq!(outcome(Reason::SecretExpired), Outcome::RouteFault(Reason::SecretExpired));
+    }
+
+    #[tokio::test]
+    async fn a_password_is_read_at_each_log_in_and_warned_about() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log_in = log_in(Credential::Password { password_file: file.path().into() });
+        for password in ["one", "two"] {
+            std::fs::write(file.path(), password).unwrap();
+            let mut met = Vec::new();
+            let proof = log_in.proof(&mut met).await.unwrap();
+            assert_eq!(proof.secret().expose(), password);
+            assert_eq!(reasons(&met), [Reason::PasswordMounted]);
+            assert!(met[0].reason.holds());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rejected_password_is_presented_again_only_when_it_has_been_replaced() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log_in = log_in(Credential::Password { password_file: file.path().into() });
+        std::fs::write(file.path(), "old").unwrap();
+        let rejected = log_in.proof(&mut vec![]).await.unwrap();
+        assert!(log_in.other(&rejected, &mut vec![]).await.is_none());
+        std::fs::write(file.path(), "new").unwrap();
+        let other = log_in.other(&rejected, &mut vec![]).await.unwrap().unwrap();
+        assert_eq!(other.secret().expose(), "new");
+    }
+
+    #[tokio::test]
+    async fn a_missing_password_or_secret_is_a_fault_that_names_the_file() {
+        for credential in [
+            Credential::Password { password_file: "/nonexistent/x".into() },
+            Credential::ClientSecret { client_id: "1b2c".into(), secret_file: "/nonexistent/x".into() },
+        ] {
+            let mut met = Vec::new();
+            let verdict = log_in(credential).proof(&mut met).await.unwrap_err();
+            assert_eq!(verdict.outcome, Outcome::RouteFault(Reason::SecretMissing));
+            assert_eq!(reasons(&met), [Reason::SecretMissing]);
+            assert!(verdict.text.contains("/nonexistent/x"), "{}", verdict.text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_certificate_is_told_once() {
+        let files =
+            CertificateFiles { certificate_file: "/nonexistent/c".into(), key_file: "/nonexistent/k".into() };
+        let mut met = Vec::new();
+        let log_in = log_in(Credential::ClientCertificate { client_id: "1b2c".into(), files });
+        let verdict = log_in.proof(&mut met).await.unwrap_err();
+        assert_eq!(verdict.outcome, Outcome::RouteFault(Reason::CertificateMissing));
+        assert_eq!(reasons(&met), [Reason::CertificateMissing]);
+    }
+
+    #[tokio::test]
+    async fn a_token_whose_successor_cannot_be_had_is_good_and_says_so() {
+        let now = clock::now();
+        let token =
+            Token { secret: Secret::new("t".into()), obtained: now, expires: now + Duration::from_secs(630) };
+        let mut met = Vec::new();
+        acquired(token, Some(Failure::new(Reason::SecretExpired, "HTTP 401")), None, &mut met);
+        assert_eq!(reasons(&met), [Reason::TokenAcquired]);
+        assert_eq!(
+            met[0].text,
+            "a token with 10 minutes left; no other can be had now: SecretExpired: HTTP 401"
+        );
+    }
+}
