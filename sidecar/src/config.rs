@@ -13,6 +13,8 @@ use mailroute_route::RouteFile;
 use mailroute_route::file::Method;
 use tokio::sync::watch;
 
+use crate::logging;
+
 /// Largest route file, bytes: what a ConfigMap can hold.
 const MAX_BYTES: u64 = 1024 * 1024;
 
@@ -131,8 +133,11 @@ pub async fn watch_file(
     }
 }
 
-/// Says what changed, once.
+/// Says what changed, once, and in every line from now on no more of an address than the route wants.
 pub fn log(before: &Config, now: &Config) {
+    if let Some(route) = &now.route {
+        logging::show_addresses(route.log_addresses);
+    }
     match (&now.error, &now.route) {
         (Some(error), Some(route)) => {
             tracing::error!(

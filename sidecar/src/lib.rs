@@ -17,6 +17,7 @@ pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod probe;
+pub mod redact;
 pub mod relay;
 pub mod report;
 pub mod secret;

@@ -23,6 +23,7 @@ use super::transaction::{self, Ended, Interrupted};
 use crate::body::Body;
 use crate::clock;
 use crate::envelope::Envelope;
+use crate::redact;
 
 /// How often kept connections are looked at.
 const TEND: Duration = Duration::from_secs(5);
@@ -137,7 +138,10 @@ impl<T: Open> Deliver for Way<T> {
             None => Ended::without(crowded()),
         };
         let Ended { verdict, refused, .. } = ended;
-        Attempt { verdict, refused, met: course.met, host: course.host }
+        // What was met goes to the operator, and who was written to is not for it to know.
+        let met =
+            course.met.into_iter().map(|met| Met { text: redact::recipients(&met.text, envelope), ..met });
+        Attempt { verdict, refused, met: met.collect(), host: course.host }
     }
 
     async fn probe(&self) -> Probe {

@@ -11,14 +11,14 @@ use crate::client::{Client, message};
 use crate::scene::{CONTROL_TOKEN, PATIENCE, http_get, surroundings};
 
 /// The program with everything logged that it can log, and its log so far.
-struct Program {
+pub struct Program {
     child: Child,
     log: BufReader<tokio::process::ChildStderr>,
     seen: String,
 }
 
 impl Program {
-    fn start(arguments: Vec<String>) -> Self {
+    pub fn start(arguments: Vec<String>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"))
             .arg("run")
             .args(arguments)
@@ -32,7 +32,7 @@ impl Program {
     }
 
     /// Reads the log up to a line that holds `text`.
-    async fn line_with(&mut self, text: &str) -> serde_json::Value {
+    pub async fn line_with(&mut self, text: &str) -> serde_json::Value {
         let find = async {
             loop {
                 let mut line = String::new();
@@ -47,7 +47,7 @@ impl Program {
     }
 
     /// Asks it to stop, and gives its exit code and its whole log.
-    async fn terminate(mut self) -> (Option<i32>, String) {
+    pub async fn terminate(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap();
@@ -56,7 +56,8 @@ impl Program {
     }
 }
 
-fn port(text: &serde_json::Value) -> u16 {
+/// The port of the first address in a log line.
+pub fn port(text: &serde_json::Value) -> u16 {
     let text = text.as_str().unwrap();
     let start = text.find("127.0.0.1:").unwrap() + "127.0.0.1:".len();
     text[start..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
