@@ -401,9 +401,8 @@ fn with_separator(message: &Message) -> Message {
 
 fn is_field(content: &[u8]) -> bool {
     let line = content.split(|&b| b == b'\n').next().unwrap_or_default();
-    line.iter()
-        .position(|&b| b == b':')
-        .is_some_and(|colon| colon > 0 && line[..colon].iter().all(u8::is_ascii_graphic))
+    let name = line.iter().position(|&b| b == b':').map(|colon| line[..colon].trim_ascii_end());
+    name.is_some_and(|name| !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
 }
 
 #[derive(Debug, Default)]

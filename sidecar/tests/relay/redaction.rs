@@ -73,9 +73,9 @@ async fn what_an_application_logs_in_with_is_forgotten() {
 async fn the_operator_is_told_of_no_recipient() {
     let scene = Scene::start().await;
     scene.well().await;
-    scene
-        .m365
-        .set_faults(quoting("554 5.2.252 SendAsDenied; noreply@contoso.com not allowed to send as ann.canary@fabrikam.com"));
+    scene.m365.set_faults(quoting(
+        "554 5.2.252 SendAsDenied; noreply@contoso.com not allowed to send as ann.canary@fabrikam.com",
+    ));
     let reply = scene
         .client()
         .await
@@ -83,6 +83,10 @@ async fn the_operator_is_told_of_no_recipient() {
         .await;
     assert!(reply.text().contains("ann.canary"), "{reply}");
     let told = scene.told(Reason::SendAsDenied).await;
-    assert!(told.message.contains("noreply@contoso.com not allowed to send as *@fabrikam.com"), "{}", told.message);
+    assert!(
+        told.message.contains("noreply@contoso.com not allowed to send as *@fabrikam.com"),
+        "{}",
+        told.message
+    );
     assert!(!scene.control.requests.borrow().contains("ann.canary"));
 }
