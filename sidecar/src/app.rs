@@ -26,6 +26,7 @@ use crate::config::{self, Config};
 use crate::door::Door;
 use crate::health::Board;
 use crate::metrics::Metrics;
+use crate::net::resolver::Resolver;
 use crate::probe::Pace;
 use crate::relay::Relay;
 use crate::report::Reporter;
@@ -156,6 +157,7 @@ impl Parts {
             metrics: Arc::clone(&parts.metrics),
             pace: timing.probe,
             poll: run.route_poll,
+            resolver: Resolver::new(run.nameserver),
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
         tasks.spawn(parts.reporter(timing.report).run(stop.clone()));

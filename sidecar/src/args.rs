@@ -52,6 +52,10 @@ pub struct Run {
     #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 
+    /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
+    #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
+    pub nameserver: Option<SocketAddr>,
+
     /// Longest wait of an application for the answer to a message; it gets 451 then.
     #[arg(long, env = "MAILROUTE_REPLY_TIMEOUT", value_name = "SECONDS", default_value = "240", value_parser = seconds)]
     pub reply_timeout: Duration,

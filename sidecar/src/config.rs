@@ -5,12 +5,13 @@
 //!
 //! Invariant: a route that was published stays in use until a valid one replaces it.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::Method;
+use mailroute_route::file::{ClientSubmission, HostName, Method, SmartHost, TlsMode};
 use tokio::sync::watch;
 
 use crate::logging;
@@ -67,30 +68,56 @@ impl Config {
     }
 }
 
-/// Parses content, and refuses values that could not be written into a command or a URL.
+/// Parses content, and refuses values that could not be written into a command or a URL, or contradict each other.
 ///
 /// # Errors
 /// When it is not a usable route.
 pub fn parse(content: &[u8]) -> Result<RouteFile, ConfigError> {
     let route = RouteFile::parse(content)?;
-    let Method::ClientSubmission(submission) = &route.method else {
-        let value = route.method.as_str().to_owned();
-        return Err(ConfigError::Value { field: "method", value });
-    };
-    for (field, value) in [
-        ("ehloName", &route.ehlo_name),
-        ("mailbox", &submission.mailbox),
-        ("authority.host", &submission.authority.host),
-        ("authority.tenant", &submission.authority.tenant),
-        ("endpoint.host", &submission.endpoint.host),
-    ] {
-        // Nothing that ends a line, an argument or a host name.
-        if value.is_empty() || value.chars().any(|c| c.is_control() || c.is_whitespace() || "<>/".contains(c))
-        {
-            return Err(ConfigError::Value { field, value: value.clone() });
+    name("ehloName", &route.ehlo_name)?;
+    match &route.method {
+        Method::ClientSubmission(submission) => check_submission(submission)?,
+        Method::SmtpRelay(relay) => {
+            check_smart_host(&relay.accepted_domains, &relay.smart_host)?;
+            // The certificate is the credential: what it vouches for must not go to whoever answers.
+            if relay.certificate.is_some() && relay.smart_host.tls != TlsMode::Required {
+                let value = "Opportunistic, with a certificate".into();
+                return Err(ConfigError::Value { field: "smartHost.tls", value });
+            }
         }
+        Method::DirectSend(direct) => check_smart_host(&direct.accepted_domains, &direct.smart_host)?,
     }
     Ok(route)
+}
+
+fn check_submission(submission: &ClientSubmission) -> Result<(), ConfigError> {
+    name("mailbox", &submission.mailbox)?;
+    name("authority.host", &submission.authority.host)?;
+    name("authority.tenant", &submission.authority.tenant)?;
+    name("endpoint.host", &submission.endpoint.host)
+}
+
+fn check_smart_host(domains: &[String], smart_host: &SmartHost) -> Result<(), ConfigError> {
+    if domains.is_empty() {
+        return Err(ConfigError::Value { field: "acceptedDomains", value: String::new() });
+    }
+    domains.iter().try_for_each(|domain| name("acceptedDomains", domain))?;
+    match &smart_host.host {
+        HostName::MxOf(domain) => name("smartHost.host", domain),
+        // Addresses of Exchange Online change, and no certificate is issued for one.
+        HostName::Fixed(host) if host.parse::<IpAddr>().is_ok() => {
+            Err(ConfigError::Value { field: "smartHost.host", value: host.clone() })
+        }
+        HostName::Fixed(host) => name("smartHost.host", host),
+    }
+}
+
+/// Refuses what ends a line, an argument or a host name, and nothing at all.
+fn name(field: &'static str, value: &str) -> Result<(), ConfigError> {
+    if value.is_empty() || value.chars().any(|c| c.is_control() || c.is_whitespace() || "<>/".contains(c)) {
+        return Err(ConfigError::Value { field, value: value.to_owned() });
+    }
+    Ok(())
 }
 
 async fn read(path: &Path) -> Result<RouteFile, ConfigError> {
@@ -197,6 +224,44 @@ pub(crate) mod tests {
         ] {
             let error = parse(SAMPLE.replacen(good, bad, 1).as_bytes()).unwrap_err();
             assert!(matches!(error, ConfigError::Value { .. }), "{bad}: {error}");
+        }
+    }
+
+    fn with_method(method: &str) -> Result<RouteFile, ConfigError> {
+        let mut route: serde_json::Value = serde_json::from_str(SAMPLE).unwrap();
+        route["method"] = serde_json::from_str(method).unwrap();
+        parse(route.to_string().as_bytes())
+    }
+
+    #[test]
+    fn every_method_is_taken() {
+        for method in [
+            r#"{"directSend": {"acceptedDomains": ["contoso.com"], "smartHost": {"host": {"mxOf": "contoso.com"}, "port": 25, "tls": "Opportunistic"}}}"#,
+            r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "smartHost": {"host": {"fixed": "mx.example"}, "port": 25}}}"#,
+            r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "certificate": {"certificateFile": "/c", "keyFile": "/k"}, "smartHost": {"host": {"mxOf": "contoso.com"}, "port": 25}}}"#,
+        ] {
+            assert!(with_method(method).is_ok(), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_smart_host_without_name_or_trust_is_refused() {
+        for (field, method) in [
+            (
+                "smartHost.host",
+                r#"{"directSend": {"acceptedDomains": ["contoso.com"], "smartHost": {"host": {"fixed": "203.0.113.7"}, "port": 25}}}"#,
+            ),
+            (
+                "acceptedDomains",
+                r#"{"directSend": {"acceptedDomains": [], "smartHost": {"host": {"mxOf": "contoso.com"}, "port": 25}}}"#,
+            ),
+            (
+                "smartHost.tls",
+                r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "certificate": {"certificateFile": "/c", "keyFile": "/k"}, "smartHost": {"host": {"fixed": "mx.example"}, "port": 25, "tls": "Opportunistic"}}}"#,
+            ),
+        ] {
+            let error = with_method(method).unwrap_err();
+            assert!(matches!(error, ConfigError::Value { field: met, .. } if met == field), "{error}");
         }
     }
 

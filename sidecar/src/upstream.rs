@@ -1,8 +1,8 @@
 //! From the configuration to the way out: builds it, probes it, and replaces it when the route changes.
 //!
-//! What did not change is kept: the access token when identity and authority are the same, the connection and what is
+//! What did not change is kept: the access token when identity and authority are the same, the connections and what is
 //! known of the way when the whole method is. A new secret in the credential's file changes nothing of these; it is used
-//! at the next exchange or log-in, and looked at soon when the way does not work.
+//! at the next exchange, log-in or connection, and looked at soon when the way does not work.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,11 +14,13 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::delivery::Deliver;
+use crate::delivery::handover::Handover;
 use crate::delivery::login::LogIn;
 use crate::delivery::submission::Submission;
-use crate::delivery::way::Way;
+use crate::delivery::way::{Open, Way};
 use crate::health::Board;
 use crate::metrics::Metrics;
+use crate::net::resolver::Resolver;
 use crate::probe::{self, Pace};
 use crate::relay::{Active, Relay};
 use crate::watched::Watched;
@@ -37,14 +39,25 @@ pub struct Upstream {
     pub pace: Pace,
     /// How often to look for a changed credential.
     pub poll: Duration,
+    /// Where MX records are looked up.
+    pub resolver: Resolver,
 }
 
 /// The way out in use.
 struct Current {
     route: Arc<RouteFile>,
     way: Arc<dyn Deliver>,
-    log_in: Arc<LogIn>,
+    /// Of client submission.
+    log_in: Option<Arc<LogIn>>,
     stop: watch::Sender<bool>,
+}
+
+/// A way out that was just made.
+struct Built {
+    way: Arc<dyn Deliver>,
+    log_in: Option<Arc<LogIn>>,
+    /// What it reads again while it is in use.
+    files: Vec<PathBuf>,
 }
 
 impl Upstream {
@@ -56,7 +69,7 @@ impl Upstream {
             let route = config.borrow_and_update().route.clone();
             if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
             {
-                current = self.follow(route, current, &mut tending);
+                current = Some(self.follow(route, current, &mut tending));
             }
             tokio::select! {
                 changed = config.changed() => if changed.is_err() { break },
@@ -74,11 +87,7 @@ impl Upstream {
         route: Arc<RouteFile>,
         before: Option<Current>,
         tending: &mut tokio::task::JoinSet<()>,
-    ) -> Option<Current> {
-        let Method::ClientSubmission(settings) = &route.method else {
-            // `config` refuses the others.
-            return before;
-        };
+    ) -> Current {
         let same_way =
             |now: &Current| now.route.method == route.method && now.route.ehlo_name == route.ehlo_name;
         let current = match before {
@@ -87,39 +96,58 @@ impl Upstream {
                 Current { route: Arc::clone(&route), ..now }
             }
             before => {
-                let log_in = self.log_in(settings, before.as_ref());
+                let built = self.build(&route, before.as_ref());
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
-                let submission =
-                    Submission::new(settings.clone(), route.ehlo_name.clone(), Arc::clone(&log_in));
-                let way = Way::new(submission, connections(&route), Arc::clone(&self.metrics) as _);
-                let files = LogIn::files(&settings.credential);
                 self.relay.reset();
-                self.start(Arc::clone(&route), Arc::new(way), log_in, files, tending)
+                self.start(Arc::clone(&route), built, tending)
             }
         };
         let deliver = Arc::clone(&current.way);
         self.active.send_replace(Some(Arc::new(Active { route, deliver })));
-        Some(current)
+        current
     }
 
-    fn start(
-        &self,
-        route: Arc<RouteFile>,
-        way: Arc<dyn Deliver>,
-        log_in: Arc<LogIn>,
-        files: Vec<PathBuf>,
-        tending: &mut tokio::task::JoinSet<()>,
-    ) -> Current {
+    fn build(&self, route: &RouteFile, before: Option<&Current>) -> Built {
+        let (ehlo_name, resolver) = (route.ehlo_name.clone(), self.resolver.clone());
+        match &route.method {
+            Method::ClientSubmission(settings) => {
+                let log_in = self.log_in(settings, before);
+                let submission = Submission::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
+                let files = LogIn::files(&settings.credential);
+                Built { way: self.way(submission, route), log_in: Some(log_in), files }
+            }
+            Method::SmtpRelay(settings) => {
+                let observe = Arc::clone(&self.metrics) as _;
+                let handover = Handover::relay(settings.clone(), ehlo_name, resolver, observe);
+                let files = settings.certificate.iter();
+                let files = files.flat_map(|own| [own.certificate_file.clone(), own.key_file.clone()]);
+                Built { way: self.way(handover, route), log_in: None, files: files.collect() }
+            }
+            Method::DirectSend(settings) => {
+                let handover = Handover::direct(settings.clone(), ehlo_name, resolver);
+                Built { way: self.way(handover, route), log_in: None, files: vec![] }
+            }
+        }
+    }
+
+    fn way(&self, open: impl Open + 'static, route: &RouteFile) -> Arc<dyn Deliver> {
+        Arc::new(Way::new(open, connections(route), Arc::clone(&self.metrics) as _))
+    }
+
+    fn start(&self, route: Arc<RouteFile>, built: Built, tending: &mut tokio::task::JoinSet<()>) -> Current {
+        let Built { way, log_in, files } = built;
         let (stop, stopped) = watch::channel(false);
         let (wake, woken) = watch::channel(());
         let (relay, board, pace) = (Arc::clone(&self.relay), self.board.clone(), self.pace);
         let (probed, probe_stop) = (Arc::clone(&way), stopped.clone());
         tending.spawn(probe::run(probed, board, pace, woken, probe_stop, relay));
-        let (health, replaced) = (self.board.subscribe(), Arc::clone(&log_in));
+        let (health, replaced) = (self.board.subscribe(), log_in.clone());
         let look = move || {
-            replaced.replaced();
+            if let Some(log_in) = &replaced {
+                log_in.replaced();
+            }
             if !health.borrow().is_well() {
                 wake.send_replace(());
             }
@@ -137,8 +165,8 @@ impl Upstream {
             matches!(&before.route.method, Method::ClientSubmission(old)
                 if old.credential == settings.credential && old.authority == settings.authority)
         });
-        match same {
-            Some(before) => Arc::clone(&before.log_in),
+        match same.and_then(|before| before.log_in.as_ref()) {
+            Some(log_in) => Arc::clone(log_in),
             None => Arc::new(LogIn::new(settings, Arc::clone(&self.metrics) as _)),
         }
     }
