@@ -48,6 +48,11 @@ impl Window {
         self.total
     }
 
+    /// Whether nothing was counted since it was found empty last.
+    pub const fn is_untouched(&self) -> bool {
+        self.total == 0
+    }
+
     /// When so much of what is counted now will have left. Nothing when less than that is counted.
     pub fn falls_by(&self, count: u64) -> Option<Duration> {
         let mut left = 0;

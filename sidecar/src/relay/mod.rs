@@ -120,9 +120,7 @@ impl Accept for Relay {
 impl Traffic for Relay {
     fn probed(&self, probe: &Probe) {
         self.metrics.probed(probe.is_well());
-        if probe.is_well() {
-            self.breaker().learn_open();
-        }
+        self.breaker().learn_met(&probe.met);
         log_probe(probe);
     }
 

@@ -1,0 +1,234 @@
+//! What Exchange would count, and what it gets to see.
+
+use super::*;
+use crate::smtp::reply::Reply;
+
+const SECOND: Duration = Duration::from_secs(1);
+const BOX: &str = "noreply@contoso.com";
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn read(outcome: Outcome, line: &str) -> Attempt {
+    let reply = Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0;
+    foreseen(Verdict::of_reply(outcome, reply), vec![])
+}
+
+fn denied(sender: &str) -> Attempt {
+    let line =
+        format!("554 5.2.252 SendAsDenied; {BOX} not allowed to send as {sender}; STOREDRV.Submission");
+    read(Outcome::RejectMessage(Some(Reason::SendAsDenied)), &line)
+}
+
+fn delivered() -> Attempt {
+    read(Outcome::Delivered, "250 2.0.0 OK")
+}
+
+fn unknown_recipient() -> Attempt {
+    read(Outcome::RejectRecipient, "550 5.1.10 RESOLVER.ADR.RecipientNotFound")
+}
+
+/// A mailbox's messages one after the other, against an Exchange that knows good from bad.
+struct Scene {
+    offences: Offences,
+    now: Instant,
+    /// Messages that were tried.
+    tried: usize,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { offences: Offences::new(SECOND), now: crate::clock::now(), tried: 0 }
+    }
+
+    fn send(&mut self, path: &str, author: &str, to: &[&str], answer: &Attempt) -> Attempt {
+        let (path, recipients) = (address(path), to.iter().map(|to| address(to)).collect::<Vec<_>>());
+        let message = Message {
+            mailbox: Some(BOX),
+            reverse_path: Some(&path),
+            author: Some(author),
+            recipients: &recipients,
+        };
+        if let Some(foreseen) = self.offences.foresees(&message, self.now) {
+            return foreseen;
+        }
+        self.tried += 1;
+        self.offences.learn(&message, answer, self.now);
+        answer.clone()
+    }
+
+    fn send_as(&mut self, author: &str, answer: &Attempt) -> Outcome {
+        self.send(BOX, author, &["ann@fabrikam.com"], answer).verdict.outcome
+    }
+
+    fn send_to(&mut self, to: &str, answer: &Attempt) -> Outcome {
+        self.send(BOX, BOX, &[to], answer).verdict.outcome
+    }
+}
+
+const HELD: Outcome = Outcome::Transient(Some(Reason::ErrorsHeldBack));
+const SEND_AS: Outcome = Outcome::RejectMessage(Some(Reason::SendAsDenied));
+
+#[test]
+fn the_same_sender_is_refused_from_memory_and_others_go_on() {
+    let mut scene = Scene::new();
+    let first = scene.send(BOX, "boss@contoso.com", &["ann@fabrikam.com"], &denied("boss@contoso.com"));
+    let again = scene.send(BOX, "Boss@contoso.com", &["bob@fabrikam.com"], &delivered());
+    assert_eq!(again.verdict, first.verdict, "the same reply");
+    assert_eq!(scene.tried, 1);
+    assert_eq!(scene.send_as(BOX, &delivered()), Outcome::Delivered);
+    assert_eq!(scene.send_as("other@contoso.com", &delivered()), Outcome::Delivered);
+}
+
+#[test]
+fn a_sender_that_was_granted_meanwhile_is_tried_again_and_then_free() {
+    let mut scene = Scene::new();
+    scene.send_as("boss@contoso.com", &denied("boss@contoso.com"));
+    scene.now += 299 * SECOND;
+    assert_eq!(scene.send_as("boss@contoso.com", &delivered()), SEND_AS);
+    scene.now += SECOND;
+    assert_eq!(scene.send_as("boss@contoso.com", &delivered()), Outcome::Delivered);
+    assert_eq!(scene.send_as("boss@contoso.com", &delivered()), Outcome::Delivered);
+}
+
+#[test]
+fn a_sender_that_stays_refused_is_asked_about_ever_more_seldom() {
+    let mut scene = Scene::new();
+    let start = scene.now;
+    while scene.now < start + 3600 * SECOND {
+        assert_eq!(scene.send_as("boss@contoso.com", &denied("boss@contoso.com")), SEND_AS);
+        scene.now += SECOND;
+    }
+    assert_eq!(scene.tried, 4, "at 0, 5, 15 and 35 minutes");
+}
+
+#[test]
+fn many_bad_senders_stop_before_the_throttle_and_good_ones_go_on() {
+    let mut scene = Scene::new();
+    for n in 0..MOST {
+        let sender = format!("bad{n}@contoso.com");
+        assert_eq!(scene.send_as(&sender, &denied(&sender)), SEND_AS);
+        assert_eq!(scene.send_as("sales@contoso.com", &delivered()), Outcome::Delivered);
+    }
+    assert_eq!(scene.send_as("bad99@contoso.com", &denied("bad99@contoso.com")), HELD);
+    assert_eq!(scene.send_as("sales@contoso.com", &delivered()), Outcome::Delivered);
+    assert_eq!(scene.send_as(BOX, &delivered()), Outcome::Delivered);
+    scene.now += 3720 * SECOND;
+    assert_eq!(scene.send_as("bad99@contoso.com", &denied("bad99@contoso.com")), SEND_AS);
+}
+
+#[test]
+fn within_any_hour_the_upstream_sees_no_more_errors_than_are_allowed() {
+    let mut scene = Scene::new();
+    let mut errors = Vec::new();
+    for n in 0..20_000_u64 {
+        let (sender, before) = (format!("bad{}@contoso.com", n % 700), scene.tried);
+        scene.send_as(&sender, &denied(&sender));
+        errors.extend((scene.tried > before).then_some(n));
+        scene.now += SECOND;
+    }
+    for (at, error) in errors.iter().enumerate() {
+        let within = errors[at..].iter().take_while(|other| **other < error + 3600).count();
+        assert!(within as u64 <= MOST, "{within} from {error}");
+    }
+    assert!(errors.len() > 20, "it goes on when the hour has moved");
+}
+
+#[test]
+fn the_older_wording_is_put_down_to_whichever_is_not_the_mailbox() {
+    let refusal = read(SEND_AS, "550 5.7.60 SMTP; Client does not have permissions to send as this sender");
+    let mut scene = Scene::new();
+    scene.send_as("boss@contoso.com", &refusal);
+    assert_eq!(scene.send_as("boss@contoso.com", &delivered()), SEND_AS);
+    assert_eq!(scene.send_as(BOX, &delivered()), Outcome::Delivered);
+
+    // Both are others: only the same two together are known to be refused.
+    let to = &["ann@fabrikam.com"];
+    scene.send("a@contoso.com", "b@contoso.com", to, &refusal);
+    assert_eq!(scene.send("a@contoso.com", "b@contoso.com", to, &delivered()).verdict.outcome, SEND_AS);
+    assert_eq!(scene.send("a@contoso.com", BOX, to, &delivered()).verdict.outcome, Outcome::Delivered);
+}
+
+#[test]
+fn a_recipient_that_does_not_exist_is_refused_from_memory() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.send_to("gone@contoso.com", &unknown_recipient()), Outcome::RejectRecipient);
+    assert_eq!(scene.send_to("Gone@contoso.com", &delivered()), Outcome::RejectRecipient);
+    assert_eq!(scene.tried, 1);
+    let both = scene.send(BOX, BOX, &["ann@contoso.com", "gone@contoso.com"], &delivered());
+    assert_eq!(both.verdict.outcome, Outcome::Delivered, "one that is good is reason enough to try");
+}
+
+#[test]
+fn several_that_do_not_exist_are_each_refused() {
+    let mut scene = Scene::new();
+    for to in ["a@contoso.com", "b@contoso.com"] {
+        scene.send_to(to, &unknown_recipient());
+    }
+    let both = scene.send(BOX, BOX, &["a@contoso.com", "b@contoso.com"], &delivered());
+    assert_eq!((both.verdict.outcome, both.refused.len(), scene.tried), (Outcome::RejectRecipient, 2, 2));
+}
+
+#[test]
+fn many_bad_recipients_hold_back_the_unknown_and_not_the_good() {
+    let mut scene = Scene::new();
+    for n in 0..MOST {
+        scene.send_to(&format!("gone{n}@contoso.com"), &unknown_recipient());
+        scene.send_to("ann@contoso.com", &delivered());
+    }
+    assert_eq!(scene.send_to("new@contoso.com", &delivered()), HELD);
+    assert_eq!(scene.send_to("ann@contoso.com", &delivered()), Outcome::Delivered);
+    scene.now += 3720 * SECOND;
+    assert_eq!(scene.send_to("new@contoso.com", &delivered()), Outcome::Delivered);
+}
+
+#[test]
+fn too_many_recipients_at_once_are_not_tried_again_with_as_many() {
+    let too_many = read(Outcome::RejectMessage(None), "550 5.5.3 Too many recipients");
+    let mut scene = Scene::new();
+    scene.send(BOX, BOX, &["a@contoso.com", "b@contoso.com", "c@contoso.com"], &too_many);
+    let same = scene.send(BOX, BOX, &["d@contoso.com", "e@contoso.com", "f@contoso.com"], &delivered());
+    assert_eq!(same.verdict, too_many.verdict);
+    assert_eq!(scene.send(BOX, BOX, &["a@contoso.com"], &delivered()).verdict.outcome, Outcome::Delivered);
+    scene.now += 300 * SECOND;
+    let later = scene.send(BOX, BOX, &["d@contoso.com", "e@contoso.com", "f@contoso.com"], &delivered());
+    assert_eq!(later.verdict.outcome, Outcome::Delivered);
+}
+
+#[test]
+fn a_message_refused_for_itself_is_nobodys_offence() {
+    let mut scene = Scene::new();
+    for _ in 0..50 {
+        let refusal = read(Outcome::RejectMessage(None), "550 5.6.0 content");
+        assert_eq!(scene.send_to("ann@contoso.com", &refusal), Outcome::RejectMessage(None));
+    }
+    assert_eq!(scene.tried, 50);
+    assert!(!scene.offences.watches_authors());
+}
+
+#[test]
+fn without_a_mailbox_nothing_is_watched() {
+    let (mut offences, now, to) = (Offences::new(SECOND), crate::clock::now(), [address("gone@contoso.com")]);
+    let message = Message { mailbox: None, reverse_path: None, author: None, recipients: &to };
+    for _ in 0..50 {
+        offences.learn(&message, &unknown_recipient(), now);
+        assert!(offences.foresees(&message, now).is_none());
+    }
+}
+
+#[test]
+fn memory_is_bounded() {
+    let mut scene = Scene::new();
+    for n in 0..5000 {
+        let sender = format!("bad{n}@contoso.com");
+        scene.send_as(&sender, &denied(&sender));
+        scene.send_to(&format!("gone{n}@contoso.com"), &unknown_recipient());
+        scene.send_to(&format!("good{n}@contoso.com"), &delivered());
+        scene.now += 400 * SECOND;
+    }
+    for watch in [&scene.offences.senders, &scene.offences.recipients] {
+        assert!(watch.refused.len() <= REFUSED && watch.good.known.len() <= GOOD);
+        assert_eq!(watch.good.known.len(), watch.good.order.len());
+    }
+}
