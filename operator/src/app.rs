@@ -216,6 +216,7 @@ impl App {
         let platform = inject::Platform {
             image: self.flags.sidecar_image.clone(),
             pull_policy: self.flags.sidecar_image_pull_policy,
+            pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
         };
         let routes = webhook::Routes::new(routes.clone(), self.malformed.clone(), changes);
         let webhook = Webhook::new(routes, platform, self.metrics.clone(), self.events.clone());

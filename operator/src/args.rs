@@ -47,6 +47,9 @@ pub struct Run {
     /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY")]
     pub sidecar_image_pull_policy: Option<PullPolicy>,
+    /// Names of Secrets to pull that image with, which pods have in their own namespace.
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
+    pub sidecar_image_pull_secrets: Vec<String>,
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,

@@ -20,6 +20,7 @@ fn injected(pod: &str, route: &str) -> Value {
     let platform = Platform {
         image: "mailroute.dev/sidecar:0.1.0".to_owned(),
         pull_policy: Some(PullPolicy::IfNotPresent),
+        pull_secrets: vec!["mailroute-registry".to_owned()],
     };
     let (mut pod, route): (Value, MailRoute) = (read(pod), read(route));
     let plan = inject::plan(&pod, &route, &platform).unwrap();
@@ -46,5 +47,7 @@ golden! {
     a_pod_with_three_meshes: "beside_meshes.yaml" with "route.yaml";
     a_pod_without_any_array: "absent_arrays.yaml" with "route.yaml";
     a_pod_under_pod_security_restricted: "restricted_pod.yaml" with "route.yaml";
+    a_relay_with_a_certificate: "of_a_deployment.yaml" with "route_relay.yaml";
+    a_client_secret_and_a_claimed_spool: "restricted_pod.yaml" with "route_client_secret.yaml";
     a_route_with_bundles_and_an_unprivileged_port: "of_a_deployment.yaml" with "route_private_cloud.yaml";
 }

@@ -4,33 +4,72 @@
 use json_patch::PatchOperation;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::inject::annotations::INJECTED;
-use mailroute_operator::inject::sidecar::{CONTAINER, PORT_START, VOLUMES};
+use mailroute_operator::inject::sidecar::{CONTAINER, DRAIN_SECONDS, PORT_START};
+use mailroute_operator::inject::volumes::VOLUMES;
 use mailroute_operator::inject::{self, Platform};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
-fn route(port: u16, with_ca: bool) -> MailRoute {
-    let ca = with_ca.then(|| json!({"caBundleRef": {"name": "m365-ca", "key": "ca.pem"}}));
+/// A route: its port, its method with credential, whether it names a CA, and its mode.
+#[derive(Clone, Debug)]
+struct Shape {
+    port: u16,
+    way: &'static str,
+    ca: bool,
+    mode: &'static str,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let ways = vec!["WorkloadIdentity", "ClientSecret", "ClientCertificate", "Password", "relay", "direct"];
+    let modes = vec!["Deliver", "Queue", "DeliverOrQueue"];
+    (select(vec![25, 587, 2525]), select(ways), any::<bool>(), select(modes))
+        .prop_map(|(port, way, ca, mode)| Shape { port, way, ca, mode })
+}
+
+fn route(shape: &Shape) -> MailRoute {
+    let ca = shape.ca.then(|| json!({"caBundleRef": {"name": "m365-ca", "key": "ca.pem"}}));
+    let mut spec = json!({
+        "method": "ClientSubmission",
+        "tenant": {"id": "contoso.com", "acceptedDomains": ["contoso.com"], "authority": ca},
+        "delivery": {"mode": shape.mode},
+        "listen": {"port": shape.port},
+    });
+    match shape.way {
+        "relay" => {
+            spec["method"] = json!("SmtpRelay");
+            spec["smtpRelay"] = json!({"certificateSecretRef": {"name": "relay-tls"}});
+        }
+        "direct" => {
+            spec["method"] = json!("DirectSend");
+            spec["directSend"] = json!({});
+        }
+        type_ => {
+            let mut credential = json!({"type": type_});
+            if type_ != "WorkloadIdentity" {
+                credential["secretRef"] = json!({"name": "m365", "key": "secret"});
+            }
+            if type_ != "Password" {
+                credential["clientId"] = json!("1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9");
+            }
+            spec["clientSubmission"] = json!({"mailbox": "noreply@contoso.com", "credential": credential});
+        }
+    }
     serde_json::from_value(json!({
         "apiVersion": "mailroute.dev/v1alpha1",
         "kind": "MailRoute",
         "metadata": {"name": "notifications", "namespace": "shop", "uid": "u", "generation": 3},
-        "spec": {
-            "method": "ClientSubmission",
-            "tenant": {"id": "contoso.com", "authority": ca},
-            "clientSubmission": {
-                "mailbox": "noreply@contoso.com",
-                "credential": {"type": "WorkloadIdentity", "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9"},
-            },
-            "listen": {"port": port},
-        },
+        "spec": spec,
     }))
     .unwrap()
 }
 
 fn platform() -> Platform {
-    Platform { image: "mailroute.dev/sidecar:0.1.0".into(), pull_policy: None }
+    Platform {
+        image: "mailroute.dev/sidecar:0.1.0".into(),
+        pull_policy: None,
+        pull_secrets: vec!["registry".into()],
+    }
 }
 
 fn container(name: &str) -> Value {
@@ -86,8 +125,14 @@ fn volumes() -> impl Strategy<Value = Option<Value>> {
     ])
 }
 
+fn grace_periods() -> impl Strategy<Value = Option<Value>> {
+    select(vec![None, Some(Value::Null), Some(json!(0)), Some(json!(30)), Some(json!(3600))])
+}
+
 prop_compose! {
     fn pods()(
+        grace in grace_periods(),
+        pull_secrets in select(vec![None, Some(Value::Null), Some(json!([])), Some(json!([{"name": "own"}]))]),
         init in containers(&["istio-init", "istio-proxy", "linkerd-proxy", "migrate", "azwi-proxy", "announce"]),
         main in containers(&["web", "worker", "proxy"]),
         annotations in annotations(),
@@ -103,6 +148,8 @@ prop_compose! {
             ("containers", main),
             ("securityContext", security),
             ("volumes", volumes),
+            ("terminationGracePeriodSeconds", grace),
+            ("imagePullSecrets", pull_secrets),
             ("hostNetwork", Some(json!(false))),
             ("fieldOfTheFuture", Some(json!({"kept": true}))),
         ]
@@ -131,14 +178,19 @@ fn stripped(mut pod: Value) -> Value {
     };
     retain(&mut pod, "/spec/initContainers", &[CONTAINER]);
     retain(&mut pod, "/spec/volumes", &VOLUMES);
+    retain(&mut pod, "/spec/imagePullSecrets", &["registry"]);
     retain(&mut pod, "/spec/securityContext/sysctls", &[PORT_START]);
     if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(INJECTED);
+    }
+    if let Some(spec) = pod["spec"].as_object_mut() {
+        spec.remove("terminationGracePeriodSeconds");
     }
     for (parent, child) in [
         ("/metadata", "annotations"),
         ("/spec", "initContainers"),
         ("/spec", "volumes"),
+        ("/spec", "imagePullSecrets"),
         ("/spec/securityContext", "sysctls"),
         ("/spec", "securityContext"),
     ] {
@@ -172,7 +224,7 @@ fn meddled(mut pod: Value, reverse: bool, at: prop::sample::Index) -> Value {
     }
     let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
     for volume in volumes.iter_mut() {
-        for source in ["configMap", "projected"] {
+        for source in ["configMap", "projected", "secret"] {
             if let Some(source) = volume.get_mut(source) {
                 source["defaultMode"] = json!(420);
             }
@@ -185,10 +237,12 @@ fn meddled(mut pod: Value, reverse: bool, at: prop::sample::Index) -> Value {
     pod
 }
 
+const GRACE: &str = "/spec/terminationGracePeriodSeconds";
+
 proptest! {
     #[test]
-    fn the_same_pod_gets_the_same_patch(pod in pods(), port in select(vec![25, 587, 2525]), ca in any::<bool>()) {
-        let route = route(port, ca);
+    fn the_same_pod_gets_the_same_patch(pod in pods(), shape in shapes()) {
+        let route = route(&shape);
         let bytes = || {
             let plan = inject::plan(&pod, &route, &platform()).unwrap();
             serde_json::to_vec(&inject::patch(&plan, &pod).unwrap()).unwrap()
@@ -199,12 +253,11 @@ proptest! {
     #[test]
     fn a_second_injection_adds_nothing(
         pod in pods(),
-        port in select(vec![25, 2525]),
-        ca in any::<bool>(),
+        shape in shapes(),
         reverse in any::<bool>(),
         at in any::<prop::sample::Index>(),
     ) {
-        let route = route(port, ca);
+        let route = route(&shape);
         let once = injected(&pod, &route);
         prop_assert!(inject::plan(&once, &route, &platform()).unwrap().is_empty());
         let later = meddled(once, reverse, at);
@@ -212,11 +265,19 @@ proptest! {
     }
 
     #[test]
-    fn a_patch_only_adds(pod in pods(), port in select(vec![25, 2525]), ca in any::<bool>()) {
-        let route = route(port, ca);
+    fn a_patch_only_adds(pod in pods(), shape in shapes()) {
+        let route = route(&shape);
         let plan = inject::plan(&pod, &route, &platform()).unwrap();
         for operation in inject::patch(&plan, &pod).unwrap().0 {
-            let PatchOperation::Add(add) = operation else { return Err(TestCaseError::fail("not an addition")) };
+            let add = match operation {
+                PatchOperation::Add(add) => add,
+                PatchOperation::Replace(replace) => {
+                    prop_assert_eq!(replace.path.as_str(), GRACE);
+                    prop_assert!(replace.value.as_i64() > pod.pointer(GRACE).and_then(Value::as_i64));
+                    continue;
+                }
+                other => return Err(TestCaseError::fail(format!("{other:?} is no addition"))),
+            };
             // An addition onto something that is there would replace it.
             let there = pod.pointer(add.path.as_str()).is_some_and(|value| !value.is_null());
             prop_assert!(!there || add.path.as_str().starts_with("/spec/initContainers/"), "{}", add.path);
@@ -224,15 +285,22 @@ proptest! {
     }
 
     #[test]
-    fn taking_the_additions_away_gives_the_pod_back(pod in pods(), ca in any::<bool>()) {
-        let route = route(25, ca);
+    fn taking_the_additions_away_gives_the_pod_back(pod in pods(), shape in shapes()) {
+        let route = route(&shape);
         // A pod that sets the sysctl itself is stripped of it on both sides.
         prop_assert_eq!(stripped(injected(&pod, &route)), stripped(pod));
     }
 
     #[test]
-    fn the_sidecar_stands_before_every_container_that_is_no_mesh(pod in pods()) {
-        let injected = injected(&pod, &route(25, false));
+    fn a_pod_has_the_sidecars_share_beyond_its_own_time_to_end(pod in pods(), shape in shapes()) {
+        let seconds = |pod: &Value| pod.pointer(GRACE).and_then(Value::as_i64).unwrap_or(30);
+        let share = if shape.mode == "Deliver" { 0 } else { DRAIN_SECONDS };
+        prop_assert_eq!(seconds(&injected(&pod, &route(&shape))), seconds(&pod) + share);
+    }
+
+    #[test]
+    fn the_sidecar_stands_before_every_container_that_is_no_mesh(pod in pods(), shape in shapes()) {
+        let injected = injected(&pod, &route(&shape));
         let names: Vec<_> = injected["spec"]["initContainers"]
             .as_array()
             .unwrap()
@@ -249,8 +317,8 @@ proptest! {
     }
 
     #[test]
-    fn tokens_reach_the_sidecar_alone(pod in pods(), ca in any::<bool>()) {
-        let injected = injected(&pod, &route(25, ca));
+    fn tokens_reach_the_sidecar_alone(pod in pods(), shape in shapes()) {
+        let injected = injected(&pod, &route(&shape));
         for list in ["containers", "initContainers"] {
             for container in injected["spec"][list].as_array().into_iter().flatten() {
                 let mounts_ours = container["volumeMounts"]
@@ -266,14 +334,16 @@ proptest! {
     #[test]
     fn whatever_the_object_is_the_answer_is_a_plan_or_a_refusal(
         mut pod in pods(),
+        shape in shapes(),
         pointer in select(vec!["/spec", "/metadata", "/spec/volumes", "/spec/initContainers", "/spec/securityContext",
-            "/metadata/annotations", "/metadata/labels", "/spec/containers", "/spec/initContainers/0"]),
+            "/metadata/annotations", "/metadata/labels", "/spec/containers", "/spec/initContainers/0",
+            "/spec/terminationGracePeriodSeconds"]),
         value in select(vec![json!(1), json!("x"), json!([]), json!({}), json!([1, null, "x", {"name": 5}])]),
     ) {
         if let Some(field) = pod.pointer_mut(pointer) {
             *field = value;
         }
-        if let Ok(plan) = inject::plan(&pod, &route(25, true), &platform()) {
+        if let Ok(plan) = inject::plan(&pod, &route(&shape), &platform()) {
             let patch = inject::patch(&plan, &pod).unwrap();
             prop_assert!(json_patch::patch(&mut pod, &patch).is_ok());
         }

@@ -10,7 +10,7 @@ fn route() -> MailRoute {
 }
 
 fn platform() -> Platform {
-    Platform { image: "mailroute.dev/sidecar:0.1.0".into(), pull_policy: None }
+    Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() }
 }
 
 fn pod() -> Value {
@@ -103,6 +103,17 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
 }
 
 #[test]
+fn a_claimed_spool_that_the_sidecar_could_not_write_to_is_refused() {
+    let mut route = route();
+    route.spec.sidecar.spool.storage_class_name = Some("managed-csi".into());
+    let refusal = inject::plan(&pod(), &route, &platform()).unwrap_err();
+    assert_eq!((&refusal, refusal.reason()), (&Refusal::FsGroup, "FsGroup"));
+    assert!(refusal.remedy().contains("spec.securityContext.fsGroup"), "{}", refusal.remedy());
+    let grouped = with(pod(), "/spec", "securityContext", json!({"fsGroup": 2000}));
+    assert!(inject::plan(&grouped, &route, &platform()).is_ok());
+}
+
+#[test]
 fn an_unknown_route_is_refused_with_the_ones_that_exist() {
     let unknown = |known: &[&str]| Refusal::UnknownRoute {
         route: "notification".into(),
@@ -145,10 +156,11 @@ fn a_sidecar_whose_restart_policy_was_taken_away_is_refused() {
 fn what_another_webhook_took_away_is_added_again() {
     let whole = injected();
     type Strip = fn(&mut Value);
-    let strip: [(&str, Strip); 4] = [
+    let strip: [(&str, Strip); 5] = [
         ("container", |pod| pod["spec"]["initContainers"] = json!([])),
         ("volume", |pod| drop(pod["spec"]["volumes"].as_array_mut().unwrap().pop())),
         ("sysctl", |pod| pod["spec"]["securityContext"] = json!({})),
+        ("grace period", |pod| pod["spec"]["terminationGracePeriodSeconds"] = json!(30)),
         ("annotation", |pod| pod["metadata"]["annotations"] = json!({})),
     ];
     for (what, strip) in strip {

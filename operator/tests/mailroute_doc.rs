@@ -37,7 +37,7 @@ fn a_field_stands_with_its_default_bounds_and_rules() {
     let page = page();
     assert!(page.contains("### `spec.limits.maxRecipients`\n"), "{page}");
     assert!(page.contains("default `500`") && page.contains("1 to 1000"), "{page}");
-    assert!(page.contains("Refused with: \"SmtpRelay and DirectSend are not built yet"), "{page}");
+    assert!(page.contains("Refused with: \"set exactly the block that method names"), "{page}");
 }
 
 fn page() -> String {

@@ -51,7 +51,7 @@ async fn empty_stage() -> Stage {
     let metrics = Metrics::new().unwrap();
     let (store, writer) = reflector::store();
     let (changed, changes) = watch::channel(0);
-    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), pull_policy: None };
+    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
     let events_handle = Events::start(client, "operator-0", metrics.clone());
     let malformed = Malformed::default();
     let routes = Routes::new(store, malformed.clone(), changes);

@@ -40,6 +40,7 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("sidecar.image.tag=a/b", "/sidecar/image/tag"),
         ("imagePullSecrets[0]=pull", "/imagePullSecrets/0"),
+        ("sidecar.imagePullSecrets[0]=Not_A_Name", "/sidecar/imagePullSecrets/0"),
         ("webhook.excludedNamespaces[0]=Not_A_Name", "/webhook/excludedNamespaces/0"),
         ("resources.limits.memory=256MB", "/resources/limits/memory"),
     ];
@@ -68,6 +69,15 @@ fn a_digest_decides_which_image_runs() -> Result<()> {
     let objects = rendered(&["--set", &format!("image.digest={digest}")])?;
     ensure!(objects.contains(&format!("image: \"mailroute.dev/operator:0.1.0@{digest}\"")), "{objects}");
     ensure!(objects.contains("value: \"mailroute.dev/sidecar:0.1.0\""), "{objects}");
+    Ok(())
+}
+
+#[test]
+fn pull_secrets_of_the_sidecar_are_handed_to_the_operator() -> Result<()> {
+    let name = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS";
+    ensure!(!rendered(&[])?.contains(name), "there are none by default");
+    let objects = rendered(&["--set", "sidecar.imagePullSecrets={one,two}"])?;
+    ensure!(objects.contains(&format!("- name: {name}\n              value: \"one,two\"")), "{objects}");
     Ok(())
 }
 

@@ -8,10 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use mailroute_route::RouteFile;
-use mailroute_route::file::{
-    ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, FORMAT_VERSION, Limits, Listen,
-    LogAddresses, Method,
-};
+use mailroute_route::file::{ControlService, FORMAT_VERSION};
 use mailroute_route::paths;
 
 use super::validate::Valid;
@@ -70,34 +67,18 @@ fn route_file(route: &Valid, platform: &Platform, ca_pem: &str) -> RouteFile {
         namespace: route.namespace.clone(),
         generation: route.generation,
         ehlo_name: format!("{}.{}.svc.{}", route.name, route.namespace, platform.cluster_domain),
-        method: Method::ClientSubmission(client_submission(route)),
-        delivery: Delivery::new(DeliveryMode::Deliver),
-        limits: Limits::new(route.limits.max_message_bytes, route.limits.max_recipients),
-        senders: None,
-        listen: Listen::new(route.listen.port),
-        log_addresses: LogAddresses::Full,
+        method: route.method.clone(),
+        delivery: route.delivery.clone(),
+        limits: route.limits.clone(),
+        senders: route.senders.clone(),
+        listen: route.listen.clone(),
+        log_addresses: route.log_addresses,
         control: (!ca_pem.is_empty()).then(|| ControlService {
             address: platform.control_address.clone(),
             ca_pem: ca_pem.to_owned(),
-            token_file: token_file(paths::CONTROL_TOKEN_FILE),
+            token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
         }),
     }
-}
-
-fn client_submission(route: &Valid) -> ClientSubmission {
-    ClientSubmission {
-        mailbox: route.mailbox.clone(),
-        credential: Credential::WorkloadIdentity {
-            client_id: route.client_id.clone(),
-            token_file: token_file(paths::ENTRA_TOKEN_FILE),
-        },
-        authority: route.authority.clone(),
-        endpoint: route.endpoint.clone(),
-    }
-}
-
-fn token_file(name: &str) -> std::path::PathBuf {
-    Path::new(paths::TOKENS_DIR).join(name)
 }
 
 #[cfg(test)]
@@ -126,6 +107,16 @@ mod tests {
         assert_eq!(file.ehlo_name, "notifications.shop.svc.cluster.local");
         assert_eq!(file.method.mailbox(), Some("noreply@contoso.com"));
         assert_eq!(file.control.unwrap().address, "mailroute.mail-system.svc:8444");
+    }
+
+    #[test]
+    fn every_method_can_be_read_back() {
+        for route in [samples::route(), samples::relay(true), samples::relay(false), samples::direct()] {
+            let valid = validate(&route).unwrap();
+            let config_map = build(&valid, &platform(), "PEM");
+            let json = &config_map.data.as_ref().unwrap()["route.json"];
+            assert_eq!(RouteFile::parse(json.as_bytes()).unwrap().method, valid.method);
+        }
     }
 
     #[test]

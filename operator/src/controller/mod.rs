@@ -22,6 +22,7 @@ pub mod status;
 pub mod triggers;
 pub mod validate;
 pub mod watch;
+pub mod way;
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -6,6 +6,10 @@ use mailroute_route::control::{Observation, Queue, Report, Usage};
 use serde_json::json;
 
 use crate::crd::MailRoute;
+use crate::crd::method::{CertificateSecretRef, CredentialType, DirectSend, Method, SecretRef, SmtpRelay};
+
+/// The application of the sample routes.
+pub const CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
 
 /// A route that is as simple as a route can be.
 pub fn route() -> MailRoute {
@@ -20,12 +24,44 @@ pub fn route() -> MailRoute {
                 "mailbox": "noreply@contoso.com",
                 "credential": {
                     "type": "WorkloadIdentity",
-                    "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9",
+                    "clientId": CLIENT_ID,
                 },
             },
         },
     }))
     .unwrap()
+}
+
+/// The same with a credential from the Secret `m365`.
+pub fn with_secret(type_: CredentialType, key: Option<&str>) -> MailRoute {
+    let mut route = route();
+    if let Some(submission) = &mut route.spec.client_submission {
+        let credential = &mut submission.credential;
+        credential.type_ = type_;
+        credential.secret_ref = Some(SecretRef { name: "m365".into(), key: key.map(str::to_owned) });
+        credential.client_id.take_if(|_| type_ == CredentialType::Password);
+    }
+    route
+}
+
+/// A route by SMTP relay, with the certificate of the Secret `relay-tls` or by IP address.
+pub fn relay(with_certificate: bool) -> MailRoute {
+    let certificate = with_certificate.then(|| CertificateSecretRef { name: "relay-tls".into() });
+    let mut route = direct();
+    route.spec.method = Method::SmtpRelay;
+    route.spec.direct_send = None;
+    route.spec.smtp_relay = Some(SmtpRelay { certificate_secret_ref: certificate });
+    route
+}
+
+/// A route by Direct Send.
+pub fn direct() -> MailRoute {
+    let mut route = route();
+    route.spec.method = Method::DirectSend;
+    route.spec.client_submission = None;
+    route.spec.direct_send = Some(DirectSend {});
+    route.spec.tenant.accepted_domains = vec!["contoso.com".into(), "fabrikam.com".into()];
+    route
 }
 
 /// A running pod with the sidecar, as the API server shows it.

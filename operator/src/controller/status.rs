@@ -24,10 +24,12 @@ use self::evidence::{Evidence, Gathered};
 use self::finding::{FALSE, Finding, TRUE, UNKNOWN};
 use super::observe::explanation;
 use super::pods::SidecarPod;
-use super::validate::{self, Invalid};
+use super::validate::Invalid;
+use super::way;
 use crate::control::reports::Received;
+use crate::crd::method::{ClientSubmission, CredentialType};
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
-use crate::crd::{MailRoute, MailRouteStatus};
+use crate::crd::{MailRoute, MailRouteSpec, MailRouteStatus};
 
 /// How far the route got on its way to its sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,7 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
             .into_iter()
             .map(|finding| finding.into_condition(&previous.conditions, now))
             .collect(),
+        sender: way::sender(&facts.route.spec),
         endpoint: names.endpoint,
         sidecars: sidecars(facts),
         queue,
@@ -128,7 +131,7 @@ fn accepted_message(reports: &[&Report]) -> String {
 }
 
 /// Ready is the sum: the first failing condition on the way is the cause to name. The way is known to be open when a
-/// sidecar has a token, has reached the upstream and has logged in; whether a message is taken shows with the first one.
+/// sidecar has met every part of it that the method has; whether a message is taken shows with the first one.
 fn ready(findings: &[Finding], facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
     let generation = facts.route.meta().generation;
     let finding =
@@ -149,7 +152,7 @@ fn ready(findings: &[Finding], facts: &Facts<'_>, evidence: &Evidence<'_>) -> Fi
             generation,
         };
     }
-    match (missing(findings), is_over) {
+    match (missing(&facts.route.spec, findings), is_over) {
         (None, true) => {
             finding(TRUE, Reason::Ready, format!("{}{MET_BY_THE_LAST}", Reason::Ready.sentence()))
         }
@@ -171,11 +174,22 @@ fn ready(findings: &[Finding], facts: &Facts<'_>, evidence: &Evidence<'_>) -> Fi
 /// Follows what Ready says of a route that no pod uses any more.
 const MET_BY_THE_LAST: &str = " No pod uses the route now; this is what the last one met.";
 
-/// The first part of the way that nothing is known of.
-fn missing(findings: &[Finding]) -> Option<ConditionType> {
-    let on_the_way =
-        [ConditionType::CredentialReady, ConditionType::UpstreamReachable, ConditionType::Authenticated];
-    on_the_way.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))
+/// The first part of the way that nothing is known of. By port 25 there is no log-in to try, so whether the tenant knows
+/// the sidecar shows with the first message.
+fn missing(spec: &MailRouteSpec, findings: &[Finding]) -> Option<ConditionType> {
+    let has_tokens = |submission: &ClientSubmission| submission.credential.type_ != CredentialType::Password;
+    let on_the_way = [
+        (ConditionType::CertificateValid, presents_certificate(spec)),
+        (ConditionType::CredentialReady, spec.client_submission.as_ref().is_some_and(has_tokens)),
+        (ConditionType::UpstreamReachable, true),
+        (ConditionType::Authenticated, spec.client_submission.is_some()),
+    ];
+    let needed = on_the_way.into_iter().filter(|(_, is_needed)| *is_needed).map(|(condition, _)| condition);
+    needed.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))
+}
+
+fn presents_certificate(spec: &MailRouteSpec) -> bool {
+    spec.smtp_relay.as_ref().is_some_and(|relay| relay.certificate_secret_ref.is_some())
 }
 
 fn sidecars(facts: &Facts<'_>) -> Sidecars {
@@ -223,22 +237,23 @@ fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
 }
 
 fn names(route: &MailRoute) -> Names {
-    let endpoint = validate::endpoint(&route.spec).ok();
     Names {
-        endpoint: endpoint.map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port)),
-        authority: validate::authority(&route.spec).host,
+        endpoint: way::method(&route.spec).ok().as_ref().map(way::place),
+        authority: way::authority(&route.spec).host,
     }
 }
 
+/// What a route has none of is named as the reference of reasons names it.
 fn subject<'a>(route: &'a MailRoute, names: &'a Names) -> Subject<'a> {
     let submission = route.spec.client_submission.as_ref();
+    let client_id = submission.and_then(|submission| submission.credential.client_id.as_deref());
     Subject {
-        mailbox: submission.map_or("", |submission| &submission.mailbox),
-        client_id: submission.map_or("", |submission| &submission.credential.client_id),
+        mailbox: submission.map_or("<mailbox>", |submission| &submission.mailbox),
+        client_id: client_id.unwrap_or("<client id>"),
         tenant: &route.spec.tenant.id,
-        endpoint: names.endpoint.as_deref().unwrap_or_default(),
+        endpoint: names.endpoint.as_deref().unwrap_or("<endpoint>"),
         authority: &names.authority,
-        secret: "",
+        secret: way::secret(&route.spec).map_or("<secret>", |(name, _)| name),
     }
 }
 

@@ -1,20 +1,22 @@
-//! From a `MailRoute` as people write it to one that can be rendered: defaults filled in, presets looked up. Pure.
+//! From a `MailRoute` as people write it to one that can be rendered. Pure.
 //!
 //! The schema's rules refuse all of this at `kubectl apply`; here it is asked again, because an object may have been
 //! stored under an older schema, and so that building cannot fail.
 
 use kube::{Resource, ResourceExt};
-use mailroute_route::file::{Authority, Endpoint};
-use mailroute_route::paths;
+use mailroute_route::file;
 
-use crate::crd::MailRoute;
+use super::way;
 use crate::crd::cloud::Cloud;
-use crate::crd::mail_route::{
-    self as spec, ClientSubmission, CredentialType, DeliveryMode, MailRouteSpec, Method,
-};
+use crate::crd::delivery::{Delivery, Limits};
+use crate::crd::local::OnViolation;
+use crate::crd::method::{CredentialType, Method};
+use crate::crd::units;
+use crate::crd::{MailRoute, MailRouteSpec};
 
-/// Port of client submission where the route does not say (RFC 6409, and Microsoft's guide).
-const SUBMISSION_PORT: u16 = 587;
+/// Connections of one sidecar by client submission. Exchange takes three of a mailbox at a time, whose sidecars do not know
+/// of each other.
+const CONNECTIONS_PER_MAILBOX_SIDECAR: u32 = 1;
 
 /// A route that can be rendered.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,18 +29,18 @@ pub struct Valid {
     pub generation: i64,
     /// Uid of the route, by which it owns what is rendered.
     pub uid: String,
-    /// Mailbox to log in as.
-    pub mailbox: String,
-    /// Application (client) id.
-    pub client_id: String,
-    /// Where tokens come from.
-    pub authority: Authority,
-    /// Where mail is handed to.
-    pub endpoint: Endpoint,
-    /// Bounds on one message.
-    pub limits: spec::Limits,
+    /// How mail leaves.
+    pub method: file::Method,
+    /// What is promised.
+    pub delivery: file::Delivery,
+    /// Bounds on messages and on what is sent.
+    pub limits: file::Limits,
+    /// Who may be named as the sender.
+    pub senders: Option<file::Senders>,
     /// Where applications connect.
-    pub listen: spec::Listen,
+    pub listen: file::Listen,
+    /// How much of an address is logged.
+    pub log_addresses: file::LogAddresses,
 }
 
 /// Why a route cannot be rendered. The text names the field and what to put there.
@@ -47,21 +49,44 @@ pub enum Invalid {
     /// The API server gives every object these; without them nothing can be owned.
     #[error("the object has no name, namespace or uid")]
     Unidentified,
-    /// A method of a later version.
-    #[error("spec.method: {0:?} is not built yet; use ClientSubmission")]
-    Method(Method),
-    /// A mode of a later version.
-    #[error("spec.delivery.mode: {0:?} is not built yet; use Deliver")]
-    DeliveryMode(DeliveryMode),
-    /// A credential of a later version.
-    #[error("spec.clientSubmission.credential.type: {0:?} is not built yet; use WorkloadIdentity")]
-    Credential(CredentialType),
     /// The method's own block is missing.
-    #[error("spec.clientSubmission: the method ClientSubmission needs this block")]
-    ClientSubmissionMissing,
+    #[error("spec.{0}: the method needs this block")]
+    BlockMissing(&'static str),
+    /// The method goes by domains.
+    #[error("spec.tenant.acceptedDomains: the method {0:?} needs at least one")]
+    AcceptedDomainsMissing(Method),
     /// No preset and no override.
     #[error("spec.endpoint.host: Microsoft publishes no SMTP host for the cloud {0:?}; set it")]
     HostMissing(Cloud),
+    /// A log-in would go without TLS.
+    #[error("spec.endpoint.tls: ClientSubmission logs in, and needs Required")]
+    SubmissionWithoutTls,
+    /// A certificate would be of no use.
+    #[error("spec.endpoint.tls: a relay by certificate needs Required")]
+    CertificateWithoutTls,
+    /// Tokens are asked for by an application.
+    #[error("spec.clientSubmission.credential.clientId: the type {0:?} needs it")]
+    ClientIdMissing(CredentialType),
+    /// A credential that is a secret.
+    #[error("spec.clientSubmission.credential.secretRef: the type {0:?} needs it")]
+    SecretMissing(CredentialType),
+    /// The one key of a Secret that holds it.
+    #[error("spec.clientSubmission.credential.secretRef.key: the type {0:?} needs it")]
+    SecretKeyMissing(CredentialType),
+    /// Rewriting needs a mailbox to write.
+    #[error("spec.senders.onViolation: Rewrite needs the method ClientSubmission; use Reject")]
+    RewriteWithoutMailbox,
+    /// Not a duration.
+    #[error("spec.delivery.{field}: {value:?} is not a duration such as 48h")]
+    Duration {
+        /// Which.
+        field: &'static str,
+        /// What stands there.
+        value: String,
+    },
+    /// Not an amount of bytes.
+    #[error("spec.sidecar.spool.sizeLimit: {0:?} is not an amount of bytes such as 1Gi")]
+    Size(String),
 }
 
 /// Looks at everything that rendering needs.
@@ -70,117 +95,132 @@ pub enum Invalid {
 /// The first thing that is wrong.
 pub fn validate(route: &MailRoute) -> Result<Valid, Invalid> {
     let spec = &route.spec;
-    if spec.method != Method::ClientSubmission {
-        return Err(Invalid::Method(spec.method));
-    }
-    if spec.delivery.mode != DeliveryMode::Deliver {
-        return Err(Invalid::DeliveryMode(spec.delivery.mode));
-    }
-    let submission = submission(spec)?;
     Ok(Valid {
         name: route.meta().name.clone().ok_or(Invalid::Unidentified)?,
         namespace: route.namespace().ok_or(Invalid::Unidentified)?,
         generation: route.meta().generation.unwrap_or_default(),
         uid: route.uid().ok_or(Invalid::Unidentified)?,
-        mailbox: submission.mailbox.clone(),
-        client_id: submission.credential.client_id.clone(),
-        authority: authority(spec),
-        endpoint: endpoint(spec)?,
-        limits: spec.limits,
-        listen: spec.listen,
+        method: way::method(spec)?,
+        delivery: delivery(spec)?,
+        limits: limits(spec.method, spec.limits),
+        senders: senders(spec)?,
+        listen: spec.listen.into(),
+        log_addresses: spec.sidecar.log_addresses.into(),
     })
 }
 
-fn submission(spec: &MailRouteSpec) -> Result<&ClientSubmission, Invalid> {
-    let submission = spec.client_submission.as_ref().ok_or(Invalid::ClientSubmissionMissing)?;
-    match submission.credential.type_ {
-        CredentialType::WorkloadIdentity => Ok(submission),
-        other => Err(Invalid::Credential(other)),
-    }
-}
-
-/// Where tokens come from: the cloud's preset, and over it what the route says.
-pub fn authority(spec: &MailRouteSpec) -> Authority {
-    let preset = spec.tenant.cloud.preset();
-    let own = spec.tenant.authority.clone().unwrap_or_default();
-    Authority {
-        host: own.host.unwrap_or_else(|| preset.authority_host.to_owned()),
-        tenant: spec.tenant.id.clone(),
-        scope: own.scope.unwrap_or_else(|| preset.scope.to_owned()),
-        ca_file: own.ca_bundle_ref.map(|_| ca_file(paths::AUTHORITY_CA_DIR)),
-    }
-}
-
-/// Where mail is handed to: the cloud's preset, and over it what the route says.
-///
-/// # Errors
-/// When neither names a host.
-pub fn endpoint(spec: &MailRouteSpec) -> Result<Endpoint, Invalid> {
-    let preset = spec.tenant.cloud.preset().submission_host.map(str::to_owned);
-    let own = spec.endpoint.clone().unwrap_or_default();
-    Ok(Endpoint {
-        host: own.host.or(preset).ok_or(Invalid::HostMissing(spec.tenant.cloud))?,
-        port: own.port.unwrap_or(SUBMISSION_PORT),
-        ca_file: own.ca_bundle_ref.map(|_| ca_file(paths::ENDPOINT_CA_DIR)),
+fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
+    let Delivery { mode, max_age, wait, dead_letter } = &spec.delivery;
+    let duration = |field, text: &String| {
+        let positive = units::seconds(text).filter(|seconds| *seconds > 0);
+        positive.ok_or_else(|| Invalid::Duration { field, value: text.clone() })
+    };
+    let size = &spec.sidecar.spool.size_limit;
+    let bytes = units::bytes(size).ok_or_else(|| Invalid::Size(size.0.clone()))?;
+    Ok(file::Delivery {
+        mode: (*mode).into(),
+        wait_seconds: duration("wait", wait)?,
+        max_age_seconds: duration("maxAge", max_age)?,
+        dead_letters: file::DeadLetters { keep: dead_letter.keep, notify_sender: dead_letter.notify_sender },
+        // The rest is for messages that pass through and for the file system's own, as a pod with an overfull volume is
+        // evicted.
+        max_spool_bytes: bytes - bytes.div_ceil(10),
     })
 }
 
-fn ca_file(directory: &str) -> std::path::PathBuf {
-    std::path::Path::new(directory).join(paths::CA_FILE)
+/// Only a mailbox has limits of its own; connections of the other methods are each sidecar's.
+fn limits(method: Method, limits: Limits) -> file::Limits {
+    let bare = file::Limits::new(limits.max_message_bytes, limits.max_recipients);
+    match method {
+        Method::ClientSubmission => file::Limits {
+            messages_per_minute: Some(limits.messages_per_minute),
+            recipients_per_day: Some(limits.recipients_per_day),
+            connections: CONNECTIONS_PER_MAILBOX_SIDECAR,
+            ..bare
+        },
+        Method::SmtpRelay | Method::DirectSend => {
+            file::Limits { connections: limits.connections.max(1), ..bare }
+        }
+    }
+}
+
+fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
+    let rewrites = spec.senders.as_ref().is_some_and(|senders| senders.on_violation == OnViolation::Rewrite);
+    if rewrites && spec.method != Method::ClientSubmission {
+        return Err(Invalid::RewriteWithoutMailbox);
+    }
+    Ok(spec.senders.clone().map(Into::into))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::samples;
     use super::*;
-    use crate::crd::mail_route::CaBundleRef;
+    use crate::crd::local::Senders;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     #[test]
-    fn presets_fill_what_the_route_leaves_out() {
-        let valid = validate(&samples::route()).unwrap();
-        assert_eq!(valid.authority.host, "login.microsoftonline.com");
-        assert_eq!(valid.authority.scope, "https://outlook.office365.com/.default");
-        assert_eq!((valid.endpoint.host.as_str(), valid.endpoint.port), ("smtp.office365.com", 587));
-        assert_eq!(valid.endpoint.ca_file, None);
-    }
-
-    #[test]
-    fn each_field_of_the_route_replaces_its_preset_alone() {
+    fn nine_tenths_of_the_volume_are_for_kept_messages() {
         let mut route = samples::route();
-        let ca = CaBundleRef { name: "m365-ca".into(), key: "ca.crt".into() };
-        route.spec.tenant.authority = Some(spec::Authority {
-            host: Some("login.m365.svc:8443".into()),
-            ca_bundle_ref: Some(ca.clone()),
-            ..Default::default()
-        });
-        route.spec.endpoint = Some(spec::Endpoint { host: None, port: Some(25), ca_bundle_ref: Some(ca) });
-        let valid = validate(&route).unwrap();
-        assert_eq!(valid.authority.host, "login.m365.svc:8443");
-        assert_eq!(valid.authority.scope, "https://outlook.office365.com/.default");
-        assert_eq!(valid.authority.ca_file, Some("/etc/mailroute/authority-ca/ca.crt".into()));
-        assert_eq!((valid.endpoint.host.as_str(), valid.endpoint.port), ("smtp.office365.com", 25));
-        assert_eq!(valid.endpoint.ca_file, Some("/etc/mailroute/endpoint-ca/ca.crt".into()));
+        for (size, expected) in [("1Gi", 966_367_641), ("100", 90), ("101", 90), ("0", 0)] {
+            route.spec.sidecar.spool.size_limit = Quantity(size.into());
+            assert_eq!(validate(&route).unwrap().delivery.max_spool_bytes, expected, "{size}");
+        }
     }
 
     #[test]
-    fn what_this_version_does_not_serve_is_named() {
-        let mut method = samples::route();
-        method.spec.method = Method::DirectSend;
-        let mut mode = samples::route();
-        mode.spec.delivery.mode = DeliveryMode::Queue;
-        let mut credential = samples::route();
-        credential.spec.client_submission.as_mut().unwrap().credential.type_ = CredentialType::Password;
-        let mut block = samples::route();
-        block.spec.client_submission = None;
-        let mut host = samples::route();
-        host.spec.tenant.cloud = Cloud::USGovernmentDoD;
-        for (route, field) in [
-            (method, "spec.method"),
-            (mode, "spec.delivery.mode"),
-            (credential, "spec.clientSubmission.credential.type"),
-            (block, "spec.clientSubmission"),
-            (host, "spec.endpoint.host"),
-        ] {
+    fn durations_become_seconds() {
+        let delivery = validate(&samples::route()).unwrap().delivery;
+        assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 10));
+        assert_eq!(delivery.mode, file::DeliveryMode::DeliverOrQueue);
+    }
+
+    #[test]
+    fn limits_of_the_mailbox_are_for_client_submission_alone() {
+        let submission = validate(&samples::route()).unwrap().limits;
+        assert_eq!((submission.messages_per_minute, submission.recipients_per_day), (Some(30), Some(10_000)));
+        assert_eq!(submission.connections, 1, "the mailbox's three are shared");
+        for route in [samples::relay(true), samples::direct()] {
+            let limits = validate(&route).unwrap().limits;
+            assert_eq!((limits.messages_per_minute, limits.recipients_per_day), (None, None));
+            assert_eq!(limits.connections, 3);
+        }
+    }
+
+    #[test]
+    fn what_an_older_schema_let_through_is_named_with_its_field() {
+        type Change = fn(&mut MailRouteSpec);
+        let table: [(MailRoute, Change, &str); 11] = [
+            (samples::route(), |s| s.client_submission = None, "spec.clientSubmission"),
+            (samples::relay(true), |s| s.smtp_relay = None, "spec.smtpRelay"),
+            (samples::direct(), |s| s.direct_send = None, "spec.directSend"),
+            (samples::direct(), |s| s.tenant.accepted_domains.clear(), "spec.tenant.acceptedDomains"),
+            (samples::route(), |s| s.tenant.cloud = Cloud::USGovernmentDoD, "spec.endpoint.host"),
+            (samples::route(), |s| s.delivery.wait = "soon".into(), "spec.delivery.wait"),
+            (samples::route(), |s| s.delivery.max_age = "0s".into(), "spec.delivery.maxAge"),
+            (
+                samples::route(),
+                |s| s.sidecar.spool.size_limit = Quantity("much".into()),
+                "spec.sidecar.spool.sizeLimit",
+            ),
+            (
+                samples::with_secret(CredentialType::ClientSecret, None),
+                |_| {},
+                "spec.clientSubmission.credential.secretRef.key",
+            ),
+            (
+                samples::route(),
+                |s| s.client_submission.as_mut().unwrap().credential.client_id = None,
+                "spec.clientSubmission.credential.clientId",
+            ),
+            (
+                samples::relay(true),
+                |s| s.senders = Some(Senders { allow: vec![], on_violation: OnViolation::Rewrite }),
+                "spec.senders.onViolation",
+            ),
+        ];
+        for (mut route, change, field) in table {
+            change(&mut route.spec);
             let error = validate(&route).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{field}: ")), "{error}");
         }

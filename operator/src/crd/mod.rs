@@ -1,8 +1,9 @@
 //! The API: the kind `MailRoute` of `mailroute.dev/v1alpha1`, as people write it and as `kubectl` shows it.
 //!
-//! * [`mail_route`]: the spec, its documentation, defaults and CEL rules.
+//! * [`mail_route`]: the spec as a whole and the rules that span it. Its parts: [`tenant`], [`method`] (how mail leaves),
+//!   [`delivery`] (what is promised, and bounds), [`local`] (the application's side), [`sidecar`] (the container).
 //! * [`status`]: what the operator writes back.
-//! * [`cloud`]: Microsoft's clouds and the endpoints of each.
+//! * [`cloud`]: Microsoft's clouds and the endpoints of each. [`units`]: durations and quantities.
 //! * [`definition`]: the CustomResourceDefinition and its YAML, for `crds/` and for the chart.
 //!
 //! Types and constants only: no client, no clock. What the schema can refuse it refuses, so that `kubectl apply` tells;
@@ -10,8 +11,17 @@
 
 pub mod cloud;
 pub mod definition;
+pub mod delivery;
+pub mod local;
 pub mod mail_route;
+pub mod method;
+pub mod sidecar;
 pub mod status;
+pub mod tenant;
+pub mod units;
+
+#[cfg(test)]
+mod rules;
 
 pub use mail_route::{MailRoute, MailRouteSpec};
 pub use status::MailRouteStatus;

@@ -12,13 +12,16 @@ pub struct MailRouteStatus {
     /// The generation of the spec that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, each with its reason; a
-    /// message says what was met and what to do about it.
+    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, each with
+    /// its reason; a message says what was met and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]
     pub conditions: Vec<Condition>,
-    /// `host:port` that mail is handed to.
+    /// Who mail is from: the mailbox of ClientSubmission; else the senders that the route allows, or the accepted domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// `host:port` that mail is handed to; `MX of domain:port` where the name is looked up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// The pods that use the route.

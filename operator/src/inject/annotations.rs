@@ -26,12 +26,15 @@ pub struct Record {
     pub generation: i64,
     /// Fingerprint of everything that was added; another one for the same route means that a new pod would differ.
     pub hash: String,
+    /// What the pod's grace period was raised to, so that it is not raised again. Absent when it was left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_grace_period_seconds: Option<i64>,
 }
 
 impl Record {
     /// The value of the annotation.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("three strings and a number serialise")
+        serde_json::to_string(self).expect("strings and numbers serialise")
     }
 
     /// Reads the value of the annotation. `None` when it is not a record.
@@ -82,6 +85,7 @@ mod tests {
             route: "notifications".into(),
             generation: 3,
             hash: "00ff".into(),
+            termination_grace_period_seconds: Some(90),
         };
         assert_eq!(Record::parse(&record.to_json()), Some(record));
         assert_eq!(Record::parse("true"), None);

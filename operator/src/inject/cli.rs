@@ -38,6 +38,9 @@ pub struct Inject {
     /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY")]
     pub sidecar_image_pull_policy: Option<PullPolicy>,
+    /// Names of Secrets to pull that image with, which pods have in their own namespace.
+    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
+    pub sidecar_image_pull_secrets: Vec<String>,
 }
 
 /// Why nothing was printed.
@@ -82,8 +85,11 @@ pub fn run(
     output: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<(), Error> {
-    let platform =
-        Platform { image: flags.sidecar_image.clone(), pull_policy: flags.sidecar_image_pull_policy };
+    let platform = Platform {
+        image: flags.sidecar_image.clone(),
+        pull_policy: flags.sidecar_image_pull_policy,
+        pull_secrets: flags.sidecar_image_pull_secrets.clone(),
+    };
     let offline = Offline {
         routes: routes(&flags.route, &flags.namespace)?,
         platform,
@@ -215,6 +221,7 @@ spec:
             namespace: "shop".into(),
             sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
             sidecar_image_pull_policy: None,
+            sidecar_image_pull_secrets: Vec::new(),
         };
         let (mut printed, mut notes) = (Vec::new(), Vec::new());
         let result = run(&flags, &mut input.as_bytes(), &mut printed, &mut notes);

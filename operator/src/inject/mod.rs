@@ -7,10 +7,10 @@
 //!          plan(pod, route, platform) ─► Refusal (a sentence and a remedy)
 //!            │ Plan
 //!            ▼
-//!          patch ─► JSON patch: sidecar, volumes, sysctl, annotation; additions only
+//!          patch ─► JSON patch: sidecar, volumes, sysctl, longer grace period, annotation; nothing is taken away
 //! ```
 //!
-//! * [`selection`]: whether and by which route. [`sidecar`]: what is added. [`mod@plan`]: what of it is missing in this pod.
+//! * [`selection`]: whether and by which route. [`sidecar`], [`volumes`]: what is added. [`mod@plan`], [`grace`]: what of it is missing in this pod.
 //! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`]: the keys of ours.
 //! * [`view`]: the pod as JSON. [`cli`], [`workload`]: the same offline, for pods and for what makes pods.
 //!
@@ -18,12 +18,14 @@
 
 pub mod annotations;
 pub mod cli;
+pub mod grace;
 pub mod patch;
 pub mod plan;
 pub mod refusal;
 pub mod selection;
 pub mod sidecar;
 pub mod view;
+pub mod volumes;
 pub mod workload;
 
 pub use patch::patch;

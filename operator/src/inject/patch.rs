@@ -1,7 +1,7 @@
-//! The plan as a JSON Patch (RFC 6902) of additions: for the API server, and for `mailroute-operator inject`.
+//! The plan as a JSON Patch (RFC 6902): additions, and one number that grows; for the API server, and for `mailroute-operator inject`.
 
 use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, Patch, PatchOperation};
+use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
 use serde_json::{Value, json};
 
 use super::annotations::INJECTED;
@@ -23,7 +23,9 @@ pub fn patch(plan: &Plan, pod: &Value) -> Result<Patch, Refusal> {
     if plan.port_start {
         operations.push(sysctl(&view));
     }
-    operations.extend(volumes(&view, &plan.volumes));
+    operations.extend(plan.grace_period.map(|seconds| grace_period(&view, seconds)));
+    operations.extend(appended(&view, "imagePullSecrets", &plan.pull_secrets));
+    operations.extend(appended(&view, "volumes", &plan.volumes));
     operations.extend(plan.container.as_ref().map(|(at, container)| init_container(&view, *at, container)));
     Ok(Patch(operations))
 }
@@ -52,13 +54,25 @@ fn sysctl(pod: &PodView<'_>) -> PatchOperation {
     }
 }
 
-fn volumes(pod: &PodView<'_>, missing: &[Value]) -> Vec<PatchOperation> {
+fn grace_period(pod: &PodView<'_>, seconds: i64) -> PatchOperation {
+    let path = ["spec", "terminationGracePeriodSeconds"];
+    match pod.grace_period() {
+        None => add(&path, seconds.into()),
+        Some(_) => PatchOperation::Replace(ReplaceOperation {
+            path: PointerBuf::from_tokens(path),
+            value: seconds.into(),
+        }),
+    }
+}
+
+/// Adds to an array of the spec, which the pod may lack.
+fn appended(pod: &PodView<'_>, array: &str, missing: &[Value]) -> Vec<PatchOperation> {
     if missing.is_empty() {
         Vec::new()
-    } else if pod.spec().get("volumes").is_some_and(Value::is_array) {
-        missing.iter().map(|volume| add(&["spec", "volumes", "-"], volume.clone())).collect()
+    } else if pod.spec().get(array).is_some_and(Value::is_array) {
+        missing.iter().map(|item| add(&["spec", array, "-"], item.clone())).collect()
     } else {
-        vec![add(&["spec", "volumes"], missing.into())]
+        vec![add(&["spec", array], missing.into())]
     }
 }
 
@@ -78,7 +92,9 @@ mod tests {
         let plan = Plan {
             container: Some((1, json!({"name": "mailroute"}))),
             volumes: vec![json!({"name": "mailroute-route"})],
+            pull_secrets: vec![json!({"name": "registry"})],
             port_start: true,
+            grace_period: Some(90),
             annotation: Some("{}".into()),
         };
         serde_json::to_value(patch(&plan, pod).unwrap()).unwrap()
@@ -93,6 +109,8 @@ mod tests {
             json!([
                 {"op": "add", "path": "/metadata/annotations", "value": {INJECTED: "{}"}},
                 {"op": "add", "path": "/spec/securityContext", "value": {"sysctls": [sysctl]}},
+                {"op": "add", "path": "/spec/terminationGracePeriodSeconds", "value": 90},
+                {"op": "add", "path": "/spec/imagePullSecrets", "value": [{"name": "registry"}]},
                 {"op": "add", "path": "/spec/volumes", "value": [{"name": "mailroute-route"}]},
                 {"op": "add", "path": "/spec/initContainers", "value": [{"name": "mailroute"}]},
             ])
@@ -103,13 +121,16 @@ mod tests {
     fn what_is_there_is_added_to() {
         let pod = json!({
             "metadata": {"annotations": {"a~b/c": "d"}},
-            "spec": {"volumes": [], "initContainers": [{"name": "istio-init"}], "securityContext": {"sysctls": []}},
+            "spec": {"volumes": [], "initContainers": [{"name": "istio-init"}], "securityContext": {"sysctls": []},
+                     "terminationGracePeriodSeconds": 30, "imagePullSecrets": [{"name": "own"}]},
         });
         assert_eq!(
             operations(&pod),
             json!([
                 {"op": "add", "path": "/metadata/annotations/mailroute.dev~1injected", "value": "{}"},
                 {"op": "add", "path": "/spec/securityContext/sysctls/-", "value": {"name": PORT_START, "value": "0"}},
+                {"op": "replace", "path": "/spec/terminationGracePeriodSeconds", "value": 90},
+                {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": "registry"}},
                 {"op": "add", "path": "/spec/volumes/-", "value": {"name": "mailroute-route"}},
                 {"op": "add", "path": "/spec/initContainers/1", "value": {"name": "mailroute"}},
             ])

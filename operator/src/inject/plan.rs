@@ -1,14 +1,16 @@
 //! What has to be added to one pod, or why nothing can be: a function of the pod, its route and the platform.
 //!
-//! Invariants: deterministic; only additions; a pod that has everything needs nothing, also after other webhooks have
+//! Invariants: deterministic; only additions, and a grace period that only grows; a pod that has everything needs nothing, also after other webhooks have
 //! added to it or reordered it; no container of the application is touched or given anything to mount.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::annotations::{self, INJECTED};
+use super::annotations::{self, INJECTED, Record};
+use super::grace::grace_period;
 use super::refusal::Refusal;
-use super::sidecar::{CONTAINER, PORT_START, Platform, ROUTE_VOLUME, Sidecar, VOLUMES};
+use super::sidecar::{CONTAINER, PORT_START, Platform, Sidecar};
 use super::view::{PodView, items, name_of};
+use super::volumes::{ROUTE_VOLUME, VOLUMES, means_the_same, with_local_storage};
 use crate::crd::MailRoute;
 use mailroute_route::paths;
 
@@ -32,8 +34,12 @@ pub struct Plan {
     pub container: Option<(usize, Value)>,
     /// The volumes.
     pub volumes: Vec<Value>,
+    /// The Secrets to pull the sidecar's image with, as `{name}`.
+    pub pull_secrets: Vec<Value>,
     /// Whether [`PORT_START`] has to be set to 0.
     pub port_start: bool,
+    /// The pod's new grace period, longer than the one it has.
+    pub grace_period: Option<i64>,
     /// The value of the annotation [`INJECTED`].
     pub annotation: Option<String>,
 }
@@ -59,12 +65,18 @@ pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan,
     check_mounts(&pod)?;
     let port_start = check_port_start(&pod, &sidecar)?;
     let volumes = missing_volumes(&pod, &sidecar)?;
-    let record = !present || pod.annotation(INJECTED).is_none();
+    check_fs_group(&pod, &sidecar)?;
+    let recorded = pod.annotation(INJECTED).and_then(Record::parse);
+    let grace = grace_period(&pod, &sidecar, recorded.as_ref(), present);
+    let is_new = !present || pod.annotation(INJECTED).is_none();
+    let record = Record { termination_grace_period_seconds: grace.recorded, ..sidecar.record };
     Ok(Plan {
-        annotation: record.then(|| sidecar.record.to_json()),
-        container: (!present).then_some((place(&pod), sidecar.container)),
+        annotation: is_new.then(|| record.to_json()),
+        container: (!present).then(|| (place(&pod), with_local_storage(sidecar.container, &pod, route))),
         volumes,
+        pull_secrets: missing_pull_secrets(&pod, platform),
         port_start,
+        grace_period: grace.raised,
     })
 }
 
@@ -160,21 +172,15 @@ fn missing_volumes(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<Vec<Value>, R
     Ok(missing)
 }
 
-/// Whether the volume that is there has the content of the one that is wanted. The API server fills defaults in and may
-/// write a quantity differently, so what is compared is where the content comes from.
-fn means_the_same(wanted: &Value, present: &Value) -> bool {
-    let part = |pointer: &str| (wanted.pointer(pointer), present.pointer(pointer));
-    if wanted.get("emptyDir").is_some() {
-        return present.get("emptyDir").is_some();
-    }
-    if wanted.get("configMap").is_some() {
-        let (name, present_name) = part("/configMap/name");
-        let (items, present_items) = part("/configMap/items");
-        return name == present_name && items == present_items;
-    }
-    let (sources, present_sources) = part("/projected/sources");
-    let (sources, present_sources) = (items(sources), items(present_sources));
-    sources.len() == present_sources.len() && sources.iter().all(|source| present_sources.contains(source))
+fn missing_pull_secrets(pod: &PodView<'_>, platform: &Platform) -> Vec<Value> {
+    let present = items(pod.spec().get("imagePullSecrets"));
+    let is_missing = |name: &&String| !present.iter().any(|secret| name_of(secret) == Some(name.as_str()));
+    platform.pull_secrets.iter().filter(is_missing).map(|name| json!({"name": name})).collect()
+}
+
+/// A volume of a storage class belongs to root when it is new, so the sidecar can write to it only by a group.
+fn check_fs_group(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<(), Refusal> {
+    if sidecar.needs_fs_group && pod.fs_group().is_none() { Err(Refusal::FsGroup) } else { Ok(()) }
 }
 
 /// After the meshes that come first, before everything else.

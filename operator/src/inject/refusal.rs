@@ -71,6 +71,8 @@ pub enum Refusal {
         /// The port.
         port: u16,
     },
+    /// The route keeps messages on a volume of a storage class, which the sidecar could not write to.
+    FsGroup,
     /// An annotation under our group that does not exist.
     UnknownAnnotation {
         /// Its key.
@@ -97,6 +99,7 @@ impl Refusal {
             Self::VolumeMounted { .. } => "VolumeMounted",
             Self::PortInUse { .. } => "PortInUse",
             Self::Sysctl { .. } => "Sysctl",
+            Self::FsGroup => "FsGroup",
             Self::UnknownAnnotation { .. } => "UnknownAnnotation",
             Self::Malformed { .. } => "Malformed",
         }
@@ -126,7 +129,7 @@ impl Refusal {
             Self::ContainerName => format!(
                 "Rename that container; if it is the sidecar, another webhook changed it (restartPolicy Always and the \
                  mount of {:?} must stay).",
-                super::sidecar::ROUTE_VOLUME
+                super::volumes::ROUTE_VOLUME
             ),
             Self::VolumeName { .. } => "Rename that volume.".to_owned(),
             Self::VolumeMounted { .. } => {
@@ -142,6 +145,9 @@ impl Refusal {
             Self::Sysctl { port, .. } => format!(
                 "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
             ),
+            Self::FsGroup => "Set spec.securityContext.fsGroup of the pod, to 65532 for example, or take \
+                              spec.sidecar.spool.storageClassName out of the route."
+                .to_owned(),
             Self::UnknownAnnotation { .. } => {
                 format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
             }
@@ -198,6 +204,11 @@ impl fmt::Display for Refusal {
             Self::Sysctl { value, port } => write!(
                 f,
                 "The pod sets {PORT_START}={value}, with which the sidecar may not listen on port {port}."
+            ),
+            Self::FsGroup => write!(
+                f,
+                "The route keeps messages on a volume of a storage class, which only an fsGroup makes writable, and the pod \
+                 has none."
             ),
             Self::UnknownAnnotation { key } => {
                 write!(f, "The pod has the annotation {key:?}, which does not exist.")

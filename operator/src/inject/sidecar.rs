@@ -3,10 +3,6 @@
 //! The container meets Pod Security `restricted` by itself. It has a startup and a liveness probe on its own listener
 //! and nothing else: a readiness probe would take the application out of its Service when Microsoft 365 is in trouble,
 //! and a preStop hook would close the door while the application still sends.
-//!
-//! Files it has to read are readable for it in every pod: the kubelet writes projected tokens with mode 0644, unless all
-//! containers share one user, who then owns them (0600), or the pod has an fsGroup, which is then also a group of this
-//! container. Who can read is bounded by who mounts: the sidecar alone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,25 +11,11 @@ use mailroute_route::paths;
 use serde_json::{Value, json};
 
 use super::annotations::Record;
-use crate::crd::mail_route::CaBundleRef;
-use crate::crd::{MailRoute, config_map_name};
+use super::volumes::{mounts, volumes};
+use crate::crd::MailRoute;
 
 /// Name of the container.
 pub const CONTAINER: &str = "mailroute";
-/// Volume of the rendered route.
-pub const ROUTE_VOLUME: &str = "mailroute-route";
-/// Volume of the projected tokens.
-pub const TOKENS_VOLUME: &str = "mailroute-tokens";
-/// Volume of message bodies.
-pub const SPOOL_VOLUME: &str = "mailroute-spool";
-/// Volume of the CA bundle for the token authority.
-pub const AUTHORITY_CA_VOLUME: &str = "mailroute-authority-ca";
-/// Volume of the CA bundle for the upstream.
-pub const ENDPOINT_CA_VOLUME: &str = "mailroute-endpoint-ca";
-/// Every volume name of ours.
-pub const VOLUMES: [&str; 5] =
-    [ROUTE_VOLUME, TOKENS_VOLUME, SPOOL_VOLUME, AUTHORITY_CA_VOLUME, ENDPOINT_CA_VOLUME];
-
 /// The sysctl that says from which port on a program without privileges may listen. Safe: Kubernetes lets every pod
 /// set it, under Pod Security `restricted` too.
 pub const PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
@@ -42,10 +24,12 @@ pub const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// User and group of the container, as the image has them.
 const USER: i64 = 65532;
-/// Life of a projected token, seconds; the kubelet renews it when a fifth is left. An hour is what Entra's guide uses.
-const TOKEN_SECONDS: i64 = 3600;
-/// Bound on the spool volume: six of the largest messages that Exchange Online takes at all (150 MB).
-const SPOOL_SIZE: &str = "1Gi";
+/// Seconds that a pod is given beyond its own grace period, when messages may wait in the sidecar: the kubelet stops the
+/// sidecar when the application has ended, with what is left of the period. At Exchange's 30 messages a minute it is enough
+/// for what a mailbox may send in that time.
+pub const DRAIN_SECONDS: i64 = 60;
+/// How much of it the sidecar uses: it ends by itself, before the kubelet ends it.
+const DRAIN_SHARE_SECONDS: i64 = DRAIN_SECONDS - 5;
 /// Name of the port of health and metrics; a port name has at most 15 characters.
 const ADMIN_PORT_NAME: &str = "mailroute-admin";
 
@@ -94,12 +78,14 @@ impl FromStr for PullPolicy {
 }
 
 /// What the installation chooses for every sidecar.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Platform {
     /// Image of the sidecar.
     pub image: String,
     /// When to pull it; `None` leaves it to Kubernetes, which goes by the tag.
     pub pull_policy: Option<PullPolicy>,
+    /// Names of Secrets to pull it with. They have to be in the namespace of each pod.
+    pub pull_secrets: Vec<String>,
 }
 
 /// Everything that a pod of one route gets.
@@ -111,6 +97,10 @@ pub struct Sidecar {
     pub volumes: Vec<Value>,
     /// Where the application connects.
     pub port: u16,
+    /// Seconds by which the pod's grace period has to grow.
+    pub drain_seconds: i64,
+    /// Whether a volume is writable only for a group that the pod has to name.
+    pub needs_fs_group: bool,
     /// For the annotation.
     pub record: Record,
 }
@@ -119,14 +109,22 @@ impl Sidecar {
     /// The sidecar of a route on a platform.
     pub fn of(route: &MailRoute, platform: &Platform) -> Self {
         let (container, volumes) = (container(route, platform), volumes(route));
-        let name = route.metadata.name.clone().unwrap_or_default();
+        let spec = &route.spec;
         let record = Record {
             image: platform.image.clone(),
-            route: name,
+            route: route.metadata.name.clone().unwrap_or_default(),
             generation: route.metadata.generation.unwrap_or_default(),
             hash: fingerprint(&json!({"container": container, "volumes": volumes})),
+            termination_grace_period_seconds: None,
         };
-        Self { container, volumes, port: route.spec.listen.port, record }
+        Self {
+            container,
+            volumes,
+            port: spec.listen.port,
+            drain_seconds: if spec.delivery.mode.keeps() { DRAIN_SECONDS } else { 0 },
+            needs_fs_group: spec.sidecar.spool.storage_class_name.is_some(),
+            record,
+        }
     }
 
     /// Whether the pod needs [`PORT_START`] lowered.
@@ -165,6 +163,9 @@ fn container(route: &MailRoute, platform: &Platform) -> Value {
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(route),
     });
+    if route.spec.delivery.mode.keeps() {
+        container["env"] = json!([{"name": "MAILROUTE_GRACE", "value": DRAIN_SHARE_SECONDS.to_string()}]);
+    }
     if let Some(policy) = platform.pull_policy {
         container["imagePullPolicy"] = policy.as_str().into();
     }
@@ -178,58 +179,4 @@ fn probe(period_seconds: u32, timeout_seconds: u32, failures: u32) -> Value {
         "timeoutSeconds": timeout_seconds,
         "failureThreshold": failures,
     })
-}
-
-fn mounts(route: &MailRoute) -> Vec<Value> {
-    let read_only = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
-    let mut mounts = vec![
-        read_only(ROUTE_VOLUME, paths::ROUTE_DIR),
-        read_only(TOKENS_VOLUME, paths::TOKENS_DIR),
-        json!({"name": SPOOL_VOLUME, "mountPath": paths::SPOOL_DIR}),
-    ];
-    if authority_ca(route).is_some() {
-        mounts.push(read_only(AUTHORITY_CA_VOLUME, paths::AUTHORITY_CA_DIR));
-    }
-    if endpoint_ca(route).is_some() {
-        mounts.push(read_only(ENDPOINT_CA_VOLUME, paths::ENDPOINT_CA_DIR));
-    }
-    mounts
-}
-
-fn volumes(route: &MailRoute) -> Vec<Value> {
-    let name = route.metadata.name.as_deref().unwrap_or_default();
-    let mut volumes = vec![
-        json!({"name": ROUTE_VOLUME, "configMap": {"name": config_map_name(name)}}),
-        json!({"name": TOKENS_VOLUME, "projected": {"sources": [
-            token(entra_audience(route), paths::ENTRA_TOKEN_FILE),
-            token(paths::CONTROL_AUDIENCE, paths::CONTROL_TOKEN_FILE),
-        ]}}),
-        json!({"name": SPOOL_VOLUME, "emptyDir": {"sizeLimit": SPOOL_SIZE}}),
-    ];
-    volumes.extend(authority_ca(route).map(|ca| ca_volume(AUTHORITY_CA_VOLUME, ca)));
-    volumes.extend(endpoint_ca(route).map(|ca| ca_volume(ENDPOINT_CA_VOLUME, ca)));
-    volumes
-}
-
-fn token(audience: &str, path: &str) -> Value {
-    json!({"serviceAccountToken": {"audience": audience, "expirationSeconds": TOKEN_SECONDS, "path": path}})
-}
-
-/// Optional, so that a missing bundle is a condition that names it and not a pod that hangs.
-fn ca_volume(volume: &str, ca: &CaBundleRef) -> Value {
-    let items = [json!({"key": ca.key, "path": paths::CA_FILE})];
-    json!({"name": volume, "configMap": {"name": ca.name, "items": items, "optional": true}})
-}
-
-fn entra_audience(route: &MailRoute) -> &str {
-    let authority = route.spec.tenant.authority.as_ref();
-    authority.and_then(|authority| authority.audience.as_deref()).unwrap_or(paths::ENTRA_AUDIENCE)
-}
-
-fn authority_ca(route: &MailRoute) -> Option<&CaBundleRef> {
-    route.spec.tenant.authority.as_ref()?.ca_bundle_ref.as_ref()
-}
-
-fn endpoint_ca(route: &MailRoute) -> Option<&CaBundleRef> {
-    route.spec.endpoint.as_ref()?.ca_bundle_ref.as_ref()
 }

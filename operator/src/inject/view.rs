@@ -39,7 +39,12 @@ impl<'a> PodView<'a> {
             ("spec.containers", is(self.spec, "containers", Value::is_array)),
             ("spec.initContainers", is(self.spec, "initContainers", Value::is_array)),
             ("spec.volumes", is(self.spec, "volumes", Value::is_array)),
+            ("spec.imagePullSecrets", is(self.spec, "imagePullSecrets", Value::is_array)),
             ("spec.securityContext", is(self.spec, "securityContext", Value::is_object)),
+            (
+                "spec.terminationGracePeriodSeconds",
+                is(self.spec, "terminationGracePeriodSeconds", Value::is_i64),
+            ),
             (
                 "spec.securityContext.sysctls",
                 security.is_none_or(|context| is(context, "sysctls", Value::is_array)),
@@ -94,6 +99,16 @@ impl<'a> PodView<'a> {
     /// `spec.securityContext`, when it is there.
     pub fn security_context(&self) -> Option<&'a Map<String, Value>> {
         self.spec.get("securityContext").and_then(Value::as_object)
+    }
+
+    /// The supplementary group that owns the pod's volumes.
+    pub fn fs_group(&self) -> Option<i64> {
+        self.security_context()?.get("fsGroup")?.as_i64()
+    }
+
+    /// `spec.terminationGracePeriodSeconds`, when it is there.
+    pub fn grace_period(&self) -> Option<i64> {
+        self.spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64)
     }
 
     /// `spec.initContainers`, in order.

@@ -11,7 +11,6 @@ use mailroute_route::control::{Observation, Queue, Usage};
 use super::super::samples::{self, observation, report};
 use super::finding::find;
 use super::*;
-use crate::crd::mail_route::Method;
 
 const IMAGE: &str = "mailroute.dev/sidecar:0.1.0";
 
@@ -196,12 +195,12 @@ fn a_report_of_a_pod_that_is_gone_says_nothing() {
 #[test]
 fn an_invalid_route_says_which_field() {
     let mut situation = Situation::new();
-    situation.acceptance = Acceptance::Invalid(Invalid::Method(Method::SmtpRelay));
+    situation.acceptance = Acceptance::Invalid(Invalid::BlockMissing("smtpRelay"));
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::Accepted), ("False", "Invalid"));
     assert_eq!(said(&status, ConditionType::Ready), ("False", "Invalid"));
     let message = &find(&status.conditions, ConditionType::Accepted).unwrap().message;
-    assert!(message.contains("spec.method") && message.contains("use ClientSubmission"), "{message}");
+    assert!(message.contains("spec.smtpRelay") && message.contains("needs this block"), "{message}");
 }
 
 #[test]

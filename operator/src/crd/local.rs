@@ -1,0 +1,120 @@
+//! The application's side: where it connects and whom it may name as the sender. `spec.listen` and `spec.senders`.
+
+use kube::KubeSchema;
+use mailroute_route::file;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where applications connect: on the loopback addresses of the pod, IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listen {
+    /// TCP port.
+    #[serde(default = "Listen::default_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    #[x_kube(validation = Rule::new("self != 9025")
+        .message("the sidecar serves its metrics on 9025; choose another port"))]
+    pub port: u16,
+    /// Whether applications may log in. None: AUTH is not offered. Ignore: AUTH PLAIN and LOGIN are offered, for
+    /// applications that insist on it, and whatever is said is taken and forgotten.
+    #[serde(default)]
+    pub auth: ListenAuth,
+    /// What happens to a bare LF or CR in a message, of which neither is ever passed on. Normalize: LF becomes CR LF, CR a
+    /// space. Refuse: the message is refused.
+    #[serde(default)]
+    pub bare_line_ends: BareLineEnds,
+}
+
+impl Listen {
+    /// The port that applications expect of a mail relay.
+    const fn default_port() -> u16 {
+        25
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            port: Self::default_port(),
+            auth: ListenAuth::default(),
+            bare_line_ends: BareLineEnds::default(),
+        }
+    }
+}
+
+/// Whether applications may log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ListenAuth {
+    /// AUTH is not offered.
+    #[default]
+    None,
+    /// Any log-in is right.
+    Ignore,
+}
+
+/// What happens to a bare LF or CR in a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BareLineEnds {
+    /// LF becomes CR LF, CR a space.
+    #[default]
+    Normalize,
+    /// The message is refused.
+    Refuse,
+}
+
+impl From<Listen> for file::Listen {
+    fn from(listen: Listen) -> Self {
+        Self {
+            port: listen.port,
+            auth: match listen.auth {
+                ListenAuth::None => file::ListenAuth::None,
+                ListenAuth::Ignore => file::ListenAuth::Ignore,
+            },
+            bare_line_ends: match listen.bare_line_ends {
+                BareLineEnds::Normalize => file::BareLineEnds::Normalize,
+                BareLineEnds::Refuse => file::BareLineEnds::Refuse,
+            },
+        }
+    }
+}
+
+/// Who may be named as the sender, in the envelope and in `From`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Senders {
+    /// Addresses, or `*@domain` for all of a domain. The mailbox of ClientSubmission is always allowed.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 3, max = 254)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new(r"self.all(s, s.matches('^([A-Za-z0-9.!#$%&*+/=?^_{|}~-]{1,64}|[*])@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$'))")
+            .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain")
+    )]
+    pub allow: Vec<String>,
+    /// What happens to a message of another sender. Reject: it is refused for good. Rewrite, for ClientSubmission: `From`
+    /// becomes the mailbox, and what it was becomes `Reply-To` unless there is one.
+    #[serde(default)]
+    pub on_violation: OnViolation,
+}
+
+/// What happens to a message of a sender that is not allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnViolation {
+    /// It is refused for good.
+    #[default]
+    Reject,
+    /// It is sent from the mailbox.
+    Rewrite,
+}
+
+impl From<Senders> for file::Senders {
+    fn from(senders: Senders) -> Self {
+        Self {
+            allow: senders.allow,
+            on_violation: match senders.on_violation {
+                OnViolation::Reject => file::OnViolation::Reject,
+                OnViolation::Rewrite => file::OnViolation::Rewrite,
+            },
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The injected container: what it may use, where it keeps messages, what it logs. `spec.sidecar`.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::KubeSchema;
+use mailroute_route::file;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The injected container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sidecar {
+    /// What the container asks for and may use.
+    pub resources: Resources,
+    /// Where kept messages are, and large ones while they pass through.
+    pub spool: Spool,
+    /// How much of a mail address a log line shows. Domain: what is behind the @. Hidden: nothing.
+    pub log_addresses: LogAddresses,
+}
+
+/// The volume of kept messages. It belongs to one pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Spool {
+    /// Size of the volume. Messages are kept up to nine tenths of it, dead letters included; beyond it applications get
+    /// 452.
+    #[serde(default = "Spool::default_size")]
+    #[schemars(extend("pattern" = SIZE, "maxLength" = 32))]
+    pub size_limit: Quantity,
+    /// StorageClass of the volume. Without it the volume is an emptyDir on the disk of the node. With it, it is a generic
+    /// ephemeral volume of that class: Kubernetes claims it for the pod and releases it with the pod, so messages that are
+    /// left outlive the pod only under a class whose reclaim policy is Retain. The pod needs an fsGroup then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+        .message("must be the name of a StorageClass: lower-case letters, digits, - and ."))]
+    pub storage_class_name: Option<String>,
+}
+
+impl Spool {
+    /// Six of the largest messages that Exchange Online takes at all (150 MB).
+    fn default_size() -> Quantity {
+        Quantity("1Gi".to_owned())
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { size_limit: Self::default_size(), storage_class_name: None }
+    }
+}
+
+/// How much of a mail address a log line shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LogAddresses {
+    /// All of it.
+    #[default]
+    Full,
+    /// The domain.
+    Domain,
+    /// Nothing.
+    Hidden,
+}
+
+impl From<LogAddresses> for file::LogAddresses {
+    fn from(addresses: LogAddresses) -> Self {
+        match addresses {
+            LogAddresses::Full => Self::Full,
+            LogAddresses::Domain => Self::Domain,
+            LogAddresses::Hidden => Self::Hidden,
+        }
+    }
+}
+
+/// What a container asks for and may use, with the meaning of `resources` of a container in a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// What the scheduler sets aside.
+    pub requests: ResourceList,
+    /// What the container may not exceed.
+    pub limits: ResourceList,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        let quantity = |text: &str| Some(Quantity(text.to_owned()));
+        Self {
+            requests: ResourceList {
+                cpu: quantity("10m"),
+                memory: quantity("32Mi"),
+                ephemeral_storage: None,
+            },
+            limits: ResourceList {
+                cpu: quantity("500m"),
+                memory: quantity("128Mi"),
+                ephemeral_storage: None,
+            },
+        }
+    }
+}
+
+/// A plain or suffixed number, as Kubernetes prints quantities.
+const QUANTITY: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$";
+
+/// A number of bytes, plain or suffixed.
+const SIZE: &str = "^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+
+/// Amounts of compute resources.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ResourceList {
+    /// Processor time, in cores: 500m is half of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = QUANTITY, "maxLength" = 32))]
+    pub cpu: Option<Quantity>,
+    /// Memory, in bytes: 128Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = QUANTITY, "maxLength" = 32))]
+    pub memory: Option<Quantity>,
+    /// Local disk, in bytes.
+    #[serde(rename = "ephemeral-storage", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = QUANTITY, "maxLength" = 32))]
+    pub ephemeral_storage: Option<Quantity>,
+}

@@ -1,0 +1,102 @@
+//! The two notations that Kubernetes has for amounts: durations (`48h`, `1m30s`) and quantities (`1Gi`). Pure.
+//!
+//! The schema's rules have refused what is not of these forms; here it is asked again, because an object may have been
+//! stored under an older schema, and nothing overflows whatever is written.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// Whole seconds of a duration of hours, minutes and seconds, in this order and each at most once.
+pub fn seconds(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut sum = 0_u64;
+    for (unit, seconds) in [('h', 3600), ('m', 60), ('s', 1)] {
+        let Some((number, behind)) = rest.split_once(unit) else { continue };
+        sum = sum.checked_add(whole(number)?.checked_mul(seconds)?)?;
+        rest = behind;
+    }
+    (rest.is_empty() && !text.is_empty()).then_some(sum)
+}
+
+/// Whole bytes of a quantity, rounded down.
+pub fn bytes(quantity: &Quantity) -> Option<u64> {
+    let text = quantity.0.as_str();
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
+    let (units, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let factor = u128::from(factor(suffix)?);
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let digits = u128::from(whole(units)?).checked_mul(scale)?.checked_add(match fraction {
+        "" => 0,
+        fraction => u128::from(whole(fraction)?),
+    })?;
+    u64::try_from(digits.checked_mul(factor)? / scale).ok()
+}
+
+fn factor(suffix: &str) -> Option<u64> {
+    let table = [
+        ("", 1),
+        ("k", 1000),
+        ("M", 1000_u64.pow(2)),
+        ("G", 1000_u64.pow(3)),
+        ("T", 1000_u64.pow(4)),
+        ("Ki", 1024),
+        ("Mi", 1024_u64.pow(2)),
+        ("Gi", 1024_u64.pow(3)),
+        ("Ti", 1024_u64.pow(4)),
+    ];
+    table.into_iter().find(|(name, _)| *name == suffix).map(|(_, factor)| factor)
+}
+
+/// Digits alone: `u64::from_str` would take a sign.
+fn whole(digits: &str) -> Option<u64> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_whole_seconds() {
+        for (text, expected) in [
+            ("48h", Some(172_800)),
+            ("1h30m", Some(5400)),
+            ("1m1s", Some(61)),
+            ("90s", Some(90)),
+            ("0s", Some(0)),
+            ("", None),
+            ("10", None),
+            ("h", None),
+            ("1s1m", None),
+            ("1m1m", None),
+            ("-1h", None),
+            ("+1h", None),
+            ("1.5h", None),
+            ("2d", None),
+            ("99999999999999999999h", None),
+            ("9999999999999999999h", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_whole_bytes() {
+        for (text, expected) in [
+            ("1Gi", Some(1 << 30)),
+            ("1.5Ki", Some(1536)),
+            ("1M", Some(1_000_000)),
+            ("1073741824", Some(1 << 30)),
+            ("0.0001k", Some(0)),
+            ("500m", None),
+            ("1Ei", None),
+            ("-1Gi", None),
+            ("", None),
+            ("Gi", None),
+            ("99999999999T", None),
+            ("1.00000000000000000000000000000000000000000000Gi", None),
+        ] {
+            assert_eq!(bytes(&Quantity(text.to_owned())), expected, "{text}");
+        }
+    }
+}
