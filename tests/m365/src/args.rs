@@ -30,6 +30,9 @@ pub struct Serve {
     /// Address of SMTP submission (STARTTLS)
     #[arg(long, default_value = "127.0.0.1:8587", value_name = "ADDRESS:PORT")]
     pub smtp: SocketAddr,
+    /// Address of the MX endpoint: SMTP relay and Direct Send
+    #[arg(long, default_value = "127.0.0.1:8025", value_name = "ADDRESS:PORT")]
+    pub relay: SocketAddr,
     /// Address of the token endpoint (HTTPS)
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS:PORT")]
     pub login: SocketAddr,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Network};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Config {
     /// Access tokens.
     #[serde(default)]
     pub tokens: Tokens,
+    /// The MX endpoint on port 25.
+    #[serde(default)]
+    pub relay: Relay,
     /// Delays and timeouts.
     #[serde(default)]
     pub pace: Pace,
@@ -65,6 +68,31 @@ pub enum OverRate {
     Delay,
 }
 
+/// The MX endpoint: SMTP relay and Direct Send.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Relay {
+    /// Addresses whose mail is refused: 550 5.7.606.
+    pub banned_addresses: Vec<Network>,
+    /// Addresses that are put off unless a connector matches: 451 4.7.500.
+    pub busy_addresses: Vec<Network>,
+    /// What a recipient outside the directory draws when no connector matches. Both have been reported.
+    pub foreign_recipient: ForeignRecipient,
+    /// Authorities (PEM) whose certificates connectors trust, beside the simulator's own.
+    pub trusted_roots: Vec<String>,
+}
+
+/// The reply to a recipient that is nobody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ForeignRecipient {
+    /// 550 5.7.64.
+    #[default]
+    RelayAccessDenied,
+    /// 550 5.4.1.
+    RecipientRejected,
+}
+
 /// Access tokens as Entra issues them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -85,6 +113,8 @@ pub struct Tokens {
 pub struct Pace {
     /// Delay before a permanent refusal (tarpit), milliseconds. Exchange's default is five seconds.
     pub tarpit_milliseconds: u64,
+    /// Time that each message takes at the end of its data before the reply, milliseconds.
+    pub message_milliseconds: u64,
     /// A connection without input is closed after this many seconds.
     pub idle_seconds: u64,
     /// A connection is closed after this many seconds, whatever it does.
@@ -149,7 +179,7 @@ impl Default for Tokens {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { tarpit_milliseconds: 5000, idle_seconds: 300, session_seconds: 1200 }
+        Self { tarpit_milliseconds: 5000, message_milliseconds: 0, idle_seconds: 300, session_seconds: 1200 }
     }
 }
 

@@ -14,8 +14,10 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::{
+    authority::Authority,
     config::Config,
     directory::{SAMPLE_PASSWORD, SAMPLE_SECRET},
     entra::{TokenExchange, client_certificate},
@@ -32,7 +34,7 @@ const MAX_WAIT: u64 = 3600;
 #[derive(Clone, Debug)]
 struct Control {
     shared: Arc<Shared>,
-    ca_pem: Arc<str>,
+    authority: Arc<Authority>,
 }
 
 /// `?wait=N&timeout=S`: answer when N entries are there, or after S seconds with what is there.
@@ -57,8 +59,15 @@ struct Wanted {
     seconds: Option<i64>,
 }
 
+/// `?name=a,b&seconds=…` for a client's certificate.
+#[derive(Debug, Deserialize)]
+struct ForClient {
+    name: String,
+    seconds: Option<i64>,
+}
+
 /// Every path of the API.
-pub fn routes(shared: Arc<Shared>, ca_pem: String) -> Router {
+pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>) -> Router {
     Router::new()
         .route("/messages", get(messages).delete(forget_messages))
         .route("/messages/{id}", get(message))
@@ -76,9 +85,10 @@ pub fn routes(shared: Arc<Shared>, ca_pem: String) -> Router {
             get(async || client_certificate::stand_in().certificate_pem()),
         )
         .route("/sample/client-key.pem", get(async || client_certificate::stand_in().key_pem()))
+        .route("/sample/relay-certificate", get(relay_certificate))
         .route("/ca.pem", get(ca_pem_file))
         .route("/livez", get(|| async { "ok\n" }))
-        .with_state(Control { shared, ca_pem: ca_pem.into() })
+        .with_state(Control { shared, authority })
 }
 
 impl Control {
@@ -186,8 +196,19 @@ async fn assertion(State(control): State<Control>, Query(wanted): Query<Wanted>)
     control.shared.read(|office| office.stand_in.assertion(&wanted.subject, Timestamp::now(), seconds))
 }
 
+async fn relay_certificate(State(control): State<Control>, Query(wanted): Query<ForClient>) -> Response {
+    let names: Vec<String> = wanted.name.split(',').map(str::to_owned).collect();
+    match control.authority.client(&names, Timestamp::now(), wanted.seconds.unwrap_or(86_400)) {
+        Ok(identity) => {
+            let [chain, leaf, key] = [identity.chain_pem, identity.leaf_pem, identity.key_pem];
+            Json(json!({"chain": chain, "leaf": leaf, "key": key})).into_response()
+        }
+        Err(error) => bad_request(&error.to_string()),
+    }
+}
+
 async fn ca_pem_file(State(control): State<Control>) -> String {
-    control.ca_pem.to_string()
+    control.authority.pem.clone()
 }
 
 fn bad_request(reason: &str) -> Response {

@@ -4,31 +4,38 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::replies::ReplyText;
+use crate::{mailbox::Face, replies::ReplyText};
 
 /// Everything that is switched on. The default is a service in good health.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Faults {
     /// SMTP submission.
-    pub submission: SubmissionFaults,
+    pub submission: SmtpFaults,
+    /// The MX endpoint on port 25.
+    pub relay: SmtpFaults,
     /// Token endpoint.
     pub login: LoginFaults,
 }
 
-/// Faults of the submission face.
+/// Faults of an SMTP face.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SubmissionFaults {
+pub struct SmtpFaults {
     /// The port is closed: connections are refused and open ones cut.
     pub down: bool,
     /// STARTTLS is neither announced nor obeyed.
     pub without_start_tls: bool,
+    /// How the TLS handshake goes.
+    pub handshake: HandshakeFault,
     /// A failed XOAUTH2 is first answered `334 <base64 JSON>`, as Google does; the final 535 follows an empty line.
     pub challenge_before_refusal: bool,
     /// What happens at which stage.
     pub rules: Vec<Rule<Stage, SmtpAction>>,
 }
+
+/// Faults of the submission face.
+pub type SubmissionFaults = SmtpFaults;
 
 /// Faults of the token endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,12 +106,33 @@ pub enum SmtpAction {
     Reply(ReplyText),
     /// The proper reply, but after so many milliseconds.
     Delay(u64),
+    /// The proper reply, so many milliseconds for each of its bytes.
+    Drip(u64),
+    /// The proper reply with this text behind it in the same packet, as an attacker in the middle would add it at STARTTLS.
+    Append(String),
     /// The connection is cut and nothing is done: at the end of data the message is lost.
     Cut,
     /// The command is carried out and the connection cut before its reply: at the end of data the message is kept.
     CutBeforeReply,
     /// The command is carried out and the connection cut right after its reply.
     CutAfterReply,
+}
+
+/// What goes wrong in the handshake after STARTTLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HandshakeFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// A trusted certificate of another name.
+    OtherName,
+    /// The alert `protocol_version`, as a server gives it that knows nothing newer than TLS 1.1.
+    OldVersion,
+    /// The connection is cut instead of a handshake.
+    Cut,
+    /// Nothing is said until the client gives up.
+    Silence,
 }
 
 /// The token endpoint has a single stage.
@@ -162,7 +190,26 @@ impl<At: PartialEq + Copy, Action: Clone> Rule<At, Action> {
     }
 }
 
-impl SubmissionFaults {
+impl Faults {
+    /// Those of a face.
+    #[must_use]
+    pub fn of(&self, face: Face) -> &SmtpFaults {
+        match face {
+            Face::Submission => &self.submission,
+            Face::Relay => &self.relay,
+        }
+    }
+
+    /// Those of a face, to take from.
+    pub fn of_mut(&mut self, face: Face) -> &mut SmtpFaults {
+        match face {
+            Face::Submission => &mut self.submission,
+            Face::Relay => &mut self.relay,
+        }
+    }
+}
+
+impl SmtpFaults {
     /// What is due at `stage`: all delays together, and the first other action.
     pub fn take(&mut self, stage: Stage) -> (u64, Option<SmtpAction>) {
         let mut delay = 0;

@@ -19,16 +19,19 @@
 
 pub mod app;
 pub mod args;
+pub mod authority;
 pub mod config;
 pub mod control;
 pub mod directory;
 pub mod entra;
+mod faces;
 pub mod faults;
 pub mod limits;
 pub mod listener;
 pub mod mailbox;
 pub mod office;
 pub mod random;
+pub mod relay;
 pub mod replies;
 pub mod simulator;
 pub mod stand_in;
@@ -37,12 +40,15 @@ pub mod tally;
 pub mod tls;
 pub mod violations;
 
+pub use authority::ClientIdentity;
 pub use config::Config;
 pub use directory::Directory;
 pub use entra::{Credential, TokenExchange};
-pub use faults::{Faults, LoginAction, LoginFaults, Rule, SmtpAction, Stage, SubmissionFaults, Token};
+pub use faults::{
+    Faults, LoginAction, LoginFaults, Rule, SmtpAction, SmtpFaults, Stage, SubmissionFaults, Token,
+};
 pub use limits::Peak;
-pub use mailbox::{Message, TokenClaims};
+pub use mailbox::{Face, Message, TokenClaims};
 pub use replies::Line;
 pub use simulator::{Options, Simulator, StartError, write_atomically};
 pub use tally::{Statistics, Tally};

@@ -6,7 +6,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::entra::Credential;
+use crate::{
+    entra::Credential,
+    relay::{PresentedCertificate, attribution::Attribution},
+};
 
 /// An accepted message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +19,11 @@ pub struct Message {
     pub id: u64,
     /// When the end of data was read.
     pub received_at: Timestamp,
-    /// The mailbox that sent it.
+    /// The mailbox that sent it; empty on port 25.
     pub mailbox: String,
+    /// Whose mail it was found to be, and by what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
     /// Address of the reverse path; empty for `<>`.
     pub mail_from: String,
     /// ESMTP parameters of MAIL, as sent.
@@ -93,6 +99,23 @@ pub struct ConnectionFacts {
     pub tls_version: Option<String>,
     /// Server name the client asked for.
     pub sni: Option<String>,
+    /// Which port it came in by.
+    #[serde(default)]
+    pub face: Face,
+    /// The certificate that the client presented (port 25 asks for one).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PresentedCertificate>,
+}
+
+/// The two ways in for mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Face {
+    /// Client submission, port 587.
+    #[default]
+    Submission,
+    /// The MX endpoint, port 25.
+    Relay,
 }
 
 impl Message {

@@ -10,13 +10,14 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
-    directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT},
+    directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT, covers},
     entra::{AccessTokenKey, Credential, TokenExchange, client_assertion::Replays, token::AccessClaims},
     faults::Faults,
     limits::Usage,
-    mailbox::Message,
+    mailbox::{Face, Message},
     stand_in::{self, StandIn},
     tally::{Statistics, Tally},
+    tls::MX_NAMES,
     violations::{Kind, Violation},
 };
 
@@ -122,12 +123,16 @@ impl Office {
     }
 
     /// Notes a breach when the server name of a handshake is missing or not ours.
-    pub fn check_server_name(&mut self, at: Timestamp, connection: u64, sni: Option<&str>) {
+    pub fn check_server_name(&mut self, at: Timestamp, connection: u64, face: Face, sni: Option<&str>) {
+        let ours = |name: &str| {
+            let mx = face == Face::Relay && MX_NAMES.iter().any(|pattern| covers(pattern, name));
+            mx || self.names.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+        };
         match sni {
             None => {
                 self.violation(at, connection, Kind::WrongServerName, "no server name in the TLS handshake")
             }
-            Some(name) if !self.names.iter().any(|ours| ours.eq_ignore_ascii_case(name)) => {
+            Some(name) if !ours(name) => {
                 self.violation(
                     at,
                     connection,

@@ -33,6 +33,13 @@ pub fn front_end() -> String {
     format!("FR{}P{}CA{:04}", a % 4, 100 + u16::from(b) % 300, u16::from(c))
 }
 
+/// An edge host name of the shape that the MX endpoint shows, such as `DB5EUR01FT012`.
+#[must_use]
+pub fn edge() -> String {
+    let [a, b] = bytes::<2>();
+    format!("DB5EUR{:02}FT{:03}", a % 5 + 1, u16::from(b))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -1,4 +1,4 @@
-//! Every literal line that the submission face can say, once, and the filling-in of their blanks.
+//! Every literal line that the two SMTP faces can say, once, and the filling-in of their blanks.
 //!
 //! The texts are the interface: clients classify by them, so they are kept as they were seen on Exchange Online. `{…}`
 //! marks a blank. It refuses to know when a line is due.
@@ -50,6 +50,8 @@ catalogue! {
     ChunkOk = "250 2.0.0 {octets} octets received",
     /// The message is accepted.
     Accepted = "250 2.0.0 OK {id} [Hostname={internal}]",
+    /// The message is accepted on port 25.
+    Queued = "250 2.6.0 {id} [InternalId={number}, Hostname={host}] {octets} bytes in 0.250, {rate} KB/sec Queued mail for delivery",
     /// RSET.
     Resetting = "250 2.0.0 Resetting",
     /// NOOP.
@@ -76,6 +78,18 @@ catalogue! {
     RecipientThreadLimit = "432 4.3.2 STOREDRV.Deliver; recipient thread limit exceeded",
     /// Front-end trouble, at AUTH or at the end of data.
     TemporaryServerError = "451 4.7.0 Temporary server error. Please try again later. PRX2",
+    /// Port 25: the MX host of another region.
+    WrongRegion = "451 4.4.62 Mail sent to the wrong Office 365 region. ATTR35",
+    /// Port 25: an IPv6 address without SPF and DKIM.
+    Ipv6Unsigned = "450 4.7.26 Access denied, a message sent over IPv6 [{client}] must pass either SPF or DKIM validation, this message is not signed",
+    /// DANE fails for now behind Exchange Online.
+    DaneTemporary = "450 4.7.323 tlsa-invalid: The domain failed DANE validation",
+    /// Port 25: the address is put off.
+    ServerBusy = "451 4.7.500 Server busy. Please try again later from [{client}]. (S77714)",
+    /// Port 25: the address is put off, by another filter.
+    ServerBusyFilter = "451 4.7.850 Server busy. Please try again later from [{client}]. (AS843)",
+    /// The session lasted too long.
+    SessionTimedOut = "421 4.4.1 Connection timed out. Total session duration: 00:20:55.28",
     /// More recipients than one envelope takes.
     TooManyRecipients = "452 4.5.3 Too many recipients",
     /// Trouble behind AUTH that says nothing of the credential.
@@ -168,6 +182,54 @@ catalogue! {
     NoSendAsPermission = "550 5.7.60 SMTP; Client does not have permissions to send as this sender",
     /// No valid From.
     FromInvalid = "550 5.7.512 Access denied, message must be RFC 5322 section 3.6.2 compliant and include a valid From address",
+    /// Port 25: nobody whose mail this host takes, or nobody at all.
+    RecipientRejected = "550 5.4.1 [{recipient}]: Recipient address rejected: Access denied",
+    /// Port 25: SPF does not list the address.
+    SpfViolation = "550 5.7.23 The message was rejected because of Sender Policy Framework violation",
+    /// Port 25: an IPv6 address without a name.
+    Ipv6WithoutName = "550 5.7.25 Access denied, the sending IPv6 address [{client}] must have a reverse DNS record",
+    /// Port 25: a partner connector wants another address or certificate.
+    RestrictedByConnector = "550 5.7.51 TenantInboundAttribution; There is a partner connector configured that matched the message's recipient domain. The connector had either the RestrictDomainsToIPAddresses or RestrictDomainsToCertificate set",
+    /// Port 25: no connector matches, and the recipient is elsewhere.
+    RelayAccessDenied = "550 5.7.64 TenantAttribution; Relay Access Denied",
+    /// Port 25: the tenant rejects Direct Send.
+    DirectSendRejected = "550 5.7.68 TenantInboundAttribution; Direct Send not allowed for this organization from unauthorized sources",
+    /// Port 25: the recipient takes mail from logged-in senders only.
+    SenderNotAuthenticated = "550 5.7.12 Sender was not authenticated by organization",
+    /// Port 25: the sender is not on the group's list.
+    SenderNotInList = "550 5.7.124 Sender not in allowed-senders list",
+    /// Port 25: the group takes mail from logged-in senders only.
+    SenderNotAuthenticatedForGroup = "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required; Delivery restriction check failed because the sender was not authenticated when sending to this group",
+    /// Port 25: the mailbox takes mail from logged-in senders only.
+    SenderNotAuthenticatedForMailbox = "550 5.7.134 RESOLVER.RST.SenderNotAuthenticatedForMailbox; authentication required; Delivery restriction check failed because the sender was not authenticated when sending to this mailbox",
+    /// Port 25: the mail user takes mail from logged-in senders only.
+    SenderNotAuthenticatedForMailUser = "550 5.7.136 RESOLVER.RST.SenderNotAuthenticatedForMailUser; authentication required; Delivery restriction check failed because the sender was not authenticated when sending to this mail user",
+    /// The trial tenant's external recipients of a day are used up.
+    TrialExternalRecipients = "550 5.7.232 Your message can't be sent because your trial tenant has exceeded its daily limit for sending email to external recipients (tenant external recipient rate limit)",
+    /// The tenant's external recipients of a day are used up.
+    TenantExternalRecipients = "550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients (tenant external recipient rate limit)",
+    /// DANE failed behind Exchange Online.
+    DaneFailure = "550 5.7.323 tlsa-invalid: The domain failed DANE validation",
+    /// Port 25: EHLO with a name of Microsoft's.
+    BadHelo = "550 5.7.506 Access Denied, Bad HELO",
+    /// Port 25: too much mail over IPv6.
+    Ipv6Limit = "550 5.7.508 Access denied, [{client}] has exceeded permitted limits within the range",
+    /// Port 25: the sender's DMARC policy says reject.
+    DmarcReject = "550 5.7.509 Access denied, sending domain does not pass DMARC verification and has a DMARC policy of reject",
+    /// Port 25: the recipient's domain takes no mail over IPv6.
+    Ipv6NotAccepted = "550 5.7.510 Access denied, the recipient domain does not accept email sent over IPv6",
+    /// Port 25: banned by name.
+    BannedSender = "550 5.7.511 Access denied, banned sender[{client}]. To request removal from this list please forward this message to delist@microsoft.com",
+    /// Port 25: the address is banned.
+    BannedAddress = "550 5.7.606 Access denied, banned sending IP [{client}]. To request removal from this list please visit https://sender.office.com/ and follow the directions. For more information please go to http://go.microsoft.com/fwlink/?LinkID=526655 (AS16012609)",
+    /// The tenant's block list names a recipient; the message is refused for all.
+    TenantBlockList = "550 5.7.703 Your message can't be delivered because one or more recipients are blocked by your organization's tenant allow/block list policy",
+    /// The tenant has sent too much.
+    TenantThreshold = "550 5.7.705 Access denied, tenant has exceeded threshold",
+    /// Port 25: an address of low reputation.
+    LowReputation = "550 5.7.708 Access denied, traffic not accepted from this IP",
+    /// The sender's domain is not registered.
+    UnregisteredDomain = "550 5.7.750 Service unavailable. Client blocked from sending from unregistered domain",
     /// The recipients of a day, in another wording.
     DailyRecipients = "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
     /// The same, of the mailbox's quota.

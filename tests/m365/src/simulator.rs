@@ -1,6 +1,6 @@
-//! The running simulator: three ports, one shared state, and the handle that tests hold.
+//! The running simulator: its ports, one shared state, and the handle that tests hold.
 //!
-//! The only file that sees every part. Dropping the handle ends everything it started.
+//! Dropping the handle ends everything it started.
 
 use std::{
     io,
@@ -10,46 +10,32 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use jiff::Timestamp;
 use thiserror::Error;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinSet,
-    time::timeout,
-};
-use tokio_rustls::TlsAcceptor;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
+    authority::{Authority, ClientIdentity, TlsError},
     config::Config,
-    control,
     directory::Directory,
-    entra::{
-        AccessTokenKey, TokenExchange, client_certificate,
-        issuers::Issuers,
-        server::{Login, routes},
-    },
+    entra::{AccessTokenKey, TokenExchange, client_certificate},
+    faces::{self, Addresses, Doors, Handshakes, Ports, Running},
     faults::Faults,
-    listener,
     mailbox::Message,
     office::{Office, Shared},
     stand_in::StandIn,
-    submission,
     tally::Statistics,
-    tls::{Identity, TlsError},
+    tls::Identity,
     violations::Violation,
 };
-
-/// Time for the TLS handshake and the headers of a request at the token endpoint.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the simulator starts.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address of the submission face.
+    /// Address of client submission.
     pub smtp: SocketAddr,
+    /// Address of the MX endpoint: SMTP relay and Direct Send.
+    pub relay: SocketAddr,
     /// Address of the token endpoint.
     pub login: SocketAddr,
     /// Address of the control API.
@@ -61,9 +47,6 @@ pub struct Options {
     /// Where the certificate authority is kept; absent means in memory.
     pub state: Option<PathBuf>,
 }
-
-/// A listener, and where it tells whether it is open.
-type Port = (TcpListener, watch::Sender<bool>);
 
 /// Why the simulator does not start.
 #[derive(Debug, Error)]
@@ -89,11 +72,9 @@ pub enum StartError {
 pub struct Simulator {
     shared: Arc<Shared>,
     ca_pem: String,
-    smtp: SocketAddr,
-    login: SocketAddr,
-    control: SocketAddr,
-    smtp_open: watch::Receiver<bool>,
-    login_open: watch::Receiver<bool>,
+    authority: Arc<Authority>,
+    addresses: Addresses,
+    doors: Doors<watch::Receiver<bool>>,
     tasks: JoinSet<()>,
 }
 
@@ -106,6 +87,7 @@ impl Default for Options {
         config.tokens.keys_refetch_seconds = 0;
         Self {
             smtp: loopback,
+            relay: loopback,
             login: loopback,
             control: loopback,
             names: vec!["localhost".into()],
@@ -116,7 +98,7 @@ impl Default for Options {
 }
 
 impl Simulator {
-    /// Starts all three faces. They accept connections when this returns.
+    /// Starts all faces. They accept connections when this returns.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -126,52 +108,48 @@ impl Simulator {
             return Err(StartError::Config(faults.join("; ")));
         }
         let identity = Identity::new(&options.names, options.state.as_deref())?;
-        let (smtp, login, control) =
-            (listen(options.smtp).await?, listen(options.login).await?, listen(options.control).await?);
+        let ports = Ports::open(&options).await?;
         let office = Office::new(options.config, AccessTokenKey::generate(), options.names);
-        let (smtp_open, login_open) = (watch::Sender::new(true), watch::Sender::new(true));
         let mut simulator = Self {
             shared: Arc::new(Shared::new(office)),
-            ca_pem: identity.ca_pem.clone(),
-            smtp: smtp.1,
-            login: login.1,
-            control: control.1,
-            smtp_open: smtp_open.subscribe(),
-            login_open: login_open.subscribe(),
+            ca_pem: identity.authority.pem.clone(),
+            addresses: ports.addresses,
+            doors: ports.doors.map(watch::Sender::subscribe),
+            authority: Arc::new(identity.authority),
             tasks: JoinSet::new(),
         };
-        let tls = TlsAcceptor::from(identity.server);
-        simulator.run((smtp.0, smtp_open), (login.0, login_open), control.0, &tls);
+        let tls = Handshakes::new(identity.submission, identity.relay, identity.other_name);
+        let running = Running {
+            shared: Arc::clone(&simulator.shared),
+            authority: Arc::clone(&simulator.authority),
+            tls,
+        };
+        faces::run(&mut simulator.tasks, ports, &running);
         Ok(simulator)
-    }
-
-    fn run(&mut self, smtp: Port, login: Port, control: TcpListener, tls: &TlsAcceptor) {
-        let (smtp_door, login_door) = (watch::Sender::new(true), watch::Sender::new(true));
-        let shared = Arc::clone(&self.shared);
-        self.tasks.spawn(report(serve_smtp(smtp, smtp_door.subscribe(), shared, tls.clone())));
-        let entra = Login { shared: Arc::clone(&self.shared), issuers: Arc::new(Issuers::default()) };
-        self.tasks.spawn(report(serve_login(login, login_door.subscribe(), entra, tls.clone())));
-        let control_routes = control::routes(Arc::clone(&self.shared), self.ca_pem.clone());
-        self.tasks.spawn(report(async move { axum::serve(control, control_routes).await }));
-        self.tasks.spawn(keep_doors(Arc::clone(&self.shared), smtp_door, login_door));
     }
 
     /// Where SMTP submission listens.
     #[must_use]
     pub fn smtp_address(&self) -> SocketAddr {
-        self.smtp
+        self.addresses.smtp
+    }
+
+    /// Where the MX endpoint listens.
+    #[must_use]
+    pub fn relay_address(&self) -> SocketAddr {
+        self.addresses.relay
     }
 
     /// Where the token endpoint listens.
     #[must_use]
     pub fn login_address(&self) -> SocketAddr {
-        self.login
+        self.addresses.login
     }
 
     /// Where the control API listens.
     #[must_use]
     pub fn control_address(&self) -> SocketAddr {
-        self.control
+        self.addresses.control
     }
 
     /// The certificate (PEM) that clients must trust.
@@ -276,11 +254,22 @@ impl Simulator {
 
     /// Waits until the ports are open or closed, as the faults have it.
     pub async fn wait_until_settled(&self) {
-        let (smtp, login) =
-            self.shared.read(|office| (!office.faults.submission.down, !office.faults.login.down));
-        // A face that failed holds its door no longer; its error is in the log and callers meet a closed port.
-        drop(self.smtp_open.clone().wait_for(|open| *open == smtp).await);
-        drop(self.login_open.clone().wait_for(|open| *open == login).await);
+        let wanted = self.shared.read(Doors::wanted);
+        let Doors { smtp, relay, login } = &self.doors;
+        for (door, wanted) in [(smtp, wanted.smtp), (relay, wanted.relay), (login, wanted.login)] {
+            // A face that failed holds its door no longer; its error is in the log and callers meet a closed port.
+            drop(door.clone().wait_for(|open| *open == wanted).await);
+        }
+    }
+
+    /// A certificate for a client of SMTP relay with these names, from an authority that connectors trust. It ends
+    /// `seconds` from now, or so many ago.
+    ///
+    /// # Errors
+    /// A name is neither a DNS name nor an address.
+    pub fn relay_certificate(&self, names: &[&str], seconds: i64) -> Result<ClientIdentity, TlsError> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.authority.client(&names, Timestamp::now(), seconds)
     }
 
     /// What signs for the stand-in issuer, usable beside the handle.
@@ -311,80 +300,4 @@ pub fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
     beside.push(".new");
     std::fs::write(&beside, text)?;
     std::fs::rename(&beside, path)
-}
-
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
-}
-
-async fn report(face: impl Future<Output = io::Result<()>>) {
-    if let Err(error) = face.await {
-        tracing::error!("a face ended: {error}");
-    }
-}
-
-/// Shuts and opens the doors as the faults have it.
-async fn keep_doors(shared: Arc<Shared>, smtp: watch::Sender<bool>, login: watch::Sender<bool>) {
-    loop {
-        let wanted = |office: &Office| (!office.faults.submission.down, !office.faults.login.down);
-        let now = (*smtp.borrow(), *login.borrow());
-        let next = shared.wait_for(|office| Some(wanted(office)).filter(|wanted| *wanted != now)).await;
-        smtp.send_replace(next.0);
-        login.send_replace(next.1);
-    }
-}
-
-async fn serve_smtp(
-    (listener, open): Port,
-    door: watch::Receiver<bool>,
-    shared: Arc<Shared>,
-    tls: TlsAcceptor,
-) -> io::Result<()> {
-    let mut last = 0;
-    listener::accept(listener, door, open, move |stream, client| {
-        last += 1;
-        submission::connection::serve(stream, client, last, Arc::clone(&shared), tls.clone())
-    })
-    .await
-}
-
-async fn serve_login(
-    (listener, open): Port,
-    door: watch::Receiver<bool>,
-    login: Login,
-    tls: TlsAcceptor,
-) -> io::Result<()> {
-    let shared = Arc::clone(&login.shared);
-    let routes = routes(login);
-    listener::accept(listener, door, open, move |stream, client| {
-        serve_https(stream, client, Arc::clone(&shared), tls.clone(), routes.clone())
-    })
-    .await
-}
-
-async fn serve_https(
-    stream: TcpStream,
-    client: SocketAddr,
-    shared: Arc<Shared>,
-    tls: TlsAcceptor,
-    routes: Router,
-) {
-    let stream = match timeout(LOGIN_PATIENCE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::warn!(%client, "TLS at the token endpoint failed: {error}"),
-        Err(_) => return,
-    };
-    let sni = stream.get_ref().1.server_name().map(str::to_owned);
-    shared.with(|office| office.check_server_name(Timestamp::now(), 0, sni.as_deref()));
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(LOGIN_PATIENCE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%client, "connection to the token endpoint ended: {error}");
-    }
 }

@@ -1,127 +1,127 @@
-//! Our certificate authority and the certificate that it gives the two TLS faces.
+//! The certificates of the TLS faces, and how each face does its handshake.
 //!
-//! ECDSA P-256, TLS 1.2 and 1.3. The authority's key lives in memory, or in a state directory so that a CA bundle given
-//! to clients outlives a restart. It refuses to know who connects.
+//! TLS 1.2 and 1.3. Port 25 asks for a client's certificate and takes any, or none: whether it is worth anything is
+//! decided later, as at Exchange Online. It refuses to know who connects.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
-};
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
-use thiserror::Error;
+use crate::authority::{Authority, TlsError};
 
-use crate::random;
+/// Names that a certificate of the MX endpoint carries beside those that were asked for.
+pub const MX_NAMES: [&str; 3] =
+    ["mail.protection.outlook.com", "*.mail.protection.outlook.com", "*.o-v1.mx.microsoft"];
 
-const CA_CERTIFICATE: &str = "ca.pem";
-const CA_KEY: &str = "ca.key";
-
-/// Why there is no certificate.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// The state directory cannot be used.
-    #[error("cannot use {path}: {source}")]
-    State {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A name is neither a DNS name nor an address, or a key file is damaged.
-    #[error("cannot make a certificate: {0}")]
-    Certificate(#[from] rcgen::Error),
-    /// The certificate cannot be served.
-    #[error("cannot serve the certificate: {0}")]
-    Tls(#[from] rustls::Error),
-}
+/// A name that no client asks for; a fault serves a certificate for it.
+pub const OTHER_NAME: &str = "other-host.invalid";
 
 /// What the faces serve and clients must trust.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Identity {
-    /// Certificate of the authority, PEM.
-    pub ca_pem: String,
-    /// The faces' TLS settings.
-    pub server: Arc<ServerConfig>,
+    /// Who signed everything.
+    pub authority: Authority,
+    /// The token endpoint and client submission.
+    pub submission: Arc<ServerConfig>,
+    /// The MX endpoint.
+    pub relay: Arc<ServerConfig>,
+    /// Any SMTP face while a fault gives it a certificate of another name.
+    pub other_name: Arc<ServerConfig>,
 }
 
 impl Identity {
-    /// A certificate for `names` from the authority in `state`, or from a new one.
+    /// Certificates for `names` from the authority in `state`, or from a new one.
     ///
     /// # Errors
     /// See [`TlsError`].
     pub fn new(names: &[String], state: Option<&Path>) -> Result<Self, TlsError> {
-        let (ca_pem, ca_key) = match state {
-            Some(directory) => stored(directory)?,
-            None => create()?,
-        };
-        let issuer = Issuer::new(ca_params(), ca_key);
-        let key = KeyPair::generate()?;
-        let certificate = leaf_params(names)?.signed_by(&key, &issuer)?;
-        let key =
-            PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
-        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)?;
-        Ok(Self { ca_pem, server: Arc::new(server) })
+        let authority = Authority::new(state)?;
+        let mx: Vec<String> = names.iter().cloned().chain(MX_NAMES.map(str::to_owned)).collect();
+        Ok(Self {
+            submission: Arc::new(server(&authority, names, false)?),
+            relay: Arc::new(server(&authority, &mx, true)?),
+            other_name: Arc::new(server(&authority, &[OTHER_NAME.to_owned()], true)?),
+            authority,
+        })
     }
 }
 
-/// The same subject each time, so that a certificate made after a restart chains to the stored one.
-fn ca_params() -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "Microsoft 365 simulator CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    params
+fn server(authority: &Authority, names: &[String], asks_client: bool) -> Result<ServerConfig, TlsError> {
+    let leaf = authority.server(names)?;
+    let key =
+        PrivateKeyDer::try_from(leaf.key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+    let provider = Arc::new(ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = if asks_client {
+        builder.with_client_cert_verifier(Arc::new(TakesAny(algorithms)))
+    } else {
+        builder.with_no_client_auth()
+    };
+    Ok(builder.with_single_cert(vec![leaf.certificate.der().clone()], key)?)
 }
 
-fn leaf_params(names: &[String]) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, "Microsoft 365 simulator");
-    params.serial_number = Some(SerialNumber::from_slice(&random::bytes::<16>()));
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-fn create() -> Result<(String, KeyPair), TlsError> {
-    let key = KeyPair::generate()?;
-    Ok((ca_params().self_signed(&key)?.pem(), key))
-}
-
-fn stored(directory: &Path) -> Result<(String, KeyPair), TlsError> {
-    let (certificate, key) = (directory.join(CA_CERTIFICATE), directory.join(CA_KEY));
-    match (fs::read_to_string(&certificate), fs::read_to_string(&key)) {
-        (Ok(pem), Ok(key)) => Ok((pem, KeyPair::from_pem(&key)?)),
-        _ => {
-            let (pem, pair) = create()?;
-            fs::create_dir_all(directory)
-                .map_err(|source| TlsError::State { path: directory.into(), source })?;
-            write_private(&key, &pair.serialize_pem())?;
-            fs::write(&certificate, &pem).map_err(|source| TlsError::State { path: certificate, source })?;
-            Ok((pem, pair))
-        }
+/// The roots that connectors trust: our own authority and those that the configuration adds. Texts that are no
+/// certificate are passed over; the configuration is checked when it is set.
+#[must_use]
+pub fn trusted_roots(ca_pem: &str, added: &[String]) -> RootCertStore {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = RootCertStore::empty();
+    for pem in std::iter::once(ca_pem).chain(added.iter().map(String::as_str)) {
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem.as_bytes()).flatten());
     }
+    roots
 }
 
-fn write_private(path: &Path, text: &str) -> Result<(), TlsError> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|source| TlsError::State { path: path.into(), source })
+/// Takes any certificate whose key the client holds, and asks for one without insisting.
+#[derive(Debug)]
+struct TakesAny(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for TakesAny {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
 }
 
 #[cfg(test)]
@@ -129,17 +129,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_authority_outlives_a_restart_in_its_state_directory() {
-        let state = tempfile::tempdir().unwrap();
-        let names = ["localhost".to_owned()];
-        let first = Identity::new(&names, Some(state.path())).unwrap();
-        let second = Identity::new(&names, Some(state.path())).unwrap();
-        assert_eq!(first.ca_pem, second.ca_pem);
-        assert_ne!(first.ca_pem, Identity::new(&names, None).unwrap().ca_pem);
+    fn a_name_that_cannot_be_one_is_refused() {
+        assert!(Identity::new(&["caf\u{e9}".to_owned()], None).is_err());
     }
 
     #[test]
-    fn a_name_that_cannot_be_one_is_refused() {
-        assert!(Identity::new(&["caf\u{e9}".to_owned()], None).is_err());
+    fn roots_are_ours_and_the_added_ones() {
+        let (ours, other) = (Authority::new(None).unwrap(), Authority::new(None).unwrap());
+        assert_eq!(trusted_roots(&ours.pem, &[]).len(), 1);
+        assert_eq!(trusted_roots(&ours.pem, &[other.pem.clone(), "nothing".into()]).len(), 2);
     }
 }

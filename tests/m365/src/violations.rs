@@ -35,6 +35,10 @@ pub enum Kind {
     TlsHandshake,
     /// No server name in the handshake, or one that is not ours.
     WrongServerName,
+    /// On port 25 the client's certificate does not chain to a trusted root: self-signed, or sent without its chain.
+    UntrustedCertificate,
+    /// A connector matched by certificate, but MAIL FROM is of no accepted domain, so that it is rewritten.
+    SenderNotAccepted,
     /// The XOAUTH2 payload is not `user=…^Aauth=Bearer …^A^A`.
     MalformedXoauth2,
     /// A user name or password of AUTH LOGIN is not base64.

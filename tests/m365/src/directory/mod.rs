@@ -4,13 +4,17 @@
 //! know tokens, SMTP and time. Addresses, domains and GUIDs compare without regard to ASCII case, as Microsoft's do;
 //! issuer, subject and audience of a federated credential compare exactly.
 
+mod connectors;
 mod credentials;
 mod sample;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::entra::KeySource;
 
+pub use connectors::{InboundConnector, Network, NetworkError, covers};
 pub use credentials::{CertificateSource, ClientSecret, Hidden, RegisteredCertificate};
 pub use sample::{
     SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_PASSWORD, SAMPLE_SECRET, SAMPLE_SUBJECT, SAMPLE_TENANT,
@@ -73,6 +77,19 @@ pub struct Tenant {
     /// Mailboxes.
     #[serde(default)]
     pub mailboxes: Vec<Mailbox>,
+    /// Further recipients that exist in the tenant, beside its mailboxes and their aliases; `*@domain` is everybody.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    /// Inbound connectors of type OnPremises.
+    #[serde(default)]
+    pub inbound_connectors: Vec<InboundConnector>,
+    /// `Set-OrganizationConfig -RejectDirectSend`.
+    #[serde(default)]
+    pub reject_direct_send: bool,
+    /// MX host of an accepted domain where it is not `<domain-with-dashes>.mail.protection.outlook.com`, as for domains
+    /// that were added after July 2026.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mx_hosts: BTreeMap<String, String>,
 }
 
 /// An app registration, its enterprise application, and what Exchange Online lets it do.
@@ -179,6 +196,12 @@ impl Directory {
         self.tenants.iter().find_map(|tenant| Some((tenant, tenant.mailbox(address)?)))
     }
 
+    /// The tenant whose accepted domain this is.
+    #[must_use]
+    pub fn tenant_of_domain(&self, domain: &str) -> Option<&Tenant> {
+        self.tenants.iter().find(|tenant| tenant.accepts_domain(domain))
+    }
+
     /// What is wrong with the directory, each finding a sentence. Empty means that it can be used.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
@@ -215,9 +238,51 @@ impl Tenant {
         self.mailboxes.iter().find(|mailbox| mailbox.address.eq_ignore_ascii_case(address))
     }
 
+    /// Whether it is an accepted domain. Never for the empty one.
+    #[must_use]
+    pub fn accepts_domain(&self, domain: &str) -> bool {
+        self.domains.iter().any(|accepted| accepted.eq_ignore_ascii_case(domain))
+    }
+
+    /// Whether a host or wildcard name is an accepted domain or under one.
+    #[must_use]
+    pub fn accepts_domain_of_host(&self, name: &str) -> bool {
+        let name = name.strip_prefix("*.").unwrap_or(name);
+        self.domains
+            .iter()
+            .any(|accepted| accepted.eq_ignore_ascii_case(name) || covers(&format!("*.{accepted}"), name))
+    }
+
+    /// Whether mail to this address of an accepted domain reaches somebody.
+    #[must_use]
+    pub fn has_recipient(&self, address: &str) -> bool {
+        let mailboxes = self
+            .mailboxes
+            .iter()
+            .flat_map(|mailbox| std::iter::once(&mailbox.address).chain(&mailbox.aliases));
+        mailboxes.chain(&self.recipients).any(|known| match known.strip_prefix('*') {
+            Some(domain) => address.to_ascii_lowercase().ends_with(&domain.to_ascii_lowercase()),
+            None => known.eq_ignore_ascii_case(address),
+        })
+    }
+
+    /// The MX host of an accepted domain.
+    #[must_use]
+    pub fn mx_host(&self, domain: &str) -> String {
+        let given = self.mx_hosts.iter().find(|(known, _)| known.eq_ignore_ascii_case(domain));
+        given.map_or_else(
+            || format!("{}.mail.protection.outlook.com", domain.to_ascii_lowercase().replace('.', "-")),
+            |(_, host)| host.clone(),
+        )
+    }
+
     fn collect_faults(&self, faults: &mut Vec<String>) {
         if self.domains.is_empty() {
             faults.push(format!("tenant {} needs at least one entry in `domains`", self.id));
+        }
+        faults.extend(self.inbound_connectors.iter().flat_map(InboundConnector::faults));
+        for domain in self.mx_hosts.keys().filter(|domain| !self.accepts_domain(domain)) {
+            faults.push(format!("`mxHosts` names {domain}, which is no domain of tenant {}", self.id));
         }
         for app in &self.applications {
             // Entra's own limit on federated credentials of one application.
@@ -304,6 +369,36 @@ mod tests {
         assert_eq!(directory.faults(), Vec::<String>::new());
         directory.tenants[0].applications[0].mailboxes.push("ghost@contoso.com".into());
         assert!(directory.faults()[0].contains("ghost@contoso.com"));
+    }
+
+    #[test]
+    fn a_host_is_under_an_accepted_domain_or_is_one() {
+        let tenant = &Directory::contoso().tenants[0];
+        for name in ["contoso.com", "mail.contoso.com", "*.contoso.com", "a.b.Contoso.com"] {
+            assert!(tenant.accepts_domain_of_host(name), "{name}");
+        }
+        for name in ["", "com", "mailcontoso.com", "contoso.com.evil.example", "*.com"] {
+            assert!(!tenant.accepts_domain_of_host(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_mx_host_has_dashes_or_is_given() {
+        let mut tenant = Directory::contoso().tenants.remove(0);
+        assert_eq!(tenant.mx_host("Contoso.com"), "contoso-com.mail.protection.outlook.com");
+        tenant.mx_hosts.insert("contoso.com".into(), "contoso-com.o-v1.mx.microsoft".into());
+        assert_eq!(tenant.mx_host("contoso.com"), "contoso-com.o-v1.mx.microsoft");
+    }
+
+    #[test]
+    fn a_recipient_is_a_mailbox_an_alias_or_listed() {
+        let mut tenant = Directory::contoso().tenants.remove(0);
+        for known in ["NoReply@contoso.com", "no-reply@contoso.com", "alice@contoso.com"] {
+            assert!(tenant.has_recipient(known), "{known}");
+        }
+        assert!(!tenant.has_recipient("ghost@contoso.com"));
+        tenant.recipients.push("*@contoso.onmicrosoft.com".into());
+        assert!(tenant.has_recipient("ghost@contoso.onmicrosoft.com"));
     }
 
     #[test]

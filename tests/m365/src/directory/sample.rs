@@ -2,6 +2,8 @@
 //!
 //! Its secret is public and its certificate's key ships with the program: they open nothing but a simulator.
 
+use std::collections::BTreeMap;
+
 use super::{
     Application, BasicAuth, CertificateSource, ClientSecret, Directory, FederatedCredential, Issuer, Mailbox,
     RegisteredCertificate, Tenant, exchange_audience,
@@ -60,6 +62,10 @@ impl Tenant {
             blocked_by_conditional_access: false,
             applications: vec![Application::contoso()],
             mailboxes: vec![Mailbox::contoso()],
+            recipients: vec!["alice@contoso.com".into(), "bob@contoso.com".into()],
+            inbound_connectors: Vec::new(),
+            reject_direct_send: false,
+            mx_hosts: BTreeMap::new(),
         }
     }
 }

@@ -3,20 +3,17 @@
 //! The verdict is pure. Its order is Exchange's as far as it is known: what the front end can see in the bytes, then the
 //! mailbox's state and limits, then SendAs (which is why a wrong sender is only refused after DATA).
 
-use jiff::Timestamp;
-
 use super::{
     authentication::Login,
     data::Content,
     message::{addresses, all, header_block, headers},
-    session::{Session, Turn},
+    session::{Peer, Session, Step, Turn},
     transaction::Transaction,
 };
 use crate::{
-    config::Limits,
     directory::Mailbox,
-    mailbox::{ConnectionFacts, Header, Message, Recipient},
-    office::Office,
+    mailbox::{Header, Message, Recipient, TokenClaims},
+    relay::attribution::{Attribution, By},
     replies::Line,
     violations::Kind,
 };
@@ -32,10 +29,10 @@ const ONCE: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Mess
 
 /// Why a message is refused: the reply, its blanks, and the breach when the client is to blame.
 #[derive(Debug)]
-struct Refused {
-    line: Line,
+pub(crate) struct Refused {
+    pub line: Line,
     sender: String,
-    breach: Option<(Kind, String)>,
+    pub breach: Option<(Kind, String)>,
 }
 
 impl Session {
@@ -53,28 +50,30 @@ impl Session {
             self.say_with(turn, refused.line.text(), &blanks);
             return;
         }
-        let message = record(
-            turn.office,
-            &self.peer.facts,
-            transaction,
-            login,
-            content,
-            fields,
-            turn.now,
-            &self.peer.host,
-        );
+        let attribution = Attribution { tenant: login.token.tenant.clone(), by: By::Login, connector: None };
+        let sender = (login.mailbox, login.token);
+        let message = record(turn, &self.peer, transaction, sender, attribution, content, fields);
         let id = message.message_id.clone();
+        self.keep(turn, message);
+        self.say_with(turn, Line::Accepted.text(), &[("id", &id)]);
+    }
+
+    /// Keeps an accepted message.
+    pub(crate) fn keep(&self, turn: &mut Turn<'_>, message: Message) {
         tracing::info!(
             connection = self.id(),
             mailbox = message.mailbox,
             recipients = message.recipients.len(),
             bytes = message.data.len(),
-            message_id = id,
+            message_id = message.message_id,
             "accepted"
         );
         turn.office.tally.accepted(message.recipients.len(), message.data.len());
         turn.office.messages.push(message);
-        self.say_with(turn, Line::Accepted.text(), &[("id", &id)]);
+        let time = turn.office.config.pace.message_milliseconds;
+        if time > 0 {
+            turn.steps.push(Step::Wait(time));
+        }
     }
 
     fn verdict(
@@ -91,7 +90,8 @@ impl Session {
             return Err(Refused::by(Line::TemporaryServerError));
         };
         let mailbox = mailbox.clone();
-        check_bytes(transaction, content, &limits, &mailbox)?;
+        let largest = mailbox.max_send_bytes.unwrap_or(limits.message_bytes).min(limits.advertised_size);
+        check_bytes(transaction, content, largest)?;
         check_fields(content, fields)?;
         if !office.usage.enter(&mailbox.address, self.id(), &limits) {
             return Err(Refused::breach(
@@ -128,13 +128,12 @@ impl Refused {
     }
 }
 
-fn check_bytes(
+/// What can be seen in the bytes: size, line ends, NUL.
+pub(crate) fn check_bytes(
     transaction: &Transaction,
     content: &Content,
-    limits: &Limits,
-    mailbox: &Mailbox,
+    largest: usize,
 ) -> Result<(), Refused> {
-    let largest = mailbox.max_send_bytes.unwrap_or(limits.message_bytes).min(limits.advertised_size);
     if content.length > largest {
         let detail = format!("{} bytes, over {largest}", content.length);
         return Err(Refused::breach(Line::MessageTooLarge, Kind::MessageSize, detail));
@@ -150,7 +149,8 @@ fn check_bytes(
     }
 }
 
-fn check_fields(content: &Content, fields: &[Header]) -> Result<(), Refused> {
+/// What can be seen in the header.
+pub(crate) fn check_fields(content: &Content, fields: &[Header]) -> Result<(), Refused> {
     if header_block(&content.bytes).len() > MAX_HEADER {
         return Err(Refused::by(Line::HeaderTooLarge));
     }
@@ -176,7 +176,11 @@ fn denied_sender(mailbox: &Mailbox, transaction: &Transaction, fields: &[Header]
 }
 
 /// What Exchange forgives or repairs, but a careful client does not do.
-fn careless(transaction: &Transaction, content: &Content, fields: &[Header]) -> Vec<(Kind, String)> {
+pub(crate) fn careless(
+    transaction: &Transaction,
+    content: &Content,
+    fields: &[Header],
+) -> Vec<(Kind, String)> {
     let mut found = Vec::new();
     let mut note = |seen: bool, kind: Kind, detail: String| {
         if seen {
@@ -199,29 +203,26 @@ fn careless(transaction: &Transaction, content: &Content, fields: &[Header]) -> 
     found
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the record holds all of it; a struct would only rename the fields"
-)]
-fn record(
-    office: &mut Office,
-    facts: &ConnectionFacts,
+/// The message as it is kept; `sender` is the mailbox and what is known of its login.
+pub(crate) fn record(
+    turn: &mut Turn<'_>,
+    peer: &Peer,
     transaction: Transaction,
-    login: Login,
+    (mailbox, token): (String, TokenClaims),
+    attribution: Attribution,
     content: Content,
     headers: Vec<Header>,
-    now: Timestamp,
-    host: &str,
 ) -> Message {
-    office.accepted += 1;
-    let id = office.accepted;
+    turn.office.accepted += 1;
+    let (id, now, host) = (turn.office.accepted, turn.now, &peer.host);
     let given = all(&headers, "Message-ID").next().filter(|id| id.starts_with('<')).map(str::to_owned);
     let recipient =
         |path: super::command::Path| Recipient { address: path.address, parameters: path.parameters };
     Message {
         id,
         received_at: now,
-        mailbox: login.mailbox,
+        mailbox,
+        attribution: Some(attribution),
         mail_from: transaction.sender.address,
         mail_parameters: transaction.sender.parameters,
         recipients: transaction.recipients.into_iter().map(recipient).collect(),
@@ -229,7 +230,7 @@ fn record(
             .unwrap_or_else(|| format!("<{host}{:x}{id:04x}@{host}.PROD.OUTLOOK.COM>", now.as_millisecond())),
         headers,
         data: content.bytes,
-        token: login.token,
-        connection: facts.clone(),
+        token,
+        connection: peer.facts.clone(),
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     directory::{BasicAuth, Mailbox, Tenant},
     entra::{Credential, token::TokenError},
-    mailbox::TokenClaims,
+    mailbox::{Face, TokenClaims},
     office::Office,
     replies::Line,
     violations::Kind,
@@ -115,6 +115,10 @@ fn switched_off(tenant: &Tenant, mailbox: &Mailbox) -> Option<Line> {
 
 impl Session {
     pub(super) fn authenticate(&mut self, turn: &mut Turn<'_>, mechanism: &str, initial: Option<String>) {
+        if self.peer.facts.face == Face::Relay {
+            turn.violation(self, Kind::Protocol, "AUTH on port 25, where it is not offered");
+            return self.refuse(turn, Line::UnknownMechanism);
+        }
         if !self.is_secure() {
             turn.violation(self, Kind::AuthWithoutTls, "AUTH before STARTTLS");
             return self.refuse(turn, Line::UnknownMechanism);
@@ -170,7 +174,7 @@ impl Session {
                 if let Some((kind, detail)) = breach {
                     turn.violation(self, kind, detail);
                 }
-                if turn.office.faults.submission.challenge_before_refusal {
+                if turn.office.faults.of(self.peer.facts.face).challenge_before_refusal {
                     return self.challenge(turn, REFUSAL_CHALLENGE, Challenge::Refused(line));
                 }
                 self.deny(turn, line);

@@ -13,7 +13,8 @@ impl Session {
         turn: &mut Turn<'_>,
         work: impl FnOnce(&mut Self, &mut Turn<'_>),
     ) {
-        let (delay, action) = stage.map_or((0, None), |stage| turn.office.faults.submission.take(stage));
+        let face = self.peer.facts.face;
+        let (delay, action) = stage.map_or((0, None), |stage| turn.office.faults.of_mut(face).take(stage));
         if delay > 0 {
             turn.steps.push(Step::Wait(delay));
         }
@@ -25,6 +26,20 @@ impl Session {
                 work(self, turn);
                 turn.steps.truncate(before);
                 self.close(turn, Step::Cut);
+            }
+            Some(SmtpAction::Drip(milliseconds)) => {
+                turn.steps.push(Step::Drip(milliseconds));
+                work(self, turn);
+                turn.steps.push(Step::Drip(0));
+            }
+            Some(SmtpAction::Append(text)) => {
+                let at = turn.steps.len();
+                work(self, turn);
+                if let Some(Step::Send(reply)) =
+                    turn.steps[at..].iter_mut().find(|step| matches!(step, Step::Send(_)))
+                {
+                    reply.extend_from_slice(text.as_bytes());
+                }
             }
             Some(SmtpAction::CutAfterReply) => {
                 work(self, turn);

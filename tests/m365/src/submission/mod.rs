@@ -8,7 +8,7 @@
 //! refuses to know sockets, TLS and clocks. A face on port 25 (connector, Direct Send) becomes a second session beside
 //! this one and shares `command`, `data`, `message` and the reply catalogue.
 
-pub mod acceptance;
+pub(crate) mod acceptance;
 pub mod authentication;
 pub mod command;
 pub mod connection;

@@ -17,7 +17,14 @@ use super::{
     speech::ehlo_lines,
     transaction::Transaction,
 };
-use crate::{faults::Stage, mailbox::ConnectionFacts, office::Office, replies::Line, violations::Kind};
+use crate::{
+    faults::Stage,
+    mailbox::{ConnectionFacts, Face},
+    office::Office,
+    relay::PresentedCertificate,
+    replies::Line,
+    violations::Kind,
+};
 
 /// What the connection is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +33,8 @@ pub enum Step {
     Send(Vec<u8>),
     /// Wait so many milliseconds.
     Wait(u64),
+    /// From here on wait so many milliseconds after each byte that is sent.
+    Drip(u64),
     /// Begin the TLS handshake; afterwards call [`Session::secured`].
     StartTls,
     /// The reply to a message is out: give up the place among submitting connections.
@@ -34,6 +43,17 @@ pub enum Step {
     Close,
     /// Cut the connection.
     Cut,
+}
+
+/// What a TLS handshake told.
+#[derive(Clone, Debug, Default)]
+pub struct Handshake {
+    /// Negotiated version, such as `TLSv1_3`.
+    pub version: String,
+    /// Server name the client asked for.
+    pub sni: Option<String>,
+    /// The client's certificate.
+    pub certificate: Option<PresentedCertificate>,
 }
 
 /// Who speaks with whom.
@@ -50,12 +70,12 @@ pub struct Peer {
 /// The conversation.
 #[derive(Debug)]
 pub struct Session {
-    pub(super) peer: Peer,
+    pub(crate) peer: Peer,
     pub(super) phase: Phase,
     pub(super) login: Option<Login>,
     /// Text of the refusal when AUTH failed; MAIL quotes it.
     pub(super) failed_login: Option<String>,
-    pub(super) transaction: Option<Transaction>,
+    pub(crate) transaction: Option<Transaction>,
     buffer: Vec<u8>,
     /// Whether the banner was sent.
     begun: bool,
@@ -79,7 +99,7 @@ pub(super) enum Phase {
 }
 
 /// One turn of the conversation: what is known and what came of it.
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     pub office: &'a mut Office,
     pub now: Timestamp,
     pub steps: Vec<Step>,
@@ -111,24 +131,23 @@ impl Session {
     }
 
     /// The handshake is done: the conversation begins anew (RFC 3207 section 4.2).
-    pub fn secured(
-        &mut self,
-        version: Option<String>,
-        sni: Option<String>,
-        office: &mut Office,
-        now: Timestamp,
-    ) {
-        office.check_server_name(now, self.peer.facts.id, sni.as_deref());
-        let fresh = Self::new(Peer {
-            facts: ConnectionFacts {
-                tls_version: version,
-                sni,
-                ehlo: String::new(),
-                ..self.peer.facts.clone()
-            },
-            ..self.peer.clone()
-        });
-        *self = Self { begun: true, ..fresh };
+    pub fn secured(&mut self, handshake: Handshake, office: &mut Office, now: Timestamp) {
+        let Handshake { version, sni, certificate } = handshake;
+        let (id, face) = (self.peer.facts.id, self.peer.facts.face);
+        office.check_server_name(now, id, face, sni.as_deref());
+        let reason = certificate.as_ref().and_then(|certificate| certificate.distrusted.clone());
+        if let Some(reason) = reason {
+            let detail = format!("the client's certificate does not chain to a trusted root: {reason}");
+            office.violation(now, id, Kind::UntrustedCertificate, detail);
+        }
+        let facts = ConnectionFacts {
+            tls_version: Some(version),
+            sni,
+            certificate,
+            ehlo: String::new(),
+            ..self.peer.facts.clone()
+        };
+        *self = Self { begun: true, ..Self::new(Peer { facts, ..self.peer.clone() }) };
     }
 
     /// Takes bytes from the client.
@@ -323,15 +342,17 @@ impl Session {
 
     /// The extension whose place in EHLO depends on TLS.
     fn extension(&self, office: &Office) -> Option<&'static str> {
+        let face = self.peer.facts.face;
         if self.is_secure() {
-            Some("AUTH LOGIN XOAUTH2")
+            (face == Face::Submission).then_some("AUTH LOGIN XOAUTH2")
         } else {
-            (!office.faults.submission.without_start_tls).then_some("STARTTLS")
+            (!office.faults.of(face).without_start_tls).then_some("STARTTLS")
         }
     }
 
     fn start_tls(&mut self, turn: &mut Turn<'_>) {
-        if self.is_secure() || turn.office.faults.submission.without_start_tls {
+        let withheld = turn.office.faults.of(self.peer.facts.face).without_start_tls;
+        if self.is_secure() || withheld {
             turn.violation(self, Kind::Protocol, "STARTTLS where it was not offered");
             return self.refuse(turn, Line::BadSequence);
         }
@@ -344,12 +365,15 @@ impl Session {
     }
 
     fn end_of_data(&mut self, turn: &mut Turn<'_>, content: Content) {
-        self.staged(Some(Stage::EndOfData), turn, |session, turn| session.accept(turn, content));
+        self.staged(Some(Stage::EndOfData), turn, |session, turn| match session.peer.facts.face {
+            Face::Submission => session.accept(turn, content),
+            Face::Relay => session.relay_accept(turn, content),
+        });
         turn.steps.push(Step::Submitted);
     }
 
     /// Whether the conversation is inside TLS.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.peer.facts.tls_version.is_some()
     }
 
@@ -361,7 +385,7 @@ impl Session {
 
 impl Turn<'_> {
     /// Notes a breach of this conversation.
-    pub(super) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
+    pub(crate) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
         self.office.violation(self.now, session.id(), kind, detail);
     }
 }
@@ -387,7 +411,9 @@ mod tests {
     /// A conversation that is logged in.
     fn logged_in(office: &mut Office) -> Session {
         let mut session = Session::new(Peer::default());
-        session.secured(Some("TLSv1_3".into()), Some("localhost".into()), office, now());
+        let handshake =
+            Handshake { version: "TLSv1_3".into(), sni: Some("localhost".into()), certificate: None };
+        session.secured(handshake, office, now());
         let payload = xoauth2::render(SAMPLE_MAILBOX, &office.sample_token(SAMPLE_SUBJECT, now(), 600));
         session.receive(format!("EHLO a\r\nAUTH XOAUTH2 {payload}\r\n").as_bytes(), office, now());
         assert!(session.login.is_some());

@@ -3,19 +3,22 @@
 //! It refuses to know when a line is due.
 
 use super::session::{Phase, Session, Step, Turn};
-use crate::replies::{Line, fill};
+use crate::{
+    mailbox::Face,
+    replies::{Line, fill},
+};
 
 /// Refused commands after which Exchange hangs up (`MaxProtocolErrors`).
 const MAX_ERRORS: u32 = 5;
 
 impl Session {
     /// Says a line of the catalogue that needs no further blanks.
-    pub(super) fn say(&mut self, turn: &mut Turn<'_>, line: Line) {
+    pub(crate) fn say(&mut self, turn: &mut Turn<'_>, line: Line) {
         self.say_with(turn, line.text(), &[]);
     }
 
     /// Says a reply with its blanks filled, a permanent refusal after the tarpit. Gives the text.
-    pub(super) fn say_with(
+    pub(crate) fn say_with(
         &mut self,
         turn: &mut Turn<'_>,
         template: &str,
@@ -52,8 +55,11 @@ impl Session {
 
     /// The text of a reply; refusals end with host, time and session, unless they name the host themselves.
     pub(super) fn filled(&self, turn: &Turn<'_>, template: &str, blanks: &[(&str, &str)]) -> String {
-        let host = format!("{}.outlook.office365.com", self.peer.host);
-        let internal = format!("{}.PROD.OUTLOOK.COM", self.peer.host);
+        let (host, internal) = match self.peer.facts.face {
+            Face::Submission => (".outlook.office365.com", ".PROD.OUTLOOK.COM"),
+            Face::Relay => (".mail.protection.outlook.com", ".prod.protection.outlook.com"),
+        };
+        let (host, internal) = (format!("{}{host}", self.peer.host), format!("{}{internal}", self.peer.host));
         let date = turn.now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string();
         let mut all = vec![
             ("host", host.as_str()),

@@ -7,7 +7,9 @@ use super::{
     data::{Content, DataReader},
     session::{Phase, Session, Step, Turn},
 };
-use crate::{config::OverRate, replies::Line, violations::Kind};
+use crate::{
+    config::OverRate, mailbox::Face, relay::attribution::Attribution, replies::Line, violations::Kind,
+};
 
 /// ESMTP parameters that EHLO announces (RFC 1870, 6152, 3030, 6531, 3461, 4954).
 const MAIL_PARAMETERS: [&str; 6] = ["SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"];
@@ -22,6 +24,8 @@ pub struct Transaction {
     pub recipients: Vec<Path>,
     /// Chunks of BDAT so far.
     pub chunks: Content,
+    /// The connector that the connection and MAIL match (port 25).
+    pub attribution: Option<Attribution>,
     /// Whether a chunk came.
     pub chunked: bool,
 }
@@ -56,6 +60,9 @@ impl Session {
             turn.violation(self, breach, detail);
             return self.refuse(turn, line);
         }
+        if self.peer.facts.face == Face::Relay {
+            return self.relay_mail(turn, path);
+        }
         if !self.within_rate(turn) {
             return;
         }
@@ -65,7 +72,7 @@ impl Session {
 
     pub(super) fn recipient(&mut self, turn: &mut Turn<'_>, path: Path) {
         let Some(transaction) = &self.transaction else {
-            let breach = if self.is_secure() { Kind::Protocol } else { Kind::MailWithoutTls };
+            let breach = self.breach_of_order();
             turn.violation(self, breach, "RCPT without MAIL");
             return self.refuse(turn, Line::NeedMail);
         };
@@ -76,6 +83,9 @@ impl Session {
         if let Some((line, detail)) = self.too_many(turn, &path) {
             turn.violation(self, Kind::RecipientsPerMessage, detail);
             return self.say(turn, line);
+        }
+        if self.peer.facts.face == Face::Relay && !self.relay_admits(turn, &path) {
+            return;
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.recipients.push(path);
@@ -122,17 +132,25 @@ impl Session {
         };
         // With PIPELINING this is what follows when every recipient was refused; it is no breach.
         if line == Line::NeedMail {
-            let breach = if self.is_secure() { Kind::Protocol } else { Kind::MailWithoutTls };
+            let breach = self.breach_of_order();
             turn.violation(self, breach, "DATA without MAIL");
         }
         self.refuse(turn, line);
         false
     }
 
+    /// What an envelope out of order is: in the clear, where a login is needed, it is worse.
+    fn breach_of_order(&self) -> Kind {
+        let may_be_plain = self.is_secure() || self.peer.facts.face == Face::Relay;
+        if may_be_plain { Kind::Protocol } else { Kind::MailWithoutTls }
+    }
+
     /// The reply and breach when MAIL may not come now.
     fn out_of_order(&self, open: bool, already: Line) -> Option<(Line, Kind)> {
         if !self.is_greeted() {
             Some((Line::HelloFirst, Kind::Protocol))
+        } else if self.peer.facts.face == Face::Relay {
+            open.then_some((already, Kind::Protocol))
         } else if !self.is_secure() {
             Some((Line::NotAuthenticated, Kind::MailWithoutTls))
         } else if self.login.is_none() {
@@ -176,9 +194,11 @@ impl Session {
     }
 
     fn too_many(&self, turn: &Turn<'_>, path: &Path) -> Option<(Line, String)> {
-        let (transaction, login) = (self.transaction.as_ref()?, self.login.as_ref()?);
+        let transaction = self.transaction.as_ref()?;
         let limits = &turn.office.config.limits;
-        let mailbox = turn.office.config.directory.mailbox(&login.mailbox).map(|(_, mailbox)| mailbox);
+        let login = self.login.as_ref();
+        let mailbox = login.and_then(|login| turn.office.config.directory.mailbox(&login.mailbox));
+        let mailbox = mailbox.map(|(_, mailbox)| mailbox);
         let allowed =
             mailbox.and_then(|mailbox| mailbox.recipient_limit).unwrap_or(limits.recipients_per_message);
         if transaction.recipients.len() >= allowed {

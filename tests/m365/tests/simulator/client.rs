@@ -7,13 +7,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use mailroute_m365::{
-    Simulator,
+    ClientIdentity, Simulator,
     directory::{SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
 };
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -126,18 +126,32 @@ pub async fn tls(simulator: &Simulator, port: u16, name: &str) -> TlsStream<TcpS
 
 /// TLS over a connection, under a name.
 pub async fn tls_over(simulator: &Simulator, stream: TcpStream, name: &str) -> TlsStream<TcpStream> {
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(client_config(simulator.ca_pem()))).connect(name, stream).await.unwrap()
+    try_tls_over(simulator, stream, name, None).await.unwrap()
 }
 
-fn client_config(ca_pem: &str) -> ClientConfig {
+/// TLS over a connection, under a name, perhaps with a certificate.
+pub async fn try_tls_over(
+    simulator: &Simulator,
+    stream: TcpStream,
+    name: &str,
+    identity: Option<&ClientIdentity>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let config = client_config(simulator.ca_pem(), identity);
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+fn client_config(ca_pem: &str, identity: Option<&ClientIdentity>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth()
+        .with_root_certificates(roots);
+    let Some(identity) = identity else { return builder.with_no_client_auth() };
+    let chain = CertificateDer::pem_slice_iter(identity.chain_pem.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
+    builder.with_client_auth_cert(chain, key).unwrap()
 }
 
 async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error>

@@ -1,21 +1,23 @@
 //! Conversations as text, each run twice: against the session as a value, and over a real socket with TLS.
 //!
-//! A file holds one conversation: `C:` the client's line (`\r`, `\n`, `\0`, `\xNN` and `\\` are escapes; consecutive
+//! A file holds one conversation, with client submission or, when it begins with `RELAY`, with the MX endpoint: `C:` the client's line (`\r`, `\n`, `\0`, `\xNN` and `\\` are escapes; consecutive
 //! lines are sent at once), `C<` the same without line end, `S:` a line of the server (`*` stands for anything), `TLS` the
-//! handshake, `SET <pointer> <json>` a change of the configuration, `FAULTS <json>`, `MESSAGES <n>`, `CLOSED`, and at the
+//! handshake, `TLS <name>` one in which the client presents a certificate of that name, `TLS-LEAF <name>` one in which it
+//! does so without the chain, `SET <pointer> <json>` a change of the configuration, `FAULTS <json>`, `MESSAGES <n>`, `CLOSED`, and at the
 //! end `BREACHES` with the kinds of breach that must have been noted, in order. `{ok}`, `{expired}`, `{foreign}` and
 //! `{other-tenant}` become XOAUTH2 payloads for the sample mailbox, `{user NAME}` a good token for another mailbox.
 
 use std::path::{Path, PathBuf};
 
-use super::wire::{self, Wire};
+use super::wire::{self, Presents, Wire};
 use mailroute_m365::{Config, Faults};
 
 #[derive(Debug)]
 enum Line {
     Client(String),
     Server(String),
-    Tls,
+    Relay,
+    Tls(Option<Presents>),
     Set(String, serde_json::Value),
     Faults(Box<Faults>),
     Messages(usize),
@@ -46,7 +48,10 @@ fn parse_line(line: &str) -> Option<Line> {
         "C:" => Line::Client(format!("{rest}\\r\\n")),
         "C<" => Line::Client(rest.to_owned()),
         "S:" => Line::Server(rest.to_owned()),
-        "TLS" => Line::Tls,
+        "RELAY" => Line::Relay,
+        "TLS" if rest.is_empty() => Line::Tls(None),
+        "TLS" => Line::Tls(Some(Presents { name: rest.to_owned(), chain: true })),
+        "TLS-LEAF" => Line::Tls(Some(Presents { name: rest.to_owned(), chain: false })),
         "SET" => {
             let (pointer, value) = rest.split_once(' ')?;
             Line::Set(pointer.to_owned(), serde_json::from_str(value).ok()?)
@@ -73,7 +78,8 @@ async fn run(path: &Path, mut wire: impl Wire) {
                     wire.line().await.unwrap_or_else(|| panic!("{}: the connection is over", at(line)));
                 assert!(matches(pattern, &said), "{}: the server said {said:?}", at(line));
             }
-            Line::Tls => wire.tls().await,
+            Line::Relay => wire.relay(),
+            Line::Tls(presents) => wire.tls(presents.as_ref()).await,
             Line::Set(pointer, value) => wire.config(|config| set(config, pointer, value)),
             Line::Faults(faults) => wire.faults(faults.as_ref().clone()),
             Line::Messages(count) => assert_eq!(wire.messages(), *count, "{}", at(line)),

@@ -11,6 +11,8 @@ mod dialogs;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod submission;
 #[cfg(test)]
 mod wire;

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use mailroute_m365::{
-    Config, Faults, Kind, LoginFaults, Message, Options, Rule, Simulator, SmtpAction, Stage,
+    Config, Faults, Kind, LoginFaults, Message, Options, Rule, Simulator, SmtpAction, SmtpFaults, Stage,
     SubmissionFaults,
     directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SUBJECT, SAMPLE_TENANT},
     submission::xoauth2,
@@ -163,11 +163,12 @@ async fn a_face_that_is_down_refuses_cuts_and_comes_back_on_its_port() {
     let mut open = secure(&simulator, "localhost").await;
     let down = Faults {
         submission: SubmissionFaults { down: true, ..SubmissionFaults::default() },
+        relay: SmtpFaults { down: true, ..SmtpFaults::default() },
         login: LoginFaults { down: true, ..LoginFaults::default() },
     };
     simulator.set_faults(down);
     simulator.wait_until_settled().await;
-    for address in [simulator.smtp_address(), simulator.login_address()] {
+    for address in [simulator.smtp_address(), simulator.relay_address(), simulator.login_address()] {
         let refused = TcpStream::connect(address).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }

@@ -4,20 +4,21 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use mailroute_m365::{
-    Config, Faults, Options, Simulator,
+    Config, Face, Faults, Options, Simulator,
     directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT},
     entra::AccessTokenKey,
     mailbox::ConnectionFacts,
     office::Office,
+    relay::PresentedCertificate,
     submission::{
-        session::{Peer, Session, Step},
+        session::{Handshake, Peer, Session, Step},
         xoauth2,
     },
 };
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
@@ -28,11 +29,20 @@ use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The certificate that a client presents.
+#[derive(Debug)]
+pub struct Presents {
+    pub name: String,
+    pub chain: bool,
+}
+
 pub trait Wire {
     async fn send(&mut self, bytes: &[u8]);
     /// The next line of the server without line end; `None` when the connection is over.
     async fn line(&mut self) -> Option<String>;
-    async fn tls(&mut self);
+    /// From now on, before anything is said, the other face.
+    fn relay(&mut self);
+    async fn tls(&mut self, presents: Option<&Presents>);
     fn config(&mut self, change: impl FnOnce(&mut Config));
     fn faults(&mut self, faults: Faults);
     fn messages(&self) -> usize;
@@ -63,12 +73,21 @@ pub struct Value {
 
 impl Value {
     pub fn new() -> Self {
-        let facts = ConnectionFacts { id: 1, client: "192.0.2.7".into(), ..ConnectionFacts::default() };
-        let peer = Peer { facts, host: "FR0P281CA0064".into(), session: "08DD84B323498C1A".into() };
         let config = Options::default().config;
         let office = Office::new(config, AccessTokenKey::generate(), vec!["localhost".into()]);
         let now = Timestamp::from_second(1_790_000_000).unwrap();
-        Self { office, session: Session::new(peer), now, said: VecDeque::new(), over: false }
+        Self {
+            office,
+            session: Session::new(Self::peer(Face::Submission)),
+            now,
+            said: VecDeque::new(),
+            over: false,
+        }
+    }
+
+    fn peer(face: Face) -> Peer {
+        let facts = ConnectionFacts { id: 1, client: "192.0.2.7".into(), face, ..ConnectionFacts::default() };
+        Peer { facts, host: "FR0P281CA0064".into(), session: "08DD84B323498C1A".into() }
     }
 
     /// The banner waits until the first look, so that faults can be set before.
@@ -88,7 +107,7 @@ impl Value {
                 }
                 Step::Submitted => self.session.submitted(&mut self.office),
                 Step::Close | Step::Cut => self.over = true,
-                Step::Wait(_) | Step::StartTls => {}
+                Step::Wait(_) | Step::Drip(_) | Step::StartTls => {}
             }
         }
     }
@@ -109,8 +128,18 @@ impl Wire for Value {
         line
     }
 
-    async fn tls(&mut self) {
-        self.session.secured(Some("TLSv1_3".into()), Some("localhost".into()), &mut self.office, self.now);
+    fn relay(&mut self) {
+        self.session = Session::new(Self::peer(Face::Relay));
+    }
+
+    async fn tls(&mut self, presents: Option<&Presents>) {
+        let certificate = presents.map(|presents| PresentedCertificate {
+            names: vec![presents.name.clone()],
+            distrusted: (!presents.chain).then(|| "UnknownIssuer".into()),
+            ..PresentedCertificate::default()
+        });
+        let handshake = Handshake { version: "TLSv1_3".into(), sni: Some("localhost".into()), certificate };
+        self.session.secured(handshake, &mut self.office, self.now);
     }
 
     fn config(&mut self, change: impl FnOnce(&mut Config)) {
@@ -140,18 +169,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 pub struct Socket {
     simulator: Simulator,
+    face: Face,
     /// Opened at the first look, so that faults can be set before.
     stream: Option<BufReader<Box<dyn Stream>>>,
 }
 
 impl Socket {
     pub async fn open() -> Self {
-        Self { simulator: Simulator::start(Options::default()).await.unwrap(), stream: None }
+        let simulator = Simulator::start(Options::default()).await.unwrap();
+        Self { simulator, face: Face::Submission, stream: None }
     }
 
     async fn stream(&mut self) -> &mut BufReader<Box<dyn Stream>> {
         if self.stream.is_none() {
-            let stream = TcpStream::connect(self.simulator.smtp_address()).await.unwrap();
+            let address = match self.face {
+                Face::Submission => self.simulator.smtp_address(),
+                Face::Relay => self.simulator.relay_address(),
+            };
+            let stream = TcpStream::connect(address).await.unwrap();
             self.stream = Some(BufReader::new(Box::new(stream)));
         }
         self.stream.as_mut().unwrap()
@@ -178,14 +213,27 @@ impl Wire for Socket {
         Some(text.strip_suffix("\r\n").expect("a line ends with CRLF").to_owned())
     }
 
-    async fn tls(&mut self) {
+    fn relay(&mut self) {
+        self.face = Face::Relay;
+    }
+
+    async fn tls(&mut self, presents: Option<&Presents>) {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.simulator.ca_pem().as_bytes()).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match presents {
+            None => config.with_no_client_auth(),
+            Some(presents) => {
+                let identity = self.simulator.relay_certificate(&[&presents.name], 3600).unwrap();
+                let pem = if presents.chain { &identity.chain_pem } else { &identity.leaf_pem };
+                let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect();
+                let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
         let plain = self.stream.take().unwrap();
         assert!(plain.buffer().is_empty(), "nothing may follow the reply to STARTTLS");
         let name = ServerName::try_from("localhost").unwrap();

@@ -1,0 +1,52 @@
+//! The end of data on port 25: what is looked at in the message, and the reply with what message trace searches for.
+
+use super::attribution::{Attribution, By};
+use crate::{
+    mailbox::TokenClaims,
+    replies::Line,
+    submission::{
+        acceptance::{Refused, careless, check_bytes, check_fields, record},
+        data::Content,
+        message::headers,
+        session::{Session, Turn},
+    },
+};
+
+impl Session {
+    pub(crate) fn relay_accept(&mut self, turn: &mut Turn<'_>, content: Content) {
+        let Some(mut transaction) = self.transaction.take() else { return };
+        let fields = headers(&content.bytes);
+        for (kind, detail) in careless(&transaction, &content, &fields) {
+            turn.violation(self, kind, detail);
+        }
+        let largest = turn.office.config.limits.advertised_size;
+        let checked =
+            check_bytes(&transaction, &content, largest).and_then(|()| check_fields(&content, &fields));
+        if let Err(Refused { line, breach, .. }) = checked {
+            if let Some((kind, detail)) = breach {
+                turn.violation(self, kind, detail);
+            }
+            self.say(turn, line);
+            return;
+        }
+        let attribution = transaction.attribution.take().unwrap_or_else(|| {
+            let domain = transaction.recipients.first().map_or("", |path| path.domain());
+            let tenant = turn.office.config.directory.tenant_of_domain(domain);
+            let tenant = tenant.map(|tenant| tenant.id.clone()).unwrap_or_default();
+            Attribution { tenant, by: By::Recipient, connector: None }
+        });
+        let token = TokenClaims { tenant: attribution.tenant.clone(), ..TokenClaims::default() };
+        let message =
+            record(turn, &self.peer, transaction, (String::new(), token), attribution, content, fields);
+        let (id, number, octets) = (message.message_id.clone(), message.id, message.data.len());
+        self.keep(turn, message);
+        // The figures have the shape of Exchange's; the time is that of nothing in particular.
+        let blanks = [
+            ("id", id.as_str()),
+            ("number", &format!("{:020}", 34_359_738_368_u64 + number)),
+            ("octets", &octets.to_string()),
+            ("rate", &format!("{}.{:03}", octets / 256, octets % 256 * 1000 / 256)),
+        ];
+        self.say_with(turn, Line::Queued.text(), &blanks);
+    }
+}
