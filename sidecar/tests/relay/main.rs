@@ -6,6 +6,7 @@
 mod canary;
 mod client;
 mod control;
+mod credentials;
 mod delivery;
 mod hostile;
 mod outages;
@@ -16,3 +17,4 @@ mod route;
 mod scene;
 mod senders;
 mod setups;
+mod token_service;
