@@ -87,6 +87,23 @@ fn replies() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(String::into_bytes)
 }
 
+/// The seeds of the fuzz target, with some octets changed.
+fn kept() -> impl Strategy<Value = Vec<u8>> {
+    let seed = prop::sample::select(vec![
+        include_bytes!("../fuzz/seeds/spool_entry/message").to_vec(),
+        include_bytes!("../fuzz/seeds/spool_entry/state").to_vec(),
+    ]);
+    let change =
+        (any::<prop::sample::Index>(), prop::sample::select(b"\"\\,:{}[]0129.aZ- \0\n\xc3".to_vec()));
+    (seed, prop::collection::vec(change, 0..3)).prop_map(|(mut octets, changes)| {
+        for (at, octet) in changes {
+            let at = at.index(octets.len());
+            octets[at] = octet;
+        }
+        octets
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -109,6 +126,11 @@ proptest! {
     #[test]
     fn any_conversation_is_the_same_in_any_cut(octets in conversation()) {
         checks::session(&octets);
+    }
+
+    #[test]
+    fn any_file_of_the_spool_is_read_the_same_again(octets in kept()) {
+        checks::spool_entry(&octets);
     }
 
     #[test]

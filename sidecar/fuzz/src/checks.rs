@@ -10,6 +10,7 @@ use mailroute_sidecar::smtp::command::{Command, Mail};
 use mailroute_sidecar::smtp::data::{Decoder, Encoder};
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use mailroute_sidecar::smtp::transaction::Settings;
+use mailroute_sidecar::spool::{format, frame};
 use smtp_proto::request::receiver::DataReceiver;
 use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, Request};
 
@@ -204,5 +205,36 @@ pub fn reply(input: &[u8]) {
     );
     if printed.split_inclusive("\r\n").all(|line| line.len() < 500) {
         assert_eq!(again, reply, "nothing was cut");
+    }
+}
+
+/// What the spool finds on the disk: a kept message or its progress, or neither. As they are, and as they would be with
+/// a length and a CRC-32 that fit, which chance would never find.
+pub fn spool_entry(input: &[u8]) {
+    kept(input);
+    for what in ["mailroute-message", "mailroute-state"] {
+        let mut framed = Vec::new();
+        frame::push(&mut framed, what, input).expect("the input is not too long");
+        if what == "mailroute-message" {
+            framed.push(b'\n');
+        }
+        kept(&framed);
+    }
+}
+
+/// What is read is written and read the same again.
+fn kept(octets: &[u8]) {
+    if let Ok(format::Head { entry, bytes, crc32, len }) = format::parse_entry(octets) {
+        assert!(len <= octets.len() && !entry.envelope.recipients.is_empty());
+        let head = format::encode_entry(&entry, bytes, crc32).expect("not larger than what was read");
+        assert_eq!(format::parse_entry(&head), Ok(format::Head { entry, bytes, crc32, len: head.len() }));
+    }
+    for recipients in 0..4 {
+        if let Ok(progress) = format::parse_progress(octets, recipients) {
+            let state = format::encode_progress(&progress).expect("not larger than what was read");
+            let again = format::parse_progress(&state, recipients).expect("written well");
+            assert_eq!((again.waiting(), again.next), (progress.waiting(), progress.next));
+            assert_eq!(format::encode_progress(&again).as_ref(), Ok(&state), "written the same again");
+        }
     }
 }

@@ -106,6 +106,17 @@ fn the_largest_state_can_be_read_again() {
     assert_eq!(parse_progress(&state, 1000), Ok(progress));
 }
 
+#[test]
+fn the_seeds_of_the_fuzz_target_are_whole() {
+    let mut head = Vec::new();
+    frame::push(&mut head, MESSAGE, include_bytes!("../../fuzz/seeds/spool_entry/message")).unwrap();
+    head.push(b'\n');
+    assert_eq!(parse_entry(&head).unwrap().entry.envelope.recipients.len(), 2);
+    let mut state = Vec::new();
+    frame::push(&mut state, STATE, include_bytes!("../../fuzz/seeds/spool_entry/state")).unwrap();
+    let Fate::Failed(_) = &parse_progress(&state, 3).unwrap().fates[2] else { panic!("another fate") };
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let address =
         "[a-z.+_äж-]{1,8}@[a-z0-9]{1,5}(\\.[a-z]{1,5}){0,2}|\"([ -!#-\\[\\]-~]|\\\\[ -~]){0,8}\"@[a-z]{1,5}";

@@ -49,7 +49,7 @@ fn names(directory: &Path, below: &str) -> usize {
 
 /// Every second hundred of messages is small, to fill what the larger ones leave.
 fn octets(n: u64) -> Vec<u8> {
-    vec![n as u8; if n / 100 % 2 == 0 { 10_000 } else { 100 }]
+    vec![n as u8; if (n / 100).is_multiple_of(2) { 10_000 } else { 100 }]
 }
 
 fn message(n: u64) -> Body {
