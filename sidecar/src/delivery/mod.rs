@@ -4,6 +4,7 @@
 //! * [`classify`]: the one table from replies to outcomes.
 //! * [`opening`]: from a name to a connection, over TLS as the route wants it.
 //! * [`effect`]: what follows from an outcome, for everything else.
+//! * [`hint`]: what to know about a refusal of one message or recipient.
 //! * [`connection`]: one SMTP connection, with a [`limit`] on each step.
 //! * [`transaction`]: one message over one connection.
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
@@ -20,6 +21,7 @@ pub mod classify;
 pub mod connection;
 pub mod effect;
 pub mod handover;
+pub mod hint;
 pub mod limit;
 pub mod login;
 pub mod opening;

@@ -4,6 +4,7 @@
 
 use mailroute_route::condition::{ConditionType, Reason};
 
+use super::hint;
 use crate::smtp::reply::Reply;
 
 /// What a reply, or the lack of one, means for the message or recipient it was about.
@@ -73,9 +74,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// A conclusion from a reply.
+    /// A conclusion from a reply. A final refusal is quoted with what a person may want to know about it.
     pub fn of_reply(outcome: Outcome, reply: Reply) -> Self {
-        let text = one_line(&reply);
+        let is_refusal = matches!(outcome, Outcome::RejectRecipient | Outcome::RejectMessage(_));
+        let text = match hint::of(&reply).filter(|_| is_refusal) {
+            Some(hint) => format!("{} ({hint})", one_line(&reply)),
+            None => one_line(&reply),
+        };
         Self { outcome, reply: Some(reply), text }
     }
 
