@@ -30,6 +30,7 @@ try: rust ## the sidecar and the simulator alone on this computer: a message to 
 test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
 	@$(CARGO) nextest run --workspace --no-run
 	@$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
+	@$(BUILT)/secrets $(or $(CARGO_TARGET_DIR),target)/nextest/default/junit.xml
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes
 	@$(CARGO) nextest run --workspace --profile check

@@ -22,6 +22,7 @@ mod images;
 mod namespace;
 pub mod peers;
 pub mod scene;
+pub mod secrets;
 pub mod stop;
 pub mod supervisor;
 pub mod tools;

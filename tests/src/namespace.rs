@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{self, ServiceAccount};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 
 use crate::cluster::Cluster;
+use crate::secrets;
 use crate::wait::wait_for;
 
 /// The default ServiceAccount, without which no pod is admitted, follows a namespace within a second; at the very start
@@ -47,13 +48,32 @@ impl Namespace {
         &self.name
     }
 
-    /// The test has passed: no report is needed when the namespace goes.
-    pub fn finish(mut self) {
+    /// The test has passed: no report is needed when the namespace goes, unless anything in it shows a secret.
+    ///
+    /// # Errors
+    /// When a log, an Event, a ConfigMap or a status shows one.
+    pub fn finish(mut self) -> Result<()> {
+        let shown = self.described("--tail=-1")
+            + &self.cluster.kubectl_blocking(&[
+                "get",
+                "events,configmaps,mailroutes",
+                "--output=yaml",
+                "--namespace",
+                &self.name,
+            ]);
+        let found = secrets::find(&shown);
+        ensure!(found.is_empty(), "namespace {} shows {}", self.name, found.join(", "));
         self.finished = true;
+        Ok(())
     }
 
     /// Pods, events and the end of every container's log, for a person who wants to know why a test failed.
     pub fn report(&self) -> String {
+        self.described(LOG_LINES)
+    }
+
+    /// Pods, events and so much of every container's log.
+    fn described(&self, lines: &str) -> String {
         let ask = |arguments: &[&str]| {
             let mut all = vec!["--namespace", &self.name];
             all.extend_from_slice(arguments);
@@ -64,8 +84,7 @@ impl Namespace {
         report +=
             &format!("--- events\n{}", ask(&["get", "events", "--sort-by=.metadata.creationTimestamp"]));
         for pod in ask(&["get", "pods", "--output=name"]).lines().filter(|line| line.starts_with("pod/")) {
-            report +=
-                &format!("--- {pod}\n{}", ask(&["logs", pod, "--all-containers", "--prefix", LOG_LINES]));
+            report += &format!("--- {pod}\n{}", ask(&["logs", pod, "--all-containers", "--prefix", lines]));
         }
         report
     }

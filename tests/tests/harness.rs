@@ -31,7 +31,7 @@ async fn control_plane_answers_signs_tokens_with_rsa_and_leaves_nothing() -> Res
     let token = cluster.kubectl(&["-n", namespace.name(), "create", "token", "default"]).await?;
     ensure!(token.trim().split('.').count() == 3, "a token has three parts");
     ensure!(cluster.helm(&["version", "--short"]).await?.starts_with("v4."), "Helm 4 runs");
-    namespace.finish();
+    namespace.finish()?;
     drop(cluster);
     nothing_is_left(&record)
 }
@@ -63,7 +63,7 @@ async fn node_runs_a_job_with_a_native_sidecar_and_leaves_nothing() -> Result<()
     let log = cluster.kubectl(&["-n", namespace.name(), "logs", "job/talker", "-c", "app"]).await?;
     ensure!(log.contains("heard: hello from port 25"), "{log}");
     ensure!(log.contains("kubernetes is 10.79."), "{log}");
-    namespace.finish();
+    namespace.finish()?;
     drop(cluster);
     nothing_is_left(&record)
 }

@@ -41,8 +41,7 @@ async fn the_application_holds_no_token_and_no_azure_variable_and_the_sidecar_do
 
     // The kubelet projects into the sidecar's mount what the application cannot see: it authenticates with it.
     scene.route_reason("notifications", "CredentialReady", "TokenAcquired").await?;
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,8 +68,7 @@ async fn the_sidecar_meets_restricted_on_its_own_and_is_a_native_sidecar() -> Re
     ensure!(dropped == ["ALL"], "drops {dropped:?}");
     let resources = sidecar.resources.as_ref().context("resources")?;
     ensure!(resources.requests.is_some() && resources.limits.is_some(), "{resources:?}");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +83,5 @@ async fn the_listener_is_not_reachable_from_another_pod() -> Result<()> {
     scene.apply::<k8s_openapi::api::batch::v1::Job>(&other).await?;
     let log = scene.job_completes("knock").await?;
     ensure!(log.contains("closed"), "{log}");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }

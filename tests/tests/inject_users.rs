@@ -58,6 +58,5 @@ async fn the_sidecar_reads_its_tokens_whoever_the_application_runs_as() -> Resul
     let route = e2e::wait_for(scene.api(), "notifications", all_reported, e2e::scene::PATIENCE).await?;
     let credential = e2e::scene::condition_of(&route, "CredentialReady").context("CredentialReady")?;
     ensure!(credential.reason == "TokenAcquired", "{credential:?}");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }

@@ -136,8 +136,7 @@ async fn a_rotation_of_the_authority_fails_no_admission() -> Result<()> {
     let early = first.iter().find(|authority| authority.not_after() > Timestamp::now());
     ensure!(early.is_none(), "an authority left the bundle before it ended: {early:?}");
     ensure!(admitted > 50, "only {admitted} pods were made while the authority changed");
-    stage.namespace.finish();
-    Ok(())
+    stage.namespace.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,8 +150,7 @@ async fn an_emptied_bundle_is_filled_again() -> Result<()> {
     let filled = |configuration: &MutatingWebhookConfiguration| !published(configuration).is_empty();
     wait_for(configurations(&stage.cluster), release::NAME, filled, PATIENCE).await?;
     stage.admits().await?;
-    stage.namespace.finish();
-    Ok(())
+    stage.namespace.finish()
 }
 
 /// Asks again, as there is nothing to watch, until the answer is good.

@@ -83,8 +83,7 @@ exec sleep infinity"#;
     scene.apply::<Deployment>(&manifest).await?;
     arrives_once_unchanged(&scene, &sent).await?;
     scene.route_condition("notifications", "Ready", "True").await?;
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,8 +94,7 @@ async fn msmtp_in_a_bare_pod_is_relayed_unchanged() -> Result<()> {
     let pod = workload::pod("shop", "notifications", &workload::pod_spec(script));
     scene.apply::<Pod>(&pod).await?;
     arrives_once_unchanged(&scene, &sent).await?;
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,8 +109,7 @@ async fn swaks_in_a_job_is_relayed_unchanged_and_the_job_completes() -> Result<(
     scene.apply::<Job>(&job).await?;
     arrives_once_unchanged(&scene, &sent).await?;
     scene.job_completes("send").await?;
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,8 +123,7 @@ async fn curl_in_a_user_init_container_can_send() -> Result<()> {
     scene.apply::<Job>(&job).await?;
     arrives_once_unchanged(&scene, &sent).await?;
     scene.job_completes("send").await?;
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 /// Adds a writable `/tmp`, as the client needs a scratch file.

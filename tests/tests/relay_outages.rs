@@ -56,8 +56,7 @@ async fn tokens_that_expire_during_a_run_are_refreshed_and_no_message_is_lost() 
     ensure!(scene.microsoft.tokens_issued().await? >= 3, "the token was refreshed");
     let violations = scene.microsoft.violations().await?;
     ensure!(violations.is_empty(), "Exchange would refuse: {violations:?}");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,8 +84,7 @@ async fn while_microsoft_is_down_clients_get_451_and_mail_flows_again_without_a_
         .map(|c| c.restart_count)
         .sum();
     ensure!(restarts == 0, "{restarts} restarts");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,6 +120,5 @@ END
     let pod = scene.pod_labelled("batch.kubernetes.io/job-name=send").await?;
     let sidecar = pod.status.and_then(|s| s.init_container_statuses).unwrap_or_default();
     ensure!(sidecar.iter().all(|c| c.restart_count == 0), "the sidecar restarted");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }

@@ -32,8 +32,7 @@ async fn webhook_down_upgrade_and_uninstall_leave_the_mail_flowing() -> Result<(
     upgrade_has_no_conflict(&scene).await?;
     webhook_down_refuses_labelled_pods_only(&scene).await?;
     uninstall_leaves_no_webhook_and_pods_keep_sending(&scene).await?;
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 /// The operator has written `caBundle` since the install; Helm's server-side apply must not fight it.

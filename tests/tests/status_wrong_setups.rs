@@ -33,8 +33,7 @@ async fn meets(scene: Scene, route: &Value, condition: &str, reason: &str, remed
         .await?;
     ensure!(described.contains(reason) && described.contains(remedy), "describe shows: {described}");
     ensure!(scene.microsoft.messages().await?.is_empty(), "nothing was accepted");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +89,5 @@ async fn an_unknown_route_name_is_refused_with_the_names_that_exist() -> Result<
     let all = wait_for_all(events, "", |all| all.iter().any(denial), PATIENCE).await?;
     let text = all.into_iter().find(denial).and_then(|event| event.message).unwrap_or_default();
     ensure!(text.contains("notificatoins") && text.contains("notifications"), "the Event says: {text}");
-    scene.finish();
-    Ok(())
+    scene.finish()
 }

@@ -65,8 +65,11 @@ impl Scene {
     }
 
     /// The scenario has come to its good end: no report of the namespace is needed.
-    pub fn finish(self) {
-        self.namespace.finish();
+    ///
+    /// # Errors
+    /// When something in the namespace shows a secret.
+    pub fn finish(self) -> Result<()> {
+        self.namespace.finish()
     }
 
     /// The client of the cluster.
