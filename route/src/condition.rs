@@ -294,8 +294,11 @@ impl Reason {
                 self,
                 Self::ConnectorMatched
                     | Self::ConnectorMismatch
+                    | Self::ConnectorRestricted
                     | Self::DirectSendRejected
                     | Self::EgressAddressBlocked
+                    | Self::EgressAddressDeferred
+                    | Self::Ipv6Refused
             )
     }
 

@@ -363,6 +363,17 @@ pub(super) mod tests {
             self.0.write_all(text.as_bytes()).await.unwrap();
         }
 
+        /// What is sent within `long`.
+        pub async fn silence(&mut self, long: Duration) -> String {
+            let mut sent = String::new();
+            let _ = timeout(long, self.0.read_to_string(&mut sent)).await;
+            sent
+        }
+
+        pub fn hang_up(&mut self) {
+            self.0 = tokio::io::duplex(1).0;
+        }
+
         /// Says it an octet a second.
         pub async fn drip(&mut self, text: &str) {
             for octet in text.bytes() {

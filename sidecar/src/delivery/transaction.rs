@@ -205,10 +205,9 @@ fn judge(replies: &[Reply], envelope: &Envelope, partial: Partial) -> Judged {
         .map(|(recipient, reply)| Refused { recipient, verdict: verdict(Stage::Rcpt, reply) })
         .collect();
     let accepted = answers.len() - refused.len();
-    // The end of the conversation is about those that it left without an answer, too.
-    let broken_off = answers.len() < envelope.recipients.len();
+    // The end of the conversation is about those that it left without an answer, too, and about those accepted before.
     let farewell = refused.last().filter(|last| last.verdict.reply.as_ref().is_some_and(|it| it.code == 421));
-    let stop = if broken_off {
+    let stop = if farewell.is_some() || answers.len() < envelope.recipients.len() {
         let silence = || Verdict::of_reply(Outcome::Transient(None), no_reply());
         Some(farewell.map_or_else(silence, |last| last.verdict.clone()))
     } else if accepted == 0 || stops(&refused, partial) {
@@ -336,6 +335,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::delivery::connection::tests::{Peer, connection};
     use crate::envelope::{Address, QueueId, ReversePath};
 
     fn envelope(recipients: &[&str]) -> Envelope {
@@ -484,5 +484,129 @@ mod tests {
             let (stop, _) = judged(&["250 ok"], &TWO, partial);
             assert!(matches!(stop, Some(Outcome::Transient(_))));
         }
+    }
+
+    /// Sends to these recipients while the peer plays its part, and gives both ends of the story.
+    async fn conversation<T>(
+        to: &[&str],
+        partial: Partial,
+        play: impl AsyncFnOnce(&mut Peer) -> T,
+    ) -> (Result<Ended, Interrupted>, T) {
+        let (mut connection, mut peer) = connection("mx").await;
+        let (to, body) = (envelope(to), Body::new("", "Subject: x\r\n\r\n.x\r\n"));
+        tokio::join!(send(&mut connection, &to, &body, partial), play(&mut peer))
+    }
+
+    async fn lines(peer: &mut Peer, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            lines.push(peer.line().await);
+        }
+        lines
+    }
+
+    const REJECTED: &str = "550 5.1.1 unknown\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_envelope_is_sent_before_anything_is_answered() {
+        let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+            // Would wait for ever if the client waited for a reply.
+            assert_eq!(lines(peer, 4).await[3], "DATA\r\n");
+            peer.say(&format!("250 ok\r\n{REJECTED}250 ok\r\n354 go\r\n")).await;
+            assert_eq!(lines(peer, 4).await.concat(), "Subject: x\r\n\r\n..x\r\n.\r\n");
+            peer.say("250 2.0.0 taken\r\n").await;
+        })
+        .await;
+        let ended = ended.unwrap();
+        assert_eq!((ended.verdict.outcome, ended.accepted, ended.clean), (Outcome::Delivered, true, true));
+        assert_eq!(ended.refused.len(), 1);
+        assert_eq!(ended.refused[0].verdict.outcome, Outcome::RejectRecipient);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_for_good_while_the_application_waits_leaves_no_message_behind() {
+        let (ended, rest) = conversation(&TWO, Partial::UnlessRejected, async |peer| {
+            lines(peer, 4).await;
+            peer.say(&format!("250 ok\r\n{REJECTED}250 ok\r\n354 go\r\n")).await;
+            peer.silence(Duration::from_secs(60)).await
+        })
+        .await;
+        let ended = ended.unwrap();
+        assert_eq!((ended.verdict.outcome, ended.clean), (Outcome::RejectRecipient, false));
+        assert_eq!(rest, "", "no end of the data, which would send an empty message");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_354_for_nobody_is_ended_at_once_and_the_connection_goes_on() {
+        for partial in [Partial::UnlessRejected, Partial::Always] {
+            let (ended, ()) = conversation(&TWO, partial, async |peer| {
+                lines(peer, 4).await;
+                peer.say(&format!("250 ok\r\n{REJECTED}{REJECTED}354 go\r\n")).await;
+                assert_eq!(peer.line().await, ".\r\n");
+                peer.say("554 5.5.1 no valid recipients\r\n").await;
+                assert_eq!(peer.line().await, "RSET\r\n");
+                peer.say("250 2.0.0 reset\r\n").await;
+            })
+            .await;
+            let ended = ended.unwrap();
+            assert_eq!((ended.verdict.outcome, ended.clean), (Outcome::RejectRecipient, true), "{partial:?}");
+            assert_eq!(ended.refused.len(), 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_at_any_point_is_transient_and_the_connection_is_not_used_again() {
+        let before = ["", "250 ok\r\n", "250 ok\r\n250 ok\r\n", "250 ok\r\n250 ok\r\n250 ok\r\n"];
+        for said in before {
+            let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+                lines(peer, 4).await;
+                peer.say(&format!("{said}421 4.3.2 closing\r\n")).await;
+            })
+            .await;
+            let ended = ended.unwrap();
+            assert!(matches!(ended.verdict.outcome, Outcome::Transient(_)), "{said}: {:?}", ended.verdict);
+            assert!(!ended.clean, "{said}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_before_the_content_cannot_have_delivered_and_one_behind_it_can() {
+        let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+            lines(peer, 4).await;
+            peer.say("250 ok\r\n250 ok\r\n").await;
+            peer.hang_up();
+        })
+        .await;
+        let cut = ended.unwrap_err();
+        assert!(cut.before_data && cut.undelivered, "{cut:?}");
+        let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+            lines(peer, 4).await;
+            peer.say("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n").await;
+            lines(peer, 4).await;
+            peer.hang_up();
+        })
+        .await;
+        let cut = ended.unwrap_err();
+        assert!(!cut.before_data && !cut.undelivered, "{cut:?}");
+        assert!(cut.verdict().text.contains("unknown"), "{:?}", cut.verdict());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_drips_does_not_collect_the_limits_of_all_replies() {
+        let started = crate::clock::now();
+        let many: Vec<String> = (0..90).map(|n| format!("reader{n}@fabrikam.com")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let ((mut connection, mut peer), to) = (connection("mx").await, envelope(&many));
+        let body = Body::new("", "x\r\n");
+        let drip = async {
+            lines(&mut peer, 92).await;
+            peer.drip(&format!("250 {}\r\n", "ok ".repeat(60)).repeat(92)).await;
+        };
+        let ended = tokio::select! {
+            ended = send(&mut connection, &to, &body, Partial::Always) => ended,
+            () = drip => panic!("the replies ended"),
+        };
+        assert!(matches!(ended.unwrap_err().error, ConnectionError::Timeout(_)));
+        assert_eq!(started.elapsed(), limit::ENVELOPE);
     }
 }

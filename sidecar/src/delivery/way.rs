@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::condition::Reason;
 use tokio::sync::watch;
 
 use super::Deliver;
@@ -116,8 +116,18 @@ impl<T: Open> Way<T> {
 
     /// Adds what the end of a transaction says about the route.
     fn conclude(&self, ended: &Ended, connection: &Connection, met: &mut Vec<Met>) {
-        if ended.accepted {
-            met.extend(self.open.recognised(connection));
+        // Recipients of its own the upstream takes from anyone; one that it refused for who we are tells more.
+        let doubts = ended.refused.iter().map(|refused| &refused.verdict);
+        match doubts
+            .filter_map(|doubt| Some((doubt.outcome.reason()?, doubt)))
+            .find(|(why, _)| goes_by_us(*why))
+        {
+            Some((reason, doubt)) if ended.verdict.outcome.reason() != Some(reason) => {
+                met.push(Met::new(reason, explained(reason, &doubt.text, connection)));
+            }
+            Some(_) => {}
+            None if ended.accepted => met.extend(self.open.recognised(connection)),
+            None => {}
         }
         if ended.verdict.outcome == Outcome::Delivered {
             // A message taken also clears what an earlier one met.
@@ -199,9 +209,23 @@ pub(super) fn connected(connection: &Connection, what: &str) -> Met {
     }
 }
 
-/// What was met, with what the upstream saw of us where that is what it judges by.
+/// Whether the upstream says so for where we come from and what we presented, rather than for a log-in or a message.
+const fn goes_by_us(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConnectorMismatch
+            | Reason::ConnectorRestricted
+            | Reason::DirectSendRejected
+            | Reason::EgressAddressBlocked
+            | Reason::EgressAddressDeferred
+            | Reason::Ipv6Refused
+            | Reason::SenderDomainUnverified
+    )
+}
+
+/// What was met, with what the upstream saw of us where it goes by that.
 fn explained(reason: Reason, text: &str, connection: &Connection) -> String {
-    if reason.condition() != ConditionType::Authenticated || connection.capabilities.xoauth2 {
+    if !goes_by_us(reason) {
         return text.to_owned();
     }
     let from = connection.egress.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
@@ -209,7 +233,7 @@ fn explained(reason: Reason, text: &str, connection: &Connection) -> String {
         Some(leaf) => format!("the {leaf}"),
         None => "no certificate".to_owned(),
     };
-    format!("{text} (we came from {from} and presented {shown})")
+    format!("{text} (sent from {from} with {shown})")
 }
 
 /// Adds what a verdict says about the route to what was met.
@@ -264,7 +288,7 @@ mod tests {
         let refusal = "550 5.7.64 TenantAttribution; Relay Access Denied";
         assert_eq!(
             explained(Reason::ConnectorMismatch, refusal, &connection),
-            format!("{refusal} (we came from 203.0.113.7 and presented no certificate)")
+            format!("{refusal} (sent from 203.0.113.7 with no certificate)")
         );
         assert_eq!(explained(Reason::TenantBlocked, refusal, &connection), refusal);
     }
