@@ -164,19 +164,19 @@ fn taken_as(outcome: &str) -> (&str, String) {
     (kind, link)
 }
 
-/// The code of a program's module `metrics`, one file or a folder of them, without tests.
+/// The code of a program's module `metrics`, the file and what is in the folder of the same name, without tests.
 fn metrics_source(program: &str) -> String {
     let file = format!("{program}/src/metrics.rs");
-    if absolute(&file).is_file() {
-        return without_tests(&read(&file));
-    }
     let folder = format!("{program}/src/metrics");
-    let entries = fs::read_dir(absolute(&folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let mut names: Vec<_> =
-        names.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{folder}: {error}"));
-    names.sort_unstable();
-    names.iter().map(|name| without_tests(&read(&format!("{folder}/{name}")))).collect()
+    let mut sources = Vec::from_iter(absolute(&file).is_file().then(|| read(&file)));
+    if let Ok(entries) = fs::read_dir(absolute(&folder)) {
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        let mut names: Vec<_> =
+            names.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{folder}: {error}"));
+        names.sort_unstable();
+        sources.extend(names.iter().map(|name| read(&format!("{folder}/{name}"))));
+    }
+    sources.iter().map(|source| without_tests(source)).collect()
 }
 
 fn without_tests(source: &str) -> String {

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::queue::Queue;
 
 /// Connections at a time: a kubelet and some scrapers.
 const MAX_CONNECTIONS: usize = 32;
@@ -42,6 +43,8 @@ pub struct Admin {
     pub health: watch::Receiver<Health>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The queue, of which the metrics tell.
+    pub queue: Arc<Queue>,
 }
 
 impl Admin {
@@ -87,6 +90,7 @@ impl Admin {
             "/livez" => self.live(),
             "/readyz" => self.ready(),
             "/metrics" => {
+                self.metrics.show_queue(self.queue.figures());
                 let body = self.metrics.render(&self.health.borrow());
                 content(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body.into())
             }

@@ -1,15 +1,17 @@
 //! The wiring: the only file that sees everything. What starts, in which order, and what stops, in which order.
 //!
 //! ```text
-//!  config ──► upstream ──► active ──► relay ◄── door ◄── applications
-//!    │           │ probe                │
-//!    └──► report ◄── health ◄───────────┘          admin ◄── kubelet, Prometheus
+//!  config ──► upstream ──► dispatch ◄── relay ◄── door ◄── applications
+//!    │           │ probe      │   ▲         │ keep
+//!    │           ▼            │   └─ queue ◄┘─► spool
+//!    └──► report ◄── health ◄─┘                    admin ◄── kubelet, Prometheus
 //! ```
 //!
-//! Stop: the door stays open until it is quiet, sessions finish their message, then the rest ends and the upstream gets
-//! its QUIT.
+//! Stop: the queue tries everything once more while the door stays open until it is quiet; sessions finish their message,
+//! what is left is said by name, then the rest ends and the upstream gets its QUIT.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -22,18 +24,23 @@ use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::args::Run;
+use crate::budget::Spans;
+use crate::clock;
 use crate::config::{self, Config};
+use crate::dispatch::Dispatch;
 use crate::door::Door;
 use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::net::resolver::Resolver;
 use crate::probe::Pace;
+use crate::queue::{self, Queue, schedule};
 use crate::relay::Relay;
 use crate::report::Reporter;
 use crate::server::{Limits, Listeners, Service};
 use crate::sessions::Sessions;
 use crate::settings;
 use crate::shutdown::{self, Grace};
+use crate::spool::{Recovered, Spool};
 use crate::upstream::Upstream;
 
 /// Times that no user sets; tests shorten them.
@@ -43,6 +50,10 @@ pub struct Timing {
     pub probe: Pace,
     /// The unit in which a route that does not work is left alone.
     pub pause: Duration,
+    /// The windows in which Microsoft counts.
+    pub spans: Spans,
+    /// When a kept message is tried again.
+    pub queue: schedule::Pace,
     /// How long no session must have been open before the door closes.
     pub settle: Duration,
     /// Least time between two reports.
@@ -54,6 +65,8 @@ impl Default for Timing {
         Self {
             probe: Pace::default(),
             pause: Duration::from_secs(1),
+            spans: Spans::default(),
+            queue: schedule::Pace::default(),
             settle: Duration::from_millis(500),
             report: Duration::from_secs(1),
         }
@@ -66,6 +79,7 @@ pub struct App {
     admin: SocketAddr,
     grace: Grace,
     sessions: watch::Receiver<usize>,
+    queue: Arc<Queue>,
     door: JoinHandle<()>,
     closing: watch::Sender<bool>,
     ending: watch::Sender<bool>,
@@ -76,7 +90,7 @@ impl App {
     /// Starts everything. A route that is missing or invalid is no error: mail is answered 451 until there is one.
     ///
     /// # Errors
-    /// When a port cannot be listened on.
+    /// When a port cannot be listened on or the spool cannot be opened.
     pub async fn start(run: Run, timing: Timing) -> anyhow::Result<Self> {
         let config = config::load(&run.route).await;
         config::log(&Config::default(), &config);
@@ -84,12 +98,15 @@ impl App {
         let admin_listener = bind_admin(run.admin_listen).await?;
         let (smtp, admin) = (listeners.addresses(), admin_listener.local_addr()?);
 
+        let (spool, found) = open_spool(&run.spool_dir, &config).await?;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
         let mut tasks = JoinSet::new();
         tasks.spawn(config::watch_file(run.route.clone(), run.route_poll, config_sender, stop.clone()));
-        let parts = Parts::start(config, &run, timing, &stop, &mut tasks)?;
+        let kept = Kept { spool, found, hurry: closed.clone() };
+        let parts = Parts::start(config, &run, timing, kept, &stop, &mut tasks)?;
+        let queue = Arc::clone(&parts.queue);
         tasks.spawn(parts.admin().run(admin_listener, stop));
         let sessions = Sessions::new(Arc::clone(&parts.metrics) as _);
         let open = sessions.subscribe();
@@ -97,7 +114,7 @@ impl App {
 
         tracing::info!(addresses = ?smtp, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
         let grace = Grace { settle: timing.settle, total: run.grace };
-        Ok(Self { smtp, admin, grace, sessions: open, door, closing, ending, tasks })
+        Ok(Self { smtp, admin, grace, sessions: open, queue, door, closing, ending, tasks })
     }
 
     /// Where applications connect.
@@ -110,15 +127,26 @@ impl App {
         self.admin
     }
 
-    /// Stops politely within the grace: a quarter of it is kept for sessions that are in a message and for the rest.
+    /// The queue, for whoever looks after it by hand.
+    pub const fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Stops politely within the grace. An eighth of it is kept for sessions that are in a message, and another for the
+    /// last report and the upstream's QUIT.
     pub async fn stop(mut self) {
         let Grace { settle, total } = self.grace;
+        let drained_by = clock::now() + total * 7 / 8;
+        self.queue.drain();
         shutdown::settled(self.sessions, Grace { settle, total: total * 3 / 4 }).await;
+        // From now on nobody waits for the upstream: what is not delivered is kept.
         self.closing.send_replace(true);
         if timeout(total / 8, &mut self.door).await.is_err() {
             tracing::warn!("sessions did not end in time; their messages were not accepted");
             self.door.abort();
         }
+        self.queue.drained(drained_by).await;
+        self.queue.report_left();
         self.ending.send_replace(true);
         if timeout(total / 8, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not everything ended in time");
@@ -127,12 +155,23 @@ impl App {
     }
 }
 
+/// What is kept over the end of a process.
+struct Kept {
+    spool: Spool,
+    found: Recovered,
+    /// The end is near.
+    hurry: watch::Receiver<bool>,
+}
+
 /// What several tasks share.
 struct Parts {
     config: watch::Receiver<Config>,
     metrics: Arc<Metrics>,
     board: Board,
+    dispatch: Arc<Dispatch>,
+    queue: Arc<Queue>,
     relay: Arc<Relay>,
+    scratch: Arc<Path>,
     serving: Arc<AtomicBool>,
 }
 
@@ -142,17 +181,23 @@ impl Parts {
         config: watch::Receiver<Config>,
         run: &Run,
         timing: Timing,
+        Kept { spool, found, hurry }: Kept,
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
         let (publish, active) = watch::channel(None);
         let board = Board::default();
-        let relay = Relay::new(active, board.clone(), Arc::clone(&metrics), run.reply_timeout, timing.pause);
-        let parts = Self { config, metrics, board, relay, serving: Arc::default() };
+        let times = (timing.spans, timing.pause);
+        let dispatch = Dispatch::new(active, board.clone(), Arc::clone(&metrics), &run.spool_dir, times);
+        let scratch = spool.scratch().into();
+        let queue = Queue::new(spool, found, Arc::clone(&dispatch), Arc::clone(&metrics), timing.queue);
+        let (dispatched, queued) = (Arc::clone(&dispatch), Arc::clone(&queue));
+        let relay = Relay::new(dispatched, queued, Arc::clone(&metrics), run.reply_timeout, hurry);
+        let parts = Self { config, metrics, board, dispatch, queue, relay, scratch, serving: Arc::default() };
         let upstream = Upstream {
             active: publish,
-            relay: Arc::clone(&parts.relay),
+            dispatch: Arc::clone(&parts.dispatch),
             board: parts.board.clone(),
             metrics: Arc::clone(&parts.metrics),
             pace: timing.probe,
@@ -160,17 +205,20 @@ impl Parts {
             resolver: Resolver::new(run.nameserver),
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
+        tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));
         tasks.spawn(parts.reporter(timing.report).run(stop.clone()));
         tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
         Ok(parts)
     }
 
     fn reporter(&self, least: Duration) -> Reporter {
-        let relay = Arc::clone(&self.relay);
+        let (dispatch, queue) = (Arc::clone(&self.dispatch), Arc::clone(&self.queue));
         Reporter {
             config: self.config.clone(),
             health: self.board.subscribe(),
-            usage: Box::new(move || relay.usage()),
+            usage: Box::new(move || dispatch.usage()),
+            notable: queue.notable(),
+            queue: Box::new(move || queue.figures().into()),
             metrics: Arc::clone(&self.metrics),
             least,
         }
@@ -182,6 +230,7 @@ impl Parts {
             config: self.config.clone(),
             health: self.board.subscribe(),
             metrics: Arc::clone(&self.metrics),
+            queue: Arc::clone(&self.queue),
         }
     }
 
@@ -190,11 +239,23 @@ impl Parts {
             accept: self.relay,
             settings: settings::source(self.config.clone()),
             observer: sessions,
-            directory: run.spool_dir.as_path().into(),
+            directory: self.scratch,
             limits: Limits::default(),
         };
         Door { service, config: self.config, fixed: run.port, serving: self.serving }
     }
+}
+
+async fn open_spool(directory: &Path, config: &Config) -> anyhow::Result<(Spool, Recovered)> {
+    let limits = queue::limits(config.route.as_deref().map(|route| &route.delivery));
+    let opened = Spool::open(directory, limits).await;
+    let (spool, found) =
+        opened.with_context(|| format!("cannot keep mail in {}; see --spool-dir", directory.display()))?;
+    if !found.waiting.is_empty() || found.dead > 0 || found.set_aside > 0 {
+        let (waiting, dead_letters, set_aside) = (found.waiting.len(), found.dead, found.set_aside);
+        tracing::info!(waiting, dead_letters, set_aside, "found in the spool");
+    }
+    Ok((spool, found))
 }
 
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {

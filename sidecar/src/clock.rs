@@ -23,6 +23,11 @@ pub fn unix_seconds() -> i64 {
     i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Now, for messages: in headers, in what is kept, in what a person reads.
+pub fn timestamp() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
 /// A random fraction in `0.0..1.0`, for jitter. One half when the system has no randomness: jitter is a courtesy, and
 /// its lack no reason to stop.
 pub fn chance() -> f64 {

@@ -4,6 +4,7 @@
 //! refusals. Never an address, a host or a text.
 
 mod events;
+mod queue;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -16,6 +17,8 @@ use crate::delivery::outcome::Outcome;
 use crate::health::Health;
 use crate::server::Refusal;
 
+pub use queue::Ended;
+
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -26,6 +29,7 @@ pub struct Metrics {
     received: Received,
     sent: Sent,
     state: State,
+    queued: queue::Queued,
 }
 
 /// What became of a report, as a label.
@@ -57,6 +61,7 @@ impl Metrics {
             received: Received::register(&registry)?,
             sent: Sent::register(&registry)?,
             state: State::register(&registry)?,
+            queued: queue::Queued::register(&registry)?,
             registry,
         };
         this.show_closed_sets();
@@ -320,7 +325,7 @@ mod tests {
     #[test]
     fn every_name_has_the_prefix_a_unit_and_help() {
         let metrics = Metrics::new().unwrap();
-        let units = ["_total", "_seconds", "_bytes", "_open", "_status", "_number"];
+        let units = ["_total", "_seconds", "_bytes", "_open", "_status", "_number", "_messages"];
         let text = rendered(&metrics, &Health::default());
         for line in text.lines().filter(|line| line.starts_with("# HELP")) {
             let (name, help) = line.trim_start_matches("# HELP ").split_once(' ').unwrap();

@@ -19,6 +19,7 @@ use crate::health::Health;
 use crate::metrics::{Metrics, ReportResult};
 use crate::net::https::{self, Post};
 use crate::net::tls::Trust;
+use crate::queue::Notable;
 use crate::secret;
 
 /// Bounds on what the service may ask for, seconds.
@@ -42,6 +43,10 @@ pub struct Reporter {
     pub health: watch::Receiver<Health>,
     /// What was sent.
     pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
+    /// What waits.
+    pub queue: Box<dyn Fn() -> Queue + Send + Sync>,
+    /// The part of it of which a change is news.
+    pub notable: watch::Receiver<Notable>,
     /// Where results are counted.
     pub metrics: Arc<Metrics>,
     /// Least time between two reports.
@@ -137,6 +142,7 @@ impl Reporter {
             tokio::select! {
                 _ = self.health.changed() => {}
                 _ = self.config.changed() => {}
+                _ = self.notable.changed() => {}
             }
         };
         match pause {
@@ -151,6 +157,7 @@ impl Reporter {
     fn report(&mut self) -> (Report, Option<ControlService>) {
         let config = self.config.borrow_and_update().clone();
         let health = self.health.borrow_and_update().clone();
+        self.notable.mark_unchanged();
         let route = config.route.as_deref();
         let report = Report {
             route: route.map_or_else(String::new, |route| route.name.clone()),
@@ -161,7 +168,7 @@ impl Reporter {
                 error
             }),
             observations: health.observations().cloned().collect(),
-            queue: Queue::default(),
+            queue: (self.queue)(),
             usage: (self.usage)(),
         };
         (report, route.and_then(|route| route.control.clone()))

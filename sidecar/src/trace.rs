@@ -119,7 +119,7 @@ fn harmless(name: &str) -> String {
 }
 
 /// Date and time of RFC 5322 §3.3, in UTC.
-fn rfc5322_date(at: Timestamp) -> String {
+pub(crate) fn rfc5322_date(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 

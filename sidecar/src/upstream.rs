@@ -18,19 +18,19 @@ use crate::delivery::handover::Handover;
 use crate::delivery::login::LogIn;
 use crate::delivery::submission::Submission;
 use crate::delivery::way::{Open, Way};
+use crate::dispatch::{Active, Dispatch};
 use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::net::resolver::Resolver;
 use crate::probe::{self, Pace};
-use crate::relay::{Active, Relay};
 use crate::watched::Watched;
 
 /// Keeps the way out as the route describes it.
 pub struct Upstream {
     /// Where the way out is published.
     pub active: watch::Sender<Option<Arc<Active>>>,
-    /// Learns from probes, and starts anew with another way.
-    pub relay: Arc<Relay>,
+    /// Learns from probes, keeps to the route's limits, and starts anew with another way.
+    pub dispatch: Arc<Dispatch>,
     /// What was met.
     pub board: Board,
     /// Where exchanges and probes are counted.
@@ -69,6 +69,7 @@ impl Upstream {
             let route = config.borrow_and_update().route.clone();
             if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
             {
+                self.dispatch.follow(&route).await;
                 current = Some(self.follow(route, current, &mut tending));
             }
             tokio::select! {
@@ -100,7 +101,7 @@ impl Upstream {
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
-                self.relay.reset();
+                self.dispatch.reset();
                 self.start(Arc::clone(&route), built, tending)
             }
         };
@@ -140,9 +141,9 @@ impl Upstream {
         let Built { way, log_in, files } = built;
         let (stop, stopped) = watch::channel(false);
         let (wake, woken) = watch::channel(());
-        let (relay, board, pace) = (Arc::clone(&self.relay), self.board.clone(), self.pace);
+        let (dispatch, board, pace) = (Arc::clone(&self.dispatch), self.board.clone(), self.pace);
         let (probed, probe_stop) = (Arc::clone(&way), stopped.clone());
-        tending.spawn(probe::run(probed, board, pace, woken, probe_stop, relay));
+        tending.spawn(probe::run(probed, board, pace, woken, probe_stop, dispatch));
         let (health, replaced) = (self.board.subscribe(), log_in.clone());
         let look = move || {
             if let Some(log_in) = &replaced {

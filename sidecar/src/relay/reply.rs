@@ -7,7 +7,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 
 use crate::delivery::outcome::{Attempt, Outcome, Verdict, one_line};
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, QueueId};
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// Longest upstream text that goes into a reply of ours, octets; the command to run must fit behind it.
@@ -48,6 +48,28 @@ pub fn without_route() -> Reply {
     Reply::new(451, EnhancedCode::new(4, 3, 5), text)
 }
 
+/// The answer for a message that is kept.
+pub fn queued(id: &QueueId) -> Reply {
+    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("OK queued as {id}"))
+}
+
+/// The answer when there is no room to keep a message (RFC 3463: mail system full).
+pub fn spool_full() -> Reply {
+    Reply::new(452, EnhancedCode::new(4, 3, 1), "The mail queue of this pod is full; try again later")
+}
+
+/// The answer when the disk refuses a message for another reason.
+pub fn spool_broken() -> Reply {
+    let text = "The mail queue of this pod cannot be written; see the log of its container mailroute";
+    Reply::new(451, EnhancedCode::new(4, 3, 0), text)
+}
+
+/// The answer in mode `Deliver` for more recipients than one transaction may have.
+pub fn too_many_recipients() -> Reply {
+    let text = "Too many recipients for one message without a queue; send to fewer at a time";
+    Reply::new(452, EnhancedCode::new(4, 5, 3), text)
+}
+
 fn for_reason(reason: Reason, route: &RouteFile) -> Reply {
     let text = format!("{reason}: {} {}", reason.sentence(), see(route));
     Reply::new(451, enhanced(reason), text)
@@ -81,7 +103,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::delivery::outcome::Refused;
-    use crate::envelope::{Address, BodyType, QueueId, ReversePath};
+    use crate::envelope::{Address, BodyType, ReversePath};
 
     fn route() -> RouteFile {
         config::parse(config::tests::SAMPLE.as_bytes()).unwrap()

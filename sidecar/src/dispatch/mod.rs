@@ -1,0 +1,392 @@
+//! One attempt to deliver, with everything that belongs to it, for whoever makes it: the application's session that
+//! waits, or the queue.
+//!
+//! Owns the leave to try (the breaker, what the mailbox may still send) and what is learned, counted and logged from the
+//! attempt. Refuses to know who asks and what becomes of a message that was not delivered.
+//!
+//! Invariant: nothing is sent without a [`Leave`], and each leave is for one transaction.
+
+mod log;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mailroute_route::RouteFile;
+use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::control::Usage;
+use tokio::sync::watch;
+
+use crate::body::Body;
+use crate::breaker::Breaker;
+use crate::budget::gate::{Denied, Gate, Ticket};
+use crate::budget::restraint::Throttle;
+use crate::budget::{Amount, Spans};
+use crate::clock::{self, Instant};
+use crate::delivery::Deliver;
+use crate::delivery::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict};
+use crate::envelope::Envelope;
+use crate::health::Board;
+use crate::metrics::Metrics;
+use crate::probe::Traffic;
+
+/// A route and the way out that it describes.
+pub struct Active {
+    /// The route.
+    pub route: Arc<RouteFile>,
+    /// The way out.
+    pub deliver: Arc<dyn Deliver>,
+}
+
+/// Who makes an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The application waits.
+    Live,
+    /// From the queue, the so-manieth attempt.
+    Queue(u32),
+}
+
+/// Whether mail is known to get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing is known to be wrong.
+    Open,
+    /// The last that was heard is trouble of the whole route.
+    Shut,
+}
+
+/// Makes attempts, one route for all.
+pub struct Dispatch {
+    active: watch::Receiver<Option<Arc<Active>>>,
+    breaker: Mutex<Breaker>,
+    budget: Arc<Gate>,
+    passage: watch::Sender<Passage>,
+    /// The queue waits for the mailbox's limits: who comes now goes behind it.
+    queue_waits: AtomicBool,
+    board: Board,
+    metrics: Arc<Metrics>,
+}
+
+/// Leave to make one attempt, now.
+pub struct Leave {
+    active: Arc<Active>,
+    ticket: Ticket,
+}
+
+impl Leave {
+    /// The route to try.
+    pub fn route(&self) -> &RouteFile {
+        &self.active.route
+    }
+}
+
+/// No leave for now.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Why, as if it had been tried.
+    pub verdict: Verdict,
+    /// When to ask again. It may be worth it sooner when [`Dispatch::passage`] changes.
+    pub until: Instant,
+    /// It is the mailbox's limits that it waits for.
+    pub limits: bool,
+}
+
+impl Dispatch {
+    /// For whatever route is `active`. What the mailbox has sent is written down in `directory` and counted over
+    /// `spans`; `pause` is the breaker's unit.
+    pub fn new(
+        active: watch::Receiver<Option<Arc<Active>>>,
+        board: Board,
+        metrics: Arc<Metrics>,
+        directory: &Path,
+        (spans, pause): (Spans, Duration),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            active,
+            breaker: Mutex::new(Breaker::new(pause)),
+            budget: Gate::new(directory, spans, Arc::clone(&metrics) as _),
+            passage: watch::Sender::new(Passage::Open),
+            queue_waits: AtomicBool::new(false),
+            board,
+            metrics,
+        })
+    }
+
+    /// The route in use.
+    pub fn active(&self) -> Option<Arc<Active>> {
+        self.active.borrow().clone()
+    }
+
+    /// Sees the route in use change.
+    pub fn routes(&self) -> watch::Receiver<Option<Arc<Active>>> {
+        self.active.clone()
+    }
+
+    /// Sees the way open and shut.
+    pub fn passage(&self) -> watch::Receiver<Passage> {
+        self.passage.subscribe()
+    }
+
+    /// The mailbox's limits and what is left of them.
+    pub const fn budget(&self) -> &Arc<Gate> {
+        &self.budget
+    }
+
+    /// What was sent so far.
+    pub fn usage(&self) -> Usage {
+        self.budget.usage()
+    }
+
+    /// Keeps to the limits of `route` from now on. Before it is in use.
+    pub async fn follow(&self, route: &RouteFile) {
+        self.budget.follow(route).await;
+    }
+
+    /// Starts anew with another configuration.
+    pub fn reset(&self) {
+        self.breaker().close();
+        self.board.reset();
+        self.notice(Passage::Open);
+    }
+
+    /// Leave to send one message of the route `active` to so many recipients.
+    ///
+    /// # Errors
+    /// While the route is known not to work, or the mailbox may not send more.
+    pub async fn leave(&self, active: &Arc<Active>, recipients: u64) -> Result<Leave, Held> {
+        self.known_fault()?;
+        let ticket = self.budget.take(recipients).await.map_err(beyond_limits)?;
+        Ok(Leave { active: Arc::clone(active), ticket })
+    }
+
+    /// The same for a message that has just come: it does not overtake what has been waiting for the mailbox's limits.
+    ///
+    /// # Errors
+    /// As [`Dispatch::leave`], and while the queue waits for the limits.
+    pub async fn leave_for_new(&self, active: &Arc<Active>, recipients: u64) -> Result<Leave, Held> {
+        if self.queue_waits.load(Ordering::Relaxed) {
+            let text = "messages that came earlier wait for the limits of the mailbox";
+            let verdict = Verdict::without_reply(Outcome::Quota(Reason::RateExceeded), text);
+            return Err(Held { verdict, until: clock::now(), limits: true });
+        }
+        self.leave(active, recipients).await
+    }
+
+    /// The same for somebody who can wait until `deadline` for the mailbox's limits.
+    ///
+    /// # Errors
+    /// As [`Dispatch::leave`], at `deadline` at the latest.
+    pub async fn leave_until(
+        &self,
+        active: &Arc<Active>,
+        recipients: u64,
+        deadline: Instant,
+    ) -> Result<Leave, Held> {
+        self.known_fault()?;
+        let ticket = self.budget.take_until(recipients, deadline).await.map_err(beyond_limits)?;
+        // It may have turned out meanwhile.
+        self.known_fault()?;
+        Ok(Leave { active: Arc::clone(active), ticket })
+    }
+
+    fn known_fault(&self) -> Result<(), Held> {
+        let now = clock::now();
+        let breaker = self.breaker();
+        match (breaker.blocks(now), breaker.until()) {
+            (Some(verdict), Some(until)) => Err(Held { verdict: verdict.clone(), until, limits: false }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says whether the queue waits for the mailbox's limits.
+    pub fn queue_waits(&self, waits: bool) {
+        self.queue_waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Makes one attempt, cut off after `patience` where somebody waits for it. Dropped, it leaves the fate of the
+    /// message unknown.
+    pub async fn attempt(
+        &self,
+        leave: Leave,
+        envelope: &Envelope,
+        body: &Body,
+        partial: Partial,
+        (origin, patience): (Origin, Option<Duration>),
+    ) -> Attempt {
+        let started = clock::now();
+        let delivery = leave.active.deliver.deliver(envelope, body, partial);
+        let attempt = match patience {
+            None => delivery.await,
+            Some(patience) => {
+                let attempt = tokio::time::timeout(patience, delivery).await;
+                attempt.unwrap_or_else(|_| out_of_patience(patience))
+            }
+        };
+        self.learn(&attempt, envelope, body, started.elapsed());
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, started.elapsed()));
+        let delivered = attempt.verdict.outcome == Outcome::Delivered;
+        leave.ticket.settle(used(&attempt, envelope.recipients.len()), delivered);
+        attempt
+    }
+
+    fn learn(&self, attempt: &Attempt, envelope: &Envelope, body: &Body, took: Duration) {
+        let Verdict { outcome, reply, .. } = &attempt.verdict;
+        self.breaker().learn(&attempt.verdict, clock::now());
+        self.board.record(&attempt.met);
+        self.metrics.attempted(attempt, accepted(attempt, envelope.recipients.len()), body.len(), took);
+        if *outcome == Outcome::Quota(Reason::RateExceeded) {
+            // 432 counts connections, 421 messages.
+            let connections = reply.as_ref().is_some_and(|reply| reply.code == 432);
+            self.budget.throttled(if connections { Throttle::Connections } else { Throttle::Rate });
+        }
+        self.notice(if concerns_the_route(*outcome) { Passage::Shut } else { Passage::Open });
+    }
+
+    /// The way, as it was met last.
+    fn notice(&self, met: Passage) {
+        self.passage.send_if_modified(|passage| std::mem::replace(passage, met) != met);
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Traffic for Dispatch {
+    fn probed(&self, probe: &Probe) {
+        self.metrics.probed(probe.is_well());
+        if probe.is_well() {
+            self.breaker().learn_open();
+            self.notice(Passage::Open);
+        }
+        log::probe(probe);
+    }
+
+    fn last_delivery(&self) -> Option<Instant> {
+        self.budget.last_accepted()
+    }
+}
+
+/// Whether an outcome says that no message of the route gets through now, rather than something about this one.
+pub fn concerns_the_route(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::RouteFault(_) | Outcome::Quota(_) | Outcome::RefreshToken => true,
+        // What stands between here and the log-in. A connection that broke in a message may be that message's fault.
+        Outcome::Transient(Some(reason)) => {
+            reason != Reason::UpstreamProtocolError && reason.condition() != ConditionType::SendersAccepted
+        }
+        Outcome::Transient(None)
+        | Outcome::Delivered
+        | Outcome::RejectRecipient
+        | Outcome::RejectMessage(_) => false,
+    }
+}
+
+/// How many recipients the upstream took the message for.
+fn accepted(attempt: &Attempt, recipients: usize) -> u64 {
+    let delivered = (0..recipients).filter(|at| attempt.fate(*at).outcome == Outcome::Delivered);
+    delivered.count() as u64
+}
+
+/// What Microsoft counts of an attempt, as far as it can be told; in doubt all of it.
+fn used(attempt: &Attempt, recipients: usize) -> Amount {
+    let Verdict { outcome, reply, .. } = &attempt.verdict;
+    match outcome {
+        Outcome::Delivered => Amount::message(accepted(attempt, recipients)),
+        _ if before_mail(*outcome) => Amount::NOTHING,
+        // Refused, so nobody got it; but MAIL was said.
+        _ if reply.is_some() => Amount { messages: 1, recipients: 0 },
+        _ => Amount::message(recipients as u64),
+    }
+}
+
+/// Whether the attempt ended before MAIL.
+fn before_mail(outcome: Outcome) -> bool {
+    let reason = match outcome {
+        Outcome::RouteFault(reason) | Outcome::Transient(Some(reason)) => reason,
+        _ => return false,
+    };
+    match reason.condition() {
+        ConditionType::CertificateValid | ConditionType::CredentialReady => true,
+        ConditionType::UpstreamReachable => {
+            !matches!(reason, Reason::UpstreamProtocolError | Reason::UpstreamUnavailable)
+        }
+        // A connector is matched at RCPT.
+        ConditionType::Authenticated => !matches!(
+            reason,
+            Reason::ConnectorMismatch | Reason::DirectSendRejected | Reason::EgressAddressBlocked
+        ),
+        _ => false,
+    }
+}
+
+/// The attempt that took too long. Its connection ended with it, so it goes no further.
+fn out_of_patience(patience: Duration) -> Attempt {
+    let text = format!(
+        "no verdict from the upstream within {} seconds; whether the message was accepted is unknown",
+        patience.as_secs()
+    );
+    let reason = Reason::UpstreamUnavailable;
+    let met = vec![Met::new(reason, text.clone())];
+    let verdict = Verdict::without_reply(Outcome::Transient(Some(reason)), text);
+    Attempt { verdict, refused: vec![], met, host: None }
+}
+
+fn beyond_limits(denied: Denied) -> Held {
+    let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
+    let text = format!("the mailbox's limits are used up for now ({})", denied.why.as_str());
+    let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
+    Held { verdict, until: denied.until, limits: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outcome::Refused;
+    use crate::smtp::reply::Reply;
+
+    fn attempt(outcome: Outcome, line: Option<&str>) -> Attempt {
+        let verdict = match line {
+            Some(line) => {
+                let reply = Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0;
+                Verdict::of_reply(outcome, reply)
+            }
+            None => Verdict::without_reply(outcome, ""),
+        };
+        Attempt { verdict, refused: vec![], met: vec![], host: None }
+    }
+
+    #[test]
+    fn what_microsoft_has_not_heard_of_does_not_count() {
+        for outcome in [
+            Outcome::Transient(Some(Reason::ConnectFailed)),
+            Outcome::Transient(Some(Reason::TokenServiceThrottled)),
+            Outcome::RouteFault(Reason::SmtpAuthDisabledTenant),
+        ] {
+            assert_eq!(used(&attempt(outcome, None), 3), Amount::NOTHING, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_refused_counts_as_a_message_to_nobody() {
+        let refused = attempt(Outcome::RejectMessage(None), Some("554 5.2.252 SendAsDenied"));
+        assert_eq!(used(&refused, 3), Amount { messages: 1, recipients: 0 });
+    }
+
+    #[test]
+    fn what_nobody_knows_counts_in_full() {
+        let cut = attempt(Outcome::Transient(Some(Reason::UpstreamProtocolError)), None);
+        assert_eq!(used(&cut, 3), Amount::message(3));
+        assert_eq!(used(&out_of_patience(Duration::from_secs(1)), 3), Amount::message(3));
+    }
+
+    #[test]
+    fn recipients_that_were_refused_do_not_count() {
+        let mut partial = attempt(Outcome::Delivered, Some("250 2.0.0 OK"));
+        let verdict = attempt(Outcome::RejectRecipient, Some("550 5.1.1 unknown")).verdict;
+        partial.refused.push(Refused { recipient: 1, verdict });
+        assert_eq!(used(&partial, 3), Amount::message(2));
+    }
+}

@@ -1,0 +1,215 @@
+//! The queue in metrics: what was kept and why, what became of it, and what waits.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
+
+use super::{Metrics, add, counter, counters, gauge};
+use crate::budget::{Why, gate};
+use crate::budget::restraint::Throttle;
+use crate::queue::Figures;
+use crate::relay::Cause;
+
+/// Upper bounds for what may wait for days, seconds.
+const WAITS: &[f64] = &[
+    0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0,
+];
+
+/// How a message left the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Delivered to every recipient.
+    Delivered,
+    /// Given up for some recipients: a dead letter.
+    DeadLetter,
+    /// A person dropped it.
+    Dropped,
+}
+
+impl Ended {
+    /// Every value.
+    const ALL: [Self; 3] = [Self::Delivered, Self::DeadLetter, Self::Dropped];
+
+    /// The name as a label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::DeadLetter => "dead_letter",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What is kept.
+pub(super) struct Queued {
+    messages: IntGauge,
+    oldest: IntGauge,
+    dead_letters: IntGauge,
+    bytes: IntGauge,
+    corrupt: IntGauge,
+    kept: IntCounterVec,
+    seconds: HistogramVec,
+    removed: IntCounter,
+    notifications: IntCounter,
+    waits: IntCounterVec,
+    throttles: IntCounterVec,
+}
+
+impl Queued {
+    pub(super) fn register(r: &Registry) -> prometheus::Result<Self> {
+        let this = Self {
+            messages: gauge(r, "mailroute_queue_messages", "Messages accepted and not yet delivered to all.")?,
+            oldest: gauge(
+                r,
+                "mailroute_queue_oldest_age_seconds",
+                "For how long the oldest of them has been tried; 0 without any.",
+            )?,
+            dead_letters: gauge(
+                r,
+                "mailroute_dead_letter_messages",
+                "Messages given up for some recipients after a 250, and kept.",
+            )?,
+            bytes: gauge(r, "mailroute_spool_bytes", "Octets on disk of all that is kept, in whole blocks.")?,
+            corrupt: gauge(
+                r,
+                "mailroute_spool_corrupt_messages",
+                "Files of the spool that could not be read again, and were set aside.",
+            )?,
+            kept: counters(
+                r,
+                "mailroute_queued_messages_total",
+                "Messages that were kept before the upstream had them, by cause.",
+                &["cause"],
+            )?,
+            seconds: add(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "mailroute_queue_duration_seconds",
+                        "Time that messages spent in the queue, by how they left it.",
+                    )
+                    .buckets(WAITS.to_vec()),
+                    &["result"],
+                ),
+            )?,
+            removed: counter(
+                r,
+                "mailroute_dead_letters_removed_total",
+                "Dead letters removed because there were more than are kept.",
+            )?,
+            notifications: counter(
+                r,
+                "mailroute_notifications_total",
+                "Delivery status notifications made for senders.",
+            )?,
+            waits: counters(
+                r,
+                "mailroute_budget_waits_total",
+                "Messages that could not go at once for the limits of the mailbox, by what they wait for.",
+                &["limit"],
+            )?,
+            throttles: counters(
+                r,
+                "mailroute_budget_throttles_total",
+                "Replies of the upstream that it was too much, by kind.",
+                &["kind"],
+            )?,
+        };
+        for cause in Cause::ALL {
+            this.kept.with_label_values(&[cause.as_str()]);
+        }
+        for ended in Ended::ALL {
+            this.seconds.with_label_values(&[ended.as_str()]);
+        }
+        for why in Why::ALL {
+            this.waits.with_label_values(&[why.as_str()]);
+        }
+        for throttle in [Throttle::Rate, Throttle::Connections] {
+            this.throttles.with_label_values(&[kind(throttle)]);
+        }
+        Ok(this)
+    }
+}
+
+const fn kind(throttle: Throttle) -> &'static str {
+    match throttle {
+        Throttle::Rate => "rate",
+        Throttle::Connections => "connections",
+    }
+}
+
+impl gate::Observe for Metrics {
+    fn waits(&self, why: Why) {
+        self.queued.waits.with_label_values(&[why.as_str()]).inc();
+    }
+
+    fn throttled(&self, what: Throttle) {
+        self.queued.throttles.with_label_values(&[kind(what)]).inc();
+        tracing::warn!(kind = kind(what), "the upstream finds it too much; going slower for a while");
+    }
+}
+
+impl Metrics {
+    /// The queue as it is now.
+    pub fn show_queue(&self, figures: Figures) {
+        let Figures { messages, oldest_seconds, dead_letters, corrupt, bytes } = figures;
+        let shown = [
+            (&self.queued.messages, messages),
+            (&self.queued.oldest, oldest_seconds),
+            (&self.queued.dead_letters, dead_letters),
+            (&self.queued.corrupt, corrupt),
+            (&self.queued.bytes, bytes),
+        ];
+        for (gauge, value) in shown {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A message was kept.
+    pub fn queued(&self, cause: Cause) {
+        self.queued.kept.with_label_values(&[cause.as_str()]).inc();
+    }
+
+    /// A message left the queue after `age`.
+    pub fn left_queue(&self, ended: Ended, age: Duration) {
+        let seconds: Histogram = self.queued.seconds.with_label_values(&[ended.as_str()]);
+        seconds.observe(age.as_secs_f64());
+    }
+
+    /// A dead letter was removed to make room for another.
+    pub fn dead_letter_removed(&self) {
+        self.queued.removed.inc();
+    }
+
+    /// A sender is told of a failure.
+    pub fn notified(&self) {
+        self.queued.notifications.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Health;
+
+    #[test]
+    fn the_queue_is_shown_as_it_is() {
+        let metrics = Metrics::new().unwrap();
+        metrics.show_queue(Figures { messages: 3, oldest_seconds: 60, dead_letters: 1, corrupt: 2, bytes: 8192 });
+        metrics.queued(Cause::Limits);
+        metrics.left_queue(Ended::DeadLetter, Duration::from_secs(90));
+        let text = String::from_utf8(metrics.render(&Health::default())).unwrap();
+        for line in [
+            "mailroute_queue_messages 3",
+            "mailroute_queue_oldest_age_seconds 60",
+            "mailroute_dead_letter_messages 1",
+            "mailroute_spool_corrupt_messages 2",
+            "mailroute_spool_bytes 8192",
+            r#"mailroute_queued_messages_total{cause="limits"} 1"#,
+            r#"mailroute_queued_messages_total{cause="slow"} 0"#,
+            r#"mailroute_queue_duration_seconds_count{result="dead_letter"} 1"#,
+        ] {
+            assert!(text.lines().any(|met| met == line), "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a person can do: look at what waits and at what was given up, try it now, give it another chance, drop it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::flight::Taken;
+use super::index::Record;
+use super::Queue;
+use crate::clock;
+use crate::envelope::QueueId;
+use crate::metrics::Ended;
+use crate::spool::{Kept, SpoolError};
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It waits.
+    Waiting,
+    /// It is being tried now.
+    Trying,
+    /// It was given up.
+    Dead,
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Which message.
+    pub id: QueueId,
+    /// Where it is.
+    pub place: Place,
+    /// When it is tried next.
+    pub next: Timestamp,
+    /// Since when it is tried.
+    pub since: Timestamp,
+    /// Recipients that wait.
+    pub recipients: u32,
+}
+
+/// One message in full.
+#[derive(Debug)]
+pub struct Shown {
+    /// Where it is.
+    pub place: Place,
+    /// The message.
+    pub kept: Kept,
+}
+
+/// Why something cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ByHandError {
+    /// Nothing of that name, or not any more.
+    #[error("no message {0} is kept here")]
+    Unknown(QueueId),
+    /// It is being tried.
+    #[error("message {0} is being tried right now; ask again in a moment")]
+    Trying(QueueId),
+    /// The disk.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+impl Queue {
+    /// What waits, in the order in which it came.
+    pub fn list(&self) -> Vec<Listed> {
+        self.state().index.iter().map(|(id, record)| listed(id, record)).collect()
+    }
+
+    /// What was given up, in the order in which it came.
+    pub fn list_dead(&self) -> Vec<QueueId> {
+        self.spool.dead()
+    }
+
+    /// One message, waiting or given up.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot be read.
+    pub async fn show(&self, id: &QueueId) -> Result<Shown, ByHandError> {
+        let place = self.state().index.record(id).map_or(Place::Dead, place);
+        let kept = self.spool.load(id).await.map_err(|error| named(error, id))?;
+        Ok(Shown { place, kept })
+    }
+
+    /// Makes a waiting message due now.
+    ///
+    /// # Errors
+    /// When none of that name waits.
+    pub fn retry(&self, id: &QueueId) -> Result<(), ByHandError> {
+        let hurried = self.state().index.hurry(id, clock::timestamp());
+        self.nudge();
+        if hurried { Ok(()) } else { Err(self.not_waiting(id)) }
+    }
+
+    /// Makes every waiting message due now, and says how many there are.
+    pub fn retry_all(&self) -> usize {
+        let waiting = {
+            let mut state = self.state();
+            state.index.hurry_all(clock::timestamp());
+            state.index.len()
+        };
+        self.nudge();
+        waiting
+    }
+
+    /// Takes a dead letter back into the queue, for the recipients that did not get it; its time begins anew.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the disk refuses.
+    pub async fn retry_dead(&self, id: &QueueId) -> Result<(), ByHandError> {
+        if self.state().index.record(id).is_some() {
+            return Err(ByHandError::Unknown(id.clone()));
+        }
+        let now = clock::timestamp();
+        let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
+        self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
+        tracing::info!(queue_id = %id, "a dead letter is tried again");
+        self.state().index.insert(id.clone(), super::waiting_record(now, &progress));
+        self.news();
+        Ok(())
+    }
+
+    /// Drops a message, waiting or given up.
+    ///
+    /// # Errors
+    /// When there is none of that name, it is being tried, or the disk refuses.
+    pub async fn discard(self: &Arc<Self>, id: &QueueId) -> Result<(), ByHandError> {
+        // Given back when this ends early: unless the disk lets go of it, it is still here.
+        let taken = self.state().index.take(id).map(|record| Taken::new(self, id.clone(), record.since));
+        if taken.is_none() && self.state().index.record(id).is_some() {
+            return Err(ByHandError::Trying(id.clone()));
+        }
+        if taken.is_none() && !self.spool.dead().contains(id) {
+            return Err(ByHandError::Unknown(id.clone()));
+        }
+        self.spool.remove(id).await?;
+        tracing::warn!(queue_id = %id, "dropped by hand");
+        if let Some(taken) = taken {
+            taken.forget();
+            self.metrics.left_queue(Ended::Dropped, Duration::ZERO);
+        }
+        self.tell();
+        Ok(())
+    }
+
+    fn not_waiting(&self, id: &QueueId) -> ByHandError {
+        match self.state().index.record(id) {
+            Some(_) => ByHandError::Trying(id.clone()),
+            None => ByHandError::Unknown(id.clone()),
+        }
+    }
+}
+
+const fn place(record: &Record) -> Place {
+    if record.taken { Place::Trying } else { Place::Waiting }
+}
+
+fn listed(id: &QueueId, record: &Record) -> Listed {
+    Listed {
+        id: id.clone(),
+        place: place(record),
+        next: record.due,
+        since: record.since,
+        recipients: record.recipients,
+    }
+}
+
+fn named(error: SpoolError, id: &QueueId) -> ByHandError {
+    match error {
+        SpoolError::Unknown(_) => ByHandError::Unknown(id.clone()),
+        error => ByHandError::Spool(error),
+    }
+}

@@ -1,0 +1,254 @@
+//! What an attempt changes: a fate for each recipient, and what follows for those that wait.
+//!
+//! Pure. The sums of a message that is sent in several transactions are joined here.
+
+use jiff::Timestamp;
+
+use super::schedule::After;
+use crate::delivery::outcome::{Attempt, Outcome, Verdict};
+use crate::dispatch::concerns_the_route;
+use crate::spool::{Entry, Fate, Progress, Trouble};
+
+/// [`Trouble::outcome`] of a recipient whose time to be tried is over.
+pub const EXPIRED: &str = "expired";
+
+/// What came of one transaction for the recipients that it was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// How many the upstream has taken the message for.
+    pub delivered: usize,
+    /// How many it refused for good.
+    pub failed: usize,
+    /// What follows for the others; nothing when there are none.
+    pub after: Option<After>,
+}
+
+/// Takes in an attempt for the recipients at the positions `group` of the envelope.
+pub fn apply(progress: &mut Progress, group: &[usize], attempt: &Attempt, now: Timestamp) -> Step {
+    let mut waiting = Vec::new();
+    let (mut delivered, mut failed) = (0, 0);
+    for (recipient, &position) in group.iter().enumerate() {
+        let verdict = attempt.fate(recipient);
+        let Some(fate) = progress.fates.get_mut(position) else { continue };
+        match verdict.outcome {
+            Outcome::Delivered => {
+                *fate = Fate::Delivered;
+                delivered += 1;
+            }
+            _ if is_final(verdict) => {
+                *fate = Fate::Failed(trouble(verdict, attempt.host.as_deref(), now));
+                failed += 1;
+            }
+            _ => waiting.push(verdict),
+        }
+    }
+    let after = (!waiting.is_empty()).then(|| after(attempt, &waiting, delivered));
+    if let Some(last) = waiting.last() {
+        progress.last = Some(trouble(last, attempt.host.as_deref(), now));
+    }
+    if after.is_some_and(|after| after != After::Hold) {
+        progress.attempts = progress.attempts.saturating_add(1);
+    }
+    Step { delivered, failed, after }
+}
+
+/// Whether a verdict is the upstream's last word. A refusal in which it did not say so itself is not.
+pub fn is_final(verdict: &Verdict) -> bool {
+    matches!(verdict.outcome, Outcome::RejectRecipient | Outcome::RejectMessage(_))
+        && verdict.reply.as_ref().is_some_and(crate::smtp::reply::Reply::is_permanent)
+}
+
+/// What follows for recipients that wait.
+fn after(attempt: &Attempt, waiting: &[&Verdict], delivered: usize) -> After {
+    // A fault met with one recipient while others get through is that recipient's, as far as the queue can tell.
+    if concerns_the_route(attempt.verdict.outcome) {
+        After::Hold
+    } else if delivered > 0 && waiting.iter().all(|verdict| is_too_many(verdict)) {
+        After::GoOn
+    } else if waiting.iter().any(|verdict| asks_for_patience(verdict)) {
+        After::Patiently
+    } else {
+        After::Again
+    }
+}
+
+/// 4.5.3: too many recipients in one transaction (RFC 5321 §4.5.3.1.10).
+fn is_too_many(verdict: &Verdict) -> bool {
+    let enhanced = verdict.reply.as_ref().and_then(|reply| reply.enhanced);
+    enhanced.is_some_and(|code| (code.class, code.subject, code.detail) == (4, 5, 3))
+}
+
+/// 4.7.5xx and 4.7.85x: grey-listing and reputation, which take minutes to hours.
+fn asks_for_patience(verdict: &Verdict) -> bool {
+    let enhanced = verdict.reply.as_ref().and_then(|reply| reply.enhanced);
+    enhanced.is_some_and(|code| {
+        (code.class, code.subject) == (4, 7) && matches!(code.detail, 500..600 | 850..860)
+    })
+}
+
+/// What is remembered of a verdict that was no delivery.
+pub fn trouble(verdict: &Verdict, host: Option<&str>, at: Timestamp) -> Trouble {
+    Trouble {
+        at,
+        outcome: verdict.outcome.as_str().into(),
+        reason: verdict.outcome.reason(),
+        text: verdict.text.clone(),
+        replied: verdict.reply.is_some(),
+        host: host.map(str::to_owned),
+    }
+}
+
+/// Gives up those that wait, for the trouble met last.
+pub fn expire(progress: &mut Progress, now: Timestamp) -> usize {
+    let last = progress.last.clone().unwrap_or_else(|| Trouble {
+        at: now,
+        outcome: EXPIRED.into(),
+        reason: None,
+        text: "not tried within its time".into(),
+        replied: false,
+        host: None,
+    });
+    let mut expired = 0;
+    for fate in progress.fates.iter_mut().filter(|fate| **fate == Fate::Waiting) {
+        *fate = Fate::Failed(Trouble { outcome: EXPIRED.into(), ..last.clone() });
+        expired += 1;
+    }
+    expired
+}
+
+/// The recipients that wait, as positions in the envelope.
+pub fn waiting(progress: &Progress) -> Vec<usize> {
+    let waiting = progress.fates.iter().enumerate().filter(|(_, fate)| **fate == Fate::Waiting);
+    waiting.map(|(position, _)| position).collect()
+}
+
+/// The recipients at `positions` of the envelope alone.
+pub fn part(entry: &Entry, positions: &[usize]) -> crate::envelope::Envelope {
+    let all = &entry.envelope.recipients;
+    let recipients = positions.iter().filter_map(|&position| all.get(position).cloned()).collect();
+    crate::envelope::Envelope { recipients, ..entry.envelope.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use mailroute_route::condition::Reason;
+
+    use super::*;
+    use crate::delivery::outcome::Refused;
+    use crate::smtp::reply::Reply;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn verdict(outcome: Outcome, line: &str) -> Verdict {
+        Verdict::of_reply(outcome, Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0)
+    }
+
+    fn delivered() -> Verdict {
+        verdict(Outcome::Delivered, "250 2.0.0 OK")
+    }
+
+    fn unknown() -> Verdict {
+        verdict(Outcome::RejectRecipient, "550 5.1.10 unknown")
+    }
+
+    fn busy() -> Verdict {
+        verdict(Outcome::Transient(None), "452 4.2.2 busy")
+    }
+
+    fn attempt(verdict: Verdict, refused: Vec<(usize, Verdict)>) -> Attempt {
+        let refused =
+            refused.into_iter().map(|(recipient, verdict)| Refused { recipient, verdict }).collect();
+        Attempt { verdict, refused, met: vec![], host: Some("host".into()) }
+    }
+
+    fn progress(recipients: usize) -> Progress {
+        Progress { attempts: 0, next: NOW, fates: vec![Fate::Waiting; recipients], last: None }
+    }
+
+    fn after_one(verdict: Verdict) -> (Option<After>, u32) {
+        let mut progress = progress(1);
+        let step = apply(&mut progress, &[0], &attempt(verdict, vec![]), NOW);
+        (step.after, progress.attempts)
+    }
+
+    #[test]
+    fn each_recipient_has_the_fate_it_met() {
+        let mut progress = progress(4);
+        // The transaction was for the last three.
+        let attempt = attempt(delivered(), vec![(0, unknown()), (2, busy())]);
+        let step = apply(&mut progress, &[1, 2, 3], &attempt, NOW);
+        assert_eq!(step, Step { delivered: 1, failed: 1, after: Some(After::Again) });
+        assert_eq!(waiting(&progress), [0, 3]);
+        assert!(
+            matches!(&progress.fates[1], Fate::Failed(trouble) if trouble.text == "550 5.1.10 unknown"),
+            "{:?}",
+            progress.fates
+        );
+        assert_eq!(progress.fates[2], Fate::Delivered);
+        assert_eq!(progress.last.unwrap().text, "452 4.2.2 busy");
+    }
+
+    #[test]
+    fn trouble_of_the_route_holds_and_is_not_counted() {
+        for outcome in [
+            Outcome::RouteFault(Reason::SmtpAuthDisabledTenant),
+            Outcome::Quota(Reason::DailyQuotaExceeded),
+            Outcome::Transient(Some(Reason::ConnectFailed)),
+            Outcome::Transient(Some(Reason::TokenServiceThrottled)),
+        ] {
+            let met = after_one(Verdict::without_reply(outcome, "x"));
+            assert_eq!(met, (Some(After::Hold), 0), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn trouble_of_the_message_is_counted() {
+        assert_eq!(after_one(busy()), (Some(After::Again), 1));
+        let broken = Outcome::Transient(Some(Reason::UpstreamProtocolError));
+        assert_eq!(after_one(Verdict::without_reply(broken, "cut")), (Some(After::Again), 1));
+    }
+
+    #[test]
+    fn grey_listing_asks_for_patience() {
+        let grey = verdict(Outcome::Transient(None), "451 4.7.500 Server busy. Please try again later");
+        assert_eq!(after_one(grey), (Some(After::Patiently), 1));
+    }
+
+    #[test]
+    fn what_was_only_too_many_goes_on_while_some_get_through() {
+        let many = || verdict(Outcome::Transient(None), "452 4.5.3 Too many recipients");
+        let mut two = progress(2);
+        let step = apply(&mut two, &[0, 1], &attempt(delivered(), vec![(1, many())]), NOW);
+        assert_eq!(step.after, Some(After::GoOn));
+        assert_eq!(after_one(many()).0, Some(After::Again), "nobody got through");
+    }
+
+    #[test]
+    fn one_recipients_fault_beside_a_delivery_does_not_hold_the_route() {
+        let blocked = verdict(Outcome::RouteFault(Reason::TenantBlocked), "550 5.7.705 blocked");
+        let mut two = progress(2);
+        let step = apply(&mut two, &[0, 1], &attempt(delivered(), vec![(1, blocked)]), NOW);
+        assert_eq!(step.after, Some(After::Again));
+    }
+
+    #[test]
+    fn a_refusal_that_the_upstream_did_not_make_for_good_is_not_final() {
+        assert!(is_final(&unknown()));
+        assert!(!is_final(&Verdict::without_reply(Outcome::RejectMessage(None), "odd")));
+    }
+
+    #[test]
+    fn what_expires_keeps_the_last_trouble() {
+        let mut two = progress(2);
+        two.fates[0] = Fate::Delivered;
+        apply(&mut two, &[1], &attempt(busy(), vec![]), NOW);
+        assert_eq!(expire(&mut two, NOW), 1);
+        assert!(
+            matches!(&two.fates[1], Fate::Failed(trouble)
+                if trouble.outcome == EXPIRED && trouble.text == "452 4.2.2 busy" && trouble.replied),
+            "{:?}",
+            two.fates
+        );
+        assert_eq!(two.fates[0], Fate::Delivered);
+    }
+}

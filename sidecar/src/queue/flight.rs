@@ -1,0 +1,420 @@
+//! One message on its way from the queue: as many transactions as its recipients need, each recipient's fate written
+//! down before more is done, and what follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use mailroute_route::RouteFile;
+use mailroute_route::file::Method;
+
+use super::fates::{self, EXPIRED, Step};
+use super::notification::{self, Notice, Unreached};
+use super::schedule::{After, later, until};
+use super::{Queue, chain, split};
+use crate::body::Body;
+use crate::clock;
+use crate::delivery::outcome::{Attempt, Partial};
+use crate::dispatch::{Leave, Origin};
+use crate::envelope::{BodyType, Envelope, QueueId, ReversePath};
+use crate::metrics::Ended;
+use crate::spool::{Entry, Fate, Kept, Kind, Progress, SpoolError, Trouble};
+
+/// The next transaction of the same message waits for leave no longer than this; then others go first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long before the removal of a delivered message is tried again, when the disk refuses it.
+const REMOVAL: Duration = Duration::from_secs(5);
+
+/// A message that nobody else may take. Gives it back when it is dropped without a word, as after a panic.
+pub(super) struct Taken {
+    queue: Arc<Queue>,
+    id: Option<QueueId>,
+    /// Since when it is tried.
+    since: Timestamp,
+    /// Whether the worker counts it.
+    counted: bool,
+}
+
+impl Taken {
+    /// A message taken beside the worker.
+    pub(super) fn new(queue: &Arc<Queue>, id: QueueId, since: Timestamp) -> Self {
+        Self { queue: Arc::clone(queue), id: Some(id), since, counted: false }
+    }
+
+    /// A message taken by the worker.
+    pub(super) fn counted(queue: &Arc<Queue>, id: QueueId, since: Timestamp) -> Self {
+        queue.state().flying += 1;
+        let mut taken = Self::new(queue, id, since);
+        taken.counted = true;
+        taken
+    }
+
+    pub(super) const fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Tries a message once for each group of its waiting recipients. `leave` is for the first.
+    pub(super) async fn fly(self, leave: Leave) {
+        let Some(Kept { entry, mut progress, body, .. }) = self.load().await else { return };
+        let before = progress.fates.clone();
+        let most = usize::try_from(leave.route().limits.max_recipients).unwrap_or(usize::MAX);
+        let groups = split::groups(&entry.envelope.recipients, &fates::waiting(&progress), most);
+        let (mut leave, mut after) = (Some(leave), None);
+        for group in groups {
+            let recipients = group.len() as u64;
+            let granted = match leave.take() {
+                Some(first) => Some(first),
+                None => self.leave_for_more(recipients).await,
+            };
+            let Some(granted) = granted else {
+                after = Some(After::Hold);
+                break;
+            };
+            let step = self.transaction(granted, &entry, &mut progress, &body, &group).await;
+            after = graver(after, step.after);
+            if after == Some(After::Hold) {
+                break;
+            }
+        }
+        self.settle(entry, progress, before, after).await;
+    }
+
+    /// Leave for the next transaction of the same message.
+    async fn leave_for_more(&self, recipients: u64) -> Option<Leave> {
+        let active = self.queue.dispatch.active()?;
+        self.queue.dispatch.leave_until(&active, recipients, clock::now() + PATIENCE).await.ok()
+    }
+
+    async fn transaction(
+        &self,
+        leave: Leave,
+        entry: &Entry,
+        progress: &mut Progress,
+        body: &Body,
+        group: &[usize],
+    ) -> Step {
+        let envelope = fates::part(entry, group);
+        let origin = Origin::Queue(progress.attempts.saturating_add(1));
+        let attempt =
+            self.queue.dispatch.attempt(leave, &envelope, body, Partial::Always, (origin, None)).await;
+        let step = fates::apply(progress, group, &attempt, clock::timestamp());
+        // A recipient that has the message must not get it again, whatever happens to the others. Where nobody waits
+        // the end of the message says the same.
+        if step.delivered > 0 && progress.waiting() > 0 {
+            self.queue.write_down(&entry.envelope.id, progress).await;
+        }
+        step
+    }
+
+    /// Takes in an attempt that was made for all recipients at once.
+    pub(super) async fn attempted(self, entry: Entry, mut progress: Progress, attempt: &Attempt) {
+        let before = progress.fates.clone();
+        let all: Vec<usize> = (0..before.len()).collect();
+        let step = fates::apply(&mut progress, &all, attempt, clock::timestamp());
+        self.settle(entry, progress, before, step.after).await;
+    }
+
+    /// Gives up what waits, since its time is over and the route still does not work.
+    pub(super) async fn give_up(self) {
+        let Some(Kept { entry, progress, .. }) = self.load().await else { return };
+        let before = progress.fates.clone();
+        self.settle(entry, progress, before, Some(After::Hold)).await;
+    }
+
+    /// The message as it is on disk; nothing when it is not to be tried now, or not any more.
+    async fn load(&self) -> Option<Kept> {
+        let id = self.id.as_ref()?;
+        let error = match self.queue.spool.load(id).await {
+            Ok(mut kept) => {
+                if let Some(newer) = self.queue.state().unwritten.get(id) {
+                    kept.progress = newer.clone();
+                }
+                return Some(kept);
+            }
+            Err(error) => error,
+        };
+        tracing::error!(queue_id = %id, error = chain(&error), "a kept message cannot be read");
+        if matches!(error, SpoolError::Damaged { .. } | SpoolError::Unknown(_)) {
+            self.queue.state().index.remove(id);
+        }
+        None
+    }
+
+    /// What follows once an attempt, or the lack of one, has changed the fates from `before`.
+    async fn settle(
+        mut self,
+        entry: Entry,
+        mut progress: Progress,
+        before: Vec<Fate>,
+        after: Option<After>,
+    ) {
+        let (now, active) = (clock::timestamp(), self.queue.dispatch.active());
+        let max_age = active.as_ref().map_or(Duration::MAX, |active| {
+            Duration::from_secs(active.route.delivery.max_age_seconds)
+        });
+        let expires = later(self.since, max_age);
+        if progress.waiting() > 0 && now >= expires {
+            fates::expire(&mut progress, now);
+        }
+        let failed = newly_failed(&before, &progress);
+        if let Some(active) = active.filter(|_| !failed.is_empty()) {
+            self.notify(&active.route, &entry, &progress, &failed, now).await;
+        }
+        if progress.waiting() == 0 {
+            let dead = progress.fates.iter().any(|fate| matches!(fate, Fate::Failed(_)));
+            return self.gone(&entry, dead.then_some(&progress)).await;
+        }
+        let after = after.unwrap_or(After::Again);
+        progress.next = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
+        self.queue.write_down(&entry.envelope.id, &progress).await;
+        self.give_back(progress.next, after == After::Hold, progress.waiting());
+    }
+
+    /// The message leaves the queue: to the dead letters with its `last` progress, or for good.
+    pub(super) async fn gone(mut self, entry: &Entry, last: Option<&Progress>) {
+        let Some(id) = self.id.clone() else { return };
+        let (queue, age) = (Arc::clone(&self.queue), until(clock::timestamp(), entry.accepted));
+        let mut failed_before = false;
+        loop {
+            let left = match last {
+                Some(progress) => queue.spool.bury(&id, progress).await.map(|removed| log_removed(&queue, &removed)),
+                None => queue.spool.remove(&id).await,
+            };
+            match left {
+                Ok(()) | Err(SpoolError::Unknown(_)) => break,
+                Err(error) if !failed_before => {
+                    // Not given back: it would be delivered again.
+                    failed_before = true;
+                    tracing::error!(queue_id = %id, error = chain(&error), "a settled message cannot be moved; trying on");
+                    self.land();
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(REMOVAL).await;
+        }
+        queue.metrics.left_queue(if last.is_some() { Ended::DeadLetter } else { Ended::Delivered }, age);
+        {
+            let mut state = queue.state();
+            state.index.remove(&id);
+            state.unwritten.remove(&id);
+        }
+        if let Some(progress) = last {
+            log_dead(&id, entry, progress);
+        }
+        self.id = None;
+    }
+
+    /// The message is gone already.
+    pub(super) fn forget(mut self) {
+        if let Some(id) = self.id.take() {
+            self.queue.state().index.remove(&id);
+        }
+    }
+
+    fn give_back(&mut self, due: Timestamp, held: bool, recipients: usize) {
+        if let Some(id) = self.id.take() {
+            let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+            self.queue.state().index.put_back(&id, due, held, recipients);
+        }
+    }
+
+    /// The place among the flights is free again.
+    fn land(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.queue.state().flying -= 1;
+            self.queue.nudge();
+        }
+    }
+
+    /// Tells the sender, where the route says so. The notification is durable before the failure counts as told.
+    async fn notify(
+        &self,
+        route: &RouteFile,
+        entry: &Entry,
+        progress: &Progress,
+        failed: &[usize],
+        now: Timestamp,
+    ) {
+        if !route.delivery.dead_letters.notify_sender || entry.kind == Kind::Notification {
+            return;
+        }
+        let header = match self.queue.spool.load(&entry.envelope.id).await {
+            Ok(kept) => header_of(&kept.body).await,
+            Err(_) => Bytes::new(),
+        };
+        let Some((note, body)) = compose(route, entry, progress, failed, &header, now) else { return };
+        let progress = Progress::fresh(&note);
+        let id = note.envelope.id.clone();
+        match self.queue.keep(note, &body, progress, false).await {
+            Ok(()) => {
+                self.queue.metrics.notified();
+                tracing::info!(queue_id = %entry.envelope.id, notification = %id, "the sender is told");
+            }
+            Err(error) => {
+                tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the sender cannot be told");
+            }
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let again = later(clock::timestamp(), self.queue.pace.patient);
+        if let Some(id) = self.id.take() {
+            let mut state = self.queue.state();
+            let recipients = state.index.record(&id).map_or(1, |record| record.recipients);
+            state.index.put_back(&id, again, false, recipients);
+        }
+        self.land();
+        self.queue.news();
+    }
+}
+
+/// What follows for the message when two of its transactions ask for different things: the slower.
+fn graver(one: Option<After>, other: Option<After>) -> Option<After> {
+    let rank = |after: &After| match after {
+        After::GoOn => 0,
+        After::Again => 1,
+        After::Patiently => 2,
+        After::Hold => 3,
+    };
+    one.into_iter().chain(other).max_by_key(rank)
+}
+
+fn newly_failed(before: &[Fate], progress: &Progress) -> Vec<usize> {
+    let both = before.iter().zip(&progress.fates).enumerate();
+    both.filter(|(_, (before, now))| **before == Fate::Waiting && matches!(now, Fate::Failed(_)))
+        .map(|(position, _)| position)
+        .collect()
+}
+
+/// The notification about the recipients at `failed`, as a message of its own.
+fn compose(
+    route: &RouteFile,
+    entry: &Entry,
+    progress: &Progress,
+    failed: &[usize],
+    header: &[u8],
+    now: Timestamp,
+) -> Option<(Entry, Body)> {
+    let unreached: Vec<Unreached<'_>> = failed
+        .iter()
+        .filter_map(|&position| {
+            let Fate::Failed(trouble) = progress.fates.get(position)? else { return None };
+            Some(unreached(&entry.envelope, position, trouble))
+        })
+        .flatten()
+        .collect();
+    let id = QueueId::new(now, random());
+    let from = sender(route);
+    let notice = Notice {
+        host_name: &route.ehlo_name,
+        from: &from,
+        id: id.as_str(),
+        original: &entry.envelope,
+        accepted: entry.accepted,
+        unreached: &unreached,
+        header,
+        now,
+    };
+    let text = notice.compose()?;
+    let to = notification::addressee(&entry.envelope, header)?.clone();
+    let envelope = Envelope {
+        message_id: format!("<{id}@{}>", route.ehlo_name),
+        id,
+        client_name: route.ehlo_name.clone(),
+        // RFC 5321 §4.5.5: a notification has no reverse path, so that none can follow it.
+        reverse_path: ReversePath::Null,
+        body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
+        smtp_utf8: !to.is_ascii(),
+        recipients: vec![to],
+        size: None,
+    };
+    let note = Entry { envelope, kind: Kind::Notification, accepted: now };
+    Some((note, Body::new("", Bytes::from(text))))
+}
+
+fn unreached<'a>(envelope: &'a Envelope, position: usize, trouble: &'a Trouble) -> Option<Unreached<'a>> {
+    Some(Unreached {
+        recipient: envelope.recipients.get(position)?,
+        text: &trouble.text,
+        host: trouble.host.as_deref(),
+        at: trouble.at,
+        expired: trouble.outcome == EXPIRED,
+    })
+}
+
+/// An address that the upstream lets the route send from.
+fn sender(route: &RouteFile) -> String {
+    match &route.method {
+        Method::ClientSubmission(submission) => submission.mailbox.clone(),
+        Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains, &route.ehlo_name),
+        Method::DirectSend(direct) => postmaster(&direct.accepted_domains, &route.ehlo_name),
+    }
+}
+
+fn postmaster(domains: &[String], otherwise: &str) -> String {
+    format!("postmaster@{}", domains.first().map_or(otherwise, String::as_str))
+}
+
+/// The beginning of a message, as far as its header goes.
+async fn header_of(body: &Body) -> Bytes {
+    let (mut reader, mut beginning) = (body.reader(), Vec::new());
+    loop {
+        if let Some(header) = notification::header_of(&beginning) {
+            return Bytes::copy_from_slice(header);
+        }
+        match reader.next().await {
+            Ok(Some(piece)) => beginning.extend_from_slice(&piece),
+            // The whole message is its header, or the rest cannot be read.
+            Ok(None) | Err(_) => return beginning.into(),
+        }
+    }
+}
+
+/// Dead letters that had to go, since more were given up than are kept.
+fn log_removed(queue: &Queue, removed: &[QueueId]) {
+    for id in removed {
+        queue.metrics.dead_letter_removed();
+        tracing::error!(queue_id = %id, "a dead letter is removed, as there are more than spec.delivery.deadLetter.keep");
+    }
+}
+
+/// What tells the ids of two messages apart that are made in the same microsecond.
+fn random() -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = clock::nonce();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn log_dead(id: &QueueId, entry: &Entry, progress: &Progress) {
+    let failed = progress.fates.iter().filter_map(|fate| match fate {
+        Fate::Failed(trouble) => Some(trouble),
+        _ => None,
+    });
+    let last = failed.clone().last();
+    tracing::error!(
+        queue_id = %id,
+        message_id = entry.envelope.message_id,
+        recipients = entry.envelope.recipients.len(),
+        failed = failed.count(),
+        attempt = progress.attempts,
+        outcome = last.map(|trouble| trouble.outcome.as_str()),
+        reason = last.and_then(|trouble| trouble.reason).map(mailroute_route::condition::Reason::as_str),
+        reply = last.map(|trouble| trouble.text.as_str()),
+        "given up: kept as a dead letter"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slower_of_two_transactions_decides() {
+        assert_eq!(graver(Some(After::Again), Some(After::GoOn)), Some(After::Again));
+        assert_eq!(graver(None, Some(After::Hold)), Some(After::Hold));
+        assert_eq!(graver(None, None), None);
+    }
+}

@@ -1,0 +1,314 @@
+//! Messages that were answered 250 before Microsoft 365 had them: kept in the spool until they are delivered to every
+//! recipient, or given up and kept as a dead letter.
+//!
+//! ```text
+//!  relay ─ keep ─► spool ─► index ─ due ─► worker ─ leave ─► flight ─► delivered to all: gone
+//!        ─ adopt ─►  (on disk)  ▲   (in order, few at a time)  │      ─► some failed:    dead letter, sender told
+//!                               └────────── later ◄────────────┴────── ─► some wait:      fates written, due later
+//! ```
+//!
+//! Pure: [`index`] (what waits, by due time), [`schedule`] (when next), [`split`] (Microsoft's limits on an envelope),
+//! [`fates`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them `worker`, `flight` and
+//! `by_hand` do what takes time. Refuses to know modes, sessions and how mail is sent.
+//!
+//! Invariants: a message is tried by one at a time; it leaves the queue only when no recipient waits; what failed after
+//! the 250 is in `dead/` or told in a log line, never just gone; a fault of the route uses up nobody's tries.
+
+mod by_hand;
+pub mod fates;
+mod flight;
+pub mod index;
+pub mod notification;
+pub mod schedule;
+pub mod split;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use mailroute_route::control;
+use mailroute_route::file::{Delivery, DeliveryMode};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use self::by_hand::{ByHandError, Listed, Place, Shown};
+use self::flight::Taken;
+use self::index::{Index, Record};
+use self::schedule::Pace;
+use crate::body::Body;
+use crate::clock::{self, Instant};
+use crate::delivery::outcome::Attempt;
+use crate::dispatch::Dispatch;
+use crate::envelope::QueueId;
+use crate::metrics::Metrics;
+use crate::spool::{Entry, Limits, Progress, Recovered, Spool, SpoolError};
+
+/// The queue of one sidecar.
+pub struct Queue {
+    spool: Spool,
+    dispatch: Arc<Dispatch>,
+    metrics: Arc<Metrics>,
+    pace: Pace,
+    state: Mutex<State>,
+    flights: Mutex<JoinSet<()>>,
+    /// Something happened that the worker should look at.
+    changed: Notify,
+    /// The worker has looked.
+    looks: watch::Sender<()>,
+    /// What people should hear of soon.
+    notable: watch::Sender<Notable>,
+}
+
+/// What changes under the lock.
+#[derive(Default)]
+struct State {
+    index: Index,
+    /// Messages being tried.
+    flying: usize,
+    /// Changes since the start that the worker has to look at.
+    nudges: u64,
+    /// After a look at all of them: when there is more to do, if anything. Nothing while there are changes to look at.
+    rest: Option<Option<Instant>>,
+    /// Progress that could not be written to disk; what is remembered here is not delivered twice.
+    unwritten: HashMap<QueueId, Progress>,
+}
+
+/// The part of the queue's figures of which a change is news.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notable {
+    /// Whether something waits.
+    pub waiting: bool,
+    /// How many dead letters there are.
+    pub dead_letters: usize,
+}
+
+/// The queue in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Messages that wait or are being tried.
+    pub messages: u64,
+    /// Age of the oldest, seconds.
+    pub oldest_seconds: u64,
+    /// Messages given up after a 250 and kept.
+    pub dead_letters: u64,
+    /// Files that could not be read again, set aside.
+    pub corrupt: u64,
+    /// Octets on disk, all of these together.
+    pub bytes: u64,
+}
+
+impl From<Figures> for control::Queue {
+    fn from(figures: Figures) -> Self {
+        let Figures { messages, oldest_seconds, dead_letters, .. } = figures;
+        Self { messages, oldest_seconds, dead_letters }
+    }
+}
+
+impl Queue {
+    /// A queue of what was found on disk.
+    pub fn new(
+        spool: Spool,
+        recovered: Recovered,
+        dispatch: Arc<Dispatch>,
+        metrics: Arc<Metrics>,
+        pace: Pace,
+    ) -> Arc<Self> {
+        let mut index = Index::default();
+        for waiting in recovered.waiting {
+            // How many recipients wait is known when it is read for its first attempt.
+            index.insert(waiting.id, Record::new(waiting.accepted, waiting.next, 1));
+        }
+        let queue = Arc::new(Self {
+            spool,
+            dispatch,
+            metrics,
+            pace,
+            state: Mutex::new(State { index, ..State::default() }),
+            flights: Mutex::default(),
+            changed: Notify::new(),
+            looks: watch::Sender::new(()),
+            notable: watch::Sender::default(),
+        });
+        queue.tell();
+        queue
+    }
+
+    /// Keeps a message, durable when this returns, and tries it when its progress says so. `held`: it waits for the
+    /// route and not for its own time.
+    ///
+    /// # Errors
+    /// When it could not be made durable; then nothing is kept.
+    pub async fn keep(
+        &self,
+        entry: Entry,
+        body: &Body,
+        progress: Progress,
+        held: bool,
+    ) -> Result<(), SpoolError> {
+        self.spool.store(&entry, &progress, body).await?;
+        let record = Record { held, ..waiting_record(entry.accepted, &progress) };
+        self.state().index.insert(entry.envelope.id, record);
+        self.news();
+        Ok(())
+    }
+
+    /// Keeps a message that is being tried already, durable when this returns; what comes of the attempt decides. Until
+    /// [`Queue::adopt`] or [`Queue::release`] nobody else tries it.
+    ///
+    /// # Errors
+    /// When it could not be made durable; then nothing is kept.
+    pub async fn keep_tried(self: &Arc<Self>, entry: &Entry, body: &Body) -> Result<Tried, SpoolError> {
+        let progress = Progress::fresh(entry);
+        self.spool.store(entry, &progress, body).await?;
+        let record = Record { taken: true, ..waiting_record(entry.accepted, &progress) };
+        let id = entry.envelope.id.clone();
+        self.state().index.insert(id.clone(), record);
+        self.tell();
+        Ok(Tried { taken: Taken::new(self, id, record.since), entry: entry.clone(), progress })
+    }
+
+    /// The queue in numbers.
+    pub fn figures(&self) -> Figures {
+        let (messages, oldest) = {
+            let state = self.state();
+            (state.index.len() as u64, state.index.oldest(clock::timestamp()))
+        };
+        let stock = self.spool.stock();
+        Figures {
+            messages,
+            oldest_seconds: oldest.as_secs(),
+            dead_letters: stock.dead as u64,
+            corrupt: stock.corrupt as u64,
+            bytes: stock.bytes,
+        }
+    }
+
+    /// Sees news.
+    pub fn notable(&self) -> watch::Receiver<Notable> {
+        self.notable.subscribe()
+    }
+
+    /// The lengths of pauses.
+    pub const fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Lets the worker look, and tells whoever follows.
+    fn news(&self) {
+        self.nudge();
+        self.tell();
+    }
+
+    /// Lets the worker look.
+    fn nudge(&self) {
+        {
+            let mut state = self.state();
+            state.nudges += 1;
+            state.rest = None;
+        }
+        self.changed.notify_one();
+    }
+
+    fn tell(&self) {
+        let now = Notable { waiting: !self.state().index.is_empty(), dead_letters: self.spool.stock().dead };
+        self.notable.send_if_modified(|told| std::mem::replace(told, now) != now);
+    }
+
+    /// Writes a message's progress, or remembers it where that fails.
+    async fn write_down(&self, id: &QueueId, progress: &Progress) {
+        let written = self.spool.record(id, progress).await;
+        let mut state = self.state();
+        match written {
+            Ok(()) => {
+                state.unwritten.remove(id);
+            }
+            Err(error) => {
+                tracing::error!(queue_id = %id, error = chain(&error), "the message's progress is in memory only");
+                state.unwritten.insert(id.clone(), progress.clone());
+            }
+        }
+    }
+
+    /// Runs a task that belongs to the queue.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut flights = lock(&self.flights);
+        while flights.try_join_next().is_some() {}
+        flights.spawn(task);
+    }
+}
+
+/// A message that is kept and was being tried before.
+pub struct Tried {
+    taken: Taken,
+    entry: Entry,
+    progress: Progress,
+}
+
+impl Tried {
+    /// Lets the attempt that is under way decide, whenever it ends. Its end settles the message as one from the queue.
+    pub fn adopt(self, attempt: JoinHandle<Attempt>) {
+        let queue = Arc::clone(self.taken.queue());
+        // Cut off with the queue: what is found in the spool at the next start must not be under way still.
+        let mut attempt = AbortOnDrop(attempt);
+        queue.spawn(async move {
+            match (&mut attempt.0).await {
+                Ok(attempt) => self.decide(attempt).await,
+                // The message is given back as this ends.
+                Err(error) => tracing::error!(%error, "an attempt ended abnormally"),
+            }
+        });
+    }
+
+    /// Settles the message as the attempt says.
+    pub async fn decide(self, attempt: Attempt) {
+        let Self { taken, entry, progress } = self;
+        taken.attempted(entry, progress, &attempt).await;
+    }
+
+    /// Takes the message out again: somebody else answers for it.
+    pub async fn release(self) {
+        self.taken.gone(&self.entry, None).await;
+    }
+}
+
+/// A task that does not outlive its handle.
+struct AbortOnDrop(JoinHandle<Attempt>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the spool may hold, as the route says.
+pub fn limits(delivery: Option<&Delivery>) -> Limits {
+    let default = Delivery::new(DeliveryMode::DeliverOrQueue);
+    let delivery = delivery.unwrap_or(&default);
+    let keep_dead = usize::try_from(delivery.dead_letters.keep).unwrap_or(usize::MAX);
+    Limits { max_bytes: delivery.max_spool_bytes, keep_dead }
+}
+
+fn waiting_record(since: Timestamp, progress: &Progress) -> Record {
+    Record::new(since, progress.next, u32::try_from(progress.waiting()).unwrap_or(u32::MAX))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! When a kept message is tried next.
+//!
+//! Pure: outcome, time and chance come in, a time goes out. A message's own trouble makes its pauses grow; trouble of
+//! the whole route ([`After::Hold`]) is not counted against a message, since it says nothing about it.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// What the last attempt says about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Part of the recipients got through, and the rest was only too many at once: go on.
+    GoOn,
+    /// The same may work later.
+    Again,
+    /// The same may work much later: the upstream tests whether the sender is patient (grey-listing, 4.7.5xx).
+    Patiently,
+    /// The route does not work now, whatever the message: wait until it does.
+    Hold,
+}
+
+/// Lengths of pauses.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// First pause of a message; doubles with each attempt that changed nothing.
+    pub first: Duration,
+    /// First pause where patience is asked for.
+    pub patient: Duration,
+    /// Longest pause.
+    pub longest: Duration,
+    /// How soon a held message may be tried, if nothing else tells that the route works again.
+    pub hold: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(30),
+            // "Minutes, then an hour" is what Microsoft's servers expect of those they do not know yet.
+            patient: Duration::from_secs(300),
+            longest: Duration::from_secs(3600),
+            hold: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Pace {
+    /// When to try next after `attempts` attempts that counted. `chance` in `0.0..1.0` spreads messages that failed
+    /// together. Never later than `expires`: the last attempt is made then.
+    pub fn next(
+        &self,
+        after: After,
+        attempts: u32,
+        now: Timestamp,
+        expires: Timestamp,
+        chance: f64,
+    ) -> Timestamp {
+        let doublings = attempts.saturating_sub(1).min(16);
+        let pause = match after {
+            After::GoOn => Duration::ZERO,
+            After::Hold => self.hold,
+            After::Again => self.first.saturating_mul(1 << doublings),
+            After::Patiently => self.patient.saturating_mul(1 << doublings),
+        };
+        let pause = pause.min(self.longest).mul_f64(0.75 + 0.5 * chance.clamp(0.0, 1.0));
+        later(now, pause).min(expires.max(now))
+    }
+}
+
+/// `at` and so much more; the end of time where there is no more.
+pub fn later(at: Timestamp, pause: Duration) -> Timestamp {
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+    at.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
+/// How long from `now` until `at`; nothing when it has passed.
+pub fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn pause(after: After, attempts: u32, chance: f64) -> u64 {
+        let expires = later(NOW, Duration::from_secs(48 * 3600));
+        until(Pace::default().next(after, attempts, NOW, expires, chance), NOW).as_secs()
+    }
+
+    #[test]
+    fn pauses_double_from_half_a_minute_to_an_hour() {
+        let pauses = [1, 2, 3, 4, 8, 9, 1000].map(|attempts| pause(After::Again, attempts, 0.5));
+        assert_eq!(pauses, [30, 60, 120, 240, 3600, 3600, 3600]);
+    }
+
+    #[test]
+    fn patience_begins_with_minutes() {
+        assert_eq!([1, 2, 5].map(|attempts| pause(After::Patiently, attempts, 0.5)), [300, 600, 3600]);
+    }
+
+    #[test]
+    fn a_held_message_is_not_put_off() {
+        assert_eq!([0, 1, 50].map(|attempts| pause(After::Hold, attempts, 0.5)), [10, 10, 10]);
+    }
+
+    #[test]
+    fn what_was_only_too_many_goes_on_at_once() {
+        assert_eq!(pause(After::GoOn, 7, 0.99), 0);
+    }
+
+    #[test]
+    fn messages_that_failed_together_come_back_apart() {
+        assert_eq!([0.0, 0.999_999].map(|chance| pause(After::Again, 1, chance)), [22, 37]);
+    }
+
+    #[test]
+    fn the_last_attempt_is_at_the_end_of_its_time() {
+        let expires = later(NOW, Duration::from_secs(20));
+        assert_eq!(Pace::default().next(After::Again, 1, NOW, expires, 0.5), expires);
+        let over = later(NOW, Duration::from_secs(100));
+        assert_eq!(Pace::default().next(After::Again, 1, over, expires, 0.5), over, "never in the past");
+    }
+}

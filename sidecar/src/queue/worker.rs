@@ -1,0 +1,186 @@
+//! Takes what is due, in order, as many at a time as the route allows.
+//!
+//! While the route is known not to work ([`Passage::Shut`]) one message at a time is tried, so that a long queue meets an
+//! upstream that has just come back with one connection and not with all it has; the first that gets through releases
+//! the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::flight::Taken;
+use super::index::Record;
+use super::schedule::until;
+use super::{Queue, lock};
+use crate::clock::{self, Instant};
+use crate::dispatch::{Active, Held, Passage};
+use crate::envelope::QueueId;
+
+/// Messages whose time is over and that are looked at in one go.
+const GIVE_UP: usize = 16;
+
+/// How often to look for messages whose time is over, as a part of that time.
+const EXPIRY_STEPS: u32 = 200;
+
+/// Bounds on the pause between two such looks.
+const EXPIRY_LEAST: Duration = Duration::from_millis(20);
+const EXPIRY_MOST: Duration = Duration::from_secs(60);
+
+/// Most ids of messages that are named when the process ends without them.
+const NAMED: usize = 200;
+
+/// What the worker can do next.
+enum Next {
+    /// Nothing, until something changes or the time comes.
+    Wait(Option<Instant>),
+    /// Try this one.
+    Try(QueueId, Record),
+}
+
+impl Queue {
+    /// Works until `stop`. What is under way then is cut off: [`Queue::drained`] comes first.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let (mut passage, mut routes) = (self.dispatch.passage(), self.dispatch.routes());
+        loop {
+            let wake = self.look().await;
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep => {}
+                Ok(()) = passage.changed() => {
+                    if *passage.borrow_and_update() == Passage::Open {
+                        self.release();
+                    }
+                }
+                Ok(()) = routes.changed() => {
+                    let active = routes.borrow_and_update().clone();
+                    self.spool.set_limits(super::limits(active.as_deref().map(|active| &active.route.delivery)));
+                    self.release();
+                }
+                _ = stop.wait_for(|&stop| stop) => break,
+            }
+        }
+        lock(&self.flights).abort_all();
+        let mut flights = std::mem::take(&mut *lock(&self.flights));
+        while flights.join_next().await.is_some() {}
+    }
+
+    /// Tries what may be tried now, and says so to whoever waits for the queue to come to rest.
+    async fn look(self: &Arc<Self>) -> Option<Instant> {
+        let before = self.state().nudges;
+        let wake = self.launch().await;
+        {
+            let mut state = self.state();
+            // What changed meanwhile is looked at in the next round.
+            state.rest = (state.nudges == before).then_some(wake);
+        }
+        self.looks.send_modify(|_| {});
+        wake
+    }
+
+    /// What waited for the route need not wait any more.
+    fn release(&self) {
+        self.state().index.release(clock::timestamp());
+    }
+
+    /// Tries what may be tried now. Gives the time at which there may be more to try, if nothing else changes before.
+    async fn launch(self: &Arc<Self>) -> Option<Instant> {
+        let Some(active) = self.dispatch.active() else { return None };
+        loop {
+            let (id, record) = match self.next(self.places(&active)) {
+                Next::Wait(wake) => {
+                    self.dispatch.queue_waits(false);
+                    return wake;
+                }
+                Next::Try(id, record) => (id, record),
+            };
+            let recipients = u64::from(record.recipients.min(active.route.limits.max_recipients));
+            match self.dispatch.leave(&active, recipients).await {
+                Ok(leave) => {
+                    let record = self.state().index.take(&id);
+                    if let Some(record) = record {
+                        self.dispatch.queue_waits(false);
+                        self.spawn(Taken::counted(self, id, record.since).fly(leave));
+                    }
+                }
+                Err(held) => return Some(self.wait_for(&held, &active)),
+            }
+        }
+    }
+
+    /// How many may be under way at once.
+    fn places(&self, active: &Active) -> usize {
+        let connections = active.route.limits.connections.min(self.dispatch.budget().connections());
+        match *self.dispatch.passage().borrow() {
+            Passage::Shut => 1,
+            Passage::Open => usize::try_from(connections.max(1)).unwrap_or(1),
+        }
+    }
+
+    fn next(&self, places: usize) -> Next {
+        let state = self.state();
+        if state.flying >= places {
+            return Next::Wait(None);
+        }
+        let Some((id, record)) = state.index.first() else { return Next::Wait(None) };
+        let wait = until(record.due, clock::timestamp());
+        if wait.is_zero() { Next::Try(id.clone(), *record) } else { Next::Wait(Some(clock::now() + wait)) }
+    }
+
+    /// Nothing may go now. Gives up what has waited for too long, and says when to look again.
+    fn wait_for(self: &Arc<Self>, held: &Held, active: &Active) -> Instant {
+        self.dispatch.queue_waits(held.limits);
+        let max_age = Duration::from_secs(active.route.delivery.max_age_seconds);
+        let now = clock::timestamp();
+        let over = self.state().index.expired(now, max_age, GIVE_UP);
+        for id in over {
+            let record = self.state().index.take(&id);
+            if let Some(record) = record {
+                self.spawn(Taken::new(self, id, record.since).give_up());
+            }
+        }
+        let look = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);
+        held.until.min(clock::now() + look).max(clock::now() + EXPIRY_LEAST)
+    }
+
+    /// The process ends soon: every message is tried once more, without regard to its own time.
+    pub fn drain(&self) {
+        self.state().index.hurry_all(clock::timestamp());
+        self.nudge();
+    }
+
+    /// Completes when nothing is left, when nothing more can be done before `deadline`, or then.
+    pub async fn drained(&self, deadline: Instant) {
+        let mut looks = self.looks.subscribe();
+        let at_rest = async { while !self.is_at_rest(deadline) && looks.changed().await.is_ok() {} };
+        // What is not done by then is cut off.
+        let _ = tokio::time::timeout_at(deadline, at_rest).await;
+    }
+
+    fn is_at_rest(&self, deadline: Instant) -> bool {
+        let state = self.state();
+        let nothing_before = state.rest.is_some_and(|wake| wake.is_none_or(|wake| wake > deadline));
+        state.index.is_empty() || (nothing_before && state.index.iter().all(|(_, record)| !record.taken))
+    }
+
+    /// Says what is left behind, by name.
+    pub fn report_left(&self) {
+        let left: Vec<String> = self.state().index.iter().map(|(id, _)| id.to_string()).collect();
+        if left.is_empty() {
+            return;
+        }
+        let (named, more) = left.split_at(left.len().min(NAMED));
+        tracing::warn!(
+            messages = left.len(),
+            queue_ids = named.join(" "),
+            not_named = more.len(),
+            "messages stay in the spool; they are lost if its volume does not outlive the pod"
+        );
+    }
+}
