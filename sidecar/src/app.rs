@@ -73,6 +73,9 @@ impl Default for Timing {
     }
 }
 
+/// Longest wait at the start for the route to be set up, which is a matter of reading a file or two.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// A running sidecar.
 pub struct App {
     smtp: Vec<SocketAddr>,
@@ -108,6 +111,7 @@ impl App {
         let parts = Parts::start(config, &run, timing, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
         tasks.spawn(parts.admin().run(admin_listener, stop));
+        parts.settled().await;
         let sessions = Sessions::new(Arc::clone(&parts.metrics) as _);
         let open = sessions.subscribe();
         let door = tokio::spawn(parts.door(&run, sessions).run(listeners, closed));
@@ -209,6 +213,17 @@ impl Parts {
         tasks.spawn(parts.reporter(timing.report).run(stop.clone()));
         tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
         Ok(parts)
+    }
+
+    /// Completes when a route that is there is in use, so that the first message does not come before it.
+    async fn settled(&self) {
+        if self.config.borrow().route.is_some() {
+            let mut routes = self.dispatch.routes();
+            let in_use = routes.wait_for(Option::is_some);
+            if timeout(SETTLING, in_use).await.is_err() {
+                tracing::warn!("the route takes long to be set up; mail is answered with 451 until then");
+            }
+        }
     }
 
     fn reporter(&self, least: Duration) -> Reporter {

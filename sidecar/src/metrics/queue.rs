@@ -5,15 +5,14 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::{Metrics, add, counter, counters, gauge};
-use crate::budget::{Why, gate};
 use crate::budget::restraint::Throttle;
+use crate::budget::{Why, gate};
 use crate::queue::Figures;
 use crate::relay::Cause;
 
 /// Upper bounds for what may wait for days, seconds.
-const WAITS: &[f64] = &[
-    0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0,
-];
+const WAITS: &[f64] =
+    &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0];
 
 /// How a message left the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +57,11 @@ pub(super) struct Queued {
 impl Queued {
     pub(super) fn register(r: &Registry) -> prometheus::Result<Self> {
         let this = Self {
-            messages: gauge(r, "mailroute_queue_messages", "Messages accepted and not yet delivered to all.")?,
+            messages: gauge(
+                r,
+                "mailroute_queue_messages",
+                "Messages accepted and not yet delivered to all.",
+            )?,
             oldest: gauge(
                 r,
                 "mailroute_queue_oldest_age_seconds",
@@ -195,7 +198,13 @@ mod tests {
     #[test]
     fn the_queue_is_shown_as_it_is() {
         let metrics = Metrics::new().unwrap();
-        metrics.show_queue(Figures { messages: 3, oldest_seconds: 60, dead_letters: 1, corrupt: 2, bytes: 8192 });
+        metrics.show_queue(Figures {
+            messages: 3,
+            oldest_seconds: 60,
+            dead_letters: 1,
+            corrupt: 2,
+            bytes: 8192,
+        });
         metrics.queued(Cause::Limits);
         metrics.left_queue(Ended::DeadLetter, Duration::from_secs(90));
         let text = String::from_utf8(metrics.render(&Health::default())).unwrap();

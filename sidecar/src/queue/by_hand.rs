@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Queue;
 use super::flight::Taken;
 use super::index::Record;
-use super::Queue;
 use crate::clock;
 use crate::envelope::QueueId;
 use crate::metrics::Ended;

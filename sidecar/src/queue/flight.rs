@@ -143,17 +143,11 @@ impl Taken {
     }
 
     /// What follows once an attempt, or the lack of one, has changed the fates from `before`.
-    async fn settle(
-        mut self,
-        entry: Entry,
-        mut progress: Progress,
-        before: Vec<Fate>,
-        after: Option<After>,
-    ) {
+    async fn settle(mut self, entry: Entry, mut progress: Progress, before: Vec<Fate>, after: Option<After>) {
         let (now, active) = (clock::timestamp(), self.queue.dispatch.active());
-        let max_age = active.as_ref().map_or(Duration::MAX, |active| {
-            Duration::from_secs(active.route.delivery.max_age_seconds)
-        });
+        let max_age = active
+            .as_ref()
+            .map_or(Duration::MAX, |active| Duration::from_secs(active.route.delivery.max_age_seconds));
         let expires = later(self.since, max_age);
         if progress.waiting() > 0 && now >= expires {
             fates::expire(&mut progress, now);
@@ -179,7 +173,9 @@ impl Taken {
         let mut failed_before = false;
         loop {
             let left = match last {
-                Some(progress) => queue.spool.bury(&id, progress).await.map(|removed| log_removed(&queue, &removed)),
+                Some(progress) => {
+                    queue.spool.bury(&id, progress).await.map(|removed| log_removed(&queue, &removed))
+                }
                 None => queue.spool.remove(&id).await,
             };
             match left {
@@ -393,7 +389,7 @@ fn log_dead(id: &QueueId, entry: &Entry, progress: &Progress) {
         Fate::Failed(trouble) => Some(trouble),
         _ => None,
     });
-    let last = failed.clone().last();
+    let last = failed.clone().next_back();
     tracing::error!(
         queue_id = %id,
         message_id = entry.envelope.message_id,

@@ -280,8 +280,14 @@ mod tests {
         assert_eq!((parts.len(), parts[4]), (5, "--\r\n"), "{text}");
         assert!(parts[0].contains("multipart/report; report-type=delivery-status;"), "{text}");
         assert!(parts[1].starts_with("\r\nContent-Type: text/plain") && parts[1].contains("8bit"), "{text}");
-        assert!(parts[2].contains("message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n"), "{text}");
-        assert!(parts[3].ends_with("\r\n\r\nFrom: <noreply@contoso.com>\r\nSubject: Invoice\r\n\r\n"), "{text}");
+        assert!(
+            parts[2].contains("message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n"),
+            "{text}"
+        );
+        assert!(
+            parts[3].ends_with("\r\n\r\nFrom: <noreply@contoso.com>\r\nSubject: Invoice\r\n\r\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -324,7 +330,8 @@ mod tests {
     fn nobody_is_told_where_nobody_asked_or_a_program_answered() {
         assert!(composed(&original(ReversePath::Null), "550 x", false).is_none());
         let sender = from_app();
-        for line in ["Auto-Submitted: auto-replied (vacation)\r\n", "CONTENT-TYPE: Multipart/Report; x=y\r\n"] {
+        for line in ["Auto-Submitted: auto-replied (vacation)\r\n", "CONTENT-TYPE: Multipart/Report; x=y\r\n"]
+        {
             assert_eq!(addressee(&sender, line.as_bytes()), None, "{line}");
         }
         for line in ["Auto-Submitted: auto-generated\r\n", "Precedence: bulk\r\n", "Auto-Submitted: no\r\n"] {

@@ -91,7 +91,7 @@ impl Queue {
 
     /// Tries what may be tried now. Gives the time at which there may be more to try, if nothing else changes before.
     async fn launch(self: &Arc<Self>) -> Option<Instant> {
-        let Some(active) = self.dispatch.active() else { return None };
+        let active = self.dispatch.active()?;
         loop {
             let (id, record) = match self.next(self.places(&active)) {
                 Next::Wait(wake) => {

@@ -51,7 +51,13 @@ impl Relay {
         self.attempt(active, leave, Arc::new(envelope), body).await
     }
 
-    async fn attempt(&self, active: &Arc<Active>, leave: Leave, envelope: Arc<Envelope>, body: Body) -> Reply {
+    async fn attempt(
+        &self,
+        active: &Arc<Active>,
+        leave: Leave,
+        envelope: Arc<Envelope>,
+        body: Body,
+    ) -> Reply {
         let started = clock::now();
         let mut attempt = Box::pin({
             let (dispatch, envelope, body) =

@@ -75,8 +75,10 @@ impl Relay {
         let after = fates::apply(&mut progress, &all, attempt, now).after.unwrap_or(After::Again);
         let envelope = fates::part(&whole, &fates::waiting(&progress));
         let entry = Entry { envelope, ..whole };
-        let next = self.queue.pace().next(after, progress.attempts, now, later(now, MAX_PAUSE), clock::chance());
-        let progress = Progress { attempts: progress.attempts, last: progress.last, next, ..Progress::fresh(&entry) };
+        let next =
+            self.queue.pace().next(after, progress.attempts, now, later(now, MAX_PAUSE), clock::chance());
+        let progress =
+            Progress { attempts: progress.attempts, last: progress.last, next, ..Progress::fresh(&entry) };
         Fresh { entry, progress, held: after == After::Hold }
     }
 

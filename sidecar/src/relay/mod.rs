@@ -65,7 +65,7 @@ impl Accept for Relay {
         match active.route.delivery.mode {
             DeliveryMode::Deliver => self.deliver(&active, &envelope, &body).await,
             DeliveryMode::DeliverOrQueue => self.deliver_or_queue(&active, envelope, body).await,
-            DeliveryMode::Queue => self.keep(keep::Cause::Mode, keep::fresh(envelope), &body).await,
+            DeliveryMode::Queue => self.keep(Cause::Mode, keep::fresh(envelope), &body).await,
         }
     }
 }

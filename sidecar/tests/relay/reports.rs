@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use mailroute_m365::Options;
 use mailroute_route::condition::Reason;
-use mailroute_route::control::{Report, Usage};
+use mailroute_route::control::{Queue, Report, Usage};
 use mailroute_sidecar::app::Timing;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::health::Board;
 use mailroute_sidecar::metrics::Metrics;
+use mailroute_sidecar::queue::Notable;
 use mailroute_sidecar::report::Reporter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -103,6 +104,8 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         config,
         health: board.subscribe(),
         usage: Box::new(Usage::default),
+        queue: Box::new(Queue::default),
+        notable: watch::Sender::new(Notable::default()).subscribe(),
         metrics: Arc::clone(&metrics),
         least: Duration::from_secs(1),
     };

@@ -13,7 +13,9 @@ use mailroute_route::control::{Observation, Report};
 use mailroute_route::file::{ClientSubmission, ControlService, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::Cli;
+use mailroute_sidecar::budget::Spans;
 use mailroute_sidecar::probe::Pace;
+use mailroute_sidecar::queue::schedule;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -90,6 +92,13 @@ pub fn timing() -> Timing {
             ..Pace::default()
         },
         pause: Duration::from_millis(5),
+        spans: Spans::default(),
+        queue: schedule::Pace {
+            first: Duration::from_millis(20),
+            patient: Duration::from_millis(60),
+            longest: Duration::from_millis(200),
+            hold: Duration::from_millis(20),
+        },
         settle: Duration::from_millis(10),
         report: Duration::from_millis(20),
     }
