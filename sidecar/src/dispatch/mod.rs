@@ -19,12 +19,13 @@ use mailroute_route::control::Usage;
 use tokio::sync::watch;
 
 use crate::body::Body;
-use crate::breaker::Breaker;
+use crate::breaker::offences::Message;
+use crate::breaker::{Breaker, author};
 use crate::budget::gate::{Denied, Gate, Ticket};
-use crate::budget::restraint::Throttle;
 use crate::budget::{Amount, Spans};
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
+use crate::delivery::effect::{Fate, effect, used};
 use crate::delivery::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict};
 use crate::envelope::Envelope;
 use crate::health::Board;
@@ -216,6 +217,15 @@ impl Dispatch {
         (origin, patience): (Origin, Option<Duration>),
     ) -> Attempt {
         let started = clock::now();
+        let author = self.author(body).await;
+        let (mailbox, recipients) =
+            (leave.active.route.method.mailbox().map(str::to_owned), &envelope.recipients);
+        let (mailbox, reverse_path) = (mailbox.as_deref(), envelope.reverse_path.address());
+        let mut message = Message { mailbox, reverse_path, author: author.as_deref(), recipients };
+        let foreseen = self.breaker().foresees(&message, clock::now());
+        if let Some(attempt) = foreseen {
+            return self.spared(leave, envelope, body, attempt, origin);
+        }
         let delivery = leave.active.deliver.deliver(envelope, body, partial);
         let attempt = match patience {
             None => delivery.await,
@@ -224,24 +234,53 @@ impl Dispatch {
                 attempt.unwrap_or_else(|_| out_of_patience(patience))
             }
         };
-        self.learn(&attempt, envelope, body, started.elapsed());
-        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, started.elapsed()));
+        let took = started.elapsed();
+        // Read only where it matters: at the first refusal that may be about it.
+        let denied = attempt.verdict.outcome == Outcome::RejectMessage(Some(Reason::SendAsDenied));
+        let late = if denied && author.is_none() { author::of(body).await } else { None };
+        message.author = author.as_deref().or(late.as_deref());
+        self.learn(&attempt, &message, body, took);
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, took));
         let delivered = attempt.verdict.outcome == Outcome::Delivered;
-        leave.ticket.settle(used(&attempt, envelope.recipients.len()), delivered);
+        leave.ticket.settle(used(&attempt, recipients.len() as u64), delivered);
         attempt
     }
 
-    fn learn(&self, attempt: &Attempt, envelope: &Envelope, body: &Body, took: Duration) {
-        let Verdict { outcome, reply, .. } = &attempt.verdict;
-        self.breaker().learn(&attempt.verdict, clock::now());
+    /// Whom the message says it is from, while that makes a difference.
+    async fn author(&self, body: &Body) -> Option<String> {
+        let matters = self.breaker().watches_authors();
+        if matters { author::of(body).await } else { None }
+    }
+
+    /// An attempt that is not made, since what will come of it is known.
+    fn spared(
+        &self,
+        leave: Leave,
+        envelope: &Envelope,
+        body: &Body,
+        attempt: Attempt,
+        origin: Origin,
+    ) -> Attempt {
         self.board.record(&attempt.met);
-        self.metrics.attempted(attempt, accepted(attempt, envelope.recipients.len()), body.len(), took);
-        if *outcome == Outcome::Quota(Reason::RateExceeded) {
-            // 432 counts connections, 421 messages.
-            let connections = reply.as_ref().is_some_and(|reply| reply.code == 432);
-            self.budget.throttled(if connections { Throttle::Connections } else { Throttle::Rate });
+        self.metrics.failed_fast();
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, Duration::ZERO));
+        leave.ticket.settle(Amount::NOTHING, false);
+        attempt
+    }
+
+    fn learn(&self, attempt: &Attempt, message: &Message<'_>, body: &Body, took: Duration) {
+        let (outcome, now) = (attempt.verdict.outcome, clock::now());
+        {
+            let mut breaker = self.breaker();
+            breaker.learn(&attempt.verdict, now);
+            breaker.learn_message(message, attempt, now);
         }
-        self.notice(if concerns_the_route(*outcome) { Passage::Shut } else { Passage::Open });
+        self.board.record(&attempt.met);
+        self.metrics.attempted(attempt, accepted(attempt, message.recipients.len()), body.len(), took);
+        if let Some(throttle) = effect(outcome).throttle {
+            self.budget.throttled(throttle);
+        }
+        self.notice(if concerns_the_route(outcome) { Passage::Shut } else { Passage::Open });
     }
 
     /// The way, as it was met last.
@@ -257,8 +296,8 @@ impl Dispatch {
 impl Traffic for Dispatch {
     fn probed(&self, probe: &Probe) {
         self.metrics.probed(probe.is_well());
+        self.breaker().learn_met(&probe.met);
         if probe.is_well() {
-            self.breaker().learn_open();
             self.notice(Passage::Open);
         }
         log::probe(probe);
@@ -272,15 +311,12 @@ impl Traffic for Dispatch {
 /// Whether an outcome says that no message of the route gets through now, rather than something about this one.
 pub fn concerns_the_route(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::RouteFault(_) | Outcome::Quota(_) | Outcome::RefreshToken => true,
+        _ if effect(outcome).fate == Fate::Hold => true,
         // What stands between here and the log-in. A connection that broke in a message may be that message's fault.
         Outcome::Transient(Some(reason)) => {
             reason != Reason::UpstreamProtocolError && reason.condition() != ConditionType::SendersAccepted
         }
-        Outcome::Transient(None)
-        | Outcome::Delivered
-        | Outcome::RejectRecipient
-        | Outcome::RejectMessage(_) => false,
+        _ => false,
     }
 }
 
@@ -288,38 +324,6 @@ pub fn concerns_the_route(outcome: Outcome) -> bool {
 fn accepted(attempt: &Attempt, recipients: usize) -> u64 {
     let delivered = (0..recipients).filter(|at| attempt.fate(*at).outcome == Outcome::Delivered);
     delivered.count() as u64
-}
-
-/// What Microsoft counts of an attempt, as far as it can be told; in doubt all of it.
-fn used(attempt: &Attempt, recipients: usize) -> Amount {
-    let Verdict { outcome, reply, .. } = &attempt.verdict;
-    match outcome {
-        Outcome::Delivered => Amount::message(accepted(attempt, recipients)),
-        _ if before_mail(*outcome) => Amount::NOTHING,
-        // Refused, so nobody got it; but MAIL was said.
-        _ if reply.is_some() => Amount { messages: 1, recipients: 0 },
-        _ => Amount::message(recipients as u64),
-    }
-}
-
-/// Whether the attempt ended before MAIL.
-fn before_mail(outcome: Outcome) -> bool {
-    let reason = match outcome {
-        Outcome::RouteFault(reason) | Outcome::Transient(Some(reason)) => reason,
-        _ => return false,
-    };
-    match reason.condition() {
-        ConditionType::CertificateValid | ConditionType::CredentialReady => true,
-        ConditionType::UpstreamReachable => {
-            !matches!(reason, Reason::UpstreamProtocolError | Reason::UpstreamUnavailable)
-        }
-        // A connector is matched at RCPT.
-        ConditionType::Authenticated => !matches!(
-            reason,
-            Reason::ConnectorMismatch | Reason::DirectSendRejected | Reason::EgressAddressBlocked
-        ),
-        _ => false,
-    }
 }
 
 /// The attempt that took too long. Its connection ended with it, so it goes no further.
@@ -359,27 +363,23 @@ mod tests {
     }
 
     #[test]
-    fn what_microsoft_has_not_heard_of_does_not_count() {
+    fn trouble_on_the_way_to_mail_concerns_the_route_and_a_broken_message_does_not() {
         for outcome in [
+            Outcome::RouteFault(Reason::LoginFailed),
+            Outcome::Quota(Reason::DailyQuotaExceeded),
             Outcome::Transient(Some(Reason::ConnectFailed)),
             Outcome::Transient(Some(Reason::TokenServiceThrottled)),
-            Outcome::RouteFault(Reason::SmtpAuthDisabledTenant),
         ] {
-            assert_eq!(used(&attempt(outcome, None), 3), Amount::NOTHING, "{outcome:?}");
+            assert!(concerns_the_route(outcome), "{outcome:?}");
         }
-    }
-
-    #[test]
-    fn what_was_refused_counts_as_a_message_to_nobody() {
-        let refused = attempt(Outcome::RejectMessage(None), Some("554 5.2.252 SendAsDenied"));
-        assert_eq!(used(&refused, 3), Amount { messages: 1, recipients: 0 });
-    }
-
-    #[test]
-    fn what_nobody_knows_counts_in_full() {
-        let cut = attempt(Outcome::Transient(Some(Reason::UpstreamProtocolError)), None);
-        assert_eq!(used(&cut, 3), Amount::message(3));
-        assert_eq!(used(&out_of_patience(Duration::from_secs(1)), 3), Amount::message(3));
+        for outcome in [
+            Outcome::Delivered,
+            Outcome::RejectRecipient,
+            Outcome::Transient(None),
+            Outcome::Transient(Some(Reason::UpstreamProtocolError)),
+        ] {
+            assert!(!concerns_the_route(outcome), "{outcome:?}");
+        }
     }
 
     #[test]
@@ -387,6 +387,6 @@ mod tests {
         let mut partial = attempt(Outcome::Delivered, Some("250 2.0.0 OK"));
         let verdict = attempt(Outcome::RejectRecipient, Some("550 5.1.1 unknown")).verdict;
         partial.refused.push(Refused { recipient: 1, verdict });
-        assert_eq!(used(&partial, 3), Amount::message(2));
+        assert_eq!(accepted(&partial, 3), 2);
     }
 }

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 
 use super::schedule::After;
+use crate::delivery::effect::{self, Patience, effect};
 use crate::delivery::outcome::{Attempt, Outcome, Verdict};
 use crate::dispatch::concerns_the_route;
 use crate::spool::{Entry, Fate, Progress, Trouble};
@@ -78,12 +79,9 @@ fn is_too_many(verdict: &Verdict) -> bool {
     enhanced.is_some_and(|code| (code.class, code.subject, code.detail) == (4, 5, 3))
 }
 
-/// 4.7.5xx and 4.7.85x: grey-listing and reputation, which take minutes to hours.
+/// Grey-listing and reputation, which take minutes to hours.
 fn asks_for_patience(verdict: &Verdict) -> bool {
-    let enhanced = verdict.reply.as_ref().and_then(|reply| reply.enhanced);
-    enhanced.is_some_and(|code| {
-        (code.class, code.subject) == (4, 7) && matches!(code.detail, 500..600 | 850..860)
-    })
+    effect(verdict.outcome).fate == effect::Fate::Retry(Patience::Late)
 }
 
 /// What is remembered of a verdict that was no delivery.
@@ -210,8 +208,14 @@ mod tests {
 
     #[test]
     fn grey_listing_asks_for_patience() {
-        let grey = verdict(Outcome::Transient(None), "451 4.7.500 Server busy. Please try again later");
-        assert_eq!(after_one(grey), (Some(After::Patiently), 1));
+        let grey = || {
+            let outcome = Outcome::Transient(Some(Reason::EgressAddressDeferred));
+            verdict(outcome, "451 4.7.500 Server busy. Please try again later")
+        };
+        let mut two = progress(2);
+        let step = apply(&mut two, &[0, 1], &attempt(delivered(), vec![(1, grey())]), NOW);
+        assert_eq!((step.after, two.attempts), (Some(After::Patiently), 1));
+        assert_eq!(after_one(grey()), (Some(After::Hold), 0), "met at the door, it is everybody's");
     }
 
     #[test]
