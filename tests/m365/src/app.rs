@@ -42,14 +42,16 @@ async fn run_server(serve: Serve) -> Result<()> {
         Some(path) => read_config(path)?,
         None => Config::contoso(),
     };
-    let Serve { smtp, relay, login, control, names, state, assertions, .. } = serve;
-    let simulator = Simulator::start(Options { smtp, relay, login, control, names, config, state }).await?;
+    let Serve { smtp, relay, login, dns, control, names, state, assertions, .. } = serve;
+    let simulator =
+        Simulator::start(Options { smtp, relay, login, dns, control, names, config, state }).await?;
     let signer = simulator.signer();
     for (subject, file) in &assertions {
         write(file, &signer(subject))?;
     }
     tracing::info!(
-        smtp = %simulator.smtp_address(), relay = %simulator.relay_address(), login = %simulator.login_address(), control = %simulator.control_address(),
+        smtp = %simulator.smtp_address(), relay = %simulator.relay_address(), login = %simulator.login_address(), dns = %simulator.dns_address(),
+        control = %simulator.control_address(),
         "ready"
     );
     tokio::select! {

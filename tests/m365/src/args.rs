@@ -36,6 +36,9 @@ pub struct Serve {
     /// Address of the token endpoint (HTTPS)
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS:PORT")]
     pub login: SocketAddr,
+    /// Address of the name server (UDP and TCP)
+    #[arg(long, default_value = "127.0.0.1:8053", value_name = "ADDRESS:PORT")]
+    pub dns: SocketAddr,
     /// Address of the control API (plain HTTP, no authentication)
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub control: SocketAddr,

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{Directory, Network};
+use crate::{
+    directory::{Directory, Network},
+    dns::zone::Dns,
+};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,9 @@ pub struct Config {
     /// The MX endpoint on port 25.
     #[serde(default)]
     pub relay: Relay,
+    /// The name server.
+    #[serde(default)]
+    pub dns: Dns,
     /// Delays and timeouts.
     #[serde(default)]
     pub pace: Pace,

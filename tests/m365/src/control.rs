@@ -20,6 +20,7 @@ use crate::{
     authority::Authority,
     config::Config,
     directory::{SAMPLE_PASSWORD, SAMPLE_SECRET},
+    dns::Lookup,
     entra::{TokenExchange, client_certificate},
     faults::Faults,
     mailbox::Message,
@@ -73,6 +74,7 @@ pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>) -> Router {
         .route("/messages/{id}", get(message))
         .route("/violations", get(violations).delete(forget_violations))
         .route("/tokens", get(tokens).delete(forget_tokens))
+        .route("/lookups", get(lookups).delete(forget_lookups))
         .route("/statistics", get(statistics).delete(forget_statistics))
         .route("/config", get(config).put(put_config))
         .route("/faults", get(faults).put(put_faults).delete(clear_faults))
@@ -136,6 +138,15 @@ async fn tokens(State(control): State<Control>, Query(poll): Query<Poll>) -> Jso
 
 async fn forget_tokens(State(control): State<Control>) -> StatusCode {
     control.shared.with(|office| office.exchanges.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn lookups(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<Lookup>> {
+    control.poll(&poll, |office| &office.lookups).await
+}
+
+async fn forget_lookups(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.lookups.clear());
     StatusCode::NO_CONTENT
 }
 

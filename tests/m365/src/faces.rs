@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     authority::Authority,
     control,
+    dns::{self, server::Sockets},
     entra::{
         issuers::Issuers,
         server::{Login, routes},
@@ -42,6 +43,8 @@ pub struct Addresses {
     pub relay: SocketAddr,
     /// The token endpoint.
     pub login: SocketAddr,
+    /// The name server, UDP and TCP.
+    pub dns: SocketAddr,
     /// The control API.
     pub control: SocketAddr,
 }
@@ -66,6 +69,7 @@ pub struct Ports {
     pub doors: Doors<watch::Sender<bool>>,
     listeners: Doors<TcpListener>,
     control: TcpListener,
+    dns: Sockets,
 }
 
 /// What the faces do their handshakes with.
@@ -123,9 +127,19 @@ impl Ports {
     pub async fn open(options: &Options) -> Result<Self, StartError> {
         let (smtp, relay) = (listen(options.smtp).await?, listen(options.relay).await?);
         let (login, control) = (listen(options.login).await?, listen(options.control).await?);
+        let (dns, dns_address) = Sockets::open(options.dns)
+            .await
+            .map_err(|source| StartError::Listen { address: options.dns, source })?;
         let listeners = Doors { smtp: smtp.0, relay: relay.0, login: login.0 };
         Ok(Self {
-            addresses: Addresses { smtp: smtp.1, relay: relay.1, login: login.1, control: control.1 },
+            addresses: Addresses {
+                smtp: smtp.1,
+                relay: relay.1,
+                login: login.1,
+                dns: dns_address,
+                control: control.1,
+            },
+            dns,
             doors: listeners.map(|_| watch::Sender::new(true)),
             listeners,
             control: control.0,
@@ -135,7 +149,7 @@ impl Ports {
 
 /// Serves every face in a task of its own.
 pub fn run(tasks: &mut JoinSet<()>, ports: Ports, running: &Running) {
-    let Ports { listeners, doors: open, control, .. } = ports;
+    let Ports { listeners, doors: open, control, dns, .. } = ports;
     let doors = open.map(|_| watch::Sender::new(true));
     let entrance = Entrance {
         face: Face::Submission,
@@ -153,6 +167,7 @@ pub fn run(tasks: &mut JoinSet<()>, ports: Ports, running: &Running) {
     tasks.spawn(report(serve_login((listeners.login, open.login), doors.login.subscribe(), entra, tls)));
     let control_routes = control::routes(Arc::clone(&running.shared), Arc::clone(&running.authority));
     tasks.spawn(report(async move { axum::serve(control, control_routes).await }));
+    tasks.spawn(report(dns::server::serve(dns, Arc::clone(&running.shared))));
     tasks.spawn(keep_doors(Arc::clone(&running.shared), doors));
 }
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{mailbox::Face, replies::ReplyText};
+use crate::{dns::zone::Kind, mailbox::Face, replies::ReplyText};
 
 /// Everything that is switched on. The default is a service in good health.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Faults {
     pub relay: SmtpFaults,
     /// Token endpoint.
     pub login: LoginFaults,
+    /// Name server.
+    pub dns: DnsFaults,
 }
 
 /// Faults of an SMTP face.
@@ -47,6 +49,14 @@ pub struct LoginFaults {
     pub expires_in_as_string: bool,
     /// Which answers replace the proper one.
     pub rules: Vec<Rule<Token, LoginAction>>,
+}
+
+/// Faults of the name server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DnsFaults {
+    /// Which answers replace the proper ones; the stage is the kind of record that is asked for.
+    pub rules: Vec<Rule<Kind, DnsAction>>,
 }
 
 /// One fault: where, what, how often.
@@ -216,6 +226,45 @@ impl SmtpFaults {
         for rule in &mut self.rules {
             match rule.take(stage) {
                 Some(SmtpAction::Delay(milliseconds)) => delay += milliseconds,
+                Some(action) => return (delay, Some(action)),
+                None => {}
+            }
+        }
+        (delay, None)
+    }
+}
+
+/// What the name server does instead of its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DnsAction {
+    /// `SERVFAIL`.
+    ServFail,
+    /// `REFUSED`.
+    Refused,
+    /// There is no such name.
+    NxDomain,
+    /// The name has no records of that kind.
+    NoData,
+    /// No answer; over TCP the connection is cut.
+    Silence,
+    /// Over UDP nothing but the word that it does not fit; over TCP the proper answer.
+    Truncate,
+    /// The domain takes no mail (RFC 7505).
+    NullMx,
+    /// The domain's mail goes to this host, which is not Microsoft's.
+    ForeignMx(String),
+    /// The proper answer, but after so many milliseconds.
+    Delay(u64),
+}
+
+impl DnsFaults {
+    /// What is due for the next question of this kind: all delays together, and the first other action.
+    pub fn take(&mut self, kind: Kind) -> (u64, Option<DnsAction>) {
+        let mut delay = 0;
+        for rule in &mut self.rules {
+            match rule.take(kind) {
+                Some(DnsAction::Delay(milliseconds)) => delay += milliseconds,
                 Some(action) => return (delay, Some(action)),
                 None => {}
             }

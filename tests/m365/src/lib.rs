@@ -23,6 +23,7 @@ pub mod authority;
 pub mod config;
 pub mod control;
 pub mod directory;
+pub mod dns;
 pub mod entra;
 mod faces;
 pub mod faults;
@@ -43,9 +44,11 @@ pub mod violations;
 pub use authority::ClientIdentity;
 pub use config::Config;
 pub use directory::Directory;
+pub use dns::Lookup;
 pub use entra::{Credential, TokenExchange};
 pub use faults::{
-    Faults, LoginAction, LoginFaults, Rule, SmtpAction, SmtpFaults, Stage, SubmissionFaults, Token,
+    DnsAction, DnsFaults, Faults, LoginAction, LoginFaults, Rule, SmtpAction, SmtpFaults, Stage,
+    SubmissionFaults, Token,
 };
 pub use limits::Peak;
 pub use mailbox::{Face, Message, TokenClaims};

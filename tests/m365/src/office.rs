@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::{
     config::Config,
     directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT, covers},
+    dns::Lookup,
     entra::{AccessTokenKey, Credential, TokenExchange, client_assertion::Replays, token::AccessClaims},
     faults::Faults,
     limits::Usage,
@@ -41,6 +42,8 @@ pub struct Office {
     pub violations: Vec<Violation>,
     /// Token requests.
     pub exchanges: Vec<TokenExchange>,
+    /// Questions to the name server.
+    pub lookups: Vec<Lookup>,
     /// Assertions of applications that were exchanged.
     pub replays: Replays,
     /// Signs and verifies access tokens.
@@ -67,6 +70,7 @@ impl Office {
             messages: Vec::new(),
             violations: Vec::new(),
             exchanges: Vec::new(),
+            lookups: Vec::new(),
             replays: Replays::default(),
             token_key,
             stand_in: StandIn::default(),
@@ -106,6 +110,13 @@ impl Office {
     pub fn exchange(&mut self, exchange: TokenExchange) {
         if self.exchanges.len() < MAX_RECORDS {
             self.exchanges.push(exchange);
+        }
+    }
+
+    /// Notes a question to the name server.
+    pub fn lookup(&mut self, lookup: Lookup) {
+        if self.lookups.len() < MAX_RECORDS {
+            self.lookups.push(lookup);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
     authority::{Authority, ClientIdentity, TlsError},
     config::Config,
     directory::Directory,
+    dns::Lookup,
     entra::{AccessTokenKey, TokenExchange, client_certificate},
     faces::{self, Addresses, Doors, Handshakes, Ports, Running},
     faults::Faults,
@@ -38,6 +39,8 @@ pub struct Options {
     pub relay: SocketAddr,
     /// Address of the token endpoint.
     pub login: SocketAddr,
+    /// Address of the name server, UDP and TCP.
+    pub dns: SocketAddr,
     /// Address of the control API.
     pub control: SocketAddr,
     /// Names in the certificate. Clients must ask for one of them.
@@ -89,6 +92,7 @@ impl Default for Options {
             smtp: loopback,
             relay: loopback,
             login: loopback,
+            dns: loopback,
             control: loopback,
             names: vec!["localhost".into()],
             config,
@@ -144,6 +148,12 @@ impl Simulator {
     #[must_use]
     pub fn login_address(&self) -> SocketAddr {
         self.addresses.login
+    }
+
+    /// Where the name server listens, UDP and TCP.
+    #[must_use]
+    pub fn dns_address(&self) -> SocketAddr {
+        self.addresses.dns
     }
 
     /// Where the control API listens.
@@ -208,6 +218,12 @@ impl Simulator {
     #[must_use]
     pub fn exchanges(&self) -> Vec<TokenExchange> {
         self.shared.read(|office| office.exchanges.clone())
+    }
+
+    /// Questions to the name server seen so far.
+    #[must_use]
+    pub fn lookups(&self) -> Vec<Lookup> {
+        self.shared.read(|office| office.lookups.clone())
     }
 
     /// Switches faults on, in the place of those before. When a face goes down or comes up, wait for it with

@@ -9,6 +9,8 @@ mod credentials;
 #[cfg(test)]
 mod dialogs;
 #[cfg(test)]
+mod dns;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod relay;

@@ -165,6 +165,7 @@ async fn a_face_that_is_down_refuses_cuts_and_comes_back_on_its_port() {
         submission: SubmissionFaults { down: true, ..SubmissionFaults::default() },
         relay: SmtpFaults { down: true, ..SmtpFaults::default() },
         login: LoginFaults { down: true, ..LoginFaults::default() },
+        ..Faults::default()
     };
     simulator.set_faults(down);
     simulator.wait_until_settled().await;
