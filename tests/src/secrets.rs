@@ -3,7 +3,9 @@
 //! Pure: text in, findings out. Looks for the shapes that secrets have, so that a new leak is found without being listed,
 //! and for the marks that tests put into passwords and secrets of their own.
 
-/// Secrets of tests carry this in front; nothing else does.
+use mailroute_m365::directory::{SAMPLE_PASSWORD, SAMPLE_SECRET};
+
+/// Secrets of tests carry this in front, beside the simulator's own; nothing else does.
 pub const CANARY: &str = "canary-";
 
 /// What begins like this and goes on for so many characters of base64 is a secret.
@@ -26,7 +28,8 @@ pub fn find(text: &str) -> Vec<String> {
         let places = text.match_indices(start).map(|(at, _)| at).filter(long);
         found.extend(places.map(|at| format!("{kind} in line {}", line(at))));
     }
-    for (mark, kind) in [(PRIVATE_KEY, "a private key"), (CANARY, "a secret of a test")] {
+    let of_tests = [SAMPLE_SECRET, SAMPLE_PASSWORD, CANARY].map(|mark| (mark, "a secret of a test"));
+    for (mark, kind) in [(PRIVATE_KEY, "a private key")].into_iter().chain(of_tests) {
         found.extend(text.match_indices(mark).map(|(at, _)| format!("{kind} in line {}", line(at))));
     }
     found
