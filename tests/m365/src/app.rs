@@ -28,7 +28,7 @@ const ASSERTION_LIFETIME: u32 = 3600;
 /// A sentence for a person.
 pub async fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
-        Command::Serve(serve) => run_server(serve).await,
+        Command::Serve(serve) => run_server(*serve).await,
         Command::Token(token) => write_token(token).await,
         Command::Config => print(&serde_json::to_string_pretty(&Config::contoso())?),
     }

@@ -17,7 +17,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the simulator until SIGTERM or Ctrl-C.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Write a token of the stand-in issuer, like the one that a cluster projects into a pod.
     Token(Token),
     /// Print the sample configuration, to begin a file for `serve --config` with.
