@@ -106,7 +106,8 @@ impl<T: Open> Way<T> {
             let ended =
                 outcome.unwrap_or_else(|interrupted: Interrupted| Ended::without(interrupted.verdict()));
             self.conclude(&ended, &connection, &mut course.met);
-            if ended.clean {
+            // What the upstream thinks of us it thinks of the connection: the next one may present something better.
+            if ended.clean && doubt(&ended).is_none() {
                 connection.used = clock::now();
                 slot.keep(connection);
             }
@@ -117,26 +118,26 @@ impl<T: Open> Way<T> {
     /// Adds what the end of a transaction says about the route.
     fn conclude(&self, ended: &Ended, connection: &Connection, met: &mut Vec<Met>) {
         // Recipients of its own the upstream takes from anyone; one that it refused for who we are tells more.
-        let doubts = ended.refused.iter().map(|refused| &refused.verdict);
-        match doubts
-            .filter_map(|doubt| Some((doubt.outcome.reason()?, doubt)))
-            .find(|(why, _)| goes_by_us(*why))
-        {
-            Some((reason, doubt)) if ended.verdict.outcome.reason() != Some(reason) => {
-                met.push(Met::new(reason, explained(reason, &doubt.text, connection)));
-            }
-            Some(_) => {}
+        match doubt(ended) {
+            Some((reason, text)) => met.push(Met::new(reason, explained(reason, text, connection))),
             None if ended.accepted => met.extend(self.open.recognised(connection)),
             None => {}
         }
-        if ended.verdict.outcome == Outcome::Delivered {
+        let Verdict { outcome, text, .. } = &ended.verdict;
+        if *outcome == Outcome::Delivered {
             // A message taken also clears what an earlier one met.
             met.push(connected(connection, "took a message"));
-            met.push(Met::new(Reason::MailAccepted, ended.verdict.text.clone()));
-        } else if let Some(reason) = ended.verdict.outcome.reason() {
-            met.push(Met::new(reason, explained(reason, &ended.verdict.text, connection)));
+            met.push(Met::new(Reason::MailAccepted, text.clone()));
+        } else if let Some(reason) = outcome.reason().filter(|&reason| !goes_by_us(reason)) {
+            met.push(Met::new(reason, text.clone()));
         }
     }
+}
+
+/// What the upstream refused for where we come from and what we presented, if anything.
+fn doubt(ended: &Ended) -> Option<(Reason, &str)> {
+    let verdicts = ended.refused.iter().map(|refused| &refused.verdict).chain([&ended.verdict]);
+    verdicts.filter_map(|it| Some((it.outcome.reason()?, it.text.as_str()))).find(|(why, _)| goes_by_us(*why))
 }
 
 #[async_trait]

@@ -8,6 +8,7 @@ mod client;
 mod control;
 mod credentials;
 mod delivery;
+mod handover;
 mod hostile;
 mod outages;
 mod redaction;
