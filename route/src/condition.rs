@@ -302,6 +302,11 @@ impl Reason {
             )
     }
 
+    /// Whether the condition holds, and there is something to do all the same.
+    pub const fn warns(self) -> bool {
+        self.holds() && !self.remedy_template().is_empty()
+    }
+
     /// The reason that says its condition holds.
     pub const fn holds(self) -> bool {
         matches!(
@@ -341,6 +346,15 @@ mod tests {
             assert!(!remedy.contains(['{', '}']), "{reason}: {remedy}");
             assert!(reason.holds() || !remedy.is_empty(), "{reason}: a remedy where something is wrong");
         }
+    }
+
+    #[test]
+    fn what_holds_with_a_remedy_warns() {
+        let warnings: Vec<_> = Reason::ALL.iter().filter(|reason| reason.warns()).collect();
+        assert!(
+            warnings.contains(&&Reason::CertificateExpiring) && warnings.contains(&&Reason::PasswordMounted)
+        );
+        assert!(!Reason::Connected.warns() && !Reason::CertificateExpired.warns());
     }
 
     #[test]

@@ -40,6 +40,19 @@ pub struct Received {
     pub since: Timestamp,
     /// Whether a written status has taken this into account.
     pub is_told: bool,
+    /// What of the pod's mail people were told of.
+    pub accounted: Accounted,
+}
+
+/// What people were told of the mail that a pod holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounted {
+    /// Whether the pod was seen to live. A report may come before the pod is seen, which looks as if the pod had ended.
+    pub was_live: bool,
+    /// Dead letters that were told of; none while nobody has looked.
+    pub dead_letters: Option<u64>,
+    /// Whether it was told that the pod ended.
+    pub is_over: bool,
 }
 
 /// The newest report of each pod, by route.
@@ -54,28 +67,40 @@ type RouteKey = (String, String);
 
 impl Reports {
     /// Keeps a report in place of the pod's last one, and says whether it tells something new: a first report, another
-    /// generation, or a condition that holds or fails otherwise than before. Numbers alone are not news.
+    /// generation, a condition that holds or fails otherwise than before, or more dead letters. Other numbers are not news.
     pub fn record(&mut self, caller: &Caller, report: Report, now: Timestamp) -> bool {
         self.sweep(now);
         let report = cleaned(report, now);
         let route = (caller.namespace.clone(), report.route.clone());
         let pods = self.routes.entry(route).or_default();
-        let same = pods.get(&caller.uid).filter(|old| !differs(&old.report, &report));
+        let old = pods.get(&caller.uid);
+        let same = old.filter(|old| !differs(&old.report, &report));
         let (since, is_told) = same.map_or((now, false), |old| (old.since, old.is_told));
-        let news = same.is_none();
-        let received = Received { pod: caller.pod.clone(), report, at: now, since, is_told };
+        let news = same.is_none_or(|old| report.queue.dead_letters > old.report.queue.dead_letters);
+        let accounted = old.map(|old| old.accounted).unwrap_or_default();
+        let received = Received { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
         pods.insert(caller.uid.clone(), received);
         news
     }
 
-    /// A status that takes these reports into account was written.
-    pub fn told(&mut self, namespace: &str, route: &str, reports: &BTreeMap<String, Received>) {
+    /// A status that takes these reports into account was written, and it was told what the pods hold. `is_live` says of a
+    /// pod's uid whether the pod had not ended then.
+    pub fn told(
+        &mut self,
+        namespace: &str,
+        route: &str,
+        reports: &BTreeMap<String, Received>,
+        is_live: impl Fn(&str) -> bool,
+    ) {
         let Some(pods) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
         for (uid, told) in reports {
+            let Some(received) = pods.get_mut(uid) else { continue };
+            let accounted = &mut received.accounted;
+            accounted.dead_letters = Some(told.report.queue.dead_letters);
+            accounted.is_over = accounted.was_live && !is_live(uid);
+            accounted.was_live |= is_live(uid);
             // What came meanwhile is not in it.
-            if let Some(received) = pods.get_mut(uid).filter(|received| received.since == told.since) {
-                received.is_told = true;
-            }
+            received.is_told |= received.since == told.since;
         }
     }
 
@@ -193,6 +218,35 @@ mod tests {
     }
 
     #[test]
+    fn more_dead_letters_are_news_and_fewer_are_not() {
+        let mut reports = Reports::default();
+        let holding =
+            |dead_letters| Report { queue: Queue { dead_letters, ..Queue::default() }, ..report(vec![]) };
+        reports.record(&caller("a"), holding(1), at(0));
+        assert!(!reports.record(&caller("a"), holding(1), at(1)));
+        assert!(reports.record(&caller("a"), holding(2), at(2)));
+        assert!(!reports.record(&caller("a"), holding(0), at(3)));
+    }
+
+    #[test]
+    fn a_pod_is_over_when_it_was_seen_to_live_and_does_no_more() {
+        let mut reports = Reports::default();
+        let accounted = |reports: &Reports| reports.of("shop", "notifications", at(9))["a"].accounted;
+        reports.record(&caller("a"), report(vec![]), at(0));
+        let look = |reports: &mut Reports, live: bool| {
+            let seen = reports.of("shop", "notifications", at(1));
+            reports.told("shop", "notifications", &seen, |_| live);
+            reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
+        };
+        look(&mut reports, false);
+        assert!(!accounted(&reports).is_over, "it has not been seen yet");
+        look(&mut reports, true);
+        assert_eq!(accounted(&reports), Accounted { was_live: true, dead_letters: Some(0), is_over: false });
+        look(&mut reports, false);
+        assert!(accounted(&reports).is_over, "and another report does not change that");
+    }
+
+    #[test]
     fn news_is_untold_until_a_status_that_knows_it_is_written() {
         let mut reports = Reports::default();
         let told = |reports: &Reports| reports.of("shop", "notifications", at(9))["a"].is_told;
@@ -200,11 +254,11 @@ mod tests {
         let seen = reports.of("shop", "notifications", at(0));
         reports.record(&caller("a"), report(vec![]), at(1));
         assert!(!told(&reports));
-        reports.told("shop", "notifications", &seen);
+        reports.told("shop", "notifications", &seen, |_| true);
         assert!(told(&reports), "the same was said again");
         reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
         assert!(!told(&reports), "something new");
-        reports.told("shop", "notifications", &seen);
+        reports.told("shop", "notifications", &seen, |_| true);
         assert!(!told(&reports), "the status was computed before");
     }
 

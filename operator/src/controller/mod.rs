@@ -15,6 +15,7 @@ pub mod applied;
 pub mod apply;
 pub mod backoff;
 pub mod build;
+pub mod losses;
 pub mod observe;
 pub mod pods;
 pub mod publish;
@@ -50,7 +51,7 @@ use self::triggers::Triggers;
 use self::watch::uses;
 use crate::control::lock;
 use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
-use crate::crd::{MailRoute, MailRouteStatus};
+use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::metrics::Metrics;
 
@@ -202,12 +203,26 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let (acceptance, applied) = render(route, context).await;
     let now = Timestamp::now();
     let reports = reports_of(route, context, now);
-    let status = look(route, &acceptance, &reports, term, now);
+    let pods = pods_of(route, &context.pods);
+    let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
+    let facts = Facts {
+        route,
+        acceptance: &acceptance,
+        pods: &pods,
+        reports: &reports,
+        settling,
+        sidecar_image: &context.sidecar_image,
+    };
+    let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
         .await
         .map_err(Error::Publish)?;
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
-    lock(&context.reports).told(&namespace, &name, &reports);
+    let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
+    for loss in losses::losses(&reports, is_live, settling.is_some()) {
+        context.events.warn(route.object_ref(&()), loss.reason, "Reconcile", loss.message);
+    }
+    lock(&context.reports).told(&namespace, &name, &reports, is_live);
     applied?;
     // Numbers and ages of reports move without a trigger.
     let is_idle = status.sidecars.injected == 0;
@@ -235,25 +250,6 @@ async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(),
             (Acceptance::Unwritten(chain(&error)), Err(error.into()))
         }
     }
-}
-
-/// What is known of the route now, as a status.
-fn look(
-    route: &MailRoute,
-    acceptance: &Acceptance,
-    reports: &BTreeMap<String, Received>,
-    term: &Term,
-    now: Timestamp,
-) -> MailRouteStatus {
-    let facts = Facts {
-        route,
-        acceptance,
-        pods: &pods_of(route, &term.context.pods),
-        reports,
-        settling: (now.duration_since(term.since) < STALE_AFTER).then_some(term.since),
-        sidecar_image: &term.context.sidecar_image,
-    };
-    status::compute(&facts, now)
 }
 
 fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, Received> {

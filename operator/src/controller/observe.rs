@@ -6,6 +6,8 @@
 //!   the one that most sidecars met is named.
 //! * A failure is outlived when another sidecar succeeded ten minutes later. A sidecar with work, or one that
 //!   probes, confirms its trouble sooner than that; only one that has fallen silent is passed over.
+//! * A success that carries a remedy (a certificate that ends soon) is a warning, and named before one that carries none,
+//!   unless it is outlived in the same way.
 //! * Without any evidence there is no verdict.
 
 use std::collections::BTreeMap;
@@ -58,14 +60,12 @@ impl Message {
 pub fn verdict(condition: ConditionType, reports: &[&Report], subject: &Subject<'_>) -> Option<Verdict> {
     let met: Vec<_> =
         reports.iter().flat_map(|r| &r.observations).filter(|o| o.condition == condition).collect();
-    let success = met.iter().filter(|o| o.holds).max_by_key(|o| o.at);
+    let success = met.iter().filter(|o| o.holds).max_by_key(|o| o.at).copied();
     let outlived = |o: &Observation| success.is_some_and(|success| success.at >= o.at + OUTLIVED_AFTER);
     let failures: Vec<_> = met.iter().filter(|o| !o.holds && !outlived(o)).copied().collect();
     if failures.is_empty() {
-        let reason = success?.reason;
-        let message =
-            Message { scope: String::new(), quote: String::new(), explanation: reason.sentence().to_owned() };
-        return Some(Verdict { condition, holds: true, reason, message });
+        let warning = met.iter().filter(|o| o.reason.warns() && !outlived(o)).max_by_key(|o| o.at);
+        return Some(held(condition, warning.copied().or(success)?, subject));
     }
     let reason = commonest(&failures)?;
     let newest = failures.iter().filter(|o| o.reason == reason).max_by_key(|o| o.at)?;
@@ -75,6 +75,13 @@ pub fn verdict(condition: ConditionType, reports: &[&Report], subject: &Subject<
         explanation: explanation(reason, subject),
     };
     Some(Verdict { condition, holds: false, reason, message })
+}
+
+/// The verdict that it holds: in the reason's words, and with what was met when it is a warning.
+fn held(condition: ConditionType, met: &Observation, subject: &Subject<'_>) -> Verdict {
+    let quote = if met.reason.warns() { sentence(&met.message) } else { String::new() };
+    let message = Message { scope: String::new(), quote, explanation: explanation(met.reason, subject) };
+    Verdict { condition, holds: true, reason: met.reason, message }
 }
 
 /// The reason's sentence and remedy.
@@ -111,7 +118,8 @@ mod tests {
     use super::super::samples::{observation, report};
     use super::*;
     use mailroute_route::condition::Reason::{
-        ConnectFailed, Connected, ExchangeRejectedToken, LoggedIn, LoginFailed, SmtpAuthDisabledMailbox,
+        CertificateExpiring, CertificateValid, ConnectFailed, Connected, ExchangeRejectedToken, LoggedIn,
+        LoginFailed, SmtpAuthDisabledMailbox,
     };
 
     const SUBJECT: Subject<'_> = Subject {
@@ -182,6 +190,23 @@ mod tests {
     fn without_evidence_there_is_no_verdict() {
         assert_eq!(judged(vec![]), None);
         assert_eq!(judged(vec![observation(Connected, "", 1), observation(ConnectFailed, "", 1)]), None);
+    }
+
+    #[test]
+    fn a_warning_is_named_before_a_success_without_one() {
+        let judged = |ending: i64, valid: i64| {
+            let met = [
+                observation(CertificateExpiring, "it ends on 2026-12-01", ending),
+                observation(CertificateValid, "", valid),
+            ];
+            let reports = met.map(|o| report(vec![o]));
+            verdict(ConditionType::CertificateValid, &reports.iter().collect::<Vec<_>>(), &SUBJECT).unwrap()
+        };
+        let warned = judged(100, 200);
+        assert_eq!((warned.holds, warned.reason), (true, CertificateExpiring));
+        let text = warned.message.text();
+        assert!(text.starts_with("it ends on 2026-12-01. The certificate ends soon. Renew"), "{text}");
+        assert_eq!(judged(100, 700).reason, CertificateValid, "it was renewed");
     }
 
     #[test]

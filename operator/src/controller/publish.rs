@@ -50,7 +50,8 @@ pub async fn publish(
     Ok(())
 }
 
-/// What changed for the worse (a condition fails, or fails for another reason), and whether mail can flow now.
+/// What changed for the worse (a condition fails, or fails for another reason, or holds with a warning), and whether mail
+/// can flow now.
 pub fn turns(old: Option<&MailRouteStatus>, new: &MailRouteStatus) -> Vec<Turn> {
     let before = |type_: &str| {
         let found = old?.conditions.iter().find(|condition| condition.type_ == type_)?;
@@ -69,11 +70,11 @@ pub fn turns(old: Option<&MailRouteStatus>, new: &MailRouteStatus) -> Vec<Turn> 
             && *reason != Reason::RenderFailed
             && match condition.status.as_str() {
                 "False" => !is_ready,
-                "True" => is_ready,
+                "True" => is_ready || reason.warns(),
                 _ => false,
             };
         if is_news {
-            let is_warning = condition.status == "False";
+            let is_warning = condition.status == "False" || reason.warns();
             turns.push(Turn { is_warning, reason: *reason, message: condition.message.clone() });
         }
     }
@@ -118,6 +119,15 @@ mod tests {
         let one = status(&[("Authenticated", "False", "ExchangeRejectedToken")]);
         let two = status(&[("Authenticated", "False", "SmtpAuthDisabledMailbox")]);
         assert_eq!(reasons(Some(&one), &two), [(true, "SmtpAuthDisabledMailbox")]);
+    }
+
+    #[test]
+    fn a_condition_that_holds_with_a_remedy_is_a_warning() {
+        let well = status(&[("CertificateValid", "True", "CertificateValid")]);
+        let ending = status(&[("CertificateValid", "True", "CertificateExpiring")]);
+        assert_eq!(reasons(Some(&well), &ending), [(true, "CertificateExpiring")]);
+        assert_eq!(reasons(Some(&ending), &ending), []);
+        assert_eq!(reasons(Some(&ending), &well), []);
     }
 
     #[test]

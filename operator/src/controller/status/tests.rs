@@ -11,6 +11,7 @@ use mailroute_route::control::{Observation, Queue, Usage};
 use super::super::samples::{self, observation, report};
 use super::finding::find;
 use super::*;
+use crate::control::reports::Accounted;
 
 const IMAGE: &str = "mailroute.dev/sidecar:0.1.0";
 
@@ -62,7 +63,14 @@ impl Situation {
     }
 
     fn report(mut self, name: &str, report: Report) -> Self {
-        let received = Received { pod: name.into(), report, at: at(0), since: at(0), is_told: false };
+        let received = Received {
+            pod: name.into(),
+            report,
+            at: at(0),
+            since: at(0),
+            is_told: false,
+            accounted: Accounted::default(),
+        };
         self.reports.insert(name.into(), received);
         self
     }
@@ -163,6 +171,52 @@ fn a_way_that_is_open_is_ready_before_the_first_message() {
         types(&status),
         ["Accepted", "CredentialReady", "UpstreamReachable", "Authenticated", "Ready"]
     );
+}
+
+/// What a sidecar meets before the first message, by port 25.
+fn reached() -> Report {
+    report(vec![observation(Connected, "", 1)])
+}
+
+#[test]
+fn a_relay_is_ready_when_it_is_reached_with_a_certificate_that_holds() {
+    let mut by_address = Situation::new().pod("a").report("a", reached());
+    by_address.route.spec = samples::relay(false).spec;
+    let status = by_address.status(at(0));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
+    assert_eq!(status.endpoint.as_deref(), Some("MX of contoso.com:25"));
+    assert_eq!(status.sender.as_deref(), Some("*@contoso.com and 1 more"));
+    let mut by_certificate = Situation::new().pod("a").report("a", reached());
+    by_certificate.route.spec = samples::relay(true).spec;
+    let status = by_certificate.status(at(0));
+    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
+    assert!(message(&status, ConditionType::Ready).contains("CertificateValid"));
+}
+
+#[test]
+fn a_missing_certificate_is_named_with_its_secret() {
+    let missing = report(vec![observation(Reason::CertificateMissing, "no such file", 1)]);
+    let mut situation = Situation::new().pod("a").report("a", missing);
+    situation.route.spec = samples::relay(true).spec;
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::CertificateValid), ("False", "CertificateMissing"));
+    assert_eq!(said(&status, ConditionType::Ready), ("False", "CertificateMissing"));
+    assert!(message(&status, ConditionType::Ready).contains("kubectl create secret tls relay-tls"));
+}
+
+#[test]
+fn a_password_needs_no_token_and_warns() {
+    let met = report(vec![
+        observation(Reason::PasswordMounted, "", 1),
+        observation(Connected, "", 1),
+        observation(LoggedIn, "", 1),
+    ]);
+    let mut situation = Situation::new().pod("a").report("a", met);
+    situation.route = samples::with_secret(CredentialType::Password, Some("password"));
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
+    assert_eq!(said(&status, ConditionType::CredentialReady), ("True", "PasswordMounted"));
+    assert!(message(&status, ConditionType::CredentialReady).contains("WorkloadIdentity"));
 }
 
 #[test]
