@@ -1,0 +1,78 @@
+//! The example routes of `docs/examples`: the operator can use each, and together they show every field.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use mailroute_operator::controller::validate::validate;
+use mailroute_operator::crd::{MailRoute, definition};
+use serde_json::Value;
+
+fn examples() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let mut routes = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&path).unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        routes.extend(documents.into_iter().filter(|d| d["kind"] == "MailRoute").map(|d| (name.clone(), d)));
+    }
+    routes
+}
+
+#[test]
+fn every_example_can_be_rendered() {
+    for (file, mut document) in examples() {
+        document["metadata"]["namespace"] = "shop".into();
+        document["metadata"]["uid"] = "uid".into();
+        let route: MailRoute = serde_json::from_value(document).unwrap();
+        assert!(validate(&route).is_ok(), "{file}: {:?}", validate(&route));
+    }
+}
+
+#[test]
+fn every_method_and_credential_has_an_example() {
+    let shown = |pointer: &str| -> BTreeSet<String> {
+        let values = examples().into_iter().filter_map(|(_, document)| document.pointer(pointer).cloned());
+        values.map(|value| value.as_str().unwrap().to_owned()).collect()
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(shown("/spec/method"), set(&["ClientSubmission", "SmtpRelay", "DirectSend"]));
+    assert_eq!(
+        shown("/spec/clientSubmission/credential/type"),
+        set(&["WorkloadIdentity", "ClientSecret", "ClientCertificate", "Password"])
+    );
+}
+
+#[test]
+fn together_the_examples_show_every_field_and_no_other() {
+    let definition = serde_json::to_value(definition::definition().unwrap()).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut known = BTreeSet::new();
+    fields("spec", schema, &mut known);
+    let mut shown = BTreeSet::new();
+    for (_, document) in examples() {
+        written("spec", &document["spec"], &mut shown);
+    }
+    assert_eq!(shown, known);
+}
+
+fn fields(path: &str, schema: &Value, into: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        fields(&path, field, into);
+        into.insert(path);
+    }
+}
+
+fn written(path: &str, value: &Value, into: &mut BTreeSet<String>) {
+    for (name, field) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        written(&path, field, into);
+        into.insert(path);
+    }
+}
