@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use mailroute_route::paths;
 use tracing::Level;
 
+use crate::envelope::{Address, AddressError};
 use crate::logging::Format;
 
 /// SMTP on localhost, forwarded through Microsoft 365.
@@ -23,10 +24,56 @@ pub struct Cli {
     run: Run,
 }
 
+/// What to do.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Serve until SIGTERM (what happens without a command, too).
-    Run(Run),
+    Run(Box<Run>),
+    /// Walk the way to Microsoft 365 without sending mail, and explain each step.
+    ///
+    /// Reads the route file and the credential, asks for a token, connects, logs in, and says MAIL and RCPT, but never
+    /// DATA. Works beside a running sidecar: kubectl exec <pod> -c mailroute -- /mailroute-sidecar check
+    ///
+    /// Exit code: 0 when a message could be sent, 1 when not, 2 for a mistake on the command line.
+    Check(Check),
+}
+
+/// Options of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// The rendered route.
+    #[arg(long, env = "MAILROUTE_ROUTE", value_name = "FILE", default_value_os_t = default_route())]
+    pub route: PathBuf,
+
+    /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
+    #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
+    pub nameserver: Option<SocketAddr>,
+
+    /// Sender to try. Without it the route's mailbox, or postmaster of its first accepted domain.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub from: Option<Address>,
+
+    /// Recipient to try. Without it the same as the usual sender.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub to: Option<Address>,
+
+    /// Longest time for all of it.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+
+    /// How the answer looks.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// How an answer looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// Options of `run`. Each can also be set by its environment variable.
@@ -74,11 +121,16 @@ pub struct Run {
 }
 
 impl Cli {
-    /// The options of the one command there is.
+    /// The command that was given, or else to run.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Run(Box::new(self.run)))
+    }
+
+    /// The options of `run`; those of another command are its defaults.
     pub fn into_run(self) -> Run {
         match self.command {
-            Some(Command::Run(run)) => run,
-            None => self.run,
+            Some(Command::Run(run)) => *run,
+            _ => self.run,
         }
     }
 }
@@ -89,6 +141,10 @@ fn default_route() -> PathBuf {
 
 fn default_admin() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, paths::ADMIN_PORT).into()
+}
+
+fn address(text: &str) -> Result<Address, AddressError> {
+    Address::parse(text)
 }
 
 /// Seconds, with a fraction if need be; more than none.
@@ -123,6 +179,20 @@ mod tests {
         let run = Cli::try_parse_from(["mailroute-sidecar"]).unwrap().into_run();
         assert_eq!(run.route, PathBuf::from("/etc/mailroute/route/route.json"));
         assert_eq!(run.admin_listen.to_string(), "0.0.0.0:9025");
+    }
+
+    #[test]
+    fn check_takes_addresses_and_a_form_of_output() {
+        let parse = |options: &[&str]| {
+            let all = ["mailroute-sidecar", "check"].iter().chain(options);
+            Cli::try_parse_from(all).map(Cli::into_command)
+        };
+        let Ok(Command::Check(check)) = parse(&["--to", "a@contoso.com", "-o", "json"]) else {
+            panic!("check is a command");
+        };
+        assert_eq!((check.to.unwrap().as_str(), check.output), ("a@contoso.com", Output::Json));
+        assert_eq!(check.route, PathBuf::from("/etc/mailroute/route/route.json"));
+        assert_eq!(parse(&["--from", "a b"]).unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod body;
 pub mod breaker;
 pub mod budget;
 pub mod certificate;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod delivery;

@@ -1,25 +1,38 @@
 //! The program: arguments, log, runtime, and the wait for the signal to stop.
 
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
 use mailroute_sidecar::app::{App, Timing};
-use mailroute_sidecar::args::{Cli, Run};
+use mailroute_sidecar::args::{Check, Cli, Command, Run};
+use mailroute_sidecar::check;
 use mailroute_sidecar::logging;
 use mailroute_sidecar::shutdown::Signals;
 
 /// Threads for disks and name look-ups. Few: each may hold memory of its own.
 const BLOCKING_THREADS: usize = 4;
 
-fn main() -> anyhow::Result<()> {
-    let run = Cli::parse().into_run();
-    logging::start(run.log_format, run.log_level).context("the log cannot be started")?;
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().into_command() {
+        Command::Run(run) => {
+            logging::start(run.log_format, run.log_level).context("the log cannot be started")?;
+            on_runtime(serve(*run)).map(|()| ExitCode::SUCCESS)
+        }
+        // Without a log: the answer is all there is to say.
+        Command::Check(options) => on_runtime(check(options)),
+    }
+}
+
+fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // One thread: a sidecar has little to do, and gives memory back better than with several.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("the runtime cannot be started")?;
-    let outcome = runtime.block_on(serve(run));
+    let outcome = runtime.block_on(work);
     // A name look-up under way is not waited for.
     runtime.shutdown_background();
     outcome
@@ -32,4 +45,11 @@ async fn serve(run: Run) -> anyhow::Result<()> {
     tracing::info!("asked to stop");
     app.stop().await;
     Ok(())
+}
+
+async fn check(options: Check) -> anyhow::Result<ExitCode> {
+    let findings = check::walk(&options).await.context("the metrics cannot be made")?;
+    let text = check::print::print(&findings, options.output);
+    stdout().write_all(text.as_bytes()).context("the answer cannot be written")?;
+    Ok(if findings.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, Method};
+use mailroute_route::file::Method;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::delivery::Deliver;
 use crate::delivery::handover::Handover;
 use crate::delivery::login::LogIn;
+use crate::delivery::rehearsal;
 use crate::delivery::submission::Submission;
 use crate::delivery::way::{Open, Way};
 use crate::dispatch::{Active, Dispatch};
@@ -54,7 +55,7 @@ struct Current {
 
 /// A way out that was just made.
 struct Built {
-    way: Arc<dyn Deliver>,
+    way: Arc<dyn rehearsal::Way>,
     log_in: Option<Arc<LogIn>>,
     /// What it reads again while it is in use.
     files: Vec<PathBuf>,
@@ -97,7 +98,8 @@ impl Upstream {
                 Current { route: Arc::clone(&route), ..now }
             }
             before => {
-                let built = self.build(&route, before.as_ref());
+                let kept = before.as_ref().and_then(|before| before.log_in_for(&route.method));
+                let built = build(&route, &self.resolver, &self.metrics, kept);
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
@@ -110,35 +112,9 @@ impl Upstream {
         current
     }
 
-    fn build(&self, route: &RouteFile, before: Option<&Current>) -> Built {
-        let (ehlo_name, resolver) = (route.ehlo_name.clone(), self.resolver.clone());
-        match &route.method {
-            Method::ClientSubmission(settings) => {
-                let log_in = self.log_in(settings, before);
-                let submission = Submission::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
-                let files = LogIn::files(&settings.credential);
-                Built { way: self.way(submission, route), log_in: Some(log_in), files }
-            }
-            Method::SmtpRelay(settings) => {
-                let observe = Arc::clone(&self.metrics) as _;
-                let handover = Handover::relay(settings.clone(), ehlo_name, resolver, observe);
-                let files = settings.certificate.iter();
-                let files = files.flat_map(|own| [own.certificate_file.clone(), own.key_file.clone()]);
-                Built { way: self.way(handover, route), log_in: None, files: files.collect() }
-            }
-            Method::DirectSend(settings) => {
-                let handover = Handover::direct(settings.clone(), ehlo_name, resolver);
-                Built { way: self.way(handover, route), log_in: None, files: vec![] }
-            }
-        }
-    }
-
-    fn way(&self, open: impl Open + 'static, route: &RouteFile) -> Arc<dyn Deliver> {
-        Arc::new(Way::new(open, connections(route), Arc::clone(&self.metrics) as _))
-    }
-
     fn start(&self, route: Arc<RouteFile>, built: Built, tending: &mut tokio::task::JoinSet<()>) -> Current {
         let Built { way, log_in, files } = built;
+        let way: Arc<dyn Deliver> = way;
         let (stop, stopped) = watch::channel(false);
         let (wake, woken) = watch::channel(());
         let (dispatch, board, pace) = (Arc::clone(&self.dispatch), self.board.clone(), self.pace);
@@ -159,18 +135,53 @@ impl Upstream {
         tending.spawn(async move { tended.tend(stopped).await });
         Current { route, way, log_in, stop }
     }
+}
 
-    /// The log-in: the one in use, with its token, if it is for the same identity at the same authority.
-    fn log_in(&self, settings: &ClientSubmission, before: Option<&Current>) -> Arc<LogIn> {
-        let same = before.filter(|before| {
-            matches!(&before.route.method, Method::ClientSubmission(old)
-                if old.credential == settings.credential && old.authority == settings.authority)
-        });
-        match same.and_then(|before| before.log_in.as_ref()) {
-            Some(log_in) => Arc::clone(log_in),
-            None => Arc::new(LogIn::new(settings, Arc::clone(&self.metrics) as _)),
+impl Current {
+    /// The log-in in use, with its token, if it is for the same identity at the same authority.
+    fn log_in_for(&self, method: &Method) -> Option<Arc<LogIn>> {
+        match (&self.route.method, method) {
+            (Method::ClientSubmission(old), Method::ClientSubmission(new))
+                if old.credential == new.credential && old.authority == new.authority =>
+            {
+                self.log_in.clone()
+            }
+            _ => None,
         }
     }
+}
+
+/// The way out that `route` describes, with nothing in it yet.
+pub fn way(route: &RouteFile, resolver: &Resolver, metrics: &Arc<Metrics>) -> Arc<dyn rehearsal::Way> {
+    build(route, resolver, metrics, None).way
+}
+
+/// The way out by the route's method. `kept` is a log-in that client submission can go on with.
+fn build(route: &RouteFile, resolver: &Resolver, metrics: &Arc<Metrics>, kept: Option<Arc<LogIn>>) -> Built {
+    let (ehlo_name, resolver) = (route.ehlo_name.clone(), resolver.clone());
+    match &route.method {
+        Method::ClientSubmission(settings) => {
+            let log_in = kept.unwrap_or_else(|| Arc::new(LogIn::new(settings, Arc::clone(metrics) as _)));
+            let submission = Submission::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
+            let files = LogIn::files(&settings.credential);
+            Built { way: over(submission, route, metrics), log_in: Some(log_in), files }
+        }
+        Method::SmtpRelay(settings) => {
+            let observe = Arc::clone(metrics) as _;
+            let handover = Handover::relay(settings.clone(), ehlo_name, resolver, observe);
+            let files = settings.certificate.iter();
+            let files = files.flat_map(|own| [own.certificate_file.clone(), own.key_file.clone()]);
+            Built { way: over(handover, route, metrics), log_in: None, files: files.collect() }
+        }
+        Method::DirectSend(settings) => {
+            let handover = Handover::direct(settings.clone(), ehlo_name, resolver);
+            Built { way: over(handover, route, metrics), log_in: None, files: vec![] }
+        }
+    }
+}
+
+fn over(open: impl Open + 'static, route: &RouteFile, metrics: &Arc<Metrics>) -> Arc<dyn rehearsal::Way> {
+    Arc::new(Way::new(open, connections(route), Arc::clone(metrics) as _))
 }
 
 /// How many connections the route allows.

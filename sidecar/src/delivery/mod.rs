@@ -7,6 +7,7 @@
 //! * [`hint`]: what to know about a refusal of one message or recipient.
 //! * [`connection`]: one SMTP connection, with a [`limit`] on each step.
 //! * [`transaction`]: one message over one connection.
+//! * [`rehearsal`]: the same without a message.
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
 //! * [`handover`]: how one is made ready for SMTP relay and Direct Send: [`smart_host`] and the certificate
 //!   [`presented`].
@@ -29,6 +30,7 @@ pub mod outcome;
 mod plain;
 pub mod pool;
 pub mod presented;
+pub mod rehearsal;
 pub mod smart_host;
 pub mod submission;
 pub mod transaction;

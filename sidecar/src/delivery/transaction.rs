@@ -104,6 +104,36 @@ pub async fn send(
     }
 }
 
+/// A transaction that was only tried on.
+#[derive(Debug)]
+pub struct Tried {
+    /// The replies to MAIL and RCPT, as far as it came.
+    pub replies: Vec<(Stage, Reply)>,
+    /// Why a message would go no further, when it would not.
+    pub stop: Option<Verdict>,
+    /// Whether a recipient was accepted.
+    pub accepted: bool,
+}
+
+/// Says MAIL and RCPT as [`send`] would for a small message, and takes it back.
+///
+/// # Errors
+/// When the connection breaks off.
+pub async fn rehearse(connection: &mut Connection, envelope: &Envelope) -> Result<Tried, ConnectionError> {
+    if let Some(reply) = unsupported(connection.capabilities, envelope, 0) {
+        let stop = Some(Verdict::of_reply(Outcome::RejectMessage(None), reply));
+        return Ok(Tried { replies: vec![], stop, accepted: false });
+    }
+    let mut commands = commands(connection.capabilities, envelope, 0, Partial::Never);
+    commands.retain(|(stage, _)| *stage != Stage::Data);
+    let replies = timeout(limit::ENVELOPE, converse(connection, &commands)).await;
+    let replies = replies.unwrap_or(Err(ConnectionError::Timeout(Stage::Rcpt)))?;
+    let Judged { stop, accepted, .. } = judge(&replies, envelope, Partial::Never);
+    close(connection, &replies, None, accepted).await;
+    let replies = commands.iter().map(|(stage, _)| *stage).zip(replies).collect();
+    Ok(Tried { replies, stop, accepted: accepted > 0 })
+}
+
 /// Why the upstream cannot take this message at all, as the reply it would give.
 fn unsupported(capabilities: Capabilities, envelope: &Envelope, len: u64) -> Option<Reply> {
     let refuse = |code, subject, detail, text: &str| {

@@ -17,9 +17,10 @@ use tokio::sync::watch;
 use super::Deliver;
 use super::classify::classify;
 use super::connection::{Connection, ConnectionError, Protection};
-use super::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict};
+use super::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict, one_line};
 use super::pool::{self, Pool, Slot};
-use super::transaction::{self, Ended, Interrupted};
+use super::rehearsal::{Rehearsal, Rehearse};
+use super::transaction::{self, Ended, Interrupted, Tried};
 use crate::body::Body;
 use crate::clock;
 use crate::envelope::Envelope;
@@ -181,6 +182,37 @@ impl<T: Open> Deliver for Way<T> {
             }
             self.pool.tidy().await;
         }
+    }
+}
+
+#[async_trait]
+impl<T: Open> Rehearse for Way<T> {
+    async fn rehearse(&self, envelope: &Envelope, rehearsal: &mut Rehearsal) {
+        let mut connection = match self.connect(&mut rehearsal.met).await {
+            Ok(connection) => connection,
+            Err(verdict) => {
+                rehearsal.stopped = Some(verdict);
+                return;
+            }
+        };
+        let Tried { replies, stop, accepted } = match transaction::rehearse(&mut connection, envelope).await {
+            Ok(tried) => tried,
+            Err(error) => {
+                rehearsal.stopped = Some(noted(lost(error), &mut rehearsal.met));
+                return;
+            }
+        };
+        let positive = replies.iter().filter(|(_, reply)| reply.is_positive());
+        rehearsal.answers = positive.map(|(stage, reply)| (*stage, one_line(reply))).collect();
+        if accepted {
+            rehearsal.met.extend(self.open.recognised(&connection));
+        }
+        if let Some(reason) = stop.as_ref().and_then(|stop| stop.outcome.reason()) {
+            let text = stop.as_ref().map_or("", |stop| stop.text.as_str());
+            rehearsal.met.push(Met::new(reason, explained(reason, text, &connection)));
+        }
+        rehearsal.stopped = stop;
+        connection.quit().await;
     }
 }
 

@@ -1,0 +1,77 @@
+//! `mailroute-sidecar check`: walks the way to Microsoft 365 up to RCPT, without a message, and explains each step.
+//!
+//! * [`steps`]: what was met → steps, each with what to do. Pure.
+//! * [`print`]: steps → text for people, JSON for programs. Pure.
+//!
+//! Here: the files, the walk and its time limit. The walk is the one that mail takes ([`crate::upstream::way`]), over a
+//! connection and with a token of its own, beside a sidecar that may be running: it neither disturbs that one nor shares
+//! what it remembers.
+
+pub mod print;
+pub mod steps;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mailroute_route::RouteFile;
+use mailroute_route::condition::Reason;
+use mailroute_route::file::Method;
+use tokio::time::timeout;
+
+use crate::args::Check;
+use crate::config::{self, Config};
+use crate::delivery::outcome::{Outcome, Verdict};
+use crate::delivery::rehearsal::Rehearsal;
+use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use crate::metrics::Metrics;
+use crate::net::resolver::Resolver;
+use crate::upstream;
+use steps::Findings;
+
+/// Walks the way, and says what was found.
+///
+/// # Errors
+/// When the metrics that every way counts in cannot be made, which is a mistake in the program.
+pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
+    let Config { route, error } = config::load(&options.route).await;
+    let Some(route) = route else {
+        return Ok(Findings::without_route(error.unwrap_or_default()));
+    };
+    let metrics = Arc::new(Metrics::new()?);
+    let way = upstream::way(&route, &Resolver::new(options.nameserver), &metrics);
+    let envelope = envelope(options, &route);
+    let mut rehearsal = Rehearsal::default();
+    if timeout(options.timeout, way.rehearse(&envelope, &mut rehearsal)).await.is_err() {
+        let text = format!("nothing more within {} seconds", options.timeout.as_secs_f64());
+        let outcome = Outcome::Transient(Some(Reason::UpstreamUnavailable));
+        rehearsal.stopped = Some(Verdict::without_reply(outcome, text));
+    }
+    Ok(Findings::of(&route, &envelope, &rehearsal))
+}
+
+/// From whom to whom: as asked for, or an address that the method has to take. The mailbox may write to itself; every
+/// accepted domain has a postmaster (RFC 5321 §4.5.1).
+fn envelope(options: &Check, route: &RouteFile) -> Envelope {
+    let usual = match &route.method {
+        Method::ClientSubmission(submission) => submission.mailbox.clone(),
+        Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains),
+        Method::DirectSend(direct) => postmaster(&direct.accepted_domains),
+    };
+    let usual = || Address::parse(&usual).ok();
+    let from = options.from.clone().or_else(usual);
+    Envelope {
+        // Names nothing: there is no message.
+        id: QueueId::new(Timestamp::UNIX_EPOCH, 0),
+        message_id: String::new(),
+        client_name: String::new(),
+        reverse_path: from.map_or(ReversePath::Null, ReversePath::Address),
+        recipients: options.to.clone().or_else(usual).into_iter().collect(),
+        body: BodyType::SevenBit,
+        smtp_utf8: false,
+        size: None,
+    }
+}
+
+fn postmaster(domains: &[String]) -> String {
+    domains.first().map(|domain| format!("postmaster@{domain}")).unwrap_or_default()
+}

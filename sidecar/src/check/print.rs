@@ -1,0 +1,128 @@
+//! Findings as text for people and as JSON for programs. Pure.
+
+use super::steps::{Findings, State, Step};
+use crate::args::Output;
+
+/// Width of the column with the state, and of that with the place.
+const COLUMNS: (usize, usize) = (8, 12);
+
+/// Longest line of text that is explained, characters; what was met is not wrapped, so that it can be copied.
+const WIDTH: usize = 100;
+
+/// The findings, ending in a newline.
+pub fn print(findings: &Findings, output: Output) -> String {
+    match output {
+        Output::Text => text(findings),
+        Output::Json => {
+            // Only maps with odd keys and failing `Serialize` impls can fail, and there are none here.
+            let mut json = serde_json::to_string_pretty(findings).expect("plain data serialises");
+            json.push('\n');
+            json
+        }
+    }
+}
+
+fn text(findings: &Findings) -> String {
+    let mut text: String = findings.steps.iter().map(line).collect();
+    text.push_str(if findings.is_well() {
+        "\nA message would go out.\n"
+    } else {
+        "\nA message would not go out; mend what failed and check again.\n"
+    });
+    text
+}
+
+fn line(step: &Step) -> String {
+    let state = match step.state {
+        State::Ok => "ok",
+        State::Warning => "WARNING",
+        State::Failed => "FAILED",
+        State::NotReached => "-",
+    };
+    let (left, right) = COLUMNS;
+    let mut text = format!("{state:left$} {:right$}", step.step.as_str());
+    let named = step.reason.filter(|_| matches!(step.state, State::Warning | State::Failed));
+    let named = named.map(|reason| format!("{reason}: ")).unwrap_or_default();
+    text.push_str(&format!(" {named}{}", step.met));
+    let mut text = format!("{}\n", text.trim_end());
+    for line in wrapped(&step.remedy, WIDTH - left - right - 2) {
+        text.push_str(&format!("{:indent$}{line}\n", "", indent = left + right + 2));
+    }
+    text
+}
+
+/// Words in lines of at most `width` characters, but for longer words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use mailroute_route::condition::Reason;
+
+    use super::super::steps::Place;
+    use super::*;
+
+    fn findings() -> Findings {
+        let step = |step, state, reason, met: &str, remedy: &str| Step {
+            step,
+            state,
+            reason,
+            met: met.into(),
+            remedy: remedy.into(),
+        };
+        let steps = vec![
+            step(Place::Token, State::Ok, Some(Reason::TokenAcquired), "a token with 59 minutes left", ""),
+            step(
+                Place::LogIn,
+                State::Failed,
+                Some(Reason::SmtpAuthDisabledMailbox),
+                "535 5.7.139 Authentication unsuccessful",
+                "SMTP AUTH is switched off for the mailbox. Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false",
+            ),
+            step(Place::Sender, State::NotReached, None, "", ""),
+        ];
+        Findings { route: Some("shop/notifications".into()), well: false, steps }
+    }
+
+    #[test]
+    fn people_read_one_line_for_a_step_and_the_remedy_below() {
+        let expected = "\
+ok       token        a token with 59 minutes left
+FAILED   log-in       SmtpAuthDisabledMailbox: 535 5.7.139 Authentication unsuccessful
+                      SMTP AUTH is switched off for the mailbox. Set-CASMailbox -Identity
+                      noreply@contoso.com -SmtpClientAuthenticationDisabled $false
+-        sender
+
+A message would not go out; mend what failed and check again.
+";
+        assert_eq!(print(&findings(), Output::Text), expected);
+    }
+
+    #[test]
+    fn programs_read_states_and_reasons_by_name() {
+        let json: serde_json::Value = serde_json::from_str(&print(&findings(), Output::Json)).unwrap();
+        assert_eq!(json["route"], "shop/notifications");
+        assert_eq!(json["well"], false);
+        assert_eq!(json["steps"][0]["step"], "Token");
+        assert_eq!(json["steps"][1]["reason"], "SmtpAuthDisabledMailbox");
+        assert_eq!(json["steps"][1]["state"], "Failed");
+        assert_eq!(json["steps"][2], serde_json::json!({"step": "Sender", "state": "NotReached"}));
+    }
+
+    #[test]
+    fn a_word_that_is_too_long_stands_alone() {
+        assert_eq!(wrapped("a bb cccc d", 4), ["a bb", "cccc", "d"]);
+        assert_eq!(wrapped("", 4), Vec::<String>::new());
+    }
+}

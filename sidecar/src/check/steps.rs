@@ -1,0 +1,336 @@
+//! From what a walk met to steps that a person can read: how far it came, what was met at each, and what to do.
+//!
+//! Pure. The delivering code tells conditions, answers and a verdict; here they are put in the order in which the way
+//! goes. Refuses to know how the walk was made and how the steps are printed.
+
+use mailroute_route::RouteFile;
+use mailroute_route::condition::{ConditionType, Reason, Subject};
+use mailroute_route::file::{ClientSubmission, Credential, HostName, Method, SmartHost};
+use serde::Serialize;
+
+use crate::delivery::classify::Stage;
+use crate::delivery::hint;
+use crate::delivery::outcome::{Met, Outcome, Verdict};
+use crate::delivery::rehearsal::Rehearsal;
+use crate::envelope::Envelope;
+
+/// A place on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Place {
+    /// The rendered route.
+    Route,
+    /// The certificate that is presented, to Entra or to the upstream.
+    Certificate,
+    /// The access token.
+    Token,
+    /// The mailbox's password.
+    Password,
+    /// The upstream's name and addresses.
+    Name,
+    /// TCP.
+    Connection,
+    /// Greeting and EHLO.
+    Greeting,
+    /// STARTTLS and the handshake.
+    Tls,
+    /// AUTH.
+    LogIn,
+    /// MAIL.
+    Sender,
+    /// RCPT.
+    Recipient,
+}
+
+impl Place {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Route => "route file",
+            Self::Certificate => "certificate",
+            Self::Token => "token",
+            Self::Password => "password",
+            Self::Name => "name",
+            Self::Connection => "connection",
+            Self::Greeting => "greeting",
+            Self::Tls => "TLS",
+            Self::LogIn => "log-in",
+            Self::Sender => "sender",
+            Self::Recipient => "recipient",
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Good for now, with something to do.
+    Warning,
+    /// The way ends here.
+    Failed,
+    /// The way ended before.
+    NotReached,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Where.
+    pub step: Place,
+    /// What came of it.
+    pub state: State,
+    /// Why, where there is a constant for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What was met, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub met: String,
+    /// What it means, and what to do about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    /// `namespace/name` of the route, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Whether a message could be sent.
+    pub well: bool,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+impl Findings {
+    /// Whether a message could be sent.
+    pub const fn is_well(&self) -> bool {
+        self.well
+    }
+
+    /// There is no route to check.
+    pub fn without_route(error: String) -> Self {
+        let remedy = "The operator writes this file into the ConfigMap of the route: see kubectl describe mailroute, and \
+                      whether operator and sidecar are of the same version."
+            .into();
+        let step = Step { step: Place::Route, state: State::Failed, reason: None, met: error, remedy };
+        Self { route: None, well: false, steps: vec![step] }
+    }
+
+    /// What `rehearsal` met on the way that `route` describes.
+    pub fn of(route: &RouteFile, envelope: &Envelope, rehearsal: &Rehearsal) -> Self {
+        let places = places(&route.method);
+        let end = rehearsal.stopped.as_ref().map(|stopped| end(stopped, rehearsal, &places));
+        let mut steps = Vec::with_capacity(places.len());
+        for &place in &places {
+            let step = match (&rehearsal.stopped, end) {
+                (Some(stopped), Some(end)) if place == end => failed(place, stopped, rehearsal, route),
+                _ if end.is_some_and(|end| follows(place, end, &places)) => passed_by(place),
+                _ => passed(place, route, envelope, rehearsal),
+            };
+            steps.push(step);
+        }
+        let name = format!("{}/{}", route.namespace, route.name);
+        Self { route: Some(name), well: rehearsal.stopped.is_none(), steps }
+    }
+}
+
+/// The places on the way by this method, in order.
+fn places(method: &Method) -> Vec<Place> {
+    let mut places = vec![Place::Route];
+    match method {
+        Method::ClientSubmission(submission) => places.extend(match submission.credential {
+            Credential::ClientCertificate { .. } => &[Place::Certificate, Place::Token][..],
+            Credential::Password { .. } => &[Place::Password],
+            Credential::WorkloadIdentity { .. } | Credential::ClientSecret { .. } => &[Place::Token],
+        }),
+        Method::SmtpRelay(relay) if relay.certificate.is_some() => places.push(Place::Certificate),
+        Method::SmtpRelay(_) | Method::DirectSend(_) => {}
+    }
+    places.extend([Place::Name, Place::Connection, Place::Greeting, Place::Tls]);
+    if matches!(method, Method::ClientSubmission(_)) {
+        places.push(Place::LogIn);
+    }
+    places.extend([Place::Sender, Place::Recipient]);
+    places
+}
+
+fn follows(place: Place, end: Place, places: &[Place]) -> bool {
+    let at = |wanted| places.iter().position(|&place| place == wanted);
+    at(place) > at(end)
+}
+
+/// Where the way ended: where the reason belongs, or else at the first place without evidence.
+fn end(stopped: &Verdict, rehearsal: &Rehearsal, places: &[Place]) -> Place {
+    let answered = |stage| rehearsal.answers.iter().any(|(of, _)| *of == stage);
+    let met = |condition| rehearsal.met.iter().any(|met| met.condition() == condition && met.reason.holds());
+    let credential = || places.iter().copied().find(|place| matches!(place, Place::Token | Place::Password));
+    let reason = stopped.outcome.reason();
+    match reason.map(Reason::condition) {
+        Some(ConditionType::CertificateValid) if places.contains(&Place::Certificate) => {
+            return Place::Certificate;
+        }
+        Some(ConditionType::CredentialReady) => return credential().unwrap_or(Place::Route),
+        _ => {}
+    }
+    if met(ConditionType::UpstreamReachable) {
+        let logs_in = places.contains(&Place::LogIn);
+        return match (logs_in && !met(ConditionType::Authenticated), answered(Stage::Mail)) {
+            (true, _) => Place::LogIn,
+            (false, false) => Place::Sender,
+            (false, true) => Place::Recipient,
+        };
+    }
+    match (reason, credential()) {
+        (Some(Reason::NameNotResolved | Reason::SmartHostNotFound | Reason::SmartHostForeign), _) => {
+            Place::Name
+        }
+        (Some(Reason::ConnectFailed), _) => Place::Connection,
+        (Some(Reason::StartTlsMissing | Reason::TlsFailed), _) => Place::Tls,
+        (_, Some(credential)) if !met(ConditionType::CredentialReady) => credential,
+        _ => Place::Greeting,
+    }
+}
+
+fn failed(place: Place, stopped: &Verdict, rehearsal: &Rehearsal, route: &RouteFile) -> Step {
+    let reason = stopped.outcome.reason();
+    // The condition's own words say more than the reply alone: what was presented, and from where.
+    let told = rehearsal.met.iter().rfind(|met| Some(met.reason) == reason && !met.reason.holds());
+    let met = told.map_or_else(|| stopped.text.clone(), |met| met.text.clone());
+    let remedy = match reason {
+        Some(reason) => explained(reason, route),
+        None => without_reason(stopped),
+    };
+    Step { step: place, state: State::Failed, reason, met, remedy }
+}
+
+/// What to do where the trouble is not the route's.
+fn without_reason(stopped: &Verdict) -> String {
+    if let Some(hint) = stopped.reply.as_ref().and_then(hint::of) {
+        return format!("Of this message or recipient alone: {hint}.");
+    }
+    match stopped.outcome {
+        Outcome::RejectRecipient => "Of this recipient alone; try another with --to.".into(),
+        Outcome::RejectMessage(_) => "Of this sender or message alone; try another with --from.".into(),
+        _ => "It may pass; try again.".into(),
+    }
+}
+
+fn passed_by(place: Place) -> Step {
+    Step { step: place, state: State::NotReached, reason: None, met: String::new(), remedy: String::new() }
+}
+
+fn passed(place: Place, route: &RouteFile, envelope: &Envelope, rehearsal: &Rehearsal) -> Step {
+    let told = |condition: ConditionType| {
+        rehearsal.met.iter().rfind(|met| met.condition() == condition && met.reason.holds())
+    };
+    let answer = |stage: Stage| {
+        let said = rehearsal.answers.iter().find(|(of, _)| *of == stage);
+        said.map(|(_, said)| said.clone()).unwrap_or_default()
+    };
+    match place {
+        Place::Certificate => met(place, told(ConditionType::CertificateValid), route),
+        Place::Token | Place::Password => met(place, told(ConditionType::CredentialReady), route),
+        Place::Tls => met(place, told(ConditionType::UpstreamReachable), route),
+        Place::LogIn => met(place, told(ConditionType::Authenticated), route),
+        Place::Route => plain(place, described(route)),
+        Place::Name => plain(place, host(route)),
+        Place::Connection => plain(place, format!("port {}", port(route))),
+        Place::Greeting => plain(place, String::new()),
+        Place::Sender => plain(place, format!("{}: {}", envelope.reverse_path, answer(Stage::Mail))),
+        Place::Recipient => {
+            let recipients: Vec<_> = envelope.recipients.iter().map(|to| format!("<{to}>")).collect();
+            let said = format!("{}: {}", recipients.join(", "), answer(Stage::Rcpt));
+            match told(ConditionType::Authenticated).filter(|met| met.reason == Reason::ConnectorMatched) {
+                Some(matched) => plain(place, format!("{said}; {}", matched.text)),
+                None => plain(place, said),
+            }
+        }
+    }
+}
+
+fn plain(place: Place, met: String) -> Step {
+    Step { step: place, state: State::Ok, reason: None, met, remedy: String::new() }
+}
+
+/// A step that a condition speaks for.
+fn met(place: Place, told: Option<&Met>, route: &RouteFile) -> Step {
+    let Some(Met { reason, text }) = told else { return plain(place, String::new()) };
+    let has_remedy = !reason.remedy(&subject(route, &endpoint(route))).is_empty();
+    let (state, remedy) = match has_remedy {
+        true => (State::Warning, explained(*reason, route)),
+        false => (State::Ok, String::new()),
+    };
+    Step { step: place, state, reason: Some(*reason), met: text.clone(), remedy }
+}
+
+fn explained(reason: Reason, route: &RouteFile) -> String {
+    let remedy = reason.remedy(&subject(route, &endpoint(route)));
+    format!("{} {remedy}", reason.sentence()).trim_end().to_owned()
+}
+
+fn described(route: &RouteFile) -> String {
+    let method = route.method.as_str();
+    let who = route.method.mailbox().map(|mailbox| format!(" as {mailbox}")).unwrap_or_default();
+    format!("{} in namespace {}, generation {}: {method}{who}", route.name, route.namespace, route.generation)
+}
+
+fn smart_host(method: &Method) -> Option<&SmartHost> {
+    match method {
+        Method::ClientSubmission(_) => None,
+        Method::SmtpRelay(relay) => Some(&relay.smart_host),
+        Method::DirectSend(direct) => Some(&direct.smart_host),
+    }
+}
+
+fn submission(method: &Method) -> Option<&ClientSubmission> {
+    match method {
+        Method::ClientSubmission(submission) => Some(submission),
+        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
+    }
+}
+
+fn host(route: &RouteFile) -> String {
+    match smart_host(&route.method).map(|smart_host| &smart_host.host) {
+        Some(HostName::Fixed(host)) => host.clone(),
+        Some(HostName::MxOf(domain)) => format!("the MX record of {domain}"),
+        None => submission(&route.method).map(|it| it.endpoint.host.clone()).unwrap_or_default(),
+    }
+}
+
+fn port(route: &RouteFile) -> u16 {
+    let smart_host = smart_host(&route.method).map(|smart_host| smart_host.port);
+    smart_host.or_else(|| submission(&route.method).map(|it| it.endpoint.port)).unwrap_or_default()
+}
+
+fn endpoint(route: &RouteFile) -> String {
+    format!("{}:{}", host(route), port(route))
+}
+
+/// The names for a remedy. Which Secret is mounted is known to the MailRoute alone, so its field stands for it.
+fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
+    let submission = submission(&route.method);
+    let client_id = submission.map(|it| match &it.credential {
+        Credential::WorkloadIdentity { client_id, .. }
+        | Credential::ClientSecret { client_id, .. }
+        | Credential::ClientCertificate { client_id, .. } => client_id.as_str(),
+        Credential::Password { .. } => "",
+    });
+    Subject {
+        mailbox: route.method.mailbox().unwrap_or_default(),
+        client_id: client_id.unwrap_or_default(),
+        tenant: submission.map(|it| it.authority.tenant.as_str()).unwrap_or_default(),
+        endpoint,
+        authority: submission.map(|it| it.authority.host.as_str()).unwrap_or_default(),
+        secret: match smart_host(&route.method) {
+            Some(_) => "<certificateSecretRef.name>",
+            None => "<secretRef.name>",
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;
