@@ -3,9 +3,6 @@
 //! Prints messages per second; compare numbers of one machine and one hour only.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
-#[path = "../tests/dialogs/core.rs"]
-mod core;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +14,7 @@ use mailroute_sidecar::body::Body;
 use mailroute_sidecar::envelope::Envelope;
 use mailroute_sidecar::server::{Accept, Limits, Listeners, Observer, Refusal, Service, Settings, serve};
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
+use mailroute_sidecar::smtp::session::{Session, Step};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -63,12 +61,24 @@ fn ok() -> Reply {
 }
 
 fn session_alone(arguments: &Arguments, (commands, data): &(String, String)) {
+    let (mut session, mut message, mut taken) = (Session::new(Arc::new(settings())), Vec::new(), 0);
     let pieces = std::iter::repeat_n([commands.as_bytes(), data.as_bytes()], arguments.messages).flatten();
     let started = Instant::now();
-    let outcome =
-        core::converse(settings(), &ok(), std::iter::once(b"EHLO app\r\n".as_slice()).chain(pieces));
-    assert_eq!(outcome.messages.len(), arguments.messages);
-    report("session alone", arguments.messages, started.elapsed());
+    for mut input in std::iter::once(b"EHLO app\r\n".as_slice()).chain(pieces) {
+        loop {
+            match session.step(&mut input, &mut message) {
+                Step::Read => break,
+                Step::Store(_) => {
+                    taken += 1;
+                    session.stored(&ok());
+                }
+                Step::Begin => message.clear(),
+                Step::Write(_) | Step::Abandon | Step::Refused(_) | Step::Close => {}
+            }
+        }
+    }
+    assert_eq!(taken, arguments.messages);
+    report("session alone", taken, started.elapsed());
 }
 
 struct Taken;

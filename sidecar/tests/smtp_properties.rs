@@ -54,6 +54,10 @@ fn line() -> impl Strategy<Value = String> {
         "VRFY x",
         "HELP",
         "AUTH PLAIN",
+        "AUTH LOGIN",
+        "AUTH PLAIN AHVzZXIAcGFzcw==",
+        "AHVzZXIAcGFzcw==",
+        "*",
         "STARTTLS",
         "BDAT 3",
         "GET /",
@@ -76,6 +80,26 @@ fn conversation() -> impl Strategy<Value = Vec<u8>> {
     });
     let piece = prop_oneof![4 => ended, 2 => message, 1 => text()];
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+/// Header lines, most of them about people, in front of some text.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let author = prop_oneof![
+        4 => Just("a@b".to_owned()),
+        2 => Just("<a@b>".to_owned()),
+        2 => Just("e@v".to_owned()),
+        1 => Just("E <e@v>".to_owned()),
+        2 => "[ab@.<>\"\\\\(),;: ]{0,12}",
+    ];
+    let value =
+        prop::collection::vec((author, prop::sample::select(vec![", ", "\r\n ", "; ", " ", ""])), 1..3)
+            .prop_map(|all| all.into_iter().map(|(author, gap)| author + gap).collect::<String>());
+    let name =
+        prop::sample::select(vec!["From: ", "from :", "Reply-To: ", "Sender: ", "X: ", "", " ", ">From "]);
+    let end = prop_oneof![20 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("\r\n \r\n")];
+    let line = (name, value, end).prop_map(|(name, value, end)| format!("{name}{value}{end}"));
+    (prop::collection::vec(line, 0..5), text())
+        .prop_map(|(header, text)| [header.concat().as_bytes(), &text].concat())
 }
 
 fn replies() -> impl Strategy<Value = Vec<u8>> {
@@ -134,8 +158,23 @@ proptest! {
     }
 
     #[test]
+    fn any_message_that_is_passed_on_passes_again(octets in message()) {
+        checks::header(&octets);
+    }
+
+    #[test]
     fn any_reply_is_read_the_same_again(octets in replies()) {
         checks::reply(&octets);
+    }
+}
+
+#[test]
+fn the_route_files_to_begin_fuzzing_with_are_read() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/route_file");
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let octets = std::fs::read(seed.unwrap().path()).unwrap();
+        mailroute_route::RouteFile::parse(&octets).unwrap();
+        checks::route_file(&octets);
     }
 }
 

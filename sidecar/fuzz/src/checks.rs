@@ -4,13 +4,20 @@
 //! out, and the reason stands beside it.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 
-use mailroute_sidecar::envelope::{Address, BodyType};
+use mailroute_route::RouteFile;
+use mailroute_route::file::{BareLineEnds, OnViolation};
+use mailroute_sidecar::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
 use mailroute_sidecar::smtp::data::{Decoder, Encoder};
+use mailroute_sidecar::smtp::header::{From, Headers, Pass};
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
+use mailroute_sidecar::smtp::senders::{Judgement, Senders};
 use mailroute_sidecar::smtp::transaction::Settings;
 use mailroute_sidecar::spool::{format, frame};
+use mailroute_sidecar::trace::{Arrival, Protocol, Stamp, stamp};
+use mailroute_sidecar::{config, settings};
 use smtp_proto::request::receiver::DataReceiver;
 use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, Request};
 
@@ -80,6 +87,15 @@ pub fn data(input: &[u8]) {
     let expected = if whole_lines { message.clone() } else { [message.as_slice(), b"\r\n"].concat() };
     assert!(again == expected && end.is_some(), "{}", message.escape_ascii());
     same_data(input, &message, taken);
+}
+
+/// The message that is taken in for these octets; it always ends in a line end.
+pub fn decoded(input: &[u8]) -> Vec<u8> {
+    let mut message = decode(input, input.len().max(1)).0;
+    if !message.is_empty() && !message.ends_with(b"\r\n") {
+        message.extend_from_slice(b"\r\n");
+    }
+    message
 }
 
 /// The message, and the octets up to its end if it has one.
@@ -168,27 +184,118 @@ fn same_data(input: &[u8], message: &[u8], taken: Option<usize>) {
     }
 }
 
-/// A conversation comes to the same however it is cut; every answer is a reply; every message is safe to pass on.
+/// A conversation comes to the same however it is cut; every answer is a reply; every message is safe to pass on. With
+/// no rules, and with all of them.
 pub fn session(input: &[u8]) {
-    let whole = converse(input, input.len().max(1));
-    for step in [1, 3, 64] {
-        assert!(converse(input, step) == whole, "cut into pieces of {step}");
-    }
-    let mut output = whole.output.as_slice();
-    while !output.is_empty() {
-        let (reply, taken) = Reply::parse(output).expect("an answer is a reply").expect("an answer is whole");
-        assert!(!reply.lines.is_empty());
-        output = &output[taken..];
-    }
-    for message in &whole.messages {
-        assert_lines_end_in_crlf(&message.content);
-        assert!(message.content.len() <= 512 && !message.content.contains(&0));
+    for settings in [Settings::new("mail.example", 512, 3), strict()] {
+        let whole = converse(&settings, input, input.len().max(1));
+        for step in [1, 3, 64] {
+            assert!(converse(&settings, input, step) == whole, "cut into pieces of {step}");
+        }
+        let mut output = whole.output.as_slice();
+        while !output.is_empty() {
+            let (reply, taken) =
+                Reply::parse(output).expect("an answer is a reply").expect("an answer is whole");
+            assert!(!reply.lines.is_empty());
+            output = &output[taken..];
+        }
+        for message in &whole.messages {
+            assert_lines_end_in_crlf(&message.content);
+            assert!(message.content.len() <= 512 && !message.content.contains(&0));
+        }
     }
 }
 
-fn converse(input: &[u8], step: usize) -> Outcome {
-    let settings = Settings::new("mail.example", 512, 3);
-    core::converse(settings, &Reply::new(250, EnhancedCode::new(2, 0, 0), "OK"), input.chunks(step))
+fn strict() -> Settings {
+    Settings {
+        max_recipients_of_one_domain: Some(2),
+        recipient_domains: Some(vec!["d".into(), "d.example".into()]),
+        senders: senders(OnViolation::Rewrite),
+        auth: true,
+        bare_line_ends: BareLineEnds::Refuse,
+        ..Settings::new("mail.example", 512, 3)
+    }
+}
+
+/// What may be named in the checks: one mailbox, and all of one domain.
+pub fn senders(on_violation: OnViolation) -> Senders {
+    let (mailbox, allow) = (Some("m@x".into()), Some(vec!["*@b".into()]));
+    Senders { mailbox, allow, domains: None, on_violation }
+}
+
+fn converse(settings: &Settings, input: &[u8], step: usize) -> Outcome {
+    let ok = Reply::new(250, EnhancedCode::new(2, 0, 0), "OK");
+    core::converse(settings.clone(), &ok, input.chunks(step))
+}
+
+/// A message that passes the rules, with what is put in front of it, passes them again: now nothing is missing, nothing
+/// is to be changed, and nobody is named but who may be. Its body is what it was.
+pub fn header(input: &[u8]) {
+    let Some(whole) = repaired(&decoded(input)) else { return };
+    let (again, pass) = passed(&whole, &senders(OnViolation::Reject), 7);
+    assert!(again == whole, "{}", whole.escape_ascii());
+    assert_eq!(pass.refusal(), None, "{}", whole.escape_ascii());
+    let Headers { date, message_id, received, from, missing, .. } = pass.finish();
+    assert!(
+        date && message_id.is_some() && received > 0 && from == From::Kept && !missing,
+        "{}",
+        whole.escape_ascii()
+    );
+}
+
+/// The message as it would be passed on, where the mailbox stands in for other senders. `None`: it is refused.
+pub fn repaired(message: &[u8]) -> Option<Vec<u8>> {
+    let (passing, pass) = passed(message, &senders(OnViolation::Rewrite), message.len().max(1));
+    for step in [1, 3] {
+        let (same, cut) = passed(message, &senders(OnViolation::Rewrite), step);
+        assert!(
+            same == passing && cut.headers() == pass.headers() && cut.refusal() == pass.refusal(),
+            "cut into {step}"
+        );
+    }
+    let body = message.windows(4).position(|octets| octets == b"\r\n\r\n").map_or(message.len(), |at| at + 2);
+    let refused = pass.refusal().is_some();
+    assert!(refused || passing.ends_with(&message[body..]), "the body is left alone");
+    let headers = pass.finish();
+    if refused || headers.received >= 30 {
+        return None;
+    }
+    if let From::Removed { value } = &headers.from {
+        assert_eq!(senders(OnViolation::Rewrite).judge_authors(value), Judgement::Rewrite);
+    }
+    let at = "2026-11-22T03:02:28Z".parse().expect("a time");
+    let arrival = Arrival {
+        client_name: "app",
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        protocol: Protocol::Esmtp,
+        host_name: "mail.example",
+        id: &QueueId::new(at, 7),
+        at,
+        author: Some("m@x"),
+        mailbox: Some("m@x"),
+    };
+    let Stamp { lines, .. } = stamp(&arrival, &headers);
+    Some([lines, passing].concat())
+}
+
+fn passed(message: &[u8], senders: &Senders, step: usize) -> (Vec<u8>, Pass) {
+    let (mut pass, mut out) = (Pass::default(), Vec::new());
+    message.chunks(step).for_each(|piece| pass.pass(piece, &mut out, senders));
+    pass.end(&mut out, senders);
+    (out, pass)
+}
+
+/// A route file is refused, or printed such that it is read the same; and whatever it says can be settings.
+pub fn route_file(input: &[u8]) {
+    let Ok(route) = RouteFile::parse(input) else {
+        assert!(config::parse(input).is_err());
+        return;
+    };
+    assert_eq!(RouteFile::parse(route.to_json().as_bytes()).expect("what was printed is read"), route);
+    if let Ok(usable) = config::parse(input) {
+        assert_eq!(usable, route);
+    }
+    let _ = settings::of_route(&route);
 }
 
 /// A reply is printed as it was read, and never takes more than there is.

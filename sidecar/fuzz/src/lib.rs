@@ -3,3 +3,4 @@
 pub mod checks;
 #[path = "../../tests/dialogs/core.rs"]
 pub mod core;
+pub mod second_reader;

@@ -26,7 +26,7 @@ use crate::trace::{Arrival, stamp};
 const COMMAND_BUFFER: usize = 4 * 1024;
 
 /// Read at once while a message comes in.
-const DATA_BUFFER: usize = 32 * 1024;
+const DATA_BUFFER: usize = 16 * 1024;
 
 /// After the last answer, what the client still sends is read and thrown away up to these bounds. Closing with unread
 /// octets would make the system send a reset, which can take the answer away from the client.

@@ -163,8 +163,11 @@ impl Incoming {
             let mut decoded = std::mem::take(&mut self.decoded);
             let ended = self.decode(input, &mut decoded);
             self.header.pass(&decoded, message, &self.transaction.settings.senders);
-            decoded.clear();
-            self.decoded = decoded;
+            // Not kept for the body, which goes straight to the message.
+            if !self.header.is_through() {
+                decoded.clear();
+                self.decoded = decoded;
+            }
             ended
         };
         if ended {

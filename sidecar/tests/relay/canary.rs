@@ -31,6 +31,10 @@ impl Program {
         Self { child, log, seen: String::new() }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Reads the log up to a line that holds `text`.
     pub async fn line_with(&mut self, text: &str) -> serde_json::Value {
         let find = async {

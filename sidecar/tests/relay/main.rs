@@ -8,6 +8,7 @@ mod client;
 mod control;
 mod credentials;
 mod delivery;
+mod floods;
 mod handover;
 mod hostile;
 mod outages;

@@ -1,0 +1,7 @@
+//! A route file.
+
+#![no_main]
+
+use mailroute_sidecar_fuzz::checks;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| checks::route_file(octets));
