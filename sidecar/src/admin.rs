@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use crate::budget::gate::Gate;
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -43,7 +44,9 @@ pub struct Admin {
     pub health: watch::Receiver<Health>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The queue, of which the metrics tell.
+    /// The budget, of which the metrics tell.
+    pub budget: Arc<Gate>,
+    /// The queue, of which the metrics tell, too.
     pub queue: Arc<Queue>,
 }
 
@@ -90,6 +93,7 @@ impl Admin {
             "/livez" => self.live(),
             "/readyz" => self.ready(),
             "/metrics" => {
+                self.metrics.show_budget(self.budget.view());
                 self.metrics.show_queue(self.queue.figures());
                 let body = self.metrics.render(&self.health.borrow());
                 content(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body.into())

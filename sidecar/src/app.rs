@@ -245,6 +245,7 @@ impl Parts {
             config: self.config.clone(),
             health: self.board.subscribe(),
             metrics: Arc::clone(&self.metrics),
+            budget: Arc::clone(self.dispatch.budget()),
             queue: Arc::clone(&self.queue),
         }
     }

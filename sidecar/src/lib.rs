@@ -33,5 +33,4 @@ pub mod spool;
 pub mod token;
 pub mod trace;
 pub mod upstream;
-pub mod usage;
 pub mod watched;

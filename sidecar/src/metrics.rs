@@ -3,6 +3,7 @@
 //! Names are `mailroute_<thing>_<unit>[_total]`. Label values come from closed sets only: outcomes, reasons, conditions,
 //! refusals. Never an address, a host or a text.
 
+mod budget;
 mod events;
 mod queue;
 
@@ -30,6 +31,7 @@ pub struct Metrics {
     sent: Sent,
     state: State,
     queued: queue::Queued,
+    budgeted: budget::Budgeted,
 }
 
 /// What became of a report, as a label.
@@ -62,6 +64,7 @@ impl Metrics {
             sent: Sent::register(&registry)?,
             state: State::register(&registry)?,
             queued: queue::Queued::register(&registry)?,
+            budgeted: budget::Budgeted::register(&registry)?,
             registry,
         };
         this.show_closed_sets();
@@ -325,7 +328,7 @@ mod tests {
     #[test]
     fn every_name_has_the_prefix_a_unit_and_help() {
         let metrics = Metrics::new().unwrap();
-        let units = ["_total", "_seconds", "_bytes", "_open", "_status", "_number", "_messages"];
+        let units = ["_total", "_seconds", "_bytes", "_open", "_status", "_number", "_messages", "_ratio"];
         let text = rendered(&metrics, &Health::default());
         for line in text.lines().filter(|line| line.starts_with("# HELP")) {
             let (name, help) = line.trim_start_matches("# HELP ").split_once(' ').unwrap();

@@ -14,6 +14,16 @@ pub enum Throttle {
     Connections,
 }
 
+impl Throttle {
+    /// The name in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Connections => "connections",
+        }
+    }
+}
+
 /// The least share of the limit that is ever used.
 const LEAST: f64 = 0.125;
 

@@ -22,7 +22,7 @@ use crate::body::Body;
 use crate::breaker::offences::Message;
 use crate::breaker::{Breaker, author};
 use crate::budget::gate::{Denied, Gate, Ticket};
-use crate::budget::{Amount, Spans};
+use crate::budget::{Amount, Spans, Why};
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::effect::{Fate, effect, used};
@@ -158,7 +158,7 @@ impl Dispatch {
     /// While the route is known not to work, or the mailbox may not send more.
     pub async fn leave(&self, active: &Arc<Active>, recipients: u64) -> Result<Leave, Held> {
         self.known_fault()?;
-        let ticket = self.budget.take(recipients).await.map_err(beyond_limits)?;
+        let ticket = self.budget.take(recipients).await.map_err(|denied| self.beyond_limits(denied))?;
         Ok(Leave { active: Arc::clone(active), ticket })
     }
 
@@ -186,7 +186,8 @@ impl Dispatch {
         deadline: Instant,
     ) -> Result<Leave, Held> {
         self.known_fault()?;
-        let ticket = self.budget.take_until(recipients, deadline).await.map_err(beyond_limits)?;
+        let ticket = self.budget.take_until(recipients, deadline).await;
+        let ticket = ticket.map_err(|denied| self.beyond_limits(denied))?;
         // It may have turned out meanwhile.
         self.known_fault()?;
         Ok(Leave { active: Arc::clone(active), ticket })
@@ -199,6 +200,18 @@ impl Dispatch {
             (Some(verdict), Some(until)) => Err(Held { verdict: verdict.clone(), until, limits: false }),
             _ => Ok(()),
         }
+    }
+
+    /// What is told when the budget says no. A day that is used up is trouble that people should see, though Microsoft
+    /// was not asked; the smoothing of a burst is none.
+    fn beyond_limits(&self, denied: Denied) -> Held {
+        let text = format!("the mailbox's limits are used up for now ({})", denied.why.as_str());
+        if denied.why == Why::Day {
+            self.board.record(&[Met::new(Reason::DailyQuotaExceeded, text.clone())]);
+        }
+        let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
+        let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
+        Held { verdict, until: denied.until, limits: true }
     }
 
     /// Says whether the queue waits for the mailbox's limits.
@@ -336,13 +349,6 @@ fn out_of_patience(patience: Duration) -> Attempt {
     let met = vec![Met::new(reason, text.clone())];
     let verdict = Verdict::without_reply(Outcome::Transient(Some(reason)), text);
     Attempt { verdict, refused: vec![], met, host: None }
-}
-
-fn beyond_limits(denied: Denied) -> Held {
-    let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
-    let text = format!("the mailbox's limits are used up for now ({})", denied.why.as_str());
-    let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
-    Held { verdict, until: denied.until, limits: true }
 }
 
 #[cfg(test)]

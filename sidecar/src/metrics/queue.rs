@@ -5,8 +5,6 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::{Metrics, add, counter, counters, gauge};
-use crate::budget::restraint::Throttle;
-use crate::budget::{Why, gate};
 use crate::queue::Figures;
 use crate::relay::Cause;
 
@@ -50,8 +48,6 @@ pub(super) struct Queued {
     seconds: HistogramVec,
     removed: IntCounter,
     notifications: IntCounter,
-    waits: IntCounterVec,
-    throttles: IntCounterVec,
 }
 
 impl Queued {
@@ -105,18 +101,6 @@ impl Queued {
                 "mailroute_notifications_total",
                 "Delivery status notifications made for senders.",
             )?,
-            waits: counters(
-                r,
-                "mailroute_budget_waits_total",
-                "Messages that could not go at once for the limits of the mailbox, by what they wait for.",
-                &["limit"],
-            )?,
-            throttles: counters(
-                r,
-                "mailroute_budget_throttles_total",
-                "Replies of the upstream that it was too much, by kind.",
-                &["kind"],
-            )?,
         };
         for cause in Cause::ALL {
             this.kept.with_label_values(&[cause.as_str()]);
@@ -124,31 +108,7 @@ impl Queued {
         for ended in Ended::ALL {
             this.seconds.with_label_values(&[ended.as_str()]);
         }
-        for why in Why::ALL {
-            this.waits.with_label_values(&[why.as_str()]);
-        }
-        for throttle in [Throttle::Rate, Throttle::Connections] {
-            this.throttles.with_label_values(&[kind(throttle)]);
-        }
         Ok(this)
-    }
-}
-
-const fn kind(throttle: Throttle) -> &'static str {
-    match throttle {
-        Throttle::Rate => "rate",
-        Throttle::Connections => "connections",
-    }
-}
-
-impl gate::Observe for Metrics {
-    fn waits(&self, why: Why) {
-        self.queued.waits.with_label_values(&[why.as_str()]).inc();
-    }
-
-    fn throttled(&self, what: Throttle) {
-        self.queued.throttles.with_label_values(&[kind(what)]).inc();
-        tracing::warn!(kind = kind(what), "the upstream finds it too much; going slower for a while");
     }
 }
 

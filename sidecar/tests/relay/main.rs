@@ -11,6 +11,7 @@ mod delivery;
 mod floods;
 mod handover;
 mod hostile;
+mod limits;
 mod outages;
 mod redaction;
 mod reload;

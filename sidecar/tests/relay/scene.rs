@@ -12,7 +12,7 @@ use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::{Observation, Report};
 use mailroute_route::file::{ClientSubmission, ControlService, Method};
 use mailroute_sidecar::app::{App, Timing};
-use mailroute_sidecar::args::Cli;
+use mailroute_sidecar::args::{Cli, Run};
 use mailroute_sidecar::budget::Spans;
 use mailroute_sidecar::probe::Pace;
 use mailroute_sidecar::queue::schedule;
@@ -55,6 +55,13 @@ impl Files {
             ["--grace".into(), "8".into()],
         ]
         .concat()
+    }
+
+    /// What that command line asks for.
+    pub fn run(&self, more: &[&str]) -> Run {
+        let more = more.iter().map(ToString::to_string).collect();
+        let arguments = [vec!["mailroute-sidecar".to_owned()], self.arguments(), more].concat();
+        Cli::parse_from(arguments).into_run()
     }
 }
 
@@ -138,10 +145,7 @@ impl Scene {
         let (m365, control, mut route, files) = surroundings(chosen).await;
         change(&m365, &mut route);
         files.write_route(&route);
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        let arguments = [vec!["mailroute-sidecar".to_owned()], files.arguments(), arguments].concat();
-        let run = Cli::parse_from(arguments).into_run();
-        let app = App::start(run, timing).await.expect("the sidecar starts");
+        let app = App::start(files.run(arguments), timing).await.expect("the sidecar starts");
         Self { m365, control, route, files, app }
     }
 
