@@ -1,7 +1,6 @@
 //! One connection: octets between a socket and a [`Session`], the message's octets into a [`Writer`], and the clock.
 //!
-//! Owns every wait. Each is bounded: for a command, for octets of a message, for a message, for the client to take an
-//! answer. Only [`super::Accept`] is waited for without bound: it has bounds of its own.
+//! Owns every wait. Each is bounded: for the client by [`super::patience`], and for it to take an answer. Only [`super::Accept`] is waited for without bound: it has bounds of its own.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
+use super::patience::{Patience, Progress};
 use super::{Observer, Service};
 use crate::body::{Body, Writer};
 use crate::envelope::{Envelope, QueueId};
@@ -40,17 +40,13 @@ pub(super) async fn run(stream: TcpStream, peer: IpAddr, service: Arc<Service>, 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let now = Instant::now();
     let connection = Connection {
         stream,
         peer,
         session: Session::new((service.settings)()),
         input: Vec::new(),
         writer: None,
-        commands: 0,
-        transactions: 0,
-        command_deadline: now + service.limits.command,
-        message_deadline: now + service.limits.message,
+        patience: Patience::new(service.limits, Instant::now()),
         service,
         stop,
     };
@@ -86,12 +82,7 @@ struct Connection {
     input: Vec<u8>,
     /// The message that is coming in.
     writer: Option<Writer>,
-    /// Commands seen when `command_deadline` was set.
-    commands: u64,
-    /// Transactions begun when `message_deadline` was set.
-    transactions: u64,
-    command_deadline: Instant,
-    message_deadline: Instant,
+    patience: Patience,
     service: Arc<Service>,
     stop: watch::Receiver<bool>,
 }
@@ -153,34 +144,13 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> io::Result<Waited> {
-        let (deadline, late) = self.deadline();
+        let (deadline, late) = self.patience.deadline(Progress::of(&self.session), Instant::now());
         let may_stop = self.session.is_between_messages();
         tokio::select! {
             read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => {
                 read.map_or(Ok(Waited::Ended(late)), |read| read.map(Waited::Octets))
             }
             _ = self.stop.wait_for(|&stop| stop), if may_stop => Ok(Waited::Ended(Answer::ShuttingDown)),
-        }
-    }
-
-    /// When to give up on the client, and what to tell it then. A command has to be complete in time, however its
-    /// octets drip in.
-    fn deadline(&mut self) -> (Instant, Answer) {
-        let (now, limits) = (Instant::now(), self.service.limits);
-        if self.session.commands() != self.commands {
-            self.commands = self.session.commands();
-            self.command_deadline = now + limits.command;
-        }
-        // A session that was kept open without mail has the whole time for its next message.
-        if self.session.transactions() != self.transactions {
-            self.transactions = self.session.transactions();
-            self.message_deadline = now + limits.message;
-        }
-        let quiet = if self.session.is_in_data() { now + limits.data } else { self.command_deadline };
-        if quiet < self.message_deadline {
-            (quiet, Answer::Idle)
-        } else {
-            (self.message_deadline, Answer::Overdue)
         }
     }
 
@@ -215,8 +185,7 @@ impl Connection {
             }
         };
         self.session.stored(&reply);
-        let (now, limits) = (Instant::now(), self.service.limits);
-        (self.command_deadline, self.message_deadline) = (now + limits.command, now + limits.message);
+        self.patience.answered(Instant::now());
     }
 
     /// Puts the stamp in front of the message that came in.

@@ -5,6 +5,7 @@
 
 mod connection;
 mod listener;
+mod patience;
 
 use std::path::Path;
 use std::sync::Arc;
