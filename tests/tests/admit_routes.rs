@@ -47,7 +47,11 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         ("/spec/tenant/authority", json!({"scope": "SMTP.Send"}), "/.default"),
         ("/spec/clientSubmission/mailbox", json!("no mailbox"), "address of one mailbox"),
         ("/spec/clientSubmission/credential/clientId", json!("x".repeat(36)), "GUID"),
-        ("/spec/clientSubmission/credential", json!({"type": "WorkloadIdentity"}), "clientId is for the types"),
+        (
+            "/spec/clientSubmission/credential",
+            json!({"type": "WorkloadIdentity"}),
+            "clientId is for the types",
+        ),
         (
             "/spec/clientSubmission/credential",
             json!({"type": "ClientSecret", "clientId": client_id}),
@@ -75,13 +79,17 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         ("/spec/delivery", json!({"maxAge": "2d"}), "from 1m to 336h"),
         ("/spec/delivery", json!({"maxAge": "99999h"}), "from 1m to 336h"),
         ("/spec/delivery", json!({"wait": "0s"}), "from 1s to 2m"),
-        ("/spec/delivery", json!({"mode": "Deliver", "deadLetter": {"notifySender": true}}), "keeps no message"),
+        (
+            "/spec/delivery",
+            json!({"mode": "Deliver", "deadLetter": {"notifySender": true}}),
+            "keeps no message",
+        ),
         ("/spec/limits", json!({"messagesPerMinute": 0}), "messagesPerMinute"),
         ("/spec/limits", json!({"connections": 1000}), "connections"),
         ("/spec/listen", json!({"port": 0}), "port"),
         ("/spec/listen", json!({"port": 9025}), "another port"),
         ("/spec/sidecar", json!({"spool": {"sizeLimit": "1Mi"}}), "at least two messages"),
-        ("/spec/sidecar", json!({"spool": {"sizeLimit": 1}}), "at least two messages"),
+        ("/spec/sidecar", json!({"spool": {"sizeLimit": "1GB"}}), "sizeLimit"),
         ("/spec/sidecar", json!({"spool": {"storageClassName": "Fast SSD"}}), "name of a StorageClass"),
     ]
 }
@@ -104,9 +112,23 @@ async fn what_relay_and_direct_send_need_is_asked_for() -> Result<()> {
     let api: Api<MailRoute> = Api::default_namespaced(cluster.client());
     let relay = json!({"certificateSecretRef": {"name": "relay-tls"}});
     let table = [
-        ("DirectSend", "directSend", json!({}), "/spec/tenant/acceptedDomains", json!([]), "need tenant.acceptedDomains"),
+        (
+            "DirectSend",
+            "directSend",
+            json!({}),
+            "/spec/tenant/acceptedDomains",
+            json!([]),
+            "need tenant.acceptedDomains",
+        ),
         ("SmtpRelay", "smtpRelay", relay.clone(), "/spec/endpoint", json!({"port": 587}), "use port 25"),
-        ("SmtpRelay", "smtpRelay", relay.clone(), "/spec/endpoint", json!({"tls": "Opportunistic"}), "needs TLS"),
+        (
+            "SmtpRelay",
+            "smtpRelay",
+            relay.clone(),
+            "/spec/endpoint",
+            json!({"tls": "Opportunistic"}),
+            "needs TLS",
+        ),
         ("SmtpRelay", "smtpRelay", relay.clone(), "/spec/senders", json!({"allow": []}), "name at least one"),
         (
             "SmtpRelay",

@@ -57,7 +57,7 @@ use super::tenant::Tenant;
         .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission"),
     validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method == 'ClientSubmission'")
         .message("senders.allow: name at least one, else every message would be refused"),
-    validation = Rule::new("!quantity(string(self.sidecar.spool.sizeLimit)).isLessThan(quantity(string(self.limits.maxMessageBytes * 2)))")
+    validation = Rule::new("quantity(self.sidecar.spool.sizeLimit).asApproximateFloat() >= 2.0 * double(self.limits.maxMessageBytes)")
         .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes")
 )]
 pub struct MailRouteSpec {

@@ -270,7 +270,7 @@ fn what_is_promised_can_be_kept() {
             "keeps no message",
         ),
         (submission, "/spec/sidecar/spool/sizeLimit", json!("64Mi"), "at least two messages"),
-        (submission, "/spec/sidecar/spool/sizeLimit", json!(1024), "at least two messages"),
+        (submission, "/spec/sidecar/spool/sizeLimit", json!("1024"), "at least two messages"),
         (submission, "/spec/sidecar/spool/storageClassName", json!("Fast SSD"), "name of a StorageClass"),
         (submission, "/spec/listen/port", json!(9025), "another port"),
     ]);
@@ -281,7 +281,7 @@ fn what_is_promised_can_be_kept() {
         (submission, "/spec/delivery/mode", json!("Deliver")),
         (submission, "/spec/delivery/mode", json!("Queue")),
         (submission, "/spec/sidecar/spool/sizeLimit", json!("70Mi")),
-        (submission, "/spec/sidecar/spool/sizeLimit", json!(1_073_741_824)),
+        (submission, "/spec/sidecar/spool/sizeLimit", json!("1073741824")),
         (submission, "/spec/sidecar/spool/storageClassName", json!("managed-csi")),
         (submission, "/metadata/name", json!("n".repeat(63))),
     ]);

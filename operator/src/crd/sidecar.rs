@@ -22,10 +22,11 @@ pub struct Sidecar {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spool {
-    /// Size of the volume. Messages are kept up to nine tenths of it, dead letters included; beyond it applications get
+    /// Size of the volume, such as `1Gi`. Messages are kept up to nine tenths of it, dead letters included; beyond it applications get
     /// 452.
     #[serde(default = "Spool::default_size")]
-    #[schemars(extend("pattern" = SIZE, "maxLength" = 32))]
+    // A string alone, as the cost of a rule about "integer or string" has no bound.
+    #[schemars(with = "String", length(min = 1, max = 32), extend("pattern" = SIZE))]
     pub size_limit: Quantity,
     /// StorageClass of the volume. Without it the volume is an emptyDir on the disk of the node. With it, it is a generic
     /// ephemeral volume of that class: Kubernetes claims it for the pod and releases it with the pod, so messages that are
