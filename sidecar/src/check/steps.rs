@@ -208,13 +208,16 @@ fn failed(place: Place, stopped: &Verdict, rehearsal: &Rehearsal, route: &RouteF
 
 /// What to do where the trouble is not the route's.
 fn without_reason(stopped: &Verdict) -> String {
-    if let Some(hint) = stopped.reply.as_ref().and_then(hint::of) {
-        return format!("Of this message or recipient alone: {hint}.");
-    }
-    match stopped.outcome {
-        Outcome::RejectRecipient => "Of this recipient alone; try another with --to.".into(),
-        Outcome::RejectMessage(_) => "Of this sender or message alone; try another with --from.".into(),
-        _ => "It may pass; try again.".into(),
+    let advice = match stopped.outcome {
+        Outcome::RejectRecipient => "This concerns the recipient alone; name another with --to.",
+        Outcome::RejectMessage(_) => {
+            "This concerns the sender or the message alone; name another with --from."
+        }
+        _ => "It may pass; try again.",
+    };
+    match stopped.reply.as_ref().and_then(hint::of) {
+        Some(hint) => format!("{advice} The likely cause: {hint}."),
+        None => advice.into(),
     }
 }
 

@@ -1,14 +1,19 @@
 //! The program itself, as the kubelet runs it: its log, its numbers and its reports hold no secret, and it stops politely.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use mailroute_m365::{Faults, Line, Options, Rule, SmtpAction, Stage, SubmissionFaults};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use mailroute_m365::directory::{BasicAuth, SAMPLE_CLIENT_ID, SAMPLE_PASSWORD, SAMPLE_SECRET};
+use mailroute_m365::{Faults, Line, Options, Rule, SmtpAction, SmtpFaults, Stage};
+use mailroute_route::file::{CertificateFiles, Credential};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::client::{Client, message};
-use crate::scene::{CONTROL_TOKEN, PATIENCE, http_get, surroundings};
+use crate::scene::{CONTROL_TOKEN, PATIENCE, http_get, submission, surroundings};
 
 /// The program with everything logged that it can log, and its log so far.
 pub struct Program {
@@ -76,7 +81,7 @@ async fn no_secret_leaves_the_program_but_for_its_addressee() {
         Rule::times(Stage::Auth, SmtpAction::Reply(echo.to_owned().try_into().unwrap()), 1),
         Rule::times(Stage::Auth, SmtpAction::Reply(Line::AuthUnsuccessful.into()), 1),
     ];
-    m365.set_faults(Faults { submission: SubmissionFaults { rules, ..<_>::default() }, ..<_>::default() });
+    m365.set_faults(Faults { submission: SmtpFaults { rules, ..<_>::default() }, ..<_>::default() });
     files.write_route(&route);
     let mut program = Program::start(files.arguments());
     let listening = program.line_with("\"listening\"").await;
@@ -110,6 +115,82 @@ async fn no_secret_leaves_the_program_but_for_its_addressee() {
     for (place, text) in [("log", &log), ("metrics", &metrics), ("readyz", &ready), ("reports", &reports)] {
         for secret in [assertion.as_str(), "eyJ", "dXNlcj1", "Bearer", CONTROL_TOKEN] {
             assert!(!text.contains(secret), "{secret:.20} in {place}: {text}");
+        }
+    }
+}
+
+const SECRET: &str = "canary~secret.8Q+/=";
+const PASSWORD: &str = "canary password/+";
+
+/// Starts with a credential that is refused, a password by an upstream that repeats it, then mends it; gives everything
+/// that the program said: log, metrics, readiness and reports.
+async fn all_that_is_said(wrong: Credential, right: &[(&Path, &str)], met: &str) -> String {
+    let (m365, control, mut route, files) = surroundings(Options::default()).await;
+    m365.directory(|directory| directory.tenants[0].basic_auth = BasicAuth::Allowed);
+    if matches!(wrong, Credential::Password { .. }) {
+        let echo = format!("500 5.3.3 Unrecognized command '{}'", STANDARD.encode(PASSWORD));
+        let rules = vec![Rule::times(Stage::Auth, SmtpAction::Reply(echo.try_into().unwrap()), 1)];
+        m365.set_faults(Faults { submission: SmtpFaults { rules, ..<_>::default() }, ..<_>::default() });
+    }
+    submission(&mut route).credential = wrong;
+    files.write_route(&route);
+    let mut program = Program::start(files.arguments());
+    let listening = program.line_with("\"listening\"").await;
+    let admin = port(&listening["admin"]);
+    program.line_with(met).await;
+    for (path, text) in right {
+        mailroute_m365::write_atomically(path, text).unwrap();
+    }
+    program.line_with("\"LoggedIn\"").await;
+    let mut said = http_get(([127, 0, 0, 1], admin).into(), "/metrics").await;
+    said.push_str(&http_get(([127, 0, 0, 1], admin).into(), "/readyz").await);
+    let mut requests = control.requests.clone();
+    let told = requests.wait_for(|all| all.contains("LoggedIn"));
+    said.push_str(&tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap());
+    let (code, log) = program.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+    said + &log
+}
+
+#[tokio::test]
+async fn neither_secret_nor_password_nor_key_leaves_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("secret"), SECRET).unwrap();
+    std::fs::write(path("password"), PASSWORD).unwrap();
+    let by_secret =
+        Credential::ClientSecret { client_id: SAMPLE_CLIENT_ID.into(), secret_file: path("secret") };
+    let by_password = Credential::Password { password_file: path("password") };
+    let key = include_str!("../../src/token/testdata/rsa.key");
+    let own = rcgen::KeyPair::from_pem(key).unwrap();
+    let chain = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&own).unwrap().pem();
+    std::fs::write(path("tls.crt"), chain).unwrap();
+    std::fs::write(path("tls.key"), key).unwrap();
+    let files = CertificateFiles { certificate_file: path("tls.crt"), key_file: path("tls.key") };
+    let by_certificate = Credential::ClientCertificate { client_id: SAMPLE_CLIENT_ID.into(), files };
+    let stand_in = mailroute_m365::entra::client_certificate::stand_in();
+    let (registered, registered_key) = (stand_in.certificate_pem(), stand_in.key_pem());
+    let all = [
+        all_that_is_said(by_secret, &[(&path("secret"), SAMPLE_SECRET)], "SecretRejected").await,
+        all_that_is_said(by_password, &[(&path("password"), SAMPLE_PASSWORD)], "PasswordRejected").await,
+        all_that_is_said(
+            by_certificate,
+            &[(&path("tls.crt"), registered), (&path("tls.key"), registered_key)],
+            "CertificateNotRegistered",
+        )
+        .await,
+    ];
+    assert!(all[1].contains("Unrecognized command '[removed]'"), "{}", all[1]);
+    let secrets = [SECRET, PASSWORD, SAMPLE_SECRET, SAMPLE_PASSWORD];
+    let keys = [key, registered_key].map(|key| key.lines().nth(5).unwrap().to_owned());
+    for said in &all {
+        for secret in secrets {
+            assert!(!said.contains(secret), "{secret}");
+            assert!(!said.contains(&STANDARD.encode(secret)), "{secret} in base64");
+        }
+        assert!(said.contains("LoggedIn"), "{said}");
+        for shown in keys.iter().map(String::as_str).chain(["eyJ", "Bearer ey", "PRIVATE KEY"]) {
+            assert!(!said.contains(shown), "{shown:.20}");
         }
     }
 }

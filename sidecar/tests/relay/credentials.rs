@@ -22,14 +22,14 @@ fn beside(route: &mut RouteFile, name: &str) -> PathBuf {
     ca.with_file_name(name)
 }
 
-fn with_secret(route: &mut RouteFile, secret: &str) {
+pub fn with_secret(route: &mut RouteFile, secret: &str) {
     let secret_file = beside(route, "secret");
     write_atomically(&secret_file, secret).unwrap();
     submission(route).credential =
         Credential::ClientSecret { client_id: SAMPLE_CLIENT_ID.into(), secret_file };
 }
 
-fn with_certificate(route: &mut RouteFile, (chain, key): (&str, &str)) {
+pub fn with_certificate(route: &mut RouteFile, (chain, key): (&str, &str)) {
     let files =
         CertificateFiles { certificate_file: beside(route, "tls.crt"), key_file: beside(route, "tls.key") };
     write_pair(&files, (chain, key));
@@ -42,7 +42,7 @@ fn write_pair(files: &CertificateFiles, (chain, key): (&str, &str)) {
     write_atomically(&files.key_file, key).unwrap();
 }
 
-fn with_password(m365: &Simulator, route: &mut RouteFile, password: &str) {
+pub fn with_password(m365: &Simulator, route: &mut RouteFile, password: &str) {
     m365.directory(|directory| directory.tenants[0].basic_auth = BasicAuth::Allowed);
     let password_file = beside(route, "password");
     write_atomically(&password_file, password).unwrap();

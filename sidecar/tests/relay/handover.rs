@@ -17,35 +17,35 @@ use crate::scene::{PATIENCE, Scene, http_get, metric, submission};
 const YEAR: i64 = 365 * 24 * 3600;
 
 /// Connectors of the sample tenant.
-const BY_CERTIFICATE: &str = r#"[{"name": "tls", "tlsSenderCertificateName": "*.contoso.com"}]"#;
-const BY_ADDRESS: &str = r#"[{"name": "ip", "senderIPAddresses": ["127.0.0.1"]}]"#;
+pub const BY_CERTIFICATE: &str = r#"[{"name": "tls", "tlsSenderCertificateName": "*.contoso.com"}]"#;
+pub const BY_ADDRESS: &str = r#"[{"name": "ip", "senderIPAddresses": ["127.0.0.1"]}]"#;
 
 /// The simulator's port 25, and whom to trust there as client submission does.
-fn smart_host(m365: &Simulator, route: &mut RouteFile, tls: TlsMode) -> SmartHost {
+pub fn smart_host(m365: &Simulator, route: &mut RouteFile, tls: TlsMode) -> SmartHost {
     let ca_file = submission(route).endpoint.ca_file.clone();
     let host = HostName::Fixed("localhost".into());
     SmartHost { host, port: m365.relay_address().port(), tls, ca_file }
 }
 
-fn relay(route: &mut RouteFile, smart_host: SmartHost, certificate: Option<CertificateFiles>) {
+pub fn relay(route: &mut RouteFile, smart_host: SmartHost, certificate: Option<CertificateFiles>) {
     let accepted_domains = vec!["contoso.com".into()];
     route.method = Method::SmtpRelay(SmtpRelay { certificate, accepted_domains, smart_host });
 }
 
-fn direct_send(route: &mut RouteFile, smart_host: SmartHost) {
+pub fn direct_send(route: &mut RouteFile, smart_host: SmartHost) {
     route.method =
         Method::DirectSend(DirectSend { accepted_domains: vec!["contoso.com".into()], smart_host });
 }
 
 /// A mounted Secret.
-struct Secret(TempDir);
+pub struct Secret(TempDir);
 
 impl Secret {
-    fn empty() -> Self {
+    pub fn empty() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn files(&self) -> CertificateFiles {
+    pub fn files(&self) -> CertificateFiles {
         CertificateFiles { certificate_file: self.path("tls.crt"), key_file: self.path("tls.key") }
     }
 
@@ -53,7 +53,7 @@ impl Secret {
         self.0.path().join(name)
     }
 
-    fn put(&self, own: &ClientIdentity) {
+    pub fn put(&self, own: &ClientIdentity) {
         self.put_chain(&own.chain_pem);
         replace(&self.path("tls.key"), &own.key_pem);
     }
@@ -80,13 +80,13 @@ async fn with_certificate(prepare: impl FnOnce(&Simulator, &Secret)) -> (Scene, 
     (scene, secret)
 }
 
-fn connectors(json: &'static str) -> impl FnOnce(&mut mailroute_m365::Options) {
+pub fn connectors(json: &'static str) -> impl FnOnce(&mut mailroute_m365::Options) {
     move |options| {
         options.config.directory.tenants[0].inbound_connectors = serde_json::from_str(json).unwrap();
     }
 }
 
-fn own(m365: &Simulator, name: &str) -> ClientIdentity {
+pub fn own(m365: &Simulator, name: &str) -> ClientIdentity {
     m365.relay_certificate(&[name], YEAR).unwrap()
 }
 

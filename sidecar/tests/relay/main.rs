@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod canary;
+mod check;
 mod client;
 mod control;
 mod credentials;
