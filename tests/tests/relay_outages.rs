@@ -46,7 +46,7 @@ async fn tokens_that_expire_during_a_run_are_refreshed_and_no_message_is_lost() 
     let mut faults = Faults::default();
     faults.submission.rules = vec![Rule::always(Stage::EndOfData, SmtpAction::CutAfterReply)];
     scene.microsoft.faults(&faults).await?;
-    scene.route(&workload::route("notifications", scene.namespace.name())).await?;
+    scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
     scene
         .apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(&paced_sender(30))))
         .await?;
@@ -62,7 +62,7 @@ async fn tokens_that_expire_during_a_run_are_refreshed_and_no_message_is_lost() 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_microsoft_is_down_clients_get_451_and_mail_flows_again_without_a_restart() -> Result<()> {
     let scene = Scene::start("down").await?;
-    scene.route(&workload::route("notifications", scene.namespace.name())).await?;
+    scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
     scene.microsoft.go_down().await?;
     scene
         .apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(&paced_sender(3))))
@@ -90,7 +90,7 @@ async fn while_microsoft_is_down_clients_get_451_and_mail_flows_again_without_a_
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_at_the_port_neither_crashes_the_sidecar_nor_stops_the_mail() -> Result<()> {
     let scene = Scene::start("garbage").await?;
-    scene.route(&workload::route("notifications", scene.namespace.name())).await?;
+    scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
     let throw = r#"python3 - <<'END'
 import os, socket
 held = []

@@ -39,7 +39,7 @@ async fn meets(scene: Scene, route: &Value, condition: &str, reason: &str, remed
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_tenant_is_named() -> Result<()> {
     let scene = Scene::start("wrong-tenant").await?;
-    let mut route = workload::route("notifications", scene.namespace.name());
+    let mut route = workload::delivering("notifications", scene.namespace.name());
     route["spec"]["tenant"]["id"] = json!("00000000-1111-4222-8333-444444444444");
     meets(scene, &route, "CredentialReady", "TenantNotFound", "az account show").await
 }
@@ -48,7 +48,7 @@ async fn a_wrong_tenant_is_named() -> Result<()> {
 async fn an_application_without_mailbox_permission_is_told_the_cmdlet() -> Result<()> {
     let scene = Scene::start("no-permission").await?;
     scene.microsoft.revoke_mailbox_permission().await?;
-    let route = workload::route("notifications", scene.namespace.name());
+    let route = workload::delivering("notifications", scene.namespace.name());
     meets(
         scene,
         &route,
@@ -63,7 +63,7 @@ async fn an_application_without_mailbox_permission_is_told_the_cmdlet() -> Resul
 async fn smtp_auth_disabled_for_the_mailbox_is_told_the_cmdlet() -> Result<()> {
     let scene = Scene::start("smtp-auth-off").await?;
     scene.microsoft.disable_smtp_auth_of_the_mailbox().await?;
-    let route = workload::route("notifications", scene.namespace.name());
+    let route = workload::delivering("notifications", scene.namespace.name());
     let remedy = "Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false";
     meets(scene, &route, "Authenticated", "SmtpAuthDisabledMailbox", remedy).await
 }
@@ -72,14 +72,14 @@ async fn smtp_auth_disabled_for_the_mailbox_is_told_the_cmdlet() -> Result<()> {
 async fn smtp_auth_disabled_for_the_tenant_is_told_the_cmdlet() -> Result<()> {
     let scene = Scene::start("smtp-auth-off-tenant").await?;
     scene.microsoft.disable_smtp_auth_of_the_tenant().await?;
-    let route = workload::route("notifications", scene.namespace.name());
+    let route = workload::delivering("notifications", scene.namespace.name());
     meets(scene, &route, "Authenticated", "SmtpAuthDisabledTenant", "Set-TransportConfig").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_route_name_is_refused_with_the_names_that_exist() -> Result<()> {
     let scene = Scene::start("unknown-route").await?;
-    scene.route(&workload::route("notifications", scene.namespace.name())).await?;
+    scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
     let job = workload::job("send", "notificatoins", &workload::pod_spec("true"));
     scene.apply::<Job>(&job).await?;
 

@@ -38,6 +38,13 @@ pub fn route(name: &str, namespace: &str) -> Value {
     })
 }
 
+/// The same in mode Deliver: what the client is answered is what came of the delivery.
+pub fn delivering(name: &str, namespace: &str) -> Value {
+    let mut route = route(name, namespace);
+    route["spec"]["delivery"] = json!({"mode": "Deliver"});
+    route
+}
+
 /// A container of the client image that runs a shell script.
 pub fn container(name: &str, script: &str) -> Value {
     json!({
