@@ -1,0 +1,210 @@
+//! `kill -9` of the whole program under load, again and again: nothing that got 250 is lost, and nothing arrives twice but
+//! what was on its way when the program died, or when the upstream hung up before its answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mailroute_m365::directory::SAMPLE_SUBJECT;
+use mailroute_m365::{Faults, Options, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
+use mailroute_route::file::{Delivery, DeliveryMode};
+use mailroute_sidecar::clock;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+#[path = "relay/route.rs"]
+mod route;
+
+/// Programs killed.
+const KILLS: u64 = 200;
+
+/// Applications that send at the same time.
+const SESSIONS: usize = 6;
+
+/// Longest life of a program, milliseconds; the shortest is none at all.
+const LIFE: f64 = 150.0;
+
+/// Answers that the upstream keeps to itself, over the whole run.
+const UNSEEN: u32 = 20;
+
+/// The upstream's answers and what the applications know.
+#[derive(Default)]
+struct Told {
+    /// Messages begun, by number.
+    begun: AtomicU64,
+    /// Numbers of those that were answered 250.
+    accepted: Mutex<BTreeSet<u64>>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_over_two_hundred_kills() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.config.limits.messages_per_minute = 1_000_000;
+    options.config.limits.recipients_per_day = 10_000_000;
+    let m365 = Simulator::start(options).await.unwrap();
+    hide_some_answers(&m365);
+    let told = Arc::new(Told::default());
+    for round in 0..KILLS {
+        let mode = [DeliveryMode::Queue, DeliveryMode::DeliverOrQueue][usize::from(round % 2 == 0)];
+        one_life(&m365, folder.path(), mode, &told).await;
+    }
+
+    let accepted = told.accepted.lock().unwrap().clone();
+    assert!(accepted.len() > 500, "{} accepted: the load was no load", accepted.len());
+    let mut program = start(&m365, folder.path(), DeliveryMode::Queue);
+    port(&mut program).await;
+    let waited = Duration::from_secs(60);
+    let all = m365.wait_for(waited, |office| {
+        let arrived = numbers(office.messages.iter().map(|message| message.header("Subject")));
+        accepted.iter().all(|number| arrived.contains_key(number)).then_some(())
+    });
+    let complete = all.await.is_some();
+    program.kill().await.unwrap();
+
+    let messages = m365.messages();
+    let arrived = numbers(messages.iter().map(|message| message.header("Subject")));
+    let lost: Vec<_> = accepted.iter().filter(|number| !arrived.contains_key(number)).collect();
+    assert!(complete && lost.is_empty(), "lost {lost:?} of {}", accepted.len());
+    let twice: u64 = arrived.values().map(|times| times - 1).sum();
+    // One connection, so one message on its way at each death.
+    assert!(twice <= KILLS + u64::from(UNSEEN), "{twice} arrived again");
+    for number in arrived.iter().filter(|(_, times)| **times > 1).map(|(number, _)| number) {
+        let subject = number.to_string();
+        let mut same = messages.iter().filter(|message| message.header("Subject") == Some(&subject));
+        let first = same.next().unwrap();
+        assert!(
+            same.all(|message| message.data == first.data),
+            "{number} is another message the second time"
+        );
+    }
+    println!("{KILLS} kills, {} accepted, 0 lost, {twice} twice", accepted.len());
+}
+
+/// The end of the data is answered by hanging up, now and then, after the message was taken.
+fn hide_some_answers(m365: &Simulator) {
+    let rules = vec![Rule::times(Stage::EndOfData, SmtpAction::CutBeforeReply, UNSEEN)];
+    m365.set_faults(Faults { submission: SubmissionFaults { rules, ..<_>::default() }, ..<_>::default() });
+}
+
+/// Starts the program, sends through it, and kills it at some moment.
+async fn one_life(m365: &Simulator, folder: &Path, mode: DeliveryMode, told: &Arc<Told>) {
+    let mut program = start(m365, folder, mode);
+    let life = Duration::from_secs_f64(clock::chance() * LIFE / 1000.0);
+    let load = async {
+        let port = port(&mut program).await;
+        let sessions: Vec<_> = (0..SESSIONS).map(|_| tokio::spawn(session(port, Arc::clone(told)))).collect();
+        tokio::time::sleep(life).await;
+        sessions
+    };
+    // Some die before they listen.
+    let sessions = match life.as_millis() % 10 {
+        0 => tokio::time::timeout(life, load).await.unwrap_or_default(),
+        _ => load.await,
+    };
+    program.kill().await.unwrap();
+    for session in sessions {
+        session.await.unwrap();
+    }
+}
+
+fn start(m365: &Simulator, folder: &Path, mode: DeliveryMode) -> Child {
+    let at = |name: &str| folder.join(name);
+    std::fs::write(at("ca.crt"), m365.ca_pem()).unwrap();
+    m365.write_assertion(SAMPLE_SUBJECT, &at("entra")).unwrap();
+    let mut route = route::to_simulator(m365, at("ca.crt"), at("entra"), None);
+    route.delivery = Delivery::new(mode);
+    std::fs::write(at("route.json"), route.to_json()).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"))
+        .arg("--route")
+        .arg(at("route.json"))
+        .arg("--spool-dir")
+        .arg(at("spool"))
+        .args(["--port", "0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// Where the program listens, from its log; the rest of which is read and dropped, so that it can go on.
+async fn port(program: &mut Child) -> u16 {
+    let mut log = BufReader::new(program.stderr.take().unwrap()).lines();
+    while let Some(line) = log.next_line().await.unwrap() {
+        if let Some((_, rest)) = line.split_once("127.0.0.1:") {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+            return digits.parse().unwrap();
+        }
+    }
+    panic!("the program ended without listening")
+}
+
+/// Sends one message after another until the program is gone.
+async fn session(port: u16, told: Arc<Told>) {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    if replies(&mut stream, 1).await.is_none() || say(&mut stream, "EHLO app.example\r\n", 1).await.is_none()
+    {
+        return;
+    }
+    loop {
+        let number = told.begun.fetch_add(1, Ordering::Relaxed);
+        let envelope = "MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<ann@fabrikam.com>\r\nDATA\r\n";
+        if say(&mut stream, envelope, 3).await.is_none() {
+            return;
+        }
+        match say(&mut stream, &message(number), 1).await {
+            Some(answer) if answer.starts_with("250") => {
+                told.accepted.lock().unwrap().insert(number);
+            }
+            Some(answer) => assert!(answer.starts_with('4'), "{answer}"),
+            None => return,
+        }
+    }
+}
+
+/// Some are larger than what is kept in memory.
+fn message(number: u64) -> String {
+    let filling = "0123456789abcdef".repeat(if number % 7 == 0 { 20_000 } else { 20 });
+    let lines: Vec<&str> = (0..filling.len()).step_by(64).filter_map(|at| filling.get(at..at + 64)).collect();
+    format!(
+        "From: <noreply@contoso.com>\r\nTo: <ann@fabrikam.com>\r\nSubject: {number}\r\n\r\n{}\r\n.\r\n",
+        lines.join("\r\n")
+    )
+}
+
+async fn say(stream: &mut TcpStream, text: &str, answers: usize) -> Option<String> {
+    stream.write_all(text.as_bytes()).await.ok()?;
+    replies(stream, answers).await
+}
+
+/// The last line of so many replies; nothing when the program is gone.
+async fn replies(stream: &mut TcpStream, wanted: usize) -> Option<String> {
+    let mut text = String::new();
+    loop {
+        let complete = text.ends_with('\n');
+        let last = |line: &&str| line.as_bytes().get(3) == Some(&b' ');
+        if complete && text.lines().filter(last).count() >= wanted {
+            return text.lines().last().map(str::to_owned);
+        }
+        let mut piece = [0; 1024];
+        match stream.read(&mut piece).await {
+            Ok(read @ 1..) => text.push_str(&String::from_utf8_lossy(&piece[..read])),
+            _ => return None,
+        }
+    }
+}
+
+/// How often each number arrived.
+fn numbers<'a>(subjects: impl Iterator<Item = Option<&'a str>>) -> BTreeMap<u64, u64> {
+    let mut numbers = BTreeMap::new();
+    for number in subjects.filter_map(|subject| subject?.parse().ok()) {
+        *numbers.entry(number).or_default() += 1;
+    }
+    numbers
+}
