@@ -208,6 +208,13 @@ async fn a_renewed_certificate_is_used_for_new_connections_and_no_mail_is_droppe
     scene.assert_careful();
 }
 
+/// Something wrong with the next connection: the one that was kept after looking is cut at its next message.
+async fn fresh(scene: &Scene, mut relay: SmtpFaults) {
+    scene.told(Reason::Connected).await;
+    relay.rules.insert(0, Rule::times(Stage::Mail, SmtpAction::Cut, 1));
+    faults(scene, relay);
+}
+
 /// The connection in use ends with its next message.
 fn reconnect(scene: &Scene) {
     let rules = vec![Rule::times(Stage::EndOfData, SmtpAction::CutAfterReply, 1)];
@@ -316,8 +323,7 @@ async fn without_tls_mail_goes_in_plaintext_only_where_the_route_says_so() {
     ];
     for fault in without {
         let scene = direct(TlsMode::Opportunistic, |_| {}).await;
-        scene.told(Reason::Connected).await;
-        faults(&scene, fault.clone());
+        fresh(&scene, fault.clone()).await;
         let reply = send(&scene, "alice@contoso.com", "plain").await;
         assert_eq!(reply.code, 250, "{fault:?}: {reply}");
         let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
@@ -344,7 +350,7 @@ async fn where_tls_is_required_nothing_is_sent_without_it() {
     for (fault, reason) in refusals {
         let (scene, _secret) =
             with_certificate(|m365, secret| secret.put(&own(m365, "mail.contoso.com"))).await;
-        faults(&scene, fault.clone());
+        fresh(&scene, fault.clone()).await;
         let reply = send_abroad(&scene, "refused").await;
         assert_eq!(reply.code, 451, "{fault:?}: {reply}");
         scene.told(reason).await;
@@ -359,7 +365,7 @@ async fn where_tls_is_required_nothing_is_sent_without_it() {
 async fn words_put_behind_the_answer_to_starttls_end_an_opportunistic_connection_too() {
     let scene = direct(TlsMode::Opportunistic, |_| {}).await;
     let injected = SmtpAction::Append("250-mx\r\n250 SIZE 1\r\n".into());
-    faults(&scene, SmtpFaults { rules: vec![Rule::always(Stage::StartTls, injected)], ..<_>::default() });
+    fresh(&scene, SmtpFaults { rules: vec![Rule::always(Stage::StartTls, injected)], ..<_>::default() }).await;
     let reply = send(&scene, "alice@contoso.com", "injected").await;
     assert_eq!(reply.code, 451, "{reply}");
     assert!(scene.told(Reason::StartTlsMissing).await.message.contains("plaintext"));

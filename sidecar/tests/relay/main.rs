@@ -21,4 +21,5 @@ mod route;
 mod scene;
 mod senders;
 mod setups;
+mod smart_host;
 mod token_service;

@@ -88,7 +88,7 @@ async fn tokens_that_end_during_a_run_are_renewed_and_nothing_is_lost() {
 async fn a_token_that_exchange_refuses_is_replaced_within_the_same_message() {
     let scene = Scene::start().await;
     scene.well().await;
-    scene.fault(Stage::Auth, SmtpAction::Reply(Line::AuthUnsuccessful.into()), 1);
+    scene.fault_anew(Stage::Auth, SmtpAction::Reply(Line::AuthUnsuccessful.into()), 1);
     let reply =
         scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("renewed")).await;
     assert_eq!(reply.code, 250, "{reply}");
@@ -165,14 +165,14 @@ async fn temporary_replies_are_451_at_every_stage() {
         Stage::EndOfData,
     ];
     for stage in stages {
+        // The stage may need a fresh log-in to be met.
+        scene.fault(Stage::EndOfData, SmtpAction::CutAfterReply, 1);
+        insist(&scene, "between").await;
         scene.fault(stage, SmtpAction::Reply(Line::TemporaryServerError.into()), 1);
         let subject = format!("{stage:?}");
         insist(&scene, &subject).await;
         let arrived = subjects(&scene);
         assert_eq!(arrived.iter().filter(|met| **met == subject).count(), 1, "{stage:?}: {arrived:?}");
-        // The next stage may need a fresh log-in to be met.
-        scene.fault(Stage::EndOfData, SmtpAction::CutAfterReply, 1);
-        insist(&scene, "between").await;
     }
 }
 

@@ -145,7 +145,9 @@ impl Scene {
         let (m365, control, mut route, files) = surroundings(chosen).await;
         change(&m365, &mut route);
         files.write_route(&route);
-        let app = App::start(files.run(arguments), timing).await.expect("the sidecar starts");
+        let mut run = files.run(arguments);
+        run.nameserver = Some(m365.dns_address());
+        let app = App::start(run, timing).await.expect("the sidecar starts");
         Self { m365, control, route, files, app }
     }
 
@@ -156,6 +158,15 @@ impl Scene {
     /// Something wrong at `stage`, for the next `times` opportunities.
     pub fn fault(&self, stage: Stage, action: SmtpAction, times: u32) {
         let rules = vec![Rule::times(stage, action, times)];
+        self.m365.set_faults(Faults {
+            submission: SubmissionFaults { rules, ..<_>::default() },
+            ..<_>::default()
+        });
+    }
+
+    /// The same, for the next connection: the one that is kept is cut at its next message.
+    pub fn fault_anew(&self, stage: Stage, action: SmtpAction, times: u32) {
+        let rules = vec![Rule::times(Stage::Mail, SmtpAction::Cut, 1), Rule::times(stage, action, times)];
         self.m365.set_faults(Faults {
             submission: SubmissionFaults { rules, ..<_>::default() },
             ..<_>::default()

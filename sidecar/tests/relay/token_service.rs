@@ -67,7 +67,7 @@ async fn a_federated_credential_that_is_still_spreading_comes_and_goes() {
     assert!(told.message.contains(SAMPLE_SUBJECT), "{told:?}");
     scene.well().await;
     // The next exchange fails again, which is made up for by the one after it.
-    scene.fault(Stage::Auth, SmtpAction::Reply(mailroute_m365::Line::AuthUnsuccessful.into()), 1);
+    scene.fault_anew(Stage::Auth, SmtpAction::Reply(mailroute_m365::Line::AuthUnsuccessful.into()), 1);
     sends(&scene, "spreading").await;
     scene.assert_careful();
 }
