@@ -318,17 +318,9 @@ fn to_reply<'a>(
     code: u16,
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Result<Reply, ConnectionError> {
-    let lines: Vec<String> = lines.into_iter().map(|line| scrub(line).into_owned()).collect();
-    let wire: String = lines
-        .iter()
-        .enumerate()
-        .map(|(at, line)| format!("{code}{}{line}\r\n", if at + 1 < lines.len() { '-' } else { ' ' }))
-        .collect();
-    match Reply::parse(wire.as_bytes()) {
-        Ok(Some((reply, _))) => Ok(reply),
-        Ok(None) => Err(ConnectionError::broken(stage, "the reply is empty")),
-        Err(error) => Err(ConnectionError::broken(stage, error)),
-    }
+    let lines: Vec<_> = lines.into_iter().map(scrub).collect();
+    let reply = Reply::from_lines(code, lines.iter().map(AsRef::as_ref));
+    reply.ok_or_else(|| ConnectionError::broken(stage, "the reply has no code or no text"))
 }
 
 #[cfg(test)]

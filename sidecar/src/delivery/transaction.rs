@@ -326,7 +326,10 @@ enum Stopped {
 
 /// Writes the encoded content. The end goes out with the last piece, so that a small message is one write.
 async fn stream(connection: &mut Connection, body: &Body) -> Result<(), Stopped> {
-    let (mut reader, mut encoder, mut out) = (body.reader(), Encoder::default(), Vec::new());
+    let (mut reader, mut encoder) = (body.reader(), Encoder::default());
+    // Room for doubled dots and the end.
+    let size = usize::try_from(body.len()).unwrap_or(usize::MAX).min(crate::body::MEMORY_BYTES);
+    let mut out = Vec::with_capacity(size + 64);
     while let Some(piece) = reader.next().await.map_err(Stopped::Local)? {
         if out.len() + piece.len() > crate::body::MEMORY_BYTES {
             connection.write(&out).await.map_err(Stopped::Upstream)?;

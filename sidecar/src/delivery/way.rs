@@ -158,10 +158,18 @@ impl<T: Open> Deliver for Way<T> {
 
     async fn probe(&self) -> Probe {
         let mut met = Vec::new();
-        if let Some(_slot) = self.pool.slot().await
+        if let Some(slot) = self.pool.slot().await
             && let Ok(connection) = self.connect(&mut met).await
         {
-            connection.quit().await;
+            // The first message after a start finds it ready. One is enough, and the one in use has proven itself.
+            match slot.kept() {
+                Some(kept) => {
+                    slot.keep(kept);
+                    drop(slot);
+                    connection.quit().await;
+                }
+                None => slot.keep(connection),
+            }
         }
         Probe { met }
     }

@@ -81,6 +81,12 @@ impl Reply {
         if input.len() > MAX_REPLY_BYTES { Err(ReplyError::TooLong) } else { Ok(None) }
     }
 
+    /// A reply that was read by other means: its code and texts, of which there is at least one. Nothing when it is none.
+    pub fn from_lines<'a>(code: u16, lines: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let texts: Vec<String> = lines.into_iter().map(printable).collect();
+        ((200..600).contains(&code) && !texts.is_empty()).then(|| Self::from_texts(code, texts))
+    }
+
     /// Whether the command was carried out (2yz) or is to be continued (3yz).
     pub fn is_positive(&self) -> bool {
         (200..400).contains(&self.code)

@@ -365,7 +365,8 @@ async fn where_tls_is_required_nothing_is_sent_without_it() {
 async fn words_put_behind_the_answer_to_starttls_end_an_opportunistic_connection_too() {
     let scene = direct(TlsMode::Opportunistic, |_| {}).await;
     let injected = SmtpAction::Append("250-mx\r\n250 SIZE 1\r\n".into());
-    fresh(&scene, SmtpFaults { rules: vec![Rule::always(Stage::StartTls, injected)], ..<_>::default() }).await;
+    fresh(&scene, SmtpFaults { rules: vec![Rule::always(Stage::StartTls, injected)], ..<_>::default() })
+        .await;
     let reply = send(&scene, "alice@contoso.com", "injected").await;
     assert_eq!(reply.code, 451, "{reply}");
     assert!(scene.told(Reason::StartTlsMissing).await.message.contains("plaintext"));
