@@ -35,7 +35,11 @@ pub async fn run(arguments: Arguments) -> Result<()> {
 }
 
 async fn run_server(serve: Serve) -> Result<()> {
-    let level = if serve.verbose { Level::DEBUG } else { Level::INFO };
+    let level = match (serve.verbose, serve.quiet) {
+        (true, _) => Level::DEBUG,
+        (_, true) => Level::WARN,
+        _ => Level::INFO,
+    };
     tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stdout).init();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let config = match &serve.config {

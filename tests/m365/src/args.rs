@@ -56,8 +56,11 @@ pub struct Serve {
     #[arg(long = "assertion", value_name = "SUBJECT=FILE", value_parser = subject_and_file)]
     pub assertions: Vec<(String, PathBuf)>,
     /// Also log what happens inside TLS and HTTP
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     pub verbose: bool,
+    /// Log trouble only, for benchmarks
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Write a token of the stand-in issuer.

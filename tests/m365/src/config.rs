@@ -31,23 +31,26 @@ pub struct Config {
     /// Delays and timeouts.
     #[serde(default)]
     pub pace: Pace,
+    /// What is looked at and kept.
+    #[serde(default)]
+    pub record: Record,
 }
 
 /// Limits of client submission. Source: Exchange Online limits, "Sending limits" and "SMTP AUTH".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Messages of one mailbox in any 60 seconds.
+    /// Messages of one mailbox in any 60 seconds; 0 is no limit, and no count.
     pub messages_per_minute: usize,
     /// What happens to the message after that.
     pub over_rate: OverRate,
     /// How long the minute of `messages_per_minute` is, milliseconds. Less than 60 000 is for tests in a hurry.
     pub minute_milliseconds: u64,
-    /// Recipients of one mailbox in any 24 hours.
+    /// Recipients of one mailbox in any 24 hours; 0 is no limit, and no count.
     pub recipients_per_day: usize,
     /// How long the day of `recipients_per_day` is, milliseconds. Less than 86 400 000 is for tests in a hurry.
     pub day_milliseconds: u64,
-    /// Connections of one mailbox that may be submitting at the same time.
+    /// Connections of one mailbox that may be submitting at the same time; 0 is no limit.
     pub submitting_connections: usize,
     /// Recipients of one message (`RecipientLimits`).
     pub recipients_per_message: usize,
@@ -127,6 +130,32 @@ pub struct Pace {
     pub session_seconds: u64,
 }
 
+/// What is looked at in messages, and what is kept of them. A benchmark keeps nothing and looks at nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Record {
+    /// Messages that are kept, the newest; absent means all. The counters count the others, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<usize>,
+    /// Whether headers are read: From and its rules, and what a careful client does.
+    pub inspect: bool,
+}
+
+impl Record {
+    /// How many bytes of a message to keep that may have at most `largest`.
+    #[must_use]
+    pub fn bytes_kept(&self, largest: usize) -> usize {
+        // One byte more than is allowed, so that "too long" can be told.
+        if self.messages == Some(0) && !self.inspect { 0 } else { largest + 1 }
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { messages: None, inspect: true }
+    }
+}
+
 impl Config {
     /// The sample directory with Microsoft's figures.
     #[must_use]
@@ -197,6 +226,14 @@ mod tests {
     fn the_example_file_is_the_sample() {
         let example: Config = serde_json::from_str(include_str!("../examples/contoso.json")).unwrap();
         assert_eq!(example, Config::contoso());
+    }
+
+    #[test]
+    fn the_configuration_of_a_sink_can_be_used() {
+        let sink: Config = serde_json::from_str(include_str!("../examples/sink.json")).unwrap();
+        assert_eq!(sink.faults(), Vec::<String>::new());
+        assert_eq!(sink.record.bytes_kept(1000), 0);
+        assert_eq!(Record::default().bytes_kept(1000), 1001);
     }
 
     #[test]

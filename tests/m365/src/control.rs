@@ -94,19 +94,26 @@ pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>) -> Router {
 }
 
 impl Control {
-    async fn poll<T: Clone>(&self, poll: &Poll, list: impl Fn(&Office) -> &Vec<T>) -> Json<Vec<T>> {
+    /// `list` gives a list in two pieces, as a ring has them.
+    async fn poll<T: Clone>(&self, poll: &Poll, list: impl Fn(&Office) -> (&[T], &[T])) -> Json<Vec<T>> {
         if let Some(count) = poll.wait {
             let patience = Duration::from_secs(poll.timeout.unwrap_or(30).min(MAX_WAIT));
-            let enough = |office: &Office| (list(office).len() >= count).then_some(());
+            let enough = |office: &Office| {
+                let (first, second) = list(office);
+                (first.len() + second.len() >= count).then_some(())
+            };
             // After the time is over the caller gets what is there, and sees by its length that it is not enough.
             drop(tokio::time::timeout(patience, self.shared.wait_for(enough)).await);
         }
-        Json(self.shared.read(|office| list(office).clone()))
+        Json(self.shared.read(|office| {
+            let (first, second) = list(office);
+            [first, second].concat()
+        }))
     }
 }
 
 async fn messages(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<Message>> {
-    control.poll(&poll, |office| &office.messages).await
+    control.poll(&poll, |office| office.messages.as_slices()).await
 }
 
 async fn message(State(control): State<Control>, Path(id): Path<u64>) -> Response {
@@ -124,7 +131,7 @@ async fn forget_messages(State(control): State<Control>) -> StatusCode {
 }
 
 async fn violations(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<Violation>> {
-    control.poll(&poll, |office| &office.violations).await
+    control.poll(&poll, |office| (&office.violations, &[])).await
 }
 
 async fn forget_violations(State(control): State<Control>) -> StatusCode {
@@ -133,7 +140,7 @@ async fn forget_violations(State(control): State<Control>) -> StatusCode {
 }
 
 async fn tokens(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<TokenExchange>> {
-    control.poll(&poll, |office| &office.exchanges).await
+    control.poll(&poll, |office| (&office.exchanges, &[])).await
 }
 
 async fn forget_tokens(State(control): State<Control>) -> StatusCode {
@@ -142,7 +149,7 @@ async fn forget_tokens(State(control): State<Control>) -> StatusCode {
 }
 
 async fn lookups(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<Lookup>> {
-    control.poll(&poll, |office| &office.lookups).await
+    control.poll(&poll, |office| (&office.lookups, &[])).await
 }
 
 async fn forget_lookups(State(control): State<Control>) -> StatusCode {

@@ -49,6 +49,9 @@ impl Usage {
     /// # Errors
     /// The rate is used up; nothing was counted.
     pub fn start_message(&mut self, mailbox: &str, limits: &Limits, now: Timestamp) -> Result<(), Timestamp> {
+        if limits.messages_per_minute == 0 {
+            return Ok(());
+        }
         let (usage, minute) = (self.of(mailbox), window(limits.minute_milliseconds));
         let messages = &mut usage.messages;
         while messages.front().is_some_and(|&at| at + minute <= now) {
@@ -64,6 +67,9 @@ impl Usage {
 
     /// Counts the recipients of an accepted message, unless they do not fit into the day. Says whether they did.
     pub fn spend_recipients(&mut self, mailbox: &str, count: usize, limits: &Limits, now: Timestamp) -> bool {
+        if limits.recipients_per_day == 0 {
+            return true;
+        }
         let (usage, day) = (self.of(mailbox), window(limits.day_milliseconds));
         while let Some(&(at, spent)) = usage.recipients.front()
             && at + day <= now
@@ -89,7 +95,8 @@ impl Usage {
             return true;
         }
         usage.peak.submitting_connections = usage.peak.submitting_connections.max(submitting.len() + 1);
-        submitting.len() < limits.submitting_connections && submitting.insert(connection)
+        let room = limits.submitting_connections == 0 || submitting.len() < limits.submitting_connections;
+        room && submitting.insert(connection)
     }
 
     /// Gives up the place of a connection.
@@ -211,6 +218,23 @@ mod tests {
         assert!(usage.enter(BOX, 2, &limits), "a place is kept");
         usage.leave(BOX, 1);
         assert!(usage.enter(BOX, 4, &limits));
+    }
+
+    #[test]
+    fn a_limit_of_none_costs_no_memory() {
+        let limits = Limits {
+            messages_per_minute: 0,
+            recipients_per_day: 0,
+            submitting_connections: 0,
+            ..Limits::default()
+        };
+        let mut usage = Usage::default();
+        for connection in 0..100 {
+            assert_eq!(usage.start_message(BOX, &limits, at(0)), Ok(()));
+            assert!(usage.spend_recipients(BOX, 1_000, &limits, at(0)));
+            assert!(usage.enter(BOX, connection, &limits));
+        }
+        assert_eq!(usage.of(BOX).messages.len() + usage.of(BOX).recipients.len(), 0);
     }
 
     #[test]

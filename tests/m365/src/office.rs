@@ -3,7 +3,10 @@
 //! [`Office`] is a plain value that the pure parts change; [`Shared`] lets several tasks take turns at it and tells
 //! waiters that it changed. It refuses to know sockets. The lock is never held across an await.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -36,8 +39,8 @@ pub struct Office {
     pub usage: Usage,
     /// Counters.
     pub tally: Tally,
-    /// Accepted messages.
-    pub messages: Vec<Message>,
+    /// Accepted messages, as many as are kept.
+    pub messages: VecDeque<Message>,
     /// Breaches.
     pub violations: Vec<Violation>,
     /// Token requests.
@@ -67,7 +70,7 @@ impl Office {
             faults: Faults::default(),
             usage: Usage::default(),
             tally: Tally::default(),
-            messages: Vec::new(),
+            messages: VecDeque::new(),
             violations: Vec::new(),
             exchanges: Vec::new(),
             lookups: Vec::new(),
@@ -110,6 +113,18 @@ impl Office {
     pub fn exchange(&mut self, exchange: TokenExchange) {
         if self.exchanges.len() < MAX_RECORDS {
             self.exchanges.push(exchange);
+        }
+    }
+
+    /// Notes an accepted message of so many bytes.
+    pub fn keep(&mut self, message: Message, bytes: usize) {
+        self.tally.accepted(message.recipients.len(), bytes);
+        let most = self.config.record.messages.unwrap_or(usize::MAX);
+        while self.messages.len() >= most.max(1) {
+            self.messages.pop_front();
+        }
+        if most > 0 {
+            self.messages.push_back(message);
         }
     }
 

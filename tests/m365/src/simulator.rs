@@ -171,12 +171,12 @@ impl Simulator {
     /// Messages accepted so far.
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
-        self.shared.read(|office| office.messages.clone())
+        self.shared.read(|office| office.messages.iter().cloned().collect())
     }
 
     /// Notes a message as if it had arrived; for tests of what reads them.
     pub fn insert(&self, message: Message) {
-        self.shared.with(|office| office.messages.push(message));
+        self.shared.with(|office| office.messages.push_back(message));
     }
 
     /// Waits until `count` messages are there, or `patience` is over; gives what is there.

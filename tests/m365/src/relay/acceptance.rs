@@ -5,9 +5,8 @@ use crate::{
     mailbox::TokenClaims,
     replies::Line,
     submission::{
-        acceptance::{Refused, careless, check_bytes, check_fields, record},
+        acceptance::{Refused, careless, check_bytes, check_fields, read_headers, record},
         data::Content,
-        message::headers,
         session::{Session, Turn},
     },
 };
@@ -15,8 +14,8 @@ use crate::{
 impl Session {
     pub(crate) fn relay_accept(&mut self, turn: &mut Turn<'_>, content: Content) {
         let Some(mut transaction) = self.transaction.take() else { return };
-        let fields = headers(&content.bytes);
-        for (kind, detail) in careless(&transaction, &content, &fields) {
+        let fields = read_headers(turn, &content);
+        for (kind, detail) in careless(turn, &transaction, &content, &fields) {
             turn.violation(self, kind, detail);
         }
         let largest = turn.office.config.limits.advertised_size;
@@ -29,6 +28,7 @@ impl Session {
             self.say(turn, line);
             return;
         }
+        let octets = content.length;
         let attribution = transaction.attribution.take().unwrap_or_else(|| {
             let domain = transaction.recipients.first().map_or("", |path| path.domain());
             let tenant = turn.office.config.directory.tenant_of_domain(domain);
@@ -38,8 +38,8 @@ impl Session {
         let token = TokenClaims { tenant: attribution.tenant.clone(), ..TokenClaims::default() };
         let message =
             record(turn, &self.peer, transaction, (String::new(), token), attribution, content, fields);
-        let (id, number, octets) = (message.message_id.clone(), message.id, message.data.len());
-        self.keep(turn, message);
+        let (id, number) = (message.message_id.clone(), message.id);
+        self.keep(turn, message, octets);
         // The figures have the shape of Exchange's; the time is that of nothing in particular.
         let blanks = [
             ("id", id.as_str()),

@@ -38,8 +38,8 @@ pub(crate) struct Refused {
 impl Session {
     pub(super) fn accept(&mut self, turn: &mut Turn<'_>, content: Content) {
         let (Some(transaction), Some(login)) = (self.transaction.take(), self.login.clone()) else { return };
-        let fields = headers(&content.bytes);
-        for (kind, detail) in careless(&transaction, &content, &fields) {
+        let fields = read_headers(turn, &content);
+        for (kind, detail) in careless(turn, &transaction, &content, &fields) {
             turn.violation(self, kind, detail);
         }
         if let Err(refused) = self.verdict(turn, &transaction, &login, &content, &fields) {
@@ -52,24 +52,24 @@ impl Session {
         }
         let attribution = Attribution { tenant: login.token.tenant.clone(), by: By::Login, connector: None };
         let sender = (login.mailbox, login.token);
+        let octets = content.length;
         let message = record(turn, &self.peer, transaction, sender, attribution, content, fields);
         let id = message.message_id.clone();
-        self.keep(turn, message);
+        self.keep(turn, message, octets);
         self.say_with(turn, Line::Accepted.text(), &[("id", &id)]);
     }
 
     /// Keeps an accepted message.
-    pub(crate) fn keep(&self, turn: &mut Turn<'_>, message: Message) {
+    pub(crate) fn keep(&self, turn: &mut Turn<'_>, message: Message, octets: usize) {
         tracing::info!(
             connection = self.id(),
             mailbox = message.mailbox,
             recipients = message.recipients.len(),
-            bytes = message.data.len(),
+            bytes = octets,
             message_id = message.message_id,
             "accepted"
         );
-        turn.office.tally.accepted(message.recipients.len(), message.data.len());
-        turn.office.messages.push(message);
+        turn.office.keep(message, octets);
         let time = turn.office.config.pace.message_milliseconds;
         if time > 0 {
             turn.steps.push(Step::Wait(time));
@@ -92,7 +92,9 @@ impl Session {
         let mailbox = mailbox.clone();
         let largest = mailbox.max_send_bytes.unwrap_or(limits.message_bytes).min(limits.advertised_size);
         check_bytes(transaction, content, largest)?;
-        check_fields(content, fields)?;
+        if office.config.record.inspect {
+            check_fields(content, fields)?;
+        }
         if !office.usage.enter(&mailbox.address, self.id(), &limits) {
             return Err(Refused::breach(
                 Line::ConcurrentConnections,
@@ -126,6 +128,11 @@ impl Refused {
     fn breach(line: Line, kind: Kind, detail: impl Into<String>) -> Self {
         Self { breach: Some((kind, detail.into())), ..Self::by(line) }
     }
+}
+
+/// The fields of the header, unless nothing is looked at.
+pub(crate) fn read_headers(turn: &Turn<'_>, content: &Content) -> Vec<Header> {
+    if turn.office.config.record.inspect { headers(&content.bytes) } else { Vec::new() }
 }
 
 /// What can be seen in the bytes: size, line ends, NUL.
@@ -177,11 +184,15 @@ fn denied_sender(mailbox: &Mailbox, transaction: &Transaction, fields: &[Header]
 
 /// What Exchange forgives or repairs, but a careful client does not do.
 pub(crate) fn careless(
+    turn: &Turn<'_>,
     transaction: &Transaction,
     content: &Content,
     fields: &[Header],
 ) -> Vec<(Kind, String)> {
     let mut found = Vec::new();
+    if !turn.office.config.record.inspect {
+        return found;
+    }
     let mut note = |seen: bool, kind: Kind, detail: String| {
         if seen {
             found.push((kind, detail));

@@ -227,7 +227,8 @@ impl Session {
         let used = (*left).min(self.buffer.len());
         *left -= used;
         let (size, done, last) = (*size, *left == 0, *last);
-        let keep = turn.office.config.limits.advertised_size + 1;
+        let config = &turn.office.config;
+        let keep = config.record.bytes_kept(config.limits.advertised_size);
         let chunk: Vec<u8> = self.buffer.drain(..used).collect();
         if let Some(transaction) = &mut self.transaction {
             transaction.chunks.push_chunk(&chunk, keep);

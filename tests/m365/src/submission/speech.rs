@@ -55,12 +55,19 @@ impl Session {
 
     /// The text of a reply; refusals end with host, time and session, unless they name the host themselves.
     pub(super) fn filled(&self, turn: &Turn<'_>, template: &str, blanks: &[(&str, &str)]) -> String {
+        if !template.contains('{') && !template.starts_with(['4', '5']) {
+            return template.to_owned();
+        }
         let (host, internal) = match self.peer.facts.face {
             Face::Submission => (".outlook.office365.com", ".PROD.OUTLOOK.COM"),
             Face::Relay => (".mail.protection.outlook.com", ".prod.protection.outlook.com"),
         };
         let (host, internal) = (format!("{}{host}", self.peer.host), format!("{}{internal}", self.peer.host));
-        let date = turn.now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string();
+        let date = if template.contains("{date}") {
+            turn.now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+        } else {
+            String::new()
+        };
         let mut all = vec![
             ("host", host.as_str()),
             ("internal", &internal),

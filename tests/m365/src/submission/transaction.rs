@@ -101,8 +101,9 @@ impl Session {
             turn.violation(self, Kind::Protocol, "DATA after BDAT or with BODY=BINARYMIME (RFC 3030)");
             return self.refuse(turn, Line::BadSequence);
         }
-        // One byte more than is allowed, so that "too long" can be told.
-        self.phase = Phase::Data(DataReader::new(turn.office.config.limits.advertised_size + 1));
+        let config = &turn.office.config;
+        let keep = config.record.bytes_kept(config.limits.advertised_size);
+        self.phase = Phase::Data(DataReader::new(keep));
         self.say(turn, Line::StartInput);
     }
 

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use mailroute_m365::{
     Config, Faults, Kind, LoginFaults, Message, Options, Rule, Simulator, SmtpAction, SmtpFaults, Stage,
     SubmissionFaults,
+    config::Record,
     directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_SUBJECT, SAMPLE_TENANT},
     submission::xoauth2,
 };
@@ -213,6 +214,26 @@ async fn a_slow_reply_holds_its_place_among_submitting_connections() {
     let mut second = log_in(&simulator, &access_token).await;
     open_message(&mut second).await;
     assert!(say(&mut second, MESSAGE).await.starts_with("432 4.3.2 Concurrent connections"));
+}
+
+#[tokio::test]
+async fn a_sink_counts_messages_and_keeps_the_newest_or_none() {
+    let mut config = Options::default().config;
+    config.limits.messages_per_minute = 0;
+    config.record = Record { messages: Some(2), inspect: true };
+    let simulator = Simulator::start(Options { config, ..Options::default() }).await.unwrap();
+    let mut stream = log_in(&simulator, &simulator.access_token(SAMPLE_SUBJECT, 600)).await;
+    for count in 1..=6 {
+        if count == 4 {
+            assert_eq!(simulator.messages().iter().map(|message| message.id).collect::<Vec<_>>(), [2, 3]);
+            simulator.config(|config| config.record = Record { messages: Some(0), inspect: false });
+        }
+        open_message(&mut stream).await;
+        assert!(say(&mut stream, MESSAGE).await.starts_with("250 2.0.0 OK <"));
+    }
+    assert!(simulator.messages().len() < 2);
+    let tally = simulator.statistics().tally;
+    assert_eq!((tally.messages, tally.bytes), (6, 6 * (MESSAGE.len() as u64 - 4)));
 }
 
 #[tokio::test]
