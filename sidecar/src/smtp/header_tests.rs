@@ -1,0 +1,169 @@
+//! What passes, what is taken out, what is refused; each in any cut.
+
+use mailroute_route::file::OnViolation;
+
+use super::*;
+
+/// What passed, and what was found; the same in any cut.
+fn passed(message: &str, senders: &Senders) -> (String, Pass) {
+    let in_pieces_of = |step| {
+        let (mut pass, mut out) = (Pass::default(), Vec::new());
+        message.as_bytes().chunks(step).for_each(|piece| pass.pass(piece, &mut out, senders));
+        pass.end(&mut out, senders);
+        (String::from_utf8(out).unwrap(), pass)
+    };
+    let (out, whole) = in_pieces_of(message.len().max(1));
+    for step in [1, 2, 7, 999, 1000] {
+        let (same, pieces) = in_pieces_of(step);
+        assert!(
+            same == out && pieces.found == whole.found && pieces.refusal() == whole.refusal(),
+            "{message:.80}"
+        );
+    }
+    (out, whole)
+}
+
+fn headers(message: &str) -> Headers {
+    passed(message, &Senders::default()).1.finish()
+}
+
+/// Only the mailbox may be named.
+fn strict(on_violation: OnViolation) -> Senders {
+    let mailbox = Some("noreply@contoso.com".into());
+    Senders { mailbox, allow: Some(vec![]), domains: None, on_violation }
+}
+
+#[test]
+fn fields_are_found_whatever_their_case() {
+    let found = headers("dAtE: now\r\nMESSAGE-ID : <a@b> \r\n\r\n");
+    assert_eq!((found.date, found.message_id.as_deref()), (true, Some("<a@b>")));
+}
+
+#[test]
+fn a_folded_message_id_is_joined() {
+    assert_eq!(
+        headers("Message-ID:\r\n <long@example>\r\n\r\n").message_id.as_deref(),
+        Some("<long@example>")
+    );
+}
+
+#[test]
+fn similar_names_are_other_fields() {
+    let found = headers(
+        "X-Date: x\r\nDates: x\r\nResent-Message-ID: <x>\r\nSubject: Date: x\r\n Date: folded\r\n\r\n",
+    );
+    assert_eq!(found, Headers::default());
+}
+
+#[test]
+fn the_body_is_not_looked_at() {
+    assert_eq!(headers("Subject: x\r\n\r\nDate: in the body\r\nReceived: x\r\n"), Headers::default());
+    assert_eq!(headers("Subject: x\r\nno field\r\nDate: in the body\r\n"), Headers::default());
+}
+
+#[test]
+fn hops_are_counted() {
+    assert_eq!(headers(&format!("{}\r\n", "Received: from x\r\n by y\r\n".repeat(31))).received, 31);
+}
+
+#[test]
+fn text_without_header_is_seen() {
+    for message in ["hello\r\n", " folded\r\n", "http //x: y\r\n", ": x\r\n"] {
+        assert!(headers(message).missing, "{message:?}");
+    }
+    for message in ["", "\r\nhello\r\n", "A: b\r\nhello\r\n", "From a@b Mon Jan 1\r\nDate: x\r\n"] {
+        assert!(!headers(message).missing, "{message:?}");
+    }
+    assert!(headers("From a@b Mon Jan 1\r\nDate: x\r\n").date);
+}
+
+#[test]
+fn a_long_line_costs_bounded_memory() {
+    for start in [&b"X: "[..], b"From: ", b"from\t: a@b,\r\n "] {
+        let (mut pass, mut out) = (Pass::default(), Vec::new());
+        for piece in std::iter::once(start).chain(std::iter::repeat_n(&[b'x'; 1000][..], 1000)) {
+            out.clear();
+            pass.pass(piece, &mut out, &Senders::default());
+        }
+        let held = pass.line.capacity() + pass.from.as_ref().map_or(0, Vec::capacity);
+        assert!(held <= 2 * MAX_FROM_BYTES + 2 * MAX_LOOKED_AT, "{held}");
+        assert_eq!(pass.refusal(), Some(Answer::HeaderTooLarge));
+    }
+}
+
+#[test]
+fn everything_passes_as_it_is() {
+    for message in [
+        "",
+        "\r\nFrom: x\r\n",
+        "From: a@b\r\n",
+        "frOM :\r\n Some\r\n\tOne <a@b>\r\nSubject: x\r\n y\r\n\r\nFrom: c@d\r\n",
+        "A: b\r\nno field\r\nFrom: x\r\nFrom: y\r\n",
+        "hello\r\nFrom: x\r\n",
+        "Fromage: x\r\nfrom",
+    ] {
+        let (out, pass) = passed(message, &Senders::default());
+        assert_eq!((out.as_str(), pass.refusal()), (message, None));
+    }
+    let long = format!("From: {} <a@b>\r\nSubject: {}\r\n\r\nx", "n ".repeat(5000), "s".repeat(5000));
+    assert_eq!(passed(&long, &Senders::default()).0, long);
+}
+
+#[test]
+fn the_line_of_a_mail_folder_and_an_empty_from_go() {
+    let (out, pass) = passed(
+        "From a@b Mon Jan 1\r\n>From c\r\nFrom: \r\n \r\nDate: x\r\n\r\nFrom b\r\n",
+        &Senders::default(),
+    );
+    assert_eq!(out, "Date: x\r\n\r\nFrom b\r\n");
+    assert_eq!((pass.headers().from.clone(), pass.headers().date), (From::Absent, true));
+}
+
+#[test]
+fn a_line_of_spaces_does_not_end_the_header() {
+    let (_, pass) = passed("Subject: x\r\n \r\nFrom: c@d\r\n\r\n", &strict(OnViolation::Reject));
+    assert_eq!(pass.refusal(), Some(Answer::SenderNotAllowed));
+}
+
+#[test]
+fn a_foreign_from_is_refused_or_taken_out() {
+    let message = "Subject: x\r\nFrom: Shop\r\n <c@d>\r\nReply-To: e@f\r\n\r\nbody\r\n";
+    let (out, pass) = passed(message, &strict(OnViolation::Reject));
+    assert_eq!((out.as_str(), pass.refusal()), (message, Some(Answer::SenderNotAllowed)));
+    assert_eq!(pass.foreign_sender(), Some("c@d; allowed: noreply@contoso.com"));
+    let (out, pass) = passed(message, &strict(OnViolation::Rewrite));
+    assert_eq!(out, "Subject: x\r\nReply-To: e@f\r\n\r\nbody\r\n");
+    let found = pass.finish();
+    assert_eq!(found.from, From::Removed { value: b" Shop\r\n <c@d>\r\n".to_vec() });
+    assert!(found.reply_to);
+}
+
+#[test]
+fn one_from_is_enough() {
+    let several = "From: a@b\r\nSubject: x\r\nFROM: a@b\r\n\r\n";
+    assert_eq!(passed(several, &Senders::default()).1.refusal(), Some(Answer::SeveralFrom));
+    let split = "From: noreply@contoso.com\r\nno field\r\nFrom: c@d\r\n\r\n";
+    for on_violation in [OnViolation::Reject, OnViolation::Rewrite] {
+        let (out, pass) = passed(split, &strict(on_violation));
+        assert_eq!((out.as_str(), pass.refusal()), (split, Some(Answer::NoFieldInHeader)));
+    }
+    let body = "From: noreply@contoso.com\r\nno field\r\n\r\nFrom: c@d\r\n";
+    assert_eq!(passed(body, &strict(OnViolation::Reject)).1.refusal(), None);
+}
+
+#[test]
+fn what_is_too_long_is_refused() {
+    let from = |len: usize| format!("From: {}\r\n\r\n", "x".repeat(len - "From: \r\n".len()));
+    assert_eq!(passed(&from(MAX_FROM_BYTES), &Senders::default()).1.refusal(), None);
+    assert_eq!(passed(&from(MAX_FROM_BYTES + 1), &Senders::default()).1.refusal(), Some(Answer::FromTooLong));
+    let field = format!("X: {}\r\n", "y".repeat(1019));
+    assert_eq!(passed(&format!("{}\r\n", field.repeat(255)), &Senders::default()).1.refusal(), None);
+    let refusal = passed(&format!("{}\r\n", field.repeat(256)), &Senders::default()).1.refusal();
+    assert_eq!(refusal, Some(Answer::HeaderTooLarge));
+}
+
+#[test]
+fn an_endless_message_id_costs_bounded_memory() {
+    let found = headers(&format!("Message-ID: <\r\n{}\r\n", " abcdefgh\r\n".repeat(10_000)));
+    assert!(found.message_id.unwrap().len() <= 2 * MAX_LOOKED_AT);
+}
