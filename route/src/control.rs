@@ -76,9 +76,9 @@ pub struct Queue {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Messages accepted upstream in the last 60 seconds.
+    /// Messages sent upstream in the last 60 seconds, those that it refused included: they count against the limit.
     pub messages_last_minute: u64,
-    /// Recipients accepted upstream in the last 24 hours, since this sidecar started at the earliest.
+    /// Recipients accepted upstream in the last 24 hours; by this sidecar's start at the earliest where no limit is set.
     pub recipients_last_24h: u64,
 }
 

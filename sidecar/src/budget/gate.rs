@@ -165,8 +165,13 @@ impl Gate {
     async fn ask(self: &Arc<Self>, recipients: u64) -> Result<Ticket, Denied> {
         let account = self.account();
         let mut ticket = {
-            let mut state = account.state();
-            let permit = state.budget.request(self.clock.now(), Amount::message(recipients));
+            let (mut state, now) = (account.state(), self.clock.now());
+            if state.budget.is_crowded(now) {
+                // The end of another message comes first; this is for those who do not wait for it.
+                let until = self.clock.instant(now + self.spans.minute / 20);
+                return Err(Denied { until, why: Why::Restraint });
+            }
+            let permit = state.budget.request(now, Amount::message(recipients));
             let permit =
                 permit.map_err(|wait| Denied { until: self.clock.instant(wait.until), why: wait.why })?;
             if !state.budget.is_limited() {
@@ -319,16 +324,14 @@ impl Ticket {
 
     fn end(&mut self, used: Amount) {
         let Some(permit) = self.permit.take() else { return };
-        let (now, id, full) = (self.gate.clock.now(), permit.id(), permit.amount());
+        let (now, id) = (self.gate.clock.now(), permit.id());
         let mut state = self.account.state();
         if state.budget.is_limited() {
             ledger::settled(id, now, used, &mut state.lines);
         }
         state.budget.settle(permit, now, used);
         drop(state);
-        if used != full {
-            self.gate.changed.notify_waiters();
-        }
+        self.gate.changed.notify_waiters();
     }
 }
 
@@ -518,6 +521,25 @@ mod tests {
         let again = Gate::new(folder.path(), Spans::default(), Arc::new(Seen::default()));
         again.follow(&route).await;
         assert_eq!(again.usage().recipients_last_24h, 6000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_too_many_connections_fewer_are_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut route = route(Some(300), None);
+        route.limits.connections = 3;
+        let gate = gate(folder.path(), &route).await;
+        let before = [gate.take(1).await.unwrap(), gate.take(1).await.unwrap()];
+        gate.throttled(Throttle::Connections);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(gate.take(1).await.unwrap_err().why, Why::Restraint, "one is allowed, two are under way");
+        drop(before);
+        let one = gate.take(1).await.unwrap();
+        let started = clock::now();
+        let (next, ()) =
+            tokio::join!(gate.take_until(1, soon()), async { one.settle(Amount::message(1), true) });
+        assert!(next.is_ok());
+        assert!(started.elapsed() < Duration::from_secs(2), "the end of one lets the next go");
     }
 
     #[tokio::test(start_paused = true)]

@@ -288,6 +288,12 @@ impl Budget {
         u32::try_from(left).unwrap_or(u32::MAX)
     }
 
+    /// Whether as many permits are under way as there may be connections, while the upstream finds it too much.
+    pub fn is_crowded(&self, now: Duration) -> bool {
+        let few = u64::from(self.connections(now));
+        self.restraint.share(now) < 1.0 && self.open.len() as u64 >= few
+    }
+
     /// What is free at `now`; nothing where no limit is known.
     pub fn room(&mut self, now: Duration) -> (Option<u64>, Option<u64>) {
         let (used, day) = (self.used_minute(now), self.used_day(now));

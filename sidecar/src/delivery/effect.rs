@@ -84,7 +84,7 @@ pub const fn effect(outcome: Outcome) -> Effect {
 
 const fn patience(reason: Option<Reason>) -> Patience {
     match reason {
-        Some(Reason::EgressAddressDeferred) => Patience::Late,
+        Some(Reason::EgressAddressDeferred | Reason::ErrorsHeldBack) => Patience::Late,
         _ => Patience::Soon,
     }
 }
@@ -195,6 +195,12 @@ mod tests {
     fn what_is_unknown_is_tried_again_soon_without_a_pause() {
         let unknown = Effect { fate: Fate::Retry(Patience::Soon), throttle: None, pause: None, reason: None };
         assert_eq!(effect(Outcome::Transient(None)), unknown);
+    }
+
+    #[test]
+    fn what_is_held_back_is_looked_at_again_late_and_stops_nothing_else() {
+        let held = effect(Outcome::Transient(Some(Reason::ErrorsHeldBack)));
+        assert_eq!((held.fate, held.pause), (Fate::Retry(Patience::Late), None));
     }
 
     #[test]
