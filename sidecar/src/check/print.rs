@@ -6,9 +6,6 @@ use crate::args::Output;
 /// Width of the column with the state, and of that with the place.
 const COLUMNS: (usize, usize) = (8, 12);
 
-/// Longest line of text that is explained, characters; what was met is not wrapped, so that it can be copied.
-const WIDTH: usize = 100;
-
 /// The findings, ending in a newline.
 pub fn print(findings: &Findings, output: Output) -> String {
     match output {
@@ -45,25 +42,11 @@ fn line(step: &Step) -> String {
     let named = named.map(|reason| format!("{reason}: ")).unwrap_or_default();
     text.push_str(&format!(" {named}{}", step.met));
     let mut text = format!("{}\n", text.trim_end());
-    for line in wrapped(&step.remedy, WIDTH - left - right - 2) {
+    // Not wrapped: a remedy is often a command to copy.
+    for line in [&step.meaning, &step.remedy].into_iter().filter(|line| !line.is_empty()) {
         text.push_str(&format!("{:indent$}{line}\n", "", indent = left + right + 2));
     }
     text
-}
-
-/// Words in lines of at most `width` characters, but for longer words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -74,34 +57,44 @@ mod tests {
     use super::*;
 
     fn findings() -> Findings {
-        let step = |step, state, reason, met: &str, remedy: &str| Step {
+        let step = |step, state, reason, met: &str, (meaning, remedy): (&str, &str)| Step {
             step,
             state,
             reason,
             met: met.into(),
+            meaning: meaning.into(),
             remedy: remedy.into(),
         };
         let steps = vec![
-            step(Place::Token, State::Ok, Some(Reason::TokenAcquired), "a token with 59 minutes left", ""),
+            step(
+                Place::Token,
+                State::Ok,
+                Some(Reason::TokenAcquired),
+                "a token with 59 minutes left",
+                ("", ""),
+            ),
             step(
                 Place::LogIn,
                 State::Failed,
                 Some(Reason::SmtpAuthDisabledMailbox),
                 "535 5.7.139 Authentication unsuccessful",
-                "SMTP AUTH is switched off for the mailbox. Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false",
+                (
+                    "SMTP AUTH is switched off for the mailbox.",
+                    "Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false",
+                ),
             ),
-            step(Place::Sender, State::NotReached, None, "", ""),
+            step(Place::Sender, State::NotReached, None, "", ("", "")),
         ];
         Findings { route: Some("shop/notifications".into()), well: false, steps }
     }
 
     #[test]
-    fn people_read_one_line_for_a_step_and_the_remedy_below() {
+    fn people_read_one_line_for_a_step_and_what_to_do_below() {
         let expected = "\
 ok       token        a token with 59 minutes left
 FAILED   log-in       SmtpAuthDisabledMailbox: 535 5.7.139 Authentication unsuccessful
-                      SMTP AUTH is switched off for the mailbox. Set-CASMailbox -Identity
-                      noreply@contoso.com -SmtpClientAuthenticationDisabled $false
+                      SMTP AUTH is switched off for the mailbox.
+                      Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false
 -        sender
 
 A message would not go out; mend what failed and check again.
@@ -118,11 +111,5 @@ A message would not go out; mend what failed and check again.
         assert_eq!(json["steps"][1]["reason"], "SmtpAuthDisabledMailbox");
         assert_eq!(json["steps"][1]["state"], "Failed");
         assert_eq!(json["steps"][2], serde_json::json!({"step": "Sender", "state": "NotReached"}));
-    }
-
-    #[test]
-    fn a_word_that_is_too_long_stands_alone() {
-        assert_eq!(wrapped("a bb cccc d", 4), ["a bb", "cccc", "d"]);
-        assert_eq!(wrapped("", 4), Vec::<String>::new());
     }
 }

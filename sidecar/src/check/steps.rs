@@ -87,7 +87,10 @@ pub struct Step {
     /// What was met, in words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub met: String,
-    /// What it means, and what to do about it.
+    /// What it means, where it is not as it should be.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub meaning: String,
+    /// What to do about it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
@@ -115,7 +118,12 @@ impl Findings {
         let remedy = "The operator writes this file into the ConfigMap of the route: see kubectl describe mailroute, and \
                       whether operator and sidecar are of the same version."
             .into();
-        let step = Step { step: Place::Route, state: State::Failed, reason: None, met: error, remedy };
+        let step = Step {
+            state: State::Failed,
+            meaning: "There is no route to check.".into(),
+            remedy,
+            ..plain(Place::Route, error)
+        };
         Self { route: None, well: false, steps: vec![step] }
     }
 
@@ -199,30 +207,30 @@ fn failed(place: Place, stopped: &Verdict, rehearsal: &Rehearsal, route: &RouteF
     // The condition's own words say more than the reply alone: what was presented, and from where.
     let told = rehearsal.met.iter().rfind(|met| Some(met.reason) == reason && !met.reason.holds());
     let met = told.map_or_else(|| stopped.text.clone(), |met| met.text.clone());
-    let remedy = match reason {
+    let (meaning, remedy) = match reason {
         Some(reason) => explained(reason, route),
         None => without_reason(stopped),
     };
-    Step { step: place, state: State::Failed, reason, met, remedy }
+    Step { step: place, state: State::Failed, reason, met, meaning, remedy }
 }
 
-/// What to do where the trouble is not the route's.
-fn without_reason(stopped: &Verdict) -> String {
-    let advice = match stopped.outcome {
-        Outcome::RejectRecipient => "This concerns the recipient alone; name another with --to.",
+/// What it means and what to do where the trouble is not the route's.
+fn without_reason(stopped: &Verdict) -> (String, String) {
+    let (meaning, remedy) = match stopped.outcome {
+        Outcome::RejectRecipient => ("This concerns the recipient alone.", "Name another with --to."),
         Outcome::RejectMessage(_) => {
-            "This concerns the sender or the message alone; name another with --from."
+            ("This concerns the sender or the message alone.", "Name another sender with --from.")
         }
-        _ => "It may pass; try again.",
+        _ => ("It may pass.", "Try again."),
     };
     match stopped.reply.as_ref().and_then(hint::of) {
-        Some(hint) => format!("{advice} The likely cause: {hint}."),
-        None => advice.into(),
+        Some(hint) => (format!("{meaning} The likely cause: {hint}."), remedy.into()),
+        None => (meaning.into(), remedy.into()),
     }
 }
 
 fn passed_by(place: Place) -> Step {
-    Step { step: place, state: State::NotReached, reason: None, met: String::new(), remedy: String::new() }
+    Step { state: State::NotReached, ..plain(place, String::new()) }
 }
 
 fn passed(place: Place, route: &RouteFile, envelope: &Envelope, rehearsal: &Rehearsal) -> Step {
@@ -241,7 +249,7 @@ fn passed(place: Place, route: &RouteFile, envelope: &Envelope, rehearsal: &Rehe
         Place::Route => plain(place, described(route)),
         Place::Name => plain(place, host(route)),
         Place::Connection => plain(place, format!("port {}", port(route))),
-        Place::Greeting => plain(place, String::new()),
+        Place::Greeting => plain(place, "greeted, and EHLO answered".into()),
         Place::Sender => plain(place, format!("{}: {}", envelope.reverse_path, answer(Stage::Mail))),
         Place::Recipient => {
             let recipients: Vec<_> = envelope.recipients.iter().map(|to| format!("<{to}>")).collect();
@@ -255,23 +263,22 @@ fn passed(place: Place, route: &RouteFile, envelope: &Envelope, rehearsal: &Rehe
 }
 
 fn plain(place: Place, met: String) -> Step {
-    Step { step: place, state: State::Ok, reason: None, met, remedy: String::new() }
+    Step { step: place, state: State::Ok, reason: None, met, meaning: String::new(), remedy: String::new() }
 }
 
 /// A step that a condition speaks for.
 fn met(place: Place, told: Option<&Met>, route: &RouteFile) -> Step {
     let Some(Met { reason, text }) = told else { return plain(place, String::new()) };
-    let has_remedy = !reason.remedy(&subject(route, &endpoint(route))).is_empty();
-    let (state, remedy) = match has_remedy {
-        true => (State::Warning, explained(*reason, route)),
-        false => (State::Ok, String::new()),
-    };
-    Step { step: place, state, reason: Some(*reason), met: text.clone(), remedy }
+    let step = Step { reason: Some(*reason), ..plain(place, text.clone()) };
+    match explained(*reason, route) {
+        (_, remedy) if remedy.is_empty() => step,
+        (meaning, remedy) => Step { state: State::Warning, meaning, remedy, ..step },
+    }
 }
 
-fn explained(reason: Reason, route: &RouteFile) -> String {
-    let remedy = reason.remedy(&subject(route, &endpoint(route)));
-    format!("{} {remedy}", reason.sentence()).trim_end().to_owned()
+/// What a reason means, and what to do about it.
+fn explained(reason: Reason, route: &RouteFile) -> (String, String) {
+    (reason.sentence().to_owned(), reason.remedy(&subject(route, &endpoint(route))))
 }
 
 fn described(route: &RouteFile) -> String {
