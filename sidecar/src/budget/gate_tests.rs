@@ -1,0 +1,199 @@
+//! Tickets in order, written down before they are given, and found again after a restart.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::config;
+
+#[derive(Default)]
+struct Seen {
+    waits: AtomicUsize,
+    throttles: AtomicUsize,
+}
+
+impl Observe for Seen {
+    fn waits(&self, _: Why) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn throttled(&self, _: Throttle) {
+        self.throttles.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn route(messages: Option<u32>, recipients: Option<u32>) -> RouteFile {
+    let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
+    (route.limits.messages_per_minute, route.limits.recipients_per_day) = (messages, recipients);
+    route
+}
+
+async fn gate(directory: &Path, route: &RouteFile) -> Arc<Gate> {
+    let gate = Gate::new(directory, Spans::default(), Arc::new(Seen::default()));
+    gate.follow(route).await;
+    gate
+}
+
+fn soon() -> Instant {
+    clock::now() + Duration::from_secs(600)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_what_was_sent_and_what_may_have_been() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = route(Some(30), Some(100));
+    {
+        let gate = gate(folder.path(), &route).await;
+        gate.take(10).await.unwrap().settle(Amount::message(10), true);
+        gate.take(20).await.unwrap().settle(Amount::NOTHING, false);
+        // As if killed while it is sent: nothing runs any more, not even the drop.
+        std::mem::forget(gate.take(30).await.unwrap());
+    }
+    let gate = gate(folder.path(), &route).await;
+    assert_eq!(gate.usage(), Usage { messages_last_minute: 2, recipients_last_24h: 40 });
+    assert_eq!(gate.take(61).await.unwrap_err().why, Why::Day);
+    assert!(gate.take(60).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_was_not_written_down_is_taken_as_the_full_amount() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = route(None, Some(100));
+    gate(folder.path(), &route).await.take(20).await.unwrap().settle(Amount::NOTHING, false);
+    assert_eq!(gate(folder.path(), &route).await.usage().recipients_last_24h, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_ticket_counts_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &route(Some(30), Some(100))).await;
+    drop(gate.take(7).await.unwrap());
+    assert_eq!(gate.usage(), Usage { messages_last_minute: 1, recipients_last_24h: 7 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_served_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &route(Some(2), None)).await;
+    let order = Arc::new(Mutex::new(vec![]));
+    let waiting = (0..5).map(|n| {
+        let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
+        async move {
+            let ticket = gate.take_until(1, soon()).await.unwrap();
+            order.lock().unwrap().push(n);
+            ticket.settle(Amount::message(1), true);
+        }
+    });
+    let started = clock::now();
+    futures::future::join_all(waiting).await;
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert!(started.elapsed() >= Duration::from_secs(120), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_given_back_wakes_the_first_who_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &route(Some(1), None)).await;
+    let ticket = gate.take(1).await.unwrap();
+    let started = clock::now();
+    let (taken, ()) =
+        tokio::join!(gate.take_until(1, soon()), async { ticket.settle(Amount::NOTHING, false) });
+    assert!(taken.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_served_in_time_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &route(Some(1), None)).await;
+    gate.take(1).await.unwrap().settle(Amount::message(1), true);
+    let started = clock::now();
+    let denied = gate.take_until(1, started + Duration::from_secs(10)).await.unwrap_err();
+    assert_eq!(denied.why, Why::Minute);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_limits_of_the_same_mailbox_keep_the_count_and_another_mailbox_has_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &route(Some(30), Some(100))).await;
+    let under_way = gate.take(1).await.unwrap();
+    gate.take(9).await.unwrap().settle(Amount::message(9), true);
+    gate.follow(&route(Some(10), Some(20))).await;
+    assert_eq!(gate.usage().recipients_last_24h, 9);
+
+    let mut other = route(Some(30), Some(100));
+    if let mailroute_route::file::Method::ClientSubmission(submission) = &mut other.method {
+        submission.mailbox = "other@contoso.com".into();
+    }
+    gate.follow(&other).await;
+    under_way.settle(Amount::message(1), true);
+    assert_eq!(gate.usage().recipients_last_24h, 0, "it belongs to the mailbox before");
+    gate.follow(&route(Some(30), Some(100))).await;
+    assert_eq!(gate.usage().recipients_last_24h, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_limits_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &route(None, None)).await;
+    gate.take(5).await.unwrap().settle(Amount::message(5), true);
+    assert_eq!(gate.usage(), Usage { messages_last_minute: 1, recipients_last_24h: 5 });
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_written_does_not_hold_mail_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let gate = gate(&file, &route(Some(30), Some(100))).await;
+    gate.take(5).await.unwrap().settle(Amount::message(5), true);
+    assert_eq!(gate.usage().recipients_last_24h, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ledger_stays_short_however_much_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = route(Some(1_000_000), Some(1_000_000));
+    let gate = gate(folder.path(), &route).await;
+    for _ in 0..3000 {
+        gate.take(2).await.unwrap().settle(Amount::message(2), true);
+    }
+    let ledger = Ledger::path(folder.path(), "noreply@contoso.com");
+    assert!(std::fs::metadata(&ledger).unwrap().len() < 70_000);
+    assert_eq!(gate.usage().recipients_last_24h, 6000);
+    let again = Gate::new(folder.path(), Spans::default(), Arc::new(Seen::default()));
+    again.follow(&route).await;
+    assert_eq!(again.usage().recipients_last_24h, 6000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_too_many_connections_fewer_are_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut route = route(Some(300), None);
+    route.limits.connections = 3;
+    let gate = gate(folder.path(), &route).await;
+    let before = [gate.take(1).await.unwrap(), gate.take(1).await.unwrap()];
+    gate.throttled(Throttle::Connections);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(gate.take(1).await.unwrap_err().why, Why::Restraint, "one is allowed, two are under way");
+    drop(before);
+    let one = gate.take(1).await.unwrap();
+    let started = clock::now();
+    let (next, ()) = tokio::join!(gate.take_until(1, soon()), async { one.settle(Amount::message(1), true) });
+    assert!(next.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(2), "the end of one lets the next go");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_and_throttles_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = Arc::new(Seen::default());
+    let gate = Gate::new(folder.path(), Spans::default(), Arc::clone(&seen) as _);
+    gate.follow(&route(Some(30), None)).await;
+    gate.throttled(Throttle::Rate);
+    assert_eq!(gate.take(1).await.unwrap_err().why, Why::Restraint);
+    assert_eq!(seen.waits.load(Ordering::Relaxed), 1);
+    assert_eq!(seen.throttles.load(Ordering::Relaxed), 1);
+    assert!(gate.view().share < 1.0);
+}
