@@ -101,6 +101,7 @@ impl Target<'_> {
 
 /// Goes on in plaintext, for the reason `why`.
 async fn expose(plain: Plain<TcpStream>, why: String) -> Result<Connection, ConnectionError> {
+    tracing::info!(why, "the upstream is spoken to without TLS");
     let (stream, ehlo) = plain.stay()?;
     Connection::over_plaintext(stream, &ehlo, why).await
 }

@@ -92,3 +92,59 @@ impl<S: Stream> Plain<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::clock;
+
+    const EHLO: &str = "250-mx Hello [203.0.113.7]\r\n250 STARTTLS\r\n";
+
+    /// Greets a peer that has said all this already, and keeps its end open.
+    async fn greeted(said: &str) -> (Result<Plain<DuplexStream>, ConnectionError>, DuplexStream) {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        theirs.write_all(said.as_bytes()).await.unwrap();
+        (Plain::greet(ours, "app.example").await, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_drips_gets_no_more_time_than_a_silent_one() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let started = clock::now();
+        let drip = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                theirs.write_all(b"2").await.unwrap();
+            }
+        };
+        let error = tokio::select! {
+            plain = Plain::greet(ours, "app.example") => plain.err().unwrap(),
+            () = drip => unreachable!("it never ends"),
+        };
+        assert!(matches!(error, ConnectionError::Timeout(Stage::Greeting)), "{error}");
+        assert_eq!(started.elapsed(), Stage::Greeting.limit());
+    }
+
+    #[tokio::test]
+    async fn whatever_follows_the_answer_to_starttls_is_an_attack() {
+        let (plain, mut peer) = greeted(&format!("220 mx\r\n{EHLO}")).await;
+        peer.write_all(b"220 go\r\n250 injected\r\n").await.unwrap();
+        let error = plain.unwrap().start_tls("mx").await.err().unwrap();
+        assert!(matches!(error, ConnectionError::StartTlsInjection(_)), "{error}");
+        let (plain, mut peer) = greeted(&format!("220 mx\r\n{EHLO}")).await;
+        peer.write_all(b"220 go\r\n").await.unwrap();
+        assert!(plain.unwrap().start_tls("mx").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn replies_that_were_not_asked_for_end_a_plaintext_connection() {
+        let (plain, _peer) = greeted(&format!("220 mx\r\n{EHLO}250 ok\r\n250 ok\r\n354 go\r\n")).await;
+        assert!(plain.unwrap().stay().is_err());
+        let (plain, _peer) = greeted(&format!("220 mx\r\n{EHLO}")).await;
+        assert_eq!(plain.unwrap().stay().unwrap().1.lines.len(), 2);
+    }
+}

@@ -66,14 +66,15 @@ fn judge(leaf: Option<&Leaf>, error: Option<CertificateError>, domains: &[String
         return Met::new(reason, text);
     };
     let standing = leaf.standing(now);
+    let own = if leaf.self_issued { "; it vouches for itself, which no connector takes" } else { "" };
     match error {
-        _ if standing == Reason::CertificateExpired => Met::new(standing, format!("the {leaf}")),
+        _ if standing == Reason::CertificateExpired => Met::new(standing, format!("the {leaf}{own}")),
         Some(error) => Met::new(error.reason(), format!("{error}; still in use: the {leaf}")),
         None if !fits(leaf, domains) => {
             let text = format!("the {leaf}, while the accepted domains are {}", domains.join(", "));
             Met::new(Reason::CertificateNameMismatch, text)
         }
-        None => Met::new(standing, format!("the {leaf}")),
+        None => Met::new(standing, format!("the {leaf}{own}")),
     }
 }
 

@@ -239,6 +239,8 @@ impl Dispatch {
         if let Some(attempt) = foreseen {
             return self.spared(leave, envelope, body, attempt, origin);
         }
+        // Fewer for a while after Exchange counted too many.
+        leave.active.deliver.resize(usize::try_from(self.budget.connections()).unwrap_or(usize::MAX));
         let delivery = leave.active.deliver.deliver(envelope, body, partial);
         let attempt = match patience {
             None => delivery.await,

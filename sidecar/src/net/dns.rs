@@ -211,6 +211,23 @@ pub(crate) mod tests {
         assert!(ours.read(vec![0; 3]).is_none());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_octets_do_harm(octets: Vec<u8>, spoilt: Vec<(u8, u8)>) {
+            let query = query();
+            assert!(query.read(octets).is_none());
+            let mut answer = mx_answer(query.octets(), 300, &[(10, "a.example"), (20, "b.example")]);
+            for (at, value) in spoilt {
+                let len = answer.len();
+                answer[usize::from(at) % len] = value;
+            }
+            if let Some(Reply::Answer(answer)) = query.read(answer) {
+                assert!(answer.exchangers().found.len() <= 2);
+                assert!(answer.addresses().found.len() <= 2);
+            }
+        }
+    }
+
     #[test]
     fn trouble_of_a_server_and_a_truncated_answer_are_told_apart() {
         let query = query();

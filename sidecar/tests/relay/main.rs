@@ -23,3 +23,4 @@ mod senders;
 mod setups;
 mod smart_host;
 mod token_service;
+mod wire;
