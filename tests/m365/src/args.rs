@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-/// A strict simulator of Microsoft 365 mail submission: Entra token endpoint, SMTP submission and a control API.
+/// A strict simulator of Microsoft 365 for mail: Entra token endpoint, client submission, MX endpoint and name server.
 #[derive(Debug, Parser)]
 #[command(name = "m365-simulator", version, about, long_about = None)]
 pub struct Arguments {

@@ -1,11 +1,11 @@
-//! A strict, faithful simulator of Microsoft 365 mail submission, for tests and for laptops.
+//! A strict, faithful simulator of Microsoft 365 for mail, for tests and for laptops.
 //!
 //! ```text
-//!            POST /<tenant>/oauth2/v2.0/token            EHLO · STARTTLS · AUTH XOAUTH2 · MAIL · RCPT · DATA
-//!  client ───────────────────────────────────► entra     ────────────────────────────────────────► submission
-//!                                                │                                                    │
-//!                                                └──────────► office (config, usage, record) ◄────────┘
-//!                                                                       ▲
+//!            POST /<tenant>/oauth2/v2.0/token            EHLO · STARTTLS · AUTH · MAIL · RCPT · DATA
+//!  client ───────────────────────────────────► entra     ───────────────────────────────► submission (587), relay (25)
+//!    │                                           │                                                    │
+//!    │ MX contoso.com?                           └──────────► office (config, usage, record) ◄────────┘
+//!    └─────────────────► dns ──────────────────────────────────────────►▲
 //!  test or person ── GET /messages, PUT /faults, … ──► control ─────────┘
 //! ```
 //! * [`Simulator`]: start it on free ports, ask it what happened, drop it.
@@ -13,8 +13,8 @@
 //! * [`Faults`]: what to switch on; [`Line`]: every reply by name.
 //! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
 //!
-//! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `listener`, `submission::connection`,
-//! `entra::{issuers, server}`, `control`, `tls` and `random` touch the world. Sources of the rules are named beside them;
+//! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `faces`, `listener`,
+//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `control`, `authority` and `random` touch the world. Sources of the rules are named beside them;
 //! what Microsoft does not publish is a setting in [`Config`].
 
 pub mod app;

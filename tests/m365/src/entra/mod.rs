@@ -9,6 +9,7 @@
 pub mod assertion;
 pub mod client_assertion;
 pub mod client_certificate;
+mod client_secret;
 mod codes;
 pub mod error;
 pub mod issuers;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{
     Credential,
     assertion::{Assertion, IssuerNames, check_times, match_credential},
-    client_assertion,
+    client_assertion, client_secret,
     error::Refusal,
     jws::{Algorithm, JwsError, KeySet},
     token::AccessClaims,
@@ -80,7 +80,10 @@ pub fn examine(
     let app = find_application(tenant, client_id)?;
     check_scope(&config.tokens, tenant, required(request.scope.as_deref(), "scope")?)?;
     let proof = match read_assertion(request, app)? {
-        None => check_secret(app, request.client_secret.as_deref().unwrap_or_default(), now)?,
+        None => {
+            client_secret::check(app, request.client_secret.as_deref().unwrap_or_default(), now)?;
+            Proof::Secret
+        }
         Some(own) if own.claims.iss.eq_ignore_ascii_case(&app.client_id) => {
             client_assertion::check(app, tenant, &own, host, now, config.tokens.clock_skew_seconds)?;
             Proof::Certificate(own)
@@ -190,17 +193,6 @@ fn verify_signature(assertion: &Assertion, keys: &KeySet, client_id: &str) -> Re
     })
 }
 
-/// One that matches and is in time is enough; secrets may overlap while they are rotated.
-fn check_secret(app: &Application, given: &str, now: Timestamp) -> Result<Proof, Refusal> {
-    let (expired, live): (Vec<_>, Vec<_>) =
-        app.client_secrets.iter().partition(|secret| secret.is_expired(now));
-    if live.iter().any(|secret| secret.value.is(given)) {
-        return Ok(Proof::Secret);
-    }
-    let over = expired.iter().any(|secret| secret.value.is(given));
-    Err(Refusal::with(if over { 7_000_222 } else { 7_000_215 }, &[("client", &app.client_id)]))
-}
-
 fn required<'a>(value: Option<&'a str>, parameter: &str) -> Result<&'a str, Refusal> {
     value.filter(|value| !value.is_empty()).ok_or_else(|| Refusal::with(900_144, &[("parameter", parameter)]))
 }
@@ -257,7 +249,7 @@ fn is_guid(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        directory::{ClientSecret, SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
+        directory::{SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
         entra::client_certificate::stand_in,
         stand_in::{ISSUER, StandIn},
     };
@@ -329,28 +321,6 @@ mod tests {
             after(|config, _| config.directory.tenants[0].applications[0].public_client = true),
             700_025
         );
-    }
-
-    /// Presents a secret to an application whose secrets are these, by value and seconds from now until they end.
-    fn with_secrets(given: &str, registered: &[(&str, i64)]) -> u32 {
-        after(|config, request| {
-            (request.client_assertion, request.client_secret) = (None, Some(given.into()));
-            let secret = |(value, left): &(&str, i64)| ClientSecret {
-                name: String::new(),
-                value: (*value).into(),
-                expires: Timestamp::from_second(now().as_second() + left).ok(),
-            };
-            config.directory.tenants[0].applications[0].client_secrets =
-                registered.iter().map(secret).collect();
-        })
-    }
-
-    #[test]
-    fn a_secret_is_right_while_one_of_the_registered_ones_is_it_and_in_time() {
-        assert_eq!(with_secrets("new", &[("old", -1), ("new", 60)]), 0);
-        assert_eq!(with_secrets("old", &[("old", -1), ("new", 60)]), 7_000_222);
-        assert_eq!(with_secrets("other", &[("old", -1), ("new", 60)]), 7_000_215);
-        assert_eq!(with_secrets("", &[("new", 60)]), 7_000_218);
     }
 
     #[test]

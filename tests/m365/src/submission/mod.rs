@@ -5,8 +5,8 @@
 //!             (I/O)          command · authentication · transaction · data · acceptance   (all pure)
 //! ```
 //! The session is a value: bytes, the shared [`Office`](crate::office::Office) and the time go in, steps come out. It
-//! refuses to know sockets, TLS and clocks. A face on port 25 (connector, Direct Send) becomes a second session beside
-//! this one and shares `command`, `data`, `message` and the reply catalogue.
+//! refuses to know sockets, TLS and clocks. The conversation on port 25 is the same session with another
+//! [`Face`](crate::mailbox::Face); its rules are in [`crate::relay`].
 
 pub(crate) mod acceptance;
 pub mod authentication;
@@ -14,6 +14,7 @@ pub mod command;
 pub mod connection;
 pub mod data;
 mod faulted;
+mod input;
 pub mod line;
 pub mod message;
 pub mod session;

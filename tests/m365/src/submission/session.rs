@@ -13,7 +13,6 @@ use super::{
     authentication::{Challenge, Login},
     command::Command,
     data::{Content, DataReader},
-    line::{MAX_LINE, complete_line, printable},
     speech::ehlo_lines,
     transaction::Transaction,
 };
@@ -76,7 +75,7 @@ pub struct Session {
     /// Text of the refusal when AUTH failed; MAIL quotes it.
     pub(super) failed_login: Option<String>,
     pub(crate) transaction: Option<Transaction>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Whether the banner was sent.
     begun: bool,
     greeted: bool,
@@ -201,110 +200,7 @@ impl Session {
         self.peer.facts.id
     }
 
-    /// Uses up some of the buffer; false when it needs more.
-    fn advance(&mut self, turn: &mut Turn<'_>) -> bool {
-        match &mut self.phase {
-            Phase::Closed => {
-                self.buffer.clear();
-                false
-            }
-            Phase::Data(reader) => {
-                let (used, content) = reader.read(&self.buffer);
-                self.buffer.drain(..used);
-                content.is_some_and(|content| {
-                    self.phase = Phase::Command;
-                    self.end_of_data(turn, content);
-                    true
-                })
-            }
-            Phase::Chunk { .. } => self.take_chunk(turn),
-            Phase::Command | Phase::Challenge(_) => self.take_line(turn),
-        }
-    }
-
-    fn take_chunk(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Phase::Chunk { size, left, last } = &mut self.phase else { return false };
-        let used = (*left).min(self.buffer.len());
-        *left -= used;
-        let (size, done, last) = (*size, *left == 0, *last);
-        let config = &turn.office.config;
-        let keep = config.record.bytes_kept(config.limits.advertised_size);
-        let chunk: Vec<u8> = self.buffer.drain(..used).collect();
-        if let Some(transaction) = &mut self.transaction {
-            transaction.chunks.push_chunk(&chunk, keep);
-        }
-        if !done {
-            return false;
-        }
-        self.phase = Phase::Command;
-        if last {
-            let content =
-                self.transaction.as_mut().map(|open| std::mem::take(&mut open.chunks)).unwrap_or_default();
-            self.end_of_data(turn, content);
-        } else {
-            self.say_with(turn, Line::ChunkOk.text(), &[("octets", &size.to_string())]);
-        }
-        true
-    }
-
-    fn take_line(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') else {
-            if self.buffer.len() > MAX_LINE {
-                turn.violation(self, Kind::Protocol, "a command line without end");
-                self.say(turn, Line::LineTooLong);
-                self.close(turn, Step::Close);
-            }
-            return false;
-        };
-        let line: Vec<u8> = self.buffer.drain(..=end).collect();
-        match complete_line(&line) {
-            Ok(text) => self.obey_line(turn, &text),
-            Err((kind, detail)) => {
-                turn.violation(self, kind, detail);
-                self.refuse(turn, Line::Unrecognized);
-            }
-        }
-        true
-    }
-
-    fn obey_line(&mut self, turn: &mut Turn<'_>, line: &str) {
-        match std::mem::replace(&mut self.phase, Phase::Command) {
-            Phase::Challenge(challenge) => {
-                self.staged(None, turn, |session, turn| session.answer(turn, challenge, line));
-            }
-            _ => match Command::parse(line) {
-                Ok(command) => self.obey(turn, command),
-                Err(reply) => {
-                    let verb = line.split(' ').next().unwrap_or_default();
-                    let kind =
-                        if reply == Line::InvalidDomain { Kind::InvalidEhloName } else { Kind::Protocol };
-                    turn.violation(self, kind, format!("{} is answered {}", printable(verb), reply.text()));
-                    self.refuse(turn, reply);
-                }
-            },
-        }
-    }
-
-    fn obey(&mut self, turn: &mut Turn<'_>, command: Command) {
-        if command.ends_group() && !self.buffer.is_empty() {
-            self.note_pipelined(turn, &command);
-        }
-        self.staged(command.stage(), turn, |session, turn| session.carry_out(turn, command));
-    }
-
-    fn note_pipelined(&mut self, turn: &mut Turn<'_>, command: &Command) {
-        if *command == Command::StartTls {
-            let detail = format!("{} bytes behind STARTTLS were thrown away", self.buffer.len());
-            turn.violation(self, Kind::DataBehindStartTls, detail);
-            self.buffer.clear();
-        } else {
-            let detail =
-                format!("{} bytes were sent behind a command that must end its group", self.buffer.len());
-            turn.violation(self, Kind::PipeliningPastGroup, detail);
-        }
-    }
-
-    fn carry_out(&mut self, turn: &mut Turn<'_>, command: Command) {
+    pub(super) fn carry_out(&mut self, turn: &mut Turn<'_>, command: Command) {
         match command {
             Command::Ehlo(name) => self.hello(turn, name, true),
             Command::Helo(name) => self.hello(turn, name, false),
@@ -365,7 +261,7 @@ impl Session {
         self.buffer.clear();
     }
 
-    fn end_of_data(&mut self, turn: &mut Turn<'_>, content: Content) {
+    pub(super) fn end_of_data(&mut self, turn: &mut Turn<'_>, content: Content) {
         self.staged(Some(Stage::EndOfData), turn, |session, turn| match session.peer.facts.face {
             Face::Submission => session.accept(turn, content),
             Face::Relay => session.relay_accept(turn, content),
@@ -398,7 +294,8 @@ mod tests {
         config::{Config, OverRate},
         directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT},
         entra::AccessTokenKey,
-        submission::xoauth2,
+        faults::{Rule, SmtpAction},
+        submission::{line::MAX_LINE, xoauth2},
     };
 
     fn now() -> Timestamp {
@@ -445,6 +342,42 @@ mod tests {
         let mail = b"MAIL FROM:<noreply@contoso.com>\r\nRSET\r\n";
         assert_eq!(waits(&session.receive(mail, &mut office, now())), Vec::<u64>::new());
         assert_eq!(waits(&session.receive(mail, &mut office, now())), [60_000]);
+    }
+
+    /// A service with one fault at a stage.
+    fn office_with(stage: Stage, action: SmtpAction) -> Office {
+        let mut office = office();
+        office.faults.submission.rules = vec![Rule::always(stage, action)];
+        office
+    }
+
+    #[test]
+    fn a_reply_may_be_dripped_and_the_next_one_is_not() {
+        let mut office = office_with(Stage::Ehlo, SmtpAction::Drip(7));
+        let mut session = Session::new(Peer::default());
+        let steps = session.receive(b"HELO a\r\nNOOP\r\n", &mut office, now());
+        assert!(
+            matches!(&steps[..], [Step::Drip(7), Step::Send(_), Step::Drip(0), Step::Send(noop)] if noop.starts_with(b"250 2.0.0"))
+        );
+    }
+
+    #[test]
+    fn plaintext_may_come_in_the_packet_of_the_reply_to_starttls() {
+        let mut office = office_with(Stage::StartTls, SmtpAction::Append("250 injected\r\n".into()));
+        let mut session = Session::new(Peer::default());
+        let steps = session.receive(b"HELO a\r\nSTARTTLS\r\n", &mut office, now());
+        let [Step::Send(_), Step::Send(reply), Step::StartTls] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(reply, b"220 2.0.0 SMTP server ready\r\n250 injected\r\n");
+    }
+
+    #[test]
+    fn a_message_takes_its_time_before_its_reply() {
+        let mut office = office();
+        office.config.pace.message_milliseconds = 50;
+        let mut session = logged_in(&mut office);
+        let message = b"MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n\
+                        From: noreply@contoso.com\r\n\r\n.\r\n";
+        assert_eq!(waits(&session.receive(message, &mut office, now())), [50]);
     }
 
     #[test]
