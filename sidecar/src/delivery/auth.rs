@@ -92,8 +92,9 @@ fn offered(
 /// What a refusal of `proof` means. Judged by what the upstream wrote, then freed of what was presented.
 fn refused(mut reply: Reply, proof: &Proof) -> Verdict {
     let outcome = match (classify(Stage::Auth, &reply), proof) {
-        // There is nothing to refresh, and what is unknown about a log-in by password is about the password.
-        (Outcome::RefreshToken | Outcome::RouteFault(Reason::LoginFailed), Proof::Password(_)) => {
+        // There is nothing to refresh, and a 535 that nobody knows is about what was presented.
+        (Outcome::RefreshToken, Proof::Password(_)) => Outcome::RouteFault(Reason::PasswordRejected),
+        (Outcome::RouteFault(Reason::LoginFailed), Proof::Password(_)) if reply.code == 535 => {
             Outcome::RouteFault(Reason::PasswordRejected)
         }
         (outcome, _) => outcome,
@@ -184,7 +185,11 @@ mod tests {
             let mailbox = "noreply@contoso.com";
             log_in(&mut connection, mailbox, &password()).await.unwrap().unwrap();
             let refused = log_in(&mut connection, mailbox, &password()).await.unwrap().unwrap_err();
-            assert_eq!(refused.outcome, Outcome::RouteFault(Reason::PasswordRejected));
+            assert_eq!(
+                refused.outcome,
+                Outcome::RouteFault(Reason::LoginFailed),
+                "it was not even asked for"
+            );
         };
         tokio::join!(conversation, ours);
     }

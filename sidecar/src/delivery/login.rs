@@ -8,17 +8,22 @@
 //! connections that are logged in stay.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{CertificateFiles, ClientSubmission, Credential};
 
 use super::outcome::{Met, Outcome, Verdict};
 use crate::certificate;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::secret::{self, Secret};
 use crate::token::store::{self, Store};
 use crate::token::{self, Failure, Token};
+
+/// For so long a rejected password is not presented again, unless another one is in its place: a few wrong ones lock the
+/// account for everybody who uses it, and every pod of a route has the same.
+const REJECTED: Duration = Duration::from_secs(10 * 60);
 
 /// What is presented.
 #[derive(Clone, Debug)]
@@ -53,7 +58,14 @@ pub struct LogIn {
 enum Source {
     /// Tokens, and the certificate that they are had with, if it is one.
     Tokens(Arc<Store>, Option<CertificateFiles>),
-    Password(PathBuf),
+    /// The password's file, and what was rejected last.
+    Password(PathBuf, Mutex<Option<Rejected>>),
+}
+
+/// A password that the upstream did not take.
+struct Rejected {
+    password: Secret,
+    at: Instant,
 }
 
 impl LogIn {
@@ -65,7 +77,7 @@ impl LogIn {
                     reason = Reason::PasswordMounted.as_str(),
                     "the route logs in with a password, which Microsoft is switching off; change to WorkloadIdentity"
                 );
-                Source::Password(password_file.clone())
+                Source::Password(password_file.clone(), Mutex::default())
             }
             credential => {
                 let certificate = match credential {
@@ -92,7 +104,19 @@ impl LogIn {
                 let token = store.token().await;
                 token.map(|token| acquired(token, store.trouble(), trouble, met)).map_err(|f| failed(f, met))
             }
-            Source::Password(file) => password(file, met).await,
+            Source::Password(file, rejected) => {
+                let password = read(file, met).await?;
+                let wait = wait(lock(rejected).as_ref(), &password, clock::now());
+                wait.map_or(Ok(()), |wait| Err(held_back(wait, met)))?;
+                Ok(Proof::Password(password))
+            }
+        }
+    }
+
+    /// The upstream did not take `proof`, and there is no other.
+    pub fn rejected(&self, proof: &Proof) {
+        if let (Source::Password(_, rejected), Proof::Password(password)) = (&self.source, proof) {
+            *lock(rejected) = Some(Rejected { password: password.clone(), at: clock::now() });
         }
     }
 
@@ -104,9 +128,9 @@ impl LogIn {
                 let token = store.renewed(rejected).await;
                 Some(token.map(|token| acquired(token, None, None, met)).map_err(|f| failed(f, met)))
             }
-            (Source::Password(file), Proof::Password(rejected)) => match password(file, met).await {
-                Ok(Proof::Password(password)) if password == *rejected => None,
-                outcome => Some(outcome),
+            (Source::Password(file, _), Proof::Password(rejected)) => match read(file, met).await {
+                Ok(password) if password == *rejected => None,
+                outcome => Some(outcome.map(Proof::Password)),
             },
             _ => None,
         }
@@ -164,17 +188,37 @@ fn acquired(
     Proof::Token(token)
 }
 
-async fn password(file: &Path, met: &mut Vec<Met>) -> Result<Proof, Verdict> {
+async fn read(file: &Path, met: &mut Vec<Met>) -> Result<Secret, Verdict> {
     match secret::read_password(file).await {
         Ok(password) => {
             met.push(Met::new(Reason::PasswordMounted, "the route logs in with a password"));
-            Ok(Proof::Password(password))
+            Ok(password)
         }
         Err(error) => {
             let what = format!("cannot read the password {}: {error}", file.display());
             Err(failed(Failure::new(Reason::SecretMissing, what), met))
         }
     }
+}
+
+/// How long `password` is not to be presented yet.
+fn wait(rejected: Option<&Rejected>, password: &Secret, now: Instant) -> Option<Duration> {
+    let same = rejected.filter(|rejected| rejected.password == *password)?;
+    let wait = (same.at + REJECTED).saturating_duration_since(now);
+    (!wait.is_zero()).then_some(wait)
+}
+
+fn held_back(wait: Duration, met: &mut Vec<Met>) -> Verdict {
+    let minutes = wait.as_secs().div_ceil(60);
+    let text = format!(
+        "the password was rejected before and has not been replaced; it is tried again in {minutes} minutes, so that the account is not locked"
+    );
+    met.push(Met::new(Reason::PasswordRejected, text.clone()));
+    Verdict::without_reply(Outcome::RouteFault(Reason::PasswordRejected), text)
+}
+
+fn lock(rejected: &Mutex<Option<Rejected>>) -> MutexGuard<'_, Option<Rejected>> {
+    rejected.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(failure: Failure, met: &mut Vec<Met>) -> Verdict {
@@ -196,8 +240,6 @@ fn verdict(failure: Failure) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use mailroute_route::file::{Authority, Endpoint};
 
     use super::*;
@@ -253,6 +295,25 @@ mod tests {
         std::fs::write(file.path(), "new").unwrap();
         let other = log_in.other(&rejected, &mut vec![]).await.unwrap().unwrap();
         assert_eq!(other.secret().expose(), "new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rejected_password_rests_so_that_the_account_is_not_locked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log_in = log_in(Credential::Password { password_file: file.path().into() });
+        std::fs::write(file.path(), "old").unwrap();
+        let proof = log_in.proof(&mut vec![]).await.unwrap();
+        log_in.rejected(&proof);
+        let mut met = Vec::new();
+        let verdict = log_in.proof(&mut met).await.unwrap_err();
+        assert_eq!(verdict.outcome, Outcome::RouteFault(Reason::PasswordRejected));
+        assert_eq!(reasons(&met), [Reason::PasswordMounted, Reason::PasswordRejected]);
+        assert!(verdict.text.contains("again in 10 minutes"), "{}", verdict.text);
+        std::fs::write(file.path(), "new").unwrap();
+        assert!(log_in.proof(&mut vec![]).await.is_ok(), "another one is tried at once");
+        std::fs::write(file.path(), "old").unwrap();
+        tokio::time::advance(REJECTED).await;
+        assert!(log_in.proof(&mut vec![]).await.is_ok(), "what is right now may have changed at Microsoft");
     }
 
     #[tokio::test]

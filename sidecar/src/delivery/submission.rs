@@ -94,20 +94,25 @@ impl Submission {
 #[async_trait]
 impl Open for Submission {
     async fn open(&self, met: &mut Vec<Met>) -> Result<Connection, Verdict> {
-        let proof = self.log_in.proof(met).await?;
+        let mut proof = self.log_in.proof(met).await?;
         let mut refusal = match self.log_in_with(&proof, met).await? {
             Ok(connection) => return Ok(connection),
             Err(refusal) => refusal,
         };
         if let Some(other) = self.other(refusal.outcome, &proof, met).await {
-            refusal = match self.log_in_with(&other?, met).await? {
+            proof = other?;
+            refusal = match self.log_in_with(&proof, met).await? {
                 Ok(connection) => return Ok(connection),
                 Err(refusal) => refusal,
             };
             *self.refused() = Some(clock::now());
         }
-        if refusal.outcome == Outcome::RefreshToken {
-            refusal.outcome = Outcome::RouteFault(Reason::ExchangeRejectedToken);
+        match refusal.outcome {
+            Outcome::RefreshToken => {
+                refusal.outcome = Outcome::RouteFault(Reason::ExchangeRejectedToken);
+            }
+            Outcome::RouteFault(Reason::PasswordRejected) => self.log_in.rejected(&proof),
+            _ => {}
         }
         Err(noted(refusal, met))
     }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::dial::{self, DialError};
 use super::tls::{self, Trust, TrustError};
+use crate::clock;
 
 /// Longest exchange from name look-up to last byte.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -148,7 +149,7 @@ fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
 
 async fn read(response: Response<hyper::body::Incoming>, host: &str) -> Result<Answer, HttpsError> {
     let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers());
+    let retry_after = retry_after(response.headers(), clock::unix_seconds());
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             HttpsError::TooLarge
@@ -159,8 +160,15 @@ async fn read(response: Response<hyper::body::Incoming>, host: &str) -> Result<A
     Ok(Answer { status, retry_after, body: body.to_bytes() })
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+/// RFC 9110 §10.2.3: seconds, or the date at which they are over. `now` in seconds since the epoch.
+fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    let left = date.timestamp().as_second().saturating_sub(now);
+    Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -168,13 +176,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_read_in_seconds() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(retry_after(&headers), None);
-        headers.insert(RETRY_AFTER, "60".parse().unwrap());
-        assert_eq!(retry_after(&headers), Some(Duration::from_secs(60)));
-        headers.insert(RETRY_AFTER, "Fri, 21 Nov 2026 07:28:00 GMT".parse().unwrap());
-        assert_eq!(retry_after(&headers), None);
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        let asked = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            // 2026-11-21 07:27:00 UTC
+            retry_after(&headers, 1_795_246_020)
+        };
+        assert_eq!(retry_after(&HeaderMap::new(), 0), None);
+        assert_eq!(asked("60"), Some(Duration::from_secs(60)));
+        assert_eq!(asked("Sat, 21 Nov 2026 07:28:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(asked("Sat, 21 Nov 2026 07:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
     }
 
     #[tokio::test]

@@ -128,7 +128,7 @@ async fn all_that_is_said(wrong: Credential, right: &[(&Path, &str)], met: &str)
     let (m365, control, mut route, files) = surroundings(Options::default()).await;
     m365.directory(|directory| directory.tenants[0].basic_auth = BasicAuth::Allowed);
     if matches!(wrong, Credential::Password { .. }) {
-        let echo = format!("500 5.3.3 Unrecognized command '{}'", STANDARD.encode(PASSWORD));
+        let echo = format!("535 5.7.3 Authentication unsuccessful '{}'", STANDARD.encode(PASSWORD));
         let rules = vec![Rule::times(Stage::Auth, SmtpAction::Reply(echo.try_into().unwrap()), 1)];
         m365.set_faults(Faults { submission: SmtpFaults { rules, ..<_>::default() }, ..<_>::default() });
     }
@@ -180,7 +180,7 @@ async fn neither_secret_nor_password_nor_key_leaves_the_program() {
         )
         .await,
     ];
-    assert!(all[1].contains("Unrecognized command '[removed]'"), "{}", all[1]);
+    assert!(all[1].contains("unsuccessful '[removed]'"), "{}", all[1]);
     let secrets = [SECRET, PASSWORD, SAMPLE_SECRET, SAMPLE_PASSWORD];
     let keys = [key, registered_key].map(|key| key.lines().nth(5).unwrap().to_owned());
     for said in &all {
