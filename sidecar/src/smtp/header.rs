@@ -199,11 +199,16 @@ impl Pass {
 
     /// Judges a line by its front, and says where it goes.
     fn line(&mut self, line: &[u8], message: &mut Vec<u8>, senders: &Senders) -> Part {
+        let is_empty = line == b"\r\n";
+        if self.at == Place::Unclear && !is_empty {
+            self.refused.unclear_from |= could_be_from(line);
+            return Part::Message;
+        }
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return self.continuation(line);
         }
         self.close_from(message, senders);
-        if line == b"\r\n" {
+        if is_empty {
             self.at = Place::Body;
         } else if let Some((name, value)) = split_field(line) {
             return self.field(name, value);
@@ -219,10 +224,6 @@ impl Pass {
 
     fn field(&mut self, name: &[u8], value: &[u8]) -> Part {
         let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
-        if self.at == Place::Unclear {
-            self.refused.unclear_from |= is("from");
-            return Part::Message;
-        }
         self.at = Place::Field;
         if is("from") {
             self.from = Some(Vec::new());
@@ -287,6 +288,14 @@ fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let name = line[..colon].trim_ascii_end();
     let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
     is_name.then_some((name, &line[colon + 1..]))
+}
+
+/// Whether any reader could find the name of a `From` field anywhere in a line, or there is more of it than is looked at.
+fn could_be_from(line: &[u8]) -> bool {
+    let is_name = |word: &[u8]| word.eq_ignore_ascii_case(b"from");
+    let names =
+        line.split(|&b| b == b':').rev().skip(1).filter_map(|front| front.trim_ascii_end().last_chunk::<4>());
+    !line.ends_with(b"\n") || names.into_iter().any(|name| is_name(name))
 }
 
 /// The line that mail folders put between messages. Some senders leave it in front of the header.

@@ -147,6 +147,18 @@ fn one_from_is_enough() {
         let (out, pass) = passed(split, &strict(on_violation));
         assert_eq!((out.as_str(), pass.refusal()), (split, Some(Answer::NoFieldInHeader)));
     }
+    for hidden in ["\tFROM :", " x From:", "x: From: y", "\u{a0}from:"] {
+        let split = format!("Subject: x\r\nno field\r\n{hidden} c@d\r\n\r\n");
+        assert_eq!(
+            passed(&split, &strict(OnViolation::Rewrite)).1.refusal(),
+            Some(Answer::NoFieldInHeader),
+            "{hidden:?}"
+        );
+    }
+    let long = format!("Subject: x\r\nno field\r\n{}\r\n\r\n", "x".repeat(1000));
+    assert_eq!(passed(&long, &strict(OnViolation::Rewrite)).1.refusal(), Some(Answer::NoFieldInHeader));
+    let plain = "Subject: x\r\nno field\r\nfrom here on, Y: z\r\n\r\n";
+    assert_eq!(passed(plain, &strict(OnViolation::Rewrite)).1.refusal(), None);
     let body = "From: noreply@contoso.com\r\nno field\r\n\r\nFrom: c@d\r\n";
     assert_eq!(passed(body, &strict(OnViolation::Reject)).1.refusal(), None);
 }
