@@ -217,6 +217,7 @@ impl Pass {
         } else {
             self.found.missing |= self.at == Place::Start;
             let unclear = self.at != Place::Start && senders.restrict_authors();
+            self.refused.unclear_from |= unclear && could_be_from(line);
             self.at = if unclear { Place::Unclear } else { Place::Body };
         }
         Part::Message

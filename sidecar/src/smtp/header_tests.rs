@@ -155,6 +155,8 @@ fn one_from_is_enough() {
             "{hidden:?}"
         );
     }
+    let nameless = "Subject: x\r\n:From: c@d\r\n\r\n";
+    assert_eq!(passed(nameless, &strict(OnViolation::Rewrite)).1.refusal(), Some(Answer::NoFieldInHeader));
     let long = format!("Subject: x\r\nno field\r\n{}\r\n\r\n", "x".repeat(1000));
     assert_eq!(passed(&long, &strict(OnViolation::Rewrite)).1.refusal(), Some(Answer::NoFieldInHeader));
     let plain = "Subject: x\r\nno field\r\nfrom here on, Y: z\r\n\r\n";
