@@ -72,9 +72,9 @@ pub struct TokenClaims {
     pub tenant: String,
     /// Client id of the application.
     pub client_id: String,
-    /// What the client proved itself with.
-    #[serde(default)]
-    pub credential: Credential,
+    /// What the client proved itself with; absent on port 25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
     /// Issuer of the assertion that was exchanged for it; empty for a secret or password.
     pub assertion_issuer: String,
     /// Subject of that assertion, for Kubernetes `system:serviceaccount:<namespace>:<name>`.

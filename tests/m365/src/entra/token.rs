@@ -112,7 +112,7 @@ impl From<AccessClaims> for TokenClaims {
         Self {
             tenant: claims.tid,
             client_id: claims.appid,
-            credential: claims.credential,
+            credential: Some(claims.credential),
             assertion_issuer: claims.assertion_iss,
             assertion_subject: claims.assertion_sub,
             issued_at: claims.iat,

@@ -99,8 +99,11 @@ pub fn judge_password(office: &Office, user: &str, password: &str) -> Result<Log
     if !mailbox.password.as_ref().is_some_and(|right| right.is(password)) {
         return Err(Line::CredentialsIncorrect);
     }
-    let token =
-        TokenClaims { tenant: tenant.id.clone(), credential: Credential::Password, ..TokenClaims::default() };
+    let token = TokenClaims {
+        tenant: tenant.id.clone(),
+        credential: Some(Credential::Password),
+        ..TokenClaims::default()
+    };
     Ok(Login { mailbox: mailbox.address.clone(), token })
 }
 

@@ -45,7 +45,7 @@ async fn a_client_secret_becomes_a_token_that_opens_the_mailbox() {
             mailroute_m365::submission::authentication::judge(office, &credentials, Timestamp::now())
         })
         .unwrap();
-    assert_eq!(judged.token.credential, Credential::Secret);
+    assert_eq!(judged.token.credential, Some(Credential::Secret));
 }
 
 #[tokio::test]
