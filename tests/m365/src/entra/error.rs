@@ -1,6 +1,6 @@
 //! Entra's refusals: an AADSTS code with its blanks filled, and the JSON body around it.
 //!
-//! Pure; the table of codes is [`super::codes`]. Clients should branch on `error` alone (Microsoft Entra, "Authentication and authorization error codes"); the
+//! Pure; the table of codes is `super::codes`. Clients should branch on `error` alone (Microsoft Entra, "Authentication and authorization error codes"); the
 //! codes and texts are what people search for.
 
 use jiff::Timestamp;

@@ -1,6 +1,6 @@
 //! MAIL, RCPT, DATA and BDAT: a message's envelope, up to the first byte of the message.
 //!
-//! Pure. The message itself is judged in [`super::acceptance`].
+//! Pure. The message itself is judged in `super::acceptance`.
 
 use super::{
     command::Path,
