@@ -13,8 +13,8 @@ use crate::logging::Format;
 
 /// SMTP on localhost, forwarded through Microsoft 365.
 ///
-/// Applications in the same pod send plain SMTP to localhost; this program logs in to Microsoft 365 with a
-/// workload-identity token and submits for the mailbox that the route names.
+/// Applications in the same pod send plain SMTP to localhost; this program hands their mail to Microsoft 365 by the method
+/// and with the credential that the route names.
 #[derive(Debug, Parser)]
 #[command(name = "mailroute-sidecar", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
