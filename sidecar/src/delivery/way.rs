@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mailroute_route::condition::Reason;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::Deliver;
 use super::classify::classify;
@@ -28,6 +29,9 @@ use crate::redact;
 
 /// How often kept connections are looked at.
 const TEND: Duration = Duration::from_secs(5);
+
+/// Longest wait of a probe for a connection that is not in use: well within what it may take as a whole.
+const PROBE_WAIT: Duration = Duration::from_secs(30);
 
 /// Makes connections that take mail.
 #[async_trait]
@@ -158,7 +162,8 @@ impl<T: Open> Deliver for Way<T> {
 
     async fn probe(&self) -> Probe {
         let mut met = Vec::new();
-        if let Some(slot) = self.pool.slot().await
+        // While all are in use, what they meet tells more than a probe could; it then ends without a finding.
+        if let Ok(Some(slot)) = timeout(PROBE_WAIT, self.pool.slot()).await
             && let Ok(connection) = self.connect(&mut met).await
         {
             // The first message after a start finds it ready. One is enough, and the one in use has proven itself.
@@ -332,5 +337,37 @@ mod tests {
             format!("{refusal} (sent from 203.0.113.7 with no certificate)")
         );
         assert_eq!(explained(Reason::TenantBlocked, refusal, &connection), refusal);
+    }
+
+    /// Hands out connections whose other ends nobody looks at.
+    struct Silent;
+
+    #[async_trait]
+    impl Open for Silent {
+        async fn open(&self, met: &mut Vec<Met>) -> Result<Connection, Verdict> {
+            let (connection, peer) = crate::delivery::connection::tests::connection("mx").await;
+            std::mem::forget(peer);
+            met.push(connected(&connection, "answered"));
+            Ok(connection)
+        }
+
+        fn recognised(&self, _: &Connection) -> Option<Met> {
+            None
+        }
+    }
+
+    impl Observe for Silent {
+        fn connected(&self, _: Protection) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_keeps_its_connection_and_finds_nothing_while_all_are_in_use() {
+        let way = Way::new(Silent, 1, Arc::new(Silent));
+        assert!(way.probe().await.is_well());
+        let slot = way.pool.slot().await.unwrap();
+        assert!(slot.kept().is_some(), "the next message has it");
+        let started = clock::now();
+        assert!(way.probe().await.met.is_empty());
+        assert_eq!(started.elapsed(), PROBE_WAIT);
     }
 }
