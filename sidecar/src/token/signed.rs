@@ -52,7 +52,7 @@ pub fn sign(certificate: &Certificate, statement: &Statement<'_>) -> Option<Secr
         "aud": statement.audience,
         "iss": statement.client_id,
         "sub": statement.client_id,
-        "jti": hex(&statement.nonce),
+        "jti": guid(statement.nonce),
         "iat": statement.now,
         "nbf": statement.now - BACKWARD,
         "exp": statement.now + FORWARD,
@@ -72,6 +72,15 @@ pub fn thumbprint(certificate: &Certificate) -> String {
     leaf.map_or_else(String::new, |leaf| {
         hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, leaf).as_ref()).to_ascii_uppercase()
     })
+}
+
+/// A random GUID (RFC 9562 §5.4), which is what Entra asks for as `jti`.
+fn guid(mut random: [u8; 16]) -> String {
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let digits = hex(&random);
+    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    groups.join("-")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -121,7 +130,7 @@ pub(super) mod tests {
         assert_eq!(thumbprint, digest(&SHA256, &certificate.signer.cert[0]).as_ref());
         assert_eq!(claims["aud"], STATEMENT.audience);
         assert_eq!((&claims["iss"], &claims["sub"]), (&"1b2c3d4e".into(), &"1b2c3d4e".into()));
-        assert_eq!(claims["jti"], "ab".repeat(16));
+        assert_eq!(claims["jti"], "abababab-abab-4bab-abab-abababababab");
         let (start, end) = (claims["nbf"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
         assert!(start < STATEMENT.now && STATEMENT.now < end && end - start <= 600);
     }
