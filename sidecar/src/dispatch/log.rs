@@ -21,7 +21,7 @@ pub(super) fn attempt(
     let Verdict { outcome, text, .. } = &attempt.verdict;
     let number = match origin {
         Origin::Live => 0,
-        Origin::Queue(number) => number,
+        Origin::Queue(number) | Origin::ByHand(number) => number,
     };
     macro_rules! line {
         ($level:ident) => {

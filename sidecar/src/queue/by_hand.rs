@@ -116,7 +116,8 @@ impl Queue {
         let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
         tracing::info!(queue_id = %id, "a dead letter is tried again");
-        self.state().index.insert(id.clone(), super::waiting_record(now, &progress));
+        let record = Record { by_hand: true, ..super::waiting_record(now, &progress) };
+        self.state().index.insert(id.clone(), record);
         self.news();
         Ok(())
     }
@@ -127,7 +128,7 @@ impl Queue {
     /// When there is none of that name, it is being tried, or the disk refuses.
     pub async fn discard(self: &Arc<Self>, id: &QueueId) -> Result<(), ByHandError> {
         // Given back when this ends early: unless the disk lets go of it, it is still here.
-        let taken = self.state().index.take(id).map(|record| Taken::new(self, id.clone(), record.since));
+        let taken = self.state().index.take(id).map(|record| Taken::new(self, id.clone(), record));
         if taken.is_none() && self.state().index.record(id).is_some() {
             return Err(ByHandError::Trying(id.clone()));
         }

@@ -10,6 +10,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::file::Method;
 
 use super::fates::{self, EXPIRED, Step};
+use super::index::Record;
 use super::notification::{self, Notice, Unreached};
 use super::schedule::{After, later, until};
 use super::{Queue, chain, split};
@@ -31,22 +32,22 @@ const REMOVAL: Duration = Duration::from_secs(5);
 pub(super) struct Taken {
     queue: Arc<Queue>,
     id: Option<QueueId>,
-    /// Since when it is tried.
-    since: Timestamp,
+    /// What was known of it.
+    record: Record,
     /// Whether the worker counts it.
     counted: bool,
 }
 
 impl Taken {
     /// A message taken beside the worker.
-    pub(super) fn new(queue: &Arc<Queue>, id: QueueId, since: Timestamp) -> Self {
-        Self { queue: Arc::clone(queue), id: Some(id), since, counted: false }
+    pub(super) fn new(queue: &Arc<Queue>, id: QueueId, record: Record) -> Self {
+        Self { queue: Arc::clone(queue), id: Some(id), record, counted: false }
     }
 
     /// A message taken by the worker.
-    pub(super) fn counted(queue: &Arc<Queue>, id: QueueId, since: Timestamp) -> Self {
+    pub(super) fn counted(queue: &Arc<Queue>, id: QueueId, record: Record) -> Self {
         queue.state().flying += 1;
-        let mut taken = Self::new(queue, id, since);
+        let mut taken = Self::new(queue, id, record);
         taken.counted = true;
         taken
     }
@@ -96,7 +97,8 @@ impl Taken {
         group: &[usize],
     ) -> Step {
         let envelope = fates::part(entry, group);
-        let origin = Origin::Queue(progress.attempts.saturating_add(1));
+        let number = progress.attempts.saturating_add(1);
+        let origin = if self.record.by_hand { Origin::ByHand(number) } else { Origin::Queue(number) };
         let attempt =
             self.queue.dispatch.attempt(leave, &envelope, body, Partial::Always, (origin, None)).await;
         let step = fates::apply(progress, group, &attempt, clock::timestamp());
@@ -148,7 +150,7 @@ impl Taken {
         let max_age = active
             .as_ref()
             .map_or(Duration::MAX, |active| Duration::from_secs(active.route.delivery.max_age_seconds));
-        let expires = later(self.since, max_age);
+        let expires = later(self.record.since, max_age);
         if progress.waiting() > 0 && now >= expires {
             fates::expire(&mut progress, now);
         }
@@ -160,10 +162,22 @@ impl Taken {
             let dead = progress.fates.iter().any(|fate| matches!(fate, Fate::Failed(_)));
             return self.gone(&entry, dead.then_some(&progress)).await;
         }
-        let after = after.unwrap_or(After::Again);
+        let after = self.own_trouble(after.unwrap_or(After::Again), &mut progress);
         progress.next = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
         self.queue.write_down(&entry.envelope.id, &progress).await;
-        self.give_back(progress.next, after == After::Hold, progress.waiting());
+        self.give_back(after == After::Hold, &progress);
+    }
+
+    /// Trouble of the route that this message meets while others get through is its own after all: it must neither stop
+    /// the others again and again, nor be asked about without end.
+    fn own_trouble(&self, after: After, progress: &mut Progress) -> After {
+        let through = self.queue.dispatch.delivered();
+        let others = self.record.stopped_after.is_some_and(|before| through > before);
+        if after == After::Hold && others {
+            progress.attempts = progress.attempts.saturating_add(1);
+            return After::Again;
+        }
+        after
     }
 
     /// The message leaves the queue: to the dead letters with its `last` progress, or for good.
@@ -209,11 +223,17 @@ impl Taken {
         }
     }
 
-    fn give_back(&mut self, due: Timestamp, held: bool, recipients: usize) {
-        if let Some(id) = self.id.take() {
-            let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
-            self.queue.state().index.put_back(&id, due, held, recipients);
-        }
+    fn give_back(&mut self, held: bool, progress: &Progress) {
+        let Some(id) = self.id.take() else { return };
+        let through = self.queue.dispatch.delivered();
+        self.queue.state().index.put_back(&id, |record| {
+            record.due = progress.next;
+            record.recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
+            record.held = held;
+            if held {
+                record.stopped_after = Some(through);
+            }
+        });
     }
 
     /// The place among the flights is free again.
@@ -259,9 +279,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let again = later(clock::timestamp(), self.queue.pace.patient);
         if let Some(id) = self.id.take() {
-            let mut state = self.queue.state();
-            let recipients = state.index.record(&id).map_or(1, |record| record.recipients);
-            state.index.put_back(&id, again, false, recipients);
+            self.queue.state().index.put_back(&id, |record| (record.due, record.held) = (again, false));
         }
         self.land();
         self.queue.news();

@@ -17,6 +17,8 @@ use crate::envelope::QueueId;
 pub struct Index {
     records: BTreeMap<QueueId, Record>,
     due: BTreeSet<(Timestamp, QueueId)>,
+    /// Whether anything may be held, so that nobody looks for nothing.
+    holds: bool,
 }
 
 /// One message.
@@ -30,6 +32,10 @@ pub struct Record {
     pub recipients: u32,
     /// It waits for the route, not for its own time.
     pub held: bool,
+    /// How many messages had got through when the route stood in its way last.
+    pub stopped_after: Option<u64>,
+    /// A person asked for the next attempt.
+    pub by_hand: bool,
     /// Somebody has taken it.
     pub taken: bool,
 }
@@ -37,7 +43,7 @@ pub struct Record {
 impl Record {
     /// A message that may be tried from `due` on.
     pub const fn new(since: Timestamp, due: Timestamp, recipients: u32) -> Self {
-        Self { due, since, recipients, held: false, taken: false }
+        Self { due, since, recipients, held: false, stopped_after: None, by_hand: false, taken: false }
     }
 }
 
@@ -58,6 +64,7 @@ impl Index {
         if !record.taken {
             self.due.insert((record.due, id.clone()));
         }
+        self.holds |= record.held;
         self.records.insert(id, record);
     }
 
@@ -87,30 +94,34 @@ impl Index {
         Some(*record)
     }
 
-    /// Gives a message back that was taken, with a new time. One that was removed meanwhile stays so.
-    pub fn put_back(&mut self, id: &QueueId, due: Timestamp, held: bool, recipients: u32) {
+    /// Gives a message back that was taken, as `change` says. One that was removed meanwhile stays so.
+    pub fn put_back(&mut self, id: &QueueId, change: impl FnOnce(&mut Record)) {
         if let Some(record) = self.records.get_mut(id) {
             self.due.remove(&(record.due, id.clone()));
-            *record = Record { due, held, recipients, taken: false, ..*record };
-            self.due.insert((due, id.clone()));
+            change(record);
+            (record.taken, record.by_hand) = (false, false);
+            self.holds |= record.held;
+            self.due.insert((record.due, id.clone()));
         }
     }
 
-    /// Makes a waiting message due at `now`. Says whether there was one to make due.
+    /// Makes a waiting message due at `now`, as a person asks. Says whether there was one to make due.
     pub fn hurry(&mut self, id: &QueueId, now: Timestamp) -> bool {
         let waiting = self.records.get(id).is_some_and(|record| !record.taken);
         if waiting {
-            self.change(id, |record| record.due = now);
+            self.change(id, |record| (record.due, record.by_hand) = (now, true));
         }
         waiting
     }
 
-    /// Makes every message due that waits for the route, in the order in which they came.
+    /// Makes every message due that waits for the route. Each has the place again that it had.
     pub fn release(&mut self, now: Timestamp) {
-        self.hurry_where(now, |record| record.held);
+        if std::mem::take(&mut self.holds) {
+            self.hurry_where(now, |record| record.held);
+        }
     }
 
-    /// Makes every message due.
+    /// Makes every message due, those that came first before the others.
     pub fn hurry_all(&mut self, now: Timestamp) {
         self.hurry_where(now, |_| true);
     }
@@ -120,7 +131,7 @@ impl Index {
         let ids: Vec<QueueId> =
             self.records.iter().filter(|(_, record)| late(record)).map(|(id, _)| id.clone()).collect();
         for id in ids {
-            self.change(&id, |record| (record.due, record.held) = (now, false));
+            self.change(&id, |record| (record.due, record.held) = (record.since.min(now), false));
         }
     }
 
@@ -189,7 +200,7 @@ mod tests {
         let mut index = filled(&[1]);
         assert!(index.take(&id(0)).is_some() && index.take(&id(0)).is_none() && index.first().is_none());
         assert!(!index.hurry(&id(0), at(0)), "what is being tried cannot be hurried");
-        index.put_back(&id(0), at(5), false, 1);
+        index.put_back(&id(0), |record| record.due = at(5));
         assert_eq!(index.first().unwrap().1.due, at(5));
     }
 
@@ -198,19 +209,22 @@ mod tests {
         let mut index = filled(&[1]);
         index.take(&id(0));
         index.remove(&id(0));
-        index.put_back(&id(0), at(5), false, 1);
+        index.put_back(&id(0), |record| record.due = at(5));
         assert!(index.is_empty() && index.first().is_none());
     }
 
     #[test]
-    fn a_route_that_works_again_releases_what_it_held_and_no_more() {
-        let mut index = filled(&[900, 901, 902]);
-        for n in [2, 1] {
+    fn a_route_that_works_again_releases_what_it_held_in_its_old_order_and_no_more() {
+        let mut index = filled(&[0, 1, 2, 900]);
+        for n in [1, 0] {
             index.take(&id(n));
-            index.put_back(&id(n), at(950), true, 1);
+            index.put_back(&id(n), |record| (record.due, record.held) = (at(950), true));
         }
         index.release(at(100));
-        assert_eq!(order(index), [id(1), id(2), id(0)]);
+        assert_eq!(order(index), [id(0), id(1), id(2), id(3)]);
+        let mut index = filled(&[900]);
+        index.release(at(100));
+        assert_eq!(index.first().unwrap().1.due, at(900));
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Queue {
         let id = entry.envelope.id.clone();
         self.state().index.insert(id.clone(), record);
         self.tell();
-        Ok(Tried { taken: Taken::new(self, id, record.since), entry: entry.clone(), progress })
+        Ok(Tried { taken: Taken::new(self, id, record), entry: entry.clone(), progress })
     }
 
     /// The queue in numbers.
@@ -187,6 +187,11 @@ impl Queue {
     /// Sees news.
     pub fn notable(&self) -> watch::Receiver<Notable> {
         self.notable.subscribe()
+    }
+
+    /// Sees every round of the worker: something changed, or a time has come.
+    pub fn rounds(&self) -> watch::Receiver<()> {
+        self.looks.subscribe()
     }
 
     /// The lengths of pauses.

@@ -53,11 +53,7 @@ impl Queue {
             tokio::select! {
                 () = self.changed.notified() => {}
                 () = sleep => {}
-                Ok(()) = passage.changed() => {
-                    if *passage.borrow_and_update() == Passage::Open {
-                        self.release();
-                    }
-                }
+                Ok(()) = passage.changed() => {}
                 Ok(()) = routes.changed() => {
                     let active = routes.borrow_and_update().clone();
                     self.spool.set_limits(super::limits(active.as_deref().map(|active| &active.route.delivery)));
@@ -92,6 +88,9 @@ impl Queue {
     /// Tries what may be tried now. Gives the time at which there may be more to try, if nothing else changes before.
     async fn launch(self: &Arc<Self>) -> Option<Instant> {
         let active = self.dispatch.active()?;
+        if *self.dispatch.passage().borrow() == Passage::Open {
+            self.release();
+        }
         loop {
             let (id, record) = match self.next(self.places(&active)) {
                 Next::Wait(wake) => {
@@ -106,7 +105,7 @@ impl Queue {
                     let record = self.state().index.take(&id);
                     if let Some(record) = record {
                         self.dispatch.queue_waits(false);
-                        self.spawn(Taken::counted(self, id, record.since).fly(leave));
+                        self.spawn(Taken::counted(self, id, record).fly(leave));
                     }
                 }
                 Err(held) => return Some(self.wait_for(&held, &active)),
@@ -142,7 +141,7 @@ impl Queue {
         for id in over {
             let record = self.state().index.take(&id);
             if let Some(record) = record {
-                self.spawn(Taken::new(self, id, record.since).give_up());
+                self.spawn(Taken::new(self, id, record).give_up());
             }
         }
         let look = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);

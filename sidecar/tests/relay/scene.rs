@@ -71,6 +71,8 @@ pub struct Scene {
     pub route: RouteFile,
     pub files: Files,
     pub app: App,
+    run: Run,
+    timing: Timing,
 }
 
 /// Everything but the sidecar.
@@ -147,12 +149,19 @@ impl Scene {
         files.write_route(&route);
         let mut run = files.run(arguments);
         run.nameserver = Some(m365.dns_address());
-        let app = App::start(run, timing).await.expect("the sidecar starts");
-        Self { m365, control, route, files, app }
+        let app = App::start(run.clone(), timing).await.expect("the sidecar starts");
+        Self { m365, control, route, files, app, run, timing }
     }
 
     pub async fn client(&self) -> Client {
         Client::connect(self.app.smtp_addresses()[0]).await
+    }
+
+    /// The same scene after the sidecar was stopped and started again on the same files.
+    pub async fn restarted(self) -> Self {
+        self.app.stop().await;
+        let app = App::start(self.run.clone(), self.timing).await.expect("the sidecar starts again");
+        Self { app, ..self }
     }
 
     /// Something wrong at `stage`, for the next `times` opportunities.
