@@ -32,6 +32,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(120);
 /// Longest time for the last words: the stop waits for them.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The queue changes with every message, so that a change of it alone is told only after so many times the least pause.
+const QUEUE_CALM: u32 = 4;
+
 /// Longest `configError` that is sent, bytes.
 const MAX_CONFIG_ERROR: usize = 512;
 
@@ -45,7 +48,7 @@ pub struct Reporter {
     pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
     /// What waits.
     pub queue: Box<dyn Fn() -> Queue + Send + Sync>,
-    /// The part of it of which a change is news.
+    /// Changes with it.
     pub notable: watch::Receiver<Notable>,
     /// Where results are counted.
     pub metrics: Arc<Metrics>,
@@ -138,11 +141,18 @@ impl Reporter {
 
     /// Completes when the next report is due: after `pause`, or soon after a change.
     async fn due(&mut self, pause: Option<Duration>) {
+        let (notable, calm) = (&mut self.notable, self.least * QUEUE_CALM);
+        let queue = async {
+            match notable.changed().await {
+                Ok(()) => tokio::time::sleep(calm).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
         let changed = async {
             tokio::select! {
                 _ = self.health.changed() => {}
                 _ = self.config.changed() => {}
-                _ = self.notable.changed() => {}
+                () = queue => {}
             }
         };
         match pause {

@@ -77,8 +77,8 @@ struct State {
 /// The part of the queue's figures of which a change is news.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notable {
-    /// Whether something waits.
-    pub waiting: bool,
+    /// How many messages wait or are being tried.
+    pub messages: usize,
     /// How many dead letters there are.
     pub dead_letters: usize,
 }
@@ -220,7 +220,7 @@ impl Queue {
     }
 
     fn tell(&self) {
-        let now = Notable { waiting: !self.state().index.is_empty(), dead_letters: self.spool.stock().dead };
+        let now = Notable { messages: self.state().index.len(), dead_letters: self.spool.stock().dead };
         self.notable.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 

@@ -10,7 +10,7 @@ use mailroute_m365::{Line, Options, SmtpAction, Stage};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::DeliveryMode;
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::Timing;
 use mailroute_sidecar::budget::Spans;
 
 use crate::client::{Client, message};
@@ -104,10 +104,7 @@ async fn a_restart_in_the_middle_keeps_the_count_of_the_day() {
     burst(scene.client().await, "before".into(), 12).await;
     arrived(&scene, 12).await;
 
-    let Scene { m365, control, route, files, app } = scene;
-    app.stop().await;
-    let app = App::start(files.run(&[]), timing).await.unwrap();
-    let scene = Scene { m365, control, route, files, app };
+    let scene = scene.restarted().await;
     burst(scene.client().await, "after".into(), 12).await;
     arrived(&scene, 20).await;
     assert!(!scene.told(Reason::DailyQuotaExceeded).await.holds);
