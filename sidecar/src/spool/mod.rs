@@ -8,7 +8,7 @@
 //!                   delivered                                          ▼
 //! ```
 //!
-//! Owns the files under one directory, in the form that [`format`] says, and the sum of what they take. One file for each
+//! Owns the files under one directory, in the form that [`mod@format`] says, and the sum of what they take. One file for each
 //! message and one for its progress: a person can look with `ls` and `cat`, and a bad block costs one message. Refuses
 //! to know SMTP, the upstream, and when anything is due.
 //!
@@ -22,8 +22,9 @@
 //!   nameless or linked files.
 //!
 //! Memory: about 150 octets for each message that is kept. All work on the disk is done on the runtime's blocking
-//! threads, at most four at a time: two batches of new messages, one large message, and one other step.
+//! threads, and is bounded by kind: two batches of new messages at a time, one of removals, one large message, one move.
 
+mod batch;
 mod commit;
 mod copy;
 pub mod entry;
@@ -45,17 +46,19 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use commit::{Committer, Order};
+use batch::Order;
+use commit::Committer;
 pub use entry::{Entry, Fate, Kind, Progress, Trouble};
 pub use error::{Full, SpoolError};
 use kept::Check;
 pub use kept::{Kept, View};
-pub use layout::{Layout, Shelf};
+use layout::Layout;
+pub use layout::Shelf;
 use ledger::{Held, Ledger, cost};
 pub use ledger::{Limits, Stock};
 use read::ReadError;
 pub use recover::{Recovered, Waiting};
-pub use replace::{Survive, replace};
+use replace::{Survive, replace};
 
 use crate::body::Body;
 use crate::envelope::QueueId;
@@ -98,11 +101,6 @@ impl Spool {
     /// Where large messages may be put while they come in: on the same volume, and emptied at every start.
     pub fn scratch(&self) -> PathBuf {
         self.inner.layout.tmp()
-    }
-
-    /// The paths of the spool, for [`replace`].
-    pub fn layout(&self) -> &Layout {
-        &self.inner.layout
     }
 
     /// How much is kept.

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::commit::remove;
+use super::batch::remove;
 use super::error::SpoolError;
 use super::layout::{Layout, Shelf, sync_directory};
 use super::replace::{Survive, replace};

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::commit::remove;
+use super::batch::remove;
 use super::entry::{Kind, Progress};
 use super::error::SpoolError;
 use super::layout::{Layout, Name, Shelf};

@@ -13,7 +13,7 @@ use super::layout::{Layout, create, sync_directory};
 
 /// What has to be survived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survive {
+pub(super) enum Survive {
     /// The end of the program, in any way. After a power cut the file may be empty.
     Kill,
     /// A power cut, too.
@@ -24,7 +24,12 @@ pub enum Survive {
 ///
 /// # Errors
 /// When that is not possible, as when the disk is full. The old file is then as it was.
-pub fn replace(layout: &Layout, path: &Path, octets: &[u8], survive: Survive) -> Result<(), SpoolError> {
+pub(super) fn replace(
+    layout: &Layout,
+    path: &Path,
+    octets: &[u8],
+    survive: Survive,
+) -> Result<(), SpoolError> {
     let tmp = beside(layout, path);
     let replaced = write(&tmp, octets, survive)
         .and_then(|()| fs::rename(&tmp, path).map_err(|error| SpoolError::disk("put in place", path, error)));

@@ -42,7 +42,7 @@ impl Scene {
     }
 
     fn file(&self, shelf: Shelf, entry: &Entry) -> PathBuf {
-        self.spool.layout().entry(shelf, &entry.envelope.id)
+        self.spool.inner.layout.entry(shelf, &entry.envelope.id)
     }
 
     async fn stored(&self, second: i64) -> Entry {
@@ -380,7 +380,7 @@ async fn progress_alone_is_no_message() {
 async fn a_message_with_damaged_progress_begins_anew() {
     let scene = Scene::new().await;
     let entry = scene.stored(1).await;
-    let state = scene.spool.layout().state(Shelf::Queue, &entry.envelope.id);
+    let state = scene.spool.inner.layout.state(Shelf::Queue, &entry.envelope.id);
     fs::write(&state, "").unwrap();
     let scene = scene.restart().await;
     assert_eq!((scene.recovered.waiting[0].attempts, scene.recovered.set_aside), (0, 1));
