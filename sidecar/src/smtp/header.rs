@@ -292,11 +292,14 @@ fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Whether any reader could find the name of a `From` field anywhere in a line, or there is more of it than is looked at.
+/// Some readers skip white space in the middle of a name.
 fn could_be_from(line: &[u8]) -> bool {
-    let is_name = |word: &[u8]| word.eq_ignore_ascii_case(b"from");
-    let names =
-        line.split(|&b| b == b':').rev().skip(1).filter_map(|front| front.trim_ascii_end().last_chunk::<4>());
-    !line.ends_with(b"\n") || names.into_iter().any(|name| is_name(name))
+    let ends_in_name = |front: &[u8]| {
+        let mut octets = front.iter().rev().filter(|octet| !octet.is_ascii_whitespace());
+        b"morf".iter().all(|letter| octets.next().is_some_and(|octet| octet.eq_ignore_ascii_case(letter)))
+    };
+    let mut colons = line.iter().enumerate().filter(|&(_, &octet)| octet == b':');
+    !line.ends_with(b"\n") || colons.any(|(at, _)| ends_in_name(&line[..at]))
 }
 
 /// The line that mail folders put between messages. Some senders leave it in front of the header.

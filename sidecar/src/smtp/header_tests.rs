@@ -147,7 +147,7 @@ fn one_from_is_enough() {
         let (out, pass) = passed(split, &strict(on_violation));
         assert_eq!((out.as_str(), pass.refusal()), (split, Some(Answer::NoFieldInHeader)));
     }
-    for hidden in ["\tFROM :", " x From:", "x: From: y", "\u{a0}from:"] {
+    for hidden in ["\tFROM :", " x From:", "x: From: y", "F ro\tm:", "\u{a0}from:"] {
         let split = format!("Subject: x\r\nno field\r\n{hidden} c@d\r\n\r\n");
         assert_eq!(
             passed(&split, &strict(OnViolation::Rewrite)).1.refusal(),
