@@ -85,6 +85,11 @@ impl Leave {
     pub fn route(&self) -> &RouteFile {
         &self.active.route
     }
+
+    /// Gives it back: nothing is sent.
+    pub fn unused(self) {
+        self.ticket.settle(Amount::NOTHING, false);
+    }
 }
 
 /// No leave for now.
@@ -198,9 +203,15 @@ impl Dispatch {
         self.known_fault()?;
         let ticket = self.budget.take_until(recipients, deadline).await;
         let ticket = ticket.map_err(|denied| self.beyond_limits(denied))?;
+        let leave = Leave { active: Arc::clone(active), ticket };
         // It may have turned out meanwhile.
-        self.known_fault()?;
-        Ok(Leave { active: Arc::clone(active), ticket })
+        match self.known_fault() {
+            Ok(()) => Ok(leave),
+            Err(held) => {
+                leave.unused();
+                Err(held)
+            }
+        }
     }
 
     fn known_fault(&self) -> Result<(), Held> {
@@ -289,7 +300,7 @@ impl Dispatch {
         self.board.record(&attempt.met);
         self.metrics.failed_fast();
         log::attempt(&leave.active.route, envelope, body, &attempt, (origin, Duration::ZERO));
-        leave.ticket.settle(Amount::NOTHING, false);
+        leave.unused();
         attempt
     }
 

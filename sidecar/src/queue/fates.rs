@@ -27,11 +27,12 @@ pub struct Step {
 /// Takes in an attempt for the recipients at the positions `group` of the envelope.
 pub fn apply(progress: &mut Progress, group: &[usize], attempt: &Attempt, now: Timestamp) -> Step {
     let mut waiting = Vec::new();
-    let (mut delivered, mut failed) = (0, 0);
+    let (mut delivered, mut failed, mut untried) = (0, 0, 0);
     for (recipient, &position) in group.iter().enumerate() {
         let verdict = attempt.fate(recipient);
         let Some(fate) = progress.fates.get_mut(position) else { continue };
         match verdict.outcome {
+            _ if is_anothers(attempt, recipient) => untried += 1,
             Outcome::Delivered => {
                 *fate = Fate::Delivered;
                 delivered += 1;
@@ -43,7 +44,10 @@ pub fn apply(progress: &mut Progress, group: &[usize], attempt: &Attempt, now: T
             _ => waiting.push(verdict),
         }
     }
-    let after = (!waiting.is_empty()).then(|| after(attempt, &waiting, delivered));
+    let after = match waiting.as_slice() {
+        [] => (untried > 0).then_some(After::GoOn),
+        waiting => Some(after(attempt, waiting, delivered)),
+    };
     if let Some(last) = waiting.last() {
         progress.last = Some(trouble(last, attempt.host.as_deref(), now));
     }
@@ -57,6 +61,13 @@ pub fn apply(progress: &mut Progress, group: &[usize], attempt: &Attempt, now: T
 pub fn is_final(verdict: &Verdict) -> bool {
     matches!(verdict.outcome, Outcome::RejectRecipient | Outcome::RejectMessage(_))
         && verdict.reply.as_ref().is_some_and(crate::smtp::reply::Reply::is_permanent)
+}
+
+/// Whether the message was not sent to this recipient only because another one was refused for good.
+fn is_anothers(attempt: &Attempt, recipient: usize) -> bool {
+    let own = attempt.refused.iter().any(|refused| refused.recipient == recipient);
+    let spoken_for = attempt.refused.iter().any(|refused| refused.verdict == attempt.verdict);
+    !own && spoken_for && attempt.verdict.outcome == Outcome::RejectRecipient
 }
 
 /// What follows for recipients that wait.
@@ -184,6 +195,14 @@ mod tests {
         );
         assert_eq!(progress.fates[2], Fate::Delivered);
         assert_eq!(progress.last.unwrap().text, "452 4.2.2 busy");
+    }
+
+    #[test]
+    fn who_was_not_tried_because_of_another_goes_on() {
+        let mut two = progress(2);
+        let step = apply(&mut two, &[0, 1], &attempt(unknown(), vec![(0, unknown())]), NOW);
+        assert_eq!(step, Step { delivered: 0, failed: 1, after: Some(After::GoOn) });
+        assert_eq!(waiting(&two), [1]);
     }
 
     #[test]

@@ -4,23 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use jiff::Timestamp;
-use mailroute_route::RouteFile;
-use mailroute_route::file::Method;
-
-use super::fates::{self, EXPIRED, Step};
+use super::fates::{self, Step};
 use super::index::Record;
-use super::notification::{self, Notice, Unreached};
 use super::schedule::{After, later, until};
-use super::{Queue, chain, split};
+use super::{Queue, chain, notify, split};
 use crate::body::Body;
 use crate::clock;
 use crate::delivery::outcome::{Attempt, Partial};
 use crate::dispatch::{Leave, Origin};
-use crate::envelope::{BodyType, Envelope, QueueId, ReversePath};
+use crate::envelope::QueueId;
 use crate::metrics::Ended;
-use crate::spool::{Entry, Fate, Kept, Kind, Progress, SpoolError, Trouble};
+use crate::spool::{Entry, Fate, Kept, Progress, SpoolError};
 
 /// The next transaction of the same message waits for leave no longer than this; then others go first.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -156,7 +150,7 @@ impl Taken {
         }
         let failed = newly_failed(&before, &progress);
         if let Some(active) = active.filter(|_| !failed.is_empty()) {
-            self.notify(&active.route, &entry, &progress, &failed, now).await;
+            notify::sender(&self.queue, &active.route, (&entry, &progress), &failed, now).await;
         }
         if progress.waiting() == 0 {
             let dead = progress.fates.iter().any(|fate| matches!(fate, Fate::Failed(_)));
@@ -243,36 +237,6 @@ impl Taken {
             self.queue.nudge();
         }
     }
-
-    /// Tells the sender, where the route says so. The notification is durable before the failure counts as told.
-    async fn notify(
-        &self,
-        route: &RouteFile,
-        entry: &Entry,
-        progress: &Progress,
-        failed: &[usize],
-        now: Timestamp,
-    ) {
-        if !route.delivery.dead_letters.notify_sender || entry.kind == Kind::Notification {
-            return;
-        }
-        let header = match self.queue.spool.load(&entry.envelope.id).await {
-            Ok(kept) => header_of(&kept.body).await,
-            Err(_) => Bytes::new(),
-        };
-        let Some((note, body)) = compose(route, entry, progress, failed, &header, now) else { return };
-        let progress = Progress::fresh(&note);
-        let id = note.envelope.id.clone();
-        match self.queue.keep(note, &body, progress, false).await {
-            Ok(()) => {
-                self.queue.metrics.notified();
-                tracing::info!(queue_id = %entry.envelope.id, notification = %id, "the sender is told");
-            }
-            Err(error) => {
-                tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the sender cannot be told");
-            }
-        }
-    }
 }
 
 impl Drop for Taken {
@@ -304,102 +268,12 @@ fn newly_failed(before: &[Fate], progress: &Progress) -> Vec<usize> {
         .collect()
 }
 
-/// The notification about the recipients at `failed`, as a message of its own.
-fn compose(
-    route: &RouteFile,
-    entry: &Entry,
-    progress: &Progress,
-    failed: &[usize],
-    header: &[u8],
-    now: Timestamp,
-) -> Option<(Entry, Body)> {
-    let unreached: Vec<Unreached<'_>> = failed
-        .iter()
-        .filter_map(|&position| {
-            let Fate::Failed(trouble) = progress.fates.get(position)? else { return None };
-            Some(unreached(&entry.envelope, position, trouble))
-        })
-        .flatten()
-        .collect();
-    let id = QueueId::new(now, random());
-    let from = sender(route);
-    let notice = Notice {
-        host_name: &route.ehlo_name,
-        from: &from,
-        id: id.as_str(),
-        original: &entry.envelope,
-        accepted: entry.accepted,
-        unreached: &unreached,
-        header,
-        now,
-    };
-    let text = notice.compose()?;
-    let to = notification::addressee(&entry.envelope, header)?.clone();
-    let envelope = Envelope {
-        message_id: format!("<{id}@{}>", route.ehlo_name),
-        id,
-        client_name: route.ehlo_name.clone(),
-        // RFC 5321 §4.5.5: a notification has no reverse path, so that none can follow it.
-        reverse_path: ReversePath::Null,
-        body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
-        smtp_utf8: !to.is_ascii(),
-        recipients: vec![to],
-        size: None,
-    };
-    let note = Entry { envelope, kind: Kind::Notification, accepted: now };
-    Some((note, Body::new("", Bytes::from(text))))
-}
-
-fn unreached<'a>(envelope: &'a Envelope, position: usize, trouble: &'a Trouble) -> Option<Unreached<'a>> {
-    Some(Unreached {
-        recipient: envelope.recipients.get(position)?,
-        text: &trouble.text,
-        host: trouble.host.as_deref(),
-        at: trouble.at,
-        expired: trouble.outcome == EXPIRED,
-    })
-}
-
-/// An address that the upstream lets the route send from.
-fn sender(route: &RouteFile) -> String {
-    match &route.method {
-        Method::ClientSubmission(submission) => submission.mailbox.clone(),
-        Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains, &route.ehlo_name),
-        Method::DirectSend(direct) => postmaster(&direct.accepted_domains, &route.ehlo_name),
-    }
-}
-
-fn postmaster(domains: &[String], otherwise: &str) -> String {
-    format!("postmaster@{}", domains.first().map_or(otherwise, String::as_str))
-}
-
-/// The beginning of a message, as far as its header goes.
-async fn header_of(body: &Body) -> Bytes {
-    let (mut reader, mut beginning) = (body.reader(), Vec::new());
-    loop {
-        if let Some(header) = notification::header_of(&beginning) {
-            return Bytes::copy_from_slice(header);
-        }
-        match reader.next().await {
-            Ok(Some(piece)) => beginning.extend_from_slice(&piece),
-            // The whole message is its header, or the rest cannot be read.
-            Ok(None) | Err(_) => return beginning.into(),
-        }
-    }
-}
-
 /// Dead letters that had to go, since more were given up than are kept.
 fn log_removed(queue: &Queue, removed: &[QueueId]) {
     for id in removed {
         queue.metrics.dead_letter_removed();
         tracing::error!(queue_id = %id, "a dead letter is removed, as there are more than spec.delivery.deadLetter.keep");
     }
-}
-
-/// What tells the ids of two messages apart that are made in the same microsecond.
-fn random() -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = clock::nonce();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn log_dead(id: &QueueId, entry: &Entry, progress: &Progress) {

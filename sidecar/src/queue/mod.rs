@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Pure: [`index`] (what waits, by due time), [`schedule`] (when next), [`split`] (Microsoft's limits on an envelope),
-//! [`fates`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them `worker`, `flight` and
-//! `by_hand` do what takes time. Refuses to know modes, sessions and how mail is sent.
+//! [`fates`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them `worker`, `flight`, `notify`
+//! and `by_hand` do what takes time. Refuses to know modes, sessions and how mail is sent.
 //!
 //! Invariants: a message is tried by one at a time; it leaves the queue only when no recipient waits; what failed after
 //! the 250 is in `dead/` or told in a log line, never just gone; a fault of the route uses up nobody's tries.
@@ -19,6 +19,7 @@ pub mod fates;
 mod flight;
 pub mod index;
 pub mod notification;
+mod notify;
 pub mod schedule;
 pub mod split;
 mod worker;
@@ -72,6 +73,8 @@ struct State {
     rest: Option<Option<Instant>>,
     /// Progress that could not be written to disk; what is remembered here is not delivered twice.
     unwritten: HashMap<QueueId, Progress>,
+    /// When to look next for messages whose time is over, while nothing may go.
+    next_look: Option<Instant>,
 }
 
 /// The part of the queue's figures of which a change is news.
@@ -242,7 +245,12 @@ impl Queue {
     /// Runs a task that belongs to the queue.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut flights = lock(&self.flights);
-        while flights.try_join_next().is_some() {}
+        while let Some(ended) = flights.try_join_next() {
+            if let Err(error) = ended {
+                // Its message was given back.
+                tracing::error!(%error, "an attempt ended abnormally; the others go on");
+            }
+        }
         flights.spawn(task);
     }
 }
@@ -317,3 +325,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,10 +103,13 @@ impl Queue {
             match self.dispatch.leave(&active, recipients).await {
                 Ok(leave) => {
                     let record = self.state().index.take(&id);
-                    if let Some(record) = record {
-                        self.dispatch.queue_waits(false);
-                        self.spawn(Taken::counted(self, id, record).fly(leave));
-                    }
+                    // Somebody may have dropped it meanwhile.
+                    let Some(record) = record else {
+                        leave.unused();
+                        continue;
+                    };
+                    self.dispatch.queue_waits(false);
+                    self.spawn(Taken::counted(self, id, record).fly(leave));
                 }
                 Err(held) => return Some(self.wait_for(&held, &active)),
             }
@@ -135,17 +138,26 @@ impl Queue {
     /// Nothing may go now. Gives up what has waited for too long, and says when to look again.
     fn wait_for(self: &Arc<Self>, held: &Held, active: &Active) -> Instant {
         self.dispatch.queue_waits(held.limits);
-        let max_age = Duration::from_secs(active.route.delivery.max_age_seconds);
-        let now = clock::timestamp();
-        let over = self.state().index.expired(now, max_age, GIVE_UP);
+        let now = clock::now();
+        let look = self.state().next_look.is_none_or(|at| at <= now);
+        if look {
+            self.give_up_old(Duration::from_secs(active.route.delivery.max_age_seconds));
+        }
+        let next = self.state().next_look.unwrap_or(now);
+        held.until.min(next).max(now + EXPIRY_LEAST)
+    }
+
+    fn give_up_old(self: &Arc<Self>, max_age: Duration) {
+        let over = self.state().index.expired(clock::timestamp(), max_age, GIVE_UP);
+        let more = over.len() == GIVE_UP;
         for id in over {
             let record = self.state().index.take(&id);
             if let Some(record) = record {
                 self.spawn(Taken::new(self, id, record).give_up());
             }
         }
-        let look = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);
-        held.until.min(clock::now() + look).max(clock::now() + EXPIRY_LEAST)
+        let pause = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);
+        self.state().next_look = Some(clock::now() + if more { EXPIRY_LEAST } else { pause });
     }
 
     /// The process ends soon: every message is tried once more, without regard to its own time.

@@ -8,7 +8,7 @@ use crate::envelope::Envelope;
 use crate::queue::fates;
 use crate::queue::schedule::{After, later};
 use crate::smtp::reply::Reply;
-use crate::spool::{Entry, Kind, Progress, SpoolError};
+use crate::spool::{Entry, Fate, Kind, Progress, SpoolError};
 
 /// Why a message is kept rather than delivered while the application waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +73,17 @@ impl Relay {
         let (mut progress, now) = (Progress::fresh(&whole), whole.accepted);
         let all: Vec<usize> = (0..progress.fates.len()).collect();
         let after = fates::apply(&mut progress, &all, attempt, now).after.unwrap_or(After::Again);
+        progress.next =
+            self.queue.pace().next(after, progress.attempts, now, later(now, MAX_PAUSE), clock::chance());
+        let held = after == After::Hold;
+        // To whom it was delivered is answered for with this reply. Whom it will not reach must not be forgotten.
+        if progress.fates.iter().any(|fate| matches!(fate, Fate::Failed(_))) {
+            return Fresh { entry: whole, progress, held };
+        }
         let envelope = fates::part(&whole, &fates::waiting(&progress));
         let entry = Entry { envelope, ..whole };
-        let next =
-            self.queue.pace().next(after, progress.attempts, now, later(now, MAX_PAUSE), clock::chance());
-        let progress =
-            Progress { attempts: progress.attempts, last: progress.last, next, ..Progress::fresh(&entry) };
-        Fresh { entry, progress, held: after == After::Hold }
+        let progress = Progress { fates: Progress::fresh(&entry).fates, ..progress };
+        Fresh { entry, progress, held }
     }
 
     /// Keeps a message and says 250, or says that there is no room.

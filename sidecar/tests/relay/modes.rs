@@ -138,6 +138,21 @@ async fn a_refusal_after_the_wait_is_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn a_recipient_refused_after_the_wait_is_a_dead_letter_and_the_others_have_the_message() {
+    let scene = with(DeliverOrQueue, |_, route| route.delivery.wait_seconds = 1).await;
+    let refusal = reply("550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found");
+    rules(
+        &scene,
+        vec![Rule::times(Stage::Rcpt, SmtpAction::Delay(1500), 1), Rule::times(Stage::Rcpt, refusal, 1)],
+    );
+    let id = queued(&scene, TWO, "mixed").await;
+    given_up(&scene, 1).await;
+    assert_eq!(scene.app.queue().list_dead(), [id]);
+    let arrived = scene.m365.messages();
+    assert_eq!((arrived.len(), arrived[0].recipient_addresses()), (1, vec!["bob@fabrikam.com"]));
+}
+
+#[tokio::test]
 async fn recipients_refused_for_now_wait_while_the_others_have_the_message() {
     let scene = scene(DeliverOrQueue).await;
     scene.fault(Stage::Rcpt, reply("452 4.2.2 Mailbox full"), 1);

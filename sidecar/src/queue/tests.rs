@@ -1,0 +1,226 @@
+//! The queue with a way out that does as it is told: what no upstream can be made to do on demand.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mailroute_route::condition::Reason;
+use tempfile::TempDir;
+
+use super::*;
+use crate::budget::Spans;
+use crate::config;
+use crate::delivery::Deliver;
+use crate::delivery::outcome::{Outcome, Partial, Probe, Verdict};
+use crate::dispatch::Active;
+use crate::envelope::{Address, BodyType, Envelope, ReversePath};
+use crate::health::Board;
+use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::spool::Kind;
+
+const PACE: Pace = Pace {
+    first: Duration::from_millis(20),
+    patient: Duration::from_millis(40),
+    longest: Duration::from_millis(80),
+    hold: Duration::from_millis(5),
+};
+
+/// What a recipient's local part asks for.
+#[derive(Default)]
+struct Fake {
+    /// Attempts by local part.
+    attempts: Mutex<HashMap<String, u32>>,
+    /// Local parts in the order in which they were delivered.
+    delivered: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Deliver for Fake {
+    async fn deliver(&self, envelope: &Envelope, _: &Body, _: Partial) -> Attempt {
+        let to = envelope.recipients[0].as_str();
+        let name = to.split('@').next().unwrap().to_owned();
+        let attempts = {
+            let mut all = lock(&self.attempts);
+            let attempts = all.entry(name.clone()).or_default();
+            *attempts += 1;
+            *attempts
+        };
+        let verdict = match name.split('-').next().unwrap() {
+            "panics" if attempts < 2 => panic!("as it was told"),
+            "poison" => Verdict::without_reply(Outcome::Transient(Some(Reason::UpstreamUnavailable)), "421"),
+            "fault" => Verdict::without_reply(Outcome::RouteFault(Reason::MailboxFull), "full"),
+            _ => Verdict::of_reply(Outcome::Delivered, Reply::new(250, EnhancedCode::new(2, 0, 0), "OK")),
+        };
+        if verdict.outcome == Outcome::Delivered {
+            lock(&self.delivered).push(name);
+        }
+        Attempt { verdict, refused: vec![], met: vec![], host: None }
+    }
+
+    async fn probe(&self) -> Probe {
+        unreachable!("nobody probes here")
+    }
+
+    async fn tend(&self, _: watch::Receiver<bool>) {}
+}
+
+struct Bench {
+    queue: Arc<Queue>,
+    fake: Arc<Fake>,
+    directory: TempDir,
+    _stop: watch::Sender<bool>,
+    _active: watch::Sender<Option<Arc<Active>>>,
+}
+
+impl Bench {
+    async fn start(max_age_seconds: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
+        route.delivery.max_age_seconds = max_age_seconds;
+        let (fake, metrics) = (Arc::<Fake>::default(), Arc::new(Metrics::new().unwrap()));
+        let active = Active { route: Arc::new(route), deliver: Arc::clone(&fake) as _ };
+        let (publish, active) = watch::channel(Some(Arc::new(active)));
+        let times = (Spans::default(), Duration::from_millis(1));
+        let dispatch = Dispatch::new(active, Board::default(), Arc::clone(&metrics), directory.path(), times);
+        let (spool, found) = Spool::open(directory.path(), limits(None)).await.unwrap();
+        let queue = Queue::new(spool, found, dispatch, metrics, PACE);
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(Arc::clone(&queue).run(stopped));
+        Self { queue, fake, directory, _stop: stop, _active: publish }
+    }
+
+    async fn keep(&self, to: &[&str]) -> QueueId {
+        let entry = entry(to);
+        let (id, progress) = (entry.envelope.id.clone(), Progress::fresh(&entry));
+        self.queue.keep(entry, &Body::new("", "Subject: x\r\n\r\n"), progress, false).await.unwrap();
+        id
+    }
+
+    async fn until(&self, reached: impl Fn(&Queue, &Fake) -> bool) {
+        let mut rounds = self.queue.rounds();
+        let wait = async {
+            while !reached(&self.queue, &self.fake) {
+                rounds.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        assert!(waited.is_ok(), "{:?}, delivered {:?}", self.queue.list(), lock(&self.fake.delivered));
+    }
+}
+
+fn entry(to: &[&str]) -> Entry {
+    let accepted = clock::timestamp();
+    let [a, b, c, d, e, f, g, h, ..] = clock::nonce();
+    let envelope = Envelope {
+        id: QueueId::new(accepted, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+        message_id: "<1@contoso.com>".into(),
+        client_name: "app".into(),
+        reverse_path: ReversePath::Null,
+        recipients: to.iter().map(|to| Address::parse(to).unwrap()).collect(),
+        body: BodyType::SevenBit,
+        smtp_utf8: false,
+        size: None,
+    };
+    Entry { envelope, kind: Kind::Message, accepted }
+}
+
+#[tokio::test]
+async fn a_message_that_alone_meets_trouble_of_the_route_stops_nobody_and_is_backed_off() {
+    let bench = Bench::start(3600).await;
+    let poison = bench.keep(&["poison@a.example"]).await;
+    for n in 0..20 {
+        bench.keep(&[&format!("good-{n}@a.example")]).await;
+    }
+    bench.until(|queue, fake| lock(&fake.delivered).len() == 20 && queue.state().index.len() == 1).await;
+    bench.keep(&["good-20@a.example"]).await;
+    bench.until(|_, fake| lock(&fake.delivered).len() == 21).await;
+    bench
+        .until(|queue, _| {
+            let attempts = queue.state().index.record(&poison).map(|record| !record.held && !record.taken);
+            attempts == Some(true)
+        })
+        .await;
+    let kept = bench.queue.show(&poison).await.unwrap().kept;
+    assert!(kept.progress.attempts > 0, "its own trouble is counted: {:?}", kept.progress);
+}
+
+#[tokio::test]
+async fn a_fault_that_everybody_meets_is_counted_against_nobody() {
+    let bench = Bench::start(3600).await;
+    let ids = [bench.keep(&["fault-1@a.example"]).await, bench.keep(&["fault-2@a.example"]).await];
+    bench.until(|_, fake| lock(&fake.attempts).len() == 2).await;
+    bench.until(|_, fake| lock(&fake.attempts).values().sum::<u32>() > 4).await;
+    for id in &ids {
+        let kept = bench.queue.show(id).await.unwrap().kept;
+        assert_eq!((kept.progress.attempts, kept.progress.waiting()), (0, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_panics_gives_its_message_back_and_its_place() {
+    let bench = Bench::start(3600).await;
+    bench.keep(&["panics@a.example"]).await;
+    bench.keep(&["good@a.example"]).await;
+    bench.until(|queue, _| queue.state().index.is_empty()).await;
+    assert_eq!(*lock(&bench.fake.delivered), ["good", "panics"]);
+    assert_eq!(bench.queue.state().flying, 0);
+}
+
+#[tokio::test]
+async fn one_message_is_tried_by_one_at_a_time() {
+    let bench = Bench::start(3600).await;
+    let tried = bench.queue.keep_tried(&entry(&["good@a.example"]), &Body::new("", "x\r\n")).await.unwrap();
+    bench.queue.drain();
+    bench.keep(&["good-2@a.example"]).await;
+    bench.until(|_, fake| lock(&fake.delivered).len() == 1).await;
+    assert_eq!(*lock(&bench.fake.delivered), ["good-2"], "the other one is being tried by somebody else");
+    drop(tried);
+    bench.until(|queue, _| queue.state().index.is_empty()).await;
+    assert_eq!(lock(&bench.fake.delivered).len(), 2, "until it is given back");
+}
+
+#[tokio::test]
+async fn a_fate_that_cannot_be_written_is_remembered_and_not_delivered_twice() {
+    let bench = Bench::start(3600).await;
+    // Several transactions, and only the last one is refused.
+    let to: Vec<String> = (0..200).map(|n| format!("good-{n}@a.example")).collect();
+    let mut to: Vec<&str> = to.iter().map(String::as_str).collect();
+    to.push("poison@a.example");
+    let queue_directory = bench.directory.path().join("tmp");
+    std::fs::remove_dir(&queue_directory).unwrap();
+    std::fs::write(&queue_directory, "in the way").unwrap();
+    let entry = entry(&to);
+    let id = entry.envelope.id.clone();
+    assert!(
+        bench
+            .queue
+            .keep(entry.clone(), &Body::new("", "x\r\n"), Progress::fresh(&entry), false)
+            .await
+            .is_err()
+    );
+    std::fs::remove_file(&queue_directory).unwrap();
+    std::fs::create_dir(&queue_directory).unwrap();
+    let tried = bench.queue.keep_tried(&entry, &Body::new("", "x\r\n")).await.unwrap();
+    std::fs::remove_dir(&queue_directory).unwrap();
+    std::fs::write(&queue_directory, "in the way").unwrap();
+    drop(tried);
+    bench.until(|_, fake| lock(&fake.attempts).get("poison").is_some_and(|&attempts| attempts >= 3)).await;
+    let first = to[0].split('@').next().unwrap();
+    assert_eq!(lock(&bench.fake.attempts)[first], 1, "those before it have it");
+    assert!(!bench.queue.state().unwritten.is_empty());
+    std::fs::remove_file(&queue_directory).unwrap();
+    std::fs::create_dir(&queue_directory).unwrap();
+    bench.until(|queue, _| queue.state().unwritten.is_empty()).await;
+    let kept = bench.queue.show(&id).await.unwrap().kept;
+    assert_eq!(kept.progress.waiting(), 1);
+}
+
+#[tokio::test]
+async fn what_was_held_beyond_its_time_is_given_up_without_being_tried_again_and_again() {
+    let bench = Bench::start(1).await;
+    for n in 0..40 {
+        bench.keep(&[&format!("fault-{n}@a.example")]).await;
+    }
+    bench.until(|queue, _| queue.state().index.is_empty()).await;
+    assert_eq!(bench.queue.figures().dead_letters, 40);
+}
