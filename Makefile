@@ -58,7 +58,7 @@ bench: preflight rust cluster-tools images ## the sidecar beside Postfix: throug
 	@$(or $(CARGO_TARGET_DIR),target)/release/bench --sidecar target/images/mailroute-sidecar --peers $(CACHE)/peers-1/root --only '$(ONLY)'
 
 fuzz: ## every fuzz target for SECONDS each (10)
-	@sidecar/fuzz/run $(or $(SECONDS),10)
+	@CARGO_TARGET_DIR=$(CACHE)/fuzz sidecar/fuzz/run $(or $(SECONDS),10)
 
 preflight:
 	@tests/cluster/preflight

@@ -1,25 +1,18 @@
 //! `kill -9` of the whole program under load, again and again: nothing that got 250 is lost, and nothing arrives twice but
 //! what was on its way when the program died, or when the upstream hung up before its answer.
 
-#![cfg(test)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailroute_m365::directory::SAMPLE_SUBJECT;
 use mailroute_m365::{Faults, Options, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
-use mailroute_route::file::{Delivery, DeliveryMode};
+use mailroute_route::file::DeliveryMode;
 use mailroute_sidecar::clock;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 
-#[path = "relay/route.rs"]
-mod route;
+use crate::process::{port, replies, say, start};
 
 /// Programs killed.
 const KILLS: u64 = 200;
@@ -58,7 +51,7 @@ async fn nothing_acknowledged_is_lost_over_two_hundred_kills() {
 
     let accepted = told.accepted.lock().unwrap().clone();
     assert!(accepted.len() > 500, "{} accepted: the load was no load", accepted.len());
-    let mut program = start(&m365, folder.path(), DeliveryMode::Queue);
+    let mut program = start(&m365, folder.path(), DeliveryMode::Queue, |_| {});
     port(&mut program).await;
     let waited = Duration::from_secs(60);
     let all = m365.wait_for(waited, |office| {
@@ -94,7 +87,7 @@ fn hide_some_answers(m365: &Simulator) {
 
 /// Starts the program, sends through it, and kills it at some moment.
 async fn one_life(m365: &Simulator, folder: &Path, mode: DeliveryMode, told: &Arc<Told>) {
-    let mut program = start(m365, folder, mode);
+    let mut program = start(m365, folder, mode, |_| {});
     let life = Duration::from_secs_f64(clock::chance() * LIFE / 1000.0);
     let load = async {
         let port = port(&mut program).await;
@@ -111,39 +104,6 @@ async fn one_life(m365: &Simulator, folder: &Path, mode: DeliveryMode, told: &Ar
     for session in sessions {
         session.await.unwrap();
     }
-}
-
-fn start(m365: &Simulator, folder: &Path, mode: DeliveryMode) -> Child {
-    let at = |name: &str| folder.join(name);
-    std::fs::write(at("ca.crt"), m365.ca_pem()).unwrap();
-    m365.write_assertion(SAMPLE_SUBJECT, &at("entra")).unwrap();
-    let mut route = route::to_simulator(m365, at("ca.crt"), at("entra"), None);
-    route.delivery = Delivery::new(mode);
-    std::fs::write(at("route.json"), route.to_json()).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"))
-        .arg("--route")
-        .arg(at("route.json"))
-        .arg("--spool-dir")
-        .arg(at("spool"))
-        .args(["--port", "0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
-}
-
-/// Where the program listens, from its log; the rest of which is read and dropped, so that it can go on.
-async fn port(program: &mut Child) -> u16 {
-    let mut log = BufReader::new(program.stderr.take().unwrap()).lines();
-    while let Some(line) = log.next_line().await.unwrap() {
-        if let Some((_, rest)) = line.split_once("127.0.0.1:") {
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-            return digits.parse().unwrap();
-        }
-    }
-    panic!("the program ended without listening")
 }
 
 /// Sends one message after another until the program is gone.
@@ -177,28 +137,6 @@ fn message(number: u64) -> String {
         "From: <noreply@contoso.com>\r\nTo: <ann@fabrikam.com>\r\nSubject: {number}\r\n\r\n{}\r\n.\r\n",
         lines.join("\r\n")
     )
-}
-
-async fn say(stream: &mut TcpStream, text: &str, answers: usize) -> Option<String> {
-    stream.write_all(text.as_bytes()).await.ok()?;
-    replies(stream, answers).await
-}
-
-/// The last line of so many replies; nothing when the program is gone.
-async fn replies(stream: &mut TcpStream, wanted: usize) -> Option<String> {
-    let mut text = String::new();
-    loop {
-        let complete = text.ends_with('\n');
-        let last = |line: &&str| line.as_bytes().get(3) == Some(&b' ');
-        if complete && text.lines().filter(last).count() >= wanted {
-            return text.lines().last().map(str::to_owned);
-        }
-        let mut piece = [0; 1024];
-        match stream.read(&mut piece).await {
-            Ok(read @ 1..) => text.push_str(&String::from_utf8_lossy(&piece[..read])),
-            _ => return None,
-        }
-    }
 }
 
 /// How often each number arrived.

@@ -1,0 +1,10 @@
+//! The program itself, as a process that can be killed and measured, against the Microsoft 365 simulator.
+
+#![cfg(test)]
+
+mod kill;
+mod large;
+mod process;
+
+#[path = "../relay/route.rs"]
+mod route;
