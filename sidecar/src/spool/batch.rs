@@ -4,9 +4,9 @@
 //!  write each to tmp/ ─ sync each ─ rename each to queue/ ─ sync queue/ once ─ keep
 //! ```
 //!
-//! Owns the order of these steps, and what they share. Of a journalling file system a message alone takes two commits of
-//! the journal, and so does a batch: the disk is told to begin with every file before the first one is waited for, so
-//! that one commit has them all. Blocking.
+//! Owns the order of these steps, and what they share. On a journalling file system a message alone takes two commits of
+//! the journal. So does a batch, since the disk is told to begin with every file before the first one is waited for: the
+//! commit for the first then has them all (on ext4, 2 commits for 20 messages; without that, 21). Blocking.
 //!
 //! Invariants: nothing is in `queue/` that is not whole and synced; a message that could not be made durable, or that
 //! nobody keeps, is taken back; a failed sync is never tried again, since the second would lie.

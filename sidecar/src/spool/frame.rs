@@ -90,7 +90,7 @@ pub fn parse<'a>(octets: &'a [u8], what: &'static str) -> Result<(&'a [u8], usiz
     }
 }
 
-/// Length and CRC-32 out of a first line that is exactly as [`line`] writes it.
+/// Length and CRC-32 out of a first line that is exactly as [`line()`] writes it.
 fn numbers(first: &[u8], what: &str) -> Option<(usize, u32)> {
     let text = std::str::from_utf8(first).ok()?;
     let mut words = text.trim_end_matches('\n').split(' ').skip(2);

@@ -248,6 +248,35 @@ async fn a_dead_letter_is_kept_and_comes_back() {
 }
 
 #[tokio::test]
+async fn giving_up_may_be_interrupted_at_any_step() {
+    let scene = Scene::new().await;
+    let entry = scene.stored(1).await;
+    let id = &entry.envelope.id;
+    let (before, after) =
+        (tried(&entry, vec![Fate::Delivered, Fate::Waiting]), tried(&entry, vec![Fate::Delivered; 2]));
+    scene.spool.record(id, &before).await.unwrap();
+    let layout = Arc::clone(&scene.spool.inner.layout);
+    fs::write(layout.state(Shelf::Dead, id), encode(&after).unwrap()).unwrap();
+    let scene = scene.restart().await;
+    let kept = scene.spool.load(id).await.unwrap();
+    assert_eq!(
+        (kept.shelf, kept.progress, scene.names("dead").len()),
+        (Shelf::Queue, before, 0),
+        "nothing is moved yet"
+    );
+
+    fs::write(layout.state(Shelf::Dead, id), encode(&after).unwrap()).unwrap();
+    fs::rename(layout.entry(Shelf::Queue, id), layout.entry(Shelf::Dead, id)).unwrap();
+    let scene = scene.restart().await;
+    let kept = scene.spool.load(id).await.unwrap();
+    assert_eq!(
+        (kept.shelf, kept.progress, scene.names("queue").len()),
+        (Shelf::Dead, after, 0),
+        "the old progress is left"
+    );
+}
+
+#[tokio::test]
 async fn of_too_many_dead_letters_the_first_accepted_go() {
     let scene = Scene::new().await;
     let mut gone = Vec::new();
