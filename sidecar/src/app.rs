@@ -5,6 +5,7 @@
 //!    │           │ probe      │   ▲         │ keep
 //!    │           ▼            │   └─ queue ◄┘─► spool
 //!    └──► report ◄── health ◄─┘                    admin ◄── kubelet, Prometheus
+//!                                 └──── by_hand ◄── a person's commands
 //! ```
 //!
 //! Stop: the queue tries everything once more while the door stays open until it is quiet; sessions finish their message,
@@ -25,6 +26,9 @@ use tokio::time::timeout;
 use crate::admin::Admin;
 use crate::args::Run;
 use crate::budget::Spans;
+use crate::by_hand::running::Desk;
+use crate::by_hand::serve::{Patience, Served};
+use crate::by_hand::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::dispatch::Dispatch;
@@ -40,7 +44,7 @@ use crate::server::{Limits, Listeners, Service};
 use crate::sessions::Sessions;
 use crate::settings;
 use crate::shutdown::{self, Grace};
-use crate::spool::{Recovered, Spool};
+use crate::spool::{Layout, Recovered, Spool};
 use crate::upstream::Upstream;
 
 /// Times that no user sets; tests shorten them.
@@ -58,6 +62,8 @@ pub struct Timing {
     pub settle: Duration,
     /// Least time between two reports.
     pub report: Duration,
+    /// How long a person's command may take to be said.
+    pub by_hand: Patience,
 }
 
 impl Default for Timing {
@@ -69,6 +75,7 @@ impl Default for Timing {
             queue: schedule::Pace::default(),
             settle: Duration::from_millis(500),
             report: Duration::from_secs(1),
+            by_hand: Patience::default(),
         }
     }
 }
@@ -110,6 +117,9 @@ impl App {
         let kept = Kept { spool, found, hurry: closed.clone() };
         let parts = Parts::start(config, &run, timing, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
+        if let Some(served) = parts.by_hand(&run.spool_dir, timing.by_hand) {
+            tasks.spawn(served.run(stop.clone()));
+        }
         tasks.spawn(parts.admin().run(admin_listener, stop));
         parts.settled().await;
         let sessions = Sessions::new(Arc::clone(&parts.metrics) as _);
@@ -247,6 +257,20 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             budget: Arc::clone(self.dispatch.budget()),
             queue: Arc::clone(&self.queue),
+        }
+    }
+
+    /// Where a person's commands are taken. Mail does not wait for that to work.
+    fn by_hand(&self, directory: &Path, patience: Patience) -> Option<Served> {
+        match Listening::bind(&Layout::new(directory)) {
+            Ok(listening) => {
+                let desk = Arc::new(Desk::new(Arc::clone(&self.queue), directory));
+                Some(Served { listening, desk, patience })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no commands are taken: the spool cannot hold a socket");
+                None
+            }
         }
     }
 

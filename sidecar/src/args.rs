@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod queue;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +38,13 @@ pub enum Command {
     ///
     /// Exit code: 0 when a message could be sent, 1 when not, 2 for a mistake on the command line.
     Check(Check),
+    /// Look after the messages that are kept: what waits, and what was given up.
+    ///
+    /// Asks the sidecar that runs, beside it: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list
+    /// When none runs, list, show and export read the spool itself; retry and drop need one that runs.
+    ///
+    /// Exit code: 0 when all was done, 1 when not, 2 for a mistake on the command line.
+    Queue(queue::Queue),
 }
 
 /// Options of `check`.

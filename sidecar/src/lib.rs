@@ -6,6 +6,7 @@ pub mod args;
 pub mod body;
 pub mod breaker;
 pub mod budget;
+pub mod by_hand;
 pub mod certificate;
 pub mod check;
 pub mod clock;

@@ -1,12 +1,14 @@
 //! The program: arguments, log, runtime, and the wait for the signal to stop.
 
-use std::io::{Write, stdout};
+use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::args::queue::Queue;
 use mailroute_sidecar::args::{Check, Cli, Command, Run};
+use mailroute_sidecar::by_hand;
 use mailroute_sidecar::check;
 use mailroute_sidecar::logging;
 use mailroute_sidecar::shutdown::Signals;
@@ -22,6 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         // Without a log: the answer is all there is to say.
         Command::Check(options) => on_runtime(check(options)),
+        Command::Queue(options) => on_runtime(queue(options)),
     }
 }
 
@@ -52,4 +55,17 @@ async fn check(options: Check) -> anyhow::Result<ExitCode> {
     let text = check::print::print(&findings, options.output);
     stdout().write_all(text.as_bytes()).context("the answer cannot be written")?;
     Ok(if findings.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn queue(options: Queue) -> anyhow::Result<ExitCode> {
+    match by_hand::run(&options, &mut stdout()).await {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            let code = error.exit_code();
+            writeln!(stderr(), "Error: {:#}", anyhow::Error::new(error))
+                .context("the error cannot be written")?;
+            Ok(ExitCode::from(code))
+        }
+    }
 }

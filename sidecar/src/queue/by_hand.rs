@@ -16,8 +16,10 @@ use crate::spool::{Kept, SpoolError};
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It waits.
+    /// It waits for its own time.
     Waiting,
+    /// It waits for the route to work again.
+    Held,
     /// It is being tried now.
     Trying,
     /// It was given up.
@@ -33,10 +35,6 @@ pub struct Listed {
     pub place: Place,
     /// When it is tried next.
     pub next: Timestamp,
-    /// Since when it is tried.
-    pub since: Timestamp,
-    /// Recipients that wait.
-    pub recipients: u32,
 }
 
 /// One message in full.
@@ -44,6 +42,8 @@ pub struct Listed {
 pub struct Shown {
     /// Where it is.
     pub place: Place,
+    /// When it is tried next; nothing for a dead letter.
+    pub next: Option<Timestamp>,
     /// The message.
     pub kept: Kept,
 }
@@ -63,9 +63,10 @@ pub enum ByHandError {
 }
 
 impl Queue {
-    /// What waits, in the order in which it came.
-    pub fn list(&self) -> Vec<Listed> {
-        self.state().index.iter().map(|(id, record)| listed(id, record)).collect()
+    /// What waits, in the order in which it came: at most so many of those behind `after`.
+    pub fn list(&self, after: Option<&QueueId>, most: usize) -> Vec<Listed> {
+        let state = self.state();
+        state.index.behind(after).take(most).map(|(id, record)| listed(id, record)).collect()
     }
 
     /// What was given up, in the order in which it came.
@@ -78,9 +79,13 @@ impl Queue {
     /// # Errors
     /// When there is none of that name, or it cannot be read.
     pub async fn show(&self, id: &QueueId) -> Result<Shown, ByHandError> {
-        let place = self.state().index.record(id).map_or(Place::Dead, place);
-        let kept = self.spool.load(id).await.map_err(|error| named(error, id))?;
-        Ok(Shown { place, kept })
+        let record = self.state().index.record(id).copied();
+        let mut kept = self.spool.load(id).await.map_err(|error| named(error, id))?;
+        if let Some(newer) = self.state().unwritten.get(id) {
+            kept.progress = newer.clone();
+        }
+        let place = record.as_ref().map_or(Place::Dead, place);
+        Ok(Shown { place, next: record.map(|record| record.due), kept })
     }
 
     /// Makes a waiting message due now.
@@ -89,8 +94,12 @@ impl Queue {
     /// When none of that name waits.
     pub fn retry(&self, id: &QueueId) -> Result<(), ByHandError> {
         let hurried = self.state().index.hurry(id, clock::timestamp());
+        if !hurried {
+            return Err(self.not_waiting(id));
+        }
+        tracing::info!(queue_id = %id, "due now, by hand");
         self.nudge();
-        if hurried { Ok(()) } else { Err(self.not_waiting(id)) }
+        Ok(())
     }
 
     /// Makes every waiting message due now, and says how many there are.
@@ -100,6 +109,7 @@ impl Queue {
             state.index.hurry_all(clock::timestamp());
             state.index.len()
         };
+        tracing::info!(waiting, "everything is due now, by hand");
         self.nudge();
         waiting
     }
@@ -115,7 +125,7 @@ impl Queue {
         let now = clock::timestamp();
         let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
-        tracing::info!(queue_id = %id, "a dead letter is tried again");
+        tracing::info!(queue_id = %id, "a dead letter is tried again, by hand");
         let record = Record { by_hand: true, ..super::waiting_record(now, &progress) };
         self.state().index.insert(id.clone(), record);
         self.news();
@@ -154,17 +164,15 @@ impl Queue {
 }
 
 const fn place(record: &Record) -> Place {
-    if record.taken { Place::Trying } else { Place::Waiting }
+    match record {
+        Record { taken: true, .. } => Place::Trying,
+        Record { held: true, .. } => Place::Held,
+        _ => Place::Waiting,
+    }
 }
 
 fn listed(id: &QueueId, record: &Record) -> Listed {
-    Listed {
-        id: id.clone(),
-        place: place(record),
-        next: record.due,
-        since: record.since,
-        recipients: record.recipients,
-    }
+    Listed { id: id.clone(), place: place(record), next: record.due }
 }
 
 fn named(error: SpoolError, id: &QueueId) -> ByHandError {

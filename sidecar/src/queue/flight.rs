@@ -213,7 +213,9 @@ impl Taken {
     /// The message is gone already.
     pub(super) fn forget(mut self) {
         if let Some(id) = self.id.take() {
-            self.queue.state().index.remove(&id);
+            let mut state = self.queue.state();
+            state.index.remove(&id);
+            state.unwritten.remove(&id);
         }
     }
 

@@ -5,6 +5,7 @@
 //! Invariant: a message is in the order of due times exactly when nobody has taken it, so nobody can take it twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -158,6 +159,12 @@ impl Index {
     /// Every message, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (&QueueId, &Record)> {
         self.records.iter()
+    }
+
+    /// Every message that came behind `after`, in the order in which they came.
+    pub fn behind(&self, after: Option<&QueueId>) -> impl Iterator<Item = (&QueueId, &Record)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range::<QueueId, _>((from, Bound::Unbounded))
     }
 }
 

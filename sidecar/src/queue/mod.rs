@@ -36,6 +36,7 @@ use tokio::task::{JoinHandle, JoinSet};
 pub use self::by_hand::{ByHandError, Listed, Place, Shown};
 use self::flight::Taken;
 use self::index::{Index, Record};
+pub(crate) use self::notify::header_of;
 use self::schedule::Pace;
 use crate::body::Body;
 use crate::clock::{self, Instant};

@@ -112,7 +112,7 @@ fn postmaster(domains: &[String], otherwise: &str) -> String {
 }
 
 /// The beginning of a message, as far as its header goes.
-async fn header_of(body: &Body) -> Bytes {
+pub(crate) async fn header_of(body: &Body) -> Bytes {
     let (mut reader, mut beginning) = (body.reader(), Vec::new());
     loop {
         if let Some(header) = notification::header_of(&beginning) {

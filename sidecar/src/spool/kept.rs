@@ -27,6 +27,19 @@ pub struct Kept {
     pub body: Body,
 }
 
+/// A kept message without its octets.
+#[derive(Debug)]
+pub struct Glance {
+    /// Where it is.
+    pub shelf: Shelf,
+    /// What never changes.
+    pub entry: Entry,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Octets of the message.
+    pub bytes: u64,
+}
+
 /// Whether to read the content before it is relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
@@ -100,6 +113,18 @@ impl View {
     /// When it cannot be read.
     pub fn read(&self, id: &QueueId) -> Result<Option<Kept>, SpoolError> {
         self.look(id, |shelf| fetch(&self.layout, shelf, id, Check::Head))
+    }
+
+    /// One message without its octets: a few kibibytes are read. `None` when it is not there, or not any more. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn glance(&self, id: &QueueId) -> Result<Option<Glance>, SpoolError> {
+        self.look(id, |shelf| {
+            let opened = read::open(&self.layout.entry(shelf, id), id, HEAD_BYTES)?;
+            let progress = progress_of(&self.layout, shelf, &opened.entry)?;
+            Ok(Glance { shelf, bytes: opened.bytes, entry: opened.entry, progress })
+        })
     }
 
     /// Whether a message's content is what was written; `None` when it is not there. Blocking.

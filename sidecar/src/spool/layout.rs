@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! lock       held while a program has the spool open
+//! socket     where a person's commands are taken while a program has the spool open
 //! tmp/       being written; emptied at every start, as nobody was told 250 for any of it
 //! queue/     <id>  an accepted message    <id>.state  how far it has come
 //! dead/      the same, for messages that were given up
@@ -66,6 +67,11 @@ impl Layout {
     /// The file that is locked.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
+    }
+
+    /// Where commands are taken.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("socket")
     }
 
     /// Where files are while they are written.

@@ -14,6 +14,7 @@ use mailroute_route::file::{ClientSubmission, ControlService, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Run};
 use mailroute_sidecar::budget::Spans;
+use mailroute_sidecar::by_hand::serve::Patience;
 use mailroute_sidecar::probe::Pace;
 use mailroute_sidecar::queue::schedule;
 use tempfile::TempDir;
@@ -110,6 +111,7 @@ pub fn timing() -> Timing {
         },
         settle: Duration::from_millis(10),
         report: Duration::from_millis(20),
+        by_hand: Patience::default(),
     }
 }
 
