@@ -34,22 +34,21 @@ impl State {
         }
     }
 
+    /// As the queue has it.
+    pub const fn of_place(place: Place, held: bool) -> Self {
+        match place {
+            Place::Waiting if held => Self::Held,
+            Place::Waiting => Self::Waiting,
+            Place::Trying => Self::Trying,
+            Place::Dead => Self::Dead,
+        }
+    }
+
     /// As far as can be told from the disk alone.
     pub const fn of_shelf(shelf: Shelf) -> Self {
         match shelf {
             Shelf::Queue => Self::Waiting,
             Shelf::Dead => Self::Dead,
-        }
-    }
-}
-
-impl From<Place> for State {
-    fn from(place: Place) -> Self {
-        match place {
-            Place::Waiting => Self::Waiting,
-            Place::Held => Self::Held,
-            Place::Trying => Self::Trying,
-            Place::Dead => Self::Dead,
         }
     }
 }

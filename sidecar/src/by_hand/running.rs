@@ -16,7 +16,7 @@ use super::protocol::{Answer, Changed, Chosen, Id, PAGE, Page, Part, Request};
 use crate::body::Body;
 use crate::clock;
 use crate::envelope::QueueId;
-use crate::queue::{ByHandError, Queue, Shown, header_of};
+use crate::queue::{ByHandError, Listed, Queue, Shown, header_of};
 use crate::spool::{Glance, Shelf, SpoolError, View};
 
 /// The running program's side.
@@ -76,8 +76,9 @@ impl Desk {
         let after = after.map(|id| id.0);
         let ids = match part {
             Part::Waiting => {
-                let listed = self.queue.list(after.as_ref(), PAGE + 1);
-                listed.into_iter().map(|one| (one.id, one.place.into(), Some(one.next))).collect()
+                let listed = self.queue.list_behind(after.as_ref(), PAGE + 1);
+                let state = |one: &Listed| State::of_place(one.place, one.held);
+                listed.into_iter().map(|one| (one.id.clone(), state(&one), Some(one.next))).collect()
             }
             Part::Dead => {
                 let behind = |id: &QueueId| after.as_ref().is_none_or(|after| id > after);
@@ -95,14 +96,14 @@ impl Desk {
     }
 
     async fn show(&self, id: &QueueId) -> Reply {
-        let Shown { place, next, kept } = match self.queue.show(id).await {
+        let Shown { place, held, next, kept } = match self.queue.show(id).await {
             Ok(shown) => shown,
             Err(error) => return Reply::refused(error),
         };
         let header = header_of(&kept.body).await;
         let (shelf, bytes) = (kept.shelf, kept.body.len());
         let glance = Glance { shelf, entry: kept.entry, progress: kept.progress, bytes };
-        let row = listing::row(id, place.into(), next, &glance);
+        let row = listing::row(id, State::of_place(place, held), next, &glance);
         let message = listing::message(row, &glance.entry, &glance.progress, &header);
         Answer::Message(Box::new(message)).into()
     }

@@ -16,10 +16,8 @@ use crate::spool::{Kept, SpoolError};
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It waits for its own time.
+    /// It waits.
     Waiting,
-    /// It waits for the route to work again.
-    Held,
     /// It is being tried now.
     Trying,
     /// It was given up.
@@ -33,8 +31,14 @@ pub struct Listed {
     pub id: QueueId,
     /// Where it is.
     pub place: Place,
+    /// It waits for the route to work again, not for its own time.
+    pub held: bool,
     /// When it is tried next.
     pub next: Timestamp,
+    /// Since when it is tried.
+    pub since: Timestamp,
+    /// Recipients that wait.
+    pub recipients: u32,
 }
 
 /// One message in full.
@@ -42,6 +46,8 @@ pub struct Listed {
 pub struct Shown {
     /// Where it is.
     pub place: Place,
+    /// It waits for the route to work again, not for its own time.
+    pub held: bool,
     /// When it is tried next; nothing for a dead letter.
     pub next: Option<Timestamp>,
     /// The message.
@@ -63,8 +69,13 @@ pub enum ByHandError {
 }
 
 impl Queue {
-    /// What waits, in the order in which it came: at most so many of those behind `after`.
-    pub fn list(&self, after: Option<&QueueId>, most: usize) -> Vec<Listed> {
+    /// What waits, in the order in which it came.
+    pub fn list(&self) -> Vec<Listed> {
+        self.list_behind(None, usize::MAX)
+    }
+
+    /// The same, at most so many of those behind `after`.
+    pub fn list_behind(&self, after: Option<&QueueId>, most: usize) -> Vec<Listed> {
         let state = self.state();
         state.index.behind(after).take(most).map(|(id, record)| listed(id, record)).collect()
     }
@@ -85,7 +96,8 @@ impl Queue {
             kept.progress = newer.clone();
         }
         let place = record.as_ref().map_or(Place::Dead, place);
-        Ok(Shown { place, next: record.map(|record| record.due), kept })
+        let held = record.is_some_and(|record| record.held);
+        Ok(Shown { place, held, next: record.map(|record| record.due), kept })
     }
 
     /// Makes a waiting message due now.
@@ -164,15 +176,12 @@ impl Queue {
 }
 
 const fn place(record: &Record) -> Place {
-    match record {
-        Record { taken: true, .. } => Place::Trying,
-        Record { held: true, .. } => Place::Held,
-        _ => Place::Waiting,
-    }
+    if record.taken { Place::Trying } else { Place::Waiting }
 }
 
 fn listed(id: &QueueId, record: &Record) -> Listed {
-    Listed { id: id.clone(), place: place(record), next: record.due }
+    let Record { due, since, recipients, held, .. } = *record;
+    Listed { id: id.clone(), place: place(record), held, next: due, since, recipients }
 }
 
 fn named(error: SpoolError, id: &QueueId) -> ByHandError {

@@ -55,6 +55,11 @@ impl Program {
         tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no line with {text}"))
     }
 
+    /// Waits until it has ended, whatever ended it.
+    pub async fn ended(mut self) {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+    }
+
     /// Asks it to stop, and gives its exit code and its whole log.
     pub async fn terminate(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().unwrap().to_string();

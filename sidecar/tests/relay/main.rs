@@ -19,6 +19,8 @@ mod limits;
 mod modes;
 mod outages;
 mod queue;
+mod queue_cli;
+mod queue_program;
 mod redaction;
 mod reload;
 mod reports;
