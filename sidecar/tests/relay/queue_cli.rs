@@ -199,7 +199,7 @@ async fn a_route_that_does_not_work_holds_what_comes_and_says_why() {
 
 #[tokio::test]
 async fn a_message_that_is_delivered_meanwhile_is_not_dropped_and_that_is_said() {
-    let rules = vec![Rule::times(Stage::EndOfData, SmtpAction::Delay(1000), 1)];
+    let rules = vec![Rule::times(Stage::EndOfData, SmtpAction::Delay(4000), 1)];
     let scene = queueing(faults(SubmissionFaults { rules, ..<_>::default() }), timing()).await;
     scene.accepted(&["ann@fabrikam.com"], "raced").await;
     let rows = scene.listed_when(|rows| rows.iter().any(|row| row["state"] == "trying")).await;
