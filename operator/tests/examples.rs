@@ -35,6 +35,27 @@ fn every_example_can_be_rendered() {
 }
 
 #[test]
+fn every_route_that_a_page_shows_can_be_rendered() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut shown = 0;
+    for page in ["methods/client-submission.md", "methods/smtp-relay.md", "methods/direct-send.md"] {
+        let text = fs::read_to_string(docs.join(page)).unwrap();
+        let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|block| block.contains("kind: MailRoute")) {
+            let mut document: Value = serde_saphyr::from_str(block).unwrap();
+            document["metadata"]["namespace"] = "shop".into();
+            document["metadata"]["uid"] = "uid".into();
+            let is_example = examples().iter().any(|(_, example)| example["spec"] == document["spec"]);
+            assert!(is_example, "{page} shows a route that is no example: {block}");
+            let route: MailRoute = serde_json::from_value(document).unwrap();
+            assert!(validate(&route).is_ok(), "{page}: {:?}", validate(&route));
+            shown += 1;
+        }
+    }
+    assert_eq!(shown, 4, "one for each method, and the two kinds of connector");
+}
+
+#[test]
 fn every_method_and_credential_has_an_example() {
     let shown = |pointer: &str| -> BTreeSet<String> {
         let values = examples().into_iter().filter_map(|(_, document)| document.pointer(pointer).cloned());

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use e2e::scene::release::repository;
 
+#[path = "docs/commands.rs"]
+mod commands;
+
 /// Folders that hold no page of the project's own.
 const SKIPPED: [&str; 3] = ["target", ".git", "node_modules"];
 

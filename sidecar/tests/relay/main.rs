@@ -11,6 +11,7 @@ mod credentials;
 mod delivery;
 mod drain;
 mod dsn;
+mod first_mail;
 mod floods;
 mod handover;
 mod hostile;
