@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mailroute_m365::stand_in::ISSUER;
 use mailroute_m365::{Faults, Simulator, SubmissionFaults};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
@@ -45,7 +46,11 @@ missing! {
         *client_id = "00000000-0000-4000-8000-000000000000".into();
     };
     an_issuer_that_entra_can_reach: "an issuer that Entra can reach", IssuerUnreachable, |m365, _| {
-        m365.directory(|directory| directory.issuers.clear());
+        // Trusted by its exact name, and nowhere to be found.
+        m365.directory(|directory| {
+            directory.issuers.clear();
+            directory.tenants[0].applications[0].federated_credentials[0].issuer = ISSUER.into();
+        });
     };
     the_federated_credential: "the federated credential, in its first 15 minutes", WaitingForPropagation, |m365, _| {
         m365.directory(|directory| directory.tenants[0].applications[0].federated_credentials.clear());
