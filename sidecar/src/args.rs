@@ -41,6 +41,7 @@ pub enum Command {
     /// Look after the messages that are kept: what waits, and what was given up.
     ///
     /// Asks the sidecar that runs, beside it: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list
+    ///
     /// When none runs, list, show and export read the spool itself; retry and drop need one that runs.
     ///
     /// Exit code: 0 when all was done, 1 when not, 2 for a mistake on the command line.
