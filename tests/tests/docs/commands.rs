@@ -143,6 +143,7 @@ fn exists(program: &Command, words: &str) -> Result<()> {
             let argument = known.with_context(|| format!("{} has no -{option}", command.get_name()))?;
             is_value = argument.get_action().takes_values();
         } else if std::mem::take(&mut is_value) {
+            // A value may be anything.
         } else if let Some(found) = command.find_subcommand(word) {
             command = found;
         } else if command.get_positionals().next().is_none() {
