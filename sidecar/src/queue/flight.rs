@@ -175,9 +175,22 @@ impl Taken {
     }
 
     /// The message leaves the queue: to the dead letters with its `last` progress, or for good.
-    pub(super) async fn gone(mut self, entry: &Entry, last: Option<&Progress>) {
-        let Some(id) = self.id.clone() else { return };
+    async fn gone(self, entry: &Entry, last: Option<&Progress>) {
         let (queue, age) = (Arc::clone(&self.queue), until(clock::timestamp(), entry.accepted));
+        let ended = if last.is_some() { Ended::DeadLetter } else { Ended::Delivered };
+        if let Some(progress) = last {
+            log_dead(entry, progress);
+        }
+        self.clear_away(last).await;
+        queue.metrics.left_queue(ended, age);
+    }
+
+    /// Takes the message off the disk, or moves it to the dead letters. Nobody tries it again.
+    pub(super) async fn clear_away(mut self, last: Option<&Progress>) {
+        let Some(id) = self.id.clone() else { return };
+        let queue = Arc::clone(&self.queue);
+        // The upstream need not wait for the disk.
+        self.land();
         let mut failed_before = false;
         loop {
             let left = match last {
@@ -192,21 +205,14 @@ impl Taken {
                     // Not given back: it would be delivered again.
                     failed_before = true;
                     tracing::error!(queue_id = %id, error = chain(&error), "a settled message cannot be moved; trying on");
-                    self.land();
                 }
                 Err(_) => {}
             }
             tokio::time::sleep(REMOVAL).await;
         }
-        queue.metrics.left_queue(if last.is_some() { Ended::DeadLetter } else { Ended::Delivered }, age);
-        {
-            let mut state = queue.state();
-            state.index.remove(&id);
-            state.unwritten.remove(&id);
-        }
-        if let Some(progress) = last {
-            log_dead(&id, entry, progress);
-        }
+        let mut state = queue.state();
+        state.index.remove(&id);
+        state.unwritten.remove(&id);
         self.id = None;
     }
 
@@ -278,14 +284,14 @@ fn log_removed(queue: &Queue, removed: &[QueueId]) {
     }
 }
 
-fn log_dead(id: &QueueId, entry: &Entry, progress: &Progress) {
+fn log_dead(entry: &Entry, progress: &Progress) {
     let failed = progress.fates.iter().filter_map(|fate| match fate {
         Fate::Failed(trouble) => Some(trouble),
         _ => None,
     });
     let last = failed.clone().next_back();
     tracing::error!(
-        queue_id = %id,
+        queue_id = %entry.envelope.id,
         message_id = entry.envelope.message_id,
         recipients = entry.envelope.recipients.len(),
         failed = failed.count(),

@@ -286,7 +286,7 @@ impl Tried {
 
     /// Takes the message out again: somebody else answers for it.
     pub async fn release(self) {
-        self.taken.gone(&self.entry, None).await;
+        self.taken.clear_away(None).await;
     }
 }
 

@@ -121,7 +121,8 @@ impl Queue {
         let connections = active.route.limits.connections.min(self.dispatch.budget().connections());
         match *self.dispatch.passage().borrow() {
             Passage::Shut => 1,
-            Passage::Open => usize::try_from(connections.max(1)).unwrap_or(1),
+            // One more than there are connections: it is read from the disk while the others are on their way.
+            Passage::Open => usize::try_from(connections.max(1)).map_or(1, |connections| connections + 1),
         }
     }
 

@@ -78,7 +78,7 @@ async fn a_fault_of_the_route_holds_the_queue_and_uses_up_no_tries() {
     let ids = [queued(&scene, ANN, "first").await, queued(&scene, ANN, "second").await];
     scene.told(Reason::SmtpAuthDisabledTenant).await;
     let shown = scene.app.queue().show(&ids[0]).await.unwrap();
-    assert_eq!((shown.place, shown.kept.progress.attempts), (Place::Waiting, 0));
+    assert_eq!((shown.kept.progress.attempts, shown.kept.progress.waiting()), (0, 1));
     let report = scene.report(|report| report.queue.messages == 2).await;
     assert_eq!(report.queue.dead_letters, 0);
     scene.m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = false);
