@@ -158,7 +158,7 @@ impl Queue {
     }
 
     /// Keeps a message that is being tried already, durable when this returns; what comes of the attempt decides. Until
-    /// [`Queue::adopt`] or [`Queue::release`] nobody else tries it.
+    /// [`Tried::adopt`] or [`Tried::release`] nobody else tries it.
     ///
     /// # Errors
     /// When it could not be made durable; then nothing is kept.

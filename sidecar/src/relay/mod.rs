@@ -1,8 +1,8 @@
 //! What a 250 means, for each of the route's delivery modes.
 //!
-//! * [`deliver`]: 250 only when the upstream has the message.
-//! * [`deliver_or_queue`]: tried at once; kept where the upstream neither takes it nor refuses it for good.
-//! * [`keep`]: kept first, delivered later.
+//! * `deliver`: 250 only when the upstream has the message.
+//! * `deliver_or_queue`: tried at once; kept where the upstream neither takes it nor refuses it for good.
+//! * `keep`: kept first, delivered later.
 //!
 //! Owns what happens between the end of a message's data and the answer. Refuses to know the method, how attempts are
 //! made ([`Dispatch`]), what becomes of a kept message ([`Queue`]), and the words ([`reply`]).
