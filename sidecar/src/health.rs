@@ -56,6 +56,11 @@ impl Health {
         self.trouble().is_none() && self.last.contains_key(&ConditionType::UpstreamReachable)
     }
 
+    /// Whether something that holds asks to be seen to: a certificate that ends soon, say.
+    pub fn warns(&self) -> bool {
+        self.observations().any(|observation| observation.reason.warns())
+    }
+
     /// Whether only a message can tell: the way is open, and what is wrong came up with a message.
     pub fn waits_for_mail(&self) -> bool {
         self.trouble().is_some_and(|trouble| trouble.reason.is_met_by_mail())
@@ -128,6 +133,15 @@ mod tests {
         assert!(!health.record(&[Met::new(Reason::LoginFailed, "two")], 2));
         let newest = health.trouble().unwrap();
         assert_eq!((newest.message.as_str(), newest.at), ("two", 2));
+    }
+
+    #[test]
+    fn what_holds_with_a_remedy_warns_until_it_holds_without() {
+        let mut health = Health::default();
+        health.record(&[met(Reason::CertificateExpiring), met(Reason::Connected)], 1);
+        assert!(health.is_well() && health.warns());
+        health.record(&[met(Reason::CertificateValid)], 2);
+        assert!(health.is_well() && !health.warns());
     }
 
     #[test]

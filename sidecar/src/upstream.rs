@@ -125,7 +125,8 @@ impl Upstream {
             if let Some(log_in) = &replaced {
                 log_in.replaced();
             }
-            if !health.borrow().is_well() {
+            let health = health.borrow();
+            if !health.is_well() || health.warns() {
                 wake.send_replace(());
             }
         };
