@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::ctr;
 use crate::handle::Supervised;
 use crate::images;
 use crate::namespace::Namespace;
@@ -241,6 +242,17 @@ impl Cluster {
             );
         };
         images::load(description, archive).await
+    }
+
+    /// Ends a container's process with SIGKILL, as a crash would. Takes the id as a pod's status has it.
+    ///
+    /// # Errors
+    /// When containerd has no such container running, or the cluster is not this harness's node.
+    pub async fn kill_container(&self, id: &str) -> Result<()> {
+        let socket = self.description().and_then(|description| description.containerd.as_ref());
+        let socket = socket.context("only on a node of this harness can a container be killed")?;
+        let id = id.trim_start_matches("containerd://");
+        ctr::run(socket, &["tasks", "kill", "--signal", "SIGKILL", id]).await
     }
 
     /// Makes a namespace of one's own, whose name starts with the given one, and waits until pods can be made in it.

@@ -1,15 +1,14 @@
 //! Loading image archives into a node's containerd.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
 
 use crate::cluster::Description;
-use crate::tools::search_path;
+use crate::ctr;
 
 /// Imports an archive unless it was imported before. Processes that load the same archive at once wait for the first.
 ///
@@ -34,15 +33,8 @@ pub async fn load(description: &Description, archive: &Path) -> Result<()> {
 /// # Errors
 /// When the archive cannot be read or containerd refuses it.
 pub async fn import(socket: &Path, archive: &Path) -> Result<()> {
-    let mut command = Command::new("ctr");
-    command.env("PATH", search_path()).stdin(Stdio::null()).kill_on_drop(true);
-    command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]).arg(archive);
-    let output =
-        command.output().await.context("cannot run ctr; `tests/cluster/setup cluster` installs it")?;
-    if !output.status.success() {
-        bail!("cannot import {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
+    let arguments = [OsStr::new("images"), OsStr::new("import"), archive.as_os_str()];
+    ctr::run(socket, &arguments).await.with_context(|| format!("cannot import {}", archive.display()))
 }
 
 /// A file name that changes when the archive does.

@@ -16,6 +16,7 @@
 
 pub mod alone;
 pub mod cluster;
+mod ctr;
 pub mod demo;
 mod handle;
 mod images;

@@ -3,7 +3,6 @@
 use anyhow::{Result, ensure};
 use e2e::scene::{Scene, workload};
 use k8s_openapi::api::core::v1::Pod;
-use mailroute_m365::{Faults, Rule, SmtpAction, Stage};
 use std::time::Duration;
 
 /// Sends a numbered message every half second until `/tmp`-less loop number `count` is reached, printing the reply.
@@ -43,9 +42,7 @@ async fn tokens_that_expire_during_a_run_are_refreshed_and_no_message_is_lost() 
     let scene = Scene::start("expiry").await?;
     // Shorter than the run, several times over; and every message needs a new connection, and so a log-in.
     scene.microsoft.token_lifetime(Duration::from_secs(6)).await?;
-    let mut faults = Faults::default();
-    faults.submission.rules = vec![Rule::always(Stage::EndOfData, SmtpAction::CutAfterReply)];
-    scene.microsoft.faults(&faults).await?;
+    scene.microsoft.hang_up_after_each_message().await?;
     scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
     scene
         .apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(&paced_sender(30))))

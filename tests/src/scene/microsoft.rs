@@ -1,5 +1,6 @@
 //! The simulator as a pod of the cluster, and its control API, reached through the API server's service proxy.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,9 +11,9 @@ use kube::api::{Patch, PatchParams};
 use kube::client::Body;
 use kube::{Api, Client};
 use mailroute_m365::directory::{FederatedCredential, Mailbox, Tenant};
-use mailroute_m365::{Config, Faults, Message, TokenExchange, Violation};
+use mailroute_m365::{Config, Faults, Line, Message, Rule, SmtpAction, Stage, TokenExchange, Violation};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{PATIENCE, release};
 use crate::wait::is_available;
@@ -117,6 +118,20 @@ impl Microsoft {
         anyhow::bail!("{} of {count} messages arrived within {seconds} s", self.messages().await?.len())
     }
 
+    /// Waits until messages whose subjects are exactly these have arrived, in whatever order, each once.
+    ///
+    /// # Errors
+    /// When they do not in time, or another message or a second copy is among them.
+    pub async fn wait_for_numbers(&self, numbers: Range<u32>) -> Result<Vec<Message>> {
+        self.wait_for_messages(numbers.len()).await?;
+        let messages = self.messages().await?;
+        let mut arrived: Vec<_> = messages.iter().filter_map(|message| message.header("Subject")).collect();
+        arrived.sort_by_key(|subject| subject.parse::<u32>().unwrap_or(u32::MAX));
+        let sent: Vec<_> = numbers.map(|number| number.to_string()).collect();
+        ensure!(arrived == sent, "sent {sent:?}, arrived {arrived:?}");
+        Ok(messages)
+    }
+
     /// What clients did that Exchange would refuse, each a sentence.
     ///
     /// # Errors
@@ -180,6 +195,40 @@ impl Microsoft {
         .await
     }
 
+    /// Replaces the client secret of the application; the old one is worth nothing from now on.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn replace_client_secret(&self, value: &str) -> Result<()> {
+        self.configure(|config| {
+            let applications = config.directory.tenants.iter_mut().flat_map(|t| &mut t.applications);
+            applications.flat_map(|a| &mut a.client_secrets).for_each(|secret| secret.value = value.into());
+        })
+        .await
+    }
+
+    /// A Secret of type `kubernetes.io/tls` with a certificate that connectors trust, for a name and a time.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn relay_certificate(&self, secret: &str, name: &str, lifetime: Duration) -> Result<Value> {
+        let path = format!("sample/relay-certificate?name={name}&seconds={}", lifetime.as_secs());
+        let issued: Value = self.json(&path).await?;
+        Ok(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": secret},
+            "stringData": {"tls.crt": issued["chain"], "tls.key": issued["key"]},
+        }))
+    }
+
+    /// How long each message takes from now on.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn take_for_each_message(&self, time: Duration) -> Result<()> {
+        let milliseconds = u64::try_from(time.as_millis())?;
+        self.configure(|config| config.pace.message_milliseconds = milliseconds).await
+    }
+
     /// How long the access tokens from now on live.
     ///
     /// # Errors
@@ -195,6 +244,25 @@ impl Microsoft {
     pub async fn go_down(&self) -> Result<()> {
         let mut faults = Faults::default();
         faults.submission.down = true;
+        self.faults(&faults).await
+    }
+
+    /// Ends each connection after a message has been taken, so that every message comes over a new one.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn hang_up_after_each_message(&self) -> Result<()> {
+        self.faults(&hanging_up()).await
+    }
+
+    /// The same, and the next log-in is refused as one with an unknown token, which a client answers with another token.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn refuse_the_next_token(&self) -> Result<()> {
+        let mut faults = hanging_up();
+        let refusal = SmtpAction::Reply(Line::AuthUnsuccessful.into());
+        faults.submission.rules.push(Rule::times(Stage::Auth, refusal, 1));
         self.faults(&faults).await
     }
 
@@ -239,6 +307,14 @@ impl Microsoft {
         ensure!(status.is_success(), "{method} /{path} answered {status}: {text}");
         Ok(text)
     }
+}
+
+fn hanging_up() -> Faults {
+    let mut faults = Faults::default();
+    for face in [&mut faults.submission, &mut faults.relay] {
+        face.rules = vec![Rule::always(Stage::EndOfData, SmtpAction::CutAfterReply)];
+    }
+    faults
 }
 
 fn each_mailbox(config: &mut Config, mut change: impl FnMut(&mut Mailbox)) {

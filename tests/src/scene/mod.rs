@@ -3,10 +3,12 @@
 //!
 //! * [`release`]: the charts installed once on a cluster, by the real Helm.
 //! * [`microsoft`]: a simulator in the scene's namespace and what its control API tells.
+//! * [`sidecar`]: the sidecar of a pod: its life, its death, its commands.
 //! * [`workload`]: manifests of the routes and pods that play the application.
 
 pub mod microsoft;
 pub mod release;
+pub mod sidecar;
 pub mod workload;
 
 use std::time::Duration;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, Client};
@@ -22,7 +24,7 @@ use mailroute_operator::crd::MailRoute;
 use serde_json::Value;
 
 use crate::wait::{has_ended, is_complete};
-use crate::{Cluster, Namespace, Tier, wait_for};
+use crate::{Cluster, Namespace, Tier, wait_for, wait_for_all};
 use microsoft::Microsoft;
 
 /// How long a pod may take from its creation to the state a scenario waits for. Generous: two cores, many pods.
@@ -141,6 +143,71 @@ impl Scene {
     ) -> Result<MailRoute> {
         let met = |route: &MailRoute| condition_of(route, condition).is_some_and(&wanted);
         wait_for(self.api::<MailRoute>(), name, met, PATIENCE).await
+    }
+
+    /// Waits until the status of a route says that so many messages wait.
+    ///
+    /// # Errors
+    /// When it does not in time; the error shows the route's status.
+    pub async fn route_queues(&self, name: &str, messages: u64) -> Result<MailRoute> {
+        let met = |route: &MailRoute| route.status.as_ref().is_some_and(|s| s.queue.messages == messages);
+        let route = wait_for(self.api::<MailRoute>(), name, met, PATIENCE).await;
+        route.with_context(|| format!("the queue of {name} did not get to {messages}"))
+    }
+
+    /// What `kubectl describe` shows of a route.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn describe(&self, name: &str) -> Result<String> {
+        self.cluster.kubectl(&["--namespace", self.namespace.name(), "describe", "mailroute", name]).await
+    }
+
+    /// Waits for an Event about a route and returns what it says.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn route_event(&self, name: &str, reason: &str) -> Result<String> {
+        let told = |event: &Event| {
+            event.reason.as_deref() == Some(reason) && event.involved_object.name.as_deref() == Some(name)
+        };
+        let met = |events: &[Event]| events.iter().any(told);
+        let events = wait_for_all(self.api::<Event>(), "", met, PATIENCE).await;
+        let events = events.with_context(|| format!("no Event {reason} about {name}"))?;
+        Ok(events.into_iter().find(told).and_then(|event| event.message).unwrap_or_default())
+    }
+
+    /// Runs a shell script in a pod's container `app` and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the error shows what it printed.
+    pub async fn run(&self, pod: &str, script: &str) -> Result<String> {
+        self.exec(pod, "app", &["/bin/sh", "-ec", script]).await
+    }
+
+    async fn exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<String> {
+        let mut arguments =
+            vec!["--namespace", self.namespace.name(), "exec", pod, "--container", container, "--"];
+        arguments.extend_from_slice(command);
+        self.cluster.kubectl(&arguments).await
+    }
+
+    /// Waits until a pod has succeeded: all its containers have ended, each with exit code 0.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn pod_succeeds(&self, name: &str) -> Result<Pod> {
+        let succeeded = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded");
+        wait_for(self.api::<Pod>(), name, succeeded, PATIENCE).await
+    }
+
+    /// Waits until there is a pod with a label, and returns its name.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn pod_appears(&self, selector: &str) -> Result<String> {
+        let pods = wait_for_all(self.api::<Pod>(), selector, |pods| !pods.is_empty(), PATIENCE).await?;
+        pods.into_iter().find_map(|pod| pod.metadata.name).context("a stored pod has a name")
     }
 
     /// Waits for a Job to complete and returns its pod's log of the container `app`.

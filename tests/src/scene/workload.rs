@@ -1,6 +1,8 @@
 //! Manifests: routes, and pods that play the application with a real SMTP client in it. All of them meet Pod Security
 //! `restricted`.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
 /// Image with real SMTP clients from Debian packages.
@@ -43,6 +45,52 @@ pub fn delivering(name: &str, namespace: &str) -> Value {
     let mut route = route(name, namespace);
     route["spec"]["delivery"] = json!({"mode": "Deliver"});
     route
+}
+
+/// The same in mode Queue: the client is answered before anything is sent.
+pub fn queueing(name: &str, namespace: &str) -> Value {
+    let mut route = route(name, namespace);
+    route["spec"]["delivery"] = json!({"mode": "Queue"});
+    route
+}
+
+/// The same with a client secret, from the key `client-secret` of a Secret.
+pub fn with_client_secret(name: &str, namespace: &str, secret: &str) -> Value {
+    let mut route = route(name, namespace);
+    route["spec"]["clientSubmission"]["credential"] = json!({
+        "type": "ClientSecret",
+        "clientId": CLIENT_ID,
+        "secretRef": {"name": secret, "key": "client-secret"},
+    });
+    route
+}
+
+/// A route that relays by the certificate of a Secret through the simulator's MX endpoint.
+pub fn relaying(name: &str, namespace: &str, secret: &str) -> Value {
+    let mut route = by_mx(name, namespace, "SmtpRelay");
+    route["spec"]["smtpRelay"] = json!({"certificateSecretRef": {"name": secret}});
+    route
+}
+
+/// A route for Direct Send to the simulator's MX endpoint.
+pub fn direct(name: &str, namespace: &str) -> Value {
+    let mut route = by_mx(name, namespace, "DirectSend");
+    route["spec"]["directSend"] = json!({});
+    route
+}
+
+fn by_mx(name: &str, namespace: &str, method: &str) -> Value {
+    let ca = json!({"name": "m365-ca", "key": "ca.crt"});
+    json!({
+        "apiVersion": "mailroute.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": {"name": name},
+        "spec": {
+            "method": method,
+            "tenant": {"id": TENANT, "acceptedDomains": ["contoso.com"]},
+            "endpoint": {"host": format!("mx.{namespace}.svc.cluster.local"), "caBundleRef": ca},
+        },
+    })
 }
 
 /// A container of the client image that runs a shell script.
@@ -128,6 +176,29 @@ except smtplib.SMTPException as e:
     print("refused:", e)
     sys.exit(1)
 print("accepted")
+END"#
+    )
+}
+
+/// The script of a container that waits to be told what to do, and ends when the kubelet asks for it.
+pub const WAIT: &str = "trap 'exit 0' TERM; sleep infinity & wait";
+
+/// A shell script that sends messages whose subjects are the numbers of a range, one session each, and prints what each
+/// was answered. It ends at the first that is refused.
+pub fn send_numbers(numbers: Range<u32>, recipient: &str) -> String {
+    let Range { start, end } = numbers;
+    format!(
+        r#"python3 - <<'END'
+import smtplib, sys
+for n in range({start}, {end}):
+    m = f"From: {MAILBOX}\r\nTo: {recipient}\r\nSubject: {{n}}\r\nMessage-ID: <{{n}}@run.contoso.com>\r\n\r\nmail\r\n"
+    with smtplib.SMTP("localhost", 25, timeout=120) as s:
+        s.ehlo()
+        for code, text in (s.mail("{MAILBOX}"), s.rcpt("{recipient}"), s.data(m)):
+            if code != 250:
+                print("refused", n, code, text.decode(), flush=True)
+                sys.exit(1)
+        print("accepted", n, text.decode(), flush=True)
 END"#
     )
 }
