@@ -215,7 +215,7 @@ reasons! {
     NotAuthenticated: Authenticated, "The upstream wants a log-in before mail.",
         "Check that spec.endpoint names the submission service ({endpoint}).";
     LoginFailed: Authenticated, "The upstream refused the log-in.",
-        "Look the reply of the message up in docs/reference/replies.md.";
+        "Look the reply of the message up in docs/troubleshooting.md.";
 
     ConnectorMatched: Authenticated, "The upstream takes mail from here for the tenant.", "";
     ConnectorMismatch: Authenticated, "No inbound connector of the tenant matches this certificate or IP address.",

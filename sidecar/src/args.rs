@@ -34,13 +34,13 @@ pub enum Command {
     /// Walk the way to Microsoft 365 without sending mail, and explain each step.
     ///
     /// Reads the route file and the credential, asks for a token, connects, logs in, and says MAIL and RCPT, but never
-    /// DATA. Works beside a running sidecar: kubectl exec <pod> -c mailroute -- /mailroute-sidecar check
+    /// DATA. Works beside a running sidecar: kubectl exec POD -c mailroute -- /mailroute-sidecar check
     ///
     /// Exit code: 0 when a message could be sent, 1 when not, 2 for a mistake on the command line.
     Check(Check),
     /// Look after the messages that are kept: what waits, and what was given up.
     ///
-    /// Asks the sidecar that runs, beside it: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list
+    /// Asks the sidecar that runs, beside it: kubectl exec POD -c mailroute -- /mailroute-sidecar queue list
     ///
     /// When none runs, list, show and export read the spool itself; retry and drop need one that runs.
     ///

@@ -5,9 +5,9 @@
 //!                   └────────────────────────► at_rest ──► spool (read only)   when none does
 //! ```
 //!
-//! * [`protocol`], [`listing`]: what is said, as plain data. [`print`]: answers → text, JSON. Pure.
+//! * [`protocol`], [`listing`]: what is said, as plain data. [`mod@print`]: answers → text, JSON. Pure.
 //! * [`socket`], [`serve`], [`running`]: the end in the program that runs. [`at_rest`]: the same from the disk.
-//! * [`ask`]: the end in the command. Here: the verbs.
+//! * [`mod@ask`]: the end in the command. Here: the verbs.
 //!
 //! Invariants: only the program that holds the spool changes it; a message leaves it only for a person who named it; no
 //! octet of a message is logged.

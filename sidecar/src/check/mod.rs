@@ -1,7 +1,7 @@
 //! `mailroute-sidecar check`: walks the way to Microsoft 365 up to RCPT, without a message, and explains each step.
 //!
 //! * [`steps`]: what was met → steps, each with what to do. Pure.
-//! * [`print`]: steps → text for people, JSON for programs. Pure.
+//! * [`mod@print`]: steps → text for people, JSON for programs. Pure.
 //!
 //! Here: the files, the walk and its time limit. The walk is the one that mail takes ([`crate::upstream::way`]), over a
 //! connection and with a token of its own, beside a sidecar that may be running: it neither disturbs that one nor shares

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Owns the conversation over a stream that [`super::opening`] made, with a time limit around each step. lettre writes
-//! commands and reads replies; see [`super::wire`] for what stands between. Refuses to know
+//! commands and reads replies; see `super::wire` for what stands between. Refuses to know
 //! what is said over it.
 //!
 //! Invariant: after any error the connection is dropped by its owner, as nobody knows
