@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long before the removal of a delivered message is tried again, when the disk refuses it.
 const REMOVAL: Duration = Duration::from_secs(5);
 
+/// Most settled messages that wait for the disk while others have taken their places: beyond it a slow disk slows
+/// delivery down, where it would otherwise fill the memory.
+const SETTLED: usize = 64;
+
 /// A message that nobody else may take. Gives it back when it is dropped without a word, as after a panic.
 pub(super) struct Taken {
     queue: Arc<Queue>,
@@ -73,6 +77,8 @@ impl Taken {
                 break;
             }
         }
+        // What follows may wait for the disk, and needs no octets.
+        drop(body);
         self.settle(entry, progress, before, after).await;
     }
 
@@ -189,8 +195,7 @@ impl Taken {
     pub(super) async fn clear_away(mut self, last: Option<&Progress>) {
         let Some(id) = self.id.clone() else { return };
         let queue = Arc::clone(&self.queue);
-        // The upstream need not wait for the disk.
-        self.land();
+        let landed = self.land_early();
         let mut failed_before = false;
         loop {
             let left = match last {
@@ -211,6 +216,7 @@ impl Taken {
             tokio::time::sleep(REMOVAL).await;
         }
         let mut state = queue.state();
+        state.settled -= usize::from(landed);
         state.index.remove(&id);
         state.unwritten.remove(&id);
         self.id = None;
@@ -236,6 +242,19 @@ impl Taken {
                 record.stopped_after = Some(through);
             }
         });
+    }
+
+    /// Frees the place before the disk has done its part, as the upstream need not wait for it; unless too many wait for
+    /// the disk already.
+    fn land_early(&mut self) -> bool {
+        let mut state = self.queue.state();
+        let early = self.counted && state.settled < SETTLED;
+        state.settled += usize::from(early);
+        drop(state);
+        if early {
+            self.land();
+        }
+        early
     }
 
     /// The place among the flights is free again.

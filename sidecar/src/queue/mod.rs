@@ -68,6 +68,8 @@ struct State {
     index: Index,
     /// Messages being tried.
     flying: usize,
+    /// Settled messages that wait for the disk, their places taken by others.
+    settled: usize,
     /// Changes since the start that the worker has to look at.
     nudges: u64,
     /// After a look at all of them: when there is more to do, if anything. Nothing while there are changes to look at.
