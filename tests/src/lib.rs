@@ -13,6 +13,7 @@
 //! * [`supervisor`]: what starts the programs and leaves nothing behind, also when the test is killed.
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
+//! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
 pub mod cluster;
@@ -22,6 +23,7 @@ mod handle;
 mod images;
 mod namespace;
 pub mod peers;
+pub mod replica;
 pub mod scene;
 pub mod secrets;
 pub mod stop;

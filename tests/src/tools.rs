@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 const KUBERNETES: &str = include_str!("../cluster/kubernetes/go.mod");
 const COREDNS: &str = include_str!("../cluster/coredns/go.mod");
 const HELM: &str = include_str!("../cluster/helm/go.mod");
+const HELM3: &str = include_str!("../cluster/helm3/go.mod");
 
 /// The programs of one cache.
 #[derive(Debug, Clone)]
@@ -18,6 +19,7 @@ pub struct Tools {
     kubernetes: PathBuf,
     coredns: PathBuf,
     helm: PathBuf,
+    helm3: PathBuf,
     pause: PathBuf,
     clients: PathBuf,
     links: PathBuf,
@@ -34,11 +36,13 @@ impl Tools {
             kubernetes: cache.join(format!("kubernetes-{}", pinned(KUBERNETES, "k8s.io/kubernetes")?)),
             coredns: cache.join(format!("coredns-{}", pinned(COREDNS, "github.com/coredns/coredns")?)),
             helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
+            helm3: cache.join(format!("helm3-{}", pinned(HELM3, "helm.sh/helm/v3")?)),
             pause: cache.join("pause-1"),
             clients: cache.join(format!("clients-{}", env!("CARGO_PKG_VERSION"))),
             links: cache.join("bin"),
         };
-        for entry in [&tools.kubernetes, &tools.coredns, &tools.helm, &tools.pause, &tools.clients] {
+        let Self { kubernetes, coredns, helm, helm3, pause, clients, links: _ } = &tools;
+        for entry in [kubernetes, coredns, helm, helm3, pause, clients] {
             if !entry.join(".complete").exists() {
                 bail!("{} is missing: run `tests/cluster/setup cluster`", entry.display());
             }
@@ -64,6 +68,11 @@ impl Tools {
     /// Helm.
     pub fn helm(&self) -> PathBuf {
         self.helm.join("helm")
+    }
+
+    /// Helm of the major version before, which many still use.
+    pub fn helm3(&self) -> PathBuf {
+        self.helm3.join("helm3")
     }
 
     /// The archive of the image that holds a pod's namespaces open.
@@ -113,6 +122,7 @@ mod tests {
     fn versions_come_from_the_module_files() {
         assert!(pinned(KUBERNETES, "k8s.io/kubernetes").unwrap().starts_with("1.36."));
         assert!(pinned(HELM, "helm.sh/helm/v4").unwrap().starts_with("4."));
+        assert!(pinned(HELM3, "helm.sh/helm/v3").unwrap().starts_with("3."));
         assert!(pinned(COREDNS, "github.com/coredns/coredns").unwrap().starts_with("1."));
     }
 

@@ -3,23 +3,19 @@
 //!
 //! The replicas run in this process, behind the chart's own Service, webhook configuration and Lease.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::replica::{announce, client_of_the_chart, flags, install_chart, is_ready, status, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for};
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use mailroute_operator::app;
-use mailroute_operator::args::{Cli, Command, Run};
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::bundle::Bundle;
 use mailroute_operator::pki::{Lifetimes, trust};
@@ -52,17 +48,16 @@ impl Stage {
     async fn set() -> Result<Self> {
         let cluster = Cluster::start(Tier::ControlPlane).await?;
         release::install_definitions(&cluster).await?;
-        install_chart(&cluster).await?;
+        install_chart(&cluster, &[]).await?;
         let namespace = cluster.namespace("rotation", &[]).await?;
         let routes: Api<MailRoute> = Api::namespaced(cluster.client(), namespace.name());
         let route = Patch::Apply(workload::route("notifications", namespace.name()));
         routes.patch("notifications", &PatchParams::apply(FIELD_MANAGER), &route).await?;
 
-        let host = IpAddr::V4(cluster.description().context("a cluster of one's own")?.host);
         let (mut webhooks, mut replicas) = (Vec::new(), JoinSet::new());
         let (stop, stopped) = watch::channel(false);
         for number in 0..2 {
-            let flags = flags(number, host)?;
+            let flags = flags(&cluster, number, &[])?;
             let (webhook, admin) = (flags.webhook_listen, flags.admin_listen);
             let client = client_of_the_chart(&cluster).await?;
             replicas.spawn(app::replica(flags, client, lifetimes()?, stopped.clone()));
@@ -151,100 +146,6 @@ async fn an_emptied_bundle_is_filled_again() -> Result<()> {
     wait_for(configurations(&stage.cluster), release::NAME, filled, PATIENCE).await?;
     stage.admits().await?;
     stage.namespace.finish()
-}
-
-/// Asks again, as there is nothing to watch, until the answer is good.
-async fn until(ask: impl AsyncFn() -> Result<()>) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        match ask().await {
-            Err(error) if began.elapsed() > PATIENCE => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            Ok(()) => return Ok(()),
-        }
-    }
-}
-
-/// The chart as it is, apart from its Service: pods do not run here, so the endpoints are made by hand.
-async fn install_chart(cluster: &Cluster) -> Result<()> {
-    let chart = release::repository().join("charts/mailroute").display().to_string();
-    let arguments =
-        ["install", release::NAME, &chart, "--namespace", release::NAMESPACE, "--create-namespace"];
-    cluster.helm(&arguments).await?;
-    let services: Api<Service> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    let without_selector = Patch::Merge(json!({"spec": {"selector": null}}));
-    services.patch(release::NAME, &PatchParams::default(), &without_selector).await?;
-    Ok(())
-}
-
-/// The command line of a replica, whose ports are its own on the cluster's own address of this machine.
-fn flags(number: u16, host: IpAddr) -> Result<Run> {
-    let at = |port: u16| SocketAddr::new(host, port + number).to_string();
-    let (name, host) = (format!("operator-{number}"), host.to_string());
-    let (webhook, control, admin) = (at(9440), at(9450), at(9460));
-    let line = [
-        ["--namespace", release::NAMESPACE],
-        ["--pod-name", &name],
-        ["--pod-ip", &host],
-        ["--sidecar-image", "mailroute.dev/sidecar:0.1.0"],
-        ["--webhook-listen", &webhook],
-        ["--control-listen", &control],
-        ["--admin-listen", &admin],
-    ];
-    match <Cli as clap::Parser>::try_parse_from(
-        ["mailroute-operator", "run"].into_iter().chain(line.concat()),
-    )?
-    .command
-    {
-        Command::Run(flags) => Ok(*flags),
-        other => anyhow::bail!("not the flags of run: {other:?}"),
-    }
-}
-
-/// A client with a token of the chart's ServiceAccount in place of the certificate that may do everything.
-async fn client_of_the_chart(cluster: &Cluster) -> Result<Client> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let granted = accounts.create_token_request(release::NAME, &PostParams::default(), &request).await?;
-    let token = granted.status.context("a granted token")?.token;
-    let file = Kubeconfig::read_from(cluster.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
-    Ok(Client::try_from(config)?)
-}
-
-/// Waits until a replica says that it may be sent requests, as a kubelet does: by asking.
-async fn is_ready(admin: SocketAddr) -> Result<()> {
-    let client = Client::try_from(Config::new(format!("http://{admin}").parse()?))?;
-    let asked = until(async || {
-        let code = status(&client, "/readyz").await?;
-        ensure!(code == 200, "it answers {code}");
-        Ok(())
-    });
-    asked.await.with_context(|| format!("the replica at {admin} does not become ready"))
-}
-
-/// Puts a replica behind the Service.
-async fn announce(cluster: &Cluster, number: u16, webhook: SocketAddr) -> Result<()> {
-    let name = format!("mailroute-{number}");
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": release::NAME}},
-        "addressType": "IPv4",
-        "ports": [{"name": "webhook", "port": webhook.port(), "protocol": "TCP"}],
-        "endpoints": [{"addresses": [webhook.ip()], "conditions": {"ready": true}}],
-    });
-    let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    slices.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(slice)).await?;
-    Ok(())
-}
-
-/// The status of an answer.
-async fn status(client: &Client, path: &str) -> Result<u16> {
-    let request = hyper::Request::get(path).body(Body::empty())?;
-    Ok(client.send(request).await?.status().as_u16())
 }
 
 /// A handshake as the API server makes it: with the bundle that is published now, for the name of the Service.
