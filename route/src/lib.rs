@@ -3,6 +3,7 @@
 //! * [`mod@file`]: `route.json`, one rendered [`RouteFile`] per `MailRoute`, mounted into every sidecar of that route.
 //! * [`control`]: the messages of the control service, which sidecars call and the operator answers.
 //! * [`condition`]: every condition and reason that either program may report, each with its sentence and remedy.
+//! * [`exchange_online`]: names in DNS that both programs recognise as Microsoft's.
 //! * [`paths`]: where the injected pod mounts things; the operator's patch and the sidecar's defaults must agree.
 //!
 //! Plain data: no I/O, no clock, no Kubernetes and no SMTP. Never a secret: a credential is named by the path of the
@@ -10,6 +11,7 @@
 
 pub mod condition;
 pub mod control;
+pub mod exchange_online;
 pub mod file;
 pub mod paths;
 

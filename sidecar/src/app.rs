@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use mailroute_dns::resolver::Resolver;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -35,7 +36,6 @@ use crate::dispatch::Dispatch;
 use crate::door::Door;
 use crate::health::Board;
 use crate::metrics::Metrics;
-use crate::net::resolver::Resolver;
 use crate::probe::Pace;
 use crate::queue::{self, Queue, schedule};
 use crate::relay::Relay;

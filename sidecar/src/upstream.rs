@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
 use mailroute_route::file::Method;
 use tokio::sync::watch;
@@ -22,7 +23,6 @@ use crate::delivery::way::{Open, Way};
 use crate::dispatch::{Active, Dispatch};
 use crate::health::Board;
 use crate::metrics::Metrics;
-use crate::net::resolver::Resolver;
 use crate::probe::{self, Pace};
 use crate::watched::Watched;
 

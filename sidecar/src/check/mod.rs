@@ -13,6 +13,7 @@ pub mod steps;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Method;
@@ -24,7 +25,6 @@ use crate::delivery::outcome::{Outcome, Verdict};
 use crate::delivery::rehearsal::Rehearsal;
 use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
-use crate::net::resolver::Resolver;
 use crate::upstream;
 use steps::Findings;
 

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mailroute_dns::resolver::Resolver;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{DirectSend, SmartHost, SmtpRelay};
 
@@ -19,7 +20,6 @@ use super::presented::{Current, Presented};
 use super::smart_host::{Located, SmartHosts};
 use super::way::{Open, connected, lost, noted};
 use crate::certificate::{Certificate, Observe};
-use crate::net::resolver::Resolver;
 use crate::net::tls::{self, Trust};
 
 /// Makes connections to a smart host.

@@ -1,7 +1,7 @@
 //! Asks name servers: one question, one answer, in bounded time.
 //!
-//! The system's resolver knows addresses only, so MX records are asked for here, at the servers of `/etc/resolv.conf` or
-//! at one that is named. UDP first, TCP for what does not fit; a server that fails or is silent is followed by the next.
+//! The system's resolver knows addresses only, so other records are asked for here, at the servers of `/etc/resolv.conf`
+//! or at one that is named. UDP first, TCP for what does not fit; a server that fails or is silent is followed by the next.
 //! Nothing is kept between questions.
 
 use std::io;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::dns::{Answer, Exchanger, Query, Records, Reply, UDP_OCTETS, Wanted};
+use crate::message::{Answer, Exchanger, Query, Records, Reply, UDP_OCTETS, Wanted};
 
 /// Where name servers are listed.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -85,7 +85,11 @@ impl Resolver {
         Ok(self.ask(host, Wanted::Aaaa).await?.addresses().found)
     }
 
-    async fn ask(&self, name: &str, wanted: Wanted) -> Result<Answer, ResolveError> {
+    /// What `wanted` says of `name`, which is taken as absolute.
+    ///
+    /// # Errors
+    /// When no server can tell, after at most two rounds through three servers with three seconds for each.
+    pub async fn ask(&self, name: &str, wanted: Wanted) -> Result<Answer, ResolveError> {
         let query = Query::new(name, wanted, random_id()?);
         let query = query.ok_or_else(|| ResolveError::NotAName(name.to_owned()))?;
         let servers = self.servers().await;
@@ -173,7 +177,7 @@ async fn over_tcp(query: &Query, server: SocketAddr) -> io::Result<Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::dns::tests::mx_answer;
+    use crate::message::tests::mx_answer;
 
     #[test]
     fn servers_are_those_of_the_file_or_this_machine() {

@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use domain::base::iana::Rcode;
 use domain::base::{Message, MessageBuilder, Name, ParseRecordData, Rtype};
-use domain::rdata::{A, Aaaa, Mx};
+use domain::rdata::{A, Aaaa, Cname, Mx, Txt};
 
 /// Largest answer asked for over UDP, octets: what crosses networks unfragmented (DNS Flag Day 2020).
 pub const UDP_OCTETS: u16 = 1232;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Wanted {
     /// Mail exchangers.
     Mx,
+    /// Texts, such as a policy.
+    Txt,
+    /// The name that this one is an alias of.
+    Cname,
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
@@ -27,6 +31,8 @@ impl Wanted {
     const fn rtype(self) -> Rtype {
         match self {
             Self::Mx => Rtype::MX,
+            Self::Txt => Rtype::TXT,
+            Self::Cname => Rtype::CNAME,
             Self::A => Rtype::A,
             Self::Aaaa => Rtype::AAAA,
         }
@@ -113,11 +119,22 @@ impl Query {
 impl Answer {
     /// The mail exchangers.
     pub fn exchangers(&self) -> Records<Exchanger> {
-        let dots: &[char] = &['.'];
-        self.records(|mx: Mx<_>| Exchanger {
-            preference: mx.preference(),
-            name: format!("{}", mx.exchange()).trim_end_matches(dots).to_owned(),
-        })
+        self.records(|mx: Mx<_>| Exchanger { preference: mx.preference(), name: relative(mx.exchange()) })
+    }
+
+    /// The texts, each with its strings joined (RFC 7208 section 3.3). Octets that are no UTF-8 are replaced.
+    pub fn texts(&self) -> Records<String> {
+        self.records(|txt: Txt<_>| String::from_utf8_lossy(&txt.text::<Vec<u8>>()).into_owned())
+    }
+
+    /// The names that this one is an alias of, without the final dot.
+    pub fn aliases(&self) -> Records<String> {
+        self.records(|cname: Cname<_>| relative(cname.cname()))
+    }
+
+    /// Whether the name does not exist at all, with any kind of record.
+    pub fn has_no_name(&self) -> bool {
+        self.0.header().rcode() == Rcode::NXDOMAIN
     }
 
     /// The addresses of both kinds. The server follows aliases, so they may be those of another name.
@@ -142,6 +159,12 @@ impl Answer {
     }
 }
 
+/// A name without the final dot; the root is empty.
+fn relative(name: &impl std::fmt::Display) -> String {
+    let dots: &[char] = &['.'];
+    name.to_string().trim_end_matches(dots).to_owned()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use domain::base::Ttl;
@@ -158,6 +181,46 @@ pub(crate) mod tests {
             answer.push((&owner, Ttl::from_secs(ttl), Mx::new(*preference, name))).unwrap();
         }
         answer.finish()
+    }
+
+    fn text_answer(query: &Query, texts: &[&[u8]]) -> Vec<u8> {
+        let query = Message::from_octets(query.octets()).unwrap();
+        let mut answer = MessageBuilder::new_vec().start_answer(&query, Rcode::NOERROR).unwrap();
+        let owner = query.sole_question().unwrap().into_qname();
+        for text in texts {
+            let text = Txt::<Vec<u8>>::build_from_slice(text).unwrap();
+            answer.push((&owner, Ttl::from_secs(60), text)).unwrap();
+        }
+        answer.finish()
+    }
+
+    #[test]
+    fn the_strings_of_a_long_text_are_one_text() {
+        let query = Query::new("contoso.com", Wanted::Txt, 7).unwrap();
+        let long = "x".repeat(600);
+        let octets = text_answer(&query, &[long.as_bytes(), b"v=spf1 -all", b"\xff"]);
+        let texts = answer(&query, octets).texts();
+        assert_eq!(texts.found, [long.as_str(), "v=spf1 -all", "\u{fffd}"]);
+        assert_eq!(texts.ttl, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn an_alias_names_its_target_and_a_name_that_is_not_there_is_told_from_one_without_records() {
+        let query = Query::new("selector1._domainkey.contoso.com", Wanted::Cname, 7).unwrap();
+        let message = Message::from_octets(query.octets()).unwrap();
+        let of = |code, target: Option<&str>| {
+            let mut answer = MessageBuilder::new_vec().start_answer(&message, code).unwrap();
+            let owner = message.sole_question().unwrap().into_qname();
+            if let Some(target) = target {
+                let target = Name::vec_from_str(target).unwrap();
+                answer.push((&owner, Ttl::from_secs(60), Cname::new(target))).unwrap();
+            }
+            answer.finish()
+        };
+        let alias = answer(&query, of(Rcode::NOERROR, Some("Key.contoso.onmicrosoft.com.")));
+        assert_eq!(alias.aliases().found, ["Key.contoso.onmicrosoft.com"]);
+        assert!(!answer(&query, of(Rcode::NOERROR, None)).has_no_name());
+        assert!(answer(&query, of(Rcode::NXDOMAIN, None)).has_no_name());
     }
 
     fn query() -> Query {
@@ -224,6 +287,7 @@ pub(crate) mod tests {
             if let Some(Reply::Answer(answer)) = query.read(answer) {
                 assert!(answer.exchangers().found.len() <= 2);
                 assert!(answer.addresses().found.len() <= 2);
+                assert!(answer.texts().found.len() <= 2 && answer.aliases().found.len() <= 2);
             }
         }
     }
