@@ -5,12 +5,15 @@
 
 use std::path::PathBuf;
 
+use async_trait::async_trait;
+pub use mailroute_entra::Kind;
+use mailroute_entra::Shown;
+use mailroute_entra::federated::{Assertion, Federated};
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{CertificateFiles, Credential};
+use mailroute_route::file::{Authority, CertificateFiles, Credential};
 
 use super::Failure;
-use super::assertion::{self, Claims};
-use super::signed;
+use super::signed::{self, Statement};
 use crate::certificate::{self, Certificate, CertificateError};
 use crate::clock;
 use crate::secret::{self, Secret};
@@ -19,22 +22,11 @@ use crate::secret::{self, Secret};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// A projected service-account token.
-    Federated(PathBuf),
+    Federated(Federated),
     /// A client secret.
     Secret(PathBuf),
     /// A certificate with its key.
     Certificate(CertificateFiles),
-}
-
-/// The kind of a proof: the authority's errors mean different things to each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// [`Proof::Federated`]
-    Federated,
-    /// [`Proof::Secret`]
-    Secret,
-    /// [`Proof::Certificate`]
-    Certificate,
 }
 
 impl Proof {
@@ -42,7 +34,8 @@ impl Proof {
     pub fn of(credential: &Credential) -> Option<(String, Self)> {
         match credential {
             Credential::WorkloadIdentity { client_id, token_file } => {
-                Some((client_id.clone(), Self::Federated(token_file.clone())))
+                let proof = Federated { file: token_file.clone(), whose: "the pod's" };
+                Some((client_id.clone(), Self::Federated(proof)))
             }
             Credential::ClientSecret { client_id, secret_file } => {
                 Some((client_id.clone(), Self::Secret(secret_file.clone())))
@@ -53,14 +46,15 @@ impl Proof {
             Credential::Password { .. } => None,
         }
     }
+}
 
-    /// Reads the proof as it is now.
-    ///
-    /// # Errors
-    /// With a reason that says what is missing or of no use.
-    pub async fn read(&self) -> Result<Presented, Failure> {
+#[async_trait]
+impl mailroute_entra::Proof for Proof {
+    type Presented = Presented;
+
+    async fn read(&self) -> Result<Presented, Failure> {
         match self {
-            Self::Federated(path) => assertion::read(path).await.map(Presented::Federated),
+            Self::Federated(proof) => proof.read().await.map(Presented::Federated),
             Self::Secret(path) => {
                 let missing = |error| {
                     let what = format!("cannot read the client secret {}: {error}", path.display());
@@ -91,16 +85,15 @@ async fn certificate(files: &CertificateFiles) -> Result<Certificate, Failure> {
 #[derive(Clone, Debug)]
 pub enum Presented {
     /// The service-account token.
-    Federated(Secret),
+    Federated(Assertion),
     /// The client secret.
     Secret(Secret),
     /// The certificate that signs.
     Certificate(Certificate),
 }
 
-impl Presented {
-    /// Which kind it is.
-    pub const fn kind(&self) -> Kind {
+impl mailroute_entra::Presented for Presented {
+    fn kind(&self) -> Kind {
         match self {
             Self::Federated(_) => Kind::Federated,
             Self::Secret(_) => Kind::Secret,
@@ -108,13 +101,25 @@ impl Presented {
         }
     }
 
-    /// What the authority was shown, in words, where a person has to compare it for `reason`.
-    pub fn described_for(&self, reason: Reason) -> Option<String> {
+    fn shown(&self, authority: &Authority, client_id: &str) -> Option<Shown> {
+        match self {
+            Self::Federated(assertion) => assertion.shown(authority, client_id),
+            Self::Secret(secret) => Some(Shown::Secret(secret.clone())),
+            Self::Certificate(certificate) => {
+                let statement = Statement {
+                    audience: &format!("https://{}/{}/oauth2/v2.0/token", authority.host, authority.tenant),
+                    client_id,
+                    now: clock::unix_seconds(),
+                    nonce: clock::nonce(),
+                };
+                signed::sign(certificate, &statement).map(Shown::Assertion)
+            }
+        }
+    }
+
+    fn described_for(&self, reason: Reason) -> Option<String> {
         match (self, reason) {
-            (
-                Self::Federated(assertion),
-                Reason::FederationNotTrusted | Reason::WaitingForPropagation | Reason::AssertionRejected,
-            ) => Claims::of(assertion).map(|claims| format!("the pod's token has {claims}")),
+            (Self::Federated(assertion), reason) => assertion.described_for(reason),
             (
                 Self::Certificate(certificate),
                 Reason::CertificateNotRegistered | Reason::AssertionRejected,
@@ -123,10 +128,10 @@ impl Presented {
         }
     }
 
-    /// Takes what is secret in it out of text that the authority wrote.
-    pub fn redact(&self, text: &str) -> String {
+    fn redact(&self, text: &str) -> String {
         match self {
-            Self::Federated(secret) | Self::Secret(secret) => secret.redact(text),
+            Self::Federated(assertion) => assertion.redact(text),
+            Self::Secret(secret) => secret.redact(text),
             // The key never leaves; what it signed is long enough to be noticed by its shape.
             Self::Certificate(_) => text.to_owned(),
         }
@@ -137,9 +142,8 @@ impl Presented {
 impl PartialEq for Presented {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Federated(one), Self::Federated(other)) | (Self::Secret(one), Self::Secret(other)) => {
-                one == other
-            }
+            (Self::Federated(one), Self::Federated(other)) => one == other,
+            (Self::Secret(one), Self::Secret(other)) => one == other,
             (Self::Certificate(one), Self::Certificate(other)) => one.signer.cert == other.signer.cert,
             _ => false,
         }
@@ -148,8 +152,13 @@ impl PartialEq for Presented {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use mailroute_entra::aadsts::ErrorAnswer;
+    use mailroute_entra::{Presented as _, Proof as _};
     use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
+    use super::super::signed::tests::rsa;
     use super::*;
     use crate::certificate::tests::{files, issue};
 
@@ -184,5 +193,31 @@ mod tests {
         let failure = Proof::Certificate(files(directory.path())).read().await.unwrap_err();
         assert_eq!(failure.reason, Reason::CertificateInvalid);
         assert!(failure.message.contains("not RSA"), "{failure}");
+    }
+
+    #[test]
+    fn an_unregistered_certificate_is_named_with_its_thumbprint() {
+        let (chain, key) = rsa();
+        let read = certificate::parse(&files(Path::new("/c")), chain.as_bytes(), key.as_bytes()).unwrap();
+        let thumbprint = signed::thumbprint(&read);
+        let shown = Presented::Certificate(read).described_for(Reason::CertificateNotRegistered).unwrap();
+        assert!(shown.ends_with(&format!("thumbprint {thumbprint}")), "{shown}");
+    }
+
+    #[test]
+    fn an_echoed_client_secret_is_not_passed_on() {
+        let secret = "canary~Secret.8Q+ value";
+        // Once more where the text is cut.
+        let padding = "xy ".repeat(47);
+        let body = serde_json::json!({
+            "error": format!("invalid_client {secret}"),
+            "error_description":
+                format!("AADSTS7000215: Invalid client secret {secret} or canary~Secret.8Q%2B+value {padding} {secret}"),
+            "error_codes": [7_000_215],
+        });
+        let presented = Presented::Secret(Secret::new(secret.into()));
+        let answer = ErrorAnswer::parse(401, body.to_string().as_bytes());
+        let summary = answer.summary(|text| presented.redact(text));
+        assert!(summary.contains("AADSTS7000215") && !summary.contains("canary"), "{summary}");
     }
 }

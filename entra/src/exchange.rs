@@ -3,12 +3,12 @@
 //! The exchange itself is `azure_identity`'s; this file owns what stands around it, because of how that crate behaves:
 //! * its cache cannot be cleared, so the credential is built anew for each exchange and [`super::store`] keeps the token;
 //! * its retries are many and long, so they are off;
-//! * it loses the HTTP status of an answer that is not JSON, and `Retry-After`, so our transport notes both;
+//! * it loses the HTTP status of an answer that is not JSON, and `Retry-After`, so what lies under it notes both;
 //! * it remembers an assertion for minutes, and signs its own with what Microsoft no longer recommends, so it is handed
 //!   ours.
 //!
-//! Refuses to know where the proof is from and what a refusal means. Neither the proof nor an answer's body ever reaches
-//! an error or a log.
+//! Refuses to know where the proof is from, how the authority is connected to ([`Transport`]) and what a refusal means.
+//! Neither the proof nor an answer's body ever reaches an error or a log.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,8 @@ use azure_core::credentials::{AccessToken, Secret as AzureSecret, TokenCredentia
 use azure_core::error::{Error, ErrorKind};
 use azure_core::http::headers::Headers;
 use azure_core::http::{
-    AsyncRawResponse, Body, ClientMethodOptions, ClientOptions, HttpClient, Request, RetryOptions,
-    StatusCode, Transport,
+    self, AsyncRawResponse, Body, ClientMethodOptions, ClientOptions, HttpClient, Request, RetryOptions,
+    StatusCode,
 };
 use azure_core::time::OffsetDateTime;
 use azure_identity::{
@@ -32,24 +32,53 @@ use bytes::Bytes;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Authority;
 
-use super::aadsts::ErrorAnswer;
-use super::credential::Presented;
-use super::signed::{self, Statement};
-use super::{Failure, Token};
+use crate::aadsts::ErrorAnswer;
 use crate::clock::{self, Instant};
-use crate::net::https::{self, Post};
-use crate::net::tls::Trust;
 use crate::secret::{Secret, scrub};
+use crate::{Failure, Shown, Token};
 
-/// Asks `authority` for a token for the application `client_id`, which proves itself with `presented`.
-pub(super) async fn exchange(
+/// A POST to a token endpoint.
+pub struct Post<'a> {
+    /// Host of the authority; also the name that its certificate must carry.
+    pub host: &'a str,
+    /// TCP port.
+    pub port: u16,
+    /// Path of the token endpoint.
+    pub path: &'a str,
+    /// A form, `application/x-www-form-urlencoded`. Holds the proof, so this type has no `Debug`.
+    pub body: Bytes,
+}
+
+/// What came back, whatever its status. May hold a token, so it has no `Debug`.
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// Content.
+    pub body: Bytes,
+}
+
+/// How an authority is reached.
+#[async_trait]
+pub trait Transport: fmt::Debug + Send + Sync {
+    /// Makes the POST over TLS, verified, within a bounded time and with a bounded answer.
+    ///
+    /// # Errors
+    /// When no complete answer arrives, in words without anything of the request.
+    async fn post(&self, post: Post<'_>) -> Result<Answer, String>;
+}
+
+/// Asks `authority` for a token for the application `client_id`, which proves itself with what is `shown`.
+pub(crate) async fn exchange(
     authority: &Authority,
     client_id: &str,
-    presented: &Presented,
+    shown: Option<Shown>,
+    transport: &Arc<dyn Transport>,
 ) -> Result<Token, Refusal> {
-    let wire = Arc::new(Wire { trust: Trust::from_file(authority.ca_file.as_ref()), seen: Mutex::default() });
+    let wire = Arc::new(Wire { transport: Arc::clone(transport), seen: Mutex::default() });
     let obtained = clock::now();
-    let outcome = match credential(authority, client_id, presented, &wire) {
+    let outcome = match credential(authority, client_id, shown, &wire) {
         Ok(credential) => credential.get_token(&[&authority.scope], None).await,
         Err(error) => Err(error),
     };
@@ -62,27 +91,20 @@ pub(super) async fn exchange(
 fn credential(
     authority: &Authority,
     client_id: &str,
-    presented: &Presented,
+    shown: Option<Shown>,
     wire: &Arc<Wire>,
 ) -> azure_core::Result<Arc<dyn TokenCredential>> {
     let (tenant, client_id) = (authority.tenant.clone(), client_id.to_owned());
     let client_options = client_options(authority, wire);
-    let assertion = match presented {
-        Presented::Secret(secret) => {
+    let assertion = match shown {
+        Some(Shown::Secret(secret)) => {
             let secret = AzureSecret::new(secret.expose().to_owned());
             let options = Some(ClientSecretCredentialOptions { client_options });
             return Ok(ClientSecretCredential::new(&tenant, client_id, secret, options)?);
         }
-        Presented::Federated(assertion) => assertion.clone(),
-        Presented::Certificate(certificate) => {
-            let statement = Statement {
-                audience: &format!("https://{}/{tenant}/oauth2/v2.0/token", authority.host),
-                client_id: &client_id,
-                now: clock::unix_seconds(),
-                nonce: clock::nonce(),
-            };
-            let cannot = || Error::with_message(ErrorKind::Credential, "the certificate's key cannot sign");
-            signed::sign(certificate, &statement).ok_or_else(cannot)?
+        Some(Shown::Assertion(assertion)) => assertion,
+        None => {
+            return Err(Error::with_message(ErrorKind::Credential, "the certificate's key cannot sign"));
         }
     };
     let options = Some(ClientAssertionCredentialOptions { client_options });
@@ -94,7 +116,7 @@ fn client_options(authority: &Authority, wire: &Arc<Wire>) -> ClientOptions {
     cloud.authority_host = format!("https://{}", authority.host);
     ClientOptions {
         retry: RetryOptions::none(),
-        transport: Some(Transport::new(Arc::clone(wire) as Arc<dyn HttpClient>)),
+        transport: Some(http::Transport::new(Arc::clone(wire) as Arc<dyn HttpClient>)),
         cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
         ..ClientOptions::default()
     }
@@ -108,7 +130,7 @@ fn into_token(token: &AccessToken, obtained: Instant) -> Token {
 
 /// An exchange that brought no token.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The authority answered something else.
     Answer { answer: ErrorAnswer, retry_after: Option<Duration> },
     /// There was no answer to read.
@@ -126,9 +148,9 @@ impl ClientAssertion for Given {
     }
 }
 
-/// The transport of one exchange, and what it saw.
+/// The connection of one exchange, and what came over it.
 struct Wire {
-    trust: Trust,
+    transport: Arc<dyn Transport>,
     seen: Mutex<Option<Refusal>>,
 }
 
@@ -143,7 +165,7 @@ impl Wire {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
 
-    /// What stood in the way: what the transport saw, or else what `azure_identity` says before it sends anything.
+    /// What stood in the way: what came back, or else what `azure_identity` says before it sends anything.
     fn refusal(&self, error: &Error) -> Refusal {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
         seen.unwrap_or_else(|| {
@@ -155,7 +177,7 @@ impl Wire {
         })
     }
 
-    async fn post(&self, request: &Request) -> Result<https::Answer, Failure> {
+    async fn post(&self, request: &Request) -> Result<Answer, Failure> {
         let unavailable = |what: String| Failure::new(Reason::TokenServiceUnavailable, what);
         let url = request.url();
         let Some(host) = url.host_str() else {
@@ -164,16 +186,9 @@ impl Wire {
         let Body::Bytes(body) = request.body() else {
             return Err(unavailable("the request cannot be sent".into()));
         };
-        let post = Post {
-            dial: host,
-            port: url.port_or_known_default().unwrap_or(443),
-            server_name: host,
-            path: url.path(),
-            content_type: "application/x-www-form-urlencoded",
-            bearer: None,
-            body: Bytes::clone(body),
-        };
-        https::post(post, &self.trust).await.map_err(|error| unavailable(error.to_string()))
+        let port = url.port_or_known_default().unwrap_or(443);
+        let post = Post { host, port, path: url.path(), body: Bytes::clone(body) };
+        self.transport.post(post).await.map_err(unavailable)
     }
 }
 

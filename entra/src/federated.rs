@@ -3,21 +3,70 @@
 //! Owns reading the file, each time it is needed, since the kubelet renews it, and describing the assertion by the three
 //! claims that a federated credential must match and its end. Refuses to verify it: that is Entra's work.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailroute_route::condition::Reason;
+use mailroute_route::file::Authority;
 use serde::Deserialize;
 
-use super::Failure;
 use crate::secret::{self, Secret};
+use crate::{Failure, Kind, Presented, Proof, Shown};
 
-/// Reads the assertion.
-///
-/// # Errors
-/// `AssertionUnavailable` when the file cannot be read, is empty or is too large to be a token.
-pub async fn read(path: &Path) -> Result<Secret, Failure> {
+/// Where a projected service-account token lies, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Federated {
+    /// The file.
+    pub file: PathBuf,
+    /// Whose token it is, for people: `the pod's`.
+    pub whose: &'static str,
+}
+
+#[async_trait]
+impl Proof for Federated {
+    type Presented = Assertion;
+
+    /// # Errors
+    /// `AssertionUnavailable` when the file cannot be read, is empty or is too large to be a token.
+    async fn read(&self) -> Result<Assertion, Failure> {
+        let token = read(&self.file).await?;
+        Ok(Assertion { token, whose: self.whose })
+    }
+}
+
+/// A service-account token as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assertion {
+    token: Secret,
+    whose: &'static str,
+}
+
+impl Presented for Assertion {
+    fn kind(&self) -> Kind {
+        Kind::Federated
+    }
+
+    fn shown(&self, _: &Authority, _: &str) -> Option<Shown> {
+        Some(Shown::Assertion(self.token.clone()))
+    }
+
+    fn described_for(&self, reason: Reason) -> Option<String> {
+        match reason {
+            Reason::FederationNotTrusted | Reason::WaitingForPropagation | Reason::AssertionRejected => {
+                Claims::of(&self.token).map(|claims| format!("{} token has {claims}", self.whose))
+            }
+            _ => None,
+        }
+    }
+
+    fn redact(&self, text: &str) -> String {
+        self.token.redact(text)
+    }
+}
+
+async fn read(path: &Path) -> Result<Secret, Failure> {
     secret::read_file(path).await.map_err(|error| {
         let what = format!("cannot read the service-account token {}: {error}", path.display());
         Failure::new(Reason::AssertionUnavailable, what)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 use serde::Deserialize;
 
-use super::credential::Kind;
+use crate::Kind;
 use crate::secret::scrub;
 
 /// How long a missing federated credential may be one that has not spread yet. Microsoft speaks of minutes, and of

@@ -16,8 +16,8 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 use tokio::sync::watch;
 
-use super::{Failure, Token, TokenSource};
 use crate::clock::{self, Instant};
+use crate::{Failure, Token, TokenSource};
 
 /// With less than this left, a new log-in waits for another token, so that its own does not end inside a conversation.
 const MIN_LEFT: Duration = Duration::from_secs(5 * 60);
@@ -181,7 +181,9 @@ impl Store {
     /// # Errors
     /// When none can be had now.
     pub async fn renewed(self: &Arc<Self>, rejected: &Token) -> Result<Token, Failure> {
-        self.life().reject(rejected);
+        if self.life().reject(rejected) {
+            self.source.refused(rejected);
+        }
         self.token().await
     }
 
