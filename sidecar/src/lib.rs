@@ -24,6 +24,7 @@ pub mod redact;
 pub mod relay;
 pub mod report;
 pub mod server;
+pub mod service;
 pub mod sessions;
 pub mod settings;
 pub mod shutdown;

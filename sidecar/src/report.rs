@@ -4,7 +4,6 @@
 //! the leader names the leader, which is then dialled under the service's own name. At the end what was not told yet is
 //! told once more: a pod that failed after a second still shows why. Mail does not notice whether anybody listens.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +16,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::{Metrics, ReportResult};
-use crate::net::https::{self, Post};
-use crate::net::tls::Trust;
 use crate::queue::Notable;
-use crate::secret;
+use crate::service::{self, ServiceError};
 
 /// Bounds on what the service may ask for, seconds.
 const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
@@ -59,12 +56,8 @@ pub struct Reporter {
 /// Why nobody took a report.
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
-    #[error("cannot read the token for the control service: {0}")]
-    Token(std::io::Error),
-    #[error("the control service's address {0:?} is not host:port")]
-    Address(String),
     #[error(transparent)]
-    Https(#[from] https::HttpsError),
+    Service(#[from] ServiceError),
     #[error("the control service answered HTTP {0}")]
     Status(u16),
     #[error("the control service's answer is not understood")]
@@ -197,8 +190,9 @@ async fn send(
     control: &ControlService,
     leader: &mut Option<String>,
 ) -> Result<ReportReply, ReportError> {
+    let body = Bytes::from(serde_json::to_vec(report).map_err(|_| ReportError::Answer)?);
     for _ in 0..2 {
-        let answer = post(report, control, leader.as_deref()).await?;
+        let answer = service::post(control, leader.as_deref(), REPORT_PATH, body.clone()).await?;
         match answer.status {
             200 => return serde_json::from_slice(&answer.body).map_err(|_| ReportError::Answer),
             421 => {
@@ -212,48 +206,9 @@ async fn send(
     Err(ReportError::NoLeader)
 }
 
-async fn post(
-    report: &Report,
-    control: &ControlService,
-    leader: Option<&str>,
-) -> Result<https::Answer, ReportError> {
-    let (server_name, _) = split(&control.address)?;
-    let (dial, port) = split(leader.unwrap_or(&control.address))?;
-    let bearer = token(&control.token_file).await?;
-    let post = Post {
-        dial,
-        port,
-        server_name,
-        path: REPORT_PATH,
-        content_type: "application/json",
-        bearer: Some(&bearer),
-        body: Bytes::from(serde_json::to_vec(report).map_err(|_| ReportError::Answer)?),
-    };
-    Ok(https::post(post, &Trust::Pem(control.ca_pem.clone())).await?)
-}
-
-async fn token(path: &Path) -> Result<secret::Secret, ReportError> {
-    secret::read_file(path).await.map_err(ReportError::Token)
-}
-
-/// `host:port`; the host of an IPv6 address without its brackets.
-fn split(address: &str) -> Result<(&str, u16), ReportError> {
-    let wrong = || ReportError::Address(address.to_owned());
-    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok((host, port.parse().map_err(|_| wrong())?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_split_at_the_port() {
-        assert_eq!(split("mailroute.mailroute.svc:8444").unwrap(), ("mailroute.mailroute.svc", 8444));
-        assert_eq!(split("[fd00::1]:8444").unwrap(), ("fd00::1", 8444));
-        assert!(split("mailroute").is_err() && split("mailroute:x").is_err());
-    }
 
     #[test]
     fn the_pause_doubles_up_to_a_bound() {
