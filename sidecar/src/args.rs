@@ -46,6 +46,18 @@ pub enum Command {
     ///
     /// Exit code: 0 when all was done, 1 when not, 2 for a mistake on the command line.
     Queue(queue::Queue),
+    /// Ask the sidecar that runs whether it takes mail. The kubelet's probes run this.
+    ///
+    /// Exit code: 0 when it does, 1 when not, 2 for a mistake on the command line.
+    Alive(Alive),
+}
+
+/// Options of `alive`.
+#[derive(Clone, Debug, Args)]
+pub struct Alive {
+    /// Where the sidecar serves /livez.
+    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
+    pub admin_listen: SocketAddr,
 }
 
 /// Options of `check`.

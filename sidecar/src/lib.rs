@@ -1,6 +1,7 @@
 //! SMTP on localhost, forwarded through Microsoft 365.
 
 pub mod admin;
+pub mod alive;
 pub mod app;
 pub mod args;
 pub mod body;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use mailroute_sidecar::alive;
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::queue::Queue;
 use mailroute_sidecar::args::{Check, Cli, Command, Run};
@@ -25,6 +26,9 @@ fn main() -> anyhow::Result<ExitCode> {
         // Without a log: the answer is all there is to say.
         Command::Check(options) => on_runtime(check(options)),
         Command::Queue(options) => on_runtime(queue(options)),
+        Command::Alive(options) => {
+            alive::ask(options.admin_listen).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     }
 }
 

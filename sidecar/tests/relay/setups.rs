@@ -4,6 +4,7 @@ use mailroute_m365::{Faults, LoginAction, LoginFaults, Rule, Simulator, Submissi
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::file::Credential;
+use mailroute_sidecar::alive;
 
 use crate::client::message;
 use crate::scene::{Scene, http_get, submission};
@@ -170,7 +171,9 @@ async fn no_route_at_all_is_answered_and_mended_without_a_restart() {
     let reply =
         scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("early")).await;
     assert_eq!((reply.code, reply.text().contains("no valid mail route")), (451, true), "{reply}");
-    assert!(http_get(scene.app.admin_address(), "/livez").await.starts_with("HTTP/1.1 200"));
+    let admin = scene.app.admin_address();
+    assert!(http_get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    tokio::task::spawn_blocking(move || alive::ask(admin)).await.unwrap().unwrap();
     let mut route = scene.route.clone();
     route.version = 1;
     scene.files.write_route(&route);
