@@ -217,6 +217,7 @@ impl App {
             image: self.flags.sidecar_image.clone(),
             pull_policy: self.flags.sidecar_image_pull_policy,
             pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
+            allows_image_override: self.flags.allow_image_override,
         };
         let routes = webhook::Routes::new(routes.clone(), self.malformed.clone(), changes);
         let webhook = Webhook::new(routes, platform, self.metrics.clone(), self.events.clone());

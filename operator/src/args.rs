@@ -50,6 +50,9 @@ pub struct Run {
     /// Names of Secrets to pull that image with, which pods have in their own namespace.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
     pub sidecar_image_pull_secrets: Vec<String>,
+    /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
+    #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
+    pub allow_image_override: bool,
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use mailroute_operator::crd::MailRoute;
-use mailroute_operator::inject::{self, Platform, Refusal};
+use mailroute_operator::inject::{self, Overrides, Platform, Refusal};
 use serde_json::{Value, json};
 
 fn route() -> MailRoute {
@@ -87,7 +87,31 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
             with(pod(), "/metadata", "annotations", json!({"mailroute.dev/rout": "x"})),
             "UnknownAnnotation",
             "\"mailroute.dev/rout\"",
-            "the annotations are: mailroute.dev/injected.",
+            "the annotations are: mailroute.dev/sidecar-cpu-request, ",
+        ),
+        (
+            with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-memory-limit": "much"})),
+            "InvalidAnnotation",
+            "mailroute.dev/sidecar-memory-limit is \"much\" and has to be an amount of memory",
+            "the annotations are: mailroute.dev/sidecar-cpu-request, ",
+        ),
+        (
+            with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-image": "sidecar:0"})),
+            "ImageNotAllowed",
+            "which pods may not do here",
+            "sidecar.allowImageOverride",
+        ),
+        (
+            with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-memory-limit": "16Mi"})),
+            "RequestOverLimit",
+            "more memory (32Mi) than it may use (16Mi)",
+            "mailroute.dev/sidecar-memory-request",
+        ),
+        (
+            spec("shareProcessNamespace", json!(true)),
+            "SharedProcesses",
+            "one that runs as root could read the sidecar's credential",
+            "mailroute.dev/allow-shared-processes: \"true\"",
         ),
         (spec("volumes", json!("x")), "Malformed", "spec.volumes", "--dry-run=server"),
     ];
@@ -140,6 +164,7 @@ fn what_looks_like_a_clash_and_is_none_is_injected() {
         with(pod(), "/spec", "hostNetwork", json!(false)),
         with(pod(), "/spec/containers/0", "name", json!("mailroute-worker")),
         with(pod(), "/metadata", "annotations", json!({"notmailroute.dev/x": "y"})),
+        with(pod(), "/spec", "shareProcessNamespace", json!(false)),
     ] {
         assert!(!inject::plan(&pod, &route(), &platform()).unwrap().is_empty());
     }
@@ -175,11 +200,52 @@ fn what_another_webhook_took_away_is_added_again() {
 
 #[test]
 fn another_image_or_route_is_another_fingerprint() {
-    let hash = |route: &MailRoute, platform: &Platform| inject::Sidecar::of(route, platform).record.hash;
+    let hash = |route: &MailRoute, platform: &Platform| {
+        inject::Sidecar::of(route, platform, &Overrides::default()).record.hash
+    };
     let usual = hash(&route(), &platform());
     let newer = Platform { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform() };
     let other: MailRoute = serde_saphyr::from_str(include_str!("inject/route_private_cloud.yaml")).unwrap();
     assert_eq!(hash(&route(), &platform()), usual);
     assert_ne!(hash(&route(), &newer), usual);
     assert_ne!(hash(&other, &platform()), usual);
+    let mut moved = route();
+    moved.spec.listen.port = 26;
+    assert_eq!(hash(&moved, &platform()), usual, "a sidecar follows its route to another port");
+    moved.spec.listen.port = 2525;
+    assert_ne!(hash(&moved, &platform()), usual, "only a new pod is without the sysctl");
+}
+
+#[test]
+fn a_pod_says_otherwise_than_its_route_by_annotations() {
+    let annotations = json!({
+        "mailroute.dev/sidecar-cpu-request": "100m",
+        "mailroute.dev/sidecar-memory-limit": "256Mi",
+        "mailroute.dev/sidecar-log-level": "debug",
+        "mailroute.dev/sidecar-port": "2525",
+        "mailroute.dev/sidecar-image": "example.com/sidecar:2",
+        "mailroute.dev/allow-shared-processes": "true",
+    });
+    let mut pod = with(pod(), "/metadata", "annotations", annotations);
+    pod["spec"]["shareProcessNamespace"] = json!(true);
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 25}]);
+    let platform = Platform { allows_image_override: true, ..platform() };
+    let plan = inject::plan(&pod, &route(), &platform).unwrap();
+    let (_, container) = plan.container.unwrap();
+    assert_eq!(container["image"], "example.com/sidecar:2");
+    assert_eq!(container["resources"]["requests"], json!({"cpu": "100m", "memory": "32Mi"}));
+    assert_eq!(container["resources"]["limits"], json!({"cpu": "500m", "memory": "256Mi"}));
+    let environment = container["env"].as_array().unwrap();
+    for (name, value) in [("MAILROUTE_PORT", "2525"), ("MAILROUTE_LOG_LEVEL", "debug")] {
+        assert!(environment.contains(&json!({"name": name, "value": value})), "{environment:?}");
+    }
+    assert!(!plan.port_start, "2525 needs no privilege");
+    assert!(plan.annotation.unwrap().contains("example.com/sidecar:2"));
+}
+
+#[test]
+fn the_port_that_a_pod_chooses_is_looked_for_among_its_own() {
+    let mut pod = with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-port": "2525"}));
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 2525}]);
+    assert_eq!(refused(&pod), Refusal::PortInUse { container: "app".into(), port: 2525 });
 }

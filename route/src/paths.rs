@@ -1,5 +1,8 @@
 //! Where the injected pod mounts things. The operator's patch creates these paths, the sidecar's defaults read them.
 
+/// The sidecar's program in its image.
+pub const PROGRAM: &str = "/mailroute-sidecar";
+
 /// Directory of the mounted route ConfigMap. A directory mount, so that the kubelet updates it in place.
 pub const ROUTE_DIR: &str = "/etc/mailroute/route";
 

@@ -19,17 +19,29 @@ pub fn seconds(text: &str) -> Option<u64> {
 
 /// Whole bytes of a quantity, rounded down.
 pub fn bytes(quantity: &Quantity) -> Option<u64> {
-    let text = quantity.0.as_str();
+    u64::try_from(decimal(&quantity.0, 1)?).ok()
+}
+
+/// So many times a number with a suffix, rounded down.
+fn decimal(text: &str, times: u128) -> Option<u128> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (units, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let factor = u128::from(factor(suffix)?);
+    let factor = u128::from(factor(suffix)?).checked_mul(times)?;
     let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
     let digits = u128::from(whole(units)?).checked_mul(scale)?.checked_add(match fraction {
         "" => 0,
         fraction => u128::from(whole(fraction)?),
     })?;
-    u64::try_from(digits.checked_mul(factor)? / scale).ok()
+    Some(digits.checked_mul(factor)? / scale)
+}
+
+/// Thousandths of a quantity, rounded down: what processor time is counted in.
+pub fn thousandths(text: &str) -> Option<u128> {
+    match text.strip_suffix('m') {
+        Some(number) => whole(number.split_once('.').map_or(number, |(units, _)| units)).map(u128::from),
+        None => decimal(text, 1000),
+    }
 }
 
 fn factor(suffix: &str) -> Option<u64> {
@@ -77,6 +89,22 @@ mod tests {
             ("9999999999999999999h", None),
         ] {
             assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn processor_time_is_compared_in_thousandths() {
+        for (text, expected) in [
+            ("500m", Some(500)),
+            ("0.5", Some(500)),
+            ("2", Some(2000)),
+            ("1.5m", Some(1)),
+            ("32Mi", Some(33_554_432_000)),
+            ("m", None),
+            ("", None),
+            ("-1", None),
+        ] {
+            assert_eq!(thousandths(text), expected, "{text}");
         }
     }
 

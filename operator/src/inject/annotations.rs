@@ -4,15 +4,28 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::overrides;
 use super::refusal::Refusal;
 use super::view::PodView;
 use crate::crd::GROUP;
 
 /// Records what was injected. Written by the webhook; see [`Record`].
 pub const INJECTED: &str = "mailroute.dev/injected";
+/// Lets a labelled pod in that came out without the sidecar. Read by the chart's admission policy alone.
+pub const ALLOW_WITHOUT: &str = "mailroute.dev/allow-without-sidecar";
 
-/// Every annotation key of ours that a pod may carry.
-pub const KEYS: [&str; 1] = [INJECTED];
+/// Every annotation key of ours that a person may write on a pod.
+pub const KEYS: [&str; 9] = [
+    overrides::CPU_REQUEST,
+    overrides::CPU_LIMIT,
+    overrides::MEMORY_REQUEST,
+    overrides::MEMORY_LIMIT,
+    overrides::LOG_LEVEL,
+    overrides::PORT,
+    overrides::IMAGE,
+    overrides::SHARED_PROCESSES,
+    ALLOW_WITHOUT,
+];
 
 /// What an injection did, as JSON in the annotation [`INJECTED`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +61,12 @@ impl Record {
 /// # Errors
 /// [`Refusal::UnknownAnnotation`].
 pub fn check(pod: &PodView<'_>) -> Result<(), Refusal> {
-    let unknown = pod.annotation_keys().find(|key| is_ours(key) && !KEYS.contains(key));
+    let unknown = pod.annotation_keys().find(|key| is_ours(key) && *key != INJECTED && !KEYS.contains(key));
     unknown.map_or(Ok(()), |key| Err(Refusal::UnknownAnnotation { key: key.to_owned() }))
 }
 
 /// Whether the prefix of the key is our group or a subdomain of it.
-fn is_ours(key: &str) -> bool {
+pub fn is_ours(key: &str) -> bool {
     key.split_once('/').is_some_and(|(prefix, _)| {
         prefix.strip_suffix(GROUP).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     })

@@ -41,6 +41,9 @@ pub struct Inject {
     /// Names of Secrets to pull that image with, which pods have in their own namespace.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
     pub sidecar_image_pull_secrets: Vec<String>,
+    /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
+    #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
+    pub allow_image_override: bool,
 }
 
 /// Why nothing was printed.
@@ -89,6 +92,7 @@ pub fn run(
         image: flags.sidecar_image.clone(),
         pull_policy: flags.sidecar_image_pull_policy,
         pull_secrets: flags.sidecar_image_pull_secrets.clone(),
+        allows_image_override: flags.allow_image_override,
     };
     let offline = Offline {
         routes: routes(&flags.route, &flags.namespace)?,
@@ -222,6 +226,7 @@ spec:
             sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
             sidecar_image_pull_policy: None,
             sidecar_image_pull_secrets: Vec::new(),
+            allow_image_override: false,
         };
         let (mut printed, mut notes) = (Vec::new(), Vec::new());
         let result = run(&flags, &mut input.as_bytes(), &mut printed, &mut notes);

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * [`selection`]: whether and by which route. [`sidecar`], [`volumes`]: what is added. [`mod@plan`], [`grace`]: what of it is missing in this pod.
-//! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`]: the keys of ours.
+//! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`], [`overrides`]: the keys of ours.
 //! * [`view`]: the pod as JSON. [`cli`], [`workload`]: the same offline, for pods and for what makes pods.
 //!
 //! Refuses to know the API server and the clock.
@@ -19,6 +19,7 @@
 pub mod annotations;
 pub mod cli;
 pub mod grace;
+pub mod overrides;
 pub mod patch;
 pub mod plan;
 pub mod refusal;
@@ -28,6 +29,7 @@ pub mod view;
 pub mod volumes;
 pub mod workload;
 
+pub use overrides::Overrides;
 pub use patch::patch;
 pub use plan::{Plan, plan};
 pub use refusal::Refusal;

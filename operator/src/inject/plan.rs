@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::annotations::{self, INJECTED, Record};
 use super::grace::grace_period;
+use super::overrides::Overrides;
 use super::refusal::Refusal;
 use super::sidecar::{CONTAINER, PORT_START, Platform, Sidecar};
 use super::view::{PodView, items, name_of};
 use super::volumes::{ROUTE_VOLUME, VOLUMES, means_the_same, with_local_storage};
-use crate::crd::MailRoute;
+use crate::crd::{MailRoute, units};
 use mailroute_route::paths;
 
 /// Init containers of meshes and of Azure workload identity. Where they come first, the sidecar comes after them: they
@@ -57,9 +58,12 @@ impl Plan {
 /// When the pod cannot have a sidecar, with what to change.
 pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan, Refusal> {
     let pod = PodView::new(pod)?;
-    let sidecar = Sidecar::of(route, platform);
     annotations::check(&pod)?;
+    let overrides = Overrides::read(pod.annotations(), platform)?;
+    let sidecar = Sidecar::of(route, platform, &overrides);
+    check_resources(&sidecar)?;
     check_node(&pod)?;
+    check_processes(&pod, &overrides)?;
     let present = check_container(&pod)?;
     check_ports(&pod, &sidecar)?;
     check_mounts(&pod)?;
@@ -89,6 +93,31 @@ fn check_node(pod: &PodView<'_>) -> Result<(), Refusal> {
     let selected = spec.get("nodeSelector").and_then(|selector| selector.get("kubernetes.io/os")?.as_str());
     if [os, selected].contains(&Some("windows")) {
         return Err(Refusal::Windows);
+    }
+    Ok(())
+}
+
+/// A container that shares its processes reaches another's files through `/proc`, as root or as the same user.
+fn check_processes(pod: &PodView<'_>, overrides: &Overrides) -> Result<(), Refusal> {
+    let shares = pod.spec().get("shareProcessNamespace") == Some(&Value::Bool(true));
+    if shares && !overrides.allows_shared_processes { Err(Refusal::SharedProcesses) } else { Ok(()) }
+}
+
+/// The API server refuses such a container too, and names a field that nobody wrote.
+fn check_resources(sidecar: &Sidecar) -> Result<(), Refusal> {
+    let amount = |kind: &str, resource: &str| {
+        let text = sidecar.container.pointer(&format!("/resources/{kind}/{resource}"))?.as_str()?;
+        Some((text.to_owned(), units::thousandths(text)?))
+    };
+    for resource in ["cpu", "memory"] {
+        let Some(((request, asked), (limit, allowed))) =
+            amount("requests", resource).zip(amount("limits", resource))
+        else {
+            continue;
+        };
+        if asked > allowed {
+            return Err(Refusal::RequestOverLimit { resource, request, limit });
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use mailroute_route::paths::ADMIN_PORT;
 
 use super::annotations::KEYS;
+use super::overrides::{IMAGE, PORT, SHARED_PROCESSES, Wanted};
 use super::sidecar::{CONTAINER, PORT_START};
 
 /// Routes named in one message, at most.
@@ -78,6 +79,28 @@ pub enum Refusal {
         /// Its key.
         key: String,
     },
+    /// The value of one of our annotations is not of its type.
+    InvalidAnnotation {
+        /// Its key.
+        key: String,
+        /// Its value, or the beginning of it.
+        value: String,
+        /// What it has to be.
+        wanted: Wanted,
+    },
+    /// The pod chooses the sidecar's image, and the platform does not let it.
+    ImageNotAllowed,
+    /// The sidecar asks for more of a resource than it may use.
+    RequestOverLimit {
+        /// `cpu` or `memory`.
+        resource: &'static str,
+        /// What it asks for.
+        request: String,
+        /// What it may use.
+        limit: String,
+    },
+    /// The containers of the pod share their processes, and so could reach the sidecar's credential.
+    SharedProcesses,
     /// The object is not shaped like a pod.
     Malformed {
         /// The first field that is not.
@@ -101,6 +124,10 @@ impl Refusal {
             Self::Sysctl { .. } => "Sysctl",
             Self::FsGroup => "FsGroup",
             Self::UnknownAnnotation { .. } => "UnknownAnnotation",
+            Self::InvalidAnnotation { .. } => "InvalidAnnotation",
+            Self::ImageNotAllowed => "ImageNotAllowed",
+            Self::RequestOverLimit { .. } => "RequestOverLimit",
+            Self::SharedProcesses => "SharedProcesses",
             Self::Malformed { .. } => "Malformed",
         }
     }
@@ -140,7 +167,9 @@ impl Refusal {
                     .to_owned()
             }
             Self::PortInUse { .. } => {
-                "Use another port in that container, or set spec.listen.port of the route.".to_owned()
+                format!(
+                    "Use another port in that container, or set spec.listen.port of the route or the pod's {PORT}."
+                )
             }
             Self::Sysctl { port, .. } => format!(
                 "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
@@ -151,6 +180,19 @@ impl Refusal {
             Self::UnknownAnnotation { .. } => {
                 format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
             }
+            Self::InvalidAnnotation { wanted, .. } => {
+                format!("Write {}, in quotes; the annotations are: {}.", wanted.as_str(), KEYS.join(", "))
+            }
+            Self::ImageNotAllowed => format!(
+                "Remove {IMAGE}; whoever runs the operator can allow it (chart value sidecar.allowImageOverride)."
+            ),
+            Self::RequestOverLimit { resource, .. } => format!(
+                "Set both annotations, mailroute.dev/sidecar-{resource}-request and mailroute.dev/sidecar-{resource}-limit, \
+                 or spec.sidecar.resources of the route."
+            ),
+            Self::SharedProcesses => format!(
+                "Remove shareProcessNamespace, or accept it with the annotation {SHARED_PROCESSES}: \"true\"."
+            ),
             Self::Malformed { .. } => "Check the manifest with kubectl apply --dry-run=server.".to_owned(),
         }
     }
@@ -213,6 +255,20 @@ impl fmt::Display for Refusal {
             Self::UnknownAnnotation { key } => {
                 write!(f, "The pod has the annotation {key:?}, which does not exist.")
             }
+            Self::InvalidAnnotation { key, value, wanted } => {
+                write!(f, "The annotation {key} is {value:?} and has to be {}.", wanted.as_str())
+            }
+            Self::ImageNotAllowed => {
+                write!(f, "The pod names the sidecar's image ({IMAGE}), which pods may not do here.")
+            }
+            Self::RequestOverLimit { resource, request, limit } => {
+                write!(f, "The sidecar would ask for more {resource} ({request}) than it may use ({limit}).")
+            }
+            Self::SharedProcesses => write!(
+                f,
+                "The pod shares its processes among its containers (shareProcessNamespace: true), so one that runs as root \
+                 could read the sidecar's credential."
+            ),
             Self::Malformed { field } => write!(f, "The pod's {field} is missing or not of the right type."),
         }
     }

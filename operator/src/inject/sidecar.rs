@@ -11,6 +11,7 @@ use mailroute_route::paths;
 use serde_json::{Value, json};
 
 use super::annotations::Record;
+use super::overrides::Overrides;
 use super::volumes::{mounts, volumes};
 use crate::crd::MailRoute;
 
@@ -86,6 +87,8 @@ pub struct Platform {
     pub pull_policy: Option<PullPolicy>,
     /// Names of Secrets to pull it with. They have to be in the namespace of each pod.
     pub pull_secrets: Vec<String>,
+    /// Whether a pod may name another image.
+    pub allows_image_override: bool,
 }
 
 /// Everything that a pod of one route gets.
@@ -106,21 +109,27 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// The sidecar of a route on a platform.
-    pub fn of(route: &MailRoute, platform: &Platform) -> Self {
-        let (container, volumes) = (container(route, platform), volumes(route));
+    /// The sidecar of a route on a platform, as a pod with these overrides gets it.
+    pub fn of(route: &MailRoute, platform: &Platform, overrides: &Overrides) -> Self {
         let spec = &route.spec;
+        let image = overrides.image.as_ref().unwrap_or(&platform.image);
+        let port = overrides.port.unwrap_or(spec.listen.port);
+        let (container, volumes) = (container(route, platform, image, overrides), volumes(route));
+        // The port itself is not in it: a sidecar follows its route to another one, as long as the pod lets it.
+        let added = json!({
+            "container": container, "volumes": volumes, "portStart": port < FIRST_UNPRIVILEGED_PORT,
+        });
         let record = Record {
-            image: platform.image.clone(),
+            image: image.clone(),
             route: route.metadata.name.clone().unwrap_or_default(),
             generation: route.metadata.generation.unwrap_or_default(),
-            hash: fingerprint(&json!({"container": container, "volumes": volumes})),
+            hash: fingerprint(&added),
             termination_grace_period_seconds: None,
         };
         Self {
             container,
             volumes,
-            port: spec.listen.port,
+            port,
             drain_seconds: if spec.delivery.mode.keeps() { DRAIN_SECONDS } else { 0 },
             needs_fs_group: spec.sidecar.spool.storage_class_name.is_some(),
             record,
@@ -139,18 +148,18 @@ fn fingerprint(value: &Value) -> String {
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn container(route: &MailRoute, platform: &Platform) -> Value {
+fn container(route: &MailRoute, platform: &Platform, image: &str, overrides: &Overrides) -> Value {
     let mut container = json!({
         "name": CONTAINER,
-        "image": platform.image,
+        "image": image,
         // What makes an init container a sidecar: it runs beside the others and does not keep a Job from completing.
         "restartPolicy": "Always",
         "ports": [{"name": ADMIN_PORT_NAME, "containerPort": paths::ADMIN_PORT, "protocol": "TCP"}],
-        "resources": route.spec.sidecar.resources,
+        "resources": overrides.resources(&route.spec.sidecar.resources),
         // The next container starts when mail is accepted, and not later than two minutes after.
-        "startupProbe": probe(1, 2, 120),
-        // A minute of silence on the own listener; only then is a restart better than waiting.
-        "livenessProbe": probe(10, 5, 6),
+        "startupProbe": probe(1, 120),
+        // A minute and a half of silence on the own listener; only then is a restart better than waiting.
+        "livenessProbe": probe(30, 3),
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": USER,
@@ -163,8 +172,9 @@ fn container(route: &MailRoute, platform: &Platform) -> Value {
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(route),
     });
-    if route.spec.delivery.mode.keeps() {
-        container["env"] = json!([{"name": "MAILROUTE_GRACE", "value": DRAIN_SHARE_SECONDS.to_string()}]);
+    let environment = environment(route, overrides);
+    if !environment.is_empty() {
+        container["env"] = environment.into();
     }
     if let Some(policy) = platform.pull_policy {
         container["imagePullPolicy"] = policy.as_str().into();
@@ -172,11 +182,25 @@ fn container(route: &MailRoute, platform: &Platform) -> Value {
     container
 }
 
-fn probe(period_seconds: u32, timeout_seconds: u32, failures: u32) -> Value {
+fn environment(route: &MailRoute, overrides: &Overrides) -> Vec<Value> {
+    let grace = route.spec.delivery.mode.keeps().then(|| DRAIN_SHARE_SECONDS.to_string());
+    [
+        ("MAILROUTE_GRACE", grace),
+        ("MAILROUTE_PORT", overrides.port.map(|port| port.to_string())),
+        ("MAILROUTE_LOG_LEVEL", overrides.log_level.map(str::to_owned)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some(json!({"name": name, "value": value?})))
+    .collect()
+}
+
+/// Asked inside the container: in a pod of a mesh whose proxy is an ordinary container, a probe over the network would wait
+/// for that proxy, and the proxy for this container to start.
+fn probe(period_seconds: u32, failures: u32) -> Value {
     json!({
-        "httpGet": {"path": "/livez", "port": paths::ADMIN_PORT, "scheme": "HTTP"},
+        "exec": {"command": [paths::PROGRAM, "alive"]},
         "periodSeconds": period_seconds,
-        "timeoutSeconds": timeout_seconds,
+        "timeoutSeconds": 5,
         "failureThreshold": failures,
     })
 }

@@ -66,6 +66,12 @@ impl<'a> PodView<'a> {
         self.metadata.get("annotations")?.get(key)?.as_str()
     }
 
+    /// All annotations.
+    pub fn annotations(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let annotations = self.metadata.get("annotations").and_then(Value::as_object);
+        annotations.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    }
+
     /// The keys of all annotations.
     pub fn annotation_keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.metadata
