@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admin::{self, Admin};
-use crate::args::Run;
+use crate::args::{Certificates, Run};
 use crate::control::authenticate::Authenticator;
 use crate::control::rate::RateLimit;
 use crate::control::reports::Reports;
@@ -44,7 +44,8 @@ use crate::events::Events;
 use crate::inject;
 use crate::lease::{self, Identity, Leadership};
 use crate::metrics::Metrics;
-use crate::pki::{self, Lifetimes, Limits, Pki, TlsListener};
+use crate::pki::{self, Lifetimes, Limits, Pki, Source, TlsListener, Written};
+use crate::registration;
 use crate::webhook::{self, Webhook};
 
 /// Port of the Service for the control service.
@@ -160,9 +161,11 @@ impl App {
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
+        let seen = changes.clone();
         self.serve_webhook(&mut parts, &pki, &routes, changes, closing).await?;
         self.serve_control(&mut parts, &pki, &pods, &leadership, closing).await?;
         self.serve_admin(&mut parts, &pki, &routes, &pods, &leadership, stop).await?;
+        self.guard(&mut parts, &pki, &routes, seen, &leadership);
         self.lead(&mut parts, &pki, routes, pods, leadership);
         self.elect(&mut parts, told, stop);
         Ok(parts)
@@ -196,13 +199,51 @@ impl App {
 
     fn pki_settings(&self) -> pki::Settings {
         let flags = &self.flags;
+        let given = |publishes| Source::Given { secret: flags.certificate_secret.clone(), publishes };
+        let (metrics, events) = (self.metrics.clone(), self.events.clone());
         pki::Settings {
             namespace: flags.namespace.clone(),
-            secret: flags.ca_secret.clone(),
+            source: match flags.certificates {
+                Certificates::Own => {
+                    Source::Own { secret: flags.ca_secret.clone(), lifetimes: self.lifetimes }
+                }
+                Certificates::CertManager => given(false),
+                Certificates::Secret => given(true),
+            },
             webhook_configuration: flags.webhook_configuration.clone(),
             names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
-            lifetimes: self.lifetimes,
+            tell: Arc::new(move |written| {
+                metrics.ca_bundle(written);
+                if let Written::Repair(configuration) = written {
+                    registration::tell_of_repair(configuration, &events);
+                }
+            }),
         }
+    }
+
+    /// Tells when the webhook configuration, which is not ours but for one field, keeps pods from us.
+    fn guard(
+        &self,
+        parts: &mut Parts,
+        pki: &Pki,
+        routes: &Store<MailRoute>,
+        changes: watch::Receiver<u64>,
+        leadership: &watch::Receiver<Leadership>,
+    ) {
+        let flags = &self.flags;
+        let watch = registration::watch(registration::Watch {
+            registration: pki.registration.clone(),
+            service: registration::Service {
+                namespace: flags.namespace.clone(),
+                name: flags.service.clone(),
+            },
+            routes: routes.clone(),
+            changes,
+            leadership: leadership.clone(),
+            metrics: self.metrics.clone(),
+            events: self.events.clone(),
+        });
+        spawn(parts, "watch of the webhook configuration", watch);
     }
 
     async fn serve_webhook(

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::Level;
 
 use crate::inject::PullPolicy;
@@ -27,6 +27,17 @@ pub enum Command {
     Inject(Inject),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+}
+
+/// Whose certificate the webhook and the control service are served with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Certificates {
+    /// Of an authority of the operator's own, which it rotates and publishes in the caBundle.
+    Own,
+    /// Of cert-manager, whose injector keeps the caBundle.
+    CertManager,
+    /// Of a Secret that somebody keeps; the operator publishes its ca.crt in the caBundle.
+    Secret,
 }
 
 /// Flags of `run`.
@@ -59,9 +70,15 @@ pub struct Run {
     /// MutatingWebhookConfiguration whose caBundle this keeps right.
     #[arg(long, env = "MAILROUTE_WEBHOOK_CONFIGURATION", default_value = "mailroute")]
     pub webhook_configuration: String,
-    /// Secret that holds the certificate authority.
+    /// Whose certificate is served.
+    #[arg(long, env = "MAILROUTE_CERTIFICATES", value_enum, default_value = "own")]
+    pub certificates: Certificates,
+    /// Secret that holds the operator's own certificate authority.
     #[arg(long, env = "MAILROUTE_CA_SECRET", default_value = "mailroute-ca")]
     pub ca_secret: String,
+    /// Secret with tls.crt, tls.key and ca.crt that is served when --certificates is cert-manager or secret.
+    #[arg(long, env = "MAILROUTE_CERTIFICATE_SECRET", default_value = "mailroute-tls")]
+    pub certificate_secret: String,
     /// Lease by which the replicas choose the one that writes.
     #[arg(long, env = "MAILROUTE_LEASE", default_value = "mailroute")]
     pub lease: String,

@@ -11,6 +11,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 
+use crate::api_error::ApiError;
 use crate::metrics::Metrics;
 
 /// Events that wait for the API server, at most.
@@ -86,6 +87,7 @@ async fn publish(recorder: Recorder, mut items: mpsc::Receiver<Item>, metrics: M
             Ok(()) => metrics.event("published"),
             Err(error) => {
                 metrics.event("failed");
+                let error = ApiError::from(error);
                 tracing::warn!(reason = item.reason, %error, "cannot publish an Event");
             }
         }

@@ -23,6 +23,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api_error::ApiError;
+
 /// Times of an election; those that most Kubernetes components use.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -132,7 +134,10 @@ impl Candidate {
         match timeout(self.patience(Instant::now()), self.look_and_write(api, name)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) if is_conflict(&error) => tracing::debug!("another replica wrote the Lease first"),
-            Ok(Err(error)) => tracing::warn!(%error, lease = name, "cannot read or write the Lease"),
+            Ok(Err(error)) => {
+                let error = ApiError::from(error);
+                tracing::warn!(%error, lease = name, "cannot read or write the Lease");
+            }
             Err(_) => tracing::warn!(lease = name, "the API server does not answer in time for the Lease"),
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod admin;
+pub mod api_error;
 pub mod app;
 pub mod args;
 pub mod control;
@@ -20,4 +21,5 @@ pub mod lease;
 pub mod logging;
 pub mod metrics;
 pub mod pki;
+pub mod registration;
 pub mod webhook;

@@ -7,6 +7,9 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::pki::Written;
+use crate::registration::Finding;
+
 /// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
 const SECONDS: [f64; 11] = [0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
 
@@ -24,6 +27,8 @@ pub struct Metrics {
     admissions: IntCounterVec,
     admission_seconds: Histogram,
     certificate_expiry: IntGaugeVec,
+    ca_bundle_writes: IntCounterVec,
+    webhook_findings: IntGaugeVec,
     events: IntCounterVec,
 }
 
@@ -89,6 +94,18 @@ impl Metrics {
                 "mailroute_certificate_expiry_timestamp_seconds",
                 "When a certificate of the webhook and control service ends, seconds since the Unix epoch.",
                 &["certificate"],
+            )?,
+            ca_bundle_writes: counters(
+                r,
+                "mailroute_ca_bundle_writes_total",
+                "Writes of the webhook configuration's caBundle: published, repaired after another actor, failed.",
+                &["result"],
+            )?,
+            webhook_findings: gauges(
+                r,
+                "mailroute_webhook_finding_status",
+                "1 for what in the webhook configuration keeps pods from their sidecars, or sends others here.",
+                &["reason"],
             )?,
             events: counters(
                 r,
@@ -157,6 +174,24 @@ impl Metrics {
         self.certificate_expiry.with_label_values(&[label]).set(unix_seconds);
     }
 
+    /// The `caBundle` was written, or could not be.
+    pub fn ca_bundle(&self, written: Written<'_>) {
+        let result = match written {
+            Written::Bundle => "published",
+            Written::Repair(_) => "repaired",
+            Written::Failure => "failed",
+        };
+        self.ca_bundle_writes.with_label_values(&[result]).inc();
+    }
+
+    /// These are the reasons of what is wrong with the webhook configuration now.
+    pub fn webhook_findings<'a>(&self, reasons: impl Iterator<Item = &'a str>) {
+        let found: Vec<_> = reasons.collect();
+        for reason in Finding::REASONS {
+            self.webhook_findings.with_label_values(&[reason]).set(found.contains(&reason).into());
+        }
+    }
+
     /// One Kubernetes Event was published, failed, or was left out (`published`, `failed`, `dropped`).
     pub fn event(&self, outcome: &'static str) {
         self.events.with_label_values(&[outcome]).inc();
@@ -204,6 +239,18 @@ fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, p
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_that_is_gone_is_zero_again() {
+        let metrics = Metrics::new().unwrap();
+        let value = |reasons: &[&str]| {
+            metrics.webhook_findings(reasons.iter().copied());
+            let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+            let line = text.lines().find(|line| line.contains("reason=\"WebhookTooWide\"")).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        assert_eq!([value(&["WebhookTooWide"]), value(&[])], ["1", "0"]);
+    }
 
     #[test]
     fn what_happened_is_printed() {

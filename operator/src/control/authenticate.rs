@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::lock;
 use super::reports::Caller;
+use crate::api_error::ApiError;
 
 /// How long an answer of the API server is kept.
 const KEEP: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ pub enum Error {
     Late,
     /// The API server cannot be asked.
     #[error("cannot ask the API server to check the token")]
-    Api(#[source] kube::Error),
+    Api(#[source] ApiError),
 }
 
 /// Checks tokens.
@@ -99,7 +100,7 @@ impl Authenticator {
         let parameters = PostParams::default();
         let answer =
             timeout(PATIENCE, self.api.create(&parameters, &review)).await.map_err(|_| Error::Late)?;
-        Ok(answer.map_err(Error::Api)?.status.as_ref().and_then(pod_of))
+        Ok(answer.map_err(|error| Error::Api(error.into()))?.status.as_ref().and_then(pod_of))
     }
 
     fn kept(&self, hash: &Hash) -> Option<Option<Caller>> {

@@ -4,6 +4,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 
+use crate::api_error::ApiError;
+
 /// Who owns the fields that the operator writes.
 pub const FIELD_MANAGER: &str = "mailroute-operator";
 
@@ -21,7 +23,7 @@ pub enum Error {
         /// Name of the ConfigMap.
         name: String,
         /// The API server's answer.
-        source: kube::Error,
+        source: ApiError,
     },
 }
 
@@ -42,7 +44,8 @@ enum Step {
 pub async fn apply(client: Client, wanted: &ConfigMap) -> Result<(), Error> {
     let name = wanted.name_any();
     let api = Api::<ConfigMap>::namespaced(client, &wanted.namespace().unwrap_or_default());
-    let existing = api.get_opt(&name).await.map_err(|source| Error::Api { name: name.clone(), source })?;
+    let existing =
+        api.get_opt(&name).await.map_err(|error| Error::Api { name: name.clone(), source: error.into() })?;
     let mut written = wanted.clone();
     let force = match step(existing.as_ref(), wanted) {
         Step::Keep => return Ok(()),
@@ -57,7 +60,7 @@ pub async fn apply(client: Client, wanted: &ConfigMap) -> Result<(), Error> {
     let params = PatchParams { force, ..PatchParams::apply(FIELD_MANAGER) };
     match api.patch(&name, &params, &Patch::Apply(&written)).await {
         Ok(_) => Ok(()),
-        Err(source) => Err(Error::Api { name, source }),
+        Err(error) => Err(Error::Api { name, source: error.into() }),
     }
 }
 

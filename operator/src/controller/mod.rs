@@ -49,6 +49,7 @@ use self::pods::{SidecarPod, sidecar};
 use self::status::{Acceptance, Facts};
 use self::triggers::Triggers;
 use self::watch::uses;
+use crate::api_error::{ApiError, chain};
 use crate::control::lock;
 use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
 use crate::crd::MailRoute;
@@ -103,7 +104,7 @@ pub enum Error {
     Apply(#[from] apply::Error),
     /// The status could not be written.
     #[error("cannot write the status")]
-    Publish(#[source] kube::Error),
+    Publish(#[source] ApiError),
     /// The API server did not answer.
     #[error("the API server did not answer within {} seconds", DEADLINE.as_secs())]
     Late,
@@ -216,7 +217,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
         .await
-        .map_err(Error::Publish)?;
+        .map_err(|error| Error::Publish(error.into()))?;
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
     let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
     for loss in losses::losses(&reports, is_live, settling.is_some()) {
@@ -275,16 +276,4 @@ fn failed(route: Arc<MailRoute>, error: &Error, term: Arc<Term>) -> Action {
         term.context.events.warn(route.object_ref(&()), "ReconcileFailed", "Reconcile", chain);
     }
     Action::requeue(verdict.wait)
-}
-
-/// An error and all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

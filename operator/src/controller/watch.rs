@@ -19,6 +19,7 @@ use tokio::sync::watch as channel;
 
 use super::pods::prune;
 use super::triggers::Triggers;
+use crate::api_error::ApiError;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 
 /// Stored MailRoutes that cannot be read, and why.
@@ -97,7 +98,7 @@ pub async fn routes(
                 changes.send_modify(|count| *count = count.wrapping_add(1));
                 trigger(&event, &store, &triggers);
             }
-            Err(error) => tracing::warn!(%error, "watching MailRoutes was interrupted"),
+            Err(error) => interrupted("MailRoutes", &error),
         }
     }
 }
@@ -173,9 +174,14 @@ pub async fn pods(client: Client, mut writer: Writer<Pod>, triggers: Triggers) {
                     triggers.add(route);
                 }
             }
-            Err(error) => tracing::warn!(%error, "watching pods was interrupted"),
+            Err(error) => interrupted("pods", &error),
         }
     }
+}
+
+fn interrupted(what: &str, error: &watcher::Error) {
+    let error = ApiError::from(error);
+    tracing::warn!(what, %error, "watching was interrupted; it goes on");
 }
 
 /// The route that a pod's label names.

@@ -41,7 +41,7 @@ impl Bundle {
 
     /// The PEM text, one block per certificate, each ending in a newline.
     pub fn to_pem(&self) -> String {
-        self.0.iter().map(|certificate| pem_block(certificate.der())).collect()
+        self.0.iter().map(|certificate| pem_block("CERTIFICATE", certificate.der())).collect()
     }
 }
 
@@ -59,8 +59,8 @@ impl FromIterator<CaCertificate> for Bundle {
 }
 
 /// RFC 7468: base64 in lines of 64 characters between the two labels.
-fn pem_block(der: &[u8]) -> String {
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+pub(super) fn pem_block(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
     let encoded = STANDARD.encode(der);
     let mut rest = encoded.as_str();
     while !rest.is_empty() {
@@ -69,8 +69,7 @@ fn pem_block(der: &[u8]) -> String {
         text.push('\n');
         rest = tail;
     }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
+    text + "-----END " + label + "-----\n"
 }
 
 #[cfg(test)]

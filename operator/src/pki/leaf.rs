@@ -61,6 +61,11 @@ impl Leaf {
         }
     }
 
+    /// What to serve.
+    pub const fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
     /// When to renew it.
     pub const fn renew_at(&self) -> Timestamp {
         self.renew_at
@@ -88,10 +93,10 @@ pub enum LeafError {
 pub struct ServedLeaf(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl ServedLeaf {
-    /// Serves this leaf from the next handshake on.
-    pub fn swap(&self, leaf: &Leaf) {
+    /// Serves this certificate from the next handshake on.
+    pub fn swap(&self, certified: &Arc<CertifiedKey>) {
         // The lock guards one assignment, so a poisoned one still holds a whole value.
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&leaf.certified));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(certified));
     }
 }
 

@@ -1,4 +1,5 @@
-//! The operator's own certificates, for the admission webhook and the control service, with nothing to set up.
+//! The certificates of the admission webhook and the control service: of an authority of our own, with nothing to set
+//! up, or given in a Secret that cert-manager or a person keeps.
 //!
 //! ```text
 //!                    leader                         every replica
@@ -8,33 +9,47 @@
 //!   caBundle ◄── trust::publish (server-side apply of that field)
 //!     └──────────── watch ─────────────────────┴─► ready: our leaf chains to the live caBundle
 //! ```
+//! With a given certificate the Secret is only watched ([`given`]), and the `caBundle` is written by the leader from its
+//! `ca.crt`, or by cert-manager's injector.
 //!
 //! * [`authority`]: one CA, and the leaves it signs. [`bundle`]: CAs that are trusted together.
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
-//! * [`secret`], [`trust`]: the two objects. [`tls`]: the listener. The keeper ties them together.
+//! * [`anchors`], [`given`]: certificates that somebody else keeps, and which of two is served.
+//! * [`secret`], [`trust`]: the two objects. [`tls`]: the listener. The keeper (own authority) and the follower (given
+//!   certificate) tie them together; the publisher owns the write of the `caBundle`.
 //!
 //! Invariant: at any instant every leaf that a replica serves chains to the published bundle, through any number of
-//! rotations. It is broken only by force: deleting the Secret begins anew, so that a stolen CA can be thrown away.
+//! rotations. It is broken only by force: deleting the Secret begins anew, so that a stolen CA can be thrown away; and,
+//! with a given certificate, by whoever gives it or keeps the bundle.
 
 use std::future::Future;
 use std::sync::Arc;
 
+use std::time::Duration;
+
+use futures::future::Either;
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::Client;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use crate::lease::Leadership;
 
+pub mod anchors;
 pub mod authority;
 pub mod bundle;
+mod follower;
+pub mod given;
 mod keeper;
 pub mod keyring;
 pub mod leaf;
 mod pace;
+mod publisher;
 pub mod secret;
 pub mod tls;
 pub mod trust;
+mod watching;
 
 pub use keyring::Lifetimes;
 pub use tls::{Limits, TlsListener};
@@ -42,19 +57,63 @@ pub use tls::{Limits, TlsListener};
 /// Who owns the fields that this module writes.
 const FIELD_MANAGER: &str = "mailroute-operator-pki";
 
-/// Where the certificates are kept, what they are for, and how long they live.
-#[derive(Clone, Debug)]
+/// Longest call to the API server.
+const CALL: Duration = Duration::from_secs(10);
+/// Longest sleep: a clock that was set, or a machine that slept, is noticed within this time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Shortest sleep, so that a wake-up a moment too early does not spin.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// Whose certificate is served, and from which Secret of the operator's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An authority of our own, founded and rotated by the leader, and published in the `caBundle`.
+    Own {
+        /// The Secret that holds the authorities.
+        secret: String,
+        /// How long things live.
+        lifetimes: Lifetimes,
+    },
+    /// A certificate with key and CA that somebody else keeps.
+    Given {
+        /// The Secret that holds them.
+        secret: String,
+        /// Whether the leader publishes its CA in the `caBundle`; else that is somebody else's, too.
+        publishes: bool,
+    },
+}
+
+/// The webhook configuration as it was read last: the outer `None` before the first answer, the inner one when there is
+/// no such object.
+pub type Registration = Option<Option<MutatingWebhookConfiguration>>;
+
+/// What came of writing the `caBundle`.
+#[derive(Clone, Copy, Debug)]
+pub enum Written<'a> {
+    /// A new bundle is published.
+    Bundle,
+    /// Another actor had changed it, as seen here, and it is put right.
+    Repair(&'a MutatingWebhookConfiguration),
+    /// It could not be written.
+    Failure,
+}
+
+/// Who is told what came of writing the `caBundle`.
+pub type Tell = Arc<dyn Fn(Written<'_>) + Send + Sync>;
+
+/// Where the certificates are kept, and what they are for.
+#[derive(Clone)]
 pub struct Settings {
     /// Namespace of the operator.
     pub namespace: String,
-    /// Name of the Secret that holds the CA.
-    pub secret: String,
+    /// Whose certificate is served.
+    pub source: Source,
     /// Name of the MutatingWebhookConfiguration whose entry [`trust::WEBHOOK`] calls us.
     pub webhook_configuration: String,
     /// DNS names of the served certificate, see [`service_names`].
     pub names: Vec<String>,
-    /// How long things live.
-    pub lifetimes: Lifetimes,
+    /// Who is told of writes.
+    pub tell: Tell,
 }
 
 /// The DNS names under which a Service is called inside the cluster.
@@ -84,6 +143,37 @@ pub struct Pki {
     pub ready: watch::Receiver<bool>,
     /// For the metric.
     pub expiry: watch::Receiver<Expiry>,
+    /// The webhook configuration, as it is read for the above.
+    pub registration: watch::Receiver<Registration>,
+}
+
+/// What the rest of the program learns.
+struct Announcements {
+    ca_bundle: watch::Sender<String>,
+    ready: watch::Sender<bool>,
+    expiry: watch::Sender<Expiry>,
+    registration: watch::Sender<Registration>,
+}
+
+fn announcements() -> (Announcements, impl FnOnce(Arc<ServerConfig>) -> Pki) {
+    let (ca_bundle, to_ca_bundle) = watch::channel(String::new());
+    let (ready, to_ready) = watch::channel(false);
+    let (expiry, to_expiry) = watch::channel(Expiry::default());
+    let (registration, to_registration) = watch::channel(None);
+    let pki = |tls| Pki {
+        tls,
+        ca_bundle: to_ca_bundle,
+        ready: to_ready,
+        expiry: to_expiry,
+        registration: to_registration,
+    };
+    (Announcements { ca_bundle, ready, expiry, registration }, pki)
+}
+
+fn sleep_until(next: Timestamp, now: Timestamp) -> Duration {
+    // What is past is negative, and due.
+    let until = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+    until.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
 }
 
 /// Sets the certificates up. The future keeps them good and has to be polled for as long as they are used; it ends
@@ -98,13 +188,18 @@ pub fn start(
 ) -> Result<(Pki, impl Future<Output = ()> + Send), rustls::Error> {
     let served = Arc::new(leaf::ServedLeaf::default());
     let tls = tls::server_config(served.clone())?;
-    let (ca_bundle_sender, ca_bundle) = watch::channel(String::new());
-    let (ready_sender, ready) = watch::channel(false);
-    let (expiry_sender, expiry) = watch::channel(Expiry::default());
-    let announce =
-        keeper::Announcements { ca_bundle: ca_bundle_sender, ready: ready_sender, expiry: expiry_sender };
-    let keeper = keeper::Keeper::new(client, settings, leading, served, announce);
-    Ok((Pki { tls, ca_bundle, ready, expiry }, keeper.run()))
+    let (announce, pki) = announcements();
+    let keeper = match settings.source.clone() {
+        Source::Own { secret, lifetimes } => {
+            let of = (settings, secret, lifetimes);
+            Either::Left(keeper::Keeper::new(client, of, leading, served, announce).run())
+        }
+        Source::Given { secret, publishes } => {
+            let of = (settings, secret, publishes);
+            Either::Right(follower::Follower::new(client, of, leading, served, announce).run())
+        }
+    };
+    Ok((pki(tls), keeper))
 }
 
 #[cfg(test)]

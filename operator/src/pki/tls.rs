@@ -226,7 +226,8 @@ mod tests {
     fn new_leaf(served: &Served) -> Authority {
         let now = Timestamp::now();
         let authority = Authority::mint(now, HOUR).unwrap();
-        served.leaf.swap(&Leaf::sign(&authority, &[NAME.to_owned()], now, HOUR).unwrap());
+        let leaf = Leaf::sign(&authority, &[NAME.to_owned()], now, HOUR).unwrap();
+        served.leaf.swap(leaf.certified());
         authority
     }
 

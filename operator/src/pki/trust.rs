@@ -3,7 +3,7 @@
 //! The entry is found by its name, never by its position. The write is a server-side apply that holds that one field,
 //! so that whatever others keep in the object (AKS rewrites `namespaceSelector`, for example) stays theirs.
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -14,21 +14,43 @@ use super::bundle::Bundle;
 /// Name of our entry in `webhooks[]`.
 pub const WEBHOOK: &str = "inject.mailroute.dev";
 
-/// The bundle that API servers check our certificate with. `None` when the configuration has no entry of ours, so that
-/// nothing calls us. A bundle that cannot be read counts as empty: it lets nobody in.
-pub fn live(configuration: &MutatingWebhookConfiguration) -> Option<Bundle> {
-    let entry = configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)?;
-    let pem = entry.client_config.ca_bundle.as_ref().map(|bytes| String::from_utf8_lossy(&bytes.0));
-    Some(pem.and_then(|pem| Bundle::from_pem(&pem).ok()).unwrap_or_default())
+/// Our entry, if the configuration has one.
+pub fn entry(configuration: &MutatingWebhookConfiguration) -> Option<&MutatingWebhook> {
+    configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)
 }
 
-/// The apply document that sets the bundle of our entry.
+/// The bundle of our entry as PEM text, empty when nobody has set it. `None` when the configuration has no entry of ours,
+/// so that nothing calls us.
+pub fn live_pem(configuration: &MutatingWebhookConfiguration) -> Option<String> {
+    let bundle = entry(configuration)?.client_config.ca_bundle.as_ref();
+    Some(bundle.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default())
+}
+
+/// The bundle that API servers check our certificate with, when the authorities are our own. One that cannot be read
+/// counts as empty: it lets nobody in.
+pub fn live(configuration: &MutatingWebhookConfiguration) -> Option<Bundle> {
+    live_pem(configuration).map(|pem| Bundle::from_pem(&pem).unwrap_or_default())
+}
+
+/// Who else claims the bundle of our entry, by the name under which it writes.
+pub fn other_owner(configuration: &MutatingWebhookConfiguration) -> Option<&str> {
+    let path = format!("/f:webhooks/k:{{\"name\":\"{WEBHOOK}\"}}/f:clientConfig/f:caBundle");
+    let claims = configuration
+        .metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter(|claim| claim.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&path).is_some()));
+    claims.filter_map(|claim| claim.manager.as_deref()).find(|manager| *manager != FIELD_MANAGER)
+}
+
+/// The apply document that sets the bundle of our entry to this PEM text.
 ///
 /// It carries the uid of the object that was seen: should that be deleted meanwhile, the apply fails in place of
 /// creating another.
-pub fn apply_document(configuration: &MutatingWebhookConfiguration, bundle: &Bundle) -> Value {
+pub fn apply_document(configuration: &MutatingWebhookConfiguration, pem: &str) -> Value {
     use base64::Engine as _;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(bundle.to_pem());
+    let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -44,10 +66,10 @@ pub fn apply_document(configuration: &MutatingWebhookConfiguration, bundle: &Bun
 pub async fn publish(
     api: &Api<MutatingWebhookConfiguration>,
     configuration: &MutatingWebhookConfiguration,
-    bundle: &Bundle,
+    pem: &str,
 ) -> Result<MutatingWebhookConfiguration, kube::Error> {
     let name = configuration.metadata.name.as_deref().unwrap_or_default();
-    let document = apply_document(configuration, bundle);
+    let document = apply_document(configuration, pem);
     api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&document)).await
 }
 
@@ -103,8 +125,24 @@ mod tests {
     }
 
     #[test]
+    fn another_writer_of_the_bundle_is_named() {
+        let claim = |manager: &str, field: &str| {
+            json!({"manager": manager, "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1":
+                {"f:webhooks": {"k:{\"name\":\"inject.mailroute.dev\"}": {"f:clientConfig": {field: {}}}}}})
+        };
+        let owners = |claims: &[Value]| {
+            let configuration: MutatingWebhookConfiguration =
+                serde_json::from_value(json!({"metadata": {"managedFields": claims}})).unwrap();
+            other_owner(&configuration).map(str::to_owned)
+        };
+        let ours = claim(FIELD_MANAGER, "f:caBundle");
+        assert_eq!(owners(&[ours.clone(), claim("helm", "f:service")]), None);
+        assert_eq!(owners(&[ours, claim("kubectl-replace", "f:caBundle")]), Some("kubectl-replace".into()));
+    }
+
+    #[test]
     fn the_apply_document_holds_the_bundle_and_nothing_else() {
-        let document = apply_document(&configuration(&json!([entry(WEBHOOK, None)])), &bundle());
+        let document = apply_document(&configuration(&json!([entry(WEBHOOK, None)])), &bundle().to_pem());
         let webhook = document["webhooks"][0].as_object().unwrap();
         assert_eq!(webhook.keys().collect::<Vec<_>>(), ["clientConfig", "name"]);
         assert_eq!(webhook["clientConfig"].as_object().unwrap().keys().collect::<Vec<_>>(), ["caBundle"]);
