@@ -32,6 +32,8 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
         ("imge.tag=1", "imge"),
         ("webhook.failurePolicy=Ignore", "failurePolicy"),
         ("replicas=0", "/replicas"),
+        ("certificates.source=Own", "/certificates/source"),
+        ("certificates.certManager.duration=90d", "/certificates/certManager/duration"),
         ("logLevel=loud", "/logLevel"),
         ("logFormat=xml", "/logFormat"),
         ("clusterDomain=cluster..local", "/clusterDomain"),
@@ -78,6 +80,31 @@ fn pull_secrets_of_the_sidecar_are_handed_to_the_operator() -> Result<()> {
     ensure!(!rendered(&[])?.contains(name), "there are none by default");
     let objects = rendered(&["--set", "sidecar.imagePullSecrets={one,two}"])?;
     ensure!(objects.contains(&format!("- name: {name}\n              value: \"one,two\"")), "{objects}");
+    Ok(())
+}
+
+#[test]
+fn only_what_the_source_of_the_certificate_needs_is_allowed() -> Result<()> {
+    let holds = |source: &str, rule: &str| -> Result<bool> {
+        let objects = rendered(&["--set", &format!("certificates.source={source}")])?;
+        Ok(objects.lines().map(str::trim).collect::<Vec<_>>().join("\n").contains(rule))
+    };
+    let bundle =
+        "resources: [mutatingwebhookconfigurations]\nresourceNames: [mailroute]\nverbs: [list, watch, patch]";
+    let secret = "resources: [secrets]\nresourceNames: [mailroute-tls]\nverbs: [list, watch]";
+    let create = "resources: [secrets]\nverbs: [create]";
+    for (source, allowed) in [
+        ("Operator", [true, false, true]),
+        ("CertManager", [false, true, false]),
+        ("Secret", [true, true, false]),
+    ] {
+        let found = [holds(source, bundle)?, holds(source, secret)?, holds(source, create)?];
+        ensure!(found == allowed, "{source}: {found:?}");
+        ensure!(
+            holds(source, "cert-manager.io/inject-ca-from: mailroute-system/mailroute")?
+                == (source == "CertManager")
+        );
+    }
     Ok(())
 }
 
@@ -129,7 +156,8 @@ fn keys(root: &Value, schema: &Value, path: &str) -> Vec<String> {
     let target =
         schema["$ref"].as_str().and_then(|reference| root.pointer(reference.trim_start_matches('#')));
     let schema = target.unwrap_or(schema);
-    let own = ["image", "sidecar", "sidecar.image", "webhook", ""];
+    let own =
+        ["image", "sidecar", "sidecar.image", "certificates", "certificates.certManager", "webhook", ""];
     match schema["properties"].as_object() {
         Some(properties) if own.contains(&path) => properties
             .iter()

@@ -34,6 +34,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{/* Name of the Secret with a certificate that the operator is given. */}}
+{{- define "mailroute.certificateSecret" -}}
+{{ .Values.certificates.secretName | default (printf "%s-tls" (include "mailroute.fullname" .)) }}
+{{- end }}
+
 {{/* Name of the Secret with the operator's own CA. The operator makes it; RBAC names it. */}}
 {{- define "mailroute.caSecret" -}}
 {{ include "mailroute.fullname" . }}-ca
