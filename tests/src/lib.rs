@@ -11,11 +11,13 @@
 //! * [`Namespace`]: a place for one test, removed and, when the test fails, described.
 //! * [`wait_for`] and its like: wait by watching.
 //! * [`supervisor`]: what starts the programs and leaves nothing behind, also when the test is killed.
+//! * [`chart`]: the operator's chart, rendered and looked at.
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
+pub mod chart;
 pub mod cluster;
 mod ctr;
 pub mod demo;

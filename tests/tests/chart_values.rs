@@ -1,14 +1,11 @@
 //! The operator's chart as text: what the real Helm renders from it, and which values it refuses. No cluster.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use e2e::chart::{Objects, folder, printed, template, template_with, text as rendered};
 use e2e::tools::Tools;
 use serde_json::Value;
-
-/// Helm renders for this version, as it cannot ask a cluster.
-const KUBERNETES: &str = "1.36.3";
 
 #[test]
 fn the_same_values_render_the_same_text() -> Result<()> {
@@ -45,9 +42,18 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
         ("sidecar.imagePullSecrets[0]=Not_A_Name", "/sidecar/imagePullSecrets/0"),
         ("webhook.excludedNamespaces[0]=Not_A_Name", "/webhook/excludedNamespaces/0"),
         ("resources.limits.memory=256MB", "/resources/limits/memory"),
+        ("watch.namespaces[0]=Not_A_Name", "/watch/namespaces/0"),
+        ("commonLabels.team=a b", "/commonLabels/team"),
+        ("podDisruptionBudget.maxUnavailable=0", "/podDisruptionBudget/maxUnavailable"),
+        ("networkPolicy.apiServer.cidrs[0]=api-server", "/networkPolicy/apiServer/cidrs/0"),
+        ("networkPolicy.metricsFrom[0].pods=all", "pods"),
+        ("topologySpreadConstraints[0].topologyKey=zone", "maxSkew"),
+        ("monitoring.podMonitor.interval=often", "/monitoring/podMonitor/interval"),
+        ("monitoring.rules.disabled[0]=Watchdog", "/monitoring/rules/disabled/0"),
+        ("monitoring.rules.runbookUrl=runbooks/", "/monitoring/rules/runbookUrl"),
     ];
     for (value, named) in refusals {
-        let output = helm("mailroute", &["--set", value])?;
+        let output = template("mailroute", &["--set", value])?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success(), "{value} is accepted");
         ensure!(told.contains(named), "{value}: the refusal does not name {named}: {told}");
@@ -59,7 +65,7 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
 fn kubernetes_without_stable_native_sidecars_is_refused() -> Result<()> {
     let output = Command::new(Tools::find()?.helm())
         .args(["template", "mailroute", "--kube-version", "1.32.0"])
-        .arg(chart())
+        .arg(folder())
         .output()?;
     ensure!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(">=1.33"));
     Ok(())
@@ -109,80 +115,83 @@ fn only_what_the_source_of_the_certificate_needs_is_allowed() -> Result<()> {
 }
 
 #[test]
+fn helm_3_renders_the_same_objects_as_helm_4() -> Result<()> {
+    let tools = Tools::find()?;
+    let on = [
+        "--set",
+        "networkPolicy.enabled=true,watch.namespaces={shop},monitoring.rules.enabled=true,\
+         monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true,monitoring.dashboard.enabled=true",
+    ];
+    let sorted = |helm| -> Result<Vec<String>> {
+        let objects = Objects::parse(&printed(template_with(helm, "mailroute", &on)?)?)?;
+        let mut texts: Vec<_> = objects.all().iter().map(Value::to_string).collect();
+        texts.sort();
+        Ok(texts)
+    };
+    let (three, four) = (sorted(&tools.helm3())?, sorted(&tools.helm())?);
+    ensure!(three == four, "Helm 3: {three:#?}\nHelm 4: {four:#?}");
+    Ok(())
+}
+
+#[test]
+fn neither_helm_finds_fault_with_the_charts() -> Result<()> {
+    let tools = Tools::find()?;
+    for helm in [tools.helm3(), tools.helm()] {
+        for chart in ["mailroute", "mailroute-crds"] {
+            let output = Command::new(&helm)
+                .args(["lint", "--strict"])
+                .arg(folder().with_file_name(chart))
+                .output()?;
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            ensure!(
+                output.status.success() && told.contains(" 0 chart(s) failed"),
+                "{helm:?}, {chart}: {told}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn two_releases_share_no_cluster_wide_name() -> Result<()> {
     let names = |release| -> Result<Vec<String>> {
-        let objects = printed(helm(release, &[])?)?;
-        let cluster_wide = objects.split("\n---\n").filter(|object| !object.contains("\n  namespace:"));
-        let name = |object: &str| object.lines().find(|line| line.starts_with("  name:")).map(str::to_owned);
-        Ok(cluster_wide.filter_map(name).collect())
+        let objects = Objects::parse(&printed(template(release, &[])?)?)?;
+        let cluster_wide = objects.all().iter().filter(|object| object["metadata"]["namespace"].is_null());
+        Ok(cluster_wide.map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect())
     };
     let (one, other) = (names("mailroute")?, names("second")?);
-    ensure!(one.len() == 3, "a role, its binding and the webhook are cluster-wide: {one:?}");
+    ensure!(one.len() == 7, "three roles, a binding, the webhook and the policy are cluster-wide: {one:?}");
     ensure!(one.iter().all(|name| !other.contains(name)), "{one:?} and {other:?}");
     Ok(())
 }
 
 #[test]
-fn the_cluster_role_reads_no_secret_and_holds_no_wildcard() -> Result<()> {
-    let objects = rendered(&[])?;
-    let role = objects.split("\n---\n").find(|object| object.contains("\nkind: ClusterRole\n"));
-    let role = role.context("the chart has a ClusterRole")?;
-    let rules =
-        role.lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
-    ensure!(!rules.contains("secrets") && !rules.contains('*'), "{rules}");
+fn every_value_is_in_the_schema_and_every_key_of_the_schema_has_a_default() -> Result<()> {
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(folder().join("values.schema.json"))?)?;
+    let values: Value = serde_saphyr::from_str(&std::fs::read_to_string(folder().join("values.yaml"))?)?;
+    let mut keys = Vec::new();
+    compare(&schema, &schema, &values, "", &mut keys)?;
+    ensure!(keys.len() > 40, "the schema is not read right: {keys:?}");
     Ok(())
 }
 
-#[test]
-fn every_value_is_in_the_readme_and_has_a_comment() -> Result<()> {
-    let read = |file: &str| std::fs::read_to_string(chart().join(file)).with_context(|| file.to_owned());
-    let schema: Value = serde_json::from_str(&read("values.schema.json")?)?;
-    let (readme, values) = (read("README.md")?, read("values.yaml")?);
-    for key in keys(&schema, &schema, "") {
-        ensure!(readme.contains(&format!("`{key}`")), "charts/mailroute/README.md lacks `{key}`");
-    }
-    let lines: Vec<_> = values.lines().collect();
-    for (line, above) in lines.iter().skip(1).zip(&lines) {
-        let is_leaf = line.trim_start().split_once(": ").is_some_and(|(key, _)| !key.starts_with('#'));
-        let described = line.starts_with("    ") || above.trim_start().starts_with('#');
-        ensure!(!is_leaf || described, "charts/mailroute/values.yaml: no comment above {line:?}");
-    }
-    Ok(())
-}
-
-/// Paths of all values that a person sets, as the README writes them; objects of free keys and of Kubernetes' own
-/// types count as one.
-fn keys(root: &Value, schema: &Value, path: &str) -> Vec<String> {
-    let target =
-        schema["$ref"].as_str().and_then(|reference| root.pointer(reference.trim_start_matches('#')));
+/// Walks schema and values side by side as far as the schema names keys.
+fn compare(root: &Value, schema: &Value, values: &Value, path: &str, keys: &mut Vec<String>) -> Result<()> {
+    let target = schema["$ref"].as_str().and_then(|to| root.pointer(to.trim_start_matches('#')));
     let schema = target.unwrap_or(schema);
-    let own =
-        ["image", "sidecar", "sidecar.image", "certificates", "certificates.certManager", "webhook", ""];
-    match schema["properties"].as_object() {
-        Some(properties) if own.contains(&path) => properties
-            .iter()
-            .filter(|(name, _)| *name != "global")
-            .flat_map(|(name, inner)| keys(root, inner, [path, name].join(".").trim_start_matches('.')))
-            .collect(),
-        _ => vec![path.to_owned()],
+    keys.push(path.to_owned());
+    let (Some(properties), Some(set)) = (schema["properties"].as_object(), values.as_object()) else {
+        return Ok(());
+    };
+    let closed = schema["additionalProperties"] == false;
+    ensure!(closed, "{path}: unknown keys would pass");
+    // What belongs to Kubernetes' own types has no default here.
+    if set.is_empty() || path == ".resources" {
+        return Ok(());
     }
-}
-
-fn rendered(arguments: &[&str]) -> Result<String> {
-    printed(helm("mailroute", arguments)?)
-}
-
-fn printed(output: Output) -> Result<String> {
-    ensure!(output.status.success(), "helm: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn helm(release: &str, arguments: &[&str]) -> Result<Output> {
-    let mut command = Command::new(Tools::find()?.helm());
-    command.args(["template", release, "--namespace", "mailroute-system", "--kube-version", KUBERNETES]);
-    Ok(command.args(arguments).arg(chart()).output()?)
-}
-
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/mailroute")
+    for (key, inner) in properties.iter().filter(|(key, _)| *key != "global") {
+        let value = set.get(key).with_context(|| format!("values.yaml lacks {path}.{key}"))?;
+        compare(root, inner, value, &format!("{path}.{key}"), keys)?;
+    }
+    Ok(())
 }

@@ -16,12 +16,26 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Labels of every object. */}}
+{{/* Labels of the chart itself, which no value can change. */}}
 {{- define "mailroute.labels" -}}
 {{ include "mailroute.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/*
+Labels and annotations of an object, from (dict "root" . "labels" … "annotations" …): those of the chart win over the
+object's own, and these over the common ones.
+*/}}
+{{- define "mailroute.metadata" -}}
+{{- $own := include "mailroute.labels" .root | fromYaml -}}
+labels:
+  {{- merge $own (.labels | default dict) .root.Values.commonLabels | toYaml | nindent 2 }}
+{{- with merge dict (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Reference of an image, from (dict "image" .Values.… "default" .Chart.AppVersion). */}}
@@ -42,4 +56,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Name of the Secret with the operator's own CA. The operator makes it; RBAC names it. */}}
 {{- define "mailroute.caSecret" -}}
 {{ include "mailroute.fullname" . }}-ca
+{{- end }}
+
+{{/* Namespaces out of reach, whatever the labels of their pods: the cluster must come up without the operator. */}}
+{{- define "mailroute.untouchedNamespaces" -}}
+{{- list "kube-system" .Release.Namespace | uniq | toYaml -}}
 {{- end }}

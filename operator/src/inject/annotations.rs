@@ -11,7 +11,8 @@ use crate::crd::GROUP;
 
 /// Records what was injected. Written by the webhook; see [`Record`].
 pub const INJECTED: &str = "mailroute.dev/injected";
-/// Lets a labelled pod in that came out without the sidecar. Read by the chart's admission policy alone.
+/// With the value `true`: the pod may start without its sidecar. For an emergency in which no operator answers, so the
+/// webhook is not even asked about such a pod, and the chart's admission policy lets it pass.
 pub const ALLOW_WITHOUT: &str = "mailroute.dev/allow-without-sidecar";
 
 /// Every annotation key of ours that a person may write on a pod.

@@ -1,5 +1,6 @@
 //! Whether a pod asks for a sidecar, and of which route.
 
+use super::annotations::ALLOW_WITHOUT;
 use super::view::PodView;
 use crate::crd::ROUTE_LABEL;
 
@@ -15,6 +16,8 @@ pub enum Selection<'a> {
     Unlabelled,
     /// Nothing that could be done: it is a mirror pod.
     Mirror,
+    /// Nothing: it is annotated to start without its sidecar.
+    Excused,
 }
 
 impl<'a> Selection<'a> {
@@ -23,6 +26,7 @@ impl<'a> Selection<'a> {
         match pod.label(ROUTE_LABEL) {
             None => Self::Unlabelled,
             Some(_) if pod.annotation(MIRROR).is_some() => Self::Mirror,
+            Some(_) if pod.annotation(ALLOW_WITHOUT) == Some("true") => Self::Excused,
             Some(route) => Self::Route(route),
         }
     }
@@ -44,6 +48,14 @@ mod tests {
             (json!({}), Selection::Unlabelled),
             (json!({"annotations": {ROUTE_LABEL: "notifications"}}), Selection::Unlabelled),
             (json!({"labels": {ROUTE_LABEL: "a"}, "annotations": {MIRROR: "x"}}), Selection::Mirror),
+            (
+                json!({"labels": {ROUTE_LABEL: "a"}, "annotations": {ALLOW_WITHOUT: "true"}}),
+                Selection::Excused,
+            ),
+            (
+                json!({"labels": {ROUTE_LABEL: "a"}, "annotations": {ALLOW_WITHOUT: "yes"}}),
+                Selection::Route("a"),
+            ),
         ];
         for (metadata, expected) in table {
             let pod = json!({"metadata": metadata, "spec": {}});

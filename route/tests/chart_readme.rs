@@ -1,0 +1,109 @@
+//! The table of values in the chart's README, written from `values.yaml`: its keys, its defaults and the comments above them.
+//!
+//! A key with a comment above it is a value, whatever lies below it; one without is a section. The table between the two
+//! marks is written again by `MAILROUTE_WRITE=1 cargo test -p mailroute-route --test chart_readme`.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it cannot read")]
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const BEGIN: &str = "<!-- from values.yaml: begin -->\n";
+const END: &str = "<!-- from values.yaml: end -->\n";
+
+/// A line of the file that is neither empty nor a comment.
+struct Line<'a> {
+    indent: usize,
+    key: &'a str,
+    /// What stands behind the key; empty when the value is on the lines below.
+    value: &'a str,
+    /// The comment above, in one line.
+    comment: String,
+}
+
+#[test]
+fn the_table_of_values_is_that_of_the_values() {
+    let values = fs::read_to_string(chart("values.yaml")).expect("the values can be read");
+    let rows = rows(&lines(&values), "");
+    assert!(rows.len() > 40, "values.yaml is not read right: {rows:#?}");
+    let table = format!("| Key | Default | Meaning |\n| --- | --- | --- |\n{}", rows.concat());
+    let readme = fs::read_to_string(chart("README.md")).expect("the page can be read");
+    let parts = readme.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?)));
+    let (head, (present, tail)) = parts.unwrap_or_else(|| panic!("the README lacks the marks {BEGIN}{END}"));
+    if env::var_os("MAILROUTE_WRITE").is_some() {
+        let page = [head, BEGIN, &table, END, tail].concat();
+        fs::write(chart("README.md"), page).expect("the page can be written");
+    } else {
+        assert!(
+            present == table,
+            "charts/mailroute/README.md differs from values.yaml; write it again: \
+             MAILROUTE_WRITE=1 cargo test -p mailroute-route --test chart_readme"
+        );
+    }
+}
+
+#[test]
+fn sections_values_and_defaults_are_told_apart() {
+    let text = "# How many.\n# Of them.\nreplicas: 2\n\nimage:\n  # The | tag.\n  tag: \"\"\n\n# Free.\nlabels:\n  a:\n    b: \"1\"\n  c: 2\n";
+    let expected = [
+        "| `replicas` | `2` | How many. Of them. |\n",
+        "| `image.tag` | `\"\"` | The \\| tag. |\n",
+        "| `labels` | `{a: {b: \"1\"}, c: 2}` | Free. |\n",
+    ];
+    assert_eq!(rows(&lines(text), ""), expected);
+}
+
+fn chart(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/mailroute").join(file)
+}
+
+fn lines(text: &str) -> Vec<Line<'_>> {
+    let (mut found, mut comment) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        if let Some(sentence) = trimmed.strip_prefix('#') {
+            comment.push(sentence.trim());
+        } else if let Some((key, value)) = trimmed.split_once(':') {
+            let comment = std::mem::take(&mut comment).join(" ");
+            found.push(Line { indent: line.len() - trimmed.len(), key, value: value.trim(), comment });
+        } else {
+            assert!(trimmed.is_empty(), "neither key nor comment: {line}");
+            comment.clear();
+        }
+    }
+    found
+}
+
+/// A row for each value of a block.
+fn rows(block: &[Line<'_>], path: &str) -> Vec<String> {
+    let mut rows = Vec::new();
+    for entry in entries(block) {
+        let (line, below) = (&entry[0], &entry[1..]);
+        let path = [path, line.key].join(".").trim_start_matches('.').to_owned();
+        if line.comment.is_empty() {
+            assert!(!below.is_empty(), "no comment above the value {path}");
+            rows.extend(self::rows(below, &path));
+        } else {
+            let meaning = line.comment.replace('|', "\\|");
+            rows.push(format!("| `{path}` | `{}` | {meaning} |\n", default(entry)));
+        }
+    }
+    rows
+}
+
+/// Each key of a block with the lines that belong to it.
+fn entries<'a>(block: &'a [Line<'a>]) -> Vec<&'a [Line<'a>]> {
+    let Some(first) = block.first() else { return Vec::new() };
+    let starts: Vec<_> = (0..block.len()).filter(|at| block[*at].indent == first.indent).collect();
+    let ends = starts.iter().skip(1).copied().chain([block.len()]);
+    starts.iter().zip(ends).map(|(start, end)| &block[*start..end]).collect()
+}
+
+/// The value of an entry, on one line.
+fn default(entry: &[Line<'_>]) -> String {
+    if entry.len() == 1 {
+        return entry[0].value.to_owned();
+    }
+    let below = entries(&entry[1..]).into_iter().map(|entry| format!("{}: {}", entry[0].key, default(entry)));
+    format!("{{{}}}", below.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,264 @@
+//! Each template of the operator's chart: what the real Helm makes of the values that change it. No cluster.
+
+use anyhow::{Context, Result, ensure};
+use e2e::chart::Objects;
+use serde_json::{Value, json};
+
+/// The one object of a kind, with some values set.
+fn only(kind: &str, values: &[&str]) -> Result<Value> {
+    Objects::with(values)?.only(kind).cloned()
+}
+
+/// Fails with both sides when they differ.
+#[track_caller]
+fn same(found: &Value, expected: Value) -> Result<()> {
+    ensure!(*found == expected, "found {found:#}\nexpected {expected:#}");
+    Ok(())
+}
+
+const LABELS: [(&str, &str); 5] = [
+    ("app.kubernetes.io/name", "mailroute"),
+    ("app.kubernetes.io/instance", "mailroute"),
+    ("app.kubernetes.io/version", "0.1.0"),
+    ("app.kubernetes.io/managed-by", "Helm"),
+    ("helm.sh/chart", "mailroute-0.1.0"),
+];
+
+/// Everything that can be switched on.
+const ALL: [&str; 6] = [
+    "networkPolicy.enabled=true",
+    "monitoring.serviceMonitor.enabled=true",
+    "monitoring.podMonitor.enabled=true",
+    "monitoring.rules.enabled=true",
+    "monitoring.dashboard.enabled=true",
+    "watch.namespaces={shop}",
+];
+
+#[test]
+fn every_object_has_the_labels_of_the_chart_and_the_common_ones() -> Result<()> {
+    let common = ["commonLabels.team=mail", "commonAnnotations.example\\.com/owner=mail"];
+    let wrong = "commonLabels.app\\.kubernetes\\.io/name=other";
+    let objects = Objects::with(&[&ALL[..], &common, &[wrong]].concat())?;
+    ensure!(objects.all().len() > 20, "{} objects", objects.all().len());
+    let deployment = &objects.only("Deployment")?["spec"]["template"];
+    for object in objects.all().iter().chain([deployment]) {
+        let metadata = &object["metadata"];
+        for (key, value) in LABELS.into_iter().chain([("team", "mail")]) {
+            ensure!(
+                metadata["labels"][key] == value,
+                "{key} of {} is missing or another: {metadata:#}",
+                object["kind"]
+            );
+        }
+        same(&metadata["annotations"]["example.com/owner"], json!("mail"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_optional_is_there_unless_it_is_asked_for() -> Result<()> {
+    let objects = Objects::with(&["podDisruptionBudget.enabled=false", "admissionPolicy.enabled=false"])?;
+    for kind in [
+        "NetworkPolicy",
+        "ServiceMonitor",
+        "PodMonitor",
+        "PrometheusRule",
+        "ConfigMap",
+        "PodDisruptionBudget",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ] {
+        ensure!(objects.of_kind(kind).is_empty(), "{kind}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_pods_go_where_they_are_told() -> Result<()> {
+    let deployment = only(
+        "Deployment",
+        &[
+            "replicas=3",
+            "priorityClassName=system-cluster-critical",
+            "nodeSelector.pool=system",
+            "tolerations[0].key=dedicated,tolerations[0].operator=Exists",
+            "affinity.nodeAffinity.anything=goes",
+            "podLabels.mesh=off",
+            "podAnnotations.example\\.com/log=yes",
+        ],
+    )?;
+    same(&deployment["spec"]["replicas"], json!(3))?;
+    let template = &deployment["spec"]["template"];
+    same(&template["spec"]["priorityClassName"], json!("system-cluster-critical"))?;
+    same(&template["spec"]["nodeSelector"], json!({"pool": "system"}))?;
+    same(&template["spec"]["tolerations"], json!([{"key": "dedicated", "operator": "Exists"}]))?;
+    same(&template["spec"]["affinity"], json!({"nodeAffinity": {"anything": "goes"}}))?;
+    same(&template["metadata"]["labels"]["mesh"], json!("off"))?;
+    same(&template["metadata"]["annotations"]["example.com/log"], json!("yes"))
+}
+
+#[test]
+fn the_pods_spread_over_nodes_or_as_they_are_told() -> Result<()> {
+    let spread = |values: &[&str]| -> Result<Value> {
+        Ok(only("Deployment", values)?["spec"]["template"]["spec"]["topologySpreadConstraints"].clone())
+    };
+    let own = json!({"matchLabels": {"app.kubernetes.io/name": "mailroute", "app.kubernetes.io/instance": "mailroute"}});
+    same(
+        &spread(&[])?,
+        json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": own}]),
+    )?;
+    let at = "topologySpreadConstraints[0]";
+    let zone = format!("{at}.maxSkew=2,{at}.topologyKey=zone,{at}.whenUnsatisfiable=DoNotSchedule");
+    let expected = json!({"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": own});
+    same(&spread(&[&zone])?, json!([expected]))?;
+    let selected = format!("{zone},{at}.labelSelector.matchLabels.a=b");
+    same(&spread(&[&selected])?[0]["labelSelector"], json!({"matchLabels": {"a": "b"}}))
+}
+
+#[test]
+fn the_pods_meet_pod_security_restricted() -> Result<()> {
+    let pod = only("Deployment", &[])?["spec"]["template"]["spec"].clone();
+    same(
+        &pod["securityContext"],
+        json!({"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}),
+    )?;
+    same(
+        &pod["containers"][0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+        }),
+    )
+}
+
+#[test]
+fn the_operator_runs_with_the_names_of_its_release() -> Result<()> {
+    let objects = Objects::parse(&e2e::chart::printed(e2e::chart::template("second", &[])?)?)?;
+    let container = &objects.only("Deployment")?["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_array().context("arguments")?;
+    for (flag, kind) in [
+        ("--service", "Service"),
+        ("--webhook-configuration", "MutatingWebhookConfiguration"),
+        ("--ca-secret", "Secret"),
+        ("--lease", "Lease"),
+    ] {
+        let name = objects.only(kind)?["metadata"]["name"].as_str().context("a name")?;
+        ensure!(arguments.contains(&json!(format!("{flag}={name}"))), "{flag} is not {name}: {arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn images_are_named_by_tag_or_digest() -> Result<()> {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let values = [format!("image.digest={digest}"), "sidecar.image.tag=9.9.9".to_owned()];
+    let deployment = only("Deployment", &[&values[0], &values[1], "imagePullSecrets[0].name=pull"])?;
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    same(&container["image"], json!(format!("mailroute.dev/operator:0.1.0@{digest}")))?;
+    let environment = container["env"].as_array().context("the environment")?;
+    let sidecar = environment.iter().find(|variable| variable["name"] == "MAILROUTE_SIDECAR_IMAGE");
+    same(&sidecar.context("the sidecar's image")?["value"], json!("mailroute.dev/sidecar:9.9.9"))?;
+    let account =
+        only("ServiceAccount", &["imagePullSecrets[0].name=pull", "serviceAccount.annotations.a=b"])?;
+    same(&account["imagePullSecrets"], json!([{"name": "pull"}]))?;
+    same(&account["metadata"]["annotations"], json!({"a": "b"}))
+}
+
+#[test]
+fn the_disruption_budget_leaves_one_replica() -> Result<()> {
+    let budget = only("PodDisruptionBudget", &[])?;
+    same(&budget["spec"]["maxUnavailable"], json!(1))?;
+    same(
+        &only("PodDisruptionBudget", &["podDisruptionBudget.maxUnavailable=50%"])?["spec"]["maxUnavailable"],
+        json!("50%"),
+    )?;
+    let deployment = only("Deployment", &[])?;
+    same(&budget["spec"]["selector"], deployment["spec"]["selector"].clone())
+}
+
+#[test]
+fn webhook_and_policy_look_at_the_same_pods() -> Result<()> {
+    for values in [&[][..], &["watch.namespaces={shop}"]] {
+        let objects = Objects::with(values)?;
+        let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0];
+        let policy = &objects.only("ValidatingAdmissionPolicy")?["spec"];
+        let constraints = &policy["matchConstraints"];
+        same(&constraints["objectSelector"], webhook["objectSelector"].clone())?;
+        same(&constraints["namespaceSelector"], webhook["namespaceSelector"].clone())?;
+        same(&constraints["resourceRules"], webhook["rules"].clone())?;
+        same(&policy["matchConditions"][0], webhook["matchConditions"][0].clone())?;
+        same(&webhook["failurePolicy"], json!("Fail"))?;
+        let selected = &webhook["namespaceSelector"]["matchExpressions"];
+        same(&selected[0]["values"], json!(["kube-system", "mailroute-system"]))?;
+        same(&selected[1]["values"], if values.is_empty() { Value::Null } else { json!(["shop"]) })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_excluded_namespace_is_not_excused() -> Result<()> {
+    let objects = Objects::with(&["webhook.excludedNamespaces={legacy}"])?;
+    let names = |selector: &Value| selector["namespaceSelector"]["matchExpressions"][0]["values"].clone();
+    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0];
+    same(&names(webhook), json!(["kube-system", "mailroute-system", "legacy"]))?;
+    // A labelled pod there could not send, and somebody should know.
+    let policy = &objects.only("ValidatingAdmissionPolicy")?["spec"]["matchConstraints"];
+    same(&names(policy), json!(["kube-system", "mailroute-system"]))
+}
+
+#[test]
+fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
+    let policy = only(
+        "NetworkPolicy",
+        &[
+            "networkPolicy.enabled=true",
+            "networkPolicy.apiServer.cidrs={10.0.0.1/32}",
+            "networkPolicy.apiServer.ports={6443}",
+            "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
+            "networkPolicy.egress[0].to[0].ipBlock.cidr=192.0.2.0/24",
+        ],
+    )?;
+    let spec = &policy["spec"];
+    same(&spec["policyTypes"], json!(["Ingress", "Egress"]))?;
+    let ports = |rules: &Value| -> Vec<Value> {
+        rules.as_array().into_iter().flatten().map(|rule| rule["ports"][0]["port"].clone()).collect()
+    };
+    ensure!(ports(&spec["ingress"]) == ["webhook", "control", "admin"], "{spec:#}");
+    same(&spec["ingress"][0]["from"], json!([{"ipBlock": {"cidr": "10.0.0.1/32"}}]))?;
+    same(
+        &spec["ingress"][2]["from"],
+        json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]),
+    )?;
+    ensure!(ports(&spec["egress"]) == [json!(53), json!(6443), json!("control"), Value::Null], "{spec:#}");
+    same(&spec["egress"][1]["to"], json!([{"ipBlock": {"cidr": "10.0.0.1/32"}}]))?;
+    // The ports are named, and the names are those of the container.
+    let deployment = only("Deployment", &[])?;
+    let named =
+        deployment["spec"]["template"]["spec"]["containers"][0]["ports"].as_array().context("ports")?.clone();
+    for name in ["webhook", "control", "admin"] {
+        ensure!(named.iter().any(|port| port["name"] == name), "{name}: {named:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_monitors_find_the_service_and_the_sidecars() -> Result<()> {
+    let on = ["monitoring.serviceMonitor.enabled=true", "monitoring.podMonitor.enabled=true"];
+    let objects = Objects::with(
+        &[&on[..], &["monitoring.podMonitor.interval=1m,monitoring.podMonitor.labels.a=b"]].concat(),
+    )?;
+    let (service, monitor) = (objects.only("Service")?, objects.only("ServiceMonitor")?);
+    for (key, value) in monitor["spec"]["selector"]["matchLabels"].as_object().context("a selector")? {
+        same(&service["metadata"]["labels"][key], value.clone())?;
+    }
+    let ports = service["spec"]["ports"].as_array().context("ports")?;
+    ensure!(ports.iter().any(|port| port["name"] == monitor["spec"]["endpoints"][0]["port"]), "{ports:?}");
+
+    let pods = objects.only("PodMonitor")?;
+    same(&pods["metadata"]["labels"]["a"], json!("b"))?;
+    same(&pods["spec"]["namespaceSelector"], json!({"any": true}))?;
+    same(&pods["spec"]["podMetricsEndpoints"][0]["port"], json!("mailroute-admin"))?;
+    same(&pods["spec"]["podMetricsEndpoints"][0]["interval"], json!("1m"))?;
+    let scoped = Objects::with(&["monitoring.podMonitor.enabled=true", "watch.namespaces={shop}"])?;
+    same(&scoped.only("PodMonitor")?["spec"]["namespaceSelector"], json!({"matchNames": ["shop"]}))
+}
