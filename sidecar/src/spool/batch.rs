@@ -6,7 +6,7 @@
 //!
 //! Owns the order of these steps, and what they share. On a journalling file system a message alone takes two commits of
 //! the journal. So does a batch, since the disk is told to begin with every file before the first one is waited for: the
-//! commit for the first then has them all (on ext4, 2 commits for 20 messages; without that, 21). Blocking.
+//! commit for the first then has them all (on ext4, 2 commits for 20 messages; without that, 21). Small messages are written into the files of messages that are gone, where there are any (see `spare`).
 //!
 //! Invariants: nothing is in `queue/` that is not whole and synced; a message that could not be made durable, or that
 //! nobody keeps, is taken back; a failed sync is never tried again, since the second would lie.
@@ -24,6 +24,7 @@ use super::error::SpoolError;
 use super::layout::{Layout, Shelf, create, sync_directory};
 use super::ledger::Room;
 use super::replace::{Survive, replace};
+use super::spare::{Spare, Spares};
 use crate::body::Body;
 use crate::envelope::QueueId;
 
@@ -46,9 +47,9 @@ pub(super) struct Order {
 }
 
 /// Does a batch.
-pub(super) fn run(layout: &Arc<Layout>, batch: impl IntoIterator<Item = Store>) {
+pub(super) fn run(layout: &Arc<Layout>, spares: &Spares, batch: impl IntoIterator<Item = Store>) {
     let write = |store| match store {
-        Store::Message(order, done) => Some((Draft::write(layout, order), done)),
+        Store::Message(order, done) => Some((Draft::write(layout, spares, order), done)),
         Store::Sync => None,
     };
     let drafts: Drafts = batch.into_iter().filter_map(write).collect();
@@ -56,6 +57,7 @@ pub(super) fn run(layout: &Arc<Layout>, batch: impl IntoIterator<Item = Store>) 
         drafts.iter().filter_map(|(draft, _)| draft.as_ref().ok()).for_each(Draft::begin_sync);
     }
     let drafts = each(each(drafts, Draft::sync), Draft::place);
+    let gone = spares.gone();
     let synced = sync_directory(&layout.shelf(Shelf::Queue));
     for (draft, done) in drafts {
         // Whoever does not listen any more was not told that the message is kept: it is dropped here, and taken back.
@@ -63,6 +65,10 @@ pub(super) fn run(layout: &Arc<Layout>, batch: impl IntoIterator<Item = Store>) 
             Ok(()) => Ok(draft),
             Err(error) => Err(error.repeat()),
         }));
+    }
+    match synced {
+        Ok(()) => spares.clear(gone),
+        Err(_) => spares.give_up(gone),
     }
 }
 
@@ -89,13 +95,16 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Writes the message to `tmp/`, without waiting for the disk.
-    fn write(layout: &Arc<Layout>, order: Order) -> Result<Self, SpoolError> {
+    fn write(layout: &Arc<Layout>, spares: &Spares, order: Order) -> Result<Self, SpoolError> {
         let Order { id, head, state, body, room } = order;
-        let path = layout.tmp().join(id.as_str());
-        let file = create(&path).map_err(|error| SpoolError::disk("make", &path, error))?;
+        let len = head.len() as u64 + body.len();
+        let (file, path) = match spares.take(len) {
+            Some(Spare { file, path }) => (file, path),
+            None => fresh(layout.tmp().join(id.as_str()))?,
+        };
         let has_state = state.is_some();
         let draft = Self { layout: Arc::clone(layout), id, file, path, state, has_state, room: Some(room) };
-        let written = copy::message(&draft.file, &head, &body);
+        let written = copy::message(&draft.file, &head, &body).and_then(|()| draft.file.set_len(len));
         written.map_err(|error| SpoolError::disk("write", &draft.path, error))?;
         Ok(draft)
     }
@@ -144,6 +153,11 @@ impl Drop for Draft {
             }
         }
     }
+}
+
+fn fresh(path: PathBuf) -> Result<(File, PathBuf), SpoolError> {
+    let file = create(&path).map_err(|error| SpoolError::disk("make", &path, error))?;
+    Ok((file, path))
 }
 
 /// Removes a file, if it is there.

@@ -4,7 +4,7 @@
 //!  store ─┐
 //!  store ─┼─► all that wait now ─► one batch (see `batch`) ─► each is told
 //!         │ sync
-//! remove ─┴─► all that wait now ─► unlink each ────────────► each is told
+//! remove ─┴─► all that wait now ─► put each aside ─────────► each is told
 //! ```
 //!
 //! Owns who waits for what, and how many threads are at it. There is no timer: alone, a message is written at once, and
@@ -23,6 +23,7 @@ use tokio::task::spawn_blocking;
 use super::batch::{self, Draft, Order, Store};
 use super::error::SpoolError;
 use super::layout::Layout;
+use super::spare::Spares;
 
 /// Batches under way at a time. While one is synced the next is written; more only makes batches smaller.
 const BATCHES: usize = 2;
@@ -36,6 +37,7 @@ const LARGE: usize = 1;
 /// Takes what is to be written, and removed, from any number of tasks.
 pub(super) struct Committer {
     layout: Arc<Layout>,
+    spares: Arc<Spares>,
     stores: Arc<Crew<Store>>,
     removals: Arc<Crew<Removal>>,
     large: Arc<Semaphore>,
@@ -46,16 +48,17 @@ struct Removal(Vec<PathBuf>, oneshot::Sender<Result<(), SpoolError>>);
 
 impl Committer {
     pub fn new(layout: Arc<Layout>) -> Self {
-        let of = Arc::clone(&layout);
-        let stores = Crew::new(BATCHES, move |batch| batch::run(&of, batch));
-        let syncing = Arc::clone(&stores);
+        let spares = Arc::new(Spares::new(Arc::clone(&layout)));
+        let (of, with) = (Arc::clone(&layout), Arc::clone(&spares));
+        let stores = Crew::new(BATCHES, move |batch| batch::run(&of, &with, batch));
+        let (syncing, retired) = (Arc::clone(&stores), Arc::clone(&spares));
         let removals = Crew::new(1, move |batch| {
             for Removal(files, done) in batch {
-                let _ = done.send(files.iter().try_for_each(|file| batch::remove(file)));
+                let _ = done.send(files.iter().try_for_each(|file| retired.retire(file)));
             }
             syncing.add(Store::Sync);
         });
-        Self { layout, stores, removals, large: Arc::new(Semaphore::new(LARGE)) }
+        Self { layout, spares, stores, removals, large: Arc::new(Semaphore::new(LARGE)) }
     }
 
     /// Writes a message. Durable when this returns.
@@ -65,9 +68,9 @@ impl Committer {
             self.stores.add(Store::Message(order, done));
         } else {
             let large = Arc::clone(&self.large).acquire_owned().await.map_err(|_| SpoolError::Closing)?;
-            let layout = Arc::clone(&self.layout);
+            let (layout, spares) = (Arc::clone(&self.layout), Arc::clone(&self.spares));
             spawn_blocking(move || {
-                batch::run(&layout, [Store::Message(order, done)]);
+                batch::run(&layout, &spares, [Store::Message(order, done)]);
                 drop(large);
             });
         }

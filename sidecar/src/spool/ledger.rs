@@ -52,7 +52,12 @@ pub(super) struct Held {
 
 /// Octets that a message takes on the volume when its file has `len`.
 pub(super) const fn cost(len: u64) -> u64 {
-    len.div_ceil(BLOCK) * BLOCK + BLOCK
+    blocks(len) * BLOCK + BLOCK
+}
+
+/// Blocks of a file that has `len` octets.
+pub(super) const fn blocks(len: u64) -> u64 {
+    len.div_ceil(BLOCK)
 }
 
 /// The ledger of one spool.

@@ -38,6 +38,7 @@ mod moves;
 mod read;
 mod recover;
 mod replace;
+mod spare;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -4,9 +4,9 @@
 //! was written. Blocking. Costs 64 KiB of memory however large the message or damaged the file is, or the length of its
 //! envelope if that is more.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::entry::{Entry, Progress};
@@ -17,6 +17,10 @@ use crate::envelope::QueueId;
 
 /// Octets read at first when only the head matters. Most heads have less than 600.
 pub const HEAD_BYTES: usize = 4096;
+
+/// Octets of the largest file that may be written again when its message is gone. Such a file is read at once, so that
+/// nobody has it open any longer than [`open`] takes.
+pub const REUSED_BYTES: u64 = MEMORY_BYTES as u64;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +51,25 @@ pub struct Opened {
 /// Opens the file of the message `id`, reading `first` octets or as many as its head has.
 ///
 /// # Errors
-/// When it cannot be read, or its head or length is not what was written.
+/// When it cannot be read, or its head or length is not what was written. A message that went while its file was read
+/// is not found: the file may be another's by then (see `spare`).
 pub fn open(path: &Path, id: &QueueId, first: usize) -> Result<Opened, ReadError> {
     let file = File::open(path)?;
-    let len = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let opened = parse(file, metadata.len(), id, first);
+    if metadata.len() <= REUSED_BYTES && !is_at(path, &metadata)? {
+        return Err(io::Error::from(io::ErrorKind::NotFound).into());
+    }
+    opened
+}
+
+/// Whether the file is still the one that has this name.
+pub(super) fn is_at(path: &Path, file: &Metadata) -> io::Result<bool> {
+    let there = path.symlink_metadata()?;
+    Ok((there.dev(), there.ino()) == (file.dev(), file.ino()))
+}
+
+fn parse(file: File, len: u64, id: &QueueId, first: usize) -> Result<Opened, ReadError> {
     let mut beginning = Vec::new();
     read_up_to(&file, &mut beginning, first)?;
     let head = loop {

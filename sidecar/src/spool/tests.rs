@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+use super::batch::Store;
 use super::entry::tests::{sample, trouble};
+use super::read::HEAD_BYTES;
+use super::spare::Spares;
 use super::*;
 use crate::body::{MEMORY_BYTES, Writer};
 
@@ -51,10 +55,11 @@ impl Scene {
         entry
     }
 
-    /// Whether nothing is left of anything.
+    /// Whether nothing is left of anything but files to be written again.
     fn is_empty(&self) -> bool {
         let stock = Stock { max_bytes: LIMITS.max_bytes, ..Stock::default() };
-        ["tmp", "queue", "dead", "corrupt"].iter().all(|names| self.names(names).is_empty())
+        ["queue", "dead", "corrupt"].iter().all(|names| self.names(names).is_empty())
+            && self.names("tmp").iter().all(|name| name.starts_with("spare-"))
             && Stock { max_bytes: LIMITS.max_bytes, ..self.spool.stock() } == stock
     }
 }
@@ -219,6 +224,50 @@ async fn what_is_removed_leaves_nothing() {
     assert!(scene.is_empty());
     let unknown = scene.spool.record(&one.envelope.id, &Progress::fresh(&one)).await;
     assert!(matches!(unknown, Err(SpoolError::Unknown(_))) && scene.is_empty());
+}
+
+#[test]
+fn a_message_in_the_file_of_another_is_all_there_is_in_it() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Arc::new(Layout::new(root.path()));
+    layout.make().unwrap();
+    let (spares, ledger) = (Spares::new(Arc::clone(&layout)), Arc::new(Ledger::new(LIMITS)));
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let mut last = None;
+    for (second, len) in [(1, 3000), (2, 3000), (3, 100), (4, 20_000), (5, 20_001)] {
+        let entry = sample(second, &["a@b.example"]);
+        let body = Body::new("", vec![b'a' + second as u8; len]);
+        let head = format::encode_entry(&entry, body.len(), body.crc32()).unwrap();
+        let room = ledger.reserve(cost(body.len())).unwrap();
+        let id = entry.envelope.id.clone();
+        let (done, mut draft) = tokio::sync::oneshot::channel();
+        let order = Order { id: id.clone(), head, state: None, body: body.clone(), room };
+        batch::run(&layout, &spares, [Store::Message(order, done)]);
+        draft.try_recv().unwrap().unwrap().keep();
+
+        let path = layout.entry(Shelf::Queue, &id);
+        assert!(last.is_none_or(|last| last == inode(&path)), "message {second} has a file of its own");
+        read::open(&path, &id, HEAD_BYTES).unwrap().check().unwrap();
+        last = Some(inode(&path));
+        spares.retire(&path).unwrap();
+        batch::run(&layout, &spares, [Store::Sync]);
+    }
+}
+
+#[test]
+fn a_message_that_goes_while_it_is_read_is_not_found() {
+    let root = tempfile::tempdir().unwrap();
+    let entry = sample(1, &["a@b.example"]);
+    let path = root.path().join("a message");
+    let head = format::encode_entry(&entry, 0, 0).unwrap();
+    fs::write(&path, &head).unwrap();
+    let (file, id) = (File::open(&path).unwrap(), &entry.envelope.id);
+    let metadata = file.metadata().unwrap();
+    assert!(read::open(&path, id, HEAD_BYTES).is_ok() && read::is_at(&path, &metadata).unwrap());
+    fs::rename(&path, root.path().join("spare")).unwrap();
+    assert_eq!(read::is_at(&path, &metadata).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    fs::write(&path, &head).unwrap();
+    assert!(!read::is_at(&path, &metadata).unwrap(), "another has its name");
 }
 
 #[tokio::test]
