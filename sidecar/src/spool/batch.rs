@@ -115,9 +115,9 @@ impl Draft {
         let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
-    /// Makes the octets durable.
+    /// Makes the octets durable. Who finds the file from now on may read it.
     fn sync(self) -> Result<Self, SpoolError> {
-        match self.file.sync_data() {
+        match self.file.sync_data().and_then(|()| self.file.unlock()) {
             Ok(()) => Ok(self),
             Err(error) => Err(SpoolError::disk("sync", &self.path, error)),
         }

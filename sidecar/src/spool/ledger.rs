@@ -13,7 +13,7 @@ use super::layout::Shelf;
 use crate::envelope::QueueId;
 
 /// The block of nearly all file systems, octets.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 
 /// Bounds on what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

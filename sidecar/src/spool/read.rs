@@ -4,7 +4,7 @@
 //! was written. Blocking. Costs 64 KiB of memory however large the message or damaged the file is, or the length of its
 //! envelope if that is more.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -17,10 +17,6 @@ use crate::envelope::QueueId;
 
 /// Octets read at first when only the head matters. Most heads have less than 600.
 pub const HEAD_BYTES: usize = 4096;
-
-/// Octets of the largest file that may be written again when its message is gone. Such a file is read at once, so that
-/// nobody has it open any longer than [`open`] takes.
-pub const REUSED_BYTES: u64 = MEMORY_BYTES as u64;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +52,14 @@ pub struct Opened {
 pub fn open(path: &Path, id: &QueueId, first: usize) -> Result<Opened, ReadError> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    let opened = parse(file, metadata.len(), id, first);
-    if metadata.len() <= REUSED_BYTES && !is_at(path, &metadata)? {
-        return Err(io::Error::from(io::ErrorKind::NotFound).into());
+    // Nobody writes a file again that somebody has locked. One that is locked for writing is no message any more, and
+    // one that got another name before the lock may be another's. Volumes without locks have no such files.
+    let is_gone = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) || !is_at(path, &metadata)?;
+    if is_gone {
+        Err(io::Error::from(io::ErrorKind::NotFound).into())
+    } else {
+        parse(file, metadata.len(), id, first)
     }
-    opened
 }
 
 /// Whether the file is still the one that has this name.

@@ -8,27 +8,31 @@
 //! theirs, the next sync then waits until the device has been told: that, and not the sync, is what bounds a spool that
 //! fills and empties all the time. A file that is written again frees nothing, and most often takes no new block.
 //!
-//! Owns at most [`MOST`] files of at most [`REUSED_BYTES`] each, 4 MiB beside what the ledger counts.
-//! Blocking.
+//! Owns at most [`MOST`] files and [`MOST_BLOCKS`], 8 MiB beside what the ledger counts. Blocking.
 //!
 //! Invariants: a file is written again only when it is durable that its message is gone, so that no end of the program
-//! or of the node leaves one message's name on another's octets; the octets of a message that is gone are overwritten.
+//! or of the node leaves one message's name on another's octets; and only when nobody reads it, which a lock on it tells;
+//! the octets of a message that is gone are overwritten.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::batch::remove;
 use super::error::SpoolError;
 use super::layout::{Layout, Shelf};
-use super::ledger::blocks;
-use super::read::REUSED_BYTES;
+use super::ledger::{BLOCK, blocks};
 
 /// Most files that are kept to be written again: what comes and goes in one batch.
 const MOST: usize = 64;
+
+/// Most blocks that they have together.
+const MOST_BLOCKS: u64 = (8 << 20) / BLOCK;
+
+/// Blocks of the largest of them.
+const LARGEST: u64 = (1 << 20) / BLOCK;
 
 /// The files of one spool.
 pub(super) struct Spares {
@@ -39,19 +43,54 @@ pub(super) struct Spares {
 #[derive(Default)]
 struct Stock {
     /// Not known to be gone from the queue after a power cut.
-    gone: Vec<PathBuf>,
+    gone: Vec<Gone>,
     /// Cleared, by the number of their blocks.
     ready: BTreeMap<u64, Vec<Spare>>,
     /// How many there are, those being cleared included.
     held: usize,
+    /// What they have together.
+    held_blocks: u64,
     serial: u64,
 }
 
-/// A file to write: empty of meaning, not of octets.
+/// The file of a message that is gone, with its octets.
+#[derive(Debug)]
+pub(super) struct Gone {
+    path: PathBuf,
+    blocks: u64,
+}
+
+/// A file to write, cleared. Locked, so that nobody reads it any more who found it under its old name.
 #[derive(Debug)]
 pub(super) struct Spare {
     pub file: File,
     pub path: PathBuf,
+}
+
+impl Stock {
+    /// Whether there may be one more file of so many blocks. Larger ones, which suit fewer messages, make room for it.
+    fn has_room(&mut self, blocks: u64) -> bool {
+        while self.held == MOST || self.held_blocks + blocks > MOST_BLOCKS {
+            let Some((size, spare)) = self.pop(blocks + 1..=LARGEST) else { return false };
+            self.release(size);
+            let _ = fs::remove_file(&spare.path);
+        }
+        blocks <= LARGEST
+    }
+
+    /// The largest one that is ready among those with so many blocks.
+    fn pop(&mut self, range: std::ops::RangeInclusive<u64>) -> Option<(u64, Spare)> {
+        if range.is_empty() {
+            return None;
+        }
+        let (size, files) = self.ready.range_mut(range).rfind(|(_, files)| !files.is_empty())?;
+        Some((*size, files.pop()?))
+    }
+
+    fn release(&mut self, blocks: u64) {
+        self.held -= 1;
+        self.held_blocks -= blocks;
+    }
 }
 
 impl Spares {
@@ -69,54 +108,56 @@ impl Spares {
     /// # Errors
     /// When it can be neither moved nor removed.
     pub fn retire(&self, path: &Path) -> Result<(), SpoolError> {
-        let suits = path.parent() == Some(&self.layout.shelf(Shelf::Queue))
-            && path.symlink_metadata().is_ok_and(|file| file.len() <= REUSED_BYTES);
-        let Some(to) = suits.then(|| self.name()).flatten() else { return remove(path) };
-        if fs::rename(path, &to).is_err() {
-            self.stock().held -= 1;
-            return remove(path);
+        match path.symlink_metadata() {
+            Ok(file) if path.parent() == Some(&self.layout.shelf(Shelf::Queue)) => {
+                self.put_aside(path, blocks(file.len()))
+            }
+            _ => remove(path),
         }
-        self.stock().gone.push(to);
-        Ok(())
     }
 
-    /// A name for one more, if there may be one more.
-    fn name(&self) -> Option<PathBuf> {
+    fn put_aside(&self, path: &Path, blocks: u64) -> Result<(), SpoolError> {
         let mut stock = self.stock();
-        if stock.held == MOST {
-            return None;
+        if !stock.has_room(blocks) {
+            drop(stock);
+            return remove(path);
+        }
+        stock.serial += 1;
+        let to = self.layout.tmp().join(format!("spare-{}", stock.serial));
+        if fs::rename(path, &to).is_err() {
+            return remove(path);
         }
         stock.held += 1;
-        stock.serial += 1;
-        Some(self.layout.tmp().join(format!("spare-{}", stock.serial)))
+        stock.held_blocks += blocks;
+        stock.gone.push(Gone { path: to, blocks });
+        Ok(())
     }
 
     /// Those that the next sync of the queue's directory makes durable. To be asked for before it, and given to
     /// [`Spares::clear`] after it.
-    pub fn gone(&self) -> Vec<PathBuf> {
+    pub fn gone(&self) -> Vec<Gone> {
         std::mem::take(&mut self.stock().gone)
     }
 
-    /// Overwrites the octets of these files, which are then ready. Those that cannot be are removed.
-    pub fn clear(&self, gone: Vec<PathBuf>) {
-        for path in gone {
-            let cleared = clear(&path);
-            let mut stock = self.stock();
-            match cleared {
-                Ok((file, len)) => stock.ready.entry(blocks(len)).or_default().push(Spare { file, path }),
-                Err(_) => {
-                    stock.held -= 1;
-                    // It is found, and removed, at the next start at the latest.
-                    let _ = fs::remove_file(&path);
+    /// Overwrites the octets of these files, which are then ready. Those that cannot be, or that somebody reads, are
+    /// removed.
+    pub fn clear(&self, gone: Vec<Gone>) {
+        for gone in gone {
+            match clear(&gone.path) {
+                Ok(file) => {
+                    let spare = Spare { file, path: gone.path };
+                    self.stock().ready.entry(gone.blocks).or_default().push(spare);
                 }
+                Err(_) => self.give_up(vec![gone]),
             }
         }
     }
 
     /// Removes these files: the directory could not be synced, and nobody knows what a power cut would bring back.
-    pub fn give_up(&self, gone: Vec<PathBuf>) {
-        for path in gone {
-            self.stock().held -= 1;
+    pub fn give_up(&self, gone: Vec<Gone>) {
+        for Gone { path, blocks } in gone {
+            self.stock().release(blocks);
+            // One that stays is found, and removed, at the next start.
             let _ = fs::remove_file(path);
         }
     }
@@ -124,18 +165,19 @@ impl Spares {
     /// The largest file that gives no block back when `bytes` octets are written into it, if there is one.
     pub fn take(&self, bytes: u64) -> Option<Spare> {
         let mut stock = self.stock();
-        let (_, files) = stock.ready.range_mut(..=blocks(bytes)).rfind(|(_, files)| !files.is_empty())?;
-        let spare = files.pop();
-        stock.held -= usize::from(spare.is_some());
-        spare
+        let (size, spare) = stock.pop(0..=blocks(bytes))?;
+        stock.release(size);
+        Some(spare)
     }
 }
 
-fn clear(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    let len = file.metadata()?.len().min(REUSED_BYTES);
-    file.write_all_at(&vec![0; usize::try_from(len).unwrap_or_default()], 0)?;
-    Ok((file, len))
+fn clear(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.try_lock()?;
+    let len = file.metadata()?.len();
+    io::copy(&mut io::repeat(0).take(len), &mut file)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -205,7 +247,7 @@ mod tests {
     #[test]
     fn what_is_too_large_too_many_or_no_waiting_message_is_removed() {
         let scene = Scene::new();
-        scene.retired("large", &vec![1; REUSED_BYTES as usize + 1]);
+        scene.retired("large", &vec![1; (LARGEST * BLOCK) as usize + 1]);
         assert_eq!(scene.kept(), 0);
         let dead = scene.layout.shelf(Shelf::Dead).join("dead");
         fs::write(&dead, "x").unwrap();
@@ -220,5 +262,31 @@ mod tests {
         assert_eq!(scene.kept(), 0);
         scene.cleared("again", b"x");
         assert_eq!(scene.kept(), 1);
+    }
+
+    #[test]
+    fn large_files_make_room_for_small_ones() {
+        let scene = Scene::new();
+        let most = (LARGEST * BLOCK) as usize;
+        for serial in 0..9 {
+            scene.cleared(&serial.to_string(), &vec![1; most]);
+        }
+        assert_eq!(scene.kept(), 8, "as many as there may be blocks");
+        scene.cleared("small", b"x");
+        assert_eq!(scene.kept(), 8);
+        assert_eq!(scene.spares.take(100).unwrap().file.metadata().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_somebody_reads_is_not_written_again() {
+        let scene = Scene::new();
+        let path = scene.layout.shelf(Shelf::Queue).join("read");
+        fs::write(&path, "octets").unwrap();
+        let mut reader = File::open(&path).unwrap();
+        reader.try_lock_shared().unwrap();
+        scene.spares.retire(&path).unwrap();
+        scene.spares.clear(scene.spares.gone());
+        assert!(scene.spares.take(100).is_none() && scene.kept() == 0);
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), "octets");
     }
 }
