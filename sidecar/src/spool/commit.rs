@@ -28,8 +28,11 @@ use super::spare::Spares;
 /// Batches under way at a time. While one is synced the next is written; more only makes batches smaller.
 const BATCHES: usize = 2;
 
-/// Most jobs in one batch. Their messages are in memory, with at most 64 KiB each.
+/// Most jobs in one batch. Of their messages at most 64 KiB each are in memory.
 const BATCH: usize = 64;
+
+/// Octets of the largest message that may hold up the others of its batch.
+const QUICK_BYTES: u64 = 256 * 1024;
 
 /// Large messages written at a time, each by a thread of its own, so that small ones do not wait for them.
 const LARGE: usize = 1;
@@ -64,7 +67,7 @@ impl Committer {
     /// Writes a message. Durable when this returns.
     pub async fn store(&self, order: Order) -> Result<Draft, SpoolError> {
         let (done, written) = oneshot::channel();
-        if order.body.is_in_memory() {
+        if order.body.len() <= QUICK_BYTES {
             self.stores.add(Store::Message(order, done));
         } else {
             let large = Arc::clone(&self.large).acquire_owned().await.map_err(|_| SpoolError::Closing)?;

@@ -3,7 +3,7 @@
 //! ```text
 //! lock       held while a program has the spool open
 //! socket     where a person's commands are taken while a program has the spool open
-//! tmp/       being written; emptied at every start, as nobody was told 250 for any of it
+//! tmp/       being written, or cleared to be written again; emptied at every start, as nobody was told 250 for any of it
 //! queue/     <id>  an accepted message    <id>.state  how far it has come
 //! dead/      the same, for messages that were given up
 //! corrupt/   files that could not be read again, as they were found

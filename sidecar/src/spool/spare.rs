@@ -1,10 +1,10 @@
-//! Files of small messages that are gone, to be written again.
+//! Files of messages that are gone, to be written again.
 //!
 //! ```text
 //!  queue/<id> ─retire─► tmp/spare-n ─the directory is synced─► cleared ─take─► tmp/spare-n ─(see `batch`)─► queue/<id>
 //! ```
 //!
-//! Removing a file frees its blocks. On a volume that is mounted with `discard`, as most nodes of the clouds mount
+//! Removing a file frees its blocks. On a volume that is mounted with `discard`, as Ubuntu's cloud images mount
 //! theirs, the next sync then waits until the device has been told: that, and not the sync, is what bounds a spool that
 //! fills and empties all the time. A file that is written again frees nothing, and most often takes no new block.
 //!
