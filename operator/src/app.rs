@@ -36,6 +36,7 @@ use crate::control::server::{self as control, Control};
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
 use crate::controller::build;
+use crate::controller::scope::Scope;
 use crate::controller::triggers::Triggers;
 use crate::controller::watch::{self as watches, Malformed, Unreadable};
 use crate::controller::{self, Context};
@@ -180,6 +181,7 @@ impl App {
         let (routes, routes_writer) = store();
         let (pods, pods_writer) = store();
         let (changed, changes) = watch::channel(0);
+        let scope = Scope::of(&self.flags.watch_namespaces);
         let (events, leading) = (self.events.clone(), leadership.clone());
         let found = move |unreadable: &Unreadable| {
             if leading.borrow().leading {
@@ -191,9 +193,13 @@ impl App {
         spawn(
             parts,
             "watch of MailRoutes",
-            watches::routes(client, routes_writer, malformed, triggers, changed, found),
+            watches::routes(client, scope.clone(), routes_writer, malformed, triggers, changed, found),
         );
-        spawn(parts, "watch of pods", watches::pods(self.client.clone(), pods_writer, self.triggers.clone()));
+        spawn(
+            parts,
+            "watch of pods",
+            watches::pods(self.client.clone(), scope, pods_writer, self.triggers.clone()),
+        );
         (routes, pods, changes)
     }
 

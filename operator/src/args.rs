@@ -52,6 +52,9 @@ pub struct Run {
     /// Address of this pod, which sidecars dial when this replica leads.
     #[arg(long, env = "POD_IP")]
     pub pod_ip: IpAddr,
+    /// The only namespaces whose MailRoutes and pods are served. Default: all.
+    #[arg(long, env = "MAILROUTE_WATCH_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// Image of the sidecar that is injected.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE")]
     pub sidecar_image: String,

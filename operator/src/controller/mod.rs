@@ -19,6 +19,7 @@ pub mod losses;
 pub mod observe;
 pub mod pods;
 pub mod publish;
+pub mod scope;
 pub mod status;
 pub mod triggers;
 pub mod validate;

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::watch as channel;
 
 use super::pods::prune;
+use super::scope::{self, Scope};
 use super::triggers::Triggers;
 use crate::api_error::ApiError;
 use crate::crd::{MailRoute, ROUTE_LABEL};
@@ -81,6 +82,7 @@ impl Malformed {
 /// read.
 pub async fn routes(
     client: Client,
+    scope: Scope,
     mut writer: Writer<MailRoute>,
     malformed: Malformed,
     triggers: Triggers,
@@ -88,8 +90,7 @@ pub async fn routes(
     found: impl Fn(&Unreadable),
 ) {
     let store = writer.as_reader();
-    let api = Api::<DeserializeGuard<MailRoute>>::all(client);
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut events = scope::events(&client, &scope, &watcher::Config::default(), |_| {}, absent);
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -101,6 +102,16 @@ pub async fn routes(
             Err(error) => interrupted("MailRoutes", &error),
         }
     }
+}
+
+/// Stands for a route that is gone: its name is all that is needed, whether it could be read or not.
+fn absent(namespace: &str, name: &str) -> Option<DeserializeGuard<MailRoute>> {
+    let metadata = ObjectMeta {
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    };
+    Some(DeserializeGuard(Err(InvalidObject { error: String::new(), metadata })))
 }
 
 /// The event without what cannot be read. An object that became unreadable counts as deleted.
@@ -161,9 +172,13 @@ fn trigger(event: &Event<MailRoute>, store: &Store<MailRoute>, triggers: &Trigge
 
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. What happens to a pod has its
 /// route looked at.
-pub async fn pods(client: Client, mut writer: Writer<Pod>, triggers: Triggers) {
+pub async fn pods(client: Client, scope: Scope, mut writer: Writer<Pod>, triggers: Triggers) {
     let config = watcher::Config::default().labels(ROUTE_LABEL);
-    let mut events = watcher(Api::<Pod>::all(client), config).default_backoff().modify(prune).boxed();
+    let store = writer.as_reader();
+    let gone = move |namespace: &str, name: &str| {
+        store.get(&ObjectRef::new(name).within(namespace)).map(|pod| (*pod).clone())
+    };
+    let mut events = scope::events(&client, &scope, &config, prune, gone);
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
