@@ -36,6 +36,7 @@ use crate::control::server::{self as control, Control};
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
 use crate::controller::build;
+use crate::controller::rollout::history::Rollouts;
 use crate::controller::scope::Scope;
 use crate::controller::triggers::Triggers;
 use crate::controller::watch::{self as watches, Malformed, Unreadable};
@@ -252,6 +253,16 @@ impl App {
         spawn(parts, "watch of the webhook configuration", watch);
     }
 
+    /// What the installation chooses for every sidecar.
+    fn sidecar(&self) -> inject::Platform {
+        inject::Platform {
+            image: self.flags.sidecar_image.clone(),
+            pull_policy: self.flags.sidecar_image_pull_policy,
+            pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
+            allows_image_override: self.flags.allow_image_override,
+        }
+    }
+
     async fn serve_webhook(
         &self,
         parts: &mut Parts,
@@ -260,14 +271,8 @@ impl App {
         changes: watch::Receiver<u64>,
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let platform = inject::Platform {
-            image: self.flags.sidecar_image.clone(),
-            pull_policy: self.flags.sidecar_image_pull_policy,
-            pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
-            allows_image_override: self.flags.allow_image_override,
-        };
         let routes = webhook::Routes::new(routes.clone(), self.malformed.clone(), changes);
-        let webhook = Webhook::new(routes, platform, self.metrics.clone(), self.events.clone());
+        let webhook = Webhook::new(routes, self.sidecar(), self.metrics.clone(), self.events.clone());
         let listener = tls(self.flags.webhook_listen, pki).await?;
         serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
         Ok(())
@@ -335,7 +340,7 @@ impl App {
                 control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
                 cluster_domain: flags.cluster_domain.clone(),
             },
-            sidecar_image: flags.sidecar_image.clone(),
+            sidecar: self.sidecar(),
             ca_bundle: pki.ca_bundle.clone(),
             routes,
             pods,
@@ -345,6 +350,7 @@ impl App {
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
             applied: Applied::default(),
+            rollouts: Rollouts::default(),
         });
         let malformed = self.malformed.clone();
         spawn(parts, "controller", async move {

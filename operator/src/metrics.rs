@@ -26,6 +26,7 @@ pub struct Metrics {
     reports: IntCounterVec,
     admissions: IntCounterVec,
     admission_seconds: Histogram,
+    evictions: IntCounterVec,
     certificate_expiry: IntGaugeVec,
     ca_bundle_writes: IntCounterVec,
     webhook_findings: IntGaugeVec,
@@ -69,7 +70,7 @@ impl Metrics {
             sidecars: gauges(
                 r,
                 "mailroute_sidecars",
-                "Sidecars of all routes: injected, ready and outdated.",
+                "Sidecars of all routes: injected, ready, converged and outdated.",
                 &["state"],
             )?,
             reports: counters(
@@ -88,6 +89,12 @@ impl Metrics {
                 r,
                 "mailroute_admission_duration_seconds",
                 "Time of one admission review.",
+            )?,
+            evictions: counters(
+                r,
+                "mailroute_evictions_total",
+                "Pods with an outdated sidecar that were to be evicted, by what became of it.",
+                &["outcome"],
             )?,
             certificate_expiry: gauges(
                 r,
@@ -148,7 +155,7 @@ impl Metrics {
         self.malformed.set(saturating(count));
     }
 
-    /// How many sidecars are in this state (`injected`, `ready` or `outdated`).
+    /// How many sidecars are in this state (`injected`, `ready`, `converged` or `outdated`).
     pub fn sidecars(&self, state: &'static str, count: usize) {
         self.sidecars.with_label_values(&[state]).set(saturating(count));
     }
@@ -163,6 +170,11 @@ impl Metrics {
     pub fn admission(&self, outcome: &'static str, reason: &'static str, took: Duration) {
         self.admissions.with_label_values(&[outcome, reason]).inc();
         self.admission_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A pod was to be evicted. `outcome` is one of a closed set of the controller.
+    pub fn eviction(&self, outcome: &'static str) {
+        self.evictions.with_label_values(&[outcome]).inc();
     }
 
     /// When a certificate ends, seconds since the Unix epoch.

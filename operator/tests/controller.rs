@@ -18,11 +18,13 @@ use kube::runtime::watcher::Event;
 use mailroute_operator::control::reports::{Caller, Reports};
 use mailroute_operator::controller::applied::Applied;
 use mailroute_operator::controller::backoff::Backoff;
-use mailroute_operator::controller::build::Platform;
+use mailroute_operator::controller::build;
+use mailroute_operator::controller::rollout::history::Rollouts;
 use mailroute_operator::controller::triggers::Triggers;
 use mailroute_operator::controller::{self, Context};
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
+use mailroute_operator::inject::Platform;
 use mailroute_operator::metrics::Metrics;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Report;
@@ -86,11 +88,11 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let (metrics, triggers) = (Metrics::new().unwrap(), Triggers::default());
     let reports = Arc::<Mutex<Reports>>::default();
     let context = Context {
-        platform: Platform {
+        platform: build::Platform {
             control_address: "mailroute.mail.svc:8444".into(),
             cluster_domain: "cluster.local".into(),
         },
-        sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
+        sidecar: Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() },
         ca_bundle: known,
         routes,
         pods,
@@ -100,6 +102,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         metrics: metrics.clone(),
         backoff: Backoff::default(),
         applied: Applied::default(),
+        rollouts: Rollouts::default(),
         client,
     };
     let controller = tokio::spawn(controller::run(Arc::new(context)));

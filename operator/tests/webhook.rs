@@ -199,6 +199,9 @@ async fn a_dry_run_is_refused_without_an_event() {
     let mut dry = review(&pod);
     dry["request"]["dryRun"] = json!(true);
     assert_eq!(stage.ask(&dry).await["response"]["allowed"], false);
+    let metrics = stage.metrics();
+    assert!(metrics.contains("outcome=\"dry_run\",reason=\"HostNetwork\"} 1"), "{metrics}");
+    assert!(!metrics.contains("outcome=\"refused\""), "no pod was refused: {metrics}");
     // The next Event is that of another, real refusal: none came before it.
     pod["spec"]["hostNetwork"] = json!(false);
     pod["spec"]["os"] = json!({"name": "windows"});

@@ -24,6 +24,8 @@ pub enum ConditionType {
     SendersAccepted,
     /// Mail can flow: the sum of the others.
     Ready,
+    /// Every pod has the sidecar that a new pod would get. Does not touch Ready.
+    SidecarsCurrent,
 }
 
 impl ConditionType {
@@ -47,6 +49,7 @@ impl ConditionType {
             Self::Authenticated => "Authenticated",
             Self::SendersAccepted => "SendersAccepted",
             Self::Ready => "Ready",
+            Self::SidecarsCurrent => "SidecarsCurrent",
         }
     }
 }
@@ -266,6 +269,15 @@ reasons! {
         "Label a pod template with mailroute.dev/route and this route's name.";
     WaitingForReports: Ready, "Pods use the route, and none has reported yet.",
         "If it stays, look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
+
+    // SidecarsCurrent
+    SidecarsCurrent: SidecarsCurrent, "Every pod has the sidecar that a new pod would get.", "";
+    SidecarsOutdated: SidecarsCurrent, "The sidecar of some pods is not as a new pod would get it: another image, or settings that only a new pod gets.",
+        "Restart what the message names, kubectl rollout restart <kind>/<name>; or leave it to the operator: spec.rollout: Restart";
+    SidecarsRestarting: SidecarsCurrent, "Pods whose sidecar is not as a new pod would get it are evicted, one after another.",
+        "Wait; the message says what the next ones wait for.";
+    SidecarsHeld: SidecarsCurrent, "Pods whose sidecar is not as a new pod would get it are not evicted now.",
+        "See to what the message says that they wait for, or restart them: kubectl rollout restart <kind>/<name>";
 }
 
 impl fmt::Display for Reason {
@@ -322,6 +334,7 @@ impl Reason {
                 | Self::LoggedIn
                 | Self::MailAccepted
                 | Self::Ready
+                | Self::SidecarsCurrent
         )
     }
 }

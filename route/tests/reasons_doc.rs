@@ -30,7 +30,7 @@ const PLACEHOLDERS: Subject<'_> = Subject {
     secret: "<secret>",
 };
 
-const CONDITIONS: [ConditionType; 7] = [
+const CONDITIONS: [ConditionType; 8] = [
     ConditionType::Accepted,
     ConditionType::CertificateValid,
     ConditionType::CredentialReady,
@@ -38,6 +38,7 @@ const CONDITIONS: [ConditionType; 7] = [
     ConditionType::Authenticated,
     ConditionType::SendersAccepted,
     ConditionType::Ready,
+    ConditionType::SidecarsCurrent,
 ];
 
 #[test]
@@ -100,6 +101,10 @@ const fn meaning(condition: ConditionType) -> &'static str {
         ConditionType::Ready => {
             "Mail can flow: the sum of the others. When one of them is False, Ready is False with that condition's \
              reason. While nothing is known (no pod, or no report yet) it is Unknown."
+        }
+        ConditionType::SidecarsCurrent => {
+            "Every pod has the sidecar that a new pod would get. It does not touch Ready: an older sidecar goes on \
+             delivering. What becomes of the others is for spec.rollout."
         }
     }
 }

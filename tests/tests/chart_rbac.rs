@@ -13,6 +13,7 @@ ClusterRole mailroute: list,watch mailroute.dev/mailroutes
 ClusterRole mailroute: patch mailroute.dev/mailroutes/status
 ClusterRole mailroute: create,get,patch /configmaps
 ClusterRole mailroute: list,watch /pods
+ClusterRole mailroute: create /pods/eviction
 ClusterRole mailroute: create,patch events.k8s.io/events
 ClusterRole mailroute: create authentication.k8s.io/tokenreviews
 ClusterRole mailroute: list,watch,patch admissionregistration.k8s.io/mutatingwebhookconfigurations [mailroute]

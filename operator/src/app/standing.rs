@@ -74,5 +74,6 @@ fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
     };
     metrics.sidecars("injected", sum(|sidecars| sidecars.injected));
     metrics.sidecars("ready", sum(|sidecars| sidecars.ready));
+    metrics.sidecars("converged", sum(|sidecars| sidecars.converged));
     metrics.sidecars("outdated", sum(|sidecars| sidecars.outdated));
 }

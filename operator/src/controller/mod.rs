@@ -19,6 +19,7 @@ pub mod losses;
 pub mod observe;
 pub mod pods;
 pub mod publish;
+pub mod rollout;
 pub mod scope;
 pub mod status;
 pub mod triggers;
@@ -47,6 +48,9 @@ use self::applied::Applied;
 use self::backoff::Backoff;
 use self::build::Platform;
 use self::pods::{SidecarPod, sidecar};
+use self::rollout::age::Wanted;
+use self::rollout::history::Rollouts;
+use self::rollout::plan::{Known, plan};
 use self::status::{Acceptance, Facts};
 use self::triggers::Triggers;
 use self::watch::uses;
@@ -55,12 +59,13 @@ use crate::control::lock;
 use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
 use crate::crd::MailRoute;
 use crate::events::Events;
+use crate::inject;
 use crate::metrics::Metrics;
 
 /// Routes that are reconciled at a time.
 const AT_ONCE: u16 = 8;
 
-/// One reconciliation makes three calls at most; more than this is a hanging API server.
+/// One reconciliation makes four calls at most; more than this is a hanging API server.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a new leader waits for an authority before it renders routes without one.
@@ -75,8 +80,8 @@ pub struct Context {
     pub client: Client,
     /// What every route needs to know of this installation.
     pub platform: Platform,
-    /// The image that is injected now.
-    pub sidecar_image: String,
+    /// What is injected now.
+    pub sidecar: inject::Platform,
     /// PEM bundle that the control service's certificate chains to; empty while there is none.
     pub ca_bundle: channel::Receiver<String>,
     /// Watched routes.
@@ -95,6 +100,8 @@ pub struct Context {
     pub backoff: Backoff,
     /// What was written lately.
     pub applied: Applied,
+    /// What was evicted lately.
+    pub rollouts: Rollouts,
 }
 
 /// Why a reconciliation failed. It is tried again, with growing pauses.
@@ -106,6 +113,14 @@ pub enum Error {
     /// The status could not be written.
     #[error("cannot write the status")]
     Publish(#[source] ApiError),
+    /// A pod with an outdated sidecar could not be evicted.
+    #[error("cannot evict the pod {pod}, whose sidecar is outdated")]
+    Evict {
+        /// Name of the pod.
+        pod: String,
+        /// The API server's answer.
+        source: ApiError,
+    },
     /// The API server did not answer.
     #[error("the API server did not answer within {} seconds", DEADLINE.as_secs())]
     Late,
@@ -118,6 +133,7 @@ impl Error {
             Self::Apply(apply::Error::Foreign(_)) => "foreign_config_map",
             Self::Apply(apply::Error::Api { .. }) => "apply",
             Self::Publish(_) => "status",
+            Self::Evict { .. } => "evict",
             Self::Late => "timeout",
         }
     }
@@ -151,6 +167,7 @@ pub async fn run(context: Arc<Context>) {
             let gone = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
             context.backoff.succeeded(&gone);
             context.applied.forget(&gone);
+            context.rollouts.forget(&gone);
         }
     });
     tokio::select! {
@@ -206,15 +223,12 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let now = Timestamp::now();
     let reports = reports_of(route, context, now);
     let pods = pods_of(route, &context.pods);
+    let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, Instant::now());
+    let known = Known { rollout: route.spec.rollout, pods: &pods, reports: &reports, history: &history };
+    let plan = plan(&known, &mut Wanted::new(route, &context.sidecar));
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
-    let facts = Facts {
-        route,
-        acceptance: &acceptance,
-        pods: &pods,
-        reports: &reports,
-        settling,
-        sidecar_image: &context.sidecar_image,
-    };
+    let facts =
+        Facts { route, acceptance: &acceptance, pods: &pods, reports: &reports, settling, rollout: &plan };
     let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
         .await
@@ -226,9 +240,14 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     }
     lock(&context.reports).told(&namespace, &name, &reports, is_live);
     applied?;
+    let soon = match status.readiness() {
+        "True" => rollout::carry_out(route, &pods, &plan, context).await?,
+        _ => None,
+    };
     // Numbers and ages of reports move without a trigger.
     let is_idle = status.sidecars.injected == 0;
-    Ok(Action::requeue(if is_idle { IDLE_INTERVAL } else { INTERVAL.unsigned_abs() }))
+    let usual = if is_idle { IDLE_INTERVAL } else { INTERVAL.unsigned_abs() };
+    Ok(Action::requeue(soon.unwrap_or(usual)))
 }
 
 /// validate → build → apply.

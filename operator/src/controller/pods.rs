@@ -1,42 +1,90 @@
 //! What is kept of a pod, and what it says of its sidecar. Pure.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 
 use crate::crd::{ROUTE_LABEL, SIDECAR_CONTAINER};
+use crate::inject::annotations::{INJECTED, Record, is_ours};
+
+/// Label by which a Deployment tells the pods of its ReplicaSets apart; the ReplicaSet's name ends with it.
+const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// What a pod says of its sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarPod {
+    /// Name of the pod.
+    pub name: String,
     /// Uid of the pod.
     pub uid: String,
+    /// What makes the pod again when it is gone; none for a pod that a person made.
+    pub owner: Option<Owner>,
     /// Image of the sidecar, as the pod asks for it.
     pub image: Option<String>,
+    /// Fingerprint of what was added to the pod; none when the record of it is gone.
+    pub hash: Option<String>,
+    /// The annotations of ours that a person wrote.
+    pub annotations: BTreeMap<String, String>,
     /// Whether the sidecar accepts mail: its startup probe has passed and it runs.
     pub ready: bool,
+    /// Whether the pod as a whole is ready.
+    pub is_pod_ready: bool,
+    /// Whether it was asked to end.
+    pub is_ending: bool,
+    /// Whether its containers are started again when they end: it is no Job.
+    pub runs_on: bool,
     /// When the pod was created.
     pub created: Option<Timestamp>,
+}
+
+/// What makes a pod again: the Deployment behind a ReplicaSet, where it shows, else the controller itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
 }
 
 /// Takes out of a pod all that nobody here looks at, as thousands are kept in memory.
 pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    pod.metadata.owner_references = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|key, _| is_ours(key));
+    }
+    if let Some(owners) = &mut pod.metadata.owner_references {
+        owners.retain(|owner| owner.controller == Some(true));
+    }
     if let Some(labels) = &mut pod.metadata.labels {
-        labels.retain(|key, _| key == ROUTE_LABEL);
+        labels.retain(|key, _| key == ROUTE_LABEL || key == TEMPLATE_HASH);
     }
     if let Some(spec) = pod.spec.take() {
-        let mut containers = spec.init_containers.unwrap_or_default();
-        containers.retain(|container| container.name == SIDECAR_CONTAINER);
-        pod.spec = Some(PodSpec { init_containers: Some(containers), ..Default::default() });
+        let sidecar = spec.init_containers.into_iter().flatten().filter(|c| c.name == SIDECAR_CONTAINER);
+        let bare = |c: Container| Container { name: c.name, image: c.image, ..Default::default() };
+        pod.spec = Some(PodSpec {
+            init_containers: Some(sidecar.map(bare).collect()),
+            restart_policy: spec.restart_policy,
+            service_account_name: spec.service_account_name,
+            ..Default::default()
+        });
     }
     if let Some(status) = pod.status.take() {
         let mut containers = status.init_container_statuses.unwrap_or_default();
         containers.retain(|container| container.name == SIDECAR_CONTAINER);
+        let mut conditions = status.conditions.unwrap_or_default();
+        conditions.retain(|condition| condition.type_ == "Ready");
         pod.status = Some(PodStatus {
             phase: status.phase,
+            conditions: Some(conditions),
             init_container_statuses: Some(containers),
             ..Default::default()
         });
@@ -50,14 +98,51 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return None;
     }
-    let containers = pod.spec.as_ref()?.init_containers.as_deref().unwrap_or_default();
+    let spec = pod.spec.as_ref()?;
+    let containers = spec.init_containers.as_deref().unwrap_or_default();
     let container = containers.iter().find(|container| container.name == SIDECAR_CONTAINER)?;
-    let statuses = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
-    let ready = statuses.iter().any(|status| {
+    let record = pod.annotations().get(INJECTED).and_then(|json| Record::parse(json));
+    let written = pod.annotations().iter().filter(|(key, _)| *key != INJECTED && is_ours(key));
+    Some(SidecarPod {
+        name: pod.name_any(),
+        uid: pod.uid()?,
+        owner: owner(pod),
+        image: container.image.clone(),
+        hash: record.map(|record| record.hash),
+        annotations: written.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        ready: status.is_some_and(is_started),
+        is_pod_ready: status.is_some_and(is_ready),
+        is_ending: pod.metadata.deletion_timestamp.is_some(),
+        runs_on: spec.restart_policy.as_deref().is_none_or(|policy| policy == "Always"),
+        created: pod.creation_timestamp().map(|time| time.0),
+    })
+}
+
+fn owner(pod: &Pod) -> Option<Owner> {
+    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
+    let behind = || {
+        let hash = pod.labels().get(TEMPLATE_HASH)?;
+        controller.name.strip_suffix(hash.as_str())?.strip_suffix('-').filter(|name| !name.is_empty())
+    };
+    let deployment = if controller.kind == "ReplicaSet" { behind() } else { None };
+    Some(match deployment {
+        Some(name) => Owner { kind: "Deployment".to_owned(), name: name.to_owned() },
+        None => Owner { kind: controller.kind.clone(), name: controller.name.clone() },
+    })
+}
+
+fn is_started(status: &PodStatus) -> bool {
+    status.init_container_statuses.iter().flatten().any(|status| {
         status.name == SIDECAR_CONTAINER && status.started == Some(true) && !has_ended(status.state.as_ref())
-    });
-    let created = pod.creation_timestamp().map(|time| time.0);
-    Some(SidecarPod { uid: pod.uid()?, image: container.image.clone(), ready, created })
+    })
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn has_ended(state: Option<&ContainerState>) -> bool {
@@ -68,6 +153,7 @@ fn has_ended(state: Option<&ContainerState>) -> bool {
 mod tests {
     use super::super::samples;
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     #[test]
     fn pruning_keeps_what_is_said_of_the_sidecar() {
@@ -75,17 +161,48 @@ mod tests {
         let mut pruned = whole.clone();
         prune(&mut pruned);
         assert_eq!(sidecar(&pruned), sidecar(&whole));
-        assert_eq!(pruned.labels().len(), 1);
+        assert_eq!((pruned.labels().len(), pruned.annotations().len()), (2, 2));
         let json = serde_json::to_string(&pruned).unwrap();
-        assert!(!json.contains("shop/") && !json.contains("annotations"), "{json}");
+        for gone in ["shop/", "note", "node-1", "restartPolicy\":\"Always\",\"v", "PodScheduled"] {
+            assert!(!json.contains(gone), "{gone} in {json}");
+        }
     }
 
     #[test]
-    fn a_started_sidecar_is_ready() {
+    fn a_pod_says_what_was_added_and_what_it_asked_for() {
         let said = sidecar(&samples::pod("web-1", "mailroute.dev/sidecar:0.1.0")).unwrap();
-        let image = Some("mailroute.dev/sidecar:0.1.0".to_owned());
-        let created = Some("2026-11-01T00:00:00Z".parse().unwrap());
-        assert_eq!(said, SidecarPod { uid: "web-1-uid".into(), image, ready: true, created });
+        let expected = SidecarPod {
+            name: "web-1".into(),
+            uid: "web-1-uid".into(),
+            owner: Some(Owner { kind: "Deployment".into(), name: "web".into() }),
+            image: Some("mailroute.dev/sidecar:0.1.0".into()),
+            hash: Some("00ff".into()),
+            annotations: [("mailroute.dev/sidecar-log-level".to_owned(), "debug".to_owned())].into(),
+            ready: true,
+            is_pod_ready: true,
+            is_ending: false,
+            runs_on: true,
+            created: Some("2026-11-01T00:00:00Z".parse().unwrap()),
+        };
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn the_owner_is_what_a_person_would_restart() {
+        let owned = |kind: &str, name: &str, controller| {
+            let mut pod = samples::pod("web-1", "image");
+            pod.metadata.owner_references = Some(vec![OwnerReference {
+                kind: kind.into(),
+                name: name.into(),
+                controller,
+                ..Default::default()
+            }]);
+            sidecar(&pod).unwrap().owner.map(|owner| owner.to_string())
+        };
+        assert_eq!(owned("ReplicaSet", "web-5d4f", Some(true)).as_deref(), Some("Deployment web"));
+        assert_eq!(owned("ReplicaSet", "by-hand", Some(true)).as_deref(), Some("ReplicaSet by-hand"));
+        assert_eq!(owned("StatefulSet", "db-5d4f", Some(true)).as_deref(), Some("StatefulSet db-5d4f"));
+        assert_eq!(owned("Thing", "x", None), None, "it would not make the pod again");
     }
 
     #[test]
@@ -101,7 +218,15 @@ mod tests {
     fn a_terminating_pod_still_has_its_sidecar() {
         let mut pod = samples::pod("web-1", "image");
         pod.metadata.deletion_timestamp = pod.metadata.creation_timestamp.clone();
-        assert!(sidecar(&pod).unwrap().ready);
+        let said = sidecar(&pod).unwrap();
+        assert!(said.ready && said.is_ending);
+    }
+
+    #[test]
+    fn a_pod_of_a_job_does_not_run_on() {
+        let mut pod = samples::pod("report-1", "image");
+        pod.spec.as_mut().unwrap().restart_policy = Some("Never".into());
+        assert!(!sidecar(&pod).unwrap().runs_on);
     }
 
     #[test]

@@ -5,8 +5,10 @@ use mailroute_route::condition::Reason;
 use mailroute_route::control::{Observation, Queue, Report, Usage};
 use serde_json::json;
 
+use super::pods::{Owner, SidecarPod};
 use crate::crd::MailRoute;
 use crate::crd::method::{CertificateSecretRef, CredentialType, DirectSend, Method, SecretRef, SmtpRelay};
+use crate::inject::{Overrides, Platform, Sidecar};
 
 /// The application of the sample routes.
 pub const CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
@@ -70,11 +72,19 @@ pub fn pod(name: &str, image: &str) -> Pod {
         "metadata": {
             "name": name, "namespace": "shop", "uid": format!("{name}-uid"),
             "creationTimestamp": "2026-11-01T00:00:00Z",
-            "labels": {"mailroute.dev/route": "notifications", "app": "web"},
-            "annotations": {"note": "long"},
+            "labels": {"mailroute.dev/route": "notifications", "app": "web", "pod-template-hash": "5d4f"},
+            "annotations": {
+                "note": "long",
+                "mailroute.dev/sidecar-log-level": "debug",
+                "mailroute.dev/injected": "{\"image\": \"i\", \"route\": \"r\", \"generation\": 3, \"hash\": \"00ff\"}",
+            },
+            "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "uid": "rs", "controller": true},
+            ],
         },
         "spec": {
             "nodeName": "node-1",
+            "restartPolicy": "Always",
             "initContainers": [
                 {"name": "migrate", "image": "shop/migrate"},
                 {"name": "mailroute", "image": image, "restartPolicy": "Always"},
@@ -83,6 +93,10 @@ pub fn pod(name: &str, image: &str) -> Pod {
         },
         "status": {
             "phase": "Running",
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "True"},
+            ],
             "initContainerStatuses": [
                 {"name": "migrate", "image": "", "imageID": "", "ready": true, "restartCount": 0},
                 {"name": "mailroute", "image": "", "imageID": "", "ready": true, "restartCount": 0,
@@ -91,6 +105,29 @@ pub fn pod(name: &str, image: &str) -> Pod {
         },
     }))
     .unwrap()
+}
+
+/// What is injected now.
+pub fn platform() -> Platform {
+    Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() }
+}
+
+/// A ready pod of the Deployment `web` with the sidecar that a new pod of the sample route would get.
+pub fn current(name: &str) -> SidecarPod {
+    let record = Sidecar::of(&route(), &platform(), &Overrides::default()).record;
+    SidecarPod {
+        name: name.into(),
+        uid: format!("{name}-uid"),
+        owner: Some(Owner { kind: "Deployment".into(), name: "web".into() }),
+        image: Some(record.image),
+        hash: Some(record.hash),
+        annotations: Default::default(),
+        ready: true,
+        is_pod_ready: true,
+        is_ending: false,
+        runs_on: true,
+        created: Some("2026-11-01T00:00:00Z".parse().unwrap()),
+    }
 }
 
 /// What a sidecar met, at a second.

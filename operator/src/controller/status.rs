@@ -10,6 +10,7 @@
 //! have, or three intervals have passed, what the leader before found stands, unless a fault is reported. Both rules are in
 //! `evidence`.
 
+mod currency;
 mod evidence;
 mod finding;
 
@@ -24,6 +25,7 @@ use self::evidence::{Evidence, Gathered};
 use self::finding::{FALSE, Finding, TRUE, UNKNOWN};
 use super::observe::explanation;
 use super::pods::SidecarPod;
+use super::rollout::plan::Plan;
 use super::validate::Invalid;
 use super::way;
 use crate::control::reports::Received;
@@ -55,8 +57,8 @@ pub struct Facts<'a> {
     pub reports: &'a BTreeMap<String, Received>,
     /// While this leader is so new that reports may still be on their way: since when it leads.
     pub settling: Option<Timestamp>,
-    /// The image that is injected now.
-    pub sidecar_image: &'a str,
+    /// Which of the pods have an outdated sidecar, and what becomes of them.
+    pub rollout: &'a Plan<'a>,
 }
 
 /// The names that remedies mention.
@@ -76,7 +78,11 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let findings = findings(facts, &evidence);
     let reports = reports.live;
     let (mut queue, mut usage) = sums(&reports);
+    let mut sidecars = sidecars(facts);
     if settling.is_some() {
+        if previous.observed_generation == facts.route.meta().generation {
+            sidecars.converged = sidecars.converged.max(previous.sidecars.converged).min(sidecars.injected);
+        }
         (queue, usage) = (no_shorter(queue, previous.queue), no_smaller(usage, previous.usage));
     }
     MailRouteStatus {
@@ -87,7 +93,7 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
             .collect(),
         sender: way::sender(&facts.route.spec),
         endpoint: names.endpoint,
-        sidecars: sidecars(facts),
+        sidecars,
         queue,
         usage,
     }
@@ -97,6 +103,7 @@ fn findings(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut findings = vec![accepted(facts, evidence)];
     findings.extend(ConditionType::OBSERVED.into_iter().filter_map(|condition| evidence.finding(condition)));
     findings.push(ready(&findings, facts, evidence));
+    findings.extend(currency::finding(facts, &findings, evidence.subject));
     findings
 }
 
@@ -194,15 +201,15 @@ fn presents_certificate(spec: &MailRouteSpec) -> bool {
 
 fn sidecars(facts: &Facts<'_>) -> Sidecars {
     let generation = facts.route.meta().generation.unwrap_or_default();
-    let behind = |pod: &SidecarPod| {
-        let reported = facts.reports.get(&pod.uid);
-        pod.image.as_deref() != Some(facts.sidecar_image)
-            || reported.is_some_and(|reported| reported.report.generation < generation)
+    let is_converged = |pod: &&SidecarPod| {
+        let reported = facts.reports.get(&pod.uid).map(|reported| &reported.report);
+        reported.is_some_and(|report| report.generation >= generation && report.config_error.is_none())
     };
     Sidecars {
         injected: count(facts.pods.iter()),
         ready: count(facts.pods.iter().filter(|pod| pod.ready)),
-        outdated: count(facts.pods.iter().filter(|pod| behind(pod))),
+        converged: count(facts.pods.iter().filter(is_converged)),
+        outdated: count(facts.rollout.outdated.iter()),
     }
 }
 

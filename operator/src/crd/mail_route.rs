@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::delivery::{Delivery, Limits};
 use super::local::{Listen, Senders};
 use super::method::{ClientSubmission, DirectSend, Endpoint, Method, SmtpRelay};
-use super::sidecar::Sidecar;
+use super::sidecar::{Rollout, Sidecar};
 use super::status::MailRouteStatus;
 use super::tenant::Tenant;
 
@@ -96,12 +96,17 @@ pub struct MailRouteSpec {
     /// The injected container.
     #[serde(default)]
     pub sidecar: Sidecar,
+    /// What becomes of pods whose sidecar is not as a new pod would get it: another image, or settings that only a new pod
+    /// gets. Report: the status counts and names them. Restart: they are evicted one after another, as PodDisruptionBudgets
+    /// allow, when the route is Ready, no message waits in them, and the pod before them was replaced; pods without a
+    /// controller and those of Jobs are only named.
+    #[serde(default)]
+    pub rollout: Rollout,
 }
 
 impl MailRoute {
     /// The status of the condition Ready: `True`, `False` or, also while there is none, `Unknown`.
     pub fn readiness(&self) -> &str {
-        let ready = self.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == "Ready");
-        ready.map_or("Unknown", |condition| &condition.status)
+        self.status.as_ref().map_or("Unknown", MailRouteStatus::readiness)
     }
 }

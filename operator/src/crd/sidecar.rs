@@ -18,6 +18,16 @@ pub struct Sidecar {
     pub log_addresses: LogAddresses,
 }
 
+/// What becomes of pods whose sidecar is not as a new pod would get it: another image, or settings that only a new pod gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Rollout {
+    /// They are counted and named.
+    #[default]
+    Report,
+    /// They are evicted, politely.
+    Restart,
+}
+
 /// The volume of kept messages. It belongs to one pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -12,8 +12,8 @@ pub struct MailRouteStatus {
     /// The generation of the spec that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, each with
-    /// its reason; a message says what was met and what to do about it.
+    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, and what
+    /// does not touch Ready: SidecarsCurrent. Each with its reason; a message says what was met and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]
@@ -35,6 +35,14 @@ pub struct MailRouteStatus {
     pub usage: UsageStatus,
 }
 
+impl MailRouteStatus {
+    /// The status of the condition Ready: `True`, `False` or, also while there is none, `Unknown`.
+    pub fn readiness(&self) -> &str {
+        let ready = self.conditions.iter().find(|condition| condition.type_ == "Ready");
+        ready.map_or("Unknown", |condition| &condition.status)
+    }
+}
+
 /// The pods that use a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -43,7 +51,9 @@ pub struct Sidecars {
     pub injected: u32,
     /// Those whose sidecar accepts mail.
     pub ready: u32,
-    /// Those that run an older sidecar image, or have not yet taken up the current generation of the route.
+    /// Those whose sidecar uses the current generation of the route.
+    pub converged: u32,
+    /// Those whose sidecar is not as a new pod would get it: another image, or settings that only a new pod gets.
     pub outdated: u32,
 }
 

@@ -162,8 +162,23 @@ fn injection(
 }
 
 impl Outcome {
-    /// Outcome and reason for the metric, both from closed sets.
+    /// Outcome and reason for the metric, both from closed sets. Nothing comes of a dry run, so it counts as that alone.
     const fn labels(&self) -> (&'static str, &'static str) {
+        let (outcome, reason) = self.answer();
+        if self.review().is_dry_run() { ("dry_run", reason) } else { (outcome, reason) }
+    }
+
+    const fn review(&self) -> &Review {
+        match self {
+            Self::Injected(review, _)
+            | Self::Complete(review)
+            | Self::Skipped(review)
+            | Self::Refused(review, ..)
+            | Self::Deferred(review, _) => review,
+        }
+    }
+
+    const fn answer(&self) -> (&'static str, &'static str) {
         match self {
             Self::Injected(..) => ("injected", ""),
             Self::Complete(_) => ("complete", ""),

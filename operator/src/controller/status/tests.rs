@@ -8,12 +8,16 @@ use mailroute_route::condition::Reason::{
 };
 use mailroute_route::control::{Observation, Queue, Usage};
 
+use super::super::rollout::age::Wanted;
+use super::super::rollout::history::History;
+use super::super::rollout::plan::{Known, plan};
 use super::super::samples::{self, observation, report};
 use super::finding::find;
 use super::*;
 use crate::control::reports::Accounted;
+use crate::crd::sidecar::Rollout;
 
-const IMAGE: &str = "mailroute.dev/sidecar:0.1.0";
+const OLD_IMAGE: &str = "mailroute.dev/sidecar:0.0.9";
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -40,8 +44,8 @@ impl Situation {
     }
 
     fn pod(mut self, name: &str) -> Self {
-        let (image, created) = (Some(IMAGE.into()), Some(at(-1000)));
-        self.pods.push(SidecarPod { uid: name.into(), image, ready: true, created });
+        let created = Some(at(-1000));
+        self.pods.push(SidecarPod { uid: name.into(), created, ..samples::current(name) });
         self
     }
 
@@ -94,13 +98,17 @@ impl Situation {
     }
 
     fn status(&self, now: Timestamp) -> MailRouteStatus {
+        let (history, platform) = (History::default(), samples::platform());
+        let rollout = self.route.spec.rollout;
+        let known = Known { rollout, pods: &self.pods, reports: &self.reports, history: &history };
+        let plan = plan(&known, &mut Wanted::new(&self.route, &platform));
         let facts = Facts {
             route: &self.route,
             acceptance: &self.acceptance,
             pods: &self.pods,
             reports: &self.reports,
             settling: self.settling,
-            sidecar_image: IMAGE,
+            rollout: &plan,
         };
         compute(&facts, now)
     }
@@ -148,7 +156,7 @@ fn a_route_without_pods_is_accepted_and_not_known_to_be_ready() {
 fn pods_that_have_not_reported_are_waited_for() {
     let status = Situation::new().pod("a").status(at(0));
     assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
-    assert_eq!(status.sidecars, Sidecars { injected: 1, ready: 1, outdated: 0 });
+    assert_eq!(status.sidecars, Sidecars { injected: 1, ready: 1, converged: 0, outdated: 0 });
 }
 
 #[test]
@@ -171,7 +179,7 @@ fn a_way_that_is_open_is_ready_before_the_first_message() {
     assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
     assert_eq!(
         types(&status),
-        ["Accepted", "CredentialReady", "UpstreamReachable", "Authenticated", "Ready"]
+        ["Accepted", "CredentialReady", "UpstreamReachable", "Authenticated", "Ready", "SidecarsCurrent"]
     );
 }
 
@@ -299,13 +307,71 @@ fn another_session_id_in_the_reply_is_not_written_again() {
 }
 
 #[test]
-fn sidecars_of_another_image_or_generation_are_outdated() {
+fn sidecars_are_counted_by_what_they_are_and_use() {
     let mut situation = Situation::new().pod("a").pod("b").pod("c").pod("d");
-    situation.pods[1].image = Some("mailroute.dev/sidecar:0.0.9".into());
+    situation.pods[1].image = Some(OLD_IMAGE.into());
     situation.pods[2].ready = false;
-    let old = Report { generation: 2, ..well() };
-    let status = situation.report("c", old).report("d", well()).status(at(0));
-    assert_eq!(status.sidecars, Sidecars { injected: 4, ready: 3, outdated: 2 });
+    let behind = Report { generation: 2, ..well() };
+    let stuck = Report { config_error: Some("another format".into()), ..well() };
+    let status = situation
+        .report("a", stuck)
+        .report("b", well())
+        .report("c", behind)
+        .report("d", well())
+        .status(at(0));
+    assert_eq!(status.sidecars, Sidecars { injected: 4, ready: 3, converged: 2, outdated: 1 });
+}
+
+#[test]
+fn outdated_sidecars_are_named_and_do_not_touch_ready() {
+    let mut situation = Situation::new().pod("a").pod("b").report("a", well()).report("b", well());
+    assert_eq!(said(&situation.status(at(0)), ConditionType::SidecarsCurrent), ("True", "SidecarsCurrent"));
+    situation.pods[1].image = Some(OLD_IMAGE.into());
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
+    assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsOutdated"));
+    let text = message(&status, ConditionType::SidecarsCurrent);
+    assert!(text.starts_with("1 of 2 pods: b of Deployment web. The sidecar of some pods"), "{text}");
+    assert!(text.ends_with("spec.rollout: Restart"), "{text}");
+}
+
+#[test]
+fn a_restart_says_what_each_pod_waits_for() {
+    let mut situation = Situation::new().pod("a").pod("b").report("a", well()).report("b", well());
+    situation.route.spec.rollout = Rollout::Restart;
+    situation.pods.iter_mut().for_each(|pod| pod.image = Some(OLD_IMAGE.into()));
+    situation.pods[1].is_pod_ready = false;
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsRestarting"));
+    let text = message(&status, ConditionType::SidecarsCurrent);
+    assert!(
+        text.starts_with("2 of 2 pods: a of Deployment web (b is not ready); b of Deployment web."),
+        "{text}"
+    );
+    situation.pods.iter_mut().for_each(|pod| pod.runs_on = false);
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsHeld"));
+    assert!(message(&status, ConditionType::SidecarsCurrent).contains("(it is to run to its end)"));
+}
+
+#[test]
+fn a_restart_stops_while_the_route_is_not_ready() {
+    let mut situation = Situation::new().pod("a").report("a", refused("535"));
+    situation.route.spec.rollout = Rollout::Restart;
+    situation.pods[0].image = Some(OLD_IMAGE.into());
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsHeld"));
+    assert!(message(&status, ConditionType::SidecarsCurrent).contains("The route is not Ready."));
+}
+
+#[test]
+fn of_many_outdated_pods_some_are_named() {
+    let mut situation = (10..60).fold(Situation::new(), |situation, n| situation.pod(&format!("web-{n}")));
+    situation.pods.iter_mut().for_each(|pod| pod.image = Some(OLD_IMAGE.into()));
+    let status = situation.status(at(0));
+    let text = message(&status, ConditionType::SidecarsCurrent);
+    assert!(text.starts_with("50 of 50 pods: web-10 of") && text.contains("; and 45 more."), "{text}");
+    assert!(text.len() < 1000, "{text}");
 }
 
 #[test]
