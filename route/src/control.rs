@@ -7,6 +7,8 @@
 //!
 //! Who is calling is taken from the token alone (namespace, pod name, pod uid), never from the body.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{ConditionType, Reason};
@@ -42,6 +44,9 @@ pub struct Report {
     /// What was sent from here.
     #[serde(default)]
     pub usage: Usage,
+    /// The address that the upstream saw this sidecar come from last, when it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<IpAddr>,
 }
 
 /// One condition as a sidecar met it last.

@@ -4,6 +4,7 @@
 //! observes and who reads.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::{MAX_MESSAGE_BYTES, Observation};
@@ -16,6 +17,7 @@ use crate::delivery::outcome::Met;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     last: BTreeMap<ConditionType, Observation>,
+    egress: Option<IpAddr>,
 }
 
 impl Health {
@@ -24,6 +26,7 @@ impl Health {
     pub fn record(&mut self, met: &[Met], at: i64) -> bool {
         let before = self.summary();
         for met in met {
+            self.egress = met.egress.or(self.egress);
             let mut message = met.text.clone();
             message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
             let (condition, reason) = (met.condition(), met.reason);
@@ -36,13 +39,18 @@ impl Health {
     /// Forgets everything, as after a change of configuration.
     pub fn reset(&mut self) -> bool {
         let changed = !self.last.is_empty();
-        self.last.clear();
+        *self = Self::default();
         changed
     }
 
     /// Every observation, in the order in which the conditions are met.
     pub fn observations(&self) -> impl Iterator<Item = &Observation> {
         ConditionType::OBSERVED.iter().filter_map(|condition| self.last.get(condition))
+    }
+
+    /// The address that the upstream saw us come from last, when it said so.
+    pub const fn egress(&self) -> Option<IpAddr> {
+        self.egress
     }
 
     /// The first condition that does not hold: the cause to name.
@@ -142,6 +150,19 @@ mod tests {
         assert!(health.is_well() && health.warns());
         health.record(&[met(Reason::CertificateValid)], 2);
         assert!(health.is_well() && !health.warns());
+    }
+
+    #[test]
+    fn the_last_address_that_the_upstream_named_is_kept() {
+        let mut health = Health::default();
+        let seen = |egress: &str| Met { egress: Some(egress.parse().unwrap()), ..met(Reason::Connected) };
+        health.record(&[seen("203.0.113.7")], 1);
+        assert!(!health.record(&[met(Reason::Connected)], 2), "an address alone is no change");
+        assert_eq!(health.egress(), Some([203, 0, 113, 7].into()));
+        health.record(&[seen("203.0.113.8")], 3);
+        assert_eq!(health.egress(), Some([203, 0, 113, 8].into()));
+        health.reset();
+        assert_eq!(health.egress(), None);
     }
 
     #[test]

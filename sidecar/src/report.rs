@@ -173,6 +173,7 @@ impl Reporter {
             observations: health.observations().cloned().collect(),
             queue: (self.queue)(),
             usage: (self.usage)(),
+            egress: health.egress(),
         };
         (report, route.and_then(|route| route.control.clone()))
     }

@@ -191,6 +191,7 @@ mod tests {
             observations,
             queue: Queue::default(),
             usage: Usage::default(),
+            egress: None,
         }
     }
 

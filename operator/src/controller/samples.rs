@@ -145,5 +145,6 @@ pub fn report(observations: Vec<Observation>) -> Report {
         observations,
         queue: Queue::default(),
         usage: Usage { messages_last_minute: 1, recipients_last_24h: 2 },
+        egress: None,
     }
 }

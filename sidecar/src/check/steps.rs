@@ -268,7 +268,7 @@ fn plain(place: Place, met: String) -> Step {
 
 /// A step that a condition speaks for.
 fn met(place: Place, told: Option<&Met>, route: &RouteFile) -> Step {
-    let Some(Met { reason, text }) = told else { return plain(place, String::new()) };
+    let Some(Met { reason, text, .. }) = told else { return plain(place, String::new()) };
     let step = Step { reason: Some(*reason), ..plain(place, text.clone()) };
     match explained(*reason, route) {
         (_, remedy) if remedy.is_empty() => step,

@@ -2,6 +2,8 @@
 //!
 //! "Again or give up?" is answered once, by [`Outcome`]. Pure data and pure sums; refuses to know how the answer was got.
 
+use std::net::IpAddr;
+
 use mailroute_route::condition::{ConditionType, Reason};
 
 use super::hint;
@@ -105,12 +107,14 @@ pub struct Met {
     pub reason: Reason,
     /// What was met, in words.
     pub text: String,
+    /// The address that the upstream saw us come from, when it said so.
+    pub egress: Option<IpAddr>,
 }
 
 impl Met {
     /// Something met.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
+        Self { reason, text: text.into(), egress: None }
     }
 
     /// Which condition.

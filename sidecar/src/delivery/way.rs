@@ -247,12 +247,13 @@ fn crowded() -> Verdict {
 /// The condition that a connection stands for.
 pub(super) fn connected(connection: &Connection, what: &str) -> Met {
     let (host, protection) = (&connection.host, connection.protection.as_str());
-    match &connection.unprotected {
+    let met = match &connection.unprotected {
         None => Met::new(Reason::Connected, format!("{host} {what} over {protection}")),
         Some(why) => {
             Met::new(Reason::ConnectedWithoutTls, format!("{host} {what} in plaintext, since {why}"))
         }
-    }
+    };
+    Met { egress: connection.egress, ..met }
 }
 
 /// Whether the upstream says so for where we come from and what we presented, rather than for a log-in or a message.
@@ -337,6 +338,12 @@ mod tests {
             format!("{refusal} (sent from 203.0.113.7 with no certificate)")
         );
         assert_eq!(explained(Reason::TenantBlocked, refusal, &connection), refusal);
+    }
+
+    #[tokio::test]
+    async fn a_connection_tells_where_the_upstream_sees_us() {
+        let (connection, _peer) = crate::delivery::connection::tests::connection("mx").await;
+        assert_eq!(connected(&connection, "answered").egress, Some([203, 0, 113, 7].into()));
     }
 
     /// Hands out connections whose other ends nobody looks at.
