@@ -22,7 +22,10 @@ pub enum ConditionType {
     Authenticated,
     /// The upstream takes mail from the mailbox and the senders in use.
     SendersAccepted,
-    /// Mail can flow: the sum of the others.
+    /// Receivers find in DNS that the accepted domains send through Microsoft 365. Advice, which is no part of Ready: no mail
+    /// waits for it.
+    DnsPublished,
+    /// Mail can flow: the sum of the others, apart from `DnsPublished`.
     Ready,
     /// Every pod has the sidecar that a new pod would get. Does not touch Ready.
     SidecarsCurrent,
@@ -48,6 +51,7 @@ impl ConditionType {
             Self::UpstreamReachable => "UpstreamReachable",
             Self::Authenticated => "Authenticated",
             Self::SendersAccepted => "SendersAccepted",
+            Self::DnsPublished => "DnsPublished",
             Self::Ready => "Ready",
             Self::SidecarsCurrent => "SidecarsCurrent",
         }
@@ -263,6 +267,29 @@ reasons! {
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
         "Look the reply of the message up and ask Microsoft support.";
 
+    // DnsPublished. Of several findings the first of this list is the reason.
+    DnsPublished: DnsPublished, "The accepted domains publish the DNS records that receivers look for.", "";
+    DomainNotFound: DnsPublished, "An accepted domain does not exist in DNS.",
+        "Correct spec.tenant.acceptedDomains (Get-AcceptedDomain lists the tenant's), or have the domain delegated.";
+    SpfInvalid: DnsPublished, "A domain's SPF record cannot be evaluated, so receivers treat its mail as unproven or refuse it.",
+        "Correct the TXT record as the message says.";
+    SpfMissing: DnsPublished, "A domain has no SPF record.",
+        "Publish the TXT record that the message shows.";
+    SpfIncomplete: DnsPublished, "A domain's SPF record leaves out where this route's mail comes from.",
+        "Change the TXT record to the one that the message shows.";
+    DkimMissing: DnsPublished, "A domain's DKIM selectors do not lead to Exchange Online, so its mail is not signed in its name.",
+        "Publish the two CNAME records that Get-DkimSigningConfig prints for the domain, then Set-DkimSigningConfig -Enabled $true.";
+    DmarcInvalid: DnsPublished, "A domain's DMARC record cannot be read, so receivers pass over it.",
+        "Correct the TXT record as the message says.";
+    DmarcMissing: DnsPublished, "A domain has no DMARC record.",
+        "Publish the TXT record that the message shows; p=none at first.";
+    MxForeign: DnsPublished, "The MX record that the route takes its smart host from leads elsewhere than to Exchange Online.",
+        "Set spec.endpoint.host to the MX name that the Microsoft 365 admin center shows for the domain (Settings > Domains).";
+    MxMissing: DnsPublished, "A domain has no MX record, so replies and non-delivery reports find no way back.",
+        "Publish the MX record that the Microsoft 365 admin center shows for the domain (Settings > Domains).";
+    DnsUnavailable: DnsPublished, "Name servers could not tell what the accepted domains publish.",
+        "Nothing; they are asked again. If it stays, look at the DNS of the cluster and at the domain's name servers; --dns-preflight=false on the operator switches the look-ups off.";
+
     // Ready
     Ready: Ready, "Mail can flow.", "";
     NoPods: Ready, "No pod uses the route, so nothing is known of the way to Microsoft 365.",
@@ -333,6 +360,7 @@ impl Reason {
                 | Self::ConnectorMatched
                 | Self::LoggedIn
                 | Self::MailAccepted
+                | Self::DnsPublished
                 | Self::Ready
                 | Self::SidecarsCurrent
         )

@@ -37,6 +37,7 @@ const CONDITIONS: [ConditionType; 8] = [
     ConditionType::UpstreamReachable,
     ConditionType::Authenticated,
     ConditionType::SendersAccepted,
+    ConditionType::DnsPublished,
     ConditionType::Ready,
     ConditionType::SidecarsCurrent,
 ];
@@ -98,8 +99,13 @@ const fn meaning(condition: ConditionType) -> &'static str {
             "The upstream knows who is sending: the mailbox by its log-in, or the tenant by its connector."
         }
         ConditionType::SendersAccepted => "The upstream takes mail from the mailbox and the senders in use.",
+        ConditionType::DnsPublished => {
+            "Receivers find in DNS that the accepted domains send through Microsoft 365. Advice: it is no part of Ready, and \
+             no mail waits for it. It is Unknown while name servers cannot tell, and left out when the operator runs with \
+             `--dns-preflight=false` or the route has no domain of its own."
+        }
         ConditionType::Ready => {
-            "Mail can flow: the sum of the others. When one of them is False, Ready is False with that condition's \
+            "Mail can flow: the sum of the others, apart from DnsPublished. When one of them is False, Ready is False with that condition's \
              reason. While nothing is known (no pod, or no report yet) it is Unknown."
         }
         ConditionType::SidecarsCurrent => {

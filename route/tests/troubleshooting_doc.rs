@@ -193,7 +193,12 @@ fn page() -> String {
     );
     for reason in troubles() {
         page.push_str(&format!("\n### `{reason}: {}`\n\n", reason.sentence()));
-        page.push_str(&format!("The condition `{}` is False. {}\n", reason.condition(), what_to_do(reason)));
+        let status = if reason == Reason::DnsUnavailable { "Unknown" } else { "False" };
+        page.push_str(&format!(
+            "The condition `{}` is {status}. {}\n",
+            reason.condition(),
+            what_to_do(reason)
+        ));
     }
     page.push_str("\n## Errors of Entra\n\nThey stand in the condition `CredentialReady`.\n");
     for (code, sentence) in UNMATCHED {
@@ -220,8 +225,10 @@ fn page() -> String {
 
 /// The reasons that say that something is wrong on the way to Microsoft 365.
 fn troubles() -> impl Iterator<Item = Reason> {
-    let on_the_way = |reason: &Reason| ConditionType::OBSERVED.contains(&reason.condition());
-    Reason::ALL.iter().copied().filter(move |reason| on_the_way(reason) && !reason.holds())
+    let is_trouble = |condition: ConditionType| {
+        ConditionType::OBSERVED.contains(&condition) || condition == ConditionType::DnsPublished
+    };
+    Reason::ALL.iter().copied().filter(move |reason| is_trouble(reason.condition()) && !reason.holds())
 }
 
 fn link(reason: Reason) -> String {
