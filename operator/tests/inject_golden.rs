@@ -45,6 +45,8 @@ golden! {
     a_bare_pod: "bare_pod.yaml" with "route.yaml";
     a_pod_of_a_deployment: "of_a_deployment.yaml" with "route.yaml";
     a_job_with_an_init_container_that_sends: "job_with_init_container.yaml" with "route.yaml";
+    a_pod_of_a_stateful_set: "stateful.yaml" with "route.yaml";
+    a_pod_of_a_daemon_set: "of_a_daemonset.yaml" with "route.yaml";
     a_pod_with_three_meshes: "beside_meshes.yaml" with "route.yaml";
     a_pod_without_any_array: "absent_arrays.yaml" with "route.yaml";
     a_pod_under_pod_security_restricted: "restricted_pod.yaml" with "route.yaml";
