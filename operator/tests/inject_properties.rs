@@ -3,7 +3,7 @@
 
 use json_patch::PatchOperation;
 use mailroute_operator::crd::MailRoute;
-use mailroute_operator::inject::annotations::INJECTED;
+use mailroute_operator::inject::annotations::{INJECTED, KEYS};
 use mailroute_operator::inject::sidecar::{CONTAINER, DRAIN_SECONDS, PORT_START};
 use mailroute_operator::inject::volumes::VOLUMES;
 use mailroute_operator::inject::{self, Platform};
@@ -95,13 +95,23 @@ fn containers(names: &'static [&'static str]) -> impl Strategy<Value = Option<Va
 }
 
 fn annotations() -> impl Strategy<Value = Option<Value>> {
-    let keys =
-        ["prometheus.io/scrape", "a~b/c~1d", "plain", "example.com/mailroute.dev", "linkerd.io/inject"];
+    let pairs = [
+        ("prometheus.io/scrape", "x/y~z"),
+        ("a~b/c~1d", "x/y~z"),
+        ("plain", ""),
+        ("example.com/mailroute.dev", "x"),
+        ("linkerd.io/inject", "enabled"),
+        ("mailroute.dev/sidecar-cpu-request", "20m"),
+        ("mailroute.dev/sidecar-memory-limit", "256Mi"),
+        ("mailroute.dev/sidecar-log-level", "debug"),
+        ("mailroute.dev/allow-shared-processes", "true"),
+    ];
     prop_oneof![
         Just(None),
         Just(Some(Value::Null)),
-        subsequence(keys.to_vec(), 0..=keys.len())
-            .prop_map(|keys| Some(keys.into_iter().map(|key| (key.to_owned(), json!("x/y~z"))).collect())),
+        subsequence(pairs.to_vec(), 0..=pairs.len()).prop_map(|pairs| Some(
+            pairs.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
+        )),
     ]
 }
 
@@ -297,6 +307,37 @@ proptest! {
         let seconds = |pod: &Value| pod.pointer(GRACE).and_then(Value::as_i64).unwrap_or(30);
         let share = if shape.mode == "Deliver" { 0 } else { DRAIN_SECONDS };
         prop_assert_eq!(seconds(&injected(&pod, &route(&shape))), seconds(&pod) + share);
+    }
+
+    #[test]
+    fn an_annotation_of_ours_is_taken_for_what_it_is_or_refuses_the_pod(
+        mut pod in pods(),
+        shape in shapes(),
+        key in select(KEYS.to_vec()),
+        value in "\\PC{0,12}|[0-9]{1,4}(m|Mi|Gi)?|true|debug",
+    ) {
+        pod["metadata"]["annotations"] = json!({key: value});
+        match inject::plan(&pod, &route(&shape), &platform()) {
+            Ok(plan) => {
+                let patch = inject::patch(&plan, &pod).unwrap();
+                prop_assert!(json_patch::patch(&mut pod, &patch).is_ok());
+                prop_assert_eq!(&pod["metadata"]["annotations"][key], &json!(value));
+            }
+            Err(refusal) => prop_assert!(
+                ["InvalidAnnotation", "ImageNotAllowed", "RequestOverLimit", "PortInUse", "Sysctl"].contains(&refusal.reason()),
+                "{}", refusal
+            ),
+        }
+    }
+
+    #[test]
+    fn every_refusal_is_a_sentence_with_a_remedy(pod in pods(), key in "[a-z-]{1,20}") {
+        let mut pod = pod;
+        pod["metadata"]["annotations"] = json!({format!("mailroute.dev/{key}x"): "1"});
+        let refusal = inject::plan(&pod, &route(&Shape { port: 25, way: "relay", ca: false, mode: "Queue" }), &platform());
+        let refusal = refusal.unwrap_err();
+        prop_assert_eq!(refusal.reason(), "UnknownAnnotation");
+        prop_assert!(KEYS.iter().all(|key| refusal.remedy().contains(key)));
     }
 
     #[test]

@@ -102,12 +102,14 @@ pub fn run(
     let mut documents = documents(&flags.filename, input)?;
     for document in &mut documents {
         for left in offline.inject(document)? {
-            writeln!(notes, "{left}: no label mailroute.dev/route; left as it is")?;
+            writeln!(notes, "{left}; left as it is")?;
         }
     }
     output.write_all(serde_saphyr::to_string_multiple(&documents)?.as_bytes())?;
     Ok(())
 }
+
+const UNLABELLED: &str = "no label mailroute.dev/route";
 
 /// What stands in for the cluster.
 struct Offline {
@@ -117,7 +119,7 @@ struct Offline {
 }
 
 impl Offline {
-    /// Injects into one object, or into each item of a List. Returns the pods that did not ask.
+    /// Injects into one object, or into each item of a List. Returns the pods that did not ask, each with why.
     fn inject(&self, object: &mut Value) -> Result<Vec<String>, Error> {
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let ("List", Some(Value::Array(items))) = (&*kind, object.get_mut("items")) {
@@ -131,7 +133,7 @@ impl Offline {
         };
         // A template may leave its metadata out; then it asks for nothing.
         if pod.get("metadata").is_none() {
-            return Ok(vec![called]);
+            return Ok(vec![format!("{called}: {UNLABELLED}")]);
         }
         self.inject_pod(pod, &namespace, called)
     }
@@ -139,20 +141,30 @@ impl Offline {
     fn inject_pod(&self, pod: &mut Value, namespace: &str, called: String) -> Result<Vec<String>, Error> {
         match self.patch(pod, namespace) {
             Err(refusal) => Err(Error::Refused { object: called, refusal }),
-            Ok(None) => Ok(vec![called]),
-            Ok(Some(patch)) => {
+            Ok(Err(why)) => Ok(vec![format!("{called}: {why}")]),
+            Ok(Ok(patch)) => {
                 json_patch::patch(pod, &patch).map_err(|error| Error::Patch(called, error))?;
                 Ok(Vec::new())
             }
         }
     }
 
-    fn patch(&self, pod: &Value, namespace: &str) -> Result<Option<json_patch::Patch>, Refusal> {
-        let Selection::Route(name) = Selection::of(&PodView::new(pod)?) else { return Ok(None) };
+    /// The patch, or why there is none.
+    fn patch(
+        &self,
+        pod: &Value,
+        namespace: &str,
+    ) -> Result<Result<json_patch::Patch, &'static str>, Refusal> {
+        let name = match Selection::of(&PodView::new(pod)?) {
+            Selection::Route(name) => name,
+            Selection::Unlabelled => return Ok(Err(UNLABELLED)),
+            Selection::Mirror => return Ok(Err("a mirror pod, which cannot be changed")),
+            Selection::Excused => return Ok(Err("annotated to start without its sidecar")),
+        };
         let route = self.route(namespace, name)?;
         validate(route)
             .map_err(|error| Refusal::InvalidRoute { route: name.to_owned(), message: error.to_string() })?;
-        super::patch(&plan(pod, route, &self.platform)?, pod).map(Some)
+        super::patch(&plan(pod, route, &self.platform)?, pod).map(Ok)
     }
 
     fn route(&self, namespace: &str, name: &str) -> Result<&MailRoute, Refusal> {
@@ -286,6 +298,24 @@ spec:
              Correct the label mailroute.dev/route, or apply a MailRoute of that name."
         );
         assert_eq!(told.printed, "");
+    }
+
+    #[test]
+    fn a_pod_says_otherwise_by_annotations_here_as_well() {
+        let pod = |annotation: &str| {
+            inject(&format!(
+                "kind: Pod\nmetadata: {{name: a, labels: {{mailroute.dev/route: notifications}}, annotations: \
+                 {{{annotation}}}}}\nspec: {{containers: []}}\n"
+            ))
+        };
+        let told = pod("mailroute.dev/sidecar-memory-limit: 256Mi");
+        let sidecar = &parsed(&told)[0]["spec"]["initContainers"][0];
+        assert_eq!(sidecar["resources"]["limits"]["memory"], "256Mi");
+        let refused = pod("mailroute.dev/sidecar-image: 'other:1'").result.unwrap_err().to_string();
+        assert!(refused.starts_with("Pod a: The pod names the sidecar's image"), "{refused}");
+        let excused = pod("mailroute.dev/allow-without-sidecar: 'true'");
+        assert!(!excused.printed.contains("initContainers"), "{}", excused.printed);
+        assert_eq!(excused.notes, "Pod a: annotated to start without its sidecar; left as it is\n");
     }
 
     #[test]
