@@ -124,6 +124,8 @@ reasons! {
     Accepted: Accepted, "The route is valid and its configuration is rendered.", "";
     Invalid: Accepted, "The route cannot be used as it is written.",
         "Change the field that the message names.";
+    OperatorIdentityNotAllowed: Accepted, "The platform does not lend the operator's identity to this route.",
+        "Ask whoever runs MailRoute to list the namespace, the application {client_id} and the mailbox {mailbox} under broker.applications in the values of its chart; or set spec.clientSubmission.credential.subject to Pod.";
     RenderFailed: Accepted, "The route is valid but its ConfigMap could not be written.",
         "See the Event on this MailRoute for the API server's answer.";
 
@@ -135,12 +137,18 @@ reasons! {
         "Check spec.tenant.id ({tenant}) and spec.tenant.cloud: az account show --query tenantId";
     ApplicationNotFound: CredentialReady, "The tenant has no such application, or it is disabled.",
         "Check spec.clientSubmission.credential.clientId: az ad sp show --id {client_id}";
-    FederationNotTrusted: CredentialReady, "No federated credential of the application matches the pod's ServiceAccount.",
+    FederationNotTrusted: CredentialReady, "No federated credential of the application matches the ServiceAccount that asks.",
         "Create it with the issuer, subject and audience that the message names: az ad app federated-credential create --id {client_id}";
     WaitingForPropagation: CredentialReady, "No federated credential matches yet; a new one takes some minutes to act.",
         "Wait up to 15 minutes after az ad app federated-credential create; then compare issuer, subject and audience.";
     AssertionRejected: CredentialReady, "Entra rejected the assertion itself (out of its time, malformed or signed by an unknown key).",
         "Check the clocks of the nodes, and for workload identity that the cluster's OIDC issuer publishes its current keys.";
+    OperatorRefused: CredentialReady, "The operator hands out no token to this pod.",
+        "Look at the condition Accepted of this MailRoute, and that the pod has its label mailroute.dev/route; the operator's log has a line for each refusal.";
+    OperatorUnavailable: CredentialReady, "The operator, whose identity the route uses, does not answer as it should.",
+        "Check that the operator runs and that pods reach its control service (NetworkPolicy, port 8444); a token in use stays good until its end.";
+    OperatorIdentityMissing: CredentialReady, "The operator cannot read its own service-account token.",
+        "Install the chart with broker.enabled, which mounts it into the operator.";
     SecretMissing: CredentialReady, "The Secret with the credential is not there, or lacks the key.",
         "Create it in the route's namespace: kubectl create secret generic {secret} --from-file=<key>=<file with the secret>; pods see it within two minutes.";
     SecretRejected: CredentialReady, "Entra does not know the client secret.",

@@ -5,16 +5,28 @@
 //! * 421 and a [`NotLeader`]: this replica is not the leader; ask the one named, under the same server name.
 //! * 401, 403: the token is not valid, or not of a pod of that route. 413, 429: too much, too often.
 //!
+//! `POST /v1/token` with the same header and a [`TokenRequest`], for routes whose credential is the operator's identity.
+//! Every replica answers.
+//! * 200 and a [`TokenReply`].
+//! * Any other status and a [`TokenRefusal`]: 401, 403, 413, 429 as above; 502: Entra issued none; 503: try again.
+//!
 //! Who is calling is taken from the token alone (namespace, pod name, pod uid), never from the body.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{ConditionType, Reason};
 
-/// Path of the one exchange.
+/// Path of reports.
 pub const REPORT_PATH: &str = "/v1/report";
+
+/// Path of requests for an access token.
+pub const TOKEN_PATH: &str = "/v1/token";
+
+/// Largest body of a [`TokenRequest`], bytes.
+pub const MAX_TOKEN_REQUEST_BYTES: usize = 1024;
 
 /// Largest request body the service reads, bytes.
 pub const MAX_REPORT_BYTES: usize = 16 * 1024;
@@ -102,4 +114,55 @@ pub struct NotLeader {
     /// `ip:port` of the leader's control service, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+}
+
+/// Asks for an access token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRequest {
+    /// Name of the route in use.
+    pub route: String,
+    /// SHA-256, in lower-case hexadecimal digits, of the token that the upstream refused; another one is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// An access token. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenReply {
+    /// The token, for XOAUTH2.
+    pub access_token: String,
+    /// How long it is good yet, seconds.
+    pub expires_in: u64,
+}
+
+impl fmt::Debug for TokenReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenReply").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRefusal {
+    /// What stands in the way, a reason of the condition `CredentialReady`.
+    pub reason: Reason,
+    /// What was met, in words. Free of secrets.
+    pub message: String,
+    /// How long not to ask again, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let reply = TokenReply { access_token: "canary".into(), expires_in: 3600 };
+        assert_eq!(format!("{reply:?}"), "TokenReply { expires_in: 3600, .. }");
+    }
 }

@@ -168,6 +168,12 @@ pub enum Credential {
         #[serde(flatten)]
         files: CertificateFiles,
     },
+    /// The operator's own identity: access tokens come from the [`ControlService`], which exchanges the operator's
+    /// service-account token under a federated credential of the application. The pod holds nothing to ask Entra with.
+    Operator {
+        /// Application (client) id, for people: which one is used is the operator's to say.
+        client_id: String,
+    },
     /// The mailbox's password, by AUTH LOGIN. Microsoft is switching this off.
     Password {
         /// File with the password. Re-read at every log-in.
@@ -201,6 +207,17 @@ pub struct Endpoint {
     /// PEM bundle to trust in place of the public roots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// PEM bundle to trust in place of the public roots, where the operator and not the route says so. Goes before
+    /// `ca_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+}
+
+impl Endpoint {
+    /// A server whose certificate chains to the public roots.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, ca_file: None, ca_pem: None }
+    }
 }
 
 /// What the sidecar does between the end of the data and its reply.
@@ -510,7 +527,7 @@ mod tests {
                     scope: "https://outlook.office365.com/.default".into(),
                     ca_file: None,
                 },
-                endpoint: Endpoint { host: "smtp.office365.com".into(), port: 587, ca_file: None },
+                endpoint: Endpoint::new("smtp.office365.com", 587),
             }),
             delivery: Delivery::new(DeliveryMode::Deliver),
             limits: Limits::new(36_700_160, 500),
@@ -532,6 +549,7 @@ mod tests {
         let json = sample().to_json();
         for option in [
             "caFile",
+            "caPem",
             "control",
             "senders",
             "waitSeconds",
@@ -563,6 +581,7 @@ mod tests {
         for credential in [
             Credential::ClientSecret { client_id: client_id(), secret_file: "/c/secret".into() },
             Credential::ClientCertificate { client_id: client_id(), files },
+            Credential::Operator { client_id: client_id() },
             Credential::Password { password_file: "/c/password".into() },
         ] {
             let mut route = sample();

@@ -71,7 +71,7 @@ impl Upstream {
             if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
             {
                 self.dispatch.follow(&route).await;
-                current = Some(self.follow(route, current, &mut tending));
+                current = Some(self.follow(route, &config, current, &mut tending));
             }
             tokio::select! {
                 changed = config.changed() => if changed.is_err() { break },
@@ -87,6 +87,7 @@ impl Upstream {
     fn follow(
         &self,
         route: Arc<RouteFile>,
+        config: &watch::Receiver<Config>,
         before: Option<Current>,
         tending: &mut tokio::task::JoinSet<()>,
     ) -> Current {
@@ -99,7 +100,7 @@ impl Upstream {
             }
             before => {
                 let kept = before.as_ref().and_then(|before| before.log_in_for(&route.method));
-                let built = build(&route, &self.resolver, &self.metrics, kept);
+                let built = build(&route, config, &self.resolver, &self.metrics, kept);
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
@@ -153,16 +154,28 @@ impl Current {
 }
 
 /// The way out that `route` describes, with nothing in it yet.
-pub fn way(route: &RouteFile, resolver: &Resolver, metrics: &Arc<Metrics>) -> Arc<dyn rehearsal::Way> {
-    build(route, resolver, metrics, None).way
+pub fn way(
+    route: &RouteFile,
+    config: &watch::Receiver<Config>,
+    resolver: &Resolver,
+    metrics: &Arc<Metrics>,
+) -> Arc<dyn rehearsal::Way> {
+    build(route, config, resolver, metrics, None).way
 }
 
 /// The way out by the route's method. `kept` is a log-in that client submission can go on with.
-fn build(route: &RouteFile, resolver: &Resolver, metrics: &Arc<Metrics>, kept: Option<Arc<LogIn>>) -> Built {
+fn build(
+    route: &RouteFile,
+    config: &watch::Receiver<Config>,
+    resolver: &Resolver,
+    metrics: &Arc<Metrics>,
+    kept: Option<Arc<LogIn>>,
+) -> Built {
     let (ehlo_name, resolver) = (route.ehlo_name.clone(), resolver.clone());
     match &route.method {
         Method::ClientSubmission(settings) => {
-            let log_in = kept.unwrap_or_else(|| Arc::new(LogIn::new(settings, Arc::clone(metrics) as _)));
+            let new = || Arc::new(LogIn::new(settings, config, Arc::clone(metrics) as _));
+            let log_in = kept.unwrap_or_else(new);
             let submission = Submission::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
             let files = LogIn::files(&settings.credential);
             Built { way: over(submission, route, metrics), log_in: Some(log_in), files }

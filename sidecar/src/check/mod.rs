@@ -17,6 +17,7 @@ use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Method;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::args::Check;
@@ -38,7 +39,8 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
         return Ok(Findings::without_route(error.unwrap_or_default()));
     };
     let metrics = Arc::new(Metrics::new()?);
-    let way = upstream::way(&route, &Resolver::new(options.nameserver), &metrics);
+    let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), error: None });
+    let way = upstream::way(&route, &config, &Resolver::new(options.nameserver), &metrics);
     let envelope = envelope(options, &route);
     let mut rehearsal = Rehearsal::default();
     if timeout(options.timeout, way.rehearse(&envelope, &mut rehearsal)).await.is_err() {

@@ -152,7 +152,9 @@ fn places(method: &Method) -> Vec<Place> {
         Method::ClientSubmission(submission) => places.extend(match submission.credential {
             Credential::ClientCertificate { .. } => &[Place::Certificate, Place::Token][..],
             Credential::Password { .. } => &[Place::Password],
-            Credential::WorkloadIdentity { .. } | Credential::ClientSecret { .. } => &[Place::Token],
+            Credential::WorkloadIdentity { .. }
+            | Credential::ClientSecret { .. }
+            | Credential::Operator { .. } => &[Place::Token],
         }),
         Method::SmtpRelay(relay) if relay.certificate.is_some() => places.push(Place::Certificate),
         Method::SmtpRelay(_) | Method::DirectSend(_) => {}
@@ -325,7 +327,8 @@ fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
     let client_id = submission.map(|it| match &it.credential {
         Credential::WorkloadIdentity { client_id, .. }
         | Credential::ClientSecret { client_id, .. }
-        | Credential::ClientCertificate { client_id, .. } => client_id.as_str(),
+        | Credential::ClientCertificate { client_id, .. }
+        | Credential::Operator { client_id } => client_id.as_str(),
         Credential::Password { .. } => "",
     });
     Subject {

@@ -34,7 +34,7 @@ fn submission_with(credential: Credential) -> RouteFile {
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
         },
-        endpoint: Endpoint { host: "smtp.office365.com".into(), port: 587, ca_file: None },
+        endpoint: Endpoint::new("smtp.office365.com", 587),
     }))
 }
 

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{CertificateFiles, ClientSubmission, Credential};
+use tokio::sync::watch;
 
 use super::outcome::{Met, Outcome, Verdict};
 use crate::certificate;
 use crate::clock::{self, Instant};
+use crate::config::Config;
 use crate::secret::{self, Secret};
 use crate::token::store::{self, Store};
 use crate::token::{self, Failure, Token};
@@ -69,8 +71,12 @@ struct Rejected {
 }
 
 impl LogIn {
-    /// The log-in that `settings` describe.
-    pub fn new(settings: &ClientSubmission, observer: Arc<dyn Observe>) -> Self {
+    /// The log-in that `settings` describe. `config` says where the operator is, for tokens that it hands out.
+    pub fn new(
+        settings: &ClientSubmission,
+        config: &watch::Receiver<Config>,
+        observer: Arc<dyn Observe>,
+    ) -> Self {
         let source = match &settings.credential {
             Credential::Password { password_file } => {
                 tracing::warn!(
@@ -85,7 +91,7 @@ impl LogIn {
                     _ => None,
                 };
                 // Every other credential is had a token with.
-                let source = token::source_for(credential, &settings.authority)
+                let source = token::source_for(credential, &settings.authority, config)
                     .expect("a credential that is no password has a token source");
                 Source::Tokens(Store::new(source, Arc::clone(&observer) as _), certificate)
             }
@@ -145,6 +151,7 @@ impl LogIn {
             Credential::ClientCertificate { files, .. } => {
                 vec![files.certificate_file.clone(), files.key_file.clone()]
             }
+            Credential::Operator { .. } => vec![],
         }
     }
 
@@ -231,6 +238,7 @@ fn verdict(failure: Failure) -> Verdict {
     let outcome = match failure.reason {
         Reason::TokenServiceUnavailable
         | Reason::TokenServiceThrottled
+        | Reason::OperatorUnavailable
         | Reason::IssuerUnreachable
         | Reason::WaitingForPropagation => Outcome::Transient(Some(failure.reason)),
         reason => Outcome::RouteFault(reason),
@@ -252,10 +260,11 @@ mod tests {
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
         };
-        let endpoint = Endpoint { host: "smtp.office365.com".into(), port: 587, ca_file: None };
+        let endpoint = Endpoint::new("smtp.office365.com", 587);
         let mailbox = "noreply@contoso.com".into();
         let settings = ClientSubmission { mailbox, credential, authority, endpoint };
-        LogIn::new(&settings, Arc::new(Metrics::new().unwrap()))
+        let (_, config) = watch::channel(Config::default());
+        LogIn::new(&settings, &config, Arc::new(Metrics::new().unwrap()))
     }
 
     fn reasons(met: &[Met]) -> Vec<Reason> {
@@ -267,6 +276,8 @@ mod tests {
         let outcome = |reason| verdict(Failure::new(reason, "")).outcome;
         let throttled = Reason::TokenServiceThrottled;
         assert_eq!(outcome(throttled), Outcome::Transient(Some(throttled)));
+        let away = Reason::OperatorUnavailable;
+        assert_eq!(outcome(away), Outcome::Transient(Some(away)));
         assert_eq!(outcome(Reason::TenantNotFound), Outcome::RouteFault(Reason::TenantNotFound));
         assert_eq!(outcome(Reason::SecretExpired), Outcome::RouteFault(Reason::SecretExpired));
     }

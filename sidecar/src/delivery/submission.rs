@@ -72,7 +72,7 @@ impl Submission {
             port: endpoint.port,
             ehlo_name: &self.ehlo_name,
             tls: TlsMode::Required,
-            config: tls::client_config(&Trust::from_file(endpoint.ca_file.as_ref())).await?,
+            config: tls::client_config(&Trust::of(endpoint)).await?,
         };
         target.open().await
     }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mailroute_route::file::Endpoint;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -25,6 +26,14 @@ pub enum Trust {
 }
 
 impl Trust {
+    /// What the certificate of a submission server has to chain to.
+    pub fn of(endpoint: &Endpoint) -> Self {
+        match &endpoint.ca_pem {
+            Some(pem) => Self::Pem(pem.clone()),
+            None => Self::from_file(endpoint.ca_file.as_ref()),
+        }
+    }
+
     /// The bundle in `file` when there is one, else the public roots.
     pub fn from_file(file: Option<&PathBuf>) -> Self {
         file.map_or(Self::PublicRoots, |path| Self::File(path.clone()))

@@ -30,7 +30,8 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// The application and the proof of a credential; none for a password, which no token is had with.
+    /// The application and the proof of a credential; none for a password, which no token is had with, and for the
+    /// operator's identity, which the operator proves.
     pub fn of(credential: &Credential) -> Option<(String, Self)> {
         match credential {
             Credential::WorkloadIdentity { client_id, token_file } => {
@@ -43,7 +44,7 @@ impl Proof {
             Credential::ClientCertificate { client_id, files } => {
                 Some((client_id.clone(), Self::Certificate(files.clone())))
             }
-            Credential::Password { .. } => None,
+            Credential::Operator { .. } | Credential::Password { .. } => None,
         }
     }
 }

@@ -36,6 +36,7 @@ pub fn to_simulator(
                 host: "localhost".into(),
                 port: m365.smtp_address().port(),
                 ca_file: Some(ca_file),
+                ca_pem: None,
             },
         }),
         delivery: Delivery::new(DeliveryMode::Deliver),
