@@ -115,6 +115,13 @@ impl Life {
         self.token.as_ref().filter(|held| now < held.last_use).map(|held| &held.token)
     }
 
+    /// Waits for a successor of `older` from now on, if it is the one in use.
+    fn hasten(&mut self, older: &Token) {
+        if let Some(held) = self.token.as_mut().filter(|held| held.token.secret == older.secret) {
+            (held.renew, held.scarce) = (held.token.obtained, held.token.obtained);
+        }
+    }
+
     /// Forgets `rejected` if it is the one in use. Says whether it was.
     fn reject(&mut self, rejected: &Token) -> bool {
         let is_held = self.token.as_ref().is_some_and(|held| held.token.secret == rejected.secret);
@@ -184,6 +191,16 @@ impl Store {
         if self.life().reject(rejected) {
             self.source.refused(rejected);
         }
+        self.token().await
+    }
+
+    /// A successor of `older`, asked for although that one is still good; while none can be had, `older` is still what
+    /// everybody uses.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub async fn newer(self: &Arc<Self>, older: &Token) -> Result<Token, Failure> {
+        self.life().hasten(older);
         self.token().await
     }
 

@@ -176,3 +176,19 @@ async fn the_exchange_goes_on_when_the_asking_session_is_gone() {
     assert_eq!(store.token().await.unwrap().secret.expose(), "a");
     assert_eq!(script.asked.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_token_takes_the_place_of_a_good_one_which_stays_in_use_until_then() {
+    let mut life = Life::default();
+    let start = clock::now();
+    life.succeed(token("a", 3600), 0.5);
+    life.hasten(&token("another", 3600));
+    assert!(matches!(life.step(start + seconds(1)), Step::Use(_)), "it was not about this one");
+    life.hasten(&token("a", 3600));
+    assert!(matches!(life.step(start + seconds(1)), Step::Ask));
+    life.fail(failure(), start + seconds(1), 0.5);
+    assert!(matches!(life.step(start + seconds(1)), Step::Use(held) if held.secret.expose() == "a"));
+    assert!(life.usable(start + seconds(1)).is_some());
+    life.succeed(token("b", 3600), 0.5);
+    assert!(matches!(life.step(start + seconds(2)), Step::Use(held) if held.secret.expose() == "b"));
+}

@@ -29,6 +29,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::admin::{self, Admin};
 use crate::args::{Certificates, Run};
+use crate::broker::desk::{self, Desk};
+use crate::broker::settings::Settings;
+use crate::broker::vault::Vault;
 use crate::control::authenticate::Authenticator;
 use crate::control::rate::RateLimit;
 use crate::control::reports::Reports;
@@ -130,6 +133,7 @@ struct App {
     triggers: Triggers,
     malformed: Malformed,
     reports: Arc<Mutex<Reports>>,
+    vault: Arc<Vault>,
 }
 
 /// Names of the parts that serve others and finish what they have begun.
@@ -140,6 +144,7 @@ type Parts = JoinSet<&'static str>;
 impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
+        let vault = Arc::new(vault(&flags, &metrics)?);
         Ok(Self {
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
@@ -149,6 +154,7 @@ impl App {
             triggers: Triggers::default(),
             malformed: Malformed::default(),
             reports: Arc::default(),
+            vault,
         })
     }
 
@@ -165,7 +171,7 @@ impl App {
         spawn(&mut parts, "certificates", keeper);
         let seen = changes.clone();
         self.serve_webhook(&mut parts, &pki, &routes, changes, closing).await?;
-        self.serve_control(&mut parts, &pki, &pods, &leadership, closing).await?;
+        self.serve_control(&mut parts, &pki, &routes, &pods, &leadership, closing).await?;
         self.serve_admin(&mut parts, &pki, &routes, &pods, &leadership, stop).await?;
         self.guard(&mut parts, &pki, &routes, seen, &leadership);
         self.lead(&mut parts, &pki, routes, pods, leadership);
@@ -282,12 +288,22 @@ impl App {
         &self,
         parts: &mut Parts,
         pki: &Pki,
+        routes: &Store<MailRoute>,
         pods: &Store<Pod>,
         leadership: &watch::Receiver<Leadership>,
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
+        let authenticator = Arc::new(Authenticator::new(self.client.clone()));
+        let desk = Desk {
+            authenticator: Arc::clone(&authenticator),
+            pods: pods.clone(),
+            routes: routes.clone(),
+            vault: Arc::clone(&self.vault),
+            rate: Mutex::default(),
+            metrics: self.metrics.clone(),
+        };
         let service = Control {
-            authenticator: Authenticator::new(self.client.clone()),
+            authenticator,
             leadership: leadership.clone(),
             pods: pods.clone(),
             reports: Arc::clone(&self.reports),
@@ -296,7 +312,8 @@ impl App {
             rate: Mutex::new(RateLimit::default()),
         };
         let listener = tls(self.flags.control_listen, pki).await?;
-        serve(parts, SERVERS[1], listener, control::router(Arc::new(service)), closing);
+        let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));
+        serve(parts, SERVERS[1], listener, router, closing);
         Ok(())
     }
 
@@ -340,6 +357,7 @@ impl App {
                 control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
                 cluster_domain: flags.cluster_domain.clone(),
             },
+            lending: Arc::clone(self.vault.settings()),
             sidecar: self.sidecar(),
             ca_bundle: pki.ca_bundle.clone(),
             routes,
@@ -390,6 +408,19 @@ impl App {
             }
         }
     }
+}
+
+/// The tokens of the operator's identity: none without settings.
+fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
+    let settings = match &flags.broker_settings {
+        None => Settings::default(),
+        Some(path) => {
+            let unusable = || format!("cannot use the settings of the broker {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(unusable)?;
+            Settings::parse(&text).with_context(unusable)?
+        }
+    };
+    Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
 }
 
 fn warn_of(unreadable: &Unreadable, events: &Events) {

@@ -1,10 +1,12 @@
 //! The command line. Every flag has an environment variable, so that a chart can set it either way.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::Level;
 
+use crate::broker::settings::TOKEN_FILE;
 use crate::inject::PullPolicy;
 use crate::inject::cli::Inject;
 use crate::logging::Format;
@@ -85,6 +87,12 @@ pub struct Run {
     /// Lease by which the replicas choose the one that writes.
     #[arg(long, env = "MAILROUTE_LEASE", default_value = "mailroute")]
     pub lease: String,
+    /// File that says which applications the operator can prove itself as, and which routes may use them. Default: none.
+    #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
+    pub broker_settings: Option<PathBuf>,
+    /// The operator's own service-account token for Entra, which those applications trust.
+    #[arg(long, env = "MAILROUTE_IDENTITY_TOKEN", value_name = "FILE", default_value = TOKEN_FILE)]
+    pub identity_token: PathBuf,
     /// Where the admission webhook listens, HTTPS.
     #[arg(long, env = "MAILROUTE_WEBHOOK_LISTEN", default_value = "0.0.0.0:8443")]
     pub webhook_listen: SocketAddr,

@@ -12,6 +12,7 @@ pub mod admin;
 pub mod api_error;
 pub mod app;
 pub mod args;
+pub mod broker;
 pub mod control;
 pub mod controller;
 pub mod crd;

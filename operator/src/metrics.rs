@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mailroute_route::condition::Reason;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -24,6 +25,8 @@ pub struct Metrics {
     malformed: IntGauge,
     sidecars: IntGaugeVec,
     reports: IntCounterVec,
+    token_requests: IntCounterVec,
+    token_exchanges: IntCounterVec,
     admissions: IntCounterVec,
     admission_seconds: Histogram,
     evictions: IntCounterVec,
@@ -78,6 +81,18 @@ impl Metrics {
                 "mailroute_reports_received_total",
                 "Reports of sidecars by what became of them.",
                 &["outcome"],
+            )?,
+            token_requests: counters(
+                r,
+                "mailroute_token_requests_total",
+                "Requests of sidecars for an access token by what became of them.",
+                &["outcome"],
+            )?,
+            token_exchanges: counters(
+                r,
+                "mailroute_operator_token_exchanges_total",
+                "Exchanges of the operator at the token endpoint by reason; TokenAcquired for those that worked.",
+                &["reason"],
             )?,
             admissions: counters(
                 r,
@@ -163,6 +178,16 @@ impl Metrics {
     /// One report was answered. `outcome` comes from a closed set of the control service.
     pub fn report(&self, outcome: &'static str) {
         self.reports.with_label_values(&[outcome]).inc();
+    }
+
+    /// One request for an access token was answered. `outcome` comes from a closed set of the broker.
+    pub fn token_asked(&self, outcome: &'static str) {
+        self.token_requests.with_label_values(&[outcome]).inc();
+    }
+
+    /// One exchange of the operator's own identity ended.
+    pub fn token_exchanged(&self, reason: Reason) {
+        self.token_exchanges.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// One admission review was answered. `outcome` and `reason` come from closed sets of the webhook; `reason` is

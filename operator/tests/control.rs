@@ -43,7 +43,7 @@ async fn stage() -> Stage {
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
     let control = Control {
-        authenticator: Authenticator::new(api_server(Arc::clone(&reviews)).await),
+        authenticator: Arc::new(Authenticator::new(api_server(Arc::clone(&reviews)).await)),
         leadership: known,
         pods: reader,
         reports: Arc::clone(&reports),

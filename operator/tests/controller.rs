@@ -92,6 +92,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
             control_address: "mailroute.mail.svc:8444".into(),
             cluster_domain: "cluster.local".into(),
         },
+        lending: Arc::default(),
         sidecar: Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() },
         ca_bundle: known,
         routes,

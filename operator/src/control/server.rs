@@ -32,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// What the service needs.
 pub struct Control {
     /// Checks tokens.
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// Pods with the label, as watched.
@@ -171,7 +171,8 @@ async fn whole(body: Body) -> Result<Bytes, Refusal> {
     to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| Refusal::Body)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of `Authorization: Bearer`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

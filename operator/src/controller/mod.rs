@@ -55,6 +55,7 @@ use self::status::{Acceptance, Facts};
 use self::triggers::Triggers;
 use self::watch::uses;
 use crate::api_error::{ApiError, chain};
+use crate::broker::settings::Settings;
 use crate::control::lock;
 use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
 use crate::crd::MailRoute;
@@ -80,6 +81,8 @@ pub struct Context {
     pub client: Client,
     /// What every route needs to know of this installation.
     pub platform: Platform,
+    /// Which routes may use the operator's identity.
+    pub lending: Arc<Settings>,
     /// What is injected now.
     pub sidecar: inject::Platform,
     /// PEM bundle that the control service's certificate chains to; empty while there is none.
@@ -227,8 +230,15 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let known = Known { rollout: route.spec.rollout, pods: &pods, reports: &reports, history: &history };
     let plan = plan(&known, &mut Wanted::new(route, &context.sidecar));
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
-    let facts =
-        Facts { route, acceptance: &acceptance, pods: &pods, reports: &reports, settling, rollout: &plan };
+    let facts = Facts {
+        route,
+        acceptance: &acceptance,
+        lent: context.lending.lent_to(route).ok().flatten(),
+        pods: &pods,
+        reports: &reports,
+        settling,
+        rollout: &plan,
+    };
     let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
         .await
@@ -252,7 +262,11 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
 
 /// validate → build → apply.
 async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
-    let valid = match validate::validate(route) {
+    let lent = match context.lending.lent_to(route) {
+        Ok(lent) => lent,
+        Err(not_allowed) => return (Acceptance::NotAllowed(not_allowed), Ok(())),
+    };
+    let valid = match validate::validate_with(route, lent) {
         Ok(valid) => valid,
         Err(invalid) => return (Acceptance::Invalid(invalid), Ok(())),
     };

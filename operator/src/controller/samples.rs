@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::pods::{Owner, SidecarPod};
 use crate::crd::MailRoute;
-use crate::crd::method::{CertificateSecretRef, CredentialType, DirectSend, Method, SecretRef, SmtpRelay};
+use crate::crd::method::{
+    CertificateSecretRef, CredentialType, DirectSend, Method, SecretRef, SmtpRelay, Subject,
+};
 use crate::inject::{Overrides, Platform, Sidecar};
 
 /// The application of the sample routes.
@@ -32,6 +34,13 @@ pub fn route() -> MailRoute {
         },
     }))
     .unwrap()
+}
+
+/// The same with the operator's identity.
+pub fn lent() -> MailRoute {
+    let mut route = route();
+    route.spec.client_submission.iter_mut().for_each(|it| it.credential.subject = Subject::Operator);
+    route
 }
 
 /// The same with a credential from the Secret `m365`.

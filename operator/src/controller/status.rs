@@ -28,6 +28,7 @@ use super::pods::SidecarPod;
 use super::rollout::plan::Plan;
 use super::validate::Invalid;
 use super::way;
+use crate::broker::settings::{Application, NotAllowed};
 use crate::control::reports::Received;
 use crate::crd::method::{ClientSubmission, CredentialType};
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
@@ -40,6 +41,8 @@ pub enum Acceptance {
     Rendered,
     /// It cannot be rendered.
     Invalid(Invalid),
+    /// It may not use the operator's identity.
+    NotAllowed(NotAllowed),
     /// It could not be written, for this reason.
     Unwritten(String),
 }
@@ -51,6 +54,8 @@ pub struct Facts<'a> {
     pub route: &'a MailRoute,
     /// How far it got.
     pub acceptance: &'a Acceptance,
+    /// The application that it is lent, where it uses the operator's identity.
+    pub lent: Option<&'a Application>,
     /// Its pods that have the sidecar and have not ended.
     pub pods: &'a [SidecarPod],
     /// The fresh reports for it, by pod uid.
@@ -70,7 +75,7 @@ struct Names {
 /// The status that the route should have at `now`.
 pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let previous = facts.route.status.clone().unwrap_or_default();
-    let names = names(facts.route);
+    let names = names(facts);
     let subject = subject(facts.route, &names);
     let reports = Gathered::of(facts);
     let evidence = Evidence::new(facts, &reports, &previous.conditions, &subject, now);
@@ -114,6 +119,11 @@ fn accepted(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
     match facts.acceptance {
         Acceptance::Rendered => finding(TRUE, Reason::Accepted, accepted_message(evidence.live)),
         Acceptance::Invalid(invalid) => finding(FALSE, Reason::Invalid, format!("{invalid}.")),
+        Acceptance::NotAllowed(not_allowed) => finding(
+            FALSE,
+            Reason::OperatorIdentityNotAllowed,
+            format!("{not_allowed}. {}", explanation(Reason::OperatorIdentityNotAllowed, evidence.subject)),
+        ),
         Acceptance::Unwritten(error) => finding(
             FALSE,
             Reason::RenderFailed,
@@ -243,10 +253,11 @@ fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
     }
 }
 
-fn names(route: &MailRoute) -> Names {
+fn names(facts: &Facts<'_>) -> Names {
+    let (spec, lent) = (&facts.route.spec, facts.lent);
     Names {
-        endpoint: way::method(&route.spec).ok().as_ref().map(way::place),
-        authority: way::authority(&route.spec).host,
+        endpoint: way::method(spec, lent).ok().as_ref().map(way::place),
+        authority: lent.map_or_else(|| way::authority(spec), Application::token_authority).host,
     }
 }
 

@@ -7,6 +7,7 @@ use kube::{Resource, ResourceExt};
 use mailroute_route::file;
 
 use super::way;
+use crate::broker::settings::Application;
 use crate::crd::cloud::Cloud;
 use crate::crd::delivery::{Delivery, Limits};
 use crate::crd::local::OnViolation;
@@ -58,6 +59,14 @@ pub enum Invalid {
     /// No preset and no override.
     #[error("spec.endpoint.host: Microsoft publishes no SMTP host for the cloud {0:?}; set it")]
     HostMissing(Cloud),
+    /// The platform's to set.
+    #[error("spec.{0}: the platform's to say where credential.subject is Operator; leave it out")]
+    Lent(&'static str),
+    /// No preset, and nothing in the platform's settings.
+    #[error(
+        "spec.tenant.cloud: Microsoft publishes no SMTP host for the cloud {0:?}, and the platform has set none under broker.applications"
+    )]
+    LentHostMissing(Cloud),
     /// A log-in would go without TLS.
     #[error("spec.endpoint.tls: ClientSubmission logs in, and needs Required")]
     SubmissionWithoutTls,
@@ -89,18 +98,26 @@ pub enum Invalid {
     Size(String),
 }
 
-/// Looks at everything that rendering needs.
+/// Looks at everything that rendering needs, apart from what the platform lends.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn validate(route: &MailRoute) -> Result<Valid, Invalid> {
+    validate_with(route, None)
+}
+
+/// The same for a route that uses the operator's identity, as this application.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn validate_with(route: &MailRoute, lent: Option<&Application>) -> Result<Valid, Invalid> {
     let spec = &route.spec;
     Ok(Valid {
         name: route.meta().name.clone().ok_or(Invalid::Unidentified)?,
         namespace: route.namespace().ok_or(Invalid::Unidentified)?,
         generation: route.meta().generation.unwrap_or_default(),
         uid: route.uid().ok_or(Invalid::Unidentified)?,
-        method: way::method(spec)?,
+        method: way::method(spec, lent)?,
         delivery: delivery(spec)?,
         limits: limits(spec.method, spec.limits),
         senders: senders(spec)?,
@@ -157,6 +174,8 @@ mod tests {
     use super::super::samples;
     use super::*;
     use crate::crd::local::Senders;
+    use crate::crd::method::Endpoint;
+    use crate::crd::tenant::Authority;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     #[test]
@@ -190,7 +209,11 @@ mod tests {
     #[test]
     fn what_an_older_schema_let_through_is_named_with_its_field() {
         type Change = fn(&mut MailRouteSpec);
-        let table: [(MailRoute, Change, &str); 11] = [
+        let endpoint = |s: &mut MailRouteSpec| s.endpoint = Some(Endpoint::default());
+        let table: [(MailRoute, Change, &str); 14] = [
+            (samples::lent(), endpoint, "spec.endpoint"),
+            (samples::lent(), |s| s.tenant.authority = Some(Authority::default()), "spec.tenant.authority"),
+            (samples::lent(), |s| s.tenant.cloud = Cloud::USGovernmentDoD, "spec.tenant.cloud"),
             (samples::route(), |s| s.client_submission = None, "spec.clientSubmission"),
             (samples::relay(true), |s| s.smtp_relay = None, "spec.smtpRelay"),
             (samples::direct(), |s| s.direct_send = None, "spec.directSend"),

@@ -8,8 +8,9 @@ use mailroute_route::file::{self, Authority, CertificateFiles, HostName, SmartHo
 use mailroute_route::paths;
 
 use super::validate::Invalid;
+use crate::broker::settings::Application;
 use crate::crd::MailRouteSpec;
-use crate::crd::method::{Credential, CredentialType, Endpoint, Method, SecretRef, TlsMode};
+use crate::crd::method::{Credential, CredentialType, Endpoint, Method, SecretRef, Subject, TlsMode};
 
 /// Port of client submission where the route does not say (RFC 6409, and Microsoft's guide).
 const SUBMISSION_PORT: u16 = 587;
@@ -17,13 +18,14 @@ const SUBMISSION_PORT: u16 = 587;
 /// Port of the other two methods (Microsoft's guide).
 const RELAY_PORT: u16 = 25;
 
-/// The method with everything that the sidecar needs for it.
+/// The method with everything that the sidecar needs for it. `lent` is what the platform lends the route, where it uses the
+/// operator's identity.
 ///
 /// # Errors
 /// When something is missing that the method needs.
-pub fn method(spec: &MailRouteSpec) -> Result<file::Method, Invalid> {
+pub fn method(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::Method, Invalid> {
     match spec.method {
-        Method::ClientSubmission => submission(spec).map(file::Method::ClientSubmission),
+        Method::ClientSubmission => submission(spec, lent).map(file::Method::ClientSubmission),
         Method::SmtpRelay => relay(spec).map(file::Method::SmtpRelay),
         Method::DirectSend => {
             spec.direct_send.ok_or(Invalid::BlockMissing("directSend"))?;
@@ -35,14 +37,35 @@ pub fn method(spec: &MailRouteSpec) -> Result<file::Method, Invalid> {
     }
 }
 
-fn submission(spec: &MailRouteSpec) -> Result<file::ClientSubmission, Invalid> {
+fn submission(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::ClientSubmission, Invalid> {
     let block = spec.client_submission.as_ref().ok_or(Invalid::BlockMissing("clientSubmission"))?;
-    Ok(file::ClientSubmission {
-        mailbox: block.mailbox.clone(),
-        credential: credential(&block.credential)?,
-        authority: authority(spec),
-        endpoint: endpoint(spec)?,
-    })
+    let credential = credential(&block.credential)?;
+    let is_lent = matches!(credential, file::Credential::Operator { .. });
+    let (authority, endpoint) =
+        if is_lent { platforms(spec, lent)? } else { (authority(spec), endpoint(spec)?) };
+    Ok(file::ClientSubmission { mailbox: block.mailbox.clone(), credential, authority, endpoint })
+}
+
+/// Where the operator's tokens come from and where they are used: never what the route says, which could carry them
+/// elsewhere.
+fn platforms(
+    spec: &MailRouteSpec,
+    lent: Option<&Application>,
+) -> Result<(Authority, file::Endpoint), Invalid> {
+    if spec.endpoint.is_some() {
+        return Err(Invalid::Lent("endpoint"));
+    }
+    if spec.tenant.authority.is_some() {
+        return Err(Invalid::Lent("tenant.authority"));
+    }
+    let host_missing = || Invalid::LentHostMissing(spec.tenant.cloud);
+    match lent {
+        Some(lent) => Ok((lent.token_authority(), lent.submission_endpoint().ok_or_else(host_missing)?)),
+        None => {
+            let host = spec.tenant.cloud.preset().submission_host.ok_or_else(host_missing)?;
+            Ok((authority(spec), file::Endpoint::new(host, SUBMISSION_PORT)))
+        }
+    }
 }
 
 fn relay(spec: &MailRouteSpec) -> Result<file::SmtpRelay, Invalid> {
@@ -63,6 +86,9 @@ fn credential(credential: &Credential) -> Result<file::Credential, Invalid> {
         SecretRef { key: None, .. } => Err(Invalid::SecretKeyMissing(credential.type_)),
     };
     Ok(match credential.type_ {
+        CredentialType::WorkloadIdentity if credential.subject == Subject::Operator => {
+            file::Credential::Operator { client_id: client_id()? }
+        }
         CredentialType::WorkloadIdentity => file::Credential::WorkloadIdentity {
             client_id: client_id()?,
             token_file: Path::new(paths::TOKENS_DIR).join(paths::ENTRA_TOKEN_FILE),
@@ -123,6 +149,7 @@ fn endpoint(spec: &MailRouteSpec) -> Result<file::Endpoint, Invalid> {
         host: own.host.or(preset).ok_or(Invalid::HostMissing(spec.tenant.cloud))?,
         port: own.port.unwrap_or(SUBMISSION_PORT),
         ca_file: own.ca_bundle_ref.map(|_| ca_file(paths::ENDPOINT_CA_DIR)),
+        ca_pem: None,
     })
 }
 
@@ -202,18 +229,19 @@ pub fn secret(spec: &MailRouteSpec) -> Option<(&str, Option<&str>)> {
 mod tests {
     use super::super::samples;
     use super::*;
+    use crate::broker::settings::Settings;
     use crate::crd::cloud::Cloud;
     use crate::crd::tenant::{self, CaBundleRef};
 
     fn submitted(spec: &MailRouteSpec) -> file::ClientSubmission {
-        let file::Method::ClientSubmission(submission) = method(spec).unwrap() else {
+        let file::Method::ClientSubmission(submission) = method(spec, None).unwrap() else {
             panic!("another method")
         };
         submission
     }
 
     fn relayed(spec: &MailRouteSpec) -> SmartHost {
-        match method(spec).unwrap() {
+        match method(spec, None).unwrap() {
             file::Method::SmtpRelay(relay) => relay.smart_host,
             file::Method::DirectSend(direct) => direct.smart_host,
             file::Method::ClientSubmission(_) => panic!("another method"),
@@ -304,16 +332,40 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_tokens_go_where_the_platform_says() {
+        let settings = Settings::parse(&format!(
+            "applications: [{{tenantId: contoso.com, clientId: {}, authority: {{host: 'login.m365.svc:8443'}}, \
+             endpoint: {{host: smtp.m365.svc, port: 25, caPem: PEM}}, \
+             allow: [{{namespaces: [shop], mailboxes: ['*@contoso.com']}}]}}]",
+            samples::CLIENT_ID
+        ));
+        let file::Method::ClientSubmission(submission) =
+            method(&samples::lent().spec, settings.unwrap().applications.first()).unwrap()
+        else {
+            panic!("another method")
+        };
+        let client_id = samples::CLIENT_ID.to_owned();
+        assert_eq!(submission.credential, file::Credential::Operator { client_id });
+        assert_eq!(
+            (submission.authority.host.as_str(), submission.authority.tenant.as_str()),
+            ("login.m365.svc:8443", "contoso.com")
+        );
+        assert_eq!((submission.endpoint.host.as_str(), submission.endpoint.port), ("smtp.m365.svc", 25));
+        assert_eq!(submission.endpoint.ca_pem.as_deref(), Some("PEM"));
+        assert_eq!(submitted(&samples::lent().spec).endpoint, file::Endpoint::new("smtp.office365.com", 587));
+    }
+
+    #[test]
     fn the_smart_host_is_the_mx_of_the_first_accepted_domain_unless_it_is_named() {
         let mut route = samples::relay(true);
         let found = relayed(&route.spec);
         assert_eq!(found.host, HostName::MxOf("contoso.com".into()));
         assert_eq!((found.port, found.tls), (25, file::TlsMode::Required));
-        assert_eq!(place(&method(&route.spec).unwrap()), "MX of contoso.com:25");
+        assert_eq!(place(&method(&route.spec, None).unwrap()), "MX of contoso.com:25");
         let named = "contoso-com.mail.protection.outlook.com";
         route.spec.endpoint = Some(Endpoint { host: Some(named.into()), ..Default::default() });
         assert_eq!(relayed(&route.spec).host, HostName::Fixed(named.into()));
-        assert_eq!(place(&method(&route.spec).unwrap()), format!("{named}:25"));
+        assert_eq!(place(&method(&route.spec, None).unwrap()), format!("{named}:25"));
     }
 
     #[test]
@@ -326,7 +378,7 @@ mod tests {
         assert_eq!(relayed(&by_address.spec).tls, file::TlsMode::Opportunistic);
         for mut route in [samples::relay(true), samples::route()] {
             route.spec.endpoint.clone_from(&opportunistic);
-            assert!(method(&route.spec).is_err());
+            assert!(method(&route.spec, None).is_err());
         }
     }
 

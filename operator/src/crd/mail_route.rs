@@ -45,7 +45,7 @@ use super::tenant::Tenant;
     validation = Rule::new("self.method == 'ClientSubmission' || self.tenant.acceptedDomains.size() > 0")
         .message("SmtpRelay and DirectSend need tenant.acceptedDomains: the domains of senders, or of recipients, and of the MX record")
         .field_path(".tenant.acceptedDomains"),
-    validation = Rule::new("self.method != 'ClientSubmission' || self.tenant.cloud != 'USGovernmentDoD' || (has(self.endpoint) && has(self.endpoint.host))")
+    validation = Rule::new("self.method != 'ClientSubmission' || self.tenant.cloud != 'USGovernmentDoD' || (has(self.clientSubmission) && self.clientSubmission.credential.subject == 'Operator') || (has(self.endpoint) && has(self.endpoint.host))")
         .message("Microsoft publishes no SMTP host for USGovernmentDoD: set endpoint.host"),
     validation = Rule::new("!has(self.clientSubmission) || self.tenant.acceptedDomains.size() == 0 || self.tenant.acceptedDomains.exists(d, self.clientSubmission.mailbox.lowerAscii().endsWith('@' + d.lowerAscii()) || self.clientSubmission.mailbox.lowerAscii().endsWith('.' + d.lowerAscii()))")
         .message("the domain of clientSubmission.mailbox is not one of tenant.acceptedDomains"),
@@ -53,6 +53,8 @@ use super::tenant::Tenant;
         .message("endpoint.port: client submission uses port 587, or 25 where 587 is closed; SmtpRelay and DirectSend use port 25"),
     validation = Rule::new("!has(self.endpoint) || !has(self.endpoint.tls) || self.endpoint.tls == 'Required' || has(self.directSend) || (has(self.smtpRelay) && !has(self.smtpRelay.certificateSecretRef))")
         .message("endpoint.tls Opportunistic is for DirectSend, and for SmtpRelay by IP address: a log-in or a certificate needs TLS"),
+    validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.credential.subject == 'Pod' || (!has(self.endpoint) && !has(self.tenant.authority))")
+        .message("credential.subject Operator: leave endpoint and tenant.authority out; whoever runs the operator says where its tokens come from and where they are used"),
     validation = Rule::new("!has(self.senders) || self.senders.onViolation != 'Rewrite' || self.method == 'ClientSubmission'")
         .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission"),
     validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method == 'ClientSubmission'")

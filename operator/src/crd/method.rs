@@ -40,7 +40,9 @@ pub struct ClientSubmission {
     validation = Rule::new("(self.type == 'Password') != has(self.clientId)")
         .message("clientId is for the types WorkloadIdentity, ClientSecret and ClientCertificate, which need it; a Password is the mailbox's own"),
     validation = Rule::new("!has(self.secretRef) || self.type == 'ClientCertificate' || has(self.secretRef.key)")
-        .message("secretRef.key: name the key of the Secret that holds the client secret or the password")
+        .message("secretRef.key: name the key of the Secret that holds the client secret or the password"),
+    validation = Rule::new("!has(self.subject) || self.subject == 'Pod' || self.type == 'WorkloadIdentity'")
+        .message("subject Operator is for the type WorkloadIdentity: the operator has no access to secrets")
 )]
 pub struct Credential {
     /// Kind of credential. WorkloadIdentity: the ServiceAccount token of the pod, under a federated credential of the
@@ -48,6 +50,13 @@ pub struct Credential {
     /// the mailbox's, from a Secret; Microsoft is switching this off.
     #[serde(rename = "type")]
     pub type_: CredentialType,
+    /// Whose ServiceAccount the federated credential of WorkloadIdentity names. Pod: the ServiceAccount of the pods that
+    /// send. Operator: the operator's own, so that one federated credential serves any number of namespaces; the operator
+    /// gives the pods of this route access tokens, where whoever runs it allows the namespace, the application and the
+    /// mailbox (broker.applications of the chart's values). Authority and endpoint are then the platform's: leave
+    /// tenant.authority and endpoint out.
+    #[serde(default)]
+    pub subject: Subject,
     /// Application (client) id in Entra. For every type but Password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 36, max = 36))]
@@ -57,6 +66,16 @@ pub struct Credential {
     /// Where the secret is. For every type but WorkloadIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+}
+
+/// Whose ServiceAccount a federated credential names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Subject {
+    /// The ServiceAccount of the pods that send.
+    #[default]
+    Pod,
+    /// The operator's own, which asks Entra in their place.
+    Operator,
 }
 
 /// Kind of credential.

@@ -46,7 +46,7 @@ fn object(method: &str, block: &str, content: &Value) -> Value {
 }
 
 fn submission() -> Value {
-    let credential = json!({"type": "WorkloadIdentity", "clientId": CLIENT_ID});
+    let credential = json!({"type": "WorkloadIdentity", "subject": "Pod", "clientId": CLIENT_ID});
     object(
         "ClientSubmission",
         "clientSubmission",
@@ -228,6 +228,33 @@ fn each_type_of_credential_has_what_it_needs_and_no_more() {
         ),
         (submission, credential, json!({"type": "Password", "secretRef": secret})),
     ]);
+    // The API server fills the subject in.
+    let lent = json!({"type": "WorkloadIdentity", "subject": "Operator", "clientId": CLIENT_ID});
+    none_broken([(submission as Make, credential, lent)]);
+    let secret_of_the_operator =
+        json!({"type": "ClientSecret", "subject": "Operator", "clientId": CLIENT_ID, "secretRef": secret});
+    all_broken([(submission as Make, credential, secret_of_the_operator, "subject Operator is for the type")]);
+}
+
+#[test]
+fn a_route_cannot_carry_the_operators_identity_elsewhere() {
+    let platforms = "whoever runs the operator says";
+    all_broken([
+        (lent as Make, "/spec/endpoint", json!({"host": "smtp.evil.example"}), platforms),
+        (lent, "/spec/endpoint", json!({"caBundleRef": {"name": "ca", "key": "ca.crt"}}), platforms),
+        (lent, "/spec/tenant/authority", json!({"host": "login.evil.example"}), platforms),
+        (lent, "/spec/tenant/authority", json!({"audience": "api://else"}), platforms),
+    ]);
+    none_broken([
+        (lent as Make, "/spec/tenant/cloud", json!("China")),
+        (lent, "/spec/tenant/cloud", json!("USGovernmentDoD")),
+    ]);
+}
+
+fn lent() -> Value {
+    let mut object = submission();
+    object["spec"]["clientSubmission"]["credential"]["subject"] = "Operator".into();
+    object
 }
 
 #[test]

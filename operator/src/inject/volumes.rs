@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::view::{PodView, items};
 use crate::controller::way;
-use crate::crd::method::CredentialType;
+use crate::crd::method::{Credential, CredentialType, Subject};
 use crate::crd::tenant::CaBundleRef;
 use crate::crd::{MailRoute, config_map_name, units};
 
@@ -72,20 +72,23 @@ pub(super) fn volumes(route: &MailRoute) -> Vec<Value> {
     volumes
 }
 
-/// One for the control service, and one for Entra when the route has no secret to ask with.
+/// One for the control service, and one for Entra when the pod asks it without a secret. With the operator's identity the
+/// pod holds nothing that Entra would take.
 fn tokens(route: &MailRoute) -> Vec<Value> {
     let token = |audience: &str, path: &str| json!({"serviceAccountToken": {"audience": audience, "expirationSeconds": TOKEN_SECONDS, "path": path}});
-    let is_federated = route
-        .spec
-        .client_submission
-        .as_ref()
-        .is_some_and(|submission| submission.credential.type_ == CredentialType::WorkloadIdentity);
+    let is_federated =
+        route.spec.client_submission.as_ref().is_some_and(|submission| asks_entra(&submission.credential));
     let mut tokens = Vec::new();
     if is_federated {
         tokens.push(token(entra_audience(route), paths::ENTRA_TOKEN_FILE));
     }
     tokens.push(token(paths::CONTROL_AUDIENCE, paths::CONTROL_TOKEN_FILE));
     tokens
+}
+
+/// Whether the pod's own ServiceAccount is what Entra is shown.
+fn asks_entra(credential: &Credential) -> bool {
+    credential.type_ == CredentialType::WorkloadIdentity && credential.subject == Subject::Pod
 }
 
 fn entra_audience(route: &MailRoute) -> &str {
@@ -247,7 +250,7 @@ mod tests {
         };
         assert_eq!(audiences(&samples::route()), [paths::ENTRA_AUDIENCE, paths::CONTROL_AUDIENCE]);
         let secret = samples::with_secret(CredentialType::ClientSecret, Some("k"));
-        for route in [secret, samples::relay(true), samples::direct()] {
+        for route in [secret, samples::lent(), samples::relay(true), samples::direct()] {
             assert_eq!(audiences(&route), [paths::CONTROL_AUDIENCE]);
         }
     }

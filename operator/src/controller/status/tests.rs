@@ -27,6 +27,7 @@ fn at(second: i64) -> Timestamp {
 struct Situation {
     route: MailRoute,
     acceptance: Acceptance,
+    lent: Option<Application>,
     pods: Vec<SidecarPod>,
     reports: BTreeMap<String, Received>,
     settling: Option<Timestamp>,
@@ -37,6 +38,7 @@ impl Situation {
         Self {
             route: samples::route(),
             acceptance: Acceptance::Rendered,
+            lent: None,
             pods: Vec::new(),
             reports: BTreeMap::new(),
             settling: None,
@@ -105,6 +107,7 @@ impl Situation {
         let facts = Facts {
             route: &self.route,
             acceptance: &self.acceptance,
+            lent: self.lent.as_ref(),
             pods: &self.pods,
             reports: &self.reports,
             settling: self.settling,

@@ -1,0 +1,276 @@
+//! HTTP in and out of the broker: reads one request for a token, and answers with one or with the reason why not.
+//!
+//! Each grant and each refusal to a known pod is one line in the log, under the target `mailroute_operator::audit`. Decides
+//! nothing itself: who calls is the authenticator's to say, who may have what the settings', and whether there is a token
+//! Entra's.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_entra::{Failure, Token, clock};
+use mailroute_route::condition::Reason;
+use mailroute_route::control::{
+    MAX_MESSAGE_BYTES, MAX_TOKEN_REQUEST_BYTES, TOKEN_PATH, TokenRefusal, TokenReply, TokenRequest,
+};
+use tokio::time::timeout;
+
+use super::settings::NotAllowed;
+use super::vault::Vault;
+use crate::control::authenticate::{self, Authenticator};
+use crate::control::lock;
+use crate::control::rate::RateLimit;
+use crate::control::reports::Caller;
+use crate::control::server::bearer;
+use crate::crd::{MailRoute, ROUTE_LABEL};
+use crate::metrics::Metrics;
+
+/// A request that takes longer than this is broken off, apart from the wait for Entra.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A pod does not wait longer for Entra. The exchange goes on, and what it brings is there for the next request.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a pod that asks too often is told to wait.
+const TOO_OFTEN: Duration = Duration::from_secs(10);
+
+/// What the desk needs.
+pub struct Desk {
+    /// Checks who calls.
+    pub authenticator: Arc<Authenticator>,
+    /// Pods with the label, as watched.
+    pub pods: Store<Pod>,
+    /// Routes, as watched.
+    pub routes: Store<MailRoute>,
+    /// The tokens, and who may have them.
+    pub vault: Arc<Vault>,
+    /// How often each pod may ask.
+    pub rate: Mutex<RateLimit>,
+    /// Counts what became of requests.
+    pub metrics: Metrics,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("send the projected token as Authorization: Bearer")]
+    NoToken,
+    #[error(transparent)]
+    Caller(#[from] authenticate::Error),
+    #[error("too many requests for a token from this pod")]
+    TooOften,
+    #[error("the body is larger than {MAX_TOKEN_REQUEST_BYTES} bytes, or broke off")]
+    Body,
+    #[error("the body is not a request for a token: {0}")]
+    NotARequest(#[source] serde_json::Error),
+    #[error("the operator has just started and does not know all pods and routes yet")]
+    NotSynced,
+    #[error("the pod does not have the label mailroute.dev/route with the route it asks for")]
+    NotItsRoute,
+    #[error("there is no such MailRoute in the namespace of the pod")]
+    NoRoute,
+    #[error("the MailRoute does not use the operator's identity")]
+    NotLent,
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    #[error("the request took too long to arrive or to check")]
+    TooSlow,
+    #[error("{0}")]
+    Entra(Failure),
+}
+
+/// A request of a known pod.
+struct Asked {
+    caller: Caller,
+    request: TokenRequest,
+}
+
+/// The routes of the service.
+pub fn router(desk: Arc<Desk>) -> Router {
+    Router::new().route(TOKEN_PATH, post(ask)).with_state(desk)
+}
+
+async fn ask(State(desk): State<Arc<Desk>>, request: Request) -> Response {
+    desk.handle(request).await
+}
+
+impl Desk {
+    /// Answers one request.
+    pub async fn handle(&self, request: Request) -> Response {
+        let (head, body) = request.into_parts();
+        let asked = timeout(DEADLINE, self.asked(&head.headers, body)).await;
+        let answer = match asked.unwrap_or(Err(Refusal::TooSlow)) {
+            Ok(asked) => {
+                let granted = self.grant(&asked).await;
+                audit(&asked, &granted);
+                granted
+            }
+            Err(refusal) => {
+                tracing::debug!(outcome = refusal.label(), error = %refusal, "no token handed out");
+                Err(refusal)
+            }
+        };
+        self.metrics.token_asked(answer.as_ref().map_or_else(Refusal::label, |_| "granted"));
+        answer.map_or_else(IntoResponse::into_response, |token| handed_out(&token))
+    }
+
+    /// The cheap refusals come first: the body of an unknown caller is not read.
+    async fn asked(&self, headers: &HeaderMap, body: Body) -> Result<Asked, Refusal> {
+        let caller = self.authenticator.caller(bearer(headers).ok_or(Refusal::NoToken)?).await?;
+        if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
+            return Err(Refusal::TooOften);
+        }
+        let body = to_bytes(body, MAX_TOKEN_REQUEST_BYTES).await.map_err(|_| Refusal::Body)?;
+        let request = serde_json::from_slice(&body).map_err(Refusal::NotARequest)?;
+        // Both end with the process alone, and what is not known yet is waited for until the deadline.
+        let known =
+            self.pods.wait_until_ready().await.is_ok() && self.routes.wait_until_ready().await.is_ok();
+        if known { Ok(Asked { caller, request }) } else { Err(Refusal::NotSynced) }
+    }
+
+    async fn grant(&self, Asked { caller, request }: &Asked) -> Result<Token, Refusal> {
+        let pod = self.pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace));
+        let is_its = pod.is_some_and(|pod| {
+            pod.uid().as_deref() == Some(&caller.uid)
+                && pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(&request.route)
+        });
+        if !is_its {
+            return Err(Refusal::NotItsRoute);
+        }
+        let route = self.routes.get(&ObjectRef::new(&request.route).within(&caller.namespace));
+        let route = route.ok_or(Refusal::NoRoute)?;
+        let application = self.vault.settings().lent_to(&route)?.ok_or(Refusal::NotLent)?;
+        let token = timeout(PATIENCE, self.vault.token(application, request.refused.as_deref()));
+        token.await.unwrap_or_else(|_| Err(late())).map_err(Refusal::Entra)
+    }
+}
+
+fn late() -> Failure {
+    let what = format!("Entra has not answered the operator within {} seconds", PATIENCE.as_secs());
+    Failure::new(Reason::TokenServiceUnavailable, what)
+}
+
+/// Who got what, and who did not: never the token.
+fn audit(Asked { caller, request }: &Asked, granted: &Result<Token, Refusal>) {
+    let Caller { namespace, pod, uid } = caller;
+    // A pod can write what it likes there.
+    let route = &request.route[..request.route.floor_char_boundary(63)];
+    match granted {
+        Ok(token) => {
+            let expires = expiry(token);
+            tracing::info!(target: "mailroute_operator::audit", namespace, pod, uid, ?route, %expires, "token granted");
+        }
+        Err(refusal) => {
+            let (outcome, error) = (refusal.label(), refusal.to_string());
+            tracing::warn!(target: "mailroute_operator::audit", namespace, pod, uid, ?route, outcome, error, "token refused");
+        }
+    }
+}
+
+fn expiry(token: &Token) -> Timestamp {
+    let left = SignedDuration::try_from(left(token)).unwrap_or_default();
+    let end = Timestamp::now().saturating_add(left).unwrap_or(Timestamp::MAX);
+    Timestamp::from_second(end.as_second()).unwrap_or(end)
+}
+
+fn left(token: &Token) -> Duration {
+    token.expires.saturating_duration_since(clock::now())
+}
+
+fn handed_out(token: &Token) -> Response {
+    let expires_in = left(token).as_secs();
+    kept_by_nobody(
+        Json(TokenReply { access_token: token.secret.expose().to_owned(), expires_in }).into_response(),
+    )
+}
+
+/// RFC 6749 §5.1: what holds a token says so to everything on the way.
+fn kept_by_nobody(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+impl Refusal {
+    /// A closed set, for the metric.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => "unauthenticated",
+            Self::Caller(_) | Self::NotSynced => "unavailable",
+            Self::TooOften => "throttled",
+            Self::Body | Self::NotARequest(_) => "malformed",
+            Self::NotItsRoute | Self::NoRoute => "forbidden",
+            Self::NotLent | Self::NotAllowed(_) => "not_allowed",
+            Self::TooSlow => "slow",
+            Self::Entra(_) => "not_issued",
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => StatusCode::UNAUTHORIZED,
+            Self::Caller(_) | Self::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotARequest(_) => StatusCode::BAD_REQUEST,
+            Self::NotItsRoute | Self::NoRoute | Self::NotLent | Self::NotAllowed(_) => StatusCode::FORBIDDEN,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Entra(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// What the route's condition shows.
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Entra(failure) => failure.reason,
+            Self::NoToken
+            | Self::Caller(authenticate::Error::Rejected)
+            | Self::NotItsRoute
+            | Self::NoRoute
+            | Self::NotLent
+            | Self::NotAllowed(_) => Reason::OperatorRefused,
+            Self::Caller(_)
+            | Self::TooOften
+            | Self::Body
+            | Self::NotARequest(_)
+            | Self::NotSynced
+            | Self::TooSlow => Reason::OperatorUnavailable,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Entra(failure) => failure.retry_after,
+            Self::TooOften => Some(TOO_OFTEN),
+            _ => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        let mut message = match self {
+            // The reason is told beside it.
+            Self::Entra(failure) => failure.message.clone(),
+            other => other.to_string(),
+        };
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let retry_after_seconds = self.retry_after().map(|wait| wait.as_secs());
+        let body = TokenRefusal { reason: self.reason(), message: self.message(), retry_after_seconds };
+        kept_by_nobody((self.status(), Json(body)).into_response())
+    }
+}

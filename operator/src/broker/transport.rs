@@ -1,0 +1,143 @@
+//! The connection to a token authority: one HTTPS POST, verified, bounded in size and time.
+//!
+//! Tokens are asked for rarely, so no connection is kept. Errors never hold the request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::{HeaderMap, Request};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use jiff::Timestamp;
+use mailroute_entra::exchange::{Answer, Post, Transport};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+
+/// Longest exchange, from name look-up to last byte.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Largest answer that is read, bytes. Token answers have some kilobytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// The bundle holds no certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("caPem holds no usable certificate: {0}")]
+pub struct BundleError(String);
+
+/// Connects to authorities whose certificate chains to what it trusts.
+pub struct Https(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl fmt::Debug for Https {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Https")
+    }
+}
+
+impl Https {
+    /// Trusts the certificates of `ca_pem`, or the public roots.
+    ///
+    /// # Errors
+    /// When `ca_pem` holds none.
+    pub fn trusting(ca_pem: Option<&str>) -> Result<Self, BundleError> {
+        let roots = match ca_pem {
+            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
+            Some(pem) => bundle(pem)?,
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks the default protocol versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
+        Ok(Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, String> {
+        let answer = self
+            .0
+            .request(request)
+            .await
+            .map_err(|error| format!("no answer from {host}: {}", cause(&error)))?;
+        let (status, retry_after) =
+            (answer.status().as_u16(), retry_after(answer.headers(), Timestamp::now()));
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| format!("the answer of {host} broke off: {error}"))?.to_bytes();
+        Ok(Answer { status, retry_after, body })
+    }
+}
+
+#[async_trait]
+impl Transport for Https {
+    async fn post(&self, post: Post<'_>) -> Result<Answer, String> {
+        let request = Request::post(format!("https://{}:{}{}", post.host, post.port, post.path))
+            .header(USER_AGENT, concat!("mailroute-operator/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(post.body))
+            .map_err(|_| format!("{}{} is not an address", post.host, post.path))?;
+        let late = || Err(format!("no answer from {} within {} seconds", post.host, TIMEOUT.as_secs()));
+        timeout(TIMEOUT, self.exchange(request, post.host)).await.unwrap_or_else(|_| late())
+    }
+}
+
+fn bundle(pem: &str) -> Result<RootCertStore, BundleError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| BundleError(error.to_string()))?;
+        roots.add(certificate).map_err(|error| BundleError(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(BundleError("there is none in it".into())) } else { Ok(roots) }
+}
+
+/// RFC 9110 §10.2.3: seconds, or the date at which they are over.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+/// The innermost cause, which names what failed: the name, the connection or the certificate.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        let asked = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, "2026-11-21T07:27:00Z".parse().unwrap())
+        };
+        assert_eq!(retry_after(&HeaderMap::new(), Timestamp::UNIX_EPOCH), None);
+        assert_eq!(asked("60"), Some(Duration::from_secs(60)));
+        assert_eq!(asked("Sat, 21 Nov 2026 07:28:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(asked("Sat, 21 Nov 2026 07:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
+    }
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_refused() {
+        assert!(Https::trusting(Some("no certificate")).unwrap_err().to_string().contains("caPem"));
+        assert!(Https::trusting(None).is_ok());
+    }
+}
