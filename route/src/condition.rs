@@ -148,7 +148,7 @@ reasons! {
     OperatorUnavailable: CredentialReady, "The operator, whose identity the route uses, does not answer as it should.",
         "Check that the operator runs and that pods reach its control service (NetworkPolicy, port 8444); a token in use stays good until its end.";
     OperatorIdentityMissing: CredentialReady, "The operator cannot read its own service-account token.",
-        "Install the chart with broker.enabled, which mounts it into the operator.";
+        "Install the chart with broker.applications, which mounts it into the operator.";
     SecretMissing: CredentialReady, "The Secret with the credential is not there, or lacks the key.",
         "Create it in the route's namespace: kubectl create secret generic {secret} --from-file=<key>=<file with the secret>; pods see it within two minutes.";
     SecretRejected: CredentialReady, "Entra does not know the client secret.",
