@@ -233,7 +233,12 @@ fn each_type_of_credential_has_what_it_needs_and_no_more() {
     none_broken([(submission as Make, credential, lent)]);
     let secret_of_the_operator =
         json!({"type": "ClientSecret", "subject": "Operator", "clientId": CLIENT_ID, "secretRef": secret});
-    all_broken([(submission as Make, credential, secret_of_the_operator, "subject Operator is for the type")]);
+    all_broken([(
+        submission as Make,
+        credential,
+        secret_of_the_operator,
+        "subject Operator is for the type",
+    )]);
 }
 
 #[test]
