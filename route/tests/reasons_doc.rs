@@ -30,7 +30,7 @@ const PLACEHOLDERS: Subject<'_> = Subject {
     secret: "<secret>",
 };
 
-const CONDITIONS: [ConditionType; 8] = [
+const CONDITIONS: [ConditionType; 9] = [
     ConditionType::Accepted,
     ConditionType::CertificateValid,
     ConditionType::CredentialReady,
