@@ -13,6 +13,7 @@ kubernetes_version=$(pinned k8s.io/kubernetes kubernetes)
 coredns_version=$(pinned github.com/coredns/coredns coredns)
 helm_version=$(pinned helm.sh/helm/v4 helm)
 helm3_version=$(pinned helm.sh/helm/v3 helm3)
+monitoring_version=$(pinned github.com/prometheus-operator/prometheus-operator monitoring)
 nextest_version=0.9.151
 cargo_fuzz_version=0.13.2
 # The project's own, which its images carry as their tag.

@@ -216,7 +216,15 @@ impl Cluster {
     /// # Errors
     /// When it fails; the error is what it said.
     pub async fn helm<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<String> {
-        let mut command = self.command(&self.inner.tools.helm());
+        self.helm_with(&self.inner.tools.helm(), arguments).await
+    }
+
+    /// Runs a Helm of one's choice ([`Tools::helm3`]) and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the error is what it said.
+    pub async fn helm_with<A: AsRef<OsStr>>(&self, helm: &Path, arguments: &[A]) -> Result<String> {
+        let mut command = self.command(helm);
         for (variable, folder) in
             [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
         {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 const KUBERNETES: &str = include_str!("../cluster/kubernetes/go.mod");
 const COREDNS: &str = include_str!("../cluster/coredns/go.mod");
 const HELM: &str = include_str!("../cluster/helm/go.mod");
+const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
 
 /// The programs of one cache.
@@ -20,6 +21,7 @@ pub struct Tools {
     coredns: PathBuf,
     helm: PathBuf,
     helm3: PathBuf,
+    monitoring: PathBuf,
     pause: PathBuf,
     clients: PathBuf,
     links: PathBuf,
@@ -37,12 +39,16 @@ impl Tools {
             coredns: cache.join(format!("coredns-{}", pinned(COREDNS, "github.com/coredns/coredns")?)),
             helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
             helm3: cache.join(format!("helm3-{}", pinned(HELM3, "helm.sh/helm/v3")?)),
+            monitoring: cache.join(format!(
+                "monitoring-{}",
+                pinned(MONITORING, "github.com/prometheus-operator/prometheus-operator")?
+            )),
             pause: cache.join("pause-1"),
             clients: cache.join(format!("clients-{}", env!("CARGO_PKG_VERSION"))),
             links: cache.join("bin"),
         };
-        let Self { kubernetes, coredns, helm, helm3, pause, clients, links: _ } = &tools;
-        for entry in [kubernetes, coredns, helm, helm3, pause, clients] {
+        let Self { kubernetes, coredns, helm, helm3, monitoring, pause, clients, links: _ } = &tools;
+        for entry in [kubernetes, coredns, helm, helm3, monitoring, pause, clients] {
             if !entry.join(".complete").exists() {
                 bail!("{} is missing: run `tests/cluster/setup cluster`", entry.display());
             }
@@ -73,6 +79,11 @@ impl Tools {
     /// Helm of the major version before, which many still use.
     pub fn helm3(&self) -> PathBuf {
         self.helm3.join("helm3")
+    }
+
+    /// The folder with the Prometheus operator's resource definitions.
+    pub fn monitoring(&self) -> &Path {
+        &self.monitoring
     }
 
     /// The archive of the image that holds a pod's namespaces open.

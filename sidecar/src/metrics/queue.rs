@@ -43,6 +43,7 @@ pub(super) struct Queued {
     oldest: IntGauge,
     dead_letters: IntGauge,
     bytes: IntGauge,
+    max_bytes: IntGauge,
     corrupt: IntGauge,
     kept: IntCounterVec,
     seconds: HistogramVec,
@@ -69,6 +70,7 @@ impl Queued {
                 "Messages given up for some recipients after a 250, and kept.",
             )?,
             bytes: gauge(r, "mailroute_spool_bytes", "Octets on disk of all that is kept, in whole blocks.")?,
+            max_bytes: gauge(r, "mailroute_spool_limit_bytes", "How many octets the spool may hold.")?,
             corrupt: gauge(
                 r,
                 "mailroute_spool_corrupt_messages",
@@ -115,13 +117,14 @@ impl Queued {
 impl Metrics {
     /// The queue as it is now.
     pub fn show_queue(&self, figures: Figures) {
-        let Figures { messages, oldest_seconds, dead_letters, corrupt, bytes } = figures;
+        let Figures { messages, oldest_seconds, dead_letters, corrupt, bytes, max_bytes } = figures;
         let shown = [
             (&self.queued.messages, messages),
             (&self.queued.oldest, oldest_seconds),
             (&self.queued.dead_letters, dead_letters),
             (&self.queued.corrupt, corrupt),
             (&self.queued.bytes, bytes),
+            (&self.queued.max_bytes, max_bytes),
         ];
         for (gauge, value) in shown {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -164,6 +167,7 @@ mod tests {
             dead_letters: 1,
             corrupt: 2,
             bytes: 8192,
+            max_bytes: 1 << 30,
         });
         metrics.queued(Cause::Limits);
         metrics.left_queue(Ended::DeadLetter, Duration::from_secs(90));
@@ -174,6 +178,7 @@ mod tests {
             "mailroute_dead_letter_messages 1",
             "mailroute_spool_corrupt_messages 2",
             "mailroute_spool_bytes 8192",
+            "mailroute_spool_limit_bytes 1073741824",
             r#"mailroute_queued_messages_total{cause="limits"} 1"#,
             r#"mailroute_queued_messages_total{cause="slow"} 0"#,
             r#"mailroute_queue_duration_seconds_count{result="dead_letter"} 1"#,

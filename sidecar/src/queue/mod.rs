@@ -102,6 +102,8 @@ pub struct Figures {
     pub corrupt: u64,
     /// Octets on disk, all of these together.
     pub bytes: u64,
+    /// How many there may be.
+    pub max_bytes: u64,
 }
 
 impl From<Figures> for control::Queue {
@@ -187,6 +189,7 @@ impl Queue {
             dead_letters: stock.dead as u64,
             corrupt: stock.corrupt as u64,
             bytes: stock.bytes,
+            max_bytes: stock.max_bytes,
         }
     }
 

@@ -1,0 +1,168 @@
+//! The charts' life under Helm 3 and Helm 4 on a real API server, with a real operator that writes what it owns meanwhile.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use e2e::replica::{client_of_the_chart, flags, is_ready, until};
+use e2e::scene::{PATIENCE, release, workload};
+use e2e::tools::Tools;
+use e2e::{Cluster, Tier, wait_for_all};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
+use mailroute_operator::app;
+use mailroute_operator::pki::{Lifetimes, trust};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// One Helm to install with, one for the rest of the release's life.
+struct Life {
+    cluster: Cluster,
+    installs: PathBuf,
+    upgrades: PathBuf,
+}
+
+impl Life {
+    async fn helm(&self, helm: &PathBuf, arguments: &[&str]) -> Result<String> {
+        let namespace = ["--namespace", release::NAMESPACE];
+        let told = self.cluster.helm_with(helm, &[arguments, &namespace].concat()).await;
+        told.with_context(|| format!("{} {}", helm.display(), arguments.join(" ")))
+    }
+
+    async fn install(&self) -> Result<()> {
+        for name in ["mailroute-crds", "mailroute"] {
+            self.helm(&self.installs, &["install", name, &chart(name), "--create-namespace"]).await?;
+        }
+        Ok(())
+    }
+
+    /// What the operator wrote is still there afterwards, and there was no conflict.
+    async fn upgrade(&self) -> Result<()> {
+        let before = self.written().await?;
+        let arguments = ["--set", "logLevel=debug,commonLabels.team=mail"];
+        for name in ["mailroute-crds", "mailroute"] {
+            let arguments = if name == "mailroute" { &arguments[..] } else { &[] };
+            self.helm(&self.upgrades, &[&["upgrade", name, &chart(name)], arguments].concat()).await?;
+        }
+        let after = self.written().await?;
+        ensure!(before == after, "the upgrade took something from the operator: {before:?} and {after:?}");
+        Ok(())
+    }
+
+    /// The caBundle and the authority.
+    async fn written(&self) -> Result<(Vec<u8>, usize)> {
+        let client = self.cluster.client();
+        let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+        let configuration = configurations.get(release::NAME).await?;
+        let entry = configuration.webhooks.as_ref().and_then(|all| all.first()).context("an entry")?;
+        let bundle = entry.client_config.ca_bundle.clone().context("the operator fills the bundle")?.0;
+        ensure!(trust::live(&configuration).is_some(), "the bundle is damaged");
+        let secrets: Api<Secret> = Api::namespaced(client, release::NAMESPACE);
+        let authority = secrets.get("mailroute-ca").await?.data.context("the operator fills the Secret")?;
+        Ok((bundle, authority.len()))
+    }
+
+    /// Nothing is left of the release but the definition and the routes.
+    async fn uninstall(&self) -> Result<()> {
+        for name in ["mailroute", "mailroute-crds"] {
+            self.helm(&self.upgrades, &["uninstall", name]).await?;
+        }
+        let kinds = "deployments,services,configmaps,secrets,leases,serviceaccounts,roles,rolebindings,poddisruptionbudgets,\
+            clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingadmissionpolicies,\
+            validatingadmissionpolicybindings";
+        let ours =
+            ["--all-namespaces", "--selector", "app.kubernetes.io/instance=mailroute", "--output", "name"];
+        until(async || {
+            let left = self.cluster.kubectl(&[&["get", kinds][..], &ours].concat()).await?;
+            ensure!(left.trim().is_empty(), "left behind: {left}");
+            Ok(())
+        })
+        .await?;
+        let routes = self.cluster.kubectl(&["get", "mailroutes", "--namespace", "default"]).await?;
+        ensure!(routes.contains("notifications"), "the routes are gone: {routes}");
+        Ok(())
+    }
+
+    /// An operator that has written all that it writes by itself.
+    async fn operator(&self, number: u16) -> Result<Running> {
+        let flags = flags(&self.cluster, number, &[])?;
+        let admin = flags.admin_listen;
+        let (stop, stopped) = watch::channel(false);
+        let mut replicas = JoinSet::new();
+        let client = client_of_the_chart(&self.cluster).await?;
+        replicas.spawn(app::replica(flags, client, Lifetimes::default(), stopped));
+        is_ready(admin).await?;
+        Ok(Running { _replicas: replicas, _stop: stop })
+    }
+}
+
+/// An operator, until it is dropped.
+struct Running {
+    _replicas: JoinSet<Result<()>>,
+    _stop: watch::Sender<bool>,
+}
+
+fn chart(name: &str) -> String {
+    release::repository().join("charts").join(name).display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_helm_installs_upgrades_and_uninstalls_beside_the_operator() -> Result<()> {
+    let (cluster, tools) = (Cluster::start(Tier::ControlPlane).await?, Tools::find()?);
+    let (three, four) = (tools.helm3(), tools.helm());
+    // From the second on, the definition that the one before kept is adopted.
+    for (number, (installs, upgrades)) in
+        [(&three, &three), (&four, &four), (&three, &four)].into_iter().enumerate()
+    {
+        let life = Life { cluster: cluster.clone(), installs: installs.clone(), upgrades: upgrades.clone() };
+        life.install().await?;
+        let route = serde_json::to_string(&workload::route("notifications", "default"))?;
+        until(async || cluster.apply("default", &route).await.map(drop)).await?;
+        let running = life.operator(u16::try_from(number)?).await?;
+        life.upgrade().await?;
+        drop(running);
+        life.uninstall().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_switched_on_is_taken_by_an_api_server_that_enforces_pod_security() -> Result<()> {
+    let cluster = Cluster::start(Tier::ControlPlane).await?;
+    let definitions = Tools::find()?.monitoring().display().to_string();
+    cluster.kubectl(&["apply", "--server-side", "--filename", &definitions]).await?;
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await?;
+    cluster.kubectl(&["create", "namespace", release::NAMESPACE]).await?;
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    cluster.kubectl(&["label", "namespace", release::NAMESPACE, enforce]).await?;
+    cluster.kubectl(&["create", "namespace", "shop"]).await?;
+
+    let on = "networkPolicy.enabled=true,networkPolicy.apiServer.cidrs={10.0.0.0/8},\
+        networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring,\
+        monitoring.serviceMonitor.enabled=true,monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true,\
+        monitoring.dashboard.enabled=true,watch.namespaces={shop}";
+    let chart = chart("mailroute");
+    let text = cluster
+        .helm(&["template", release::NAME, &chart, "--namespace", release::NAMESPACE, "--set", on])
+        .await?;
+    // Strict: a field that a schema does not know is an error, where Helm would have it dropped.
+    cluster
+        .kubectl_stdin(&["apply", "--dry-run=server", "--validate=strict", "--filename", "-"], &text)
+        .await?;
+    cluster.helm(&["install", release::NAME, &chart, "--namespace", release::NAMESPACE, "--set", on]).await?;
+
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), release::NAMESPACE);
+    // They are made; that they do not run is this cluster's doing.
+    wait_for_all(pods, "app.kubernetes.io/name=mailroute", |all| all.len() == 2, PATIENCE).await?;
+    let stored = cluster.kubectl(&[
+        "get",
+        "prometheusrule,podmonitor,servicemonitor",
+        "--all-namespaces",
+        "--output",
+        "json",
+    ]);
+    let stored: Value = serde_json::from_str(&stored.await?)?;
+    ensure!(stored["items"].as_array().is_some_and(|items| items.len() == 3), "{stored:#}");
+    Ok(())
+}
