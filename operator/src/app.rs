@@ -21,6 +21,7 @@ use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::reflector::{Store, store};
+use mailroute_dns::resolver::Resolver;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -50,6 +51,8 @@ use crate::inject;
 use crate::lease::{self, Identity, Leadership};
 use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Limits, Pki, Source, TlsListener, Written};
+use crate::preflight::board::Board;
+use crate::preflight::rounds::Rounds;
 use crate::registration;
 use crate::webhook::{self, Webhook};
 
@@ -169,12 +172,12 @@ impl App {
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
-        let seen = changes.clone();
+        let (seen, awaited) = (changes.clone(), changes.clone());
         self.serve_webhook(&mut parts, &pki, &routes, changes, closing).await?;
         self.serve_control(&mut parts, &pki, &routes, &pods, &leadership, closing).await?;
         self.serve_admin(&mut parts, &pki, &routes, &pods, &leadership, stop).await?;
         self.guard(&mut parts, &pki, &routes, seen, &leadership);
-        self.lead(&mut parts, &pki, routes, pods, leadership);
+        self.lead(&mut parts, &pki, routes, pods, awaited, leadership);
         self.elect(&mut parts, told, stop);
         Ok(parts)
     }
@@ -348,9 +351,12 @@ impl App {
         pki: &Pki,
         routes: Store<MailRoute>,
         pods: Store<Pod>,
+        changes: watch::Receiver<u64>,
         mut leadership: watch::Receiver<Leadership>,
     ) {
         let flags = &self.flags;
+        let dns = if flags.dns_preflight { Board::on() } else { Board::default() };
+        let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &routes, changes));
         let context = Arc::new(Context {
             client: self.client.clone(),
             platform: build::Platform {
@@ -369,6 +375,7 @@ impl App {
             backoff: Backoff::default(),
             applied: Applied::default(),
             rollouts: Rollouts::default(),
+            dns,
         });
         let malformed = self.malformed.clone();
         spawn(parts, "controller", async move {
@@ -376,12 +383,26 @@ impl App {
                 malformed.all().iter().for_each(|unreadable| warn_of(unreadable, &context.events));
                 tokio::select! {
                     () = controller::run(Arc::clone(&context)) => return,
+                    () = go_round(rounds.clone()) => return,
                     _ = leadership.wait_for(|leadership| !leadership.leading) => {}
                 }
             }
             // The election is over because the process stops.
             std::future::pending().await
         });
+    }
+
+    /// The look-ups beside the controller, which no reconciliation waits for.
+    fn rounds(&self, board: &Board, routes: &Store<MailRoute>, changes: watch::Receiver<u64>) -> Rounds {
+        Rounds {
+            resolver: Resolver::new(self.flags.nameserver),
+            board: board.clone(),
+            routes: routes.clone(),
+            changes,
+            reports: Arc::clone(&self.reports),
+            triggers: self.triggers.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     fn elect(&self, parts: &mut Parts, told: watch::Sender<Leadership>, stop: &watch::Receiver<bool>) {
@@ -421,6 +442,13 @@ fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
         }
     };
     Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
+}
+
+async fn go_round(rounds: Option<Rounds>) {
+    match rounds {
+        Some(rounds) => rounds.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn warn_of(unreadable: &Unreadable, events: &Events) {

@@ -105,6 +105,19 @@ pub struct Run {
     /// Domain of the cluster's Services.
     #[arg(long, env = "MAILROUTE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Whether to look at what accepted domains publish in DNS (MX, SPF, DKIM, DMARC) and advise on it in the condition
+    /// DnsPublished.
+    #[arg(
+        long,
+        env = "MAILROUTE_DNS_PREFLIGHT",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub dns_preflight: bool,
+    /// Name server for that, in place of those in /etc/resolv.conf.
+    #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
+    pub nameserver: Option<SocketAddr>,
     /// How a log line looks.
     #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: Format,

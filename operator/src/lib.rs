@@ -22,5 +22,6 @@ pub mod lease;
 pub mod logging;
 pub mod metrics;
 pub mod pki;
+pub mod preflight;
 pub mod registration;
 pub mod webhook;

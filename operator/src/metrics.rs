@@ -34,6 +34,7 @@ pub struct Metrics {
     ca_bundle_writes: IntCounterVec,
     webhook_findings: IntGaugeVec,
     events: IntCounterVec,
+    dns_looks: IntCounterVec,
 }
 
 /// Which certificate an expiry is of.
@@ -135,6 +136,12 @@ impl Metrics {
                 "Kubernetes Events by what became of them.",
                 &["outcome"],
             )?,
+            dns_looks: counters(
+                r,
+                "mailroute_dns_looks_total",
+                "Looks at the DNS records of an accepted domain by outcome.",
+                &["outcome"],
+            )?,
             registry,
         })
     }
@@ -227,6 +234,11 @@ impl Metrics {
         for reason in Finding::REASONS {
             self.webhook_findings.with_label_values(&[reason]).set(found.contains(&reason).into());
         }
+    }
+
+    /// The DNS records of a domain were looked at (`published`, `findings`, `failed`).
+    pub fn dns_look(&self, outcome: &'static str) {
+        self.dns_looks.with_label_values(&[outcome]).inc();
     }
 
     /// One Kubernetes Event was published, failed, or was left out (`published`, `failed`, `dropped`).

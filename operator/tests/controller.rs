@@ -26,6 +26,7 @@ use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
 use mailroute_operator::inject::Platform;
 use mailroute_operator::metrics::Metrics;
+use mailroute_operator::preflight::board::Board;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Report;
 use serde_json::{Value, json};
@@ -104,6 +105,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         backoff: Backoff::default(),
         applied: Applied::default(),
         rollouts: Rollouts::default(),
+        dns: Board::default(),
         client,
     };
     let controller = tokio::spawn(controller::run(Arc::new(context)));

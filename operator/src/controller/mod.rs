@@ -62,6 +62,9 @@ use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject;
 use crate::metrics::Metrics;
+use crate::preflight::board::Board;
+use crate::preflight::need::needs;
+use crate::preflight::rounds::egress;
 
 /// Routes that are reconciled at a time.
 const AT_ONCE: u16 = 8;
@@ -105,6 +108,8 @@ pub struct Context {
     pub applied: Applied,
     /// What was evicted lately.
     pub rollouts: Rollouts,
+    /// What domains publish in DNS.
+    pub dns: Board,
 }
 
 /// Why a reconciliation failed. It is tried again, with growing pauses.
@@ -230,6 +235,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let known = Known { rollout: route.spec.rollout, pods: &pods, reports: &reports, history: &history };
     let plan = plan(&known, &mut Wanted::new(route, &context.sidecar));
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
+    let dns = context.dns.notice(&needs(&route.spec, egress(&reports)));
     let facts = Facts {
         route,
         acceptance: &acceptance,
@@ -238,6 +244,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         reports: &reports,
         settling,
         rollout: &plan,
+        dns: &dns,
     };
     let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)

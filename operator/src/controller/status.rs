@@ -11,6 +11,7 @@
 //! `evidence`.
 
 mod currency;
+mod dns;
 mod evidence;
 mod finding;
 
@@ -33,6 +34,7 @@ use crate::control::reports::Received;
 use crate::crd::method::{ClientSubmission, CredentialType};
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
 use crate::crd::{MailRoute, MailRouteSpec, MailRouteStatus};
+use crate::preflight::board::Notice;
 
 /// How far the route got on its way to its sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub struct Facts<'a> {
     pub settling: Option<Timestamp>,
     /// Which of the pods have an outdated sidecar, and what becomes of them.
     pub rollout: &'a Plan<'a>,
+    /// What its domains publish in DNS.
+    pub dns: &'a Notice,
 }
 
 /// The names that remedies mention.
@@ -80,7 +84,8 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let reports = Gathered::of(facts);
     let evidence = Evidence::new(facts, &reports, &previous.conditions, &subject, now);
     let settling = evidence.settling;
-    let findings = findings(facts, &evidence);
+    let mut findings = findings(facts, &evidence);
+    findings.extend(dns::finding(facts, &previous.conditions));
     let reports = reports.live;
     let (mut queue, mut usage) = sums(&reports);
     let mut sidecars = sidecars(facts);

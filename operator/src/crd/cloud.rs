@@ -29,6 +29,9 @@ pub struct Preset {
     pub scope: &'static str,
     /// Host of client SMTP submission, when Microsoft publishes one.
     pub submission_host: Option<&'static str>,
+    /// What the SPF records of domains include for this cloud's Exchange Online. Source: Microsoft Learn, "Set up SPF to
+    /// identify valid email sources for your cloud domains".
+    pub spf_include: &'static str,
 }
 
 impl Cloud {
@@ -39,21 +42,25 @@ impl Cloud {
                 authority_host: "login.microsoftonline.com",
                 scope: "https://outlook.office365.com/.default",
                 submission_host: Some("smtp.office365.com"),
+                spf_include: "spf.protection.outlook.com",
             },
             Self::USGovernment => Preset {
                 authority_host: "login.microsoftonline.us",
                 scope: "https://outlook.office365.us/.default",
                 submission_host: Some("smtp.office365.us"),
+                spf_include: "spf.protection.office365.us",
             },
             Self::USGovernmentDoD => Preset {
                 authority_host: "login.microsoftonline.us",
                 scope: "https://outlook-dod.office365.us/.default",
                 submission_host: None,
+                spf_include: "spf.protection.office365.us",
             },
             Self::China => Preset {
                 authority_host: "login.partner.microsoftonline.cn",
                 scope: "https://partner.outlook.cn/.default",
                 submission_host: Some("smtp.partner.outlook.cn"),
+                spf_include: "spf.protection.partner.outlook.cn",
             },
         }
     }

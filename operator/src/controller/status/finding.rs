@@ -30,10 +30,10 @@ impl Finding {
         Self { condition, status, reason: reason.as_str().to_owned(), message, generation }
     }
 
-    /// What a condition that sidecars meet says already.
+    /// What a condition that somebody finds out says already.
     pub(super) fn kept(old: &Condition) -> Option<Self> {
-        let condition =
-            ConditionType::OBSERVED.into_iter().find(|condition| condition.as_str() == old.type_)?;
+        let found_out = ConditionType::OBSERVED.into_iter().chain([ConditionType::DnsPublished]);
+        let condition = found_out.into_iter().find(|condition| condition.as_str() == old.type_)?;
         let status = [TRUE, FALSE, UNKNOWN].into_iter().find(|status| *status == old.status)?;
         let (reason, message) = (old.reason.clone(), old.message.clone());
         Some(Self { condition, status, reason, message, generation: old.observed_generation })

@@ -1,5 +1,6 @@
 //! A status for each situation that a route can be in.
 
+mod dns;
 mod inheritance;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -31,6 +32,7 @@ struct Situation {
     pods: Vec<SidecarPod>,
     reports: BTreeMap<String, Received>,
     settling: Option<Timestamp>,
+    dns: Notice,
 }
 
 impl Situation {
@@ -42,6 +44,7 @@ impl Situation {
             pods: Vec::new(),
             reports: BTreeMap::new(),
             settling: None,
+            dns: Notice::None,
         }
     }
 
@@ -112,6 +115,7 @@ impl Situation {
             reports: &self.reports,
             settling: self.settling,
             rollout: &plan,
+            dns: &self.dns,
         };
         compute(&facts, now)
     }

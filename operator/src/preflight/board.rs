@@ -1,0 +1,256 @@
+//! What is known of every domain that routes need something of, and when to look at it again. In memory, time passed in.
+//!
+//! The controller reads it, [`super::rounds`] fills it. A change of leader loses it; the condition that stands in the
+//! status stays until it is known anew.
+//!
+//! Invariants: no domain is looked at more often than once in [`SHORTEST`]; a look that fails does not at once replace what
+//! an earlier one found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::need::Need;
+use super::verdict::{Standing, Verdict, verdict};
+use crate::control::lock;
+
+/// What is published is looked at this often at most.
+pub const SHORTEST: Duration = Duration::from_secs(60);
+
+/// What is in order is looked at again after this at the latest, whatever its time to live.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// What is not in order is looked at again after this at the latest: somebody may be at work on it.
+const LONGEST_WRONG: Duration = Duration::from_secs(300);
+
+/// After failures, which are spaced out, at the latest after this.
+const LONGEST_FAILED: Duration = Duration::from_secs(900);
+
+/// Looks in a row that may fail before what was found earlier is no longer told.
+const PATIENCE: u32 = 3;
+
+/// The shared board. Without anything behind it, nobody looks.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Option<Arc<Mutex<BTreeMap<Need, Entry>>>>);
+
+/// What the board says about a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Notice {
+    /// Nobody looks, or the route has no domain to look at.
+    #[default]
+    None,
+    /// Not all of its domains were looked at yet.
+    Pending,
+    /// All were.
+    Known(Verdict),
+}
+
+/// What one look at a domain found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// How the domain stands.
+    pub standing: Standing,
+    /// How long that is good, when there were records.
+    pub ttl: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    standing: Option<Standing>,
+    failures: u32,
+    due: Instant,
+}
+
+impl Board {
+    /// A board that is filled.
+    pub fn on() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// What is known for a route with these needs.
+    pub fn notice(&self, needs: &BTreeSet<Need>) -> Notice {
+        let Some(board) = self.0.as_ref().filter(|_| !needs.is_empty()) else { return Notice::None };
+        let board = lock(board);
+        let standings: Option<Vec<_>> = needs.iter().map(|need| board.get(need)?.standing.as_ref()).collect();
+        standings.map_or(Notice::Pending, |standings| Notice::Known(verdict(standings)))
+    }
+
+    /// Takes up new needs, which are due at once, and forgets those that nobody has any more.
+    pub fn keep(&self, needs: &BTreeSet<Need>, now: Instant) {
+        let Some(board) = &self.0 else { return };
+        let mut board = lock(board);
+        board.retain(|need, _| needs.contains(need));
+        for need in needs.iter().filter(|need| !board.contains_key(need)).cloned().collect::<Vec<_>>() {
+            board.insert(need, Entry { standing: None, failures: 0, due: now });
+        }
+    }
+
+    /// Up to `most` needs to look at now, those first that were never looked at, then the longest due.
+    pub fn due(&self, now: Instant, most: usize) -> Vec<Need> {
+        let Some(board) = &self.0 else { return Vec::new() };
+        let board = lock(board);
+        let mut due: Vec<_> = board.iter().filter(|(_, entry)| entry.due <= now).collect();
+        due.sort_by_key(|(_, entry)| (entry.standing.is_some(), entry.due));
+        due.into_iter().take(most).map(|(need, _)| need.clone()).collect()
+    }
+
+    /// When the next look is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        let board = self.0.as_ref()?;
+        lock(board).values().map(|entry| entry.due).min()
+    }
+
+    /// Takes in what a look found, and says whether routes have to be told. `chance`, from 0 to 1, spreads the next looks.
+    pub fn put(&self, need: &Need, look: Look, now: Instant, chance: f64) -> bool {
+        let Some(board) = &self.0 else { return false };
+        let mut board = lock(board);
+        let Some(entry) = board.get_mut(need) else { return false };
+        let before = entry.standing.clone();
+        entry.take(look, now, chance);
+        before != entry.standing
+    }
+}
+
+impl Entry {
+    fn take(&mut self, look: Look, now: Instant, chance: f64) {
+        let failed = look.standing.failure.is_some();
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        self.due = now + pause(&look, self.failures).mul_f64(0.9 + 0.2 * chance);
+        let keeps = failed
+            && self.failures < PATIENCE
+            && self.standing.as_ref().is_some_and(|standing| standing.failure.is_none());
+        if !keeps {
+            self.standing = Some(look.standing);
+        }
+    }
+}
+
+/// How long to wait after a look.
+fn pause(look: &Look, failures: u32) -> Duration {
+    if failures > 0 {
+        return SHORTEST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_FAILED);
+    }
+    let longest = if look.standing.findings.is_empty() { LONGEST } else { LONGEST_WRONG };
+    look.ttl.unwrap_or(longest).clamp(SHORTEST, longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use mailroute_route::condition::Reason;
+
+    use super::super::finding::Finding;
+    use super::*;
+
+    const EVEN: f64 = 0.5;
+
+    fn need(domain: &str) -> Need {
+        Need {
+            domain: domain.into(),
+            service: "spf.protection.outlook.com",
+            is_signed: true,
+            names_smart_host: false,
+            addresses: BTreeSet::new(),
+        }
+    }
+
+    fn good(ttl: u64) -> Look {
+        Look { standing: Standing::default(), ttl: Some(Duration::from_secs(ttl)) }
+    }
+
+    fn wrong() -> Look {
+        let findings = vec![Finding::no_domain("contoso.com")];
+        Look { standing: Standing { findings, failure: None }, ttl: None }
+    }
+
+    fn failed() -> Look {
+        Look { standing: Standing { findings: vec![], failure: Some("no answer".into()) }, ttl: None }
+    }
+
+    fn reason(board: &Board, needs: &BTreeSet<Need>) -> Option<Reason> {
+        match board.notice(needs) {
+            Notice::Known(verdict) => Some(verdict.reason),
+            Notice::Pending | Notice::None => None,
+        }
+    }
+
+    #[test]
+    fn nobody_looks_and_a_route_without_domains_are_no_notice() {
+        let needs = BTreeSet::from([need("contoso.com")]);
+        assert_eq!(Board::default().notice(&needs), Notice::None);
+        assert_eq!(Board::on().notice(&BTreeSet::new()), Notice::None);
+        assert_eq!(Board::on().notice(&needs), Notice::Pending);
+    }
+
+    #[test]
+    fn a_route_waits_for_all_of_its_domains() {
+        let (board, now) = (Board::on(), Instant::now());
+        let needs = BTreeSet::from([need("a.example"), need("b.example")]);
+        board.keep(&needs, now);
+        assert!(board.put(&need("a.example"), good(60), now, EVEN));
+        assert_eq!(board.notice(&needs), Notice::Pending);
+        assert!(board.put(&need("b.example"), wrong(), now, EVEN));
+        assert_eq!(reason(&board, &needs), Some(Reason::DomainNotFound));
+        assert!(!board.put(&need("b.example"), wrong(), now, EVEN), "the same again is no news");
+    }
+
+    #[test]
+    fn new_needs_come_first_and_old_ones_when_they_are_due() {
+        let (board, now) = (Board::on(), Instant::now());
+        let both = BTreeSet::from([need("a.example"), need("b.example")]);
+        board.keep(&BTreeSet::from([need("a.example")]), now);
+        board.put(&need("a.example"), good(60), now, EVEN);
+        assert_eq!(board.due(now, 9), []);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(board.next_due(), Some(later));
+        board.keep(&both, later);
+        assert_eq!(board.due(later, 9), [need("b.example"), need("a.example")]);
+        assert_eq!(board.due(later, 1), [need("b.example")]);
+        board.keep(&BTreeSet::new(), later);
+        assert_eq!((board.due(later, 9), board.next_due()), (vec![], None));
+    }
+
+    #[test]
+    fn a_look_holds_as_long_as_its_records_within_bounds() {
+        let seconds = |look: &Look, failures| pause(look, failures).as_secs();
+        assert_eq!([1, 300, 999_999].map(|ttl| seconds(&good(ttl), 0)), [60, 300, 3600]);
+        assert_eq!(seconds(&Look { ttl: Some(LONGEST), ..wrong() }, 0), 300);
+        assert_eq!([1, 2, 3, 40].map(|failures| seconds(&failed(), failures)), [60, 120, 240, 900]);
+    }
+
+    #[test]
+    fn chance_spreads_the_next_looks_by_a_tenth() {
+        let (board, now) = (Board::on(), Instant::now());
+        board.keep(&BTreeSet::from([need("a.example")]), now);
+        for (chance, seconds) in [(0.0, 90), (1.0, 110)] {
+            board.put(&need("a.example"), good(100), now, chance);
+            let due = board.next_due().unwrap().duration_since(now);
+            assert_eq!(due.as_secs_f64().round(), f64::from(seconds));
+        }
+    }
+
+    #[test]
+    fn one_failed_look_does_not_hide_what_was_found_and_the_third_does() {
+        let (board, now) = (Board::on(), Instant::now());
+        let needs = BTreeSet::from([need("a.example")]);
+        board.keep(&needs, now);
+        let put = |look| board.put(&need("a.example"), look, now, EVEN);
+        put(wrong());
+        assert!(!put(failed()) && !put(failed()));
+        assert_eq!(reason(&board, &needs), Some(Reason::DomainNotFound));
+        assert!(put(failed()));
+        assert_eq!(reason(&board, &needs), Some(Reason::DnsUnavailable));
+        assert!(put(good(60)));
+        assert_eq!(reason(&board, &needs), Some(Reason::DnsPublished));
+    }
+
+    #[test]
+    fn without_anything_found_before_a_failure_shows_at_once() {
+        let (board, now) = (Board::on(), Instant::now());
+        let needs = BTreeSet::from([need("a.example")]);
+        board.keep(&needs, now);
+        assert!(board.put(&need("a.example"), failed(), now, EVEN));
+        assert_eq!(reason(&board, &needs), Some(Reason::DnsUnavailable));
+    }
+}

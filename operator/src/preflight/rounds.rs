@@ -1,0 +1,192 @@
+//! Goes round the domains of all routes and asks name servers, in a task of its own. Runs on the leader alone.
+//!
+//! Owns sockets (by [`Resolver`]), the clock and chance; what is asked and what answers mean is decided elsewhere.
+//!
+//! Invariants: at most [`AT_ONCE`] domains are looked at a time, each with at most [`MAX_QUESTIONS`] questions and within
+//! [`DEADLINE`]; a domain whose name servers fail is left alone after [`MAX_FAILURES`] questions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_dns::resolver::Resolver;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::board::{Board, Look};
+use super::examine::examine;
+use super::known::{Fact, Known, Question};
+use super::need::{Need, needs};
+use super::verdict::Standing;
+use crate::control::lock;
+use crate::control::reports::{Received, Reports};
+use crate::controller::triggers::Triggers;
+use crate::crd::MailRoute;
+use crate::metrics::Metrics;
+
+/// Domains that are looked at at a time.
+const AT_ONCE: usize = 4;
+
+/// Domains of one round; those that are new meanwhile come first in the next.
+const MAX_ROUND: usize = 32;
+
+/// Most questions about one domain: its own six, the ten look-ups of an SPF policy, and addresses of mail exchangers.
+const MAX_QUESTIONS: usize = 64;
+
+/// Questions without an answer after which a domain is left alone for now.
+const MAX_FAILURES: usize = 2;
+
+/// Longest time for one domain.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Longest pause between two rounds: addresses that sidecars come from change without a sign.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// Shortest pause between two rounds, however often routes change.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the rounds work with. Handles only.
+#[derive(Clone)]
+pub struct Rounds {
+    /// To ask with.
+    pub resolver: Resolver,
+    /// Where findings go.
+    pub board: Board,
+    /// Watched routes.
+    pub routes: Store<MailRoute>,
+    /// Changes with the routes.
+    pub changes: watch::Receiver<u64>,
+    /// What sidecars reported.
+    pub reports: Arc<Mutex<Reports>>,
+    /// Has a route's status written anew.
+    pub triggers: Triggers,
+    /// Where looks are counted.
+    pub metrics: Metrics,
+}
+
+impl Rounds {
+    /// Goes round until it is dropped.
+    pub async fn run(mut self) {
+        loop {
+            let started = Instant::now();
+            let routes = self.routes_by_need();
+            self.board.keep(&routes.keys().cloned().collect(), started);
+            let due = self.board.due(started, MAX_ROUND);
+            let mut looks =
+                stream::iter(due).map(|need| looked(need, self.resolver.clone())).buffer_unordered(AT_ONCE);
+            while let Some((need, look)) = looks.next().await {
+                self.metrics.dns_look(outcome(&look.standing));
+                if self.board.put(&need, look, Instant::now(), chance()) {
+                    routes
+                        .get(&need)
+                        .into_iter()
+                        .flatten()
+                        .for_each(|route| self.triggers.add(route.clone()));
+                }
+            }
+            drop(looks);
+            self.pause(started).await;
+        }
+    }
+
+    fn routes_by_need(&self) -> BTreeMap<Need, Vec<ObjectRef<MailRoute>>> {
+        let now = Timestamp::now();
+        let mut routes = BTreeMap::<Need, Vec<_>>::new();
+        for route in self.routes.state() {
+            let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
+            let reports = lock(&self.reports).of(&namespace, &name, now);
+            for need in needs(&route.spec, egress(&reports)) {
+                routes.entry(need).or_default().push(ObjectRef::from_obj(&*route));
+            }
+        }
+        routes
+    }
+
+    /// Until a look is due, a route changes, or it is time to see where sidecars come from.
+    async fn pause(&mut self, started: Instant) {
+        let latest = started + LONGEST_PAUSE;
+        let next = self.board.next_due().map_or(latest, |due| due.min(latest));
+        sleep_until(started + SHORTEST_PAUSE).await;
+        tokio::select! {
+            () = sleep_until(next) => {}
+            // An error means that the watch has ended, and with it the process.
+            Ok(()) = self.changes.changed() => {}
+        }
+    }
+}
+
+/// The addresses that the upstream sees the sidecars of a route come from.
+pub fn egress(reports: &BTreeMap<String, Received>) -> BTreeSet<IpAddr> {
+    reports.values().filter_map(|received| received.report.egress).collect()
+}
+
+async fn looked(need: Need, resolver: Resolver) -> (Need, Look) {
+    let look = look(&need, &resolver).await;
+    (need, look)
+}
+
+/// Looks at one domain until nothing more has to be asked.
+async fn look(need: &Need, resolver: &Resolver) -> Look {
+    let looked = timeout(DEADLINE, ask_all(need, resolver)).await;
+    looked.unwrap_or_else(|_| {
+        let domain = &need.domain;
+        failed(format!("{domain}: name servers took longer than {} seconds", DEADLINE.as_secs()))
+    })
+}
+
+async fn ask_all(need: &Need, resolver: &Resolver) -> Look {
+    let mut known = Known::default();
+    loop {
+        let examined = examine(need, &known);
+        let is_enough = examined.wanted.is_empty() || examined.failures.len() >= MAX_FAILURES;
+        if is_enough {
+            let standing =
+                Standing { findings: examined.findings, failure: examined.failures.into_iter().next() };
+            return Look { standing, ttl: known.ttl };
+        }
+        if known.len() + examined.wanted.len() > MAX_QUESTIONS {
+            return failed(format!("{}: its records lead to too many others", need.domain));
+        }
+        let wanted = stream::iter(examined.wanted);
+        let mut answers = wanted.map(|question| ask(question, resolver.clone())).buffer_unordered(AT_ONCE);
+        while let Some((question, fact, ttl)) = answers.next().await {
+            known.learn(question, fact, ttl);
+        }
+    }
+}
+
+async fn ask(question: Question, resolver: Resolver) -> (Question, Fact, Option<Duration>) {
+    let (fact, ttl) = match resolver.ask(&question.name, question.wanted).await {
+        Ok(answer) => Fact::read(question.wanted, &answer),
+        Err(error) => (Fact::Failed(error.to_string()), None),
+    };
+    (question, fact, ttl)
+}
+
+fn failed(why: String) -> Look {
+    Look { standing: Standing { findings: Vec::new(), failure: Some(why) }, ttl: None }
+}
+
+/// A closed set, for the metric.
+fn outcome(standing: &Standing) -> &'static str {
+    match (standing.findings.is_empty(), &standing.failure) {
+        (false, _) => "findings",
+        (true, Some(_)) => "failed",
+        (true, None) => "published",
+    }
+}
+
+/// From 0 to 1. Without randomness in the middle: it only spreads load.
+fn chance() -> f64 {
+    let mut octets = [0; 4];
+    match SystemRandom::new().fill(&mut octets) {
+        Ok(()) => f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}
