@@ -37,9 +37,9 @@ const CONDITIONS: [ConditionType; 9] = [
     ConditionType::UpstreamReachable,
     ConditionType::Authenticated,
     ConditionType::SendersAccepted,
-    ConditionType::DnsPublished,
     ConditionType::Ready,
     ConditionType::SidecarsCurrent,
+    ConditionType::DnsPublished,
 ];
 
 #[test]
@@ -105,8 +105,8 @@ const fn meaning(condition: ConditionType) -> &'static str {
              `--dns-preflight=false` or the route has no domain of its own."
         }
         ConditionType::Ready => {
-            "Mail can flow: the sum of the others, apart from DnsPublished. When one of them is False, Ready is False with that condition's \
-             reason. While nothing is known (no pod, or no report yet) it is Unknown."
+            "Mail can flow: the sum of those above. When one of them is False, Ready is False with that condition's reason. \
+             While nothing is known (no pod, or no report yet) it is Unknown."
         }
         ConditionType::SidecarsCurrent => {
             "Every pod has the sidecar that a new pod would get. It does not touch Ready: an older sidecar goes on \
