@@ -246,6 +246,7 @@ impl Parts {
             queue: Box::new(move || queue.figures().into()),
             metrics: Arc::clone(&self.metrics),
             least,
+            budget: Arc::clone(self.dispatch.budget()),
         }
     }
 

@@ -7,9 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mailroute_route::condition::Reason;
 use tokio::sync::watch;
 
+use crate::budget::Amount;
+use crate::budget::gate::Ticket;
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::outcome::{Met, Probe};
@@ -55,7 +58,11 @@ impl Pace {
 }
 
 /// The mail that goes the same way.
+#[async_trait]
 pub trait Traffic: Send + Sync {
+    /// Leave to use a connection for a probe, kept while it goes on; none while mail has them all.
+    async fn admit(&self) -> Option<Ticket>;
+
     /// A probe ended.
     fn probed(&self, probe: &Probe);
 
@@ -77,7 +84,7 @@ pub async fn run(
     let mut failures = 0;
     loop {
         let probe = tokio::select! {
-            probe = bounded(deliver.as_ref()) => probe,
+            probe = admitted(deliver.as_ref(), traffic.as_ref()) => probe,
             _ = stop.wait_for(|&stop| stop) => return,
         };
         traffic.probed(&probe);
@@ -114,6 +121,14 @@ async fn woken(wake: &mut watch::Receiver<()>) {
     }
 }
 
+/// A probe with leave. Without, it ends without a finding: what the mail of others meets tells more.
+async fn admitted(deliver: &dyn Deliver, traffic: &dyn Traffic) -> Probe {
+    let Some(ticket) = traffic.admit().await else { return Probe { met: vec![] } };
+    let probe = bounded(deliver).await;
+    ticket.settle(Amount::NOTHING, false);
+    probe
+}
+
 /// A probe that an upstream which says nothing cannot hold: mail waits for the same connection meanwhile.
 async fn bounded(deliver: &dyn Deliver) -> Probe {
     let silent = |_| {
@@ -143,12 +158,15 @@ fn needs_probe(health: &Health) -> bool {
 mod tests {
     use std::sync::Mutex;
 
-    use async_trait::async_trait;
+    use std::path::Path;
 
     use super::*;
     use crate::body::Body;
+    use crate::budget::Spans;
+    use crate::budget::gate::Gate;
     use crate::delivery::outcome::{Attempt, Partial};
     use crate::envelope::Envelope;
+    use crate::metrics::Metrics;
 
     /// Probes fail until there were `failures` of them.
     #[derive(Default)]
@@ -176,7 +194,13 @@ mod tests {
         }
     }
 
+    #[async_trait]
     impl Traffic for Mail {
+        async fn admit(&self) -> Option<Ticket> {
+            let gate = Gate::new(Path::new("nowhere"), Spans::default(), Arc::new(Metrics::new().unwrap()));
+            gate.admit(Duration::ZERO).await
+        }
+
         fn probed(&self, _: &Probe) {}
 
         fn last_delivery(&self) -> Option<Instant> {

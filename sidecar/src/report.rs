@@ -2,16 +2,20 @@
 //!
 //! Promptly after a change (at most once in [`Reporter::least`]), and otherwise when the service asked for it. A replica that is not
 //! the leader names the leader, which is then dialled under the service's own name. At the end what was not told yet is
-//! told once more: a pod that failed after a second still shows why. Mail does not notice whether anybody listens.
+//! told once more: a pod that failed after a second still shows why.
+//!
+//! Where the service leases the mailbox's limits, each report also carries what the budget asks for, and is made when the
+//! budget says so. Without an answer mail goes on at the little that the budget allows then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mailroute_route::control::{NotLeader, Queue, REPORT_PATH, Report, ReportReply, Usage};
+use mailroute_route::control::{Claim, NotLeader, Queue, REPORT_PATH, Report, ReportReply, Usage};
 use mailroute_route::file::ControlService;
 use tokio::sync::watch;
 
+use crate::budget::gate::Gate;
 use crate::clock;
 use crate::config::Config;
 use crate::health::Health;
@@ -25,6 +29,9 @@ const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
 /// Pause after a report that nobody took; doubles up to the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(120);
+
+/// The longest while mail waits for an answer.
+const RETRY_WANTING: Duration = Duration::from_secs(3);
 
 /// Longest time for the last words: the stop waits for them.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -51,6 +58,8 @@ pub struct Reporter {
     pub metrics: Arc<Metrics>,
     /// Least time between two reports.
     pub least: Duration,
+    /// The mailbox's limits, of which the service may lease a share.
+    pub budget: Arc<Gate>,
 }
 
 /// Why nobody took a report.
@@ -75,6 +84,8 @@ struct Memory {
     taken: Option<Report>,
     /// Reports in a row that nobody took.
     failures: u32,
+    /// This is the last one.
+    is_leaving: bool,
 }
 
 impl Reporter {
@@ -103,7 +114,10 @@ impl Reporter {
     /// told.
     async fn farewell(&mut self, memory: &mut Memory) {
         let (report, control) = self.report();
-        let Some(control) = control.filter(|_| memory.taken.as_ref() != Some(&report)) else { return };
+        let is_leased = self.budget.claim().is_some();
+        let news = is_leased || memory.taken.as_ref() != Some(&report);
+        let Some(control) = control.filter(|_| news) else { return };
+        memory.is_leaving = true;
         if tokio::time::timeout(FAREWELL, self.exchange(report, &control, memory)).await.is_err() {
             self.metrics.reported(ReportResult::Failed);
             tracing::warn!("the control service did not take the last report in time");
@@ -112,10 +126,17 @@ impl Reporter {
 
     /// One exchange, and the pause after it.
     async fn exchange(&self, report: Report, control: &ControlService, memory: &mut Memory) -> Duration {
-        match send(&report, control, &mut memory.leader).await {
+        let (claim, sent) = self.claim(&report, memory).unzip();
+        let said = Report { claim, ..report.clone() };
+        match send(&said, control, &mut memory.leader).await {
             Ok(reply) => {
                 (memory.failures, memory.taken) = (0, Some(report));
                 self.metrics.reported(ReportResult::Taken);
+                if let (Some(sent), Some(allotment)) = (sent, &reply.allotment) {
+                    self.budget.answered(sent, allotment).await;
+                } else {
+                    self.budget.unanswered(RETRY_FIRST);
+                }
                 let seconds = u64::from(reply.next_seconds);
                 Duration::from_secs(seconds.clamp(*NEXT_SECONDS.start(), *NEXT_SECONDS.end()))
             }
@@ -125,11 +146,25 @@ impl Reporter {
                 self.metrics.reported(ReportResult::Failed);
                 // Once in full; a longer absence is told by the metric.
                 if memory.failures == 1 {
-                    tracing::warn!(%error, "the control service did not take the report; mail is not affected");
+                    tracing::warn!(%error, "the control service did not take the report");
                 }
-                retry_pause(memory.failures, clock::chance())
+                let pause = retry_pause(memory.failures, clock::chance());
+                // Mail that waits for a lease is asked for more often: a change of leader takes seconds.
+                let longest = if self.budget.is_wanting() { RETRY_WANTING } else { RETRY_LONGEST };
+                self.budget.unanswered(pause.min(longest));
+                pause
             }
         }
+    }
+
+    /// What the budget has to say with this report, and when it said so.
+    fn claim(&self, report: &Report, memory: &Memory) -> Option<(Claim, Duration)> {
+        let (mut claim, sent) = self.budget.claim()?;
+        if claim.messages > 0 {
+            claim.messages = u32::try_from(report.queue.messages).unwrap_or(u32::MAX).max(claim.messages);
+        }
+        claim.leaving = memory.is_leaving;
+        Some((claim, sent))
     }
 
     /// Completes when the next report is due: after `pause`, or soon after a change.
@@ -148,12 +183,20 @@ impl Reporter {
                 () = queue => {}
             }
         };
-        match pause {
-            None => changed.await,
-            Some(pause) => {
-                tokio::time::sleep(self.least).await;
-                let _ = tokio::time::timeout(pause.saturating_sub(self.least), changed).await;
+        let (budget, least) = (&self.budget, self.least);
+        let reported = async {
+            match pause {
+                None => changed.await,
+                Some(pause) => {
+                    tokio::time::sleep(least).await;
+                    let _ = tokio::time::timeout(pause.saturating_sub(least), changed).await;
+                }
             }
+        };
+        tokio::select! {
+            () = reported => {}
+            // Nothing of it can be told while there is no service.
+            () = budget.due(), if pause.is_some() => {}
         }
     }
 
@@ -174,6 +217,7 @@ impl Reporter {
             queue: (self.queue)(),
             usage: (self.usage)(),
             egress: health.egress(),
+            claim: None,
         };
         (report, route.and_then(|route| route.control.clone()))
     }

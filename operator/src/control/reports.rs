@@ -192,6 +192,7 @@ mod tests {
             queue: Queue::default(),
             usage: Usage::default(),
             egress: None,
+            claim: None,
         }
     }
 

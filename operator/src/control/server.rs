@@ -107,7 +107,7 @@ impl Control {
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
             self.triggers.add(route);
         }
-        Ok(ReportReply { next_seconds: u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX) })
+        Ok(ReportReply { next_seconds: u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX), allotment: None })
     }
 
     fn must_lead(&self) -> Result<(), Refusal> {

@@ -77,6 +77,7 @@ fn route_file(route: &Valid, platform: &Platform, ca_pem: &str) -> RouteFile {
             address: platform.control_address.clone(),
             ca_pem: ca_pem.to_owned(),
             token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
+            leases: false,
         }),
     }
 }

@@ -4,8 +4,9 @@
 //!   take ──► budget (lock) ──► ledger (off the async threads) ──► Ticket ──► settle, or drop: counted in full
 //! ```
 //!
-//! Owns the clock's conversion, the ledger's place and the order of those who wait: first come, first served. Where no
-//! limit is known nothing is written. A ledger that cannot be written is logged and does not hold mail up: the count in
+//! Owns the clock's conversion, the ledger's place and the order of those who wait: first come, first served. Where the
+//! operator leases the mailbox's limits, a ticket also needs a lease, and whoever exchanges words with the operator asks here
+//! what to say ([`Gate::claim`]) and brings the answer. Where no limit is known nothing is written. A ledger that cannot be written is logged and does not hold mail up: the count in
 //! memory goes on, only a restart would forget it.
 
 use std::path::{Path, PathBuf};
@@ -13,12 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
-use mailroute_route::control::Usage;
+use mailroute_route::control::{Allotment, Claim, Throttled, Usage};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
+use super::holding::{Holding, Source};
 use super::ledger::{self, Ledger};
+use super::memory;
 use super::restraint::Throttle;
-use super::{Amount, Budget, Limits, Permit, Spans, Why};
+use super::{Amount, Budget, Limits, Permit, Spans, Wait, Why};
 use crate::clock::{self, Instant};
 
 /// Whom it may concern, to count.
@@ -49,6 +53,8 @@ pub struct Gate {
     /// Those who wait, in order.
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
+    /// There is something to say to the operator.
+    news: Notify,
 }
 
 /// One mailbox.
@@ -61,6 +67,8 @@ struct Account {
 
 struct State {
     budget: Budget,
+    /// What the operator leases; nothing where it does not.
+    holding: Option<Holding>,
     /// Lines for the ledger. Settlements wait here for the next message: until then the full amount stands.
     lines: String,
     last_accepted: Option<Instant>,
@@ -99,6 +107,7 @@ impl Gate {
             observe,
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
+            news: Notify::new(),
         })
     }
 
@@ -106,10 +115,13 @@ impl Gate {
     pub async fn follow(self: &Arc<Self>, route: &RouteFile) {
         let subject = subject(route);
         let (limits, gate) = (Limits::from(&route.limits), Arc::clone(self));
-        if tokio::task::spawn_blocking(move || gate.switch(subject, limits)).await.is_err() {
+        let leased = route.control.as_ref().is_some_and(|control| control.leases);
+        let switch = move || gate.switch(subject, limits, leased);
+        if tokio::task::spawn_blocking(switch).await.is_err() {
             tracing::error!("the budget could not be set up; the limits before stay in force");
         }
         self.changed.notify_waiters();
+        self.news.notify_one();
     }
 
     /// Asks for leave to send one message to so many recipients.
@@ -171,32 +183,161 @@ impl Gate {
                 let until = self.clock.instant(now + self.spans.minute / 20);
                 return Err(Denied { until, why: Why::Restraint });
             }
-            let permit = state.budget.request(now, Amount::message(recipients));
-            let permit =
-                permit.map_err(|wait| Denied { until: self.clock.instant(wait.until), why: wait.why })?;
+            let amount = Amount::message(recipients);
+            let until = |wait: Wait| Denied { until: self.clock.instant(wait.until), why: wait.why };
+            state.budget.may(now, amount).map_err(until)?;
+            if let Some(holding) = &mut state.holding {
+                holding.may(now, amount).map_err(until).inspect_err(|_| self.news.notify_one())?;
+            }
+            let permit = state.budget.request(now, amount).map_err(until)?;
+            let source = state.holding.as_mut().and_then(|holding| holding.take(now, amount));
             if !state.budget.is_limited() {
                 drop(state);
-                return Ok(Ticket::new(self, account, permit, true));
+                return Ok(Ticket::new(self, account, Some(permit), source, true));
             }
             ledger::taken(permit.id(), permit.amount(), &mut state.lines);
             drop(state);
-            Ticket::new(self, Arc::clone(&account), permit, false)
+            Ticket::new(self, Arc::clone(&account), Some(permit), source, false)
         };
         let now = self.clock.now();
         // Fails only when the program ends, and then nothing is sent.
-        let _ = tokio::task::spawn_blocking(move || account.write(now)).await;
+        let written = Arc::clone(&account);
+        let _ = tokio::task::spawn_blocking(move || written.write(now)).await;
+        if matches!(ticket.source, Some(Source::Turn(_))) {
+            self.remember(account).await;
+        }
         ticket.out = true;
         Ok(ticket)
     }
 
-    /// Completes at the next change that may let somebody go who was denied: a settlement, or other limits.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Completes at the next change that may let somebody go who was denied: a settlement, a lease, or other limits. Counts
+    /// from this call on.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Leave to look at the way without a message, which takes one of the mailbox's connections. Without any word from the
+    /// operator it is given after a while: then it is the look that matters. None within `patience` while others send.
+    pub async fn admit(self: &Arc<Self>, patience: Duration) -> Option<Ticket> {
+        let deadline = clock::now() + patience;
+        loop {
+            let changed = self.changed();
+            let account = self.account();
+            let until = {
+                let (mut state, now) = (account.state(), self.clock.now());
+                let Some(holding) = &mut state.holding else {
+                    drop(state);
+                    return Some(Ticket::new(self, account, None, None, true));
+                };
+                let may = holding.may(now, Amount::NOTHING);
+                let source = holding.take(now, Amount::NOTHING);
+                if may.is_ok() || holding.is_cut_off(now) {
+                    drop(state);
+                    return Some(Ticket::new(self, account, None, source, true));
+                }
+                self.news.notify_one();
+                self.clock.instant(now + self.spans.minute / 20)
+            };
+            if clock::now() >= deadline {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until.min(deadline)) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    /// What to say to the operator now about leases, and when it was said; nothing where it leases none.
+    pub fn claim(&self) -> Option<(Claim, Duration)> {
+        let account = self.account();
+        let (mut state, now) = (account.state(), self.clock.now());
+        let claim = Claim { mailbox: account.subject.clone(), ..state.holding.as_mut()?.claim(now) };
+        drop(state);
+        Some((claim, now))
+    }
+
+    /// The operator has answered what was said at `sent`.
+    pub async fn answered(self: &Arc<Self>, sent: Duration, allotment: &Allotment) {
+        let account = self.account();
+        if let Some(holding) = &mut account.state().holding {
+            holding.answered(sent, self.clock.now(), allotment);
+        }
+        self.remember(account).await;
+        self.changed.notify_waiters();
+    }
+
+    /// The operator was not reached; it will be tried again after `pause`.
+    pub fn unanswered(&self, pause: Duration) {
+        let now = self.clock.now();
+        if let Some(holding) = &mut self.account().state().holding {
+            holding.unanswered(now + pause);
+        }
+    }
+
+    /// Whether anybody waits for a lease.
+    pub fn is_wanting(&self) -> bool {
+        let now = self.clock.now();
+        self.account().state().holding.as_ref().is_some_and(|holding| holding.is_wanted(now))
+    }
+
+    /// Completes when it is time to speak to the operator about leases; never where there are none.
+    pub async fn due(&self) {
+        loop {
+            let news = self.news.notified();
+            let now = self.clock.now();
+            let due = self.account().state().holding.as_mut().map(|holding| holding.due(now));
+            match due {
+                None => news.await,
+                Some(due) if due <= now => return,
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(self.clock.instant(due)) => {}
+                    () = news => {}
+                },
+            }
+        }
+    }
+
+    /// Completes when what is sent by this ticket has to be cut off: the operator was not reached for so long that it counts on
+    /// nothing being under way.
+    pub async fn overdue(&self, ticket: &Ticket) {
+        let Some(source) = ticket.source else { return std::future::pending().await };
+        loop {
+            let now = self.clock.now();
+            let cut = ticket.account.state().holding.as_ref().map(|holding| holding.cut_at(source));
+            match cut {
+                None => return std::future::pending().await,
+                Some(cut) if cut <= now => return,
+                Some(cut) => tokio::time::sleep_until(self.clock.instant(cut)).await,
+            }
+        }
+    }
+
+    /// Writes down what of the leases has to outlive the process, when it has changed.
+    async fn remember(&self, account: Arc<Account>) {
+        let now = self.clock.now();
+        let changed = account.state().holding.as_mut().and_then(|holding| holding.memory(now));
+        if let Some(memory) = changed {
+            let path = memory::path(&self.directory, &account.subject);
+            // Fails only when the program ends.
+            let _ = tokio::task::spawn_blocking(move || memory::write(&path, &memory)).await;
+        }
     }
 
     /// Learns that the upstream found it too much.
     pub fn throttled(&self, what: Throttle) {
-        self.account().state().budget.throttled(what, self.clock.now());
+        {
+            let account = self.account();
+            let mut state = account.state();
+            state.budget.throttled(what, self.clock.now());
+            if let Some(holding) = &mut state.holding {
+                holding.throttled(match what {
+                    Throttle::Rate => Throttled::Rate,
+                    Throttle::Connections => Throttled::Connections,
+                });
+            }
+        }
+        self.news.notify_one();
         self.observe.throttled(what);
     }
 
@@ -225,7 +366,7 @@ impl Gate {
     }
 
     /// Blocks on the disk.
-    fn switch(&self, subject: String, limits: Limits) {
+    fn switch(&self, subject: String, limits: Limits, leased: bool) {
         let now = self.clock.now();
         let current = self.account();
         let path = Ledger::path(&self.directory, &subject);
@@ -240,13 +381,14 @@ impl Gate {
             Arc::new(Account::new(subject, Budget::restore(limits, self.spans, &known, now)))
         };
         account.keep(&path, now);
+        account.lease(leased, &memory::path(&self.directory, &account.subject), self.spans, now);
         *self.account.lock().unwrap_or_else(PoisonError::into_inner) = account;
     }
 }
 
 impl Account {
     fn new(subject: String, budget: Budget) -> Self {
-        let state = State { budget, lines: String::new(), last_accepted: None };
+        let state = State { budget, holding: None, lines: String::new(), last_accepted: None };
         Self { subject, state: Mutex::new(state), ledger: Mutex::new(None) }
     }
 
@@ -269,6 +411,20 @@ impl Account {
             *ledger = None;
         } else if ledger.is_none() {
             *ledger = Ledger::create(path, &self.snapshot(now)).map_err(|error| unwritten(&error)).ok();
+        }
+    }
+
+    /// Needs leases from now on, or does not. Blocks on the disk.
+    fn lease(&self, leased: bool, path: &Path, spans: Spans, now: Duration) {
+        let is_leased = self.state().holding.is_some();
+        if !leased {
+            self.state().holding = None;
+        } else if !is_leased {
+            let mut holding = Holding::new(spans, &memory::read(path), now);
+            if let Some(memory) = holding.memory(now) {
+                memory::write(path, &memory);
+            }
+            self.state().holding = Some(holding);
         }
     }
 
@@ -305,13 +461,21 @@ pub struct Ticket {
     gate: Arc<Gate>,
     account: Arc<Account>,
     permit: Option<Permit>,
+    /// By what leave of the operator's.
+    source: Option<Source>,
     /// Whether it was handed out. Before that, nothing was sent.
     out: bool,
 }
 
 impl Ticket {
-    fn new(gate: &Arc<Gate>, account: Arc<Account>, permit: Permit, out: bool) -> Self {
-        Self { gate: Arc::clone(gate), account, permit: Some(permit), out }
+    fn new(
+        gate: &Arc<Gate>,
+        account: Arc<Account>,
+        permit: Option<Permit>,
+        source: Option<Source>,
+        out: bool,
+    ) -> Self {
+        Self { gate: Arc::clone(gate), account, permit, source, out }
     }
 
     /// Gives the ticket back, with what the upstream counts of it, and whether it accepted the message.
@@ -323,11 +487,15 @@ impl Ticket {
     }
 
     fn end(&mut self, used: Amount) {
-        let Some(permit) = self.permit.take() else { return };
-        let (now, id) = (self.gate.clock.now(), permit.id());
+        let now = self.gate.clock.now();
         let mut state = self.account.state();
+        if let (Some(source), Some(holding)) = (self.source.take(), state.holding.as_mut()) {
+            holding.settle(source, now, used);
+            self.gate.news.notify_one();
+        }
+        let Some(permit) = self.permit.take() else { return };
         if state.budget.is_limited() {
-            ledger::settled(id, now, used, &mut state.lines);
+            ledger::settled(permit.id(), now, used, &mut state.lines);
         }
         state.budget.settle(permit, now, used);
         drop(state);

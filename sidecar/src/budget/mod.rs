@@ -17,11 +17,15 @@
 //! * [`window`]: the sliding sums.
 //! * [`gate`]: the budget shared by tasks, with a permit that settles itself when it is dropped.
 //! * [`record`] and [`ledger`]: what survives a restart, as text and as a file.
+//! * [`holding`]: what the operator leases of the limits that all sidecars of the mailbox share; [`memory`]: what of that
+//!   survives a restart.
 //!
 //! Refuses to know mail, SMTP and who asks. Amounts are of any size, so a lease of many messages is one permit.
 
 pub mod gate;
+pub mod holding;
 pub mod ledger;
+pub mod memory;
 pub mod record;
 pub mod restraint;
 pub mod window;
@@ -93,8 +97,19 @@ impl Amount {
         Self { messages: 1, recipients }
     }
 
-    fn and(self, other: Self) -> Self {
+    const fn and(self, other: Self) -> Self {
         Self { messages: self.messages + other.messages, recipients: self.recipients + other.recipients }
+    }
+
+    const fn within(self, other: Self) -> bool {
+        self.messages <= other.messages && self.recipients <= other.recipients
+    }
+
+    const fn less(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(other.messages),
+            recipients: self.recipients.saturating_sub(other.recipients),
+        }
     }
 }
 
@@ -138,11 +153,13 @@ pub enum Why {
     Restraint,
     /// The day's recipients are used up.
     Day,
+    /// All sidecars of the mailbox share its limits, and it is another one's turn.
+    Lease,
 }
 
 impl Why {
     /// Every value.
-    pub const ALL: [Self; 4] = [Self::Pace, Self::Minute, Self::Restraint, Self::Day];
+    pub const ALL: [Self; 5] = [Self::Pace, Self::Minute, Self::Restraint, Self::Day, Self::Lease];
 
     /// The name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -151,13 +168,14 @@ impl Why {
             Self::Minute => "minute",
             Self::Restraint => "restraint",
             Self::Day => "day",
+            Self::Lease => "lease",
         }
     }
 
     /// The reason to show to people. Smoothing a burst is no trouble.
     pub const fn reason(self) -> Option<Reason> {
         match self {
-            Self::Pace | Self::Minute => None,
+            Self::Pace | Self::Minute | Self::Lease => None,
             Self::Restraint => Some(Reason::RateExceeded),
             Self::Day => Some(Reason::DailyQuotaExceeded),
         }
@@ -248,6 +266,14 @@ impl Budget {
     /// Whether there is anything to keep to.
     pub const fn is_limited(&self) -> bool {
         self.limits.messages.is_some() || self.limits.recipients.is_some()
+    }
+
+    /// Whether so much could go now.
+    ///
+    /// # Errors
+    /// Not now.
+    pub fn may(&mut self, now: Duration, amount: Amount) -> Result<(), Wait> {
+        self.wait(now, amount).map(|_| ())
     }
 
     /// Asks for leave to send so much.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::Usage;
@@ -31,6 +32,12 @@ use crate::envelope::Envelope;
 use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::probe::Traffic;
+
+/// How long a look at the way waits for a connection of the mailbox. Longer, and the mail of the others tells as much.
+const ADMISSION: Duration = Duration::from_secs(300);
+
+/// How long a message that has just come waits for a lease before it is kept.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// A route and the way out that it describes.
 pub struct Active {
@@ -180,14 +187,23 @@ impl Dispatch {
     /// The same for a message that has just come: it does not overtake what has been waiting for the mailbox's limits.
     ///
     /// # Errors
-    /// As [`Dispatch::leave`], and while the queue waits for the limits.
+    /// As [`Dispatch::leave`], and while the queue waits for the limits. A lease that has to be asked for first is waited for
+    /// a moment: usually it is there at once.
     pub async fn leave_for_new(&self, active: &Arc<Active>, recipients: u64) -> Result<Leave, Held> {
         if self.queue_waits.load(Ordering::Relaxed) {
             let text = "messages that came earlier wait for the limits of the mailbox";
             let verdict = Verdict::without_reply(Outcome::Quota(Reason::RateExceeded), text);
             return Err(Held { verdict, until: clock::now(), limits: true });
         }
-        self.leave(active, recipients).await
+        self.known_fault()?;
+        let ticket = match self.budget.take(recipients).await {
+            Err(denied) if denied.why == Why::Lease => {
+                self.budget.take_until(recipients, clock::now() + MOMENT).await
+            }
+            outcome => outcome,
+        };
+        let ticket = ticket.map_err(|denied| self.beyond_limits(denied))?;
+        Ok(Leave { active: Arc::clone(active), ticket })
     }
 
     /// The same for somebody who can wait until `deadline` for the mailbox's limits.
@@ -263,12 +279,17 @@ impl Dispatch {
         // Fewer for a while after Exchange counted too many.
         leave.active.deliver.resize(usize::try_from(self.budget.connections()).unwrap_or(usize::MAX));
         let delivery = leave.active.deliver.deliver(envelope, body, partial);
-        let attempt = match patience {
-            None => delivery.await,
-            Some(patience) => {
-                let attempt = tokio::time::timeout(patience, delivery).await;
-                attempt.unwrap_or_else(|_| out_of_patience(patience))
+        let impatience = async {
+            match patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => std::future::pending().await,
             }
+        };
+        let attempt = tokio::select! {
+            biased;
+            attempt = delivery => attempt,
+            () = impatience => cut_off(&format!("no verdict from the upstream within {} seconds", patience.unwrap_or_default().as_secs())),
+            () = self.budget.overdue(&leave.ticket) => cut_off("the operator that shares out the mailbox's limits was not reached for too long"),
         };
         let took = started.elapsed();
         // Read only where it matters: at the first refusal that may be about it.
@@ -332,7 +353,12 @@ impl Dispatch {
     }
 }
 
+#[async_trait]
 impl Traffic for Dispatch {
+    async fn admit(&self) -> Option<Ticket> {
+        self.budget.admit(ADMISSION).await
+    }
+
     fn probed(&self, probe: &Probe) {
         self.metrics.probed(probe.is_well());
         self.breaker().learn_met(&probe.met);
@@ -365,12 +391,9 @@ fn accepted(attempt: &Attempt, recipients: usize) -> u64 {
     delivered.count() as u64
 }
 
-/// The attempt that took too long. Its connection ended with it, so it goes no further.
-fn out_of_patience(patience: Duration) -> Attempt {
-    let text = format!(
-        "no verdict from the upstream within {} seconds; whether the message was accepted is unknown",
-        patience.as_secs()
-    );
+/// The attempt that was cut off. Its connection ended with it, so it goes no further.
+fn cut_off(why: &str) -> Attempt {
+    let text = format!("{why}; whether the message was accepted is unknown");
     let reason = Reason::UpstreamUnavailable;
     let met = vec![Met::new(reason, text.clone())];
     let verdict = Verdict::without_reply(Outcome::Transient(Some(reason)), text);

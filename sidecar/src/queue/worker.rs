@@ -42,7 +42,9 @@ impl Queue {
     /// Works until `stop`. What is under way then is cut off: [`Queue::drained`] comes first.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let (mut passage, mut routes) = (self.dispatch.passage(), self.dispatch.routes());
+        let budget = Arc::clone(self.dispatch.budget());
         loop {
+            let leave = budget.changed();
             let wake = self.look().await;
             let sleep = async {
                 match wake {
@@ -52,6 +54,7 @@ impl Queue {
             };
             tokio::select! {
                 () = self.changed.notified() => {}
+                () = leave => {}
                 () = sleep => {}
                 Ok(()) = passage.changed() => {}
                 Ok(()) = routes.changed() => {

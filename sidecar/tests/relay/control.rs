@@ -44,7 +44,7 @@ impl Control {
             let body = request.split_once("\r\n\r\n").expect("a body").1;
             let report = serde_json::from_str(body).expect("a report");
             reports.send_modify(|all| all.push(report));
-            (200, serde_json::to_string(&ReportReply { next_seconds: 3600 }).unwrap())
+            (200, serde_json::to_string(&ReportReply { next_seconds: 3600, allotment: None }).unwrap())
         }));
         Self { _tasks: tasks, ..control }
     }

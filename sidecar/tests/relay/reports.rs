@@ -7,6 +7,8 @@ use mailroute_m365::Options;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Queue, Report, Usage};
 use mailroute_sidecar::app::Timing;
+use mailroute_sidecar::budget::Spans;
+use mailroute_sidecar::budget::gate::Gate;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::health::Board;
 use mailroute_sidecar::metrics::Metrics;
@@ -94,7 +96,7 @@ async fn a_stop_without_news_is_silent() {
 
 #[tokio::test]
 async fn a_silent_control_service_holds_a_stop_for_a_second() {
-    let (m365, control, mut route, _files) = surroundings(Options::default()).await;
+    let (m365, control, mut route, files) = surroundings(Options::default()).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let service = route.control.as_mut().unwrap();
     service.address = format!("localhost:{}", silent.local_addr().unwrap().port());
@@ -106,6 +108,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         usage: Box::new(Usage::default),
         queue: Box::new(Queue::default),
         notable: watch::Sender::new(Notable::default()).subscribe(),
+        budget: Gate::new(files.path("").as_path(), Spans::default(), Arc::clone(&metrics) as _),
         metrics: Arc::clone(&metrics),
         least: Duration::from_secs(1),
     };

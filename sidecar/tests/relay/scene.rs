@@ -88,6 +88,7 @@ pub async fn surroundings(options: Options) -> (Simulator, Control, RouteFile, F
         address: control.address.clone(),
         ca_pem: control.ca_pem.clone(),
         token_file: files.path("control"),
+        leases: false,
     };
     let route = to_simulator(&m365, files.path("ca.crt"), files.path("entra"), Some(service));
     (m365, control, route, files)

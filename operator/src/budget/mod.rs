@@ -1,0 +1,106 @@
+//! The limits of each mailbox, shared by all sidecars that send as it.
+//!
+//! ```text
+//!  claim ─► Ledger::hear ─► Ledger::decide ─► a lease, or when to come again
+//!            what was used     │        ▲
+//!            who waits         ▼        │ written
+//!                         NeedsWrite ─► Record
+//! ```
+//!
+//! * [`terms`]: all lengths of time, and how they hang together.
+//! * [`window`], [`restraint`], [`line`], [`turns`]: what was counted, less after too much, who is next, who may send alone.
+//! * [`ledger`]: one mailbox. [`mailboxes`]: all of them. [`record`]: what outlives a leader.
+//!
+//! Pure: time is passed in, nothing is read or written. The promise is about Microsoft's counters: in no window do all sidecars
+//! together send more than the limit, whichever of them crash or are cut off, whoever leads, and whatever is lost on the way.
+//! It rests on these:
+//!
+//! * What is out counts like what was used until it is known to be unused. A lease is for one connection and for messages that
+//!   are begun within [`terms::Terms::valid`]; what is under way without contact is cut off after [`terms::Terms::cut`].
+//! * Nothing is given out that is not written down before, by name: a new leader knows whom it has to hear before it may count
+//!   on anything being free.
+//! * While a sidecar may be out of contact a part is set aside, of which those who reach nobody take turns by the clock.
+
+pub mod ledger;
+pub mod line;
+pub mod mailboxes;
+pub mod record;
+pub mod restraint;
+pub mod terms;
+pub mod turns;
+pub mod window;
+
+/// A sidecar: a number made from its pod's uid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holder(pub u64);
+
+impl Holder {
+    /// The sidecar of the pod with this uid.
+    pub fn of(uid: &str) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, uid.as_bytes());
+        let first = digest.as_ref().first_chunk::<8>().copied().unwrap_or_default();
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Messages.
+    pub messages: u64,
+    /// Recipients of them all.
+    pub recipients: u64,
+}
+
+impl Amount {
+    const fn and(self, other: Self) -> Self {
+        Self { messages: self.messages + other.messages, recipients: self.recipients + other.recipients }
+    }
+
+    const fn within(self, other: Self) -> bool {
+        self.messages <= other.messages && self.recipients <= other.recipients
+    }
+
+    const fn less(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(other.messages),
+            recipients: self.recipients.saturating_sub(other.recipients),
+        }
+    }
+}
+
+/// The limits of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages in any minute.
+    pub messages: u32,
+    /// Recipients in any day.
+    pub recipients: u32,
+    /// Connections at a time.
+    pub connections: u32,
+}
+
+impl Limits {
+    /// The smaller of each.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.min(other.messages),
+            recipients: self.recipients.min(other.recipients),
+            connections: self.connections.min(other.connections),
+        }
+    }
+
+    /// Messages of a minute that are set aside for turns while a sidecar may be alone. None where that would leave nothing.
+    pub fn reserve(self) -> u64 {
+        if self.connections < 2 {
+            return 0;
+        }
+        u64::from(self.messages / 10).clamp(1, 4).min(u64::from(self.messages.saturating_sub(1)))
+    }
+
+    /// Recipients of a day that are always set aside for turns.
+    pub fn reserved_recipients(self) -> u64 {
+        if self.reserve() == 0 { 0 } else { u64::from(self.recipients / 20) }
+    }
+}

@@ -1,0 +1,184 @@
+//! What of a ledger outlives its leader: plain data, and its text.
+//!
+//! Times are milliseconds since the Unix epoch, rounded up. A sidecar is written as its number, so that no name is in it. Reads
+//! what it wrote, and nothing else: a text that it does not understand is the same as a lost one.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::Out;
+use super::turns::Class;
+use super::{Amount, Holder};
+
+/// The form of the text.
+const VERSION: u32 = 1;
+
+/// What may be given to a sidecar without another record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Which sidecar.
+    pub holder: Holder,
+    /// Which life of it.
+    pub life: u64,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// What outlives a leader.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    pub(super) minute: Vec<(Duration, u64)>,
+    pub(super) day: Vec<(Duration, u64)>,
+    pub(super) leases: Vec<(u64, Out)>,
+    pub(super) ahead: Vec<Ahead>,
+    pub(super) ahead_until: Duration,
+    pub(super) ended: Vec<(u64, Holder)>,
+    pub(super) next_id: u64,
+    pub(super) turns: Vec<(Holder, Class)>,
+    pub(super) restraint: Option<(Duration, f64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Text {
+    version: u32,
+    minute: Vec<(u64, u64)>,
+    day: Vec<(u64, u64)>,
+    /// Number, holder, life, messages, recipients, until.
+    leases: Vec<(u64, Hex, u64, u64, u64, u64)>,
+    /// Holder, life, messages, recipients.
+    ahead: Vec<(Hex, u64, u64, u64)>,
+    ahead_until: u64,
+    ended: Vec<(u64, Hex)>,
+    next_id: u64,
+    turns: Vec<(Hex, u32, u32)>,
+    restraint: Option<(u64, f64)>,
+}
+
+/// A holder in JSON, whose numbers are not wide enough.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Hex(Holder);
+
+impl TryFrom<String> for Hex {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Ok(Self(Holder(u64::from_str_radix(&text, 16)?)))
+    }
+}
+
+impl From<Hex> for String {
+    fn from(Hex(Holder(number)): Hex) -> Self {
+        format!("{number:x}")
+    }
+}
+
+impl Record {
+    /// The text.
+    pub fn print(&self) -> String {
+        let counted = |counted: &[(Duration, u64)]| counted.iter().map(|&(at, n)| (millis(at), n)).collect();
+        let lease = |&(id, out): &(u64, Out)| {
+            let Amount { messages, recipients } = out.amount;
+            (id, Hex(out.holder), out.life, messages, recipients, millis(out.until))
+        };
+        let ahead = |ahead: &Ahead| {
+            (Hex(ahead.holder), ahead.life, ahead.amount.messages, ahead.amount.recipients)
+        };
+        let text = Text {
+            version: VERSION,
+            minute: counted(&self.minute),
+            day: counted(&self.day),
+            leases: self.leases.iter().map(lease).collect(),
+            ahead: self.ahead.iter().map(ahead).collect(),
+            ahead_until: millis(self.ahead_until),
+            ended: self.ended.iter().map(|&(id, holder)| (id, Hex(holder))).collect(),
+            next_id: self.next_id,
+            turns: self.turns.iter().map(|&(holder, class)| (Hex(holder), class.index, class.of)).collect(),
+            restraint: self.restraint.map(|(at, share)| (millis(at), share)),
+        };
+        serde_json::to_string(&text).expect("plain data serialises")
+    }
+
+    /// What a text says; nothing when it is not one of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text: Text = serde_json::from_str(text).ok()?;
+        if text.version != VERSION {
+            return None;
+        }
+        let counted = |counted: Vec<(u64, u64)>| {
+            let mut counted: Vec<_> = counted.into_iter().map(|(at, n)| (time(at), n)).collect();
+            counted.sort_unstable();
+            counted
+        };
+        let lease = |(id, Hex(holder), life, messages, recipients, until)| {
+            let amount = Amount { messages, recipients };
+            (id, Out { holder, life, amount, sequence: u64::MAX, until: time(until) })
+        };
+        let ahead = |(Hex(holder), life, messages, recipients)| Ahead {
+            holder,
+            life,
+            amount: Amount { messages, recipients },
+        };
+        let turns = text.turns.into_iter().map(|(Hex(holder), index, of)| Some((holder, Class::new(index, of)?)));
+        Some(Self {
+            minute: counted(text.minute),
+            day: counted(text.day),
+            leases: text.leases.into_iter().map(lease).collect(),
+            ahead: text.ahead.into_iter().map(ahead).collect(),
+            ahead_until: time(text.ahead_until),
+            ended: text.ended.into_iter().map(|(id, Hex(holder))| (id, holder)).collect(),
+            next_id: text.next_id,
+            turns: turns.collect::<Option<_>>()?,
+            restraint: text.restraint.map(|(at, share)| (time(at), share)),
+        })
+    }
+}
+
+fn millis(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn time(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        let (holder, amount) = (Holder(u64::MAX), Amount { messages: 2, recipients: 7 });
+        let at = Duration::from_millis(1_800_000_000_123);
+        Record {
+            minute: vec![(at, 3)],
+            day: vec![(at, 12)],
+            leases: vec![(9, Out { holder, life: 5, amount, sequence: u64::MAX, until: at })],
+            ahead: vec![Ahead { holder, life: 5, amount }],
+            ahead_until: at,
+            ended: vec![(8, holder)],
+            next_id: 1009,
+            turns: vec![(holder, Class::new(3, 8).unwrap())],
+            restraint: Some((at, 0.5)),
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        assert_eq!(Record::parse(&sample().print()), Some(sample()));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_not_read() {
+        let text = sample().print();
+        for other in [
+            String::new(),
+            text.replace("\"version\":1", "\"version\":2"),
+            text.replace(",3,8]", ",8,8]"),
+            text[..text.len() / 2].to_owned(),
+        ] {
+            assert_eq!(Record::parse(&other), None, "{other}");
+        }
+    }
+}
