@@ -33,7 +33,10 @@ use crate::args::{Certificates, Run};
 use crate::broker::desk::{self, Desk};
 use crate::broker::settings::Settings;
 use crate::broker::vault::Vault;
+use crate::budget::terms::Terms;
 use crate::control::authenticate::Authenticator;
+use crate::control::books::ConfigMaps;
+use crate::control::leases::Leases;
 use crate::control::rate::RateLimit;
 use crate::control::reports::Reports;
 use crate::control::server::{self as control, Control};
@@ -137,6 +140,7 @@ struct App {
     malformed: Malformed,
     reports: Arc<Mutex<Reports>>,
     vault: Arc<Vault>,
+    leases: Arc<Leases>,
 }
 
 /// Names of the parts that serve others and finish what they have begun.
@@ -148,7 +152,9 @@ impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
         let vault = Arc::new(vault(&flags, &metrics)?);
+        let books = ConfigMaps::new(client.clone(), &flags.namespace, &flags.lease);
         Ok(Self {
+            leases: Arc::new(Leases::new(Terms::default(), Arc::new(books))),
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
             client,
@@ -313,6 +319,8 @@ impl App {
             triggers: self.triggers.clone(),
             metrics: self.metrics.clone(),
             rate: Mutex::new(RateLimit::default()),
+            routes: routes.clone(),
+            leases: Arc::clone(&self.leases),
         };
         let listener = tls(self.flags.control_listen, pki).await?;
         let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));

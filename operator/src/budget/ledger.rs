@@ -107,6 +107,7 @@ pub struct Ledger {
     opens: Duration,
     allowance: Allowance,
     written: Duration,
+    writes: u64,
     dirty: bool,
     /// The record is lost, so leases that nobody knows of are believed.
     lost: bool,
@@ -135,6 +136,7 @@ impl Ledger {
             opens: Duration::ZERO,
             allowance: Allowance::default(),
             written: Duration::ZERO,
+            writes: 0,
             dirty: false,
             lost: false,
         }
@@ -176,7 +178,11 @@ impl Ledger {
     pub fn record(&mut self, asks: Option<Holder>, now: Duration) -> Record {
         self.expire(now);
         self.allowance = Allowance::default();
-        let foreign = self.foreign.iter().map(|(&holder, &Foreign { life, amount, .. })| Ahead { holder, life, amount });
+        let foreign = self.foreign.iter().map(|(&holder, &Foreign { life, amount, .. })| Ahead {
+            holder,
+            life,
+            amount,
+        });
         let ahead = foreign.chain(self.next_names(asks)).collect();
         Record {
             minute: self.minute.counted().collect(),
@@ -217,7 +223,13 @@ impl Ledger {
         self.allowance = Allowance { by_name, until: record.ahead_until, numbers: record.next_id };
         self.turns.written();
         self.written = now;
+        self.writes += 1;
         self.dirty = false;
+    }
+
+    /// How many records of it were written down.
+    pub const fn writes(&self) -> u64 {
+        self.writes
     }
 
     /// Whether there is news that has not been written down for long enough.
@@ -317,13 +329,7 @@ impl Ledger {
     }
 
     /// What an earlier leader allowed for, and gave out or not.
-    fn settle_foreign(
-        &mut self,
-        who: Holder,
-        claim: &Claim,
-        named: &HashMap<u64, &LeaseUse>,
-        now: Duration,
-    ) {
+    fn settle_foreign(&mut self, who: Holder, claim: &Claim, named: &HashMap<u64, &LeaseUse>, now: Duration) {
         let foreign = self.foreign.remove(&who);
         if let Some(foreign) = foreign.filter(|foreign| foreign.life < claim.instance) {
             self.count(foreign.amount, now);
@@ -535,7 +541,8 @@ impl Ledger {
     fn free_connections(&mut self, who: Holder, now: Duration) -> usize {
         let limit = self.restraint.of(self.limits.connections.into(), now, self.terms.minute);
         let aside = u64::from(self.limits.reserve() > 0 && self.is_reserved(now));
-        let limit = usize::try_from(limit.min(u64::from(self.limits.connections) - aside)).unwrap_or(usize::MAX);
+        let limit =
+            usize::try_from(limit.min(u64::from(self.limits.connections) - aside)).unwrap_or(usize::MAX);
         let users: BTreeSet<Holder> =
             self.leases.values().map(|out| out.holder).chain(self.foreign.keys().copied()).collect();
         // Another lease for the connection that it has already costs none.
@@ -567,7 +574,13 @@ impl Ledger {
         Some(self.terms.minute * messages / u32::try_from(limit).ok()?)
     }
 
-    fn answer(&self, who: Holder, lease: Option<Lease>, short_of: Option<ShortOf>, again: Duration) -> Allotment {
+    fn answer(
+        &self,
+        who: Holder,
+        lease: Option<Lease>,
+        short_of: Option<ShortOf>,
+        again: Duration,
+    ) -> Allotment {
         let written = self.ended.iter().filter(|(_, (holder, written))| *holder == who && *written);
         Allotment {
             lease,

@@ -83,9 +83,8 @@ impl Record {
             let Amount { messages, recipients } = out.amount;
             (id, Hex(out.holder), out.life, messages, recipients, millis(out.until))
         };
-        let ahead = |ahead: &Ahead| {
-            (Hex(ahead.holder), ahead.life, ahead.amount.messages, ahead.amount.recipients)
-        };
+        let ahead =
+            |ahead: &Ahead| (Hex(ahead.holder), ahead.life, ahead.amount.messages, ahead.amount.recipients);
         let text = Text {
             version: VERSION,
             minute: counted(&self.minute),
@@ -121,7 +120,8 @@ impl Record {
             life,
             amount: Amount { messages, recipients },
         };
-        let turns = text.turns.into_iter().map(|(Hex(holder), index, of)| Some((holder, Class::new(index, of)?)));
+        let turns =
+            text.turns.into_iter().map(|(Hex(holder), index, of)| Some((holder, Class::new(index, of)?)));
         Some(Self {
             minute: counted(text.minute),
             day: counted(text.day),

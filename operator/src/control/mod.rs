@@ -7,13 +7,17 @@
 //!
 //! * [`authenticate`]: from a bearer token to a pod.
 //! * [`rate`]: how often one pod may call. Pure.
+//! * [`leases`] and [`books`]: each sidecar's share of its mailbox's limits, and where that is written down.
 //! * [`reports`]: the newest report of each pod. Pure.
 //! * [`server`]: HTTP in and out.
 //!
 //! Invariants: who calls is taken from the token alone. A pod reports for the route of its own label only. Memory is
-//! bounded by the number of watched pods. Reports live in memory: after a change of leader they come in again.
+//! bounded by the number of watched pods. Reports live in memory: after a change of leader they come in again. What
+//! mailboxes have sent does not: it is written down before more is given out.
 
 pub mod authenticate;
+pub mod books;
+pub mod leases;
 pub mod rate;
 pub mod reports;
 pub mod server;

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Calls that may come at once. A sidecar reports every change, at most once a second.
-const BURST: u32 = 10;
+/// Calls that may come at once. A sidecar reports every change, at most once a second, and asks for a lease and gives it back
+/// for each message at most.
+const BURST: u32 = 20;
 
 /// Time after which one more call is allowed.
-const REFILL: Duration = Duration::from_secs(1);
+const REFILL: Duration = Duration::from_millis(500);
 
 /// Buckets kept at most before full ones are dropped.
 const SWEEP_ABOVE: usize = 1024;

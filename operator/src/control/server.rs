@@ -1,5 +1,7 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
+use std::collections::HashSet;
+use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,14 +15,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
-use mailroute_route::control::{MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply};
+use mailroute_route::control::{
+    Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply,
+};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
+use super::books;
+use super::leases::{Claimant, Leases};
 use super::lock;
 use super::rate::RateLimit;
 use super::reports::{Caller, INTERVAL, Reports};
+use crate::budget::mailboxes::Key;
+use crate::budget::{Holder, Limits};
 use crate::controller::triggers::Triggers;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 use crate::lease::Leadership;
@@ -45,6 +53,10 @@ pub struct Control {
     pub metrics: Metrics,
     /// How often each pod may call.
     pub rate: Mutex<RateLimit>,
+    /// Routes, as watched.
+    pub routes: Store<MailRoute>,
+    /// Gives out leases of the mailboxes' limits.
+    pub leases: Arc<Leases>,
 }
 
 /// Why a report is not taken.
@@ -66,6 +78,8 @@ enum Refusal {
     NotItsRoute,
     #[error("the report took too long to arrive or to check")]
     TooSlow,
+    #[error("what the mailbox has sent cannot be read or written down")]
+    Books(#[from] books::Error),
 }
 
 /// The routes of the service.
@@ -86,7 +100,12 @@ impl Control {
         match taken {
             Ok(reply) => Json(reply).into_response(),
             Err(refusal) => {
-                tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken");
+                match &refusal {
+                    Refusal::Books(error) => {
+                        tracing::warn!(%error, cause = ?error.source(), "no leases are given out");
+                    }
+                    _ => tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken"),
+                }
                 refusal.into_response()
             }
         }
@@ -104,10 +123,45 @@ impl Control {
             return Err(Refusal::NotItsRoute);
         }
         let route = ObjectRef::<MailRoute>::new(&report.route).within(&caller.namespace);
+        let claim = report.claim.clone();
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
-            self.triggers.add(route);
+            self.triggers.add(route.clone());
         }
-        Ok(ReportReply { next_seconds: u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX), allotment: None })
+        let allotment = match claim {
+            Some(claim) => self.allot(&caller, &route, &claim).await?,
+            None => None,
+        };
+        Ok(ReportReply { next_seconds: u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX), allotment })
+    }
+
+    /// Answers what a report asks of the mailbox's limits.
+    async fn allot(
+        &self,
+        caller: &Caller,
+        route: &ObjectRef<MailRoute>,
+        claim: &Claim,
+    ) -> Result<Option<Allotment>, Refusal> {
+        self.leases.sweep(|| self.living());
+        let Some((who, mailbox)) = self.routes.get(route).and_then(|route| claimant(&route, caller)) else {
+            return Ok(None);
+        };
+        if !mailbox.eq_ignore_ascii_case(&claim.mailbox) {
+            return Ok(Some(self.leases.later()));
+        }
+        let allotment = self.leases.exchange(&who, claim).await?;
+        // Another replica may lead by now, and give out the same again.
+        self.must_lead()?;
+        Ok(allotment)
+    }
+
+    /// The sidecars of the pods that have not ended.
+    fn living(&self) -> HashSet<Holder> {
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let pods = self.pods.state();
+        pods.iter().filter(|pod| !ended(pod)).filter_map(|pod| Some(Holder::of(&pod.uid()?))).collect()
     }
 
     fn must_lead(&self) -> Result<(), Refusal> {
@@ -140,6 +194,7 @@ impl Refusal {
             Self::NotAReport(_) => "malformed",
             Self::NotItsRoute => "forbidden",
             Self::TooSlow => "slow",
+            Self::Books(_) => "unwritten",
         }
     }
 
@@ -147,7 +202,7 @@ impl Refusal {
         match self {
             Self::NotLeader(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::NoToken | Self::Caller(authenticate::Error::Rejected) => StatusCode::UNAUTHORIZED,
-            Self::Caller(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Caller(_) | Self::Books(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAReport(_) => StatusCode::BAD_REQUEST,
@@ -165,6 +220,23 @@ impl IntoResponse for Refusal {
             other => (status, format!("{other}\n")).into_response(),
         }
     }
+}
+
+/// Who claims by this route, and of which mailbox; nobody by a method that has none.
+fn claimant(route: &MailRoute, caller: &Caller) -> Option<(Claimant, String)> {
+    let (spec, submission) = (&route.spec, route.spec.client_submission.as_ref()?);
+    let limits = &spec.limits;
+    let who = Claimant {
+        holder: Holder::of(&caller.uid),
+        route: format!("{}/{}", caller.namespace, route.name_any()),
+        mailbox: Key::of(&spec.tenant.id, &submission.mailbox),
+        limits: Limits {
+            messages: limits.messages_per_minute,
+            recipients: limits.recipients_per_day,
+            connections: limits.connections,
+        },
+    };
+    Some((who, submission.mailbox.clone()))
 }
 
 async fn whole(body: Body) -> Result<Bytes, Refusal> {

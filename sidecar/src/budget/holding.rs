@@ -267,7 +267,8 @@ impl Holding {
 
     /// Whether the operator has not been reached for so long that only turns are left.
     pub fn is_alone(&self, now: Duration) -> bool {
-        now >= self.contact + self.turn.map_or(self.spans.minute, |turn| Duration::from_millis(turn.after_millis))
+        now >= self.contact
+            + self.turn.map_or(self.spans.minute, |turn| Duration::from_millis(turn.after_millis))
     }
 
     /// Whether no exchange has succeeded for longer than what is under way may go on.

@@ -146,12 +146,17 @@ fn alone_a_day_has_an_end_and_a_restart_does_not_forget_it() {
     let mut holding = left_alone();
     let slice = own_slice(at(189)) + Duration::from_secs(5);
     assert!(holding.take(slice, Amount::message(6)).is_none());
-    assert!(matches!(holding.take(slice, Amount::message(4)), Some(Source::Turn(cut)) if cut == slice + Duration::from_secs(21)));
+    assert!(
+        matches!(holding.take(slice, Amount::message(4)), Some(Source::Turn(cut)) if cut == slice + Duration::from_secs(21))
+    );
     let memory = holding.memory(slice).unwrap();
-    let restart = slice + Duration::from_secs(10);
+    let restart = slice + Duration::from_secs(100);
     let mut again = Holding::new(Spans::default(), &memory, restart);
     let later = own_slice(restart + Duration::from_secs(189)) + Duration::from_secs(5);
-    assert!(again.take(own_slice(restart) + Duration::from_secs(5), ONE).is_none(), "perhaps it was heard just before");
+    assert!(
+        again.take(own_slice(restart) + Duration::from_secs(5), ONE).is_none(),
+        "perhaps it was heard just before"
+    );
     assert!(again.take(later, Amount::message(2)).is_none());
     assert!(again.take(later, Amount::message(1)).is_some());
     assert_eq!(again.claim(later).alone_recipients, 1);
