@@ -153,6 +153,7 @@ fn seen_from(address: &str) -> Report {
         observations: vec![],
         queue: Default::default(),
         usage: Default::default(),
+        claim: None,
         egress: Some(address.parse().unwrap()),
     }
 }
