@@ -17,6 +17,7 @@ use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch as channel;
 
+use crate::controller::watch::filled;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 use crate::events::Events;
 use crate::lease::Leadership;
@@ -244,8 +245,8 @@ pub struct Watch {
 /// it watches ends.
 pub async fn watch(mut watch: Watch) {
     let mut told = BTreeSet::new();
-    // Until MailRoutes are listed, no namespace is known to have some. Fails only when the process ends.
-    let _ = watch.routes.wait_until_ready().await;
+    // Until MailRoutes are listed, no namespace is known to have some.
+    filled(&watch.routes).await;
     loop {
         let leading = watch.leadership.borrow_and_update().leading;
         let registration = watch.registration.borrow_and_update().clone();

@@ -187,8 +187,8 @@ pub async fn run(context: Arc<Context>) {
 /// Waits for what would otherwise be told wrongly: no pods while they are still being listed, no control service while
 /// the authority is still being read.
 async fn until_known(context: &Context) {
-    // Fails only when the watching task has ended, and with it the process.
-    let _ = context.pods.wait_until_ready().await;
+    watch::filled(&context.pods).await;
+    watch::filled(&context.routes).await;
     let mut bundle = context.ca_bundle.clone();
     let known = timeout(AUTHORITY_PATIENCE, bundle.wait_for(|bundle| !bundle.is_empty())).await.is_ok();
     if !known {

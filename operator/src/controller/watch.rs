@@ -4,7 +4,9 @@
 //! it was told already. A stored MailRoute that this version cannot read is set aside and shows; the others go on.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -12,16 +14,20 @@ use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::watch as channel;
+use tokio::time::timeout;
 
 use super::pods::prune;
 use super::scope::{self, Scope};
 use super::triggers::Triggers;
 use crate::api_error::ApiError;
 use crate::crd::{MailRoute, ROUTE_LABEL};
+
+/// How long whoever waits for a store relies on being woken.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Stored MailRoutes that cannot be read, and why.
 #[derive(Clone, Debug, Default)]
@@ -194,6 +200,22 @@ pub async fn pods(client: Client, scope: Scope, mut writer: Writer<Pod>, trigger
     }
 }
 
+/// Waits until a store has been filled for the first time. False when nothing fills it any more, as the process ends.
+///
+/// The store itself wakes only the one who asked last. Several ask, the readiness probe among them, so each of them asks
+/// again after a moment.
+pub async fn filled<K>(store: &Store<K>) -> bool
+where
+    K: reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    loop {
+        if let Ok(outcome) = timeout(ASK_AGAIN, store.wait_until_ready()).await {
+            return outcome.is_ok();
+        }
+    }
+}
+
 fn interrupted(what: &str, error: &watcher::Error) {
     let error = ApiError::from(error);
     tracing::warn!(what, %error, "watching was interrupted; it goes on");
@@ -272,6 +294,20 @@ mod tests {
         }
         assert_eq!(names(&reader), ["other"]);
         assert_eq!(malformed.all().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everyone_who_waits_learns_that_a_store_is_filled() {
+        let (reader, mut writer) = store::<MailRoute>();
+        let (one, other) = (reader.clone(), reader.clone());
+        let one = tokio::spawn(async move { filled(&one).await });
+        let other = tokio::spawn(async move { filled(&other).await });
+        tokio::task::yield_now().await;
+        // A probe asks, and does not wait.
+        assert!(futures::poll!(Box::pin(reader.wait_until_ready())).is_pending());
+        [Event::Init, Event::InitDone].iter().for_each(|event| writer.apply_watcher_event(event));
+        let both = async { tokio::try_join!(one, other) };
+        assert_eq!(timeout(Duration::from_secs(1), both).await.unwrap().unwrap(), (true, true));
     }
 
     #[test]

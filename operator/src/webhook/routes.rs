@@ -12,7 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::controller::watch::Malformed;
+use crate::controller::watch::{Malformed, filled};
 use crate::crd::MailRoute;
 use crate::inject::Refusal;
 
@@ -50,9 +50,8 @@ impl Routes {
         name: &str,
         patience: Duration,
     ) -> Result<Result<Arc<MailRoute>, Refusal>, NotSynced> {
-        match timeout(patience, self.store.wait_until_ready()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(NotSynced),
+        if !timeout(patience, filled(&self.store)).await.unwrap_or(false) {
+            return Err(NotSynced);
         }
         if let Some(route) = self.present(namespace, name) {
             return Ok(Ok(route));
