@@ -19,8 +19,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::runtime::reflector::{Store, store};
+use kube::{Client, Config};
 use mailroute_dns::resolver::Resolver;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -76,8 +76,12 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     // Fails only when a provider was installed before, which then is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = until_told()?;
-    let client =
-        Client::try_default().await.context("cannot find the API server: no kubeconfig, and not in a pod")?;
+    let mut config =
+        Config::infer().await.context("cannot find the API server: no kubeconfig, and not in a pod")?;
+    // Each part has its own pauses between attempts. A client that repeats by itself what was refused hides them, and takes
+    // the "not now" of a PodDisruptionBudget for something to repeat at once.
+    config.default_retry = false;
+    let client = Client::try_from(config).context("cannot make a client of the API server")?;
     replica(flags, client, Lifetimes::default(), stop).await
 }
 
