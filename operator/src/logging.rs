@@ -6,8 +6,9 @@
 use std::io;
 
 use clap::ValueEnum;
-use tracing::Level;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
@@ -23,12 +24,20 @@ pub enum Format {
 
 /// Starts logging; a second call changes nothing.
 pub fn start(format: Format, level: Level) {
+    // Fails only when a subscriber is already set, which then is the one to keep.
+    let _ = subscriber(format, level, io::stderr).try_init();
+}
+
+/// What [`start`] sets up, writing elsewhere.
+pub fn subscriber<W>(format: Format, level: Level, to: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let ours = Targets::new().with_target("mailroute_operator", level);
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer().with_writer(to);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Json => Box::new(lines.json().flatten_event(true).with_filter(ours)),
         Format::Text => Box::new(lines.with_ansi(false).with_filter(ours)),
     };
-    // Fails only when a subscriber is already set, which then is the one to keep.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
+    tracing_subscriber::registry().with(lines)
 }

@@ -26,8 +26,8 @@ use tokio::task::JoinHandle;
 pub enum Conduct {
     /// It is passed on.
     Through,
-    /// It is answered with this status and text.
-    Garbage(u16, String),
+    /// It is answered with one of these, a status and a text: each kind of request with one after the other.
+    Garbage(Vec<(u16, String)>),
     /// It is never answered.
     Silent,
 }
@@ -103,8 +103,10 @@ async fn listen(
         open.spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let word = format!("{} {}", request.method(), resource(request.uri().path()));
-                *seen.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_default() += 1;
-                answer(request, behind.clone(), conduct.clone())
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                let number = seen.entry(word).or_default();
+                *number += 1;
+                answer(request, behind.clone(), conduct.clone(), *number)
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -117,10 +119,12 @@ async fn listen(
     }
 }
 
-async fn answer(request: Request<Incoming>, behind: Client, conduct: Conduct) -> Result<Answer> {
+async fn answer(request: Request<Incoming>, behind: Client, conduct: Conduct, number: u64) -> Result<Answer> {
     match conduct {
         Conduct::Through => pass(request, behind).await,
-        Conduct::Garbage(status, text) => {
+        Conduct::Garbage(answers) => {
+            let number = usize::try_from(number)?.checked_rem(answers.len()).context("an answer to give")?;
+            let (status, text) = answers[number].clone();
             let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
             Ok(Response::builder().status(status).header("content-type", "application/json").body(body)?)
         }
