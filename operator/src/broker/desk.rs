@@ -167,11 +167,11 @@ fn audit(Asked { caller, request }: &Asked, granted: &Result<Token, Refusal>) {
     match granted {
         Ok(token) => {
             let expires = expiry(token);
-            tracing::info!(target: "mailroute_operator::audit", namespace, pod, uid, ?route, %expires, "token granted");
+            tracing::info!(target: "mailroute_operator::audit", namespace, pod, uid, route, %expires, "token granted");
         }
         Err(refusal) => {
             let (outcome, error) = (refusal.label(), refusal.to_string());
-            tracing::warn!(target: "mailroute_operator::audit", namespace, pod, uid, ?route, outcome, error, "token refused");
+            tracing::warn!(target: "mailroute_operator::audit", namespace, pod, uid, route, outcome, error, "token refused");
         }
     }
 }

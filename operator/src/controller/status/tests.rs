@@ -15,6 +15,7 @@ use super::super::rollout::plan::{Known, plan};
 use super::super::samples::{self, observation, report};
 use super::finding::find;
 use super::*;
+use crate::broker::settings::Settings;
 use crate::control::reports::Accounted;
 use crate::crd::sidecar::Rollout;
 
@@ -412,4 +413,43 @@ fn messages_stay_below_what_a_condition_holds() {
     let observed: Vec<Observation> = vec![observation(ExchangeRejectedToken, &long, 1)];
     let status = Situation::new().pod("a").report("a", report(observed)).status(at(0));
     assert!(status.conditions.iter().all(|condition| condition.message.len() < 32_768));
+}
+
+fn lender() -> Settings {
+    let text = format!(
+        "applications: [{{tenantId: 72f988bf-86f1-41af-91ab-2d7cd011db47, clientId: {}, authority: {{host: 'login.m365.svc:8443'}}, \
+         endpoint: {{host: smtp.m365.svc}}, allow: [{{namespaces: [shop], mailboxes: ['*@contoso.com']}}]}}]",
+        samples::CLIENT_ID
+    );
+    Settings::parse(&text).unwrap()
+}
+
+#[test]
+fn a_route_that_may_not_use_the_operators_identity_says_whom_to_ask() {
+    let mut situation = Situation::new();
+    situation.route = samples::lent();
+    let not_allowed = Settings::default().lent_to(&situation.route).unwrap_err();
+    situation.acceptance = Acceptance::NotAllowed(not_allowed);
+    let status = situation.status(at(0));
+    for condition in [ConditionType::Accepted, ConditionType::Ready] {
+        assert_eq!(find(&status.conditions, condition).unwrap().reason, "OperatorIdentityNotAllowed");
+    }
+    let message = message(&status, ConditionType::Accepted);
+    for part in
+        ["lends its identity to no route", samples::CLIENT_ID, "noreply@contoso.com", "broker.applications"]
+    {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+}
+
+#[test]
+fn a_lent_identity_is_told_with_the_platforms_own_endpoint() {
+    let mut situation = Situation::new();
+    situation.route = samples::lent();
+    situation.lent = lender().lent_to(&situation.route).unwrap().cloned();
+    let report = report(vec![observation(Reason::TokenServiceUnavailable, "HTTP 502", 0)]);
+    let status = situation.pod("a").report("a", report).status(at(0));
+    assert_eq!(status.endpoint.as_deref(), Some("smtp.m365.svc:587"));
+    let message = message(&status, ConditionType::CredentialReady);
+    assert!(message.contains("https://login.m365.svc:8443"), "{message}");
 }

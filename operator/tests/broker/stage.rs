@@ -1,0 +1,240 @@
+//! The broker with what is around it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{Lookup, Store, store};
+use kube::runtime::watcher::Event;
+use mailroute_m365::directory::{FederatedCredential, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
+use mailroute_m365::{Faults, LoginAction, LoginFaults, Options, Rule, Simulator, Token};
+use mailroute_operator::broker::desk::Desk;
+use mailroute_operator::broker::settings::Settings;
+use mailroute_operator::broker::vault::Vault;
+use mailroute_operator::control::authenticate::Authenticator;
+use mailroute_operator::crd::MailRoute;
+use mailroute_operator::metrics::Metrics;
+use mailroute_route::condition::Reason;
+use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The operator's ServiceAccount.
+pub const OPERATOR: &str = "system:serviceaccount:mailroute-system:mailroute";
+
+/// A pod of the route `notifications` in the namespace `shop`, as its token reads here: namespace, name and uid.
+pub const WEB: &str = "shop/web-1/uid-1";
+
+/// A broker whose settings let the namespace `shop` use the simulator's application.
+pub struct Stage {
+    pub m365: Simulator,
+    pub desk: Arc<Desk>,
+    pub metrics: Metrics,
+    folder: TempDir,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn token(&self) -> TokenReply {
+        assert_eq!(self.status, StatusCode::OK, "{}", String::from_utf8_lossy(&self.body));
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    pub fn refusal(&self, status: StatusCode, reason: Reason) -> TokenRefusal {
+        let refusal: TokenRefusal = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!((self.status, refusal.reason), (status, reason), "{refusal:?}");
+        refusal
+    }
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        Self::with(Options::default(), vec![lent("shop", "notifications")]).await
+    }
+
+    pub async fn with(options: Options, routes: Vec<Value>) -> Self {
+        let m365 = Simulator::start(options).await.unwrap();
+        trust_the_operator(&m365);
+        let folder = tempfile::tempdir().unwrap();
+        m365.write_assertion(OPERATOR, &folder.path().join("token")).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let settings = Settings::parse(&settings(&m365)).unwrap();
+        let vault = Vault::new(Arc::new(settings), &folder.path().join("token"), &metrics).unwrap();
+        let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
+        let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
+        let desk = Desk {
+            authenticator: Arc::new(Authenticator::new(api_server().await)),
+            pods: filled(pods),
+            routes: filled(
+                routes.into_iter().map(|route| serde_json::from_value::<MailRoute>(route).unwrap()),
+            ),
+            vault: Arc::new(vault),
+            rate: Mutex::default(),
+            metrics: metrics.clone(),
+        };
+        Self { m365, desk: Arc::new(desk), metrics, folder }
+    }
+
+    /// Asks as the pod of `token`.
+    pub async fn ask(&self, token: &str, route: &str) -> Answer {
+        self.send(token, &TokenRequest { route: route.into(), refused: None }).await
+    }
+
+    pub async fn send(&self, token: &str, request: &TokenRequest) -> Answer {
+        self.post(Some(token), serde_json::to_vec(request).unwrap()).await
+    }
+
+    pub async fn post(&self, token: Option<&str>, body: Vec<u8>) -> Answer {
+        let mut request = Request::builder();
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = self.desk.handle(request.body(Body::from(body)).unwrap()).await;
+        let (head, body) = answer.into_parts();
+        let body = to_bytes(body, 64 * 1024).await.unwrap().to_vec();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// Takes the operator's own service-account token away, or brings it back.
+    pub fn identity(&self, is_there: bool) {
+        let path = self.folder.path().join("token");
+        if is_there {
+            self.m365.write_assertion(OPERATOR, &path).unwrap();
+        } else {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    pub fn assertion(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("token")).unwrap()
+    }
+
+    /// What Entra does the next time, or each time.
+    pub fn entra(&self, action: LoginAction, times: Option<u32>) {
+        let rule = match times {
+            Some(times) => Rule::times(Token::Token, action, times),
+            None => Rule::always(Token::Token, action),
+        };
+        let login = LoginFaults { rules: vec![rule], ..<_>::default() };
+        self.m365.set_faults(Faults { login, ..<_>::default() });
+    }
+
+    pub fn number(&self, metric: &str) -> bool {
+        String::from_utf8(self.metrics.text().unwrap()).unwrap().lines().any(|line| line == metric)
+    }
+}
+
+/// A federated credential for the operator's ServiceAccount, and no other.
+fn trust_the_operator(m365: &Simulator) {
+    m365.directory(|directory| {
+        let application = &mut directory.tenants[0].applications[0];
+        application.federated_credentials = vec![FederatedCredential {
+            name: "operator".into(),
+            issuer: "stand-in".into(),
+            subject: OPERATOR.into(),
+            audience: mailroute_m365::directory::EXCHANGE_AUDIENCE.into(),
+        }];
+    });
+}
+
+/// JSON is YAML.
+fn settings(m365: &Simulator) -> String {
+    json!({"applications": [{
+        "tenantId": SAMPLE_TENANT,
+        "clientId": SAMPLE_CLIENT_ID,
+        "authority": {"host": format!("localhost:{}", m365.login_address().port()), "caPem": m365.ca_pem()},
+        "allow": [{"namespaces": ["shop"], "mailboxes": [SAMPLE_MAILBOX]}],
+    }]})
+    .to_string()
+}
+
+/// A route that uses the operator's identity.
+pub fn lent(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "mailroute.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": {"name": name, "namespace": namespace, "uid": format!("{namespace}-{name}"), "generation": 1},
+        "spec": {
+            "method": "ClientSubmission",
+            "tenant": {"id": SAMPLE_TENANT},
+            "clientSubmission": {
+                "mailbox": SAMPLE_MAILBOX,
+                "credential": {"type": "WorkloadIdentity", "subject": "Operator", "clientId": SAMPLE_CLIENT_ID},
+            },
+        },
+    })
+}
+
+fn pod(namespace: &str, name: &str, uid: &str, route: &str) -> Pod {
+    let labels = json!({"mailroute.dev/route": route});
+    let metadata = json!({"name": name, "namespace": namespace, "uid": uid, "labels": labels});
+    serde_json::from_value(json!({"metadata": metadata})).unwrap()
+}
+
+fn filled<K>(objects: impl Iterator<Item = K>) -> Store<K>
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone + Default,
+{
+    let (reader, mut writer) = store();
+    writer.apply_watcher_event(&Event::Init);
+    objects.for_each(|object| writer.apply_watcher_event(&Event::InitApply(object)));
+    writer.apply_watcher_event(&Event::InitDone);
+    reader
+}
+
+async fn api_server() -> kube::Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let api = Router::new().route("/apis/authentication.k8s.io/v1/tokenreviews", post(review));
+    tokio::spawn(async move { axum::serve(listener, api).await });
+    kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
+}
+
+/// A token is good when it reads `<namespace>/<pod>/<uid>`.
+async fn review(Json(mut review): Json<Value>) -> Json<Value> {
+    let token = review["spec"]["token"].as_str().unwrap().to_owned();
+    review["status"] = match token.split('/').collect::<Vec<_>>()[..] {
+        [namespace, pod, uid] => json!({
+            "authenticated": true,
+            "audiences": ["mailroute.dev"],
+            "user": {
+                "username": format!("system:serviceaccount:{namespace}:default"),
+                "extra": {
+                    "authentication.kubernetes.io/pod-name": [pod],
+                    "authentication.kubernetes.io/pod-uid": [uid],
+                },
+            },
+        }),
+        _ => json!({"authenticated": false}),
+    };
+    Json(review)
+}
+
+/// Asks again until `look` is content with the answer.
+pub async fn until(stage: &Stage, look: impl Fn(&Answer) -> bool) -> Answer {
+    let asked = async {
+        loop {
+            let answer = stage.ask(WEB, "notifications").await;
+            if look(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("such an answer")
+}
