@@ -31,6 +31,7 @@ use crate::control::lock;
 use crate::control::rate::RateLimit;
 use crate::control::reports::Caller;
 use crate::control::server::bearer;
+use crate::controller::watch::filled;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 use crate::metrics::Metrics;
 
@@ -131,9 +132,8 @@ impl Desk {
         }
         let body = to_bytes(body, MAX_TOKEN_REQUEST_BYTES).await.map_err(|_| Refusal::Body)?;
         let request = serde_json::from_slice(&body).map_err(Refusal::NotARequest)?;
-        // Both end with the process alone, and what is not known yet is waited for until the deadline.
-        let known =
-            self.pods.wait_until_ready().await.is_ok() && self.routes.wait_until_ready().await.is_ok();
+        // What is not known yet is waited for until the deadline.
+        let known = filled(&self.pods).await && filled(&self.routes).await;
         if known { Ok(Asked { caller, request }) } else { Err(Refusal::NotSynced) }
     }
 

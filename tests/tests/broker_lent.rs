@@ -1,0 +1,340 @@
+//! Tokens of the operator's identity, from Entra to the mailbox: the whole sidecar, the operator's broker and the simulator,
+//! in this process and over real sockets. A server that stands in for the API server reviews the pod's token.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use clap::Parser;
+use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
+use mailroute_m365::{Faults, Line, LoginAction, Options, Rule, SmtpAction, Stage as At, SubmissionFaults};
+use mailroute_operator::broker::desk;
+use mailroute_route::RouteFile;
+use mailroute_route::condition::Reason;
+use mailroute_route::file::{
+    Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
+    FORMAT_VERSION, Limits, Listen, LogAddresses, Method,
+};
+use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::args::{Cli, Command};
+use mailroute_sidecar::check;
+use mailroute_sidecar::probe::Pace;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+#[path = "../../sidecar/tests/relay/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with the operator's own tests, which use all of it")]
+#[path = "../../operator/tests/broker/stage.rs"]
+mod stage;
+
+use client::{Client, message};
+use stage::{OPERATOR, Stage, WEB, lent};
+
+/// Long enough for a busy machine; nothing waits for it when all is well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The operator's broker behind TLS, and a sidecar whose route uses it.
+struct Scene {
+    operator: Operator,
+    stage: Stage,
+    sidecar: App,
+    folder: TempDir,
+}
+
+/// The control service at one address, which can go away and come back.
+struct Operator {
+    ca_pem: String,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    router: Router,
+    serving: Option<AbortHandle>,
+}
+
+impl Operator {
+    async fn new(stage: &Stage) -> Self {
+        let (ca_pem, acceptor) = identity();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = desk::router(Arc::clone(&stage.desk));
+        let mut this = Self { ca_pem, address, acceptor, router, serving: None };
+        this.serve(listener);
+        this
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let (listener, router) = (Tls { listener, acceptor: self.acceptor.clone() }, self.router.clone());
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+        self.serving = Some(serving.abort_handle());
+    }
+
+    fn leave(&mut self) {
+        self.serving.take().unwrap().abort();
+    }
+
+    async fn come_back(&mut self) {
+        // The port is free as soon as the task that listened has ended.
+        let bound = async {
+            loop {
+                match TcpListener::bind(self.address).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let listener = tokio::time::timeout(PATIENCE, bound).await.expect("the port is free");
+        self.serve(listener);
+    }
+}
+
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, from) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A CA, and the TLS of a server called `localhost` under it.
+fn identity() -> (String, TlsAcceptor) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    (ca_pem, TlsAcceptor::from(Arc::new(config)))
+}
+
+impl Scene {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A scene whose surroundings were changed before the sidecar sees them.
+    async fn with(change: impl FnOnce(&Stage)) -> Self {
+        let mut options = Options::default();
+        options.config.limits.messages_per_minute = 10_000;
+        let stage = Stage::with(options, vec![lent("shop", "notifications")]).await;
+        change(&stage);
+        let operator = Operator::new(&stage).await;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("control"), WEB).unwrap();
+        let route = route(&stage, &operator, &folder);
+        std::fs::write(folder.path().join("route.json"), route.to_json()).unwrap();
+        let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
+        Self { operator, stage, sidecar, folder }
+    }
+
+    async fn sends(&self, subject: &str) {
+        let mut client = Client::connect(self.sidecar.smtp_addresses()[0]).await;
+        let reply = client.send(SAMPLE_MAILBOX, &["ann@fabrikam.com"], &message(subject)).await;
+        assert_eq!(reply.code, 250, "{reply}");
+    }
+
+    /// Waits until the sidecar says this of its credential.
+    async fn met(&self, reason: Reason) {
+        let line =
+            format!("mailroute_condition_status{{condition=\"CredentialReady\",reason=\"{reason}\"}} 1");
+        let mut last = String::new();
+        let seen = async {
+            while !last.contains(&line) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                last = metrics(self.sidecar.admin_address()).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, seen).await.is_ok();
+        assert!(in_time, "never {reason}: {last}");
+    }
+
+    /// The next log-in is on a connection of its own.
+    fn cut(&self, more: Vec<Rule<At, SmtpAction>>) {
+        let rules = [vec![Rule::times(At::Mail, SmtpAction::Cut, 1)], more].concat();
+        let submission = SubmissionFaults { rules, ..<_>::default() };
+        self.stage.m365.set_faults(Faults { submission, ..<_>::default() });
+    }
+
+    fn exchanges(&self) -> Vec<String> {
+        self.stage
+            .m365
+            .exchanges()
+            .into_iter()
+            .map(|it| format!("{:?} {}", it.assertion_subject, it.outcome))
+            .collect()
+    }
+}
+
+async fn metrics(admin: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+fn timing() -> Timing {
+    let pace =
+        Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200), ..Pace::default() };
+    Timing {
+        probe: pace,
+        pause: Duration::from_millis(5),
+        settle: Duration::from_millis(10),
+        ..Timing::default()
+    }
+}
+
+fn arguments(folder: &TempDir) -> Cli {
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    Cli::parse_from([
+        "mailroute-sidecar".to_owned(),
+        "--route".into(),
+        at("route.json"),
+        "--spool-dir".into(),
+        at(""),
+        "--port".into(),
+        "0".into(),
+        "--admin-listen".into(),
+        "127.0.0.1:0".into(),
+    ])
+}
+
+/// As the operator renders it for a route that uses its identity.
+fn route(stage: &Stage, operator: &Operator, folder: &TempDir) -> RouteFile {
+    let m365 = &stage.m365;
+    let endpoint = Endpoint::new("localhost", m365.smtp_address().port());
+    RouteFile {
+        version: FORMAT_VERSION,
+        name: "notifications".into(),
+        namespace: "shop".into(),
+        generation: 1,
+        ehlo_name: "notifications.shop.svc.cluster.local".into(),
+        method: Method::ClientSubmission(ClientSubmission {
+            mailbox: SAMPLE_MAILBOX.into(),
+            credential: Credential::Operator { client_id: SAMPLE_CLIENT_ID.into() },
+            authority: Authority {
+                host: format!("localhost:{}", m365.login_address().port()),
+                tenant: SAMPLE_TENANT.into(),
+                scope: "https://outlook.office365.com/.default".into(),
+                ca_file: None,
+            },
+            endpoint: Endpoint { ca_pem: Some(m365.ca_pem().into()), ..endpoint },
+        }),
+        delivery: Delivery::new(DeliveryMode::Deliver),
+        limits: Limits::new(36_700_160, 500),
+        senders: None,
+        listen: Listen::new(25),
+        log_addresses: LogAddresses::Full,
+        control: Some(ControlService {
+            address: format!("localhost:{}", operator.address.port()),
+            ca_pem: operator.ca_pem.clone(),
+            token_file: folder.path().join("control"),
+            leases: false,
+        }),
+    }
+}
+
+#[tokio::test]
+async fn mail_flows_with_the_operators_identity_and_goes_on_while_the_operator_is_away() {
+    let mut scene = Scene::start().await;
+    scene.met(Reason::TokenAcquired).await;
+    scene.sends("lent").await;
+    scene.operator.leave();
+    scene.cut(vec![]);
+    scene.sends("still-lent").await;
+    assert_eq!(scene.exchanges(), [format!("Some({OPERATOR:?}) Issued")], "the pod showed Entra nothing");
+    let messages = scene.stage.m365.messages();
+    assert_eq!(messages.len(), 2);
+    assert!(scene.stage.m365.violations().is_empty(), "{:#?}", scene.stage.m365.violations());
+    scene.sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_sidecar_that_does_not_reach_the_operator_says_so_and_finds_it_again() {
+    let scene = Scene::start().await;
+    let Scene { mut operator, stage, sidecar, folder } = scene;
+    operator.leave();
+    sidecar.stop().await;
+    let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
+    let mut scene = Scene { operator, stage, sidecar, folder };
+    scene.met(Reason::OperatorUnavailable).await;
+    scene.operator.come_back().await;
+    scene.met(Reason::TokenAcquired).await;
+    scene.sends("found-again").await;
+}
+
+#[tokio::test]
+async fn what_entra_says_to_the_operator_is_the_routes_condition() {
+    let scene = Scene::with(|stage| stage.entra(LoginAction::Aadsts(700_016), None)).await;
+    scene.met(Reason::ApplicationNotFound).await;
+    scene.stage.m365.set_faults(Faults::default());
+    scene.met(Reason::TokenAcquired).await;
+    scene.sends("registered").await;
+}
+
+#[tokio::test]
+async fn a_token_that_exchange_refuses_is_asked_for_anew() {
+    let scene = Scene::start().await;
+    scene.met(Reason::TokenAcquired).await;
+    scene.cut(vec![Rule::times(At::Auth, SmtpAction::Reply(Line::AuthUnsuccessful.into()), 1)]);
+    scene.sends("anew").await;
+    assert_eq!(scene.exchanges().len(), 2, "{:?}", scene.exchanges());
+}
+
+#[tokio::test]
+async fn a_pod_of_another_route_is_refused_and_its_route_shows_it() {
+    let scene = Scene::start().await;
+    scene.met(Reason::TokenAcquired).await;
+    let Scene { operator, stage, sidecar, folder } = scene;
+    sidecar.stop().await;
+    std::fs::write(folder.path().join("control"), "shop/worker-1/uid-2").unwrap();
+    let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
+    let scene = Scene { operator, stage, sidecar, folder };
+    scene.met(Reason::OperatorRefused).await;
+    assert!(scene.stage.m365.messages().is_empty());
+}
+
+#[tokio::test]
+async fn the_command_check_asks_the_operator_too() {
+    let scene = Scene::start().await;
+    let path = scene.folder.path().join("route.json").display().to_string();
+    let Command::Check(check) =
+        Cli::parse_from(["mailroute-sidecar", "check", "--route", &path]).into_command()
+    else {
+        panic!("the command is check");
+    };
+    let findings = check::walk(&check).await.unwrap();
+    assert!(findings.is_well(), "{findings:#?}");
+}
