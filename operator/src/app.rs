@@ -43,6 +43,7 @@ use crate::control::server::{self as control, Control};
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
 use crate::controller::build;
+use crate::controller::federation::Federation;
 use crate::controller::rollout::history::Rollouts;
 use crate::controller::scope::Scope;
 use crate::controller::triggers::Triggers;
@@ -387,6 +388,7 @@ impl App {
             backoff: Backoff::default(),
             applied: Applied::default(),
             rollouts: Rollouts::default(),
+            federation: Federation::default(),
             dns,
         });
         let malformed = self.malformed.clone();

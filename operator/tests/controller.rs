@@ -19,12 +19,13 @@ use mailroute_operator::control::reports::{Caller, Reports};
 use mailroute_operator::controller::applied::Applied;
 use mailroute_operator::controller::backoff::Backoff;
 use mailroute_operator::controller::build;
+use mailroute_operator::controller::federation::Federation;
 use mailroute_operator::controller::rollout::history::Rollouts;
 use mailroute_operator::controller::triggers::Triggers;
 use mailroute_operator::controller::{self, Context};
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
-use mailroute_operator::inject::Platform;
+use mailroute_operator::inject::{Overrides, Platform, Sidecar};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::preflight::board::Board;
 use mailroute_route::RouteFile;
@@ -56,7 +57,7 @@ struct Stage {
     metrics: Metrics,
     controller: JoinHandle<()>,
     routes: Writer<MailRoute>,
-    _pods: Writer<Pod>,
+    pods: Writer<Pod>,
 }
 
 impl Drop for Stage {
@@ -105,6 +106,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         backoff: Backoff::default(),
         applied: Applied::default(),
         rollouts: Rollouts::default(),
+        federation: Federation::default(),
         dns: Board::default(),
         client,
     };
@@ -118,7 +120,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         metrics,
         controller,
         routes: routes_writer,
-        _pods: pods_writer,
+        pods: pods_writer,
     }
 }
 
@@ -194,6 +196,42 @@ impl Stage {
     }
 }
 
+/// A pod with the sidecar that is injected now, as the operator keeps it.
+fn pod() -> Pod {
+    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
+    let record = Sidecar::of(&route(), &platform, &Overrides::default()).record;
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "web-1", "namespace": "shop", "uid": "web-1-uid",
+            "labels": {"mailroute.dev/route": "notifications"},
+            "annotations": {"mailroute.dev/injected": record.to_json()},
+        },
+        "spec": {
+            "containers": [],
+            "initContainers": [{"name": "mailroute", "image": record.image}],
+        },
+        "status": {"phase": "Running"},
+    }))
+    .unwrap()
+}
+
+/// What a sidecar reports that has logged in, and says each time in other words.
+fn well(attempt: i64) -> Report {
+    let met = |condition: &str, reason: &str| {
+        let message = format!("235 [{attempt}]");
+        json!({"condition": condition, "holds": true, "reason": reason, "message": message, "at": attempt})
+    };
+    serde_json::from_value(json!({
+        "route": "notifications", "generation": 3, "sidecarVersion": "0.1.0",
+        "observations": [
+            met("CredentialReady", "TokenAcquired"),
+            met("UpstreamReachable", "Connected"),
+            met("Authenticated", "LoggedIn"),
+        ],
+    }))
+    .unwrap()
+}
+
 /// What a sidecar reports whose log-in was refused.
 fn refused() -> Report {
     serde_json::from_value(json!({
@@ -263,6 +301,30 @@ async fn the_report_of_a_pod_that_has_ended_since_is_told_and_stands() {
     stage.show(&status);
     stage.look_again().await;
     assert!(stage.written.try_recv().is_err(), "what was told stands");
+}
+
+#[tokio::test]
+async fn twenty_reports_of_the_same_are_one_status_and_one_event() {
+    let mut stage = stage(BTreeMap::new()).await;
+    rendered(stage.next().await);
+    let (status, _) = conditions(stage.next().await);
+    stage.show(&status);
+    stage.pods.apply_watcher_event(&Event::Apply(pod()));
+    let web = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+    stage.reports.lock().unwrap().record(&web, well(0), Timestamp::now());
+    stage.triggers.add(ObjectRef::from_obj(&route()));
+    let (status, found) = conditions(stage.next().await);
+    assert!(found.contains(&("Ready".to_owned(), "Ready".to_owned())), "{found:?}");
+    assert!(found.contains(&("SidecarsCurrent".to_owned(), "SidecarsCurrent".to_owned())), "{found:?}");
+    let Written::Event(event) = stage.next().await else { panic!("no Event of the turn") };
+    assert_eq!(event["reason"], "Ready");
+    stage.show(&status);
+    for attempt in 1..=20 {
+        stage.reports.lock().unwrap().record(&web, well(attempt), Timestamp::now());
+        stage.look_again().await;
+    }
+    let more: Vec<_> = std::iter::from_fn(|| stage.written.try_recv().ok()).collect();
+    assert!(more.is_empty(), "{more:?}");
 }
 
 #[tokio::test]

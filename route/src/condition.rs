@@ -29,6 +29,9 @@ pub enum ConditionType {
     Ready,
     /// Every pod has the sidecar that a new pod would get. Does not touch Ready.
     SidecarsCurrent,
+    /// Entra takes as many federated credentials as the application's pods need. Shown when there is little room. Does not
+    /// touch Ready.
+    FederationFits,
 }
 
 impl ConditionType {
@@ -54,6 +57,7 @@ impl ConditionType {
             Self::DnsPublished => "DnsPublished",
             Self::Ready => "Ready",
             Self::SidecarsCurrent => "SidecarsCurrent",
+            Self::FederationFits => "FederationFits",
         }
     }
 }
@@ -313,6 +317,13 @@ reasons! {
         "Wait; the message says what the next ones wait for.";
     SidecarsHeld: SidecarsCurrent, "Pods whose sidecar is not as a new pod would get it are not evicted now.",
         "See to what the message says that they wait for, or restart them: kubectl rollout restart <kind>/<name>";
+
+    // FederationFits. Source of the number: Microsoft Learn, "Important considerations and restrictions for federated
+    // identity credentials".
+    FederationNearlyFull: FederationFits, "Pods that use the application run under nearly as many ServiceAccounts as it may have federated credentials, which are 20.",
+        "Let pods share ServiceAccounts, spread the routes over several applications, or use the operator's identity: spec.clientSubmission.credential.subject: Operator";
+    FederationFull: FederationFits, "Pods that use the application run under more ServiceAccounts than it may have federated credentials, which are 20: some of them cannot log in.",
+        "Let pods share ServiceAccounts, spread the routes over several applications, or use the operator's identity: spec.clientSubmission.credential.subject: Operator";
 }
 
 impl fmt::Display for Reason {
@@ -371,6 +382,7 @@ impl Reason {
                 | Self::DnsPublished
                 | Self::Ready
                 | Self::SidecarsCurrent
+                | Self::FederationNearlyFull
         )
     }
 }

@@ -30,7 +30,7 @@ const PLACEHOLDERS: Subject<'_> = Subject {
     secret: "<secret>",
 };
 
-const CONDITIONS: [ConditionType; 9] = [
+const CONDITIONS: [ConditionType; 10] = [
     ConditionType::Accepted,
     ConditionType::CertificateValid,
     ConditionType::CredentialReady,
@@ -40,6 +40,7 @@ const CONDITIONS: [ConditionType; 9] = [
     ConditionType::Ready,
     ConditionType::SidecarsCurrent,
     ConditionType::DnsPublished,
+    ConditionType::FederationFits,
 ];
 
 #[test]
@@ -107,6 +108,10 @@ const fn meaning(condition: ConditionType) -> &'static str {
         ConditionType::Ready => {
             "Mail can flow: the sum of those above. When one of them is False, Ready is False with that condition's reason. \
              While nothing is known (no pod, or no report yet) it is Unknown."
+        }
+        ConditionType::FederationFits => {
+            "Entra takes as many federated credentials for the route's application as its pods in this cluster need: one \
+             for each ServiceAccount of each namespace. Shown when there is little room. It does not touch Ready."
         }
         ConditionType::SidecarsCurrent => {
             "Every pod has the sidecar that a new pod would get. It does not touch Ready: an older sidecar goes on \

@@ -15,6 +15,7 @@ pub mod applied;
 pub mod apply;
 pub mod backoff;
 pub mod build;
+pub mod federation;
 pub mod losses;
 pub mod observe;
 pub mod pods;
@@ -47,6 +48,7 @@ use tokio::time::timeout;
 use self::applied::Applied;
 use self::backoff::Backoff;
 use self::build::Platform;
+use self::federation::Federation;
 use self::pods::{SidecarPod, sidecar};
 use self::rollout::age::Wanted;
 use self::rollout::history::Rollouts;
@@ -108,6 +110,8 @@ pub struct Context {
     pub applied: Applied,
     /// What was evicted lately.
     pub rollouts: Rollouts,
+    /// What the pods of each application run under.
+    pub federation: Federation,
     /// What domains publish in DNS.
     pub dns: Board,
 }
@@ -244,6 +248,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         reports: &reports,
         settling,
         rollout: &plan,
+        federated: context.federation.subjects(route, &context.routes, &context.pods, Instant::now()),
         dns: &dns,
     };
     let status = status::compute(&facts, now);

@@ -14,6 +14,7 @@ mod currency;
 mod dns;
 mod evidence;
 mod finding;
+mod room;
 
 use std::collections::BTreeMap;
 
@@ -66,6 +67,8 @@ pub struct Facts<'a> {
     pub settling: Option<Timestamp>,
     /// Which of the pods have an outdated sidecar, and what becomes of them.
     pub rollout: &'a Plan<'a>,
+    /// How many ServiceAccounts the application of the route has to trust in this cluster; 0 when none.
+    pub federated: usize,
     /// What its domains publish in DNS.
     pub dns: &'a Notice,
 }
@@ -114,6 +117,7 @@ fn findings(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Vec<Finding> {
     findings.extend(ConditionType::OBSERVED.into_iter().filter_map(|condition| evidence.finding(condition)));
     findings.push(ready(&findings, facts, evidence));
     findings.extend(currency::finding(facts, &findings, evidence.subject));
+    findings.extend(room::finding(facts, evidence.subject));
     findings
 }
 

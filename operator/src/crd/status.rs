@@ -13,8 +13,8 @@ pub struct MailRouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, and what
-    /// does not touch Ready: SidecarsCurrent and DnsPublished. Each with its reason; a message says what was met and what
-    /// to do about it.
+    /// does not touch Ready: SidecarsCurrent, DnsPublished and FederationFits. Each with its reason; a message says what
+    /// was met and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]

@@ -34,6 +34,7 @@ struct Situation {
     reports: BTreeMap<String, Received>,
     settling: Option<Timestamp>,
     dns: Notice,
+    federated: usize,
 }
 
 impl Situation {
@@ -46,6 +47,7 @@ impl Situation {
             reports: BTreeMap::new(),
             settling: None,
             dns: Notice::None,
+            federated: 0,
         }
     }
 
@@ -116,6 +118,7 @@ impl Situation {
             reports: &self.reports,
             settling: self.settling,
             rollout: &plan,
+            federated: self.federated,
             dns: &self.dns,
         };
         compute(&facts, now)
@@ -370,6 +373,29 @@ fn a_restart_stops_while_the_route_is_not_ready() {
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsHeld"));
     assert!(message(&status, ConditionType::SidecarsCurrent).contains("The route is not Ready."));
+}
+
+#[test]
+fn an_application_that_runs_out_of_federated_credentials_is_told_of_before() {
+    let said_of = |federated: usize| {
+        let mut situation = Situation::new().pod("a").report("a", well());
+        situation.federated = federated;
+        let status = situation.status(at(0));
+        assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
+        let found = find(&status.conditions, ConditionType::FederationFits);
+        found.map(|it| (it.status.clone(), it.reason.clone(), it.message.clone()))
+    };
+    assert_eq!(said_of(17), None);
+    for (federated, status, reason) in [
+        (18, "True", "FederationNearlyFull"),
+        (20, "True", "FederationNearlyFull"),
+        (21, "False", "FederationFull"),
+    ] {
+        let (is, why, message) = said_of(federated).unwrap();
+        assert_eq!((is.as_str(), why.as_str()), (status, reason));
+        let beginning = format!("{federated} ServiceAccounts of this cluster use the application 1b2c3d4e");
+        assert!(message.starts_with(&beginning) && message.ends_with("subject: Operator"), "{message}");
+    }
 }
 
 #[test]
