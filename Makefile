@@ -53,9 +53,10 @@ drift: crds ## fail when a generated file differs from what is committed
 images: cluster-tools ## container images, as archives in target/images
 	@tests/images
 
-bench: preflight rust cluster-tools images ## the sidecar beside Postfix: throughput, latency, processor time, memory (ONLY=text, root)
+bench: preflight rust cluster-tools images harness ## the sidecar beside Postfix, and the operator with 1 000 routes: latency, memory, throughput (ONLY=text, root)
 	@$(CARGO) build --quiet --profile bench -p mailroute-bench
 	@$(or $(CARGO_TARGET_DIR),target)/release/bench --sidecar target/images/mailroute-sidecar --peers $(CACHE)/peers-1/root --only '$(ONLY)'
+	@$(BUILT)/cluster run --tier control-plane -- $(BUILT)/bench-operator --operator target/images/mailroute-operator
 
 fuzz: ## every fuzz target for SECONDS each (10)
 	@CARGO_TARGET_DIR=$(CACHE)/fuzz sidecar/fuzz/run $(or $(SECONDS),10)

@@ -36,6 +36,11 @@ const FIELD_MANAGER: &str = "scene";
 /// How long a replica may take to get where a test waits for it. Seconds are enough; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// First ports of the replicas, on an address that is the cluster's own.
+const WEBHOOK: u16 = 9440;
+const CONTROL: u16 = 9450;
+const ADMIN: u16 = 9460;
+
 /// Pods that are made after what was waited for.
 const AFTERWARDS: u32 = 5;
 
@@ -108,7 +113,7 @@ impl Stage {
     /// When it cannot be given a client.
     pub async fn start(&mut self, client: Option<Client>) -> Result<&Replica> {
         let number = u16::try_from(self.replicas.len())?;
-        let flags = self.line(number)?;
+        let flags = self.run(number)?;
         let (webhook, admin) = (flags.webhook_listen, flags.admin_listen);
         let client = match client {
             Some(client) => client,
@@ -136,26 +141,56 @@ impl Stage {
     /// When no pod comes out with its sidecar.
     pub async fn announce(&self) -> Result<()> {
         let replica = self.replicas.last().context("a replica")?;
-        announce(&self.cluster, self.replicas.len(), replica.webhook).await?;
+        self.put_behind_the_service(self.replicas.len(), replica.webhook).await
+    }
+
+    /// Puts the address of a webhook behind the Service, and waits until API servers have learnt of it.
+    ///
+    /// # Errors
+    /// When no pod comes out with its sidecar.
+    pub async fn put_behind_the_service(&self, number: usize, webhook: SocketAddr) -> Result<()> {
+        announce(&self.cluster, number, webhook).await?;
         until(async || self.admit().await).await.context("pods are not admitted")
     }
 
     /// The command line of a replica, whose ports are its own on the cluster's own address of this machine.
-    fn line(&self, number: u16) -> Result<Run> {
-        let at = |port: u16| SocketAddr::new(self.host, port + number).to_string();
-        let (name, host) = (format!("operator-{number}"), self.host.to_string());
-        let (webhook, control, admin) = (at(9440), at(9450), at(9460));
+    pub fn arguments(&self, number: u16) -> Vec<String> {
+        let replica = self.outside(number);
+        let control = SocketAddr::new(self.host, CONTROL + number);
         let line = [
-            ["--namespace", release::NAMESPACE],
-            ["--pod-name", &name],
-            ["--pod-ip", &host],
-            ["--sidecar-image", "mailroute.dev/sidecar:0.1.0"],
-            ["--webhook-listen", &webhook],
-            ["--control-listen", &control],
-            ["--admin-listen", &admin],
+            ["--namespace".into(), release::NAMESPACE.into()],
+            ["--pod-name".into(), format!("operator-{number}")],
+            ["--pod-ip".into(), self.host.to_string()],
+            ["--sidecar-image".into(), "mailroute.dev/sidecar:0.1.0".into()],
+            ["--webhook-listen".into(), replica.webhook.to_string()],
+            ["--control-listen".into(), control.to_string()],
+            ["--admin-listen".into(), replica.admin.to_string()],
         ];
-        let own = self.flags.iter().map(String::as_str);
-        let line = ["mailroute-operator", "run"].into_iter().chain(line.concat()).chain(own);
+        let own = self.flags.iter().cloned();
+        ["run".to_owned()].into_iter().chain(line.concat()).chain(own).collect()
+    }
+
+    /// A replica that somebody else starts with those arguments, and stops.
+    pub fn outside(&self, number: u16) -> Replica {
+        let at = |port: u16| SocketAddr::new(self.host, port + number);
+        Replica { webhook: at(WEBHOOK), admin: at(ADMIN), stop: watch::channel(false).0 }
+    }
+
+    /// A kubeconfig with a token of the chart's ServiceAccount, as JSON.
+    ///
+    /// # Errors
+    /// When there is no such ServiceAccount.
+    pub async fn kubeconfig_of_the_chart(&self) -> Result<String> {
+        let mut file = serde_json::to_value(Kubeconfig::read_from(self.cluster.kubeconfig())?)?;
+        let token = token_of_the_chart(&self.cluster).await?;
+        for user in file["users"].as_array_mut().into_iter().flatten() {
+            user["user"] = json!({"token": token});
+        }
+        Ok(file.to_string())
+    }
+
+    fn run(&self, number: u16) -> Result<Run> {
+        let line = std::iter::once("mailroute-operator".to_owned()).chain(self.arguments(number));
         match <Cli as clap::Parser>::try_parse_from(line)?.command {
             Command::Run(flags) => Ok(*flags),
             other => anyhow::bail!("not the flags of run: {other:?}"),
@@ -370,15 +405,19 @@ async fn install_chart(cluster: &Cluster, values: &[&str]) -> Result<()> {
 /// # Errors
 /// When there is no such ServiceAccount.
 pub async fn client_of_the_chart(cluster: &Cluster) -> Result<Client> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let granted = accounts.create_token_request(release::NAME, &PostParams::default(), &request).await?;
-    let token = granted.status.context("a granted token")?.token;
+    let token = token_of_the_chart(cluster).await?;
     let file = Kubeconfig::read_from(cluster.kubeconfig())?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
     Ok(Client::try_from(config)?)
+}
+
+async fn token_of_the_chart(cluster: &Cluster) -> Result<String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), release::NAMESPACE);
+    let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let granted = accounts.create_token_request(release::NAME, &PostParams::default(), &request).await?;
+    Ok(granted.status.context("a granted token")?.token)
 }
 
 /// Waits until a replica says that it may be sent requests, as a kubelet does: by asking.
