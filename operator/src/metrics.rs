@@ -74,7 +74,7 @@ impl Metrics {
             sidecars: gauges(
                 r,
                 "mailroute_sidecars",
-                "Sidecars of all routes: injected, ready, converged and outdated.",
+                "Sidecars of all routes: injected, ready, converged, outdated and missing.",
                 &["state"],
             )?,
             reports: counters(
@@ -177,7 +177,7 @@ impl Metrics {
         self.malformed.set(saturating(count));
     }
 
-    /// How many sidecars are in this state (`injected`, `ready`, `converged` or `outdated`).
+    /// How many sidecars are in this state (`injected`, `ready`, `converged`, `outdated` or `missing`).
     pub fn sidecars(&self, state: &'static str, count: usize) {
         self.sidecars.with_label_values(&[state]).set(saturating(count));
     }

@@ -318,6 +318,9 @@ reasons! {
     SidecarsHeld: SidecarsCurrent, "Pods whose sidecar is not as a new pod would get it are not evicted now.",
         "See to what the message says that they wait for, or restart them: kubectl rollout restart <kind>/<name>";
 
+    SidecarsMissing: SidecarsCurrent, "Pods carry the route's label and have no sidecar: they ran already when they were labelled, or were let in without it.",
+        "Create them anew, kubectl rollout restart <kind>/<name>, after taking the annotation mailroute.dev/allow-without-sidecar off where it stands.";
+
     // FederationFits. Source of the number: Microsoft Learn, "Important considerations and restrictions for federated
     // identity credentials".
     FederationNearlyFull: FederationFits, "Pods that use the application run under nearly as many ServiceAccounts as it may have federated credentials, which are 20.",

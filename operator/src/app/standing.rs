@@ -76,4 +76,5 @@ fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
     metrics.sidecars("ready", sum(|sidecars| sidecars.ready));
     metrics.sidecars("converged", sum(|sidecars| sidecars.converged));
     metrics.sidecars("outdated", sum(|sidecars| sidecars.outdated));
+    metrics.sidecars("missing", sum(|sidecars| sidecars.missing));
 }

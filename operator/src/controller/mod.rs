@@ -49,7 +49,7 @@ use self::applied::Applied;
 use self::backoff::Backoff;
 use self::build::Platform;
 use self::federation::Federation;
-use self::pods::{SidecarPod, sidecar};
+use self::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
 use self::rollout::age::Wanted;
 use self::rollout::history::Rollouts;
 use self::rollout::plan::{Known, plan};
@@ -245,6 +245,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         acceptance: &acceptance,
         lent: context.lending.lent_to(route).ok().flatten(),
         pods: &pods,
+        bare: &bare_pods_of(route, &context.pods),
         reports: &reports,
         settling,
         rollout: &plan,
@@ -305,6 +306,15 @@ fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<
 
 fn pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<SidecarPod> {
     pods.state().iter().filter(|pod| uses(pod, route)).filter_map(|pod| sidecar(pod)).collect()
+}
+
+/// In an order that does not change, as the status names them.
+fn bare_pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<BarePod> {
+    let pods = pods.state();
+    let mut bare: Vec<_> =
+        pods.iter().filter(|pod| uses(pod, route)).filter_map(|pod| without_sidecar(pod)).collect();
+    bare.sort_unstable();
+    bare
 }
 
 /// After a failure: once an Event with the whole chain of causes, and a pause that grows.

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use crate::crd::{ROUTE_LABEL, SIDECAR_CONTAINER};
 use crate::inject::annotations::{INJECTED, Record, is_ours};
+use crate::inject::selection::MIRROR;
 
 /// Label by which a Deployment tells the pods of its ReplicaSets apart; the ReplicaSet's name ends with it.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -40,6 +41,15 @@ pub struct SidecarPod {
     pub created: Option<Timestamp>,
 }
 
+/// A pod that carries the label of a route and has no sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BarePod {
+    /// What makes the pod again.
+    pub owner: Option<Owner>,
+    /// Name of the pod.
+    pub name: String,
+}
+
 /// What makes a pod again: the Deployment behind a ReplicaSet, where it shows, else the controller itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
@@ -59,7 +69,7 @@ impl fmt::Display for Owner {
 pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| is_ours(key));
+        annotations.retain(|key, _| is_ours(key) || key == MIRROR);
     }
     if let Some(owners) = &mut pod.metadata.owner_references {
         owners.retain(|owner| owner.controller == Some(true));
@@ -91,16 +101,18 @@ pub fn prune(pod: &mut Pod) {
     }
 }
 
+/// A pod that has not ended and has no sidecar, for all its label; none for one that could not have any.
+pub fn without_sidecar(pod: &Pod) -> Option<BarePod> {
+    let is_bare = !has_run(pod) && container(pod).is_none() && !pod.annotations().contains_key(MIRROR);
+    is_bare.then(|| BarePod { name: pod.name_any(), owner: owner(pod) })
+}
+
 /// The sidecar of a pod; none when the pod came out without one, or has ended.
 pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
-    let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+    if has_run(pod) {
         return None;
     }
-    let spec = pod.spec.as_ref()?;
-    let containers = spec.init_containers.as_deref().unwrap_or_default();
-    let container = containers.iter().find(|container| container.name == SIDECAR_CONTAINER)?;
+    let (status, spec, container) = (pod.status.as_ref(), pod.spec.as_ref()?, container(pod)?);
     let record = pod.annotations().get(INJECTED).and_then(|json| Record::parse(json));
     let written = pod.annotations().iter().filter(|(key, _)| *key != INJECTED && is_ours(key));
     Some(SidecarPod {
@@ -116,6 +128,16 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
         runs_on: spec.restart_policy.as_deref().is_none_or(|policy| policy == "Always"),
         created: pod.creation_timestamp().map(|time| time.0),
     })
+}
+
+fn has_run(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn container(pod: &Pod) -> Option<&Container> {
+    let containers = pod.spec.as_ref()?.init_containers.as_deref().unwrap_or_default();
+    containers.iter().find(|container| container.name == SIDECAR_CONTAINER)
 }
 
 fn owner(pod: &Pod) -> Option<Owner> {
@@ -232,8 +254,17 @@ mod tests {
     #[test]
     fn a_pod_without_the_container_or_at_its_end_has_no_sidecar() {
         let mut bare = samples::pod("web-1", "image");
+        assert_eq!(without_sidecar(&bare), None);
         bare.spec.as_mut().unwrap().init_containers = None;
         assert_eq!(sidecar(&bare), None);
+        let owner = Some(Owner { kind: "Deployment".into(), name: "web".into() });
+        assert_eq!(without_sidecar(&bare), Some(BarePod { name: "web-1".into(), owner }));
+        let mut mirror = bare.clone();
+        mirror.metadata.annotations = Some([(MIRROR.to_owned(), "x".to_owned())].into());
+        prune(&mut mirror);
+        assert_eq!(without_sidecar(&mirror), None, "it could not have one");
+        bare.status.as_mut().unwrap().phase = Some("Failed".into());
+        assert_eq!(without_sidecar(&bare), None);
         let mut ended = samples::pod("web-1", "image");
         ended.status.as_mut().unwrap().phase = Some("Succeeded".into());
         assert_eq!(sidecar(&ended), None);

@@ -26,7 +26,7 @@ use mailroute_route::control::Report;
 use self::evidence::{Evidence, Gathered};
 use self::finding::{FALSE, Finding, TRUE, UNKNOWN};
 use super::observe::explanation;
-use super::pods::SidecarPod;
+use super::pods::{BarePod, SidecarPod};
 use super::rollout::plan::Plan;
 use super::validate::Invalid;
 use super::way;
@@ -61,6 +61,8 @@ pub struct Facts<'a> {
     pub lent: Option<&'a Application>,
     /// Its pods that have the sidecar and have not ended.
     pub pods: &'a [SidecarPod],
+    /// Its pods that have no sidecar and have not ended.
+    pub bare: &'a [BarePod],
     /// The fresh reports for it, by pod uid.
     pub reports: &'a BTreeMap<String, Received>,
     /// While this leader is so new that reports may still be on their way: since when it leads.
@@ -229,6 +231,7 @@ fn sidecars(facts: &Facts<'_>) -> Sidecars {
         ready: count(facts.pods.iter().filter(|pod| pod.ready)),
         converged: count(facts.pods.iter().filter(is_converged)),
         outdated: count(facts.rollout.outdated.iter()),
+        missing: count(facts.bare.iter()),
     }
 }
 

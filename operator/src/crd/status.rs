@@ -56,6 +56,8 @@ pub struct Sidecars {
     pub converged: u32,
     /// Those whose sidecar is not as a new pod would get it: another image, or settings that only a new pod gets.
     pub outdated: u32,
+    /// Pods that carry the label of the route and have no sidecar, which are not among those injected.
+    pub missing: u32,
 }
 
 /// What waits in the sidecars of a route.

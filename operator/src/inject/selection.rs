@@ -5,7 +5,7 @@ use super::view::PodView;
 use crate::crd::ROUTE_LABEL;
 
 /// Marks a pod that a kubelet started from a file and only shows to the API server; changing it there has no effect.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

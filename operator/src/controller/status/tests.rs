@@ -31,6 +31,7 @@ struct Situation {
     acceptance: Acceptance,
     lent: Option<Application>,
     pods: Vec<SidecarPod>,
+    bare: Vec<BarePod>,
     reports: BTreeMap<String, Received>,
     settling: Option<Timestamp>,
     dns: Notice,
@@ -44,6 +45,7 @@ impl Situation {
             acceptance: Acceptance::Rendered,
             lent: None,
             pods: Vec::new(),
+            bare: Vec::new(),
             reports: BTreeMap::new(),
             settling: None,
             dns: Notice::None,
@@ -115,6 +117,7 @@ impl Situation {
             acceptance: &self.acceptance,
             lent: self.lent.as_ref(),
             pods: &self.pods,
+            bare: &self.bare,
             reports: &self.reports,
             settling: self.settling,
             rollout: &plan,
@@ -167,7 +170,7 @@ fn a_route_without_pods_is_accepted_and_not_known_to_be_ready() {
 fn pods_that_have_not_reported_are_waited_for() {
     let status = Situation::new().pod("a").status(at(0));
     assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
-    assert_eq!(status.sidecars, Sidecars { injected: 1, ready: 1, converged: 0, outdated: 0 });
+    assert_eq!(status.sidecars, Sidecars { injected: 1, ready: 1, converged: 0, outdated: 0, missing: 0 });
 }
 
 #[test]
@@ -330,7 +333,7 @@ fn sidecars_are_counted_by_what_they_are_and_use() {
         .report("c", behind)
         .report("d", well())
         .status(at(0));
-    assert_eq!(status.sidecars, Sidecars { injected: 4, ready: 3, converged: 2, outdated: 1 });
+    assert_eq!(status.sidecars, Sidecars { injected: 4, ready: 3, converged: 2, outdated: 1, missing: 0 });
 }
 
 #[test]
@@ -396,6 +399,24 @@ fn an_application_that_runs_out_of_federated_credentials_is_told_of_before() {
         let beginning = format!("{federated} ServiceAccounts of this cluster use the application 1b2c3d4e");
         assert!(message.starts_with(&beginning) && message.ends_with("subject: Operator"), "{message}");
     }
+}
+
+#[test]
+fn pods_with_the_label_and_without_a_sidecar_are_named() {
+    let mut situation = Situation::new();
+    situation.bare.push(BarePod { owner: None, name: "early".into() });
+    let status = situation.status(at(0));
+    assert_eq!(status.sidecars.missing, 1);
+    assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsMissing"));
+    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "NoPods"));
+    let text = message(&status, ConditionType::SidecarsCurrent);
+    assert!(text.starts_with("Without sidecar: early. Pods carry the route's label"), "{text}");
+    let mut situation = situation.pod("a").report("a", well());
+    situation.pods[0].image = Some(OLD_IMAGE.into());
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsOutdated"));
+    let text = message(&status, ConditionType::SidecarsCurrent);
+    assert!(text.starts_with("1 of 1 pod: a of") && text.contains(" Without sidecar: early. "), "{text}");
 }
 
 #[test]
