@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -324,6 +324,41 @@ async fn a_pod_of_another_route_is_refused_and_its_route_shows_it() {
     let scene = Scene { operator, stage, sidecar, folder };
     scene.met(Reason::OperatorRefused).await;
     assert!(scene.stage.m365.messages().is_empty());
+}
+
+/// Everything that this thread logs, at every level.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_line_of_either_program_holds_the_token() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let scene = Scene::with(|stage| stage.entra(LoginAction::Aadsts(700_024), Some(1))).await;
+    scene.met(Reason::TokenAcquired).await;
+    scene.sends("unseen").await;
+    let token = scene.stage.ask(WEB, "notifications").await.token().access_token;
+    let metrics = metrics(scene.sidecar.admin_address()).await;
+    let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("token granted") && text.contains("delivered"), "both were heard: {text}");
+    for secret in [token, scene.stage.assertion(), WEB.to_owned()] {
+        for part in secret.split('.').filter(|part| part.len() > 12) {
+            assert!(!text.contains(part) && !metrics.contains(part), "{part}: {text} {metrics}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,265 @@
+//! The operator's identity on a real API server: two replicas of the whole program, with the rights of the chart's
+//! ServiceAccount and nothing more. Tokens of pods and of the operator are the API server's own, and the simulator's token
+//! endpoint checks the operator's against the cluster's keys.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use e2e::replica::{client_of_the_chart, flags, install_chart, is_ready, until};
+use e2e::scene::{PATIENCE, release, workload};
+use e2e::{Cluster, Namespace, Tier, wait_for};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use mailroute_m365::directory::{FederatedCredential, Issuer};
+use mailroute_m365::entra::KeySource;
+use mailroute_m365::{Options, Simulator};
+use mailroute_operator::app;
+use mailroute_operator::crd::MailRoute;
+use mailroute_operator::pki::Lifetimes;
+use mailroute_route::RouteFile;
+use mailroute_route::condition::Reason;
+use mailroute_route::control::{TOKEN_PATH, TokenRefusal, TokenReply};
+use mailroute_route::file::{ControlService, Credential, Method};
+use mailroute_route::paths::{CONTROL_AUDIENCE, ENTRA_AUDIENCE};
+use mailroute_sidecar::net::https::Answer;
+use mailroute_sidecar::service;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Name under which the test applies its manifests.
+const FIELD_MANAGER: &str = "test";
+
+/// A control plane with the chart, two replicas that lend their identity to one namespace, and Microsoft 365.
+struct Stage {
+    cluster: Cluster,
+    /// Listed in the settings.
+    allowed: Namespace,
+    /// Not listed.
+    other: Namespace,
+    m365: Simulator,
+    folder: TempDir,
+    /// Where each replica's control service listens.
+    replicas: Vec<SocketAddr>,
+    _running: JoinSet<Result<()>>,
+    /// Dropped, it would stop the replicas.
+    _stop: watch::Sender<bool>,
+}
+
+impl Stage {
+    async fn set() -> Result<Self> {
+        let cluster = Cluster::start(Tier::ControlPlane).await?;
+        release::install_definitions(&cluster).await?;
+        install_chart(&cluster, &[]).await?;
+        let (allowed, other) =
+            (cluster.namespace("allowed", &[]).await?, cluster.namespace("other", &[]).await?);
+        let m365 = Simulator::start(Options::default()).await?;
+        trust_the_cluster(&m365, &cluster).await?;
+        let folder = tempfile::tempdir()?;
+        let (settings, identity) = (folder.path().join("broker.yaml"), folder.path().join("token"));
+        std::fs::write(&settings, settings_for(&m365, allowed.name()))?;
+        let account = (release::NAMESPACE, release::NAME);
+        std::fs::write(&identity, token(&cluster, account, ENTRA_AUDIENCE, None).await?)?;
+
+        let (mut running, mut replicas) = (JoinSet::new(), Vec::new());
+        let (stop, stopped) = watch::channel(false);
+        let (settings, identity) = (settings.display().to_string(), identity.display().to_string());
+        for number in 0..2 {
+            let more = ["--broker-settings", &settings, "--identity-token", &identity];
+            let flags = flags(&cluster, number, &more)?;
+            replicas.push(flags.control_listen);
+            let admin = flags.admin_listen;
+            let client = client_of_the_chart(&cluster).await?;
+            running.spawn(app::replica(flags, client, Lifetimes::default(), stopped.clone()));
+            is_ready(admin).await?;
+        }
+        Ok(Self { cluster, allowed, other, m365, folder, replicas, _running: running, _stop: stop })
+    }
+
+    fn client(&self) -> Client {
+        self.cluster.client()
+    }
+
+    async fn apply(&self, namespace: &Namespace, route: &Value) -> Result<()> {
+        let routes: Api<MailRoute> = Api::namespaced(self.client(), namespace.name());
+        let name = route["metadata"]["name"].as_str().context("a name")?;
+        routes.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(route)).await?;
+        Ok(())
+    }
+
+    /// Waits until the condition Accepted of a route has this reason, and gives its message.
+    async fn accepted(&self, namespace: &Namespace, name: &str, reason: Reason) -> Result<String> {
+        let condition = |route: &MailRoute| {
+            let conditions = route.status.iter().flat_map(|status| &status.conditions);
+            conditions.filter(|it| it.type_ == "Accepted" && it.reason == reason.as_str()).last().cloned()
+        };
+        let routes: Api<MailRoute> = Api::namespaced(self.client(), namespace.name());
+        let route = wait_for(routes, name, |route| condition(route).is_some(), PATIENCE).await?;
+        Ok(condition(&route).context("it was there")?.message)
+    }
+
+    /// The route as its sidecars see it.
+    async fn rendered(&self, name: &str) -> Result<RouteFile> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client(), self.allowed.name());
+        let map = maps.get(&format!("mailroute-{name}")).await?;
+        let json = map.data.as_ref().and_then(|data| data.get("route.json")).context("the route")?;
+        Ok(RouteFile::parse(json.as_bytes())?)
+    }
+
+    /// A pod with the label, and a token for the control service that is bound to it.
+    async fn pod(&self, name: &str, route: &str) -> Result<String> {
+        let pods: Api<Pod> = Api::namespaced(self.client(), self.allowed.name());
+        let mut pod = workload::pod(name, route, &workload::pod_spec("true"));
+        // Nobody answers the webhook here; what it would add is not looked at.
+        pod["metadata"]["annotations"]["mailroute.dev/allow-without-sidecar"] = "true".into();
+        let made = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        let bound = BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: made.metadata.name,
+            uid: made.metadata.uid,
+        };
+        token(&self.cluster, (self.allowed.name(), "default"), CONTROL_AUDIENCE, Some(bound)).await
+    }
+
+    /// Asks a replica for a token for the route, as a sidecar of that pod does.
+    async fn ask(
+        &self,
+        replica: SocketAddr,
+        pod: &str,
+        control: &ControlService,
+        route: &str,
+    ) -> Result<Answer> {
+        let token_file = self.folder.path().join("control");
+        std::fs::write(&token_file, pod)?;
+        let control = ControlService { token_file, ..control.clone() };
+        let body = Bytes::from(json!({"route": route}).to_string());
+        Ok(service::post(&control, Some(&replica.to_string()), TOKEN_PATH, body).await?)
+    }
+}
+
+/// A federated credential for the operator's ServiceAccount of this cluster, and no other.
+async fn trust_the_cluster(m365: &Simulator, cluster: &Cluster) -> Result<()> {
+    let read = async |path: &str| -> Result<Value> {
+        let request = hyper::Request::get(path).body(Vec::new())?;
+        Ok(cluster.client().request(request).await?)
+    };
+    let discovery = read("/.well-known/openid-configuration").await?;
+    let issuer = discovery["issuer"].as_str().context("an issuer")?.to_owned();
+    let keys = KeySource::Inline(serde_json::from_value(read("/openid/v1/jwks").await?)?);
+    m365.directory(|directory| {
+        directory.issuers.push(Issuer { name: "cluster".into(), issuer: Some(issuer), keys });
+        directory.tenants[0].applications[0].federated_credentials = vec![FederatedCredential {
+            name: "operator".into(),
+            issuer: "cluster".into(),
+            subject: format!("system:serviceaccount:{}:{}", release::NAMESPACE, release::NAME),
+            audience: ENTRA_AUDIENCE.into(),
+        }];
+    });
+    Ok(())
+}
+
+/// JSON is YAML.
+fn settings_for(m365: &Simulator, namespace: &str) -> String {
+    json!({"applications": [{
+        "tenantId": workload::TENANT,
+        "clientId": workload::CLIENT_ID,
+        "authority": {"host": format!("localhost:{}", m365.login_address().port()), "caPem": m365.ca_pem()},
+        "endpoint": {"host": "smtp.m365.example", "port": 587, "caPem": m365.ca_pem()},
+        "allow": [{"namespaces": [namespace], "mailboxes": [workload::MAILBOX]}],
+    }]})
+    .to_string()
+}
+
+async fn token(
+    cluster: &Cluster,
+    (namespace, account): (&str, &str),
+    audience: &str,
+    bound: Option<BoundObjectReference>,
+) -> Result<String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), namespace);
+    let spec = TokenRequestSpec {
+        audiences: vec![audience.to_owned()],
+        expiration_seconds: Some(3600),
+        bound_object_ref: bound,
+    };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let granted = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(granted.status.context("a granted token")?.token)
+}
+
+fn lent(name: &str) -> Value {
+    json!({
+        "apiVersion": "mailroute.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": {"name": name},
+        "spec": {
+            "method": "ClientSubmission",
+            "tenant": {"id": workload::TENANT},
+            "clientSubmission": {
+                "mailbox": workload::MAILBOX,
+                "credential": {"type": "WorkloadIdentity", "subject": "Operator", "clientId": workload::CLIENT_ID},
+            },
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_get_tokens_of_the_operators_identity_for_their_own_route_alone() -> Result<()> {
+    let stage = Stage::set().await?;
+    refuses_to_be_led_elsewhere(&stage).await?;
+
+    stage.apply(&stage.other, &lent("notifications")).await?;
+    let told = stage.accepted(&stage.other, "notifications", Reason::OperatorIdentityNotAllowed).await?;
+    ensure!(told.contains(stage.other.name()) && told.contains("broker.applications"), "{told}");
+
+    stage.apply(&stage.allowed, &lent("notifications")).await?;
+    stage.accepted(&stage.allowed, "notifications", Reason::Accepted).await?;
+    let file = stage.rendered("notifications").await?;
+    let Method::ClientSubmission(submission) = &file.method else { anyhow::bail!("another method") };
+    ensure!(matches!(submission.credential, Credential::Operator { .. }), "{submission:?}");
+    ensure!(submission.endpoint.host == "smtp.m365.example" && submission.endpoint.ca_pem.is_some());
+    let control = file.control.context("the control service is known")?;
+
+    let (web, batch) = (stage.pod("web", "notifications").await?, stage.pod("batch", "reports").await?);
+    for replica in &stage.replicas {
+        // The pod is on its way into the replica's cache.
+        until(async || {
+            let answer = stage.ask(*replica, &web, &control, "notifications").await?;
+            ensure!(answer.status == 200, "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+            let reply: TokenReply = serde_json::from_slice(&answer.body)?;
+            ensure!(reply.expires_in > 3000, "{reply:?}");
+            Ok(())
+        })
+        .await?;
+        let answer = stage.ask(*replica, &batch, &control, "notifications").await?;
+        let refusal: TokenRefusal = serde_json::from_slice(&answer.body)?;
+        ensure!((answer.status, refusal.reason) == (403, Reason::OperatorRefused), "{refusal:?}");
+    }
+    let exchanges = stage.m365.exchanges();
+    let operator = format!("system:serviceaccount:{}:{}", release::NAMESPACE, release::NAME);
+    ensure!(exchanges.len() == 2, "one for each replica: {exchanges:#?}");
+    for exchange in &exchanges {
+        ensure!(exchange.assertion_subject.as_deref() == Some(&operator), "{exchange:?}");
+        ensure!(exchange.outcome == "Issued", "{exchange:?}");
+    }
+    stage.other.finish()?;
+    stage.allowed.finish()
+}
+
+async fn refuses_to_be_led_elsewhere(stage: &Stage) -> Result<()> {
+    for (pointer, value) in [
+        ("endpoint", json!({"host": "smtp.evil.example"})),
+        ("tenant", json!({"id": workload::TENANT, "authority": {"host": "login.evil.example"}})),
+    ] {
+        let mut route = lent("led");
+        route["spec"][pointer] = value;
+        let refused = stage.apply(&stage.allowed, &route).await.err().context("it was taken")?;
+        ensure!(format!("{refused:#}").contains("whoever runs the operator says"), "{refused:#}");
+    }
+    Ok(())
+}
