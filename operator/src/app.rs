@@ -313,7 +313,7 @@ impl App {
             pods: pods.clone(),
             routes: routes.clone(),
             vault: Arc::clone(&self.vault),
-            rate: Mutex::default(),
+            rate: Mutex::new(desk::rate()),
             metrics: self.metrics.clone(),
         };
         let service = Control {

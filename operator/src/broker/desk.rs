@@ -1,6 +1,6 @@
 //! HTTP in and out of the broker: reads one request for a token, and answers with one or with the reason why not.
 //!
-//! Each grant and each refusal to a known pod is one line in the log, under the target `mailroute_operator::audit`. Decides
+//! Each grant and each refusal to a known pod is one line in the log, `token granted` or `token refused`. Decides
 //! nothing itself: who calls is the authenticator's to say, who may have what the settings', and whether there is a token
 //! Entra's.
 
@@ -41,8 +41,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A pod does not wait longer for Entra. The exchange goes on, and what it brings is there for the next request.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a pod that asks too often is told to wait.
-const TOO_OFTEN: Duration = Duration::from_secs(10);
+/// Requests of one pod that may come at once. A sidecar asks once an hour; after trouble it asks again after one second, two,
+/// four, and so on.
+const BURST: u32 = 10;
+
+/// Time after which one more is allowed. Also what a pod that asks too often is told to wait.
+const REFILL: Duration = Duration::from_secs(10);
 
 /// What the desk needs.
 pub struct Desk {
@@ -93,6 +97,11 @@ enum Refusal {
 struct Asked {
     caller: Caller,
     request: TokenRequest,
+}
+
+/// How often one pod may ask.
+pub fn rate() -> RateLimit {
+    RateLimit::new(BURST, REFILL)
 }
 
 /// The routes of the service.
@@ -167,11 +176,11 @@ fn audit(Asked { caller, request }: &Asked, granted: &Result<Token, Refusal>) {
     match granted {
         Ok(token) => {
             let expires = expiry(token);
-            tracing::info!(target: "mailroute_operator::audit", namespace, pod, uid, route, %expires, "token granted");
+            tracing::info!(namespace, pod, uid, route, %expires, "token granted");
         }
         Err(refusal) => {
             let (outcome, error) = (refusal.label(), refusal.to_string());
-            tracing::warn!(target: "mailroute_operator::audit", namespace, pod, uid, route, outcome, error, "token refused");
+            tracing::warn!(namespace, pod, uid, route, outcome, error, "token refused");
         }
     }
 }
@@ -251,7 +260,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Entra(failure) => failure.retry_after,
-            Self::TooOften => Some(TOO_OFTEN),
+            Self::TooOften => Some(REFILL),
             _ => None,
         }
     }

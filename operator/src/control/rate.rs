@@ -14,19 +14,33 @@ const REFILL: Duration = Duration::from_millis(500);
 const SWEEP_ABOVE: usize = 1024;
 
 /// The buckets of all callers. A bucket that is full again is the same as none, and is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RateLimit {
     /// For each caller: the instant at which its bucket is full again.
     full_at: HashMap<String, Instant>,
+    burst: u32,
+    refill: Duration,
     sweep_above: usize,
 }
 
+impl Default for RateLimit {
+    /// For reports and leases.
+    fn default() -> Self {
+        Self::new(BURST, REFILL)
+    }
+}
+
 impl RateLimit {
+    /// `burst` calls at once, and one more after each `refill`.
+    pub fn new(burst: u32, refill: Duration) -> Self {
+        Self { full_at: HashMap::new(), burst, refill, sweep_above: 0 }
+    }
+
     /// Whether this caller may call now; takes one from its bucket if so.
     pub fn allows(&mut self, caller: &str, now: Instant) -> bool {
         self.sweep(now);
-        let full_at = self.full_at.get(caller).copied().unwrap_or(now).max(now) + REFILL;
-        if full_at > now + REFILL * BURST {
+        let full_at = self.full_at.get(caller).copied().unwrap_or(now).max(now) + self.refill;
+        if full_at > now + self.refill * self.burst {
             return false;
         }
         self.full_at.insert(caller.to_owned(), full_at);

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use mailroute_m365::LoginAction;
+use mailroute_operator::logging::{self, Format};
 use serde_json::Value;
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::stage::{Stage, WEB, until};
 
@@ -18,11 +18,8 @@ impl Captured {
     /// Everything that this thread logs, at every level, in the operator's format.
     fn start() -> (Self, DefaultGuard) {
         let captured = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .with_max_level(Level::TRACE)
-            .with_writer(captured.clone())
-            .finish();
+        let to = captured.clone();
+        let subscriber = logging::subscriber(Format::Json, Level::TRACE, move || to.clone());
         (captured, tracing::subscriber::set_default(subscriber))
     }
 
@@ -33,10 +30,9 @@ impl Captured {
     fn audit(&self) -> Vec<Value> {
         let lines = self.text();
         let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines
-            .filter(|line| line["target"] == "mailroute_operator::audit")
-            .map(|line| line["fields"].clone())
-            .collect()
+        let audit =
+            |line: &Value| matches!(line["message"].as_str(), Some("token granted" | "token refused"));
+        lines.filter(audit).collect()
     }
 }
 
@@ -48,14 +44,6 @@ impl Write for Captured {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Captured {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
 

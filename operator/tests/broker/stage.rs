@@ -13,7 +13,7 @@ use kube::runtime::reflector::{Lookup, Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{FederatedCredential, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Options, Rule, Simulator, Token};
-use mailroute_operator::broker::desk::Desk;
+use mailroute_operator::broker::desk::{self, Desk};
 use mailroute_operator::broker::settings::Settings;
 use mailroute_operator::broker::vault::Vault;
 use mailroute_operator::control::authenticate::Authenticator;
@@ -83,7 +83,7 @@ impl Stage {
                 routes.into_iter().map(|route| serde_json::from_value::<MailRoute>(route).unwrap()),
             ),
             vault: Arc::new(vault),
-            rate: Mutex::default(),
+            rate: Mutex::new(desk::rate()),
             metrics: metrics.clone(),
         };
         Self { m365, desk: Arc::new(desk), metrics, folder }
