@@ -191,6 +191,64 @@ async fn a_refusal_tells_a_person_and_the_route() {
     );
 }
 
+/// A change to a pod, and the reason why it is refused then.
+fn refusals() -> Vec<(&'static str, Value, &'static str)> {
+    let annotated = |key: &str, value: &str| json!({key: value});
+    let sysctl = json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "1024"}]});
+    vec![
+        ("/spec/hostNetwork", json!(true), "HostNetwork"),
+        ("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}), "Windows"),
+        ("/spec/containers/0/name", json!("mailroute"), "ContainerName"),
+        ("/spec/volumes/0/name", json!("mailroute-tokens"), "VolumeName"),
+        ("/spec/containers/0/volumeMounts", json!([{"name": "mailroute-tokens"}]), "VolumeMounted"),
+        ("/spec/containers/0/ports/0/containerPort", json!(25), "PortInUse"),
+        ("/spec/securityContext", sysctl, "Sysctl"),
+        ("/spec/shareProcessNamespace", json!(true), "SharedProcesses"),
+        ("/metadata/annotations", annotated("mailroute.dev/memory", "1Gi"), "UnknownAnnotation"),
+        ("/metadata/annotations", annotated("mailroute.dev/sidecar-port", "smtp"), "InvalidAnnotation"),
+        ("/metadata/annotations", annotated("mailroute.dev/sidecar-image", "x"), "ImageNotAllowed"),
+        ("/metadata/annotations", annotated("mailroute.dev/sidecar-cpu-limit", "1m"), "RequestOverLimit"),
+    ]
+}
+
+#[tokio::test]
+async fn every_refusal_reaches_a_person_by_answer_event_and_metric() {
+    let mut stage = stage().await;
+    for (pointer, value, reason) in refusals() {
+        let mut pod = pod();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[key] = value;
+        let answer = stage.ask(&review(&pod)).await;
+        assert_eq!(answer["response"]["allowed"], false, "{reason}");
+        let told = answer["response"]["status"]["message"].as_str().unwrap().to_owned();
+        let event = stage.events.recv().await.unwrap();
+        assert_eq!(
+            (&event["reason"], &event["regarding"]["name"]),
+            (&json!(reason), &json!("notifications"))
+        );
+        // The same sentence and the same remedy, by both ways.
+        let words = told.strip_prefix("MailRoute: ").unwrap();
+        assert!(event["note"].as_str().unwrap().ends_with(words), "{told}\n{event}");
+        let counted = format!("mailroute_admissions_total{{outcome=\"refused\",reason=\"{reason}\"}} 1");
+        assert!(stage.metrics().contains(&counted), "{counted}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_after_another_webhook_adds_what_that_one_took_and_nothing_else() {
+    let stage = stage().await;
+    let mut pod = patched(&stage.ask(&review(&pod())).await, pod());
+    let containers = pod["spec"]["initContainers"].as_array_mut().unwrap();
+    containers.insert(0, json!({"name": "istio-proxy", "restartPolicy": "Always"}));
+    containers[1]["env"] = json!([{"name": "AZURE_CLIENT_ID", "value": "x"}]);
+    pod["spec"]["volumes"].as_array_mut().unwrap().retain(|volume| volume["name"] != "mailroute-spool");
+    let again = patched(&stage.ask(&review(&pod)).await, pod.clone());
+    assert_eq!(again["spec"]["initContainers"], pod["spec"]["initContainers"], "what others did stays");
+    let volumes = |pod: &Value| pod["spec"]["volumes"].as_array().unwrap().len();
+    assert_eq!(volumes(&again), volumes(&pod) + 1);
+    assert!(stage.ask(&review(&again)).await["response"].get("patch").is_none());
+}
+
 #[tokio::test]
 async fn a_dry_run_is_refused_without_an_event() {
     let mut stage = stage().await;
