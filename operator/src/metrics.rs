@@ -1,6 +1,8 @@
 //! Every metric of the operator, with its help line. Label values come from closed sets only: never a name of an
 //! object, an address or an error text.
 
+mod closed;
+
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
@@ -56,7 +58,7 @@ impl Metrics {
         let r = &registry;
         let build = gauges(r, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Self {
+        let this = Self {
             leader: gauge(r, "mailroute_operator_leader", "1 on the replica that writes, 0 on the others.")?,
             reconciles: counters(
                 r,
@@ -143,7 +145,33 @@ impl Metrics {
                 &["outcome"],
             )?,
             registry,
-        })
+        };
+        this.show_closed_sets();
+        Ok(this)
+    }
+
+    /// Makes every value of the closed sets visible before it is first counted.
+    fn show_closed_sets(&self) {
+        let one_label = [
+            (&self.reconciles, &closed::RECONCILES[..]),
+            (&self.reports, &closed::REPORTS),
+            (&self.token_requests, &closed::TOKEN_REQUESTS),
+            (&self.evictions, &closed::EVICTIONS),
+            (&self.ca_bundle_writes, &closed::CA_BUNDLE_WRITES),
+            (&self.events, &closed::EVENTS),
+        ];
+        for (counters, values) in one_label {
+            for value in values {
+                counters.with_label_values(&[value]);
+            }
+        }
+        for outcome in closed::ADMISSIONS {
+            self.admissions.with_label_values(&[outcome, ""]);
+        }
+        for reason in closed::REFUSALS {
+            self.admissions.with_label_values(&["refused", reason]);
+        }
+        self.webhook_findings(std::iter::empty());
     }
 
     /// Every metric in Prometheus' text format.
