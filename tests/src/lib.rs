@@ -11,7 +11,7 @@
 //! * [`Namespace`]: a place for one test, removed and, when the test fails, described.
 //! * [`wait_for`] and its like: wait by watching.
 //! * [`supervisor`]: what starts the programs and leaves nothing behind, also when the test is killed.
-//! * [`chart`]: the operator's chart, rendered and looked at.
+//! * [`chart`] and [`monitoring`]: the operator's chart, rendered and looked at.
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
@@ -23,6 +23,7 @@ mod ctr;
 pub mod demo;
 mod handle;
 mod images;
+pub mod monitoring;
 mod namespace;
 pub mod peers;
 pub mod replica;
