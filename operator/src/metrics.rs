@@ -159,6 +159,7 @@ impl Metrics {
             (&self.evictions, &closed::EVICTIONS),
             (&self.ca_bundle_writes, &closed::CA_BUNDLE_WRITES),
             (&self.events, &closed::EVENTS),
+            (&self.dns_looks, &closed::DNS_LOOKS),
         ];
         for (counters, values) in one_label {
             for value in values {
@@ -171,6 +172,7 @@ impl Metrics {
         for reason in closed::REFUSALS {
             self.admissions.with_label_values(&["refused", reason]);
         }
+        self.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]);
         self.webhook_findings(std::iter::empty());
     }
 

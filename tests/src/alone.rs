@@ -31,6 +31,18 @@ impl Alone {
     /// # Errors
     /// When one of them does not start.
     pub async fn start(options: Options, change: impl FnOnce(&mut RouteFile)) -> Result<Self> {
+        Self::prepared(options, |_| Ok(()), change).await
+    }
+
+    /// The same, after `prepare` has seen the sidecar's folder: its spool is `spool` in it.
+    ///
+    /// # Errors
+    /// When one of them does not start, and those of `prepare`.
+    pub async fn prepared(
+        options: Options,
+        prepare: impl FnOnce(&Path) -> std::io::Result<()>,
+        change: impl FnOnce(&mut RouteFile),
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let microsoft = Simulator::start(options).await?;
         let at = |name: &str| folder.path().join(name);
@@ -41,6 +53,7 @@ impl Alone {
         change(&mut route);
         std::fs::write(at(paths::ROUTE_KEY), route.to_json())?;
         std::fs::create_dir(at("spool"))?;
+        prepare(folder.path())?;
         let run = Cli::try_parse_from(arguments(folder.path()))?.into_run();
         let app = App::start(run, Timing::default()).await?;
         let smtp = *app.smtp_addresses().first().context("the sidecar listens nowhere")?;
@@ -50,6 +63,11 @@ impl Alone {
     /// A folder that lives as long as this.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Where the sidecar serves `/metrics`.
+    pub fn admin(&self) -> SocketAddr {
+        self.app.admin_address()
     }
 
     /// Ends the sidecar as SIGTERM would.

@@ -14,6 +14,7 @@
 //! * [`chart`] and [`monitoring`]: the operator's chart, rendered and looked at.
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
+//! * [`prometheus`]: one of them, which scrapes.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
@@ -26,6 +27,7 @@ mod images;
 pub mod monitoring;
 mod namespace;
 pub mod peers;
+pub mod prometheus;
 pub mod replica;
 pub mod scene;
 pub mod secrets;

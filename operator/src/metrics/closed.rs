@@ -60,6 +60,9 @@ pub(super) const EVICTIONS: [&str; 4] = ["evicted", "not_now", "gone", "failed"]
 /// Of writes of the caBundle, by the label `result`.
 pub(super) const CA_BUNDLE_WRITES: [&str; 3] = ["published", "repaired", "failed"];
 
+/// Of looks at DNS, by the label `outcome`.
+pub(super) const DNS_LOOKS: [&str; 3] = ["published", "findings", "failed"];
+
 /// Of Kubernetes Events, by the label `outcome`.
 pub(super) const EVENTS: [&str; 3] = ["published", "failed", "dropped"];
 
@@ -79,6 +82,7 @@ mod tests {
             ("mailroute_evictions_total", &EVICTIONS),
             ("mailroute_ca_bundle_writes_total", &CA_BUNDLE_WRITES),
             ("mailroute_events_total", &EVENTS),
+            ("mailroute_dns_looks_total", &DNS_LOOKS),
         ] {
             let row = page.lines().find(|line| line.starts_with(&format!("| `{metric}` |"))).unwrap();
             let meaning = row.rsplit_once(" | ").unwrap().1;

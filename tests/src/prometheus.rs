@@ -1,0 +1,133 @@
+//! A real Prometheus, of Debian's package, that scrapes what it is told to and evaluates the chart's rules.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::{fs, io};
+
+use anyhow::{Context, Result, ensure};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Child;
+
+use crate::peers;
+use crate::replica::until;
+
+/// Who is scraped, and the labels that the chart's monitors would give it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where `/metrics` is served.
+    pub address: SocketAddr,
+    /// Namespace of the pod.
+    pub namespace: &'static str,
+    /// Name of the pod.
+    pub pod: String,
+    /// Name of the route, for a sidecar.
+    pub route: Option<&'static str>,
+}
+
+/// It, until it is dropped.
+pub struct Prometheus {
+    client: Client,
+    work: TempDir,
+    _process: Child,
+}
+
+impl Prometheus {
+    /// Starts it with a file of rules and nobody to scrape. Samples are taken four times a second, rules evaluated every
+    /// second.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start(rules: &Path) -> Result<Self> {
+        let work = tempfile::tempdir()?;
+        fs::copy(rules, work.path().join("rules.yaml"))?;
+        fs::write(work.path().join("prometheus.yaml"), configuration().to_string())?;
+        write_targets(work.path(), &[])?;
+        // Found free a moment ago; a loser of that race does not come up, and says so.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let listen = format!("--web.listen-address={address}");
+        let data = "--storage.tsdb.path=/work/data";
+        let program =
+            ["prometheus", "--config.file=/work/prometheus.yaml", data, &listen, "--log.level=warn"];
+        let process = peers::command(work.path(), &program)?.spawn()?;
+        let client = Client::try_from(Config::new(format!("http://{address}").parse()?))?;
+        let prometheus = Self { client, work, _process: process };
+        until(async || prometheus.query("vector(1)").await.map(drop))
+            .await
+            .context("Prometheus does not answer")?;
+        Ok(prometheus)
+    }
+
+    /// Scrapes these and no others from now on, and waits until each has been scraped a few times.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub async fn scrape(&self, targets: &[Target]) -> Result<()> {
+        write_targets(self.work.path(), targets)?;
+        until(async || {
+            let scraped = self.query("count_over_time((up == 1)[1m:250ms]) >= 4").await?;
+            let of = |row: &Value| row["metric"]["instance"].as_str().map(str::to_owned);
+            let scraped: Vec<_> = scraped.iter().filter_map(of).collect();
+            let missing = targets.iter().find(|target| !scraped.contains(&target.address.to_string()));
+            ensure!(missing.is_none(), "not scraped: {missing:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The rows of an instant query, those that are not a number left out.
+    ///
+    /// # Errors
+    /// When the expression is refused.
+    pub async fn query(&self, expression: &str) -> Result<Vec<Value>> {
+        let answer = self.get(&format!("/api/v1/query?query={}", encoded(expression))).await;
+        let answer = answer.with_context(|| expression.to_owned())?;
+        let rows = answer["data"]["result"].as_array().with_context(|| format!("{expression}: {answer}"))?;
+        Ok(rows.iter().filter(|row| row["value"][1] != "NaN").cloned().collect())
+    }
+
+    /// The alerts that fire or wait to, with their texts.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn alerts(&self) -> Result<Vec<Value>> {
+        let answer = self.get("/api/v1/alerts").await?;
+        Ok(answer["data"]["alerts"].as_array().cloned().unwrap_or_default())
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        Ok(self.client.request(hyper::Request::get(path).body(Vec::new())?).await?)
+    }
+}
+
+fn configuration() -> Value {
+    json!({
+        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "1s"},
+        "rule_files": ["/work/rules.yaml"],
+        "scrape_configs": [{
+            "job_name": "mailroute",
+            "file_sd_configs": [{"files": ["/work/targets.json"], "refresh_interval": "1s"}],
+        }],
+    })
+}
+
+fn write_targets(folder: &Path, targets: &[Target]) -> io::Result<()> {
+    let groups = targets.iter().map(|target| {
+        let mut labels = json!({"namespace": target.namespace, "pod": target.pod});
+        if let Some(route) = target.route {
+            labels["route"] = json!(route);
+        }
+        json!({"targets": [target.address.to_string()], "labels": labels})
+    });
+    let text = Value::Array(groups.collect()).to_string();
+    fs::write(folder.join("targets.new"), text)?;
+    fs::rename(folder.join("targets.new"), folder.join("targets.json"))
+}
+
+/// As it stands in the query of a URL.
+fn encoded(text: &str) -> String {
+    let kept = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+    let one = |octet: u8| if kept(octet) { char::from(octet).to_string() } else { format!("%{octet:02X}") };
+    text.bytes().map(one).collect()
+}

@@ -1,0 +1,228 @@
+//! The operator in this process, behind the chart on a control plane, and everything that can go wrong with it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::prometheus::Target;
+use e2e::replica::{announce, client_of_the_chart, flags, install_chart, is_ready, until};
+use e2e::scene::{PATIENCE, release, workload};
+use e2e::{Cluster, Namespace, Tier, wait_for};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Config};
+use mailroute_operator::app;
+use mailroute_operator::args::Run;
+use mailroute_operator::crd::MailRoute;
+use mailroute_operator::pki::{Lifetimes, trust};
+use mailroute_route::condition::{ConditionType, Reason};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// A control plane with the chart, a route, and a replica that serves them.
+pub(crate) struct Stage {
+    cluster: Cluster,
+    namespace: Namespace,
+    replicas: JoinSet<Result<()>>,
+    running: Vec<Run>,
+    stop: watch::Sender<bool>,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Result<Self> {
+        let cluster = Cluster::start(Tier::ControlPlane).await?;
+        release::install_definitions(&cluster).await?;
+        install_chart(&cluster, &[]).await?;
+        let namespace = cluster.namespace("monitored", &[]).await?;
+        let (replicas, running, stop) = (JoinSet::new(), Vec::new(), watch::channel(false).0);
+        let mut stage = Self { cluster, namespace, replicas, running, stop };
+        stage.route("notifications").await?;
+        stage.replica(Lifetimes::default()).await?;
+        announce(&stage.cluster, 0, stage.running[0].webhook_listen).await?;
+        let accepted = |route: &MailRoute| holds(route, ConditionType::Accepted);
+        wait_for(stage.routes(), "notifications", accepted, PATIENCE).await?;
+        Ok(stage)
+    }
+
+    async fn replica(&mut self, lifetimes: Lifetimes) -> Result<()> {
+        let number = u16::try_from(self.running.len())?;
+        let flags = flags(&self.cluster, number, &["--dns-preflight=false"])?;
+        let client = client_of_the_chart(&self.cluster).await?;
+        self.replicas.spawn(app::replica(flags.clone(), client, lifetimes, self.stop.subscribe()));
+        is_ready(flags.admin_listen).await?;
+        self.running.push(flags);
+        Ok(())
+    }
+
+    /// One whose certificate is for a few minutes only.
+    pub(crate) async fn second_replica(&mut self) -> Result<()> {
+        let [authority, leaf, settle] = [3600, 300, 60].map(Duration::from_secs);
+        self.replica(Lifetimes::new(authority, leaf, settle)?).await
+    }
+
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        let target = |run: &Run| Target {
+            address: run.admin_listen,
+            namespace: release::NAMESPACE,
+            pod: run.pod_name.clone(),
+            route: None,
+        };
+        self.running.iter().map(target).collect()
+    }
+
+    /// Has a labelled pod admitted that is not made.
+    pub(crate) async fn admit(&self) -> Result<()> {
+        until(async || self.pod("notifications", true).await.map(drop)).await.context("pods are not admitted")
+    }
+
+    pub(crate) async fn make_trouble(&self) -> Result<()> {
+        // A pod that never runs here, and later has an older image than it would get.
+        let pod = self.pod("notifications", false).await?;
+        self.not_ready(&pod).await?;
+        let name = pod.metadata.name.as_deref().context("a pod has a name")?;
+        let older = Patch::Strategic(
+            json!({"spec": {"initContainers": [{"name": "mailroute", "image": "mailroute.dev/sidecar:0.0.1"}]}}),
+        );
+        self.pods().patch(name, &PatchParams::default(), &older).await?;
+        for _ in 0..3 {
+            let refused = self.pod("no-such-route", false).await;
+            ensure!(refused.is_err(), "a pod without a route is admitted");
+            self.ask(self.webhook()?, "/inject", "Bearer none", b"no review".to_vec()).await?;
+            self.ask(self.control()?, "/v1/report", "Bearer none", b"{}".to_vec()).await?;
+            tokio::time::sleep(Duration::from_millis(600)).await;
+        }
+        self.foreign_config_map().await?;
+        self.unreadable_route().await?;
+        self.rewritten_webhook().await
+    }
+
+    /// A report of the pod's sidecar: it cannot log in.
+    async fn not_ready(&self, pod: &Pod) -> Result<()> {
+        let name = pod.metadata.name.as_deref().context("a pod has a name")?;
+        let bound = ["--bound-object-kind", "Pod", "--bound-object-name", name];
+        let asked = ["create", "token", "default", "--namespace", self.namespace.name()];
+        let token =
+            self.cluster.kubectl(&[&asked[..], &["--audience", "mailroute.dev"], &bound].concat()).await?;
+        let bearer = format!("Bearer {}", token.trim());
+        let report = json!({
+            "route": "notifications", "generation": 1, "sidecarVersion": "0.1.0",
+            "observations": [{
+                "condition": "Authenticated", "holds": false, "reason": Reason::SmtpAuthDisabledMailbox,
+                "message": "535 5.7.139", "at": jiff::Timestamp::now().as_second(),
+            }],
+        });
+        until(async || {
+            let status =
+                self.ask(self.control()?, "/v1/report", &bearer, report.to_string().into_bytes()).await?;
+            ensure!(status == 200, "the report is answered {status}");
+            Ok(())
+        })
+        .await?;
+        let failed = |route: &MailRoute| {
+            let conditions = route.status.iter().flat_map(|status| &status.conditions);
+            conditions.clone().any(|condition| condition.type_ == "Ready" && condition.status == "False")
+        };
+        wait_for(self.routes(), "notifications", failed, PATIENCE).await.map(drop)
+    }
+
+    /// A ConfigMap of the name that a route's would have, and is not ours.
+    async fn foreign_config_map(&self) -> Result<()> {
+        let namespace = self.namespace.name();
+        self.cluster.kubectl(&["create", "configmap", "mailroute-taken", "--namespace", namespace]).await?;
+        self.route("taken").await
+    }
+
+    /// A route that was stored under a definition that took anything.
+    async fn unreadable_route(&self) -> Result<()> {
+        let anything = json!([{
+            "op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema",
+            "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }]);
+        let name = "mailroutes.mailroute.dev";
+        self.cluster
+            .kubectl(&["patch", "crd", name, "--type=json", "--patch", &anything.to_string()])
+            .await?;
+        let mut route = workload::route("unreadable", self.namespace.name());
+        route["spec"]["method"] = json!("Pigeon");
+        until(async || self.cluster.apply(self.namespace.name(), &route.to_string()).await.map(drop)).await
+    }
+
+    /// Another actor that lets failing calls pass, and that takes the bundle away again and again.
+    async fn rewritten_webhook(&self) -> Result<()> {
+        let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.cluster.client());
+        let patch = |path: &str, value: &str| -> Result<Patch<()>> {
+            let path = format!("/webhooks/0/{path}");
+            Ok(Patch::Json(serde_json::from_value(json!([{"op": "replace", "path": path, "value": value}]))?))
+        };
+        for _ in 0..5 {
+            let emptied = patch("clientConfig/caBundle", "")?;
+            configurations.patch(release::NAME, &PatchParams::default(), &emptied).await?;
+            let filled = |configuration: &MutatingWebhookConfiguration| {
+                trust::live(configuration).is_some_and(|bundle| !bundle.is_empty())
+            };
+            wait_for(configurations.clone(), release::NAME, filled, PATIENCE).await?;
+        }
+        configurations
+            .patch(release::NAME, &PatchParams::default(), &patch("failurePolicy", "Ignore")?)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes the rights in the release namespace away, the one on the Lease among them.
+    pub(crate) async fn lose_the_lease(&self) -> Result<()> {
+        let binding = ["delete", "rolebinding", release::NAME, "--namespace", release::NAMESPACE];
+        self.cluster.kubectl(&binding).await.map(drop)
+    }
+
+    /// Ends every replica.
+    pub(crate) async fn end(&mut self) {
+        self.replicas.shutdown().await;
+    }
+
+    async fn route(&self, name: &str) -> Result<()> {
+        let route = Patch::Apply(workload::route(name, self.namespace.name()));
+        self.routes().patch(name, &PatchParams::apply("test"), &route).await?;
+        Ok(())
+    }
+
+    async fn pod(&self, route: &str, dry_run: bool) -> Result<Pod> {
+        let mut pod = workload::pod("", route, &workload::pod_spec("true"));
+        pod["metadata"] = json!({"generateName": "web-", "labels": pod["metadata"]["labels"]});
+        let params = PostParams { dry_run, ..PostParams::default() };
+        Ok(self.pods().create(&params, &serde_json::from_value::<Pod>(pod)?).await?)
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client(), self.namespace.name())
+    }
+
+    fn routes(&self) -> Api<MailRoute> {
+        Api::namespaced(self.cluster.client(), self.namespace.name())
+    }
+
+    fn webhook(&self) -> Result<std::net::SocketAddr> {
+        self.running.first().map(|run| run.webhook_listen).context("a replica")
+    }
+
+    /// The control service of the first replica, which leads.
+    fn control(&self) -> Result<std::net::SocketAddr> {
+        self.running.first().map(|run| run.control_listen).context("a replica")
+    }
+
+    /// Asks a replica something over its own TLS; returns the status of the answer.
+    async fn ask(&self, at: std::net::SocketAddr, path: &str, bearer: &str, body: Vec<u8>) -> Result<u16> {
+        let mut config = Config::new(format!("https://{at}").parse()?);
+        config.accept_invalid_certs = true;
+        let request = hyper::Request::post(path)
+            .header("authorization", bearer)
+            .header("content-type", "application/json")
+            .body(kube::client::Body::from(body))?;
+        Ok(Client::try_from(config)?.send(request).await?.status().as_u16())
+    }
+}
+
+fn holds(route: &MailRoute, condition: ConditionType) -> bool {
+    let mut conditions = route.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|met| met.type_ == condition.as_str() && met.status == "True")
+}

@@ -1,0 +1,190 @@
+//! Sidecars in this process: one that is well, and some in trouble, each of its own kind.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::alone::Alone;
+use e2e::prometheus::Target;
+use mailroute_m365::{Faults, Options, Rule, SmtpAction, Stage, SubmissionFaults};
+use mailroute_route::RouteFile;
+use mailroute_route::file::{
+    CertificateFiles, ControlService, DeliveryMode, HostName, Method, SmartHost, SmtpRelay, TlsMode,
+};
+use mailroute_route::paths;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::{replace, sidecar};
+
+/// Sidecars, with the name of each one's route.
+pub(crate) struct Sidecars {
+    well: Alone,
+    troubled: Vec<(&'static str, Alone)>,
+}
+
+impl Sidecars {
+    /// The one that is well, after its first mail.
+    pub(crate) async fn well() -> Result<Self> {
+        let sidecars = Self { well: Alone::start(Options::default(), |_| {}).await?, troubled: Vec::new() };
+        sidecars.send_well().await?;
+        Ok(sidecars)
+    }
+
+    /// Some more messages that arrive.
+    pub(crate) async fn send_well(&self) -> Result<()> {
+        for _ in 0..3 {
+            let reply = send(self.well.smtp, &["ada@contoso.com"]).await?;
+            ensure!(reply.starts_with("250"), "{reply}");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        let troubled = self.troubled.iter().map(|(route, alone)| sidecar(alone.admin(), route));
+        [sidecar(self.well.admin(), "well")].into_iter().chain(troubled).collect()
+    }
+
+    /// Starts the others; most of them are well, for now.
+    pub(crate) async fn in_trouble(&mut self) -> Result<()> {
+        let kept = |mode: DeliveryMode| move |route: &mut RouteFile| route.delivery.mode = mode;
+        let small = |route: &mut RouteFile| {
+            route.delivery.mode = DeliveryMode::DeliverOrQueue;
+            route.delivery.max_spool_bytes = 24 * 1024;
+        };
+        let dead = |route: &mut RouteFile| {
+            route.delivery.mode = DeliveryMode::Queue;
+            route.delivery.dead_letters.keep = 1;
+        };
+        let quota = |route: &mut RouteFile| route.limits.recipients_per_day = Some(5);
+        let all = [
+            ("held", faulty(Stage::EndOfData, "451 4.3.2 Try later", small).await?),
+            ("refused", faulty(Stage::Rcpt, "550 5.1.10 Recipient not found", |_| {}).await?),
+            ("dead", faulty(Stage::EndOfData, "554 5.2.0 Refused for good", dead).await?),
+            (
+                "throttled",
+                faulty(Stage::Mail, "432 4.3.2 Concurrent connections limit exceeded", |_| {}).await?,
+            ),
+            ("disabled", Alone::start(Options::default(), |_| {}).await?),
+            ("quota", Alone::start(Options::default(), quota).await?),
+            ("damaged", damaged(kept(DeliveryMode::DeliverOrQueue)).await?),
+            ("certificate", with_certificate().await?),
+            ("lonely", alone_in_the_cluster().await?),
+        ];
+        self.troubled.extend(all);
+        Ok(())
+    }
+
+    /// Sends what is refused, put off or too much, and breaks what was well.
+    pub(crate) async fn make_trouble(&self) -> Result<()> {
+        self.of("disabled")?.microsoft.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
+        send(self.of("disabled")?.smtp, &["ada@contoso.com"]).await?;
+        replace(&self.of("lonely")?.folder().join(paths::ROUTE_KEY), "{}")?;
+        for _ in 0..8 {
+            for route in ["held", "refused", "throttled"] {
+                send(self.of(route)?.smtp, &["ada@contoso.com"]).await?;
+                // Between two samples, so that each is seen to be one more.
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+        }
+        for _ in 0..3 {
+            send(self.of("dead")?.smtp, &["ada@contoso.com"]).await?;
+        }
+        let five = ["a@contoso.com", "b@contoso.com", "c@contoso.com", "d@contoso.com", "e@contoso.com"];
+        send(self.of("quota")?.smtp, &five).await?;
+        Ok(())
+    }
+
+    fn of(&self, route: &str) -> Result<&Alone> {
+        let found = self.troubled.iter().find(|(name, _)| *name == route);
+        Ok(&found.with_context(|| route.to_owned())?.1)
+    }
+}
+
+/// A Microsoft 365 that always gives this reply at this stage.
+async fn faulty(stage: Stage, reply: &str, change: impl FnOnce(&mut RouteFile)) -> Result<Alone> {
+    let alone = Alone::start(Options::default(), change).await?;
+    let rules = vec![Rule::always(stage, SmtpAction::Reply(reply.to_owned().try_into()?))];
+    let submission = SubmissionFaults { rules, ..SubmissionFaults::default() };
+    alone.microsoft.set_faults(Faults { submission, ..Faults::default() });
+    Ok(alone)
+}
+
+/// A spool with a file that is no message any more.
+async fn damaged(change: impl FnOnce(&mut RouteFile)) -> Result<Alone> {
+    let spoil = |folder: &std::path::Path| {
+        let corrupt = folder.join("spool/corrupt");
+        fs::create_dir(&corrupt)?;
+        fs::write(corrupt.join("1k0v20rrs91sz4h0yms"), "\0\0\0")
+    };
+    Alone::prepared(Options::default(), spoil, change).await
+}
+
+/// A relay by a certificate that ends next week.
+async fn with_certificate() -> Result<Alone> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut wanted = rcgen::CertificateParams::new(vec!["mail.contoso.com".to_owned()])?;
+    let now = std::time::SystemTime::now();
+    wanted.not_before = (now - Duration::from_secs(24 * 3600)).into();
+    wanted.not_after = (now + Duration::from_secs(7 * 24 * 3600)).into();
+    let certificate = wanted.self_signed(&key)?;
+    let folder = tempfile::tempdir()?.keep();
+    let files =
+        CertificateFiles { certificate_file: folder.join("tls.crt"), key_file: folder.join("tls.key") };
+    fs::write(&files.certificate_file, certificate.pem())?;
+    fs::write(&files.key_file, key.serialize_pem())?;
+    let change = |route: &mut RouteFile| {
+        let smart_host = SmartHost {
+            host: HostName::Fixed("localhost".into()),
+            port: 9,
+            tls: TlsMode::Required,
+            ca_file: None,
+        };
+        let accepted_domains = vec!["contoso.com".into()];
+        route.method =
+            Method::SmtpRelay(SmtpRelay { certificate: Some(files), accepted_domains, smart_host });
+    };
+    Alone::start(Options::default(), change).await
+}
+
+/// A sidecar whose operator cannot be reached.
+async fn alone_in_the_cluster() -> Result<Alone> {
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let authority = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?.cert.pem();
+    Alone::start(Options::default(), move |route| {
+        let Method::ClientSubmission(submission) = &route.method else { return };
+        let token_file = submission.authority.ca_file.clone().unwrap_or_default();
+        let address = format!("localhost:{}", nowhere.port());
+        route.control = Some(ControlService { address, ca_pem: authority, token_file, leases: false });
+    })
+    .await
+}
+
+/// Sends a message as an application would, and returns the last reply.
+async fn send(server: SocketAddr, recipients: &[&str]) -> Result<String> {
+    let mut stream = BufReader::new(TcpStream::connect(server).await?);
+    let mut lines = vec!["EHLO app".to_owned(), "MAIL FROM:<noreply@contoso.com>".to_owned()];
+    lines.extend(recipients.iter().map(|address| format!("RCPT TO:<{address}>")));
+    lines.push("DATA".to_owned());
+    lines.push("From: noreply@contoso.com\r\nSubject: one\r\n\r\none\r\n.".to_owned());
+    let mut reply = read_reply(&mut stream).await?;
+    for line in lines {
+        stream.write_all(format!("{line}\r\n").as_bytes()).await?;
+        reply = read_reply(&mut stream).await?;
+        if !reply.starts_with(['2', '3']) {
+            break;
+        }
+    }
+    Ok(reply)
+}
+
+async fn read_reply(stream: &mut BufReader<TcpStream>) -> Result<String> {
+    loop {
+        let mut line = String::new();
+        ensure!(stream.read_line(&mut line).await? > 0, "the sidecar closed");
+        if line.as_bytes().get(3) != Some(&b'-') {
+            return Ok(line);
+        }
+    }
+}
