@@ -92,6 +92,7 @@ impl Stage {
             self.ask(self.control()?, "/v1/report", "Bearer none", b"{}".to_vec()).await?;
             tokio::time::sleep(Duration::from_millis(600)).await;
         }
+        self.excused_pod().await?;
         self.foreign_config_map().await?;
         self.unreadable_route().await?;
         self.rewritten_webhook().await
@@ -124,6 +125,14 @@ impl Stage {
             conditions.clone().any(|condition| condition.type_ == "Ready" && condition.status == "False")
         };
         wait_for(self.routes(), "notifications", failed, PATIENCE).await.map(drop)
+    }
+
+    /// A pod that starts without its sidecar.
+    async fn excused_pod(&self) -> Result<()> {
+        let mut pod = workload::pod("excused", "notifications", &workload::pod_spec("true"));
+        pod["metadata"]["annotations"] = json!({"mailroute.dev/allow-without-sidecar": "true"});
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        Ok(())
     }
 
     /// A ConfigMap of the name that a route's would have, and is not ours.
