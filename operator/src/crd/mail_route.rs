@@ -59,6 +59,9 @@ use super::tenant::Tenant;
         .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission"),
     validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method == 'ClientSubmission'")
         .message("senders.allow: name at least one, else every message would be refused"),
+    validation = Rule::new("self.method != 'ClientSubmission' || self.limits.recipientsPerDay >= self.limits.maxRecipients")
+        .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to so many could never be sent; lower it, or raise recipientsPerDay")
+        .field_path(".limits.maxRecipients"),
     validation = Rule::new("quantity(self.sidecar.spool.sizeLimit).asApproximateFloat() >= 2.0 * double(self.limits.maxMessageBytes)")
         .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes")
 )]

@@ -320,6 +320,20 @@ fn what_is_promised_can_be_kept() {
 }
 
 #[test]
+fn one_message_does_not_need_more_than_a_day_has() {
+    all_broken([
+        (submission as Make, "/spec/limits/recipientsPerDay", json!(499), "could never be sent"),
+        (submission, "/spec/limits/recipientsPerDay", json!(1), "could never be sent"),
+    ]);
+    none_broken([
+        (submission as Make, "/spec/limits/recipientsPerDay", json!(500)),
+        (submission, "/spec/limits/maxRecipients", json!(1)),
+        (relay, "/spec/limits/recipientsPerDay", json!(1)),
+        (direct, "/spec/limits/recipientsPerDay", json!(1)),
+    ]);
+}
+
+#[test]
 fn senders_are_addresses_or_whole_domains() {
     all_broken([
         (
