@@ -37,6 +37,9 @@ pub struct RouteFile {
     pub senders: Option<Senders>,
     /// Where applications connect, and what they may say there.
     pub listen: Listen,
+    /// Name of the Secret that credential or certificate are mounted from, for people: a remedy names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
     /// How much of a mail address a log line shows.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log_addresses: LogAddresses,
@@ -537,6 +540,7 @@ mod tests {
             limits: Limits::new(36_700_160, 500),
             senders: None,
             listen: Listen::new(25),
+            secret: None,
             log_addresses: LogAddresses::Full,
             control: None,
         }
@@ -556,6 +560,7 @@ mod tests {
             "caPem",
             "control",
             "senders",
+            "secret\"",
             "waitSeconds",
             "deadLetters",
             "connections",

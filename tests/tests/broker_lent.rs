@@ -256,6 +256,7 @@ fn route(stage: &Stage, operator: &Operator, folder: &TempDir) -> RouteFile {
         limits: Limits::new(36_700_160, 500),
         senders: None,
         listen: Listen::new(25),
+        secret: None,
         log_addresses: LogAddresses::Full,
         control: Some(ControlService {
             address: format!("localhost:{}", operator.address.port()),

@@ -72,6 +72,7 @@ fn route_file(route: &Valid, platform: &Platform, ca_pem: &str) -> RouteFile {
         limits: route.limits.clone(),
         senders: route.senders.clone(),
         listen: route.listen.clone(),
+        secret: route.secret.clone(),
         log_addresses: route.log_addresses,
         control: (!ca_pem.is_empty()).then(|| ControlService {
             address: platform.control_address.clone(),
@@ -87,6 +88,7 @@ mod tests {
     use super::super::samples;
     use super::super::validate::validate;
     use super::*;
+    use crate::crd::method::CredentialType;
 
     fn platform() -> Platform {
         Platform {
@@ -118,6 +120,16 @@ mod tests {
             let json = &config_map.data.as_ref().unwrap()["route.json"];
             assert_eq!(RouteFile::parse(json.as_bytes()).unwrap().method, valid.method);
         }
+    }
+
+    #[test]
+    fn the_secret_is_named_for_those_who_read_remedies() {
+        let named = |route: &MailRoute| route_file(&validate(route).unwrap(), &platform(), "").secret;
+        assert_eq!(named(&samples::route()), None);
+        let with_secret = samples::with_secret(CredentialType::ClientSecret, Some("client-secret"));
+        assert_eq!(named(&with_secret).as_deref(), Some("m365"));
+        assert_eq!(named(&samples::relay(true)).as_deref(), Some("relay-tls"));
+        assert_eq!(named(&samples::relay(false)), None);
     }
 
     #[test]

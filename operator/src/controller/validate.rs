@@ -40,6 +40,8 @@ pub struct Valid {
     pub senders: Option<file::Senders>,
     /// Where applications connect.
     pub listen: file::Listen,
+    /// Name of the Secret with the credential or the certificate.
+    pub secret: Option<String>,
     /// How much of an address is logged.
     pub log_addresses: file::LogAddresses,
 }
@@ -122,6 +124,7 @@ pub fn validate_with(route: &MailRoute, lent: Option<&Application>) -> Result<Va
         limits: limits(spec.method, spec.limits),
         senders: senders(spec)?,
         listen: spec.listen.into(),
+        secret: way::secret(spec).map(|(name, _)| name.to_owned()),
         log_addresses: spec.sidecar.log_addresses.into(),
     })
 }

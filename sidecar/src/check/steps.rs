@@ -321,7 +321,7 @@ fn endpoint(route: &RouteFile) -> String {
     format!("{}:{}", host(route), port(route))
 }
 
-/// The names for a remedy. Which Secret is mounted is known to the MailRoute alone, so its field stands for it.
+/// The names for a remedy. Where the file does not name the Secret, the field of the MailRoute stands for it.
 fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
     let submission = submission(&route.method);
     let client_id = submission.map(|it| match &it.credential {
@@ -337,9 +337,10 @@ fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
         tenant: submission.map(|it| it.authority.tenant.as_str()).unwrap_or_default(),
         endpoint,
         authority: submission.map(|it| it.authority.host.as_str()).unwrap_or_default(),
-        secret: match smart_host(&route.method) {
-            Some(_) => "<certificateSecretRef.name>",
-            None => "<secretRef.name>",
+        secret: match (&route.secret, smart_host(&route.method)) {
+            (Some(name), _) => name,
+            (None, Some(_)) => "<certificateSecretRef.name>",
+            (None, None) => "<secretRef.name>",
         },
     }
 }

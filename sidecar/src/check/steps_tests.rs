@@ -19,6 +19,7 @@ fn route(method: Method) -> RouteFile {
         limits: Limits::new(1000, 10),
         senders: None,
         listen: Listen::new(25),
+        secret: None,
         log_addresses: LogAddresses::Full,
         control: None,
     }
@@ -214,4 +215,16 @@ fn a_refusal_of_one_recipient_has_microsofts_hint() {
     let rehearsal = stopped(&[TokenAcquired, Connected, LoggedIn], &[Stage::Mail], verdict);
     let findings = Findings::of(&by_secret(), &envelope(), &rehearsal);
     assert!(findings.steps[8].meaning.contains("authenticated senders only"), "{:?}", findings.steps[8]);
+}
+
+#[test]
+fn a_remedy_names_the_secret_or_else_the_field_that_does() {
+    let remedies = |route: RouteFile| {
+        let rejected = stopped(&[], &[], fault(Reason::SecretRejected));
+        let findings = Findings::of(&route, &envelope(), &rejected);
+        findings.steps.iter().map(|step| step.remedy.clone()).collect::<String>()
+    };
+    assert!(remedies(by_secret()).contains("the Secret <secretRef.name>"));
+    let named = RouteFile { secret: Some("m365".into()), ..by_secret() };
+    assert!(remedies(named).contains("the Secret m365"));
 }

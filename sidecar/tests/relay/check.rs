@@ -88,7 +88,15 @@ async fn the_other_credentials_are_walked_as_well() {
 async fn each_wrong_set_up_fails_at_its_step_with_its_remedy() {
     type Change = fn(&Simulator, &mut RouteFile);
     let setups: [(Change, Place, Reason, &str); 8] = [
-        (|_, route| with_secret(route, "wrong"), Token, Reason::SecretRejected, "<secretRef.name>"),
+        (
+            |_, route| {
+                with_secret(route, "wrong");
+                route.secret = Some("m365-secret".into());
+            },
+            Token,
+            Reason::SecretRejected,
+            "into the Secret m365-secret",
+        ),
         (
             |_, route| submission(route).authority.tenant = "99999999-86f1-41af-91ab-2d7cd011db47".into(),
             Token,

@@ -43,6 +43,7 @@ pub fn to_simulator(
         limits: Limits::new(36_700_160, 500),
         senders: None,
         listen: Listen::new(25),
+        secret: None,
         log_addresses: LogAddresses::Full,
         control,
     }

@@ -84,6 +84,7 @@ fn route_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
         limits: Limits { connections: CONNECTIONS, ..Limits::new(36_700_160, 500) },
         senders: None,
         listen: Listen::new(25),
+        secret: None,
         log_addresses: LogAddresses::Full,
         control: None,
     }
