@@ -235,9 +235,10 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let now = Timestamp::now();
     let reports = reports_of(route, context, now);
     let pods = pods_of(route, &context.pods);
-    let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, Instant::now());
-    let known = Known { rollout: route.spec.rollout, pods: &pods, reports: &reports, history: &history };
-    let plan = plan(&known, &mut Wanted::new(route, &context.sidecar));
+    let ages = Wanted::new(route, &context.sidecar).ages(&pods);
+    let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, &ages, Instant::now());
+    let rollout = route.spec.rollout;
+    let plan = plan(&Known { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
     let dns = context.dns.notice(&needs(&route.spec, egress(&reports)));
     let facts = Facts {

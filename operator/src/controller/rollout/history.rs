@@ -10,6 +10,7 @@ use std::time::Instant;
 use kube::runtime::reflector::ObjectRef;
 
 use super::PACE;
+use super::age::Age;
 use crate::controller::pods::{Owner, SidecarPod};
 use crate::crd::MailRoute;
 
@@ -29,11 +30,15 @@ impl Evicted {
         Self { pod: pod.name.clone(), peers: peers.collect() }
     }
 
-    /// Whether the owner has a ready pod that it did not have then.
-    fn is_replaced(&self, owner: &Owner, pods: &[SidecarPod]) -> bool {
-        pods.iter().any(|pod| {
-            pod.owner.as_ref() == Some(owner) && pod.is_pod_ready && !self.peers.contains(&pod.uid)
-        })
+    /// Whether the pod came to its owner since.
+    pub fn is_new(&self, owner: &Owner, pod: &SidecarPod) -> bool {
+        pod.owner.as_ref() == Some(owner) && !self.peers.contains(&pod.uid)
+    }
+
+    /// Whether the owner has a ready pod that it did not have then, and that is as it should be.
+    fn is_replaced(&self, owner: &Owner, pods: &[SidecarPod], ages: &[Age]) -> bool {
+        let mut aged = pods.iter().zip(ages);
+        aged.any(|(pod, age)| self.is_new(owner, pod) && pod.is_pod_ready && *age == Age::Current)
     }
 }
 
@@ -57,12 +62,18 @@ struct State {
 }
 
 impl Rollouts {
-    /// The history of a route whose pods are these, without what is over by now.
-    pub fn of(&self, route: &ObjectRef<MailRoute>, pods: &[SidecarPod], now: Instant) -> History {
+    /// The history of a route whose pods are these, and of these ages, without what is over by now.
+    pub fn of(
+        &self,
+        route: &ObjectRef<MailRoute>,
+        pods: &[SidecarPod],
+        ages: &[Age],
+        now: Instant,
+    ) -> History {
         let mut state = self.lock();
         let Some(history) = state.routes.get_mut(route) else { return History::default() };
         let has_pods = |owner: &Owner| pods.iter().any(|pod| pod.owner.as_ref() == Some(owner));
-        history.evicted.retain(|owner, evicted| has_pods(owner) && !evicted.is_replaced(owner, pods));
+        history.evicted.retain(|owner, evicted| has_pods(owner) && !evicted.is_replaced(owner, pods, ages));
         history.refused.retain(|_, until| *until > now);
         history.clone()
     }
@@ -117,13 +128,21 @@ mod tests {
         let (rollouts, now) = (Rollouts::default(), Instant::now());
         let before = [samples::current("web-1"), samples::current("web-2")];
         rollouts.evicted(&route(), &web(), Evicted::of(&before[0], &web(), &before));
-        let waits = |pods: &[SidecarPod]| !rollouts.of(&route(), pods, now).evicted.is_empty();
+        let waits_with = |pods: &[SidecarPod], age: Age| {
+            let ages = vec![age; pods.len()];
+            !rollouts.of(&route(), pods, &ages, now).evicted.is_empty()
+        };
+        let waits = |pods: &[SidecarPod]| waits_with(pods, Age::Current);
         assert!(waits(&before), "nothing has happened yet");
         assert!(waits(&before[1..]), "the others of before do not count");
         let mut new = samples::current("web-3");
         new.is_pod_ready = false;
         assert!(waits(&[before[1].clone(), new.clone()]));
         new.is_pod_ready = true;
+        assert!(
+            waits_with(&[before[1].clone(), new.clone()], Age::Outdated),
+            "it is no better than the last"
+        );
         assert!(!waits(&[before[1].clone(), new]));
         assert!(!waits(&before), "and it stays over");
     }
@@ -133,7 +152,7 @@ mod tests {
         let (rollouts, now) = (Rollouts::default(), Instant::now());
         let pods = [samples::current("web-1")];
         rollouts.evicted(&route(), &web(), Evicted::of(&pods[0], &web(), &pods));
-        assert!(rollouts.of(&route(), &[], now).evicted.is_empty());
+        assert!(rollouts.of(&route(), &[], &[], now).evicted.is_empty());
     }
 
     #[test]
@@ -144,7 +163,7 @@ mod tests {
         assert!(rollouts.takes_turn(now + PACE));
         rollouts.refused(&route(), &web(), now + Duration::from_secs(30));
         let refused =
-            |seconds| !rollouts.of(&route(), &[], now + Duration::from_secs(seconds)).refused.is_empty();
+            |seconds| !rollouts.of(&route(), &[], &[], now + Duration::from_secs(seconds)).refused.is_empty();
         assert!(refused(29) && !refused(30));
     }
 
@@ -153,6 +172,6 @@ mod tests {
         let (rollouts, now) = (Rollouts::default(), Instant::now());
         rollouts.refused(&route(), &web(), now + PACE);
         rollouts.forget(&route());
-        assert_eq!(rollouts.of(&route(), &[], now), History::default());
+        assert_eq!(rollouts.of(&route(), &[], &[], now), History::default());
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::age::{Age, Wanted};
+use super::age::Age;
 use super::history::History;
 use crate::control::reports::Received;
 use crate::controller::pods::{Owner, SidecarPod};
 use crate::crd::sidecar::Rollout;
 use crate::inject::Refusal;
+use crate::inject::annotations::INJECTED;
 
 /// All that a plan follows from.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Known<'a> {
     pub rollout: Rollout,
     /// Its pods that have the sidecar and have not ended.
     pub pods: &'a [SidecarPod],
+    /// What their sidecars are like beside a new one, in the same order.
+    pub ages: &'a [Age],
     /// The fresh reports for it, by pod uid.
     pub reports: &'a BTreeMap<String, Received>,
     /// What was evicted lately.
@@ -75,6 +78,8 @@ pub enum Obstacle {
     Peer(String),
     /// Nothing has taken the place of that pod yet.
     Unreplaced(String),
+    /// That pod came in the place of one that was evicted, and is outdated as well.
+    Futile(String),
     /// The API server refused it a moment ago.
     Budget,
 }
@@ -82,7 +87,10 @@ pub enum Obstacle {
 impl Obstacle {
     /// Whether it stays until somebody does something about it.
     pub const fn lasts(&self) -> bool {
-        matches!(self, Self::Unowned | Self::RunsToEnd | Self::Refused(_) | Self::DeadLetters)
+        matches!(
+            self,
+            Self::Unowned | Self::RunsToEnd | Self::Refused(_) | Self::DeadLetters | Self::Futile(_)
+        )
     }
 }
 
@@ -101,22 +109,27 @@ impl fmt::Display for Obstacle {
             Self::Newcomer(pod) => write!(f, "the new sidecar of {pod} does not accept mail yet"),
             Self::Peer(pod) => write!(f, "{pod} is not ready"),
             Self::Unreplaced(pod) => write!(f, "no ready pod has taken the place of {pod} yet"),
+            Self::Futile(pod) => write!(
+                f,
+                "{pod}, which is new, is outdated as well: does another webhook take {INJECTED} away, or another \
+                 operator inject?"
+            ),
             Self::Budget => write!(f, "a PodDisruptionBudget does not allow it now"),
         }
     }
 }
 
 /// Makes the plan. Whether the route is Ready is for the caller to look at: it is known only with the status.
-pub fn plan<'a>(known: &Known<'a>, wanted: &mut Wanted<'_>) -> Plan<'a> {
+pub fn plan<'a>(known: &Known<'a>) -> Plan<'a> {
     let (mut outdated, mut newcomer) = (Vec::new(), None);
-    let mut pods: Vec<_> = known.pods.iter().collect();
-    pods.sort_unstable_by(|a, b| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
-    for pod in pods {
-        match wanted.age(pod) {
+    let mut pods: Vec<_> = known.pods.iter().zip(known.ages).collect();
+    pods.sort_unstable_by(|(a, _), (b, _)| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
+    for (pod, age) in pods {
+        match age {
             Age::Current if !pod.ready && !pod.is_ending => newcomer = newcomer.or(Some(pod.name.as_str())),
             Age::Current => {}
             Age::Outdated => outdated.push((pod, None)),
-            Age::Refused(refusal) => outdated.push((pod, Some(Obstacle::Refused(refusal)))),
+            Age::Refused(refusal) => outdated.push((pod, Some(Obstacle::Refused(refusal.clone())))),
         }
     }
     let outdated: Vec<_> = outdated
@@ -158,7 +171,12 @@ fn obstacle(pod: &SidecarPod, newcomer: Option<&str>, known: &Known<'_>) -> Opti
         return Some(Obstacle::Mail);
     }
     if let Some(evicted) = known.history.evicted.get(owner) {
-        return Some(Obstacle::Unreplaced(evicted.pod.clone()));
+        let mut aged = known.pods.iter().zip(known.ages);
+        let futile = aged.find(|(pod, age)| evicted.is_new(owner, pod) && **age != Age::Current);
+        return Some(match futile {
+            Some((pod, _)) => Obstacle::Futile(pod.name.clone()),
+            None => Obstacle::Unreplaced(evicted.pod.clone()),
+        });
     }
     let is_peer = |peer: &&SidecarPod| peer.uid != pod.uid && peer.owner.as_ref() == Some(owner);
     let unready = known.pods.iter().filter(is_peer).find(|peer| !peer.is_pod_ready || peer.is_ending);

@@ -108,8 +108,9 @@ impl Situation {
     fn status(&self, now: Timestamp) -> MailRouteStatus {
         let (history, platform) = (History::default(), samples::platform());
         let rollout = self.route.spec.rollout;
-        let known = Known { rollout, pods: &self.pods, reports: &self.reports, history: &history };
-        let plan = plan(&known, &mut Wanted::new(&self.route, &platform));
+        let ages = Wanted::new(&self.route, &platform).ages(&self.pods);
+        let (pods, reports) = (&self.pods, &self.reports);
+        let plan = plan(&Known { rollout, pods, ages: &ages, reports, history: &history });
         let facts = Facts {
             route: &self.route,
             acceptance: &self.acceptance,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use mailroute_route::control::Queue;
 
+use super::super::age::Wanted;
 use super::super::history::{Evicted, Rollouts};
 use super::*;
 use crate::control::reports::Accounted;
@@ -32,7 +33,7 @@ fn owner(kind: &str, name: &str) -> Owner {
 /// A pod whose sidecar is outdated, and its report, with nothing in its queue.
 fn old(name: &str, kind: &str, of: &str) -> (SidecarPod, Received) {
     let pod = SidecarPod {
-        image: Some("mailroute.dev/sidecar:0.0.9".into()),
+        hash: Some("of an older one".into()),
         owner: Some(owner(kind, of)),
         ..samples::current(name)
     };
@@ -60,11 +61,16 @@ impl Situation {
 
     /// The next to go, and what each outdated pod waits for.
     fn planned(&self) -> (Option<String>, Vec<(String, Option<Obstacle>)>) {
-        let history = self.rollouts.of(&key(), &self.pods, self.now);
-        let known =
-            Known { rollout: self.rollout, pods: &self.pods, reports: &self.reports, history: &history };
         let (route, platform) = (samples::route(), samples::platform());
-        let plan = plan(&known, &mut Wanted::new(&route, &platform));
+        let ages = Wanted::new(&route, &platform).ages(&self.pods);
+        let history = self.rollouts.of(&key(), &self.pods, &ages, self.now);
+        let plan = plan(&Known {
+            rollout: self.rollout,
+            pods: &self.pods,
+            ages: &ages,
+            reports: &self.reports,
+            history: &history,
+        });
         let next = plan.next.map(|next| next.pod.name.clone());
         (next, plan.outdated.into_iter().map(|it| (it.pod.name.clone(), it.obstacle)).collect())
     }
@@ -138,6 +144,22 @@ fn a_replacement_that_never_comes_stops_its_owner_alone() {
     assert_eq!(situation.evict(), "web-1");
     assert_eq!(situation.obstacle("web-2"), Some(Obstacle::Unreplaced("web-1".into())));
     assert_eq!(situation.next().as_deref(), Some("db-0"));
+}
+
+#[test]
+fn a_replacement_that_is_outdated_as_well_ends_the_restarts() {
+    let mut situation = web(&["web-1", "web-2"]);
+    situation.evict();
+    let (mut again, received) = old("web-3", "Deployment", "web");
+    again.is_pod_ready = true;
+    situation.reports.insert(again.uid.clone(), received);
+    situation.pods.push(again);
+    let futile = Some(Obstacle::Futile("web-3".into()));
+    assert_eq!(situation.next(), None);
+    assert_eq!((situation.obstacle("web-2"), situation.obstacle("web-3")), (futile.clone(), futile));
+    // Until somebody has seen to it, and a new pod is as it should be.
+    situation.comes("web-4");
+    assert_eq!(situation.next().as_deref(), Some("web-2"));
 }
 
 #[test]

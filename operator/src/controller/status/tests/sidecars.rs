@@ -3,12 +3,13 @@
 use super::*;
 use crate::crd::sidecar::Rollout;
 
-const OLD_IMAGE: &str = "mailroute.dev/sidecar:0.0.9";
+/// Fingerprint of what an older operator added.
+const OLD: &str = "00ff";
 
 #[test]
 fn sidecars_are_counted_by_what_they_are_and_use() {
     let mut situation = Situation::new().pod("a").pod("b").pod("c").pod("d");
-    situation.pods[1].image = Some(OLD_IMAGE.into());
+    situation.pods[1].hash = Some(OLD.into());
     situation.pods[2].ready = false;
     let behind = Report { generation: 2, ..well() };
     let stuck = Report { config_error: Some("another format".into()), ..well() };
@@ -25,7 +26,7 @@ fn sidecars_are_counted_by_what_they_are_and_use() {
 fn outdated_sidecars_are_named_and_do_not_touch_ready() {
     let mut situation = Situation::new().pod("a").pod("b").report("a", well()).report("b", well());
     assert_eq!(said(&situation.status(at(0)), ConditionType::SidecarsCurrent), ("True", "SidecarsCurrent"));
-    situation.pods[1].image = Some(OLD_IMAGE.into());
+    situation.pods[1].hash = Some(OLD.into());
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsOutdated"));
@@ -38,7 +39,7 @@ fn outdated_sidecars_are_named_and_do_not_touch_ready() {
 fn a_restart_says_what_each_pod_waits_for() {
     let mut situation = Situation::new().pod("a").pod("b").report("a", well()).report("b", well());
     situation.route.spec.rollout = Rollout::Restart;
-    situation.pods.iter_mut().for_each(|pod| pod.image = Some(OLD_IMAGE.into()));
+    situation.pods.iter_mut().for_each(|pod| pod.hash = Some(OLD.into()));
     situation.pods[1].is_pod_ready = false;
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsRestarting"));
@@ -57,7 +58,7 @@ fn a_restart_says_what_each_pod_waits_for() {
 fn a_restart_stops_while_the_route_is_not_ready() {
     let mut situation = Situation::new().pod("a").report("a", refused("535"));
     situation.route.spec.rollout = Rollout::Restart;
-    situation.pods[0].image = Some(OLD_IMAGE.into());
+    situation.pods[0].hash = Some(OLD.into());
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsHeld"));
     assert!(message(&status, ConditionType::SidecarsCurrent).contains("The route is not Ready."));
@@ -97,7 +98,7 @@ fn pods_with_the_label_and_without_a_sidecar_are_named() {
     let text = message(&status, ConditionType::SidecarsCurrent);
     assert!(text.starts_with("Without sidecar: early. Pods carry the route's label"), "{text}");
     let mut situation = situation.pod("a").report("a", well());
-    situation.pods[0].image = Some(OLD_IMAGE.into());
+    situation.pods[0].hash = Some(OLD.into());
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsOutdated"));
     let text = message(&status, ConditionType::SidecarsCurrent);
@@ -107,7 +108,7 @@ fn pods_with_the_label_and_without_a_sidecar_are_named() {
 #[test]
 fn of_many_outdated_pods_some_are_named() {
     let mut situation = (10..60).fold(Situation::new(), |situation, n| situation.pod(&format!("web-{n}")));
-    situation.pods.iter_mut().for_each(|pod| pod.image = Some(OLD_IMAGE.into()));
+    situation.pods.iter_mut().for_each(|pod| pod.hash = Some(OLD.into()));
     let status = situation.status(at(0));
     let text = message(&status, ConditionType::SidecarsCurrent);
     assert!(text.starts_with("50 of 50 pods: web-10 of") && text.contains("; and 45 more."), "{text}");
