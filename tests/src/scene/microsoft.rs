@@ -141,12 +141,20 @@ impl Microsoft {
         Ok(found.into_iter().map(|violation| violation.detail).collect())
     }
 
+    /// Who asked for an access token, and what became of it.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn exchanges(&self) -> Result<Vec<TokenExchange>> {
+        self.json("tokens").await
+    }
+
     /// How many access tokens were issued.
     ///
     /// # Errors
     /// When the control API cannot be reached.
     pub async fn tokens_issued(&self) -> Result<usize> {
-        let exchanges: Vec<TokenExchange> = self.json("tokens").await?;
+        let exchanges = self.exchanges().await?;
         Ok(exchanges.iter().filter(|e| e.outcome == "Issued").count())
     }
 
