@@ -14,7 +14,7 @@ use mailroute_sidecar::check;
 use mailroute_sidecar::logging;
 use mailroute_sidecar::shutdown::Signals;
 
-/// Threads for disks and name look-ups. Few: each may hold memory of its own.
+/// Threads for disks and, up to a bound of their own, name look-ups. Few: each may hold memory of its own.
 const BLOCKING_THREADS: usize = 4;
 
 fn main() -> anyhow::Result<ExitCode> {

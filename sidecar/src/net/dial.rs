@@ -4,16 +4,26 @@
 //! every search domain before `smtp.office365.com` itself, and a hostile search domain could answer. Relative names,
 //! such as `smtp.m365.svc`, are looked up second.
 //!
+//! The system's resolver blocks a thread, where name servers are silent for longer than anybody waits. So no more than
+//! [`MAX_LOOK_UPS`] go on at a time, given up ones included: the other threads are the disk's.
+//!
 //! IPv4 is tried before IPv6: Exchange judges senders without reverse DNS on IPv6 more harshly.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Longest wait for the resolver.
+/// Look-ups of names that go on at a time; well below the threads that there are for what blocks.
+pub const MAX_LOOK_UPS: usize = 2;
+
+static LOOK_UPS: Semaphore = Semaphore::const_new(MAX_LOOK_UPS);
+
+/// Longest wait for the resolver, and for those who asked it before.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Longest wait for one address to answer. A live server answers within a round trip; what is longer is a firewall.
@@ -79,7 +89,8 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
     }
     let mut found = Err(io::Error::other("the name is empty"));
     for name in names(host) {
-        found = timed(RESOLVE_TIMEOUT, lookup_host((name, port))).await.map(Iterator::collect::<Vec<_>>);
+        let looked_up = blocking(&LOOK_UPS, move || (name, port).to_socket_addrs().map(Vec::from_iter));
+        found = timed(RESOLVE_TIMEOUT, looked_up).await;
         if found.as_ref().is_ok_and(|addresses| !addresses.is_empty()) {
             break;
         }
@@ -87,6 +98,20 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
     let mut addresses = found.map_err(|source| unresolved(host, source))?;
     addresses.sort_by_key(SocketAddr::is_ipv6);
     Ok(addresses)
+}
+
+/// Does something that blocks, once `permits` allows it. Who no longer waits does not end it, and so it keeps its permit.
+async fn blocking<T: Send + 'static>(
+    permits: &'static Semaphore,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let permit = permits.acquire().await.map_err(io::Error::other)?;
+    let work = move || {
+        let done = work();
+        drop(permit);
+        done
+    };
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// The spellings to look up, in order.
@@ -109,7 +134,38 @@ async fn timed<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// A look-up that ends when it is let.
+    fn hanging(until: &Arc<Mutex<Receiver<()>>>) -> impl Future<Output = io::Result<()>> + use<> {
+        static PERMITS: Semaphore = Semaphore::const_new(MAX_LOOK_UPS);
+        let until = Arc::clone(until);
+        blocking(&PERMITS, move || until.lock().unwrap().recv().map_err(io::Error::other))
+    }
+
+    #[test]
+    fn look_ups_that_hang_leave_threads_to_the_disk() {
+        let threads = MAX_LOOK_UPS + 1;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().max_blocking_threads(threads).build().unwrap();
+        runtime.block_on(async {
+            let (let_one_end, hang) = channel();
+            let hang = Arc::new(Mutex::new(hang));
+            let mut given_up: Vec<_> = (0..9).map(|_| Box::pin(hanging(&hang))).collect();
+            for look_up in &mut given_up {
+                assert!(futures::poll!(look_up).is_pending());
+            }
+            drop(given_up);
+            let mut next = Box::pin(hanging(&hang));
+            assert!(futures::poll!(&mut next).is_pending(), "those given up still have their threads");
+            assert_eq!(spawn_blocking(|| "written").await.unwrap(), "written");
+            (0..=MAX_LOOK_UPS).for_each(|_| let_one_end.send(()).unwrap());
+            next.await.unwrap();
+        });
+    }
 
     #[test]
     fn a_full_name_is_looked_up_as_absolute_first() {
