@@ -1,5 +1,7 @@
 //! The spool on a real directory: what is kept is found again, and nothing else is.
 
+mod directory_sync;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
