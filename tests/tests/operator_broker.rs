@@ -94,8 +94,8 @@ impl Stage {
     /// Waits until the condition Accepted of a route has this reason, and gives its message.
     async fn accepted(&self, namespace: &Namespace, name: &str, reason: Reason) -> Result<String> {
         let condition = |route: &MailRoute| {
-            let conditions = route.status.iter().flat_map(|status| &status.conditions);
-            conditions.filter(|it| it.type_ == "Accepted" && it.reason == reason.as_str()).last().cloned()
+            let mut conditions = route.status.iter().flat_map(|status| &status.conditions);
+            conditions.find(|it| it.type_ == "Accepted" && it.reason == reason.as_str()).cloned()
         };
         let routes: Api<MailRoute> = Api::namespaced(self.client(), namespace.name());
         let route = wait_for(routes, name, |route| condition(route).is_some(), PATIENCE).await?;
