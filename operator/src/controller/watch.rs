@@ -26,6 +26,10 @@ use super::triggers::Triggers;
 use crate::api_error::ApiError;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 
+/// Objects in one answer to a list. A page is in memory as text and as objects, whole, before it is pruned: with the usual
+/// 500 that is more than all of 5 000 pruned pods.
+const PAGE: u32 = 100;
+
 /// How long whoever waits for a store relies on being woken.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -96,7 +100,7 @@ pub async fn routes(
     found: impl Fn(&Unreadable),
 ) {
     let store = writer.as_reader();
-    let mut events = scope::events(&client, &scope, &watcher::Config::default(), |_| {}, absent);
+    let mut events = scope::events(&client, &scope, &watcher::Config::default().page_size(PAGE), |_| {}, absent);
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -179,7 +183,7 @@ fn trigger(event: &Event<MailRoute>, store: &Store<MailRoute>, triggers: &Trigge
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. What happens to a pod has its
 /// route looked at.
 pub async fn pods(client: Client, scope: Scope, mut writer: Writer<Pod>, triggers: Triggers) {
-    let config = watcher::Config::default().labels(ROUTE_LABEL);
+    let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PAGE);
     let store = writer.as_reader();
     let gone = move |namespace: &str, name: &str| {
         store.get(&ObjectRef::new(name).within(namespace)).map(|pod| (*pod).clone())

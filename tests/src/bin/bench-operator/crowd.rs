@@ -13,15 +13,16 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use mailroute_operator::crd::MailRoute;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::interval;
 
 use crate::PATIENCE;
 
 /// Namespaces that the crowd is spread over.
 const NAMESPACES: usize = 20;
 
-/// Routes that are made at a time.
+/// Routes or pods that are made at a time.
 const AT_ONCE: usize = 16;
 
 /// Routes and where they are.
@@ -83,17 +84,18 @@ impl Crowd {
         pod
     }
 
-    /// Makes pods at this rate, through the API server and so through the webhook.
+    /// Makes pods at this rate, through the API server and so through the webhook; slower where the API server is.
     ///
     /// # Errors
     /// When a pod is refused, or comes out without its sidecar.
     pub async fn make_pods(&self, count: usize, rate: u32) -> Result<Made> {
         let began = Instant::now();
         let mut moments = interval(Duration::from_secs(1) / rate);
-        moments.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let places = Arc::new(Semaphore::new(AT_ONCE));
         let (mut making, mut took) = (JoinSet::new(), Vec::with_capacity(count));
         for number in 0..count {
             moments.tick().await;
+            let place = Arc::clone(&places).acquire_owned().await?;
             let api = Api::<Pod>::namespaced(self.client.clone(), self.namespace(number % self.routes));
             let pod: Arc<Pod> = Arc::new(serde_json::from_value(self.pod(number))?);
             making.spawn(async move {
@@ -104,6 +106,7 @@ impl Crowd {
                     containers.is_some_and(|all| all.iter().any(|it| it.name == "mailroute")),
                     "no sidecar"
                 );
+                drop(place);
                 Ok(began.elapsed())
             });
             while let Some(made) = making.try_join_next() {
