@@ -53,10 +53,11 @@ drift: crds ## fail when a generated file differs from what is committed
 images: cluster-tools ## container images, as archives in target/images
 	@tests/images
 
+# The operator and its load come before the API server on the cores they share: elsewhere that is another machine.
 bench: preflight rust cluster-tools images harness ## the sidecar beside Postfix, and the operator with 1 000 routes: latency, memory, throughput (ONLY=text, root)
 	@$(CARGO) build --quiet --profile bench -p mailroute-bench
 	@$(or $(CARGO_TARGET_DIR),target)/release/bench --sidecar target/images/mailroute-sidecar --peers $(CACHE)/peers-1/root --only '$(ONLY)'
-	@$(BUILT)/cluster run --tier control-plane -- $(BUILT)/bench-operator --operator target/images/mailroute-operator
+	@$(BUILT)/cluster run --tier control-plane -- chrt --rr 1 $(BUILT)/bench-operator --operator target/images/mailroute-operator
 
 fuzz: ## every fuzz target for SECONDS each (10)
 	@CARGO_TARGET_DIR=$(CACHE)/fuzz sidecar/fuzz/run $(or $(SECONDS),10)

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -16,6 +17,7 @@ use kube::core::{Selector, SelectorExt};
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch as channel;
+use tokio::time::sleep;
 
 use crate::controller::watch::filled;
 use crate::crd::{MailRoute, ROUTE_LABEL};
@@ -26,6 +28,9 @@ use crate::pki::{Registration, trust};
 
 /// The label by which Kubernetes names every namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// After a change of the routes, others that come within this time are taken along.
+const GATHER: Duration = Duration::from_secs(1);
 
 /// Namespaces that one finding names at most.
 const NAMED: usize = 5;
@@ -262,7 +267,8 @@ pub async fn watch(mut watch: Watch) {
         }
         let ended = tokio::select! {
             changed = watch.registration.changed() => changed.is_err(),
-            changed = watch.changes.changed() => changed.is_err(),
+            // Routes change often, and where they are seldom does.
+            changed = watch.changes.changed() => { sleep(GATHER).await; changed.is_err() }
             changed = watch.leadership.changed() => changed.is_err(),
         };
         if ended {

@@ -100,7 +100,8 @@ pub async fn routes(
     found: impl Fn(&Unreadable),
 ) {
     let store = writer.as_reader();
-    let mut events = scope::events(&client, &scope, &watcher::Config::default().page_size(PAGE), |_| {}, absent);
+    let mut events =
+        scope::events(&client, &scope, &watcher::Config::default().page_size(PAGE), |_| {}, absent);
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {

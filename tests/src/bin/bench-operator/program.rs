@@ -47,6 +47,8 @@ impl Operator {
         let child = Command::new(program)
             .args(stage.arguments(number))
             .env("KUBECONFIG", kubeconfig)
+            // As in its image.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
