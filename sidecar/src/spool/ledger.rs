@@ -142,6 +142,14 @@ impl Ledger {
         }
     }
 
+    /// A kept message was set aside: from one moment to the next it counts as that and no longer as kept.
+    pub fn spoil(&self, id: &QueueId) {
+        let mut books = self.books();
+        if books.take(id).is_some() {
+            books.corrupt += 1;
+        }
+    }
+
     /// Counts a file that was set aside, with what it takes on the volume.
     pub fn set_aside(&self, cost: u64) {
         let mut books = self.books();
@@ -227,6 +235,17 @@ mod tests {
         assert_eq!((ledger.stock().queued, ledger.stock().bytes), (1, 8192));
         ledger.forget(&id(1));
         assert_eq!((ledger.stock().queued, ledger.stock().bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_message_that_is_set_aside_keeps_its_room_under_another_name() {
+        let ledger = ledger(8192, 1);
+        ledger.reserve(8192).unwrap().keep(id(1), false);
+        ledger.spoil(&id(1));
+        let stock = ledger.stock();
+        assert_eq!((stock.queued, stock.corrupt, stock.bytes), (0, 1, 8192));
+        ledger.spoil(&id(1));
+        assert_eq!(ledger.stock(), stock, "it is counted once");
     }
 
     #[test]

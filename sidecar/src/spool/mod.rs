@@ -248,8 +248,7 @@ impl Spool {
         let id = id.clone();
         self.step(move |layout, ledger| {
             moves::set_aside(layout, &layout.entry(shelf, &id))?;
-            ledger.forget(&id);
-            ledger.set_aside(held.cost);
+            ledger.spoil(&id);
             if held.has_state {
                 moves::set_aside(layout, &layout.state(shelf, &id)).map(drop)
             } else {
