@@ -79,6 +79,9 @@ impl Metrics {
         for result in ["accepted", "deferred", "refused"] {
             self.received.messages.with_label_values(&[result]);
         }
+        for outcome in ["delivered", "transient", "reject_recipient", "reject_message"] {
+            self.sent.deliveries.with_label_values(&[outcome, "none"]);
+        }
         for outcome in Outcome::NAMES {
             self.sent.delivery_seconds.with_label_values(&[outcome]);
         }

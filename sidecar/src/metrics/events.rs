@@ -32,6 +32,11 @@ impl Metrics {
         self.sent.fast_failures.inc();
     }
 
+    /// A message was turned away as it could not be kept.
+    pub fn turned_away(&self) {
+        self.received.refusals.with_label_values(&[Refusal::Storage.as_str()]).inc();
+    }
+
     /// A probe ended.
     pub fn probed(&self, well: bool) {
         self.sent.probes.with_label_values(&[if well { "well" } else { "trouble" }]).inc();

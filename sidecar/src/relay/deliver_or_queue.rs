@@ -145,16 +145,16 @@ impl Relay {
             ended = tokio::time::timeout_at(deadline, &mut attempt) => ended,
             _ = async { drop(self.hurry.clone().wait_for(|&hurry| hurry).await) } => {
                 attempt.abort();
-                return no;
+                return self.turned_away(no);
             }
         };
         match ended {
             Ok(Ok(ended)) => self.answer(active, envelope, body, &ended).await,
-            Ok(Err(_)) => no,
+            Ok(Err(_)) => self.turned_away(no),
             Err(_) => {
                 // The application will send it again, so this attempt has to end.
                 attempt.abort();
-                no
+                self.turned_away(no)
             }
         }
     }

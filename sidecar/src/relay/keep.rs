@@ -95,8 +95,14 @@ impl Relay {
                 self.kept(cause, &id, recipients);
                 reply::queued(&id)
             }
-            Err(error) => not_kept(&error, &id),
+            Err(error) => self.turned_away(not_kept(&error, &id)),
         }
+    }
+
+    /// Counts that the application has to send a message again, for want of a place to keep it.
+    pub(super) fn turned_away(&self, reply: Reply) -> Reply {
+        self.metrics.turned_away();
+        reply
     }
 
     /// Counts and logs that a message was kept.

@@ -90,7 +90,6 @@ impl Stage {
             ensure!(refused.is_err(), "a pod without a route is admitted");
             self.ask(self.webhook()?, "/inject", "Bearer none", b"no review".to_vec()).await?;
             self.ask(self.control()?, "/v1/report", "Bearer none", b"{}".to_vec()).await?;
-            tokio::time::sleep(Duration::from_millis(600)).await;
         }
         self.excused_pod().await?;
         self.foreign_config_map().await?;
@@ -185,8 +184,9 @@ impl Stage {
     }
 
     /// Ends every replica.
-    pub(crate) async fn end(&mut self) {
+    pub(crate) async fn end(mut self) -> Result<()> {
         self.replicas.shutdown().await;
+        self.namespace.finish()
     }
 
     async fn route(&self, name: &str) -> Result<()> {

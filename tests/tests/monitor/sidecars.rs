@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -48,7 +49,6 @@ impl Sidecars {
 
     /// Starts the others; most of them are well, for now.
     pub(crate) async fn in_trouble(&mut self) -> Result<()> {
-        let kept = |mode: DeliveryMode| move |route: &mut RouteFile| route.delivery.mode = mode;
         let small = |route: &mut RouteFile| {
             route.delivery.mode = DeliveryMode::DeliverOrQueue;
             route.delivery.max_spool_bytes = 24 * 1024;
@@ -66,9 +66,8 @@ impl Sidecars {
                 "throttled",
                 faulty(Stage::Mail, "432 4.3.2 Concurrent connections limit exceeded", |_| {}).await?,
             ),
-            ("disabled", Alone::start(Options::default(), |_| {}).await?),
             ("quota", Alone::start(Options::default(), quota).await?),
-            ("damaged", damaged(kept(DeliveryMode::DeliverOrQueue)).await?),
+            ("damaged", damaged().await?),
             ("certificate", with_certificate().await?),
             ("lonely", alone_in_the_cluster().await?),
         ];
@@ -78,14 +77,11 @@ impl Sidecars {
 
     /// Sends what is refused, put off or too much, and breaks what was well.
     pub(crate) async fn make_trouble(&self) -> Result<()> {
-        self.of("disabled")?.microsoft.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
-        send(self.of("disabled")?.smtp, &["ada@contoso.com"]).await?;
         replace(&self.of("lonely")?.folder().join(paths::ROUTE_KEY), "{}")?;
-        for _ in 0..8 {
+        for number in 0..8 {
             for route in ["held", "refused", "throttled"] {
-                send(self.of(route)?.smtp, &["ada@contoso.com"]).await?;
-                // Between two samples, so that each is seen to be one more.
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                // Nobody is asked about twice who was refused for good.
+                send(self.of(route)?.smtp, &[&format!("person-{number}@contoso.com")]).await?;
             }
         }
         for _ in 0..3 {
@@ -112,13 +108,13 @@ async fn faulty(stage: Stage, reply: &str, change: impl FnOnce(&mut RouteFile)) 
 }
 
 /// A spool with a file that is no message any more.
-async fn damaged(change: impl FnOnce(&mut RouteFile)) -> Result<Alone> {
-    let spoil = |folder: &std::path::Path| {
+async fn damaged() -> Result<Alone> {
+    let spoil = |folder: &Path| {
         let corrupt = folder.join("spool/corrupt");
         fs::create_dir(&corrupt)?;
         fs::write(corrupt.join("1k0v20rrs91sz4h0yms"), "\0\0\0")
     };
-    Alone::prepared(Options::default(), spoil, change).await
+    Alone::prepared(Options::default(), spoil, |_| {}).await
 }
 
 /// A relay by a certificate that ends next week.
@@ -129,23 +125,21 @@ async fn with_certificate() -> Result<Alone> {
     wanted.not_before = (now - Duration::from_secs(24 * 3600)).into();
     wanted.not_after = (now + Duration::from_secs(7 * 24 * 3600)).into();
     let certificate = wanted.self_signed(&key)?;
-    let folder = tempfile::tempdir()?.keep();
-    let files =
-        CertificateFiles { certificate_file: folder.join("tls.crt"), key_file: folder.join("tls.key") };
-    fs::write(&files.certificate_file, certificate.pem())?;
-    fs::write(&files.key_file, key.serialize_pem())?;
-    let change = |route: &mut RouteFile| {
-        let smart_host = SmartHost {
-            host: HostName::Fixed("localhost".into()),
-            port: 9,
-            tls: TlsMode::Required,
-            ca_file: None,
-        };
-        let accepted_domains = vec!["contoso.com".into()];
-        route.method =
-            Method::SmtpRelay(SmtpRelay { certificate: Some(files), accepted_domains, smart_host });
+    let prepare = |folder: &Path| {
+        fs::write(folder.join("tls.crt"), certificate.pem())?;
+        fs::write(folder.join("tls.key"), key.serialize_pem())
     };
-    Alone::start(Options::default(), change).await
+    let change = |route: &mut RouteFile| {
+        let Method::ClientSubmission(submission) = &route.method else { return };
+        let beside = |name| submission.endpoint.ca_file.as_deref().map(|ca| ca.with_file_name(name));
+        let (certificate_file, key_file) =
+            (beside("tls.crt").unwrap_or_default(), beside("tls.key").unwrap_or_default());
+        let certificate = Some(CertificateFiles { certificate_file, key_file });
+        let (host, accepted_domains) = (HostName::Fixed("localhost".into()), vec!["contoso.com".into()]);
+        let smart_host = SmartHost { host, port: 9, tls: TlsMode::Required, ca_file: None };
+        route.method = Method::SmtpRelay(SmtpRelay { certificate, accepted_domains, smart_host });
+    };
+    Alone::prepared(Options::default(), prepare, change).await
 }
 
 /// A sidecar whose operator cannot be reached.
