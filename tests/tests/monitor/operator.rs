@@ -14,9 +14,10 @@ use kube::{Api, Client, Config};
 use mailroute_operator::app;
 use mailroute_operator::args::Run;
 use mailroute_operator::crd::MailRoute;
+use mailroute_operator::inject::annotations::INJECTED;
 use mailroute_operator::pki::{Lifetimes, trust};
 use mailroute_route::condition::{ConditionType, Reason};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -77,14 +78,10 @@ impl Stage {
     }
 
     pub(crate) async fn make_trouble(&self) -> Result<()> {
-        // A pod that never runs here, and later has an older image than it would get.
+        // It never runs here.
         let pod = self.pod("notifications", false).await?;
         self.not_ready(&pod).await?;
-        let name = pod.metadata.name.as_deref().context("a pod has a name")?;
-        let older = Patch::Strategic(
-            json!({"spec": {"initContainers": [{"name": "mailroute", "image": "mailroute.dev/sidecar:0.0.1"}]}}),
-        );
-        self.pods().patch(name, &PatchParams::default(), &older).await?;
+        self.outdated(&pod).await?;
         for _ in 0..3 {
             let refused = self.pod("no-such-route", false).await;
             ensure!(refused.is_err(), "a pod without a route is admitted");
@@ -95,6 +92,18 @@ impl Stage {
         self.foreign_config_map().await?;
         self.unreadable_route().await?;
         self.rewritten_webhook().await
+    }
+
+    /// The pod was injected by an operator that added something else.
+    async fn outdated(&self, pod: &Pod) -> Result<()> {
+        let annotations = pod.metadata.annotations.as_ref().context("annotations")?;
+        let mut record: Value = serde_json::from_str(annotations.get(INJECTED).context("a record")?)?;
+        record["hash"] = json!("another");
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {INJECTED: record.to_string()}}}));
+        let name = pod.metadata.name.as_deref().context("a pod has a name")?;
+        self.pods().patch(name, &PatchParams::default(), &patch).await?;
+        let counted = |route: &MailRoute| route.status.as_ref().is_some_and(|status| status.sidecars.outdated == 1);
+        wait_for(self.routes(), "notifications", counted, PATIENCE).await.map(drop)
     }
 
     /// A report of the pod's sidecar: it cannot log in.
