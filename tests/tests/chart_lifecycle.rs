@@ -1,6 +1,6 @@
 //! The charts' life under Helm 3 and Helm 4 on a real API server, with a real operator that writes what it owns meanwhile.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use e2e::replica::{client_of_the_chart, flags, is_ready, until};
@@ -24,7 +24,7 @@ struct Life {
 }
 
 impl Life {
-    async fn helm(&self, helm: &PathBuf, arguments: &[&str]) -> Result<String> {
+    async fn helm(&self, helm: &Path, arguments: &[&str]) -> Result<String> {
         let namespace = ["--namespace", release::NAMESPACE];
         let told = self.cluster.helm_with(helm, &[arguments, &namespace].concat()).await;
         told.with_context(|| format!("{} {}", helm.display(), arguments.join(" ")))

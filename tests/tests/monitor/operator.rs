@@ -102,7 +102,8 @@ impl Stage {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {INJECTED: record.to_string()}}}));
         let name = pod.metadata.name.as_deref().context("a pod has a name")?;
         self.pods().patch(name, &PatchParams::default(), &patch).await?;
-        let counted = |route: &MailRoute| route.status.as_ref().is_some_and(|status| status.sidecars.outdated == 1);
+        let counted =
+            |route: &MailRoute| route.status.as_ref().is_some_and(|status| status.sidecars.outdated == 1);
         wait_for(self.routes(), "notifications", counted, PATIENCE).await.map(drop)
     }
 
