@@ -187,12 +187,10 @@ impl Stage {
         }
     }
 
-    fn looks(&self) -> String {
+    fn looks(&self) -> Vec<String> {
         let text = String::from_utf8(self.metrics.text().unwrap()).unwrap();
-        text.lines()
-            .find(|line| line.starts_with("mailroute_reconciles_total{"))
-            .unwrap_or_default()
-            .to_owned()
+        let counted = text.lines().filter(|line| line.starts_with("mailroute_reconciles_total{"));
+        counted.map(str::to_owned).collect()
     }
 }
 
