@@ -27,6 +27,7 @@ pub struct Metrics {
     malformed: IntGauge,
     sidecars: IntGaugeVec,
     reports: IntCounterVec,
+    leases: IntCounterVec,
     token_requests: IntCounterVec,
     token_exchanges: IntCounterVec,
     admissions: IntCounterVec,
@@ -78,6 +79,12 @@ impl Metrics {
                 "mailroute_sidecars",
                 "Sidecars of all routes: injected, ready, converged, outdated and missing.",
                 &["state"],
+            )?,
+            leases: counters(
+                r,
+                "mailroute_leases_total",
+                "Answers to sidecars that asked for a lease of their mailbox's limits: granted, or what there was not enough of.",
+                &["outcome"],
             )?,
             reports: counters(
                 r,
@@ -210,6 +217,11 @@ impl Metrics {
     /// How many sidecars are in this state (`injected`, `ready`, `converged`, `outdated` or `missing`).
     pub fn sidecars(&self, state: &'static str, count: usize) {
         self.sidecars.with_label_values(&[state]).set(saturating(count));
+    }
+
+    /// A sidecar that asked for a lease was answered. `outcome` is `granted`, or what there was not enough of.
+    pub fn lease(&self, outcome: &'static str) {
+        self.leases.with_label_values(&[outcome]).inc();
     }
 
     /// One report was answered. `outcome` comes from a closed set of the control service.

@@ -241,7 +241,7 @@ pub enum ShortOf {
 }
 
 /// The turns of a sidecar that reaches nobody. Time since the Unix epoch is cut into slices, and every `of`th of them belongs
-/// to this sidecar: one message in each, by one connection.
+/// to this sidecar: some messages in each, by one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Turn {
@@ -251,6 +251,8 @@ pub struct Turn {
     pub of: u32,
     /// Length of a slice, milliseconds.
     pub slice_millis: u64,
+    /// Messages in each slice.
+    pub messages: u32,
     /// The first and last moment in a slice at which a message may be begun, and the one at which it is cut off.
     pub begin_millis: u64,
     /// See `begin_millis`.

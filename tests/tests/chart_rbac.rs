@@ -21,6 +21,8 @@ ClusterRole mailroute-view: get,list,watch mailroute.dev/mailroutes
 ClusterRole mailroute-edit: create,delete,deletecollection,patch,update mailroute.dev/mailroutes
 Role mailroute-system/mailroute: get,update coordination.k8s.io/leases [mailroute]
 Role mailroute-system/mailroute: create coordination.k8s.io/leases
+Role mailroute-system/mailroute: get,patch /configmaps [mailroute-budgets-0,mailroute-budgets-1,mailroute-budgets-2,mailroute-budgets-3,mailroute-budgets-4,mailroute-budgets-5,mailroute-budgets-6,mailroute-budgets-7]
+Role mailroute-system/mailroute: create /configmaps
 Role mailroute-system/mailroute: list,watch,update /secrets [mailroute-ca]
 Role mailroute-system/mailroute: create /secrets
 ";

@@ -68,7 +68,9 @@ fn nothing_optional_is_there_unless_it_is_asked_for() -> Result<()> {
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
     ] {
-        ensure!(objects.of_kind(kind).is_empty(), "{kind}");
+        // What mailboxes have sent is always written down.
+        let optional = |object: &&Value| !object["metadata"]["name"].as_str().unwrap_or_default().contains("-budgets-");
+        ensure!(!objects.of_kind(kind).iter().any(|object| optional(object)), "{kind}");
     }
     Ok(())
 }

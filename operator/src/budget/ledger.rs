@@ -30,7 +30,7 @@ const MINUTE_SLOTS: u32 = 240;
 const DAY_SLOTS: u32 = 144;
 
 /// Sidecars that one record allows for.
-const NAMED: usize = 8;
+const NAMED: usize = 4;
 
 /// Lease numbers that one record allows for.
 const NUMBERS: u64 = 1000;
@@ -100,7 +100,8 @@ pub struct Ledger {
     restraint: Restraint,
     /// When the pace allows the next message.
     next: Duration,
-    /// Until when a part is set aside.
+    /// What is set aside, and until when.
+    reserved: u64,
     reserved_until: Duration,
     looked: Duration,
     /// Nothing is given out before.
@@ -131,6 +132,7 @@ impl Ledger {
             turns: Turns::default(),
             restraint: Restraint::default(),
             next: Duration::ZERO,
+            reserved: 0,
             reserved_until: Duration::ZERO,
             looked: Duration::ZERO,
             opens: Duration::ZERO,
@@ -147,21 +149,23 @@ impl Ledger {
     pub fn lost(terms: Terms, now: Duration) -> Self {
         let opens = now + terms.cut() + terms.minute + 2 * terms.skew();
         let next_id = u64::try_from(now.as_millis()).unwrap_or(u64::MAX / 2);
-        Self { opens, next_id, lost: true, reserved_until: opens + terms.alone_after(), ..Self::new(terms) }
+        // Nobody knows who has turns, so all of them count.
+        let reserved_until = opens + terms.alone_after();
+        Self { opens, next_id, lost: true, reserved: u64::MAX, reserved_until, ..Self::new(terms) }
     }
 
     /// A ledger as it was written down, perhaps by another leader on another clock.
     pub fn restore(terms: Terms, record: &Record, now: Duration) -> Self {
         let mut ledger = Self::new(terms);
-        let (skew, latest) = (terms.skew(), now + terms.cut() + terms.ahead());
-        // Another clock may be ahead or behind; nothing was counted in the future, nothing runs for longer than it can.
+        let skew = terms.skew();
+        // Another clock may be ahead or behind; nothing was counted in the future.
         record.minute.iter().for_each(|&(at, count)| ledger.minute.add((at + skew).min(now), count));
         record.day.iter().for_each(|&(at, count)| ledger.day.add(at.min(now), count));
-        let later = |until: Duration| (until + 2 * skew).min(latest + 2 * skew);
+        // The earlier leader may have been in contact with every holder until just now.
+        let until = now + terms.cut() + skew;
         for &(id, out) in &record.leases {
-            ledger.leases.insert(id, Out { until: later(out.until), sequence: u64::MAX, ..out });
+            ledger.leases.insert(id, Out { until, sequence: u64::MAX, ..out });
         }
-        let until = later(record.ahead_until + terms.cut());
         for ahead in &record.ahead {
             let foreign = Foreign { life: ahead.life, amount: ahead.amount, until };
             ledger.foreign.insert(ahead.holder, foreign);
@@ -178,6 +182,7 @@ impl Ledger {
     pub fn record(&mut self, asks: Option<Holder>, now: Duration) -> Record {
         self.expire(now);
         self.allowance = Allowance::default();
+        self.dirty = false;
         let foreign = self.foreign.iter().map(|(&holder, &Foreign { life, amount, .. })| Ahead {
             holder,
             life,
@@ -221,10 +226,9 @@ impl Ledger {
         let mine = record.ahead.iter().filter(|ahead| !self.foreign.contains_key(&ahead.holder));
         let by_name = mine.map(|ahead| (ahead.holder, ahead.amount)).collect();
         self.allowance = Allowance { by_name, until: record.ahead_until, numbers: record.next_id };
-        self.turns.written();
+        self.turns.written(&record.turns);
         self.written = now;
         self.writes += 1;
-        self.dirty = false;
     }
 
     /// How many records of it were written down.
@@ -273,7 +277,7 @@ impl Ledger {
             return false;
         }
         if self.turns.owns(who) && known.is_none_or(|known| known.heard + self.terms.silent() <= now) {
-            self.was_alone(now);
+            self.was_alone(who, now);
         }
         self.sidecars.insert(who, Sidecar { life: claim.instance, sequence: claim.sequence, heard: now });
         self.day.add(now, u64::from(claim.alone_recipients).min(self.limits.recipients.into()));
@@ -287,7 +291,7 @@ impl Ledger {
             return true;
         }
         let known = claim.turn.and_then(|(index, of)| Class::new(index, of));
-        if self.limits.reserve() > 0 && self.turns.assign(who, known, self.sidecars.len()) {
+        if self.limits.in_turn(1) > 0 && self.turns.assign(who, known, self.sidecars.len()) {
             self.dirty = true;
         }
         self.queue(who, claim, now);
@@ -306,8 +310,13 @@ impl Ledger {
 
     /// What the claim says about leases.
     fn settle(&mut self, who: Holder, claim: &Claim, now: Duration) {
+        // Most sidecars have nothing to tell most of the time.
+        let is_out = self.leases.values().any(|out| out.holder == who);
+        if claim.leases.is_empty() && !is_out && !self.foreign.contains_key(&who) {
+            return self.ended.retain(|_, (holder, _)| *holder != who);
+        }
         let until = now + self.terms.cut() + self.terms.skew();
-        let named: HashMap<u64, &LeaseUse> =
+        let named: BTreeMap<u64, &LeaseUse> =
             claim.leases.iter().take(MAX_LEASES).map(|lease| (lease.id, lease)).collect();
         let mine: Vec<(u64, Out)> =
             self.leases.iter().filter(|(_, out)| out.holder == who).map(|(id, out)| (*id, *out)).collect();
@@ -325,11 +334,15 @@ impl Ledger {
             }
         }
         self.settle_foreign(who, claim, &named, now);
+        // One that nobody knows of, as after the route's tenant has changed, is not ours to count, nor to be named for ever.
+        for told in named.values().filter(|told| told.ended && !self.leases.contains_key(&told.id)) {
+            self.ended.entry(told.id).or_insert((who, true));
+        }
         self.ended.retain(|id, (holder, _)| *holder != who || named.contains_key(id));
     }
 
     /// What an earlier leader allowed for, and gave out or not.
-    fn settle_foreign(&mut self, who: Holder, claim: &Claim, named: &HashMap<u64, &LeaseUse>, now: Duration) {
+    fn settle_foreign(&mut self, who: Holder, claim: &Claim, named: &BTreeMap<u64, &LeaseUse>, now: Duration) {
         let foreign = self.foreign.remove(&who);
         if let Some(foreign) = foreign.filter(|foreign| foreign.life < claim.instance) {
             self.count(foreign.amount, now);
@@ -386,7 +399,7 @@ impl Ledger {
         self.ended.retain(|_, (holder, _)| *holder != who);
         if self.turns.owns(who) {
             if known.is_none_or(|known| known.heard + self.terms.silent() <= now) {
-                self.was_alone(now);
+                self.was_alone(who, now);
             }
             self.turns.release(who);
             self.dirty = true;
@@ -394,8 +407,22 @@ impl Ledger {
     }
 
     /// A sidecar may have taken its turn just now.
-    fn was_alone(&mut self, now: Duration) {
-        self.reserved_until = self.reserved_until.max(now + self.terms.minute + self.terms.cut());
+    fn was_alone(&mut self, who: Holder, now: Duration) {
+        let owned = self.turns.class(who);
+        self.set_aside(owned.map_or(0, |class| self.taken_by(class)), now);
+    }
+
+    /// Sets so much aside, at least, until what was sent in a turn that ends now has left the window.
+    fn set_aside(&mut self, messages: u64, now: Duration) {
+        let before = if now < self.reserved_until { self.reserved } else { 0 };
+        self.reserved = before.max(messages);
+        self.reserved_until =
+            self.reserved_until.max(now + self.terms.look() + self.terms.minute + self.terms.cut());
+    }
+
+    /// The most that one sidecar sends in its turns within a window, which meets two slices.
+    fn taken_by(&self, class: Class) -> u64 {
+        self.limits.in_turn(class.of) * if class.of == 1 { 2 } else { 1 }
     }
 
     /// Forgets everybody of whom `lives` says no.
@@ -427,7 +454,10 @@ impl Ledger {
     /// Answers a sidecar that was heard.
     pub fn decide(&mut self, who: Holder, now: Duration) -> Decision {
         let Some(wish) = self.line.wish(who) else {
-            return Decision::Answer(self.answer(who, None, None, self.terms.idle()));
+            // A new leader wants to hear soon what is not written down yet.
+            let untold = self.ended.values().any(|(holder, written)| *holder == who && !written);
+            let again = if untold { self.terms.ahead() } else { self.terms.idle() };
+            return Decision::Answer(self.answer(who, None, None, again));
         };
         let (granted, short) = match self.possible(who, wish, now) {
             Ok(messages) => (messages, None),
@@ -526,7 +556,7 @@ impl Ledger {
     /// What there is to share of the minute's messages now.
     fn limit_now(&mut self, now: Duration) -> u64 {
         let limit = self.restraint.of(self.limits.messages.into(), now, self.terms.minute);
-        if self.is_reserved(now) { limit.saturating_sub(self.limits.reserve()).max(1) } else { limit }
+        limit.saturating_sub(self.reserve(now))
     }
 
     fn busy(&mut self, now: Duration) -> u64 {
@@ -540,7 +570,7 @@ impl Ledger {
 
     fn free_connections(&mut self, who: Holder, now: Duration) -> usize {
         let limit = self.restraint.of(self.limits.connections.into(), now, self.terms.minute);
-        let aside = u64::from(self.limits.reserve() > 0 && self.is_reserved(now));
+        let aside = u64::from(self.reserve(now) > 0);
         let limit =
             usize::try_from(limit.min(u64::from(self.limits.connections) - aside)).unwrap_or(usize::MAX);
         let users: BTreeSet<Holder> =
@@ -554,18 +584,27 @@ impl Ledger {
         limit.saturating_sub(self.day.sum(now) + self.out().recipients)
     }
 
-    /// Whether a part is set aside: while a sidecar that has turns may be taking them, and until its last message has left the
+    /// How much is set aside: while sidecars that have turns may be taking them, and until the last message of it has left the
     /// window.
-    fn is_reserved(&mut self, now: Duration) -> bool {
+    fn reserve(&mut self, now: Duration) -> u64 {
         if now >= self.looked + self.terms.look() {
             self.looked = now;
             let silent = self.terms.silent();
             let heard = |holder: Holder| self.sidecars.get(&holder).map(|sidecar| sidecar.heard);
-            if self.turns.owners().any(|holder| heard(holder).is_none_or(|heard| heard + silent <= now)) {
-                self.reserved_until = now + self.terms.look() + self.terms.minute + self.terms.cut();
+            let is_silent = |holder: &Holder| heard(*holder).is_none_or(|heard| heard + silent <= now);
+            let (mut first, mut second) = (0, 0);
+            for (_, class) in self.turns.classes().filter(|(holder, _)| is_silent(holder)) {
+                let taken = self.taken_by(class);
+                (first, second) = if taken > first { (taken, first) } else { (first, second.max(taken)) };
+            }
+            if first > 0 {
+                self.set_aside(first + second, now);
             }
         }
-        now < self.reserved_until
+        if now >= self.reserved_until {
+            return 0;
+        }
+        self.reserved.min(self.limits.most_in_turns()) * u64::from(self.limits.in_turn(1) > 0)
     }
 
     fn pace(&mut self, messages: u64, now: Duration) -> Option<Duration> {
@@ -592,15 +631,11 @@ impl Ledger {
         }
     }
 
-    /// How slices are cut: no window of Microsoft's meets more of them than the reserve has messages, and no two messages of
-    /// neighbours meet, for clocks that are right within the skew.
+    /// How slices are cut: a minute each, so that no window of Microsoft's meets more than two, with room at both ends, so that no
+    /// two messages of neighbours meet, for clocks that are right within the skew.
     fn turn(&self, class: Class) -> Option<Turn> {
         let (minute, skew) = (self.terms.minute, self.terms.skew());
-        let (slice, cut) = match u32::try_from(self.limits.reserve()).ok()? {
-            0 => return None,
-            1 => (2 * minute, minute),
-            reserve => (minute / (reserve - 1), minute / (reserve - 1) - 2 * skew),
-        };
+        let messages = u32::try_from(self.limits.in_turn(class.of)).ok().filter(|messages| *messages > 0)?;
         let reserved = self.limits.reserved_recipients();
         let of_each = reserved / u64::from(class.of);
         // Where there is less than one for each, some have one.
@@ -608,10 +643,11 @@ impl Ledger {
         Some(Turn {
             index: class.index,
             of: class.of,
-            slice_millis: millis(slice),
+            slice_millis: millis(minute),
+            messages,
             begin_millis: millis(2 * skew),
-            last_millis: millis(2 * skew + self.terms.look()),
-            cut_millis: millis(cut),
+            last_millis: millis(minute / 2),
+            cut_millis: millis(minute - 2 * skew),
             after_millis: millis(self.terms.alone_after()),
             recipients: u32::try_from(recipients).unwrap_or(u32::MAX),
         })
@@ -625,7 +661,7 @@ impl Ledger {
             share: self.restraint.share(now, self.terms.minute),
             waiting: self.line.len(),
             sidecars: self.sidecars.len(),
-            reserved: self.is_reserved(now),
+            reserved: self.reserve(now) > 0,
         }
     }
 }

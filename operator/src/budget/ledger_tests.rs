@@ -92,6 +92,15 @@ fn an_end_is_confirmed_when_it_is_written_down_and_counted_once() {
 }
 
 #[test]
+fn an_end_that_nobody_knows_of_is_confirmed_and_not_counted() {
+    let mut ledger = ledger();
+    let foreign = Lease { id: 77, messages: 5, recipients: 5, valid_millis: 0 };
+    let told = Claim { leases: vec![used(foreign, 5)], ..claim(1, 0) };
+    assert_eq!(exchange(&mut ledger, 1, &told, at(1)).confirmed, [77]);
+    assert_eq!(ledger.view(at(1)).minute.0, 0);
+}
+
+#[test]
 fn who_is_lost_counts_in_full_until_nothing_of_it_can_be_under_way() {
     let mut ledger = ledger();
     exchange(&mut ledger, 1, &claim(1, 3), at(0)).lease.unwrap();
@@ -229,7 +238,7 @@ fn a_part_is_set_aside_while_somebody_may_be_alone_and_not_otherwise() {
         ledger.recorded(&record, at(second));
     }
     let turn = exchange(&mut ledger, 1, &claim(40, 0), at(31)).alone.unwrap();
-    assert_eq!((turn.slice_millis, turn.of), (30_000, 2));
+    assert_eq!((turn.slice_millis, turn.of, turn.messages), (60_000, 1, 10));
     assert!(!ledger.view(at(60)).reserved);
     assert!(ledger.view(at(97)).reserved);
     assert!(u64::from(u32::try_from(turn.after_millis).unwrap()) > 180_000);

@@ -91,16 +91,22 @@ impl Limits {
         }
     }
 
-    /// Messages of a minute that are set aside for turns while a sidecar may be alone. None where that would leave nothing.
-    pub fn reserve(self) -> u64 {
-        if self.connections < 2 {
+    /// Messages in one slice of a sidecar that owns every `of`th: about its fair part, and at least one, of what is left to turns,
+    /// which is a third of the limit in each slice. None where that would leave nothing to others.
+    pub fn in_turn(self, of: u32) -> u64 {
+        if self.connections < 2 || self.messages < 4 {
             return 0;
         }
-        u64::from(self.messages / 10).clamp(1, 4).min(u64::from(self.messages.saturating_sub(1)))
+        u64::from(self.messages / 3 / (of / 2).max(1)).max(1)
+    }
+
+    /// The most that two slices next to each other hold, which is what a window can meet.
+    pub const fn most_in_turns(self) -> u64 {
+        2 * (self.messages / 3) as u64
     }
 
     /// Recipients of a day that are always set aside for turns.
     pub fn reserved_recipients(self) -> u64 {
-        if self.reserve() == 0 { 0 } else { u64::from(self.recipients / 20) }
+        if self.in_turn(1) == 0 { 0 } else { u64::from(self.recipients / 20) }
     }
 }

@@ -54,6 +54,11 @@ impl Turns {
         self.owned.iter().map(|(holder, owned)| (*holder, owned.class))
     }
 
+    /// What somebody may believe to own.
+    pub fn class(&self, who: Holder) -> Option<Class> {
+        self.owned.get(&who).map(|owned| owned.class)
+    }
+
     /// Everybody who owns any.
     pub fn owners(&self) -> impl Iterator<Item = Holder> + '_ {
         self.owned.keys().copied()
@@ -64,9 +69,13 @@ impl Turns {
         self.owned.contains_key(&who)
     }
 
-    /// All that is owned now is written down.
-    pub fn written(&mut self) {
-        self.owned.values_mut().for_each(|owned| owned.written = true);
+    /// This is written down.
+    pub fn written(&mut self, classes: &[(Holder, Class)]) {
+        for (holder, class) in classes {
+            if let Some(owned) = self.owned.get_mut(holder).filter(|owned| owned.class == *class) {
+                owned.written = true;
+            }
+        }
     }
 
     /// Somebody needs none any more.
@@ -77,7 +86,7 @@ impl Turns {
     /// Gives somebody a class, among so many sidecars. `known` is the one that they say they know. Says whether there is
     /// something new to write down.
     pub fn assign(&mut self, who: Holder, known: Option<Class>, sidecars: usize) -> bool {
-        let of = u32::try_from(sidecars.max(2)).unwrap_or(MOST).min(MOST).next_power_of_two();
+        let of = u32::try_from(sidecars.max(1)).unwrap_or(MOST).min(MOST).next_power_of_two();
         let Some(owned) = self.owned.get_mut(&who) else {
             let Some(index) = self.free(of, None) else { return false };
             let class = Class { index, of };
@@ -166,7 +175,8 @@ mod tests {
             }
             turns.assign(who, believed.get(&who).copied(), usize::try_from(number).unwrap());
             if random & 0xf00 != 0 {
-                turns.written();
+                let classes: Vec<_> = turns.classes().collect();
+                turns.written(&classes);
             }
             // One word in four is lost.
             if let Some(told) = turns.told(who).filter(|_| random & 0x3000 != 0) {
@@ -193,7 +203,10 @@ mod tests {
         let mut turns = Turns::default();
         assert!(turns.assign(Holder(1), None, 1));
         assert_eq!(turns.told(Holder(1)), None);
-        turns.written();
+        turns.written(&[(Holder(2), Class { index: 0, of: 1 })]);
+        assert_eq!(turns.told(Holder(1)), None);
+        let classes: Vec<_> = turns.classes().collect();
+        turns.written(&classes);
         assert!(turns.told(Holder(1)).is_some());
     }
 }

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_route::control::{
-    Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply,
+    Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -151,6 +151,9 @@ impl Control {
         let allotment = self.leases.exchange(&who, claim).await?;
         // Another replica may lead by now, and give out the same again.
         self.must_lead()?;
+        if let Some(outcome) = allotment.as_ref().and_then(outcome) {
+            self.metrics.lease(outcome);
+        }
         Ok(allotment)
     }
 
@@ -219,6 +222,17 @@ impl IntoResponse for Refusal {
             Self::NotLeader(body) => (status, Json(body)).into_response(),
             other => (status, format!("{other}\n")).into_response(),
         }
+    }
+}
+
+/// What became of asking for a lease, for the metric; nothing when none was asked for.
+const fn outcome(allotment: &Allotment) -> Option<&'static str> {
+    match (&allotment.lease, allotment.short_of) {
+        (Some(_), _) => Some("granted"),
+        (None, Some(ShortOf::Messages)) => Some("messages"),
+        (None, Some(ShortOf::Recipients)) => Some("recipients"),
+        (None, Some(ShortOf::Connections)) => Some("connections"),
+        (None, None) => None,
     }
 }
 

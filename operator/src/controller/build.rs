@@ -78,7 +78,7 @@ fn route_file(route: &Valid, platform: &Platform, ca_pem: &str) -> RouteFile {
             address: platform.control_address.clone(),
             ca_pem: ca_pem.to_owned(),
             token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
-            leases: false,
+            leases: route.method.mailbox().is_some(),
         }),
     }
 }
@@ -109,7 +109,9 @@ mod tests {
         assert_eq!(file.generation, 3);
         assert_eq!(file.ehlo_name, "notifications.shop.svc.cluster.local");
         assert_eq!(file.method.mailbox(), Some("noreply@contoso.com"));
-        assert_eq!(file.control.unwrap().address, "mailroute.mail-system.svc:8444");
+        let control = file.control.unwrap();
+        assert_eq!(control.address, "mailroute.mail-system.svc:8444");
+        assert!(control.leases);
     }
 
     #[test]
@@ -118,7 +120,13 @@ mod tests {
             let valid = validate(&route).unwrap();
             let config_map = build(&valid, &platform(), "PEM");
             let json = &config_map.data.as_ref().unwrap()["route.json"];
-            assert_eq!(RouteFile::parse(json.as_bytes()).unwrap().method, valid.method);
+            let file = RouteFile::parse(json.as_bytes()).unwrap();
+            assert_eq!(file.method, valid.method);
+            assert_eq!(
+                file.control.unwrap().leases,
+                valid.method.mailbox().is_some(),
+                "only a mailbox has limits to share"
+            );
         }
     }
 

@@ -111,12 +111,12 @@ impl Default for DeadLetter {
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
     /// Most messages of the mailbox in any minute; Exchange Online takes 30. For ClientSubmission, as the other methods have
-    /// no mailbox. Each sidecar holds itself to the whole of it, so several pods that share a mailbox and send at the same
-    /// time can together exceed it; then Exchange throttles and the sidecars slow down.
+    /// no mailbox. All pods that send as the mailbox share it, whatever their route and namespace; of several routes the smallest
+    /// counts.
     #[schemars(range(min = 1, max = 100_000))]
     pub messages_per_minute: u32,
-    /// Most recipients of the mailbox in any 24 hours; Exchange Online takes 10000. For ClientSubmission; each sidecar holds
-    /// itself to the whole of it.
+    /// Most recipients of the mailbox in any 24 hours; Exchange Online takes 10000. For ClientSubmission, and shared in the same
+    /// way; a twentieth is kept for pods that cannot reach the operator.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub recipients_per_day: u32,
     /// Most connections to Microsoft 365 at a time. ClientSubmission: of the mailbox, for which Exchange Online takes 3; they

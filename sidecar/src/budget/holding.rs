@@ -4,7 +4,7 @@
 //!  a message asks ──► lease held? ──► take ──► settle ──► the lease ends ──► named in the next claim until it is confirmed
 //!                        │ no
 //!                        ├─ the operator was reached lately: a wish, told in the next claim, at once
-//!                        └─ not for long: this sidecar's own slices of time, one message in each
+//!                        └─ not for long: this sidecar's own slices of time, a few messages in each
 //! ```
 //!
 //! Pure: time is passed in, since an epoch that outlives the process. Every length counts from when the claim left, so that
@@ -86,8 +86,8 @@ pub struct Holding {
     contact: Duration,
     cut: Option<Duration>,
     turn: Option<Turn>,
-    /// The slice in which a turn was taken last.
-    slice: Option<u64>,
+    /// The slice in which a turn was taken last, and how many messages went in it.
+    slice: Option<(u64, u32)>,
     alone: Window,
     alone_untold: u64,
     short_of: Option<ShortOf>,
@@ -157,7 +157,7 @@ impl Holding {
             return Some(Source::Lease(id));
         }
         let (slice, cut) = self.turn_now(now, amount)?;
-        self.slice = Some(slice);
+        self.slice = Some((slice, self.taken_in(slice) + 1));
         self.alone.add(now, amount.recipients);
         self.alone_untold += amount.recipients;
         self.memory_changed = true;
@@ -290,10 +290,14 @@ impl Holding {
         let mine = number % u64::from(turn.of.max(1)) == u64::from(turn.index);
         let begins = within >= turn.begin_millis && within <= turn.last_millis;
         let fits = self.alone.sum(now) + amount.recipients <= u64::from(turn.recipients);
-        if !mine || !begins || !fits || self.slice == Some(number) {
+        if !mine || !begins || !fits || self.taken_in(number) >= turn.messages {
             return None;
         }
         Some((number, now + Duration::from_millis(turn.cut_millis.saturating_sub(within))))
+    }
+
+    fn taken_in(&self, slice: u64) -> u32 {
+        self.slice.filter(|(last, _)| *last == slice).map_or(0, |(_, taken)| taken)
     }
 
     fn wish_for(&mut self, now: Duration, amount: Amount) {

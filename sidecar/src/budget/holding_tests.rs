@@ -101,6 +101,7 @@ fn turn() -> Turn {
         index: 3,
         of: 8,
         slice_millis: 30_000,
+        messages: 1,
         begin_millis: 4000,
         last_millis: 9000,
         cut_millis: 26_000,
@@ -139,6 +140,16 @@ fn alone_one_message_goes_in_each_of_the_own_slices_and_no_other() {
     let first = own_slice(at(189)) + 4 * second;
     let expected: Vec<_> = (0..5).map(|n| first + n * 240 * second).filter(|at| *at < now).collect();
     assert_eq!(went, expected);
+}
+
+#[test]
+fn alone_a_slice_is_for_so_many_messages() {
+    let mut holding = holding();
+    let alone = Some(Turn { messages: 3, ..turn() });
+    holding.answered(at(0), at(0), &Allotment { alone, ..allotment(None) });
+    let slice = own_slice(at(189)) + Duration::from_secs(5);
+    let went = (0..5).filter(|_| holding.take(slice, ONE).is_some()).count();
+    assert_eq!(went, 3);
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! The promise about shared limits, in simulated days: the real ledger of the operator and the real leases of a thousand sidecars
+//! against exact counters, with crashes, partitions, lost words, clocks that differ and leaders that change.
+
+mod chance;
+mod leader;
+mod sidecar;
+mod upstream;
+mod world;
+
+use mailroute_operator::budget::Limits;
+use world::{HOUR, MINUTE, Plan, World};
+
+const LIMITS: Limits = Limits { messages: 30, recipients: 10_000, connections: 3 };
+
+const DAY: Plan = Plan {
+    seed: 1,
+    sidecars: 1000,
+    length: 24 * HOUR,
+    limits: LIMITS,
+    day: 24 * HOUR,
+    burst: (380, HOUR),
+    recipients: 1,
+    trouble: true,
+};
+
+fn simulate(plan: Plan) -> World {
+    let mut world = World::new(plan);
+    world.run();
+    let (upstream, seen) = (&world.upstream, &world.seen);
+    let utilisation = share(&world, plan);
+    println!(
+        "seed {}: most {} messages a minute, {} recipients a day, {} connections; {:.1} % of the limit in {} busy minutes; \
+         {} writes; {:?}",
+        plan.seed,
+        upstream.most_messages,
+        upstream.most_recipients,
+        upstream.most_connections,
+        100.0 * utilisation,
+        seen.busy_minutes,
+        world.leader.writes,
+        seen,
+    );
+    assert!(upstream.most_messages <= plan.limits.messages as usize);
+    assert!(upstream.most_recipients <= u64::from(plan.limits.recipients));
+    assert!(upstream.most_connections <= u64::from(plan.limits.connections));
+    world
+}
+
+/// The used part of the limit in the minutes in which messages waited.
+fn share(world: &World, plan: Plan) -> f64 {
+    let seen = &world.seen;
+    seen.in_busy_minutes as f64 / (seen.busy_minutes * u64::from(plan.limits.messages)).max(1) as f64
+}
+
+/// Everybody in contact is served within the time that the whole line takes, and some for what goes wrong meanwhile.
+fn assert_nobody_starves(world: &World) {
+    let line = world.seen.most_waiting as u64 * MINUTE / u64::from(LIMITS.messages);
+    assert!(world.seen.longest_wait <= line * 5 / 4 + 3 * MINUTE, "{} ms", world.seen.longest_wait);
+}
+
+#[test]
+fn a_thousand_sidecars_never_exceed_a_limit_and_use_it_for_a_day_of_trouble() {
+    let world = simulate(DAY);
+    assert!(share(&world, DAY) >= 0.9);
+    assert_nobody_starves(&world);
+    assert!(world.seen.falls > 15 && world.seen.partitions > 50 && world.seen.crashes > 1000);
+    assert!(world.seen.sent > 8000, "{}", world.seen.sent);
+}
+
+#[test]
+fn without_trouble_the_whole_limit_is_used() {
+    let world =
+        simulate(Plan { seed: 2, sidecars: 20, length: 3 * HOUR, burst: (500, HOUR), trouble: false, ..DAY });
+    assert!(share(&world, DAY) >= 0.95);
+    assert_eq!(world.waiting(), 0);
+}
+
+#[test]
+fn days_that_slide_are_kept_too() {
+    let limits = Limits { recipients: 2000, ..LIMITS };
+    let plan =
+        Plan { seed: 3, sidecars: 50, limits, day: 3 * HOUR, recipients: 40, burst: (150, HOUR / 2), ..DAY };
+    let world = simulate(plan);
+    assert!(world.upstream.most_recipients > 1800, "{}", world.upstream.most_recipients);
+}
+
+#[test]
+fn other_limits_are_kept_on_other_days() {
+    let mut turns = 0;
+    for seed in 10..16 {
+        let limits = Limits {
+            messages: [5, 30, 120][seed as usize % 3],
+            connections: 2 + (seed as u32 % 2),
+            ..LIMITS
+        };
+        let world = simulate(Plan {
+            seed,
+            sidecars: 60,
+            length: 6 * HOUR,
+            limits,
+            burst: (u64::from(limits.messages) * 10, HOUR / 2),
+            ..DAY
+        });
+        turns += world.seen.turns;
+    }
+    assert!(turns > 0, "somebody went on alone: {turns}");
+}
