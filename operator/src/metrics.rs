@@ -162,6 +162,7 @@ impl Metrics {
         let one_label = [
             (&self.reconciles, &closed::RECONCILES[..]),
             (&self.reports, &closed::REPORTS),
+            (&self.leases, &closed::LEASES),
             (&self.token_requests, &closed::TOKEN_REQUESTS),
             (&self.evictions, &closed::EVICTIONS),
             (&self.ca_bundle_writes, &closed::CA_BUNDLE_WRITES),

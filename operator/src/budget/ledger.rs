@@ -342,7 +342,13 @@ impl Ledger {
     }
 
     /// What an earlier leader allowed for, and gave out or not.
-    fn settle_foreign(&mut self, who: Holder, claim: &Claim, named: &BTreeMap<u64, &LeaseUse>, now: Duration) {
+    fn settle_foreign(
+        &mut self,
+        who: Holder,
+        claim: &Claim,
+        named: &BTreeMap<u64, &LeaseUse>,
+        now: Duration,
+    ) {
         let foreign = self.foreign.remove(&who);
         if let Some(foreign) = foreign.filter(|foreign| foreign.life < claim.instance) {
             self.count(foreign.amount, now);

@@ -5,7 +5,7 @@
 pub(super) const RECONCILES: [&str; 6] = ["ok", "foreign_config_map", "apply", "status", "evict", "timeout"];
 
 /// Of reports, by the label `outcome`.
-pub(super) const REPORTS: [&str; 9] = [
+pub(super) const REPORTS: [&str; 10] = [
     "accepted",
     "not_leader",
     "unauthenticated",
@@ -15,7 +15,11 @@ pub(super) const REPORTS: [&str; 9] = [
     "malformed",
     "slow",
     "unavailable",
+    "unwritten",
 ];
+
+/// Of answers to sidecars that asked for a lease, by the label `outcome`.
+pub(super) const LEASES: [&str; 4] = ["granted", "messages", "recipients", "connections"];
 
 /// Of requests for a token, by the label `outcome`.
 pub(super) const TOKEN_REQUESTS: [&str; 9] = [
@@ -77,6 +81,7 @@ mod tests {
         for (metric, values) in [
             ("mailroute_reconciles_total", &RECONCILES[..]),
             ("mailroute_reports_received_total", &REPORTS),
+            ("mailroute_leases_total", &LEASES),
             ("mailroute_token_requests_total", &TOKEN_REQUESTS),
             ("mailroute_admissions_total", &ADMISSIONS),
             ("mailroute_evictions_total", &EVICTIONS),

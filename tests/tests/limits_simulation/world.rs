@@ -354,7 +354,7 @@ impl World {
         self.stops_waiting(who);
         self.upstream.opened();
         let chance = &mut self.chance;
-        let takes = if chance.one_in(100) {
+        let takes = if chance.one_in(300) {
             chance.between(10 * SECOND, 150 * SECOND)
         } else {
             chance.between(200, 2 * SECOND)
