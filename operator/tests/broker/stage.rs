@@ -225,7 +225,7 @@ async fn review(Json(mut review): Json<Value>) -> Json<Value> {
     Json(review)
 }
 
-/// Asks again until `look` is content with the answer.
+/// Asks again until `look` is content with the answer, so rarely that the broker does not find it too often.
 pub async fn until(stage: &Stage, look: impl Fn(&Answer) -> bool) -> Answer {
     let asked = async {
         loop {
@@ -233,7 +233,7 @@ pub async fn until(stage: &Stage, look: impl Fn(&Answer) -> bool) -> Answer {
             if look(&answer) {
                 return answer;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), asked).await.expect("such an answer")
