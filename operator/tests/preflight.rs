@@ -18,7 +18,7 @@ use mailroute_operator::crd::MailRoute;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::preflight::board::{Board, Notice};
 use mailroute_operator::preflight::need::needs;
-use mailroute_operator::preflight::rounds::{Rounds, egress};
+use mailroute_operator::preflight::rounds::Rounds;
 use mailroute_operator::preflight::verdict::Verdict;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Report;
@@ -75,8 +75,8 @@ impl Stage {
         loop {
             let next = timeout(PATIENCE, looked_at.next()).await.unwrap().unwrap();
             assert_eq!(next, ObjectRef::from_obj(route));
-            let reports = self.reports.lock().unwrap().of("shop", "notifications", Timestamp::now());
-            if let Notice::Known(verdict) = self.board.notice(&needs(&route.spec, egress(&reports))) {
+            let egress = self.reports.lock().unwrap().egress("shop", "notifications", Timestamp::now());
+            if let Notice::Known(verdict) = self.board.notice(&needs(&route.spec, egress)) {
                 return verdict;
             }
         }

@@ -4,7 +4,8 @@
 //! bounded and stripped of control characters on the way in, and observations that contradict the list of reasons are
 //! left out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use mailroute_route::condition::ConditionType;
@@ -111,6 +112,13 @@ impl Reports {
         pods.filter(|(_, received)| is_fresh(received, now))
             .map(|(uid, received)| (uid.clone(), received.clone()))
             .collect()
+    }
+
+    /// The addresses that the upstream sees the sidecars of a route come from.
+    pub fn egress(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeSet<IpAddr> {
+        let pods = self.routes.get(&(namespace.to_owned(), route.to_owned()));
+        let fresh = pods.into_iter().flatten().filter(|(_, received)| is_fresh(received, now));
+        fresh.filter_map(|(_, received)| received.report.egress).collect()
     }
 
     fn sweep(&mut self, now: Timestamp) {

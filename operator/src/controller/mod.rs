@@ -66,7 +66,6 @@ use crate::inject;
 use crate::metrics::Metrics;
 use crate::preflight::board::Board;
 use crate::preflight::need::needs;
-use crate::preflight::rounds::egress;
 
 /// Routes that are reconciled at a time.
 const AT_ONCE: u16 = 8;
@@ -240,7 +239,8 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let rollout = route.spec.rollout;
     let plan = plan(&Known { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
-    let dns = context.dns.notice(&needs(&route.spec, egress(&reports)));
+    let egress = reports.values().filter_map(|received| received.report.egress);
+    let dns = context.dns.notice(&needs(&route.spec, egress));
     let facts = Facts {
         route,
         acceptance: &acceptance,

@@ -5,8 +5,7 @@
 //! Invariants: at most [`AT_ONCE`] domains are looked at a time, each with at most [`MAX_QUESTIONS`] questions and within
 //! [`DEADLINE`]; a domain whose name servers fail is left alone after [`MAX_FAILURES`] questions.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use super::known::{Fact, Known, Question};
 use super::need::{Need, needs};
 use super::verdict::Standing;
 use crate::control::lock;
-use crate::control::reports::{Received, Reports};
+use crate::control::reports::Reports;
 use crate::controller::triggers::Triggers;
 use crate::crd::MailRoute;
 use crate::metrics::Metrics;
@@ -100,8 +99,8 @@ impl Rounds {
         let mut routes = BTreeMap::<Need, Vec<_>>::new();
         for route in self.routes.state() {
             let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
-            let reports = lock(&self.reports).of(&namespace, &name, now);
-            for need in needs(&route.spec, egress(&reports)) {
+            let egress = lock(&self.reports).egress(&namespace, &name, now);
+            for need in needs(&route.spec, egress) {
                 routes.entry(need).or_default().push(ObjectRef::from_obj(&*route));
             }
         }
@@ -119,11 +118,6 @@ impl Rounds {
             Ok(()) = self.changes.changed() => {}
         }
     }
-}
-
-/// The addresses that the upstream sees the sidecars of a route come from.
-pub fn egress(reports: &BTreeMap<String, Received>) -> BTreeSet<IpAddr> {
-    reports.values().filter_map(|received| received.report.egress).collect()
 }
 
 async fn looked(need: Need, resolver: Resolver) -> (Need, Look) {
