@@ -171,6 +171,8 @@ async fn a_full_spool_is_452_and_the_upstream_is_asked_all_the_same() {
     always(&scene, Stage::Mail, SmtpAction::Reply(Line::TemporaryServerError.into()));
     let reply = send(&scene, ANN, "fits nowhere").await;
     assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (452, "4.3.1".into()), "{reply}");
+    let turned_away = metric(&scene.metrics().await, r#"mailroute_refusals_total{reason="storage"}"#);
+    assert_eq!(turned_away, Some(1.0), "the refusal is not counted");
     nothing_is_kept(&scene);
 }
 
@@ -205,6 +207,8 @@ async fn mode_queue_with_a_full_spool_is_452() {
     let scene = with(Queue, |_, route| route.delivery.max_spool_bytes = 1).await;
     let reply = send(&scene, ANN, "full").await;
     assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (452, "4.3.1".into()), "{reply}");
+    let turned_away = metric(&scene.metrics().await, r#"mailroute_refusals_total{reason="storage"}"#);
+    assert_eq!(turned_away, Some(1.0), "the refusal is not counted");
     assert!(scene.m365.messages().is_empty());
 }
 
