@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`terms`]: all lengths of time, and how they hang together.
-//! * [`window`], [`restraint`], [`line`], [`turns`]: what was counted, less after too much, who is next, who may send alone.
+//! * [`window`], [`restraint`], [`mod@line`], [`turns`]: what was counted, less after too much, who is next, who may send alone.
 //! * [`ledger`]: one mailbox. [`mailboxes`]: all of them. [`record`]: what outlives a leader.
 //!
 //! Pure: time is passed in, nothing is read or written. The promise is about Microsoft's counters: in no window do all sidecars

@@ -5,7 +5,7 @@
 //! is made anew later changes its own namespace and no other. A namespace that may not be read counts as empty, so that
 //! deleting one, and its role with it, does not keep the operator from starting.
 //!
-//! [`Merged`] is that rule, without I/O; [`events`] feeds it.
+//! `Merged` is that rule, without I/O; [`events`] feeds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

@@ -2,8 +2,8 @@
 //!
 //! Owns sockets (by [`Resolver`]), the clock and chance; what is asked and what answers mean is decided elsewhere.
 //!
-//! Invariants: at most [`AT_ONCE`] domains are looked at a time, each with at most [`MAX_QUESTIONS`] questions and within
-//! [`DEADLINE`]; a domain whose name servers fail is left alone after [`MAX_FAILURES`] questions.
+//! Invariants: at most `AT_ONCE` domains are looked at a time, each with at most `MAX_QUESTIONS` questions and within
+//! `DEADLINE`; a domain whose name servers fail is left alone after `MAX_FAILURES` questions.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -7,7 +7,7 @@
 //!                                  pace ─► evict (client) ─► history
 //! ```
 //! * [`age`]: current or not. [`mod@plan`]: who may go next, and what each of the others waits for. [`history`]: what was
-//!   evicted and not replaced yet. All pure. [`evict`]: the one call.
+//!   evicted and not replaced yet. All pure. [`mod@evict`]: the one call.
 //!
 //! Invariants: pods are evicted, never deleted, so a PodDisruptionBudget is obeyed; one at a time for each owner, and the
 //! next when a new pod has taken its place and is ready; none without a controller that makes it again, none that runs to an
