@@ -18,6 +18,9 @@ use mailroute_route::control::{Allotment, Claim, LeaseUse, MAX_LEASES, ShortOf, 
 use super::window::Window;
 use super::{Amount, Spans, Wait, Why};
 
+/// Minutes between two messages of a sidecar that has never reached the operator.
+const STRANGERS: u32 = 16;
+
 /// By what leave something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -86,6 +89,8 @@ pub struct Holding {
     contact: Duration,
     cut: Option<Duration>,
     turn: Option<Turn>,
+    /// What there is to go on while the operator was never reached.
+    stranger: Option<Turn>,
     /// The slice in which a turn was taken last, and how many messages went in it.
     slice: Option<(u64, u32)>,
     alone: Window,
@@ -115,6 +120,7 @@ impl Holding {
             contact: now,
             cut: None,
             turn: memory.turn,
+            stranger: memory.turn.is_none().then(|| stranger(spans, millis)),
             slice: None,
             alone,
             alone_untold: 0,
@@ -244,6 +250,7 @@ impl Holding {
         self.cut = Some(Duration::from_millis(allotment.cut_millis));
         self.again = now + Duration::from_millis(allotment.again_millis);
         self.short_of = allotment.short_of;
+        self.stranger = None;
         for id in &allotment.confirmed {
             self.leases.remove(id);
         }
@@ -268,12 +275,19 @@ impl Holding {
     /// Whether the operator has not been reached for so long that only turns are left.
     pub fn is_alone(&self, now: Duration) -> bool {
         now >= self.contact
-            + self.turn.map_or(self.spans.minute, |turn| Duration::from_millis(turn.after_millis))
+            + self.turn().map_or(self.spans.minute, |turn| Duration::from_millis(turn.after_millis))
     }
 
     /// Whether no exchange has succeeded for longer than what is under way may go on.
     pub fn is_cut_off(&self, now: Duration) -> bool {
         now >= self.contact + self.cut.unwrap_or(self.spans.minute / 4)
+    }
+
+    const fn turn(&self) -> Option<Turn> {
+        match self.turn {
+            Some(given) => Some(given),
+            None => self.stranger,
+        }
     }
 
     fn fitting(&self, now: Duration, amount: Amount) -> Option<u64> {
@@ -283,7 +297,7 @@ impl Holding {
 
     /// The slice that is this sidecar's now, and when it has to be over. A look at the way is no reason to use it up.
     fn turn_now(&mut self, now: Duration, amount: Amount) -> Option<(u64, Duration)> {
-        let turn = self.turn.filter(|_| amount.messages == 1 && self.is_alone(now))?;
+        let turn = self.turn().filter(|_| amount.messages == 1 && self.is_alone(now))?;
         let length = u128::from(turn.slice_millis.max(1));
         let number = u64::try_from(now.as_millis() / length).ok()?;
         let within = u64::try_from(now.as_millis() % length).ok()?;
@@ -324,7 +338,7 @@ impl Holding {
     /// When it is worth looking again, if no answer comes before.
     fn worth_asking(&self, now: Duration) -> Duration {
         let soon = now + self.spans.minute / 6;
-        match self.turn.filter(|_| self.is_alone(now)) {
+        match self.turn().filter(|_| self.is_alone(now)) {
             Some(turn) => self.next_turn(turn, now).min(soon),
             None => soon.min(self.again.max(now + self.spans.minute / 60)),
         }
@@ -382,6 +396,23 @@ impl Held {
             used_recipients: number(self.used.recipients),
             age_millis: millis(now.saturating_sub(self.settled)),
         }
+    }
+}
+
+/// The turns of a sidecar that has never reached the operator, which knows nothing of it then. Nothing is set aside for them, and
+/// others may have the same, so they are rare enough that Microsoft hardly notices: mail trickles where it would stop.
+fn stranger(spans: Spans, life: u64) -> Turn {
+    let minute = millis(spans.minute).max(1);
+    Turn {
+        index: u32::try_from(life % u64::from(STRANGERS)).unwrap_or_default(),
+        of: STRANGERS,
+        slice_millis: minute,
+        messages: 1,
+        begin_millis: 0,
+        last_millis: minute / 2,
+        cut_millis: minute,
+        after_millis: 10 * minute,
+        recipients: 100,
     }
 }
 

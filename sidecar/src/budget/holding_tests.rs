@@ -143,6 +143,20 @@ fn alone_one_message_goes_in_each_of_the_own_slices_and_no_other() {
 }
 
 #[test]
+fn who_never_reached_the_operator_sends_a_message_every_sixteen_minutes() {
+    let mut never = holding();
+    let went: Vec<u64> = (0..4 * 16 * 60).filter(|second| never.take(at(*second), ONE).is_some()).collect();
+    assert!(went[0] >= 600 && went.len() == 4 - usize::from(went[0] >= 16 * 60), "{went:?}");
+    assert!(went.windows(2).all(|pair| pair[1] - pair[0] == 16 * 60), "{went:?}");
+    let claim = never.claim(at(4000));
+    assert_eq!((claim.turn, claim.alone_recipients), (None, number(went.len() as u64)));
+
+    let mut reached = holding();
+    reached.answered(at(0), at(0), &allotment(None));
+    assert!((0..4 * 16 * 60).all(|second| reached.take(at(second), ONE).is_none()), "it was given none");
+}
+
+#[test]
 fn alone_a_slice_is_for_so_many_messages() {
     let mut holding = holding();
     let alone = Some(Turn { messages: 3, ..turn() });

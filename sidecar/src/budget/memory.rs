@@ -1,6 +1,6 @@
 //! What of the leases survives a restart, as a small file beside the ledger.
 //!
-//! A file that cannot be read is taken as none: then this sidecar takes no turns until it has reached the operator.
+//! A file that cannot be read is taken as none: then this sidecar goes on like one that has never reached the operator.
 
 use std::fs;
 use std::io::{self, Write};
