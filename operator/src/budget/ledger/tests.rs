@@ -1,6 +1,9 @@
 //! The ledger, one rule at a time. What they are for together is shown by the simulation in the scenarios.
 
+use mailroute_route::control::{Allotment, Claim, Lease, LeaseUse, ShortOf};
+
 use super::*;
+use crate::budget::record::Record;
 
 const LIMITS: Limits = Limits { messages: 30, recipients: 10_000, connections: 3 };
 

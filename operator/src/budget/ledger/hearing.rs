@@ -1,0 +1,169 @@
+//! What sidecars say, and what of it counts as used.
+//!
+//! Owns the end of every lease: told, never received, or its holder gone. Refuses to give anything out. A claim that was overtaken
+//! changes nothing, and what nobody accounts for was used in full.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mailroute_route::control::{Claim, LeaseUse, MAX_LEASES};
+
+use super::{Ledger, Out, Sidecar};
+use crate::budget::line::Wish;
+use crate::budget::turns::Class;
+use crate::budget::{Amount, Holder};
+
+impl Ledger {
+    /// Takes in what a sidecar says. Says whether it is to be answered: a claim that was overtaken is not.
+    pub fn hear(&mut self, who: Holder, claim: &Claim, now: Duration) -> bool {
+        self.expire(now);
+        let known = self.sidecars.get(&who).copied();
+        if known.is_some_and(|known| (claim.instance, claim.sequence) <= (known.life, known.sequence)) {
+            return false;
+        }
+        if self.turns.owns(who) && known.is_none_or(|known| known.heard + self.terms.silent() <= now) {
+            self.was_alone(who, now);
+        }
+        self.sidecars.insert(who, Sidecar { life: claim.instance, sequence: claim.sequence, heard: now });
+        self.day.add(now, u64::from(claim.alone_recipients).min(self.limits.recipients.into()));
+        self.settle(who, claim, now);
+        if claim.throttled.is_some() {
+            self.restraint.throttled(now, self.terms.minute);
+            self.dirty = true;
+        }
+        if claim.leaving {
+            self.forget(who, now);
+            return true;
+        }
+        let known = claim.turn.and_then(|(index, of)| Class::new(index, of));
+        if self.limits.in_turn(1) > 0 && self.turns.assign(who, known, self.sidecars.len()) {
+            self.dirty = true;
+        }
+        self.queue(who, claim, now);
+        true
+    }
+
+    /// A pod is gone, and what its sidecar had counts as used just now.
+    pub fn forget(&mut self, who: Holder, now: Duration) {
+        let lost: Vec<Out> =
+            self.leases.extract_if(.., |_, out| out.holder == who).map(|(_, out)| out).collect();
+        lost.iter().for_each(|out| self.count(out.amount, now));
+        if let Some(foreign) = self.foreign.remove(&who) {
+            self.count(foreign.amount, now);
+        }
+        let known = self.sidecars.remove(&who);
+        self.line.leave(who);
+        self.ended.retain(|_, (holder, _)| *holder != who);
+        if self.turns.owns(who) {
+            if known.is_none_or(|known| known.heard + self.terms.silent() <= now) {
+                self.was_alone(who, now);
+            }
+            self.turns.release(who);
+            self.dirty = true;
+        }
+    }
+
+    /// Forgets everybody of whom `lives` says no.
+    pub fn forget_unless(&mut self, lives: impl Fn(Holder) -> bool, now: Duration) {
+        let leases = self.leases.values().map(|out| out.holder);
+        let known = self.sidecars.keys().copied().chain(self.turns.owners()).chain(leases);
+        let gone: BTreeSet<Holder> =
+            known.chain(self.foreign.keys().copied()).filter(|holder| !lives(*holder)).collect();
+        gone.into_iter().for_each(|holder| self.forget(holder, now));
+        self.choose_limits(now);
+    }
+
+    fn queue(&mut self, who: Holder, claim: &Claim, now: Duration) {
+        if claim.messages == 0 && !claim.probe || claim.leases.len() >= MAX_LEASES {
+            return self.line.leave(who);
+        }
+        let recipients = u64::from(claim.recipients.max(1));
+        let wish = Wish { messages: u64::from(claim.messages), recipients };
+        let waited = Duration::from_millis(claim.waited_millis).min(self.terms.day);
+        self.line.join(who, wish, now.saturating_sub(waited));
+    }
+
+    /// What the claim says about leases.
+    fn settle(&mut self, who: Holder, claim: &Claim, now: Duration) {
+        // Most sidecars have nothing to tell most of the time.
+        let is_out = self.leases.values().any(|out| out.holder == who);
+        if claim.leases.is_empty() && !is_out && !self.foreign.contains_key(&who) {
+            return self.ended.retain(|_, (holder, _)| *holder != who);
+        }
+        let until = now + self.terms.cut() + self.terms.skew();
+        let named: BTreeMap<u64, &LeaseUse> =
+            claim.leases.iter().take(MAX_LEASES).map(|lease| (lease.id, lease)).collect();
+        let mine: Vec<(u64, Out)> =
+            self.leases.iter().filter(|(_, out)| out.holder == who).map(|(id, out)| (*id, *out)).collect();
+        for (id, out) in mine {
+            match named.get(&id) {
+                _ if out.life < claim.instance => self.over(id, out.amount, now),
+                Some(told) if told.ended => self.end(id, out.amount, told, who, now),
+                Some(_) => {
+                    self.leases.insert(id, Out { until: until.max(out.until), ..out });
+                }
+                // It was not received, and never will be: the one who waited for it has asked again. Of a lease of an
+                // earlier leader the same holds, since that one does not answer any more.
+                None if out.sequence == u64::MAX || out.sequence < claim.sequence => self.unused(id),
+                None => {}
+            }
+        }
+        self.settle_foreign(who, claim, &named, now);
+        // One that nobody knows of, as after the route's tenant has changed, is not ours to count, nor to be named for ever.
+        for told in named.values().filter(|told| told.ended && !self.leases.contains_key(&told.id)) {
+            self.ended.entry(told.id).or_insert((who, true));
+        }
+        self.ended.retain(|id, (holder, _)| *holder != who || named.contains_key(id));
+    }
+
+    /// What an earlier leader allowed for, and gave out or not.
+    fn settle_foreign(
+        &mut self,
+        who: Holder,
+        claim: &Claim,
+        named: &BTreeMap<u64, &LeaseUse>,
+        now: Duration,
+    ) {
+        let foreign = self.foreign.remove(&who);
+        if let Some(foreign) = foreign.filter(|foreign| foreign.life < claim.instance) {
+            self.count(foreign.amount, now);
+        }
+        if foreign.is_none() && !self.lost {
+            return;
+        }
+        for told in named.values() {
+            if self.leases.contains_key(&told.id) || self.ended.contains_key(&told.id) {
+                continue;
+            }
+            let amount = Amount { messages: told.messages.into(), recipients: told.recipients.into() };
+            if told.ended {
+                self.end(told.id, amount, told, who, now);
+            } else {
+                let until = now + self.terms.cut() + self.terms.skew();
+                let (life, sequence) = (claim.instance, claim.sequence);
+                self.leases.insert(told.id, Out { holder: who, life, amount, sequence, until });
+            }
+        }
+        self.dirty = true;
+    }
+
+    /// Its holder's life ended without a word: it counts as used just now.
+    fn over(&mut self, id: u64, amount: Amount, now: Duration) {
+        self.leases.remove(&id);
+        self.count(amount, now);
+    }
+
+    fn end(&mut self, id: u64, amount: Amount, told: &LeaseUse, who: Holder, now: Duration) {
+        let at = now.saturating_sub(Duration::from_millis(told.age_millis).min(self.terms.minute));
+        self.leases.remove(&id);
+        self.minute.add(at, u64::from(told.used_messages).min(amount.messages));
+        self.day.add(at, u64::from(told.used_recipients).min(amount.recipients));
+        self.ended.insert(id, (who, false));
+        self.dirty = true;
+    }
+
+    fn unused(&mut self, id: u64) {
+        self.leases.remove(&id);
+        self.dirty = true;
+    }
+}
