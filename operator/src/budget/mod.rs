@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`terms`]: all lengths of time, and how they hang together.
-//! * [`window`], [`restraint`], [`mod@line`], [`turns`]: what was counted, less after too much, who is next, who may send alone.
+//! * [`mailroute_limits::window`], [`restraint`], [`mod@line`], [`turns`]: what was counted, less after too much, who is next, who may send alone.
 //! * [`ledger`]: one mailbox. [`mailboxes`]: all of them. [`record`]: what outlives a leader.
 //!
 //! Pure: time is passed in, nothing is read or written. The promise is about Microsoft's counters: in no window do all sidecars
@@ -28,7 +28,8 @@ pub mod record;
 pub mod restraint;
 pub mod terms;
 pub mod turns;
-pub mod window;
+
+pub use mailroute_limits::Amount;
 
 /// A sidecar: a number made from its pod's uid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,32 +41,6 @@ impl Holder {
         let digest = ring::digest::digest(&ring::digest::SHA256, uid.as_bytes());
         let first = digest.as_ref().first_chunk::<8>().copied().unwrap_or_default();
         Self(u64::from_be_bytes(first))
-    }
-}
-
-/// How much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// Messages.
-    pub messages: u64,
-    /// Recipients of them all.
-    pub recipients: u64,
-}
-
-impl Amount {
-    const fn and(self, other: Self) -> Self {
-        Self { messages: self.messages + other.messages, recipients: self.recipients + other.recipients }
-    }
-
-    const fn within(self, other: Self) -> bool {
-        self.messages <= other.messages && self.recipients <= other.recipients
-    }
-
-    const fn less(self, other: Self) -> Self {
-        Self {
-            messages: self.messages.saturating_sub(other.messages),
-            recipients: self.recipients.saturating_sub(other.recipients),
-        }
     }
 }
 

@@ -15,9 +15,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use mailroute_limits::window::Window;
 use mailroute_route::condition::Reason;
 
-use crate::budget::window::Window;
 use crate::clock::Instant;
 use crate::delivery::outcome::{Attempt, Met, Outcome, Refused, Verdict};
 use crate::envelope::Address;
@@ -117,7 +117,7 @@ impl Offences {
         let at = now.saturating_duration_since(self.start);
         match attempt.verdict.outcome {
             Outcome::RejectMessage(Some(Reason::SendAsDenied)) => {
-                self.senders.errors.add(at, 1);
+                self.senders.errors.add_forward(at, 1);
                 if let Some(key) = self.denied(message, &attempt.verdict) {
                     self.senders.remember(key, &attempt.verdict, now, self.unit);
                 }
@@ -150,7 +150,7 @@ impl Offences {
             };
             match verdict.outcome {
                 Outcome::RejectRecipient => {
-                    self.recipients.errors.add(at, 1);
+                    self.recipients.errors.add_forward(at, 1);
                     let key = self.key(address.as_str());
                     self.recipients.remember(key, verdict, now, self.unit);
                 }

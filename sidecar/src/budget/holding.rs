@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mailroute_limits::window::Window;
 use mailroute_route::control::{Allotment, Claim, LeaseUse, MAX_LEASES, ShortOf, Throttled, Turn};
 
-use super::window::Window;
 use super::{Amount, Spans, Wait, Why};
 
 /// Minutes between two messages of a sidecar that has never reached the operator.
@@ -107,7 +107,7 @@ impl Holding {
     /// Nothing is leased yet. `memory` is what the life before left behind.
     pub fn new(spans: Spans, memory: &Memory, now: Duration) -> Self {
         let mut alone = Window::new(spans.day, super::DAY_SLOTS);
-        memory.taken.iter().for_each(|&(at, recipients)| alone.add(at.min(now), recipients));
+        memory.taken.iter().for_each(|&(at, recipients)| alone.add_forward(at.min(now), recipients));
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         Self {
             spans,
@@ -164,7 +164,7 @@ impl Holding {
         }
         let (slice, cut) = self.turn_now(now, amount)?;
         self.slice = Some((slice, self.taken_in(slice) + 1));
-        self.alone.add(now, amount.recipients);
+        self.alone.add_forward(now, amount.recipients);
         self.alone_untold += amount.recipients;
         self.memory_changed = true;
         Some(Source::Turn(cut))

@@ -14,7 +14,7 @@
 //! limit, so that a long queue runs evenly at the full rate. After a refusal for too much, [`restraint`] makes it smaller
 //! and slower for a while.
 //!
-//! * [`window`]: the sliding sums.
+//! * [`mailroute_limits::window`]: the sliding sums.
 //! * [`gate`]: the budget shared by tasks, with a permit that settles itself when it is dropped.
 //! * [`record`] and [`ledger`]: what survives a restart, as text and as a file.
 //! * [`holding`]: what the operator leases of the limits that all sidecars of the mailbox share; [`memory`]: what of that
@@ -28,17 +28,17 @@ pub mod ledger;
 pub mod memory;
 pub mod record;
 pub mod restraint;
-pub mod window;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use mailroute_limits::Amount;
+use mailroute_limits::window::Window;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Usage;
 use serde::{Deserialize, Serialize};
 
 use restraint::{Restraint, Throttle};
-use window::Window;
 
 /// Slots of the minute: an eighth of a second each, so that rounding costs a third of a percent of the rate.
 const MINUTE_SLOTS: u32 = 512;
@@ -76,40 +76,6 @@ impl From<&mailroute_route::file::Limits> for Limits {
     fn from(limits: &mailroute_route::file::Limits) -> Self {
         let connections = limits.connections.max(1);
         Self { messages: limits.messages_per_minute, recipients: limits.recipients_per_day, connections }
-    }
-}
-
-/// How much: of what is asked for, or of what was used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Amount {
-    /// Messages.
-    pub messages: u64,
-    /// Recipients of them all.
-    pub recipients: u64,
-}
-
-impl Amount {
-    /// Nothing: the upstream has not heard of the message.
-    pub const NOTHING: Self = Self { messages: 0, recipients: 0 };
-
-    /// One message to so many.
-    pub const fn message(recipients: u64) -> Self {
-        Self { messages: 1, recipients }
-    }
-
-    const fn and(self, other: Self) -> Self {
-        Self { messages: self.messages + other.messages, recipients: self.recipients + other.recipients }
-    }
-
-    const fn within(self, other: Self) -> bool {
-        self.messages <= other.messages && self.recipients <= other.recipients
-    }
-
-    const fn less(self, other: Self) -> Self {
-        Self {
-            messages: self.messages.saturating_sub(other.messages),
-            recipients: self.recipients.saturating_sub(other.recipients),
-        }
     }
 }
 
@@ -395,8 +361,8 @@ impl Budget {
     }
 
     fn count(&mut self, at: Duration, amount: Amount) {
-        self.minute.add(at, amount.messages);
-        self.day.add(at, amount.recipients);
+        self.minute.add_forward(at, amount.messages);
+        self.day.add_forward(at, amount.recipients);
         // What is old must not pile up, also where nobody asks.
         self.minute.sum(at);
         self.day.sum(at);

@@ -21,11 +21,12 @@ mod recording;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use mailroute_limits::window::Window;
+
 use super::line::Line;
 use super::restraint::Restraint;
 use super::terms::Terms;
 use super::turns::Turns;
-use super::window::Window;
 use super::{Amount, Holder, Limits};
 pub use deciding::Decision;
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A sliding window. Times are since an epoch that the caller chooses, and do not run backwards.
+/// A sliding window. Times are since an epoch that the caller chooses and that stays the same.
 #[derive(Clone, Debug)]
 pub struct Window {
     length: Duration,
@@ -24,17 +24,15 @@ impl Window {
         Self { length, slot, sums: VecDeque::new(), total: 0 }
     }
 
-    /// Counts at `at`. A time before the newest slot is taken as in that one.
+    /// Counts at `at`, which may be a little in the past: it is counted where it belongs.
     pub fn add(&mut self, at: Duration, count: u64) {
-        if count == 0 {
-            return;
-        }
-        let number = self.number(at);
-        match self.sums.back_mut() {
-            Some((newest, sum)) if number <= *newest => *sum += count,
-            _ => self.sums.push_back((number, count)),
-        }
-        self.total += count;
+        self.add_to(self.number(at), count);
+    }
+
+    /// Counts at `at`, for a clock that should not run backwards. A time before the newest slot is taken as in that one.
+    pub fn add_forward(&mut self, at: Duration, count: u64) {
+        let newest = self.sums.back().map_or(0, |(newest, _)| *newest);
+        self.add_to(self.number(at).max(newest), count);
     }
 
     /// The sum at `now`.
@@ -67,6 +65,18 @@ impl Window {
         self.sums.iter().map(|&(number, sum)| (self.start(number + 1) - Duration::from_nanos(1), sum))
     }
 
+    fn add_to(&mut self, number: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.total += count;
+        let place = self.sums.partition_point(|(slot, _)| *slot < number);
+        match self.sums.get_mut(place) {
+            Some((slot, sum)) if *slot == number => *sum += count,
+            _ => self.sums.insert(place, (number, count)),
+        }
+    }
+
     fn number(&self, at: Duration) -> u64 {
         u64::try_from(at.as_nanos() / self.slot.as_nanos()).unwrap_or(u64::MAX - 2)
     }
@@ -95,6 +105,16 @@ mod tests {
         assert_eq!(window.falls_by(3), Some(72 * SECOND));
         assert_eq!(window.sum(72 * SECOND - Duration::from_nanos(1)), 3);
         assert_eq!(window.sum(72 * SECOND), 0);
+    }
+
+    #[test]
+    fn what_is_told_late_is_counted_where_it_belongs() {
+        let mut window = Window::new(60 * SECOND, 60);
+        window.add(20 * SECOND, 1);
+        window.add(10 * SECOND, 2);
+        window.add(10 * SECOND, 2);
+        assert_eq!(window.falls_by(4), Some(72 * SECOND));
+        assert_eq!(window.sum(75 * SECOND), 1);
     }
 
     #[test]
@@ -134,8 +154,8 @@ mod tests {
     #[test]
     fn a_time_that_runs_backwards_is_taken_as_the_newest() {
         let mut window = Window::new(60 * SECOND, 60);
-        window.add(100 * SECOND, 1);
-        window.add(10 * SECOND, 1);
+        window.add_forward(100 * SECOND, 1);
+        window.add_forward(10 * SECOND, 1);
         assert_eq!(window.sum(150 * SECOND), 2);
     }
 }
