@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::budget::Amount;
 use crate::config;
 
 #[derive(Default)]
