@@ -22,7 +22,7 @@ async fn pods_send_with_the_operators_identity_and_have_none_of_their_own() -> R
     scene.microsoft.trust_service_account(release::NAMESPACE, release::NAME).await?;
 
     // Closed by default: the route says whom to ask.
-    scene.apply::<MailRoute>(&route()).await?;
+    scene.apply::<MailRoute>(&route(&scene)).await?;
     let refused = scene.route_reason("notifications", "Accepted", "OperatorIdentityNotAllowed").await?;
     ensure!(refused.metadata.name.is_some());
     allow(&scene).await?;
@@ -42,14 +42,14 @@ async fn pods_send_with_the_operators_identity_and_have_none_of_their_own() -> R
     scene.finish()
 }
 
-fn route() -> Value {
+fn route(scene: &Scene) -> Value {
     json!({
         "apiVersion": "mailroute.dev/v1alpha1",
         "kind": "MailRoute",
         "metadata": {"name": "notifications"},
         "spec": {
             "method": "ClientSubmission",
-            "tenant": {"id": workload::TENANT},
+            "tenant": {"id": workload::tenant(scene.namespace.name())},
             "clientSubmission": {
                 "mailbox": workload::MAILBOX,
                 "credential": {"type": "WorkloadIdentity", "subject": "Operator", "clientId": workload::CLIENT_ID},
@@ -63,7 +63,7 @@ fn route() -> Value {
 async fn allow(scene: &Scene) -> Result<()> {
     let (namespace, ca) = (scene.namespace.name(), scene.microsoft.ca_pem().await?);
     let values = json!({"dns": {"preflight": false}, "broker": {"applications": [{
-        "tenantId": workload::TENANT,
+        "tenantId": workload::tenant(namespace),
         "clientId": workload::CLIENT_ID,
         "authority": {"host": format!("login.{namespace}.svc.cluster.local"), "caPem": ca},
         "endpoint": {"host": format!("smtp.{namespace}.svc.cluster.local"), "caPem": ca},

@@ -72,6 +72,15 @@ impl Microsoft {
         .await
     }
 
+    /// Gives its tenant another id.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn rename_tenant(&self, id: &str) -> Result<()> {
+        self.configure(|config| config.directory.tenants.iter_mut().for_each(|tenant| tenant.id = id.into()))
+            .await
+    }
+
     /// Writes its CA to the ConfigMap that routes of a namespace name in `caBundleRef`.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ impl Scene {
         let namespace =
             cluster.namespace(name, &[("pod-security.kubernetes.io/enforce", "restricted")]).await?;
         let microsoft = Microsoft::deploy(&cluster, namespace.name()).await?;
+        microsoft.rename_tenant(&workload::tenant(namespace.name())).await?;
         microsoft.publish_ca(namespace.name()).await?;
         Ok(Self { cluster, namespace, microsoft })
     }

@@ -1,6 +1,7 @@
 //! Manifests: routes, and pods that play the application with a real SMTP client in it. All of them meet Pod Security
 //! `restricted`.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use serde_json::{Value, json};
@@ -10,6 +11,14 @@ pub const CLIENTS: &str = "mailroute.dev/clients:0.1.0";
 
 /// Tenant of the simulator's sample directory.
 pub const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+
+/// Tenant of the scene in a namespace. Scenes that shared one would share the limits of its mailboxes, too.
+pub fn tenant(namespace: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    namespace.hash(&mut hasher);
+    let own = hasher.finish();
+    format!("{:08x}-86f1-41af-91ab-{:012x}", own >> 32, own & 0xffff_ffff)
+}
 
 /// Application of the simulator's sample directory.
 pub const CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
@@ -27,7 +36,7 @@ pub fn route(name: &str, namespace: &str) -> Value {
         "spec": {
             "method": "ClientSubmission",
             "tenant": {
-                "id": TENANT,
+                "id": tenant(namespace),
                 "acceptedDomains": ["contoso.com"],
                 "authority": {"host": format!("login.{namespace}.svc.cluster.local"), "caBundleRef": ca},
             },
@@ -87,7 +96,7 @@ fn by_mx(name: &str, namespace: &str, method: &str) -> Value {
         "metadata": {"name": name},
         "spec": {
             "method": method,
-            "tenant": {"id": TENANT, "acceptedDomains": ["contoso.com"]},
+            "tenant": {"id": tenant(namespace), "acceptedDomains": ["contoso.com"]},
             "endpoint": {"host": format!("mx.{namespace}.svc.cluster.local"), "caBundleRef": ca},
         },
     })
