@@ -2,42 +2,26 @@
 //! object, an address or an error text.
 
 mod closed;
+mod families;
 
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, Registry, TextEncoder};
 
+use self::families::{Admission, Control, Leading, Standing, Trust, gauges};
 use crate::pki::Written;
 use crate::registration::Finding;
-
-/// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
-const SECONDS: [f64; 11] = [0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
 
 /// The metrics of one operator process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    leader: IntGauge,
-    reconciles: IntCounterVec,
-    reconcile_seconds: Histogram,
-    routes: IntGaugeVec,
-    malformed: IntGauge,
-    sidecars: IntGaugeVec,
-    reports: IntCounterVec,
-    leases: IntCounterVec,
-    token_requests: IntCounterVec,
-    token_exchanges: IntCounterVec,
-    admissions: IntCounterVec,
-    admission_seconds: Histogram,
-    evictions: IntCounterVec,
-    certificate_expiry: IntGaugeVec,
-    ca_bundle_writes: IntCounterVec,
-    webhook_findings: IntGaugeVec,
-    events: IntCounterVec,
-    dns_looks: IntCounterVec,
+    standing: Standing,
+    leading: Leading,
+    control: Control,
+    admission: Admission,
+    trust: Trust,
 }
 
 /// Which certificate an expiry is of.
@@ -60,97 +44,11 @@ impl Metrics {
         let build = gauges(r, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let this = Self {
-            leader: gauge(r, "mailroute_operator_leader", "1 on the replica that writes, 0 on the others.")?,
-            reconciles: counters(
-                r,
-                "mailroute_reconciles_total",
-                "Reconciliations by outcome: ok, or the step that failed.",
-                &["outcome"],
-            )?,
-            reconcile_seconds: histogram(
-                r,
-                "mailroute_reconcile_duration_seconds",
-                "Time of one reconciliation.",
-            )?,
-            routes: gauges(r, "mailroute_routes", "MailRoutes by the status of Ready.", &["ready"])?,
-            malformed: gauge(r, "mailroute_routes_malformed", "MailRoutes that this version cannot read.")?,
-            sidecars: gauges(
-                r,
-                "mailroute_sidecars",
-                "Sidecars of all routes: injected, ready, converged, outdated and missing.",
-                &["state"],
-            )?,
-            leases: counters(
-                r,
-                "mailroute_leases_total",
-                "Answers to sidecars that asked for a lease of their mailbox's limits: granted, or what there was not enough of.",
-                &["outcome"],
-            )?,
-            reports: counters(
-                r,
-                "mailroute_reports_received_total",
-                "Reports of sidecars by what became of them.",
-                &["outcome"],
-            )?,
-            token_requests: counters(
-                r,
-                "mailroute_token_requests_total",
-                "Requests of sidecars for an access token by what became of them.",
-                &["outcome"],
-            )?,
-            token_exchanges: counters(
-                r,
-                "mailroute_operator_token_exchanges_total",
-                "Exchanges of the operator at the token endpoint by reason; TokenAcquired for those that worked.",
-                &["reason"],
-            )?,
-            admissions: counters(
-                r,
-                "mailroute_admissions_total",
-                "Admission reviews by outcome and, for refusals, by reason.",
-                &["outcome", "reason"],
-            )?,
-            admission_seconds: histogram(
-                r,
-                "mailroute_admission_duration_seconds",
-                "Time of one admission review.",
-            )?,
-            evictions: counters(
-                r,
-                "mailroute_evictions_total",
-                "Pods with an outdated sidecar that were to be evicted, by what became of it.",
-                &["outcome"],
-            )?,
-            certificate_expiry: gauges(
-                r,
-                "mailroute_certificate_expiry_timestamp_seconds",
-                "When a certificate of the webhook and control service ends, seconds since the Unix epoch.",
-                &["certificate"],
-            )?,
-            ca_bundle_writes: counters(
-                r,
-                "mailroute_ca_bundle_writes_total",
-                "Writes of the webhook configuration's caBundle: published, repaired after another actor, failed.",
-                &["result"],
-            )?,
-            webhook_findings: gauges(
-                r,
-                "mailroute_webhook_finding_status",
-                "1 for what in the webhook configuration keeps pods from their sidecars, or sends others here.",
-                &["reason"],
-            )?,
-            events: counters(
-                r,
-                "mailroute_events_total",
-                "Kubernetes Events by what became of them.",
-                &["outcome"],
-            )?,
-            dns_looks: counters(
-                r,
-                "mailroute_dns_looks_total",
-                "Looks at the DNS records of an accepted domain by outcome.",
-                &["outcome"],
-            )?,
+            standing: Standing::register(r)?,
+            leading: Leading::register(r)?,
+            control: Control::register(r)?,
+            admission: Admission::register(r)?,
+            trust: Trust::register(r)?,
             registry,
         };
         this.show_closed_sets();
@@ -160,14 +58,14 @@ impl Metrics {
     /// Makes every value of the closed sets visible before it is first counted.
     fn show_closed_sets(&self) {
         let one_label = [
-            (&self.reconciles, &closed::RECONCILES[..]),
-            (&self.reports, &closed::REPORTS),
-            (&self.leases, &closed::LEASES),
-            (&self.token_requests, &closed::TOKEN_REQUESTS),
-            (&self.evictions, &closed::EVICTIONS),
-            (&self.ca_bundle_writes, &closed::CA_BUNDLE_WRITES),
-            (&self.events, &closed::EVENTS),
-            (&self.dns_looks, &closed::DNS_LOOKS),
+            (&self.leading.reconciles, &closed::RECONCILES[..]),
+            (&self.control.reports, &closed::REPORTS),
+            (&self.control.leases, &closed::LEASES),
+            (&self.control.token_requests, &closed::TOKEN_REQUESTS),
+            (&self.leading.evictions, &closed::EVICTIONS),
+            (&self.trust.ca_bundle_writes, &closed::CA_BUNDLE_WRITES),
+            (&self.leading.events, &closed::EVENTS),
+            (&self.leading.dns_looks, &closed::DNS_LOOKS),
         ];
         for (counters, values) in one_label {
             for value in values {
@@ -175,12 +73,12 @@ impl Metrics {
             }
         }
         for outcome in closed::ADMISSIONS {
-            self.admissions.with_label_values(&[outcome, ""]);
+            self.admission.reviews.with_label_values(&[outcome, ""]);
         }
         for reason in closed::REFUSALS {
-            self.admissions.with_label_values(&["refused", reason]);
+            self.admission.reviews.with_label_values(&["refused", reason]);
         }
-        self.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]);
+        self.control.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]);
         self.webhook_findings(std::iter::empty());
     }
 
@@ -196,60 +94,60 @@ impl Metrics {
 
     /// Whether this replica is the leader.
     pub fn leading(&self, leading: bool) {
-        self.leader.set(leading.into());
+        self.standing.leader.set(leading.into());
     }
 
     /// One reconciliation ended. `outcome` is `ok` or the static label of an error.
     pub fn reconciled(&self, outcome: &'static str, took: Duration) {
-        self.reconciles.with_label_values(&[outcome]).inc();
-        self.reconcile_seconds.observe(took.as_secs_f64());
+        self.leading.reconciles.with_label_values(&[outcome]).inc();
+        self.leading.reconcile_seconds.observe(took.as_secs_f64());
     }
 
     /// How many routes have Ready with this status (`True`, `False` or `Unknown`).
     pub fn routes(&self, ready: &'static str, count: usize) {
-        self.routes.with_label_values(&[ready]).set(saturating(count));
+        self.standing.routes.with_label_values(&[ready]).set(saturating(count));
     }
 
     /// How many stored routes cannot be read.
     pub fn malformed_routes(&self, count: usize) {
-        self.malformed.set(saturating(count));
+        self.standing.malformed.set(saturating(count));
     }
 
     /// How many sidecars are in this state (`injected`, `ready`, `converged`, `outdated` or `missing`).
     pub fn sidecars(&self, state: &'static str, count: usize) {
-        self.sidecars.with_label_values(&[state]).set(saturating(count));
+        self.standing.sidecars.with_label_values(&[state]).set(saturating(count));
     }
 
     /// A sidecar that asked for a lease was answered. `outcome` is `granted`, or what there was not enough of.
     pub fn lease(&self, outcome: &'static str) {
-        self.leases.with_label_values(&[outcome]).inc();
+        self.control.leases.with_label_values(&[outcome]).inc();
     }
 
     /// One report was answered. `outcome` comes from a closed set of the control service.
     pub fn report(&self, outcome: &'static str) {
-        self.reports.with_label_values(&[outcome]).inc();
+        self.control.reports.with_label_values(&[outcome]).inc();
     }
 
     /// One request for an access token was answered. `outcome` comes from a closed set of the broker.
     pub fn token_asked(&self, outcome: &'static str) {
-        self.token_requests.with_label_values(&[outcome]).inc();
+        self.control.token_requests.with_label_values(&[outcome]).inc();
     }
 
     /// One exchange of the operator's own identity ended.
     pub fn token_exchanged(&self, reason: Reason) {
-        self.token_exchanges.with_label_values(&[reason.as_str()]).inc();
+        self.control.token_exchanges.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// One admission review was answered. `outcome` and `reason` come from closed sets of the webhook; `reason` is
     /// empty where there is none.
     pub fn admission(&self, outcome: &'static str, reason: &'static str, took: Duration) {
-        self.admissions.with_label_values(&[outcome, reason]).inc();
-        self.admission_seconds.observe(took.as_secs_f64());
+        self.admission.reviews.with_label_values(&[outcome, reason]).inc();
+        self.admission.seconds.observe(took.as_secs_f64());
     }
 
     /// A pod was to be evicted. `outcome` is one of a closed set of the controller.
     pub fn eviction(&self, outcome: &'static str) {
-        self.evictions.with_label_values(&[outcome]).inc();
+        self.leading.evictions.with_label_values(&[outcome]).inc();
     }
 
     /// When a certificate ends, seconds since the Unix epoch.
@@ -258,7 +156,7 @@ impl Metrics {
             Certificate::Authority => "ca",
             Certificate::Leaf => "leaf",
         };
-        self.certificate_expiry.with_label_values(&[label]).set(unix_seconds);
+        self.trust.certificate_expiry.with_label_values(&[label]).set(unix_seconds);
     }
 
     /// The `caBundle` was written, or could not be.
@@ -268,64 +166,30 @@ impl Metrics {
             Written::Repair(_) => "repaired",
             Written::Failure => "failed",
         };
-        self.ca_bundle_writes.with_label_values(&[result]).inc();
+        self.trust.ca_bundle_writes.with_label_values(&[result]).inc();
     }
 
     /// These are the reasons of what is wrong with the webhook configuration now.
     pub fn webhook_findings<'a>(&self, reasons: impl Iterator<Item = &'a str>) {
         let found: Vec<_> = reasons.collect();
         for reason in Finding::REASONS {
-            self.webhook_findings.with_label_values(&[reason]).set(found.contains(&reason).into());
+            self.trust.findings.with_label_values(&[reason]).set(found.contains(&reason).into());
         }
     }
 
     /// The DNS records of a domain were looked at (`published`, `findings`, `failed`).
     pub fn dns_look(&self, outcome: &'static str) {
-        self.dns_looks.with_label_values(&[outcome]).inc();
+        self.leading.dns_looks.with_label_values(&[outcome]).inc();
     }
 
     /// One Kubernetes Event was published, failed, or was left out (`published`, `failed`, `dropped`).
     pub fn event(&self, outcome: &'static str) {
-        self.events.with_label_values(&[outcome]).inc();
+        self.leading.events.with_label_values(&[outcome]).inc();
     }
 }
 
 fn saturating(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
-
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, prometheus::Error> {
-    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?;
-    registry.register(Box::new(histogram.clone()))?;
-    Ok(histogram)
 }
 
 #[cfg(test)]
