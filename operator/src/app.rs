@@ -1,4 +1,4 @@
-//! Wiring: makes every part, gives each the handles it needs, and starts and stops them. The only file that sees all.
+//! Wiring: makes every part, gives each the handles it needs, and starts and stops them. The only module that sees all.
 //!
 //! ```text
 //!  every replica: lease · watches (routes, pods) · certificates · webhook · control service · admin
@@ -9,59 +9,39 @@
 //! and sidecars learn of that; then it stops accepting, finishes what it has begun, and ends within a bounded time, also
 //! when the API server does not answer.
 
+mod chosen;
+mod leading;
+mod parts;
+mod serving;
 mod standing;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
-use mailroute_dns::resolver::Resolver;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::admin::{self, Admin};
-use crate::args::{Certificates, Run};
-use crate::broker::desk::{self, Desk};
-use crate::broker::settings::Settings;
+use self::parts::{Parts, spawn, turns_true, until_told};
+use crate::args::Run;
 use crate::broker::vault::Vault;
 use crate::budget::terms::Terms;
-use crate::control::authenticate::Authenticator;
 use crate::control::books::ConfigMaps;
 use crate::control::leases::Leases;
-use crate::control::rate::RateLimit;
 use crate::control::reports::Reports;
-use crate::control::server::{self as control, Control};
-use crate::controller::applied::Applied;
-use crate::controller::backoff::Backoff;
-use crate::controller::build;
-use crate::controller::federation::Federation;
-use crate::controller::rollout::history::Rollouts;
 use crate::controller::scope::Scope;
 use crate::controller::triggers::Triggers;
 use crate::controller::watch::{self as watches, Malformed, Unreadable};
-use crate::controller::{self, Context};
 use crate::crd::MailRoute;
 use crate::events::Events;
-use crate::inject;
 use crate::lease::{self, Identity, Leadership};
 use crate::metrics::Metrics;
-use crate::pki::{self, Lifetimes, Limits, Pki, Source, TlsListener, Written};
-use crate::preflight::board::Board;
-use crate::preflight::rounds::Rounds;
+use crate::pki::{self, Lifetimes, Pki};
 use crate::registration;
-use crate::webhook::{self, Webhook};
-
-/// Port of the Service for the control service.
-const CONTROL_SERVICE_PORT: u16 = 8444;
 
 /// After SIGTERM: as long as it may take until nobody is sent here any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -107,31 +87,9 @@ pub async fn replica(
     tracing::info!("asked to stop");
     sleep(LINGER).await;
     close.send_replace(true);
-    let finished = timeout(FINISH, app.served(&mut parts)).await.is_ok();
+    let finished = timeout(FINISH, serving::served(&mut parts)).await.is_ok();
     tracing::info!(finished, "stopped");
     Ok(())
-}
-
-/// Becomes true at the first SIGTERM or SIGINT; a second one ends the process as the system does by default.
-fn until_told() -> anyhow::Result<watch::Receiver<bool>> {
-    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let (told, stop) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        told.send_replace(true);
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        tracing::warn!("asked to stop a second time");
-        std::process::exit(1);
-    });
-    Ok(stop)
-}
-
-async fn turns_true(mut flag: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and then nothing will turn it true.
-    if flag.wait_for(|is_set| *is_set).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// The handles that parts share.
@@ -148,15 +106,10 @@ struct App {
     leases: Arc<Leases>,
 }
 
-/// Names of the parts that serve others and finish what they have begun.
-const SERVERS: [&str; 2] = ["webhook", "control service"];
-
-type Parts = JoinSet<&'static str>;
-
 impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
-        let vault = Arc::new(vault(&flags, &metrics)?);
+        let vault = Arc::new(chosen::vault(&flags, &metrics)?);
         let books = ConfigMaps::new(client.clone(), &flags.namespace, &flags.lease);
         Ok(Self {
             leases: Arc::new(Leases::new(Terms::default(), Arc::new(books))),
@@ -224,30 +177,6 @@ impl App {
         (routes, pods, changes)
     }
 
-    fn pki_settings(&self) -> pki::Settings {
-        let flags = &self.flags;
-        let given = |publishes| Source::Given { secret: flags.certificate_secret.clone(), publishes };
-        let (metrics, events) = (self.metrics.clone(), self.events.clone());
-        pki::Settings {
-            namespace: flags.namespace.clone(),
-            source: match flags.certificates {
-                Certificates::Own => {
-                    Source::Own { secret: flags.ca_secret.clone(), lifetimes: self.lifetimes }
-                }
-                Certificates::CertManager => given(false),
-                Certificates::Secret => given(true),
-            },
-            webhook_configuration: flags.webhook_configuration.clone(),
-            names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
-            tell: Arc::new(move |written| {
-                metrics.ca_bundle(written);
-                if let Written::Repair(configuration) = written {
-                    registration::tell_of_repair(configuration, &events);
-                }
-            }),
-        }
-    }
-
     /// Tells when the webhook configuration, which is not ours but for one field, keeps pods from us.
     fn guard(
         &self,
@@ -273,152 +202,6 @@ impl App {
         spawn(parts, "watch of the webhook configuration", watch);
     }
 
-    /// What the installation chooses for every sidecar.
-    fn sidecar(&self) -> inject::Platform {
-        inject::Platform {
-            image: self.flags.sidecar_image.clone(),
-            pull_policy: self.flags.sidecar_image_pull_policy,
-            pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
-            allows_image_override: self.flags.allow_image_override,
-        }
-    }
-
-    async fn serve_webhook(
-        &self,
-        parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        changes: watch::Receiver<u64>,
-        closing: &watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let routes = webhook::Routes::new(routes.clone(), self.malformed.clone(), changes);
-        let webhook = Webhook::new(routes, self.sidecar(), self.metrics.clone(), self.events.clone());
-        let listener = tls(self.flags.webhook_listen, pki).await?;
-        serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
-        Ok(())
-    }
-
-    async fn serve_control(
-        &self,
-        parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        pods: &Store<Pod>,
-        leadership: &watch::Receiver<Leadership>,
-        closing: &watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let authenticator = Arc::new(Authenticator::new(self.client.clone()));
-        let desk = Desk {
-            authenticator: Arc::clone(&authenticator),
-            pods: pods.clone(),
-            routes: routes.clone(),
-            vault: Arc::clone(&self.vault),
-            rate: Mutex::new(desk::rate()),
-            metrics: self.metrics.clone(),
-        };
-        let service = Control {
-            authenticator,
-            leadership: leadership.clone(),
-            pods: pods.clone(),
-            reports: Arc::clone(&self.reports),
-            triggers: self.triggers.clone(),
-            metrics: self.metrics.clone(),
-            rate: Mutex::new(RateLimit::default()),
-            routes: routes.clone(),
-            leases: Arc::clone(&self.leases),
-        };
-        let listener = tls(self.flags.control_listen, pki).await?;
-        let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));
-        serve(parts, SERVERS[1], listener, router, closing);
-        Ok(())
-    }
-
-    async fn serve_admin(
-        &self,
-        parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        pods: &Store<Pod>,
-        leadership: &watch::Receiver<Leadership>,
-        stop: &watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let address = self.flags.admin_listen;
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        let admin = Admin {
-            checks: standing::checks(pki, routes, pods, stop),
-            metrics: self.metrics.clone(),
-            observe: Box::new(standing::observer(pki, routes, leadership, &self.malformed)),
-        };
-        spawn(parts, "admin", async move {
-            let ended = axum::serve(listener, admin::router(Arc::new(admin))).await;
-            tracing::error!(?ended, "the admin service ended");
-        });
-        Ok(())
-    }
-
-    /// The part that writes, while this replica leads.
-    fn lead(
-        &self,
-        parts: &mut Parts,
-        pki: &Pki,
-        routes: Store<MailRoute>,
-        pods: Store<Pod>,
-        changes: watch::Receiver<u64>,
-        mut leadership: watch::Receiver<Leadership>,
-    ) {
-        let flags = &self.flags;
-        let dns = if flags.dns_preflight { Board::on() } else { Board::default() };
-        let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &routes, changes));
-        let context = Arc::new(Context {
-            client: self.client.clone(),
-            platform: build::Platform {
-                control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
-                cluster_domain: flags.cluster_domain.clone(),
-            },
-            lending: Arc::clone(self.vault.settings()),
-            sidecar: self.sidecar(),
-            ca_bundle: pki.ca_bundle.clone(),
-            routes,
-            pods,
-            reports: Arc::clone(&self.reports),
-            triggers: self.triggers.clone(),
-            events: self.events.clone(),
-            metrics: self.metrics.clone(),
-            backoff: Backoff::default(),
-            applied: Applied::default(),
-            rollouts: Rollouts::default(),
-            federation: Federation::default(),
-            dns,
-        });
-        let malformed = self.malformed.clone();
-        spawn(parts, "controller", async move {
-            while leadership.wait_for(|leadership| leadership.leading).await.is_ok() {
-                malformed.all().iter().for_each(|unreadable| warn_of(unreadable, &context.events));
-                tokio::select! {
-                    () = controller::run(Arc::clone(&context)) => return,
-                    () = go_round(rounds.clone()) => return,
-                    _ = leadership.wait_for(|leadership| !leadership.leading) => {}
-                }
-            }
-            // The election is over because the process stops.
-            std::future::pending().await
-        });
-    }
-
-    /// The look-ups beside the controller, which no reconciliation waits for.
-    fn rounds(&self, board: &Board, routes: &Store<MailRoute>, changes: watch::Receiver<u64>) -> Rounds {
-        Rounds {
-            resolver: Resolver::new(self.flags.nameserver),
-            board: board.clone(),
-            routes: routes.clone(),
-            changes,
-            reports: Arc::clone(&self.reports),
-            triggers: self.triggers.clone(),
-            metrics: self.metrics.clone(),
-        }
-    }
-
     fn elect(&self, parts: &mut Parts, told: watch::Sender<Leadership>, stop: &watch::Receiver<bool>) {
         let flags = &self.flags;
         let control = SocketAddr::new(flags.pod_ip, flags.control_listen.port());
@@ -431,38 +214,6 @@ impl App {
             std::future::pending().await
         });
     }
-
-    /// Waits until the servers have finished.
-    async fn served(&self, parts: &mut Parts) {
-        let mut left = SERVERS.len();
-        while left > 0 {
-            match parts.join_next().await {
-                Some(Ok(name)) if SERVERS.contains(&name) => left -= 1,
-                Some(_) => {}
-                None => return,
-            }
-        }
-    }
-}
-
-/// The tokens of the operator's identity: none without settings.
-fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
-    let settings = match &flags.broker_settings {
-        None => Settings::default(),
-        Some(path) => {
-            let unusable = || format!("cannot use the settings of the broker {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(unusable)?;
-            Settings::parse(&text).with_context(unusable)?
-        }
-    };
-    Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
-}
-
-async fn go_round(rounds: Option<Rounds>) {
-    match rounds {
-        Some(rounds) => rounds.run().await,
-        None => std::future::pending().await,
-    }
 }
 
 fn warn_of(unreadable: &Unreadable, events: &Events) {
@@ -471,32 +222,4 @@ fn warn_of(unreadable: &Unreadable, events: &Events) {
         unreadable.error
     );
     events.warn(unreadable.reference.clone(), "Malformed", "Reconcile", note);
-}
-
-fn spawn(parts: &mut Parts, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-    parts.spawn(async move {
-        part.await;
-        name
-    });
-}
-
-async fn tls(address: SocketAddr, pki: &Pki) -> anyhow::Result<TlsListener> {
-    let bound = TlsListener::bind(address, Arc::clone(&pki.tls), Limits::default()).await;
-    bound.with_context(|| format!("cannot listen on {address}"))
-}
-
-fn serve(
-    parts: &mut Parts,
-    name: &'static str,
-    listener: TlsListener,
-    router: Router,
-    closing: &watch::Receiver<bool>,
-) {
-    let closing = turns_true(closing.clone());
-    spawn(parts, name, async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(closing).await;
-        if let Err(error) = served {
-            tracing::error!(%error, part = name, "cannot serve");
-        }
-    });
 }

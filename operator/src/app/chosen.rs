@@ -1,0 +1,64 @@
+//! What the flags choose for the parts: certificates, sidecars, and the identity that is lent.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::App;
+use crate::args::{Certificates, Run};
+use crate::broker::settings::Settings;
+use crate::broker::vault::Vault;
+use crate::inject;
+use crate::metrics::Metrics;
+use crate::pki::{self, Source, Written};
+use crate::registration;
+
+impl App {
+    /// Whose certificates are served, and who is told what is written of them.
+    pub(super) fn pki_settings(&self) -> pki::Settings {
+        let flags = &self.flags;
+        let given = |publishes| Source::Given { secret: flags.certificate_secret.clone(), publishes };
+        let (metrics, events) = (self.metrics.clone(), self.events.clone());
+        pki::Settings {
+            namespace: flags.namespace.clone(),
+            source: match flags.certificates {
+                Certificates::Own => {
+                    Source::Own { secret: flags.ca_secret.clone(), lifetimes: self.lifetimes }
+                }
+                Certificates::CertManager => given(false),
+                Certificates::Secret => given(true),
+            },
+            webhook_configuration: flags.webhook_configuration.clone(),
+            names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
+            tell: Arc::new(move |written| {
+                metrics.ca_bundle(written);
+                if let Written::Repair(configuration) = written {
+                    registration::tell_of_repair(configuration, &events);
+                }
+            }),
+        }
+    }
+
+    /// What the installation chooses for every sidecar.
+    pub(super) fn sidecar(&self) -> inject::Platform {
+        inject::Platform {
+            image: self.flags.sidecar_image.clone(),
+            pull_policy: self.flags.sidecar_image_pull_policy,
+            pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
+            allows_image_override: self.flags.allow_image_override,
+        }
+    }
+}
+
+/// The tokens of the operator's identity: none without settings.
+pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
+    let settings = match &flags.broker_settings {
+        None => Settings::default(),
+        Some(path) => {
+            let unusable = || format!("cannot use the settings of the broker {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(unusable)?;
+            Settings::parse(&text).with_context(unusable)?
+        }
+    };
+    Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
+}

@@ -1,0 +1,95 @@
+//! What a replica does while it leads: the controller, and beside it the look-ups in the DNS.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::Store;
+use mailroute_dns::resolver::Resolver;
+use tokio::sync::watch;
+
+use super::parts::{Parts, spawn};
+use super::{App, warn_of};
+use crate::controller::applied::Applied;
+use crate::controller::backoff::Backoff;
+use crate::controller::federation::Federation;
+use crate::controller::rollout::history::Rollouts;
+use crate::controller::{self, Context, build};
+use crate::crd::MailRoute;
+use crate::lease::Leadership;
+use crate::pki::Pki;
+use crate::preflight::board::Board;
+use crate::preflight::rounds::Rounds;
+
+/// Port of the Service for the control service.
+const CONTROL_SERVICE_PORT: u16 = 8444;
+
+impl App {
+    /// The part that writes, while this replica leads.
+    pub(super) fn lead(
+        &self,
+        parts: &mut Parts,
+        pki: &Pki,
+        routes: Store<MailRoute>,
+        pods: Store<Pod>,
+        changes: watch::Receiver<u64>,
+        mut leadership: watch::Receiver<Leadership>,
+    ) {
+        let flags = &self.flags;
+        let dns = if flags.dns_preflight { Board::on() } else { Board::default() };
+        let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &routes, changes));
+        let context = Arc::new(Context {
+            client: self.client.clone(),
+            platform: build::Platform {
+                control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
+                cluster_domain: flags.cluster_domain.clone(),
+            },
+            lending: Arc::clone(self.vault.settings()),
+            sidecar: self.sidecar(),
+            ca_bundle: pki.ca_bundle.clone(),
+            routes,
+            pods,
+            reports: Arc::clone(&self.reports),
+            triggers: self.triggers.clone(),
+            events: self.events.clone(),
+            metrics: self.metrics.clone(),
+            backoff: Backoff::default(),
+            applied: Applied::default(),
+            rollouts: Rollouts::default(),
+            federation: Federation::default(),
+            dns,
+        });
+        let malformed = self.malformed.clone();
+        spawn(parts, "controller", async move {
+            while leadership.wait_for(|leadership| leadership.leading).await.is_ok() {
+                malformed.all().iter().for_each(|unreadable| warn_of(unreadable, &context.events));
+                tokio::select! {
+                    () = controller::run(Arc::clone(&context)) => return,
+                    () = go_round(rounds.clone()) => return,
+                    _ = leadership.wait_for(|leadership| !leadership.leading) => {}
+                }
+            }
+            // The election is over because the process stops.
+            std::future::pending().await
+        });
+    }
+
+    /// The look-ups beside the controller, which no reconciliation waits for.
+    fn rounds(&self, board: &Board, routes: &Store<MailRoute>, changes: watch::Receiver<u64>) -> Rounds {
+        Rounds {
+            resolver: Resolver::new(self.flags.nameserver),
+            board: board.clone(),
+            routes: routes.clone(),
+            changes,
+            reports: Arc::clone(&self.reports),
+            triggers: self.triggers.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+async fn go_round(rounds: Option<Rounds>) {
+    match rounds {
+        Some(rounds) => rounds.run().await,
+        None => std::future::pending().await,
+    }
+}
