@@ -3,18 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use e2e::replica::{client_of_the_chart, flags, is_ready, until};
+use e2e::replica::{Running, flags, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::tools::Tools;
 use e2e::{Cluster, Tier, wait_for_all};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use mailroute_operator::app;
 use mailroute_operator::pki::{Lifetimes, trust};
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// One Helm to install with, one for the rest of the release's life.
 struct Life {
@@ -86,21 +83,8 @@ impl Life {
 
     /// An operator that has written all that it writes by itself.
     async fn operator(&self, number: u16) -> Result<Running> {
-        let flags = flags(&self.cluster, number, &[])?;
-        let admin = flags.admin_listen;
-        let (stop, stopped) = watch::channel(false);
-        let mut replicas = JoinSet::new();
-        let client = client_of_the_chart(&self.cluster).await?;
-        replicas.spawn(app::replica(flags, client, Lifetimes::default(), stopped));
-        is_ready(admin).await?;
-        Ok(Running { _replicas: replicas, _stop: stop })
+        Running::start(&self.cluster, flags(&self.cluster, number, &[])?, Lifetimes::default()).await
     }
-}
-
-/// An operator, until it is dropped.
-struct Running {
-    _replicas: JoinSet<Result<()>>,
-    _stop: watch::Sender<bool>,
 }
 
 fn chart(name: &str) -> String {

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::replica::asking::{ask, review, until, warnings};
+use e2e::replica::client_of_the_chart;
+use e2e::replica::stage::{Stage, labelled_pod};
 use e2e::scene::front::{Conduct, Front};
-use e2e::scene::replicas::{Stage, ask, client_of_the_chart, labelled_pod, review, until, warnings};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};

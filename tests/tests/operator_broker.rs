@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use e2e::replica::{client_of_the_chart, flags, install_chart, is_ready, until};
+use e2e::replica::{Running, flags, install_chart, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -16,7 +16,6 @@ use kube::{Api, Client};
 use mailroute_m365::directory::{FederatedCredential, Issuer};
 use mailroute_m365::entra::KeySource;
 use mailroute_m365::{Options, Simulator};
-use mailroute_operator::app;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
 use mailroute_route::RouteFile;
@@ -28,8 +27,6 @@ use mailroute_sidecar::net::https::Answer;
 use mailroute_sidecar::service;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// Name under which the test applies its manifests.
 const FIELD_MANAGER: &str = "test";
@@ -45,9 +42,7 @@ struct Stage {
     folder: TempDir,
     /// Where each replica's control service listens.
     replicas: Vec<SocketAddr>,
-    _running: JoinSet<Result<()>>,
-    /// Dropped, it would stop the replicas.
-    _stop: watch::Sender<bool>,
+    _running: Vec<Running>,
 }
 
 impl Stage {
@@ -65,19 +60,16 @@ impl Stage {
         let account = (release::NAMESPACE, release::NAME);
         std::fs::write(&identity, token(&cluster, account, ENTRA_AUDIENCE, None).await?)?;
 
-        let (mut running, mut replicas) = (JoinSet::new(), Vec::new());
-        let (stop, stopped) = watch::channel(false);
+        let (mut running, mut replicas) = (Vec::new(), Vec::new());
         let (settings, identity) = (settings.display().to_string(), identity.display().to_string());
         for number in 0..2 {
             let more = ["--broker-settings", &settings, "--identity-token", &identity];
-            let flags = flags(&cluster, number, &more)?;
-            replicas.push(flags.control_listen);
-            let admin = flags.admin_listen;
-            let client = client_of_the_chart(&cluster).await?;
-            running.spawn(app::replica(flags, client, Lifetimes::default(), stopped.clone()));
-            is_ready(admin).await?;
+            let replica =
+                Running::start(&cluster, flags(&cluster, number, &more)?, Lifetimes::default()).await?;
+            replicas.push(replica.flags.control_listen);
+            running.push(replica);
         }
-        Ok(Self { cluster, allowed, other, m365, folder, replicas, _running: running, _stop: stop })
+        Ok(Self { cluster, allowed, other, m365, folder, replicas, _running: running })
     }
 
     fn client(&self) -> Client {

@@ -2,7 +2,7 @@
 //! seconds.
 
 use anyhow::{Result, ensure};
-use e2e::scene::replicas::{Stage, short_lives};
+use e2e::replica::stage::{Stage, short_lives};
 use e2e::scene::{PATIENCE, release};
 use e2e::wait_for;
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! Advice on DNS on a real API server: the operator asks a name server, and a person reads what to publish.
 
 use anyhow::{Context, Result, ensure};
-use e2e::replica::{client_of_the_chart, flags, install_chart, is_ready};
+use e2e::replica::{Running, flags, install_chart, until};
 use e2e::scene::{PATIENCE, condition_of, release, workload};
 use e2e::{Cluster, Tier, wait_for};
 use k8s_openapi::api::events::v1::Event;
@@ -9,11 +9,9 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use mailroute_m365::dns::zone::{Data, Record};
 use mailroute_m365::{Options, Simulator};
-use mailroute_operator::app;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
 use serde_json::json;
-use tokio::sync::watch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_domain_lacks_is_told_and_what_has_everything_is_in_order() -> Result<()> {
@@ -26,15 +24,7 @@ async fn what_a_domain_lacks_is_told_and_what_has_everything_is_in_order() -> Re
 
     let server = simulator.dns_address().to_string();
     let flags = flags(&cluster, 0, &["--nameserver", &server])?;
-    let admin = flags.admin_listen;
-    let (_stop, stopped) = watch::channel(false);
-    let replica = tokio::spawn(app::replica(
-        flags,
-        client_of_the_chart(&cluster).await?,
-        Lifetimes::default(),
-        stopped,
-    ));
-    is_ready(admin).await?;
+    let mut replica = Running::start(&cluster, flags, Lifetimes::default()).await?;
 
     let routes: Api<MailRoute> = Api::namespaced(cluster.client(), shop.name());
     let mut route = workload::route("notifications", shop.name());
@@ -51,7 +41,7 @@ async fn what_a_domain_lacks_is_told_and_what_has_everything_is_in_order() -> Re
     );
     let events: Api<Event> = Api::namespaced(cluster.client(), shop.name());
     let of_dns = |event: &Event| event.reason.as_deref() == Some("SpfMissing");
-    e2e::replica::until(async || {
+    until(async || {
         let listed = events.list(&ListParams::default()).await?;
         ensure!(listed.iter().filter(|event| of_dns(event)).count() == 1, "not one Event of it: {listed:?}");
         Ok(())
@@ -62,7 +52,7 @@ async fn what_a_domain_lacks_is_told_and_what_has_everything_is_in_order() -> Re
     let told = wait_for(routes, "notifications", |route| says(route, "True"), PATIENCE).await?;
     let condition = condition_of(&told, "DnsPublished").context("the condition")?;
     ensure!(condition.reason == "DnsPublished", "{condition:?}");
-    ensure!(!replica.is_finished(), "the replica ended");
+    ensure!(!replica.has_ended(), "the replica ended");
     shop.finish()
 }
 

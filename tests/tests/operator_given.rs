@@ -2,8 +2,9 @@
 //! cert-manager and its CA injector would, and by a person who replaces a Secret.
 
 use anyhow::{Context, Result, ensure};
+use e2e::replica::stage::{Replica, Stage};
+use e2e::replica::until;
 use e2e::scene::release;
-use e2e::scene::replicas::{Replica, Stage, until};
 use e2e::{Cluster, Tier};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::scene::replicas::{Replica, Stage, until, warnings};
+use e2e::replica::asking::{until, warnings};
+use e2e::replica::stage::{Replica, Stage};
 use e2e::scene::{PATIENCE, release};
 use e2e::wait_for;
 use jiff::Timestamp;

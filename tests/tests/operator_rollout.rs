@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::replica::{announce, client_of_the_chart, flags, install_chart, is_ready};
+use e2e::replica::{Running, announce, flags, install_chart};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for, wait_for_all};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -19,7 +19,6 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client, Config, ResourceExt};
-use mailroute_operator::app;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::{Lifetimes, trust};
 use mailroute_route::condition::Reason::{self, Connected, LoggedIn, TokenAcquired};
@@ -27,8 +26,6 @@ use mailroute_route::control::REPORT_PATH;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 const FIELD_MANAGER: &str = "test";
 const OLD: &str = "mailroute.dev/sidecar:0.0.9";
@@ -40,31 +37,13 @@ const BEAT: Duration = Duration::from_secs(3);
 /// An eviction that a budget refused is tried again half a minute later.
 const RETRY: Duration = Duration::from_secs(90);
 
-/// One replica of the operator, in this process.
-struct Operator {
-    stop: watch::Sender<bool>,
-    running: JoinHandle<Result<()>>,
-    control: SocketAddr,
-}
-
-impl Operator {
-    /// Runs, leads and answers the webhook.
-    async fn with(cluster: &Cluster, image: &str) -> Result<Self> {
-        let mut flags = flags(cluster, 0, &[])?;
-        flags.sidecar_image = image.to_owned();
-        let (webhook, control, admin) = (flags.webhook_listen, flags.control_listen, flags.admin_listen);
-        let (stop, stopped) = watch::channel(false);
-        let client = client_of_the_chart(cluster).await?;
-        let running = tokio::spawn(app::replica(flags, client, Lifetimes::default(), stopped));
-        is_ready(admin).await?;
-        announce(cluster, 0, webhook).await?;
-        Ok(Self { stop, running, control })
-    }
-
-    async fn end(self) -> Result<()> {
-        self.stop.send_replace(true);
-        self.running.await?
-    }
+/// A replica that injects this sidecar: runs, leads and answers the webhook.
+async fn operator_with(cluster: &Cluster, image: &str) -> Result<Running> {
+    let mut flags = flags(cluster, 0, &[])?;
+    flags.sidecar_image = image.to_owned();
+    let replica = Running::start(cluster, flags, Lifetimes::default()).await?;
+    announce(cluster, 0, replica.flags.webhook_listen).await?;
+    Ok(replica)
 }
 
 fn api<K>(cluster: &Cluster, namespace: &Namespace) -> Api<K>
@@ -227,14 +206,14 @@ async fn outdated_pods_are_evicted_one_after_another_as_their_budget_allows() ->
     let (pods, routes) = (api::<Pod>(&cluster, &namespace), api::<MailRoute>(&cluster, &namespace));
     let budgets = api::<PodDisruptionBudget>(&cluster, &namespace);
 
-    let old = Operator::with(&cluster, OLD).await?;
+    let old = operator_with(&cluster, OLD).await?;
     let before = injected(&cluster, &namespace).await?;
     let single = pods.get("single").await?.metadata.uid;
     protect(&budgets).await?;
     old.end().await?;
 
-    let new = Operator::with(&cluster, NEW).await?;
-    let reports = report_for_all(cluster.client(), namespace.name().to_owned(), new.control);
+    let new = operator_with(&cluster, NEW).await?;
+    let reports = report_for_all(cluster.client(), namespace.name().to_owned(), new.flags.control_listen);
     let reporting = tokio::spawn(reports);
 
     // The budget is asked, and obeyed.

@@ -2,16 +2,14 @@
 //! alone.
 
 use anyhow::{Context, Result, ensure};
-use e2e::replica::{announce, client_of_the_chart, flags, install_chart, is_ready, until};
+use e2e::replica::{Running, announce, flags, install_chart, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Tier, wait_for};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use mailroute_operator::app;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
-use tokio::sync::watch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_and_pods_of_the_watched_namespaces_alone_are_served() -> Result<()> {
@@ -31,16 +29,8 @@ async fn routes_and_pods_of_the_watched_namespaces_alone_are_served() -> Result<
         routes(&cluster, namespace).patch("notifications", &PatchParams::apply("test"), &route).await?;
     }
     let flags = flags(&cluster, 0, &["--watch-namespaces", &scope])?;
-    let (webhook, admin) = (flags.webhook_listen, flags.admin_listen);
-    let (_stop, stopped) = watch::channel(false);
-    let replica = tokio::spawn(app::replica(
-        flags,
-        client_of_the_chart(&cluster).await?,
-        Lifetimes::default(),
-        stopped,
-    ));
-    is_ready(admin).await?;
-    announce(&cluster, 0, webhook).await?;
+    let mut replica = Running::start(&cluster, flags, Lifetimes::default()).await?;
+    announce(&cluster, 0, replica.flags.webhook_listen).await?;
 
     let accepted = |route: &MailRoute| {
         let status = route.status.as_ref();
@@ -61,7 +51,7 @@ async fn routes_and_pods_of_the_watched_namespaces_alone_are_served() -> Result<
     let left_alone = routes(&cluster, other.name()).get("notifications").await?;
     ensure!(left_alone.status.is_none(), "another namespace's route: {:?}", left_alone.status);
     ensure!(!has_sidecar(&make(&cluster, other.name()).await?), "another namespace's pod has a sidecar");
-    ensure!(!replica.is_finished(), "the replica ended");
+    ensure!(!replica.has_ended(), "the replica ended");
     other.finish()?;
     served.finish()
 }

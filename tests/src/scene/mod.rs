@@ -5,12 +5,11 @@
 //! * [`microsoft`]: a simulator in the scene's namespace and what its control API tells.
 //! * [`sidecar`]: the sidecar of a pod: its life, its death, its commands.
 //! * [`workload`]: manifests of the routes and pods that play the application.
-//! * [`replicas`]: the operator in this process, on a control plane; [`front`]: a proxy between it and the API server.
+//! * [`front`]: a proxy between an operator in this process ([`crate::replica`]) and the API server.
 
 pub mod front;
 pub mod microsoft;
 pub mod release;
-pub mod replicas;
 pub mod sidecar;
 pub mod workload;
 

@@ -4,30 +4,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::prometheus::Target;
-use e2e::replica::{announce, client_of_the_chart, flags, install_chart, is_ready, until};
+use e2e::replica::{Running, announce, flags, install_chart, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Config};
-use mailroute_operator::app;
-use mailroute_operator::args::Run;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::inject::annotations::INJECTED;
 use mailroute_operator::pki::{Lifetimes, trust};
 use mailroute_route::condition::{ConditionType, Reason};
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// A control plane with the chart, a route, and a replica that serves them.
 pub(crate) struct Stage {
     cluster: Cluster,
     namespace: Namespace,
-    replicas: JoinSet<Result<()>>,
-    running: Vec<Run>,
-    stop: watch::Sender<bool>,
+    running: Vec<Running>,
 }
 
 impl Stage {
@@ -36,11 +30,10 @@ impl Stage {
         release::install_definitions(&cluster).await?;
         install_chart(&cluster, &[]).await?;
         let namespace = cluster.namespace("monitored", &[]).await?;
-        let (replicas, running, stop) = (JoinSet::new(), Vec::new(), watch::channel(false).0);
-        let mut stage = Self { cluster, namespace, replicas, running, stop };
+        let mut stage = Self { cluster, namespace, running: Vec::new() };
         stage.route("notifications").await?;
         stage.replica(Lifetimes::default()).await?;
-        announce(&stage.cluster, 0, stage.running[0].webhook_listen).await?;
+        announce(&stage.cluster, 0, stage.running[0].flags.webhook_listen).await?;
         let accepted = |route: &MailRoute| holds(route, ConditionType::Accepted);
         wait_for(stage.routes(), "notifications", accepted, PATIENCE).await?;
         Ok(stage)
@@ -49,10 +42,7 @@ impl Stage {
     async fn replica(&mut self, lifetimes: Lifetimes) -> Result<()> {
         let number = u16::try_from(self.running.len())?;
         let flags = flags(&self.cluster, number, &["--dns-preflight=false"])?;
-        let client = client_of_the_chart(&self.cluster).await?;
-        self.replicas.spawn(app::replica(flags.clone(), client, lifetimes, self.stop.subscribe()));
-        is_ready(flags.admin_listen).await?;
-        self.running.push(flags);
+        self.running.push(Running::start(&self.cluster, flags, lifetimes).await?);
         Ok(())
     }
 
@@ -63,10 +53,10 @@ impl Stage {
     }
 
     pub(crate) fn targets(&self) -> Vec<Target> {
-        let target = |run: &Run| Target {
-            address: run.admin_listen,
+        let target = |replica: &Running| Target {
+            address: replica.flags.admin_listen,
             namespace: release::NAMESPACE,
-            pod: run.pod_name.clone(),
+            pod: replica.flags.pod_name.clone(),
             route: None,
         };
         self.running.iter().map(target).collect()
@@ -194,8 +184,10 @@ impl Stage {
     }
 
     /// Ends every replica.
-    pub(crate) async fn end(mut self) -> Result<()> {
-        self.replicas.shutdown().await;
+    pub(crate) async fn end(self) -> Result<()> {
+        for replica in self.running {
+            replica.kill().await;
+        }
         self.namespace.finish()
     }
 
@@ -221,12 +213,12 @@ impl Stage {
     }
 
     fn webhook(&self) -> Result<std::net::SocketAddr> {
-        self.running.first().map(|run| run.webhook_listen).context("a replica")
+        self.running.first().map(|replica| replica.flags.webhook_listen).context("a replica")
     }
 
     /// The control service of the first replica, which leads.
     fn control(&self) -> Result<std::net::SocketAddr> {
-        self.running.first().map(|run| run.control_listen).context("a replica")
+        self.running.first().map(|replica| replica.flags.control_listen).context("a replica")
     }
 
     /// Asks a replica something over its own TLS; returns the status of the answer.

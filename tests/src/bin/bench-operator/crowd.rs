@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::scene::replicas::{Stage, labelled_pod};
+use e2e::replica::stage::{Stage, labelled_pod};
 use e2e::scene::workload;
 use e2e::wait_for;
 use futures::{StreamExt, TryStreamExt, stream};

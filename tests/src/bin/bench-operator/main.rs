@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use e2e::scene::replicas::Stage;
+use e2e::replica::stage::Stage;
 use e2e::{Cluster, Tier};
 use mailroute_operator::pki::Lifetimes;
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::scene::replicas::{Replica, Stage};
+use e2e::replica::stage::{Replica, Stage};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;

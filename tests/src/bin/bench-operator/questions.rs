@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::scene::replicas::{self, Stage};
+use e2e::replica::asking;
+use e2e::replica::stage::Stage;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -27,7 +28,7 @@ pub async fn ask(
     let reviewer = stage.reviewer(webhook).await?;
     let count = (rate * seconds) as usize;
     let questions: Vec<_> = (0..count.min(1000))
-        .map(|number| Arc::new(replicas::review(crowd.namespace(number), &crowd.pod(number))))
+        .map(|number| Arc::new(asking::review(crowd.namespace(number), &crowd.pod(number))))
         .collect();
     let mut moments = interval(Duration::from_secs(1) / rate);
     moments.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -36,7 +37,7 @@ pub async fn ask(
         let due = moments.tick().await;
         let (reviewer, question) = (reviewer.clone(), Arc::clone(&questions[number % questions.len()]));
         asking.spawn(async move {
-            replicas::ask(&reviewer, &question).await?;
+            asking::ask(&reviewer, &question).await?;
             anyhow::Ok(Instant::now().duration_since(due))
         });
         while let Some(answered) = asking.try_join_next() {

@@ -1,5 +1,5 @@
-//! The operator on a control plane: replicas of the whole program, in this process, with the rights of the chart's
-//! ServiceAccount and nothing more, behind the chart's own Service, webhook configuration and Lease.
+//! Replicas on a control plane, with a namespace and a MailRoute to serve: pods are made while certificates, authorities and
+//! replicas come and go.
 //!
 //! Pods do not run on this tier; they are made, and what the webhook adds to them is seen.
 
@@ -7,45 +7,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use kube::{Api, Client, Config};
-use mailroute_operator::args::{Cli, Command, Run};
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::{Lifetimes, trust};
 use mailroute_operator::{app, logging};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{release, workload};
+use super::asking::{page, status, until};
+use super::{FIELD_MANAGER, Place, announce, client_of_the_chart, install_chart, is_ready, parse};
+use crate::scene::{PATIENCE, release, workload};
 use crate::{Cluster, Namespace, Tier};
-
-/// Name under which scenarios apply their manifests.
-const FIELD_MANAGER: &str = "scene";
-
-/// How long a replica may take to get where a test waits for it. Seconds are enough; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// First ports of the replicas, on an address that is the cluster's own.
-const WEBHOOK: u16 = 9440;
-const CONTROL: u16 = 9450;
-const ADMIN: u16 = 9460;
 
 /// Pods that are made after what was waited for.
 const AFTERWARDS: u32 = 5;
-
-/// Pause between two questions, where there is nothing to watch.
-const AGAIN: Duration = Duration::from_millis(50);
 
 /// A control plane with the chart on it, and a namespace with one MailRoute, `notifications`.
 pub struct Stage {
@@ -96,7 +76,7 @@ impl Stage {
         let routes: Api<MailRoute> = Api::namespaced(cluster.client(), namespace.name());
         let route = Patch::Apply(workload::route("notifications", namespace.name()));
         routes.patch("notifications", &PatchParams::apply(FIELD_MANAGER), &route).await?;
-        let host = IpAddr::V4(cluster.description().context("a cluster of one's own")?.host);
+        let host = super::host(&cluster)?;
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Ok(Self { cluster, namespace, host, flags, lifetimes, replicas: Vec::new(), running: JoinSet::new() })
     }
@@ -113,7 +93,7 @@ impl Stage {
     /// When it cannot be given a client.
     pub async fn start(&mut self, client: Option<Client>) -> Result<&Replica> {
         let number = u16::try_from(self.replicas.len())?;
-        let flags = self.run(number)?;
+        let flags = parse(self.arguments(number))?;
         let (webhook, admin) = (flags.webhook_listen, flags.admin_listen);
         let client = match client {
             Some(client) => client,
@@ -141,39 +121,27 @@ impl Stage {
     /// When no pod comes out with its sidecar.
     pub async fn announce(&self) -> Result<()> {
         let replica = self.replicas.last().context("a replica")?;
-        self.put_behind_the_service(self.replicas.len(), replica.webhook).await
+        self.put_behind_the_service(u16::try_from(self.replicas.len())?, replica.webhook).await
     }
 
     /// Puts the address of a webhook behind the Service, and waits until API servers have learnt of it.
     ///
     /// # Errors
     /// When no pod comes out with its sidecar.
-    pub async fn put_behind_the_service(&self, number: usize, webhook: SocketAddr) -> Result<()> {
+    pub async fn put_behind_the_service(&self, number: u16, webhook: SocketAddr) -> Result<()> {
         announce(&self.cluster, number, webhook).await?;
         until(async || self.admit().await).await.context("pods are not admitted")
     }
 
     /// The command line of a replica, whose ports are its own on the cluster's own address of this machine.
     pub fn arguments(&self, number: u16) -> Vec<String> {
-        let replica = self.outside(number);
-        let control = SocketAddr::new(self.host, CONTROL + number);
-        let line = [
-            ["--namespace".into(), release::NAMESPACE.into()],
-            ["--pod-name".into(), format!("operator-{number}")],
-            ["--pod-ip".into(), self.host.to_string()],
-            ["--sidecar-image".into(), "mailroute.dev/sidecar:0.1.0".into()],
-            ["--webhook-listen".into(), replica.webhook.to_string()],
-            ["--control-listen".into(), control.to_string()],
-            ["--admin-listen".into(), replica.admin.to_string()],
-        ];
-        let own = self.flags.iter().cloned();
-        ["run".to_owned()].into_iter().chain(line.concat()).chain(own).collect()
+        Place::of(self.host, number).arguments(&self.flags)
     }
 
     /// A replica that somebody else starts with those arguments, and stops.
     pub fn outside(&self, number: u16) -> Replica {
-        let at = |port: u16| SocketAddr::new(self.host, port + number);
-        Replica { webhook: at(WEBHOOK), admin: at(ADMIN), stop: watch::channel(false).0 }
+        let place = Place::of(self.host, number);
+        Replica { webhook: place.webhook, admin: place.admin, stop: watch::channel(false).0 }
     }
 
     /// A kubeconfig with a token of the chart's ServiceAccount, as JSON.
@@ -182,19 +150,11 @@ impl Stage {
     /// When there is no such ServiceAccount.
     pub async fn kubeconfig_of_the_chart(&self) -> Result<String> {
         let mut file = serde_json::to_value(Kubeconfig::read_from(self.cluster.kubeconfig())?)?;
-        let token = token_of_the_chart(&self.cluster).await?;
+        let token = super::token_of_the_chart(&self.cluster).await?;
         for user in file["users"].as_array_mut().into_iter().flatten() {
             user["user"] = json!({"token": token});
         }
         Ok(file.to_string())
-    }
-
-    fn run(&self, number: u16) -> Result<Run> {
-        let line = std::iter::once("mailroute-operator".to_owned()).chain(self.arguments(number));
-        match <Cli as clap::Parser>::try_parse_from(line)?.command {
-            Command::Run(flags) => Ok(*flags),
-            other => anyhow::bail!("not the flags of run: {other:?}"),
-        }
     }
 
     /// Makes a labelled pod for real, and sees to it that it came out with the sidecar.
@@ -322,151 +282,6 @@ pub fn labelled_pod() -> Value {
     let mut pod = workload::pod("", "notifications", &workload::pod_spec("true"));
     pod["metadata"] = json!({"generateName": "web-", "labels": pod["metadata"]["labels"]});
     pod
-}
-
-/// The question that an API server asks about a pod.
-pub fn review(namespace: &str, pod: &Value) -> Value {
-    json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": namespace,
-            "operation": "CREATE",
-            "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
-            "object": pod,
-            "dryRun": false,
-            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
-        },
-    })
-}
-
-/// Asks a replica directly, and sees to it that the answer has a patch.
-///
-/// # Errors
-/// When there is no such answer.
-pub async fn ask(reviewer: &Client, review: &Value) -> Result<()> {
-    let request = hyper::Request::post("/inject").header("content-type", "application/json");
-    let answer = reviewer.send(request.body(Body::from(serde_json::to_vec(review)?))?).await?;
-    let body = answer.into_body().collect().await?.to_bytes();
-    let answer: Value = serde_json::from_slice(&body)?;
-    ensure!(answer.pointer("/response/patch").is_some(), "no patch: {answer}");
-    Ok(())
-}
-
-/// Asks again, as there is nothing to watch, until the answer is good.
-///
-/// # Errors
-/// The last answer, when none was good in time.
-pub async fn until(mut ask: impl AsyncFnMut() -> Result<()>) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        match ask().await {
-            Err(error) if began.elapsed() > PATIENCE => return Err(error),
-            Err(_) => tokio::time::sleep(AGAIN).await,
-            Ok(()) => return Ok(()),
-        }
-    }
-}
-
-/// The warnings about an object with this reason: how often each was told, and what it says.
-///
-/// # Errors
-/// When Events cannot be listed.
-pub async fn warnings(client: Client, name: &str, reason: &str) -> Result<Vec<(i32, String)>> {
-    let events: Api<k8s_openapi::api::events::v1::Event> = Api::all(client);
-    let told = events.list(&ListParams::default()).await?.items.into_iter().filter(|event| {
-        event.reason.as_deref() == Some(reason)
-            && event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(name)
-    });
-    Ok(told
-        .map(|event| {
-            let times = event.series.map_or(1, |series| series.count);
-            (times, event.note.unwrap_or_default())
-        })
-        .collect())
-}
-
-/// The chart as it is, apart from its Service: pods do not run here, so the endpoints are made by hand.
-async fn install_chart(cluster: &Cluster, values: &[&str]) -> Result<()> {
-    let chart = release::repository().join("charts/mailroute").display().to_string();
-    let install = ["install", release::NAME, &chart, "--namespace", release::NAMESPACE, "--create-namespace"];
-    cluster.helm(&[&install[..], values].concat()).await?;
-    let services: Api<Service> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    let without_selector = Patch::Merge(json!({"spec": {"selector": null}}));
-    services.patch(release::NAME, &PatchParams::default(), &without_selector).await?;
-    Ok(())
-}
-
-/// A client with a token of the chart's ServiceAccount in place of the certificate that may do everything.
-///
-/// # Errors
-/// When there is no such ServiceAccount.
-pub async fn client_of_the_chart(cluster: &Cluster) -> Result<Client> {
-    let token = token_of_the_chart(cluster).await?;
-    let file = Kubeconfig::read_from(cluster.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
-    Ok(Client::try_from(config)?)
-}
-
-async fn token_of_the_chart(cluster: &Cluster) -> Result<String> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let granted = accounts.create_token_request(release::NAME, &PostParams::default(), &request).await?;
-    Ok(granted.status.context("a granted token")?.token)
-}
-
-/// Waits until a replica says that it may be sent requests, as a kubelet does: by asking.
-async fn is_ready(admin: SocketAddr) -> Result<()> {
-    let asked = until(async || {
-        let (code, text) = page(admin, "/readyz").await?;
-        ensure!(code == 200, "it answers {code}: {text}");
-        Ok(())
-    });
-    asked.await.with_context(|| format!("the replica at {admin} does not become ready"))
-}
-
-/// Puts an address behind the Service.
-async fn announce(cluster: &Cluster, number: usize, webhook: SocketAddr) -> Result<()> {
-    let name = format!("mailroute-{number}");
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": release::NAME}},
-        "addressType": "IPv4",
-        "ports": [{"name": "webhook", "port": webhook.port(), "protocol": "TCP"}],
-        "endpoints": [{"addresses": [webhook.ip()], "conditions": {"ready": true}}],
-    });
-    let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), release::NAMESPACE);
-    slices.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(slice)).await?;
-    Ok(())
-}
-
-/// A page of the admin service: status and text. The Kubernetes client would ask again after a 503.
-async fn page(admin: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let stream = TokioIo::new(TcpStream::connect(admin).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    let asked = hyper::Request::get(path).header("host", "operator").body(Empty::<Bytes>::new())?;
-    let answered = async {
-        let answer = sender.send_request(asked).await?;
-        let code = answer.status().as_u16();
-        let text = answer.into_body().collect().await?.to_bytes().to_vec();
-        Ok((code, String::from_utf8(text)?))
-    };
-    tokio::select! {
-        answered = answered => answered,
-        ended = connection => anyhow::bail!("the connection ended: {ended:?}"),
-    }
-}
-
-/// The status of an answer.
-async fn status(client: &Client, path: &str) -> Result<u16> {
-    let request = hyper::Request::get(path).body(Body::empty())?;
-    Ok(client.send(request).await?.status().as_u16())
 }
 
 /// Fifteen seconds for an authority and three for a leaf, so that a rotation takes ten.
