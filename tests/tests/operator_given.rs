@@ -24,7 +24,7 @@ const NAMES: [&str; 2] = ["mailroute.mailroute-system.svc", "mailroute.mailroute
 #[tokio::test(flavor = "multi_thread")]
 async fn cert_manager_issues_renews_and_keeps_the_bundle() -> Result<()> {
     let cluster = Cluster::start(Tier::ControlPlane).await?;
-    cluster.apply("default", DEFINITIONS).await?;
+    cluster.apply("default", &definitions()).await?;
     let flags = ["--certificates", "cert-manager"];
     let values = ["--set", "certificates.source=CertManager"];
     let mut stage = Stage::on(cluster, &values, &flags, Lifetimes::default()).await?;
@@ -195,30 +195,19 @@ impl Issuing {
 }
 
 /// As much of cert-manager's resources as a chart needs to be installed.
-const DEFINITIONS: &str = r#"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: certificates.cert-manager.io}
-spec:
-  group: cert-manager.io
-  names: {kind: Certificate, plural: certificates, singular: certificate}
-  scope: Namespaced
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
----
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: issuers.cert-manager.io}
-spec:
-  group: cert-manager.io
-  names: {kind: Issuer, plural: issuers, singular: issuer}
-  scope: Namespaced
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"#;
+fn definitions() -> String {
+    let [certificate, issuer] = ["Certificate", "Issuer"].map(|kind| {
+        let singular = kind.to_lowercase();
+        let names = json!({"kind": kind, "plural": format!("{singular}s"), "singular": singular});
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let version =
+            json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{singular}s.cert-manager.io")},
+            "spec": {"group": "cert-manager.io", "names": names, "scope": "Namespaced", "versions": [version]},
+        })
+    });
+    format!("{certificate}\n---\n{issuer}\n")
+}
