@@ -7,10 +7,13 @@ use anyhow::{Context, Result, ensure};
 use e2e::replica::until;
 use e2e::scene::{release, workload};
 use e2e::{Cluster, Tier};
+use hyper::Request;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
+use kube::client::Body;
+use mailroute_operator::inject::annotations::KEYS;
 use serde_json::{Value, json};
 
 /// The namespace that the chart is told to leave out.
@@ -88,6 +91,7 @@ async fn a_labelled_pod_without_its_sidecar_is_refused_unless_it_is_excused() ->
     until(async || ask(&cluster, release::NAMESPACE, &unlabelled()).await).await?;
     until(async || ask(&cluster, EXCLUDED, &unlabelled()).await).await?;
 
+    workloads_are_warned_of(&cluster, shop.name()).await?;
     webhook_out_of_reach(&cluster, shop.name()).await?;
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client());
     configurations.delete(release::NAME, &DeleteParams::default()).await?;
@@ -98,6 +102,97 @@ async fn a_labelled_pod_without_its_sidecar_is_refused_unless_it_is_excused() ->
     configurations.delete(release::NAME, &DeleteParams::default()).await?;
     until(async || ask(&cluster, shop.name(), &labelled()).await).await.context("without a policy")?;
     shop.finish()
+}
+
+/// What the API server warns of when a workload is applied; nothing is made.
+async fn warnings(cluster: &Cluster, namespace: &str, api: &str, workload: &Value) -> Result<String> {
+    let uri = format!("/apis/{api}/namespaces/{namespace}/{}?dryRun=All", plural(workload)?);
+    let request = Request::post(uri).header("content-type", "application/json");
+    let request = request.body(Body::from(workload.to_string().into_bytes()))?;
+    let answer = cluster.client().send(request).await?;
+    ensure!(answer.status().is_success(), "{} for {workload:#}", answer.status());
+    let told =
+        answer.headers().get_all("warning").iter().map(|told| String::from_utf8_lossy(told.as_bytes()));
+    Ok(told.collect::<Vec<_>>().join("\n"))
+}
+
+fn plural(workload: &Value) -> Result<String> {
+    Ok(format!("{}s", workload["kind"].as_str().context("a kind")?.to_lowercase()))
+}
+
+/// One of each kind, whose pods have these annotations.
+fn workloads(labels: &Value, annotations: &Value) -> [(&'static str, Value); 3] {
+    let labels = json!({"app": "web", "mailroute.dev/route": labels});
+    let template = json!({
+        "metadata": {"labels": labels, "annotations": annotations},
+        "spec": workload::pod_spec("true"),
+    });
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let mut job = template.clone();
+    job["spec"]["restartPolicy"] = json!("Never");
+    let mut always = template;
+    always["spec"]["restartPolicy"] = json!("Always");
+    let metadata = json!({"name": "web"});
+    [
+        (
+            "apps/v1",
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+                "spec": {"selector": selector, "template": always}}),
+        ),
+        (
+            "batch/v1",
+            json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": job}}),
+        ),
+        (
+            "batch/v1",
+            json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata,
+                "spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": job}}}}),
+        ),
+    ]
+}
+
+/// Who applies a workload hears at once what would otherwise be an Event of its ReplicaSet.
+async fn workloads_are_warned_of(cluster: &Cluster, shop: &str) -> Result<()> {
+    let wrong = [
+        ("mailroute.dev/sidecar-prot", "25", "mailroute.dev/sidecar-prot. The annotations are: "),
+        ("mailroute.dev/sidecar-memory-limit", "much", "is not a quantity"),
+        ("mailroute.dev/sidecar-log-level", "loud", "sidecar-log-level is one of"),
+        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port is a number"),
+        (EXCUSE, "yes", "allow-"),
+    ];
+    for (key, value, told) in wrong {
+        for (api, workload) in workloads(&json!("notifications"), &json!({key: value})) {
+            until(async || {
+                let warned = warnings(cluster, shop, api, &workload).await?;
+                ensure!(
+                    warned.contains("its pods will be refused") && warned.contains(told),
+                    "{key}: {warned}"
+                );
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    let mut right: serde_json::Map<String, Value> = KEYS
+        .into_iter()
+        .map(|key| {
+            let value = match key {
+                _ if key.contains("-cpu-") => "50m",
+                _ if key.contains("-memory-") => "64Mi",
+                _ if key.ends_with("-level") => "debug",
+                _ if key.ends_with("-port") => "2525",
+                _ if key.ends_with("-image") => "registry.example.com/sidecar:1",
+                _ => "false",
+            };
+            (key.to_owned(), json!(value))
+        })
+        .collect();
+    right.insert("example.com/other".into(), json!("anything"));
+    for (api, workload) in workloads(&json!("notifications"), &Value::Object(right)) {
+        let warned = warnings(cluster, shop, api, &workload).await?;
+        ensure!(!warned.contains("MailRoute"), "{warned}");
+    }
+    Ok(())
 }
 
 /// No replica answers: labelled pods wait for one, and the emergency does not.
