@@ -160,7 +160,7 @@ fn two_releases_share_no_cluster_wide_name() -> Result<()> {
         Ok(cluster_wide.map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect())
     };
     let (one, other) = (names("mailroute")?, names("second")?);
-    ensure!(one.len() == 7, "three roles, a binding, the webhook and the policy are cluster-wide: {one:?}");
+    ensure!(one.len() == 9, "three roles, a binding, the webhook and two policies are cluster-wide: {one:?}");
     ensure!(one.iter().all(|name| !other.contains(name)), "{one:?} and {other:?}");
     Ok(())
 }
