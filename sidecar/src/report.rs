@@ -132,10 +132,11 @@ impl Reporter {
             Ok(reply) => {
                 (memory.failures, memory.taken) = (0, Some(report));
                 self.metrics.reported(ReportResult::Taken);
-                if let (Some(sent), Some(allotment)) = (sent, &reply.allotment) {
-                    self.budget.answered(sent, allotment).await;
-                } else {
-                    self.budget.unanswered(RETRY_FIRST);
+                match (sent, &reply.allotment) {
+                    (Some(sent), Some(allotment)) => self.budget.answered(sent, allotment).await,
+                    (Some(_), None) => self.budget.unanswered(RETRY_FIRST),
+                    // The route was not known to the budget yet, which has its first claim to make now.
+                    (None, _) => {}
                 }
                 let seconds = u64::from(reply.next_seconds);
                 Duration::from_secs(seconds.clamp(*NEXT_SECONDS.start(), *NEXT_SECONDS.end()))
