@@ -92,7 +92,8 @@ impl Gate {
             let changed = self.changed.notified();
             match self.ask(recipients).await {
                 Ok(ticket) => return Ok(ticket),
-                Err(denied) if denied.until > deadline => return Err(denied),
+                // When a lease comes is not known, as the operator was only asked just now.
+                Err(denied) if denied.until > deadline && denied.why != Why::Lease => return Err(denied),
                 Err(denied) => *last = denied,
             }
             tokio::select! {

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mailroute_route::control::{Allotment, Lease};
+use mailroute_route::file::ControlService;
+
 use super::*;
 use crate::budget::Amount;
 use crate::config;
@@ -111,6 +114,38 @@ async fn who_cannot_be_served_in_time_is_told_at_once() {
     let denied = gate.take_until(1, started + Duration::from_secs(10)).await.unwrap_err();
     assert_eq!(denied.why, Why::Minute);
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_in_time_serves_who_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut route = route(Some(30), None);
+    route.control = Some(ControlService {
+        address: "mailroute.mailroute-system.svc:8443".into(),
+        ca_pem: String::new(),
+        token_file: "/nowhere".into(),
+        leases: true,
+    });
+    let gate = gate(folder.path(), &route).await;
+    let nothing = Allotment { again_millis: 30_000, cut_millis: 60_000, ..Allotment::default() };
+    let (_, sent) = gate.claim().unwrap();
+    gate.answered(sent, &nothing).await;
+
+    let operator = async {
+        gate.due().await;
+        let (claim, sent) = gate.claim().unwrap();
+        assert_eq!(claim.messages, 1);
+        let lease = Some(Lease { id: 1, messages: 1, recipients: 10, valid_millis: 10_000 });
+        gate.answered(sent, &Allotment { lease, ..nothing.clone() }).await;
+    };
+    let started = clock::now();
+    let (ticket, ()) = tokio::join!(gate.take_until(1, started + Duration::from_secs(2)), operator);
+    assert!(ticket.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+
+    let started = clock::now();
+    let denied = gate.take_until(1, started + Duration::from_secs(2)).await.unwrap_err();
+    assert_eq!((denied.why, started.elapsed().as_secs()), (Why::Lease, 2));
 }
 
 #[tokio::test(start_paused = true)]
