@@ -62,3 +62,18 @@ annotations:
 {{- define "mailroute.untouchedNamespaces" -}}
 {{- list "kube-system" .Release.Namespace | uniq | toYaml -}}
 {{- end }}
+
+{{/* Selects the namespaces that admission looks at: the watched ones, or all, but those of the list `not`. */}}
+{{- define "mailroute.lookedAtNamespaces" -}}
+matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: NotIn
+    values:
+      {{- toYaml .not | nindent 6 }}
+  {{- with .root.Values.watch.namespaces }}
+  - key: kubernetes.io/metadata.name
+    operator: In
+    values:
+      {{- toYaml . | nindent 6 }}
+  {{- end }}
+{{- end }}
