@@ -58,7 +58,7 @@ impl Follower {
     /// Runs until it is dropped, or until whoever decides who leads is gone.
     pub(super) async fn run(mut self) {
         let mut secrets = watched(&self.secrets, &self.secret);
-        let mut webhooks = watched(self.publisher.api(), &self.settings.webhook_configuration);
+        let mut webhooks = self.publisher.watched();
         let mut leading = self.leading.clone();
         loop {
             let sleep = self.act().await;
@@ -67,13 +67,7 @@ impl Follower {
                     Ok(seen) => self.see(seen.as_ref(), Timestamp::now()),
                     Err(error) => complain("Secret", &self.secret, &error),
                 },
-                Some(event) = webhooks.next() => match event {
-                    Ok(seen) => self.publisher.see(seen),
-                    Err(error) => {
-                        let name = &self.settings.webhook_configuration;
-                        complain("MutatingWebhookConfiguration", name, &error);
-                    }
-                },
+                Some(event) = webhooks.next() => self.publisher.hear(event),
                 changed = leading.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(sleep) => {}
             }

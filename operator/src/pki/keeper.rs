@@ -74,7 +74,7 @@ impl Keeper {
     /// Runs until it is dropped, or until whoever decides who leads is gone.
     pub(super) async fn run(mut self) {
         let mut secrets = watched(&self.secrets, &self.name);
-        let mut webhooks = watched(self.publisher.api(), &self.settings.webhook_configuration);
+        let mut webhooks = self.publisher.watched();
         let mut leading = self.leading.clone();
         loop {
             let sleep = self.act().await;
@@ -83,13 +83,7 @@ impl Keeper {
                     Ok(seen) => self.see_secret(seen),
                     Err(error) => complain("Secret", &self.name, &error),
                 },
-                Some(event) = webhooks.next() => match event {
-                    Ok(seen) => self.publisher.see(seen),
-                    Err(error) => {
-                        let name = &self.settings.webhook_configuration;
-                        complain("MutatingWebhookConfiguration", name, &error);
-                    }
-                },
+                Some(event) = webhooks.next() => self.publisher.hear(event),
                 changed = leading.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(sleep) => {}
             }

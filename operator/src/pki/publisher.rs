@@ -3,8 +3,10 @@
 //! What was read goes on to whoever else has to know it. A new bundle is written at once; one that another actor undid is
 //! written again at the pace of a dispute, and told of with that actor's name.
 
+use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -12,12 +14,14 @@ use tokio::time::timeout;
 use super::anchors::Anchors;
 use super::bundle::Bundle;
 use super::pace::Pace;
+use super::watching::{complain, replace, watched};
 use super::{CALL, Registration, Settings, Written, trust};
 use crate::api_error::ApiError;
 
 /// See the module.
 pub(super) struct Publisher {
     api: Api<MutatingWebhookConfiguration>,
+    name: String,
     /// The outer `None` before the first answer.
     configuration: Registration,
     announce: watch::Sender<Registration>,
@@ -33,6 +37,7 @@ impl Publisher {
     pub(super) fn new(client: Client, settings: &Settings, announce: watch::Sender<Registration>) -> Self {
         Self {
             api: Api::all(client),
+            name: settings.webhook_configuration.clone(),
             configuration: None,
             announce,
             tell: settings.tell.clone(),
@@ -42,14 +47,25 @@ impl Publisher {
         }
     }
 
-    pub(super) const fn api(&self) -> &Api<MutatingWebhookConfiguration> {
-        &self.api
+    /// The configuration as it is and as it changes, for [`Publisher::hear`].
+    pub(super) fn watched(
+        &self,
+    ) -> impl Stream<Item = watcher::Result<Option<MutatingWebhookConfiguration>>> + Unpin + Send + use<>
+    {
+        watched(&self.api, &self.name)
     }
 
-    /// The configuration was read.
-    pub(super) fn see(&mut self, seen: Option<MutatingWebhookConfiguration>) {
+    /// The configuration was read, or cannot be.
+    pub(super) fn hear(&mut self, event: watcher::Result<Option<MutatingWebhookConfiguration>>) {
+        match event {
+            Ok(seen) => self.see(seen),
+            Err(error) => complain("MutatingWebhookConfiguration", &self.name, &error),
+        }
+    }
+
+    fn see(&mut self, seen: Option<MutatingWebhookConfiguration>) {
         self.configuration = Some(seen);
-        super::watching::replace(&self.announce, self.configuration.clone());
+        replace(&self.announce, self.configuration.clone());
     }
 
     /// Whether there was a first answer.
