@@ -26,7 +26,7 @@ struct Case {
 }
 
 fn cases() -> Result<Vec<Case>> {
-    Ok(serde_saphyr::from_str(include_str!("monitor/cases.yaml"))?)
+    Ok(serde_saphyr::from_str(include_str!("monitor_rules/cases.yaml"))?)
 }
 
 fn page(name: &str) -> Result<String> {

@@ -41,7 +41,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-#[path = "../../sidecar/tests/relay/route.rs"]
+#[path = "../../../sidecar/tests/relay/route.rs"]
 mod route;
 
 /// Microsoft's minute.

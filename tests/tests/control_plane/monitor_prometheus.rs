@@ -13,9 +13,7 @@ use e2e::monitoring::{Alert, alerts, metrics, queries};
 use e2e::prometheus::{Prometheus, Target};
 use e2e::replica::until;
 
-#[path = "monitor/operator.rs"]
 mod operator;
-#[path = "monitor/sidecars.rs"]
 mod sidecars;
 
 use operator::Stage;

@@ -31,10 +31,10 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-#[path = "../../sidecar/tests/relay/client.rs"]
+#[path = "../../../sidecar/tests/relay/client.rs"]
 mod client;
 #[allow(dead_code, reason = "shared with the operator's own tests, which use all of it")]
-#[path = "../../operator/tests/broker/stage.rs"]
+#[path = "../../../operator/tests/broker/stage.rs"]
 mod stage;
 
 use client::{Client, message};

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use e2e::scene::release::repository;
 
-#[path = "docs/commands.rs"]
 mod commands;
 
 /// Folders that hold no page of the project's own.

@@ -1,0 +1,15 @@
+//! What an API server decides, or what only one shows: a control plane for each scenario, no node.
+
+mod admit_policy;
+mod admit_routes;
+mod chart_lifecycle;
+mod monitor_prometheus;
+mod operator_api_server;
+mod operator_books;
+mod operator_broker;
+mod operator_certificates;
+mod operator_dns;
+mod operator_given;
+mod operator_registration;
+mod operator_rollout;
+mod operator_scope;

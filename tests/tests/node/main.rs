@@ -1,0 +1,14 @@
+//! What only a node shows: pods that run, on one node that the scenarios share or on one of their own.
+
+mod inject_isolation;
+mod inject_users;
+mod relay_clients;
+mod relay_commands;
+mod relay_drain;
+mod relay_outages;
+mod relay_port_25;
+mod relay_queue;
+mod relay_secrets;
+mod release_lent;
+mod release_lifecycle;
+mod status_wrong_setups;

@@ -1,0 +1,8 @@
+//! What text alone can tell: charts as Helm renders them, alerts as promtool plays them, pages as they are written. No cluster.
+
+mod chart_broker;
+mod chart_rbac;
+mod chart_templates;
+mod chart_values;
+mod docs_links;
+mod monitor_rules;

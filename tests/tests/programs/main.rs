@@ -1,0 +1,5 @@
+//! Our programs with one another and with other people's clients, over real sockets. No Kubernetes.
+
+mod broker_lent;
+mod limits_shared;
+mod peer_clients;
