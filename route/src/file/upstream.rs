@@ -1,0 +1,67 @@
+//! The servers that mail is handed to, and how far they have to be verified.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::is_default;
+
+/// The SMTP server that mail is handed to. TLS by STARTTLS is always required and verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// DNS name; also the name that the certificate must carry.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// PEM bundle to trust in place of the public roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM bundle to trust in place of the public roots, where the operator and not the route says so. Goes before
+    /// `ca_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+}
+
+impl Endpoint {
+    /// A server whose certificate chains to the public roots.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, ca_file: None, ca_pem: None }
+    }
+}
+
+/// The SMTP server that takes mail on port 25 for the tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SmartHost {
+    /// How its name is found. Never derived from a domain: new tenants' names cannot be.
+    pub host: HostName,
+    /// TCP port.
+    pub port: u16,
+    /// Whether mail may go without TLS.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tls: TlsMode,
+    /// PEM bundle to trust in place of the public roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How the name of a smart host is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostName {
+    /// It is this one.
+    Fixed(String),
+    /// The best MX record of this domain, looked up anew when its time to live is over.
+    MxOf(String),
+}
+
+/// Whether mail may go without TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsMode {
+    /// TLS with a verified certificate, or nothing is sent.
+    #[default]
+    Required,
+    /// TLS when it is offered and can be verified; else without.
+    Opportunistic,
+}
