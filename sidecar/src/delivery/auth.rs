@@ -14,7 +14,8 @@ use lettre::transport::smtp::commands::Auth;
 use mailroute_route::condition::Reason;
 
 use super::classify::{Stage, classify};
-use super::connection::{Connection, ConnectionError, Protection};
+use super::connection::{Connection, Protection};
+use super::error::ConnectionError;
 use super::login::Proof;
 use super::outcome::{Outcome, Verdict};
 use crate::secret::Secret;

@@ -13,7 +13,8 @@ use mailroute_dns::resolver::Resolver;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{DirectSend, SmartHost, SmtpRelay};
 
-use super::connection::{Connection, ConnectionError};
+use super::connection::Connection;
+use super::error::ConnectionError;
 use super::opening::Target;
 use super::outcome::{Met, Outcome, Verdict};
 use super::presented::{Current, Presented};

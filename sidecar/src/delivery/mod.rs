@@ -5,7 +5,7 @@
 //! * [`opening`]: from a name to a connection, over TLS as the route wants it.
 //! * [`effect`]: what follows from an outcome, for everything else.
 //! * [`hint`]: what to know about a refusal of one message or recipient.
-//! * [`connection`]: one SMTP connection, with a [`limit`] on each step.
+//! * [`connection`]: one SMTP connection, with a [`limit`] on each step, and the [`error`] that ends it.
 //! * [`transaction`]: one message over one connection.
 //! * [`rehearsal`]: the same without a message.
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
@@ -21,6 +21,7 @@ pub mod capabilities;
 pub mod classify;
 pub mod connection;
 pub mod effect;
+pub mod error;
 pub mod handover;
 pub mod hint;
 pub mod limit;

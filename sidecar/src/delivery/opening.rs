@@ -25,7 +25,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::classify::Stage;
-use super::connection::{Connection, ConnectionError, Protection};
+use super::connection::{Connection, Protection};
+use super::error::ConnectionError;
 use super::limit;
 use super::plain::Plain;
 use crate::net::dial;

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
 use super::classify::Stage;
-use super::connection::{ConnectionError, Positive};
+use super::connection::Positive;
+use super::error::ConnectionError;
 use super::wire::Stream;
 use crate::secret::scrub;
 use crate::smtp::reply::{Reply, ReplyError};

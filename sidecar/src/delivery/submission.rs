@@ -13,7 +13,8 @@ use mailroute_route::condition::Reason;
 use mailroute_route::file::{ClientSubmission, TlsMode};
 
 use super::auth;
-use super::connection::{Connection, ConnectionError};
+use super::connection::Connection;
+use super::error::ConnectionError;
 use super::login::{LogIn, Proof};
 use super::opening::Target;
 use super::outcome::{Met, Outcome, Verdict};

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
 use super::classify::{Stage, classify};
-use super::connection::{Connection, ConnectionError};
+use super::connection::Connection;
+use super::error::ConnectionError;
 use super::limit;
 use super::outcome::{Outcome, Partial, Refused, Verdict};
 use crate::body::Body;

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::Deliver;
 use super::classify::classify;
-use super::connection::{Connection, ConnectionError, Protection};
+use super::connection::{Connection, Protection};
+use super::error::ConnectionError;
 use super::outcome::{Attempt, Met, Outcome, Partial, Probe, Verdict, one_line};
 use super::pool::{self, Pool, Slot};
 use super::rehearsal::{Rehearsal, Rehearse};
