@@ -16,7 +16,7 @@
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
 //! * [`anchors`], [`given`]: certificates that somebody else keeps, and which of two is served.
 //! * [`secret`], [`trust`]: the two objects. [`tls`]: the listener. The keeper (own authority) and the follower (given
-//!   certificate) tie them together; the publisher owns the write of the `caBundle`.
+//!   certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
 //!
 //! Invariant: at any instant every leaf that a replica serves chains to the published bundle, through any number of
 //! rotations. It is broken only by force: deleting the Secret begins anew, so that a stolen CA can be thrown away; and,
@@ -24,7 +24,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use futures::future::Either;
@@ -35,6 +34,9 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use crate::lease::Leadership;
+use follower::Follower;
+use keeper::Keeper;
+use replica::Replica;
 
 pub mod anchors;
 pub mod authority;
@@ -46,6 +48,7 @@ pub mod keyring;
 pub mod leaf;
 mod pace;
 mod publisher;
+mod replica;
 pub mod secret;
 pub mod tls;
 pub mod trust;
@@ -186,18 +189,14 @@ pub fn start(
     settings: Settings,
     leading: watch::Receiver<Leadership>,
 ) -> Result<(Pki, impl Future<Output = ()> + Send), rustls::Error> {
-    let served = Arc::new(leaf::ServedLeaf::default());
-    let tls = tls::server_config(served.clone())?;
     let (announce, pki) = announcements();
-    let keeper = match settings.source.clone() {
-        Source::Own { secret, lifetimes } => {
-            let of = (settings, secret, lifetimes);
-            Either::Left(keeper::Keeper::new(client, of, leading, served, announce).run())
-        }
-        Source::Given { secret, publishes } => {
-            let of = (settings, secret, publishes);
-            Either::Right(follower::Follower::new(client, of, leading, served, announce).run())
-        }
+    let source = settings.source.clone();
+    let (Source::Own { secret, .. } | Source::Given { secret, .. }) = &source;
+    let replica = Replica::new(client, settings, secret.clone(), leading, announce);
+    let tls = tls::server_config(replica.served.clone())?;
+    let keeper = match source {
+        Source::Own { lifetimes, .. } => Either::Left(replica::run(Keeper::new(replica, lifetimes))),
+        Source::Given { publishes, .. } => Either::Right(replica::run(Follower::new(replica, publishes))),
     };
     Ok((pki(tls), keeper))
 }
