@@ -106,6 +106,16 @@ struct App {
     leases: Arc<Leases>,
 }
 
+/// What every replica follows, as the parts read it.
+struct Known {
+    leadership: watch::Receiver<Leadership>,
+    routes: Store<MailRoute>,
+    pods: Store<Pod>,
+    /// Counts the changes to `routes`, readable or not.
+    changes: watch::Receiver<u64>,
+    pki: Pki,
+}
+
 impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
@@ -136,12 +146,12 @@ impl App {
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
-        let (seen, awaited) = (changes.clone(), changes.clone());
-        self.serve_webhook(&mut parts, &pki, &routes, changes, closing).await?;
-        self.serve_control(&mut parts, &pki, &routes, &pods, &leadership, closing).await?;
-        self.serve_admin(&mut parts, &pki, &routes, &pods, &leadership, stop).await?;
-        self.guard(&mut parts, &pki, &routes, seen, &leadership);
-        self.lead(&mut parts, &pki, routes, pods, awaited, leadership);
+        let known = Known { leadership, routes, pods, changes, pki };
+        self.serve_webhook(&mut parts, &known, closing).await?;
+        self.serve_control(&mut parts, &known, closing).await?;
+        self.serve_admin(&mut parts, &known, stop).await?;
+        self.guard(&mut parts, &known);
+        self.lead(&mut parts, known);
         self.elect(&mut parts, told, stop);
         Ok(parts)
     }
@@ -178,24 +188,17 @@ impl App {
     }
 
     /// Tells when the webhook configuration, which is not ours but for one field, keeps pods from us.
-    fn guard(
-        &self,
-        parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        changes: watch::Receiver<u64>,
-        leadership: &watch::Receiver<Leadership>,
-    ) {
+    fn guard(&self, parts: &mut Parts, known: &Known) {
         let flags = &self.flags;
         let watch = registration::watch(registration::Watch {
-            registration: pki.registration.clone(),
+            registration: known.pki.registration.clone(),
             service: registration::Service {
                 namespace: flags.namespace.clone(),
                 name: flags.service.clone(),
             },
-            routes: routes.clone(),
-            changes,
-            leadership: leadership.clone(),
+            routes: known.routes.clone(),
+            changes: known.changes.clone(),
+            leadership: known.leadership.clone(),
             metrics: self.metrics.clone(),
             events: self.events.clone(),
         });

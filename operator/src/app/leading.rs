@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::Store;
 use mailroute_dns::resolver::Resolver;
-use tokio::sync::watch;
 
 use super::parts::{Parts, spawn};
-use super::{App, warn_of};
+use super::{App, Known, warn_of};
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
 use crate::controller::federation::Federation;
 use crate::controller::rollout::history::Rollouts;
 use crate::controller::{self, Context, build};
-use crate::crd::MailRoute;
-use crate::lease::Leadership;
-use crate::pki::Pki;
 use crate::preflight::board::Board;
 use crate::preflight::rounds::Rounds;
 
@@ -25,18 +19,10 @@ const CONTROL_SERVICE_PORT: u16 = 8444;
 
 impl App {
     /// The part that writes, while this replica leads.
-    pub(super) fn lead(
-        &self,
-        parts: &mut Parts,
-        pki: &Pki,
-        routes: Store<MailRoute>,
-        pods: Store<Pod>,
-        changes: watch::Receiver<u64>,
-        mut leadership: watch::Receiver<Leadership>,
-    ) {
+    pub(super) fn lead(&self, parts: &mut Parts, known: Known) {
         let flags = &self.flags;
         let dns = if flags.dns_preflight { Board::on() } else { Board::default() };
-        let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &routes, changes));
+        let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &known));
         let context = Arc::new(Context {
             client: self.client.clone(),
             platform: build::Platform {
@@ -45,9 +31,9 @@ impl App {
             },
             lending: Arc::clone(self.vault.settings()),
             sidecar: self.sidecar(),
-            ca_bundle: pki.ca_bundle.clone(),
-            routes,
-            pods,
+            ca_bundle: known.pki.ca_bundle,
+            routes: known.routes,
+            pods: known.pods,
             reports: Arc::clone(&self.reports),
             triggers: self.triggers.clone(),
             events: self.events.clone(),
@@ -58,7 +44,7 @@ impl App {
             federation: Federation::default(),
             dns,
         });
-        let malformed = self.malformed.clone();
+        let (malformed, mut leadership) = (self.malformed.clone(), known.leadership);
         spawn(parts, "controller", async move {
             while leadership.wait_for(|leadership| leadership.leading).await.is_ok() {
                 malformed.all().iter().for_each(|unreadable| warn_of(unreadable, &context.events));
@@ -74,12 +60,12 @@ impl App {
     }
 
     /// The look-ups beside the controller, which no reconciliation waits for.
-    fn rounds(&self, board: &Board, routes: &Store<MailRoute>, changes: watch::Receiver<u64>) -> Rounds {
+    fn rounds(&self, board: &Board, known: &Known) -> Rounds {
         Rounds {
             resolver: Resolver::new(self.flags.nameserver),
             board: board.clone(),
-            routes: routes.clone(),
-            changes,
+            routes: known.routes.clone(),
+            changes: known.changes.clone(),
             reports: Arc::clone(&self.reports),
             triggers: self.triggers.clone(),
             metrics: self.metrics.clone(),

@@ -6,20 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use axum::Router;
-use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::parts::{Parts, spawn, turns_true};
-use super::{App, standing};
+use super::{App, Known, standing};
 use crate::admin::{self, Admin};
 use crate::broker::desk::{self, Desk};
 use crate::control::authenticate::Authenticator;
 use crate::control::rate::RateLimit;
 use crate::control::server::{self as control, Control};
-use crate::crd::MailRoute;
-use crate::lease::Leadership;
 use crate::pki::{Limits, Pki, TlsListener};
 use crate::webhook::{self, Webhook};
 
@@ -30,14 +26,13 @@ impl App {
     pub(super) async fn serve_webhook(
         &self,
         parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        changes: watch::Receiver<u64>,
+        known: &Known,
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let routes = webhook::Routes::new(routes.clone(), self.malformed.clone(), changes);
+        let routes =
+            webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
         let webhook = Webhook::new(routes, self.sidecar(), self.metrics.clone(), self.events.clone());
-        let listener = tls(self.flags.webhook_listen, pki).await?;
+        let listener = tls(self.flags.webhook_listen, &known.pki).await?;
         serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
         Ok(())
     }
@@ -45,33 +40,30 @@ impl App {
     pub(super) async fn serve_control(
         &self,
         parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        pods: &Store<Pod>,
-        leadership: &watch::Receiver<Leadership>,
+        known: &Known,
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let authenticator = Arc::new(Authenticator::new(self.client.clone()));
         let desk = Desk {
             authenticator: Arc::clone(&authenticator),
-            pods: pods.clone(),
-            routes: routes.clone(),
+            pods: known.pods.clone(),
+            routes: known.routes.clone(),
             vault: Arc::clone(&self.vault),
             rate: Mutex::new(desk::rate()),
             metrics: self.metrics.clone(),
         };
         let service = Control {
             authenticator,
-            leadership: leadership.clone(),
-            pods: pods.clone(),
+            leadership: known.leadership.clone(),
+            pods: known.pods.clone(),
             reports: Arc::clone(&self.reports),
             triggers: self.triggers.clone(),
             metrics: self.metrics.clone(),
             rate: Mutex::new(RateLimit::default()),
-            routes: routes.clone(),
+            routes: known.routes.clone(),
             leases: Arc::clone(&self.leases),
         };
-        let listener = tls(self.flags.control_listen, pki).await?;
+        let listener = tls(self.flags.control_listen, &known.pki).await?;
         let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));
         serve(parts, SERVERS[1], listener, router, closing);
         Ok(())
@@ -80,19 +72,16 @@ impl App {
     pub(super) async fn serve_admin(
         &self,
         parts: &mut Parts,
-        pki: &Pki,
-        routes: &Store<MailRoute>,
-        pods: &Store<Pod>,
-        leadership: &watch::Receiver<Leadership>,
+        known: &Known,
         stop: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let address = self.flags.admin_listen;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let admin = Admin {
-            checks: standing::checks(pki, routes, pods, stop),
+            checks: standing::checks(known, stop),
             metrics: self.metrics.clone(),
-            observe: Box::new(standing::observer(pki, routes, leadership, &self.malformed)),
+            observe: Box::new(standing::observer(known, &self.malformed)),
         };
         spawn(parts, "admin", async move {
             let ended = axum::serve(listener, admin::router(Arc::new(admin))).await;

@@ -1,27 +1,20 @@
 //! How a replica stands: what its readiness depends on, and what is read from its state when Prometheus asks.
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use tokio::sync::watch;
 
+use super::Known;
 use crate::admin::Check;
 use crate::controller::watch::Malformed;
 use crate::crd::MailRoute;
 use crate::crd::status::Sidecars;
-use crate::lease::Leadership;
 use crate::metrics::{Certificate, Metrics};
-use crate::pki::Pki;
 
 /// What has to hold before the replica is sent requests.
-pub(super) fn checks(
-    pki: &Pki,
-    routes: &Store<MailRoute>,
-    pods: &Store<Pod>,
-    stop: &watch::Receiver<bool>,
-) -> Vec<Check> {
-    let (routes, pods) = (routes.clone(), pods.clone());
-    let (certificates, stop) = (pki.ready.clone(), stop.clone());
+pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> {
+    let (routes, pods) = (known.routes.clone(), known.pods.clone());
+    let (certificates, stop) = (known.pki.ready.clone(), stop.clone());
     vec![
         Check { missing: "MailRoutes are still being listed", holds: Box::new(move || is_filled(&routes)) },
         Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
@@ -43,13 +36,11 @@ where
 
 /// What is read from a state when Prometheus asks.
 pub(super) fn observer(
-    pki: &Pki,
-    routes: &Store<MailRoute>,
-    leadership: &watch::Receiver<Leadership>,
+    known: &Known,
     malformed: &Malformed,
-) -> impl Fn(&Metrics) + Send + Sync + 'static {
-    let (routes, leadership, malformed) = (routes.clone(), leadership.clone(), malformed.clone());
-    let expiry = pki.expiry.clone();
+) -> impl Fn(&Metrics) + Send + Sync + use<> + 'static {
+    let (routes, leadership) = (known.routes.clone(), known.leadership.clone());
+    let (expiry, malformed) = (known.pki.expiry.clone(), malformed.clone());
     move |metrics| {
         metrics.leading(leadership.borrow().leading);
         metrics.malformed_routes(malformed.all().len());
