@@ -164,7 +164,7 @@ reasons! {
     PasswordMounted: CredentialReady, "The mailbox's password is there; Microsoft is switching passwords off.",
         "Change to credential.type WorkloadIdentity: Exchange Online stops taking passwords for SMTP by default at the end of December 2026.";
     IssuerUnreachable: CredentialReady, "Entra cannot fetch the cluster's OIDC discovery document.",
-        "Make the service-account issuer reachable from the internet: az aks update --enable-oidc-issuer";
+        "Make the service-account issuer reachable from the internet; on AKS: az aks update --resource-group <group> --name <cluster> --enable-oidc-issuer";
     ScopeRejected: CredentialReady, "Entra refuses the scope, or the tenant has no Exchange Online.",
         "Leave spec.tenant.authority.scope out, and check that the tenant ({tenant}) has Exchange Online.";
     AccessBlocked: CredentialReady, "A Conditional Access policy or security defaults block the application.",
@@ -186,7 +186,7 @@ reasons! {
     CertificateExpired: CertificateValid, "The certificate is not in force (ended, or not begun).",
         "Renew the certificate in the Secret {secret}; the new one is used without a restart.";
     CertificateNameMismatch: CertificateValid, "No name of the certificate is in one of the accepted domains, so no connector can match it.",
-        "Issue a certificate for a name in spec.tenant.acceptedDomains, or add its domain to the tenant: New-AcceptedDomain";
+        "Issue a certificate for a name in spec.tenant.acceptedDomains, or add and verify its domain in the Microsoft 365 admin center (Settings > Domains) and list it there.";
 
     // UpstreamReachable
     Connected: UpstreamReachable, "The upstream answered over verified TLS.", "";
@@ -228,7 +228,7 @@ reasons! {
     ApiPermissionMissing: Authenticated, "The token lacks the permission to send.",
         "Grant the application {client_id} the permission SMTP.SendAsApp of Office 365 Exchange Online and consent to it: az ad app permission admin-consent --id {client_id}";
     ApplicationNotAllowed: Authenticated, "The account does not let this application send.",
-        "Add it to the account's list: Add-HVEAppAccess -Identity {mailbox} -AppID {client_id}; this takes some minutes to act.";
+        "Add it to the account's list: Add-HVEAppAccess -Identity {mailbox} -AppIds <object id of the enterprise application>; az ad sp show --id {client_id} --query id prints that id. This takes some minutes to act.";
     BasicAuthDisabled: Authenticated, "The upstream saw a password, and passwords are switched off.",
         "Use credential.type WorkloadIdentity.";
     NotAuthenticated: Authenticated, "The upstream wants a log-in before mail.",
@@ -257,7 +257,7 @@ reasons! {
     SenderBlocked: SendersAccepted, "Exchange has blocked the sender's address.",
         "Find out what was sent in its name, and write to delist@microsoft.com with the reply that the message quotes.";
     SenderDomainUnverified: SendersAccepted, "SPF or DMARC of the sender's domain do not allow mail from here.",
-        "Add the cluster's outgoing address to the domain's SPF record: v=spf1 ip4:<address> include:spf.protection.outlook.com -all";
+        "Add the cluster's outgoing address to the domain's SPF record: v=spf1 ip4:<address> include:spf.protection.outlook.com -all; the condition DnsPublished shows the whole record.";
     SenderDomainUnregistered: SendersAccepted, "The sender's domain is not one of the tenant's.",
         "Add and verify the domain in the Microsoft 365 admin center (Settings > Domains), or send from an accepted domain: Get-AcceptedDomain";
     MailboxFull: SendersAccepted, "The sending mailbox is full, so nothing more can be sent from it.",

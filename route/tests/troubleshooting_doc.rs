@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use mailroute_route::condition::{ConditionType, Reason, Subject};
+use mailroute_route::condition::{Reason, Subject};
 
 const PAGE: &str = "docs/troubleshooting.md";
 
@@ -25,12 +25,13 @@ time or an address, those are left out or stand as examples.
 
 Not there, or no message at all: [mail does not flow](guides/wrong-setup.md) asks in order.
 `kubectl exec <pod> -c mailroute -- /mailroute-sidecar check` walks the way and explains each step ([check](guides/check.md)).
-A pod that is not created: [what is refused](reference/annotations.md#what-is-refused).
 
 In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` are the route's own values.
 
 | You see | Look under |
 | --- | --- |
+| `admission webhook \"inject.mailroute.dev\" denied the request`, `The MailRoute … is invalid`, an Event of the operator | [what the operator says](reference/messages.md), every sentence |
+| the name of an alert, such as `MailRouteMailHeld` | [its page](runbooks/README.md) |
 | a name in one word and a sentence, such as `SmtpAuthDisabledMailbox: …`, after 451 or in a condition | [Reasons](#reasons) |
 | `AADSTS` and a number | [Errors of Entra](#errors-of-entra) |
 | a reply with the name of an Exchange server, or one that the log calls `reply` | [Replies of Microsoft 365](#replies-of-microsoft-365) |
@@ -163,7 +164,7 @@ fn the_page_says_what_the_code_says() {
 }
 
 #[test]
-fn every_reason_for_trouble_is_a_heading() {
+fn every_reason_that_asks_for_something_is_a_heading() {
     let page = page();
     for reason in troubles() {
         assert!(page.contains(&format!("\n### `{reason}: ")), "{reason}");
@@ -189,14 +190,15 @@ fn the_lines_of_microsoft_are_read_whole() {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     page.push_str(
-        "\n## Reasons\n\nThe same words stand in a 451, in conditions, in the log and in metrics.\n",
+        "\n## Reasons\n\nThe same words stand in conditions, Events and metrics; those on the way to Microsoft 365 in a 451 and in the log, \
+         too.\n",
     );
     for reason in troubles() {
         page.push_str(&format!("\n### `{reason}: {}`\n\n", reason.sentence()));
-        let status = if reason == Reason::DnsUnavailable { "Unknown" } else { "False" };
         page.push_str(&format!(
-            "The condition `{}` is {status}. {}\n",
+            "The condition `{}` is {}. {}\n",
             reason.condition(),
+            status(reason),
             what_to_do(reason)
         ));
     }
@@ -223,12 +225,17 @@ fn page() -> String {
     page
 }
 
-/// The reasons that say that something is wrong on the way to Microsoft 365.
+/// The reasons that say that there is something to do, or to wait for.
 fn troubles() -> impl Iterator<Item = Reason> {
-    let is_trouble = |condition: ConditionType| {
-        ConditionType::OBSERVED.contains(&condition) || condition == ConditionType::DnsPublished
-    };
-    Reason::ALL.iter().copied().filter(move |reason| is_trouble(reason.condition()) && !reason.holds())
+    Reason::ALL.iter().copied().filter(|reason| !reason.holds() || reason.warns())
+}
+
+fn status(reason: Reason) -> &'static str {
+    match reason {
+        Reason::DnsUnavailable | Reason::NoPods | Reason::WaitingForReports => "Unknown",
+        reason if reason.holds() => "True, with a warning",
+        _ => "False",
+    }
 }
 
 fn link(reason: Reason) -> String {
