@@ -1,0 +1,171 @@
+//! One value for each sentence, and the sentences of which there is no value.
+
+use mailroute_operator::broker::settings::NotAllowed;
+use mailroute_operator::controller::apply;
+use mailroute_operator::controller::validate::Invalid;
+use mailroute_operator::crd::cloud::Cloud;
+use mailroute_operator::crd::method::{CredentialType, Method};
+use mailroute_operator::inject::Refusal;
+use mailroute_operator::inject::overrides::Wanted;
+use mailroute_operator::registration::Finding;
+
+/// Why a route cannot be used as it is written.
+pub fn invalid() -> Vec<Invalid> {
+    vec![
+        Invalid::Unidentified,
+        Invalid::BlockMissing("clientSubmission"),
+        Invalid::AcceptedDomainsMissing(Method::SmtpRelay),
+        Invalid::HostMissing(Cloud::USGovernmentDoD),
+        Invalid::Lent("endpoint"),
+        Invalid::LentHostMissing(Cloud::USGovernmentDoD),
+        Invalid::SubmissionWithoutTls,
+        Invalid::CertificateWithoutTls,
+        Invalid::ClientIdMissing(CredentialType::WorkloadIdentity),
+        Invalid::SecretMissing(CredentialType::ClientSecret),
+        Invalid::SecretKeyMissing(CredentialType::ClientSecret),
+        Invalid::RewriteWithoutMailbox,
+        Invalid::Duration { field: "maxAge", value: "2d".into() },
+        Invalid::Size("1GB".into()),
+    ]
+}
+
+/// Why a route may not use the operator's identity.
+pub fn not_allowed() -> Vec<NotAllowed> {
+    let (client_id, namespace) = ("<client id>".to_owned(), "<namespace>".to_owned());
+    let (tenant, mailbox) = ("<tenant>".to_owned(), "<mailbox>".to_owned());
+    vec![
+        NotAllowed::Closed,
+        NotAllowed::Application { client_id: client_id.clone(), tenant, cloud: Cloud::Global },
+        NotAllowed::Namespace { namespace: namespace.clone(), client_id: client_id.clone() },
+        NotAllowed::Mailbox { namespace, mailbox, client_id },
+    ]
+}
+
+/// Why the configuration of the sidecars is not written, where it is not the API server's answer.
+pub fn unwritten() -> Vec<apply::Error> {
+    vec![apply::Error::Foreign("mailroute-<route>".into())]
+}
+
+/// Why a pod is refused.
+pub fn refusals() -> Vec<Refusal> {
+    let (route, namespace, container) =
+        ("<route>".to_owned(), "<namespace>".to_owned(), "<container>".to_owned());
+    let unknown = |known: &[&str]| Refusal::UnknownRoute {
+        route: route.clone(),
+        namespace: namespace.clone(),
+        known: known.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let wrong = |key: &str, wanted| Refusal::InvalidAnnotation {
+        key: format!("mailroute.dev/{key}"),
+        value: "<value>".into(),
+        wanted,
+    };
+    vec![
+        unknown(&[]),
+        unknown(&["<another>"]),
+        Refusal::InvalidRoute { route: route.clone(), message: "<see the list above>".into() },
+        Refusal::UnreadableRoute { route: route.clone(), error: "<field and type>".into() },
+        Refusal::HostNetwork,
+        Refusal::Windows,
+        Refusal::ContainerName,
+        Refusal::VolumeName { volume: "mailroute-tokens".into() },
+        Refusal::VolumeMounted { volume: "mailroute-tokens".into(), container: container.clone() },
+        Refusal::PortInUse { container: container.clone(), port: 25 },
+        Refusal::PortInUse { container, port: 9025 },
+        Refusal::Sysctl { value: "80".into(), port: 25 },
+        Refusal::FsGroup,
+        Refusal::UnknownAnnotation { key: "mailroute.dev/<key>".into() },
+        wrong("sidecar-cpu-limit", Wanted::Cpu),
+        wrong("sidecar-memory-limit", Wanted::Memory),
+        wrong("sidecar-log-level", Wanted::Level),
+        wrong("sidecar-port", Wanted::Port),
+        wrong("sidecar-image", Wanted::Image),
+        wrong("allow-shared-processes", Wanted::Flag),
+        Refusal::ImageNotAllowed,
+        Refusal::RequestOverLimit { resource: "memory", request: "256Mi".into(), limit: "128Mi".into() },
+        Refusal::SharedProcesses,
+        Refusal::Malformed { field: "spec.volumes" },
+    ]
+}
+
+/// What is wrong with the webhook configuration.
+pub fn findings() -> Vec<Finding> {
+    vec![
+        Finding::EntryMissing,
+        Finding::NotOurService,
+        Finding::PodsNotCovered,
+        Finding::TooWide,
+        Finding::TooNarrow,
+        Finding::NamespaceLabels(["<label>".to_owned()].into()),
+        Finding::NamespacesExcluded(["<namespace>".to_owned()].into()),
+        Finding::FailureIgnored,
+    ]
+}
+
+/// What the chart's policies answer, and what to do. The words are those of the templates.
+pub const POLICIES: &[(&str, &str)] = &[
+    (
+        "MailRoute: the pod has the label mailroute.dev/route and came out of admission without the sidecar, so nobody would \
+         answer at localhost:25. …",
+        "The webhook was not asked, or what it added was taken out again: \
+         [does the pod have the sidecar?](../guides/wrong-setup.md#1-does-the-pod-have-the-sidecar)",
+    ),
+    (
+        "MailRoute: its pods will be refused, as …",
+        "A warning about an annotation in the template of a workload: [annotations](annotations.md#annotations) has the keys \
+         and what they may say.",
+    ),
+];
+
+/// What the API server says when nobody looked at the pod.
+pub const NOT_ASKED: &[(&str, &str)] = &[
+    (
+        "failed calling webhook \"inject.mailroute.dev\"",
+        "No operator answers: `kubectl get pods --namespace mailroute-system`. What makes the pod tries again by itself; \
+         pods without the label are not affected. \
+         [MailRouteOperatorDown](../runbooks/MailRouteOperatorDown.md)",
+    ),
+    (
+        "MailRoute: the operator has just started and does not know the MailRoutes yet; it is tried again",
+        "Nothing to do. If it stays, the operator cannot list MailRoutes; its log says why.",
+    ),
+];
+
+/// Events by reason, apart from those that have a reason of a condition, a refusal or a finding: what they are on, and what
+/// they mean.
+pub const EVENTS: &[(&str, &str, &str)] = &[
+    (
+        "ReconcileFailed",
+        "the MailRoute",
+        "Its ConfigMap or its status could not be written, or a pod not be evicted; the text has the whole chain of causes, to the \
+         API server's answer. It is tried again, with growing pauses. [MailRouteReconcileFailing](../runbooks/MailRouteReconcileFailing.md)",
+    ),
+    (
+        "Malformed",
+        "the MailRoute",
+        "It is stored in a shape that this version of the operator cannot read, and is passed over: mail of running pods goes on as \
+         before. Apply it again as `kubectl explain mailroute.spec` describes it. \
+         [MailRouteRouteUnreadable](../runbooks/MailRouteRouteUnreadable.md)",
+    ),
+    (
+        "DeadLetters",
+        "the MailRoute",
+        "Messages were given up after they had been answered 250, and are kept in the pods that the text names: \
+         [the queue](../guides/queue.md). [MailRouteDeadLetters](../runbooks/MailRouteDeadLetters.md)",
+    ),
+    (
+        "MessagesLeft",
+        "the MailRoute",
+        "A pod ended with mail in its queue; with an `emptyDir` it is lost: [when the pod ends](../guides/delivery.md#when-the-pod-ends).",
+    ),
+    (
+        "PodEvicted",
+        "the MailRoute",
+        "The route says `rollout: Restart`, and the pod's sidecar was outdated: [upgrade](../guides/upgrade.md).",
+    ),
+    (
+        "CaBundleRepaired",
+        "the MutatingWebhookConfiguration",
+        "The text names who had changed the `caBundle`: [certificates](../guides/certificates.md#what-others-change).",
+    ),
+];
