@@ -21,7 +21,7 @@ pub mod tenant;
 pub mod units;
 
 #[cfg(test)]
-mod rules;
+mod defaults;
 
 pub use mail_route::{MailRoute, MailRouteSpec};
 pub use status::MailRouteStatus;

@@ -1,0 +1,73 @@
+//! The rules of the schema, evaluated as an API server does: what breaks one is told in a sentence, and what Microsoft
+//! allows breaks none.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod schema;
+mod table;
+
+use kube::core::cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
+use serde_json::Value;
+
+use self::schema::schema;
+use self::table::{Table, sentences};
+
+/// What stands in for the API server.
+struct Server {
+    schema: Value,
+    compiled: CompiledSchema,
+    validator: Validator,
+}
+
+impl Server {
+    fn new() -> Self {
+        let schema = schema();
+        let compiled = compile_schema(&schema);
+        assert!(!compiled.has_errors(), "{:?}", compiled.compilation_errors());
+        Self { schema, compiled, validator: Validator::new() }
+    }
+
+    /// What is wrong with an object, in the words of the rules, when the defaults have been filled in.
+    fn messages(&self, object: &Value) -> Vec<String> {
+        let object = apply_defaults(&self.schema, object);
+        match self.validator.validate_compiled(&self.compiled, &object, None) {
+            Ok(()) => Vec::new(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_in_a_sentence() {
+    let (table, server) = (Table::read(), Server::new());
+    for case in &table.refused {
+        let messages = server.messages(&table.object(case));
+        assert!(messages.iter().any(|message| message.contains(&case.told)), "{case:?}: {messages:?}");
+    }
+}
+
+#[test]
+fn what_microsoft_allows_breaks_no_rule() {
+    let (table, server) = (Table::read(), Server::new());
+    for object in table.unchanged().chain(table.allowed.iter().map(|case| table.object(case))) {
+        assert_eq!(server.messages(&object), Vec::<String>::new(), "{object:#}");
+    }
+}
+
+#[test]
+fn every_refusal_is_expected_in_certain_words() {
+    let table = Table::read();
+    let refused = table.refused.iter().chain(&table.refused_by_type);
+    let silent: Vec<_> = refused.filter(|case| case.told.is_empty()).collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+#[test]
+fn no_rule_is_left_without_a_route_that_breaks_it() {
+    let (table, server) = (Table::read(), Server::new());
+    let told: Vec<_> = table.refused.iter().flat_map(|case| server.messages(&table.object(case))).collect();
+    let sentences = sentences(&server.schema);
+    assert!(sentences.len() > 20, "the rules are not read right: {sentences:#?}");
+    for sentence in sentences {
+        assert!(told.iter().any(|message| message.contains(&sentence)), "nothing breaks: {sentence}");
+    }
+}
