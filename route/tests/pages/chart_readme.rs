@@ -1,12 +1,9 @@
 //! The table of values in the chart's README, written from `values.yaml`: its keys, its defaults and the comments above them.
 //!
-//! A key with a comment above it is a value, whatever lies below it; one without is a section. The table between the two
-//! marks is written again by `MAILROUTE_WRITE=1 cargo test -p mailroute-route --test chart_readme`.
+//! A key with a comment above it is a value, whatever lies below it; one without is a section. The table stands between
+//! two marks.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it cannot read")]
-
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use crate::page::{check_between, read};
 
 const BEGIN: &str = "<!-- from values.yaml: begin -->\n";
 const END: &str = "<!-- from values.yaml: end -->\n";
@@ -23,23 +20,11 @@ struct Line<'a> {
 
 #[test]
 fn the_table_of_values_is_that_of_the_values() {
-    let values = fs::read_to_string(chart("values.yaml")).expect("the values can be read");
+    let values = read("charts/mailroute/values.yaml");
     let rows = rows(&lines(&values), "");
     assert!(rows.len() > 40, "values.yaml is not read right: {rows:#?}");
     let table = format!("| Key | Default | Meaning |\n| --- | --- | --- |\n{}", rows.concat());
-    let readme = fs::read_to_string(chart("README.md")).expect("the page can be read");
-    let parts = readme.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?)));
-    let (head, (present, tail)) = parts.unwrap_or_else(|| panic!("the README lacks the marks {BEGIN}{END}"));
-    if env::var_os("MAILROUTE_WRITE").is_some() {
-        let page = [head, BEGIN, &table, END, tail].concat();
-        fs::write(chart("README.md"), page).expect("the page can be written");
-    } else {
-        assert!(
-            present == table,
-            "charts/mailroute/README.md differs from values.yaml; write it again: \
-             MAILROUTE_WRITE=1 cargo test -p mailroute-route --test chart_readme"
-        );
-    }
+    check_between("charts/mailroute/README.md", (BEGIN, END), &table);
 }
 
 #[test]
@@ -51,10 +36,6 @@ fn sections_values_and_defaults_are_told_apart() {
         "| `labels` | `{a: {b: \"1\"}, c: 2}` | Free. |\n",
     ];
     assert_eq!(rows(&lines(text), ""), expected);
-}
-
-fn chart(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/mailroute").join(file)
 }
 
 fn lines(text: &str) -> Vec<Line<'_>> {

@@ -1,12 +1,8 @@
 //! `docs/reference/reasons.md` says what the code says: it is printed from the table of reasons and compared.
-//!
-//! After a change of the table, write the page again:
-//! `MAILROUTE_WRITE=1 cargo test -p mailroute-route --test reasons_doc`
 
-use std::path::Path;
-use std::{env, fs};
+use mailroute_route::condition::{ConditionType, Reason};
 
-use mailroute_route::condition::{ConditionType, Reason, Subject};
+use crate::page::{PLACEHOLDERS, check};
 
 const HEAD: &str = "\
 <!-- Written from route/src/condition.rs; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
@@ -20,15 +16,6 @@ The conditions stand in the order in which they are met on the way to Microsoft 
 one is the cause. In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` are the route's
 own values; a message shows them filled in.
 ";
-
-const PLACEHOLDERS: Subject<'_> = Subject {
-    mailbox: "<mailbox>",
-    client_id: "<client id>",
-    tenant: "<tenant>",
-    endpoint: "<endpoint>",
-    authority: "<authority>",
-    secret: "<secret>",
-};
 
 const CONDITIONS: [ConditionType; 10] = [
     ConditionType::Accepted,
@@ -45,17 +32,7 @@ const CONDITIONS: [ConditionType; 10] = [
 
 #[test]
 fn the_page_of_reasons_says_what_the_code_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/reasons.md");
-    let page = page();
-    if env::var_os("MAILROUTE_WRITE").is_some() {
-        fs::write(&path, &page).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == page,
-        "docs/reference/reasons.md differs from route/src/condition.rs; write it again: \
-         MAILROUTE_WRITE=1 cargo test -p mailroute-route --test reasons_doc"
-    );
+    check("docs/reference/reasons.md", &page());
 }
 
 #[test]
