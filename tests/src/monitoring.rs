@@ -37,12 +37,19 @@ pub fn rules() -> Result<Value> {
     Ok(serde_saphyr::from_str(&text)?)
 }
 
-/// Every alert.
+/// Every alert of that file.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub fn alerts() -> Result<Vec<Alert>> {
-    let rules = rules()?;
+    alerts_of(&rules()?)
+}
+
+/// Every alert of a document of rules.
+///
+/// # Errors
+/// When it is of another form.
+pub fn alerts_of(rules: &Value) -> Result<Vec<Alert>> {
     let groups = rules["groups"].as_array().context("groups")?;
     let text =
         |rule: &Value, key: &str| rule[key].as_str().map(str::to_owned).with_context(|| key.to_owned());

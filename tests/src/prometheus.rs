@@ -1,5 +1,6 @@
 //! A real Prometheus, of Debian's package, that scrapes what it is told to and evaluates the chart's rules.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::{fs, io};
@@ -16,14 +17,10 @@ use crate::replica::until;
 /// Who is scraped, and the labels that the chart's monitors would give it.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where `/metrics` is served.
+    /// Where it answers.
     pub address: SocketAddr,
-    /// Namespace of the pod.
-    pub namespace: &'static str,
-    /// Name of the pod.
-    pub pod: String,
-    /// Name of the route, for a sidecar.
-    pub route: Option<&'static str>,
+    /// Its labels; `__scheme__` and `__metrics_path__` say how it is asked where that is not HTTP at `/metrics`.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// It, until it is dropped.
@@ -34,14 +31,14 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with a file of rules and nobody to scrape. Samples are taken four times a second, rules evaluated every
+    /// Starts it with a document of rules and nobody to scrape. Samples are taken four times a second, rules evaluated every
     /// second.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start(rules: &Path) -> Result<Self> {
+    pub async fn start(rules: &Value) -> Result<Self> {
         let work = tempfile::tempdir()?;
-        fs::copy(rules, work.path().join("rules.yaml"))?;
+        fs::write(work.path().join("rules.yaml"), rules.to_string())?;
         fs::write(work.path().join("prometheus.yaml"), configuration().to_string())?;
         write_targets(work.path(), &[])?;
         // Found free a moment ago; a loser of that race does not come up, and says so.
@@ -113,13 +110,8 @@ fn configuration() -> Value {
 }
 
 fn write_targets(folder: &Path, targets: &[Target]) -> io::Result<()> {
-    let groups = targets.iter().map(|target| {
-        let mut labels = json!({"namespace": target.namespace, "pod": target.pod});
-        if let Some(route) = target.route {
-            labels["route"] = json!(route);
-        }
-        json!({"targets": [target.address.to_string()], "labels": labels})
-    });
+    let one = |target: &Target| json!({"targets": [target.address.to_string()], "labels": target.labels});
+    let groups = targets.iter().map(one);
     let text = Value::Array(groups.collect()).to_string();
     fs::write(folder.join("targets.new"), text)?;
     fs::rename(folder.join("targets.new"), folder.join("targets.json"))

@@ -3,6 +3,7 @@
 mod admit_policy;
 mod admit_routes;
 mod chart_lifecycle;
+mod lent;
 mod monitor_prometheus;
 mod operator_api_server;
 mod operator_books;

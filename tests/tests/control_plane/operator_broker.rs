@@ -9,12 +9,10 @@ use bytes::Bytes;
 use e2e::replica::{Running, flags, install_chart, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for};
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::authentication::v1::BoundObjectReference;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use mailroute_m365::directory::{FederatedCredential, Issuer};
-use mailroute_m365::entra::KeySource;
 use mailroute_m365::{Options, Simulator};
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
@@ -22,11 +20,13 @@ use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{TOKEN_PATH, TokenRefusal, TokenReply};
 use mailroute_route::file::{ControlService, Credential, Method};
-use mailroute_route::paths::{CONTROL_AUDIENCE, ENTRA_AUDIENCE};
+use mailroute_route::paths::CONTROL_AUDIENCE;
 use mailroute_sidecar::net::https::Answer;
 use mailroute_sidecar::service;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::lent;
 
 /// Name under which the test applies its manifests.
 const FIELD_MANAGER: &str = "test";
@@ -53,12 +53,11 @@ impl Stage {
         let (allowed, other) =
             (cluster.namespace("allowed", &[]).await?, cluster.namespace("other", &[]).await?);
         let m365 = Simulator::start(Options::default()).await?;
-        trust_the_cluster(&m365, &cluster).await?;
+        lent::trust_the_cluster(&m365, &cluster).await?;
         let folder = tempfile::tempdir()?;
         let (settings, identity) = (folder.path().join("broker.yaml"), folder.path().join("token"));
-        std::fs::write(&settings, settings_for(&m365, allowed.name()))?;
-        let account = (release::NAMESPACE, release::NAME);
-        std::fs::write(&identity, token(&cluster, account, ENTRA_AUDIENCE, None).await?)?;
+        std::fs::write(&settings, lent::settings_for(&m365, allowed.name()))?;
+        std::fs::write(&identity, lent::identity(&cluster).await?)?;
 
         let (mut running, mut replicas) = (Vec::new(), Vec::new());
         let (settings, identity) = (settings.display().to_string(), identity.display().to_string());
@@ -115,7 +114,7 @@ impl Stage {
             name: made.metadata.name,
             uid: made.metadata.uid,
         };
-        token(&self.cluster, (self.allowed.name(), "default"), CONTROL_AUDIENCE, Some(bound)).await
+        lent::token(&self.cluster, (self.allowed.name(), "default"), CONTROL_AUDIENCE, Some(bound)).await
     }
 
     /// Asks a replica for a token for the route, as a sidecar of that pod does.
@@ -134,82 +133,16 @@ impl Stage {
     }
 }
 
-/// A federated credential for the operator's ServiceAccount of this cluster, and no other.
-async fn trust_the_cluster(m365: &Simulator, cluster: &Cluster) -> Result<()> {
-    let read = async |path: &str| -> Result<Value> {
-        let request = hyper::Request::get(path).body(Vec::new())?;
-        Ok(cluster.client().request(request).await?)
-    };
-    let discovery = read("/.well-known/openid-configuration").await?;
-    let issuer = discovery["issuer"].as_str().context("an issuer")?.to_owned();
-    let keys = KeySource::Inline(serde_json::from_value(read("/openid/v1/jwks").await?)?);
-    m365.directory(|directory| {
-        directory.issuers.push(Issuer { name: "cluster".into(), issuer: Some(issuer), keys });
-        directory.tenants[0].applications[0].federated_credentials = vec![FederatedCredential {
-            name: "operator".into(),
-            issuer: "cluster".into(),
-            subject: format!("system:serviceaccount:{}:{}", release::NAMESPACE, release::NAME),
-            audience: ENTRA_AUDIENCE.into(),
-        }];
-    });
-    Ok(())
-}
-
-/// JSON is YAML.
-fn settings_for(m365: &Simulator, namespace: &str) -> String {
-    json!({"applications": [{
-        "tenantId": workload::TENANT,
-        "clientId": workload::CLIENT_ID,
-        "authority": {"host": format!("localhost:{}", m365.login_address().port()), "caPem": m365.ca_pem()},
-        "endpoint": {"host": "smtp.m365.example", "port": 587, "caPem": m365.ca_pem()},
-        "allow": [{"namespaces": [namespace], "mailboxes": [workload::MAILBOX]}],
-    }]})
-    .to_string()
-}
-
-async fn token(
-    cluster: &Cluster,
-    (namespace, account): (&str, &str),
-    audience: &str,
-    bound: Option<BoundObjectReference>,
-) -> Result<String> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), namespace);
-    let spec = TokenRequestSpec {
-        audiences: vec![audience.to_owned()],
-        expiration_seconds: Some(3600),
-        bound_object_ref: bound,
-    };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let granted = accounts.create_token_request(account, &PostParams::default(), &request).await?;
-    Ok(granted.status.context("a granted token")?.token)
-}
-
-fn lent(name: &str) -> Value {
-    json!({
-        "apiVersion": "mailroute.dev/v1alpha1",
-        "kind": "MailRoute",
-        "metadata": {"name": name},
-        "spec": {
-            "method": "ClientSubmission",
-            "tenant": {"id": workload::TENANT},
-            "clientSubmission": {
-                "mailbox": workload::MAILBOX,
-                "credential": {"type": "WorkloadIdentity", "subject": "Operator", "clientId": workload::CLIENT_ID},
-            },
-        },
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_get_tokens_of_the_operators_identity_for_their_own_route_alone() -> Result<()> {
     let stage = Stage::set().await?;
     refuses_to_be_led_elsewhere(&stage).await?;
 
-    stage.apply(&stage.other, &lent("notifications")).await?;
+    stage.apply(&stage.other, &lent::route("notifications")).await?;
     let told = stage.accepted(&stage.other, "notifications", Reason::OperatorIdentityNotAllowed).await?;
     ensure!(told.contains(stage.other.name()) && told.contains("broker.applications"), "{told}");
 
-    stage.apply(&stage.allowed, &lent("notifications")).await?;
+    stage.apply(&stage.allowed, &lent::route("notifications")).await?;
     stage.accepted(&stage.allowed, "notifications", Reason::Accepted).await?;
     let file = stage.rendered("notifications").await?;
     let Method::ClientSubmission(submission) = &file.method else { anyhow::bail!("another method") };
@@ -248,7 +181,7 @@ async fn refuses_to_be_led_elsewhere(stage: &Stage) -> Result<()> {
         ("endpoint", json!({"host": "smtp.evil.example"})),
         ("tenant", json!({"id": workload::TENANT, "authority": {"host": "login.evil.example"}})),
     ] {
-        let mut route = lent("led");
+        let mut route = lent::route("led");
         route["spec"][pointer] = value;
         let refused = stage.apply(&stage.allowed, &route).await.err().context("it was taken")?;
         ensure!(format!("{refused:#}").contains("whoever runs the operator says"), "{refused:#}");

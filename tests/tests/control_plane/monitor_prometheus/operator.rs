@@ -17,11 +17,15 @@ use mailroute_operator::pki::{Lifetimes, trust};
 use mailroute_route::condition::{ConditionType, Reason};
 use serde_json::{Value, json};
 
+use super::borrower::{self, Lender};
+use crate::lent;
+
 /// A control plane with the chart, a route, and a replica that serves them.
 pub(crate) struct Stage {
-    cluster: Cluster,
-    namespace: Namespace,
-    running: Vec<Running>,
+    pub(super) cluster: Cluster,
+    pub(super) namespace: Namespace,
+    pub(super) running: Vec<Running>,
+    lender: Lender,
 }
 
 impl Stage {
@@ -30,18 +34,24 @@ impl Stage {
         release::install_definitions(&cluster).await?;
         install_chart(&cluster, &[]).await?;
         let namespace = cluster.namespace("monitored", &[]).await?;
-        let mut stage = Self { cluster, namespace, running: Vec::new() };
+        let lender = Lender::to(&cluster, namespace.name()).await?;
+        let mut stage = Self { cluster, namespace, running: Vec::new(), lender };
         stage.route("notifications").await?;
+        stage.apply(borrower::ROUTE, lent::route(borrower::ROUTE)).await?;
         stage.replica(Lifetimes::default()).await?;
         announce(&stage.cluster, 0, stage.running[0].flags.webhook_listen).await?;
         let accepted = |route: &MailRoute| holds(route, ConditionType::Accepted);
-        wait_for(stage.routes(), "notifications", accepted, PATIENCE).await?;
+        for route in ["notifications", borrower::ROUTE] {
+            wait_for(stage.routes(), route, accepted, PATIENCE).await?;
+        }
         Ok(stage)
     }
 
     async fn replica(&mut self, lifetimes: Lifetimes) -> Result<()> {
         let number = u16::try_from(self.running.len())?;
-        let flags = flags(&self.cluster, number, &["--dns-preflight=false"])?;
+        let [settings, identity] = self.lender.flags();
+        let more = ["--dns-preflight=false", &settings, &identity];
+        let flags = flags(&self.cluster, number, &more)?;
         self.running.push(Running::start(&self.cluster, flags, lifetimes).await?);
         Ok(())
     }
@@ -53,11 +63,8 @@ impl Stage {
     }
 
     pub(crate) fn targets(&self) -> Vec<Target> {
-        let target = |replica: &Running| Target {
-            address: replica.flags.admin_listen,
-            namespace: release::NAMESPACE,
-            pod: replica.flags.pod_name.clone(),
-            route: None,
+        let target = |replica: &Running| {
+            super::pod(replica.flags.admin_listen, release::NAMESPACE, &replica.flags.pod_name, None)
         };
         self.running.iter().map(target).collect()
     }
@@ -78,6 +85,8 @@ impl Stage {
             self.ask(self.webhook()?, "/inject", "Bearer none", b"no review".to_vec()).await?;
             self.ask(self.control()?, "/v1/report", "Bearer none", b"{}".to_vec()).await?;
         }
+        self.lender.is_not_trusted_any_more();
+        self.ask_in_vain_for_a_token().await?;
         self.excused_pod().await?;
         self.foreign_config_map().await?;
         self.unreadable_route().await?;
@@ -192,8 +201,11 @@ impl Stage {
     }
 
     async fn route(&self, name: &str) -> Result<()> {
-        let route = Patch::Apply(workload::route(name, self.namespace.name()));
-        self.routes().patch(name, &PatchParams::apply("test"), &route).await?;
+        self.apply(name, workload::route(name, self.namespace.name())).await
+    }
+
+    async fn apply(&self, name: &str, route: Value) -> Result<()> {
+        self.routes().patch(name, &PatchParams::apply("test"), &Patch::Apply(route)).await?;
         Ok(())
     }
 
@@ -204,11 +216,11 @@ impl Stage {
         Ok(self.pods().create(&params, &serde_json::from_value::<Pod>(pod)?).await?)
     }
 
-    fn pods(&self) -> Api<Pod> {
+    pub(super) fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.cluster.client(), self.namespace.name())
     }
 
-    fn routes(&self) -> Api<MailRoute> {
+    pub(super) fn routes(&self) -> Api<MailRoute> {
         Api::namespaced(self.cluster.client(), self.namespace.name())
     }
 
@@ -222,7 +234,13 @@ impl Stage {
     }
 
     /// Asks a replica something over its own TLS; returns the status of the answer.
-    async fn ask(&self, at: std::net::SocketAddr, path: &str, bearer: &str, body: Vec<u8>) -> Result<u16> {
+    pub(super) async fn ask(
+        &self,
+        at: std::net::SocketAddr,
+        path: &str,
+        bearer: &str,
+        body: Vec<u8>,
+    ) -> Result<u16> {
         let mut config = Config::new(format!("https://{at}").parse()?);
         config.accept_invalid_certs = true;
         let request = hyper::Request::post(path)

@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::alone::Alone;
 use e2e::prometheus::Target;
-use mailroute_m365::{Faults, Options, Rule, SmtpAction, Stage, SubmissionFaults};
+use e2e::replica::until;
+use mailroute_m365::{
+    Faults, LoginAction, LoginFaults, Options, Rule, SmtpAction, Stage, SubmissionFaults, Token,
+};
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
     CertificateFiles, ControlService, DeliveryMode, HostName, Method, SmartHost, SmtpRelay, TlsMode,
@@ -17,7 +20,7 @@ use mailroute_route::paths;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::{replace, sidecar};
+use super::{pod, replace};
 
 /// Sidecars, with the name of each one's route.
 pub(crate) struct Sidecars {
@@ -43,8 +46,10 @@ impl Sidecars {
     }
 
     pub(crate) fn targets(&self) -> Vec<Target> {
-        let troubled = self.troubled.iter().map(|(route, alone)| sidecar(alone.admin(), route));
-        [sidecar(self.well.admin(), "well")].into_iter().chain(troubled).collect()
+        let target =
+            |(route, alone): (&str, &Alone)| pod(alone.admin(), "shop", &format!("{route}-0"), Some(route));
+        let troubled = self.troubled.iter().map(|(route, alone)| (*route, alone));
+        [("well", &self.well)].into_iter().chain(troubled).map(target).collect()
     }
 
     /// Starts the others; most of them are well, for now.
@@ -70,6 +75,7 @@ impl Sidecars {
             ("damaged", damaged().await?),
             ("certificate", with_certificate().await?),
             ("lonely", alone_in_the_cluster().await?),
+            ("expiring", with_a_token_that_ends().await?),
         ];
         self.troubled.extend(all);
         Ok(())
@@ -89,7 +95,21 @@ impl Sidecars {
         }
         let five = ["a@contoso.com", "b@contoso.com", "c@contoso.com", "d@contoso.com", "e@contoso.com"];
         send(self.of("quota")?.smtp, &five).await?;
-        Ok(())
+        self.ask_for_tokens().await
+    }
+
+    /// Sends until a token was asked for again, and again, each time in vain.
+    async fn ask_for_tokens(&self) -> Result<()> {
+        let expiring = self.of("expiring")?;
+        let refused = || expiring.microsoft.exchanges().iter().filter(|it| it.outcome != "Issued").count();
+        let enough = refused() + 2;
+        until(async || {
+            let reply = send(expiring.smtp, &["ada@contoso.com"]).await?;
+            ensure!(reply.starts_with("250"), "the token that is left is not used: {reply}");
+            ensure!(refused() >= enough, "another token was asked for {} times", refused());
+            Ok(())
+        })
+        .await
     }
 
     fn of(&self, route: &str) -> Result<&Alone> {
@@ -104,6 +124,23 @@ async fn faulty(stage: Stage, reply: &str, change: impl FnOnce(&mut RouteFile)) 
     let rules = vec![Rule::always(stage, SmtpAction::Reply(reply.to_owned().try_into()?))];
     let submission = SubmissionFaults { rules, ..SubmissionFaults::default() };
     alone.microsoft.set_faults(Faults { submission, ..Faults::default() });
+    Ok(alone)
+}
+
+/// One with a token for four minutes, and no other is issued. Each message needs a log-in, and so would have another.
+async fn with_a_token_that_ends() -> Result<Alone> {
+    let mut options = Options::default();
+    options.config.tokens.lifetime_seconds = 240;
+    let alone = Alone::start(options, |_| {}).await?;
+    let rules = vec![Rule::always(Stage::EndOfData, SmtpAction::CutAfterReply)];
+    let submission = SubmissionFaults { rules, ..SubmissionFaults::default() };
+    alone.microsoft.set_faults(Faults { submission: submission.clone(), ..Faults::default() });
+    let reply = send(alone.smtp, &["ada@contoso.com"]).await?;
+    ensure!(reply.starts_with("250"), "{reply}");
+    // The federated credential is gone.
+    let rules = vec![Rule::always(Token::Token, LoginAction::Aadsts(700_213))];
+    let login = LoginFaults { rules, ..LoginFaults::default() };
+    alone.microsoft.set_faults(Faults { submission, login, ..Faults::default() });
     Ok(alone)
 }
 
