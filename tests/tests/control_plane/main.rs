@@ -11,6 +11,8 @@ mod operator_broker;
 mod operator_certificates;
 mod operator_dns;
 mod operator_given;
+mod operator_malformed;
 mod operator_registration;
 mod operator_rollout;
 mod operator_scope;
+mod operator_status;
