@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
+use mailroute_m365::tls::Identity;
 use mailroute_route::control::{NotLeader, Report, ReportReply};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -58,22 +57,8 @@ async fn listen() -> (TcpListener, SocketAddr) {
 
 /// A CA, and the TLS of a server called `localhost` under it.
 pub fn identity() -> (String, TlsAcceptor) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(vec![]).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    (ca_pem, TlsAcceptor::from(std::sync::Arc::new(config)))
+    let identity = Identity::new(&["localhost".to_owned()], None).unwrap();
+    (identity.authority.pem, TlsAcceptor::from(identity.submission))
 }
 
 async fn serve(

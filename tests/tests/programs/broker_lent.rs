@@ -3,27 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use clap::Parser;
-use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
+use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX};
+use mailroute_m365::tls::Identity;
 use mailroute_m365::{Faults, Line, LoginAction, Options, Rule, SmtpAction, Stage as At, SubmissionFaults};
 use mailroute_operator::broker::desk;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{
-    Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
-    FORMAT_VERSION, Limits, Listen, LogAddresses, Method,
-};
+use mailroute_route::file::{ControlService, Credential, Endpoint, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Command};
 use mailroute_sidecar::check;
 use mailroute_sidecar::probe::Pace;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +30,8 @@ use tokio_rustls::server::TlsStream;
 
 #[path = "../../../sidecar/tests/relay/client.rs"]
 mod client;
+#[path = "../../../sidecar/tests/relay/route.rs"]
+mod route;
 #[allow(dead_code, reason = "shared with the operator's own tests, which use all of it")]
 #[path = "../../../operator/tests/broker/stage.rs"]
 mod stage;
@@ -62,7 +61,8 @@ struct Operator {
 
 impl Operator {
     async fn new(stage: &Stage) -> Self {
-        let (ca_pem, acceptor) = identity();
+        let identity = Identity::new(&["localhost".to_owned()], None).unwrap();
+        let (ca_pem, acceptor) = (identity.authority.pem, TlsAcceptor::from(identity.submission));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = desk::router(Arc::clone(&stage.desk));
@@ -117,26 +117,6 @@ impl Listener for Tls {
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
-}
-
-/// A CA, and the TLS of a server called `localhost` under it.
-fn identity() -> (String, TlsAcceptor) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(vec![]).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap();
-    let leaf = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    (ca_pem, TlsAcceptor::from(Arc::new(config)))
 }
 
 impl Scene {
@@ -233,38 +213,20 @@ fn arguments(folder: &TempDir) -> Cli {
 
 /// As the operator renders it for a route that uses its identity.
 fn route(stage: &Stage, operator: &Operator, folder: &TempDir) -> RouteFile {
-    let m365 = &stage.m365;
+    let control = ControlService {
+        address: format!("localhost:{}", operator.address.port()),
+        ca_pem: operator.ca_pem.clone(),
+        token_file: folder.path().join("control"),
+        leases: false,
+    };
+    let (m365, nothing) = (&stage.m365, PathBuf::new);
+    let mut route = route::to_simulator(m365, nothing(), nothing(), Some(control));
+    let Method::ClientSubmission(submission) = &mut route.method else { panic!("it submits") };
+    submission.credential = Credential::Operator { client_id: SAMPLE_CLIENT_ID.into() };
+    submission.authority.ca_file = None;
     let endpoint = Endpoint::new("localhost", m365.smtp_address().port());
-    RouteFile {
-        version: FORMAT_VERSION,
-        name: "notifications".into(),
-        namespace: "shop".into(),
-        generation: 1,
-        ehlo_name: "notifications.shop.svc.cluster.local".into(),
-        method: Method::ClientSubmission(ClientSubmission {
-            mailbox: SAMPLE_MAILBOX.into(),
-            credential: Credential::Operator { client_id: SAMPLE_CLIENT_ID.into() },
-            authority: Authority {
-                host: format!("localhost:{}", m365.login_address().port()),
-                tenant: SAMPLE_TENANT.into(),
-                scope: "https://outlook.office365.com/.default".into(),
-                ca_file: None,
-            },
-            endpoint: Endpoint { ca_pem: Some(m365.ca_pem().into()), ..endpoint },
-        }),
-        delivery: Delivery::new(DeliveryMode::Deliver),
-        limits: Limits::new(36_700_160, 500),
-        senders: None,
-        listen: Listen::new(25),
-        secret: None,
-        log_addresses: LogAddresses::Full,
-        control: Some(ControlService {
-            address: format!("localhost:{}", operator.address.port()),
-            ca_pem: operator.ca_pem.clone(),
-            token_file: folder.path().join("control"),
-            leases: false,
-        }),
-    }
+    submission.endpoint = Endpoint { ca_pem: Some(m365.ca_pem().into()), ..endpoint };
+    route
 }
 
 #[tokio::test]
