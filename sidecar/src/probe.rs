@@ -156,9 +156,10 @@ fn needs_probe(health: &Health) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Mutex;
 
-    use std::path::Path;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::body::Body;
@@ -226,109 +227,81 @@ mod tests {
         async fn tend(&self, _: watch::Receiver<bool>) {}
     }
 
+    /// A way that is looked at until this is dropped.
+    struct Looked {
+        flaky: Arc<Flaky>,
+        board: Board,
+        wake: watch::Sender<()>,
+        _stop: watch::Sender<bool>,
+        _task: JoinSet<()>,
+    }
+
+    impl Looked {
+        fn at(failures: usize, mail: Arc<dyn Traffic>) -> Self {
+            let flaky = Arc::new(Flaky { failures, ..Flaky::default() });
+            let ((stop, stopped), (wake, woken)) = (watch::channel(false), watch::channel(()));
+            let (board, mut task) = (Board::default(), JoinSet::new());
+            task.spawn(run(Arc::clone(&flaky) as _, board.clone(), Pace::default(), woken, stopped, mail));
+            Self { flaky, board, wake, _stop: stop, _task: task }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn probes_slow_down_while_trouble_lasts_and_rest_when_it_ends() {
-        let flaky = Arc::new(Flaky { failures: 3, ..Flaky::default() });
-        let (board, (_keep, stop)) = (Board::default(), watch::channel(false));
-        let mut health = board.subscribe();
-        let task = tokio::spawn(run(
-            Arc::clone(&flaky) as _,
-            board,
-            Pace::default(),
-            watch::channel(()).1,
-            stop,
-            Mail::none(),
-        ));
-        health.wait_for(Health::is_well).await.unwrap();
+        let looked = Looked::at(3, Mail::none());
+        looked.board.subscribe().wait_for(Health::is_well).await.unwrap();
         tokio::time::sleep(Duration::from_secs(600)).await;
-        let pauses = flaky.pauses();
+        let pauses = looked.flaky.pauses();
         assert_eq!(pauses.len(), 3, "no probe soon after all is well");
         for (pause, expected) in pauses.iter().zip([15.0, 30.0, 60.0]) {
             assert!((pause / expected - 1.0).abs() < 0.11, "{pauses:?}");
         }
-        task.abort();
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_way_is_looked_at_now_and_then() {
-        let (flaky, board, (_keep, stop)) =
-            (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
-        let task = tokio::spawn(run(
-            Arc::clone(&flaky) as _,
-            board,
-            Pace::default(),
-            watch::channel(()).1,
-            stop,
-            Mail::none(),
-        ));
+        let looked = Looked::at(0, Mail::none());
         tokio::time::sleep(Duration::from_secs(6 * 3600)).await;
-        let pauses = flaky.pauses();
+        let pauses = looked.flaky.pauses();
         assert!((19..=32).contains(&pauses.len()), "{pauses:?}");
         assert!(pauses.iter().all(|pause| (675.0..=1125.1).contains(pause)), "{pauses:?}");
-        task.abort();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_busy_way_is_not_probed() {
-        let (flaky, board, (_keep, stop)) =
-            (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
         let hours = |hours: u64| Duration::from_secs(3600 * hours);
-        let mail = Arc::new(Mail { start: clock::now(), every: Duration::from_secs(60), until: hours(6) });
-        let task = tokio::spawn(run(
-            Arc::clone(&flaky) as _,
-            board,
-            Pace::default(),
-            watch::channel(()).1,
-            stop,
-            mail,
-        ));
+        let mail = Mail { start: clock::now(), every: Duration::from_secs(60), until: hours(6) };
+        let looked = Looked::at(0, Arc::new(mail));
         tokio::time::sleep(hours(6)).await;
-        assert_eq!(flaky.at.lock().unwrap().len(), 1, "the one at the start");
+        assert_eq!(looked.flaky.at.lock().unwrap().len(), 1, "the one at the start");
         tokio::time::sleep(hours(1)).await;
-        let pause = flaky.pauses()[0];
+        let pause = looked.flaky.pauses()[0];
         assert!(
             (675.0..=1125.1).contains(&(pause - 6.0 * 3600.0)),
             "idle counts from the last message: {pause}"
         );
-        task.abort();
     }
 
     #[tokio::test(start_paused = true)]
     async fn trouble_met_by_mail_is_probed() {
-        let (flaky, board, (_keep, stop)) =
-            (Arc::<Flaky>::default(), Board::default(), watch::channel(false));
-        let mut health = board.subscribe();
-        let pace = Pace::default();
-        let task = tokio::spawn(run(
-            Arc::clone(&flaky) as _,
-            board.clone(),
-            pace,
-            watch::channel(()).1,
-            stop,
-            Mail::none(),
-        ));
+        let looked = Looked::at(0, Mail::none());
+        let mut health = looked.board.subscribe();
         health.wait_for(Health::is_well).await.unwrap();
-        board.record(&[Met::new(Reason::ConnectFailed, "")]);
+        looked.board.record(&[Met::new(Reason::ConnectFailed, "")]);
         assert!(!health.borrow_and_update().is_well());
         health.wait_for(Health::is_well).await.unwrap();
-        let pauses = flaky.pauses();
+        let pauses = looked.flaky.pauses();
         assert!(pauses.len() == 1 && pauses[0] < 17.0, "{pauses:?}");
-        task.abort();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_asked_for_does_not_wait() {
-        let flaky = Arc::new(Flaky { failures: 9, ..Flaky::default() });
-        let (board, (_keep, stop), (wake, woken)) =
-            (Board::default(), watch::channel(false), watch::channel(()));
-        let run = run(Arc::clone(&flaky) as _, board, Pace::default(), woken, stop, Mail::none());
-        let task = tokio::spawn(run);
+        let looked = Looked::at(9, Mail::none());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        wake.send_replace(());
+        looked.wake.send_replace(());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let pauses = flaky.pauses();
+        let pauses = looked.flaky.pauses();
         assert!(pauses.len() == 1 && pauses[0] < 1.5, "{pauses:?}");
-        task.abort();
     }
 
     #[test]

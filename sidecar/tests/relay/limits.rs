@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mailroute_m365::directory::SAMPLE_MAILBOX;
 use mailroute_m365::limits::Peak;
-use mailroute_m365::{Line, Options, SmtpAction, Stage};
+use mailroute_m365::{Line, Options, Simulator, SmtpAction, Stage};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::DeliveryMode;
@@ -19,21 +19,42 @@ use crate::scene::{PATIENCE, Scene, metric, timing};
 /// A burst has to wait for several of the simulator's minutes.
 const LONG: Duration = Duration::from_secs(120);
 
-/// The same windows on both sides.
-fn windows(minute: Duration, day: Duration) -> (Timing, impl FnOnce(&mut Options)) {
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap();
-    let options = move |options: &mut Options| {
-        let limits = &mut options.config.limits;
-        limits.messages_per_minute = 30;
-        (limits.minute_milliseconds, limits.day_milliseconds) = (millis(minute), millis(day));
-    };
-    (Timing { spans: Spans { minute, day }, ..timing() }, options)
+/// A day that is longer than any test.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What the mailbox may send in the windows, messages and recipients: as Exchange counts, and as the route says.
+struct Bounds {
+    windows: Spans,
+    exchange: (u32, u32),
+    route: (u32, u32),
 }
 
-fn limited(route: &mut RouteFile, messages: u32, recipients: u32) {
-    route.delivery.mode = DeliveryMode::DeliverOrQueue;
-    route.limits.messages_per_minute = Some(messages);
-    route.limits.recipients_per_day = Some(recipients);
+impl Bounds {
+    /// The same on both sides.
+    fn both(minute: Duration, day: Duration, bounds: (u32, u32)) -> Self {
+        Self { windows: Spans { minute, day }, exchange: bounds, route: bounds }
+    }
+
+    /// A sidecar under these, once all is well.
+    async fn scene(self) -> Scene {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap();
+        let Self { windows, exchange, route } = self;
+        let options = |options: &mut Options| {
+            let limits = &mut options.config.limits;
+            limits.messages_per_minute = usize::try_from(exchange.0).unwrap();
+            limits.recipients_per_day = usize::try_from(exchange.1).unwrap();
+            limits.minute_milliseconds = millis(windows.minute);
+            limits.day_milliseconds = millis(windows.day);
+        };
+        let limited = |_: &Simulator, file: &mut RouteFile| {
+            file.delivery.mode = DeliveryMode::DeliverOrQueue;
+            file.limits.messages_per_minute = Some(route.0);
+            file.limits.recipients_per_day = Some(route.1);
+        };
+        let scene = Scene::run(&[], Timing { spans: windows, ..timing() }, options, limited).await;
+        scene.well().await;
+        scene
+    }
 }
 
 /// Sends so many messages in one session; each is accepted.
@@ -68,9 +89,7 @@ fn refusals(scene: &Scene) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn a_burst_of_500_arrives_without_one_refusal_and_within_the_minute() {
-    let (timing, options) = windows(Duration::from_millis(800), Duration::from_secs(86_400));
-    let scene = Scene::run(&[], timing, options, |_, route| limited(route, 30, 10_000)).await;
-    scene.well().await;
+    let scene = Bounds::both(Duration::from_millis(800), DAY, (30, 10_000)).scene().await;
     let started = tokio::time::Instant::now();
     bursts(&scene, 10, 50).await;
     let accepted = started.elapsed();
@@ -89,18 +108,7 @@ async fn a_burst_of_500_arrives_without_one_refusal_and_within_the_minute() {
 
 #[tokio::test]
 async fn a_restart_in_the_middle_keeps_the_count_of_the_day() {
-    let (timing, options) = windows(Duration::from_secs(1), Duration::from_secs(86_400));
-    let scene = Scene::run(
-        &[],
-        timing,
-        |chosen| {
-            options(chosen);
-            chosen.config.limits.recipients_per_day = 20;
-        },
-        |_, route| limited(route, 30, 20),
-    )
-    .await;
-    scene.well().await;
+    let scene = Bounds::both(Duration::from_secs(1), DAY, (30, 20)).scene().await;
     burst(scene.client().await, "before".into(), 12).await;
     arrived(&scene, 12).await;
 
@@ -116,18 +124,8 @@ async fn a_restart_in_the_middle_keeps_the_count_of_the_day() {
 
 #[tokio::test]
 async fn a_day_that_is_used_up_holds_mail_until_its_window_moves() {
-    let (timing, options) = windows(Duration::from_millis(500), Duration::from_secs(3));
-    let scene = Scene::run(
-        &[],
-        timing,
-        |chosen| {
-            options(chosen);
-            chosen.config.limits.recipients_per_day = 10;
-        },
-        |_, route| limited(route, 30, 10),
-    )
-    .await;
-    scene.well().await;
+    let day = Duration::from_secs(3);
+    let scene = Bounds::both(Duration::from_millis(500), day, (30, 10)).scene().await;
     burst(scene.client().await, "day".into(), 25).await;
     assert!(!scene.told(Reason::DailyQuotaExceeded).await.holds);
     arrived(&scene, 25).await;
@@ -138,18 +136,8 @@ async fn a_day_that_is_used_up_holds_mail_until_its_window_moves() {
 
 #[tokio::test]
 async fn a_432_makes_it_smaller_and_slower_and_it_recovers() {
-    let (timing, options) = windows(Duration::from_secs(1), Duration::from_secs(86_400));
-    let scene = Scene::run(
-        &[],
-        timing,
-        |chosen| {
-            options(chosen);
-            chosen.config.limits.messages_per_minute = 10_000;
-        },
-        |_, route| limited(route, 1000, 10_000),
-    )
-    .await;
-    scene.well().await;
+    let bounds = Bounds::both(Duration::from_secs(1), DAY, (1000, 10_000));
+    let scene = Bounds { exchange: (10_000, 10_000), ..bounds }.scene().await;
     burst(scene.client().await, "before".into(), 3).await;
     scene.fault(Stage::EndOfData, SmtpAction::Reply(Line::ConcurrentConnections.into()), 1);
     burst(scene.client().await, "after".into(), 10).await;
@@ -172,18 +160,8 @@ async fn a_432_makes_it_smaller_and_slower_and_it_recovers() {
 #[tokio::test]
 async fn a_limit_that_others_use_up_is_met_with_less_and_nothing_is_lost() {
     // Exchange allows a third of what the route says, as if other senders had the rest.
-    let (timing, options) = windows(Duration::from_millis(500), Duration::from_secs(86_400));
-    let scene = Scene::run(
-        &[],
-        timing,
-        |chosen| {
-            options(chosen);
-            chosen.config.limits.messages_per_minute = 10;
-        },
-        |_, route| limited(route, 30, 10_000),
-    )
-    .await;
-    scene.well().await;
+    let bounds = Bounds::both(Duration::from_millis(500), DAY, (30, 10_000));
+    let scene = Bounds { exchange: (10, 10_000), ..bounds }.scene().await;
     burst(scene.client().await, "much".into(), 60).await;
     arrived(&scene, 60).await;
     let refused = scene.m365.statistics().tally.refusals("421 4.4.2");
