@@ -2,9 +2,11 @@
 
 mod inject_isolation;
 mod inject_users;
+mod relay_changes;
 mod relay_clients;
 mod relay_commands;
 mod relay_drain;
+mod relay_jobs;
 mod relay_outages;
 mod relay_port_25;
 mod relay_queue;

@@ -1,6 +1,7 @@
 //! The sidecar's own commands, as a person runs them with `kubectl exec` when mail does not flow.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use e2e::replica::until;
 use e2e::scene::{Scene, workload};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -28,4 +29,47 @@ async fn check_tells_that_all_is_well_and_else_the_step_and_the_cmdlet() -> Resu
     let remedy = "Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false";
     ensure!(told.contains("FAILED") && told.contains("log-in") && told.contains(remedy), "told: {told}");
     scene.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_listed_forgotten_and_tried_by_hand() -> Result<()> {
+    let scene = Scene::start("by-hand").await?;
+    scene.route(&workload::queueing("notifications", scene.namespace.name())).await?;
+    scene.apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(workload::WAIT))).await?;
+    scene.pod_ready("shop").await?;
+    scene.microsoft.put_recipients_off().await?;
+    scene.run("shop", &workload::send_numbers(0..3, "ada@contoso.com")).await?;
+
+    until(async || ensure_put_off(&listed(&scene).await?)).await?;
+    let list = scene.sidecar_command("shop", &["queue", "list"]).await?;
+    ensure!(list.matches("452 4.2.2").count() == 3, "the list says: {list}");
+    let last = listed(&scene).await?[2]["id"].as_str().context("an id")?.to_owned();
+    let shown = scene.sidecar_command("shop", &["queue", "show", &last]).await?;
+    ensure!(shown.contains("Subject: 2") && shown.contains("<ada@contoso.com> waiting"), "shown: {shown}");
+
+    // Nothing of it would be tried within the hour.
+    scene.microsoft.come_back().await?;
+    let dropped = scene.sidecar_command("shop", &["queue", "drop", &last]).await?;
+    ensure!(dropped.contains("1 message"), "dropped: {dropped}");
+    let retried = scene.sidecar_command("shop", &["queue", "retry", "--all"]).await?;
+    ensure!(retried.contains("2 messages to be tried now"), "retried: {retried}");
+    scene.microsoft.wait_for_numbers(0..2).await?;
+    until(async || Ok(ensure!(listed(&scene).await?.is_empty()))).await?;
+    scene.route_queues("notifications", 0).await?;
+    scene.finish()
+}
+
+/// What waits in the pod, in the order in which it came.
+async fn listed(scene: &Scene) -> Result<Vec<Value>> {
+    let list = scene.sidecar_command("shop", &["queue", "list", "--output", "json"]).await?;
+    let list: Value = serde_json::from_str(&list)?;
+    ensure!(list["running"] == true, "{list}");
+    list["messages"].as_array().cloned().context("a list of messages")
+}
+
+/// Each of three was tried once, and waits for its next time.
+fn ensure_put_off(list: &[Value]) -> Result<()> {
+    let is_put_off = |row: &Value| row["state"] == "waiting" && row["attempts"] == 1;
+    ensure!(list.len() == 3 && list.iter().all(is_put_off), "{list:?}");
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Trouble while mail flows: nothing that got 250 is lost, nothing is sent twice, and no pod has to be restarted.
 
 use anyhow::{Result, ensure};
+use e2e::replica::until;
 use e2e::scene::{Scene, workload};
 use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
@@ -35,6 +36,13 @@ exec sleep infinity"#
 async fn arrived(scene: &Scene) -> Result<Vec<u32>> {
     let messages = scene.microsoft.messages().await?;
     Ok(messages.iter().filter_map(|m| m.header("Subject").and_then(|s| s.parse().ok())).collect())
+}
+
+/// How often any container of a pod was started again.
+fn restarts(pod: &Pod) -> i32 {
+    let status = pod.status.iter();
+    let all = status.flat_map(|s| [&s.init_container_statuses, &s.container_statuses]).flatten().flatten();
+    all.map(|container| container.restart_count).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,13 +82,33 @@ async fn while_microsoft_is_down_clients_get_451_and_mail_flows_again_without_a_
     scene.route_condition("notifications", "Ready", "True").await?;
 
     let pod = scene.pod_ready("shop").await?;
-    let restarts: i32 = pod
-        .status
-        .iter()
-        .flat_map(|s| s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten()))
-        .map(|c| c.restart_count)
-        .sum();
-    ensure!(restarts == 0, "{restarts} restarts");
+    ensure!(restarts(&pod) == 0, "{} restarts", restarts(&pod));
+    scene.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_microsoft_says_nothing_at_all_the_kubelet_finds_the_sidecar_alive() -> Result<()> {
+    let scene = Scene::start("silent").await?;
+    scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
+    scene.microsoft.fall_silent().await?;
+    scene
+        .apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(&paced_sender(1))))
+        .await?;
+    scene.log_shows("shop", "app", "again 0 451").await?;
+    let before = scene.liveness_probes("shop").await?;
+    let probed = async || {
+        let probes = scene.liveness_probes("shop").await?;
+        ensure!(probes.passed >= before.passed + 2, "{probes:?} after {before:?}");
+        Ok(probes)
+    };
+    until(async || probed().await.map(drop)).await?;
+    let probes = probed().await?;
+    ensure!(probes.failed == 0, "{probes:?}");
+
+    let pod = scene.pod_ready("shop").await?;
+    ensure!(restarts(&pod) == 0, "{} restarts", restarts(&pod));
+    scene.microsoft.come_back().await?;
+    scene.microsoft.wait_for_numbers(0..1).await?;
     scene.finish()
 }
 
@@ -115,7 +143,6 @@ END
         messages.len()
     );
     let pod = scene.pod_labelled("batch.kubernetes.io/job-name=send").await?;
-    let sidecar = pod.status.and_then(|s| s.init_container_statuses).unwrap_or_default();
-    ensure!(sidecar.iter().all(|c| c.restart_count == 0), "the sidecar restarted");
+    ensure!(restarts(&pod) == 0, "{} restarts", restarts(&pod));
     scene.finish()
 }
