@@ -202,7 +202,9 @@ impl Holding {
         if self.news > 0 {
             return soonest;
         }
-        let over = self.leases.values().filter(|held| !held.ended).map(|held| held.begun_by);
+        // What is under way may take longer than its lease, and is told of when it ends.
+        let unused = self.leases.values().filter(|held| !held.ended && held.open == 0);
+        let over = unused.map(|held| held.begun_by);
         over.chain([self.again]).min().unwrap_or(self.again).max(soonest)
     }
 

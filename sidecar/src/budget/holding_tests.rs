@@ -73,6 +73,20 @@ fn what_is_under_way_is_told_until_its_end_is_confirmed() {
 }
 
 #[test]
+fn what_takes_longer_than_its_lease_is_told_of_when_it_ends_and_not_again_and_again() {
+    let mut holding = holding();
+    holding.answered(at(0), at(0), &allotment(lease(1, 1)));
+    let source = holding.take(at(1), ONE).unwrap();
+    assert_eq!(holding.due(at(11)), at(30));
+    assert!(!holding.claim(at(30)).leases[0].ended);
+    holding.answered(at(30), at(30), &allotment(None));
+    assert_eq!(holding.due(at(31)), at(60));
+    holding.settle(source, at(40), ONE);
+    assert!(holding.due(at(40)) <= at(40));
+    assert!(holding.claim(at(40)).leases[0].ended);
+}
+
+#[test]
 fn what_nobody_uses_is_given_back() {
     let mut holding = holding();
     holding.answered(at(0), at(0), &allotment(lease(1, 2)));

@@ -89,12 +89,11 @@ async fn while_microsoft_is_down_clients_get_451_and_mail_flows_again_without_a_
 #[tokio::test(flavor = "multi_thread")]
 async fn while_microsoft_says_nothing_at_all_the_kubelet_finds_the_sidecar_alive() -> Result<()> {
     let scene = Scene::start("silent").await?;
-    scene.route(&workload::delivering("notifications", scene.namespace.name())).await?;
+    scene.route(&workload::route("notifications", scene.namespace.name())).await?;
     scene.microsoft.fall_silent().await?;
-    scene
-        .apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(&paced_sender(1))))
-        .await?;
-    scene.log_shows("shop", "app", "again 0 451").await?;
+    let script = format!("{}\n{}", workload::send_numbers(0..2, "ada@contoso.com"), workload::WAIT);
+    scene.apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(&script))).await?;
+    scene.log_shows("shop", "app", "queued as").await?;
     let before = scene.liveness_probes("shop").await?;
     let probed = async || {
         let probes = scene.liveness_probes("shop").await?;
@@ -104,11 +103,13 @@ async fn while_microsoft_says_nothing_at_all_the_kubelet_finds_the_sidecar_alive
     until(async || probed().await.map(drop)).await?;
     let probes = probed().await?;
     ensure!(probes.failed == 0, "{probes:?}");
+    let log = scene.log("shop", "mailroute").await?;
+    ensure!(!log.contains("did not take the report"), "the operator was asked too often: {log}");
 
     let pod = scene.pod_ready("shop").await?;
     ensure!(restarts(&pod) == 0, "{} restarts", restarts(&pod));
     scene.microsoft.come_back().await?;
-    scene.microsoft.wait_for_numbers(0..1).await?;
+    scene.microsoft.wait_for_numbers(0..2).await?;
     scene.finish()
 }
 
