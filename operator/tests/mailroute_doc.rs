@@ -36,7 +36,7 @@ fn the_page_of_the_resource_says_what_the_schema_says() {
 fn a_field_stands_with_its_default_bounds_and_rules() {
     let page = page();
     assert!(page.contains("### `spec.limits.maxRecipients`\n"), "{page}");
-    assert!(page.contains("default `500`") && page.contains("1 to 1000"), "{page}");
+    assert!(page.contains("Default: `500`.") && page.contains("1 to 1000"), "{page}");
     assert!(page.contains("Refused with: \"set exactly the block that method names"), "{page}");
 }
 
@@ -75,9 +75,6 @@ fn facts(field: &Value, required: bool) -> String {
     if let Some(values) = field["enum"].as_array() {
         let values: Vec<_> = values.iter().filter(|value| !value.is_null()).map(code).collect();
         facts.push(format!("one of {}", values.join(", ")));
-    }
-    if field["type"] != "object" && !field["default"].is_null() {
-        facts.push(format!("default {}", code(&field["default"])));
     }
     facts.extend(bounds(field, "minimum", "maximum", ""));
     facts.extend(bounds(field, "minLength", "maxLength", " characters"));

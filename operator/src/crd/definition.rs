@@ -61,7 +61,40 @@ fn print(definition: &Value) -> Result<String, PrintError> {
 fn tidied() -> Result<Value, PrintError> {
     let mut definition = serde_json::to_value(MailRoute::crd())?;
     tidy(&mut definition);
+    if let Some(spec) = definition.pointer_mut(SPEC) {
+        tell_defaults(spec);
+    }
     Ok(definition)
+}
+
+/// The schema of the spec in the definition.
+const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+
+/// Ends the description of a field with its default, which `kubectl explain` does not show by itself. That of a part is
+/// told with the fields that have it.
+fn tell_defaults(schema: &mut Value) {
+    let Value::Object(object) = schema else { return };
+    let default = object.get("default").and_then(|default| in_words(default, object.get("properties")));
+    if let (Some(default), Some(Value::String(description))) = (default, object.get_mut("description")) {
+        description.push_str(&format!(" Default: {default}."));
+    }
+    let fields = object.get_mut("properties").and_then(Value::as_object_mut);
+    fields.into_iter().flatten().for_each(|(_, field)| tell_defaults(field));
+}
+
+fn in_words(default: &Value, fields: Option<&Value>) -> Option<String> {
+    match default {
+        Value::Object(parts) => {
+            let is_told_there = |name: &String| fields.is_some_and(|it| it[name].get("default").is_some());
+            let told = parts.iter().filter(|(name, _)| !is_told_there(name));
+            let told: Vec<_> =
+                told.filter_map(|(name, part)| Some(format!("{name} {}", in_words(part, None)?))).collect();
+            (!told.is_empty()).then(|| told.join(", "))
+        }
+        Value::String(text) => Some(format!("`{text}`")),
+        Value::Number(_) | Value::Bool(_) => Some(format!("`{default}`")),
+        Value::Array(_) | Value::Null => None,
+    }
 }
 
 /// Takes out what the derive writes and an API server should not see:
@@ -141,6 +174,34 @@ mod tests {
         schema_texts(&spec["spec"], &mut undocumented);
         schema_texts(&spec["status"], &mut undocumented);
         assert!(undocumented.is_empty(), "{undocumented:?}");
+    }
+
+    fn untold(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let text = field["description"].as_str().unwrap();
+            let default = match &field["default"] {
+                Value::String(text) => Some(text.clone()),
+                scalar @ (Value::Number(_) | Value::Bool(_)) => Some(scalar.to_string()),
+                _ => None,
+            };
+            if default.is_some_and(|default| !text.ends_with(&format!(" Default: `{default}`."))) {
+                found.push(path.clone());
+            }
+            untold(&path, field, found);
+        }
+    }
+
+    #[test]
+    fn every_default_is_told_where_kubectl_explain_shows_it() {
+        let definition = tidied().unwrap();
+        let spec = definition.pointer(SPEC).unwrap();
+        let mut found = Vec::new();
+        untold("spec", spec, &mut found);
+        assert!(found.is_empty(), "{found:?}");
+        let resources = &spec["properties"]["sidecar"]["properties"]["resources"]["properties"];
+        let told = resources["limits"]["description"].as_str().unwrap();
+        assert!(told.ends_with("Default: cpu `500m`, memory `128Mi`."), "{told}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub struct MailRouteSpec {
     /// Bounds on one message, and on what is sent.
     #[serde(default)]
     pub limits: Limits,
-    /// Where applications connect.
+    /// Where applications connect: on the loopback addresses of the pod.
     #[serde(default)]
     pub listen: Listen,
     /// The injected container.

@@ -63,7 +63,7 @@ pub struct Credential {
     #[x_kube(validation = Rule::new(r"self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
         .message("must be the application (client) id, a GUID; az ad app list --display-name <name> prints it as appId"))]
     pub client_id: Option<String>,
-    /// Where the secret is. For every type but WorkloadIdentity.
+    /// The Secret that holds the credential, in the namespace of the route. For every type but WorkloadIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }
@@ -115,8 +115,9 @@ pub struct SecretRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SmtpRelay {
-    /// The certificate that the connector knows the sidecar by. Without it the connector knows the IP address that the
-    /// cluster sends from.
+    /// The certificate that the connector knows the sidecar by: a Secret of type `kubernetes.io/tls` in the namespace of the
+    /// route, with the chain, leaf first, in `tls.crt`. Without it the connector knows the IP address that the cluster
+    /// sends from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_secret_ref: Option<CertificateSecretRef>,
 }
@@ -152,17 +153,18 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
-    /// Whether mail may go without TLS. Required: TLS by STARTTLS with a verified certificate, or nothing is sent.
-    /// Opportunistic, for SmtpRelay by IP address and for DirectSend: TLS when it is offered and can be verified, else
-    /// without. Default: Opportunistic for DirectSend, else Required.
+    /// Whether mail may go without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// CA certificates to trust in place of the public ones.
+    /// CA certificates to trust in place of the public ones: a key of a ConfigMap in the namespace of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
 }
 
-/// Whether mail may go without TLS.
+// The schema has these words for the field, and not the field's own.
+/// Whether mail may go without TLS. Required: TLS by STARTTLS with a verified certificate, or nothing is sent.
+/// Opportunistic, for SmtpRelay by IP address and for DirectSend: TLS when it is offered and can be verified, else without.
+/// Default: Opportunistic for DirectSend, else Required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
     /// TLS with a verified certificate, or nothing is sent.

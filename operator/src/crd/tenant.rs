@@ -39,13 +39,13 @@ pub struct Tenant {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authority {
-    /// `host` or `host:port` of the token endpoint, always spoken to over HTTPS.
+    /// `host` or `host:port` of the token endpoint, always spoken to over HTTPS. Default: the cloud's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 259))]
     #[x_kube(validation = Rule::new(r"self.matches('^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$')")
         .message("must be a host or host:port, without https:// and without a path"))]
     pub host: Option<String>,
-    /// Scope to ask for.
+    /// Scope to ask for, ending in `/.default`. Default: that of Exchange Online in the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new(r"self.matches('^[!-~]+/[.]default$')")
@@ -56,7 +56,7 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 600))]
     pub audience: Option<String>,
-    /// CA certificates to trust in place of the public ones.
+    /// CA certificates to trust in place of the public ones: a key of a ConfigMap in the namespace of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
 }

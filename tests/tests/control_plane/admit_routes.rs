@@ -130,18 +130,20 @@ async fn defaults_are_in_the_schema_and_columns_are_printed() -> Result<()> {
         ensure!(head.contains(column), "{column} is missing in {head}");
     }
     let explained = explained(&cluster, "mailroute.spec.clientSubmission").await?;
-    for part in ["mailbox", "-required-", "Address of the mailbox to log in as"] {
+    for part in ["mailbox <string> -required-", "Address of the mailbox to log in as."] {
         ensure!(explained.contains(part), "{part} is missing in {explained}");
     }
+    let explained = self::explained(&cluster, "mailroute.spec.delivery").await?;
+    ensure!(explained.contains("Default: `DeliverOrQueue`."), "no default is told in {explained}");
     Ok(())
 }
 
-/// `kubectl explain`, once the API server has published the definition's schema: that follows within seconds and cannot
+/// `kubectl explain`, its lines joined, once the API server has published the definition's schema: that follows within seconds and cannot
 /// be watched, so it is asked for again.
 async fn explained(cluster: &Cluster, what: &str) -> Result<String> {
     let ask = async || loop {
         match cluster.kubectl(&["explain", what]).await {
-            Ok(text) => return text,
+            Ok(text) => return text.split_whitespace().collect::<Vec<_>>().join(" "),
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     };
