@@ -38,8 +38,8 @@ struct Open {
 
 impl Breaker {
     /// A closed breaker. `unit` is a second; tests take less.
-    pub fn new(unit: Duration) -> Self {
-        Self { unit, open: None, times: 0, offences: Offences::new(unit) }
+    pub fn new(unit: Duration, now: Instant) -> Self {
+        Self { unit, open: None, times: 0, offences: Offences::new(unit, now) }
     }
 
     /// The verdict to give without trying, while there is one.
@@ -95,7 +95,7 @@ impl Breaker {
     /// Forgets everything, as after a change of configuration.
     pub fn close(&mut self) {
         self.let_through();
-        self.offences = Offences::new(self.unit);
+        self.offences.forget();
     }
 
     fn let_through(&mut self) {
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_route_fault_is_answered_from_memory_for_some_seconds() {
-        let (mut breaker, now) = (Breaker::new(SECOND), clock::now());
+        let now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         breaker.learn(&verdict(Outcome::RouteFault(Reason::SmtpAuthDisabledTenant)), now);
         assert!(breaker.blocks(now + 9 * SECOND).is_some());
         assert!(breaker.blocks(now + 10 * SECOND).is_none());
@@ -132,7 +133,8 @@ mod tests {
 
     #[test]
     fn the_pause_grows_while_the_same_fault_stays_and_has_a_bound() {
-        let (mut breaker, mut now) = (Breaker::new(SECOND), clock::now());
+        let mut now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         let fault = verdict(Outcome::RouteFault(Reason::LoginFailed));
         let mut pauses = Vec::new();
         for _ in 0..6 {
@@ -146,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_message_or_recipient_refused_leaves_it_closed() {
-        let (mut breaker, now) = (Breaker::new(SECOND), clock::now());
+        let now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         for outcome in [
             Outcome::RejectRecipient,
             Outcome::RejectMessage(Some(Reason::SendAsDenied)),
@@ -160,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_delivery_closes_it() {
-        let (mut breaker, now) = (Breaker::new(SECOND), clock::now());
+        let now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         breaker.learn(&verdict(Outcome::Quota(Reason::DailyQuotaExceeded)), now);
         assert!(breaker.blocks(now).is_some());
         breaker.learn(&verdict(Outcome::Delivered), now);
@@ -169,14 +173,16 @@ mod tests {
 
     #[test]
     fn a_rate_is_left_to_the_budget() {
-        let (mut breaker, now) = (Breaker::new(SECOND), clock::now());
+        let now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         breaker.learn(&verdict(Outcome::Quota(Reason::RateExceeded)), now);
         assert!(breaker.blocks(now).is_none());
     }
 
     #[test]
     fn what_exchange_throttles_is_left_alone_for_hours() {
-        let (mut breaker, mut now) = (Breaker::new(SECOND), clock::now());
+        let mut now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         let throttled = verdict(Outcome::RouteFault(Reason::SenderThrottled));
         let hours: Vec<_> = (0..5)
             .map(|_| {
@@ -192,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_mailbox_that_is_full_is_asked_a_handful_of_times_in_an_hour() {
-        let (mut breaker, start) = (Breaker::new(SECOND), clock::now());
+        let start = clock::now();
+        let mut breaker = Breaker::new(SECOND, start);
         let (mut now, mut asked) = (start, 0);
         while now < start + 3600 * SECOND {
             if breaker.blocks(now).is_none() {
@@ -206,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_probe_clears_what_it_has_seen_and_nothing_behind_it() {
-        let (mut breaker, now) = (Breaker::new(SECOND), clock::now());
+        let now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
         let met = [Reason::TokenAcquired, Reason::Connected, Reason::LoggedIn].map(|met| Met::new(met, ""));
         breaker.learn(&verdict(Outcome::Quota(Reason::DailyQuotaExceeded)), now);
         breaker.learn_met(&met);

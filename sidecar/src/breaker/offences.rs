@@ -85,15 +85,20 @@ struct Good {
 
 impl Offences {
     /// Nothing is known. `unit` is a second; tests take less.
-    pub fn new(unit: Duration) -> Self {
+    pub fn new(unit: Duration, now: Instant) -> Self {
         Self {
             unit,
-            start: crate::clock::now(),
+            start: now,
             hash: RandomState::new(),
             senders: Watch::new(unit * HOUR),
             recipients: Watch::new(unit * HOUR),
             crowd: None,
         }
+    }
+
+    /// Nothing is known any longer.
+    pub fn forget(&mut self) {
+        *self = Self::new(self.unit, self.start);
     }
 
     /// Whether the author of a message makes a difference.

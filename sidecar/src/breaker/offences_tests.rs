@@ -39,7 +39,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self { offences: Offences::new(SECOND), now: crate::clock::now(), tried: 0 }
+        let now = crate::clock::now();
+        Self { offences: Offences::new(SECOND, now), now, tried: 0 }
     }
 
     fn send(&mut self, path: &str, author: &str, to: &[&str], answer: &Attempt) -> Attempt {
@@ -209,7 +210,8 @@ fn a_message_refused_for_itself_is_nobodys_offence() {
 
 #[test]
 fn without_a_mailbox_nothing_is_watched() {
-    let (mut offences, now, to) = (Offences::new(SECOND), crate::clock::now(), [address("gone@contoso.com")]);
+    let (now, to) = (crate::clock::now(), [address("gone@contoso.com")]);
+    let mut offences = Offences::new(SECOND, now);
     let message = Message { mailbox: None, reverse_path: None, author: None, recipients: &to };
     for _ in 0..50 {
         offences.learn(&message, &unknown_recipient(), now);

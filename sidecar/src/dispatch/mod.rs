@@ -31,7 +31,7 @@ pub use passage::{Passage, concerns_the_route};
 use crate::breaker::Breaker;
 use crate::budget::Spans;
 use crate::budget::gate::{Gate, Ticket};
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::outcome::Probe;
 use crate::health::Board;
@@ -86,7 +86,7 @@ impl Dispatch {
     ) -> Arc<Self> {
         Arc::new(Self {
             active,
-            breaker: Mutex::new(Breaker::new(pause)),
+            breaker: Mutex::new(Breaker::new(pause, clock::now())),
             budget: Gate::new(directory, spans, Arc::clone(&metrics) as _),
             passage: watch::Sender::new(Passage::Open),
             queue_waits: AtomicBool::new(false),
