@@ -1,5 +1,6 @@
 //! What text alone can tell: charts as Helm renders them, alerts as promtool plays them, pages as they are written. No cluster.
 
+mod architecture;
 mod chart_broker;
 mod chart_rbac;
 mod chart_templates;
