@@ -74,6 +74,7 @@ mod tests {
             "selector1-contoso-com._domainkey.contoso.onmicrosoft.com",
             "selector1-contoso-com._domainkey.contoso.n-v1.dkim.mail.microsoft",
             "selector2-contoso-us._domainkey.contoso.onmicrosoft.us",
+            "selector1-contoso-cn._domainkey.contoso.partner.onmschina.cn",
         ] {
             assert!(is_dkim_key(name), "{name}");
         }

@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what it cannot read")]
 
+mod by_hand;
 mod chart_readme;
 mod metrics;
 mod page;
