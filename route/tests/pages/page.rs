@@ -25,8 +25,8 @@ pub fn check(path: &str, page: &str) {
     }
     assert!(
         read(path) == page,
-        "{path} differs from the code; write it again: \
-         MAILROUTE_WRITE=1 cargo test -p mailroute-route --test pages"
+        "{path} differs from the code; write it again: MAILROUTE_WRITE=1 cargo test -p {} --test pages",
+        env!("CARGO_PKG_NAME")
     );
 }
 

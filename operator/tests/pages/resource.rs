@@ -1,13 +1,9 @@
 //! `docs/reference/mailroute.md` says what the schema says: it is printed from the definition and compared.
-//!
-//! After a change of the types, write the page again:
-//! `MAILROUTE_WRITE=1 cargo test -p mailroute-operator --test mailroute_doc`
-
-use std::path::Path;
-use std::{env, fs};
 
 use mailroute_operator::crd::definition;
 use serde_json::Value;
+
+use crate::page::check;
 
 const HEAD: &str = "\
 <!-- Written from operator/src/crd; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
@@ -19,17 +15,7 @@ the command line. A field without \"required\" may be left out. References stay 
 
 #[test]
 fn the_page_of_the_resource_says_what_the_schema_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/mailroute.md");
-    let page = page();
-    if env::var_os("MAILROUTE_WRITE").is_some() {
-        fs::write(&path, &page).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == page,
-        "docs/reference/mailroute.md differs from operator/src/crd; write it again: \
-         MAILROUTE_WRITE=1 cargo test -p mailroute-operator --test mailroute_doc"
-    );
+    check("docs/reference/mailroute.md", &page());
 }
 
 #[test]

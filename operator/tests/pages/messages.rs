@@ -2,21 +2,19 @@
 //! heading that a search finds.
 //!
 //! Written from the values that make the sentences ([`said`]), with names such as `<route>` where others stand in earnest.
-//! After a change, write the page again: `MAILROUTE_WRITE=1 cargo test -p mailroute-operator --test messages`
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod said;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use mailroute_operator::crd::definition::definition;
 use mailroute_operator::registration::Finding;
-use mailroute_route::condition::{Reason, Subject};
+use mailroute_route::condition::Reason;
 use serde_json::Value;
 
-const PAGE: &str = "docs/reference/messages.md";
+use crate::page::{PLACEHOLDERS, absolute, check, read};
 
 const HEAD: &str = "\
 <!-- Written from the code; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
@@ -28,15 +26,7 @@ about the way to Microsoft 365; those are in [troubleshooting](../troubleshootin
 
 #[test]
 fn the_page_says_what_the_code_says() {
-    let page = page();
-    if env::var_os("MAILROUTE_WRITE").is_some() {
-        fs::write(absolute(PAGE), &page).unwrap();
-    }
-    assert!(
-        fs::read_to_string(absolute(PAGE)).unwrap_or_default() == page,
-        "{PAGE} differs from the code; write it again: \
-         MAILROUTE_WRITE=1 cargo test -p mailroute-operator --test messages"
-    );
+    check("docs/reference/messages.md", &page());
 }
 
 #[test]
@@ -160,15 +150,6 @@ fn page() -> String {
     page
 }
 
-const PLACEHOLDERS: Subject<'_> = Subject {
-    mailbox: "<mailbox>",
-    client_id: "<client id>",
-    tenant: "<tenant>",
-    endpoint: "<endpoint>",
-    authority: "<authority>",
-    secret: "<secret>",
-};
-
 fn entry(page: &mut String, heading: &str, text: &str) {
     page.push_str(&format!("\n### `{heading}`\n\n{text}\n"));
 }
@@ -214,12 +195,4 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = files.into_iter().filter(|file| !file.ends_with("tests.rs")).collect();
     found.extend(below);
     found
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(absolute(path)).unwrap()
-}
-
-fn absolute(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
