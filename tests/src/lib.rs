@@ -14,7 +14,7 @@
 //! * [`chart`] and [`monitoring`]: the operator's chart, rendered and looked at.
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
-//! * [`prometheus`]: one of them, which scrapes.
+//! * [`prometheus`]: one of them, which scrapes; [`discovery`]: whom, on a cluster with the chart's monitors.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
@@ -22,6 +22,7 @@ pub mod chart;
 pub mod cluster;
 mod ctr;
 pub mod demo;
+pub mod discovery;
 mod handle;
 mod images;
 pub mod monitoring;

@@ -2,6 +2,7 @@
 
 mod inject_isolation;
 mod inject_users;
+mod monitor_discovery;
 mod relay_changes;
 mod relay_clients;
 mod relay_commands;
