@@ -1,6 +1,6 @@
 //! Tokens of the operator's identity, from Entra to the mailbox: the whole sidecar, the operator's broker and the simulator,
 //! in this process and over real sockets. A server that stands in for the API server reviews the pod's token.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,14 +30,14 @@ use tokio_rustls::server::TlsStream;
 
 #[path = "../../../sidecar/tests/relay/client.rs"]
 mod client;
-#[path = "../../../sidecar/tests/relay/route.rs"]
-mod route;
 #[allow(dead_code, reason = "shared with the operator's own tests, which use all of it")]
 #[path = "../../../operator/tests/broker/stage.rs"]
 mod stage;
 
 use client::{Client, message};
 use stage::{OPERATOR, Stage, WEB, lent};
+
+use crate::route::to_simulator;
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -220,7 +220,7 @@ fn route(stage: &Stage, operator: &Operator, folder: &TempDir) -> RouteFile {
         leases: false,
     };
     let (m365, nothing) = (&stage.m365, PathBuf::new);
-    let mut route = route::to_simulator(m365, nothing(), nothing(), Some(control));
+    let mut route = to_simulator(m365, nothing(), nothing(), Some(control));
     let Method::ClientSubmission(submission) = &mut route.method else { panic!("it submits") };
     submission.credential = Credential::Operator { client_id: SAMPLE_CLIENT_ID.into() };
     submission.authority.ca_file = None;

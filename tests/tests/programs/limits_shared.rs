@@ -41,8 +41,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-#[path = "../../../sidecar/tests/relay/route.rs"]
-mod route;
+use crate::route::to_simulator;
 
 /// Microsoft's minute.
 const MINUTE: Duration = Duration::from_secs(6);
@@ -273,7 +272,7 @@ async fn sidecar(
         token_file: at("control"),
         leases: true,
     };
-    let mut route = route::to_simulator(microsoft, at("ca.crt"), at("entra"), Some(control));
+    let mut route = to_simulator(microsoft, at("ca.crt"), at("entra"), Some(control));
     route.delivery.mode = DeliveryMode::DeliverOrQueue;
     route.limits.messages_per_minute = Some(30);
     route.limits.recipients_per_day = Some(10_000);

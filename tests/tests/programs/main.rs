@@ -3,3 +3,6 @@
 mod broker_lent;
 mod limits_shared;
 mod peer_clients;
+
+#[path = "../../../sidecar/tests/relay/route.rs"]
+mod route;
