@@ -92,11 +92,6 @@ impl Reply {
         (200..400).contains(&self.code)
     }
 
-    /// Whether the same command may succeed later (4yz).
-    pub fn is_transient(&self) -> bool {
-        (400..500).contains(&self.code)
-    }
-
     /// Whether the same command will never succeed (5yz).
     pub fn is_permanent(&self) -> bool {
         self.code >= 500
