@@ -1,6 +1,6 @@
 //! Reports as sidecars send them, answered by the whole control service; a server that stands in for the API server
 //! reviews the tokens and counts how often it is asked.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
 //! The controller as a whole, against a server that stands in for the API server: it keeps what is written and can refuse.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
 //! The example routes of `docs/examples`: the operator can use each, and together they show every field.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;
 use std::fs;

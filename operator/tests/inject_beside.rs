@@ -1,7 +1,7 @@
 //! Beside the webhooks of Azure workload identity, Istio and Linkerd: what each of them does to a pod is in
 //! `inject/beside/`, and is done before ours and after it, as the API server may call them in either order. The whole pods
 //! that come out are golden files.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::path::PathBuf;

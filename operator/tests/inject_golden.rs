@@ -1,7 +1,7 @@
 //! What the webhook makes of representative pods, as golden files: the whole object after injection.
 //!
 //! `INSTA_UPDATE=always cargo test -p mailroute-operator --test inject_golden` writes them anew.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
 //! What holds for every pod: properties over generated pods.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use json_patch::PatchOperation;
 use mailroute_operator::crd::MailRoute;

@@ -1,5 +1,5 @@
 //! Every reason against an injection, with the words that a person reads.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::inject::{self, Overrides, Platform, Refusal};

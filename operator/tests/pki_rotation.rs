@@ -1,7 +1,7 @@
 //! Rotation over simulated time: one leader that comes and goes, three replicas and an API server, each of which learns
 //! of a change only after a delay of its own. At every step, every leaf that is served has to be trusted by every view of
 //! the published bundle that anyone may still hold.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::VecDeque;
 use std::time::Duration;

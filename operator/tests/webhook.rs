@@ -1,6 +1,6 @@
 //! Admission reviews as an API server sends them, answered by the whole webhook; its Events go to a server that stands
 //! in for the API server and writes them down.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

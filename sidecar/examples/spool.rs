@@ -6,7 +6,7 @@
 //! and removed again, as a queue does. `one by one` is one thread with a file, its sync, its rename and the directory's
 //! sync for each message, which is what a spool without shared syncs would do at best.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement on a terminal")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement on a terminal")]
 
 use std::fs::{self, File};
 use std::io::Write;

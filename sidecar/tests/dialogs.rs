@@ -1,6 +1,6 @@
 //! Every conversation in `dialogs/*.smtp`, over a real socket, and through the core however its octets are cut.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "dialogs/core.rs"]
 mod core;

@@ -45,7 +45,7 @@ impl Restraint {
 
     /// What is left of a limit, at least one.
     // The product is at most the limit, which came from a u32.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub fn of(&self, limit: u64, now: Duration, minute: Duration) -> u64 {
         let share = self.share(now, minute);
         if share >= 1.0 { limit } else { ((limit as f64 * share) as u64).clamp(1, limit.max(1)) }

@@ -3,7 +3,7 @@
 //! After a change: `make crds` writes every page again, and
 //! `MAILROUTE_WRITE=1 cargo test -p mailroute-operator --test pages` those that are written here.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod messages;
 mod resource;

@@ -4,7 +4,7 @@
 //! them built. After a change: `make crds` writes every page again, and
 //! `MAILROUTE_WRITE=1 cargo test -p mailroute-route --test pages` those that are written here.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it cannot read")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test says what it cannot read")]
 
 mod by_hand;
 mod chart_readme;

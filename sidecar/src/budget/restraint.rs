@@ -86,7 +86,7 @@ impl Restraint {
             return limit;
         }
         // The product is at most the limit, which came from a u32.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let left = (limit as f64 * share) as u64;
         left.max(1).min(limit)
     }

@@ -79,7 +79,7 @@ impl Metrics {
 }
 
 /// Far below the numbers that a float cannot hold.
-#[allow(clippy::cast_precision_loss)]
+#[expect(clippy::cast_precision_loss)]
 fn ratio((used, limit): (u64, u64)) -> f64 {
     used as f64 / limit.max(1) as f64
 }

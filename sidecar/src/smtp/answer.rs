@@ -82,7 +82,7 @@ impl Refusal {
 
 /// What the server can say, apart from the greeting and the answers to EHLO and HELO, which hold a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the table below says it in full")]
+#[expect(missing_docs, reason = "the table below says it in full")]
 pub enum Answer {
     Ok,
     SenderOk,

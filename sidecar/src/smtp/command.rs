@@ -13,7 +13,7 @@ use crate::envelope::{Address, AddressError, BodyType, ReversePath};
 
 /// A command, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the RFC's")]
+#[expect(missing_docs, reason = "the names are the RFC's")]
 pub enum Command {
     /// The client's name, whatever it is.
     Ehlo(String),

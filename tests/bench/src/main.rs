@@ -7,7 +7,7 @@
 //! Both programs relay to the same sink over verified TLS, with the same number of connections, from a spool on the same
 //! disk. Beside them the limits are measured: the generator straight to the sink, and what the disk makes durable.
 
-#![allow(
+#![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a program for people: its result is what it prints"

@@ -1,7 +1,7 @@
 //! The promise about shared limits, in simulated days: the real ledger of the operator and the real leases of a thousand sidecars
 //! against exact counters, with crashes, partitions, lost words, clocks that differ and leaders that change.
 
-#![allow(clippy::print_stdout, reason = "what was measured, for people who change the ledger")]
+#![expect(clippy::print_stdout, reason = "what was measured, for people who change the ledger")]
 
 mod chance;
 mod leader;

@@ -8,7 +8,7 @@
 //! The first process meets the crowd as it grows, by way of the API server. Then it is restarted, as an upgrade would, and
 //! the second one, which finds everything there, is measured. Run it by `make bench`.
 
-#![allow(clippy::print_stdout, reason = "a program for people: its result is what it prints")]
+#![expect(clippy::print_stdout, reason = "a program for people: its result is what it prints")]
 
 mod crowd;
 mod measurement;
