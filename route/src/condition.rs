@@ -163,6 +163,8 @@ reasons! {
         "Register the certificate of the Secret {secret}: az ad app credential reset --id {client_id} --append --cert @tls.crt; the message names its thumbprint.";
     PasswordMounted: CredentialReady, "The mailbox's password is there; Microsoft is switching passwords off.",
         "Change to credential.type WorkloadIdentity: Exchange Online stops taking passwords for SMTP by default at the end of December 2026.";
+    TokenProxyInvalid: CredentialReady, "What is set in the sidecar about the token proxy of an AKS identity binding is incomplete or malformed.",
+        "Correct what sets the variable that the message names, and create the pod anew; to have the webhook of Azure workload identity pass the sidecar by, annotate the pod with azure.workload.identity/skip-containers: mailroute";
     IssuerUnreachable: CredentialReady, "Entra cannot fetch the cluster's OIDC discovery document.",
         "Make the service-account issuer reachable from the internet; on AKS: az aks update --resource-group <group> --name <cluster> --enable-oidc-issuer";
     ScopeRejected: CredentialReady, "Entra refuses the scope, or the tenant has no Exchange Online.",
@@ -324,9 +326,9 @@ reasons! {
     // FederationFits. Source of the number: Microsoft Learn, "Important considerations and restrictions for federated
     // identity credentials".
     FederationNearlyFull: FederationFits, "Pods that use the application run under nearly as many ServiceAccounts as it may have federated credentials, which are 20.",
-        "Let pods share ServiceAccounts, spread the routes over several applications, or use the operator's identity: spec.clientSubmission.credential.subject: Operator";
+        "Let pods share ServiceAccounts, spread the routes over several applications, or use one federated credential for all: the operator's (spec.clientSubmission.credential.subject: Operator), or that of an AKS identity binding.";
     FederationFull: FederationFits, "Pods that use the application run under more ServiceAccounts than it may have federated credentials, which are 20: some of them cannot log in.",
-        "Let pods share ServiceAccounts, spread the routes over several applications, or use the operator's identity: spec.clientSubmission.credential.subject: Operator";
+        "Let pods share ServiceAccounts, spread the routes over several applications, or use one federated credential for all: the operator's (spec.clientSubmission.credential.subject: Operator), or that of an AKS identity binding.";
 }
 
 impl fmt::Display for Reason {

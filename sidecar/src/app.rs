@@ -45,6 +45,7 @@ use crate::sessions::Sessions;
 use crate::settings;
 use crate::shutdown::{self, Grace};
 use crate::spool::{Layout, Recovered, Spool};
+use crate::token::Sources;
 use crate::upstream::Upstream;
 
 /// Times that no user sets; tests shorten them.
@@ -217,6 +218,7 @@ impl Parts {
             pace: timing.probe,
             poll: run.route_poll,
             resolver: Resolver::new(run.nameserver),
+            sources: Sources::new(parts.config.clone(), &run.token_proxy),
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
         tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));

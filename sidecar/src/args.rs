@@ -12,6 +12,7 @@ use tracing::Level;
 
 use crate::envelope::{Address, AddressError};
 use crate::logging::Format;
+use crate::token::proxy::Variables;
 
 /// SMTP on localhost, forwarded through Microsoft 365.
 ///
@@ -86,6 +87,10 @@ pub struct Check {
     /// How the answer looks.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+
+    /// The token proxy of an AKS identity binding.
+    #[command(flatten)]
+    pub token_proxy: Variables,
 }
 
 /// How an answer looks.
@@ -140,6 +145,10 @@ pub struct Run {
     /// What is logged: error, warn, info, debug or trace.
     #[arg(long, env = "MAILROUTE_LOG_LEVEL", value_name = "LEVEL", default_value_t = Level::INFO)]
     pub log_level: Level,
+
+    /// The token proxy of an AKS identity binding.
+    #[command(flatten)]
+    pub token_proxy: Variables,
 }
 
 impl Cli {

@@ -24,6 +24,7 @@ use crate::dispatch::{Active, Dispatch};
 use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::probe::{self, Pace};
+use crate::token::Sources;
 use crate::watched::Watched;
 
 /// Keeps the way out as the route describes it.
@@ -42,6 +43,8 @@ pub struct Upstream {
     pub poll: Duration,
     /// Where MX records are looked up.
     pub resolver: Resolver,
+    /// Who is asked for tokens.
+    pub sources: Sources,
 }
 
 /// The way out in use.
@@ -71,7 +74,7 @@ impl Upstream {
             if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
             {
                 self.dispatch.follow(&route).await;
-                current = Some(self.follow(route, &config, current, &mut tending));
+                current = Some(self.follow(route, current, &mut tending));
             }
             tokio::select! {
                 changed = config.changed() => if changed.is_err() { break },
@@ -87,7 +90,6 @@ impl Upstream {
     fn follow(
         &self,
         route: Arc<RouteFile>,
-        config: &watch::Receiver<Config>,
         before: Option<Current>,
         tending: &mut tokio::task::JoinSet<()>,
     ) -> Current {
@@ -100,7 +102,7 @@ impl Upstream {
             }
             before => {
                 let kept = before.as_ref().and_then(|before| before.log_in_for(&route.method));
-                let built = build(&route, config, &self.resolver, &self.metrics, kept);
+                let built = build(&route, &self.sources, &self.resolver, &self.metrics, kept);
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
@@ -156,17 +158,17 @@ impl Current {
 /// The way out that `route` describes, with nothing in it yet.
 pub fn way(
     route: &RouteFile,
-    config: &watch::Receiver<Config>,
+    sources: &Sources,
     resolver: &Resolver,
     metrics: &Arc<Metrics>,
 ) -> Arc<dyn rehearsal::Way> {
-    build(route, config, resolver, metrics, None).way
+    build(route, sources, resolver, metrics, None).way
 }
 
 /// The way out by the route's method. `kept` is a log-in that client submission can go on with.
 fn build(
     route: &RouteFile,
-    config: &watch::Receiver<Config>,
+    sources: &Sources,
     resolver: &Resolver,
     metrics: &Arc<Metrics>,
     kept: Option<Arc<LogIn>>,
@@ -174,10 +176,11 @@ fn build(
     let (ehlo_name, resolver) = (route.ehlo_name.clone(), resolver.clone());
     match &route.method {
         Method::ClientSubmission(settings) => {
-            let new = || Arc::new(LogIn::new(settings, config, Arc::clone(metrics) as _));
+            let new = || Arc::new(LogIn::new(settings, sources, Arc::clone(metrics) as _));
             let log_in = kept.unwrap_or_else(new);
             let submission = Submission::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
-            let files = LogIn::files(&settings.credential);
+            let mut files = LogIn::files(&settings.credential);
+            files.extend(sources.files(&settings.credential));
             Built { way: over(submission, route, metrics), log_in: Some(log_in), files }
         }
         Method::SmtpRelay(settings) => {

@@ -26,6 +26,7 @@ use crate::delivery::outcome::{Outcome, Verdict};
 use crate::delivery::rehearsal::Rehearsal;
 use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
+use crate::token::Sources;
 use crate::upstream;
 use steps::Findings;
 
@@ -40,7 +41,8 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     };
     let metrics = Arc::new(Metrics::new()?);
     let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), error: None });
-    let way = upstream::way(&route, &config, &Resolver::new(options.nameserver), &metrics);
+    let sources = Sources::new(config, &options.token_proxy);
+    let way = upstream::way(&route, &sources, &Resolver::new(options.nameserver), &metrics);
     let envelope = envelope(options, &route);
     let mut rehearsal = Rehearsal::default();
     if timeout(options.timeout, way.rehearse(&envelope, &mut rehearsal)).await.is_err() {

@@ -13,15 +13,13 @@ use std::time::Duration;
 
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{CertificateFiles, ClientSubmission, Credential};
-use tokio::sync::watch;
 
 use super::outcome::{Met, Outcome, Verdict};
 use crate::certificate;
 use crate::clock::{self, Instant};
-use crate::config::Config;
 use crate::secret::{self, Secret};
 use crate::token::store::{self, Store};
-use crate::token::{self, Failure, Token};
+use crate::token::{Failure, Sources, Token};
 
 /// For so long a rejected password is not presented again, unless another one is in its place: a few wrong ones lock the
 /// account for everybody who uses it, and every pod of a route has the same.
@@ -71,12 +69,8 @@ struct Rejected {
 }
 
 impl LogIn {
-    /// The log-in that `settings` describe. `config` says where the operator is, for tokens that it hands out.
-    pub fn new(
-        settings: &ClientSubmission,
-        config: &watch::Receiver<Config>,
-        observer: Arc<dyn Observe>,
-    ) -> Self {
+    /// The log-in that `settings` describe, with tokens of whom `sources` has for it.
+    pub fn new(settings: &ClientSubmission, sources: &Sources, observer: Arc<dyn Observe>) -> Self {
         let source = match &settings.credential {
             Credential::Password { password_file } => {
                 tracing::warn!(
@@ -91,7 +85,8 @@ impl LogIn {
                     _ => None,
                 };
                 // Every other credential is had a token with.
-                let source = token::source_for(credential, &settings.authority, config)
+                let source = sources
+                    .of(credential, &settings.authority)
                     .expect("a credential that is no password has a token source");
                 Source::Tokens(Store::new(source, Arc::clone(&observer) as _), certificate)
             }
@@ -250,8 +245,12 @@ fn verdict(failure: Failure) -> Verdict {
 mod tests {
     use mailroute_route::file::{Authority, Endpoint};
 
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::config::Config;
     use crate::metrics::Metrics;
+    use crate::token::proxy::Variables;
 
     fn log_in(credential: Credential) -> LogIn {
         let authority = Authority {
@@ -264,7 +263,8 @@ mod tests {
         let mailbox = "noreply@contoso.com".into();
         let settings = ClientSubmission { mailbox, credential, authority, endpoint };
         let (_, config) = watch::channel(Config::default());
-        LogIn::new(&settings, &config, Arc::new(Metrics::new().unwrap()))
+        let sources = Sources::new(config, &Variables::default());
+        LogIn::new(&settings, &sources, Arc::new(Metrics::new().unwrap()))
     }
 
     fn reasons(met: &[Met]) -> Vec<Reason> {

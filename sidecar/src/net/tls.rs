@@ -91,7 +91,11 @@ pub async fn client_config_with(
     }))
 }
 
-fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, TrustError> {
+/// The certificates of a PEM bundle, to trust.
+///
+/// # Errors
+/// When it is too large, holds none, or one that is malformed.
+pub fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, TrustError> {
     if pem.len() > MAX_BUNDLE {
         return Err(TrustError::Bundle(format!("it is larger than {MAX_BUNDLE} bytes")));
     }

@@ -69,6 +69,16 @@ async fn workload_identity_is_well_up_to_the_recipient() {
 }
 
 #[tokio::test]
+async fn half_an_identity_binding_ends_the_way_at_the_token() {
+    let (m365, findings) = checked(|_| {}, |_, _| {}, &["--token-proxy-name", "0a1b2c.sni.ests.aks"]).await;
+    let step = failed(&findings);
+    assert_eq!((step.step, step.reason), (Token, Some(Reason::TokenProxyInvalid)));
+    assert!(step.met.contains("AZURE_KUBERNETES_TOKEN_PROXY"), "{step:?}");
+    assert!(step.remedy.contains("azure.workload.identity/skip-containers"), "{step:?}");
+    assert!(m365.exchanges().is_empty());
+}
+
+#[tokio::test]
 async fn the_other_credentials_are_walked_as_well() {
     let (_, findings) = checked(|_| {}, |_, route| with_secret(route, SAMPLE_SECRET), &[]).await;
     assert_eq!(places(&findings)[..2], [Route, Token]);

@@ -24,7 +24,7 @@ pub struct Control {
 
 impl Control {
     pub async fn start() -> Self {
-        let (ca_pem, acceptor) = identity();
+        let (ca_pem, acceptor) = identity("localhost");
         let (reports, requests) = (watch::Sender::new(vec![]), watch::Sender::new(String::new()));
         let mut tasks = JoinSet::new();
         let (leader_listener, leader) = listen().await;
@@ -55,9 +55,9 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A CA, and the TLS of a server called `localhost` under it.
-pub fn identity() -> (String, TlsAcceptor) {
-    let identity = Identity::new(&["localhost".to_owned()], None).unwrap();
+/// A CA, and the TLS of a server called `name` under it.
+pub fn identity(name: &str) -> (String, TlsAcceptor) {
+    let identity = Identity::new(&[name.to_owned()], None).unwrap();
     (identity.authority.pem, TlsAcceptor::from(identity.submission))
 }
 
@@ -81,7 +81,7 @@ async fn serve(
 }
 
 /// A request with a content length.
-async fn read(stream: &mut TlsStream<tokio::net::TcpStream>) -> Option<String> {
+pub async fn read(stream: &mut TlsStream<tokio::net::TcpStream>) -> Option<String> {
     let mut request = Vec::new();
     loop {
         if stream.read_buf(&mut request).await.ok()? == 0 {

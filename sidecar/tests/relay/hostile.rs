@@ -90,7 +90,7 @@ async fn a_goodbye_in_place_of_a_greeting_is_told() {
 
 /// A sidecar whose upstream turns hostile only within good TLS: it sends each of `lines` after what the client sends.
 async fn facing_within_tls(lines: &'static [&'static [u8]], reason: Reason) -> String {
-    let (ca_pem, acceptor) = identity();
+    let (ca_pem, acceptor) = identity("localhost");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

@@ -15,6 +15,7 @@ mod first_mail;
 mod floods;
 mod handover;
 mod hostile;
+mod identity_binding;
 mod kept;
 mod limits;
 mod modes;
