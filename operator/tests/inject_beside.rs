@@ -12,8 +12,14 @@ use mailroute_operator::inject::{self, Platform};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-const ALL: [&str; 5] =
-    ["azure_workload_identity", "istio_native", "istio_classic", "linkerd_native", "linkerd_classic"];
+const ALL: [&str; 6] = [
+    "azure_workload_identity",
+    "azure_identity_binding",
+    "istio_native",
+    "istio_classic",
+    "linkerd_native",
+    "linkerd_classic",
+];
 
 fn read<T: DeserializeOwned>(name: &str) -> T {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/inject").join(name);
@@ -112,6 +118,7 @@ macro_rules! golden {
 
 golden! {
     azure_workload_identity: "azure_workload_identity";
+    azure_identity_binding: "azure_identity_binding";
     istio_native: "istio_native";
     istio_classic: "istio_classic";
     linkerd_native: "linkerd_native";
@@ -176,6 +183,8 @@ fn what_they_add_to_the_sidecar_stays_and_none_gets_what_is_ours() {
             }
         }
     }
-    let [_, ours_first] = both(&["azure_workload_identity"]);
-    assert!(sidecar(&ours_first)["env"].to_string().contains("AZURE_FEDERATED_TOKEN_FILE"));
+    let [_, ours_first] = both(&["azure_identity_binding"]);
+    for variable in ["AZURE_FEDERATED_TOKEN_FILE", "AZURE_KUBERNETES_TOKEN_PROXY"] {
+        assert!(sidecar(&ours_first)["env"].to_string().contains(variable));
+    }
 }

@@ -3,7 +3,8 @@
 //! Entra trusts a pod by the pair of namespace and ServiceAccount that it runs under, one federated credential for each, and
 //! takes twenty of them for one application (Microsoft Entra, "Important considerations and restrictions for federated
 //! identity credentials"). The next ServiceAccount that sends mail then fails for no reason that a route shows, so it is told
-//! before. Other clusters that use the application are not seen from here.
+//! before. Pods with an AKS identity binding need none of their own. Other clusters that use the application are not seen
+//! from here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 
+use super::pods::has_identity_binding;
 use super::watch::route_of;
 use crate::crd::MailRoute;
 use crate::crd::method::{CredentialType, Subject};
@@ -55,7 +57,7 @@ fn count(routes: &[Arc<MailRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usize
         .filter_map(|route| Some((ObjectRef::from_obj(&**route), application(route)?)))
         .collect();
     let mut subjects = BTreeMap::<&str, BTreeSet<(&str, &str)>>::new();
-    for pod in pods {
+    for pod in pods.iter().filter(|pod| !has_identity_binding(pod)) {
         let Some(application) = route_of(pod).and_then(|route| applications.get(&route)) else { continue };
         let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -74,8 +76,10 @@ fn application(route: &MailRoute) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pods::prune;
     use super::super::samples;
     use super::*;
+    use k8s_openapi::api::core::v1::EnvVar;
     use kube::runtime::reflector::store;
     use kube::runtime::watcher::Event;
 
@@ -108,6 +112,22 @@ mod tests {
         ];
         let expected = [(samples::CLIENT_ID.to_owned(), 4)].into();
         assert_eq!(count(&routes, &pods), expected);
+    }
+
+    #[test]
+    fn a_pod_with_an_identity_binding_needs_no_credential_of_its_own() {
+        let variable = |name: &str| EnvVar { name: name.into(), ..EnvVar::default() };
+        let with = |name: &str, variables: &[&str]| {
+            let mut pod = Pod::clone(&pod(name, "a", "shop", Some(name)));
+            let containers = pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+            let sidecar = containers.iter_mut().find(|container| container.name == "mailroute").unwrap();
+            sidecar.env = Some(variables.iter().map(|name| variable(name)).collect());
+            prune(&mut pod);
+            Arc::new(pod)
+        };
+        let bound = with("bound", &["AZURE_CLIENT_ID", "AZURE_KUBERNETES_TOKEN_PROXY"]);
+        let pods = [bound, with("plain", &["AZURE_CLIENT_ID"])];
+        assert_eq!(count(&[route("a", "shop")], &pods), [(samples::CLIENT_ID.to_owned(), 1)].into());
     }
 
     #[test]

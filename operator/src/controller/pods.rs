@@ -14,6 +14,9 @@ use crate::inject::selection::MIRROR;
 /// Label by which a Deployment tells the pods of its ReplicaSets apart; the ReplicaSet's name ends with it.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// Set in the sidecar by the webhook of Azure workload identity when the pod has an AKS identity binding.
+const TOKEN_PROXY: &str = "AZURE_KUBERNETES_TOKEN_PROXY";
+
 /// What a pod says of its sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarPod {
@@ -79,7 +82,11 @@ pub fn prune(pod: &mut Pod) {
     }
     if let Some(spec) = pod.spec.take() {
         let sidecar = spec.init_containers.into_iter().flatten().filter(|c| c.name == SIDECAR_CONTAINER);
-        let bare = |c: Container| Container { name: c.name, image: c.image, ..Default::default() };
+        let bare = |c: Container| {
+            let mut env = c.env;
+            env.iter_mut().for_each(|env| env.retain(|variable| variable.name == TOKEN_PROXY));
+            Container { name: c.name, image: c.image, env, ..Default::default() }
+        };
         pod.spec = Some(PodSpec {
             init_containers: Some(sidecar.map(bare).collect()),
             restart_policy: spec.restart_policy,
@@ -128,6 +135,12 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
         runs_on: spec.restart_policy.as_deref().is_none_or(|policy| policy == "Always"),
         created: pod.creation_timestamp().map(|time| time.0),
     })
+}
+
+/// Whether the sidecar shows its ServiceAccount's token to the proxy of an AKS identity binding, and not to Entra.
+pub fn has_identity_binding(pod: &Pod) -> bool {
+    let env = container(pod).and_then(|container| container.env.as_deref()).unwrap_or_default();
+    env.iter().any(|variable| variable.name == TOKEN_PROXY)
 }
 
 fn has_run(pod: &Pod) -> bool {

@@ -83,7 +83,10 @@ fn an_application_that_runs_out_of_federated_credentials_is_told_of_before() {
         let (is, why, message) = said_of(federated).unwrap();
         assert_eq!((is.as_str(), why.as_str()), (status, reason));
         let beginning = format!("{federated} ServiceAccounts of this cluster use the application 1b2c3d4e");
-        assert!(message.starts_with(&beginning) && message.ends_with("subject: Operator"), "{message}");
+        assert!(
+            message.starts_with(&beginning) && message.ends_with("that of an AKS identity binding."),
+            "{message}"
+        );
     }
 }
 
