@@ -38,6 +38,7 @@ use crate::controller::triggers::Triggers;
 use crate::controller::watch::{self as watches, Malformed, Unreadable};
 use crate::crd::MailRoute;
 use crate::events::Events;
+use crate::kubernetes::{self, Pace, Standing};
 use crate::lease::{self, Identity, Leadership};
 use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Pki};
@@ -113,6 +114,7 @@ struct Known {
     pods: Store<Pod>,
     /// Counts the changes to `routes`, readable or not.
     changes: watch::Receiver<u64>,
+    kubernetes: watch::Receiver<Standing>,
     pki: Pki,
 }
 
@@ -146,7 +148,10 @@ impl App {
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
-        let known = Known { leadership, routes, pods, changes, pki };
+        let (told_version, kubernetes) = watch::channel(Standing::default());
+        let version = kubernetes::follow(self.client.clone(), Pace::default(), told_version);
+        spawn(&mut parts, "version of Kubernetes", version);
+        let known = Known { leadership, routes, pods, changes, kubernetes, pki };
         self.serve_webhook(&mut parts, &known, closing).await?;
         self.serve_control(&mut parts, &known, closing).await?;
         self.serve_admin(&mut parts, &known, stop).await?;

@@ -19,6 +19,7 @@ pub mod controller;
 pub mod crd;
 pub mod events;
 pub mod inject;
+pub mod kubernetes;
 pub mod lease;
 pub mod logging;
 pub mod metrics;

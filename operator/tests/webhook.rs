@@ -17,6 +17,7 @@ use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
 use mailroute_operator::inject::Platform;
+use mailroute_operator::kubernetes::{Standing, Version};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::webhook::{Routes, Webhook};
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ struct Stage {
     writer: Writer<MailRoute>,
     changed: watch::Sender<u64>,
     malformed: Malformed,
+    kubernetes: watch::Sender<Standing>,
     events: mpsc::UnboundedReceiver<Value>,
     metrics: Metrics,
 }
@@ -55,8 +57,9 @@ async fn empty_stage() -> Stage {
     let events_handle = Events::start(client, "operator-0", metrics.clone());
     let malformed = Malformed::default();
     let routes = Routes::new(store, malformed.clone(), changes);
-    let webhook = Webhook::new(routes, platform, metrics.clone(), events_handle);
-    Stage { webhook: Arc::new(webhook), writer, changed, malformed, events, metrics }
+    let (kubernetes, standing) = watch::channel(Standing::Fit);
+    let webhook = Webhook::new(routes, platform, standing, metrics.clone(), events_handle);
+    Stage { webhook: Arc::new(webhook), writer, changed, malformed, kubernetes, events, metrics }
 }
 
 async fn write_down(
@@ -247,6 +250,28 @@ async fn a_call_after_another_webhook_adds_what_that_one_took_and_nothing_else()
     let volumes = |pod: &Value| pod["spec"]["volumes"].as_array().unwrap().len();
     assert_eq!(volumes(&again), volumes(&pod) + 1);
     assert!(stage.ask(&review(&again)).await["response"].get("patch").is_none());
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
+    let mut stage = stage().await;
+    stage.kubernetes.send_replace(Standing::TooOld(Version { major: 1, minor: 28 }));
+    let answer = stage.ask(&review(&pod())).await;
+    assert_eq!(answer["response"]["allowed"], false);
+    assert!(answer["response"].get("patch").is_none(), "{answer}");
+    assert_eq!(
+        answer["response"]["status"]["message"],
+        "MailRoute: The cluster is Kubernetes 1.28, and the mail sidecar needs 1.33 or newer, where native sidecars are \
+         stable. Upgrade the cluster, which the operator sees within five minutes, or remove the label mailroute.dev/route."
+    );
+    let event = stage.events.recv().await.unwrap();
+    assert_eq!(
+        (&event["reason"], &event["regarding"]["name"]),
+        (&json!("KubernetesTooOld"), &json!("notifications"))
+    );
+    assert!(stage.metrics().contains("outcome=\"refused\",reason=\"KubernetesTooOld\"} 1"));
+    stage.kubernetes.send_replace(Standing::Fit);
+    assert_eq!(stage.ask(&review(&pod())).await["response"]["patchType"], "JSONPatch");
 }
 
 #[tokio::test]

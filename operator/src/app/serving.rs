@@ -31,7 +31,8 @@ impl App {
     ) -> anyhow::Result<()> {
         let routes =
             webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
-        let webhook = Webhook::new(routes, self.sidecar(), self.metrics.clone(), self.events.clone());
+        let (metrics, events) = (self.metrics.clone(), self.events.clone());
+        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, events);
         let listener = tls(self.flags.webhook_listen, &known.pki).await?;
         serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
         Ok(())

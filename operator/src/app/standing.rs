@@ -9,15 +9,20 @@ use crate::admin::Check;
 use crate::controller::watch::Malformed;
 use crate::crd::MailRoute;
 use crate::crd::status::Sidecars;
+use crate::kubernetes::Standing;
 use crate::metrics::{Certificate, Metrics};
 
 /// What has to hold before the replica is sent requests.
 pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> {
     let (routes, pods) = (known.routes.clone(), known.pods.clone());
-    let (certificates, stop) = (known.pki.ready.clone(), stop.clone());
+    let (kubernetes, certificates, stop) = (known.kubernetes.clone(), known.pki.ready.clone(), stop.clone());
     vec![
         Check { missing: "MailRoutes are still being listed", holds: Box::new(move || is_filled(&routes)) },
         Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
+        Check {
+            missing: "the API server has not told its version yet",
+            holds: Box::new(move || *kubernetes.borrow() != Standing::Unknown),
+        },
         Check {
             missing: "the served certificate does not chain to the caBundle of the webhook configuration yet",
             holds: Box::new(move || *certificates.borrow()),

@@ -10,6 +10,7 @@ use mailroute_route::paths::ADMIN_PORT;
 use super::annotations::KEYS;
 use super::overrides::{IMAGE, PORT, SHARED_PROCESSES, Wanted};
 use super::sidecar::{CONTAINER, PORT_START};
+use crate::kubernetes::{OLDEST, Version};
 
 /// Routes named in one message, at most.
 const NAMED: usize = 10;
@@ -101,6 +102,11 @@ pub enum Refusal {
     },
     /// The containers of the pod share their processes, and so could reach the sidecar's credential.
     SharedProcesses,
+    /// The API server may not know native sidecars.
+    KubernetesTooOld {
+        /// What it is.
+        version: Version,
+    },
     /// The object is not shaped like a pod.
     Malformed {
         /// The first field that is not.
@@ -128,6 +134,7 @@ impl Refusal {
             Self::ImageNotAllowed => "ImageNotAllowed",
             Self::RequestOverLimit { .. } => "RequestOverLimit",
             Self::SharedProcesses => "SharedProcesses",
+            Self::KubernetesTooOld { .. } => "KubernetesTooOld",
             Self::Malformed { .. } => "Malformed",
         }
     }
@@ -193,6 +200,11 @@ impl Refusal {
             Self::SharedProcesses => format!(
                 "Remove shareProcessNamespace, or accept it with the annotation {SHARED_PROCESSES}: \"true\"."
             ),
+            Self::KubernetesTooOld { .. } => {
+                "Upgrade the cluster, which the operator sees within five minutes, or remove the \
+                                              label mailroute.dev/route."
+                    .to_owned()
+            }
             Self::Malformed { .. } => "Check the manifest with kubectl apply --dry-run=server.".to_owned(),
         }
     }
@@ -268,6 +280,11 @@ impl fmt::Display for Refusal {
                 f,
                 "The pod shares its processes among its containers (shareProcessNamespace: true), so one that runs as root \
                  could read the sidecar's credential."
+            ),
+            Self::KubernetesTooOld { version } => write!(
+                f,
+                "The cluster is Kubernetes {version}, and the mail sidecar needs {OLDEST} or newer, where native sidecars are \
+                 stable."
             ),
             Self::Malformed { field } => write!(f, "The pod's {field} is missing or not of the right type."),
         }

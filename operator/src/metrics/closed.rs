@@ -38,7 +38,7 @@ pub(super) const TOKEN_REQUESTS: [&str; 9] = [
 pub(super) const ADMISSIONS: [&str; 6] = ["injected", "complete", "skipped", "deferred", "dry_run", "failed"];
 
 /// Of admission reviews with the outcome `refused`, by the label `reason`.
-pub(super) const REFUSALS: [&str; 17] = [
+pub(super) const REFUSALS: [&str; 18] = [
     "UnknownRoute",
     "InvalidRoute",
     "UnreadableRoute",
@@ -55,6 +55,7 @@ pub(super) const REFUSALS: [&str; 17] = [
     "ImageNotAllowed",
     "RequestOverLimit",
     "SharedProcesses",
+    "KubernetesTooOld",
     "Malformed",
 ];
 

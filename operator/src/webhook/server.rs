@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::review::{DecodeError, Review};
@@ -22,6 +22,7 @@ use crate::events::Events;
 use crate::inject::selection::Selection;
 use crate::inject::view::PodView;
 use crate::inject::{self, Platform, Refusal};
+use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
 
 /// Path that the webhook configuration names.
@@ -41,6 +42,7 @@ const READING: usize = 16;
 pub struct Webhook {
     routes: Routes,
     platform: Platform,
+    kubernetes: watch::Receiver<Standing>,
     metrics: Metrics,
     events: Events,
     reading: Semaphore,
@@ -83,9 +85,15 @@ enum Failure {
 }
 
 impl Webhook {
-    /// A webhook that adds the sidecar of `platform`.
-    pub fn new(routes: Routes, platform: Platform, metrics: Metrics, events: Events) -> Self {
-        Self { routes, platform, metrics, events, reading: Semaphore::new(READING) }
+    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing.
+    pub fn new(
+        routes: Routes,
+        platform: Platform,
+        kubernetes: watch::Receiver<Standing>,
+        metrics: Metrics,
+        events: Events,
+    ) -> Self {
+        Self { routes, platform, kubernetes, metrics, events, reading: Semaphore::new(READING) }
     }
 
     /// Answers one request.
@@ -123,7 +131,8 @@ impl Webhook {
             Ok(Err(refusal)) => return Ok(Outcome::Refused(review, refusal, None, called)),
             Err(not_synced) => return Ok(Outcome::Deferred(review, not_synced)),
         };
-        Ok(match injection(&pod, &route, &self.platform) {
+        let kubernetes = *self.kubernetes.borrow();
+        Ok(match kubernetes.check().and_then(|()| injection(&pod, &route, &self.platform)) {
             Ok(None) => Outcome::Complete(review),
             Ok(Some(patch)) => Outcome::Injected(review, patch),
             Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),
