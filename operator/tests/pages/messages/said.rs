@@ -7,6 +7,7 @@ use mailroute_operator::crd::cloud::Cloud;
 use mailroute_operator::crd::method::{CredentialType, Method};
 use mailroute_operator::inject::Refusal;
 use mailroute_operator::inject::overrides::Wanted;
+use mailroute_operator::kubernetes::Version;
 use mailroute_operator::registration::Finding;
 
 /// Why a route cannot be used as it is written.
@@ -84,6 +85,7 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::ImageNotAllowed,
         Refusal::RequestOverLimit { resource: "memory", request: "256Mi".into(), limit: "128Mi".into() },
         Refusal::SharedProcesses,
+        Refusal::KubernetesTooOld { version: Version { major: 1, minor: 32 } },
         Refusal::Malformed { field: "spec.volumes" },
     ]
 }
