@@ -2,6 +2,7 @@
 
 mod admit_policy;
 mod admit_routes;
+mod chart_enforcer;
 mod chart_lifecycle;
 mod lent;
 mod monitor_prometheus;
@@ -11,6 +12,7 @@ mod operator_broker;
 mod operator_certificates;
 mod operator_dns;
 mod operator_given;
+mod operator_leader;
 mod operator_malformed;
 mod operator_registration;
 mod operator_rollout;
