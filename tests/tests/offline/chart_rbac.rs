@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::chart::Objects;
-use e2e::scene::release::NAMESPACE;
+use e2e::scene::release::{NAMESPACE, repository};
 use serde_json::Value;
 
 /// `<role>: <verbs> <group>/<resource> [<names>]`, one line for each rule, as granted with the default values.
@@ -106,6 +106,34 @@ fn every_role_of_the_operator_is_bound_to_its_account_and_no_other() -> Result<(
     let roles = roles.iter().map(|role| title(role)).filter(|role| !FOR_PEOPLE.contains(&role.as_str()));
     ensure!(bound == roles.collect(), "{bound:?}");
     Ok(())
+}
+
+#[test]
+fn the_security_page_lists_every_right_and_no_other() -> Result<()> {
+    let page = std::fs::read_to_string(repository().join("docs/guides/security.md"))?;
+    let (_, table) = page.split_once("| Object | Verbs |").context("the page has the table")?;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let listed = rows.filter_map(|row| {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        Some(right(cells.next()?.trim_matches('`'), &cells.next()?.split(", ").collect::<Vec<_>>()))
+    });
+    let listed: BTreeSet<_> = listed.collect();
+    let in_chart: BTreeSet<_> = granted(&Objects::with(&[])?)
+        .iter()
+        .filter(|line| !FOR_PEOPLE.iter().any(|role| line.starts_with(&format!("{role}:"))))
+        .filter_map(|line| {
+            let (verbs, what) = line.split_once(": ")?.1.split_once(' ')?;
+            let resource = what.split(' ').next()?.split_once('/')?.1;
+            Some(right(resource, &verbs.split(',').collect::<Vec<_>>()))
+        })
+        .collect();
+    ensure!(listed == in_chart, "on the page: {listed:#?}\nin the chart: {in_chart:#?}");
+    Ok(())
+}
+
+fn right(resource: &str, verbs: &[&str]) -> String {
+    let verbs: BTreeSet<_> = verbs.iter().collect();
+    format!("{resource}: {verbs:?}")
 }
 
 #[test]
