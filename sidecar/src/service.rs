@@ -2,6 +2,10 @@
 //!
 //! Refuses to know what is said: callers bring the path and the body, and read the answer.
 
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use mailroute_route::file::ControlService;
 
@@ -41,6 +45,14 @@ pub async fn post(
     Ok(https::post(post, &Trust::Pem(service.ca_pem.clone())).await?)
 }
 
+/// The uid of this pod, as the token names it. Blocks on the disk.
+pub fn pod_uid(token_file: &Path) -> Option<String> {
+    let token = std::fs::read_to_string(token_file).ok()?;
+    let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    Some(claims.pointer("/kubernetes.io/pod/uid")?.as_str()?.to_owned())
+}
+
 /// `host:port`; the host of an IPv6 address without its brackets.
 fn split(address: &str) -> Result<(&str, u16), ServiceError> {
     let wrong = || ServiceError::Address(address.to_owned());
@@ -58,5 +70,18 @@ mod tests {
         assert_eq!(split("mailroute.mailroute.svc:8444").unwrap(), ("mailroute.mailroute.svc", 8444));
         assert_eq!(split("[fd00::1]:8444").unwrap(), ("fd00::1", 8444));
         assert!(split("mailroute").is_err() && split("mailroute:x").is_err());
+    }
+
+    #[test]
+    fn the_token_names_the_pod() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let claims = r#"{"aud":["mailroute.dev"],"kubernetes.io":{"namespace":"shop","pod":{"name":"web","uid":"u-1"}}}"#;
+        let token = format!("e30.{}.c2lnbmVk\n", URL_SAFE_NO_PAD.encode(claims));
+        std::fs::write(file.path(), token).unwrap();
+        assert_eq!(pod_uid(file.path()).as_deref(), Some("u-1"));
+        for other in ["", "7", "e30.e30.e30", "e30.!.e30"] {
+            std::fs::write(file.path(), other).unwrap();
+            assert_eq!(pod_uid(file.path()), None, "{other:?}");
+        }
     }
 }

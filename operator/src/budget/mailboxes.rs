@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::ledger::Ledger;
 
-/// A mailbox of a tenant, as a digest: an address is personal data, and this is written down where many may read.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A mailbox of a tenant, as a digest: an address is personal data, and this is written down where many may read. By default
+/// that of no mailbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
 impl Key {

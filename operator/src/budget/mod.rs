@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * [`terms`]: all lengths of time, and how they hang together.
-//! * [`mailroute_limits::window`], [`restraint`], [`mod@line`], [`turns`]: what was counted, less after too much, who is next, who may send alone.
+//! * [`mailroute_limits::window`], [`restraint`], [`mod@line`], [`turns`], [`strangers`]: what was counted, less after too
+//!   much, who is next, who may send alone, and who may without being told.
 //! * [`ledger`]: one mailbox. [`mailboxes`]: all of them. [`record`]: what outlives a leader.
 //!
 //! Pure: time is passed in, nothing is read or written. The promise is about Microsoft's counters: in no window do all sidecars
@@ -19,13 +20,15 @@
 //!   are begun within [`terms::Terms::valid`]; what is under way without contact is cut off after [`terms::Terms::cut`].
 //! * Nothing is given out that is not written down before, by name: a new leader knows whom it has to hear before it may count
 //!   on anything being free.
-//! * While a sidecar may be out of contact a part is set aside, of which those who reach nobody take turns by the clock.
+//! * While a sidecar may be out of contact a part is set aside, of which those who reach nobody take turns by the clock: those who
+//!   were told as they were told, and strangers, who never were, as their pod's uid says.
 
 pub mod ledger;
 pub mod line;
 pub mod mailboxes;
 pub mod record;
 pub mod restraint;
+pub mod strangers;
 pub mod terms;
 pub mod turns;
 

@@ -36,6 +36,8 @@ pub struct Record {
     pub(super) ended: Vec<(u64, Holder)>,
     pub(super) next_id: u64,
     pub(super) turns: Vec<(Holder, Class)>,
+    /// Those of them of whom it is not known that they know.
+    pub(super) untold: Vec<Holder>,
     pub(super) restraint: Option<(Duration, f64)>,
 }
 
@@ -53,6 +55,8 @@ struct Text {
     ended: Vec<(u64, Hex)>,
     next_id: u64,
     turns: Vec<(Hex, u32, u32)>,
+    #[serde(default)]
+    untold: Vec<Hex>,
     restraint: Option<(u64, f64)>,
 }
 
@@ -95,6 +99,7 @@ impl Record {
             ended: self.ended.iter().map(|&(id, holder)| (id, Hex(holder))).collect(),
             next_id: self.next_id,
             turns: self.turns.iter().map(|&(holder, class)| (Hex(holder), class.index, class.of)).collect(),
+            untold: self.untold.iter().copied().map(Hex).collect(),
             restraint: self.restraint.map(|(at, share)| (millis(at), share)),
         };
         serde_json::to_string(&text).expect("plain data serialises")
@@ -131,6 +136,7 @@ impl Record {
             ended: text.ended.into_iter().map(|(id, Hex(holder))| (id, holder)).collect(),
             next_id: text.next_id,
             turns: turns.collect::<Option<_>>()?,
+            untold: text.untold.into_iter().map(|Hex(holder)| holder).collect(),
             restraint: text.restraint.map(|(at, share)| (time(at), share)),
         })
     }
@@ -160,6 +166,7 @@ mod tests {
             ended: vec![(8, holder)],
             next_id: 1009,
             turns: vec![(holder, Class::new(3, 8).unwrap())],
+            untold: vec![holder],
             restraint: Some((at, 0.5)),
         }
     }

@@ -51,6 +51,17 @@ impl Terms {
         self.silent() + self.look() + self.cut() + self.minute + 2 * self.skew()
     }
 
+    /// How long after its pod was made, or it was heard last, a sidecar that was never answered may be about to send. It takes its
+    /// first turn some minutes later: what was leased before it is looked who is silent has left every window by then.
+    pub const fn estranged(self) -> Duration {
+        self.minute.saturating_mul(6)
+    }
+
+    /// How long somebody counts as a stranger after that was last thought.
+    pub fn lingers(self) -> Duration {
+        self.idle() + self.cut() + self.minute + 2 * self.skew()
+    }
+
     /// How often the first in the line ask.
     pub fn poll(self) -> Duration {
         self.minute / 60
@@ -74,6 +85,8 @@ impl Terms {
 
 #[cfg(test)]
 mod tests {
+    use mailroute_limits::strangers;
+
     use super::*;
 
     #[test]
@@ -81,6 +94,9 @@ mod tests {
         let terms = Terms::default();
         let set_aside = terms.silent() + terms.look();
         assert!(terms.alone_after() > set_aside + terms.cut() + terms.minute);
+        let stranger_is_known = terms.estranged() + terms.idle();
+        let first_turn = strangers::AFTER * terms.minute;
+        assert!(first_turn > stranger_is_known + terms.cut() + terms.minute + 2 * terms.skew());
         assert!(terms.valid() < terms.cut(), "a lease is over before its holder counts as lost");
         assert!(terms.idle() + terms.ahead() < terms.silent(), "one missed exchange is not silence");
     }

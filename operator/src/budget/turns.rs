@@ -31,6 +31,8 @@ struct Owned {
     told: Class,
     /// Whether that is written down.
     written: bool,
+    /// Whether its owner has said that it has turns, so that it has been answered.
+    knows: bool,
 }
 
 /// Most classes: more sidecars than this have none, and wait for the operator.
@@ -45,8 +47,25 @@ pub struct Turns {
 impl Turns {
     /// As written down.
     pub fn restored(classes: impl IntoIterator<Item = (Holder, Class)>) -> Self {
-        let owned = |class| Owned { class, told: class, written: true };
+        let owned = |class| Owned { class, told: class, written: true, knows: true };
         Self { owned: classes.into_iter().map(|(holder, class)| (holder, owned(class))).collect() }
+    }
+
+    /// Somebody says whether it has turns.
+    pub fn says(&mut self, who: Holder, knows: bool) {
+        if let Some(owned) = self.owned.get_mut(&who) {
+            owned.knows = knows;
+        }
+    }
+
+    /// Whether somebody is known to know of turns.
+    pub fn knows(&self, who: Holder) -> bool {
+        self.owned.get(&who).is_some_and(|owned| owned.knows)
+    }
+
+    /// Owners who may not know that they are.
+    pub fn untold(&self) -> impl Iterator<Item = Holder> + '_ {
+        self.owned.iter().filter(|(_, owned)| !owned.knows).map(|(holder, _)| *holder)
     }
 
     /// What has to be written down.
@@ -90,7 +109,7 @@ impl Turns {
         let Some(owned) = self.owned.get_mut(&who) else {
             let Some(index) = self.free(of, None) else { return false };
             let class = Class { index, of };
-            self.owned.insert(who, Owned { class, told: class, written: false });
+            self.owned.insert(who, Owned { class, told: class, written: false, knows: false });
             return true;
         };
         if known == Some(owned.told) && owned.class != owned.told {
@@ -121,7 +140,7 @@ impl Turns {
             return false;
         }
         let class = Class { index, of };
-        *owned = Owned { class, told: class, written: false };
+        *owned = Owned { class, told: class, written: false, knows: owned.knows };
         true
     }
 

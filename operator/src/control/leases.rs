@@ -12,7 +12,7 @@ use mailroute_route::control::{Allotment, Claim, ShortOf};
 
 use super::books::{Books, Error, Page};
 use super::lock;
-use crate::budget::ledger::{Decision, Ledger, View};
+use crate::budget::ledger::{Decision, Ledger, Living, View};
 use crate::budget::mailboxes::{Key, Mailboxes};
 use crate::budget::terms::Terms;
 use crate::budget::{Holder, Limits};
@@ -44,6 +44,8 @@ pub struct Leases {
     /// One reads or writes a mailbox at a time.
     writing: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     swept: Mutex<Duration>,
+    /// The sidecars of each mailbox whose pods live, as of then.
+    living: Mutex<HashMap<Key, Vec<Living>>>,
 }
 
 /// Time since the Unix epoch that does not run backwards.
@@ -75,6 +77,7 @@ impl Leases {
             claimed: Mutex::default(),
             writing: Mutex::default(),
             swept: Mutex::default(),
+            living: Mutex::default(),
         }
     }
 
@@ -168,11 +171,12 @@ impl Leases {
         }
         let page = self.books.read(mailbox).await?;
         let now = self.clock.now();
-        let ledger = match page {
+        let mut ledger = match page {
             Page::Written(record) => Ledger::restore(self.terms, &record, now),
             Page::Blank => Ledger::new(self.terms),
             Page::Lost(until) => Ledger::lost(self.terms, until.unwrap_or(now).min(now)),
         };
+        ledger.expect(lock(&self.living).get(mailbox).into_iter().flatten().copied(), now);
         lock(&self.mailboxes).insert(mailbox.clone(), ledger);
         Ok(())
     }
@@ -193,8 +197,9 @@ impl Leases {
         }
     }
 
-    /// Forgets the sidecars that are not among the living, now and then. `living` is asked for only if it is time.
-    pub fn sweep(&self, living: impl FnOnce() -> HashSet<Holder>) {
+    /// Forgets the sidecars that are not among the living, now and then, and looks which of these were never heard. `living` is
+    /// asked for only if it is time.
+    pub fn sweep(&self, living: impl FnOnce() -> HashMap<Key, Vec<Living>>) {
         let now = self.clock.now();
         {
             let mut swept = lock(&self.swept);
@@ -204,13 +209,16 @@ impl Leases {
             *swept = now;
         }
         let living = living();
+        let holders: HashSet<Holder> = living.values().flatten().map(|one| one.holder).collect();
         let mut mailboxes = lock(&self.mailboxes);
-        for (_, ledger) in mailboxes.iter_mut() {
-            ledger.forget_unless(|holder| living.contains(&holder), now);
+        for (key, ledger) in mailboxes.iter_mut() {
+            ledger.forget_unless(|holder| holders.contains(&holder), now);
+            ledger.expect(living.get(key).into_iter().flatten().copied(), now);
         }
         mailboxes.tidy(now);
-        lock(&self.claimed).retain(|holder, _| living.contains(holder));
+        lock(&self.claimed).retain(|holder, _| holders.contains(holder));
         lock(&self.writing).retain(|_, turn| Arc::strong_count(turn) > 1);
+        *lock(&self.living) = living;
     }
 
     /// How the limits of a mailbox are used; nothing when nobody has claimed any of it here.

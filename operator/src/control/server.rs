@@ -1,6 +1,6 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_route::control::{
@@ -27,6 +28,7 @@ use super::leases::{Claimant, Leases};
 use super::lock;
 use super::rate::RateLimit;
 use super::reports::{Caller, INTERVAL, Reports};
+use crate::budget::ledger::Living;
 use crate::budget::mailboxes::Key;
 use crate::budget::{Holder, Limits};
 use crate::controller::triggers::Triggers;
@@ -157,14 +159,21 @@ impl Control {
         Ok(allotment)
     }
 
-    /// The sidecars of the pods that have not ended.
-    fn living(&self) -> HashSet<Holder> {
-        let ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Succeeded" | "Failed"))
-        };
-        let pods = self.pods.state();
-        pods.iter().filter(|pod| !ended(pod)).filter_map(|pod| Some(Holder::of(&pod.uid()?))).collect()
+    /// The sidecars of the pods that have not ended, by the mailbox of their route.
+    fn living(&self) -> HashMap<Key, Vec<Living>> {
+        let mut living = HashMap::<Key, Vec<Living>>::new();
+        for pod in self.pods.state().iter().filter(|pod| !has_ended(pod)) {
+            let Some(uid) = pod.uid() else { continue };
+            let mailbox = self.route_of(pod).and_then(|route| mailbox_of(&route));
+            // One whose route is gone or has no mailbox lives as well: what it was leased of another one is not over.
+            living.entry(mailbox.unwrap_or_default()).or_default().push(living_as(pod, &uid));
+        }
+        living
+    }
+
+    fn route_of(&self, pod: &Pod) -> Option<Arc<MailRoute>> {
+        let name = pod.labels().get(ROUTE_LABEL)?;
+        self.routes.get(&ObjectRef::new(name).within(&pod.namespace()?))
     }
 
     fn must_lead(&self) -> Result<(), Refusal> {
@@ -243,7 +252,7 @@ fn claimant(route: &MailRoute, caller: &Caller) -> Option<(Claimant, String)> {
     let who = Claimant {
         holder: Holder::of(&caller.uid),
         route: format!("{}/{}", caller.namespace, route.name_any()),
-        mailbox: Key::of(&spec.tenant.id, &submission.mailbox),
+        mailbox: mailbox_of(route)?,
         limits: Limits {
             messages: limits.messages_per_minute,
             recipients: limits.recipients_per_day,
@@ -251,6 +260,21 @@ fn claimant(route: &MailRoute, caller: &Caller) -> Option<(Claimant, String)> {
         },
     };
     Some((who, submission.mailbox.clone()))
+}
+
+fn mailbox_of(route: &MailRoute) -> Option<Key> {
+    let submission = route.spec.client_submission.as_ref()?;
+    Some(Key::of(&route.spec.tenant.id, &submission.mailbox))
+}
+
+fn living_as(pod: &Pod, uid: &str) -> Living {
+    let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
+    Living::of(uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 async fn whole(body: Body) -> Result<Bytes, Refusal> {

@@ -18,9 +18,6 @@ use mailroute_route::control::{Allotment, Claim, LeaseUse, MAX_LEASES, ShortOf, 
 
 use super::{Amount, Spans, Wait, Why};
 
-/// Minutes between two messages of a sidecar that has never reached the operator.
-const STRANGERS: u32 = 16;
-
 /// By what leave something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -120,7 +117,7 @@ impl Holding {
             contact: now,
             cut: None,
             turn: memory.turn,
-            stranger: memory.turn.is_none().then(|| stranger(spans, millis)),
+            stranger: None,
             slice: None,
             alone,
             alone_untold: 0,
@@ -130,6 +127,13 @@ impl Holding {
             news: 0,
             memory_changed: true,
         }
+    }
+
+    /// Until the operator answers for the first time there are these turns.
+    #[must_use]
+    pub fn or_as_a_stranger(mut self, turn: Option<Turn>) -> Self {
+        self.stranger = turn.filter(|_| self.turn.is_none());
+        self
     }
 
     /// What has to outlive the process, when it has changed since it was asked for last.
@@ -398,23 +402,6 @@ impl Held {
             used_recipients: number(self.used.recipients),
             age_millis: millis(now.saturating_sub(self.settled)),
         }
-    }
-}
-
-/// The turns of a sidecar that has never reached the operator, which knows nothing of it then. Nothing is set aside for them, and
-/// others may have the same, so they are rare enough that Microsoft hardly notices: mail trickles where it would stop.
-fn stranger(spans: Spans, life: u64) -> Turn {
-    let minute = millis(spans.minute).max(1);
-    Turn {
-        index: u32::try_from(life % u64::from(STRANGERS)).unwrap_or_default(),
-        of: STRANGERS,
-        slice_millis: minute,
-        messages: 1,
-        begin_millis: 0,
-        last_millis: minute / 2,
-        cut_millis: minute,
-        after_millis: 10 * minute,
-        recipients: 100,
     }
 }
 

@@ -156,16 +156,21 @@ fn alone_one_message_goes_in_each_of_the_own_slices_and_no_other() {
     assert_eq!(went, expected);
 }
 
+fn stranger() -> Option<Turn> {
+    let limits = crate::budget::Limits { messages: Some(30), recipients: None, connections: 1 };
+    crate::budget::stranger::turn("uid", limits, Spans::default())
+}
+
 #[test]
 fn who_never_reached_the_operator_sends_a_message_every_sixteen_minutes() {
-    let mut never = holding();
+    let mut never = holding().or_as_a_stranger(stranger());
     let went: Vec<u64> = (0..4 * 16 * 60).filter(|second| never.take(at(*second), ONE).is_some()).collect();
     assert!(went[0] >= 600 && went.len() == 4 - usize::from(went[0] >= 16 * 60), "{went:?}");
     assert!(went.windows(2).all(|pair| pair[1] - pair[0] == 16 * 60), "{went:?}");
     let claim = never.claim(at(4000));
     assert_eq!((claim.turn, claim.alone_recipients), (None, number(went.len() as u64)));
 
-    let mut reached = holding();
+    let mut reached = holding().or_as_a_stranger(stranger());
     reached.answered(at(0), at(0), &allotment(None));
     assert!((0..4 * 16 * 60).all(|second| reached.take(at(second), ONE).is_none()), "it was given none");
 }

@@ -18,7 +18,7 @@
 //! * [`gate`]: the budget shared by tasks, with a permit that settles itself when it is dropped.
 //! * [`record`] and [`ledger`]: what survives a restart, as text and as a file.
 //! * [`holding`]: what the operator leases of the limits that all sidecars of the mailbox share; [`memory`]: what of that
-//!   survives a restart.
+//!   survives a restart; [`stranger`]: what there is before its first word.
 //!
 //! Refuses to know mail, SMTP and who asks. Amounts are of any size, so a lease of many messages is one permit.
 
@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod memory;
 pub mod record;
 pub mod restraint;
+pub mod stranger;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! The operator, as far as limits go: the real ledger, what is written down of it, and replicas that come and go.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use mailroute_operator::budget::ledger::{Decision, Ledger};
+use mailroute_operator::budget::ledger::{Decision, Ledger, Living};
 use mailroute_operator::budget::record::Record;
 use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::budget::{Holder, Limits};
@@ -21,6 +22,8 @@ pub struct Leader {
     written: Option<String>,
     writing: Option<Record>,
     waiting: Vec<Asker>,
+    /// The pods that live, as they were looked through last. The new leader's watch is no older.
+    living: Vec<Living>,
     pub writes: u64,
 }
 
@@ -35,6 +38,7 @@ impl Leader {
             written: None,
             writing: None,
             waiting: Vec::new(),
+            living: Vec::new(),
             writes: 0,
         }
     }
@@ -46,9 +50,13 @@ impl Leader {
     /// Whether a write was begun is told by the flag; then [`Leader::wrote`] has to follow.
     pub fn claim(&mut self, asker: Asker, claim: &Claim, now: u64) -> (Option<Allotment>, bool) {
         let (now, who) = (self.now(now), asker.2);
-        let ledger = self.ledger.get_or_insert_with(|| match &self.written {
-            Some(text) => Ledger::restore(self.terms, &Record::parse(text).expect("ours"), now),
-            None => Ledger::new(self.terms),
+        let ledger = self.ledger.get_or_insert_with(|| {
+            let mut ledger = match &self.written {
+                Some(text) => Ledger::restore(self.terms, &Record::parse(text).expect("ours"), now),
+                None => Ledger::new(self.terms),
+            };
+            ledger.expect(self.living.iter().copied(), now);
+            ledger
         });
         ledger.limit("shop/notifications", self.limits, now);
         if !ledger.hear(who, claim, now) {
@@ -118,10 +126,13 @@ impl Leader {
     }
 
     /// The pods that live are looked through.
-    pub fn sweep(&mut self, lives: impl Fn(Holder) -> bool, now: u64) {
+    pub fn sweep(&mut self, living: Vec<Living>, now: u64) {
         let now = self.now(now);
+        let holders: HashSet<Holder> = living.iter().map(|one| one.holder).collect();
         if let Some(ledger) = &mut self.ledger {
-            ledger.forget_unless(lives, now);
+            ledger.forget_unless(|holder| holders.contains(&holder), now);
+            ledger.expect(living.iter().copied(), now);
         }
+        self.living = living;
     }
 }

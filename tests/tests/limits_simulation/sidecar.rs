@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mailroute_operator::budget::Holder;
+use mailroute_operator::budget::ledger::Living;
 use mailroute_sidecar::budget::holding::{Holding, Memory, Source};
-use mailroute_sidecar::budget::{Amount, Budget, Limits, Permit, Snapshot, Spans};
+use mailroute_sidecar::budget::{Amount, Budget, Limits, Permit, Snapshot, Spans, stranger};
 
 /// A message under way.
 pub struct Sending {
@@ -18,9 +19,12 @@ pub struct Sending {
 }
 
 pub struct Sidecar {
+    uid: String,
     pub holder: Holder,
     /// How far its clock is ahead of true time.
     pub offset: u64,
+    /// When its pod was made, by the API server's clock.
+    made: u64,
     pub holding: Holding,
     pub budget: Budget,
     /// Recipients of each message that waits.
@@ -43,13 +47,16 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    pub fn new(holder: Holder, offset: u64, limits: Limits, spans: Spans, now: u64) -> Self {
+    pub fn new(uid: String, offset: u64, limits: Limits, spans: Spans, now: u64) -> Self {
         let local = Duration::from_millis(now + offset);
-        let mut holding = Holding::new(spans, &Memory::default(), local);
+        let turn = stranger::turn(&uid, limits, spans);
+        let mut holding = Holding::new(spans, &Memory::default(), local).or_as_a_stranger(turn);
         let memory = holding.memory(local).expect("a life is remembered");
         Self {
-            holder,
+            holder: Holder::of(&uid),
+            uid,
             offset,
+            made: now + super::world::HOUR,
             holding,
             budget: Budget::new(limits, spans),
             queue: VecDeque::new(),
@@ -66,6 +73,16 @@ impl Sidecar {
             limits,
             spans,
         }
+    }
+
+    /// Its pod, as the operator sees it.
+    pub fn pod(&self) -> Living {
+        Living::of(&self.uid, Duration::from_millis(self.made))
+    }
+
+    /// Whether the operator has ever told it of turns.
+    pub const fn is_stranger(&self) -> bool {
+        self.memory.turn.is_none()
     }
 
     pub fn local(&self, now: u64) -> Duration {
@@ -123,7 +140,8 @@ impl Sidecar {
 
     pub fn restart(&mut self, now: u64) {
         let local = self.local(now);
-        self.holding = Holding::new(self.spans, &self.memory, local);
+        let turn = stranger::turn(&self.uid, self.limits, self.spans);
+        self.holding = Holding::new(self.spans, &self.memory, local).or_as_a_stranger(turn);
         self.remember(now);
         self.budget = Budget::restore(self.limits, self.spans, &self.snapshot, local);
         self.is_down = false;

@@ -59,8 +59,54 @@ pub struct Plan {
     pub burst: (u64, u64),
     /// Most recipients of a message.
     pub recipients: u64,
-    /// Whether anything goes wrong.
-    pub trouble: bool,
+    /// What goes wrong.
+    pub trouble: Trouble,
+}
+
+/// What goes wrong in a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Changes of leader, each hour.
+    pub falls: u64,
+    /// Processes that are killed, each hour, and as many pods that are replaced by others.
+    pub crashes: u64,
+    /// Whether it is those that are just sending.
+    pub at_work: bool,
+    /// Sidecars that are cut off, in all.
+    pub partitions: u64,
+    /// Whether those are of pods that were just made.
+    pub newborn: bool,
+    /// One message in so many takes minutes.
+    pub slow: u64,
+    /// One word in so many is lost.
+    pub lost: u64,
+}
+
+impl Trouble {
+    /// None at all.
+    pub const NONE: Self = Self {
+        falls: 0,
+        crashes: 0,
+        at_work: false,
+        partitions: 0,
+        newborn: false,
+        slow: u64::MAX,
+        lost: u64::MAX,
+    };
+
+    /// As it is for so many sidecars, in so many hours.
+    pub const fn usual(sidecars: u64, hours: u64) -> Self {
+        let partitions = if hours * sidecars / 400 > 3 { hours * sidecars / 400 } else { 3 };
+        Self {
+            falls: 1,
+            crashes: sidecars / 12,
+            at_work: false,
+            partitions,
+            newborn: false,
+            slow: 300,
+            lost: 2000,
+        }
+    }
 }
 
 pub struct World {
@@ -90,6 +136,7 @@ pub struct Seen {
     pub sent: u64,
     pub exchanges: u64,
     pub turns: u64,
+    pub turns_of_strangers: u64,
     pub cut: u64,
     pub falls: u64,
     pub crashes: u64,
@@ -112,12 +159,7 @@ impl Event {
     /// Whose queue or contact it may change.
     fn sidecar(&self) -> Option<usize> {
         match self {
-            Self::Look(who)
-            | Self::CutOff(who, _)
-            | Self::Healed(who)
-            | Self::Crash(who)
-            | Self::Restart(who)
-            | Self::Replace(who) => Some(*who),
+            Self::Look(who) | Self::CutOff(who, _) | Self::Healed(who) | Self::Restart(who) => Some(*who),
             _ => None,
         }
     }
@@ -153,9 +195,7 @@ impl World {
         }
         world.at(world.now + 2 * MINUTE, Event::Burst);
         world.at(world.now + 30 * SECOND, Event::Sweep);
-        if plan.trouble {
-            world.plan_trouble();
-        }
+        world.plan_trouble();
         world
     }
 
@@ -167,26 +207,25 @@ impl World {
         let limits =
             budget::Limits { messages: Some(messages), recipients: Some(recipients), connections: 1 };
         let offset = HOUR + self.chance.between(0, 2 * SECOND);
-        // A number that is spread like a digest.
-        let holder = Holder(Chance::new(self.next_holder).next());
-        Sidecar::new(holder, offset, limits, spans, self.now)
+        Sidecar::new(format!("uid-{}", self.next_holder), offset, limits, spans, self.now)
     }
 
     fn plan_trouble(&mut self) {
         let end = self.now + self.plan.length;
         let (hours, sidecars) = (self.plan.length / HOUR, self.plan.sidecars as u64);
+        let trouble = self.plan.trouble;
         let when = |chance: &mut Chance| chance.between(EPOCH + 3 * MINUTE, end);
-        for _ in 0..hours {
+        for _ in 0..hours * trouble.falls {
             let at = when(&mut self.chance);
             self.at(at, Event::LeaderFalls);
         }
-        for _ in 0..hours * sidecars / 12 {
+        for _ in 0..hours * trouble.crashes {
             let (at, who) = (when(&mut self.chance), self.chance.between(0, sidecars) as usize);
             self.at(at, Event::Crash(who));
             let (at, who) = (when(&mut self.chance), self.chance.between(0, sidecars) as usize);
             self.at(at, Event::Replace(who));
         }
-        for _ in 0..(hours * sidecars / 400).max(3) {
+        for _ in 0..trouble.partitions {
             let (at, who) = (when(&mut self.chance), self.chance.between(0, sidecars) as usize);
             let length = if self.chance.one_in(3) {
                 self.chance.between(4 * MINUTE, 40 * MINUTE)
@@ -194,6 +233,9 @@ impl World {
                 self.chance.between(SECOND, 2 * MINUTE)
             };
             self.at(at, Event::CutOff(who, length));
+            if trouble.newborn {
+                self.at(at, Event::Replace(who));
+            }
         }
     }
 
@@ -275,7 +317,9 @@ impl World {
             }
             Event::Healed(who) => self.sidecars[who].is_cut_off = false,
             Event::Crash(who) => {
+                let who = self.aim(who);
                 self.crash(who);
+                self.weigh(who);
                 let pause = self.chance.between(SECOND, 20 * SECOND);
                 self.at(self.now + pause, Event::Restart(who));
             }
@@ -284,12 +328,16 @@ impl World {
                 self.sidecars[who].restart(now);
                 self.look(who, now);
             }
-            Event::Replace(who) => self.replace(who),
+            Event::Replace(who) => {
+                let who = self.aim(who);
+                self.replace(who);
+                self.weigh(who);
+            }
             Event::Gone(holder) => self.leader.gone(holder, self.now),
             Event::Burst => self.burst(),
             Event::Sweep => {
-                let living: HashSet<Holder> = self.sidecars.iter().map(|sidecar| sidecar.holder).collect();
-                self.leader.sweep(|holder| living.contains(&holder), self.now);
+                let living = self.sidecars.iter().map(Sidecar::pod).collect();
+                self.leader.sweep(living, self.now);
                 self.at(self.now + 30 * SECOND, Event::Sweep);
             }
         }
@@ -354,7 +402,7 @@ impl World {
         self.stops_waiting(who);
         self.upstream.opened();
         let chance = &mut self.chance;
-        let takes = if chance.one_in(300) {
+        let takes = if chance.one_in(self.plan.trouble.slow) {
             chance.between(10 * SECOND, 150 * SECOND)
         } else {
             chance.between(200, 2 * SECOND)
@@ -362,6 +410,7 @@ impl World {
         let counted = now + chance.between(0, takes);
         if matches!(self.sidecars[who].sending.as_ref().map(|it| it.source), Some(Source::Turn(_))) {
             self.seen.turns += 1;
+            self.seen.turns_of_strangers += u64::from(self.sidecars[who].is_stranger());
         }
         if let Some(sending) = &mut self.sidecars[who].sending {
             sending.ends = now + takes;
@@ -448,11 +497,11 @@ impl World {
     }
 
     fn lost(&mut self) -> bool {
-        self.plan.trouble && self.chance.one_in(2000)
+        self.chance.one_in(self.plan.trouble.lost)
     }
 
     fn delay(&mut self) -> u64 {
-        if self.plan.trouble && self.chance.one_in(300) {
+        if self.plan.trouble.lost < u64::MAX && self.chance.one_in(300) {
             self.chance.between(SECOND, 8 * SECOND)
         } else {
             self.chance.between(1, 20)
@@ -565,6 +614,14 @@ impl World {
         }
         let waiting = self.seen.waiting;
         self.seen.most_waiting = self.seen.most_waiting.max(waiting);
+    }
+
+    /// Whom it hits: somebody who is sending, if there is one and that is the plan.
+    fn aim(&self, who: usize) -> usize {
+        let count = self.sidecars.len();
+        let mut others = (0..count).map(|step| (who + step) % count);
+        let at_work = others.find(|other| self.sidecars[*other].sending.is_some());
+        at_work.filter(|_| self.plan.trouble.at_work).unwrap_or(who)
     }
 
     fn crash(&mut self, who: usize) {

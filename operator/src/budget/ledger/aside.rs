@@ -1,17 +1,71 @@
-//! What is set aside for sidecars out of contact, and how they take turns with it.
+//! What is set aside for sidecars out of contact: for those who take turns with it, and for strangers, who were never told any.
 //!
 //! Owns the reserve. Refuses to know why a sidecar is silent. What is set aside stays so until the last message that was sent in a
 //! turn has left the window.
 
 use std::time::Duration;
 
+use mailroute_limits::strangers::{self, RECIPIENTS};
 use mailroute_route::control::Turn;
 
 use super::{Ledger, millis};
 use crate::budget::Holder;
+use crate::budget::strangers::Share;
 use crate::budget::turns::Class;
 
+/// A sidecar whose pod lives, heard or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// Which.
+    pub holder: Holder,
+    /// Its slice, should it be a stranger.
+    pub slice: u32,
+    /// When its pod was made.
+    pub since: Duration,
+}
+
+impl Living {
+    /// The one of the pod with this uid.
+    pub fn of(uid: &str, since: Duration) -> Self {
+        Self { holder: Holder::of(uid), slice: strangers::slice(uid), since }
+    }
+}
+
 impl Ledger {
+    /// These use the mailbox. Whoever of them may never have been answered, and for long, may be sending nevertheless.
+    pub fn expect(&mut self, living: impl IntoIterator<Item = Living>, now: Duration) {
+        let until = now + self.terms.lingers();
+        for Living { holder, slice, since } in living {
+            let last = self.sidecars.get(&holder).map_or(since, |sidecar| sidecar.heard);
+            if !self.turns.knows(holder) && last + self.terms.estranged() <= now {
+                self.strangers.expect(holder, slice, until);
+            }
+        }
+        let unheard = self.strangers.lapse(now);
+        // What they sent nobody knows.
+        self.day.add(now, unheard * u64::from(RECIPIENTS));
+    }
+
+    /// What is kept free: for those who take turns, and for strangers. Never all there is.
+    pub(super) fn aside(&mut self, now: Duration) -> Share {
+        let turns = self.reserve(now);
+        // What is leased now is counted until it is cut off, and meets what was sent in the minute before that or is in the one after.
+        let (minute, skew) = (self.terms.minute, self.terms.skew());
+        let until = now + self.terms.cut() + minute + skew;
+        let strangers = self.strangers.share(now.saturating_sub(minute + skew), until, minute);
+        let most = self.limits.most_in_turns();
+        Share {
+            messages: (turns + strangers.messages).min(most),
+            connections: (u64::from(turns > 0) + strangers.connections)
+                .min(u64::from(self.limits.connections.saturating_sub(1))),
+        }
+    }
+
+    pub(super) fn recipients_of_strangers(&self) -> u64 {
+        let most = u64::from(self.limits.recipients / 3);
+        (self.strangers.len() as u64 * u64::from(RECIPIENTS)).min(most)
+    }
+
     /// A sidecar may have taken its turn just now.
     pub(super) fn was_alone(&mut self, who: Holder, now: Duration) {
         let owned = self.turns.class(who);
@@ -20,7 +74,7 @@ impl Ledger {
 
     /// How much is set aside: while sidecars that have turns may be taking them, and until the last message of it has left the
     /// window.
-    pub(super) fn reserve(&mut self, now: Duration) -> u64 {
+    fn reserve(&mut self, now: Duration) -> u64 {
         if now >= self.looked + self.terms.look() {
             self.looked = now;
             let silent = self.terms.silent();

@@ -127,14 +127,13 @@ impl Ledger {
     /// What there is to share of the minute's messages now.
     fn limit_now(&mut self, now: Duration) -> u64 {
         let limit = self.restraint.of(self.limits.messages.into(), now, self.terms.minute);
-        limit.saturating_sub(self.reserve(now))
+        limit.saturating_sub(self.aside(now).messages)
     }
 
     fn free_connections(&mut self, who: Holder, now: Duration) -> usize {
         let limit = self.restraint.of(self.limits.connections.into(), now, self.terms.minute);
-        let aside = u64::from(self.reserve(now) > 0);
-        let limit =
-            usize::try_from(limit.min(u64::from(self.limits.connections) - aside)).unwrap_or(usize::MAX);
+        let left = u64::from(self.limits.connections) - self.aside(now).connections;
+        let limit = usize::try_from(limit.min(left)).unwrap_or(usize::MAX);
         let users: BTreeSet<Holder> =
             self.leases.values().map(|out| out.holder).chain(self.foreign.keys().copied()).collect();
         // Another lease for the connection that it has already costs none.
@@ -143,6 +142,7 @@ impl Ledger {
 
     fn free_recipients(&mut self, now: Duration) -> u64 {
         let limit = u64::from(self.limits.recipients) - self.limits.reserved_recipients();
+        let limit = limit.saturating_sub(self.recipients_of_strangers());
         limit.saturating_sub(self.day.sum(now) + self.out().recipients)
     }
 

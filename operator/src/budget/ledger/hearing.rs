@@ -26,6 +26,8 @@ impl Ledger {
         }
         self.sidecars.insert(who, Sidecar { life: claim.instance, sequence: claim.sequence, heard: now });
         self.day.add(now, u64::from(claim.alone_recipients).min(self.limits.recipients.into()));
+        self.turns.says(who, claim.turn.is_some());
+        self.strangers.heard(who);
         self.settle(who, claim, now);
         if claim.throttled.is_some() {
             self.restraint.throttled(now, self.terms.minute);

@@ -5,9 +5,9 @@
 //! What counts against the limit, at any time:
 //!
 //! ```text
-//!  minute:      used in the window + leases out + what is allowed for by an earlier leader   ≤ limit − reserve, if one is set aside
-//!  day:         the same for recipients                                                      ≤ limit − reserve
-//!  connections: sidecars with a lease out                                                    ≤ limit − 1, if the reserve is set aside
+//!  minute:      used in the window + leases out + what is allowed for by an earlier leader   ≤ limit − what is set aside
+//!  day:         the same for recipients                                                      ≤ limit − what is set aside
+//!  connections: sidecars with a lease out                                                    ≤ limit − what is set aside
 //! ```
 //!
 //! * `hearing`: what sidecars say. `deciding`: what they are given.
@@ -25,9 +25,11 @@ use mailroute_limits::window::Window;
 
 use super::line::Line;
 use super::restraint::Restraint;
+use super::strangers::Strangers;
 use super::terms::Terms;
 use super::turns::Turns;
 use super::{Amount, Holder, Limits};
+pub use aside::Living;
 pub use deciding::Decision;
 
 /// Slots of the minute, so that rounding costs less than a percent.
@@ -89,6 +91,7 @@ pub struct Ledger {
     sidecars: HashMap<Holder, Sidecar>,
     line: Line,
     turns: Turns,
+    strangers: Strangers,
     restraint: Restraint,
     /// When the pace allows the next message.
     next: Duration,
@@ -122,6 +125,7 @@ impl Ledger {
             sidecars: HashMap::new(),
             line: Line::default(),
             turns: Turns::default(),
+            strangers: Strangers::default(),
             restraint: Restraint::default(),
             next: Duration::ZERO,
             reserved: 0,
@@ -164,7 +168,7 @@ impl Ledger {
             share: self.restraint.share(now, self.terms.minute),
             waiting: self.line.len(),
             sidecars: self.sidecars.len(),
-            reserved: self.reserve(now) > 0,
+            reserved: self.aside(now).messages > 0,
         }
     }
 

@@ -49,6 +49,7 @@ impl Ledger {
         ledger.ended = record.ended.iter().map(|&(id, holder)| (id, (holder, true))).collect();
         ledger.next_id = record.next_id;
         ledger.turns = Turns::restored(record.turns.iter().copied());
+        record.untold.iter().for_each(|&holder| ledger.turns.says(holder, false));
         ledger.restraint = Restraint::restored(record.restraint.map(|(at, share)| (at.min(now), share)));
         ledger
     }
@@ -74,6 +75,7 @@ impl Ledger {
             ended: self.ended.iter().map(|(id, (holder, _))| (*id, *holder)).collect(),
             next_id: self.next_id + NUMBERS,
             turns: self.turns.classes().collect(),
+            untold: self.turns.untold().collect(),
             restraint: self.restraint.last(),
         }
     }

@@ -253,6 +253,52 @@ fn a_part_is_set_aside_while_somebody_may_be_alone_and_not_otherwise() {
     assert!(!ledger.view(at(1140)).reserved);
 }
 
+/// Sends what there is until nothing more is given, and says how much that was.
+fn all_there_is(ledger: &mut Ledger, who: u64, from: u64, seconds: u64) -> u32 {
+    let (mut leases, mut given) = (Vec::new(), 0);
+    for second in from..from + seconds {
+        let told = Claim { leases: std::mem::take(&mut leases), ..claim(second, 30) };
+        if let Some(lease) = exchange(ledger, who, &told, at(second)).lease {
+            given += lease.messages;
+            leases.push(used(lease, lease.messages));
+        }
+    }
+    given
+}
+
+#[test]
+fn room_is_left_for_a_pod_that_was_never_heard_while_its_slice_is_near() {
+    // The first second of a round of slices.
+    let round = (1_800_000_000_u64).next_multiple_of(16 * 60) - 1_800_000_000;
+    let living = |slice| Living { holder: Holder(7), slice, since: at(round) - Duration::from_secs(360) };
+    let given = |slice| {
+        let mut ledger = ledger();
+        ledger.expect([living(slice)], at(round));
+        all_there_is(&mut ledger, 1, round + 1, 58)
+    };
+    assert_eq!((given(1), given(8)), (29, 30));
+
+    let mut ledger = ledger();
+    ledger.expect([Living { since: at(round) - Duration::from_secs(300), ..living(1) }], at(round));
+    assert_eq!(all_there_is(&mut ledger, 1, round + 1, 58), 30, "it takes no turn so soon");
+}
+
+#[test]
+fn who_was_answered_is_no_stranger() {
+    let mut ledger = ledger();
+    exchange(&mut ledger, 7, &Claim { turn: Some((0, 1)), ..claim(1, 0) }, at(0));
+    assert!(ledger.strangers.is_empty());
+    let pod = |second| [Living { holder: Holder(7), slice: 0, since: at(second) }];
+    ledger.expect(pod(0), at(400));
+    assert!(
+        !ledger.strangers.is_empty(),
+        "it had no turns when it was heard, so nobody knows that it was answered"
+    );
+    exchange(&mut ledger, 7, &Claim { turn: Some((0, 1)), ..claim(2, 0) }, at(401));
+    ledger.expect(pod(0), at(900));
+    assert!(ledger.strangers.is_empty(), "it takes the turns that it was told");
+}
+
 #[test]
 fn memory_is_bounded_by_the_sidecars_that_live() {
     let mut ledger = ledger();

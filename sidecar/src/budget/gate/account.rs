@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mailroute_route::control::Turn;
+
 use crate::budget::holding::Holding;
 use crate::budget::ledger::Ledger;
 use crate::budget::{Budget, Snapshot, Spans, memory};
@@ -51,13 +53,20 @@ impl Account {
         }
     }
 
-    /// Needs leases from now on, or does not. Blocks on the disk.
-    pub(super) fn lease(&self, leased: bool, path: &Path, spans: Spans, now: Duration) {
+    /// Needs leases from now on, or does not. Until the first one there may be turns of a stranger. Blocks on the disk.
+    pub(super) fn lease(
+        &self,
+        leased: bool,
+        stranger: Option<Turn>,
+        path: &Path,
+        spans: Spans,
+        now: Duration,
+    ) {
         let is_leased = self.state().holding.is_some();
         if !leased {
             self.state().holding = None;
         } else if !is_leased {
-            let mut holding = Holding::new(spans, &memory::read(path), now);
+            let mut holding = Holding::new(spans, &memory::read(path), now).or_as_a_stranger(stranger);
             if let Some(memory) = holding.memory(now) {
                 memory::write(path, &memory);
             }

@@ -21,13 +21,16 @@ use std::time::Duration;
 
 use mailroute_route::RouteFile;
 use mailroute_route::control::{Throttled, Usage};
+use mailroute_route::file::ControlService;
 use tokio::sync::Notify;
 
 use super::ledger::Ledger;
 use super::memory;
 use super::restraint::Throttle;
+use super::stranger;
 use super::{Budget, Limits, Spans, Why};
 use crate::clock::{self, Instant};
+use crate::service;
 use account::Account;
 pub use ticket::Ticket;
 
@@ -104,8 +107,8 @@ impl Gate {
     pub async fn follow(self: &Arc<Self>, route: &RouteFile) {
         let subject = subject(route);
         let (limits, gate) = (Limits::from(&route.limits), Arc::clone(self));
-        let leased = route.control.as_ref().is_some_and(|control| control.leases);
-        let switch = move || gate.switch(subject, limits, leased);
+        let leasing = route.control.clone().filter(|control| control.leases);
+        let switch = move || gate.switch(subject, limits, leasing.as_ref());
         if tokio::task::spawn_blocking(switch).await.is_err() {
             tracing::error!("the budget could not be set up; the limits before stay in force");
         }
@@ -155,7 +158,7 @@ impl Gate {
     }
 
     /// Blocks on the disk.
-    fn switch(&self, subject: String, limits: Limits, leased: bool) {
+    fn switch(&self, subject: String, limits: Limits, leasing: Option<&ControlService>) {
         let now = self.clock.now();
         let current = self.account();
         let path = Ledger::path(&self.directory, &subject);
@@ -170,7 +173,10 @@ impl Gate {
             Arc::new(Account::new(subject, Budget::restore(limits, self.spans, &known, now)))
         };
         account.keep(&path, now);
-        account.lease(leased, &memory::path(&self.directory, &account.subject), self.spans, now);
+        let uid = leasing.and_then(|control| service::pod_uid(&control.token_file));
+        let stranger = uid.and_then(|uid| stranger::turn(&uid, limits, self.spans));
+        let memory = memory::path(&self.directory, &account.subject);
+        account.lease(leasing.is_some(), stranger, &memory, self.spans, now);
         *self.account.lock().unwrap_or_else(PoisonError::into_inner) = account;
     }
 }

@@ -1,0 +1,198 @@
+//! The operator's real control service, without Kubernetes: its books are in memory, and its API server says who calls.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use axum::routing::post;
+use axum::{Json, Router};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{Store, store};
+use kube::runtime::watcher::Event;
+use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
+use mailroute_operator::budget::mailboxes::Key;
+use mailroute_operator::budget::record::Record;
+use mailroute_operator::budget::terms::Terms;
+use mailroute_operator::control::authenticate::Authenticator;
+use mailroute_operator::control::books::{Books, Error, Page};
+use mailroute_operator::control::leases::Leases;
+use mailroute_operator::control::rate::RateLimit;
+use mailroute_operator::control::server::{self, Control};
+use mailroute_operator::crd::MailRoute;
+use mailroute_operator::lease::Leadership;
+use mailroute_operator::metrics::Metrics;
+use mailroute_operator::pki::{self, TlsListener};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::SIDECARS;
+
+/// Books in memory, which outlive a leader.
+#[derive(Default)]
+struct Shelf {
+    pages: Mutex<HashMap<Key, String>>,
+    writes: Mutex<u32>,
+}
+
+#[async_trait]
+impl Books for Shelf {
+    async fn read(&self, key: &Key) -> Result<Page, Error> {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = pages.get(key).and_then(|text| Record::parse(text));
+        Ok(record.map_or(Page::Blank, |record| Page::Written(Box::new(record))))
+    }
+
+    async fn write(&self, key: &Key, record: &Record) -> Result<(), Error> {
+        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), record.print());
+        Ok(())
+    }
+}
+
+/// The operator's control service.
+pub struct Operator {
+    pub address: SocketAddr,
+    pub ca_pem: String,
+    key: Arc<rustls::sign::CertifiedKey>,
+    minute: Duration,
+    shelf: Arc<Shelf>,
+    service: JoinHandle<()>,
+}
+
+impl Operator {
+    /// Leads, and shares out minutes of this length.
+    pub async fn start(minute: Duration) -> Result<Self> {
+        let (ca_pem, key) = identity()?;
+        let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        let shelf = Arc::<Shelf>::default();
+        let service = serve(address, &key, &shelf, minute).await?;
+        Ok(Self { address, ca_pem, key, minute, shelf, service })
+    }
+
+    /// Records written so far.
+    pub fn records(&self) -> u32 {
+        *self.shelf.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another leader, who knows what is written down and nothing else, after a time without one.
+    pub async fn replaced(&mut self, after: Duration) -> Result<()> {
+        self.service.abort();
+        tokio::time::sleep(after).await;
+        self.service = serve(self.address, &self.key, &self.shelf, self.minute).await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct One(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::server::ResolvesServerCert for One {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// A CA, and the certificate of `localhost` under it.
+fn identity() -> Result<(String, Arc<rustls::sign::CertifiedKey>)> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(vec![])?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec!["localhost".into()])?.signed_by(&key, &Issuer::new(ca, ca_key))?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key)?;
+    Ok((ca_pem, Arc::new(rustls::sign::CertifiedKey::new(vec![leaf.der().clone()], signing))))
+}
+
+async fn serve(
+    address: SocketAddr,
+    key: &Arc<rustls::sign::CertifiedKey>,
+    shelf: &Arc<Shelf>,
+    minute: Duration,
+) -> Result<JoinHandle<()>> {
+    let terms = Terms { minute, ..Terms::default() };
+    let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
+    let control = Control {
+        authenticator: Arc::new(Authenticator::new(api_server().await?)),
+        leadership: leadership.subscribe(),
+        pods: filled((0..SIDECARS).map(pod)),
+        reports: Arc::default(),
+        triggers: Default::default(),
+        metrics: Metrics::new()?,
+        rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
+        routes: filled([mail_route()]),
+        leases: Arc::new(Leases::new(terms, Arc::clone(shelf) as _)),
+    };
+    let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;
+    let listener = TlsListener::bind(address, config, pki::Limits::default()).await?;
+    Ok(tokio::spawn(async move {
+        // Lives as long as the service.
+        let _leadership = leadership;
+        let _ = axum::serve(listener, server::router(Arc::new(control))).await;
+    }))
+}
+
+fn filled<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
+where
+    K: kube::runtime::reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone + Default,
+{
+    let (reader, mut writer) = store();
+    writer.apply_watcher_event(&Event::Init);
+    objects.into_iter().for_each(|object| writer.apply_watcher_event(&Event::InitApply(object)));
+    writer.apply_watcher_event(&Event::InitDone);
+    reader
+}
+
+fn pod(number: usize) -> Pod {
+    serde_json::from_value(json!({"metadata": {
+        "name": format!("pod-{number}"), "namespace": "shop", "uid": format!("uid-{number}"),
+        "labels": {"mailroute.dev/route": "notifications"},
+    }}))
+    .expect("a pod")
+}
+
+fn mail_route() -> MailRoute {
+    serde_json::from_value(json!({
+        "apiVersion": "mailroute.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": {"name": "notifications", "namespace": "shop", "uid": "route-uid", "generation": 1},
+        "spec": {
+            "method": "ClientSubmission",
+            "tenant": {"id": SAMPLE_TENANT},
+            "clientSubmission": {
+                "mailbox": SAMPLE_MAILBOX,
+                "credential": {"type": "WorkloadIdentity", "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9"},
+            },
+        },
+    }))
+    .expect("a route")
+}
+
+/// In the API server's place: the token of `pod-7` is `7`.
+async fn api_server() -> Result<kube::Client> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let review = async |Json(mut review): Json<Value>| {
+        let number = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
+        review["status"] = json!({"authenticated": true, "audiences": ["mailroute.dev"], "user": {
+            "username": "system:serviceaccount:shop:default",
+            "extra": {
+                "authentication.kubernetes.io/pod-name": [format!("pod-{number}")],
+                "authentication.kubernetes.io/pod-uid": [format!("uid-{number}")],
+            },
+        }});
+        Json(review)
+    };
+    let api = Router::new().route("/apis/authentication.k8s.io/v1/tokenreviews", post(review));
+    tokio::spawn(async move { axum::serve(listener, api).await });
+    Ok(kube::Client::try_from(kube::Config::new(format!("http://{address}").parse()?))?)
+}
