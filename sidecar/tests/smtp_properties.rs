@@ -1,6 +1,6 @@
 //! The fuzz targets' checks on generated input: quick, repeatable, and part of every test run.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../fuzz/src/checks.rs"]
 mod checks;
