@@ -3,6 +3,8 @@
 //! Owns what is asked next. Who may use the port is decided by where it listens, so every well-formed answer is right.
 //! What the client says is checked for being base64 and nothing else: it is not decoded, kept, counted or printed.
 
+use std::fmt;
+
 use super::answer::Answer;
 
 /// The mechanisms that are offered, as EHLO lists them.
@@ -85,6 +87,22 @@ impl Request {
             (Some(Mechanism::Login), Initial::Absent) => Next::Ask(Awaited::User),
             (Some(Mechanism::Login), Initial::Given) => Next::Ask(Awaited::Password),
         }
+    }
+}
+
+/// The initial response is not known any more; a placeholder of the same kind stands for it.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.mechanism {
+            Some(Mechanism::Plain) => "AUTH PLAIN",
+            Some(Mechanism::Login) => "AUTH LOGIN",
+            None => "AUTH OTHER",
+        })?;
+        f.write_str(match self.initial {
+            Initial::Absent => "",
+            Initial::Given => " =",
+            Initial::Malformed => " *",
+        })
     }
 }
 
