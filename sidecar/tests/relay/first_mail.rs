@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mailroute_m365::directory::Application;
 use mailroute_m365::stand_in::ISSUER;
 use mailroute_m365::{Faults, Simulator, SubmissionFaults};
 use mailroute_route::RouteFile;
@@ -69,6 +70,11 @@ missing! {
     the_permission_on_the_mailbox: "the permission on the mailbox", ExchangeRejectedToken, |m365, _| {
         m365.directory(|directory| directory.tenants[0].applications[0].mailboxes.clear());
     };
+    the_role: "by RBAC, the role, or the mailbox in its scope", ExchangeRejectedToken, |m365, _| {
+        by_rbac(m365, |application| application.role_scope = vec!["another@contoso.com".into()]);
+    };
+    one_of_the_two_alone: "the permission on the mailbox, asked for because the application has `SMTP.SendAsApp` beside the role",
+        ExchangeRejectedToken, |m365, _| by_rbac(m365, |application| application.send_as_app = true);
     smtp_auth_of_the_tenant: "SMTP AUTH, off for the tenant", SmtpAuthDisabledTenant, |m365, _| {
         m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
     };
@@ -91,6 +97,25 @@ missing! {
     exchanges_own_certificate: "Exchange's own certificate (a proxy inspects TLS)", TlsFailed, |_, route| {
         submission(route).endpoint.ca_file = None;
     };
+}
+
+/// The application has its mailbox by RBAC for Applications, and what it was granted otherwise is taken away.
+fn by_rbac(m365: &Simulator, change: impl FnOnce(&mut Application)) {
+    m365.directory(|directory| {
+        let application = &mut directory.tenants[0].applications[0];
+        application.role_scope = std::mem::take(&mut application.mailboxes);
+        application.send_as_app = false;
+        change(application);
+    });
+}
+
+#[tokio::test]
+async fn the_role_alone_is_enough() {
+    let scene = Scene::with(|_| {}, |m365, _| by_rbac(m365, |_| {})).await;
+    scene.well().await;
+    let reply =
+        scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("by role")).await;
+    assert_eq!(reply.code, 250, "{reply}");
 }
 
 #[test]

@@ -74,13 +74,17 @@ pub struct Application {
     /// Certificates with which the application signs its own assertions.
     #[serde(default)]
     pub certificates: Vec<RegisteredCertificate>,
-    /// Whether the application may log in to SMTP at all: the consented application permission `SMTP.SendAsApp`, or
-    /// the Exchange role `Application SMTP.SendAsApp`.
+    /// Whether its tokens have the application permission `SMTP.SendAsApp`, with consent. Exchange then asks for the
+    /// permission on the mailbox, whatever roles there are.
     #[serde(default = "yes")]
     pub send_as_app: bool,
-    /// Mailboxes that the service principal was granted (`Add-MailboxPermission`, or the scope of the role).
+    /// Mailboxes that the service principal was granted: `Add-MailboxPermission`.
     #[serde(default)]
     pub mailboxes: Vec<String>,
+    /// Mailboxes in the scope of its Exchange role `Application SMTP.SendAsApp` (RBAC for Applications), which is for
+    /// applications without the permission of that name.
+    #[serde(default)]
+    pub role_scope: Vec<String>,
 }
 
 /// A trust: tokens of this issuer, subject and audience may act as the application.
@@ -134,11 +138,12 @@ impl Directory {
 }
 
 impl Application {
-    /// Whether Exchange Online lets this application log in to the mailbox.
+    /// Whether Exchange Online lets this application log in to the mailbox. Source: Microsoft, "SMTP Onboarding to App RBAC
+    /// Overview".
     #[must_use]
     pub fn may_open(&self, mailbox: &Mailbox) -> bool {
-        self.send_as_app
-            && self.mailboxes.iter().any(|granted| granted.eq_ignore_ascii_case(&mailbox.address))
+        let granted = if self.send_as_app { &self.mailboxes } else { &self.role_scope };
+        granted.iter().any(|address| address.eq_ignore_ascii_case(&mailbox.address))
     }
 }
 
@@ -186,11 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn an_application_needs_the_role_and_the_grant() {
+    fn an_application_needs_the_permission_and_the_grant_or_the_role_alone() {
         let mut app = Application::contoso();
         let mailbox = Mailbox::contoso();
         assert!(app.may_open(&mailbox));
         app.send_as_app = false;
         assert!(!app.may_open(&mailbox));
+        app.role_scope = vec![mailbox.address.to_uppercase()];
+        assert!(app.may_open(&mailbox));
+        app.mailboxes.clear();
+        assert!(app.may_open(&mailbox));
+        app.send_as_app = true;
+        assert!(!app.may_open(&mailbox), "with the permission, the grant is asked for");
     }
 }

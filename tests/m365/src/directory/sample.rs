@@ -95,6 +95,7 @@ impl Application {
             }],
             send_as_app: true,
             mailboxes: vec![SAMPLE_MAILBOX.into()],
+            role_scope: Vec::new(),
         }
     }
 }

@@ -172,7 +172,8 @@ impl Tenant {
                     ));
                 }
             }
-            for granted in app.mailboxes.iter().filter(|address| self.mailbox(address).is_none()) {
+            let granted = app.mailboxes.iter().chain(&app.role_scope);
+            for granted in granted.filter(|address| self.mailbox(address).is_none()) {
                 faults.push(format!(
                     "application {} is granted {granted}, which is no mailbox of tenant {}",
                     app.client_id, self.id
