@@ -35,22 +35,22 @@ const CLOCK: &str = "now()";
 /// What holds a client of the API server.
 const CALLS: [&str; 2] = ["Client", "Api"];
 
-/// Sources, and what must not be in their code.
+/// Modules, and what must not be in their code.
 const UNKNOWN: &[(&str, &[&str])] = &[
     ("route/src", &["std::fs", CLOCK, "tokio"]),
     ("limits/src", &["std::fs", "std::net", CLOCK, "tokio"]),
     ("operator/src/crd", &[CALLS[0], CALLS[1], CLOCK]),
-    ("operator/src/controller/validate.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/build.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/way.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/observe.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/status.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/pods.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/losses.rs", &[CALLS[0], CALLS[1], CLOCK, "async"]),
-    ("operator/src/controller/federation.rs", &[CALLS[0], CALLS[1], CLOCK, "async", "mailroute_entra"]),
+    ("operator/src/controller/validate", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/build", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/way", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/observe", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/status", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/pods", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/losses", &[CALLS[0], CALLS[1], CLOCK, "async"]),
+    ("operator/src/controller/federation", &[CALLS[0], CALLS[1], CLOCK, "async", "mailroute_entra"]),
     ("operator/src/inject", &[CALLS[0], CALLS[1], CLOCK, "async", "axum", "hyper"]),
     ("operator/src/budget", &[CALLS[0], CALLS[1], CLOCK, "async", "tokio"]),
-    ("operator/src/lease.rs", &["crate::controller", "crate::pki"]),
+    ("operator/src/lease", &["crate::controller", "crate::pki"]),
     ("operator/src/pki", &["crate::webhook", "crate::control"]),
     ("operator/src/preflight", &["controller::run", CALLS[0], CALLS[1]]),
     ("sidecar/src/smtp", &["tokio", "std::net", "std::fs", "std::time", "tracing", "async", CLOCK]),
@@ -61,13 +61,13 @@ const UNKNOWN: &[(&str, &[&str])] = &[
     ("sidecar/src/dispatch", &["crate::{relay,queue,spool,server}"]),
     ("sidecar/src/delivery", &["crate::{relay,queue,spool,server,settings,dispatch}"]),
     ("sidecar/src/breaker", &["crate::{relay,queue,dispatch}", CLOCK]),
-    ("sidecar/src/budget/holding.rs", &["tokio", CLOCK]),
+    ("sidecar/src/budget/holding", &["tokio", CLOCK]),
     ("sidecar/src/budget", &["crate::{delivery,smtp,body,envelope,queue,relay}"]),
     ("sidecar/src/token", &["crate::{smtp,envelope,body,delivery,server}"]),
     ("sidecar/src/net", &["crate::{smtp,envelope,body,delivery,token}"]),
-    ("sidecar/src/certificate.rs", &["crate::{net,token,delivery}"]),
-    ("sidecar/src/watched.rs", &["crate::{config,token,certificate}"]),
-    ("sidecar/src/config.rs", &["crate::{upstream,relay,server,door}"]),
+    ("sidecar/src/certificate", &["crate::{net,token,delivery}"]),
+    ("sidecar/src/watched", &["crate::{config,token,certificate}"]),
+    ("sidecar/src/config", &["crate::{upstream,relay,server,door}"]),
     ("sidecar/src/by_hand", &["crate::{delivery,dispatch,net,token}"]),
 ];
 

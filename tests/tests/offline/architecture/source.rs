@@ -33,10 +33,17 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
     text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').filter(|name| !name.is_empty())
 }
 
-/// The code of a file, or of every file below a folder but those of its tests.
+/// The code of a folder, or of a module: its file, and what is in the folder of its name. Without that of tests.
 pub fn code(place: &str) -> Result<Vec<Code>> {
     let mut files = Vec::new();
-    collect(&repository().join(place), &mut files)?;
+    let place = repository().join(place);
+    let (file, folder) = (place.with_extension("rs"), place.is_dir());
+    if file.is_file() || !folder {
+        collect(&file, &mut files)?;
+    }
+    if folder {
+        collect(&place, &mut files)?;
+    }
     files.iter().map(|file| read(file)).collect()
 }
 
