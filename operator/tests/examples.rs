@@ -55,6 +55,42 @@ fn every_route_that_a_page_shows_can_be_rendered() {
     assert_eq!(shown, 4, "one for each method, and the two kinds of connector");
 }
 
+/// What a shell makes of the documents that the way in pipes into `kubectl` and `az`.
+#[test]
+fn what_the_way_in_applies_is_an_example_and_what_it_trusts_is_what_pods_show() {
+    let here = |document: &str| {
+        let page =
+            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(document)).unwrap();
+        let texts =
+            page.split("<<EOF\n").skip(1).filter_map(|rest| Some(rest.split_once("EOF\n")?.0.to_owned()));
+        texts.collect::<Vec<_>>()
+    };
+    let values = [
+        ("$TENANT", "72f988bf-86f1-41af-91ab-2d7cd011db47"),
+        ("$CLIENT", "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9"),
+        ("$MAILBOX", "noreply@contoso.com"),
+        ("$NAMESPACE", "shop"),
+        ("$ISSUER", "https://issuer.example/"),
+    ];
+    let filled =
+        |text: &str| values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
+    let [route, credential] = &here("getting-started.md")[..] else { panic!("a route and a credential") };
+    let route: Value = serde_saphyr::from_str(&filled(route)).unwrap();
+    let example = examples().into_iter().find(|(file, _)| file == "workload-identity.yaml").unwrap().1;
+    assert_eq!(route["spec"], example["spec"]);
+
+    let [of_the_operator] = &here("guides/operator-identity.md")[..] else { panic!("a credential") };
+    for (credential, subject) in [
+        (credential, "system:serviceaccount:shop:default"),
+        (of_the_operator, "system:serviceaccount:mailroute-system:mailroute"),
+    ] {
+        let credential: Value = serde_json::from_str(&filled(credential)).unwrap();
+        assert_eq!(credential["audiences"], serde_json::json!([mailroute_route::paths::ENTRA_AUDIENCE]));
+        assert_eq!(credential["subject"], subject);
+        assert_eq!(credential["issuer"], "https://issuer.example/");
+    }
+}
+
 #[test]
 fn every_method_and_credential_has_an_example() {
     let shown = |pointer: &str| -> BTreeSet<String> {
