@@ -1,19 +1,26 @@
 //! Asking replicas: their pages, and the webhook as an API server asks it; and asking again until the answer is good.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::ListParams;
 use kube::client::Body;
 use kube::{Api, Client};
+use mailroute_operator::pki::anchors::Anchors;
+use mailroute_operator::pki::trust;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use crate::scene::PATIENCE;
+use crate::scene::{PATIENCE, release};
 
 /// Pause between two questions, where there is nothing to watch.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -63,6 +70,27 @@ pub async fn ask(reviewer: &Client, review: &Value) -> Result<()> {
     let answer: Value = serde_json::from_slice(&body)?;
     ensure!(answer.pointer("/response/patch").is_some(), "no patch: {answer}");
     Ok(())
+}
+
+/// When the certificate ends that a replica presents to whoever calls its webhook as an API server does, in seconds since
+/// the Unix epoch.
+///
+/// # Errors
+/// When the handshake fails under the bundle that is published now.
+pub async fn presented_until(client: &Client, webhook: SocketAddr) -> Result<i64> {
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let bundle = trust::live_pem(&configurations.get(release::NAME).await?).context("a bundle")?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(Anchors::from_pem(&bundle).iter().cloned());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(format!("{}.{}.svc", release::NAME, release::NAMESPACE))?;
+    let stream = TcpStream::connect(webhook).await?;
+    let session = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let presented = session.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let (_, leaf) = x509_parser::parse_x509_certificate(presented.context("a certificate")?)?;
+    Ok(leaf.validity().not_after.timestamp())
 }
 
 /// The warnings about an object with this reason: how often each was told, and what it says.

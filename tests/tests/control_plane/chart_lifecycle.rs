@@ -1,8 +1,11 @@
-//! The charts' life under Helm 3 and Helm 4 on a real API server, with a real operator that writes what it owns meanwhile.
+//! The charts' life under Helm 3 and Helm 4 on a real API server, after a real operator has written what it owns, again and
+//! again.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use e2e::chart::KUBERNETES;
+use e2e::replica::stage::short_lives;
 use e2e::replica::{Running, flags, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::tools::Tools;
@@ -10,7 +13,7 @@ use e2e::{Cluster, Tier, wait_for_all};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use mailroute_operator::pki::{Lifetimes, trust};
+use mailroute_operator::pki::trust;
 use serde_json::Value;
 
 /// One Helm to install with, one for the rest of the release's life.
@@ -34,17 +37,50 @@ impl Life {
         Ok(())
     }
 
+    /// An operator replaces its authority, twice, and ends.
+    async fn rotate(&self, number: u16) -> Result<()> {
+        let running =
+            Running::start(&self.cluster, flags(&self.cluster, number, &[])?, short_lives()?).await?;
+        for _ in 0..2 {
+            let (bundle, _) = self.written().await?;
+            until(async || {
+                ensure!(self.written().await?.0 != bundle, "the bundle is still the same");
+                Ok(())
+            })
+            .await?;
+        }
+        running.end().await
+    }
+
     /// What the operator wrote is still there afterwards, and there was no conflict.
     async fn upgrade(&self) -> Result<()> {
         let before = self.written().await?;
-        let arguments = ["--set", "logLevel=debug,commonLabels.team=mail"];
         for name in ["mailroute-crds", "mailroute"] {
-            let arguments = if name == "mailroute" { &arguments[..] } else { &[] };
-            self.helm(&self.upgrades, &[&["upgrade", name, &chart(name)], arguments].concat()).await?;
+            self.helm(&self.upgrades, &[&["upgrade", name, &chart(name)], values_of(name)].concat()).await?;
         }
         let after = self.written().await?;
         ensure!(before == after, "the upgrade took something from the operator: {before:?} and {after:?}");
         Ok(())
+    }
+
+    /// What the charts render, told by a Helm that may ask the cluster.
+    async fn rendered(&self) -> Result<String> {
+        let mut text = String::new();
+        for name in ["mailroute-crds", "mailroute"] {
+            let template = ["template", name, &chart(name), "--dry-run=server", "--kube-version", KUBERNETES];
+            text += &self.helm(&self.upgrades, &[&template, values_of(name)].concat()).await?;
+        }
+        Ok(text)
+    }
+
+    /// Nothing of what is rendered would be changed in the cluster, by whoever applies it: what deployers that compare
+    /// the two, such as Argo CD, call in sync.
+    async fn is_in_sync(&self) -> Result<()> {
+        let rendered = self.rendered().await?;
+        let manager = "--field-manager=argocd-controller";
+        let diff = ["diff", "--server-side", "--force-conflicts", manager, "--filename=-"];
+        // It ends with a failure when there is a difference.
+        self.cluster.kubectl_stdin(&diff, &rendered).await.context("a difference").map(drop)
     }
 
     /// The caBundle and the authority.
@@ -80,11 +116,11 @@ impl Life {
         ensure!(routes.contains("notifications"), "the routes are gone: {routes}");
         Ok(())
     }
+}
 
-    /// An operator that has written all that it writes by itself.
-    async fn operator(&self, number: u16) -> Result<Running> {
-        Running::start(&self.cluster, flags(&self.cluster, number, &[])?, Lifetimes::default()).await
-    }
+/// What the release is upgraded with.
+fn values_of(chart: &str) -> &'static [&'static str] {
+    if chart == "mailroute" { &["--set", "logLevel=debug,commonLabels.team=mail"] } else { &[] }
 }
 
 fn chart(name: &str) -> String {
@@ -92,7 +128,7 @@ fn chart(name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn either_helm_installs_upgrades_and_uninstalls_beside_the_operator() -> Result<()> {
+async fn either_helm_installs_upgrades_after_a_rotation_and_uninstalls() -> Result<()> {
     let (cluster, tools) = (Cluster::start(Tier::ControlPlane).await?, Tools::find()?);
     let (three, four) = (tools.helm3(), tools.helm());
     // From the second on, the definition that the one before kept is adopted.
@@ -103,9 +139,11 @@ async fn either_helm_installs_upgrades_and_uninstalls_beside_the_operator() -> R
         life.install().await?;
         let route = serde_json::to_string(&workload::route("notifications", "default"))?;
         until(async || cluster.apply("default", &route).await.map(drop)).await?;
-        let running = life.operator(u16::try_from(number)?).await?;
+        let before = life.rendered().await?;
+        life.rotate(u16::try_from(number)?).await?;
+        ensure!(before == life.rendered().await?, "after a rotation something else is rendered");
         life.upgrade().await?;
-        drop(running);
+        life.is_in_sync().await?;
         life.uninstall().await?;
     }
     Ok(())

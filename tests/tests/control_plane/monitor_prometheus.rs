@@ -43,6 +43,7 @@ async fn alerts_are_silent_when_all_is_well_and_fire_when_it_is_not() -> Result<
     stage.borrow_a_token().await?;
     silent(&prometheus, &all).await.context("when all is well")?;
     every_metric_is_there(&prometheus, &all).await?;
+    stage.certificate_ends_as_told(&prometheus).await?;
     every_panel_shows_something(&prometheus, &mut sidecars, &[OF_A_CERTIFICATE]).await?;
 
     sidecars.in_trouble().await?;

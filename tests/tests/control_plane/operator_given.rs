@@ -2,6 +2,7 @@
 //! cert-manager and its CA injector would, and by a person who replaces a Secret.
 
 use anyhow::{Context, Result, ensure};
+use e2e::replica::asking::presented_until;
 use e2e::replica::stage::{Replica, Stage};
 use e2e::replica::until;
 use e2e::scene::release;
@@ -41,7 +42,7 @@ async fn cert_manager_issues_renews_and_keeps_the_bundle() -> Result<()> {
     let renewals = async {
         for year in 2041..2046 {
             ours.issue(year).await?;
-            changed(&replica, year).await?;
+            changed(&ours.client, &replica, year).await?;
         }
         Ok(())
     };
@@ -79,7 +80,7 @@ async fn a_person_replaces_authority_and_certificate_at_once_and_no_admission_fa
     let replacement = async {
         new.issue(2041).await?;
         for replica in &replicas {
-            changed(replica, 2041).await?;
+            changed(&new.client, replica, 2041).await?;
         }
         Ok(())
     };
@@ -91,21 +92,23 @@ async fn a_person_replaces_authority_and_certificate_at_once_and_no_admission_fa
     let damaged = Patch::Merge(json!({"data": {"tls.key": "AAAA"}}));
     secrets(&stage.client()).patch(SECRET, &PatchParams::default(), &damaged).await?;
     new.issue(2042).await?;
-    changed(&replicas[0], 2042).await?;
+    changed(&new.client, &replicas[0], 2042).await?;
     stage.admit().await?;
     stage.namespace.finish()
 }
 
-/// Waits until a replica serves a certificate that ends with this year.
-async fn changed(replica: &Replica, year: i32) -> Result<()> {
+/// Waits until a replica serves a certificate that ends with this year, and says so.
+async fn changed(client: &Client, replica: &Replica, year: i32) -> Result<()> {
     let end = jiff::civil::date(i16::try_from(year)?, 1, 1)
         .to_zoned(jiff::tz::TimeZone::UTC)?
         .timestamp()
         .as_second();
     until(async || {
         let metric = "mailroute_certificate_expiry_timestamp_seconds{certificate=\"leaf\"}";
-        let served = replica.metric(metric).await?;
-        ensure!(served == Some(end as f64), "it serves a certificate until {served:?}");
+        let presented = presented_until(client, replica.webhook).await?;
+        ensure!(presented == end, "it presents a certificate until {presented}");
+        let told = replica.metric(metric).await?;
+        ensure!(told == Some(end as f64), "it tells of a certificate until {told:?}");
         Ok(())
     })
     .await

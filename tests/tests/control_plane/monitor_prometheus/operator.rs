@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::prometheus::Target;
+use e2e::prometheus::{Prometheus, Target};
+use e2e::replica::asking::presented_until;
 use e2e::replica::{Running, announce, flags, install_chart, until};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for};
@@ -67,6 +68,16 @@ impl Stage {
             super::pod(replica.flags.admin_listen, release::NAMESPACE, &replica.flags.pod_name, None)
         };
         self.running.iter().map(target).collect()
+    }
+
+    /// The end of the certificate that a replica presents is what it tells Prometheus.
+    pub(crate) async fn certificate_ends_as_told(&self, prometheus: &Prometheus) -> Result<()> {
+        let presented = presented_until(&self.cluster.client(), self.webhook()?).await?;
+        let metric = "mailroute_certificate_expiry_timestamp_seconds{certificate=\"leaf\"}";
+        let told = prometheus.query(metric).await?;
+        let told = told.first().and_then(|row| row["value"][1].as_str()).context("an expiry")?;
+        ensure!(told.parse::<f64>()? == presented as f64, "told {told}, presented {presented}");
+        Ok(())
     }
 
     /// Has a labelled pod admitted that is not made.
