@@ -12,7 +12,8 @@ use super::dmarc::{self, Policy};
 use super::finding::Finding;
 use super::known::{Known, Question, Reader};
 use super::need::Need;
-use super::spf::policy::{self, Permit, Sender};
+use super::spf::permit::{Permit, Sender, permits};
+use super::spf::policy;
 
 /// The selectors that Exchange Online signs with.
 const SELECTORS: [&str; 2] = ["selector1", "selector2"];
@@ -87,8 +88,7 @@ fn spf(need: &Need, reader: &Reader<'_>) -> Option<Finding> {
     if let Err(broken) = policy::check(reader, domain, &published.record) {
         return Some(Finding::broken_spf(domain, &broken));
     }
-    let is_left_out =
-        |sender: Sender<'_>| policy::permits(reader, domain, &published.record, sender) == Permit::No;
+    let is_left_out = |sender: Sender<'_>| permits(reader, domain, &published.record, sender) == Permit::No;
     let service = is_left_out(Sender::Service(need.service)).then_some(need.service);
     let left_out: Vec<IpAddr> =
         need.addresses.iter().copied().filter(|ip| is_left_out(Sender::Address(*ip))).collect();
