@@ -140,6 +140,42 @@ fn the_order_of_the_webhooks_makes_no_difference_to_what_the_pod_has() {
     }
 }
 
+/// The same webhooks in every order, ours wherever it comes, and ours once more where another one followed it.
+#[test]
+fn in_every_order_the_pod_has_the_same_and_a_further_call_changes_nothing() {
+    let has = |pod: &Value| {
+        ["initContainers", "containers", "volumes"].map(|list| {
+            let mut names = names(pod, list);
+            names.sort_unstable();
+            names
+        })
+    };
+    for meshes in [["linkerd_native", "istio_native"], ["linkerd_classic", "istio_classic"]] {
+        let all = ["ours", "azure_identity_binding", meshes[0], meshes[1]];
+        let expected = has(&both(&all[1..])[0]);
+        for order in orders(&all) {
+            let one = |pod, name: &&str| if *name == "ours" { ours(pod) } else { theirs(pod, name) };
+            let once = order.iter().fold(pod(), one);
+            let again = ours(order.iter().fold(once.clone(), one));
+            assert_eq!(has(&again), expected, "{order:?}");
+            assert_eq!(again, ours(once), "{order:?}: a second round changes nothing");
+            assert!(sidecar(&again)["restartPolicy"] == "Always", "{order:?}");
+        }
+    }
+}
+
+/// All orders of these names.
+fn orders<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
+    if names.is_empty() {
+        return vec![vec![]];
+    }
+    let first = |at: usize| {
+        let rest = [&names[..at], &names[at + 1..]].concat();
+        orders(&rest).into_iter().map(move |rest| [vec![names[at]], rest].concat())
+    };
+    (0..names.len()).flat_map(first).collect()
+}
+
 #[test]
 fn the_sidecar_follows_a_native_proxy_and_precedes_the_users_init_containers() {
     for webhook in ALL {
