@@ -259,6 +259,16 @@ impl Replica {
         Ok(found.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()))
     }
 
+    /// The sum of all metrics whose line begins so.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn sum(&self, beginning: &str) -> Result<f64> {
+        let text = page(self.admin, "/metrics").await?.1;
+        let lines = text.lines().filter(|line| line.starts_with(beginning));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
     /// Waits until `/readyz` answers with this status, and returns what it said then.
     ///
     /// # Errors

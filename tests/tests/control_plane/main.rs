@@ -4,6 +4,7 @@ mod admit_policy;
 mod admit_routes;
 mod chart_enforcer;
 mod chart_lifecycle;
+mod inject_reach;
 mod lent;
 mod monitor_prometheus;
 mod operator_api_server;
