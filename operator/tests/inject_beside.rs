@@ -73,6 +73,9 @@ fn ours(mut pod: Value) -> Value {
 
 fn items<'a>(holder: &'a mut Value, list: &str) -> &'a mut Vec<Value> {
     let list = holder.as_object_mut().unwrap().entry(list).or_insert_with(|| json!([]));
+    if list.is_null() {
+        *list = json!([]);
+    }
     list.as_array_mut().unwrap()
 }
 
@@ -140,9 +143,19 @@ fn the_order_of_the_webhooks_makes_no_difference_to_what_the_pod_has() {
     }
 }
 
+/// Pods as people and controllers make them: bare, without any array, with init containers and volumes of their own.
+const PODS: [&str; 6] = [
+    "stateful.yaml",
+    "bare_pod.yaml",
+    "absent_arrays.yaml",
+    "of_a_deployment.yaml",
+    "job_with_init_container.yaml",
+    "restricted_pod.yaml",
+];
+
 /// The same webhooks in every order, ours wherever it comes, and ours once more where another one followed it.
 #[test]
-fn in_every_order_the_pod_has_the_same_and_a_further_call_changes_nothing() {
+fn in_every_order_a_pod_has_the_same_and_a_further_call_changes_nothing() {
     let has = |pod: &Value| {
         ["initContainers", "containers", "volumes"].map(|list| {
             let mut names = names(pod, list);
@@ -152,16 +165,34 @@ fn in_every_order_the_pod_has_the_same_and_a_further_call_changes_nothing() {
     };
     for meshes in [["linkerd_native", "istio_native"], ["linkerd_classic", "istio_classic"]] {
         let all = ["ours", "azure_identity_binding", meshes[0], meshes[1]];
-        let expected = has(&both(&all[1..])[0]);
-        for order in orders(&all) {
-            let one = |pod, name: &&str| if *name == "ours" { ours(pod) } else { theirs(pod, name) };
-            let once = order.iter().fold(pod(), one);
-            let again = ours(order.iter().fold(once.clone(), one));
-            assert_eq!(has(&again), expected, "{order:?}");
-            assert_eq!(again, ours(once), "{order:?}: a second round changes nothing");
-            assert!(sidecar(&again)["restartPolicy"] == "Always", "{order:?}");
+        let one = |pod, name: &&str| if *name == "ours" { adding(pod) } else { theirs(pod, name) };
+        for name in PODS {
+            let theirs_first = all[1..].iter().chain(&all[..1]).fold(read(name), one);
+            for order in orders(&all) {
+                let once = order.iter().fold(read(name), one);
+                let again = adding(order.iter().fold(once.clone(), one));
+                assert_eq!(has(&again), has(&theirs_first), "{name}: {order:?}");
+                assert_eq!(again, adding(once), "{name}: {order:?}: a second round changes nothing");
+                assert_eq!(sidecar(&again)["restartPolicy"], "Always", "{name}: {order:?}");
+            }
         }
     }
+}
+
+/// Ours, which leaves every other container and volume as it is and where it is among its like.
+fn adding(pod: Value) -> Value {
+    let others = |pod: &Value| {
+        ["initContainers", "containers", "volumes"].map(|list| {
+            let items = pod["spec"][list].as_array().into_iter().flatten();
+            let is_ours =
+                |item: &Value| item["name"].as_str().is_some_and(|name| name.starts_with("mailroute"));
+            items.filter(|item| !is_ours(item)).cloned().collect::<Vec<_>>()
+        })
+    };
+    let before = others(&pod);
+    let after = ours(pod);
+    assert_eq!(before, others(&after));
+    after
 }
 
 /// All orders of these names.

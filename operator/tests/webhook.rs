@@ -408,6 +408,21 @@ async fn a_body_that_never_ends_is_given_up_before_the_api_server_does() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_bodies_that_never_end_hold_nobody_up_for_longer_than_one() {
+    let stage = stage().await;
+    let began = tokio::time::Instant::now();
+    let endless = || Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let answers = futures::future::join_all((0..100).map(|_| stage.webhook.handle(endless()))).await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(answers.iter().all(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(
+        stage.ask(&review(&pod())).await["response"]["patchType"],
+        "JSONPatch",
+        "and all is as before"
+    );
+}
+
 #[tokio::test]
 async fn a_hundred_pods_are_admitted_without_a_call_to_the_api_server() {
     let mut stage = stage().await;
