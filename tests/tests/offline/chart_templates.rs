@@ -248,6 +248,20 @@ fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
 }
 
 #[test]
+fn the_network_policy_opens_the_port_of_a_name_server_of_its_own() -> Result<()> {
+    let dns = |server: &str| -> Result<Value> {
+        let policy =
+            only("NetworkPolicy", &["networkPolicy.enabled=true", &format!("dns.nameserver={server}")])?;
+        Ok(policy["spec"]["egress"][0]["ports"].clone())
+    };
+    let both =
+        |port: u16| [json!({"port": port, "protocol": "UDP"}), json!({"port": port, "protocol": "TCP"})];
+    same(&dns("")?, json!(both(53)))?;
+    same(&dns("192.0.2.1:53")?, json!(both(53)))?;
+    same(&dns("192.0.2.1:5353")?, json!([both(53), both(5353)].concat()))
+}
+
+#[test]
 fn the_monitors_find_the_service_and_the_sidecars() -> Result<()> {
     let on = ["monitoring.serviceMonitor.enabled=true", "monitoring.podMonitor.enabled=true"];
     let objects = Objects::with(
