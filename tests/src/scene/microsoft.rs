@@ -27,6 +27,7 @@ const DEPLOYMENT: &str = "m365";
 const CONTROL: &str = "control:8080";
 
 /// A simulator in a namespace.
+#[derive(Clone)]
 pub struct Microsoft {
     client: Client,
     namespace: String,

@@ -2,12 +2,14 @@
 //! scenarios run side by side without hearing each other.
 //!
 //! * [`release`]: the charts installed once on a cluster, by the real Helm.
+//! * [`admissions`]: pods that are asked for all the time, while something else happens.
 //! * [`microsoft`]: a simulator in the scene's namespace and what its control API tells.
 //! * `route` and `pods`: what a scene's routes and pods come to.
 //! * [`sidecar`]: the sidecar of a pod: its life, its death, its commands.
 //! * [`workload`]: manifests of the routes and pods that play the application.
 //! * [`front`]: a proxy between an operator in this process ([`crate::replica`]) and the API server.
 
+pub mod admissions;
 pub mod front;
 pub mod microsoft;
 mod pods;
@@ -60,10 +62,21 @@ impl Scene {
     /// # Errors
     /// When the simulator does not come up.
     pub async fn on(cluster: Cluster, name: &str) -> Result<Self> {
-        let namespace =
-            cluster.namespace(name, &[("pod-security.kubernetes.io/enforce", "restricted")]).await?;
+        let namespace = namespace(&cluster, name).await?;
         let microsoft = Microsoft::deploy(&cluster, namespace.name()).await?;
         microsoft.rename_tenant(&workload::tenant(namespace.name())).await?;
+        microsoft.publish_ca(namespace.name()).await?;
+        Ok(Self { cluster, namespace, microsoft })
+    }
+
+    /// Another namespace, whose pods send through the Microsoft 365 of this one.
+    ///
+    /// # Errors
+    /// When the API server refuses it, or the simulator cannot be reached.
+    pub async fn beside(&self, name: &str) -> Result<Self> {
+        let (cluster, microsoft) = (self.cluster.clone(), self.microsoft.clone());
+        let namespace = namespace(&cluster, name).await?;
+        microsoft.trust_service_account(namespace.name(), "default").await?;
         microsoft.publish_ca(namespace.name()).await?;
         Ok(Self { cluster, namespace, microsoft })
     }
@@ -106,4 +119,8 @@ impl Scene {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         Ok(self.api::<K>().patch(name, &params, &Patch::Apply(manifest)).await?)
     }
+}
+
+async fn namespace(cluster: &Cluster, name: &str) -> Result<Namespace> {
+    cluster.namespace(name, &[("pod-security.kubernetes.io/enforce", "restricted")]).await
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 
 use crate::wait::is_available;
@@ -70,7 +71,10 @@ pub async fn load_images(cluster: &Cluster) -> Result<()> {
 /// Helm's.
 pub async fn install_definitions(cluster: &Cluster) -> Result<()> {
     let chart = chart("mailroute-crds");
-    cluster.helm(&["upgrade", "--install", DEFINITIONS, &chart, "--wait"]).await?;
+    let place = ["--namespace", NAMESPACE, "--create-namespace", "--wait"];
+    cluster
+        .helm(&[&["upgrade", "--install", DEFINITIONS, chart.as_str()], place.as_slice()].concat())
+        .await?;
     Ok(())
 }
 
@@ -105,6 +109,23 @@ pub async fn upgrade(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
 pub async fn uninstall(cluster: &Cluster) -> Result<()> {
     cluster.helm(&["uninstall", NAME, "--namespace", NAMESPACE, "--wait"]).await?;
     Ok(())
+}
+
+/// Which pod of the operator leads, once it is another than that one.
+///
+/// # Errors
+/// When none does in time.
+pub async fn leader_after(cluster: &Cluster, before: &str) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
+    let leads = |lease: &Lease| leader_in(lease).is_some_and(|pod| pod != before);
+    let lease = wait_for(leases, NAME, leads, super::PATIENCE).await.context("no other replica leads")?;
+    Ok(leader_in(&lease).unwrap_or_default().to_owned())
+}
+
+/// The pod that a Lease names: what stands before `@` in its holder.
+fn leader_in(lease: &Lease) -> Option<&str> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    holder.split_once('@').map(|(pod, _)| pod)
 }
 
 /// Waits until every replica of the operator is available.

@@ -14,4 +14,5 @@ mod relay_queue;
 mod relay_secrets;
 mod release_lent;
 mod release_lifecycle;
+mod release_shared;
 mod status_wrong_setups;

@@ -1,14 +1,16 @@
 //! The charts' life on a node of its own: webhook down, upgrade, uninstall.
 
 use anyhow::{Context, Result, ensure};
+use e2e::scene::admissions::Admissions;
 use e2e::scene::{PATIENCE, Scene, release, workload};
-use e2e::{Cluster, Tier, wait_for, wait_for_all};
+use e2e::{Cluster, Tier, wait_for, wait_for_all, wait_gone};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 const SENDER: &str = r#"while true; do
@@ -29,15 +31,26 @@ async fn webhook_down_upgrade_and_uninstall_leave_the_mail_flowing() -> Result<(
     scene.apply::<Pod>(&workload::pod("running", "notifications", &workload::pod_spec(SENDER))).await?;
     scene.microsoft.wait_for_messages(1).await?;
 
-    upgrade_has_no_conflict(&scene).await?;
+    upgrade_has_no_conflict_and_drops_no_admission(&scene).await?;
     webhook_down_refuses_labelled_pods_only(&scene).await?;
-    uninstall_leaves_no_webhook_and_pods_keep_sending(&scene).await?;
+    let left = scene.beside("left").await?;
+    left.route(&workload::route("notifications", scene.namespace.name())).await?;
+    left.apply::<Pod>(&workload::pod("left", "notifications", &workload::pod_spec(workload::WAIT))).await?;
+    left.pod_ready("left").await?;
+    uninstall_leaves_nothing_of_its_own(&scene).await?;
+    let before = scene.microsoft.messages().await?.len();
+    tokio::try_join!(keeps_sending(&scene, before + 2), a_namespace_can_go(left))?;
+    definitions_stay_until_they_are_removed_as_documented(&scene).await?;
     scene.finish()
 }
 
-/// The operator has written `caBundle` since the install; Helm's server-side apply must not fight it.
-async fn upgrade_has_no_conflict(scene: &Scene) -> Result<()> {
+/// The operator has written `caBundle` since the install; Helm's server-side apply must not fight it. Every replica is replaced,
+/// and somebody answers all the time.
+async fn upgrade_has_no_conflict_and_drops_no_admission(scene: &Scene) -> Result<()> {
+    let load = Admissions::begin(scene, "notifications").await?;
     release::upgrade(&scene.cluster, &["--set", "logLevel=debug"]).await?;
+    let admitted = load.end().await.context("while the operator was replaced")?;
+    ensure!(admitted > 20, "{admitted} admissions are no load");
     let job = workload::job(
         "after-upgrade",
         "notifications",
@@ -92,17 +105,52 @@ async fn keeps_sending(scene: &Scene, messages: usize) -> Result<()> {
     scene.microsoft.wait_for_messages(messages).await.context("the running pod keeps sending")
 }
 
-async fn uninstall_leaves_no_webhook_and_pods_keep_sending(scene: &Scene) -> Result<()> {
+/// What is not in the release's namespace, and would hold up pods of others.
+async fn uninstall_leaves_nothing_of_its_own(scene: &Scene) -> Result<()> {
     release::uninstall(&scene.cluster).await?;
+    let kinds = "mutatingwebhookconfigurations,validatingwebhookconfigurations,validatingadmissionpolicies,\
+                 validatingadmissionpolicybindings,clusterroles,clusterrolebindings";
+    let label = format!("app.kubernetes.io/instance={}", release::NAME);
+    let left = scene.cluster.kubectl(&["get", kinds, "--selector", &label, "--output", "name"]).await?;
+    ensure!(left.is_empty(), "left behind: {left}");
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(scene.client());
     let left = webhooks.list(&ListParams::default()).await?.items;
     ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
 
-    let before = scene.microsoft.messages().await?.len();
-    keeps_sending(scene, before + 2).await?;
+/// Nothing in it waits for the operator that is gone.
+async fn a_namespace_can_go(scene: Scene) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(scene.client());
+    let name = scene.namespace.name().to_owned();
+    namespaces.delete(&name, &DeleteParams::default()).await?;
+    wait_gone(namespaces, &name, PATIENCE).await?;
+    scene.finish()
+}
 
-    // The definition stays, so that routes survive a reinstallation.
+/// The commands of the page that begin with this.
+fn documented(begin: &str) -> Result<Vec<Vec<String>>> {
+    let page = std::fs::read_to_string(release::repository().join("docs/guides/uninstall.md"))?;
+    let lines = page.lines().map(str::trim).filter(|line| line.starts_with(begin));
+    let commands: Vec<Vec<_>> =
+        lines.map(|line| line.split_whitespace().skip(1).map(str::to_owned).collect()).collect();
+    ensure!(!commands.is_empty(), "the page has no command {begin:?}");
+    Ok(commands)
+}
+
+async fn definitions_stay_until_they_are_removed_as_documented(scene: &Scene) -> Result<()> {
+    for command in documented("helm uninstall mailroute-crds")? {
+        scene.cluster.helm(&command).await?;
+    }
+    // So that routes survive a reinstallation.
     let listed = scene.cluster.kubectl(&["get", "mailroutes", "--all-namespaces"]).await?;
     ensure!(listed.contains("notifications"), "{listed}");
-    Ok(())
+    for command in documented("kubectl delete customresourcedefinition")? {
+        scene.cluster.kubectl(&command).await?;
+    }
+    let definitions: Api<CustomResourceDefinition> = Api::all(scene.client());
+    wait_gone(definitions, "mailroutes.mailroute.dev", PATIENCE).await?;
+    // What was rendered goes with the routes.
+    let rendered = |maps: &[ConfigMap]| !maps.iter().any(|map| map.name_any().starts_with("mailroute-"));
+    wait_for_all(scene.api::<ConfigMap>(), "", rendered, PATIENCE).await.map(drop)
 }
