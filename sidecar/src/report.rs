@@ -36,7 +36,8 @@ const RETRY_WANTING: Duration = Duration::from_secs(3);
 /// Longest time for the last words: the stop waits for them.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The queue changes with every message, so that a change of it alone is told only after so many times the least pause.
+/// The queue changes with every message, so that a change of it alone is told only after so many times the least pause, unless
+/// the end is near.
 const QUEUE_CALM: u32 = 4;
 
 /// Longest `configError` that is sent, bytes.
@@ -173,7 +174,8 @@ impl Reporter {
         let (notable, calm) = (&mut self.notable, self.least * QUEUE_CALM);
         let queue = async {
             match notable.changed().await {
-                Ok(()) => tokio::time::sleep(calm).await,
+                // An end may leave no time for another report, and what waits is lost with the pod.
+                Ok(()) => drop(tokio::time::timeout(calm, notable.wait_for(|queue| queue.is_ending)).await),
                 Err(_) => std::future::pending().await,
             }
         };

@@ -78,6 +78,8 @@ struct State {
     unwritten: HashMap<QueueId, Progress>,
     /// When to look next for messages whose time is over, while nothing may go.
     next_look: Option<Instant>,
+    /// The process ends soon.
+    is_draining: bool,
 }
 
 /// The part of the queue's figures of which a change is news.
@@ -87,6 +89,8 @@ pub struct Notable {
     pub messages: usize,
     /// How many dead letters there are.
     pub dead_letters: usize,
+    /// Whether the process ends soon, with messages here.
+    pub is_ending: bool,
 }
 
 /// The queue in numbers.
@@ -229,7 +233,12 @@ impl Queue {
     }
 
     fn tell(&self) {
-        let now = Notable { messages: self.state().index.len(), dead_letters: self.spool.stock().dead };
+        let (messages, is_draining) = {
+            let state = self.state();
+            (state.index.len(), state.is_draining)
+        };
+        let is_ending = is_draining && messages > 0;
+        let now = Notable { messages, dead_letters: self.spool.stock().dead, is_ending };
         self.notable.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 

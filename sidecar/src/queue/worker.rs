@@ -166,8 +166,12 @@ impl Queue {
 
     /// The process ends soon: every message is tried once more, without regard to its own time.
     pub fn drain(&self) {
-        self.state().index.hurry_all(clock::timestamp());
-        self.nudge();
+        {
+            let mut state = self.state();
+            state.is_draining = true;
+            state.index.hurry_all(clock::timestamp());
+        }
+        self.news();
     }
 
     /// Completes when nothing is left, when nothing more can be done before `deadline`, or then.

@@ -69,6 +69,22 @@ async fn what_cannot_be_delivered_stays_on_disk_and_is_in_the_last_report() {
 }
 
 #[tokio::test]
+async fn what_waits_is_told_as_the_end_begins_which_may_be_cut_short() {
+    let mut scene = timed(Queue, Timing { report: Duration::from_secs(3), ..timing() }, |_, _| {}).await;
+    scene.well().await;
+    // Nothing is wrong with the route that would have to be told before.
+    scene.fault(Stage::EndOfData, reply("451 4.6.99 Not this message, not now"), 1000);
+    for n in 0..3 {
+        queued(&scene, ANN, &format!("m{n}")).await;
+    }
+    let told = scene.control.reports.wait_for(|all| all.last().is_some_and(|last| last.queue.messages == 3));
+    tokio::select! {
+        told = told => drop(told.expect("the control service is there")),
+        () = scene.app.stop() => panic!("the operator was not told before the stop was over"),
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_is_open_at_the_end_may_still_send_and_is_kept_or_delivered() {
     for mode in [Queue, DeliverOrQueue] {
         let scene = scene(mode).await;
