@@ -155,6 +155,9 @@ pub struct Claim {
     /// Recipients that Microsoft may have counted in turns taken alone since the last exchange.
     #[serde(default)]
     pub alone_recipients: u32,
+    /// Nothing was sent in turns taken alone that is in a window still.
+    #[serde(default)]
+    pub no_turns_taken: bool,
     /// The sidecar stops: what it has not used is free.
     #[serde(default)]
     pub leaving: bool,

@@ -239,6 +239,7 @@ impl Holding {
             leases: self.leases.iter().map(|(id, held)| held.told(*id, now)).take(MAX_LEASES).collect(),
             turn: self.turn.map(|turn| (turn.index, turn.of)),
             alone_recipients: number(self.alone_untold),
+            no_turns_taken: self.alone.sum(now) == 0,
             leaving: false,
         }
     }

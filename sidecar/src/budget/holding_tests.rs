@@ -208,6 +208,20 @@ fn alone_a_day_has_an_end_and_a_restart_does_not_forget_it() {
 }
 
 #[test]
+fn turns_that_were_taken_are_told_as_long_as_they_are_in_a_window_also_after_a_restart() {
+    let mut holding = left_alone();
+    assert!(holding.claim(at(1)).no_turns_taken);
+    let slice = own_slice(at(189)) + Duration::from_secs(4);
+    assert!(holding.take(slice, ONE).is_some());
+    assert!(!holding.claim(slice).no_turns_taken);
+    let memory = holding.memory(slice).unwrap();
+    let mut restarted = Holding::new(Spans::default(), &memory, slice);
+    assert!(!restarted.claim(slice).no_turns_taken);
+    let day = Duration::from_secs(25 * 3600);
+    assert!(restarted.claim(slice + day).no_turns_taken && holding.claim(slice + day).no_turns_taken);
+}
+
+#[test]
 fn waiting_alone_means_waiting_for_the_own_slice() {
     let mut holding = left_alone();
     let now = own_slice(at(189)) + Duration::from_secs(235);

@@ -21,7 +21,9 @@ impl Ledger {
         if known.is_some_and(|known| (claim.instance, claim.sequence) <= (known.life, known.sequence)) {
             return false;
         }
-        if self.turns.owns(who) && known.is_none_or(|known| known.heard + self.terms.silent() <= now) {
+        // A new leader has not heard it yet, although the one before may have until just now.
+        let was_silent = known.is_none_or(|known| known.heard + self.terms.silent() <= now);
+        if was_silent && self.turns.owns(who) && !claim.no_turns_taken {
             self.was_alone(who, now);
         }
         self.sidecars.insert(who, Sidecar { life: claim.instance, sequence: claim.sequence, heard: now });

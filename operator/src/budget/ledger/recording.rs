@@ -30,9 +30,10 @@ impl Ledger {
         Self { opens, next_id, lost: true, reserved: u64::MAX, reserved_until, ..Self::new(terms) }
     }
 
-    /// A ledger as it was written down, perhaps by another leader on another clock.
+    /// A ledger as it was written down, perhaps by another leader on another clock. It listens before it gives anything out:
+    /// whoever has mail speaks in that time, so that nothing is set aside for them, and what they have out is known.
     pub fn restore(terms: Terms, record: &Record, now: Duration) -> Self {
-        let mut ledger = Self::new(terms);
+        let mut ledger = Self { opens: now + terms.look(), looked: now, ..Self::new(terms) };
         let skew = terms.skew();
         // Another clock may be ahead or behind; nothing was counted in the future.
         record.minute.iter().for_each(|&(at, count)| ledger.minute.add((at + skew).min(now), count));

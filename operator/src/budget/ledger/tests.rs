@@ -214,6 +214,36 @@ fn a_new_leader_counts_on_nothing_of_whom_it_has_not_heard() {
 }
 
 #[test]
+fn a_new_leader_listens_first_and_sets_nothing_aside_for_those_who_speak() {
+    let mut old = ledger();
+    // Until each has turns of its own.
+    let mut turns = [None; 2];
+    for second in 0..8 {
+        let who = usize::from(second % 2 == 1);
+        let told = Claim { turn: turns[who], ..claim(1 + second, 0) };
+        let answer = exchange(&mut old, who as u64 + 1, &told, at(second));
+        turns[who] = answer.alone.map(|turn| (turn.index, turn.of));
+        let record = old.record(None, at(second));
+        old.recorded(&record, at(second));
+    }
+    assert!(turns.iter().all(|turn| turn.is_some_and(|(_, of)| of == 2)), "{turns:?}");
+    let record = old.record(None, at(9));
+    let claim =
+        |sequence, messages, alone: bool| Claim { no_turns_taken: !alone, ..claim(sequence, messages) };
+    for (speaks, alone) in [(true, false), (true, true), (false, false)] {
+        let mut new = Ledger::restore(Terms::default(), &record, at(10));
+        new.limit("shop/notifications", LIMITS, at(10));
+        let early = exchange(&mut new, 1, &claim(10, 1, false), at(10));
+        assert_eq!((early.lease, early.again_millis), (None, 5000));
+        if speaks {
+            exchange(&mut new, 2, &claim(10, 0, alone), at(13));
+        }
+        assert!(exchange(&mut new, 1, &claim(11, 1, false), at(15)).lease.is_some());
+        assert_eq!(new.view(at(15)).reserved, !speaks || alone, "speaks: {speaks}, was alone: {alone}");
+    }
+}
+
+#[test]
 fn a_sidecar_that_restarted_between_two_leaders_is_not_believed_to_have_used_nothing() {
     let mut old = ledger();
     exchange(&mut old, 1, &claim(1, 3), at(0)).lease.unwrap();
