@@ -146,7 +146,15 @@ impl Running {
 /// # Errors
 /// The API server's.
 pub async fn client_of_the_chart(cluster: &Cluster) -> Result<Client> {
-    let token = token_of_the_chart(cluster).await?;
+    client_as(cluster, release::NAME).await
+}
+
+/// A client with a token of a `ServiceAccount` of the release's namespace.
+///
+/// # Errors
+/// The API server's.
+pub async fn client_as(cluster: &Cluster, account: &str) -> Result<Client> {
+    let token = token_of(cluster, account).await?;
     let file = Kubeconfig::read_from(cluster.kubeconfig())?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
@@ -154,10 +162,14 @@ pub async fn client_of_the_chart(cluster: &Cluster) -> Result<Client> {
 }
 
 async fn token_of_the_chart(cluster: &Cluster) -> Result<String> {
+    token_of(cluster, release::NAME).await
+}
+
+async fn token_of(cluster: &Cluster, account: &str) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), release::NAMESPACE);
     let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
     let request = TokenRequest { spec, ..TokenRequest::default() };
-    let granted = accounts.create_token_request(release::NAME, &PostParams::default(), &request).await?;
+    let granted = accounts.create_token_request(account, &PostParams::default(), &request).await?;
     Ok(granted.status.context("a granted token")?.token)
 }
 

@@ -4,6 +4,7 @@ mod admit_policy;
 mod admit_routes;
 mod chart_enforcer;
 mod chart_lifecycle;
+mod chart_rights;
 mod inject_reach;
 mod lent;
 mod monitor_prometheus;

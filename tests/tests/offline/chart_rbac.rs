@@ -1,4 +1,4 @@
-//! Every right that the chart grants, compared with the list below, which is meant to be read by whoever reviews one more.
+//! Every right that the chart grants, compared with a list, which is meant to be read by whoever reviews one more.
 
 use std::collections::BTreeSet;
 
@@ -8,24 +8,7 @@ use e2e::scene::release::{NAMESPACE, repository};
 use serde_json::Value;
 
 /// `<role>: <verbs> <group>/<resource> [<names>]`, one line for each rule, as granted with the default values.
-const GRANTED: &str = "
-ClusterRole mailroute: list,watch mailroute.dev/mailroutes
-ClusterRole mailroute: patch mailroute.dev/mailroutes/status
-ClusterRole mailroute: create,get,patch /configmaps
-ClusterRole mailroute: list,watch /pods
-ClusterRole mailroute: create /pods/eviction
-ClusterRole mailroute: create,patch events.k8s.io/events
-ClusterRole mailroute: create authentication.k8s.io/tokenreviews
-ClusterRole mailroute: list,watch,patch admissionregistration.k8s.io/mutatingwebhookconfigurations [mailroute]
-ClusterRole mailroute-view: get,list,watch mailroute.dev/mailroutes
-ClusterRole mailroute-edit: create,delete,deletecollection,patch,update mailroute.dev/mailroutes
-Role mailroute-system/mailroute: get,update coordination.k8s.io/leases [mailroute]
-Role mailroute-system/mailroute: create coordination.k8s.io/leases
-Role mailroute-system/mailroute: get,patch /configmaps [mailroute-budgets-0,mailroute-budgets-1,mailroute-budgets-2,mailroute-budgets-3,mailroute-budgets-4,mailroute-budgets-5,mailroute-budgets-6,mailroute-budgets-7]
-Role mailroute-system/mailroute: create /configmaps
-Role mailroute-system/mailroute: list,watch,update /secrets [mailroute-ca]
-Role mailroute-system/mailroute: create /secrets
-";
+const GRANTED: &str = include_str!("../rights.txt");
 
 /// Verbs that only read.
 const READING: [&str; 3] = ["get", "list", "watch"];
