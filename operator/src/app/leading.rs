@@ -1,6 +1,7 @@
 //! What a replica does while it leads: the controller, and beside it the look-ups in the DNS.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mailroute_dns::resolver::Resolver;
 
@@ -47,6 +48,7 @@ impl App {
         let (malformed, mut leadership) = (self.malformed.clone(), known.leadership);
         spawn(parts, "controller", async move {
             while leadership.wait_for(|leadership| leadership.leading).await.is_ok() {
+                context.rollouts.begins(Instant::now());
                 malformed.all().iter().for_each(|unreadable| warn_of(unreadable, &context.events));
                 tokio::select! {
                     () = controller::run(Arc::clone(&context)) => return,

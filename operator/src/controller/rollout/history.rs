@@ -1,7 +1,8 @@
 //! What was evicted and has not been replaced yet, and when the last eviction was. Pure, apart from the lock; time passed in.
 //!
-//! In the memory of the leader alone. A new leader begins anew: at worst one more pod of an owner is evicted whose last one
-//! was not replaced, which a PodDisruptionBudget bounds like any other eviction.
+//! In the memory of the leader alone. A new leader begins anew, and with a pause: the one before may have evicted a pod just then,
+//! whose successor is there and not ready yet by the end of it. At worst one more pod of an owner is evicted whose last one was not
+//! replaced at all, which a PodDisruptionBudget bounds like any other eviction.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -76,6 +77,11 @@ impl Rollouts {
         history.evicted.retain(|owner, evicted| has_pods(owner) && !evicted.is_replaced(owner, pods, ages));
         history.refused.retain(|_, until| *until > now);
         history.clone()
+    }
+
+    /// This replica leads from now on.
+    pub fn begins(&self, now: Instant) {
+        *self.lock() = State { last: Some(now), ..State::default() };
     }
 
     /// Whether it is time for an eviction; then it counts as done.
@@ -165,6 +171,16 @@ mod tests {
         let refused =
             |seconds| !rollouts.of(&route(), &[], &[], now + Duration::from_secs(seconds)).refused.is_empty();
         assert!(refused(29) && !refused(30));
+    }
+
+    #[test]
+    fn a_change_of_leader_makes_it_no_faster_and_forgets_what_an_earlier_term_knew() {
+        let (rollouts, now) = (Rollouts::default(), Instant::now());
+        rollouts.refused(&route(), &web(), now + Duration::from_secs(30));
+        rollouts.begins(now);
+        assert!(!rollouts.takes_turn(now + PACE - Duration::from_millis(1)));
+        assert!(rollouts.takes_turn(now + PACE));
+        assert_eq!(rollouts.of(&route(), &[], &[], now), History::default());
     }
 
     #[test]
