@@ -9,6 +9,7 @@ mod stage;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::replica::asking::until;
 use stage::{Stage, Way};
 
 /// Microsoft's minute, where it can be short.
@@ -16,12 +17,15 @@ const MINUTE: Duration = Duration::from_secs(6);
 
 const SIDECARS: usize = 20;
 
+/// A Deployment that is made larger at once.
+const CROWD: usize = 100;
+
 /// The program of the last scenario.
 const PROGRAM: &str = "MAILROUTE_SIDECAR";
 
 /// Everybody sends eight messages at once, which is more than five minutes' worth.
 async fn share(way: Way) -> Result<()> {
-    let stage = Stage::start(way).await?;
+    let stage = Stage::start(way, SIDECARS).await?;
     stage.send(8).await?;
     stage.arrived(SIDECARS * 8).await?;
     stage.ensure_within_limits()?;
@@ -46,12 +50,26 @@ async fn twenty_programs_share_a_mailbox_in_real_minutes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_leader_is_a_pause_and_no_error() -> Result<()> {
-    let mut stage = Stage::start(Way::Here(MINUTE)).await?;
+    let mut stage = Stage::start(Way::Here(MINUTE), SIDECARS).await?;
     stage.send(4).await?;
     stage.microsoft.wait_for_messages(20, MINUTE * 5).await;
     stage.operator.replaced(MINUTE / 4).await?;
     stage.microsoft.wait_for_messages(50, MINUTE * 5).await;
     stage.operator.replaced(MINUTE / 4).await?;
     stage.arrived(SIDECARS * 4).await?;
+    stage.ensure_within_limits()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_that_start_together_all_look_at_the_way_and_hold_no_mail_up() -> Result<()> {
+    let stage = Stage::start(Way::Here(MINUTE), CROWD).await?;
+    stage.send_by(1, 1).await?;
+    stage.arrived(1).await?;
+    until(async || {
+        let looked = stage.microsoft.statistics().tally.connections;
+        ensure!(looked >= CROWD as u64, "{looked} have looked");
+        Ok(())
+    })
+    .await?;
     stage.ensure_within_limits()
 }

@@ -78,7 +78,7 @@ impl Ledger {
         }
         let before = self.line.before(who, now);
         if self.free_connections(who, now) <= before {
-            return Err((ShortOf::Connections, self.turn_comes(before, now)));
+            return Err((ShortOf::Connections, self.place_comes(before)));
         }
         if wish.messages == 0 {
             return Ok(0);
@@ -122,6 +122,14 @@ impl Ledger {
         // The first in the line is the one that others wait for.
         let least = if before == 0 { poll / 4 } else { poll };
         (next.saturating_sub(now) + ahead).clamp(least, idle)
+    }
+
+    /// When it is worth asking again for a connection, which most keep for about as long as the first in the line wait.
+    fn place_comes(&self, before: usize) -> Duration {
+        let poll = self.terms.poll();
+        let least = if before == 0 { poll / 4 } else { poll };
+        let before = u32::try_from(before).unwrap_or(u32::MAX);
+        (poll.saturating_mul(before) / (2 * self.limits.connections).max(1)).clamp(least, self.terms.idle())
     }
 
     /// What there is to share of the minute's messages now.

@@ -149,6 +149,39 @@ fn a_probe_takes_a_connection_and_no_message() {
 }
 
 #[test]
+fn hundreds_that_start_at_once_look_at_the_way_three_at_a_time_within_their_patience() {
+    const CROWD: u64 = 300;
+    let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
+    let mut ledger = ledger();
+    // When each comes next, and with which lease.
+    let mut coming: BTreeMap<u64, (Duration, Option<Lease>)> =
+        (0..CROWD).map(|who| (who, (at(0), None))).collect();
+    let (mut now, mut sequence) = (at(0), 0);
+    while !coming.is_empty() {
+        assert!(now < at(300), "{} have not looked", coming.len());
+        for who in 0..CROWD {
+            let Some(&(_, lease)) = coming.get(&who).filter(|(next, _)| *next <= now) else { continue };
+            sequence += 1;
+            if let Some(lease) = lease {
+                exchange(
+                    &mut ledger,
+                    who,
+                    &Claim { leases: vec![used(lease, 0)], ..claim(sequence, 0) },
+                    now,
+                );
+                coming.remove(&who);
+                continue;
+            }
+            let answer = exchange(&mut ledger, who, &Claim { probe: true, ..claim(sequence, 0) }, now);
+            let pause = answer.lease.map_or(Duration::from_millis(answer.again_millis), |_| second);
+            coming.insert(who, (now + pause, answer.lease));
+        }
+        assert!(coming.values().filter(|(_, lease)| lease.is_some()).count() <= 3);
+        now += tenth;
+    }
+}
+
+#[test]
 fn half_of_a_minute_goes_at_once_and_the_rest_at_its_pace() {
     let mut ledger = Ledger::new(Terms::default());
     ledger.limit("a", Limits { connections: 100, ..LIMITS }, at(0));

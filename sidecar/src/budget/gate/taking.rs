@@ -13,6 +13,10 @@ use crate::budget::holding::Source;
 use crate::budget::{Amount, Wait, Why, ledger};
 use crate::clock::{self, Instant};
 
+/// Minutes over which looks are spread where nobody shares the connections out: a look takes a second or two, so that some hundred
+/// pods rarely have more than three under way.
+const SPREAD: f64 = 4.0;
+
 impl Gate {
     /// Asks for leave to send one message to so many recipients.
     ///
@@ -44,9 +48,11 @@ impl Gate {
     }
 
     /// Leave to look at the way without a message, which takes one of the mailbox's connections. Without any word from the
-    /// operator it is given after a while: then it is the look that matters. None within `patience` while others send.
+    /// operator it is given some minutes later: then it is the look that matters. None within `patience` while others send.
     pub async fn admit(self: &Arc<Self>, patience: Duration) -> Option<Ticket> {
         let deadline = clock::now() + patience;
+        // Pods of a deployment start together, and nobody tells them apart then.
+        let spread = self.spans.minute.mul_f64(SPREAD * clock::chance());
         loop {
             let changed = self.changed();
             let account = self.account();
@@ -58,7 +64,7 @@ impl Gate {
                 };
                 let may = holding.may(now, Amount::NOTHING);
                 let source = holding.take(now, Amount::NOTHING);
-                if may.is_ok() || holding.is_cut_off(now) {
+                if may.is_ok() || holding.is_cut_off(now.saturating_sub(spread)) {
                     drop(state);
                     return Some(Ticket::new(self, account, None, source, true));
                 }

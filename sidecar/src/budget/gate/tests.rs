@@ -116,17 +116,34 @@ async fn who_cannot_be_served_in_time_is_told_at_once() {
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_lease_that_comes_in_time_serves_who_waits_for_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut route = route(Some(30), None);
-    route.control = Some(ControlService {
+fn leased() -> RouteFile {
+    let control = ControlService {
         address: "mailroute.mailroute-system.svc:8443".into(),
         ca_pem: String::new(),
         token_file: "/nowhere".into(),
         leases: true,
-    });
-    let gate = gate(folder.path(), &route).await;
+    };
+    RouteFile { control: Some(control), ..route(Some(30), None) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_operator_those_who_start_together_look_at_the_way_one_after_the_other() {
+    let (folder, started, long) = (tempfile::tempdir().unwrap(), clock::now(), Duration::from_secs(300));
+    let look = async |number: usize| {
+        let gate = gate(&folder.path().join(number.to_string()), &leased()).await;
+        gate.admit(long).await.unwrap().settle(Amount::NOTHING, false);
+        started.elapsed().as_secs()
+    };
+    let at = futures::future::join_all((0..100).map(look)).await;
+    assert!(at.iter().all(|second| (15..=258).contains(second)), "{at:?}");
+    let most = at.iter().map(|from| at.iter().filter(|it| (*from..from + 10).contains(it)).count()).max();
+    assert!(most.unwrap() < 25, "of a hundred four are expected in ten seconds: {at:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_in_time_serves_who_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = gate(folder.path(), &leased()).await;
     let nothing = Allotment { again_millis: 30_000, cut_millis: 60_000, ..Allotment::default() };
     let (_, sent) = gate.claim().unwrap();
     gate.answered(sent, &nothing).await;

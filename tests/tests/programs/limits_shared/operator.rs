@@ -9,6 +9,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use axum::routing::post;
 use axum::{Json, Router};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
@@ -31,8 +32,6 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-
-use super::SIDECARS;
 
 /// Books in memory, which outlive a leader.
 #[derive(Default)]
@@ -61,19 +60,19 @@ pub struct Operator {
     pub address: SocketAddr,
     pub ca_pem: String,
     key: Arc<rustls::sign::CertifiedKey>,
-    minute: Duration,
+    crowd: (Duration, usize),
     shelf: Arc<Shelf>,
     service: JoinHandle<()>,
 }
 
 impl Operator {
-    /// Leads, and shares out minutes of this length.
-    pub async fn start(minute: Duration) -> Result<Self> {
+    /// Leads, and shares out minutes of this length among so many sidecars.
+    pub async fn start(minute: Duration, sidecars: usize) -> Result<Self> {
         let (ca_pem, key) = identity()?;
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
         let shelf = Arc::<Shelf>::default();
-        let service = serve(address, &key, &shelf, minute).await?;
-        Ok(Self { address, ca_pem, key, minute, shelf, service })
+        let service = serve(address, &key, &shelf, (minute, sidecars)).await?;
+        Ok(Self { address, ca_pem, key, crowd: (minute, sidecars), shelf, service })
     }
 
     /// Records written so far.
@@ -85,7 +84,7 @@ impl Operator {
     pub async fn replaced(&mut self, after: Duration) -> Result<()> {
         self.service.abort();
         tokio::time::sleep(after).await;
-        self.service = serve(self.address, &self.key, &self.shelf, self.minute).await?;
+        self.service = serve(self.address, &self.key, &self.shelf, self.crowd).await?;
         Ok(())
     }
 }
@@ -116,14 +115,14 @@ async fn serve(
     address: SocketAddr,
     key: &Arc<rustls::sign::CertifiedKey>,
     shelf: &Arc<Shelf>,
-    minute: Duration,
+    (minute, sidecars): (Duration, usize),
 ) -> Result<JoinHandle<()>> {
     let terms = Terms { minute, ..Terms::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
     let control = Control {
         authenticator: Arc::new(Authenticator::new(api_server().await?)),
         leadership: leadership.subscribe(),
-        pods: filled((0..SIDECARS).map(pod)),
+        pods: filled((0..sidecars).map(pod)),
         reports: Arc::default(),
         triggers: Default::default(),
         metrics: Metrics::new()?,
@@ -155,6 +154,7 @@ where
 fn pod(number: usize) -> Pod {
     serde_json::from_value(json!({"metadata": {
         "name": format!("pod-{number}"), "namespace": "shop", "uid": format!("uid-{number}"),
+        "creationTimestamp": Timestamp::now().to_string(),
         "labels": {"mailroute.dev/route": "notifications"},
     }}))
     .expect("a pod")

@@ -21,7 +21,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use super::SIDECARS;
 use super::operator::Operator;
 use crate::route::to_simulator;
 
@@ -55,16 +54,17 @@ enum Runs {
 }
 
 impl Stage {
-    pub async fn start(way: Way) -> Result<Self> {
+    /// Starts so many sidecars one right after the other.
+    pub async fn start(way: Way, count: usize) -> Result<Self> {
         // Fails only when there is one already, and then it is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let minute = way.minute();
         let mut options = Options::default();
         options.config.limits.minute_milliseconds = u64::try_from(minute.as_millis())?;
-        let (microsoft, operator) = (Simulator::start(options).await?, Operator::start(minute).await?);
+        let (microsoft, operator) = (Simulator::start(options).await?, Operator::start(minute, count).await?);
         let folder = tempfile::tempdir()?;
         let mut sidecars = Vec::new();
-        for number in 0..SIDECARS {
+        for number in 0..count {
             let at = folder.path().join(format!("pod-{number}"));
             mount(&at, number, &microsoft, &operator)?;
             sidecars.push(Sidecar::start(&way, &at).await?);
@@ -74,7 +74,17 @@ impl Stage {
 
     /// Every application sends so many messages in one session, all at the same time.
     pub async fn send(&self, each: usize) -> Result<()> {
-        let all = self.sidecars.iter().enumerate().map(|(number, it)| application(it.smtp, number, each));
+        self.send_by(self.sidecars.len(), each).await
+    }
+
+    /// The same by the first applications alone.
+    pub async fn send_by(&self, applications: usize, each: usize) -> Result<()> {
+        let all = self
+            .sidecars
+            .iter()
+            .take(applications)
+            .enumerate()
+            .map(|(number, it)| application(it.smtp, number, each));
         futures::future::try_join_all(all).await?;
         Ok(())
     }
