@@ -31,10 +31,25 @@ impl Life {
     }
 
     async fn install(&self) -> Result<()> {
+        let mut told = String::new();
         for name in ["mailroute-crds", "mailroute"] {
-            self.helm(&self.installs, &["install", name, &chart(name), "--create-namespace"]).await?;
+            told = self.helm(&self.installs, &["install", name, &chart(name), "--create-namespace"]).await?;
         }
-        Ok(())
+        self.is_taken(&told).await
+    }
+
+    /// The route that Helm's notes show is one that the API server takes, once the ids are filled in.
+    async fn is_taken(&self, notes: &str) -> Result<()> {
+        let (_, route) = notes.split_once("2. Apply a MailRoute").with_context(|| notes.to_owned())?;
+        let lines = route.lines().skip(1).take_while(|line| !line.starts_with("3. "));
+        let route: Vec<_> = lines.map(|line| line.strip_prefix("     ").unwrap_or(line)).collect();
+        let route = route.join("\n").replace("<tenant id>", workload::TENANT);
+        let route = route.replace("<application (client) id>", workload::CLIENT_ID);
+        // One of the other name is there, from the life before.
+        let route = route.replace("name: notifications", "name: of-the-notes");
+        let dry = ["apply", "--dry-run=server", "--validate=strict", "--filename=-"];
+        // The definition is established a moment after it is installed.
+        until(async || self.cluster.kubectl_stdin(&dry, &route).await.map(drop)).await.context(route.clone())
     }
 
     /// An operator replaces its authority, twice, and ends.

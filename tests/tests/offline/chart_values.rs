@@ -8,12 +8,6 @@ use e2e::tools::Tools;
 use serde_json::Value;
 
 #[test]
-fn the_same_values_render_the_same_text() -> Result<()> {
-    ensure!(rendered(&[])? == rendered(&[])?, "helm template prints something else the second time");
-    Ok(())
-}
-
-#[test]
 fn neither_a_ca_bundle_nor_secret_data_is_rendered() -> Result<()> {
     let objects = rendered(&[])?;
     for field in ["caBundle:", "data:", "stringData:", "binaryData:"] {
