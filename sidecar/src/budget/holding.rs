@@ -10,12 +10,18 @@
 //! Pure: time is passed in, since an epoch that outlives the process. Every length counts from when the claim left, so that
 //! this side is always done before the operator takes it to be. Refuses to know how claims travel.
 
+mod lease;
+mod turns;
+mod wish;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mailroute_limits::window::Window;
-use mailroute_route::control::{Allotment, Claim, LeaseUse, MAX_LEASES, ShortOf, Throttled, Turn};
+use mailroute_route::control::{Allotment, Claim, MAX_LEASES, ShortOf, Throttled, Turn};
 
+use self::lease::Held;
+use self::wish::Wish;
 use super::{Amount, Spans, Wait, Why};
 
 /// By what leave something is sent.
@@ -25,32 +31,6 @@ pub enum Source {
     Lease(u64),
     /// In a turn, which is cut off at this time.
     Turn(Duration),
-}
-
-/// A lease, until its end is confirmed.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    granted: Amount,
-    left: Amount,
-    used: Amount,
-    /// Under way.
-    open: u32,
-    /// Whether anything was begun by it.
-    touched: bool,
-    begun_by: Duration,
-    settled: Duration,
-    ended: bool,
-}
-
-/// What waits for a lease.
-#[derive(Clone, Copy, Debug)]
-struct Wish {
-    messages: bool,
-    probe: bool,
-    recipients: u64,
-    since: Duration,
-    /// When somebody asked last. Who does not ask again has gone.
-    renewed: Duration,
 }
 
 /// What the last claim said and the operator has not answered yet.
@@ -160,10 +140,7 @@ impl Holding {
     /// Takes it. Nothing when it cannot go now.
     pub fn take(&mut self, now: Duration, amount: Amount) -> Option<Source> {
         if let Some(id) = self.fitting(now, amount) {
-            let held = self.leases.get_mut(&id)?;
-            held.left = held.left.less(amount);
-            held.open += 1;
-            held.touched = true;
+            self.leases.get_mut(&id)?.take(amount);
             return Some(Source::Lease(id));
         }
         let (slice, cut) = self.turn_now(now, amount)?;
@@ -178,9 +155,7 @@ impl Holding {
     pub fn settle(&mut self, source: Source, now: Duration, used: Amount) {
         let Source::Lease(id) = source else { return };
         if let Some(held) = self.leases.get_mut(&id) {
-            held.open = held.open.saturating_sub(1);
-            held.used = held.used.and(used);
-            held.settled = now;
+            held.settle(now, used);
         }
         self.tidy(now);
     }
@@ -206,9 +181,7 @@ impl Holding {
         if self.news > 0 {
             return soonest;
         }
-        // What is under way may take longer than its lease, and is told of when it ends.
-        let unused = self.leases.values().filter(|held| !held.ended && held.open == 0);
-        let over = unused.map(|held| held.begun_by);
+        let over = self.leases.values().filter_map(Held::due);
         over.chain([self.again]).min().unwrap_or(self.again).max(soonest)
     }
 
@@ -266,9 +239,7 @@ impl Holding {
             self.memory_changed = true;
         }
         if let Some(lease) = allotment.lease {
-            let granted = Amount { messages: lease.messages.into(), recipients: lease.recipients.into() };
-            let begun_by = sent + Duration::from_millis(lease.valid_millis);
-            self.leases.insert(lease.id, Held::new(granted, begun_by, sent));
+            self.leases.insert(lease.id, Held::new(&lease, sent));
             self.wish = None;
         }
     }
@@ -298,23 +269,15 @@ impl Holding {
     }
 
     fn fitting(&self, now: Duration, amount: Amount) -> Option<u64> {
-        let fits = |held: &Held| !held.ended && now < held.begun_by && amount.within(held.left);
-        self.leases.iter().find(|(_, held)| fits(held)).map(|(id, _)| *id)
+        self.leases.iter().find(|(_, held)| held.covers(now, amount)).map(|(id, _)| *id)
     }
 
     /// The slice that is this sidecar's now, and when it has to be over. A look at the way is no reason to use it up.
     fn turn_now(&mut self, now: Duration, amount: Amount) -> Option<(u64, Duration)> {
         let turn = self.turn().filter(|_| amount.messages == 1 && self.is_alone(now))?;
-        let length = u128::from(turn.slice_millis.max(1));
-        let number = u64::try_from(now.as_millis() / length).ok()?;
-        let within = u64::try_from(now.as_millis() % length).ok()?;
-        let mine = number % u64::from(turn.of.max(1)) == u64::from(turn.index);
-        let begins = within >= turn.begin_millis && within <= turn.last_millis;
+        let (number, cut) = turns::running(turn, now)?;
         let fits = self.alone.sum(now) + amount.recipients <= u64::from(turn.recipients);
-        if !mine || !begins || !fits || self.taken_in(number) >= turn.messages {
-            return None;
-        }
-        Some((number, now + Duration::from_millis(turn.cut_millis.saturating_sub(within))))
+        (fits && self.taken_in(number) < turn.messages).then_some((number, cut))
     }
 
     fn taken_in(&self, slice: u64) -> u32 {
@@ -322,42 +285,19 @@ impl Holding {
     }
 
     fn wish_for(&mut self, now: Duration, amount: Amount) {
-        let probe = amount.messages == 0;
-        let stale = !self.is_wanted(now);
-        let wish = self.wish.get_or_insert(Wish {
-            messages: false,
-            probe: false,
-            recipients: 0,
-            since: now,
-            renewed: now,
-        });
-        if stale {
-            *wish = Wish { messages: false, probe: false, recipients: 0, since: now, renewed: now };
-        }
-        wish.renewed = now;
-        let is_new = if probe { !wish.probe } else { !wish.messages || amount.recipients > wish.recipients };
-        wish.probe |= probe;
-        wish.messages |= !probe;
-        wish.recipients = wish.recipients.max(amount.recipients);
-        self.news += u64::from(is_new);
+        let lasting = self.wish.filter(|_| self.is_wanted(now));
+        let mut wish = lasting.unwrap_or(Wish::begun(now));
+        self.news += u64::from(wish.add(now, amount));
+        self.wish = Some(wish);
     }
 
     /// When it is worth looking again, if no answer comes before.
     fn worth_asking(&self, now: Duration) -> Duration {
         let soon = now + self.spans.minute / 6;
         match self.turn().filter(|_| self.is_alone(now)) {
-            Some(turn) => self.next_turn(turn, now).min(soon),
+            Some(turn) => turns::next(turn, now).min(soon),
             None => soon.min(self.again.max(now + self.spans.minute / 60)),
         }
-    }
-
-    fn next_turn(&self, turn: Turn, now: Duration) -> Duration {
-        let (length, of) = (u128::from(turn.slice_millis.max(1)), u128::from(turn.of.max(1)));
-        let (cycle, begin) = (length * of, length * u128::from(turn.index) + u128::from(turn.begin_millis));
-        let millis = now.as_millis();
-        let next = begin + cycle * (millis.saturating_sub(begin) / cycle + 1);
-        let due = if begin > millis { begin } else { next };
-        Duration::from_millis(u64::try_from(due).unwrap_or(u64::MAX))
     }
 
     fn why(&self) -> Why {
@@ -369,40 +309,8 @@ impl Holding {
 
     /// Leases that are used up or over end, which is news.
     fn tidy(&mut self, now: Duration) {
-        for held in self.leases.values_mut().filter(|held| !held.ended && held.open == 0) {
-            let used_up = held.touched && held.left.messages == 0;
-            if used_up || now >= held.begun_by {
-                held.ended = true;
-                self.news += 1;
-            }
-        }
-    }
-}
-
-impl Held {
-    const fn new(granted: Amount, begun_by: Duration, sent: Duration) -> Self {
-        Self {
-            granted,
-            left: granted,
-            used: Amount::NOTHING,
-            open: 0,
-            touched: false,
-            begun_by,
-            settled: sent,
-            ended: false,
-        }
-    }
-
-    fn told(&self, id: u64, now: Duration) -> LeaseUse {
-        LeaseUse {
-            id,
-            messages: number(self.granted.messages),
-            recipients: number(self.granted.recipients),
-            ended: self.ended,
-            used_messages: number(self.used.messages),
-            used_recipients: number(self.used.recipients),
-            age_millis: millis(now.saturating_sub(self.settled)),
-        }
+        let ended = self.leases.values_mut().filter_map(|held| held.ends(now).then_some(1_u64));
+        self.news += ended.sum::<u64>();
     }
 }
 
@@ -415,5 +323,4 @@ fn millis(length: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "holding_tests.rs"]
 mod tests;
