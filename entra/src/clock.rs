@@ -8,6 +8,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ring::rand::{SecureRandom, SystemRandom};
 pub use tokio::time::Instant;
 
+/// Time since the Unix epoch that does not run backwards in this process, whatever becomes of the system's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    start: Instant,
+    since_epoch: Duration,
+}
+
+impl Steady {
+    /// A clock that goes on from the system's time.
+    pub fn start() -> Self {
+        Self { start: now(), since_epoch: since_epoch() }
+    }
+
+    /// Now, since the epoch.
+    pub fn now(&self) -> Duration {
+        self.since_epoch + self.start.elapsed()
+    }
+
+    /// When it will be so late, for sleeping; what is before the start counts as the start.
+    pub fn instant(&self, at: Duration) -> Instant {
+        self.start + at.saturating_sub(self.since_epoch)
+    }
+}
+
 /// Monotonic now; follows tokio's paused clock in tests.
 pub fn now() -> Instant {
     Instant::now()
@@ -49,6 +73,16 @@ pub fn nonce() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_clock_goes_on_from_the_systems_time_and_tells_when_to_wake() {
+        let clock = Steady::start();
+        let began = clock.now();
+        assert!(began <= since_epoch());
+        tokio::time::sleep_until(clock.instant(began + Duration::from_secs(90))).await;
+        assert_eq!(clock.now(), began + Duration::from_secs(90));
+        assert_eq!(clock.instant(Duration::ZERO), clock.instant(began));
+    }
 
     #[test]
     fn no_two_nonces_are_the_same() {

@@ -2,11 +2,13 @@
 //!
 //! * [`Amount`]: how much, of messages and of their recipients.
 //! * [`window`]: how much of it still counts.
+//! * [`restraint`]: less of a limit for a while, after it was too much all the same.
 //! * [`strangers`]: when those may send whom nobody could tell.
 //!
 //! Both programs count: the operator what all sidecars of a mailbox send, each sidecar what it sends itself. Knows no limit, no
 //! mail and no clock; every decision is its callers'.
 
+pub mod restraint;
 pub mod strangers;
 pub mod window;
 

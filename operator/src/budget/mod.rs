@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`terms`]: all lengths of time, and how they hang together.
-//! * [`mailroute_limits::window`], [`restraint`], [`mod@line`], [`turns`], [`strangers`]: what was counted, less after too
+//! * [`mailroute_limits::window`], [`mailroute_limits::restraint`], [`mod@line`], [`turns`], [`strangers`]: what was counted, less after too
 //!   much, who is next, who may send alone, and who may without being told.
 //! * [`ledger`]: one mailbox. [`mailboxes`]: all of them. [`record`]: what outlives a leader.
 //!
@@ -27,7 +27,6 @@ pub mod ledger;
 pub mod line;
 pub mod mailboxes;
 pub mod record;
-pub mod restraint;
 pub mod strangers;
 pub mod terms;
 pub mod turns;

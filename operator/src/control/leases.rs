@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use mailroute_entra::clock::Steady;
 use mailroute_route::control::{Allotment, Claim, ShortOf};
 
 use super::books::{Books, Error, Page};
@@ -37,7 +38,7 @@ pub struct Claimant {
 pub struct Leases {
     terms: Terms,
     books: Arc<dyn Books>,
-    clock: Clock,
+    clock: Steady,
     mailboxes: Mutex<Mailboxes>,
     /// Where each sidecar claimed last.
     claimed: Mutex<HashMap<Holder, Key>>,
@@ -48,31 +49,13 @@ pub struct Leases {
     living: Mutex<HashMap<Key, Vec<Living>>>,
 }
 
-/// Time since the Unix epoch that does not run backwards.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    start: Instant,
-    since_epoch: Duration,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { start: Instant::now(), since_epoch }
-    }
-
-    fn now(&self) -> Duration {
-        self.since_epoch + self.start.elapsed()
-    }
-}
-
 impl Leases {
     /// Leases on these terms, written down in these books.
     pub fn new(terms: Terms, books: Arc<dyn Books>) -> Self {
         Self {
             terms,
             books,
-            clock: Clock::new(),
+            clock: Steady::start(),
             mailboxes: Mutex::default(),
             claimed: Mutex::default(),
             writing: Mutex::default(),

@@ -1,9 +1,10 @@
 //! Smaller and slower for a while, after Microsoft has said that it was too much.
 //!
-//! Our own count kept the limit, so somebody else sends as the mailbox, or the limit is lower than we were told. Either
-//! way the share of the limit that is used is halved, and grows back by an eighth with every minute that stays quiet.
+//! How much smaller is [`mailroute_limits::restraint`]'s to say; here is how long nothing is sent at all.
 
 use std::time::Duration;
+
+use mailroute_limits::restraint;
 
 /// What Microsoft said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,71 +25,45 @@ impl Throttle {
     }
 }
 
-/// The least share of the limit that is ever used.
-const LEAST: f64 = 0.125;
-
-/// How much of the limit comes back in one minute.
-const GROWTH: f64 = 0.125;
-
-/// The restraint in force.
+/// The restraint in force: a smaller share of each limit, and silence before that.
 #[derive(Clone, Debug)]
 pub struct Restraint {
     /// The minute of the limit, which tests shorten.
     minute: Duration,
-    last: Option<Last>,
-}
-
-#[derive(Clone, Debug)]
-struct Last {
-    at: Duration,
-    share: f64,
+    share: restraint::Restraint,
     quiet_until: Duration,
 }
 
 impl Restraint {
     /// No restraint.
-    pub const fn new(minute: Duration) -> Self {
-        Self { minute, last: None }
+    pub fn new(minute: Duration) -> Self {
+        Self { minute, share: restraint::Restraint::default(), quiet_until: Duration::ZERO }
     }
 
-    /// Learns of a refusal. Several for one excess, as by messages that were already under way, count once.
+    /// Learns of a refusal.
     pub fn throttled(&mut self, what: Throttle, now: Duration) {
-        let share = self.share(now);
-        let halved = match &self.last {
-            Some(last) if now < last.at + self.minute / 12 => last.share,
-            _ => (share / 2.0).max(LEAST),
-        };
+        self.share.throttled(now, self.minute);
         // A rate is counted by the minute; a connection is free again when another message has ended.
         let quiet = match what {
             Throttle::Rate => self.minute / 2,
             Throttle::Connections => self.minute / 20,
         };
-        let quiet_until = (now + quiet).max(self.quiet_until());
-        self.last = Some(Last { at: now, share: halved, quiet_until });
+        self.quiet_until = self.quiet_until.max(now + quiet);
     }
 
     /// The share of the limit that may be used at `now`, above 0 and at most 1.
     pub fn share(&self, now: Duration) -> f64 {
-        let Some(last) = &self.last else { return 1.0 };
-        let minutes = now.saturating_sub(last.at).as_secs_f64() / self.minute.as_secs_f64();
-        (last.share + GROWTH * minutes).min(1.0)
+        self.share.share(now, self.minute)
     }
 
     /// Until when nothing is sent.
-    pub fn quiet_until(&self) -> Duration {
-        self.last.as_ref().map_or(Duration::ZERO, |last| last.quiet_until)
+    pub const fn quiet_until(&self) -> Duration {
+        self.quiet_until
     }
 
     /// What is left of a limit, at least one.
     pub fn of(&self, limit: u64, now: Duration) -> u64 {
-        let share = self.share(now);
-        if share >= 1.0 {
-            return limit;
-        }
-        // The product is at most the limit, which came from a u32.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let left = (limit as f64 * share) as u64;
-        left.max(1).min(limit)
+        self.share.of(limit, now, self.minute)
     }
 }
 
@@ -129,7 +104,6 @@ mod tests {
             now += Duration::from_secs(10);
             restraint.throttled(Throttle::Rate, now);
         }
-        assert!(restraint.share(now) >= LEAST);
         assert_eq!(restraint.of(30, now), 3);
         assert_eq!(restraint.of(1, now), 1, "something always goes");
     }

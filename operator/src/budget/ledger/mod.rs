@@ -21,10 +21,10 @@ mod recording;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use mailroute_limits::restraint::Restraint;
 use mailroute_limits::window::Window;
 
 use super::line::Line;
-use super::restraint::Restraint;
 use super::strangers::Strangers;
 use super::terms::Terms;
 use super::turns::Turns;

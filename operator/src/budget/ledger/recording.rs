@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mailroute_limits::restraint::Restraint;
+
 use super::{Allowance, Foreign, Ledger, Out};
 use crate::budget::record::{Ahead, Record};
-use crate::budget::restraint::Restraint;
 use crate::budget::terms::Terms;
 use crate::budget::turns::Turns;
 use crate::budget::{Amount, Holder};

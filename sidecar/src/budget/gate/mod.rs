@@ -17,7 +17,6 @@ mod ticket;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use mailroute_route::RouteFile;
 use mailroute_route::control::{Throttled, Usage};
@@ -29,7 +28,7 @@ use super::memory;
 use super::restraint::Throttle;
 use super::stranger;
 use super::{Budget, Limits, Spans, Why};
-use crate::clock::{self, Instant};
+use crate::clock::{Instant, Steady};
 use crate::service;
 use account::Account;
 pub use ticket::Ticket;
@@ -56,7 +55,7 @@ pub struct Denied {
 pub struct Gate {
     directory: PathBuf,
     spans: Spans,
-    clock: Clock,
+    clock: Steady,
     account: Mutex<Arc<Account>>,
     observe: Arc<dyn Observe>,
     /// Those who wait, in order.
@@ -66,27 +65,6 @@ pub struct Gate {
     news: Notify,
 }
 
-/// Time that outlives the process and does not run backwards in it.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    start: Instant,
-    since_epoch: Duration,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { start: clock::now(), since_epoch: clock::since_epoch() }
-    }
-
-    fn now(&self) -> Duration {
-        self.since_epoch + self.start.elapsed()
-    }
-
-    fn instant(&self, at: Duration) -> Instant {
-        self.start + at.saturating_sub(self.since_epoch)
-    }
-}
-
 impl Gate {
     /// A gate without limits, until it follows a route. Ledgers are in `directory`.
     pub fn new(directory: &Path, spans: Spans, observe: Arc<dyn Observe>) -> Arc<Self> {
@@ -94,7 +72,7 @@ impl Gate {
         Arc::new(Self {
             directory: directory.to_owned(),
             spans,
-            clock: Clock::new(),
+            clock: Steady::start(),
             account: Mutex::new(Arc::new(Account::new(String::new(), Budget::new(limits, spans)))),
             observe,
             turn: tokio::sync::Mutex::default(),

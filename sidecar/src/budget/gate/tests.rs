@@ -1,13 +1,14 @@
 //! Tickets in order, written down before they are given, and found again after a restart.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mailroute_route::control::{Allotment, Lease};
 use mailroute_route::file::ControlService;
 
 use super::*;
 use crate::budget::Amount;
-use crate::config;
+use crate::{clock, config};
 
 #[derive(Default)]
 struct Seen {

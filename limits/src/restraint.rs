@@ -1,17 +1,17 @@
-//! Less for a while, after Microsoft has found it too much: for all sidecars of the mailbox, whichever of them met it.
+//! Less for a while, after Microsoft has found it too much.
 //!
-//! The sum was within the limits, so somebody else sends as the mailbox, or the limits are lower than the routes say. The share
-//! that is given out is halved, and an eighth comes back with every minute that stays quiet.
+//! What was counted was within the limit, so somebody else sends as the mailbox, or the limit is lower than was said. Either
+//! way the share of the limit that is used is halved, and an eighth comes back with every minute that stays quiet.
 
 use std::time::Duration;
 
-/// The least share that is ever given out.
+/// The least share that is ever used.
 const LEAST: f64 = 0.125;
 
 /// How much comes back in one minute.
 const GROWTH: f64 = 0.125;
 
-/// The restraint of one mailbox.
+/// The restraint of one mailbox. A minute is that of the limit, which tests shorten.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Restraint {
     last: Option<(Duration, f64)>,
@@ -37,7 +37,7 @@ impl Restraint {
         self.last = Some((now, share));
     }
 
-    /// The share that may be given out, above 0 and at most 1.
+    /// The share that may be used at `now`, above 0 and at most 1.
     pub fn share(&self, now: Duration, minute: Duration) -> f64 {
         let Some((at, share)) = self.last else { return 1.0 };
         (share + GROWTH * now.saturating_sub(at).as_secs_f64() / minute.as_secs_f64()).min(1.0)
@@ -48,7 +48,7 @@ impl Restraint {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub fn of(&self, limit: u64, now: Duration, minute: Duration) -> u64 {
         let share = self.share(now, minute);
-        if share >= 1.0 { limit } else { ((limit as f64 * share) as u64).clamp(1, limit.max(1)) }
+        if share >= 1.0 { limit } else { ((limit as f64 * share) as u64).max(1).min(limit) }
     }
 }
 
@@ -77,5 +77,6 @@ mod tests {
         }
         assert_eq!(restraint.of(1, 9 * MINUTE, MINUTE), 1);
         assert!(restraint.share(9 * MINUTE, MINUTE) >= LEAST);
+        assert_eq!(restraint.of(0, 9 * MINUTE, MINUTE), 0, "but never more than the limit");
     }
 }
