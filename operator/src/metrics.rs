@@ -208,6 +208,32 @@ mod tests {
         assert_eq!([value(&["WebhookTooWide"]), value(&[])], ["1", "0"]);
     }
 
+    /// Values come as constants, or from an enum; so what a label is called says what it can hold.
+    #[test]
+    fn no_label_holds_a_name_and_the_series_are_few() {
+        let metrics = Metrics::new().unwrap();
+        metrics.routes("True", 1000);
+        metrics.sidecars("ready", 5000);
+        metrics.certificate_expiry(Certificate::Leaf, 1);
+        metrics.admission("refused", "UnknownRoute", Duration::ZERO);
+        metrics.reconciled("ok", Duration::ZERO);
+        metrics.webhook_findings(["somebody", "WebhookTooWide"].into_iter());
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let labels = series
+            .iter()
+            .filter_map(|line| line.split_once('{')?.1.split_once('}'))
+            .map(|(labels, _)| labels);
+        let names: std::collections::BTreeSet<_> = labels
+            .flat_map(|labels| labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)))
+            .collect();
+        assert_eq!(
+            names.into_iter().collect::<Vec<_>>(),
+            ["certificate", "le", "outcome", "ready", "reason", "result", "state", "version"]
+        );
+        assert!(series.len() < 200 && !text.contains("somebody"), "{}", series.len());
+    }
+
     #[test]
     fn what_happened_is_printed() {
         let metrics = Metrics::new().unwrap();

@@ -205,6 +205,13 @@ fn set_validity(params: &mut CertificateParams, from: Timestamp, until: Timestam
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::{ServerName, UnixTime};
+
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -235,6 +242,26 @@ mod tests {
         let names = ["mailroute.mail.svc".to_owned()];
         let leaf = authority.sign(&names, at(1_000), 7 * DAY).unwrap();
         assert_eq!(leaf.not_after, at(1_000) + DAY);
+    }
+
+    #[test]
+    fn a_clock_that_is_minutes_behind_trusts_what_was_just_issued() {
+        const NOW: u64 = 1_800_000_000;
+        let now = at(1_800_000_000);
+        let authority = Authority::mint(now, DAY).unwrap();
+        let leaf = authority.sign(&["mailroute.mail.svc".to_owned()], now, DAY).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().der().to_vec().into()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let name = ServerName::try_from("mailroute.mail.svc").unwrap();
+        let is_trusted = |behind: u64| {
+            let clock = UnixTime::since_unix_epoch(Duration::from_secs(NOW - behind));
+            verifier.verify_server_cert(&leaf.chain[0], &[], &name, &[], clock).is_ok()
+        };
+        assert!(is_trusted(0) && is_trusted(4 * 60));
+        assert!(!is_trusted(6 * 60));
     }
 
     #[test]

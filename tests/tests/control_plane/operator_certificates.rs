@@ -2,14 +2,15 @@
 //! seconds.
 
 use anyhow::{Result, ensure};
-use e2e::replica::stage::{Stage, short_lives};
+use e2e::replica::asking::{ask, review};
+use e2e::replica::stage::{Stage, labelled_pod, short_lives};
 use e2e::scene::{PATIENCE, release};
 use e2e::wait_for;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::Api;
 use mailroute_operator::pki::bundle::Bundle;
-use mailroute_operator::pki::trust;
+use mailroute_operator::pki::{Lifetimes, trust};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_rotations_of_the_authority_fail_no_admission() -> Result<()> {
@@ -26,6 +27,20 @@ async fn two_rotations_of_the_authority_fail_no_admission() -> Result<()> {
         .await?;
     ensure!(early.is_empty(), "an authority left the bundle before it ended: {early:?}");
     ensure!(admitted > 100, "only {admitted} pods were made while the authority changed twice");
+    stage.namespace.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_moment_a_replica_is_ready_the_api_server_can_trust_it() -> Result<()> {
+    let mut stage = Stage::set(&[], &[], Lifetimes::default()).await?;
+    let question = review(stage.namespace.name(), &labelled_pod());
+    // The first one makes the authority and publishes it; the others take a leaf of it.
+    for _ in 0..3 {
+        let replica = stage.start(None).await?.clone();
+        replica.readiness(200).await?;
+        // Asked once, with what is published at this moment.
+        ask(&stage.reviewer(replica.webhook).await?, &question).await?;
+    }
     stage.namespace.finish()
 }
 
