@@ -54,7 +54,12 @@ async fn what_waits_is_listed_forgotten_and_tried_by_hand() -> Result<()> {
     let retried = scene.sidecar_command("shop", &["queue", "retry", "--all"]).await?;
     ensure!(retried.contains("2 messages to be tried now"), "retried: {retried}");
     scene.microsoft.wait_for_numbers(0..2).await?;
-    until(async || Ok(ensure!(listed(&scene).await?.is_empty()))).await?;
+    let is_empty = async || {
+        let left = listed(&scene).await?;
+        ensure!(left.is_empty(), "left: {left:?}");
+        Ok(())
+    };
+    until(is_empty).await?;
     scene.route_queues("notifications", 0).await?;
     scene.finish()
 }
