@@ -109,14 +109,6 @@ impl Microsoft {
         self.configure(|config| config.pace.message_milliseconds = milliseconds).await
     }
 
-    /// How many messages a mailbox may send in a minute.
-    ///
-    /// # Errors
-    /// When the control API cannot be reached.
-    pub async fn allow_each_minute(&self, messages: usize) -> Result<()> {
-        self.configure(|config| config.limits.messages_per_minute = messages).await
-    }
-
     /// How long the access tokens from now on live.
     ///
     /// # Errors
