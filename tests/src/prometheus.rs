@@ -93,6 +93,18 @@ impl Prometheus {
         Ok(answer["data"]["alerts"].as_array().cloned().unwrap_or_default())
     }
 
+    /// The type of each metric, as whoever has it says.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn types(&self) -> Result<BTreeMap<String, String>> {
+        let answer = self.get("/api/v1/metadata").await?;
+        let metrics = answer["data"].as_object().context("metadata")?;
+        let of =
+            |(metric, said): (&String, &Value)| Some((metric.clone(), said[0]["type"].as_str()?.to_owned()));
+        Ok(metrics.iter().filter_map(of).collect())
+    }
+
     async fn get(&self, path: &str) -> Result<Value> {
         Ok(self.client.request(hyper::Request::get(path).body(Vec::new())?).await?)
     }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 mod borrower;
 mod operator;
+mod reference;
 mod sidecars;
 
 use operator::Stage;
@@ -54,6 +55,7 @@ async fn alerts_are_silent_when_all_is_well_and_fire_when_it_is_not() -> Result<
     let meant: Vec<_> = all.iter().filter(|alert| !LAST.contains(&alert.name.as_str())).collect();
     fire(&prometheus, &meant).await?;
     every_panel_shows_something(&prometheus, &mut sidecars, &[]).await?;
+    reference::holds(&prometheus).await?;
 
     stage.lose_the_lease().await?;
     fire(&prometheus, &[named(&all, LAST[0])?]).await?;
