@@ -3,14 +3,18 @@
 
 #![expect(clippy::print_stdout, reason = "what was measured, for people who change the ledger")]
 
+mod agenda;
 mod chance;
 mod leader;
+mod plan;
+mod seen;
 mod sidecar;
 mod upstream;
 mod world;
 
 use mailroute_operator::budget::Limits;
-use world::{HOUR, MINUTE, Plan, Trouble, World};
+use plan::{Plan, Trouble};
+use world::{HOUR, MINUTE, World};
 
 const LIMITS: Limits = Limits { messages: 30, recipients: 10_000, connections: 3 };
 

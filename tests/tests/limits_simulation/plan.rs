@@ -1,0 +1,65 @@
+//! What is to happen in a simulated day, and what is to go wrong in it.
+
+use mailroute_operator::budget::Limits;
+
+/// What is to happen in a day.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    pub seed: u64,
+    pub sidecars: usize,
+    pub length: u64,
+    pub limits: Limits,
+    pub day: u64,
+    /// Messages of a burst, and the time between two.
+    pub burst: (u64, u64),
+    /// Most recipients of a message.
+    pub recipients: u64,
+    /// What goes wrong.
+    pub trouble: Trouble,
+}
+
+/// What goes wrong in a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Changes of leader, each hour.
+    pub falls: u64,
+    /// Processes that are killed, each hour, and as many pods that are replaced by others.
+    pub crashes: u64,
+    /// Whether it is those that are just sending.
+    pub at_work: bool,
+    /// Sidecars that are cut off, in all.
+    pub partitions: u64,
+    /// Whether those are of pods that were just made.
+    pub newborn: bool,
+    /// One message in so many takes minutes.
+    pub slow: u64,
+    /// One word in so many is lost.
+    pub lost: u64,
+}
+
+impl Trouble {
+    /// None at all.
+    pub const NONE: Self = Self {
+        falls: 0,
+        crashes: 0,
+        at_work: false,
+        partitions: 0,
+        newborn: false,
+        slow: u64::MAX,
+        lost: u64::MAX,
+    };
+
+    /// As it is for so many sidecars, in so many hours.
+    pub const fn usual(sidecars: u64, hours: u64) -> Self {
+        let partitions = if hours * sidecars / 400 > 3 { hours * sidecars / 400 } else { 3 };
+        Self {
+            falls: 1,
+            crashes: sidecars / 12,
+            at_work: false,
+            partitions,
+            newborn: false,
+            slow: 300,
+            lost: 2000,
+        }
+    }
+}
