@@ -9,6 +9,16 @@ use serde_json::Value;
 use crate::scene::release;
 use crate::tools::Tools;
 
+/// Values that switch on whatever the operator's chart has, but for what only another source of the certificate needs.
+pub const EVERYTHING: [&str; 6] = [
+    "networkPolicy.enabled=true",
+    "monitoring.serviceMonitor.enabled=true",
+    "monitoring.podMonitor.enabled=true",
+    "monitoring.rules.enabled=true",
+    "monitoring.dashboard.enabled=true",
+    "watch.namespaces={shop}",
+];
+
 /// Helm renders for this version, as it cannot ask a cluster.
 pub const KUBERNETES: &str = "1.36.3";
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 
-use super::{PATIENCE, Scene};
+use super::{PATIENCE, Scene, workload};
 use crate::wait::{has_ended, is_complete};
 use crate::{wait_for, wait_for_all};
 
@@ -51,6 +51,15 @@ impl Scene {
     pub async fn pod_labelled(&self, selector: &str) -> Result<Pod> {
         let pods = self.api::<Pod>().list(&ListParams::default().labels(selector)).await?;
         pods.items.into_iter().next().with_context(|| format!("no pod is labelled {selector}"))
+    }
+
+    /// A pod for the route `notifications` that waits to be told what to send; it runs and is ready.
+    ///
+    /// # Errors
+    /// When the API server refuses it, or it does not become ready in time.
+    pub async fn waiting_pod(&self, name: &str) -> Result<Pod> {
+        self.apply::<Pod>(&workload::pod(name, "notifications", &workload::pod_spec(workload::WAIT))).await?;
+        self.pod_ready(name).await
     }
 
     /// Waits until a pod runs with all its containers ready.

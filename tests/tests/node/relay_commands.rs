@@ -3,15 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use e2e::replica::until;
 use e2e::scene::{Scene, workload};
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_that_all_is_well_and_else_the_step_and_the_cmdlet() -> Result<()> {
     let scene = Scene::start("check").await?;
     scene.route(&workload::route("notifications", scene.namespace.name())).await?;
-    scene.apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(workload::WAIT))).await?;
-    scene.pod_ready("shop").await?;
+    scene.waiting_pod("shop").await?;
 
     let told = scene.sidecar_command("shop", &["check"]).await?;
     let (steps, sum) = told.trim_end().rsplit_once("\n\n").unwrap_or_default();
@@ -35,8 +33,7 @@ async fn check_tells_that_all_is_well_and_else_the_step_and_the_cmdlet() -> Resu
 async fn what_waits_is_listed_forgotten_and_tried_by_hand() -> Result<()> {
     let scene = Scene::start("by-hand").await?;
     scene.route(&workload::queueing("notifications", scene.namespace.name())).await?;
-    scene.apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(workload::WAIT))).await?;
-    scene.pod_ready("shop").await?;
+    scene.waiting_pod("shop").await?;
     scene.microsoft.put_recipients_off().await?;
     scene.run("shop", &workload::send_numbers(0..3, "ada@contoso.com")).await?;
 

@@ -15,14 +15,6 @@ const SECRET: &str = "relay-tls";
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A pod that waits to be told what to send.
-async fn stage(scene: &Scene) -> Result<()> {
-    let pod = workload::pod("shop", "notifications", &workload::pod_spec(workload::WAIT));
-    scene.apply::<Pod>(&pod).await?;
-    scene.pod_ready("shop").await?;
-    Ok(())
-}
-
 async fn send(scene: &Scene, number: u32, recipient: &str) -> Result<String> {
     scene.run("shop", &workload::send_numbers(number..number + 1, recipient)).await
 }
@@ -42,7 +34,7 @@ async fn relay_by_certificate_warns_of_its_end_outlives_a_broken_secret_and_take
     let ending = scene.microsoft.relay_certificate(SECRET, "mail.contoso.com", 5 * DAY).await?;
     scene.apply::<Secret>(&ending).await?;
     scene.route(&workload::relaying("notifications", scene.namespace.name(), SECRET)).await?;
-    stage(&scene).await?;
+    scene.waiting_pod("shop").await?;
     send(&scene, 0, "somebody@fabrikam.example").await?;
     scene.microsoft.wait_for_numbers(0..1).await?;
     let route = scene.route_reason("notifications", "CertificateValid", "CertificateExpiring").await?;
@@ -84,7 +76,7 @@ async fn relay_by_certificate_warns_of_its_end_outlives_a_broken_secret_and_take
 async fn direct_send_takes_mail_for_insiders_and_refuses_outsiders_at_rcpt() -> Result<()> {
     let scene = Scene::start("direct").await?;
     scene.route(&workload::direct("notifications", scene.namespace.name())).await?;
-    stage(&scene).await?;
+    scene.waiting_pod("shop").await?;
     let told = send(&scene, 0, "alice@contoso.com").await?;
     ensure!(told.contains("accepted 0"), "the application was told: {told}");
     scene.microsoft.wait_for_numbers(0..1).await?;

@@ -2,15 +2,13 @@
 
 use anyhow::{Result, ensure};
 use e2e::scene::{Scene, sidecar, workload};
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 /// A pod that waits to be told what to send, with a sidecar for the route.
 async fn scene_with(name: &str, route: impl Fn(&str, &str) -> Value) -> Result<Scene> {
     let scene = Scene::start(name).await?;
     scene.route(&route("notifications", scene.namespace.name())).await?;
-    scene.apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(workload::WAIT))).await?;
-    scene.pod_ready("shop").await?;
+    scene.waiting_pod("shop").await?;
     Ok(scene)
 }
 

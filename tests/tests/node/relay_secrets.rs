@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use e2e::scene::{Scene, condition_of, sidecar, workload};
 use e2e::secrets::CANARY;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use mailroute_m365::directory::SAMPLE_SECRET;
 use serde_json::json;
 
@@ -36,8 +36,7 @@ async fn a_secret_that_comes_late_or_is_replaced_is_used_without_a_restart() -> 
     scene.microsoft.hang_up_after_each_message().await?;
     let namespace = scene.namespace.name();
     scene.route(&workload::with_client_secret("notifications", namespace, SECRET)).await?;
-    scene.apply::<Pod>(&workload::pod("shop", "notifications", &workload::pod_spec(workload::WAIT))).await?;
-    scene.pod_ready("shop").await?;
+    scene.waiting_pod("shop").await?;
     send(&scene, 0).await?;
     is_told(&scene, "SecretMissing").await?;
 

@@ -35,8 +35,7 @@ async fn webhook_down_upgrade_and_uninstall_leave_the_mail_flowing() -> Result<(
     webhook_down_refuses_labelled_pods_only(&scene).await?;
     let left = scene.beside("left").await?;
     left.route(&workload::route("notifications", scene.namespace.name())).await?;
-    left.apply::<Pod>(&workload::pod("left", "notifications", &workload::pod_spec(workload::WAIT))).await?;
-    left.pod_ready("left").await?;
+    left.waiting_pod("left").await?;
     uninstall_leaves_nothing_of_its_own(&scene).await?;
     let before = scene.microsoft.messages().await?.len();
     tokio::try_join!(keeps_sending(&scene, before + 2), a_namespace_can_go(left))?;

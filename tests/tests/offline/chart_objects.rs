@@ -1,19 +1,9 @@
 //! Each template by itself: that it renders when it is asked for, and what of it has to fit the others.
 
 use anyhow::{Context, Result, ensure};
-use e2e::chart::{Objects, folder, is_ledger, printed, template, text};
+use e2e::chart::{EVERYTHING, Objects, folder, is_ledger, printed, template, text};
 use mailroute_operator::control::books::BOOKS;
 use serde_json::{Value, json};
-
-/// Values with which every template has something to say; the one about the operator's own authority needs that source.
-const ALL: [&str; 6] = [
-    "networkPolicy.enabled=true",
-    "monitoring.serviceMonitor.enabled=true",
-    "monitoring.podMonitor.enabled=true",
-    "monitoring.rules.enabled=true",
-    "monitoring.dashboard.enabled=true",
-    "watch.namespaces={shop}",
-];
 
 /// Something that the operator's identity is lent for.
 const LENT: &str = r#"broker.applications=[{"tenantId": "contoso.com",
@@ -21,7 +11,8 @@ const LENT: &str = r#"broker.applications=[{"tenantId": "contoso.com",
 
 fn everything(source: &str) -> Vec<String> {
     let source = format!("certificates.source={source}");
-    let set = ALL.into_iter().chain([source.as_str()]).flat_map(|value| ["--set", value].map(str::to_owned));
+    let set =
+        EVERYTHING.into_iter().chain([source.as_str()]).flat_map(|value| ["--set", value].map(str::to_owned));
     set.chain(["--set-json".to_owned(), LENT.to_owned()]).collect()
 }
 

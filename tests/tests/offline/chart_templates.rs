@@ -1,7 +1,7 @@
 //! Each template of the operator's chart: what the real Helm makes of the values that change it. No cluster.
 
 use anyhow::{Context, Result, ensure};
-use e2e::chart::{Objects, is_ledger};
+use e2e::chart::{EVERYTHING, Objects, is_ledger};
 use serde_json::{Value, json};
 
 /// The one object of a kind, with some values set.
@@ -24,21 +24,11 @@ const LABELS: [(&str, &str); 5] = [
     ("helm.sh/chart", "mailroute-0.1.0"),
 ];
 
-/// Everything that can be switched on.
-const ALL: [&str; 6] = [
-    "networkPolicy.enabled=true",
-    "monitoring.serviceMonitor.enabled=true",
-    "monitoring.podMonitor.enabled=true",
-    "monitoring.rules.enabled=true",
-    "monitoring.dashboard.enabled=true",
-    "watch.namespaces={shop}",
-];
-
 #[test]
 fn every_object_has_the_labels_of_the_chart_and_the_common_ones() -> Result<()> {
     let common = ["commonLabels.team=mail", "commonAnnotations.example\\.com/owner=mail"];
     let wrong = "commonLabels.app\\.kubernetes\\.io/name=other";
-    let objects = Objects::with(&[&ALL[..], &common, &[wrong]].concat())?;
+    let objects = Objects::with(&[&EVERYTHING[..], &common, &[wrong]].concat())?;
     ensure!(objects.all().len() > 20, "{} objects", objects.all().len());
     let deployment = &objects.only("Deployment")?["spec"]["template"];
     for object in objects.all().iter().chain([deployment]) {
