@@ -15,7 +15,6 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_entra::{Failure, Token, clock};
 use mailroute_route::condition::Reason;
@@ -32,7 +31,7 @@ use crate::control::rate::RateLimit;
 use crate::control::reports::Caller;
 use crate::control::server::bearer;
 use crate::controller::watch::filled;
-use crate::crd::{MailRoute, ROUTE_LABEL};
+use crate::crd::MailRoute;
 use crate::metrics::Metrics;
 
 /// A request that takes longer than this is broken off, apart from the wait for Entra.
@@ -147,12 +146,7 @@ impl Desk {
     }
 
     async fn grant(&self, Asked { caller, request }: &Asked) -> Result<Token, Refusal> {
-        let pod = self.pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace));
-        let is_its = pod.is_some_and(|pod| {
-            pod.uid().as_deref() == Some(&caller.uid)
-                && pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(&request.route)
-        });
-        if !is_its {
+        if !authenticate::is_pod_of(caller, &self.pods, &request.route) {
             return Err(Refusal::NotItsRoute);
         }
         let route = self.routes.get(&ObjectRef::new(&request.route).within(&caller.namespace));

@@ -9,8 +9,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, ResourceExt};
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
@@ -19,6 +21,7 @@ use tokio::time::timeout;
 use super::lock;
 use super::reports::Caller;
 use crate::api_error::ApiError;
+use crate::crd::ROUTE_LABEL;
 
 /// How long an answer of the API server is kept.
 const KEEP: Duration = Duration::from_secs(60);
@@ -110,6 +113,15 @@ impl Authenticator {
     fn keep(&self, hash: Hash, answer: Option<Caller>) {
         lock(&self.answers).keep(hash, answer, Instant::now());
     }
+}
+
+/// Whether a caller is a pod that there is, with the label of the route that it names: what is a pod's own goes to no other pod.
+pub fn is_pod_of(caller: &Caller, pods: &Store<Pod>, route: &str) -> bool {
+    let pod = pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace));
+    pod.is_some_and(|pod| {
+        pod.uid().as_deref() == Some(&caller.uid)
+            && pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route)
+    })
 }
 
 type Hash = [u8; 32];

@@ -31,8 +31,10 @@ use super::reports::{Caller, INTERVAL, Reports};
 use crate::budget::ledger::Living;
 use crate::budget::mailboxes::Key;
 use crate::budget::{Holder, Limits};
+use crate::controller::pods::has_run;
 use crate::controller::triggers::Triggers;
-use crate::crd::{MailRoute, ROUTE_LABEL};
+use crate::controller::watch::route_of;
+use crate::crd::MailRoute;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 
@@ -121,7 +123,7 @@ impl Control {
             return Err(Refusal::TooOften);
         }
         let report: Report = serde_json::from_slice(&whole(body).await?).map_err(Refusal::NotAReport)?;
-        if !self.is_pod_of(&caller, &report.route) {
+        if !authenticate::is_pod_of(&caller, &self.pods, &report.route) {
             return Err(Refusal::NotItsRoute);
         }
         let route = ObjectRef::<MailRoute>::new(&report.route).within(&caller.namespace);
@@ -162,18 +164,13 @@ impl Control {
     /// The sidecars of the pods that have not ended, by the mailbox of their route.
     fn living(&self) -> HashMap<Key, Vec<Living>> {
         let mut living = HashMap::<Key, Vec<Living>>::new();
-        for pod in self.pods.state().iter().filter(|pod| !has_ended(pod)) {
+        for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
-            let mailbox = self.route_of(pod).and_then(|route| mailbox_of(&route));
+            let mailbox = route_of(pod).and_then(|route| mailbox_of(self.routes.get(&route)?.as_ref()));
             // One whose route is gone or has no mailbox lives as well: what it was leased of another one is not over.
             living.entry(mailbox.unwrap_or_default()).or_default().push(living_as(pod, &uid));
         }
         living
-    }
-
-    fn route_of(&self, pod: &Pod) -> Option<Arc<MailRoute>> {
-        let name = pod.labels().get(ROUTE_LABEL)?;
-        self.routes.get(&ObjectRef::new(name).within(&pod.namespace()?))
     }
 
     fn must_lead(&self) -> Result<(), Refusal> {
@@ -183,14 +180,6 @@ impl Control {
         }
         let leader = leadership.leader.as_ref().map(|leader| leader.control.to_string());
         Err(Refusal::NotLeader(NotLeader { leader }))
-    }
-
-    fn is_pod_of(&self, caller: &Caller, route: &str) -> bool {
-        let pod = self.pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace));
-        pod.is_some_and(|pod| {
-            pod.uid().as_deref() == Some(&caller.uid)
-                && pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route)
-        })
     }
 }
 
@@ -270,11 +259,6 @@ fn mailbox_of(route: &MailRoute) -> Option<Key> {
 fn living_as(pod: &Pod, uid: &str) -> Living {
     let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
     Living::of(uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 async fn whole(body: Body) -> Result<Bytes, Refusal> {

@@ -143,7 +143,8 @@ pub fn has_identity_binding(pod: &Pod) -> bool {
     env.iter().any(|variable| variable.name == TOKEN_PROXY)
 }
 
-fn has_run(pod: &Pod) -> bool {
+/// Whether all of its containers have ended for good.
+pub fn has_run(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
