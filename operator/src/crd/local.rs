@@ -19,8 +19,8 @@ pub struct Listen {
     /// applications that insist on it, and whatever is said is taken and forgotten.
     #[serde(default)]
     pub auth: ListenAuth,
-    /// What happens to a bare LF or CR in a message, of which neither is ever passed on. Normalize: LF becomes CR LF, CR a
-    /// space. Refuse: the message is refused.
+    /// What happens to a bare LF or CR in a message, of which neither is ever passed on. Normalize: LF becomes CR LF, CR
+    /// CR LF too, any other CR a space. Refuse: the message is refused.
     #[serde(default)]
     pub bare_line_ends: BareLineEnds,
 }
@@ -55,7 +55,7 @@ pub enum ListenAuth {
 /// What happens to a bare LF or CR in a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BareLineEnds {
-    /// LF becomes CR LF, CR a space.
+    /// LF and CR CR LF become CR LF, any other CR a space.
     #[default]
     Normalize,
     /// The message is refused.

@@ -130,14 +130,15 @@ fn reference(input: &[u8]) -> (Vec<u8>, Option<usize>) {
     let mut message = Vec::new();
     for (at, &octet) in text.iter().enumerate() {
         let next = input.get(at + 1);
+        let behind_crs = input[at..].iter().find(|&&octet| octet != b'\r');
         match octet {
             // A dot before a line end alone stays. Before CR LF, it would have been the end.
             b'.' if begins_line(at) && !matches!(next, Some(b'\r' | b'\n')) => {}
             // The second of two behind a LF alone.
             b'.' if at > 0 && text[at - 1] == b'.' && begins_bare_line(at - 1) => {}
-            b'\n' if at > 0 && text[at - 1] == b'\r' => message.push(octet),
             b'\n' => message.extend_from_slice(b"\r\n"),
-            b'\r' if next == Some(&b'\n') => message.push(octet),
+            // In front of a LF they are its line end; elsewhere all of them in a row are one space.
+            b'\r' if behind_crs == Some(&b'\n') || text[..at].ends_with(b"\r") => {}
             b'\r' => message.push(b' '),
             _ => message.push(octet),
         }
@@ -145,17 +146,15 @@ fn reference(input: &[u8]) -> (Vec<u8>, Option<usize>) {
     (message, taken)
 }
 
-/// What cannot be judged without the next octet: a CR, or a dot that begins a line, at the very end.
+/// What cannot be judged without the next octet: CRs at the very end, and a dot that begins a line there with one CR
+/// behind it or none.
 fn held_back(input: &[u8]) -> &[u8] {
     let dots_line = |text: &[u8]| {
         text.strip_suffix(b".").is_some_and(|front| front.is_empty() || front.ends_with(b"\r\n"))
     };
-    match input.strip_suffix(b"\r") {
-        Some(front) if dots_line(front) => &front[..front.len() - 1],
-        Some(front) => front,
-        None if dots_line(input) => &input[..input.len() - 1],
-        None => input,
-    }
+    let crs = input.iter().rev().take_while(|&&octet| octet == b'\r').count();
+    let front = &input[..input.len() - crs];
+    if crs < 2 && dots_line(front) { &front[..front.len() - 1] } else { front }
 }
 
 fn assert_lines_end_in_crlf(message: &[u8]) {

@@ -5,9 +5,12 @@
 //! through has CR LF for every LF alone and a space for every CR alone: no two servers can disagree any more on where
 //! its lines are.
 //!
+//! CRs directly in front of a CR LF are part of that line end: programs that convert LF to CR LF twice write CR CR LF at
+//! the end of every line. CRs in a row inside a line become one space, so that none of them has to be counted.
+//!
 //! Dots (§4.5.2):
-//! * behind CR LF one is removed when text follows. Followed by a LF or CR alone it stays: no sender that doubles dots
-//!   writes that, so one that does not meant it.
+//! * behind CR LF one is removed when text follows. Followed by a LF or CR alone, or by CR CR LF, it stays: no sender that
+//!   doubles dots writes that, so one that does not meant it.
 //! * behind a LF alone, two become one: some senders double dots there too (Python's smtplib, given octets). A single one
 //!   stays: a sender that doubles never writes it, and for one that does not it is text. Neither ends the data.
 
@@ -34,7 +37,7 @@ pub struct Traits {
     pub eight_bit: bool,
     /// A NUL.
     pub nul: bool,
-    /// A LF or CR alone, which was repaired.
+    /// A LF or CR alone, or a CR in front of CR LF, which was repaired.
     pub bare_line_end: bool,
     /// A line of more than [`MAX_TEXT_LINE`] octets.
     pub endless_line: bool,
@@ -62,7 +65,7 @@ enum State {
     /// A dot there. It is part of the text; another one behind it is not.
     BareDot,
     Text,
-    /// A CR in a line, held back.
+    /// Behind one CR or more in a line, held back.
     Cr,
 }
 
@@ -106,11 +109,16 @@ impl Decoder {
                 self.put(b".", output);
                 self.text(octet, output)
             }
+            (State::DotCr, b'\r') => {
+                self.put(b".", output);
+                self.another_cr()
+            }
             (State::DotCr, _) => {
                 self.put(b".", output);
                 self.bare_cr(output);
                 self.text(octet, output)
             }
+            (State::Cr, b'\r') => self.another_cr(),
             (State::Cr, _) => {
                 self.bare_cr(output);
                 self.text(octet, output)
@@ -139,6 +147,12 @@ impl Decoder {
                 State::Text
             }
         }
+    }
+
+    /// A CR behind a CR: one of the two at least is no part of a CR LF.
+    fn another_cr(&mut self) -> State {
+        self.traits.bare_line_end = true;
+        State::Cr
     }
 
     fn bare_cr(&mut self, output: &mut Vec<u8>) {
@@ -256,9 +270,13 @@ mod tests {
             ("a\r.\r", "a ."),
             ("a\r.\r\n", "a .\r\n"),
             ("a\r\n.\rb", "a\r\n. b"),
-            ("a\r\n.\r\r\n", "a\r\n. \r\n"),
+            ("a\r\n.\r\r\n", "a\r\n.\r\n"),
+            ("a\r\n.\r\r\r\n", "a\r\n.\r\n"),
+            ("a\r\n.\r\rb", "a\r\n. b"),
+            ("a\r\n.\r\r.\r\n", "a\r\n. .\r\n"),
+            ("\r.\r\r\n", " .\r\n"),
             ("a\n\r.\r\n", "a\r\n .\r\n"),
-            ("a\r\r\n", "a \r\n"),
+            ("a\r\r\n", "a\r\n"),
             ("a\r\n.\0\r\n", "a\r\n\0\r\n"),
             ("a\r\n. \r\n", "a\r\n \r\n"),
         ] {
@@ -319,8 +337,23 @@ mod tests {
     }
 
     #[test]
-    fn a_repaired_cr_may_come_before_the_end() {
-        assert_eq!(message("a\r\r\n.\r\n"), "a \r\n");
+    fn crs_in_front_of_crlf_belong_to_the_line_end() {
+        assert_eq!(message("a\r\r\n.\r\n"), "a\r\n");
+        assert_eq!(message("A: b\r\r\n\r\r\r\n..c\r\r\n\r\r\n.\r\n"), "A: b\r\n\r\n.c\r\n\r\n");
+        assert!(decode(b"a\r\r\n.\r\n").2.bare_line_end);
+        assert!(decode(b"a\r\n.\r\r\n").2.bare_line_end);
+    }
+
+    #[test]
+    fn crs_in_a_row_are_one_space() {
+        assert_eq!(message("a\r\r\rb\r\r.\r\n.\r\n"), "a b .\r\n");
+        let (mut decoder, mut output) = (Decoder::default(), Vec::new());
+        for _ in 0..1000 {
+            decoder.decode(&[b'\r'; 1000], &mut output);
+        }
+        assert!(output.is_empty());
+        decoder.decode(b"x", &mut output);
+        assert_eq!(output, b" x");
     }
 
     #[test]
