@@ -3,6 +3,7 @@
 //! Both programs speak of trouble in these words: the sidecar in its logs, metrics, reports and SMTP replies, the
 //! operator in `status.conditions` and Events. Reasons are a closed set, so they may be metric labels.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -337,12 +338,21 @@ impl fmt::Display for Reason {
     }
 }
 
+/// An address as PowerShell takes it for one argument: in single quotes when it holds what PowerShell would read.
+fn argument(address: &str) -> Cow<'_, str> {
+    if address.contains(['\'', '`', '$', '&', '|', '{', '}']) {
+        Cow::Owned(format!("'{}'", address.replace('\'', "''")))
+    } else {
+        Cow::Borrowed(address)
+    }
+}
+
 impl Reason {
     /// What to do about it, with the route's own names filled in; the command to run where there is one. Empty when
     /// there is nothing to do.
     pub fn remedy(self, subject: &Subject<'_>) -> String {
         self.remedy_template()
-            .replace("{mailbox}", subject.mailbox)
+            .replace("{mailbox}", &argument(subject.mailbox))
             .replace("{client_id}", subject.client_id)
             .replace("{tenant}", subject.tenant)
             .replace("{endpoint}", subject.endpoint)
@@ -412,6 +422,13 @@ mod tests {
             assert!(!remedy.contains(['{', '}']), "{reason}: {remedy}");
             assert!(reason.holds() || !remedy.is_empty(), "{reason}: a remedy where something is wrong");
         }
+    }
+
+    #[test]
+    fn an_address_with_an_apostrophe_is_one_argument_of_a_cmdlet() {
+        let remedy =
+            Reason::SmtpAuthDisabledMailbox.remedy(&Subject { mailbox: "sean.o'brien@contoso.com", ..SUBJECT });
+        assert!(remedy.contains("-Identity 'sean.o''brien@contoso.com' -Smtp"), "{remedy}");
     }
 
     #[test]

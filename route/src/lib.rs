@@ -1,5 +1,6 @@
 //! The contract between the two programs: what the operator writes and the sidecar reads.
 //!
+//! * [`address`]: the grammar of an address that a `MailRoute` may name.
 //! * [`mod@file`]: `route.json`, one rendered [`RouteFile`] per `MailRoute`, mounted into every sidecar of that route.
 //! * [`control`]: the messages of the control service, which sidecars call and the operator answers.
 //! * [`condition`]: every condition and reason that either program may report, each with its sentence and remedy.
@@ -9,6 +10,7 @@
 //! Plain data: no I/O, no clock, no Kubernetes and no SMTP. Never a secret: a credential is named by the path of the
 //! file it is mounted at.
 
+pub mod address;
 pub mod condition;
 pub mod control;
 pub mod exchange_online;

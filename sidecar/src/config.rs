@@ -14,6 +14,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::file::{ClientSubmission, HostName, Method, SmartHost, TlsMode};
 use tokio::sync::watch;
 
+use crate::envelope::Address;
 use crate::logging;
 
 /// Largest route file, bytes: what a ConfigMap can hold.
@@ -91,7 +92,9 @@ pub fn parse(content: &[u8]) -> Result<RouteFile, ConfigError> {
 }
 
 fn check_submission(submission: &ClientSubmission) -> Result<(), ConfigError> {
-    name("mailbox", &submission.mailbox)?;
+    if Address::parse(&submission.mailbox).is_err() {
+        return Err(ConfigError::Value { field: "mailbox", value: submission.mailbox.clone() });
+    }
     name("authority.host", &submission.authority.host)?;
     name("authority.tenant", &submission.authority.tenant)?;
     name("endpoint.host", &submission.endpoint.host)
@@ -225,6 +228,14 @@ pub(crate) mod tests {
             let error = parse(SAMPLE.replacen(good, bad, 1).as_bytes()).unwrap_err();
             assert!(matches!(error, ConfigError::Value { .. }), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn any_mailbox_that_a_route_may_name_is_taken() {
+        for mailbox in ["sean.o'brien@contoso.com", "a/b`c{d}@contoso.com"] {
+            assert!(parse(SAMPLE.replacen("noreply@contoso.com", mailbox, 1).as_bytes()).is_ok(), "{mailbox}");
+        }
+        assert!(parse(SAMPLE.replacen("noreply@contoso.com", "noreply", 1).as_bytes()).is_err());
     }
 
     fn with_method(method: &str) -> Result<RouteFile, ConfigError> {

@@ -10,6 +10,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use mailroute_route::address::ATEXT_SYMBOLS;
 
 /// One message's envelope, complete: what [`crate::server::Accept`] is asked to take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +169,7 @@ fn quoted_len(text: &str) -> Option<usize> {
 /// `atext` of RFC 5322 §3.2.3, and anything beyond ASCII that is not a control character or a space (RFC 6531 §3.3).
 fn is_atom_char(c: char) -> bool {
     c.is_ascii_alphanumeric()
-        || "!#$%&'*+-/=?^_`{|}~".contains(c)
+        || ATEXT_SYMBOLS.contains(c)
         || (!c.is_ascii() && !c.is_control() && !c.is_whitespace())
 }
 

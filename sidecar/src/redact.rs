@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use mailroute_route::address::ATEXT_SYMBOLS;
 use mailroute_route::file::LogAddresses;
 
 use crate::envelope::{Address, Envelope, MAX_ADDRESS_BYTES};
@@ -94,7 +95,8 @@ fn local_part_len(before: &str) -> usize {
     }
     let is_part = |c: char| {
         c.is_ascii_alphanumeric()
-            || "!#$%&'*+-/=?^_`{|}~.".contains(c)
+            || c == '.'
+            || ATEXT_SYMBOLS.contains(c)
             || (!c.is_ascii() && !c.is_whitespace() && !c.is_control())
     };
     before.len() - before.trim_end_matches(is_part).len()

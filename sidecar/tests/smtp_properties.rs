@@ -29,6 +29,7 @@ fn address() -> impl Strategy<Value = String> {
         Just("postmaster".into()),
         Just(String::new()),
         "[ -~]{0,12}",
+        "[a-z.'`/@-]{1,12}@[a-z0-9.-]{1,9}\\.[a-z0-9]{1,3}",
     ]
 }
 
@@ -66,6 +67,8 @@ fn line() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => (address(), parameters).prop_map(|(address, parameters)| format!("MAIL FROM:<{address}> {parameters}")),
         3 => address().prop_map(|address| format!("rcpt to: <{address}>")),
+        1 => address().prop_map(|address| format!("MAIL FROM:{address} SIZE=1")),
+        1 => address().prop_map(|address| format!("RCPT TO: {address}")),
         3 => word.prop_map(str::to_owned),
         1 => "[ -~]{0,30}",
     ]
@@ -134,6 +137,11 @@ proptest! {
     #[test]
     fn any_line_is_read_the_same_again(line in line()) {
         checks::command(line.as_bytes());
+    }
+
+    #[test]
+    fn any_address_is_read_alike_by_resource_and_sidecar(text in address()) {
+        checks::address(text.as_bytes());
     }
 
     #[test]

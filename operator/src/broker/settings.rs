@@ -3,6 +3,7 @@
 //! Closed by default: what is not listed is not allowed. A token is good for every mailbox that its application may send
 //! as, so the application is the boundary that Exchange keeps; the list of mailboxes is kept by MailRoute.
 
+use mailroute_route::address::is_address;
 use mailroute_route::file;
 use serde::Deserialize;
 
@@ -264,8 +265,8 @@ impl Rule {
                     && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         let is_mailbox = |address: &String| {
-            let (local, domain) = address.split_once('@').unwrap_or_default();
-            is_name(domain) && !local.is_empty() && (local == "*" || !local.contains('*'))
+            let local = address.split('@').next().unwrap_or_default();
+            is_address(address) && (local == "*" || !local.contains('*'))
         };
         if self.namespaces.is_empty() || !self.namespaces.iter().all(is_namespace) {
             return Some(("allow[].namespaces", "list names of namespaces, or \"*\" for all of them".into()));

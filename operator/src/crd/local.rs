@@ -1,6 +1,7 @@
 //! The application's side: where it connects and whom it may name as the sender. `spec.listen` and `spec.senders`.
 
 use kube::KubeSchema;
+use mailroute_route::address::{DOMAIN, LOCAL_PART};
 use mailroute_route::file;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,12 +83,13 @@ impl From<Listen> for file::Listen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Senders {
+    // `*` is a local part by itself.
     /// Addresses, or `*@domain` for all of a domain. The mailbox of ClientSubmission is always allowed.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 3, max = 254)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
-        validation = Rule::new(r"self.all(s, s.matches('^([A-Za-z0-9.!#$%&*+/=?^_{|}~-]{1,64}|[*])@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$'))")
+        validation = Rule::new(format!(r#"self.all(s, s.matches("^{LOCAL_PART}@{DOMAIN}$"))"#))
             .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain")
     )]
     pub allow: Vec<String>,

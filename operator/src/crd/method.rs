@@ -1,6 +1,7 @@
 //! How mail leaves: the block of each method, its credential or certificate, and where mail is handed to.
 
 use kube::KubeSchema;
+use mailroute_route::address::{DOMAIN, LOCAL_PART};
 use mailroute_route::file;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ pub enum Method {
 pub struct ClientSubmission {
     /// Address of the mailbox to log in as. Messages must be From it, or from an address it may send as.
     #[schemars(length(min = 3, max = 254))]
-    #[x_kube(validation = Rule::new(r"self.matches('^[A-Za-z0-9.!#$%&*+/=?^_{|}~-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
+    #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
         .message("must be the address of one mailbox, such as noreply@contoso.com"))]
     pub mailbox: String,
     /// How the sidecar proves that it may send for the mailbox.

@@ -5,11 +5,17 @@
 mod schema;
 mod table;
 
+use std::sync::OnceLock;
+
 use kube::core::cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
-use serde_json::Value;
+use mailroute_route::address::is_address;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use self::schema::schema;
 use self::table::{Table, sentences};
+
+static SERVER: OnceLock<Server> = OnceLock::new();
 
 /// What stands in for the API server.
 struct Server {
@@ -50,6 +56,23 @@ fn what_microsoft_allows_breaks_no_rule() {
     let (table, server) = (Table::read(), Server::new());
     for object in table.unchanged().chain(table.allowed.iter().map(|case| table.object(case))) {
         assert_eq!(server.messages(&object), Vec::<String>::new(), "{object:#}");
+    }
+}
+
+proptest! {
+    /// What the expression says, the parser of [`is_address`] says; the sidecar's property tests compare its own with that.
+    #[test]
+    fn an_address_is_read_alike_by_schema_and_parser(
+        address in "[ -~é]{0,12}|[a-z.'`/@\"-]{1,9}@[a-zA-Z0-9._-]{1,9}|\\*@[a-z.]{1,6}",
+    ) {
+        let (server, mut object) = (SERVER.get_or_init(Server::new), Table::read().unchanged().next().unwrap());
+        object["spec"]["senders"] = json!({"allow": [address]});
+        let listed = server.messages(&object).is_empty();
+        prop_assert_eq!(listed, is_address(&address));
+        object["spec"]["senders"] = json!({});
+        object["spec"]["clientSubmission"]["mailbox"] = json!(address);
+        let of_mailbox = |message: &String| message.contains("address of one mailbox");
+        prop_assert_eq!(!server.messages(&object).iter().any(of_mailbox), is_address(&address));
     }
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mailroute_route::RouteFile;
+use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
@@ -38,6 +39,20 @@ pub fn command(line: &[u8]) {
         }
         Command::Rcpt(address) if is_plain(address) => same_recipient(address, &printed),
         _ => {}
+    }
+}
+
+/// What the schema of a MailRoute takes for an address, the sidecar does; and of what the sidecar takes the schema takes all
+/// local parts in ASCII without quotes.
+pub fn address(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if is_address(text) {
+        assert!(Address::parse(text).is_ok(), "{text:?}");
+    }
+    let within_contoso = format!("{text}@contoso.com");
+    if within_contoso.len() <= MAX_ADDRESS_BYTES && text.is_ascii() && !text.starts_with('"') {
+        let taken = Address::parse(&within_contoso).is_ok();
+        assert_eq!(is_address(&within_contoso), taken, "{within_contoso:?}");
     }
 }
 

@@ -3,7 +3,8 @@
 //! Owns the grammar of RFC 5321 §4.1; what MAIL and AUTH add to it is `mail`'s and [`super::auth`]'s. Refuses to know what may follow what. The line comes without its CR LF and without control
 //! characters: [`super::session`] has seen to both.
 //!
-//! Two liberties, both harmless and both met in practice: spaces after the colon of MAIL and RCPT, and at the end.
+//! Liberties, all harmless and all met in practice: spaces after the colon of MAIL and RCPT, and at the end; an address there
+//! without its angle brackets, as most servers accept it.
 
 mod mail;
 mod path;

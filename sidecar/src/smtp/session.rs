@@ -24,8 +24,9 @@ use super::line::{Framed, LineReader};
 use super::reply::Reply;
 use super::transaction::{Incoming, Settings, Transaction};
 
-/// Errors that one session may make before it is closed: more than an honest client makes in a day, and few enough
-/// that the rest of a message which ended too early is not tried line by line.
+/// Errors that a session may make without a message being accepted in between, before it is closed: few enough that the
+/// rest of a message which ended too early is not tried line by line. A session that sends mail may stay open for days,
+/// and its users mistype addresses.
 pub const MAX_ERRORS: u32 = 10;
 
 /// Replies are handed out once this much has gathered, also while more commands are at hand.
@@ -121,8 +122,11 @@ impl Session {
         }
     }
 
-    /// What the client is told about the message of [`Step::Store`].
+    /// What the client is told about the message of [`Step::Store`]. When it was accepted, errors are counted from zero.
     pub fn stored(&mut self, reply: &Reply) {
+        if (200..300).contains(&reply.code) {
+            self.errors = 0;
+        }
         self.output.extend_from_slice(reply.to_string().as_bytes());
         // 421 announces that the connection is closed (RFC 5321 §3.8), whoever says it.
         self.phase = if reply.code == 421 { Phase::Closed } else { Phase::Greeted };

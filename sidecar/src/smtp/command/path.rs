@@ -3,11 +3,18 @@
 use super::CommandError;
 use crate::envelope::{Address, AddressError};
 
-/// Splits `KEYWORD <path> parameters` into what is between the brackets and what is behind them.
+/// Splits `KEYWORD <path> parameters` into what is between the brackets and what is behind them. Without brackets, the path
+/// ends at the first space.
 pub(super) fn split<'a>(argument: &'a [u8], keyword: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let (found, rest) = argument.split_at_checked(keyword.len())?;
-    let path = rest.trim_ascii_start().strip_prefix(b"<").filter(|_| found.eq_ignore_ascii_case(keyword))?;
-    let len = closing_bracket(path)?;
+    let rest = Some(rest.trim_ascii_start()).filter(|_| found.eq_ignore_ascii_case(keyword))?;
+    let Some(path) = rest.strip_prefix(b"<") else {
+        let (path, behind) = rest.split_at(unquoted(rest, b' ').unwrap_or(rest.len()));
+        // A name in front of an address in brackets is for a header.
+        let parameters = Some(behind.trim_ascii_start()).filter(|behind| !behind.starts_with(b"<"))?;
+        return (!path.is_empty()).then_some((path, parameters));
+    };
+    let len = unquoted(path, b'>')?;
     let behind = &path[len + 1..];
     let parameters = behind.trim_ascii_start();
     (behind.len() != parameters.len() || behind.is_empty()).then_some((&path[..len], parameters))
@@ -30,11 +37,11 @@ fn without_source_route(path: &str) -> &str {
     }
 }
 
-/// Where the path ends: at the first `>` that is not quoted.
-fn closing_bracket(path: &[u8]) -> Option<usize> {
+/// Where the first `octet` is that is not quoted.
+fn unquoted(path: &[u8], octet: u8) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     path.iter().position(|&b| {
-        let ends = b == b'>' && !quoted;
+        let ends = b == octet && !quoted;
         quoted ^= b == b'"' && !escaped;
         escaped = b == b'\\' && quoted && !escaped;
         ends
@@ -60,6 +67,10 @@ mod tests {
             ("MAIL FROM:<@x,@y:a@b>", "<a@b>"),
             ("MAIL FROM:<\"a > b\"@c>", "<\"a > b\"@c>"),
             ("MAIL FROM:<\"a\\\" > b\"@c> SIZE=3", "<\"a\\\" > b\"@c>"),
+            ("MAIL FROM: craig@contoso.com", "<craig@contoso.com>"),
+            ("MAIL FROM:craig@contoso.com  SIZE=3", "<craig@contoso.com>"),
+            ("MAIL FROM:@x,@y:a@b", "<a@b>"),
+            ("MAIL FROM:\"a > b\"@c SIZE=3", "<\"a > b\"@c>"),
         ] {
             assert_eq!(path(line), Ok(expected.into()), "{line:?}");
         }
@@ -71,7 +82,11 @@ mod tests {
             "MAIL",
             "MAIL FROM",
             "MAIL FROM:",
-            "MAIL FROM:a@b",
+            "MAIL FROM: ",
+            "MAIL FROM:a@b>",
+            "MAIL FROM:a<b@c>",
+            "MAIL FROM:Craig <a@b>",
+            "MAIL FROM:\"a b@c",
             "MAIL FROM:<a@b",
             "MAIL TO:<a@b>",
             "MAIL FROM:<a@b>SIZE=1",
@@ -84,6 +99,10 @@ mod tests {
             assert_eq!(path(line), Err(CommandError::Sender(AddressError::Syntax)), "{line:?}");
         }
         assert_eq!(Command::parse(b"RCPT TO:<>"), Err(CommandError::Recipient(AddressError::Syntax)));
-        assert_eq!(Command::parse(b"RCPT TO:<root>"), Err(CommandError::Recipient(AddressError::NoDomain)));
+        assert_eq!(Command::parse(b"RCPT TO:"), Err(CommandError::Recipient(AddressError::Syntax)));
+        for line in ["RCPT TO:<root>", "RCPT TO: root"] {
+            let error = Command::parse(line.as_bytes());
+            assert_eq!(error, Err(CommandError::Recipient(AddressError::NoDomain)), "{line:?}");
+        }
     }
 }
