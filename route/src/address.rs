@@ -36,7 +36,8 @@ fn is_domain(text: &str) -> bool {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     let last = text.rsplit_once('.').map(|(_, last)| last);
-    text.split('.').all(is_label) && last.is_some_and(|last| last.starts_with(|c: char| c.is_ascii_alphabetic()))
+    text.split('.').all(is_label)
+        && last.is_some_and(|last| last.starts_with(|c: char| c.is_ascii_alphabetic()))
 }
 
 #[cfg(test)]

@@ -426,8 +426,8 @@ mod tests {
 
     #[test]
     fn an_address_with_an_apostrophe_is_one_argument_of_a_cmdlet() {
-        let remedy =
-            Reason::SmtpAuthDisabledMailbox.remedy(&Subject { mailbox: "sean.o'brien@contoso.com", ..SUBJECT });
+        let remedy = Reason::SmtpAuthDisabledMailbox
+            .remedy(&Subject { mailbox: "sean.o'brien@contoso.com", ..SUBJECT });
         assert!(remedy.contains("-Identity 'sean.o''brien@contoso.com' -Smtp"), "{remedy}");
     }
 

@@ -95,6 +95,7 @@ impl Observer for Taken {
     fn session_opened(&self) {}
     fn session_closed(&self, _: Duration) {}
     fn refused(&self, _: Refusal) {}
+    fn header_encoded(&self, _: u32) {}
     fn answered(&self, _: &Reply, _: u64, _: Duration) {}
 }
 

@@ -233,7 +233,10 @@ pub(crate) mod tests {
     #[test]
     fn any_mailbox_that_a_route_may_name_is_taken() {
         for mailbox in ["sean.o'brien@contoso.com", "a/b`c{d}@contoso.com"] {
-            assert!(parse(SAMPLE.replacen("noreply@contoso.com", mailbox, 1).as_bytes()).is_ok(), "{mailbox}");
+            assert!(
+                parse(SAMPLE.replacen("noreply@contoso.com", mailbox, 1).as_bytes()).is_ok(),
+                "{mailbox}"
+            );
         }
         assert!(parse(SAMPLE.replacen("noreply@contoso.com", "noreply", 1).as_bytes()).is_err());
     }

@@ -121,6 +121,7 @@ struct Received {
     refusals: IntCounterVec,
     messages: IntCounterVec,
     bytes: IntCounter,
+    encoded_fields: IntCounter,
     accept_seconds: Histogram,
 }
 
@@ -142,6 +143,11 @@ impl Received {
                 &["result"],
             )?,
             bytes: counter(r, "mailroute_received_bytes_total", "Octets of messages received completely.")?,
+            encoded_fields: counter(
+                r,
+                "mailroute_encoded_header_fields_total",
+                "Header fields with raw UTF-8 that were written as encoded words.",
+            )?,
             accept_seconds: add(
                 r,
                 Histogram::with_opts(seconds(

@@ -41,6 +41,10 @@ impl Observer for Sessions {
         self.metrics.refused(reason);
     }
 
+    fn header_encoded(&self, fields: u32) {
+        self.metrics.header_encoded(fields);
+    }
+
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
         self.metrics.answered(reply, bytes, elapsed);
     }

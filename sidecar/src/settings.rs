@@ -20,9 +20,9 @@ pub fn of_route(route: &RouteFile) -> Settings {
     // What is kept is sent in as many messages as it takes; what is not has to fit into one.
     let of_one_domain =
         (route.delivery.mode == DeliveryMode::Deliver).then_some(MAX_RECIPIENTS_OF_ONE_DOMAIN);
-    let recipient_domains = match &route.method {
-        Method::DirectSend(direct) => Some(boxed(&direct.accepted_domains)),
-        Method::ClientSubmission(_) | Method::SmtpRelay(_) => None,
+    let (recipient_domains, encode_header) = match &route.method {
+        Method::DirectSend(direct) => (Some(boxed(&direct.accepted_domains)), false),
+        Method::ClientSubmission(_) | Method::SmtpRelay(_) => (None, true),
     };
     Settings {
         max_recipients_of_one_domain: of_one_domain,
@@ -30,6 +30,7 @@ pub fn of_route(route: &RouteFile) -> Settings {
         senders: senders(route),
         auth: route.listen.auth == ListenAuth::Ignore,
         bare_line_ends: route.listen.bare_line_ends,
+        encode_header,
         ..Settings::new(route.ehlo_name.as_str(), route.limits.max_message_bytes, route.limits.max_recipients)
     }
 }
@@ -96,6 +97,7 @@ mod tests {
         let expected = Settings {
             senders,
             max_recipients_of_one_domain: Some(200),
+            encode_header: true,
             ..Settings::new("notifications.shop.svc.cluster.local", 1000, 10)
         };
         assert_eq!(settings, expected);
@@ -135,9 +137,11 @@ mod tests {
         route.method = Method::SmtpRelay(relay);
         let settings = of_route(&route);
         assert_eq!((settings.senders.domains, settings.recipient_domains), (ours.clone(), None));
+        assert!(settings.encode_header);
         route.method = Method::DirectSend(DirectSend { accepted_domains, smart_host: smart_host() });
         let settings = of_route(&route);
         assert_eq!((settings.senders.domains, settings.recipient_domains), (None, ours));
+        assert!(!settings.encode_header);
     }
 
     #[test]

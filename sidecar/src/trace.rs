@@ -1,5 +1,5 @@
 //! The lines put in front of a message: `Received` always, `From`, `Date` and `Message-ID` when they are missing, and
-//! `From` and `Reply-To` where the route says that the mailbox stands in for another sender.
+//! `From`, `Sender` and `Reply-To` where the route says that the mailbox stands in for another sender.
 //!
 //! Owns their wording. Everything behind them stays as it is, octet for octet. Refuses to read the clock or to make
 //! up an id: both are handed in, so the same arrival always gets the same stamp.
@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use crate::envelope::QueueId;
 use crate::smtp::authors;
-use crate::smtp::header::{From, Headers};
+use crate::smtp::header::{From, Headers, Sender};
 
 /// How, when and where a message came in.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ pub fn stamp(arrival: &Arrival<'_>, headers: &Headers) -> Stamp {
 }
 
 /// `From` where there is none; the mailbox under the old display name, and the old value as `Reply-To`, where it was
-/// taken out.
+/// taken out; the mailbox as `Sender` where that was taken out alone.
 fn put_from(lines: &mut Vec<u8>, arrival: &Arrival<'_>, headers: &Headers) {
     match (&headers.from, arrival.author, arrival.mailbox) {
         (From::Absent, Some(author), _) => push(lines, format_args!("From: {author}\r\n")),
@@ -89,6 +89,10 @@ fn put_from(lines: &mut Vec<u8>, arrival: &Arrival<'_>, headers: &Headers) {
             if !headers.reply_to && !old.addresses.is_empty() {
                 lines.extend_from_slice(&[b"Reply-To:", value.as_slice()].concat());
             }
+        }
+        // Beside a `From` that names the mailbox already there should be none (RFC 5322 §3.6.2).
+        (From::Kept, _, Some(mailbox)) if headers.sender == Sender::Removed => {
+            push(lines, format_args!("Sender: {mailbox}\r\n"));
         }
         (From::Absent | From::Kept | From::Removed { .. }, _, _) => {}
     }
@@ -193,6 +197,16 @@ mod tests {
             assert_eq!(added(&Headers { from: from.clone(), ..complete() }), expected);
             let answered_elsewhere = Headers { from, reply_to: true, ..complete() };
             assert!(!added(&answered_elsewhere).contains("Reply-To"), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_mailbox_takes_the_place_of_another_sender_field_beside_a_from_that_stays() {
+        let removed = Headers { sender: Sender::Removed, ..complete() };
+        assert_eq!(added(&removed), "Sender: noreply@contoso.com\r\n");
+        for from in [From::Absent, From::Removed { value: b" a@b\r\n".to_vec() }] {
+            let lines = added(&Headers { from, ..removed.clone() });
+            assert!(!lines.contains("Sender:"), "{lines}");
         }
     }
 

@@ -408,6 +408,7 @@ fn is_field(content: &[u8]) -> bool {
 #[derive(Debug, Default)]
 struct Counts {
     opened: usize,
+    encoded: u32,
     refused: Vec<Refusal>,
 }
 
@@ -427,6 +428,10 @@ impl Observer for Counter {
 
     fn refused(&self, reason: Refusal) {
         self.counts.lock().unwrap().refused.push(reason);
+    }
+
+    fn header_encoded(&self, fields: u32) {
+        self.counts.lock().unwrap().encoded += fields;
     }
 
     fn answered(&self, reply: &Reply, bytes: u64, _elapsed: Duration) {

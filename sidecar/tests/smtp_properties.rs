@@ -97,12 +97,41 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
     let value =
         prop::collection::vec((author, prop::sample::select(vec![", ", "\r\n ", "; ", " ", ""])), 1..3)
             .prop_map(|all| all.into_iter().map(|(author, gap)| author + gap).collect::<String>());
-    let name =
-        prop::sample::select(vec!["From: ", "from :", "Reply-To: ", "Sender: ", "X: ", "", " ", ">From "]);
+    let name = prop::sample::select(vec![
+        "From: ",
+        "from :",
+        "Reply-To: ",
+        "Sender: ",
+        "X: ",
+        "Date: ",
+        "",
+        " ",
+        ">From ",
+        "\u{feff}",
+        "DKIM-Signature: ",
+        "Subject: é",
+        "To: é ",
+    ]);
     let end = prop_oneof![20 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("\r\n \r\n")];
     let line = (name, value, end).prop_map(|(name, value, end)| format!("{name}{value}{end}"));
     (prop::collection::vec(line, 0..5), text())
         .prop_map(|(header, text)| [header.concat().as_bytes(), &text].concat())
+}
+
+/// One header field, often with text beyond ASCII.
+fn field() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop::sample::select(vec!["Subject:", "From: ", "to :", "X: ", "Cc:\r\n ", "Content-Type: "]);
+    let piece = prop_oneof![
+        3 => "[a-zé€😀]{1,12}",
+        1 => "[éü]{30,60}",
+        2 => Just(" ".to_owned()),
+        1 => "[ \"<>(),;:@\\\\=?]{1,3}",
+        1 => Just(" <a@b>, ".to_owned()),
+        1 => Just(" =?utf-8?B?w7w=?= ".to_owned()),
+        1 => prop::sample::select(vec!["\r\n ".to_owned(), "\r\n\t\t".to_owned(), " ".repeat(40)]),
+    ];
+    (name, prop::collection::vec(piece, 0..12), prop::sample::select(vec!["\r\n", ""]))
+        .prop_map(|(name, value, end)| [name, &value.concat(), end].concat().into_bytes())
 }
 
 fn replies() -> impl Strategy<Value = Vec<u8>> {
@@ -168,6 +197,11 @@ proptest! {
     #[test]
     fn any_message_that_is_passed_on_passes_again(octets in message()) {
         checks::header(&octets);
+    }
+
+    #[test]
+    fn any_field_says_the_same_when_it_is_encoded(octets in field()) {
+        checks::encoded_field(&octets);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl From<Listen> for file::Listen {
     }
 }
 
-/// Who may be named as the sender, in the envelope and in `From`.
+/// Who may be named as the sender, in the envelope, in `From` and in `Sender`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Senders {
@@ -93,8 +93,8 @@ pub struct Senders {
             .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain")
     )]
     pub allow: Vec<String>,
-    /// What happens to a message of another sender. Reject: it is refused for good. Rewrite, for ClientSubmission: `From`
-    /// becomes the mailbox, and what it was becomes `Reply-To` unless there is one.
+    /// What happens to a message of another sender. Reject: it is refused for good. Rewrite, for ClientSubmission: `From` and
+    /// `Sender` become the mailbox, and what `From` was becomes `Reply-To` unless there is one.
     #[serde(default)]
     pub on_violation: OnViolation,
 }

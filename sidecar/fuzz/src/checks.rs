@@ -6,13 +6,16 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mailroute_route::RouteFile;
 use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
 use mailroute_sidecar::smtp::data::{Decoder, Encoder};
-use mailroute_sidecar::smtp::header::{From, Headers, Pass};
+use mailroute_sidecar::smtp::encoded_word;
+use mailroute_sidecar::smtp::header::{From, Headers, Pass, Sender};
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use mailroute_sidecar::smtp::senders::{Judgement, Senders};
 use mailroute_sidecar::smtp::transaction::Settings;
@@ -245,23 +248,70 @@ fn converse(settings: &Settings, input: &[u8], step: usize) -> Outcome {
 /// A message that passes the rules, with what is put in front of it, passes them again: now nothing is missing, nothing
 /// is to be changed, and nobody is named but who may be. Its body is what it was.
 pub fn header(input: &[u8]) {
-    let Some(whole) = repaired(&decoded(input)) else { return };
-    let (again, pass) = passed(&whole, &senders(OnViolation::Reject), 7);
-    assert!(again == whole, "{}", whole.escape_ascii());
-    assert_eq!(pass.refusal(), None, "{}", whole.escape_ascii());
-    let Headers { date, message_id, received, from, missing, .. } = pass.finish();
-    assert!(
-        date && message_id.is_some() && received > 0 && from == From::Kept && !missing,
-        "{}",
-        whole.escape_ascii()
-    );
+    for encode in [false, true] {
+        let Some(whole) = repaired(&decoded(input), encode) else { continue };
+        let (again, pass) = passed(&whole, &senders(OnViolation::Reject), encode, 7);
+        assert!(again == whole, "{}", whole.escape_ascii());
+        assert_eq!(pass.refusal(), None, "{}", whole.escape_ascii());
+        let Headers { date, message_id, received, from, sender, missing, encoded, .. } = pass.finish();
+        assert!(
+            date && message_id.is_some()
+                && received > 0
+                && (from, sender != Sender::Removed, encoded) == (From::Kept, true, 0)
+                && !missing,
+            "{}",
+            whole.escape_ascii()
+        );
+    }
+}
+
+/// A field that is encoded is ASCII in lines of the length that RFC 2047 allows, is not encoded again, names the same people
+/// and says the same.
+pub fn encoded_field(input: &[u8]) {
+    let mut field = decoded(input);
+    // What a header's lines are: none is empty, all but the first begin with white space.
+    if let Some(end) = field.windows(3).position(|octets| octets[1] == b'\n' && !b" \t".contains(&octets[2]))
+    {
+        field.truncate(end + 2);
+    }
+    let Some(encoded) = encoded_word::field(&field) else { return };
+    assert!(encoded.is_ascii() && encoded_word::field(&encoded).is_none(), "{}", encoded.escape_ascii());
+    let text = String::from_utf8(encoded).expect("ASCII");
+    for line in text.strip_suffix("\r\n").unwrap_or(&text).split("\r\n") {
+        assert!(!line.is_empty() && !line.contains(['\r', '\n']), "{text:?}");
+        let is_ours = |word: &str| word.contains(ENCODED_WORD) && !input_has(input, word);
+        let len = line.trim_end_matches([' ', '\t', ',', ';', ':', ')']).len();
+        assert!(len <= 76 || !line.split_whitespace().any(is_ours), "{line:?}");
+    }
+    let before = String::from_utf8(field).expect("it was encoded");
+    assert_eq!(plain(&text), plain(&before), "{text:?}");
+}
+
+const ENCODED_WORD: &str = "=?utf-8?B?";
+
+fn input_has(input: &[u8], word: &str) -> bool {
+    input.windows(word.len().max(1)).any(|part| part == word.as_bytes())
+}
+
+/// What a field says, without white space, quotes and backslashes, encoded words decoded.
+fn plain(field: &str) -> String {
+    let decoded = |word: &str| {
+        let octets = word.strip_prefix(ENCODED_WORD)?.strip_suffix("?=")?;
+        String::from_utf8(STANDARD.decode(octets).ok()?).ok()
+    };
+    let words = field.split(|c| " \t\r\n(),;:<".contains(c));
+    words
+        .map(|word| decoded(word).unwrap_or_else(|| word.to_owned()))
+        .flat_map(|word| word.chars().collect::<Vec<_>>())
+        .filter(|c| !" \t\r\n(),;:<\"\\".contains(*c))
+        .collect()
 }
 
 /// The message as it would be passed on, where the mailbox stands in for other senders. `None`: it is refused.
-pub fn repaired(message: &[u8]) -> Option<Vec<u8>> {
-    let (passing, pass) = passed(message, &senders(OnViolation::Rewrite), message.len().max(1));
+pub fn repaired(message: &[u8], encode: bool) -> Option<Vec<u8>> {
+    let (passing, pass) = passed(message, &senders(OnViolation::Rewrite), encode, message.len().max(1));
     for step in [1, 3] {
-        let (same, cut) = passed(message, &senders(OnViolation::Rewrite), step);
+        let (same, cut) = passed(message, &senders(OnViolation::Rewrite), encode, step);
         assert!(
             same == passing && cut.headers() == pass.headers() && cut.refusal() == pass.refusal(),
             "cut into {step}"
@@ -275,7 +325,7 @@ pub fn repaired(message: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     if let From::Removed { value } = &headers.from {
-        assert_eq!(senders(OnViolation::Rewrite).judge_authors(value), Judgement::Rewrite);
+        assert_eq!(senders(OnViolation::Rewrite).judge_authors("From", value), Judgement::Rewrite);
     }
     let at = "2026-11-22T03:02:28Z".parse().expect("a time");
     let arrival = Arrival {
@@ -292,8 +342,8 @@ pub fn repaired(message: &[u8]) -> Option<Vec<u8>> {
     Some([lines, passing].concat())
 }
 
-fn passed(message: &[u8], senders: &Senders, step: usize) -> (Vec<u8>, Pass) {
-    let (mut pass, mut out) = (Pass::default(), Vec::new());
+fn passed(message: &[u8], senders: &Senders, encode: bool, step: usize) -> (Vec<u8>, Pass) {
+    let (mut pass, mut out) = (Pass::new(encode), Vec::new());
     message.chunks(step).for_each(|piece| pass.pass(piece, &mut out, senders));
     pass.end(&mut out, senders);
     (out, pass)

@@ -12,10 +12,11 @@ use super::checks;
 
 /// No author in a message that is passed on is somebody who may not be named.
 pub fn same_authors(input: &[u8]) {
-    let Some(whole) = checks::repaired(&checks::decoded(input)) else { return };
+    let Some(whole) = checks::repaired(&checks::decoded(input), true) else { return };
     let Some(message) = MessageParser::default().parse(&whole) else { return };
     let rules = checks::senders(OnViolation::Reject);
-    for header in message.headers().iter().filter(|header| header.name().eq_ignore_ascii_case("from")) {
+    let is_author = |name: &str| ["from", "sender"].iter().any(|field| name.eq_ignore_ascii_case(field));
+    for header in message.headers().iter().filter(|header| is_author(header.name())) {
         let authors = header.value().as_address().into_iter().flat_map(|list| list.clone().into_list());
         for author in authors.filter_map(|author| author.address) {
             let Ok(address) = Address::parse(&author) else { continue };

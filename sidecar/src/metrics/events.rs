@@ -75,6 +75,10 @@ impl server::Observer for Metrics {
         self.received.refusals.with_label_values(&[reason.as_str()]).inc();
     }
 
+    fn header_encoded(&self, fields: u32) {
+        self.received.encoded_fields.inc_by(fields.into());
+    }
+
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
         let result = match reply.code {
             ..400 => "accepted",

@@ -208,6 +208,10 @@ impl Connection {
         if transaction.repaired {
             tracing::debug!(queue_id = %id, "the message had line ends other than CR LF, which were repaired");
         }
+        if transaction.headers.encoded > 0 {
+            self.service.observer.header_encoded(transaction.headers.encoded);
+            tracing::debug!(queue_id = %id, fields = transaction.headers.encoded, "raw UTF-8 in the header was encoded");
+        }
         let writer =
             self.writer.take().ok_or_else(|| io::Error::other("a message ended that did not begin"))?;
         let body = writer.finish(stamp.lines).await?;

@@ -38,6 +38,8 @@ pub trait Observer: Send + Sync {
     fn session_closed(&self, lasted: Duration);
     /// A session, a command or a message was refused by the server itself.
     fn refused(&self, reason: Refusal);
+    /// So many fields of a message had raw UTF-8, which was written as encoded words.
+    fn header_encoded(&self, fields: u32);
     /// [`Accept`] answered for a message of `bytes` octets; `elapsed` since the end of its data.
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration);
 }
@@ -63,7 +65,7 @@ pub struct Service {
 /// Bounds on sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sessions at once. Each holds at most 160 KiB and its recipients.
+    /// Sessions at once. Each holds at most 256 KiB and its recipients.
     pub sessions: usize,
     /// For a client to send one command, counted from the answer before it.
     pub command: Duration,

@@ -229,9 +229,9 @@ impl Answer {
             Self::BareLineEndInMessage => refused(554, 6, 11, R::Content,
                 "Message contains a CR or LF alone; end lines in CR LF (listen.bareLineEnds of the MailRoute is Refuse)"),
             Self::SeveralFrom => refused(550, 1, 20, R::Content, "Message has more than one From field"),
-            Self::FromTooLong => refused(554, 6, 0, R::Content, "From field of more than 16 KiB"),
+            Self::FromTooLong => refused(554, 6, 0, R::Content, "From or Sender field of more than 16 KiB"),
             Self::NoFieldInHeader => refused(554, 6, 0, R::Content,
-                "Header has a line that is no field, and a From behind it; end the header with an empty line"),
+                "Header has a line that is no field, and a From or Sender behind it that can be read in two ways; end the header with an empty line"),
             Self::MailLoop => refused(554, 4, 6, R::Loop, "Too many Received lines: the message goes round in a circle"),
             Self::NoStorage => refused(452, 3, 1, R::Storage, "No room to take the message in; try again later"),
 

@@ -120,7 +120,7 @@ fn quoted(phrase: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Octets of the quoted string at the front. `None`: it does not end.
-fn closed(text: &[u8]) -> Option<usize> {
+pub(super) fn closed(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     let end = text[1..].iter().position(|&b| {
         let ends = b == b'"' && !escaped;
@@ -131,7 +131,7 @@ fn closed(text: &[u8]) -> Option<usize> {
 }
 
 /// Octets of the comment at the front, with those inside it. `None`: it does not end.
-fn comment(text: &[u8]) -> Option<usize> {
+pub(super) fn comment(text: &[u8]) -> Option<usize> {
     let (mut depth, mut escaped) = (0_usize, false);
     let end = text.iter().position(|&b| {
         let literal = std::mem::take(&mut escaped);

@@ -1,16 +1,21 @@
 //! A message's header section on its way through: looked at, and its `From` judged.
 //!
-//! Owns what is needed to stamp a message at its end: which fields are there, who `From` names, and how many hops the
-//! message has behind it. Takes out what the stamp puts in anew: a `From` that is to be rewritten or names nothing at all,
-//! and the line that mail folders put in front of messages. Everything else passes through octet for octet, and behind the
+//! Owns what is needed to stamp a message at its end: which fields are there, who `From` and `Sender` name, and how many hops
+//! the message has behind it. Takes out what the stamp puts in anew (a `From` or `Sender` that is to be rewritten, a `From` that
+//! names nothing at all), the byte order mark in front of a header, and the line that mail folders put in front of messages.
+//! Where it is asked to, it writes raw UTF-8 as encoded words. Everything else passes through octet for octet, and behind the
 //! empty line nothing is looked at. Refuses to judge whether any other field is well formed.
 //!
-//! Memory: one shortened line, and `From`.
+//! Memory: one shortened line and one field; behind a field that was encoded, [`MAX_HELD_BYTES`] twice.
 //!
-//! Where readers disagree: a line that is no field ends the header for some and not for others. When there are rules on
-//! `From`, one that could be read behind such a line is refused.
+//! Where readers disagree: a line that is no field ends the header for some and not for others. What is found behind one is
+//! not added a second time. When there are rules on senders, a `From` or `Sender` there is judged like any other, and one that
+//! only some readers would find is refused.
+//!
+//! Signatures: a `DKIM-Signature` covers fields above and below it, so once there is one, nothing is encoded.
 
 use super::answer::Answer;
+use super::encoded_word;
 use super::senders::{Judgement, Senders};
 
 /// Most octets of a line that are looked at. Enough for every field name and for any Message-ID that RFC 5322 §2.1.1
@@ -20,8 +25,31 @@ const MAX_LOOKED_AT: usize = 1000;
 /// Most octets of a header section: what Exchange takes by default (MaxHeaderSize).
 pub const MAX_HEADER_BYTES: u64 = 256 * 1024;
 
-/// Most octets of a `From` field.
+/// Most octets of a `From` or `Sender` field. Of another field, more than are encoded.
 pub const MAX_FROM_BYTES: usize = 16 * 1024;
+
+/// Most octets that wait behind an encoded field for a `DKIM-Signature`, which would make it stay as it was.
+pub const MAX_HELD_BYTES: usize = 16 * 1024;
+
+/// What UTF-8 files of some programs begin with: U+FEFF.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Fields that a header begins with. One of them behind a first line that is no field makes that line part of a header;
+/// otherwise it is text, and there is no header.
+const COMMON_FIELDS: [&str; 12] = [
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "subject",
+    "date",
+    "message-id",
+    "mime-version",
+    "content-type",
+    "received",
+    "return-path",
+];
 
 /// What the header section holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,10 +62,14 @@ pub struct Headers {
     pub received: u32,
     /// Who is named in `From`.
     pub from: From,
+    /// What became of `Sender`.
+    pub sender: Sender,
     /// A `Reply-To` field.
     pub reply_to: bool,
     /// The message begins with text that is no header field. A header put in front of it needs an empty line between.
     pub missing: bool,
+    /// Fields whose raw UTF-8 was written as encoded words.
+    pub encoded: u32,
 }
 
 /// What became of `From`.
@@ -55,9 +87,23 @@ pub enum From {
     },
 }
 
+/// What became of `Sender`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sender {
+    /// There was none.
+    #[default]
+    Absent,
+    /// There is one, and it was passed on.
+    Kept,
+    /// It was taken out.
+    Removed,
+}
+
 /// Passes a header section on: decoded octets, with CR LF line ends only.
 #[derive(Clone, Debug, Default)]
 pub struct Pass {
+    /// Raw UTF-8 is to be encoded.
+    encode: bool,
     found: Headers,
     at: Place,
     len: u64,
@@ -65,20 +111,38 @@ pub struct Pass {
     line: Vec<u8>,
     /// What becomes of the rest of a line that is longer than is looked at.
     rest_of_line: Option<Part>,
-    /// The `From` field that may still go on.
-    from: Option<Vec<u8>>,
+    /// The field that may still go on.
+    field: Vec<u8>,
+    /// The field is too long to be held back, and passes.
+    is_long: bool,
+    /// Behind a line that is no field: text for some readers, header for us and others.
+    unclear: bool,
+    /// There is a `DKIM-Signature`.
+    signed: bool,
+    held: Option<Held>,
     refused: Refused,
+}
+
+/// The header from the first field that was encoded, until it is known that no signature covers it.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    raw: Vec<u8>,
+    encoded: Vec<u8>,
+    fields: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
     #[default]
     Start,
+    /// Behind a first line that is no field, and not folded.
+    OddStart,
     Field,
     MessageId,
     From,
-    /// Behind a line that is no field: text for us, header for others.
-    Unclear,
+    Sender,
+    /// In a field that passes without being held back.
+    Passing,
     Body,
 }
 
@@ -86,7 +150,7 @@ enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Message,
-    From,
+    Field,
     Nowhere,
 }
 
@@ -100,6 +164,11 @@ struct Refused {
 }
 
 impl Pass {
+    /// A pass that writes raw UTF-8 as encoded words, or not.
+    pub fn new(encode: bool) -> Self {
+        Self { encode, ..Self::default() }
+    }
+
     /// Takes the next octets and appends what passes to `message`.
     pub fn pass(&mut self, octets: &[u8], message: &mut Vec<u8>, senders: &Senders) {
         let mut rest = octets;
@@ -118,7 +187,10 @@ impl Pass {
         if !self.line.is_empty() {
             self.begin_line(message, senders);
         }
-        self.close_from(message, senders);
+        if self.at == Place::OddStart {
+            self.text();
+        }
+        self.end_header(message, senders);
     }
 
     /// Whether all that follows is the body, which passes as it is.
@@ -163,8 +235,9 @@ impl Pass {
             return;
         }
         if ends && self.line.is_empty() && piece.len() <= MAX_LOOKED_AT {
-            let part = self.line(piece, message, senders);
-            return self.put(part, piece, message);
+            let line = self.without_front(piece);
+            let part = self.line(line, message, senders);
+            return self.put(part, line, message);
         }
         let (front, behind) = piece.split_at(piece.len().min(MAX_LOOKED_AT - self.line.len()));
         self.line.extend_from_slice(front);
@@ -178,109 +251,260 @@ impl Pass {
     /// Judges and passes the line that was gathered.
     fn begin_line(&mut self, message: &mut Vec<u8>, senders: &Senders) -> Part {
         let line = std::mem::take(&mut self.line);
-        let part = self.line(&line, message, senders);
-        self.put(part, &line, message);
+        let text = self.without_front(&line);
+        let part = self.line(text, message, senders);
+        self.put(part, text, message);
         self.line = line;
         self.line.clear();
         part
     }
 
+    /// The first line without what stands in front of its field: a byte order mark, or white space, which would make it part
+    /// of the field that the stamp ends with.
+    fn without_front<'l>(&self, line: &'l [u8]) -> &'l [u8] {
+        if self.at != Place::Start {
+            return line;
+        }
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        let field = line.trim_ascii_start();
+        if split_field(field).is_some_and(|(name, _)| is_common(name)) { field } else { line }
+    }
+
     fn put(&mut self, part: Part, octets: &[u8], message: &mut Vec<u8>) {
-        match (part, &mut self.from) {
-            (Part::Message, _) => message.extend_from_slice(octets),
-            (Part::From, Some(from)) => {
-                let room = MAX_FROM_BYTES.saturating_sub(from.len());
+        match part {
+            Part::Message => self.emit(octets, message),
+            Part::Nowhere => {}
+            Part::Field if self.is_long => self.emit(octets, message),
+            Part::Field => {
+                let room = MAX_FROM_BYTES - self.field.len();
+                if octets.len() > room && self.at == Place::Field {
+                    self.is_long = true;
+                    let front = std::mem::take(&mut self.field);
+                    self.emit(&front, message);
+                    return self.emit(octets, message);
+                }
                 self.refused.long_from |= octets.len() > room;
-                from.extend_from_slice(&octets[..octets.len().min(room)]);
+                self.field.extend_from_slice(&octets[..octets.len().min(room)]);
             }
-            (Part::From, None) | (Part::Nowhere, _) => {}
+        }
+    }
+
+    /// Passes octets on, behind those that are held back.
+    fn emit(&mut self, octets: &[u8], message: &mut Vec<u8>) {
+        match &mut self.held {
+            None => message.extend_from_slice(octets),
+            Some(held) => {
+                held.raw.extend_from_slice(octets);
+                held.encoded.extend_from_slice(octets);
+                if held.raw.len() > MAX_HELD_BYTES {
+                    self.release(message);
+                }
+            }
+        }
+    }
+
+    /// Lets go what is held back, as it was when there is a signature.
+    fn release(&mut self, message: &mut Vec<u8>) {
+        let Some(Held { raw, encoded, fields }) = self.held.take() else { return };
+        if self.signed {
+            message.extend_from_slice(&raw);
+        } else {
+            message.extend_from_slice(&encoded);
+            self.found.encoded += fields;
         }
     }
 
     /// Judges a line by its front, and says where it goes.
     fn line(&mut self, line: &[u8], message: &mut Vec<u8>, senders: &Senders) -> Part {
-        let is_empty = line == b"\r\n";
-        if self.at == Place::Unclear && !is_empty {
-            self.refused.unclear_from |= could_be_from(line);
-            return Part::Message;
+        let (is_empty, field) = (line == b"\r\n", split_field(line));
+        let is_author = field.is_some_and(|(name, _)| author_field(name).is_some());
+        if self.unclear && senders.restrict_authors() && !is_author {
+            self.refused.unclear_from |= could_be_author(line);
         }
-        if line.starts_with(b" ") || line.starts_with(b"\t") {
+        let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
+        if is_folded && !matches!(self.at, Place::Start | Place::OddStart) {
             return self.continuation(line);
         }
-        self.close_from(message, senders);
-        if is_empty {
-            self.at = Place::Body;
-        } else if let Some((name, value)) = split_field(line) {
-            return self.field(name, value);
-        } else if self.at == Place::Start && is_mbox_line(line) {
-            return Part::Nowhere;
-        } else {
-            self.found.missing |= self.at == Place::Start;
-            let unclear = self.at != Place::Start && senders.restrict_authors();
-            self.refused.unclear_from |= unclear && could_be_from(line);
-            self.at = if unclear { Place::Unclear } else { Place::Body };
+        match (self.at, field) {
+            _ if is_empty => {
+                if self.at == Place::OddStart {
+                    self.text();
+                }
+                self.end_header(message, senders);
+            }
+            (Place::OddStart, field) if !field.is_some_and(|(name, _)| is_common(name)) => {
+                self.text();
+                self.end_header(message, senders);
+            }
+            (_, Some((name, value))) => {
+                self.close_field(message, senders);
+                return self.field(name, value, senders, message);
+            }
+            (Place::Start, None) if is_mbox_line(line) || is_blank(line) => return Part::Nowhere,
+            (Place::Start, None) if is_folded => {
+                self.text();
+                self.end_header(message, senders);
+            }
+            (place, None) => {
+                self.close_field(message, senders);
+                self.release(message);
+                self.unclear = true;
+                self.refused.unclear_from |= senders.restrict_authors() && could_be_author(line);
+                self.at = if place == Place::Start { Place::OddStart } else { Place::Passing };
+            }
         }
         Part::Message
     }
 
-    fn field(&mut self, name: &[u8], value: &[u8]) -> Part {
+    /// What was taken for an odd first line is text, and there is no header.
+    fn text(&mut self) {
+        self.found.missing = true;
+        self.refused.unclear_from = false;
+    }
+
+    fn end_header(&mut self, message: &mut Vec<u8>, senders: &Senders) {
+        self.close_field(message, senders);
+        self.release(message);
+        self.at = Place::Body;
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8], senders: &Senders, message: &mut Vec<u8>) -> Part {
         let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
-        self.at = Place::Field;
-        if is("from") {
-            self.from = Some(Vec::new());
-            self.at = Place::From;
-            return Part::From;
-        }
+        self.is_long = false;
+        self.at = match author_field(name) {
+            Some(place) if senders.restrict_authors() => place,
+            Some(Place::From) if !self.unclear => Place::From,
+            _ if self.encode && !self.signed && !self.unclear => Place::Field,
+            _ => Place::Passing,
+        };
         if is("received") {
             self.found.received = self.found.received.saturating_add(1);
         } else if is("message-id") && self.found.message_id.is_none() {
             self.found.message_id = Some(value_text(value));
             self.at = Place::MessageId;
+        } else if is("dkim-signature") {
+            self.signed = true;
+            self.release(message);
+        } else if is("from") && self.at != Place::From {
+            self.found.from = From::Kept;
         }
         self.found.date |= is("date");
         self.found.reply_to |= is("reply-to");
-        Part::Message
+        self.part()
     }
 
-    /// A folded line belongs to the field before it; at the very beginning there is none.
+    /// Where the octets of the current field go.
+    fn part(&self) -> Part {
+        let is_held = matches!(self.at, Place::From | Place::Sender | Place::Field);
+        if is_held { Part::Field } else { Part::Message }
+    }
+
+    /// A folded line belongs to the field before it.
     fn continuation(&mut self, line: &[u8]) -> Part {
-        match (self.at, &mut self.found.message_id) {
-            (Place::Start, _) => {
-                self.found.missing = true;
-                self.at = Place::Body;
-            }
-            (Place::MessageId, Some(value)) if value.len() < MAX_LOOKED_AT => {
-                value.push_str(&value_text(line))
-            }
-            (Place::From, _) => return Part::From,
-            _ => {}
+        if let (Place::MessageId, Some(value)) = (self.at, &mut self.found.message_id)
+            && value.len() < MAX_LOOKED_AT
+        {
+            value.push_str(&value_text(line));
         }
-        Part::Message
+        self.part()
     }
 
-    /// The `From` field is complete: it passes, or it does not.
-    fn close_from(&mut self, message: &mut Vec<u8>, senders: &Senders) {
-        let Some(field) = self.from.take() else { return };
-        let colon = field.iter().position(|&b| b == b':').map_or(field.len(), |at| at + 1);
-        let value = &field[colon..];
-        if value.trim_ascii().is_empty() {
+    /// The field that was held back is complete: it passes, or it does not.
+    fn close_field(&mut self, message: &mut Vec<u8>, senders: &Senders) {
+        if self.field.is_empty() {
             return;
+        }
+        let field = std::mem::take(&mut self.field);
+        let passes = match self.at {
+            Place::From => self.from_passes(&field, senders),
+            Place::Sender => self.sender_passes(&field, senders),
+            _ => true,
+        };
+        if passes {
+            self.pass_field(&field, message);
+        }
+        self.field = field;
+        self.field.clear();
+    }
+
+    /// Passes a complete field on, encoded where it has to be.
+    fn pass_field(&mut self, field: &[u8], message: &mut Vec<u8>) {
+        let encodes = self.encode && !self.signed && !self.unclear && !field.is_ascii();
+        let Some(encoded) = encodes.then(|| encoded_word::field(field)).flatten() else {
+            return self.emit(field, message);
+        };
+        let held = self.held.get_or_insert_default();
+        held.raw.extend_from_slice(field);
+        held.encoded.extend_from_slice(&encoded);
+        held.fields += 1;
+    }
+
+    /// Whether a `From` field is passed on.
+    fn from_passes(&mut self, field: &[u8], senders: &Senders) -> bool {
+        let value = value_of(field);
+        if value.trim_ascii().is_empty() {
+            return false;
         }
         if self.found.from != From::Absent {
             self.refused.several_from = true;
-            return;
+            return false;
         }
-        self.found.from = match senders.judge_authors(value) {
-            Judgement::Rewrite => From::Removed { value: value.to_vec() },
-            judgement => {
-                if let Judgement::Refused(who) = judgement {
-                    self.refused.sender = Some(who);
-                }
-                message.extend_from_slice(&field);
-                From::Kept
+        match senders.judge_authors("From", value) {
+            Judgement::Rewrite => {
+                let encoded = self.encode.then(|| encoded_word::field(field)).flatten();
+                self.found.encoded += u32::from(encoded.is_some());
+                let value = value_of(encoded.as_deref().unwrap_or(field)).to_vec();
+                self.found.from = From::Removed { value };
+                false
             }
-        };
+            judgement => {
+                self.refuse(judgement);
+                self.found.from = From::Kept;
+                true
+            }
+        }
     }
+
+    /// Whether a `Sender` field is passed on. Only asked where there are rules.
+    fn sender_passes(&mut self, field: &[u8], senders: &Senders) -> bool {
+        if value_of(field).trim_ascii().is_empty() {
+            return false;
+        }
+        let judgement = senders.judge_authors("Sender", value_of(field));
+        let passes = judgement != Judgement::Rewrite;
+        match (passes, self.found.sender) {
+            (true, _) => self.found.sender = Sender::Kept,
+            (false, Sender::Absent) => self.found.sender = Sender::Removed,
+            (false, _) => {}
+        }
+        self.refuse(judgement);
+        passes
+    }
+
+    fn refuse(&mut self, judgement: Judgement) {
+        if let Judgement::Refused(who) = judgement {
+            self.refused.sender.get_or_insert(who);
+        }
+    }
+}
+
+/// What stands behind the colon of a field.
+fn value_of(field: &[u8]) -> &[u8] {
+    let colon = field.iter().position(|&b| b == b':').map_or(field.len(), |at| at + 1);
+    &field[colon..]
+}
+
+/// Whether a field names who a message is from.
+fn author_field(name: &[u8]) -> Option<Place> {
+    match () {
+        () if name.eq_ignore_ascii_case(b"from") => Some(Place::From),
+        () if name.eq_ignore_ascii_case(b"sender") => Some(Place::Sender),
+        () => None,
+    }
+}
+
+fn is_common(name: &[u8]) -> bool {
+    COMMON_FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
 }
 
 /// Name and value of a field (RFC 5322 §2.2). Space before the colon is obsolete, and met.
@@ -291,15 +515,21 @@ fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     is_name.then_some((name, &line[colon + 1..]))
 }
 
-/// Whether any reader could find the name of a `From` field anywhere in a line, or there is more of it than is looked at.
-/// Some readers skip white space in the middle of a name.
-fn could_be_from(line: &[u8]) -> bool {
-    let ends_in_name = |front: &[u8]| {
+/// Whether any reader could find the name of a `From` or `Sender` field anywhere in a line, or there is more of it than is
+/// looked at. Some readers skip white space in the middle of a name.
+fn could_be_author(line: &[u8]) -> bool {
+    let ends_in = |front: &[u8], backwards: &[u8]| {
         let mut octets = front.iter().rev().filter(|octet| !octet.is_ascii_whitespace());
-        b"morf".iter().all(|letter| octets.next().is_some_and(|octet| octet.eq_ignore_ascii_case(letter)))
+        backwards.iter().all(|letter| octets.next().is_some_and(|octet| octet.eq_ignore_ascii_case(letter)))
     };
     let mut colons = line.iter().enumerate().filter(|&(_, &octet)| octet == b':');
-    !line.ends_with(b"\n") || colons.any(|(at, _)| ends_in_name(&line[..at]))
+    !line.ends_with(b"\n")
+        || colons.any(|(at, _)| ends_in(&line[..at], b"morf") || ends_in(&line[..at], b"rednes"))
+}
+
+/// A line of white space, which is not the empty one.
+fn is_blank(line: &[u8]) -> bool {
+    line.ends_with(b"\n") && line.trim_ascii().is_empty()
 }
 
 /// The line that mail folders put between messages. Some senders leave it in front of the header.

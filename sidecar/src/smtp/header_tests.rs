@@ -6,8 +6,12 @@ use super::*;
 
 /// What passed, and what was found; the same in any cut.
 fn passed(message: &str, senders: &Senders) -> (String, Pass) {
+    passed_by(&Pass::default(), message, senders)
+}
+
+fn passed_by(pass: &Pass, message: &str, senders: &Senders) -> (String, Pass) {
     let in_pieces_of = |step| {
-        let (mut pass, mut out) = (Pass::default(), Vec::new());
+        let (mut pass, mut out) = (pass.clone(), Vec::new());
         message.as_bytes().chunks(step).for_each(|piece| pass.pass(piece, &mut out, senders));
         pass.end(&mut out, senders);
         (String::from_utf8(out).unwrap(), pass)
@@ -58,7 +62,6 @@ fn similar_names_are_other_fields() {
 #[test]
 fn the_body_is_not_looked_at() {
     assert_eq!(headers("Subject: x\r\n\r\nDate: in the body\r\nReceived: x\r\n"), Headers::default());
-    assert_eq!(headers("Subject: x\r\nno field\r\nDate: in the body\r\n"), Headers::default());
 }
 
 #[test]
@@ -68,8 +71,18 @@ fn hops_are_counted() {
 
 #[test]
 fn text_without_header_is_seen() {
-    for message in ["hello\r\n", " folded\r\n", "http //x: y\r\n", ": x\r\n"] {
-        assert!(headers(message).missing, "{message:?}");
+    for message in [
+        "hello\r\n",
+        "hello",
+        " folded\r\n",
+        "http //x: y\r\n",
+        ": x\r\n",
+        "hello\r\nthere\r\nFrom: x\r\n",
+        "hello\r\nNote: x\r\nFrom: x\r\n",
+        "hello\r\n\r\nFrom: x\r\n",
+    ] {
+        let found = headers(message);
+        assert!(found.missing && found.from == From::Absent, "{message:?}");
     }
     for message in ["", "\r\nhello\r\n", "A: b\r\nhello\r\n", "From a@b Mon Jan 1\r\nDate: x\r\n"] {
         assert!(!headers(message).missing, "{message:?}");
@@ -85,7 +98,7 @@ fn a_long_line_costs_bounded_memory() {
             out.clear();
             pass.pass(piece, &mut out, &Senders::default());
         }
-        let held = pass.line.capacity() + pass.from.as_ref().map_or(0, Vec::capacity);
+        let held = pass.line.capacity() + pass.field.capacity();
         assert!(held <= 2 * MAX_FROM_BYTES + 2 * MAX_LOOKED_AT, "{held}");
         assert_eq!(pass.refusal(), Some(Answer::HeaderTooLarge));
     }
@@ -144,10 +157,9 @@ fn one_from_is_enough() {
     assert_eq!(passed(several, &Senders::default()).1.refusal(), Some(Answer::SeveralFrom));
     let split = "From: noreply@contoso.com\r\nno field\r\nFrom: c@d\r\n\r\n";
     for on_violation in [OnViolation::Reject, OnViolation::Rewrite] {
-        let (out, pass) = passed(split, &strict(on_violation));
-        assert_eq!((out.as_str(), pass.refusal()), (split, Some(Answer::NoFieldInHeader)));
+        assert_eq!(passed(split, &strict(on_violation)).1.refusal(), Some(Answer::SeveralFrom));
     }
-    for hidden in ["\tFROM :", " x From:", "x: From: y", "F ro\tm:", "\u{a0}from:"] {
+    for hidden in ["\tFROM :", " x From:", "x: From: y", "F ro\tm:", "\u{a0}from:", " Sender:", "S ender:"] {
         let split = format!("Subject: x\r\nno field\r\n{hidden} c@d\r\n\r\n");
         assert_eq!(
             passed(&split, &strict(OnViolation::Rewrite)).1.refusal(),
@@ -180,4 +192,122 @@ fn what_is_too_long_is_refused() {
 fn an_endless_message_id_costs_bounded_memory() {
     let found = headers(&format!("Message-ID: <\r\n{}\r\n", " abcdefgh\r\n".repeat(10_000)));
     assert!(found.message_id.unwrap().len() <= 2 * MAX_LOOKED_AT);
+}
+
+#[test]
+fn a_byte_order_mark_in_front_of_the_header_goes() {
+    for message in
+        ["From: a@b\r\nDate: x\r\n\r\n\u{feff}text\r\n", "From x\r\nFrom: a@b\r\nDate: x\r\n", "\r\ntext\r\n"]
+    {
+        let (out, pass) = passed(&format!("\u{feff}{message}"), &Senders::default());
+        let (expected, without) = passed(message, &Senders::default());
+        assert_eq!((out, &pass.found), (expected, &without.found));
+    }
+    assert_eq!(
+        passed("From: x\r\n\u{feff}Date: x\r\n", &Senders::default()).0,
+        "From: x\r\n\u{feff}Date: x\r\n"
+    );
+}
+
+#[test]
+fn a_line_that_is_no_field_does_not_end_the_header() {
+    let fields = "From: a@b\r\nDate: x\r\nMessage-ID: <m>\r\nReply-To: c@d\r\n\r\ntext\r\n";
+    for odd in ["MIME-Version 1.0\r\n", "\u{a0}\r\n", "#!/bin/sh\r\n", &format!("{}\r\n", "x".repeat(2000))] {
+        for front in ["", "Subject: x\r\n", "From y\r\n", "\u{feff}"] {
+            let (out, pass) = passed(&format!("{front}{odd}{fields}"), &Senders::default());
+            assert!(out.ends_with(&format!("{odd}{fields}")), "{out:?}");
+            let found = pass.finish();
+            assert!(found.date && found.message_id.as_deref() == Some("<m>") && found.reply_to, "{odd:?}");
+            assert!(found.from == From::Kept && !found.missing, "{odd:?} behind {front:?}");
+        }
+    }
+}
+
+#[test]
+fn white_space_in_front_of_the_first_field_goes() {
+    for front in ["  ", "\t", " \r\n", " \r\n\u{feff} "] {
+        let (out, pass) = passed(&format!("{front}Date: x\r\n y\r\n\r\n"), &Senders::default());
+        assert_eq!(
+            (out.as_str(), pass.found.date, pass.found.missing),
+            ("Date: x\r\n y\r\n\r\n", true, false)
+        );
+    }
+    let (out, pass) = passed(" Note: x\r\nDate: x\r\n", &Senders::default());
+    assert_eq!((out.as_str(), pass.found.date, pass.found.missing), (" Note: x\r\nDate: x\r\n", false, true));
+    let (_, pass) = passed(" From: c@d\r\n\r\n", &strict(OnViolation::Reject));
+    assert_eq!(pass.refusal(), Some(Answer::SenderNotAllowed));
+}
+
+#[test]
+fn people_behind_a_line_that_is_no_field_are_judged_all_the_same() {
+    for front in ["", "Subject: x\r\n"] {
+        let of = |line: &str| format!("{front}no field\r\nTo: x@y\r\n{line}\r\n\r\n");
+        for line in ["From: c@d", "Sender: c@d"] {
+            let (_, pass) = passed(&of(line), &strict(OnViolation::Reject));
+            assert_eq!(pass.refusal(), Some(Answer::SenderNotAllowed), "{line}");
+            let (out, pass) = passed(&of(line), &strict(OnViolation::Rewrite));
+            assert_eq!((out.contains(line), pass.refusal()), (false, None), "{line}");
+        }
+        let allowed = of("From: noreply@contoso.com");
+        assert_eq!(passed(&allowed, &strict(OnViolation::Reject)).1.refusal(), None);
+    }
+    let hidden = "F rom: c@d\r\nTo: x@y\r\n\r\n";
+    assert_eq!(passed(hidden, &strict(OnViolation::Reject)).1.refusal(), Some(Answer::NoFieldInHeader));
+    let text = "F rom: c@d\r\nhello\r\n\r\n";
+    assert_eq!(passed(text, &strict(OnViolation::Reject)).1.refusal(), None);
+}
+
+#[test]
+fn a_foreign_sender_is_refused_or_taken_out() {
+    let message = "From: noreply@contoso.com\r\nSENDER : Bob\r\n <c@d>\r\nResent-From: c@d\r\n\r\n";
+    let (out, pass) = passed(message, &strict(OnViolation::Reject));
+    assert_eq!((out.as_str(), pass.refusal()), (message, Some(Answer::SenderNotAllowed)));
+    let (out, pass) = passed(message, &strict(OnViolation::Rewrite));
+    assert_eq!(out, "From: noreply@contoso.com\r\nResent-From: c@d\r\n\r\n");
+    assert_eq!((pass.found.from.clone(), pass.found.sender), (From::Kept, Sender::Removed));
+    let (out, pass) = passed(message, &Senders::default());
+    assert_eq!((out.as_str(), pass.found.sender), (message, Sender::Absent));
+    let kept = "Sender: c@d\r\nSender: noreply@contoso.com\r\n\r\n";
+    assert_eq!(passed(kept, &strict(OnViolation::Rewrite)).1.found.sender, Sender::Kept);
+}
+
+#[test]
+fn raw_utf_8_is_encoded_where_no_signature_covers_it() {
+    let encoding = Pass::new(true);
+    let plain = "From: Jörg <noreply@contoso.com>\r\nMessage-ID: <m>\r\nSubject: Grüße\r\n an alle\r\nX: y\r\n\r\nGrüße\r\n";
+    let (out, pass) = passed_by(&encoding, plain, &Senders::default());
+    let expected = "From: =?utf-8?B?SsO2cmc=?= <noreply@contoso.com>\r\nMessage-ID: <m>\r\n\
+                    Subject: =?utf-8?B?R3LDvMOfZQ==?=\r\n an alle\r\nX: y\r\n\r\nGrüße\r\n";
+    assert_eq!((out.as_str(), pass.found.encoded), (expected, 2));
+    assert_eq!(passed(plain, &Senders::default()).0, plain, "unless it is asked for");
+    for signed in [
+        plain.replace("Message-ID", "DKIM-Signature"),
+        plain.replace("X:", "dkim-signature :"),
+        format!("DKIM-Signature: x\r\n{plain}"),
+    ] {
+        let (out, pass) = passed_by(&encoding, &signed, &Senders::default());
+        assert_eq!((out, pass.found.encoded), (signed, 0));
+    }
+    let (out, pass) =
+        passed_by(&encoding, plain, &Senders { allow: Some(vec![]), ..strict(OnViolation::Rewrite) });
+    assert!(out.starts_with("From: =?"), "{:?}", pass.found);
+    let foreign = plain.replace("noreply@contoso.com", "c@d");
+    let found = passed_by(&encoding, &foreign, &strict(OnViolation::Rewrite)).1.finish();
+    assert_eq!(found.from, From::Removed { value: b" =?utf-8?B?SsO2cmc=?= <c@d>\r\n".to_vec() });
+    assert_eq!(found.encoded, 2);
+    let long = format!("Subject: {}\r\nX: ü\r\n", "ü".repeat(MAX_FROM_BYTES));
+    assert_eq!(passed_by(&encoding, &long, &Senders::default()).1.found.encoded, 1);
+}
+
+#[test]
+fn what_waits_for_a_signature_is_bounded() {
+    let (mut pass, mut out) = (Pass::new(true), Vec::new());
+    pass.pass("Subject: ü\r\n".as_bytes(), &mut out, &Senders::default());
+    for _ in 0..300 {
+        pass.pass(&[b"X: ", [b'x'; 500].as_slice(), b"\r\n"].concat(), &mut out, &Senders::default());
+        let held = pass.held.as_ref().map_or(0, |held| held.raw.len() + held.encoded.len());
+        assert!(held <= 3 * MAX_HELD_BYTES, "{held}");
+    }
+    pass.pass(b"DKIM-Signature: x\r\n\r\n", &mut out, &Senders::default());
+    assert_eq!(pass.found.encoded, 1);
 }

@@ -12,6 +12,7 @@ pub mod auth;
 pub mod authors;
 pub mod command;
 pub mod data;
+pub mod encoded_word;
 pub mod header;
 pub mod line;
 pub mod reply;

@@ -1,4 +1,4 @@
-//! Who may be named as the sender, in MAIL and in `From`.
+//! Who may be named as the sender, in MAIL, `From` and `Sender`.
 //!
 //! Owns the rule of `spec.senders` and the one of SMTP relay. Domains are compared without regard to case, and so are
 //! local parts, since Exchange has no two mailboxes that differ in case only; anything beyond ASCII is compared as it is
@@ -40,7 +40,7 @@ pub enum Judgement {
 }
 
 impl Senders {
-    /// Whether `From` has to be looked into.
+    /// Whether `From` and `Sender` have to be looked into.
     pub fn restrict_authors(&self) -> bool {
         self.allow.is_some()
     }
@@ -56,17 +56,17 @@ impl Senders {
         }
     }
 
-    /// Judges the value of `From`.
-    pub fn judge_authors(&self, value: &[u8]) -> Judgement {
+    /// Judges the value of the field `name`, `From` or `Sender`.
+    pub fn judge_authors(&self, name: &str, value: &[u8]) -> Judgement {
         if !self.restrict_authors() {
             return Judgement::Allowed;
         }
         let Some(authors) = authors::parse(value) else {
-            return self.violated_by("a From that cannot be read in one way only");
+            return self.violated_by(&format!("a {name} that cannot be read in one way only"));
         };
         match authors.addresses.iter().find(|address| !self.allows(address)) {
             Some(address) => self.violated_by(address.as_str()),
-            None if authors.addresses.is_empty() => self.violated_by("a From without an address"),
+            None if authors.addresses.is_empty() => self.violated_by(&format!("a {name} without an address")),
             None => Judgement::Allowed,
         }
     }
@@ -148,7 +148,7 @@ mod tests {
         ] {
             assert_eq!(senders.judge_reverse_path(&path(address)), Judgement::Allowed, "{address}");
             assert_eq!(
-                senders.judge_authors(format!("X <{address}>").as_bytes()),
+                senders.judge_authors("From", format!("X <{address}>").as_bytes()),
                 Judgement::Allowed,
                 "{address}"
             );
@@ -177,7 +177,10 @@ mod tests {
             "nobody",
             "\"x <noreply@contoso.com>",
         ] {
-            assert!(matches!(senders.judge_authors(value.as_bytes()), Judgement::Refused(_)), "{value}");
+            assert!(
+                matches!(senders.judge_authors("From", value.as_bytes()), Judgement::Refused(_)),
+                "{value}"
+            );
         }
     }
 
@@ -185,7 +188,7 @@ mod tests {
     fn others_are_rewritten_where_the_route_says_so_and_there_is_a_mailbox() {
         let mut senders = senders(OnViolation::Rewrite);
         assert_eq!(senders.judge_reverse_path(&path("x@y")), Judgement::Rewrite);
-        assert_eq!(senders.judge_authors(b"x@y"), Judgement::Rewrite);
+        assert_eq!(senders.judge_authors("From", b"x@y"), Judgement::Rewrite);
         senders.mailbox = None;
         assert!(matches!(senders.judge_reverse_path(&path("x@y")), Judgement::Refused(_)));
     }
@@ -194,7 +197,7 @@ mod tests {
     fn without_a_list_everybody_is_allowed() {
         let senders = Senders { mailbox: Some("noreply@contoso.com".into()), ..Senders::default() };
         assert_eq!(senders.judge_reverse_path(&path("x@y")), Judgement::Allowed);
-        assert_eq!(senders.judge_authors(b"nobody"), Judgement::Allowed);
+        assert_eq!(senders.judge_authors("From", b"nobody"), Judgement::Allowed);
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
             let refused = Judgement::Refused(format!("{address}; allowed: *@contoso.com"));
             assert_eq!(senders.judge_reverse_path(&path(address)), refused);
         }
-        assert_eq!(senders.judge_authors(b"x@y"), Judgement::Allowed, "Exchange looks at MAIL only");
+        assert_eq!(senders.judge_authors("From", b"x@y"), Judgement::Allowed, "Exchange looks at MAIL only");
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Session {
     }
 
     /// Takes octets from the front of `input` and says what is to be done. Decoded octets of a message are appended
-    /// to `message`: altogether at most twice as many as were taken, and now and then some that were held back before.
+    /// to `message`: altogether at most twice as many as were taken, eight times where the header is encoded, and now and
+    /// then some that were held back before.
     pub fn step(&mut self, input: &mut &[u8], message: &mut Vec<u8>) -> Step {
         loop {
             if let Some(refusal) = self.refusals.pop() {

@@ -37,6 +37,8 @@ pub struct Settings {
     pub auth: bool,
     /// What happens to a CR or LF alone in a message.
     pub bare_line_ends: BareLineEnds,
+    /// Raw UTF-8 in the header is written as encoded words, unless the message came with SMTPUTF8.
+    pub encode_header: bool,
 }
 
 impl Settings {
@@ -51,6 +53,7 @@ impl Settings {
             senders: Senders::default(),
             auth: false,
             bare_line_ends: BareLineEnds::Normalize,
+            encode_header: false,
         }
     }
 }
@@ -144,14 +147,8 @@ impl Transaction {
 impl Incoming {
     /// The message of a transaction whose recipients are known.
     pub fn new(transaction: Box<Transaction>) -> Self {
-        Self {
-            transaction,
-            decoder: Decoder::default(),
-            header: Pass::default(),
-            decoded: Vec::new(),
-            len: 0,
-            failed: None,
-        }
+        let header = Pass::new(transaction.settings.encode_header && !transaction.smtp_utf8);
+        Self { transaction, decoder: Decoder::default(), header, decoded: Vec::new(), len: 0, failed: None }
     }
 
     /// Takes octets from `input`; true at the end of the data. A message that will be refused is read to its end all

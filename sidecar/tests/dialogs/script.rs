@@ -3,7 +3,7 @@
 //! ```text
 //! # a comment
 //! = size 4096          settings: `size`, `recipients`, `recipients-of-a-domain`, `recipient-domains a,b`,
-//!                      `bare-line-ends Refuse`, `auth`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`;
+//!                      `bare-line-ends Refuse`, `encode-header`, `auth`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`;
 //!                      `answer TEXT` is what is said about complete messages
 //! = ehlo               shorthand for greeting and EHLO; `mail` for MAIL, RCPT and DATA from <a@b.example>
 //! C: NOOP              the client sends a line; `c:` the same without CR LF
@@ -132,6 +132,7 @@ impl Script {
             "recipient-domains" => self.settings.recipient_domains = Some(list()),
             "bare-line-ends" if value == "Refuse" => self.settings.bare_line_ends = BareLineEnds::Refuse,
             "auth" => self.settings.auth = true,
+            "encode-header" => self.settings.encode_header = true,
             "mailbox" => senders.mailbox = Some(value.into()),
             "allow" => senders.allow = Some(list()),
             "sender-domains" => senders.domains = Some(list()),
