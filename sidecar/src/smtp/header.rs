@@ -416,8 +416,8 @@ impl Pass {
         }
         let field = std::mem::take(&mut self.field);
         let passes = match self.at {
-            Place::From => self.from_passes(&field, senders),
-            Place::Sender => self.sender_passes(&field, senders),
+            Place::From => self.passes_from(&field, senders),
+            Place::Sender => self.passes_sender(&field, senders),
             _ => true,
         };
         if passes {
@@ -440,7 +440,7 @@ impl Pass {
     }
 
     /// Whether a `From` field is passed on.
-    fn from_passes(&mut self, field: &[u8], senders: &Senders) -> bool {
+    fn passes_from(&mut self, field: &[u8], senders: &Senders) -> bool {
         let value = value_of(field);
         if value.trim_ascii().is_empty() {
             return false;
@@ -466,7 +466,7 @@ impl Pass {
     }
 
     /// Whether a `Sender` field is passed on. Only asked where there are rules.
-    fn sender_passes(&mut self, field: &[u8], senders: &Senders) -> bool {
+    fn passes_sender(&mut self, field: &[u8], senders: &Senders) -> bool {
         if value_of(field).trim_ascii().is_empty() {
             return false;
         }
