@@ -60,6 +60,9 @@ fn what_microsoft_allows_breaks_no_rule() {
 }
 
 proptest! {
+    // All rules are evaluated each time, which is slow.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// What the expression says, the parser of [`is_address`] says; the sidecar's property tests compare its own with that.
     #[test]
     fn an_address_is_read_alike_by_schema_and_parser(

@@ -17,7 +17,7 @@ use crate::scene::{PATIENCE, surroundings};
 /// Sessions that the server lets in at once.
 const SESSIONS: usize = 100;
 
-/// What a hundred sessions may hold together: 160 KiB each, and what the allocator does not give back.
+/// What a hundred sessions may hold together: 160 KiB each, as no header here is encoded, and what the allocator does not give back.
 const ROOM_KIB: u64 = 24 * 1024;
 
 /// Up to the data of a message.
