@@ -189,6 +189,20 @@ async fn new_settings_apply_to_the_next_message() {
 }
 
 #[tokio::test]
+async fn fields_that_are_encoded_are_counted() {
+    let settings = Settings { encode_header: true, ..defaults() };
+    let server = Server::start(settings, ok(), Limits::default()).await;
+    let mut client = BufStream::new(server.connect().await);
+    send(&mut client, "HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n").await;
+    send(&mut client, "Subject: ü\r\nTo: Ä <c@d.example>\r\nX: x\r\n.\r\nQUIT\r\n").await;
+    let mut output = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut output)).await.unwrap().unwrap();
+    assert!(output.contains("250 2.0.0 taken"), "{output}");
+    assert_eq!(server.counts.lock().unwrap().encoded, 2);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_is_a_temporary_refusal() {
     let directory = Path::new("/nonexistent/spool");
     let server = Server::start_in(directory, defaults(), ok(), Limits::default()).await;

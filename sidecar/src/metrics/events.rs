@@ -150,4 +150,11 @@ mod tests {
         let text = rendered(&metrics);
         assert!(text.contains(r#"mailroute_messages_total{result="deferred"} 1"#));
     }
+
+    #[test]
+    fn encoded_fields_are_counted() {
+        let metrics = Metrics::new().unwrap();
+        server::Observer::header_encoded(&metrics, 2);
+        assert!(rendered(&metrics).contains("mailroute_encoded_header_fields_total 2"));
+    }
 }
