@@ -7,4 +7,5 @@ mod chart_rbac;
 mod chart_templates;
 mod chart_values;
 mod docs_links;
+mod licenses;
 mod monitor_rules;
