@@ -17,6 +17,9 @@ pub struct Grace {
 }
 
 /// SIGTERM and SIGINT. Listened for from the beginning, so that a stop during the start is a polite one too.
+///
+/// The kubelet and the container runtime send SIGTERM again when they try a stop once more, or when the kubelet was
+/// restarted: that is no reason to hurry. A person at a terminal who presses Ctrl-C twice means it.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -31,21 +34,20 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Completes at the first signal; a second one ends the process at once.
+    /// Completes at the first signal. A second SIGINT ends the process at once, a second SIGTERM changes nothing.
     pub async fn requested(mut self) {
-        self.next().await;
+        let interrupted = tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
+        };
         tokio::spawn(async move {
-            self.next().await;
-            tracing::warn!("asked to stop twice: stopping at once");
+            if !interrupted {
+                self.interrupt.recv().await;
+            }
+            self.interrupt.recv().await;
+            tracing::warn!("interrupted twice: stopping at once");
             std::process::exit(1);
         });
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

@@ -60,10 +60,15 @@ impl Program {
         tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
     }
 
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
     /// Asks it to stop, and gives its exit code and its whole log.
     pub async fn terminate(mut self) -> (Option<i32>, String) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        self.signal("-TERM").await;
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap();
         self.log.read_to_string(&mut self.seen).await.unwrap();
         (ended.code(), self.seen)

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use mailroute_m365::{Simulator, SmtpAction, Stage};
+use mailroute_m365::{Options, Simulator, SmtpAction, Stage};
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::queue::schedule;
 
-use crate::client::message;
+use crate::canary::{Program, port};
+use crate::client::{Client, message};
 use crate::kept::{SENDER, down, emptied, files, id_of, once, queued, reply, scene, subjects, timed, with};
-use crate::scene::{PATIENCE, Scene, timing};
+use crate::scene::{PATIENCE, Scene, surroundings, timing};
 
 const ANN: &[&str] = &["ann@fabrikam.com"];
 
@@ -150,4 +151,39 @@ async fn a_backlog_is_flushed_as_far_as_the_limits_allow() {
     assert!((2..=4).contains(&delivered), "{delivered}");
     let left = files(&kept.path(""), "queue").into_iter().filter(|name| !name.ends_with(".state")).count();
     assert_eq!(left + delivered, 5);
+}
+
+/// The program with one session, asked to stop by this signal.
+async fn stopping(signal: &str) -> (Program, Client) {
+    let (_m365, _control, route, files) = surroundings(Options::default()).await;
+    files.write_route(&route);
+    let mut program = Program::start(files.arguments());
+    let port = port(&program.line_with("\"listening\"").await["addresses"]);
+    let client = Client::connect(([127, 0, 0, 1], port).into()).await;
+    program.signal(signal).await;
+    program.line_with("asked to stop").await;
+    (program, client)
+}
+
+#[tokio::test]
+async fn a_second_sigterm_does_not_cut_the_stop() {
+    let (program, mut client) = stopping("-TERM").await;
+    // As the kubelet does when a stop is tried once more.
+    for _ in 0..3 {
+        program.signal("-TERM").await;
+    }
+    assert_eq!(client.command("NOOP").await.code, 250);
+    drop(client);
+    let (code, log) = program.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("\"stopped\""), "{log}");
+}
+
+#[tokio::test]
+async fn a_second_interrupt_from_a_terminal_does() {
+    let (mut program, client) = stopping("-INT").await;
+    program.signal("-INT").await;
+    program.line_with("interrupted twice").await;
+    program.ended().await;
+    drop(client);
 }
