@@ -1,14 +1,20 @@
-//! The HTTP port for the kubelet, Prometheus and people: `/livez`, `/readyz`, `/metrics`.
+//! The HTTP port for Prometheus and people: `/livez`, `/readyz`, `/metrics`.
 //!
-//! It is reachable from outside the pod, so it gives no secret, takes no body, and its connections are few and short.
+//! Every pod of the cluster can connect to it. So no answer has a secret, an address, or words that came from elsewhere;
+//! no body is taken; connections are few, few of one address, and short. The kubelet's probe has a socket of its own
+//! ([`crate::alive`]), and asks here only where the spool's volume cannot hold one: for that, connections from loopback
+//! are counted apart, so that no other pod can keep the probe out.
 //!
 //! * `/livez`: the local listener is serving. Nothing about Microsoft: a restart would not mend that.
-//! * `/readyz`: mail can flow as far as is known, else 503 with the condition that stands in the way. For people and
-//!   tests; no probe of the pod uses it.
+//! * `/readyz`: mail can flow as far as is known, else 503 with the condition that stands in the way and its reason. For
+//!   people and tests; no probe of the pod uses it. What exactly was met is in the log and in the route's status.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,19 +25,42 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::budget::gate::Gate;
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::net::is_absent;
 use crate::queue::Queue;
 
-/// Connections at a time: a kubelet and some scrapers.
+/// Connections at a time from outside the pod: some scrapers and people.
 const MAX_CONNECTIONS: usize = 32;
 
+/// Connections at a time from one address; all loopback addresses are one.
+const MAX_OF_ONE: usize = 8;
+
+/// For a request to be there.
+const REQUEST: Duration = Duration::from_secs(3);
+
 /// Longest life of a connection; one request each.
-const LIFE: Duration = Duration::from_secs(15);
+const LIFE: Duration = Duration::from_secs(10);
+
+/// How long to leave a listener alone that cannot accept: out of file descriptors, mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on `address`. `[::]` is every address of both families, or of IPv4 where the machine has no IPv6.
+///
+/// # Errors
+/// When it cannot be listened on.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && is_absent(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
 
 /// What the port tells about.
 #[derive(Clone)]
@@ -53,18 +82,22 @@ pub struct Admin {
 impl Admin {
     /// Serves until `stop`.
     pub async fn run(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let peers = Arc::new(Peers::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stop.wait_for(|&stop| stop) => return,
             };
-            // Over the limit a connection is closed unanswered; the caller comes again.
-            if let (Ok((stream, _)), Ok(permit)) = (accepted, Arc::clone(&room).try_acquire_owned()) {
+            let Ok((stream, peer)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            // Over a limit a connection is closed unanswered; the caller comes again.
+            if let Some(counted) = peers.enter(peer.ip()) {
                 let admin = self.clone();
                 tokio::spawn(async move {
                     admin.connection(stream).await;
-                    drop(permit);
+                    drop(counted);
                 });
             }
         }
@@ -77,7 +110,7 @@ impl Admin {
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(LIFE)
+            .header_read_timeout(REQUEST)
             .keep_alive(false)
             .max_buf_size(16 * 1024)
             .serve_connection(TokioIo::new(stream), service);
@@ -112,12 +145,10 @@ impl Admin {
 
     fn ready(&self) -> Response<Full<Bytes>> {
         let (config, health) = (self.config.borrow(), self.health.borrow());
-        let trouble = match (&config.route, &config.error, health.trouble()) {
-            (None, error, _) => {
-                Some(format!("no valid route: {}\n", error.as_deref().unwrap_or("not read yet")))
-            }
-            (_, _, Some(met)) => Some(format!("{} {}: {}\n", met.condition, met.reason, met.message)),
-            _ if !health.is_well() => Some("the way to the upstream was not walked yet\n".into()),
+        let trouble = match (&config.route, health.trouble()) {
+            (None, _) => Some("no valid route\n".to_owned()),
+            (_, Some(met)) => Some(format!("{} {}\n", met.condition, met.reason)),
+            _ if !health.is_well() => Some("no connection to the upstream was tried yet\n".to_owned()),
             _ => None,
         };
         match trouble {
@@ -136,4 +167,90 @@ fn content(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+/// A connection that is open. Ends with it.
+struct Counted {
+    peers: Arc<Peers>,
+    peer: IpAddr,
+}
+
+impl Peers {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more connection of `peer`, unless there are too many of it, or of all that are outside the pod.
+    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Counted> {
+        let peer = one(peer);
+        let mut open = self.open();
+        let outside: usize =
+            open.iter().filter(|(peer, _)| !peer.is_loopback()).map(|(_, count)| count).sum();
+        let is_full = !peer.is_loopback() && outside >= MAX_CONNECTIONS;
+        let of_peer = open.get(&peer).copied().unwrap_or(0);
+        if is_full || of_peer >= MAX_OF_ONE {
+            return None;
+        }
+        open.insert(peer, of_peer + 1);
+        drop(open);
+        Some(Counted { peers: Arc::clone(self), peer })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut open = self.peers.open();
+        match open.get_mut(&self.peer) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => _ = open.remove(&self.peer),
+        }
+    }
+}
+
+/// The address that counts: IPv4 as such also on a socket of both families, and one for all of loopback, of which a
+/// program may use any.
+fn one(peer: IpAddr) -> IpAddr {
+    let peer = peer.to_canonical();
+    if peer.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { peer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: usize) -> IpAddr {
+        format!("10.0.{}.{}", n / 200, n % 200).parse().unwrap()
+    }
+
+    #[test]
+    fn one_address_cannot_take_the_connections_of_others() {
+        let peers = Arc::new(Peers::default());
+        let mut open: Vec<_> = (0..MAX_OF_ONE).map(|_| peers.enter(address(1)).unwrap()).collect();
+        assert!(peers.enter(address(1)).is_none());
+        assert!(
+            peers.enter("::ffff:10.0.0.1".parse().unwrap()).is_none(),
+            "the same address in another dress"
+        );
+        assert!(peers.enter(address(2)).is_some());
+        open.pop();
+        assert!(peers.enter(address(1)).is_some(), "one that ended makes room");
+        drop(open);
+        assert!(peers.open().is_empty(), "nothing is remembered of those who left");
+    }
+
+    #[test]
+    fn no_number_of_addresses_takes_loopbacks_connections() {
+        let peers = Arc::new(Peers::default());
+        let open: Vec<_> = (0..1000).filter_map(|n| peers.enter(address(n))).collect();
+        assert_eq!(open.len(), MAX_CONNECTIONS);
+        let local: Vec<_> = (1..=200)
+            .filter_map(|n| peers.enter(format!("127.0.0.{n}").parse().unwrap()))
+            .chain(peers.enter("::1".parse().unwrap()))
+            .collect();
+        assert_eq!(local.len(), MAX_OF_ONE, "all of loopback is one peer");
+    }
 }

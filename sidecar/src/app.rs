@@ -4,7 +4,7 @@
 //!  config ──► upstream ──► dispatch ◄── relay ◄── door ◄── applications
 //!    │           │ probe      │   ▲         │ keep
 //!    │           ▼            │   └─ queue ◄┘─► spool
-//!    └──► report ◄── health ◄─┘                    admin ◄── kubelet, Prometheus
+//!    └──► report ◄── health ◄─┘            alive ◄── kubelet    admin ◄── Prometheus
 //!                                 └──── by_hand ◄── a person's commands
 //! ```
 //!
@@ -24,7 +24,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
+use crate::alive;
 use crate::args::Run;
 use crate::budget::Spans;
 use crate::by_hand::running::Desk;
@@ -120,6 +121,15 @@ impl App {
         let queue = Arc::clone(&parts.queue);
         if let Some(served) = parts.by_hand(&run.spool_dir, timing.by_hand) {
             tasks.spawn(served.run(stop.clone()));
+        }
+        let layout = Layout::new(&run.spool_dir);
+        match Listening::bind(&layout, layout.alive()) {
+            Ok(listening) => {
+                tasks.spawn(alive::answer(listening, Arc::clone(&parts.serving), stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the spool cannot hold a socket: probes are answered on the port of the metrics");
+            }
         }
         tasks.spawn(parts.admin().run(admin_listener, stop));
         parts.settled().await;
@@ -265,7 +275,8 @@ impl Parts {
 
     /// Where a person's commands are taken. Mail does not wait for that to work.
     fn by_hand(&self, directory: &Path, patience: Patience) -> Option<Served> {
-        match Listening::bind(&Layout::new(directory)) {
+        let layout = Layout::new(directory);
+        match Listening::bind(&layout, layout.socket()) {
             Ok(listening) => {
                 let desk = Arc::new(Desk::new(Arc::clone(&self.queue), directory));
                 Some(Served { listening, desk, patience })
@@ -283,7 +294,7 @@ impl Parts {
             settings: settings::source(self.config.clone()),
             observer: sessions,
             directory: self.scratch,
-            limits: Limits::default(),
+            limits: Limits { sessions: run.max_sessions, wait: run.session_wait, ..Limits::default() },
         };
         Door { service, config: self.config, fixed: run.port, serving: self.serving }
     }
@@ -302,7 +313,7 @@ async fn open_spool(directory: &Path, config: &Config) -> anyhow::Result<(Spool,
 }
 
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+    let bound = admin::bind(address).await;
     bound.with_context(|| format!("cannot listen on {address} for /livez and /metrics; see --admin-listen"))
 }
 

@@ -2,10 +2,11 @@
 
 pub mod queue;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use mailroute_route::paths;
 use tracing::Level;
@@ -56,7 +57,11 @@ pub enum Command {
 /// Options of `alive`.
 #[derive(Clone, Debug, Args)]
 pub struct Alive {
-    /// Where the sidecar serves /livez.
+    /// The spool, as given to `run`. The sidecar answers on a socket in it.
+    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
+    pub spool_dir: PathBuf,
+
+    /// Where the sidecar serves /livez: asked when the spool's volume cannot hold a socket.
     #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 }
@@ -122,7 +127,21 @@ pub struct Run {
     #[arg(long, env = "MAILROUTE_PORT", value_name = "PORT")]
     pub port: Option<u16>,
 
-    /// Where to serve /livez, /readyz and /metrics.
+    /// Most SMTP sessions at once. Each takes at most 256 KiB of memory; more wait for one to end.
+    #[arg(
+        long,
+        env = "MAILROUTE_MAX_SESSIONS",
+        value_name = "NUMBER",
+        default_value = "100",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000)
+    )]
+    pub max_sessions: usize,
+
+    /// How long a client waits for a session to end when there are too many; it gets 421 then.
+    #[arg(long, env = "MAILROUTE_SESSION_WAIT", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub session_wait: Duration,
+
+    /// Where to serve /livez, /readyz and /metrics. [::] is every address, IPv4 too.
     #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 
@@ -171,7 +190,7 @@ fn default_route() -> PathBuf {
 }
 
 fn default_admin() -> SocketAddr {
-    (Ipv4Addr::UNSPECIFIED, paths::ADMIN_PORT).into()
+    (Ipv6Addr::UNSPECIFIED, paths::ADMIN_PORT).into()
 }
 
 fn address(text: &str) -> Result<Address, AddressError> {
@@ -209,7 +228,7 @@ mod tests {
     fn defaults_are_what_the_operator_mounts() {
         let run = Cli::try_parse_from(["mailroute-sidecar"]).unwrap().into_run();
         assert_eq!(run.route, PathBuf::from("/etc/mailroute/route/route.json"));
-        assert_eq!(run.admin_listen.to_string(), "0.0.0.0:9025");
+        assert_eq!(run.admin_listen.to_string(), "[::]:9025");
     }
 
     #[test]

@@ -26,9 +26,9 @@ fn main() -> anyhow::Result<ExitCode> {
         // Without a log: the answer is all there is to say.
         Command::Check(options) => on_runtime(check(options)),
         Command::Queue(options) => on_runtime(queue(options)),
-        Command::Alive(options) => {
-            alive::ask(options.admin_listen).map(|()| ExitCode::SUCCESS).map_err(Into::into)
-        }
+        Command::Alive(options) => alive::ask(&options.spool_dir, options.admin_listen)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
     }
 }
 

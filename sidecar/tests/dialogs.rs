@@ -147,7 +147,8 @@ async fn dripping_octets_do_not_extend_a_commands_time() {
 
 #[tokio::test]
 async fn one_session_too_many_is_told_why() {
-    let server = Server::start(defaults(), ok(), Limits { sessions: 1, ..Limits::default() }).await;
+    let limits = Limits { sessions: 1, wait: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start(defaults(), ok(), limits).await;
     let mut first = BufStream::new(server.connect().await);
     assert!(line(&mut first).await.starts_with("220 "));
     let mut second = BufStream::new(server.connect().await);
@@ -157,6 +158,23 @@ async fn one_session_too_many_is_told_why() {
     assert_eq!(line(&mut first).await, "", "the first ends");
     server.closed_sessions(1).await;
     assert!(line(&mut BufStream::new(server.connect().await)).await.starts_with("220 "));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_session_too_many_waits_for_another_to_end() {
+    let server = Server::start(defaults(), ok(), Limits { sessions: 1, ..Limits::default() }).await;
+    let mut first = BufStream::new(server.connect().await);
+    assert!(line(&mut first).await.starts_with("220 "));
+    let [mut second, mut third] =
+        [BufStream::new(server.connect().await), BufStream::new(server.connect().await)];
+    send(&mut first, "QUIT\r\n").await;
+    assert!(line(&mut first).await.starts_with("221 "));
+    assert!(line(&mut second).await.starts_with("220 "), "in the order in which they came");
+    server.stop.send(true).unwrap();
+    assert!(line(&mut third).await.starts_with("421 4.3.2 Shutting down"), "who waits is told of the end");
+    assert!(line(&mut second).await.starts_with("421 4.3.2 Shutting down"));
+    assert!(!server.counts.lock().unwrap().refused.contains(&Refusal::Sessions));
     server.stop().await;
 }
 

@@ -1,8 +1,8 @@
-//! The socket in the spool directory: where the running program takes commands.
+//! Sockets in the spool directory: where the running program takes commands, and where it answers the kubelet's probe.
 //!
-//! Owns its path, its mode, and what becomes of one that a killed program left. Refuses to know what is said.
+//! Owns their paths, their mode, and what becomes of one that a killed program left. Refuses to know what is said.
 //!
-//! The socket appears under its name only when nobody but the own user can connect to it: it is made in `tmp/`, which is
+//! A socket appears under its name only when nobody but the own user can connect to it: it is made in `tmp/`, which is
 //! the own user's, and moved. That replaces what a killed program left; the spool's lock says that nobody serves there.
 
 use std::fs::{self, File, Permissions};
@@ -26,12 +26,12 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Listens in the spool of `layout`, which this program has open.
+    /// Listens at `path` in the spool of `layout`, which this program has open.
     ///
     /// # Errors
     /// When the volume has no sockets or modes, or the path cannot be made short.
-    pub fn bind(layout: &Layout) -> io::Result<Self> {
-        let (made, path) = (layout.tmp().join("socket"), layout.socket());
+    pub fn bind(layout: &Layout, path: PathBuf) -> io::Result<Self> {
+        let made = layout.tmp().join(path.file_name().unwrap_or_default());
         let short = Short::of(&made)?;
         // One that was left by a start that failed between here and the move.
         match fs::remove_file(&made) {
@@ -78,6 +78,15 @@ pub async fn connect(layout: &Layout) -> io::Result<Option<UnixStream>> {
     }
 }
 
+/// Connects to the socket at `path`. Blocks for as long as the volume does.
+///
+/// # Errors
+/// When nobody listens there.
+pub fn connect_blocking(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    let short = Short::of(path)?;
+    std::os::unix::net::UnixStream::connect(&short.path)
+}
+
 /// A path that fits into an address. A longer one goes by way of its open directory.
 struct Short {
     path: PathBuf,
@@ -119,7 +128,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         assert!(!answers(&layout).await, "nobody listens yet");
-        let listening = Listening::bind(&layout).unwrap();
+        let listening = Listening::bind(&layout, layout.socket()).unwrap();
         assert_eq!(fs::metadata(layout.socket()).unwrap().mode() & 0o777, 0o600);
         assert!(answers(&layout).await);
         drop(listening);
@@ -135,7 +144,7 @@ mod tests {
             assert!(stale.exists());
         }
         assert!(!answers(&layout).await, "a name alone is no program");
-        let _listening = Listening::bind(&layout).unwrap();
+        let _listening = Listening::bind(&layout, layout.socket()).unwrap();
         assert!(answers(&layout).await);
     }
 
@@ -143,7 +152,7 @@ mod tests {
     async fn a_path_that_is_too_long_for_an_address_works_as_well() {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(&root.path().join("d".repeat(120)).join("e".repeat(120)));
-        let listening = Listening::bind(&layout).unwrap();
+        let listening = Listening::bind(&layout, layout.socket()).unwrap();
         assert!(layout.socket().exists() && answers(&layout).await);
         drop(listening);
         assert!(!layout.socket().exists());

@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::is_absent;
+
 /// Look-ups of names that go on at a time; well below the threads that there are for what blocks.
 pub const MAX_LOOK_UPS: usize = 2;
 
@@ -29,7 +31,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for one address to answer. A live server answers within a round trip; what is longer is a firewall.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most addresses that are tried.
+/// Most addresses that are tried, not counting those that cannot be reached from here at all.
 const MAX_ADDRESSES: usize = 4;
 
 /// Why there is no connection.
@@ -68,15 +70,32 @@ pub async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
 /// # Errors
 /// When none answers in time.
 pub async fn connect_to(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-    let mut last = None;
-    for &address in addresses.iter().take(MAX_ADDRESSES) {
-        match timed(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(stream) => {
-                // Commands are small and each waits for its reply.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
+    let stream =
+        first(host, addresses, |address| timed(CONNECT_TIMEOUT, TcpStream::connect(address))).await?;
+    // Commands are small and each waits for its reply.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// What comes of the first address with which `connect` works. Those of a family that the pod does not have cost no time
+/// and do not count: Microsoft's names have more addresses of IPv4 than are tried, and a pod may have IPv6 alone.
+async fn first<T, F: Future<Output = io::Result<T>>>(
+    host: &str,
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<T, DialError> {
+    let (mut last, mut tried) = (None, 0);
+    for &address in addresses {
+        match connect(address).await {
+            Ok(connected) => return Ok(connected),
+            Err(source) => {
+                tried +=
+                    usize::from(!is_absent(&source) && source.kind() != io::ErrorKind::NetworkUnreachable);
+                last = Some(DialError::Connect { host: host.to_owned(), address, source });
             }
-            Err(source) => last = Some(DialError::Connect { host: host.to_owned(), address, source }),
+        }
+        if tried == MAX_ADDRESSES {
+            break;
         }
     }
     Err(last.unwrap_or_else(|| unresolved(host, io::Error::other("the name has no address"))))
@@ -178,6 +197,34 @@ mod tests {
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let error = connect("127.0.0.1", free.port()).await.unwrap_err();
         assert!(matches!(error, DialError::Connect { address, .. } if address == free), "{error}");
+    }
+
+    /// As many addresses of each family as Microsoft's names have.
+    fn many() -> Vec<SocketAddr> {
+        let of = |prefix: &'static str| (1..=8).map(move |n| format!("{prefix}{n}").parse().unwrap());
+        of("192.0.2.").chain(of("2001:db8::")).map(|ip: IpAddr| SocketAddr::new(ip, 587)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_pod_with_ipv6_alone_reaches_a_name_with_many_addresses() {
+        for kind in [io::ErrorKind::NetworkUnreachable, io::ErrorKind::AddrNotAvailable] {
+            let connect = async |address: SocketAddr| {
+                if address.is_ipv6() { Ok(address) } else { Err(io::Error::from(kind)) }
+            };
+            let reached = first("smtp.office365.com", &many(), connect).await.unwrap();
+            assert_eq!(reached.to_string(), "[2001:db8::1]:587");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_that_do_not_answer_are_tried_a_few_times_only() {
+        let tried = Mutex::new(0);
+        let connect = async |_| -> io::Result<()> {
+            *tried.lock().unwrap() += 1;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        first("smtp.office365.com", &many(), connect).await.unwrap_err();
+        assert_eq!(*tried.lock().unwrap(), MAX_ADDRESSES);
     }
 
     #[tokio::test]

@@ -9,3 +9,12 @@
 pub mod dial;
 pub mod https;
 pub mod tls;
+
+use std::io;
+
+/// Whether listening failed because the address, or its whole family, is not there.
+pub fn is_absent(error: &io::Error) -> bool {
+    /// `EAFNOSUPPORT`, which std has no kind for.
+    const NO_SUCH_FAMILY: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+}

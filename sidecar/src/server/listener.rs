@@ -9,11 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::connection;
 use super::{Refusal, Service};
+use crate::net::is_absent;
 use crate::smtp::answer::Answer;
 
 /// How long to leave a listener alone that cannot accept: out of file descriptors, mostly, and then only the end of
@@ -97,22 +99,23 @@ async fn bind_one(address: SocketAddr) -> Result<Option<TcpListener>, BindError>
     }
 }
 
-/// The address, or its whole family, is not there.
-fn is_absent(error: &io::Error) -> bool {
-    /// `EAFNOSUPPORT`, which std has no kind for.
-    const NO_SUCH_FAMILY: i32 = 97;
-    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
-}
+/// Most clients that were let in and wait for a session to end. What they send meanwhile is in the kernel's memory, 128 KiB
+/// each, which counts as the container's. More wait in the kernel's queue of connections, which does not.
+const MAX_WAITING: usize = 100;
 
 /// Serves clients until `stop` becomes true, or its sender is gone. Then no new ones are let in, sessions between
 /// messages are ended with 421, those in a message after its answer; and when the last one has ended, this returns.
+///
+/// Clients beyond the number of sessions wait, in the order in which they came, and are told 421 when that takes too
+/// long: applications that send a hundred messages at once would fail where a second's wait is all that is needed.
 pub async fn serve(listeners: Listeners, service: Service, mut stop: watch::Receiver<bool>) {
     let service = Arc::new(service);
     let room = Arc::new(Semaphore::new(service.limits.sessions));
+    let places = Arc::new(Semaphore::new(MAX_WAITING));
     let mut sessions = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listeners.accept() => accepted,
+            accepted = next(&listeners, &places) => accepted,
             Some(ended) = sessions.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a session ended abnormally; the others go on");
@@ -121,29 +124,61 @@ pub async fn serve(listeners: Listeners, service: Service, mut stop: watch::Rece
             }
             _ = stop.wait_for(|&stop| stop) => break,
         };
-        match (accepted, Arc::clone(&room).try_acquire_owned()) {
-            (Ok((stream, peer)), Ok(permit)) => {
-                let session = connection::run(stream, peer.ip(), Arc::clone(&service), stop.clone());
-                sessions.spawn(async move {
-                    session.await;
-                    drop(permit);
-                });
-            }
-            (Ok((stream, _)), Err(_)) => refuse(&stream, &service),
-            (Err(error), _) => {
+        let (place, stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let (room, service, stop) = (Arc::clone(&room), Arc::clone(&service), stop.clone());
+        sessions.spawn(async move {
+            match permit(room, service.limits.wait, stop.clone()).await {
+                Ok(permit) => {
+                    drop(place);
+                    connection::run(stream, peer.ip(), service, stop).await;
+                    drop(permit);
+                }
+                Err(answer) => refuse(&stream, answer, &service),
+            }
+        });
     }
     drop(listeners);
     while sessions.join_next().await.is_some() {}
 }
 
+/// The next client, as soon as there is a place for one that waits.
+async fn next(
+    listeners: &Listeners,
+    places: &Arc<Semaphore>,
+) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listeners.accept().await?;
+    Ok((place, stream, peer))
+}
+
+/// A place among the sessions, or what to answer instead.
+async fn permit(
+    room: Arc<Semaphore>,
+    wait: Duration,
+    mut stop: watch::Receiver<bool>,
+) -> Result<OwnedSemaphorePermit, Answer> {
+    tokio::select! {
+        biased;
+        permit = timeout(wait, room.acquire_owned()) => {
+            permit.ok().and_then(Result::ok).ok_or(Answer::TooManySessions)
+        }
+        _ = stop.wait_for(|&stop| stop) => Err(Answer::ShuttingDown),
+    }
+}
+
 /// Says why in place of the greeting. Nothing was sent on this connection yet, so its buffer has room.
-fn refuse(stream: &TcpStream, service: &Service) {
-    service.observer.refused(Refusal::Sessions);
-    if let Err(error) = stream.try_write(Answer::TooManySessions.reply().to_string().as_bytes()) {
+fn refuse(stream: &TcpStream, answer: Answer, service: &Service) {
+    if answer == Answer::TooManySessions {
+        service.observer.refused(Refusal::Sessions);
+    }
+    if let Err(error) = stream.try_write(answer.reply().to_string().as_bytes()) {
         tracing::debug!(%error, "a refused client was gone");
     }
 }

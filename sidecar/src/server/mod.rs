@@ -67,6 +67,8 @@ pub struct Service {
 pub struct Limits {
     /// Sessions at once. Each holds at most 256 KiB and its recipients.
     pub sessions: usize,
+    /// For a client beyond that number to wait for a session to end.
+    pub wait: Duration,
     /// For a client to send one command, counted from the answer before it.
     pub command: Duration,
     /// For a client to send any octets of a message, and to take any of ours.
@@ -80,6 +82,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions: 100,
+            wait: Duration::from_secs(30),
             // RFC 5321 §4.5.3.2.7.
             command: Duration::from_secs(5 * 60),
             // RFC 5321 §4.5.3.2.5, for the other side.

@@ -3,6 +3,7 @@
 //! ```text
 //! lock       held while a program has the spool open
 //! socket     where a person's commands are taken while a program has the spool open
+//! alive      where the kubelet's probe is answered while a program has the spool open
 //! tmp/       being written, or cleared to be written again; emptied at every start, as nobody was told 250 for any of it
 //! queue/     <id>  an accepted message    <id>.state  how far it has come
 //! dead/      the same, for messages that were given up
@@ -72,6 +73,11 @@ impl Layout {
     /// Where commands are taken.
     pub fn socket(&self) -> PathBuf {
         self.root.join("socket")
+    }
+
+    /// Where the kubelet's probe is answered.
+    pub fn alive(&self) -> PathBuf {
+        self.root.join("alive")
     }
 
     /// Where files are while they are written.

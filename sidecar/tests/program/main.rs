@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod families;
 mod kill;
 mod large;
 mod process;

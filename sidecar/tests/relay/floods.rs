@@ -3,10 +3,13 @@
 //! Memory is what the kernel counts for the program itself, at its highest.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mailroute_m365::Options;
+use mailroute_route::file::DeliveryMode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -131,19 +134,98 @@ async fn floods_cost_bounded_memory_and_end() {
     program.terminate().await;
 }
 
+/// Every port that others can reach, used up; the kubelet is answered all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_connections_of_others_make_the_probe_fail() {
+    let (_m365, _control, route, files) = surroundings(Options::default()).await;
+    files.write_route(&route);
+    let mut program = Program::start(files.arguments());
+    let listening = program.line_with("\"listening\"").await;
+    let at = |what: &str| SocketAddr::from(([127, 0, 0, 1], port(&listening[what])));
+    let (smtp, admin) = (at("addresses"), at("admin"));
+    let mut held = Vec::new();
+    for address in [smtp, admin] {
+        for _ in 0..3 * SESSIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // One that is over the limit may be closed already.
+            let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").await;
+            held.push(stream);
+        }
+    }
+    for _ in 0..5 {
+        let hammers: Vec<_> =
+            (0..4).map(|_| tokio::spawn(async move { drop(TcpStream::connect(admin).await) })).collect();
+        let probe = Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"))
+            .args(["alive", "--admin-listen", &admin.to_string(), "--spool-dir"])
+            .arg(files.path(""))
+            .output();
+        let probe = timeout(PATIENCE, probe).await.expect("it is answered").unwrap();
+        assert!(probe.status.success(), "{probe:?}");
+        futures::future::join_all(hammers).await;
+    }
+    drop(held);
+    program.terminate().await;
+}
+
+#[tokio::test]
+async fn an_unfinished_request_is_not_waited_for() {
+    let (_m365, _control, route, files) = surroundings(Options::default()).await;
+    files.write_route(&route);
+    let mut program = Program::start(files.arguments());
+    let admin = SocketAddr::from(([127, 0, 0, 1], port(&program.line_with("\"listening\"").await["admin"])));
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    let started = std::time::Instant::now();
+    let closed = async {
+        while stream.write_all(b"GET /livez HTTP/1.1\r\nX: y\r\n").await.is_ok() {
+            let mut answer = [0; 1024];
+            let read = timeout(Duration::from_millis(100), stream.read(&mut answer)).await;
+            if let Ok(Ok(0) | Err(_)) = read {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("it is closed");
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    program.terminate().await;
+}
+
+/// A hundred and fifty applications' threads that send at once, through a handful of sessions.
+#[tokio::test]
+async fn more_clients_than_sessions_wait_and_all_are_served() {
+    let (m365, _control, mut route, files) = surroundings(Options::default()).await;
+    route.delivery.mode = DeliveryMode::Queue;
+    files.write_route(&route);
+    let arguments = ["--max-sessions", "5"].map(str::to_owned);
+    let mut program = Program::start([files.arguments(), arguments.into()].concat());
+    let address: SocketAddr =
+        ([127, 0, 0, 1], port(&program.line_with("\"listening\"").await["addresses"])).into();
+    program.line_with("LoggedIn").await;
+    let mut clients = JoinSet::new();
+    for n in 0..150 {
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            client.send("noreply@contoso.com", &["ann@fabrikam.com"], &message(&format!("m{n}"))).await
+        });
+    }
+    let replies = timeout(PATIENCE, clients.join_all()).await.expect("all are served");
+    assert!(replies.iter().all(|reply| reply.code == 250), "{:?}", replies.iter().find(|r| r.code != 250));
+    drop(m365);
+    program.terminate().await;
+}
+
 #[tokio::test]
 async fn more_connections_than_sessions_are_told_and_the_others_stay() {
     let (_m365, _control, route, files) = surroundings(Options::default()).await;
     files.write_route(&route);
-    let mut program = Program::start(files.arguments());
+    let arguments = ["--session-wait", "0.2"].map(str::to_owned);
+    let mut program = Program::start([files.arguments(), arguments.into()].concat());
     let address: SocketAddr =
         ([127, 0, 0, 1], port(&program.line_with("\"listening\"").await["addresses"])).into();
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
         sessions.push(Client::connect(address).await);
     }
-    for _ in 0..SESSIONS {
-        let answer = flood(address, "", Vec::new(), 0, "").await;
+    for answer in floods(address, "", b"", 0, "").await {
         assert!(answer.starts_with("421 4.3.2 Too many sessions"), "{answer}");
     }
     for session in &mut sessions {

@@ -1,12 +1,13 @@
 //! Wrong set-ups: the application gets a clear reply, the operator the condition, the reason and what was met.
 
-use mailroute_m365::{Faults, LoginAction, LoginFaults, Rule, Simulator, SubmissionFaults, Token};
+use mailroute_m365::{Faults, LoginAction, LoginFaults, Rule, Simulator, Stage, SubmissionFaults, Token};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::file::Credential;
 use mailroute_sidecar::alive;
 
 use crate::client::message;
+use crate::kept::reply;
 use crate::scene::{Scene, http_get, submission};
 
 /// Starts a scene that is wrong in one way, and checks that everybody is told the same thing.
@@ -21,9 +22,12 @@ async fn wrong(change: impl FnOnce(&Simulator, &mut RouteFile), reason: Reason) 
     assert!(text.starts_with(&format!("{reason}: ")), "{reply}");
     assert!(text.ends_with("kubectl describe mailroute notifications -n shop"), "{reply}");
     let ready = http_get(scene.app.admin_address(), "/readyz").await;
-    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains(reason.as_str()), "{ready}");
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    // Any pod can ask: the reason is named, and nothing is quoted.
+    assert!(ready.ends_with(&format!("\r\n\r\n{} {reason}\n", reason.condition())), "{ready}");
     assert!(http_get(scene.app.admin_address(), "/livez").await.starts_with("HTTP/1.1 200"));
     let metrics = scene.metrics().await;
+    assert!(!metrics.contains(&told.message), "{metrics}");
     let condition = reason.condition();
     let line = format!("mailroute_condition_status{{condition=\"{condition}\",reason=\"{reason}\"}} 1");
     assert!(metrics.contains(&line), "{metrics}");
@@ -166,6 +170,28 @@ async fn a_life_written_as_text_is_understood() {
 }
 
 #[tokio::test]
+async fn what_any_pod_can_read_names_no_address_and_quotes_no_reply() {
+    let scene = Scene::start().await;
+    scene.well().await;
+    let denied = "554 5.2.252 SendAsDenied; noreply@contoso.com not allowed to send as boss@contoso.com";
+    scene.fault(Stage::EndOfData, reply(denied), 1);
+    let answer =
+        scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("denied")).await;
+    assert_eq!(answer.code, 554, "{answer}");
+    assert!(
+        scene.told(Reason::SendAsDenied).await.message.contains("boss@contoso.com"),
+        "the operator is told"
+    );
+    let ready = http_get(scene.app.admin_address(), "/readyz").await;
+    assert!(ready.ends_with("\r\n\r\nSendersAccepted SendAsDenied\n"), "{ready}");
+    for path in ["/livez", "/readyz", "/metrics", "/", "/metrics?x=1", "/debug/pprof"] {
+        let page = http_get(scene.app.admin_address(), path).await;
+        assert!(page.starts_with("HTTP/1.1 ") && !page.contains('@'), "{path}: {page}");
+        assert!(!page.contains("not allowed") && !page.contains("contoso"), "{path}: {page}");
+    }
+}
+
+#[tokio::test]
 async fn no_route_at_all_is_answered_and_mended_without_a_restart() {
     let scene = Scene::with(|_| {}, |_, route| route.version = 99).await;
     let reply =
@@ -173,7 +199,10 @@ async fn no_route_at_all_is_answered_and_mended_without_a_restart() {
     assert_eq!((reply.code, reply.text().contains("no valid mail route")), (451, true), "{reply}");
     let admin = scene.app.admin_address();
     assert!(http_get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
-    tokio::task::spawn_blocking(move || alive::ask(admin)).await.unwrap().unwrap();
+    let ready = http_get(admin, "/readyz").await;
+    assert!(ready.ends_with("\r\n\r\nno valid route\n"), "not what is wrong with it: {ready}");
+    let spool = scene.files.path("");
+    tokio::task::spawn_blocking(move || alive::ask(&spool, admin)).await.unwrap().unwrap();
     let mut route = scene.route.clone();
     route.version = 1;
     scene.files.write_route(&route);

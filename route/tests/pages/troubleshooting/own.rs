@@ -78,7 +78,7 @@ pub const OWN: &[(&str, &str)] = &[
     ),
     (
         "Too many sessions at once; try again later",
-        "The application opens more than 100 connections: use a pool, and close what is not used.",
+        "The application has held more than 100 connections for half a minute: use a pool, and close what is not used.",
     ),
     (
         "Nothing received for too long. Closing",
