@@ -18,7 +18,12 @@ pub struct Steady {
 impl Steady {
     /// A clock that goes on from the system's time.
     pub fn start() -> Self {
-        Self { start: now(), since_epoch: since_epoch() }
+        Self::start_at(since_epoch())
+    }
+
+    /// A clock that goes on from this time since the epoch.
+    pub fn start_at(since_epoch: Duration) -> Self {
+        Self { start: now(), since_epoch }
     }
 
     /// Now, since the epoch.

@@ -107,7 +107,7 @@ async fn over_loopback(arguments: &Arguments, message: &(String, String)) -> Res
         accept: Arc::new(Taken),
         settings: Arc::new(move || Arc::clone(&settings)),
         observer: Arc::new(Taken),
-        directory: std::env::temp_dir().into(),
+        scratch: Arc::new(std::env::temp_dir()),
         limits: Limits::default(),
     };
     let (_stop, stopped) = watch::channel(false);

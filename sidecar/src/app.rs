@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use crate::admin::{self, Admin};
 use crate::alive;
 use crate::args::Run;
+use crate::body::Scratch;
 use crate::budget::Spans;
 use crate::by_hand::running::Desk;
 use crate::by_hand::serve::{Patience, Served};
@@ -196,7 +197,7 @@ struct Parts {
     dispatch: Arc<Dispatch>,
     queue: Arc<Queue>,
     relay: Arc<Relay>,
-    scratch: Arc<Path>,
+    scratch: Arc<dyn Scratch>,
     serving: Arc<AtomicBool>,
 }
 
@@ -215,7 +216,7 @@ impl Parts {
         let board = Board::default();
         let times = (timing.spans, timing.pause);
         let dispatch = Dispatch::new(active, board.clone(), Arc::clone(&metrics), &run.spool_dir, times);
-        let scratch = spool.scratch().into();
+        let scratch = spool.scratch();
         let queue = Queue::new(spool, found, Arc::clone(&dispatch), Arc::clone(&metrics), timing.queue);
         let (dispatched, queued) = (Arc::clone(&dispatch), Arc::clone(&queue));
         let relay = Relay::new(dispatched, queued, Arc::clone(&metrics), run.reply_timeout, hurry);
@@ -293,7 +294,7 @@ impl Parts {
             accept: self.relay,
             settings: settings::source(self.config.clone()),
             observer: sessions,
-            directory: self.scratch,
+            scratch: self.scratch,
             limits: Limits { sessions: run.max_sessions, wait: run.session_wait, ..Limits::default() },
         };
         Door { service, config: self.config, fixed: run.port, serving: self.serving }

@@ -11,8 +11,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -20,6 +21,52 @@ use crc32fast::Hasher;
 /// Octets of a message kept in memory; also the size of the pieces in which a larger one is written and read.
 /// Most notifications are smaller, and a hundred sessions at once still take less than 7 MiB.
 pub const MEMORY_BYTES: usize = 64 * 1024;
+
+/// Where messages that do not fit in memory are put while they come in.
+pub trait Scratch: Send + Sync {
+    /// The directory of their files.
+    fn directory(&self) -> &Path;
+    /// Takes room for so many more octets, before they are written.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn reserve(&self, octets: u64) -> io::Result<()>;
+    /// Gives such room back.
+    fn release(&self, octets: u64);
+}
+
+/// A directory with as much room as its volume has.
+impl Scratch for PathBuf {
+    fn directory(&self) -> &Path {
+        self
+    }
+
+    fn reserve(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn release(&self, _: u64) {}
+}
+
+/// The room that a message's file takes. Given back with the message.
+pub(crate) struct Claim {
+    scratch: Arc<dyn Scratch>,
+    octets: AtomicU64,
+}
+
+impl Claim {
+    fn grow(&self, octets: usize) -> io::Result<()> {
+        self.scratch.reserve(octets as u64)?;
+        self.octets.fetch_add(octets as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.scratch.release(*self.octets.get_mut());
+    }
+}
 
 /// A complete message: a stamp (the header lines that were added in front), then the content as received. Cheap to
 /// clone; clones share the octets.
@@ -38,6 +85,8 @@ pub(crate) enum Content {
         start: u64,
         len: u64,
         crc32: u32,
+        /// The file's room, when it is none that is kept.
+        claim: Option<Arc<Claim>>,
     },
 }
 
@@ -49,7 +98,29 @@ impl Body {
 
     /// A message that is part of a file.
     pub(crate) fn of_file(file: File, start: u64, len: u64, crc32: u32) -> Self {
-        Self { stamp: Bytes::new(), content: Content::File { file: Arc::new(file), start, len, crc32 } }
+        Self {
+            stamp: Bytes::new(),
+            content: Content::File { file: Arc::new(file), start, len, crc32, claim: None },
+        }
+    }
+
+    /// Takes over the room, in octets, that the message has taken while it came in: whoever asks gives it back.
+    pub(crate) fn take_claim(&self) -> u64 {
+        self.claim().map_or(0, |claim| claim.octets.swap(0, Ordering::Relaxed))
+    }
+
+    /// Leaves the room to the message again.
+    pub(crate) fn put_claim(&self, octets: u64) {
+        if let Some(claim) = self.claim() {
+            claim.octets.fetch_add(octets, Ordering::Relaxed);
+        }
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        match &self.content {
+            Content::File { claim, .. } => claim.as_deref(),
+            Content::Memory(_) => None,
+        }
     }
 
     /// The stamp and what follows it, for whoever copies both.
@@ -148,7 +219,8 @@ async fn read_piece(file: Arc<File>, at: u64, end: u64) -> io::Result<Bytes> {
 
 /// Takes in a message whose size is not known yet.
 pub struct Writer {
-    directory: Arc<Path>,
+    scratch: Arc<dyn Scratch>,
+    claim: Arc<Claim>,
     pending: Vec<u8>,
     file: Option<Arc<File>>,
     written: u64,
@@ -156,9 +228,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that puts what does not fit in memory into a nameless file under `directory`.
-    pub fn new(directory: Arc<Path>) -> Self {
-        Self { directory, pending: Vec::new(), file: None, written: 0, sum: Hasher::new() }
+    /// A writer that puts what does not fit in memory into a nameless file in `scratch`.
+    pub fn new(scratch: Arc<dyn Scratch>) -> Self {
+        let claim = Arc::new(Claim { scratch: Arc::clone(&scratch), octets: AtomicU64::new(0) });
+        Self { scratch, claim, pending: Vec::new(), file: None, written: 0, sum: Hasher::new() }
     }
 
     /// Where the next octets are to be appended. [`Writer::spill`] has to follow before much is.
@@ -169,7 +242,7 @@ impl Writer {
     /// Moves what is in memory to the file once it is more than fits.
     ///
     /// # Errors
-    /// When the file cannot be made or written, as when the disk is full. The message is then lost to this writer.
+    /// When there is no room, or the file cannot be made or written, as when the disk is full. The message is then lost to this writer.
     pub async fn spill(&mut self) -> io::Result<()> {
         if self.pending.len() <= MEMORY_BYTES { Ok(()) } else { self.write_pending().await }
     }
@@ -183,17 +256,24 @@ impl Writer {
             self.write_pending().await?;
         }
         let content = match self.file {
-            Some(file) => Content::File { file, start: 0, len: self.written, crc32: self.sum.finalize() },
+            Some(file) => Content::File {
+                file,
+                start: 0,
+                len: self.written,
+                crc32: self.sum.finalize(),
+                claim: Some(self.claim),
+            },
             None => Content::Memory(self.pending.into()),
         };
         Ok(Body { stamp: stamp.into(), content })
     }
 
     async fn write_pending(&mut self) -> io::Result<()> {
+        self.claim.grow(self.pending.len())?;
         let (octets, at) = (std::mem::take(&mut self.pending), self.written);
-        let (directory, file) = (Arc::clone(&self.directory), self.file.take());
+        let (scratch, file) = (Arc::clone(&self.scratch), self.file.take());
         let write = move || {
-            let file = file.map_or_else(|| tempfile::tempfile_in(&directory).map(Arc::new), Ok)?;
+            let file = file.map_or_else(|| tempfile::tempfile_in(scratch.directory()).map(Arc::new), Ok)?;
             file.write_all_at(&octets, at)?;
             Ok((file, octets))
         };
@@ -228,7 +308,7 @@ mod tests {
     }
 
     async fn written(message: &[u8], step: usize, directory: &Path) -> Body {
-        let mut writer = Writer::new(directory.into());
+        let mut writer = Writer::new(Arc::new(directory.to_owned()));
         for piece in message.chunks(step) {
             writer.buffer().extend_from_slice(piece);
             writer.spill().await.unwrap();
@@ -277,7 +357,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_message_without_a_directory_is_an_error() {
-        let mut writer = Writer::new(Path::new("/nonexistent").into());
+        let mut writer = Writer::new(Arc::new(PathBuf::from("/nonexistent")));
         writer.buffer().resize(MEMORY_BYTES + 1, b'x');
         assert_eq!(writer.spill().await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }

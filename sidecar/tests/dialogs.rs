@@ -332,7 +332,7 @@ impl Server {
             accept: Arc::clone(&stored) as Arc<dyn Accept>,
             settings: Arc::new(move || Arc::new(current.lock().unwrap().clone())),
             observer: Arc::new(Counter { counts: Arc::clone(&counts), closed: closed_sender }),
-            directory: directory.into(),
+            scratch: Arc::new(directory.to_owned()),
             limits,
         };
         let (stop, stopped) = watch::channel(false);

@@ -82,6 +82,9 @@ pub struct Retry {
     /// Every dead letter.
     #[arg(long)]
     pub dead: bool,
+    /// Every message whose file was set aside as damaged and can be read after all.
+    #[arg(long)]
+    pub corrupt: bool,
 }
 
 /// What to forget.
@@ -143,6 +146,8 @@ mod tests {
             assert!(parse(&format!("{verb} {ID} {ID}")).is_ok() && parse(&format!("{verb} --dead")).is_ok());
         }
         assert_eq!(parse("retry --all --dead").unwrap_err(), ErrorKind::ArgumentConflict);
+        assert_eq!(parse("retry --corrupt --dead").unwrap_err(), ErrorKind::ArgumentConflict);
+        assert!(parse("retry --corrupt").is_ok());
         assert_eq!(parse("list --waiting --dead").unwrap_err(), ErrorKind::ArgumentConflict);
         assert_eq!(parse("drop --all").unwrap_err(), ErrorKind::UnknownArgument);
     }

@@ -67,7 +67,8 @@ pub async fn run(options: &Queue, out: &mut impl Write) -> Result<bool, CommandE
         Verb::Show { id, body } => command.show(id, *body, out).await,
         Verb::Export { id } => command.export(id, out).await,
         Verb::Retry(retry) => {
-            command.change(Request::Retry(chosen(&retry.ids, retry.all)), "to be tried now", out).await
+            let chosen = if retry.corrupt { Chosen::Corrupt } else { chosen(&retry.ids, retry.all) };
+            command.change(Request::Retry(chosen), "to be tried now", out).await
         }
         Verb::Drop(drop) => {
             let most = if drop.yes { None } else { Some(1) };

@@ -72,6 +72,8 @@ pub enum Chosen {
     Waiting,
     /// All that were given up.
     Dead,
+    /// All whose files were set aside.
+    Corrupt,
 }
 
 /// What is answered.
@@ -163,6 +165,7 @@ mod tests {
             Request::List { part: Part::Dead, after: Some(id(3)) },
             Request::Show(id(1)),
             Request::Retry(Chosen::Waiting),
+            Request::Retry(Chosen::Corrupt),
             Request::Drop { chosen: Chosen::Ids(vec![id(1), id(2)]), most: Some(1) },
         ] {
             let line = line(&request);

@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::envelope::QueueId;
 use crate::queue::{ByHandError, Listed, Queue, Shown, header_of};
-use crate::spool::{Glance, Shelf, SpoolError, View};
+use crate::spool::{Glance, Shelf, SpoolError, View, is_progress};
 
 /// The running program's side.
 pub struct Desk {
@@ -116,6 +116,7 @@ impl Desk {
                 return Answer::Changed(Changed { done, failed: vec![] }).into();
             }
             Chosen::Dead => self.queue.list_dead(),
+            Chosen::Corrupt => return self.restore(stop).await,
             Chosen::Ids(ids) => distinct(ids),
         };
         let mut tally = Tally::default();
@@ -134,11 +135,41 @@ impl Desk {
         tally.into_reply()
     }
 
+    /// Tries what was set aside, as far as it is whole after all.
+    async fn restore(&self, stop: &watch::Receiver<bool>) -> Reply {
+        let view = Arc::clone(&self.view);
+        let names = match spawn_blocking(move || view.corrupt()).await {
+            Ok(Ok(names)) => names,
+            Ok(Err(error)) => return Reply::refused(error),
+            Err(_) => return Reply::refused(SpoolError::Closing),
+        };
+        // A message's progress comes along with its message.
+        let names: Vec<_> = names.into_iter().filter(|name| !is_progress(name)).collect();
+        let mut tally = Tally::default();
+        for name in &names {
+            if *stop.borrow() {
+                tally.failed.push(left_off(names.len() - tally.seen()));
+                break;
+            }
+            match self.queue.restore(name).await {
+                Ok(()) => tally.done += 1,
+                Err(ByHandError::Spool(error)) => {
+                    tally.failed.push(format!("{name}: {}", listing::sentence(&error)));
+                }
+                Err(error) => tally.failed.push(format!("{name}: {error}")),
+            }
+        }
+        tally.into_reply()
+    }
+
     async fn drop_all(&self, chosen: Chosen, most: Option<usize>, stop: &watch::Receiver<bool>) -> Reply {
         let _turn = self.changing.lock().await;
         let ids = match chosen {
             Chosen::Waiting => return Reply::refused("what waits is dropped by its ids only"),
             Chosen::Dead => self.queue.list_dead(),
+            Chosen::Corrupt => {
+                return Reply::refused("files that were set aside are not dropped; remove them by hand");
+            }
             Chosen::Ids(ids) => distinct(ids),
         };
         if most.is_some_and(|most| ids.len() > most) {

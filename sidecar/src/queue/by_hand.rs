@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use super::Queue;
 use super::flight::Taken;
 use super::index::Record;
+use super::schedule::Ahead;
 use crate::clock;
 use crate::envelope::QueueId;
 use crate::metrics::Ended;
-use crate::spool::{Kept, SpoolError};
+use crate::spool::{Kept, Progress, SpoolError};
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +77,9 @@ impl Queue {
 
     /// The same, at most so many of those behind `after`.
     pub fn list_behind(&self, after: Option<&QueueId>, most: usize) -> Vec<Listed> {
+        let ahead = self.ahead();
         let state = self.state();
-        state.index.behind(after).take(most).map(|(id, record)| listed(id, record)).collect()
+        state.index.behind(after).take(most).map(|(id, record)| listed(id, record, ahead)).collect()
     }
 
     /// What was given up, in the order in which it came.
@@ -97,7 +99,7 @@ impl Queue {
         }
         let place = record.as_ref().map_or(Place::Dead, place);
         let held = record.is_some_and(|record| record.held);
-        Ok(Shown { place, held, next: record.map(|record| record.due), kept })
+        Ok(Shown { place, held, next: record.map(|record| self.ahead().system(record.due)), kept })
     }
 
     /// Makes a waiting message due now.
@@ -105,7 +107,8 @@ impl Queue {
     /// # Errors
     /// When none of that name waits.
     pub fn retry(&self, id: &QueueId) -> Result<(), ByHandError> {
-        let hurried = self.state().index.hurry(id, clock::timestamp());
+        let now = self.now();
+        let hurried = self.state().index.hurry(id, now);
         if !hurried {
             return Err(self.not_waiting(id));
         }
@@ -116,9 +119,10 @@ impl Queue {
 
     /// Makes every waiting message due now, and says how many there are.
     pub fn retry_all(&self) -> usize {
+        let now = self.now();
         let waiting = {
             let mut state = self.state();
-            state.index.hurry_all(clock::timestamp());
+            state.index.hurry_all(now);
             state.index.len()
         };
         tracing::info!(waiting, "everything is due now, by hand");
@@ -138,10 +142,27 @@ impl Queue {
         let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
         tracing::info!(queue_id = %id, "a dead letter is tried again, by hand");
-        let record = Record { by_hand: true, ..super::waiting_record(now, &progress) };
-        self.state().index.insert(id.clone(), record);
-        self.news();
+        self.enter_by_hand(id.clone(), now, &progress);
         Ok(())
+    }
+
+    /// Takes a message back into the queue that was set aside, by the name of its file in `corrupt/`, if that is whole
+    /// after all; its time begins anew.
+    ///
+    /// # Errors
+    /// When it is no message or still damaged, or the disk refuses.
+    pub async fn restore(&self, name: &str) -> Result<(), ByHandError> {
+        let now = clock::timestamp();
+        let (id, progress) = self.spool.restore(name, now).await?;
+        tracing::info!(queue_id = %id, "a message that was set aside is tried again, by hand");
+        self.enter_by_hand(id, now, &progress);
+        Ok(())
+    }
+
+    fn enter_by_hand(&self, id: QueueId, since: Timestamp, progress: &Progress) {
+        let record = Record { by_hand: true, ..self.record(since, progress) };
+        self.state().index.insert(id, record);
+        self.news();
     }
 
     /// Drops a message, waiting or given up.
@@ -179,9 +200,10 @@ const fn place(record: &Record) -> Place {
     if record.taken { Place::Trying } else { Place::Waiting }
 }
 
-fn listed(id: &QueueId, record: &Record) -> Listed {
+fn listed(id: &QueueId, record: &Record, ahead: Ahead) -> Listed {
     let Record { due, since, recipients, held, .. } = *record;
-    Listed { id: id.clone(), place: place(record), held, next: due, since, recipients }
+    let (next, since) = (ahead.system(due), ahead.system(since));
+    Listed { id: id.clone(), place: place(record), held, next, since, recipients }
 }
 
 fn named(error: SpoolError, id: &QueueId) -> ByHandError {

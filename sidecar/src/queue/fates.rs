@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn progress(recipients: usize) -> Progress {
-        Progress { attempts: 0, next: NOW, fates: vec![Fate::Waiting; recipients], last: None }
+        Progress { attempts: 0, next: NOW, since: None, fates: vec![Fate::Waiting; recipients], last: None }
     }
 
     fn after_one(verdict: Verdict) -> (Option<After>, u32) {

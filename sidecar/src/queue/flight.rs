@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::fates::{self, Step};
 use super::index::Record;
 use super::schedule::{After, later, until};
@@ -139,33 +141,39 @@ impl Taken {
         };
         tracing::error!(queue_id = %id, error = chain(&error), "a kept message cannot be read");
         if matches!(error, SpoolError::Damaged { .. } | SpoolError::Unknown(_)) {
-            self.queue.state().index.remove(id);
+            let mut state = self.queue.state();
+            // A person may have brought it back meanwhile.
+            if state.index.record(id).is_some_and(|record| record.taken) {
+                state.index.remove(id);
+            }
         }
         None
     }
 
     /// What follows once an attempt, or the lack of one, has changed the fates from `before`.
     async fn settle(mut self, entry: Entry, mut progress: Progress, before: Vec<Fate>, after: Option<After>) {
-        let (now, active) = (clock::timestamp(), self.queue.dispatch.active());
+        let (now, active) = (self.queue.now(), self.queue.dispatch.active());
         let max_age = active
             .as_ref()
             .map_or(Duration::MAX, |active| Duration::from_secs(active.route.delivery.max_age_seconds));
         let expires = later(self.record.since, max_age);
         if progress.waiting() > 0 && now >= expires {
-            fates::expire(&mut progress, now);
+            fates::expire(&mut progress, clock::timestamp());
         }
         let failed = newly_failed(&before, &progress);
         if let Some(active) = active.filter(|_| !failed.is_empty()) {
-            notify::sender(&self.queue, &active.route, (&entry, &progress), &failed, now).await;
+            notify::sender(&self.queue, &active.route, (&entry, &progress), &failed, clock::timestamp())
+                .await;
         }
         if progress.waiting() == 0 {
             let dead = progress.fates.iter().any(|fate| matches!(fate, Fate::Failed(_)));
             return self.gone(&entry, dead.then_some(&progress)).await;
         }
         let after = self.own_trouble(after.unwrap_or(After::Again), &mut progress);
-        progress.next = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
+        let due = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
+        progress.next = self.queue.ahead().system(due);
         self.queue.write_down(&entry.envelope.id, &progress).await;
-        self.give_back(after == After::Hold, &progress);
+        self.give_back(after == After::Hold, due, &progress);
     }
 
     /// Trouble of the route that this message meets while others get through is its own after all: it must neither stop
@@ -231,11 +239,11 @@ impl Taken {
         }
     }
 
-    fn give_back(&mut self, held: bool, progress: &Progress) {
+    fn give_back(&mut self, held: bool, due: Timestamp, progress: &Progress) {
         let Some(id) = self.id.take() else { return };
         let through = self.queue.dispatch.delivered();
         self.queue.state().index.put_back(&id, |record| {
-            record.due = progress.next;
+            record.due = due;
             record.recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
             record.held = held;
             if held {
@@ -268,7 +276,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let again = later(clock::timestamp(), self.queue.pace.patient);
+        let again = later(self.queue.now(), self.queue.pace.patient);
         if let Some(id) = self.id.take() {
             self.queue.state().index.put_back(&id, |record| (record.due, record.held) = (again, false));
         }

@@ -1,6 +1,6 @@
 //! What waits, by due time: a small record for each message; everything else about it is on disk.
 //!
-//! Pure: time is passed in. Knows neither what a message is nor what comes of it.
+//! Pure: time is passed in, by a clock that does not step (see [`super::schedule::Ahead`]). Knows neither what a message is nor what comes of it.
 //!
 //! Invariant: a message is in the order of due times exactly when nobody has taken it, so nobody can take it twice.
 

@@ -26,28 +26,35 @@ mod worker;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mailroute_route::control;
 use mailroute_route::file::{Delivery, DeliveryMode};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 pub use self::by_hand::{ByHandError, Listed, Place, Shown};
 use self::flight::Taken;
 use self::index::{Index, Record};
 pub(crate) use self::notify::header_of;
-use self::schedule::Pace;
+use self::schedule::{Ahead, Pace};
 use crate::body::Body;
-use crate::clock::{self, Instant};
+use crate::clock::{self, Instant, Steady};
 use crate::delivery::outcome::Attempt;
 use crate::dispatch::Dispatch;
 use crate::envelope::QueueId;
 use crate::metrics::Metrics;
 use crate::spool::{Entry, Limits, Progress, Recovered, Spool, SpoolError};
 
+/// How long an application waits for the disk to do what its answer does not depend on.
+const PROMPTLY: Duration = Duration::from_secs(1);
+
 /// The queue of one sidecar.
 pub struct Queue {
+    /// What due times are counted by.
+    clock: Steady,
     spool: Spool,
     dispatch: Arc<Dispatch>,
     metrics: Arc<Metrics>,
@@ -126,12 +133,25 @@ impl Queue {
         metrics: Arc<Metrics>,
         pace: Pace,
     ) -> Arc<Self> {
+        Self::by_clock(spool, recovered, dispatch, metrics, (pace, Steady::start()))
+    }
+
+    fn by_clock(
+        spool: Spool,
+        recovered: Recovered,
+        dispatch: Arc<Dispatch>,
+        metrics: Arc<Metrics>,
+        (pace, clock): (Pace, Steady),
+    ) -> Arc<Self> {
         let mut index = Index::default();
+        let ahead = ahead(clock);
         for waiting in recovered.waiting {
             // How many recipients wait is known when it is read for its first attempt.
-            index.insert(waiting.id, Record::new(waiting.accepted, waiting.next, 1));
+            let due = ahead.due(waiting.next, &pace, waiting.attempts);
+            index.insert(waiting.id, Record::new(ahead.since(waiting.since), due, 1));
         }
         let queue = Arc::new(Self {
+            clock,
             spool,
             dispatch,
             metrics,
@@ -159,7 +179,7 @@ impl Queue {
         held: bool,
     ) -> Result<(), SpoolError> {
         self.spool.store(&entry, &progress, body).await?;
-        let record = Record { held, ..waiting_record(entry.accepted, &progress) };
+        let record = Record { held, ..self.record(entry.accepted, &progress) };
         self.state().index.insert(entry.envelope.id, record);
         self.news();
         Ok(())
@@ -173,7 +193,7 @@ impl Queue {
     pub async fn keep_tried(self: &Arc<Self>, entry: &Entry, body: &Body) -> Result<Tried, SpoolError> {
         let progress = Progress::fresh(entry);
         self.spool.store(entry, &progress, body).await?;
-        let record = Record { taken: true, ..waiting_record(entry.accepted, &progress) };
+        let record = Record { taken: true, ..self.record(entry.accepted, &progress) };
         let id = entry.envelope.id.clone();
         self.state().index.insert(id.clone(), record);
         self.tell();
@@ -184,7 +204,7 @@ impl Queue {
     pub fn figures(&self) -> Figures {
         let (messages, oldest) = {
             let state = self.state();
-            (state.index.len() as u64, state.index.oldest(clock::timestamp()))
+            (state.index.len() as u64, state.index.oldest(self.now()))
         };
         let stock = self.spool.stock();
         Figures {
@@ -210,6 +230,23 @@ impl Queue {
     /// The lengths of pauses.
     pub const fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    /// Now, as due times are counted.
+    fn now(&self) -> Timestamp {
+        steady(self.clock)
+    }
+
+    /// The two clocks at this moment.
+    fn ahead(&self) -> Ahead {
+        ahead(self.clock)
+    }
+
+    /// What is known of a message that has been tried since `since`, by the system's clock.
+    fn record(&self, since: Timestamp, progress: &Progress) -> Record {
+        let ahead = self.ahead();
+        let due = ahead.due(progress.next, &self.pace, progress.attempts);
+        Record::new(ahead.since(since), due, u32::try_from(progress.waiting()).unwrap_or(u32::MAX))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -257,6 +294,18 @@ impl Queue {
         }
     }
 
+    /// Runs a task that belongs to the queue, and waits for it, but not for long: it goes on when whoever waits has an
+    /// application to answer.
+    async fn finish(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (done, ended) = oneshot::channel();
+        self.spawn(async move {
+            task.await;
+            // Nobody waits any more when it took long.
+            let _ = done.send(());
+        });
+        let _ = timeout(PROMPTLY, ended).await;
+    }
+
     /// Runs a task that belongs to the queue.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut flights = lock(&self.flights);
@@ -285,22 +334,28 @@ impl Tried {
         let mut attempt = AbortOnDrop(attempt);
         queue.spawn(async move {
             match (&mut attempt.0).await {
-                Ok(attempt) => self.decide(attempt).await,
+                Ok(attempt) => self.settle(attempt).await,
                 // The message is given back as this ends.
                 Err(error) => tracing::error!(%error, "an attempt ended abnormally"),
             }
         });
     }
 
-    /// Settles the message as the attempt says.
+    /// Settles the message as the attempt says. Does not wait for a disk that refuses.
     pub async fn decide(self, attempt: Attempt) {
-        let Self { taken, entry, progress } = self;
-        taken.attempted(entry, progress, &attempt).await;
+        let queue = Arc::clone(self.taken.queue());
+        queue.finish(self.settle(attempt)).await;
     }
 
-    /// Takes the message out again: somebody else answers for it.
+    /// Takes the message out again: somebody else answers for it. Does not wait for a disk that refuses.
     pub async fn release(self) {
-        self.taken.clear_away(None).await;
+        let queue = Arc::clone(self.taken.queue());
+        queue.finish(self.taken.clear_away(None)).await;
+    }
+
+    async fn settle(self, attempt: Attempt) {
+        let Self { taken, entry, progress } = self;
+        taken.attempted(entry, progress, &attempt).await;
     }
 }
 
@@ -321,8 +376,12 @@ pub fn limits(delivery: Option<&Delivery>) -> Limits {
     Limits { max_bytes: delivery.max_spool_bytes, keep_dead }
 }
 
-fn waiting_record(since: Timestamp, progress: &Progress) -> Record {
-    Record::new(since, progress.next, u32::try_from(progress.waiting()).unwrap_or(u32::MAX))
+fn steady(clock: Steady) -> Timestamp {
+    schedule::later(Timestamp::UNIX_EPOCH, clock.now())
+}
+
+fn ahead(clock: Steady) -> Ahead {
+    Ahead::new(steady(clock), clock::timestamp())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -33,6 +33,10 @@ pub struct Pace {
     pub hold: Duration,
 }
 
+/// A pause is between these parts of its length.
+const LEAST_SPREAD: f64 = 0.75;
+const MOST_SPREAD: f64 = 1.25;
+
 impl Default for Pace {
     fn default() -> Self {
         Self {
@@ -56,6 +60,11 @@ impl Pace {
         expires: Timestamp,
         chance: f64,
     ) -> Timestamp {
+        let spread = LEAST_SPREAD + (MOST_SPREAD - LEAST_SPREAD) * chance.clamp(0.0, 1.0);
+        later(now, self.pause(after, attempts).mul_f64(spread)).min(expires.max(now))
+    }
+
+    fn pause(&self, after: After, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(16);
         let pause = match after {
             After::GoOn => Duration::ZERO,
@@ -63,8 +72,52 @@ impl Pace {
             After::Again => self.first.saturating_mul(1 << doublings),
             After::Patiently => self.patient.saturating_mul(1 << doublings),
         };
-        let pause = pause.min(self.longest).mul_f64(0.75 + 0.5 * chance.clamp(0.0, 1.0));
-        later(now, pause).min(expires.max(now))
+        pause.min(self.longest)
+    }
+
+    /// The longest pause after so many attempts, whatever came of the last one.
+    fn most(&self, attempts: u32) -> Duration {
+        let all = [After::GoOn, After::Hold, After::Again, After::Patiently];
+        let longest = all.into_iter().map(|after| self.pause(after, attempts)).max();
+        longest.unwrap_or(self.longest).mul_f64(MOST_SPREAD)
+    }
+}
+
+/// Due times are counted by a clock that does not step: when the system's clock is set back by hours, or was wrong when
+/// the program started, no message may wait for it to catch up, nor be given up early. On disk and before people's eyes
+/// times are the system's. This is how far the former is ahead of the latter, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    now: Timestamp,
+    by: SignedDuration,
+}
+
+impl Ahead {
+    /// By both clocks, read at the same moment.
+    pub fn new(steady: Timestamp, system: Timestamp) -> Self {
+        Self { now: steady, by: steady.duration_since(system) }
+    }
+
+    /// A time of the system's clock by the steady one.
+    pub fn steady(&self, at: Timestamp) -> Timestamp {
+        at.checked_add(self.by).unwrap_or(at)
+    }
+
+    /// A time of the steady clock by the system's.
+    pub fn system(&self, at: Timestamp) -> Timestamp {
+        at.checked_sub(self.by).unwrap_or(at)
+    }
+
+    /// By the steady clock, since when a message is tried that has been tried since `since` by the system's. Never in the
+    /// future, as it would be when the system's clock was set back in between.
+    pub fn since(&self, since: Timestamp) -> Timestamp {
+        self.steady(since).min(self.now)
+    }
+
+    /// By the steady clock, when a message is due that is due at `next` by the system's, after so many attempts. No later
+    /// than it could be if the system's clock was not set back in between.
+    pub fn due(&self, next: Timestamp, pace: &Pace, attempts: u32) -> Timestamp {
+        self.steady(next).min(later(self.now, pace.most(attempts)))
     }
 }
 
@@ -114,6 +167,36 @@ mod tests {
     #[test]
     fn messages_that_failed_together_come_back_apart() {
         assert_eq!([0.0, 0.999_999].map(|chance| pause(After::Again, 1, chance)), [22, 37]);
+    }
+
+    /// The clocks, when the system's was set back by `hours` since the program started.
+    fn set_back(hours: i64) -> Ahead {
+        Ahead::new(NOW, NOW - SignedDuration::from_hours(hours))
+    }
+
+    #[test]
+    fn what_a_clock_set_back_promises_for_later_is_due_after_the_longest_pause_at_most() {
+        let pace = Pace::default();
+        let written = later(NOW, Duration::from_secs(5 * 3600));
+        let clocks = Ahead::new(NOW, NOW);
+        let wait = |attempts| until(clocks.due(written, &pace, attempts), NOW).as_secs();
+        assert_eq!([1, 2, 20].map(wait), [375, 750, 4500]);
+        assert_eq!(clocks.since(written), NOW, "its age counts from now on, not from the future");
+        let soon = later(NOW, Duration::from_secs(20));
+        assert_eq!(clocks.due(soon, &pace, 1), soon);
+    }
+
+    #[test]
+    fn times_by_the_systems_clock_are_the_same_moments_by_the_other() {
+        for hours in [-30, 0, 5] {
+            let clocks = set_back(hours);
+            let system = NOW - SignedDuration::from_hours(hours);
+            let (next, since) =
+                (later(system, Duration::from_secs(30)), system - SignedDuration::from_mins(7));
+            assert_eq!(until(clocks.due(next, &Pace::default(), 1), NOW).as_secs(), 30);
+            assert_eq!(until(NOW, clocks.since(since)).as_secs(), 7 * 60);
+            assert_eq!(clocks.system(clocks.steady(next)), next);
+        }
     }
 
     #[test]

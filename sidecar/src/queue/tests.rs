@@ -1,6 +1,7 @@
 //! The queue with a way out that does as it is told: what no upstream can be made to do on demand.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -74,6 +75,11 @@ struct Bench {
 
 impl Bench {
     async fn start(max_age_seconds: u64) -> Self {
+        Self::start_at(max_age_seconds, clock::since_epoch()).await
+    }
+
+    /// One that started at another time than it is now by the system's clock, which was set in between.
+    async fn start_at(max_age_seconds: u64, started: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
         route.delivery.max_age_seconds = max_age_seconds;
@@ -83,7 +89,8 @@ impl Bench {
         let times = (Spans::default(), Duration::from_millis(1));
         let dispatch = Dispatch::new(active, Board::default(), Arc::clone(&metrics), directory.path(), times);
         let (spool, found) = Spool::open(directory.path(), limits(None)).await.unwrap();
-        let queue = Queue::new(spool, found, dispatch, metrics, PACE);
+        let clock = Steady::start_at(started);
+        let queue = Queue::by_clock(spool, found, dispatch, metrics, (PACE, clock));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(Arc::clone(&queue).run(stopped));
         Self { queue, fake, directory, _stop: stop, _active: publish }
@@ -103,7 +110,7 @@ impl Bench {
                 rounds.changed().await.unwrap();
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        let waited = timeout(Duration::from_secs(20), wait).await;
         assert!(waited.is_ok(), "{:?}, delivered {:?}", self.queue.list(), lock(&self.fake.delivered));
     }
 }
@@ -223,4 +230,65 @@ async fn what_was_held_beyond_its_time_is_given_up_without_being_tried_again_and
     }
     bench.until(|queue, _| queue.state().index.is_empty()).await;
     assert_eq!(bench.queue.figures().dead_letters, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_does_not_wait_for_a_disk_that_keeps_a_settled_message() {
+    let bench = Bench::start(3600).await;
+    for is_released in [true, false] {
+        let entry = entry(&["good@a.example"]);
+        let id = entry.envelope.id.clone();
+        let tried = bench.queue.keep_tried(&entry, &Body::new("", "x\r\n")).await.unwrap();
+        let put_back = refuse_removal(bench.directory.path(), &id);
+        let reply = Reply::new(250, EnhancedCode::new(2, 0, 0), "OK");
+        let verdict = Verdict::of_reply(Outcome::Delivered, reply);
+        let attempt = Attempt { verdict, refused: vec![], met: vec![], host: None };
+        let told = async { if is_released { tried.release().await } else { tried.decide(attempt).await } };
+        timeout(PROMPTLY * 2, told).await.expect("the application is answered");
+        assert!(bench.queue.state().index.record(&id).is_some_and(|record| record.taken), "not sent again");
+        put_back();
+        bench.until(|queue, _| queue.state().index.is_empty()).await;
+    }
+    assert!(lock(&bench.fake.attempts).is_empty(), "nobody has tried them");
+}
+
+/// Makes the disk refuse to remove a message, by a folder in its place; gives what makes it good again.
+fn refuse_removal(root: &Path, id: &QueueId) -> impl FnOnce() {
+    let (path, tmp) = (root.join("queue").join(id.as_str()), root.join("tmp"));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    std::fs::remove_dir_all(&tmp).unwrap();
+    std::fs::write(&tmp, "in the way").unwrap();
+    move || {
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::remove_file(&tmp).unwrap();
+        std::fs::create_dir(&tmp).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_clock_set_back_by_hours_keeps_no_message_waiting() {
+    // The program started five hours later than it is now by the system's clock.
+    let bench = Bench::start_at(3600, clock::since_epoch() + Duration::from_secs(5 * 3600)).await;
+    bench.keep(&["good@a.example"]).await;
+    bench.keep(&["panics@a.example"]).await;
+    bench.until(|queue, _| queue.state().index.is_empty()).await;
+    // One that is tried again.
+    let poison = bench.keep(&["poison@a.example"]).await;
+    bench.until(|_, fake| lock(&fake.attempts).get("poison").is_some_and(|&attempts| attempts >= 3)).await;
+    // People see the system's time.
+    let listed = bench.queue.list();
+    assert_eq!(listed[0].id, poison);
+    let off = listed[0].next.duration_since(clock::timestamp()).abs();
+    assert!(off < jiff::SignedDuration::from_secs(60), "{off}");
+    assert!(bench.queue.figures().oldest_seconds < 60);
+}
+
+#[tokio::test]
+async fn a_clock_set_forward_gives_no_message_up() {
+    let bench = Bench::start_at(3600, clock::since_epoch() - Duration::from_secs(50 * 3600)).await;
+    bench.keep(&["poison@a.example"]).await;
+    bench.until(|_, fake| lock(&fake.attempts).get("poison").is_some_and(|&attempts| attempts >= 3)).await;
+    assert_eq!((bench.queue.figures().messages, bench.queue.figures().dead_letters), (1, 0));
+    assert!(bench.queue.figures().oldest_seconds < 60);
 }

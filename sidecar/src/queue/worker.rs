@@ -85,7 +85,8 @@ impl Queue {
 
     /// What waited for the route need not wait any more.
     fn release(&self) {
-        self.state().index.release(clock::timestamp());
+        let now = self.now();
+        self.state().index.release(now);
     }
 
     /// Tries what may be tried now. Gives the time at which there may be more to try, if nothing else changes before.
@@ -135,7 +136,7 @@ impl Queue {
             return Next::Wait(None);
         }
         let Some((id, record)) = state.index.first() else { return Next::Wait(None) };
-        let wait = until(record.due, clock::timestamp());
+        let wait = until(record.due, self.now());
         if wait.is_zero() { Next::Try(id.clone(), *record) } else { Next::Wait(Some(clock::now() + wait)) }
     }
 
@@ -152,7 +153,7 @@ impl Queue {
     }
 
     fn give_up_old(self: &Arc<Self>, max_age: Duration) {
-        let over = self.state().index.expired(clock::timestamp(), max_age, GIVE_UP);
+        let over = self.state().index.expired(self.now(), max_age, GIVE_UP);
         let more = over.len() == GIVE_UP;
         for id in over {
             let record = self.state().index.take(&id);
@@ -169,7 +170,7 @@ impl Queue {
         {
             let mut state = self.state();
             state.is_draining = true;
-            state.index.hurry_all(clock::timestamp());
+            state.index.hurry_all(self.now());
         }
         self.news();
     }

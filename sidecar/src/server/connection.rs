@@ -100,7 +100,7 @@ impl Connection {
         loop {
             match self.step(&mut taken) {
                 Step::Write(answers) => self.write(&answers).await?,
-                Step::Begin => self.writer = Some(Writer::new(Arc::clone(&self.service.directory))),
+                Step::Begin => self.writer = Some(Writer::new(Arc::clone(&self.service.scratch))),
                 Step::Abandon => self.writer = None,
                 Step::Store(transaction) => self.store(*transaction).await,
                 Step::Refused(reason) => self.service.observer.refused(reason),
@@ -164,7 +164,7 @@ impl Connection {
     }
 
     fn refuse_for_storage(&mut self, error: &io::Error) {
-        tracing::error!(%error, directory = %self.service.directory.display(), "cannot take a message in");
+        tracing::error!(%error, directory = %self.service.scratch.directory().display(), "cannot take a message in");
         self.writer = None;
         self.session.refuse_message(Answer::NoStorage);
     }

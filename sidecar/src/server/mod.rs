@@ -7,13 +7,12 @@ mod connection;
 mod listener;
 mod patience;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::body::Body;
+use crate::body::{Body, Scratch};
 use crate::envelope::Envelope;
 use crate::smtp::reply::Reply;
 
@@ -57,7 +56,7 @@ pub struct Service {
     /// Counts.
     pub observer: Arc<dyn Observer>,
     /// Where messages that do not fit in memory are kept while they come in, in files without names.
-    pub directory: Arc<Path>,
+    pub scratch: Arc<dyn Scratch>,
     /// Bounds that no route changes.
     pub limits: Limits,
 }

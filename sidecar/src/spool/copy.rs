@@ -65,7 +65,7 @@ mod tests {
     use crate::body::Writer;
 
     async fn large(directory: &Path, content: &[u8]) -> Body {
-        let mut writer = Writer::new(directory.into());
+        let mut writer = Writer::new(Arc::new(directory.to_owned()));
         for piece in content.chunks(10_000) {
             writer.buffer().extend_from_slice(piece);
             writer.spill().await.unwrap();

@@ -41,6 +41,9 @@ pub struct Progress {
     pub attempts: u32,
     /// Not to be tried before.
     pub next: Timestamp,
+    /// Since when it is tried, when that is not since it was taken: a person asked for it to be tried anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// What has become of each recipient, in the envelope's order.
     pub fates: Vec<Fate>,
     /// What went wrong last, if anything did.
@@ -89,14 +92,14 @@ impl Progress {
     /// How a message begins: due at once, for everybody.
     pub fn fresh(entry: &Entry) -> Self {
         let fates = vec![Fate::Waiting; entry.envelope.recipients.len()];
-        Self { attempts: 0, next: entry.accepted, fates, last: None }
+        Self { attempts: 0, next: entry.accepted, since: None, fates, last: None }
     }
 
-    /// A second chance for a message that was given up: due at `now`, for everybody who did not get it. What went
-    /// wrong last stays, so that it can still be seen.
+    /// A second chance for a message that was given up: due at `now`, for everybody who did not get it, with its time
+    /// anew. What went wrong last stays, so that it can still be seen.
     #[must_use]
     pub fn again(mut self, now: Timestamp) -> Self {
-        (self.attempts, self.next) = (0, now);
+        (self.attempts, self.next, self.since) = (0, now, Some(now));
         for fate in &mut self.fates {
             if matches!(fate, Fate::Failed(_)) {
                 *fate = Fate::Waiting;
@@ -168,9 +171,11 @@ pub(super) mod tests {
     fn a_second_chance_is_for_those_who_did_not_get_it() {
         let now = Timestamp::from_second(1_900_000_000).unwrap();
         let fates = vec![Fate::Delivered, Fate::Failed(trouble("550 5.1.1 unknown")), Fate::Waiting];
-        let given_up = Progress { attempts: 40, next: Timestamp::MIN, fates, last: Some(trouble("last")) };
+        let (next, last) = (Timestamp::MIN, Some(trouble("last")));
+        let given_up = Progress { attempts: 40, next, since: None, fates, last };
         let again = given_up.again(now);
         assert_eq!(again.fates, [Fate::Delivered, Fate::Waiting, Fate::Waiting]);
-        assert_eq!((again.attempts, again.next, again.last), (0, now, Some(trouble("last"))));
+        assert_eq!((again.attempts, again.next, again.since), (0, now, Some(now)));
+        assert_eq!(again.last, Some(trouble("last")));
     }
 }

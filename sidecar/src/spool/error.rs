@@ -26,6 +26,12 @@ pub enum SpoolError {
     /// No such message is kept, or not any more.
     #[error("no message {0} is kept")]
     Unknown(QueueId),
+    /// A file that was set aside is no message, by its name.
+    #[error("{0} is not the file of a message")]
+    NoMessage(String),
+    /// A file that was set aside is about a message that is kept.
+    #[error("message {0} is kept; the file in corrupt/ is another copy of it")]
+    IsKept(QueueId),
     /// The envelope is too large to be kept.
     #[error("the message's envelope cannot be kept")]
     Envelope(#[source] FormatError),

@@ -8,7 +8,7 @@ use crate::spool::entry::{Fate, MAX_TEXT_BYTES};
 
 fn progress(fates: Vec<Fate>) -> Progress {
     let next = Timestamp::from_second(1_800_000_030).unwrap();
-    Progress { attempts: 3, next, fates, last: Some(trouble("451 4.3.2 try later")) }
+    Progress { attempts: 3, next, since: Some(next), fates, last: Some(trouble("451 4.3.2 try later")) }
 }
 
 #[test]

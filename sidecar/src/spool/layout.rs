@@ -48,6 +48,14 @@ impl Name {
 
 const STATE_SUFFIX: &str = ".state";
 
+/// What a file in `corrupt/` is, and the number behind its name, with the dot, where that was taken (see
+/// [`super::moves::set_aside`]). `None` for a name that is never given to a file of the spool.
+pub(super) fn parse_aside(name: &str) -> Option<(Name, &str)> {
+    let number = name.rfind('.').filter(|&dot| name[dot + 1..].parse::<u32>().is_ok());
+    let (own, number) = name.split_at(number.unwrap_or(name.len()));
+    Some((Name::parse(own)?, number))
+}
+
 /// The paths under one spool directory.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -137,6 +145,11 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), SpoolError> {
     synced.map_err(|error| SpoolError::disk("sync the directory", path, error))
 }
 
+/// Whether a file that was set aside has a message's progress, by its name.
+pub fn is_progress(name: &str) -> bool {
+    matches!(parse_aside(name), Some((Name::State(_), _)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -153,6 +166,18 @@ mod tests {
         assert_eq!(name(layout.entry(Shelf::Queue, &id)), Some(Name::Entry(id.clone())));
         assert_eq!(name(layout.state(Shelf::Dead, &id)), Some(Name::State(id)));
         assert_eq!(name("/spool/queue/notes.txt".into()), None);
+    }
+
+    #[test]
+    fn what_was_set_aside_is_told_by_its_name() {
+        let id = QueueId::new(Timestamp::UNIX_EPOCH, 1);
+        for number in ["", ".1", ".20"] {
+            assert_eq!(parse_aside(&format!("{id}{number}")), Some((Name::Entry(id.clone()), number)));
+            assert_eq!(parse_aside(&format!("{id}.state{number}")), Some((Name::State(id.clone()), number)));
+        }
+        for name in ["notes.txt", "notes.1", "", ".1", "1.1.1", &format!("{id}.1.1"), &format!("{id}.x")] {
+            assert_eq!(parse_aside(name), None, "{name}");
+        }
     }
 
     #[test]

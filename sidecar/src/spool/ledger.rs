@@ -94,15 +94,22 @@ impl Ledger {
         Stock { queued, dead, corrupt: *corrupt, bytes: *used, max_bytes: limits.max_bytes }
     }
 
-    /// Takes room for a message, if the limit leaves any.
-    pub fn reserve(self: &Arc<Self>, cost: u64) -> Result<Room, Full> {
-        let mut books = self.books();
-        let (used, max) = (books.used, books.limits.max_bytes);
-        if used.saturating_add(cost) > max {
-            return Err(Full::Limit { used, more: cost, max });
-        }
-        books.used += cost;
+    /// Takes room for a message, if the limit leaves any. `claimed` octets of it were taken while it came in, and are
+    /// given back when this succeeds.
+    pub fn reserve(self: &Arc<Self>, cost: u64, claimed: u64) -> Result<Room, Full> {
+        self.books().take_room(cost, claimed)?;
         Ok(Room { ledger: Arc::clone(self), cost })
+    }
+
+    /// Takes room for octets of a message that comes in, if the limit leaves any.
+    pub fn claim(&self, octets: u64) -> Result<(), Full> {
+        self.books().take_room(octets, 0)
+    }
+
+    /// Gives back what [`Ledger::claim`] took.
+    pub fn release(&self, octets: u64) {
+        let mut books = self.books();
+        books.used = books.used.saturating_sub(octets);
     }
 
     /// Enters a message that was found on the disk, over the limit or not.
@@ -157,6 +164,14 @@ impl Ledger {
         books.used += cost;
     }
 
+    /// A message whose files, with these costs, had been set aside is kept in the queue again.
+    pub fn restore(&self, id: QueueId, files: &[u64], held: Held) {
+        let mut books = self.books();
+        books.corrupt = books.corrupt.saturating_sub(files.len());
+        books.used = books.used.saturating_sub(files.iter().sum()) + held.cost;
+        books.insert(Shelf::Queue, id, held);
+    }
+
     /// Every dead letter, in the order in which they were accepted.
     pub fn dead(&self) -> Vec<QueueId> {
         self.books().dead.keys().cloned().collect()
@@ -171,6 +186,15 @@ impl Ledger {
 }
 
 impl Books {
+    fn take_room(&mut self, more: u64, instead_of: u64) -> Result<(), Full> {
+        let (used, max) = (self.used.saturating_sub(instead_of), self.limits.max_bytes);
+        if used.saturating_add(more) > max {
+            return Err(Full::Limit { used, more, max });
+        }
+        self.used = used + more;
+        Ok(())
+    }
+
     fn insert(&mut self, shelf: Shelf, id: QueueId, held: Held) {
         match shelf {
             Shelf::Queue => self.queue.insert(id, held),
@@ -227,20 +251,35 @@ mod tests {
     #[test]
     fn room_that_is_not_used_is_given_back() {
         let ledger = ledger(8192, 1);
-        let room = ledger.reserve(8192).unwrap();
-        assert!(matches!(ledger.reserve(1), Err(Full::Limit { used: 8192, more: 1, max: 8192 })));
+        let room = ledger.reserve(8192, 0).unwrap();
+        assert!(matches!(ledger.reserve(1, 0), Err(Full::Limit { used: 8192, more: 1, max: 8192 })));
         drop(room);
         assert_eq!(ledger.stock().bytes, 0);
-        ledger.reserve(8192).unwrap().keep(id(1), false);
+        ledger.reserve(8192, 0).unwrap().keep(id(1), false);
         assert_eq!((ledger.stock().queued, ledger.stock().bytes), (1, 8192));
         ledger.forget(&id(1));
         assert_eq!((ledger.stock().queued, ledger.stock().bytes), (0, 0));
     }
 
     #[test]
+    fn what_comes_in_takes_room_and_hands_it_to_what_is_kept() {
+        let ledger = ledger(3 * 8192, 1);
+        ledger.claim(8192).unwrap();
+        ledger.claim(8192).unwrap();
+        assert!(matches!(ledger.claim(8193), Err(Full::Limit { used: 16384, more: 8193, max: 24576 })));
+        // It fits in the place of its own claim, and in no other's.
+        assert!(ledger.reserve(16384, 0).is_err());
+        let room = ledger.reserve(16384, 8192).unwrap();
+        assert_eq!(ledger.stock().bytes, 24576);
+        ledger.release(8192);
+        drop(room);
+        assert_eq!(ledger.stock().bytes, 0);
+    }
+
+    #[test]
     fn a_message_that_is_set_aside_keeps_its_room_under_another_name() {
         let ledger = ledger(8192, 1);
-        ledger.reserve(8192).unwrap().keep(id(1), false);
+        ledger.reserve(8192, 0).unwrap().keep(id(1), false);
         ledger.spoil(&id(1));
         let stock = ledger.stock();
         assert_eq!((stock.queued, stock.corrupt, stock.bytes), (0, 1, 8192));
@@ -251,7 +290,7 @@ mod tests {
     #[test]
     fn a_dead_letter_still_takes_its_room() {
         let ledger = ledger(8192, 1);
-        ledger.reserve(8192).unwrap().keep(id(1), false);
+        ledger.reserve(8192, 0).unwrap().keep(id(1), false);
         ledger.transfer(&id(1), Shelf::Dead);
         let stock = ledger.stock();
         assert_eq!((stock.queued, stock.dead, stock.bytes), (0, 1, 8192));

@@ -3,7 +3,7 @@
 //! ```text
 //!            store                record                 bury
 //!  250 ◄── durable ── queue/ ◄──────────────► .state ──────────────► dead/      damaged: corrupt/
-//!                       │ remove                  ▲ revive             │ remove, or too many
+//!                       │ remove                  ▲ revive             │ remove, or too many      restore: back in queue/
 //!                       ▼                         └────────────────────┤
 //!                   delivered                                          ▼
 //! ```
@@ -41,9 +41,11 @@ mod replace;
 mod spare;
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -53,14 +55,14 @@ pub use entry::{Entry, Fate, Kind, Progress, Trouble};
 pub use error::{Full, SpoolError};
 use kept::Check;
 pub use kept::{Glance, Kept, View};
-pub use layout::{Layout, Shelf};
+pub use layout::{Layout, Shelf, is_progress};
 use ledger::{Held, Ledger, cost};
 pub use ledger::{Limits, Stock};
 use read::ReadError;
 pub use recover::{Recovered, Waiting};
 use replace::{Survive, replace};
 
-use crate::body::Body;
+use crate::body::{Body, Scratch};
 use crate::envelope::QueueId;
 
 /// An open spool. Cheap to clone; clones are the same spool.
@@ -98,9 +100,10 @@ impl Spool {
         .await
     }
 
-    /// Where large messages may be put while they come in: on the same volume, and emptied at every start.
-    pub fn scratch(&self) -> PathBuf {
-        self.inner.layout.tmp()
+    /// Where large messages are put while they come in: on the same volume, emptied at every start, and counted against
+    /// the same limit.
+    pub fn scratch(&self) -> Arc<dyn Scratch> {
+        Arc::new(Incoming { directory: self.inner.layout.tmp(), ledger: Arc::clone(&self.inner.ledger) })
     }
 
     /// How much is kept.
@@ -122,8 +125,13 @@ impl Spool {
         let head = format::encode_entry(entry, body.len(), body.crc32()).map_err(SpoolError::Envelope)?;
         let is_fresh = *progress == Progress::fresh(entry);
         let state = if is_fresh { None } else { Some(encode(progress)?) };
-        let room =
-            self.inner.ledger.reserve(cost(head.len() as u64 + body.len())).map_err(SpoolError::Full)?;
+        // The octets are on the volume twice while they are copied, one message at a time.
+        let claimed = body.take_claim();
+        let reserved = self.inner.ledger.reserve(cost(head.len() as u64 + body.len()), claimed);
+        let room = reserved.map_err(|full| {
+            body.put_claim(claimed);
+            SpoolError::Full(full)
+        })?;
         let order = Order { id: entry.envelope.id.clone(), head, state, body: body.clone(), room };
         self.inner.committer.store(order).await?.keep();
         Ok(())
@@ -161,7 +169,7 @@ impl Spool {
                 self.set_aside(shelf, id, held).await?;
                 Err(SpoolError::Damaged { id: id.clone(), source })
             }
-            Err(ReadError::Disk(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(ReadError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Somebody removed it by hand.
                 self.inner.ledger.forget(id);
                 Err(SpoolError::Unknown(id.clone()))
@@ -215,6 +223,16 @@ impl Spool {
         self.shift(id, Shelf::Dead, Shelf::Queue, progress).await
     }
 
+    /// Brings a message back that was set aside, whole after all, by the name of its file in `corrupt/`: into the queue,
+    /// to go on from the progress that is given. Durable when this returns.
+    ///
+    /// # Errors
+    /// When it is no message, still damaged, or cannot be moved; it is then where it was.
+    pub async fn restore(&self, name: &str, now: Timestamp) -> Result<(QueueId, Progress), SpoolError> {
+        let name = name.to_owned();
+        self.step(move |layout, ledger| moves::restore(layout, ledger, &name, now)).await
+    }
+
     /// The dead letters, in the order in which they were accepted.
     pub fn dead(&self) -> Vec<QueueId> {
         self.inner.ledger.dead()
@@ -250,10 +268,12 @@ impl Spool {
             moves::set_aside(layout, &layout.entry(shelf, &id))?;
             ledger.spoil(&id);
             if held.has_state {
-                moves::set_aside(layout, &layout.state(shelf, &id)).map(drop)
-            } else {
-                Ok(())
+                let state = layout.state(shelf, &id);
+                let len = state.symlink_metadata().map_or(0, |file| file.len());
+                moves::set_aside(layout, &state)?;
+                ledger.set_aside(cost(len));
             }
+            Ok(())
         })
         .await
     }
@@ -267,6 +287,26 @@ impl Spool {
         let _turn = self.inner.turn.lock().await;
         let (layout, ledger) = (Arc::clone(&self.inner.layout), Arc::clone(&self.inner.ledger));
         blocking(move || work(&layout, &ledger)).await
+    }
+}
+
+/// The room for messages that come in.
+struct Incoming {
+    directory: PathBuf,
+    ledger: Arc<Ledger>,
+}
+
+impl Scratch for Incoming {
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn reserve(&self, octets: u64) -> io::Result<()> {
+        self.ledger.claim(octets).map_err(|full| io::Error::new(io::ErrorKind::StorageFull, full))
+    }
+
+    fn release(&self, octets: u64) {
+        self.ledger.release(octets);
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Owns what becomes of everything that may lie there. Half-written files go, as nobody was told 250 for them; an entry
 //! that is not whole, and any file that is not ours, is set aside; progress without an entry goes; the rest is entered
-//! in the ledger. Nothing that is found stops the start, and nothing that may be somebody's message is deleted. Heads
-//! are read, contents only when a message is taken up again, so that a full spool does not hold up a start. Blocking.
+//! in the ledger. An entry that the disk does not give now (no permission, no descriptors, an error of the device) may be
+//! whole: it waits like any other, and is read again when it is due. Nothing that is found stops the start, and nothing
+//! that may be somebody's message is deleted. Heads are read, contents only when a message is taken up again, so that a
+//! full spool does not hold up a start. Blocking.
 
 use std::collections::HashSet;
 use std::fs::{self, DirEntry};
+use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -18,6 +21,7 @@ use super::layout::{Layout, Name, Shelf};
 use super::ledger::{Held, Ledger, cost};
 use super::moves::set_aside;
 use super::read::{self, HEAD_BYTES, ReadError};
+use crate::clock;
 use crate::envelope::QueueId;
 
 /// What was found.
@@ -40,6 +44,8 @@ pub struct Waiting {
     pub kind: Kind,
     /// When it was taken.
     pub accepted: Timestamp,
+    /// Since when it is tried.
+    pub since: Timestamp,
     /// Not to be tried before.
     pub next: Timestamp,
     /// Attempts made so far.
@@ -89,7 +95,8 @@ impl Found<'_> {
     fn shelf(&mut self, shelf: Shelf) -> Result<(), SpoolError> {
         let (mut entries, mut states) = (Vec::new(), HashSet::new());
         for file in list(&self.layout.shelf(shelf))? {
-            let is_file = file.file_type().is_ok_and(|kind| kind.is_file());
+            // Where the disk does not say, the name does; reading it will tell.
+            let is_file = file.file_type().map_or(true, |kind| kind.is_file());
             match file.file_name().to_str().and_then(Name::parse) {
                 Some(Name::Entry(id)) if is_file => entries.push((id, file)),
                 Some(Name::State(id)) if is_file => _ = states.insert(id),
@@ -121,7 +128,8 @@ impl Found<'_> {
         let path = self.layout.entry(Shelf::Queue, &id);
         let opened = match read::open(&path, &id, HEAD_BYTES) {
             Ok(opened) => opened,
-            Err(error) => {
+            Err(ReadError::Disk(error)) => return self.unread(id, &path, has_state, &error),
+            Err(ReadError::Damaged(error)) => {
                 self.set_aside(&path, &error.to_string());
                 if has_state {
                     self.set_aside_state(&id);
@@ -131,20 +139,34 @@ impl Found<'_> {
         };
         let progress =
             if has_state { self.progress(&id, opened.entry.envelope.recipients.len()) } else { None };
-        let Progress { next, attempts, .. } = progress.unwrap_or_else(|| Progress::fresh(&opened.entry));
+        let Progress { next, attempts, since, .. } =
+            progress.unwrap_or_else(|| Progress::fresh(&opened.entry));
         let held = Held { cost: cost(opened.len), has_state, intact: false };
         self.ledger.enter(Shelf::Queue, id.clone(), held);
         let (kind, accepted, bytes) = (opened.entry.kind, opened.entry.accepted, opened.bytes);
-        self.recovered.waiting.push(Waiting { id, kind, accepted, next, attempts, bytes });
+        let since = since.unwrap_or(accepted);
+        self.recovered.waiting.push(Waiting { id, kind, accepted, since, next, attempts, bytes });
     }
 
-    /// The progress of a message; `None` when it cannot be read. The message then begins anew, as after a power cut.
+    /// A message that the disk does not give now. It is due at once, and its time counts from now, as nothing else is
+    /// known of it.
+    fn unread(&mut self, id: QueueId, path: &Path, has_state: bool, error: &io::Error) {
+        tracing::error!(queue_id = %id, %error, "a kept message cannot be read now; it waits and is read again");
+        let bytes = path.symlink_metadata().map_or(0, |file| file.len());
+        self.ledger.enter(Shelf::Queue, id.clone(), Held { cost: cost(bytes), has_state, intact: false });
+        let now = clock::timestamp();
+        let (kind, accepted, since, next, attempts) = (Kind::Message, now, now, now, 0);
+        self.recovered.waiting.push(Waiting { id, kind, accepted, since, next, attempts, bytes });
+    }
+
+    /// The progress of a message; `None` when it is damaged, as it may be after a power cut: the message then begins
+    /// anew. Also when the disk does not give it now; then the message is not tried before it does.
     fn progress(&mut self, id: &QueueId, recipients: usize) -> Option<Progress> {
         let path = self.layout.state(Shelf::Queue, id);
         match read::progress(&path, recipients) {
             Ok(progress) => Some(progress),
             Err(ReadError::Disk(error)) => {
-                tracing::warn!(queue_id = %id, %error, "a message's progress cannot be read; it begins anew");
+                tracing::warn!(queue_id = %id, %error, "a message's progress cannot be read now");
                 None
             }
             Err(ReadError::Damaged(error)) => {
@@ -155,8 +177,11 @@ impl Found<'_> {
     }
 
     fn set_aside_state(&mut self, id: &QueueId) {
-        if let Err(error) = set_aside(self.layout, &self.layout.state(Shelf::Queue, id)) {
-            tracing::warn!(%error, "a damaged message's progress cannot be set aside");
+        let path = self.layout.state(Shelf::Queue, id);
+        let len = path.symlink_metadata().map_or(0, |file| file.len());
+        match set_aside(self.layout, &path) {
+            Ok(_) => self.ledger.set_aside(cost(len)),
+            Err(error) => tracing::warn!(%error, "a damaged message's progress cannot be set aside"),
         }
     }
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::entry::tests::{sample, trouble};
 use super::*;
-use crate::body::{MEMORY_BYTES, Writer};
+use crate::body::{MEMORY_BYTES, Scratch, Writer};
 
 const LIMITS: Limits = Limits { max_bytes: 100 * 1024 * 1024, keep_dead: 3 };
 
@@ -71,8 +71,8 @@ fn small() -> Body {
     Body::new("Received: here\r\n", "Subject: pay slip\r\n\r\nHello\r\n")
 }
 
-async fn large(directory: &Path, len: usize) -> Body {
-    let mut writer = Writer::new(directory.into());
+async fn large(scratch: &Arc<dyn Scratch>, len: usize) -> Body {
+    let mut writer = Writer::new(Arc::clone(scratch));
     for at in 0..len / 1000 {
         writer.buffer().extend(std::iter::repeat_n((at % 251) as u8, 1000));
         writer.spill().await.unwrap();
@@ -90,7 +90,7 @@ async fn contents(body: &Body) -> Vec<u8> {
 
 fn tried(entry: &Entry, fates: Vec<Fate>) -> Progress {
     let next = entry.accepted + Duration::from_secs(30);
-    Progress { attempts: 1, next, fates, last: Some(trouble("451 4.3.2 try later")) }
+    Progress { attempts: 1, next, since: None, fates, last: Some(trouble("451 4.3.2 try later")) }
 }
 
 fn later() -> Timestamp {

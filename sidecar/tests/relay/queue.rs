@@ -226,11 +226,40 @@ async fn a_damaged_message_is_set_aside_and_stops_nobody() {
     down(&scene.m365, false).await;
     scene.app.queue().retry_all();
     let left = emptied(&scene).await;
-    assert_eq!((left.corrupt, left.dead_letters), (1, 0));
+    assert_eq!((left.corrupt, left.dead_letters), (2, 0), "the message and its progress");
     let mut arrived = subjects(&scene.m365);
     arrived.sort();
     assert_eq!(arrived, ["first", "third"]);
     assert_eq!(files(&scene.files.path(""), "corrupt")[0], ids[1].as_str());
+}
+
+#[tokio::test]
+async fn what_was_set_aside_is_sent_when_its_file_is_whole_again() {
+    let scene = timed(Queue, once(), |_, _| {}).await;
+    down(&scene.m365, true).await;
+    let ids = [queued(&scene, ANN, "first").await, queued(&scene, ANN, "second").await];
+    let aside = |id: &QueueId| scene.files.path("corrupt").join(id.as_str());
+    let mut whole = Vec::new();
+    for id in &ids {
+        let path = scene.files.path("queue").join(id.as_str());
+        whole.push(std::fs::read(&path).unwrap());
+        std::fs::write(&path, "rot").unwrap();
+        scene.app.queue().show(id).await.unwrap_err();
+        assert!(aside(id).exists());
+    }
+    down(&scene.m365, false).await;
+    std::fs::write(aside(&ids[0]), &whole[0]).unwrap();
+    let (told, all) = crate::queue_cli::queue(&scene.files.path(""), "retry --corrupt").await.unwrap();
+    assert!(told.starts_with("1 message to be tried now\n") && !all, "{told}");
+    assert!(told.lines().nth(1).unwrap().starts_with(&format!("{}: ", ids[1])), "{told}");
+    scene.m365.wait_for_messages(1, PATIENCE).await;
+    assert_eq!(subjects(&scene.m365), ["first"]);
+    std::fs::write(aside(&ids[1]), &whole[1]).unwrap();
+    let (told, all) = crate::queue_cli::queue(&scene.files.path(""), "retry --corrupt").await.unwrap();
+    assert_eq!((told.as_str(), all), ("1 message to be tried now\n", true));
+    let left = emptied(&scene).await;
+    assert_eq!((left.corrupt, left.bytes), (0, 0));
+    assert_eq!(subjects(&scene.m365), ["first", "second"]);
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailroute_sidecar::body::{Body, Writer};
+use mailroute_sidecar::body::{Body, Scratch, Writer};
 use mailroute_sidecar::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use mailroute_sidecar::spool::{Entry, Kind, Limits};
 
@@ -63,8 +64,8 @@ pub fn octets(n: u64) -> Vec<u8> {
 }
 
 /// A body of these octets, as it comes in.
-pub async fn body(scratch: &Path, octets: &[u8]) -> Body {
-    let mut writer = Writer::new(scratch.into());
+pub async fn body(scratch: Arc<dyn Scratch>, octets: &[u8]) -> Body {
+    let mut writer = Writer::new(scratch);
     for piece in octets.chunks(16_384) {
         writer.buffer().extend_from_slice(piece);
         writer.spill().await.unwrap();

@@ -81,7 +81,7 @@ async fn until_it_is_full() {
 
     // Several at a time, and one that comes from another volume.
     let outside = tempfile::tempdir_in("/dev/shm").unwrap();
-    let large = body(outside.path(), &vec![1; 1_000_000]).await;
+    let large = body(std::sync::Arc::new(outside.path().to_owned()), &vec![1; 1_000_000]).await;
     let store = async |n, body: Body| {
         let entry = entry(n);
         spool.store(&entry, &Progress::fresh(&entry), &body).await

@@ -71,7 +71,7 @@ fn killed_while_storing(directory: &Path) -> Told {
 /// What the next program finds, against what the killed one was told.
 async fn is_true(told: &Told, directory: &Path) -> Result<(), String> {
     let (spool, recovered) = Spool::open(directory, PLENTY).await.map_err(|error| error.to_string())?;
-    if recovered.set_aside > 0 || std::fs::read_dir(spool.scratch()).unwrap().count() > 0 {
+    if recovered.set_aside > 0 || std::fs::read_dir(spool.scratch().directory()).unwrap().count() > 0 {
         return Err(format!("half a file was left: {recovered:?}"));
     }
     for n in told.begun.iter().copied() {
@@ -119,7 +119,7 @@ async fn stores_until_it_is_killed() {
 async fn live(spool: &Spool, n: u64) {
     let (entry, octets) = (entry(n), octets(n));
     let id = &entry.envelope.id;
-    let body = body(&spool.scratch(), &octets).await;
+    let body = body(spool.scratch(), &octets).await;
     println!("told begun {n}");
     spool.store(&entry, &Progress::fresh(&entry), &body).await.unwrap();
     println!("told stored {n}");

@@ -29,7 +29,7 @@ async fn a_large_message_goes_through() {
     let Some(directory) = child::directory() else { return };
     let before = peak();
     let (spool, _) = Spool::open(&directory, PLENTY).await.unwrap();
-    let mut writer = Writer::new(spool.scratch().into());
+    let mut writer = Writer::new(spool.scratch());
     for n in 0..150 * MIB / 1024 {
         writer.buffer().extend(std::iter::repeat_n((n % 251) as u8, 1024));
         writer.spill().await.unwrap();

@@ -1,5 +1,9 @@
-//! Files that are not as they were written: set aside and counted, never sent.
+//! Files that are not as they were written: set aside and counted, never sent; and those that the disk does not give for a
+//! while, which stay where they are.
 
+use std::os::unix::fs::PermissionsExt;
+
+use super::directory_sync::bound_by_permissions;
 use super::*;
 
 #[tokio::test]
@@ -43,7 +47,8 @@ async fn a_content_that_rotted_is_never_sent() {
             matches!(damaged, SpoolError::Damaged { source: frame::FormatError::Checksum, .. }),
             "{damaged:?}"
         );
-        assert_eq!((scene.spool.stock().corrupt, scene.spool.stock().queued), (n + 1, 1 - n));
+        // The large one's progress goes along.
+        assert_eq!((scene.spool.stock().corrupt, scene.spool.stock().queued), (1 + 2 * n, 1 - n));
         assert!(matches!(scene.spool.load(&entry.envelope.id).await, Err(SpoolError::Unknown(_))));
     }
     let names =
@@ -96,4 +101,89 @@ async fn a_message_with_damaged_progress_begins_anew() {
     let scene = scene.restart().await;
     assert_eq!((scene.recovered.waiting[0].attempts, scene.recovered.set_aside), (0, 1));
     assert_eq!(scene.spool.load(&entry.envelope.id).await.unwrap().progress, Progress::fresh(&entry));
+}
+
+#[test]
+fn a_message_that_the_disk_does_not_give_now_waits() {
+    bound_by_permissions(async || {
+        let scene = Scene::new().await;
+        let (entry, other) = (scene.stored(1).await, scene.stored(2).await);
+        let id = &entry.envelope.id;
+        let some = tried(&entry, vec![Fate::Delivered, Fate::Waiting]);
+        scene.spool.record(id, &some).await.unwrap();
+        let stock = scene.spool.stock();
+        let state = scene.spool.inner.layout.state(Shelf::Queue, id);
+        for file in [&scene.file(Shelf::Queue, &entry), &state] {
+            set_mode(file, 0o000);
+            let scene = Scene::start(clone_of(&scene), LIMITS).await;
+            assert_eq!((scene.recovered.waiting.len(), scene.recovered.set_aside), (2, 0), "{file:?}");
+            assert_eq!((scene.spool.stock(), scene.names("corrupt").len()), (stock, 0), "{file:?}");
+            let error = scene.spool.load(id).await.unwrap_err();
+            assert!(matches!(error, SpoolError::Disk { doing: "read", .. }), "{error:?}");
+            assert!(scene.spool.load(&other.envelope.id).await.is_ok());
+            set_mode(&scene.directory.path().join("queue").join(file.file_name().unwrap()), 0o600);
+            assert_eq!(scene.spool.load(id).await.unwrap().progress, some, "{file:?}");
+            set_mode(file, 0o600);
+        }
+    });
+}
+
+#[tokio::test]
+async fn what_was_set_aside_comes_back_when_it_is_whole() {
+    let scene = Scene::new().await;
+    let (entry, other) = (scene.stored(1).await, scene.stored(2).await);
+    let (id, before) = (entry.envelope.id.clone(), scene.spool.stock());
+    let failed = Fate::Failed(trouble("550 5.1.1 unknown"));
+    scene.spool.record(&id, &tried(&entry, vec![Fate::Delivered, failed])).await.unwrap();
+    let path = scene.file(Shelf::Queue, &entry);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[1..]).unwrap();
+    let scene = scene.restart().await;
+    assert_eq!(scene.names("corrupt"), [id.to_string(), format!("{id}.state")].into());
+    let corrupt = scene.spool.stock();
+
+    let damaged = scene.spool.restore(id.as_str(), later()).await.unwrap_err();
+    assert!(matches!(damaged, SpoolError::Damaged { .. }), "{damaged:?}");
+    for name in ["notes.txt", &format!("{id}.state"), "../queue/x"] {
+        assert!(matches!(scene.spool.restore(name, later()).await, Err(SpoolError::NoMessage(_))), "{name}");
+    }
+    let kept = scene.directory.path().join("corrupt").join(other.envelope.id.as_str());
+    fs::copy(scene.file(Shelf::Queue, &other), &kept).unwrap();
+    let twice = scene.spool.restore(other.envelope.id.as_str(), later()).await;
+    assert!(matches!(twice, Err(SpoolError::IsKept(_))));
+    fs::remove_file(kept).unwrap();
+    assert_eq!(scene.spool.stock(), corrupt, "nothing has moved");
+
+    fs::write(scene.directory.path().join("corrupt").join(id.as_str()), &whole).unwrap();
+    let (restored, progress) = scene.spool.restore(id.as_str(), later()).await.unwrap();
+    assert_eq!((&restored, &progress.fates), (&id, &vec![Fate::Delivered, Fate::Waiting]));
+    assert_eq!((scene.spool.stock(), scene.names("corrupt").len()), (before, 0));
+    let scene = scene.restart().await;
+    assert_eq!((scene.recovered.waiting.len(), scene.spool.stock()), (2, before));
+    assert_eq!(scene.recovered.waiting[0].since, later(), "its time begins anew");
+    let kept = scene.spool.load(&id).await.unwrap();
+    assert_eq!((kept.progress, contents(&kept.body).await), (progress, contents(&small()).await));
+}
+
+/// A spool with the same files.
+fn clone_of(scene: &Scene) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for directory in ["queue", "dead", "corrupt"] {
+        let copied = to.path().join(directory);
+        fs::create_dir(&copied).unwrap();
+        for name in scene.names(directory) {
+            let from = scene.directory.path().join(directory).join(&name);
+            let mode = fs::metadata(&from).unwrap().permissions();
+            set_mode(&from, 0o600);
+            fs::copy(&from, copied.join(&name)).unwrap();
+            for file in [&from, &copied.join(&name)] {
+                fs::set_permissions(file, mode.clone()).unwrap();
+            }
+        }
+    }
+    to
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -21,6 +21,7 @@ async fn a_dead_letter_is_kept_and_comes_back() {
 
     let scene = scene.restart().await;
     assert_eq!((scene.recovered.waiting.len(), scene.names("dead").len()), (1, 0));
+    assert_eq!(scene.recovered.waiting[0].since, later(), "its time begins anew, after a restart too");
     let kept = scene.spool.load(id).await.unwrap();
     assert_eq!((kept.progress.fates, kept.progress.next), (vec![Fate::Delivered, Fate::Waiting], later()));
     assert_eq!(contents(&kept.body).await, contents(&small()).await);

@@ -10,7 +10,7 @@ use super::*;
 
 /// Runs as a user to whom permissions apply, in a thread of its own: those who run everything as root have rights
 /// beyond them.
-fn bound_by_permissions(test: impl AsyncFnOnce() + Send + 'static) {
+pub(super) fn bound_by_permissions(test: impl AsyncFnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         let mut sets = capabilities(None).unwrap();
         sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);

@@ -19,7 +19,7 @@ fn a_message_in_the_file_of_another_is_all_there_is_in_it() {
         let entry = sample(second, &["a@b.example"]);
         let body = Body::new("", vec![b'a' + second as u8; len]);
         let head = format::encode_entry(&entry, body.len(), body.crc32()).unwrap();
-        let room = ledger.reserve(cost(body.len())).unwrap();
+        let room = ledger.reserve(cost(body.len()), 0).unwrap();
         let id = entry.envelope.id.clone();
         let (done, mut draft) = tokio::sync::oneshot::channel();
         let order = Order { id: id.clone(), head, state: None, body: body.clone(), room };
@@ -46,7 +46,7 @@ fn a_message_that_goes_while_it_is_read_is_not_found() {
     let metadata = file.metadata().unwrap();
     assert!(read::open(&path, id, HEAD_BYTES).is_ok() && read::is_at(&path, &metadata).unwrap());
     fs::rename(&path, root.path().join("spare")).unwrap();
-    assert_eq!(read::is_at(&path, &metadata).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(read::is_at(&path, &metadata).unwrap_err().kind(), io::ErrorKind::NotFound);
     fs::write(&path, &head).unwrap();
     assert!(!read::is_at(&path, &metadata).unwrap(), "another has its name");
 }

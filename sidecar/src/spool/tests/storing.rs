@@ -50,7 +50,7 @@ async fn a_person_can_read_what_is_kept() {
 async fn a_message_over_the_limit_leaves_nothing() {
     let scene = Scene::start(tempfile::tempdir().unwrap(), Limits { max_bytes: 8192, keep_dead: 1 }).await;
     let entry = sample(1, &["a@b.example"]);
-    let body = large(&scene.spool.scratch(), 2 * MEMORY_BYTES).await;
+    let body = Body::new("", vec![b'x'; MEMORY_BYTES]);
     let error = scene.spool.store(&entry, &Progress::fresh(&entry), &body).await.unwrap_err();
     assert!(matches!(error, SpoolError::Full(Full::Limit { used: 0, .. })) && scene.is_empty(), "{error:?}");
 
@@ -96,8 +96,8 @@ fn with_one_thread_for_the_disk(test: impl Future<Output = ()>) {
 fn a_message_nobody_waits_for_is_taken_back() {
     with_one_thread_for_the_disk(async {
         let scene = Scene::new().await;
-        let huge = large(&scene.spool.scratch(), 8 * MEMORY_BYTES).await;
-        for body in [small(), huge] {
+        for len in [0, 8 * MEMORY_BYTES] {
+            let body = if len == 0 { small() } else { large(&scene.spool.scratch(), len).await };
             let (release, wait) = std::sync::mpsc::channel::<()>();
             let busy = spawn_blocking(move || wait.recv());
             let entry = sample(1, &["a@b.example"]);
@@ -144,4 +144,43 @@ async fn what_is_removed_leaves_nothing() {
     assert!(scene.is_empty());
     let unknown = scene.spool.record(&one.envelope.id, &Progress::fresh(&one)).await;
     assert!(matches!(unknown, Err(SpoolError::Unknown(_))) && scene.is_empty());
+}
+
+#[tokio::test]
+async fn messages_that_come_in_take_no_more_than_the_limit_either() {
+    let limits = Limits { max_bytes: 5 * MEMORY_BYTES as u64, keep_dead: 1 };
+    let scene = Scene::start(tempfile::tempdir().unwrap(), limits).await;
+    let scratch = scene.spool.scratch();
+    let one = large(&scratch, 3 * MEMORY_BYTES).await;
+    assert!(scene.spool.stock().bytes > 2 * MEMORY_BYTES as u64, "what comes in is counted");
+    let mut two = Writer::new(Arc::clone(&scratch));
+    let full = loop {
+        two.buffer().extend_from_slice(&[b'x'; MEMORY_BYTES / 2]);
+        if let Err(error) = two.spill().await {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull, "{full}");
+    // What it took is there again for others, and a message needs no second room to be kept.
+    drop(two);
+    let entry = sample(1, &["a@b.example"]);
+    scene.spool.store(&entry, &Progress::fresh(&entry), &one).await.unwrap();
+    drop(one);
+    assert_eq!(
+        scene.spool.stock().bytes,
+        cost(fs::metadata(scene.file(Shelf::Queue, &entry)).unwrap().len())
+    );
+    let refused = large(&scratch, MEMORY_BYTES + 2000).await;
+    let other = sample(2, &["a@b.example"]);
+    scene.spool.set_limits(Limits { max_bytes: scene.spool.stock().bytes, keep_dead: 1 });
+    let before = scene.spool.stock();
+    assert!(scene.spool.store(&other, &Progress::fresh(&other), &refused).await.is_err());
+    assert_eq!(
+        scene.spool.stock(),
+        before,
+        "a message that is not kept still takes its room while it is here"
+    );
+    drop(refused);
+    scene.spool.remove(&entry.envelope.id).await.unwrap();
+    assert!(scene.is_empty());
 }
