@@ -73,7 +73,9 @@ async fn floods(address: SocketAddr, front: &str, piece: &[u8], times: usize, en
 async fn floods_cost_bounded_memory_and_end() {
     let (_m365, _control, route, files) = surroundings(Options::default()).await;
     files.write_route(&route);
-    let mut program = Program::start(files.arguments());
+    // One that comes while those before it are still counted is told so soon.
+    let arguments = ["--session-wait", "1"].map(str::to_owned);
+    let mut program = Program::start([files.arguments(), arguments.into()].concat());
     let address: SocketAddr =
         ([127, 0, 0, 1], port(&program.line_with("\"listening\"").await["addresses"])).into();
     program.line_with("LoggedIn").await;
