@@ -43,6 +43,15 @@ impl Amount {
         self.messages <= other.messages && self.recipients <= other.recipients
     }
 
+    /// The smaller of each.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.min(other.messages),
+            recipients: self.recipients.min(other.recipients),
+        }
+    }
+
     /// What is left of each, at least nothing.
     #[must_use]
     pub const fn less(self, other: Self) -> Self {

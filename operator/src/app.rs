@@ -30,9 +30,10 @@ use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
 use crate::broker::vault::Vault;
 use crate::budget::terms::Terms;
-use crate::control::books::ConfigMaps;
 use crate::control::leases::Leases;
+use crate::control::ledger_store::MailboxUsages;
 use crate::control::reports::Reports;
+use crate::controller::accept::MailboxRules;
 use crate::controller::scope::Scope;
 use crate::controller::triggers::Triggers;
 use crate::controller::watch::{self as watches, Malformed, Unreadable};
@@ -105,6 +106,7 @@ struct App {
     reports: Arc<Mutex<Reports>>,
     vault: Arc<Vault>,
     leases: Arc<Leases>,
+    mailbox_rules: Arc<MailboxRules>,
 }
 
 /// What every replica follows, as the parts read it.
@@ -122,9 +124,10 @@ impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
         let vault = Arc::new(chosen::vault(&flags, &metrics)?);
-        let books = ConfigMaps::new(client.clone(), &flags.namespace, &flags.lease);
+        let store = MailboxUsages::new(client.clone(), &flags.namespace);
+        let mailbox_rules = Arc::new(chosen::mailbox_rules(&flags)?);
         Ok(Self {
-            leases: Arc::new(Leases::new(Terms::default(), Arc::new(books))),
+            leases: Arc::new(Leases::new(Terms::default(), Arc::new(store))),
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
             client,
@@ -134,6 +137,7 @@ impl App {
             malformed: Malformed::default(),
             reports: Arc::default(),
             vault,
+            mailbox_rules,
         })
     }
 

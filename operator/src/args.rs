@@ -27,7 +27,7 @@ pub enum Command {
     Run(Box<Run>),
     /// Add the sidecar to pods in files, as the webhook would, without a cluster.
     Inject(Inject),
-    /// Print the CustomResourceDefinition as YAML.
+    /// Print the CustomResourceDefinitions as YAML.
     Crd,
 }
 
@@ -90,6 +90,9 @@ pub struct Run {
     /// File that says which applications the operator can prove itself as, and which routes may use them. Default: none.
     #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
     pub broker_settings: Option<PathBuf>,
+    /// File that says which namespaces may send as which mailbox. Default: every namespace as every mailbox.
+    #[arg(long, env = "MAILROUTE_MAILBOX_RULES", value_name = "FILE")]
+    pub mailbox_rules: Option<PathBuf>,
     /// The operator's own service-account token for Entra, which those applications trust.
     #[arg(long, env = "MAILROUTE_IDENTITY_TOKEN", value_name = "FILE", default_value = TOKEN_FILE)]
     pub identity_token: PathBuf,

@@ -16,36 +16,57 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
+use mailroute_operator::broker::settings::Settings;
+use mailroute_operator::budget::Namespace;
 use mailroute_operator::budget::mailboxes::Key;
-use mailroute_operator::budget::record::Record;
 use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::books::{self, Books, Page};
 use mailroute_operator::control::leases::Leases;
+use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
 use mailroute_operator::control::rate::RateLimit;
 use mailroute_operator::control::reports::Reports;
 use mailroute_operator::control::server::Control;
+use mailroute_operator::controller::accept::MailboxRules;
 use mailroute_operator::controller::triggers::Triggers;
+use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
 use mailroute_operator::lease::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
+use mailroute_route::control::{Allotment, ReportReply};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Books in memory.
+/// Records in memory.
 #[derive(Default)]
-struct Shelf(Mutex<HashMap<Key, String>>);
+struct Shelf(Mutex<HashMap<Key, (u64, String)>>);
 
 #[async_trait]
-impl Books for Shelf {
-    async fn read(&self, key: &Key) -> Result<Page, books::Error> {
-        let page = self.0.lock().unwrap().get(key).and_then(|text| Record::parse(text));
-        Ok(page.map_or(Page::Blank, |record| Page::Written(Box::new(record))))
+impl LedgerStore for Shelf {
+    async fn read(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        let found = self.0.lock().unwrap().get(key).cloned();
+        Ok(found.map(|(version, record)| Stored { record: Some(record), version: version.to_string() }))
     }
 
-    async fn write(&self, key: &Key, record: &Record) -> Result<(), books::Error> {
-        self.0.lock().unwrap().insert(key.clone(), record.print());
+    async fn write(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        _: &Namespace,
+        usage: &MailboxUsageSpec,
+    ) -> Result<String, Error> {
+        let next = version.map_or(0, |version| version.parse::<u64>().unwrap() + 1);
+        self.0.lock().unwrap().insert(key.clone(), (next, usage.record.clone()));
+        Ok(next.to_string())
+    }
+
+    async fn remove(&self, key: &Key, _: &str) -> Result<(), Error> {
+        self.0.lock().unwrap().remove(key);
         Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<(Key, Namespace)>, Error> {
+        Ok(vec![])
     }
 }
 
@@ -56,14 +77,26 @@ struct Stage {
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
+    routes: Writer<MailRoute>,
 }
 
 async fn stage() -> Stage {
+    stage_with([], [], MailboxRules::default()).await
+}
+
+/// With more pods, and with routes.
+async fn stage_with(
+    pods: impl IntoIterator<Item = Pod>,
+    routes: impl IntoIterator<Item = MailRoute>,
+    rules: MailboxRules,
+) -> Stage {
     let reviews = Arc::new(AtomicUsize::new(0));
     let (reader, mut writer) = store();
-    for event in [Event::Init, Event::InitApply(pod()), Event::InitDone] {
-        writer.apply_watcher_event(&event);
-    }
+    writer.apply_watcher_event(&Event::Init);
+    pods.into_iter().chain([pod("web-1")]).for_each(|pod| writer.apply_watcher_event(&Event::InitApply(pod)));
+    writer.apply_watcher_event(&Event::InitDone);
+    let (known_routes, mut routes_writer) = store();
+    routes.into_iter().for_each(|route| routes_writer.apply_watcher_event(&Event::Apply(route)));
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
     let control = Control {
@@ -74,10 +107,12 @@ async fn stage() -> Stage {
         triggers: triggers.clone(),
         metrics: Metrics::new().unwrap(),
         rate: Mutex::new(RateLimit::default()),
-        routes: store().0,
+        routes: known_routes,
         leases: Arc::new(Leases::new(Terms::default(), Arc::new(Shelf::default()))),
+        lending: Arc::new(Settings::default()),
+        mailbox_rules: Arc::new(rules),
     };
-    Stage { control, reports, triggers, reviews, leadership }
+    Stage { control, reports, triggers, reviews, leadership, routes: routes_writer }
 }
 
 async fn api_server(reviews: Arc<AtomicUsize>) -> kube::Client {
@@ -111,14 +146,48 @@ async fn review(State(reviews): State<Arc<AtomicUsize>>, Json(mut review): Json<
     Json(review)
 }
 
-fn pod() -> Pod {
+/// `web-1` has the uid `uid-1`.
+fn pod(name: &str) -> Pod {
     serde_json::from_value(json!({
         "metadata": {
-            "name": "web-1", "namespace": "shop", "uid": "uid-1",
+            "name": name, "namespace": "shop", "uid": name.replace("web", "uid"),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"mailroute.dev/route": "notifications"},
         },
     }))
     .unwrap()
+}
+
+/// A pod with the sidecar, which runs or was never started.
+fn with_sidecar(name: &str, runs: bool) -> Pod {
+    let mut pod = pod(name);
+    pod.spec =
+        serde_json::from_value(json!({"containers": [], "initContainers": [{"name": "mailroute"}]})).unwrap();
+    let status = json!({"name": "mailroute", "started": true, "ready": true, "image": "", "imageID": "",
+        "restartCount": 0, "state": {"running": {}}});
+    let statuses = if runs { json!([status]) } else { json!([]) };
+    pod.status = serde_json::from_value(json!({"initContainerStatuses": statuses})).unwrap();
+    pod
+}
+
+fn mail_route(subject: &str) -> MailRoute {
+    serde_json::from_value(json!({
+        "apiVersion": "mailroute.dev/v1alpha1", "kind": "MailRoute",
+        "metadata": {"name": "notifications", "namespace": "shop", "uid": "route-uid", "generation": 1},
+        "spec": {
+            "method": "ClientSubmission",
+            "tenant": {"id": "contoso.com"},
+            "clientSubmission": {"mailbox": "noreply@contoso.com", "credential":
+                {"type": "WorkloadIdentity", "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9", "subject": subject}},
+        },
+    }))
+    .unwrap()
+}
+
+fn claims(sequence: u64) -> String {
+    let claim = json!({"instance": 1, "sequence": sequence, "mailbox": "noreply@contoso.com", "messages": 30,
+        "recipients": 1});
+    json!({"route": "notifications", "generation": 1, "sidecarVersion": "0.1.0", "claim": claim}).to_string()
 }
 
 fn report(route: &str) -> String {
@@ -139,6 +208,22 @@ impl Stage {
         let status = response.status();
         let body = to_bytes(response.into_body(), 64 * 1024).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn claim(&self, token: &str, sequence: u64) -> Option<Allotment> {
+        let (status, body) = self.send(token, claims(sequence)).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_str::<ReportReply>(&body).unwrap().allotment
+    }
+
+    /// The leases of these pods' first claims, together.
+    async fn leased_at_once(&self, pods: impl IntoIterator<Item = usize>) -> u32 {
+        let mut leased = 0;
+        for pod in pods {
+            let allotment = self.claim(&format!("web-{pod}/uid-{pod}"), 1).await;
+            leased += allotment.and_then(|it| it.lease).map_or(0, |lease| lease.messages);
+        }
+        leased
     }
 
     fn kept(&self) -> usize {
@@ -216,4 +301,47 @@ async fn too_much_and_too_often_and_nonsense_are_refused() {
         }
     }
     panic!("a thousand reports in a row are taken");
+}
+
+#[tokio::test]
+async fn claims_of_a_route_that_is_not_accepted_count_for_nothing() {
+    let rules = "mailboxes: [{namespaces: [billing], mailboxes: ['*@contoso.com']}]";
+    let refused = [
+        stage_with([], [mail_route("Pod")], MailboxRules::parse(rules).unwrap()).await,
+        // The platform lends its identity to nobody.
+        stage_with([], [mail_route("Operator")], MailboxRules::default()).await,
+        stage_with([], [], MailboxRules::default()).await,
+    ];
+    for stage in refused {
+        assert_eq!(stage.claim("web-1/uid-1", 1).await, None);
+    }
+    let accepted = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
+    assert!(accepted.claim("web-1/uid-1", 1).await.unwrap().lease.is_some());
+}
+
+#[tokio::test]
+async fn pods_that_were_never_started_have_nothing_set_aside_for_them() {
+    let crowd = |runs| (100..180).map(move |n| with_sidecar(&format!("web-{n}"), runs));
+    let claimants = || (2..20).map(|n| pod(&format!("web-{n}")));
+    let connections = |mut route: MailRoute| {
+        route.spec.limits.connections = 100;
+        route
+    };
+    let mut leased = vec![];
+    for runs in [false, true] {
+        let pods: Vec<_> = crowd(runs).chain(claimants()).collect();
+        let stage = stage_with(pods, [connections(mail_route("Pod"))], MailboxRules::default()).await;
+        leased.push(stage.leased_at_once(1..20).await);
+    }
+    assert_eq!(leased[0], 15, "half of the minute goes at once");
+    assert!(leased[1] < 15, "{leased:?}: those that run may be sending");
+}
+
+#[tokio::test]
+async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_none() {
+    let mut stage = stage_with([pod("web-2")], [mail_route("Pod")], MailboxRules::default()).await;
+    assert!(stage.claim("web-1/uid-1", 1).await.unwrap().lease.is_some());
+    stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
+    assert!(stage.claim("web-1/uid-1", 2).await.unwrap().lease.is_some());
+    assert_eq!(stage.claim("web-2/uid-2", 1).await, None);
 }

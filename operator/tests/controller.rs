@@ -95,6 +95,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
             cluster_domain: "cluster.local".into(),
         },
         lending: Arc::default(),
+        mailbox_rules: Arc::default(),
         sidecar: Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() },
         ca_bundle: known,
         routes,

@@ -131,6 +131,8 @@ reasons! {
         "Change the field that the message names.";
     OperatorIdentityNotAllowed: Accepted, "The platform does not lend the operator's identity to this route.",
         "Ask whoever runs MailRoute to list the namespace, the application {client_id} and the mailbox {mailbox} under broker.applications in the values of its chart; or set spec.clientSubmission.credential.subject to Pod.";
+    MailboxNotAllowed: Accepted, "The platform does not let this namespace send as the mailbox.",
+        "Ask whoever runs MailRoute to list the namespace with {mailbox} under mailboxes in the values of its chart; until then nothing is leased to the route's pods.";
     RenderFailed: Accepted, "The route is valid but its ConfigMap could not be written.",
         "See the Event on this MailRoute for the API server's answer.";
 

@@ -95,20 +95,13 @@ impl Objects {
         self.0.iter().filter(|object| object["kind"] == kind).collect()
     }
 
-    /// The one of a kind, apart from the ConfigMaps with what mailboxes have sent, which are always there.
+    /// The one of a kind.
     ///
     /// # Errors
     /// When there is none, or several.
     pub fn only(&self, kind: &str) -> Result<&Value> {
-        let found: Vec<_> = self.of_kind(kind).into_iter().filter(|object| !is_ledger(object)).collect();
+        let found = self.of_kind(kind);
         ensure!(found.len() < 2, "{} objects of the kind {kind}", found.len());
         found.first().copied().with_context(|| format!("no object of the kind {kind}"))
     }
-}
-
-/// Whether it is one of the ConfigMaps with what mailboxes have sent.
-#[must_use]
-pub fn is_ledger(object: &Value) -> bool {
-    object["kind"] == "ConfigMap"
-        && object["metadata"]["name"].as_str().is_some_and(|name| name.contains("-budgets-"))
 }

@@ -8,6 +8,7 @@ use super::App;
 use crate::args::{Certificates, Run};
 use crate::broker::settings::Settings;
 use crate::broker::vault::Vault;
+use crate::controller::accept::MailboxRules;
 use crate::inject;
 use crate::metrics::Metrics;
 use crate::pki::{self, Source, Written};
@@ -61,4 +62,12 @@ pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
         }
     };
     Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
+}
+
+/// Which namespaces may send as which mailbox: without rules every one as every one.
+pub(super) fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
+    let Some(path) = &flags.mailbox_rules else { return Ok(MailboxRules::default()) };
+    let unusable = || format!("cannot use the rules about mailboxes {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(unusable)?;
+    MailboxRules::parse(&text).with_context(unusable)
 }

@@ -31,6 +31,7 @@ impl App {
                 cluster_domain: flags.cluster_domain.clone(),
             },
             lending: Arc::clone(self.vault.settings()),
+            mailbox_rules: Arc::clone(&self.mailbox_rules),
             sidecar: self.sidecar(),
             ca_bundle: known.pki.ca_bundle,
             routes: known.routes,

@@ -63,6 +63,8 @@ impl App {
             rate: Mutex::new(RateLimit::default()),
             routes: known.routes.clone(),
             leases: Arc::clone(&self.leases),
+            lending: Arc::clone(self.vault.settings()),
+            mailbox_rules: Arc::clone(&self.mailbox_rules),
         };
         let listener = tls(self.flags.control_listen, &known.pki).await?;
         let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));

@@ -1,4 +1,4 @@
-//! Prints the CustomResourceDefinition, or writes every file that is generated from it.
+//! Prints the CustomResourceDefinitions, or writes every file that is generated from them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use anyhow::Context;
 use clap::Parser;
 use mailroute_operator::crd::definition;
 
-/// Prints the CustomResourceDefinition of MailRoute as YAML.
+/// Prints the CustomResourceDefinitions as YAML.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Print the template of the chart mailroute-crds, which keeps the definition on uninstall.
+    /// Print the templates of the chart mailroute-crds, which keep the definitions on uninstall.
     #[arg(long, conflicts_with = "write")]
     chart: bool,
-    /// Write both forms to their places below --root in place of printing.
+    /// Write both forms of each to their places below --root in place of printing.
     #[arg(long)]
     write: bool,
     /// The checkout to write to.
@@ -23,14 +23,12 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let (manifests, templates) = (definition::manifests()?, definition::chart_templates()?);
     if args.write {
-        write(&args.root.join("crds/mailroutes.mailroute.dev.yaml"), &definition::manifest()?)?;
-        return write(
-            &args.root.join("charts/mailroute-crds/templates/mailroutes.yaml"),
-            &definition::chart_template()?,
-        );
+        let mut files = manifests.iter().chain(&templates);
+        return files.try_for_each(|file| write(&args.root.join(file.path), &file.text));
     }
-    let text = if args.chart { definition::chart_template()? } else { definition::manifest()? };
+    let text = if args.chart { templates } else { manifests }.map(|file| file.text).join("---\n");
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 

@@ -238,16 +238,22 @@ impl Application {
                 )
             })
             .or_else(|| said("allow", self.allow.is_empty(), "names nobody; list namespaces and mailboxes"))
-            .or_else(|| self.allow.iter().find_map(Rule::wrong))
+            .or_else(|| {
+                let (field, wrong) = self.allow.iter().find_map(Rule::wrong)?;
+                let field = if field == "namespaces" { "allow[].namespaces" } else { "allow[].mailboxes" };
+                Some((field, wrong))
+            })
     }
 }
 
 impl Rule {
-    fn is_for(&self, namespace: &str) -> bool {
+    /// Whether it is about this namespace.
+    pub fn is_for(&self, namespace: &str) -> bool {
         self.namespaces.iter().any(|listed| listed == "*" || listed == namespace)
     }
 
-    fn has(&self, mailbox: &str) -> bool {
+    /// Whether it lists this mailbox.
+    pub fn has(&self, mailbox: &str) -> bool {
         self.mailboxes.iter().any(|listed| match listed.strip_prefix('*') {
             // `@domain`, so that nothing but the local part is open.
             Some(domain) => {
@@ -258,7 +264,8 @@ impl Rule {
         })
     }
 
-    fn wrong(&self) -> Option<(&'static str, String)> {
+    /// The first field that cannot be as it is, and what to put there.
+    pub fn wrong(&self) -> Option<(&'static str, String)> {
         let is_namespace = |name: &String| {
             name == "*"
                 || !name.is_empty()
@@ -269,11 +276,10 @@ impl Rule {
             is_address(address) && (local == "*" || !local.contains('*'))
         };
         if self.namespaces.is_empty() || !self.namespaces.iter().all(is_namespace) {
-            return Some(("allow[].namespaces", "list names of namespaces, or \"*\" for all of them".into()));
+            return Some(("namespaces", "list names of namespaces, or \"*\" for all of them".into()));
         }
         let listed = !self.mailboxes.is_empty() && self.mailboxes.iter().all(is_mailbox);
-        (!listed)
-            .then(|| ("allow[].mailboxes", "list addresses, or *@contoso.com for all of a domain".into()))
+        (!listed).then(|| ("mailboxes", "list addresses, or *@contoso.com for all of a domain".into()))
     }
 }
 

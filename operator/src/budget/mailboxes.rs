@@ -1,10 +1,6 @@
-//! The ledgers of all mailboxes, by a key that does not tell the address.
+//! Which mailbox: a key that does not tell the address.
 
-use std::collections::HashMap;
 use std::fmt::Write;
-use std::time::Duration;
-
-use super::ledger::Ledger;
 
 /// A mailbox of a tenant, as a digest: an address is personal data, and this is written down where many may read. By default
 /// that of no mailbox.
@@ -29,57 +25,10 @@ impl Key {
         &self.0
     }
 
-    /// Which of so many places it belongs to.
-    pub fn place(&self, places: u32) -> u32 {
-        self.0.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or_default() % places
-    }
-}
-
-/// The ledgers that this leader has read.
-#[derive(Debug, Default)]
-pub struct Mailboxes {
-    ledgers: HashMap<Key, Ledger>,
-}
-
-impl Mailboxes {
-    /// The ledger of a mailbox, if it was read.
-    pub fn ledger(&mut self, key: &Key) -> Option<&mut Ledger> {
-        self.ledgers.get_mut(key)
-    }
-
-    /// The ledger of a mailbox was read.
-    pub fn insert(&mut self, key: Key, ledger: Ledger) {
-        self.ledgers.entry(key).or_insert(ledger);
-    }
-
-    /// What is known of a mailbox may be wrong; it has to be read again.
-    pub fn remove(&mut self, key: &Key) {
-        self.ledgers.remove(key);
-    }
-
-    /// Everything has to be read again.
-    pub fn clear(&mut self) {
-        self.ledgers.clear();
-    }
-
-    /// Every ledger.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut Ledger)> {
-        self.ledgers.iter_mut()
-    }
-
-    /// Drops ledgers with nothing to remember.
-    pub fn tidy(&mut self, now: Duration) {
-        self.ledgers.retain(|_, ledger| !ledger.is_empty(now));
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.ledgers.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.ledgers.is_empty()
+    /// The key that a digest is, as [`Key::as_str`] gives it; nothing when it is none.
+    pub fn parse(digest: &str) -> Option<Self> {
+        let is_digit = |octet: u8| octet.is_ascii_digit() || (b'a'..=b'f').contains(&octet);
+        (digest.len() == 32 && digest.bytes().all(is_digit)).then(|| Self(digest.to_owned()))
     }
 }
 
@@ -92,7 +41,8 @@ mod tests {
         let key = Key::of("72F988BF-0000", "NoReply@Contoso.com");
         assert_eq!(key, Key::of("72f988bf-0000", "noreply@contoso.com"));
         assert_ne!(key, Key::of("72f988bf-0001", "noreply@contoso.com"));
-        assert!(key.as_str().len() == 32 && key.place(8) < 8);
+        assert_eq!(Key::parse(key.as_str()), Some(key.clone()));
+        assert_eq!((Key::parse(""), Key::parse(&key.as_str().to_uppercase())), (None, None));
         assert!(!key.as_str().contains("contoso"));
     }
 }

@@ -18,16 +18,16 @@ struct Stranger {
     heard: bool,
 }
 
-/// What is kept free for them.
+/// What is kept free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
+pub struct Reserve {
     /// Messages.
     pub messages: u64,
     /// Connections.
     pub connections: u64,
 }
 
-/// The strangers of one mailbox.
+/// The strangers of one namespace of a mailbox.
 #[derive(Clone, Debug, Default)]
 pub struct Strangers {
     known: BTreeMap<Holder, Stranger>,
@@ -51,12 +51,11 @@ impl Strangers {
         }
     }
 
-    /// Drops those who are strangers no more. Says how many of them were never heard.
-    pub fn lapse(&mut self, now: Duration) -> u64 {
-        let gone: Vec<Stranger> =
-            self.known.extract_if(.., |_, it| it.until <= now).map(|(_, it)| it).collect();
-        gone.iter().for_each(|stranger| self.slices[stranger.slice as usize] -= 1);
-        gone.iter().filter(|stranger| !stranger.heard).count() as u64
+    /// Drops those who are strangers no more. Gives those of them who were never heard.
+    pub fn lapse(&mut self, now: Duration) -> Vec<Holder> {
+        let gone: Vec<(Holder, Stranger)> = self.known.extract_if(.., |_, it| it.until <= now).collect();
+        gone.iter().for_each(|(_, stranger)| self.slices[stranger.slice as usize] -= 1);
+        gone.iter().filter(|(_, stranger)| !stranger.heard).map(|(holder, _)| *holder).collect()
     }
 
     /// How many there are.
@@ -70,16 +69,16 @@ impl Strangers {
     }
 
     /// What they may send in any window that lies between two moments: a window meets at most two slices. And how many at a time.
-    pub fn share(&self, from: Duration, to: Duration, slice: Duration) -> Share {
+    pub fn share(&self, from: Duration, to: Duration, slice: Duration) -> Reserve {
         if self.is_empty() {
-            return Share::default();
+            return Reserve::default();
         }
         let number = |at: Duration| at.as_nanos() / slice.as_nanos().max(1);
         let inside = |number: u128| self.slices[(number % u128::from(SLICES)) as usize];
         let (first, last) = (number(from), number(to));
         let pairs = (first..last).map(|number| inside(number) + inside(number + 1));
         let connections = (first..=last).map(inside).max().unwrap_or_default();
-        Share { messages: pairs.max().unwrap_or(connections), connections }
+        Reserve { messages: pairs.max().unwrap_or(connections), connections }
     }
 }
 
@@ -115,8 +114,8 @@ mod tests {
         strangers.expect(Holder(2), 3, MINUTE);
         strangers.expect(Holder(2), 3, 3 * MINUTE);
         strangers.heard(Holder(1));
-        assert_eq!((strangers.lapse(MINUTE), share(&strangers, 3, 3)), (0, (1, 1)));
-        assert_eq!((strangers.lapse(3 * MINUTE), strangers.len()), (1, 0));
+        assert_eq!((strangers.lapse(MINUTE), share(&strangers, 3, 3)), (vec![], (1, 1)));
+        assert_eq!((strangers.lapse(3 * MINUTE), strangers.len()), (vec![Holder(2)], 0));
         assert_eq!(share(&strangers, 3, 3), (0, 0));
     }
 }

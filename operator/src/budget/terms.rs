@@ -30,6 +30,12 @@ impl Terms {
         self.minute
     }
 
+    /// How long a message may be under way. The longest that a sidecar gives one is less: 150 MiB at its slowest. A lease that is
+    /// said to be in use for longer counts as used, and its connection as free.
+    pub const fn longest(self) -> Duration {
+        self.minute.saturating_mul(120)
+    }
+
     /// How long after its last exchange a sidecar may be taking turns alone, as far as the leader knows.
     pub const fn silent(self) -> Duration {
         self.minute

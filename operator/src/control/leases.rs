@@ -1,8 +1,8 @@
 //! Claims in, allotments out: reads a mailbox's ledger when it is first asked for, and has it written down before anything of it
 //! is given out.
 //!
-//! Owns the clock and the order of reads and writes: one at a time for each mailbox. Decides nothing about limits; that is
-//! [`crate::budget`]'s.
+//! Owns the clock, and which mailboxes there are: no more than [`MOST_MAILBOXES`] that pods of one namespace were the first to
+//! send as. Decides nothing about limits; that is [`crate::budget`]'s. One mailbox waits for no other.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -11,55 +11,74 @@ use std::time::Duration;
 use mailroute_entra::clock::Steady;
 use mailroute_route::control::{Allotment, Claim, ShortOf};
 
-use super::books::{Books, Error, Page};
+use super::ledger_store::LedgerStore;
 use super::lock;
-use crate::budget::ledger::{Decision, Ledger, Living, View};
-use crate::budget::mailboxes::{Key, Mailboxes};
+use super::mailbox::{Desk, Job, Mailbox, Unwritten};
+use crate::budget::ledger::{Decision, Living, View};
+use crate::budget::mailboxes::Key;
 use crate::budget::terms::Terms;
-use crate::budget::{Holder, Limits};
+use crate::budget::{Holder, Limits, Namespace};
 
 /// Decisions about one claim before it is told to come again. Two are needed when something has to be written down.
 const ROUNDS: usize = 4;
 
+/// Mailboxes that pods of one namespace were the first to send as within a day, at most.
+pub const MOST_MAILBOXES: usize = 100;
+
+/// How long a sidecar whose route is gone goes on having leases: enough for what its queue holds. A pod that is asked to end
+/// has less.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+
+/// How often it is looked which mailboxes are stored.
+const LOOK: Duration = Duration::from_secs(10 * 60);
+
+/// Stored mailboxes that are read in one sweep, to see whether anything is left to remember.
+const READ_AT_ONCE: usize = 4;
+
 /// Who claims, for which mailbox.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
     /// The sidecar.
     pub holder: Holder,
-    /// Its route, `namespace/name`.
+    /// The namespace of its pod and its route.
+    pub namespace: Namespace,
+    /// Name of its route.
     pub route: String,
-    /// The mailbox that the route names now.
+    /// The mailbox that the route names.
     pub mailbox: Key,
+    /// Its address, as the route writes it.
+    pub address: String,
     /// What the route says its limits are.
     pub limits: Limits,
 }
 
 /// Gives out leases.
 pub struct Leases {
-    terms: Terms,
-    books: Arc<dyn Books>,
-    clock: Steady,
-    mailboxes: Mutex<Mailboxes>,
-    /// Where each sidecar claimed last.
-    claimed: Mutex<HashMap<Holder, Key>>,
-    /// One reads or writes a mailbox at a time.
-    writing: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    desk: Arc<Desk>,
+    mailboxes: Mutex<HashMap<Key, Arc<Mailbox>>>,
+    /// The mailboxes that are stored, and the namespace whose pod was the first to send as each.
+    opened: Arc<Mutex<HashMap<Key, Namespace>>>,
+    /// What each sidecar claimed last by a route that was accepted, and when.
+    claimed: Mutex<HashMap<Holder, (Claimant, Duration)>>,
+    /// The namespaces that were told of in the log to have opened too many.
+    warned: Mutex<HashSet<Namespace>>,
     swept: Mutex<Duration>,
-    /// The sidecars of each mailbox whose pods live, as of then.
+    listed: Mutex<Duration>,
+    /// The sidecars of each mailbox that run, as of then.
     living: Mutex<HashMap<Key, Vec<Living>>>,
 }
 
 impl Leases {
-    /// Leases on these terms, written down in these books.
-    pub fn new(terms: Terms, books: Arc<dyn Books>) -> Self {
+    /// Leases on these terms, written down in this store.
+    pub fn new(terms: Terms, store: Arc<dyn LedgerStore>) -> Self {
         Self {
-            terms,
-            books,
-            clock: Steady::start(),
+            desk: Arc::new(Desk { terms, store, clock: Steady::start() }),
             mailboxes: Mutex::default(),
+            opened: Arc::default(),
             claimed: Mutex::default(),
-            writing: Mutex::default(),
+            warned: Mutex::default(),
             swept: Mutex::default(),
+            listed: Mutex::default(),
             living: Mutex::default(),
         }
     }
@@ -67,32 +86,38 @@ impl Leases {
     /// Answers a claim; nothing when a later one of the same sidecar was heard already.
     ///
     /// # Errors
-    /// When the ledger cannot be read or written. Then nothing is given out, and everything is read again.
-    pub async fn exchange(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Error> {
-        let outcome = self.answer(who, claim).await;
-        if outcome.is_err() {
-            lock(&self.mailboxes).clear();
+    /// When the ledger cannot be read or written. Then nothing of this mailbox is given out.
+    pub async fn exchange(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Unwritten> {
+        let Some(mailbox) = self.mailbox(who) else { return Ok(Some(self.later())) };
+        if !mailbox.is_known() {
+            mailbox.run(&self.desk, Job::Open, self.living(&who.mailbox)).await?;
         }
-        outcome
-    }
-
-    async fn answer(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Error> {
-        self.open(&who.mailbox).await?;
         self.moved(who, claim);
-        let now = self.clock.now();
-        let heard = self.with(&who.mailbox, |ledger| {
-            ledger.limit(&who.route, who.limits, now);
-            ledger.hear(who.holder, claim, now)
+        let now = self.now();
+        let heard = mailbox.with(|ledger| {
+            ledger.limit(&who.namespace, &who.route, who.limits, now);
+            ledger.hear(&who.namespace, who.holder, claim, now)
         });
-        if heard != Some(true) {
+        if !heard.ok_or(Unwritten)? {
             return Ok(None);
         }
         for _ in 0..ROUNDS {
-            if let Some(answer) = self.decide(who) {
-                self.write_if_due(who).await?;
-                return Ok(Some(answer));
+            if mailbox.is_retired() {
+                break;
             }
-            self.write(who, true).await?;
+            let now = self.now();
+            match mailbox.with(|ledger| ledger.decide(who.holder, now)).ok_or(Unwritten)? {
+                Decision::Answer(answer) => {
+                    if mailbox.with(|ledger| ledger.is_due(now)) == Some(true) {
+                        // Nobody waits for it.
+                        let _ = mailbox.begin(&self.desk, Job::Write(None), vec![]);
+                    }
+                    return Ok(Some(answer));
+                }
+                Decision::NeedsWrite => {
+                    mailbox.run(&self.desk, Job::Write(Some(who.holder)), self.living(&who.mailbox)).await?;
+                }
+            }
         }
         // Others were quicker each time.
         Ok(Some(self.later()))
@@ -103,118 +128,166 @@ impl Leases {
         let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         Allotment {
             short_of: Some(ShortOf::Messages),
-            again_millis: millis(self.terms.poll()),
-            cut_millis: millis(self.terms.cut()),
+            again_millis: millis(self.desk.terms.poll()),
+            cut_millis: millis(self.desk.terms.cut()),
             ..Allotment::default()
         }
     }
 
-    /// Nothing when it has to be written down first.
-    fn decide(&self, who: &Claimant) -> Option<Allotment> {
-        let now = self.clock.now();
-        match self.with(&who.mailbox, |ledger| ledger.decide(who.holder, now))? {
-            Decision::Answer(answer) => Some(answer),
-            Decision::NeedsWrite => None,
+    /// What this sidecar claimed last by this route, while the route was accepted, if that is not long ago.
+    pub fn remembered(&self, holder: Holder, namespace: &str, route: &str) -> Option<Claimant> {
+        let now = self.now();
+        let claimed = lock(&self.claimed);
+        let (who, at) = claimed.get(&holder)?;
+        let is_it = &*who.namespace == namespace && who.route == route && now < *at + REMEMBERED;
+        is_it.then(|| who.clone())
+    }
+
+    /// A claim by a route that is accepted.
+    pub fn remember(&self, who: &Claimant) {
+        let now = self.now();
+        match lock(&self.claimed).get_mut(&who.holder) {
+            Some((known, at)) if known == who => *at = now,
+            // What it had of another mailbox is given back by `moved`.
+            _ => {}
         }
     }
 
-    async fn write_if_due(&self, who: &Claimant) -> Result<(), Error> {
-        let now = self.clock.now();
-        if self.with(&who.mailbox, |ledger| ledger.is_due(now)) == Some(true) {
-            self.write(who, false).await?;
+    /// The mailbox of a claim; none when its namespace has opened too many.
+    fn mailbox(&self, who: &Claimant) -> Option<Arc<Mailbox>> {
+        let mut mailboxes = lock(&self.mailboxes);
+        if let Some(mailbox) = mailboxes.get(&who.mailbox) {
+            return Some(Arc::clone(mailbox));
         }
-        Ok(())
-    }
-
-    /// Writes the ledger down. Who was waiting for somebody else's write looks first whether that was enough.
-    async fn write(&self, who: &Claimant, wanted: bool) -> Result<(), Error> {
-        let turn = self.turn(&who.mailbox);
-        let written = self.with(&who.mailbox, |ledger| ledger.writes());
-        let _turn = turn.lock().await;
-        if written != self.with(&who.mailbox, |ledger| ledger.writes()) {
-            return Ok(());
-        }
-        let (now, asks) = (self.clock.now(), wanted.then_some(who.holder));
-        let Some(record) = self.with(&who.mailbox, |ledger| ledger.record(asks, now)) else { return Ok(()) };
-        self.books.write(&who.mailbox, &record).await?;
-        let now = self.clock.now();
-        self.with(&who.mailbox, |ledger| ledger.recorded(&record, now));
-        Ok(())
-    }
-
-    /// Reads a ledger that is not here yet.
-    async fn open(&self, mailbox: &Key) -> Result<(), Error> {
-        if self.with(mailbox, |_| ()).is_some() {
-            return Ok(());
-        }
-        let turn = self.turn(mailbox);
-        let _turn = turn.lock().await;
-        if self.with(mailbox, |_| ()).is_some() {
-            return Ok(());
-        }
-        let page = self.books.read(mailbox).await?;
-        let now = self.clock.now();
-        let mut ledger = match page {
-            Page::Written(record) => Ledger::restore(self.terms, &record, now),
-            Page::Blank => Ledger::new(self.terms),
-            Page::Lost(until) => Ledger::lost(self.terms, until.unwrap_or(now).min(now)),
+        let mut opened = lock(&self.opened);
+        let opened_by = match opened.get(&who.mailbox) {
+            Some(namespace) => namespace.clone(),
+            None if opened.values().filter(|it| **it == who.namespace).count() >= MOST_MAILBOXES => {
+                if lock(&self.warned).insert(who.namespace.clone()) {
+                    let (namespace, route) = (&*who.namespace, &*who.route);
+                    tracing::warn!(
+                        namespace,
+                        route,
+                        "no lease: pods of one namespace were the first to send as {MOST_MAILBOXES} mailboxes within a day"
+                    );
+                }
+                return None;
+            }
+            None => who.namespace.clone(),
         };
-        ledger.expect(lock(&self.living).get(mailbox).into_iter().flatten().copied(), now);
-        lock(&self.mailboxes).insert(mailbox.clone(), ledger);
-        Ok(())
+        opened.insert(who.mailbox.clone(), opened_by.clone());
+        let mailbox = Mailbox::new(who.mailbox.clone(), opened_by);
+        mailboxes.insert(who.mailbox.clone(), Arc::clone(&mailbox));
+        Some(mailbox)
     }
 
     /// A sidecar whose route names another mailbox now has left the one before.
     fn moved(&self, who: &Claimant, claim: &Claim) {
+        let now = self.now();
         let before = {
             let mut claimed = lock(&self.claimed);
+            let known = claimed.get(&who.holder).map(|(known, at)| (known.mailbox.clone(), *at));
             if claim.leaving {
-                claimed.remove(&who.holder)
+                claimed.remove(&who.holder);
             } else {
-                claimed.insert(who.holder, who.mailbox.clone())
+                // A claim by a route that is gone makes the memory of it no younger.
+                let same = known.as_ref().filter(|(mailbox, _)| *mailbox == who.mailbox);
+                let at = same.map_or(now, |(_, at)| *at);
+                claimed.insert(who.holder, (who.clone(), at));
             }
+            known.map(|(mailbox, _)| mailbox)
         };
         if let Some(before) = before.filter(|before| *before != who.mailbox) {
-            let now = self.clock.now();
-            self.with(&before, |ledger| ledger.forget(who.holder, now));
+            let before = lock(&self.mailboxes).get(&before).map(Arc::clone);
+            before.and_then(|before| before.with(|ledger| ledger.forget(who.holder, now)));
         }
     }
 
-    /// Forgets the sidecars that are not among the living, now and then, and looks which of these were never heard. `living` is
-    /// asked for only if it is time.
-    pub fn sweep(&self, living: impl FnOnce() -> HashMap<Key, Vec<Living>>) {
-        let now = self.clock.now();
+    /// Forgets the sidecars whose pods are not among `pods`, now and then, and looks which of those that run were never heard.
+    /// Mailboxes that were not used for a day are removed. `look` gives the pods, and the sidecars that run by their mailbox; it is
+    /// asked only if it is time.
+    pub fn sweep(&self, look: impl FnOnce() -> (HashSet<Holder>, HashMap<Key, Vec<Living>>)) {
+        let now = self.now();
         {
             let mut swept = lock(&self.swept);
-            if now < *swept + self.terms.idle() {
+            if now < *swept + self.desk.terms.idle() {
                 return;
             }
             *swept = now;
         }
-        let living = living();
-        let holders: HashSet<Holder> = living.values().flatten().map(|one| one.holder).collect();
-        let mut mailboxes = lock(&self.mailboxes);
-        for (key, ledger) in mailboxes.iter_mut() {
-            ledger.forget_unless(|holder| holders.contains(&holder), now);
-            ledger.expect(living.get(key).into_iter().flatten().copied(), now);
+        let (pods, living) = look();
+        let mailboxes: Vec<_> =
+            lock(&self.mailboxes).iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
+        for (key, mailbox) in mailboxes {
+            let is_empty = mailbox.with(|ledger| {
+                ledger.forget_unless(|holder| pods.contains(&holder), now);
+                ledger.expect(living.get(&key).into_iter().flatten().cloned(), now);
+                ledger.is_empty(now)
+            });
+            if mailbox.is_retired() {
+                lock(&self.mailboxes).remove(&key);
+                lock(&self.opened).remove(&key);
+            } else if is_empty != Some(false) {
+                // What fails is tried again in the next sweep.
+                let _ = mailbox.begin(&self.desk, Job::Remove, vec![]);
+            }
         }
-        mailboxes.tidy(now);
-        lock(&self.claimed).retain(|holder, _| holders.contains(holder));
-        lock(&self.writing).retain(|_, turn| Arc::strong_count(turn) > 1);
+        lock(&self.claimed).retain(|holder, _| pods.contains(holder));
         *lock(&self.living) = living;
+        self.look_at_stored(now);
+    }
+
+    /// Lists what is stored, now and then, and reads a few of the mailboxes that nobody has asked for, so that those are removed
+    /// that were not used for a day.
+    fn look_at_stored(&self, now: Duration) {
+        let is_time = {
+            let mut listed = lock(&self.listed);
+            let is_time = now >= *listed + LOOK;
+            *listed = if is_time { now } else { *listed };
+            is_time
+        };
+        if is_time {
+            lock(&self.warned).clear();
+            let (desk, opened) = (Arc::clone(&self.desk), Arc::clone(&self.opened));
+            tokio::spawn(async move {
+                match desk.store.list().await {
+                    Ok(found) => {
+                        let mut opened = lock(&opened);
+                        for (key, namespace) in found {
+                            opened.entry(key).or_insert(namespace);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot list what mailboxes have sent"),
+                }
+            });
+        }
+        let unread: Vec<_> = {
+            let (mailboxes, opened) = (lock(&self.mailboxes), lock(&self.opened));
+            let unread = opened.iter().filter(|(key, _)| !mailboxes.contains_key(key));
+            unread.take(READ_AT_ONCE).map(|(key, namespace)| (key.clone(), namespace.clone())).collect()
+        };
+        for (key, namespace) in unread {
+            let mailbox = Mailbox::new(key.clone(), namespace);
+            let mailbox = Arc::clone(lock(&self.mailboxes).entry(key.clone()).or_insert(mailbox));
+            let _ = mailbox.begin(&self.desk, Job::Open, self.living(&key));
+        }
     }
 
     /// How the limits of a mailbox are used; nothing when nobody has claimed any of it here.
     pub fn view(&self, mailbox: &Key) -> Option<View> {
-        let now = self.clock.now();
-        self.with(mailbox, |ledger| ledger.view(now))
+        let now = self.now();
+        let mailbox = lock(&self.mailboxes).get(mailbox).map(Arc::clone)?;
+        mailbox.with(|ledger| ledger.view(now))
     }
 
-    fn with<T>(&self, mailbox: &Key, what: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
-        lock(&self.mailboxes).ledger(mailbox).map(what)
+    fn living(&self, mailbox: &Key) -> Vec<Living> {
+        lock(&self.living).get(mailbox).cloned().unwrap_or_default()
     }
 
-    fn turn(&self, mailbox: &Key) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(lock(&self.writing).entry(mailbox.clone()).or_default())
+    fn now(&self) -> Duration {
+        self.desk.clock.now()
     }
 }
+
+#[cfg(test)]
+mod tests;

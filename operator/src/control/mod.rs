@@ -7,7 +7,7 @@
 //!
 //! * [`authenticate`]: from a bearer token to a pod.
 //! * [`rate`]: how often one pod may call. Pure.
-//! * [`leases`] and [`books`]: each sidecar's share of its mailbox's limits, and where that is written down.
+//! * [`leases`], [`mailbox`] and [`ledger_store`]: each sidecar's share of its mailbox's limits, and where that is written down.
 //! * [`reports`]: the newest report of each pod. Pure.
 //! * [`server`]: HTTP in and out.
 //!
@@ -16,8 +16,9 @@
 //! mailboxes have sent does not: it is written down before more is given out.
 
 pub mod authenticate;
-pub mod books;
 pub mod leases;
+pub mod ledger_store;
+pub mod mailbox;
 pub mod rate;
 pub mod reports;
 pub mod server;

@@ -159,6 +159,8 @@ fn cleaned(report: Report, now: Timestamp) -> Report {
         sidecar_version: plain(&report.sidecar_version),
         config_error: report.config_error.as_deref().map(plain),
         observations,
+        // Leases are given out by it, and nobody reads it again.
+        claim: None,
         ..report
     }
 }
@@ -180,7 +182,7 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use mailroute_route::condition::Reason;
-    use mailroute_route::control::{Queue, Usage};
+    use mailroute_route::control::{Claim, Queue, Usage};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -300,6 +302,15 @@ mod tests {
         let mut reports = Reports::default();
         reports.record(&caller("a"), report(vec![lie, stray, sum]), at(0));
         assert_eq!(reports.of("shop", "notifications", at(0))["a"].report.observations, vec![]);
+    }
+
+    #[test]
+    fn a_claim_is_not_kept() {
+        let mut reports = Reports::default();
+        let claim = Claim { mailbox: "x".repeat(16 * 1024), ..Claim::default() };
+        reports.record(&caller("a"), Report { claim: Some(claim), ..report(vec![]) }, at(0));
+        let kept = serde_json::to_string(&reports.of("shop", "notifications", at(0))["a"].report).unwrap();
+        assert!(kept.len() < 512, "{kept}");
     }
 
     #[test]

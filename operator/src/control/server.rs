@@ -1,7 +1,6 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
-use std::collections::HashMap;
-use std::error::Error as _;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,15 +22,17 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
-use super::books;
 use super::leases::{Claimant, Leases};
 use super::lock;
+use super::mailbox::Unwritten;
 use super::rate::RateLimit;
 use super::reports::{Caller, INTERVAL, Reports};
+use crate::broker::settings::Settings;
 use crate::budget::ledger::Living;
 use crate::budget::mailboxes::Key;
 use crate::budget::{Holder, Limits};
-use crate::controller::pods::has_run;
+use crate::controller::accept::{MailboxRules, accept};
+use crate::controller::pods::{has_run, sidecar};
 use crate::controller::triggers::Triggers;
 use crate::controller::watch::route_of;
 use crate::crd::MailRoute;
@@ -61,6 +62,10 @@ pub struct Control {
     pub routes: Store<MailRoute>,
     /// Gives out leases of the mailboxes' limits.
     pub leases: Arc<Leases>,
+    /// Which routes may use the operator's identity.
+    pub lending: Arc<Settings>,
+    /// Which namespaces may send as which mailbox.
+    pub mailbox_rules: Arc<MailboxRules>,
 }
 
 /// Why a report is not taken.
@@ -82,8 +87,8 @@ enum Refusal {
     NotItsRoute,
     #[error("the report took too long to arrive or to check")]
     TooSlow,
-    #[error("what the mailbox has sent cannot be read or written down")]
-    Books(#[from] books::Error),
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
 }
 
 /// The routes of the service.
@@ -104,12 +109,7 @@ impl Control {
         match taken {
             Ok(reply) => Json(reply).into_response(),
             Err(refusal) => {
-                match &refusal {
-                    Refusal::Books(error) => {
-                        tracing::warn!(%error, cause = ?error.source(), "no leases are given out");
-                    }
-                    _ => tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken"),
-                }
+                tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken");
                 refusal.into_response()
             }
         }
@@ -146,10 +146,8 @@ impl Control {
         claim: &Claim,
     ) -> Result<Option<Allotment>, Refusal> {
         self.leases.sweep(|| self.living());
-        let Some((who, mailbox)) = self.routes.get(route).and_then(|route| claimant(&route, caller)) else {
-            return Ok(None);
-        };
-        if !mailbox.eq_ignore_ascii_case(&claim.mailbox) {
+        let Some(who) = self.claimant(route, caller) else { return Ok(None) };
+        if !who.address.eq_ignore_ascii_case(&claim.mailbox) {
             return Ok(Some(self.leases.later()));
         }
         let allotment = self.leases.exchange(&who, claim).await?;
@@ -161,16 +159,42 @@ impl Control {
         Ok(allotment)
     }
 
-    /// The sidecars of the pods that have not ended, by the mailbox of their route.
-    fn living(&self) -> HashMap<Key, Vec<Living>> {
-        let mut living = HashMap::<Key, Vec<Living>>::new();
+    /// Who claims, and of which mailbox: by the route, when it is accepted; when it is gone, by what it was when this pod claimed
+    /// last, so that what the pod has queued goes out. Nobody by a method that has no mailbox.
+    fn claimant(&self, route: &ObjectRef<MailRoute>, caller: &Caller) -> Option<Claimant> {
+        let Some(found) = self.routes.get(route) else {
+            return self.leases.remembered(Holder::of(&caller.uid), &caller.namespace, &route.name);
+        };
+        let who = claimant(&found, caller).filter(|_| self.is_accepted(&found))?;
+        self.leases.remember(&who);
+        Some(who)
+    }
+
+    fn is_accepted(&self, route: &MailRoute) -> bool {
+        accept(route, &self.lending, &self.mailbox_rules).is_ok()
+    }
+
+    /// The pods that have not ended, and the sidecars that run, by the mailbox of their route. A pod that has not been started, or
+    /// whose route is not accepted, sends nothing.
+    fn living(&self) -> (HashSet<Holder>, HashMap<Key, Vec<Living>>) {
+        let (mut pods, mut living) = (HashSet::new(), HashMap::<Key, Vec<Living>>::new());
+        let mut mailboxes = HashMap::<ObjectRef<MailRoute>, Option<Key>>::new();
+        let accepted = |route: &ObjectRef<MailRoute>| {
+            let route = self.routes.get(route)?;
+            mailbox_of(&route).filter(|_| self.is_accepted(&route))
+        };
         for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
-            let mailbox = route_of(pod).and_then(|route| mailbox_of(self.routes.get(&route)?.as_ref()));
-            // One whose route is gone or has no mailbox lives as well: what it was leased of another one is not over.
-            living.entry(mailbox.unwrap_or_default()).or_default().push(living_as(pod, &uid));
+            pods.insert(Holder::of(&uid));
+            let Some(route) = route_of(pod).filter(|_| sidecar(pod).is_some_and(|it| it.ready)) else {
+                continue;
+            };
+            let mailbox = mailboxes.entry(route).or_insert_with_key(accepted);
+            if let Some(mailbox) = mailbox {
+                living.entry(mailbox.clone()).or_default().push(living_as(pod, &uid));
+            }
         }
-        living
+        (pods, living)
     }
 
     fn must_lead(&self) -> Result<(), Refusal> {
@@ -195,7 +219,7 @@ impl Refusal {
             Self::NotAReport(_) => "malformed",
             Self::NotItsRoute => "forbidden",
             Self::TooSlow => "slow",
-            Self::Books(_) => "unwritten",
+            Self::Unwritten(_) => "unwritten",
         }
     }
 
@@ -203,7 +227,7 @@ impl Refusal {
         match self {
             Self::NotLeader(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::NoToken | Self::Caller(authenticate::Error::Rejected) => StatusCode::UNAUTHORIZED,
-            Self::Caller(_) | Self::Books(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Caller(_) | Self::Unwritten(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAReport(_) => StatusCode::BAD_REQUEST,
@@ -234,21 +258,21 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
     }
 }
 
-/// Who claims by this route, and of which mailbox; nobody by a method that has none.
-fn claimant(route: &MailRoute, caller: &Caller) -> Option<(Claimant, String)> {
-    let (spec, submission) = (&route.spec, route.spec.client_submission.as_ref()?);
-    let limits = &spec.limits;
-    let who = Claimant {
+/// Who claims by this route; nobody by a method that has no mailbox.
+fn claimant(route: &MailRoute, caller: &Caller) -> Option<Claimant> {
+    let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
+    Some(Claimant {
         holder: Holder::of(&caller.uid),
-        route: format!("{}/{}", caller.namespace, route.name_any()),
+        namespace: caller.namespace.as_str().into(),
+        route: route.name_any(),
         mailbox: mailbox_of(route)?,
+        address: submission.mailbox.clone(),
         limits: Limits {
             messages: limits.messages_per_minute,
             recipients: limits.recipients_per_day,
             connections: limits.connections,
         },
-    };
-    Some((who, submission.mailbox.clone()))
+    })
 }
 
 fn mailbox_of(route: &MailRoute) -> Option<Key> {
@@ -258,7 +282,8 @@ fn mailbox_of(route: &MailRoute) -> Option<Key> {
 
 fn living_as(pod: &Pod, uid: &str) -> Living {
     let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
-    Living::of(uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+    let home = pod.namespace().unwrap_or_default();
+    Living::of(&home, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
 }
 
 async fn whole(body: Body) -> Result<Bytes, Refusal> {

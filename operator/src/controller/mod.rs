@@ -11,6 +11,7 @@
 //! Runs on the leader alone. No finalizer: what a route owns is removed by the garbage collector, so a route can be deleted
 //! while the operator is down.
 
+pub mod accept;
 pub mod applied;
 pub mod apply;
 pub mod backoff;
@@ -45,6 +46,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
+use self::accept::{MailboxRules, accept};
 use self::applied::Applied;
 use self::backoff::Backoff;
 use self::build::Platform;
@@ -87,6 +89,8 @@ pub struct Context {
     pub platform: Platform,
     /// Which routes may use the operator's identity.
     pub lending: Arc<Settings>,
+    /// Which namespaces may send as which mailbox.
+    pub mailbox_rules: Arc<MailboxRules>,
     /// What is injected now.
     pub sidecar: inject::Platform,
     /// PEM bundle that the control service's certificate chains to; empty while there is none.
@@ -274,15 +278,11 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     Ok(Action::requeue(soon.unwrap_or(usual)))
 }
 
-/// validate → build → apply.
+/// accept → build → apply.
 async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
-    let lent = match context.lending.lent_to(route) {
-        Ok(lent) => lent,
-        Err(not_allowed) => return (Acceptance::NotAllowed(not_allowed), Ok(())),
-    };
-    let valid = match validate::validate_with(route, lent) {
+    let valid = match accept(route, &context.lending, &context.mailbox_rules) {
         Ok(valid) => valid,
-        Err(invalid) => return (Acceptance::Invalid(invalid), Ok(())),
+        Err(acceptance) => return (acceptance, Ok(())),
     };
     let config_map = build::build(&valid, &context.platform, &context.ca_bundle.borrow());
     let key = ObjectRef::from_obj(route);

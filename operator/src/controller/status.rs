@@ -25,6 +25,7 @@ use mailroute_route::control::Report;
 
 use self::evidence::{Evidence, Gathered};
 use self::finding::{FALSE, Finding, TRUE, UNKNOWN};
+use super::accept::MailboxNotAllowed;
 use super::observe::explanation;
 use super::pods::{BarePod, SidecarPod};
 use super::rollout::plan::Plan;
@@ -46,6 +47,8 @@ pub enum Acceptance {
     Invalid(Invalid),
     /// It may not use the operator's identity.
     NotAllowed(NotAllowed),
+    /// Its namespace may not send as the mailbox.
+    MailboxNotAllowed(MailboxNotAllowed),
     /// It could not be written, for this reason.
     Unwritten(String),
 }
@@ -134,6 +137,11 @@ fn accepted(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
             FALSE,
             Reason::OperatorIdentityNotAllowed,
             format!("{not_allowed}. {}", explanation(Reason::OperatorIdentityNotAllowed, evidence.subject)),
+        ),
+        Acceptance::MailboxNotAllowed(not_allowed) => finding(
+            FALSE,
+            Reason::MailboxNotAllowed,
+            format!("{not_allowed}. {}", explanation(Reason::MailboxNotAllowed, evidence.subject)),
         ),
         Acceptance::Unwritten(error) => finding(
             FALSE,

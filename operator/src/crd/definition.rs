@@ -1,13 +1,13 @@
-//! The CustomResourceDefinition: what the types say, made ready for an API server and for people.
+//! The CustomResourceDefinitions: what the types say, made ready for an API server and for people.
 //!
-//! Two forms are written, from one source: the plain manifest of `crds/`, and the template of the chart
+//! Two forms of each are written, from one source: the plain manifest of `crds/`, and the template of the chart
 //! `mailroute-crds`, which differs by the annotation that keeps the definition, and with it every route, on uninstall.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use super::MailRoute;
+use super::{MailRoute, MailboxUsage};
 
 const HEAD: &str = "# Generated from operator/src/crd by `make crds`; changes made here are lost.\n";
 
@@ -33,25 +33,54 @@ pub fn definition() -> Result<CustomResourceDefinition, PrintError> {
     Ok(serde_json::from_value(tidied()?)?)
 }
 
-/// The manifest of `crds/`, with a head line.
+/// A file that is generated from a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// Where it goes, from the root of the checkout.
+    pub path: &'static str,
+    /// What is in it.
+    pub text: String,
+}
+
+/// The manifests of `crds/`, each with a head line.
+///
+/// # Errors
+/// As [`definition`].
+pub fn manifests() -> Result<[Generated; 2], PrintError> {
+    Ok([
+        Generated { path: "crds/mailroutes.mailroute.dev.yaml", text: print(&tidied()?)? },
+        Generated { path: "crds/mailboxusages.mailroute.dev.yaml", text: print(&tidied_usage()?)? },
+    ])
+}
+
+/// The templates of the chart `mailroute-crds`, each with a head line.
+///
+/// # Errors
+/// As [`definition`].
+pub fn chart_templates() -> Result<[Generated; 2], PrintError> {
+    Ok([
+        Generated { path: "charts/mailroute-crds/templates/mailroutes.yaml", text: print(&kept(tidied()?))? },
+        Generated {
+            path: "charts/mailroute-crds/templates/mailboxusages.yaml",
+            text: print(&kept(tidied_usage()?))?,
+        },
+    ])
+}
+
+/// All manifests in one text.
 ///
 /// # Errors
 /// As [`definition`].
 pub fn manifest() -> Result<String, PrintError> {
-    print(&tidied()?)
+    Ok(manifests()?.map(|manifest| manifest.text).join("---\n"))
 }
 
-/// The template of the chart `mailroute-crds`, with a head line.
-///
-/// # Errors
-/// As [`definition`].
-pub fn chart_template() -> Result<String, PrintError> {
-    let mut definition = tidied()?;
+fn kept(mut definition: Value) -> Value {
     if let Some(Value::Object(metadata)) = definition.get_mut("metadata") {
         let keep = Map::from_iter([(HELM_KEEP.0.to_owned(), HELM_KEEP.1.into())]);
         metadata.insert("annotations".to_owned(), Value::Object(keep));
     }
-    print(&definition)
+    definition
 }
 
 fn print(definition: &Value) -> Result<String, PrintError> {
@@ -64,6 +93,12 @@ fn tidied() -> Result<Value, PrintError> {
     if let Some(spec) = definition.pointer_mut(SPEC) {
         tell_defaults(spec);
     }
+    Ok(definition)
+}
+
+fn tidied_usage() -> Result<Value, PrintError> {
+    let mut definition = serde_json::to_value(MailboxUsage::crd())?;
+    tidy(&mut definition);
     Ok(definition)
 }
 
@@ -173,6 +208,9 @@ mod tests {
         let mut undocumented = Vec::new();
         schema_texts(&spec["spec"], &mut undocumented);
         schema_texts(&spec["status"], &mut undocumented);
+        let usage = tidied_usage().unwrap();
+        let schema = &usage["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        schema_texts(&schema["spec"], &mut undocumented);
         assert!(undocumented.is_empty(), "{undocumented:?}");
     }
 
@@ -206,19 +244,24 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read_back() {
-        let read: Value = serde_saphyr::from_str(&manifest().unwrap()).unwrap();
-        assert_eq!(read, tidied().unwrap());
+        let [routes, usages] = manifests().unwrap();
+        for (manifest, definition) in [(routes, tidied().unwrap()), (usages, tidied_usage().unwrap())] {
+            let read: Value = serde_saphyr::from_str(&manifest.text).unwrap();
+            assert_eq!(read, definition, "{}", manifest.path);
+        }
     }
 
     #[test]
-    fn only_the_chart_keeps_the_definition_on_uninstall() {
-        assert!(chart_template().unwrap().contains("helm.sh/resource-policy: keep"));
+    fn only_the_chart_keeps_the_definitions_on_uninstall() {
+        assert!(
+            chart_templates().unwrap().iter().all(|it| it.text.contains("helm.sh/resource-policy: keep"))
+        );
         assert!(!manifest().unwrap().contains("helm.sh"));
     }
 
     #[test]
-    fn the_template_holds_nothing_that_helm_would_evaluate() {
-        assert!(!chart_template().unwrap().contains("{{"));
+    fn the_templates_hold_nothing_that_helm_would_evaluate() {
+        assert!(!chart_templates().unwrap().iter().any(|it| it.text.contains("{{")));
     }
 
     #[test]

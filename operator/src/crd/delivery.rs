@@ -111,8 +111,8 @@ impl Default for DeadLetter {
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
     /// Most messages of the mailbox in any minute; Exchange Online takes 30. For ClientSubmission, as the other methods have
-    /// no mailbox. All pods that send as the mailbox share it, whatever their route and namespace; of several routes the smallest
-    /// counts.
+    /// no mailbox. All pods that send as the mailbox share it, whatever their route and namespace; of several routes of a namespace the
+    /// smallest counts, and it bounds what that namespace gets.
     #[schemars(range(min = 1, max = 100_000))]
     pub messages_per_minute: u32,
     /// Most recipients of the mailbox in any 24 hours; Exchange Online takes 10000. For ClientSubmission, and shared in the same

@@ -122,6 +122,9 @@ fn page() -> String {
             &format!("{} {}", reason(why), prose(&why.remedy(&PLACEHOLDERS))),
         );
     }
+    let why = Reason::MailboxNotAllowed;
+    let remedy = format!("{} {}", reason(why), prose(&why.remedy(&PLACEHOLDERS)));
+    entry(&mut page, &said::mailbox_not_allowed().to_string(), &remedy);
     for unwritten in said::unwritten() {
         entry(&mut page, &unwritten.to_string(), &reason(Reason::RenderFailed));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mailroute_operator::budget::ledger::{Decision, Ledger, Living};
 use mailroute_operator::budget::record::Record;
 use mailroute_operator::budget::terms::Terms;
-use mailroute_operator::budget::{Holder, Limits};
+use mailroute_operator::budget::{Holder, Limits, Namespace};
 use mailroute_route::control::{Allotment, Claim};
 
 /// Who waits for an answer: the sidecar, and which of its exchanges it is.
@@ -48,18 +48,24 @@ impl Leader {
     }
 
     /// Whether a write was begun is told by the flag; then [`Leader::wrote`] has to follow.
-    pub fn claim(&mut self, asker: Asker, claim: &Claim, now: u64) -> (Option<Allotment>, bool) {
+    pub fn claim(
+        &mut self,
+        asker: Asker,
+        home: &Namespace,
+        claim: &Claim,
+        now: u64,
+    ) -> (Option<Allotment>, bool) {
         let (now, who) = (self.now(now), asker.2);
         let ledger = self.ledger.get_or_insert_with(|| {
             let mut ledger = match &self.written {
                 Some(text) => Ledger::restore(self.terms, &Record::parse(text).expect("ours"), now),
                 None => Ledger::new(self.terms),
             };
-            ledger.expect(self.living.iter().copied(), now);
+            ledger.expect(self.living.iter().cloned(), now);
             ledger
         });
-        ledger.limit("shop/notifications", self.limits, now);
-        if !ledger.hear(who, claim, now) {
+        ledger.limit(home, "notifications", self.limits, now);
+        if !ledger.hear(home, who, claim, now) {
             // Whoever said so is not listening any more.
             return (None, false);
         }
@@ -131,7 +137,7 @@ impl Leader {
         let holders: HashSet<Holder> = living.iter().map(|one| one.holder).collect();
         if let Some(ledger) = &mut self.ledger {
             ledger.forget_unless(|holder| holders.contains(&holder), now);
-            ledger.expect(living.iter().copied(), now);
+            ledger.expect(living.iter().cloned(), now);
         }
         self.living = living;
     }

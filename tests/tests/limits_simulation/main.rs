@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits { messages: 30, recipients: 10_000, connections: 3
 const DAY: Plan = Plan {
     seed: 1,
     sidecars: 1000,
+    elsewhere: 0,
     length: 24 * HOUR,
     limits: LIMITS,
     day: 24 * HOUR,
@@ -135,6 +136,23 @@ fn demand_all_day_is_met_at_nine_tenths_of_the_limit() {
     let plan =
         Plan { seed: 4, length: 8 * HOUR, burst: (1800, HOUR), trouble: Trouble::usual(200, 8), ..LONG };
     assert!(share(&simulate(plan), plan) >= 0.9);
+}
+
+/// Nine tenths of the pods, and of the messages, are in one namespace.
+#[test]
+fn a_namespace_with_few_pods_has_its_half_beside_one_with_many() {
+    let plan = Plan {
+        seed: 6,
+        elsewhere: 30,
+        length: 6 * HOUR,
+        burst: (12_000, HOUR),
+        trouble: Trouble::usual(200, 6),
+        ..LONG
+    };
+    let world = simulate(plan);
+    assert!(share(&world, plan) >= 0.9);
+    let (few, all) = (world.seen.sent_elsewhere as f64, world.seen.sent as f64);
+    assert!(few / all >= 0.45, "{few} of {all}");
 }
 
 /// A process that is killed while it sends may have been counted or not; so it counts, and its message is sent again. Here that

@@ -7,6 +7,8 @@ use mailroute_operator::budget::Limits;
 pub struct Plan {
     pub seed: u64,
     pub sidecars: usize,
+    /// How many of them are in another namespace than the rest.
+    pub elsewhere: usize,
     pub length: u64,
     pub limits: Limits,
     pub day: u64,

@@ -6,6 +6,8 @@ use super::world::{EPOCH, MINUTE};
 #[derive(Debug)]
 pub struct Seen {
     pub sent: u64,
+    /// By sidecars of the other namespace.
+    pub sent_elsewhere: u64,
     pub exchanges: u64,
     pub turns: u64,
     pub turns_of_strangers: u64,
@@ -38,6 +40,7 @@ impl Seen {
     pub const fn new() -> Self {
         Self {
             sent: 0,
+            sent_elsewhere: 0,
             exchanges: 0,
             turns: 0,
             turns_of_strangers: 0,

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mailroute_operator::budget::Holder;
 use mailroute_operator::budget::ledger::Living;
+use mailroute_operator::budget::{Holder, Namespace};
 use mailroute_sidecar::budget::holding::{Holding, Memory, Source};
 use mailroute_sidecar::budget::{Amount, Budget, Limits, Permit, Snapshot, Spans, stranger};
 
@@ -20,6 +20,7 @@ pub struct Sending {
 
 pub struct Sidecar {
     uid: String,
+    pub home: Namespace,
     pub holder: Holder,
     /// How far its clock is ahead of true time.
     pub offset: u64,
@@ -47,12 +48,13 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    pub fn new(uid: String, offset: u64, limits: Limits, spans: Spans, now: u64) -> Self {
+    pub fn new(home: Namespace, uid: String, offset: u64, limits: Limits, spans: Spans, now: u64) -> Self {
         let local = Duration::from_millis(now + offset);
         let turn = stranger::turn(&uid, limits, spans);
         let mut holding = Holding::new(spans, &Memory::default(), local).or_as_a_stranger(turn);
         let memory = holding.memory(local).expect("a life is remembered");
         Self {
+            home,
             holder: Holder::of(&uid),
             uid,
             offset,
@@ -77,7 +79,7 @@ impl Sidecar {
 
     /// Its pod, as the operator sees it.
     pub fn pod(&self) -> Living {
-        Living::of(&self.uid, Duration::from_millis(self.made))
+        Living::of(&self.home, &self.uid, Duration::from_millis(self.made))
     }
 
     /// Whether the operator has ever told it of turns.

@@ -40,6 +40,7 @@ const UNKNOWN: &[(&str, &[&str])] = &[
     ("route/src", &["std::fs", CLOCK, "tokio"]),
     ("limits/src", &["std::fs", "std::net", CLOCK, "tokio"]),
     ("operator/src/crd", &[CALLS[0], CALLS[1], CLOCK]),
+    ("operator/src/controller/accept", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/validate", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/build", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/way", &[CALLS[0], CALLS[1], CLOCK, "async"]),

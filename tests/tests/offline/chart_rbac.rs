@@ -60,6 +60,8 @@ fn what_can_be_limited_by_name_is() -> Result<()> {
         // One for each route, in every namespace, named after the route; RBAC knows no prefixes.
         "/configmaps",
         "mailroute.dev/mailroutes/status",
+        // One for each mailbox that is used, named by a digest of it; in the operator's own namespace.
+        "mailroute.dev/mailboxusages",
         // Named by the API server's clients at random.
         "events.k8s.io/events",
     ];

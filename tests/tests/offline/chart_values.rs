@@ -37,6 +37,8 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
         ("webhook.excludedNamespaces[0]=Not_A_Name", "/webhook/excludedNamespaces/0"),
         ("resources.limits.memory=256MB", "/resources/limits/memory"),
         ("watch.namespaces[0]=Not_A_Name", "/watch/namespaces/0"),
+        ("mailboxes[0].namespaces[0]=shop", "mailboxes"),
+        ("mailboxes[0].mailbox=a@contoso.com", "mailbox"),
         ("commonLabels.team=a b", "/commonLabels/team"),
         ("podDisruptionBudget.maxUnavailable=0", "/podDisruptionBudget/maxUnavailable"),
         ("networkPolicy.apiServer.cidrs[0]=api-server", "/networkPolicy/apiServer/cidrs/0"),

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod chart_broker;
+mod chart_mailboxes;
 mod chart_objects;
 mod chart_rbac;
 mod chart_templates;

@@ -1,16 +1,17 @@
 //! Who is given what, and who comes again when.
 //!
-//! Owns the answer to a claim that was heard. Refuses to give out what is not written down. Whoever has waited longer goes first,
-//! and nobody is given much more than the others.
+//! Owns the answer to a claim that was heard. Refuses to give out what is not written down. The namespace that has least goes first,
+//! in it whoever has waited longest, and nobody is given much more than the others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mailroute_route::control::{Allotment, Lease, ShortOf};
 
-use super::{Ledger, Out, millis};
+use super::fair::paced;
+use super::{End, Ledger, Out, millis};
 use crate::budget::line::Wish;
-use crate::budget::{Amount, Holder};
+use crate::budget::{Amount, Holder, Namespace};
 
 /// What comes of a claim.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +27,7 @@ impl Ledger {
     pub fn decide(&mut self, who: Holder, now: Duration) -> Decision {
         let Some(wish) = self.line.wish(who) else {
             // A new leader wants to hear soon what is not written down yet.
-            let untold = self.ended.values().any(|(holder, written)| *holder == who && !written);
+            let untold = self.ended.values().any(|(holder, end)| *holder == who && *end == End::Counted);
             let again = if untold { self.terms.ahead() } else { self.terms.idle() };
             return Decision::Answer(self.answer(who, None, None, again));
         };
@@ -53,11 +54,15 @@ impl Ledger {
         let (life, sequence) =
             self.sidecars.get(&who).map_or((0, 0), |sidecar| (sidecar.life, sidecar.sequence));
         let until = now + self.terms.cut() + self.terms.skew();
-        if let Some(pace) = self.pace(amount.messages, now) {
-            // Late askers do not slow the whole down: what is late by two is caught up.
-            self.next = self.next.max(now.saturating_sub(2 * self.pace(1, now).unwrap_or_default())) + pace;
+        let (limit, minute) = (self.limit_now(now), self.terms.minute);
+        self.next = follows(self.next, amount.messages, limit, minute, now);
+        if let Some(home) = self.homes.get(&who).cloned() {
+            let own = u64::from(self.allowed(&home, now).messages);
+            let share = self.share(&home, now);
+            share.next = follows(share.next, amount.messages, own, minute, now);
+            share.served = now;
         }
-        self.leases.insert(id, Out { holder: who, life, amount, sequence, until });
+        self.leases.insert(id, Out { holder: who, life, amount, sequence, until, since: now });
         if let Some(allowed) = self.allowance.by_name.get_mut(&who) {
             *allowed = allowed.less(amount);
         }
@@ -71,29 +76,57 @@ impl Ledger {
         }
     }
 
+    /// So many messages that were given are not sent: others may go in their place, so that nobody slows the others down by asking
+    /// for what it does not use.
+    pub(super) fn catches_up(&mut self, who: Holder, messages: u64) {
+        let minute = self.terms.minute;
+        self.next = self.next.saturating_sub(pace(messages, self.limits.messages.into(), minute));
+        if let Some(share) = self.share_of(who) {
+            share.next = share.next.saturating_sub(pace(messages, share.limits.messages.into(), minute));
+        }
+    }
+
     /// How many messages somebody could be given now, or what there is not enough of and when to ask again.
     fn possible(&mut self, who: Holder, wish: Wish, now: Duration) -> Result<u64, (ShortOf, Duration)> {
         if now < self.opens {
             return Err((ShortOf::Messages, (self.opens - now).min(self.terms.idle())));
         }
-        let before = self.line.before(who, now);
-        if self.free_connections(who, now) <= before {
-            return Err((ShortOf::Connections, self.place_comes(before)));
+        let Some(home) = self.homes.get(&who).cloned() else {
+            return Err((ShortOf::Messages, self.terms.idle()));
+        };
+        let standings = self.standings(now);
+        let own = standings.get(&home).copied().unwrap_or_default();
+        let place = self.line.position(who, now, &standings, self.limits);
+        let allowed = self.allowed(&home, now);
+        // Another lease for the connection that it has already costs none.
+        let has_one = self.leases.values().any(|out| out.holder == who) || self.foreign.contains_key(&who);
+        let own_connections =
+            u64::from(allowed.connections).saturating_sub(own.connections) + u64::from(has_one);
+        if self.free_connections(who, now) <= place.before || own_connections <= place.among_own as u64 {
+            return Err((ShortOf::Connections, self.place_comes(place.before)));
         }
         if wish.messages == 0 {
             return Ok(0);
         }
-        let recipients = self.free_recipients(now) / wish.recipients;
+        let recipients = self.free_recipients(&home, now) / wish.recipients;
         if recipients == 0 {
             return Err((ShortOf::Recipients, self.terms.idle()));
         }
         self.line.stuck(who, false);
+        let next = self.shares.get(&home).map_or(now, |share| share.next);
+        let own_room = paced(allowed.messages.into(), own.messages, next, now);
         let room = self.room(now);
-        if room <= before as u64 {
-            return Err((ShortOf::Messages, self.turn_comes(before, now)));
+        if room <= place.before as u64 || own_room <= place.among_own as u64 {
+            let again = self.turn_comes(place.before, now).max(self.own_turn_comes(
+                &home,
+                place.among_own,
+                (allowed.messages.into(), own.messages),
+                now,
+            ));
+            return Err((ShortOf::Messages, again));
         }
         let share = room / self.line.len().max(1) as u64;
-        Ok(share.clamp(1, self.most_at_once()).min(wish.messages).min(recipients))
+        Ok(share.clamp(1, self.most_at_once()).min(wish.messages).min(recipients).min(own_room))
     }
 
     /// Most messages of one lease, so that nobody is given much more than the others.
@@ -101,24 +134,46 @@ impl Ledger {
         u64::from(self.limits.messages / 10).max(1)
     }
 
-    /// Messages that may be given out at this moment. The first half of the limit at once, the rest at its pace.
+    /// Messages that may be given out at this moment.
     fn room(&mut self, now: Duration) -> u64 {
         let (limit, busy) = (self.limit_now(now), self.busy(now));
-        let (room, half) = (limit.saturating_sub(busy), limit / 2);
-        if busy < half.max(1) {
-            return room.min(half.max(1) - busy);
-        }
-        if now >= self.next { room.min(1) } else { 0 }
+        paced(limit, busy, self.next, now)
     }
 
     /// When it is worth asking again for somebody with so many before.
     fn turn_comes(&mut self, before: usize, now: Duration) -> Duration {
-        let (poll, idle) = (self.terms.poll(), self.terms.idle());
         let (limit, busy) = (self.limit_now(now), self.busy(now));
-        let full = (busy + 1).checked_sub(limit).filter(|over| *over > 0);
-        let frees = full.map(|over| self.minute.falls_by(over).unwrap_or(now + poll));
-        let next = frees.unwrap_or(now).max(if busy * 2 >= limit { self.next } else { now });
-        let ahead = self.pace(before as u64, now).unwrap_or_default() / 2;
+        let frees = self.minute.falls_by((busy + 1).saturating_sub(limit));
+        self.comes(before, (limit, busy), frees, self.next, now)
+    }
+
+    /// The same, as far as it hangs on what the namespace may have and has.
+    fn own_turn_comes(
+        &mut self,
+        home: &Namespace,
+        before: usize,
+        (limit, busy): (u64, u64),
+        now: Duration,
+    ) -> Duration {
+        let over = (busy + 1).saturating_sub(limit);
+        let share = self.shares.get(home);
+        let (frees, next) = share.map_or((None, now), |share| (share.minute.falls_by(over), share.next));
+        self.comes(before, (limit, busy), frees, next, now)
+    }
+
+    /// `frees` is when so much leaves the minute that there is room for one.
+    fn comes(
+        &self,
+        before: usize,
+        (limit, busy): (u64, u64),
+        frees: Option<Duration>,
+        next: Duration,
+        now: Duration,
+    ) -> Duration {
+        let (poll, idle) = (self.terms.poll(), self.terms.idle());
+        let frees = if busy < limit { now } else { frees.unwrap_or(now + poll) };
+        let next = frees.max(if busy * 2 >= limit { next } else { now });
+        let ahead = pace(before as u64, limit, self.terms.minute) / 2;
         // The first in the line is the one that others wait for.
         let least = if before == 0 { poll / 4 } else { poll };
         (next.saturating_sub(now) + ahead).clamp(least, idle)
@@ -134,30 +189,16 @@ impl Ledger {
 
     /// What there is to share of the minute's messages now.
     fn limit_now(&mut self, now: Duration) -> u64 {
-        let limit = self.restraint.of(self.limits.messages.into(), now, self.terms.minute);
-        limit.saturating_sub(self.aside(now).messages)
+        u64::from(self.limits.messages).saturating_sub(self.aside(now).messages)
     }
 
     fn free_connections(&mut self, who: Holder, now: Duration) -> usize {
-        let limit = self.restraint.of(self.limits.connections.into(), now, self.terms.minute);
-        let left = u64::from(self.limits.connections) - self.aside(now).connections;
-        let limit = usize::try_from(limit.min(left)).unwrap_or(usize::MAX);
+        let limit = u64::from(self.limits.connections) - self.aside(now).connections;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let users: BTreeSet<Holder> =
             self.leases.values().map(|out| out.holder).chain(self.foreign.keys().copied()).collect();
         // Another lease for the connection that it has already costs none.
         limit.saturating_sub(users.len()) + usize::from(users.contains(&who) && users.len() <= limit)
-    }
-
-    fn free_recipients(&mut self, now: Duration) -> u64 {
-        let limit = u64::from(self.limits.recipients) - self.limits.reserved_recipients();
-        let limit = limit.saturating_sub(self.recipients_of_strangers());
-        limit.saturating_sub(self.day.sum(now) + self.out().recipients)
-    }
-
-    fn pace(&mut self, messages: u64, now: Duration) -> Option<Duration> {
-        let limit = self.limit_now(now).max(1);
-        let messages = u32::try_from(messages).ok()?;
-        Some(self.terms.minute * messages / u32::try_from(limit).ok()?)
     }
 
     fn answer(
@@ -167,7 +208,7 @@ impl Ledger {
         short_of: Option<ShortOf>,
         again: Duration,
     ) -> Allotment {
-        let written = self.ended.iter().filter(|(_, (holder, written))| *holder == who && *written);
+        let written = self.ended.iter().filter(|(_, (holder, end))| *holder == who && *end != End::Counted);
         Allotment {
             lease,
             short_of,
@@ -177,4 +218,16 @@ impl Ledger {
             alone: self.turns.told(who).and_then(|class| self.turn(class)),
         }
     }
+}
+
+/// How long so many messages take at the pace of a limit.
+fn pace(messages: u64, limit: u64, minute: Duration) -> Duration {
+    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    minute.saturating_mul(number(messages)) / number(limit.max(1))
+}
+
+/// When the message after these may go, if the one before could at `next`. Late askers do not slow the whole down: what is late by
+/// two is caught up.
+fn follows(next: Duration, messages: u64, limit: u64, minute: Duration, now: Duration) -> Duration {
+    next.max(now.saturating_sub(2 * pace(1, limit, minute))) + pace(messages, limit, minute)
 }

@@ -1,38 +1,46 @@
 //! What sidecars say, and what of it counts as used.
 //!
 //! Owns the end of every lease: told, never received, or its holder gone. Refuses to give anything out. A claim that was overtaken
-//! changes nothing, and what nobody accounts for was used in full.
+//! changes nothing, what nobody accounts for was used in full, and nothing that is said counts for more than was granted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mailroute_limits::strangers::RECIPIENTS;
 use mailroute_route::control::{Claim, LeaseUse, MAX_LEASES};
 
-use super::{Ledger, Out, Sidecar};
+use super::{End, Ledger, Out, Sidecar};
 use crate::budget::line::Wish;
 use crate::budget::turns::Class;
-use crate::budget::{Amount, Holder};
+use crate::budget::{Amount, Holder, Namespace};
+
+/// Most recipients of one message that anybody asks for. Exchange Online takes 1000 at most.
+const MOST_RECIPIENTS: u32 = 1000;
 
 impl Ledger {
-    /// Takes in what a sidecar says. Says whether it is to be answered: a claim that was overtaken is not.
-    pub fn hear(&mut self, who: Holder, claim: &Claim, now: Duration) -> bool {
+    /// Takes in what a sidecar of a namespace says. Says whether it is to be answered: a claim that was overtaken is not.
+    pub fn hear(&mut self, home: &Namespace, who: Holder, claim: &Claim, now: Duration) -> bool {
         self.expire(now);
         let known = self.sidecars.get(&who).copied();
         if known.is_some_and(|known| (claim.instance, claim.sequence) <= (known.life, known.sequence)) {
             return false;
         }
+        self.homes.insert(who, home.clone());
         // A new leader has not heard it yet, although the one before may have until just now.
         let was_silent = known.is_none_or(|known| known.heard + self.terms.silent() <= now);
         if was_silent && self.turns.owns(who) && !claim.no_turns_taken {
             self.was_alone(who, now);
         }
         self.sidecars.insert(who, Sidecar { life: claim.instance, sequence: claim.sequence, heard: now });
-        self.day.add(now, u64::from(claim.alone_recipients).min(self.limits.recipients.into()));
+        let share = self.share(home, now);
+        share.heard = now;
+        share.strangers.heard(who);
+        self.alone(who, claim, now);
         self.turns.says(who, claim.turn.is_some());
-        self.strangers.heard(who);
         self.settle(who, claim, now);
         if claim.throttled.is_some() {
-            self.restraint.throttled(now, self.terms.minute);
+            let minute = self.terms.minute;
+            self.share(home, now).restraint.throttled(now, minute);
             self.dirty = true;
         }
         if claim.leaving {
@@ -43,17 +51,35 @@ impl Ledger {
         if self.limits.in_turn(1) > 0 && self.turns.assign(who, known, self.sidecars.len()) {
             self.dirty = true;
         }
-        self.queue(who, claim, now);
+        self.queue(who, home, claim, now);
         true
+    }
+
+    /// Counts recipients of turns: no more than the sidecar's turns were for, or those of a stranger, and no more in a day than
+    /// is kept for the turns of all.
+    fn alone(&mut self, who: Holder, claim: &Claim, now: Duration) {
+        let turn = self.turns.class(who).and_then(|class| self.turn(class));
+        let granted = turn.map_or(RECIPIENTS, |turn| turn.recipients.max(RECIPIENTS));
+        let said = u64::from(claim.alone_recipients.min(granted));
+        self.count_alone(who, said, now);
+    }
+
+    /// Counts recipients that were sent to without a lease, as far as that is believed of the sidecar's namespace.
+    pub(super) fn count_alone(&mut self, who: Holder, recipients: u64, now: Duration) {
+        let most = u64::from(self.limits.recipients / 20);
+        let Some(share) = self.share_of(who) else { return };
+        let believed = share.alone(recipients, most, now);
+        share.day.add(now, believed);
+        self.day.add(now, believed);
     }
 
     /// A pod is gone, and what its sidecar had counts as used just now.
     pub fn forget(&mut self, who: Holder, now: Duration) {
         let lost: Vec<Out> =
             self.leases.extract_if(.., |_, out| out.holder == who).map(|(_, out)| out).collect();
-        lost.iter().for_each(|out| self.count(out.amount, now));
+        lost.iter().for_each(|out| self.count(who, out.amount, now));
         if let Some(foreign) = self.foreign.remove(&who) {
-            self.count(foreign.amount, now);
+            self.count(who, foreign.amount, now);
         }
         let known = self.sidecars.remove(&who);
         self.line.leave(who);
@@ -65,6 +91,7 @@ impl Ledger {
             self.turns.release(who);
             self.dirty = true;
         }
+        self.homes.remove(&who);
     }
 
     /// Forgets everybody of whom `lives` says no.
@@ -74,17 +101,22 @@ impl Ledger {
         let gone: BTreeSet<Holder> =
             known.chain(self.foreign.keys().copied()).filter(|holder| !lives(*holder)).collect();
         gone.into_iter().for_each(|holder| self.forget(holder, now));
-        self.choose_limits(now);
+        let terms = self.terms;
+        for share in self.shares.values_mut() {
+            share.forget_routes(terms.remembered(), now);
+        }
+        self.shares.retain(|_, share| !share.is_empty(terms, now));
+        self.agree();
     }
 
-    fn queue(&mut self, who: Holder, claim: &Claim, now: Duration) {
+    fn queue(&mut self, who: Holder, home: &Namespace, claim: &Claim, now: Duration) {
         if claim.messages == 0 && !claim.probe || claim.leases.len() >= MAX_LEASES {
             return self.line.leave(who);
         }
-        let recipients = u64::from(claim.recipients.max(1));
+        let recipients = u64::from(claim.recipients.clamp(1, MOST_RECIPIENTS));
         let wish = Wish { messages: u64::from(claim.messages), recipients };
         let waited = Duration::from_millis(claim.waited_millis).min(self.terms.day);
-        self.line.join(who, wish, now.saturating_sub(waited));
+        self.line.join(who, home, wish, now.saturating_sub(waited));
     }
 
     /// What the claim says about leases.
@@ -101,10 +133,11 @@ impl Ledger {
             self.leases.iter().filter(|(_, out)| out.holder == who).map(|(id, out)| (*id, *out)).collect();
         for (id, out) in mine {
             match named.get(&id) {
-                _ if out.life < claim.instance => self.over(id, out.amount, now),
+                _ if out.life < claim.instance => self.over(id, out, now),
                 Some(told) if told.ended => self.end(id, out.amount, told, who, now),
                 Some(_) => {
-                    self.leases.insert(id, Out { until: until.max(out.until), ..out });
+                    let until = until.max(out.until).min(out.since + self.terms.longest());
+                    self.leases.insert(id, Out { until, ..out });
                 }
                 // It was not received, and never will be: the one who waited for it has asked again. Of a lease of an
                 // earlier leader the same holds, since that one does not answer any more.
@@ -115,7 +148,7 @@ impl Ledger {
         self.settle_foreign(who, claim, &named, now);
         // One that nobody knows of, as after the route's tenant has changed, is not ours to count, nor to be named for ever.
         for told in named.values().filter(|told| told.ended && !self.leases.contains_key(&told.id)) {
-            self.ended.entry(told.id).or_insert((who, true));
+            self.ended.entry(told.id).or_insert((who, End::Unknown));
         }
         self.ended.retain(|id, (holder, _)| *holder != who || named.contains_key(id));
     }
@@ -130,44 +163,54 @@ impl Ledger {
     ) {
         let foreign = self.foreign.remove(&who);
         if let Some(foreign) = foreign.filter(|foreign| foreign.life < claim.instance) {
-            self.count(foreign.amount, now);
+            self.count(who, foreign.amount, now);
         }
         if foreign.is_none() && !self.lost {
             return;
         }
+        // What may have been given out, and no more; where that is lost, what one sidecar is given at once.
+        let messages = self.most_at_once();
+        let at_once = Amount { messages, recipients: messages * u64::from(MOST_RECIPIENTS) };
+        let mut left = foreign.map_or(at_once, |foreign| foreign.amount);
         for told in named.values() {
             if self.leases.contains_key(&told.id) || self.ended.contains_key(&told.id) {
                 continue;
             }
-            let amount = Amount { messages: told.messages.into(), recipients: told.recipients.into() };
+            let said = Amount { messages: told.messages.into(), recipients: told.recipients.into() };
+            let amount = said.least(left);
+            left = left.less(amount);
             if told.ended {
                 self.end(told.id, amount, told, who, now);
             } else {
                 let until = now + self.terms.cut() + self.terms.skew();
                 let (life, sequence) = (claim.instance, claim.sequence);
-                self.leases.insert(told.id, Out { holder: who, life, amount, sequence, until });
+                let out = Out { holder: who, life, amount, sequence, until, since: now };
+                self.leases.insert(told.id, out);
             }
         }
         self.dirty = true;
     }
 
     /// Its holder's life ended without a word: it counts as used just now.
-    fn over(&mut self, id: u64, amount: Amount, now: Duration) {
+    fn over(&mut self, id: u64, out: Out, now: Duration) {
         self.leases.remove(&id);
-        self.count(amount, now);
+        self.count(out.holder, out.amount, now);
     }
 
     fn end(&mut self, id: u64, amount: Amount, told: &LeaseUse, who: Holder, now: Duration) {
         let at = now.saturating_sub(Duration::from_millis(told.age_millis).min(self.terms.minute));
+        let used = Amount { messages: told.used_messages.into(), recipients: told.used_recipients.into() };
         self.leases.remove(&id);
-        self.minute.add(at, u64::from(told.used_messages).min(amount.messages));
-        self.day.add(at, u64::from(told.used_recipients).min(amount.recipients));
-        self.ended.insert(id, (who, false));
+        self.catches_up(who, amount.less(used).messages);
+        self.count(who, used.least(amount), at);
+        self.ended.insert(id, (who, End::Counted));
         self.dirty = true;
     }
 
     fn unused(&mut self, id: u64) {
-        self.leases.remove(&id);
+        if let Some(out) = self.leases.remove(&id) {
+            self.catches_up(out.holder, out.amount.messages);
+        }
         self.dirty = true;
     }
 }

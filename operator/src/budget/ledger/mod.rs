@@ -10,25 +10,28 @@
 //!  connections: sidecars with a lease out                                                    ≤ limit − what is set aside
 //! ```
 //!
-//! * `hearing`: what sidecars say. `deciding`: what they are given.
+//! The same, against its own limits, for each namespace. Of the day half of its fair part is kept for each namespace that is
+//! there, and where there are several, one connection is for the others.
+//!
+//! * `hearing`: what sidecars say. `deciding`: what they are given. `fair`: how it is divided among namespaces.
 //! * `aside`: what is kept for those out of contact. `recording`: what is written down, and what a new leader makes of it.
 
 mod aside;
 mod deciding;
+mod fair;
 mod hearing;
 mod recording;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use mailroute_limits::restraint::Restraint;
 use mailroute_limits::window::Window;
 
 use super::line::Line;
-use super::strangers::Strangers;
+use super::share::Share;
 use super::terms::Terms;
 use super::turns::Turns;
-use super::{Amount, Holder, Limits};
+use super::{Amount, Holder, Limits, Namespace};
 pub use aside::Living;
 pub use deciding::Decision;
 
@@ -49,6 +52,19 @@ pub(super) struct Out {
     pub sequence: u64,
     /// When it counts as used in full.
     pub until: Duration,
+    /// When it was given.
+    pub since: Duration,
+}
+
+/// Whether the end of a lease is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was counted, and is not written down.
+    Counted,
+    /// It is written down.
+    Written,
+    /// Nobody here knows of such a lease, so that there is nothing to write down.
+    Unknown,
 }
 
 /// What an earlier leader may have given out after its last record.
@@ -80,24 +96,23 @@ struct Allowance {
 pub struct Ledger {
     terms: Terms,
     limits: Limits,
-    by_route: HashMap<String, (Limits, Duration)>,
+    shares: BTreeMap<Namespace, Share>,
+    /// The namespace of each sidecar that is known, heard or not.
+    homes: HashMap<Holder, Namespace>,
     minute: Window,
     day: Window,
     leases: BTreeMap<u64, Out>,
     foreign: BTreeMap<Holder, Foreign>,
-    /// Leases that ended and were counted, until their holder does not name them any more; whether that is written down.
-    ended: BTreeMap<u64, (Holder, bool)>,
+    /// Leases that ended, until their holder does not name them any more.
+    ended: BTreeMap<u64, (Holder, End)>,
     next_id: u64,
     sidecars: HashMap<Holder, Sidecar>,
     line: Line,
     turns: Turns,
-    strangers: Strangers,
-    restraint: Restraint,
     /// When the pace allows the next message.
     next: Duration,
-    /// What is set aside, and until when.
-    reserved: u64,
-    reserved_until: Duration,
+    /// The most that is set aside for those who take turns, and until when.
+    reserved: (u64, Duration),
     looked: Duration,
     /// Nothing is given out before.
     opens: Duration,
@@ -107,6 +122,8 @@ pub struct Ledger {
     dirty: bool,
     /// The record is lost, so leases that nobody knows of are believed.
     lost: bool,
+    /// Until then it is not known who may be taking turns.
+    unknown_until: Duration,
 }
 
 impl Ledger {
@@ -115,7 +132,8 @@ impl Ledger {
         Self {
             terms,
             limits: Limits { messages: 1, recipients: 1, connections: 1 },
-            by_route: HashMap::new(),
+            shares: BTreeMap::new(),
+            homes: HashMap::new(),
             minute: Window::new(terms.minute, MINUTE_SLOTS),
             day: Window::new(terms.day, DAY_SLOTS),
             leases: BTreeMap::new(),
@@ -125,11 +143,8 @@ impl Ledger {
             sidecars: HashMap::new(),
             line: Line::default(),
             turns: Turns::default(),
-            strangers: Strangers::default(),
-            restraint: Restraint::default(),
             next: Duration::ZERO,
-            reserved: 0,
-            reserved_until: Duration::ZERO,
+            reserved: (0, Duration::ZERO),
             looked: Duration::ZERO,
             opens: Duration::ZERO,
             allowance: Allowance::default(),
@@ -137,63 +152,79 @@ impl Ledger {
             writes: 0,
             dirty: false,
             lost: false,
+            unknown_until: Duration::ZERO,
         }
     }
 
     /// Whether there is nothing left to remember.
     pub fn is_empty(&mut self, now: Duration) -> bool {
+        self.expire(now);
         let nothing_out = self.leases.is_empty() && self.foreign.is_empty() && self.sidecars.is_empty();
-        nothing_out && self.turns.owners().next().is_none() && self.day.sum(now) == 0
+        nothing_out && now >= self.opens && self.turns.owners().next().is_none() && self.day.sum(now) == 0
     }
 
-    /// A route with this mailbox says that these are its limits. The smallest of what all routes in use say counts.
-    pub fn limit(&mut self, route: &str, limits: Limits, now: Duration) {
-        let known = self.by_route.get(route).map(|(limits, _)| *limits);
-        if known.is_none() {
-            self.by_route.insert(route.to_owned(), (limits, now));
-        }
-        if let Some(entry) = self.by_route.get_mut(route) {
-            *entry = (limits, now);
-        }
-        if known != Some(limits) {
-            self.choose_limits(now);
+    /// A route of this namespace says that these are its mailbox's limits. They bound what the namespace gets; of several
+    /// routes of it the smallest count.
+    pub fn limit(&mut self, home: &Namespace, route: &str, limits: Limits, now: Duration) {
+        let share = self.share(home, now);
+        share.heard = now;
+        if share.limit(route, limits, now) {
+            self.agree();
         }
     }
 
     /// How the limits are used, to be seen.
     pub fn view(&mut self, now: Duration) -> View {
+        let namespaces: Vec<Namespace> = self.shares.keys().cloned().collect();
+        let restraint = self.shares.values().map(|share| share.restraint.share(now, self.terms.minute));
+        let least = restraint.fold(1.0, f64::min);
         View {
             minute: (self.busy(now), self.limits.messages.into()),
             day: (self.day.sum(now) + self.out().recipients, self.limits.recipients.into()),
-            share: self.restraint.share(now, self.terms.minute),
+            share: least,
             waiting: self.line.len(),
             sidecars: self.sidecars.len(),
             reserved: self.aside(now).messages > 0,
+            namespaces,
         }
     }
 
-    fn choose_limits(&mut self, now: Duration) {
-        let remembered = self.terms.remembered();
-        self.by_route.retain(|_, (_, seen)| now < *seen + remembered);
-        if let Some(least) = self.by_route.values().map(|(limits, _)| *limits).reduce(Limits::least) {
-            self.limits = least;
+    fn share(&mut self, home: &Namespace, now: Duration) -> &mut Share {
+        let terms = self.terms;
+        self.shares.entry(home.clone()).or_insert_with(|| Share::new(terms, now))
+    }
+
+    /// The share of a sidecar's namespace.
+    fn share_of(&mut self, who: Holder) -> Option<&mut Share> {
+        self.shares.get_mut(self.homes.get(&who)?)
+    }
+
+    /// Takes the mailbox's limits from what its namespaces say.
+    fn agree(&mut self) {
+        if let Some(limits) = Limits::agreed(self.shares.values().filter_map(Share::says)) {
+            self.limits = limits;
         }
     }
 
-    fn count(&mut self, amount: Amount, now: Duration) {
+    fn count(&mut self, who: Holder, amount: Amount, now: Duration) {
         self.minute.add(now, amount.messages);
         self.day.add(now, amount.recipients);
+        if let Some(share) = self.share_of(who) {
+            share.minute.add(now, amount.messages);
+            share.day.add(now, amount.recipients);
+        }
         self.dirty = true;
     }
 
     /// What is out for longer than anybody can use it was used.
     fn expire(&mut self, now: Duration) {
-        let over: Vec<Amount> = {
-            let leases = self.leases.extract_if(.., |_, out| out.until <= now).map(|(_, out)| out.amount);
-            let foreign = self.foreign.extract_if(.., |_, it| it.until <= now).map(|(_, it)| it.amount);
-            leases.chain(foreign).collect()
+        let over: Vec<(Holder, Amount)> = {
+            let leases = self.leases.extract_if(.., |_, out| out.until <= now);
+            let foreign = self.foreign.extract_if(.., |_, it| it.until <= now);
+            let leases = leases.map(|(_, out)| (out.holder, out.amount));
+            leases.chain(foreign.map(|(holder, it)| (holder, it.amount))).collect()
         };
-        over.into_iter().for_each(|amount| self.count(amount, now));
+        over.into_iter().for_each(|(holder, amount)| self.count(holder, amount, now));
     }
 
     fn busy(&mut self, now: Duration) -> u64 {
@@ -207,13 +238,13 @@ impl Ledger {
 }
 
 /// How the limits of a mailbox are used.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// Messages used or out, of the limit.
     pub minute: (u64, u64),
     /// Recipients used or out, of the limit.
     pub day: (u64, u64),
-    /// The share of the limits that is given out after Microsoft found it too much, 1 without.
+    /// The smallest part of its share that a namespace gets after Microsoft found it too much, 1 without.
     pub share: f64,
     /// Sidecars in the line.
     pub waiting: usize,
@@ -221,11 +252,15 @@ pub struct View {
     pub sidecars: usize,
     /// Whether a part is set aside for those out of contact.
     pub reserved: bool,
+    /// The namespaces that use it.
+    pub namespaces: Vec<Namespace>,
 }
 
 fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod fair_tests;
 #[cfg(test)]
 mod tests;

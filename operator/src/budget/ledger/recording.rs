@@ -3,16 +3,17 @@
 //! Owns what a record allows for before the next one. Refuses to know where it is kept. A new leader assumes that everything that
 //! was allowed for is out, until its holder is heard or until nobody can use it any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use mailroute_limits::restraint::Restraint;
 
-use super::{Allowance, Foreign, Ledger, Out};
-use crate::budget::record::{Ahead, Record};
+use super::{Allowance, End, Foreign, Ledger, Out};
+use crate::budget::record::{Ahead, Part, Record};
+use crate::budget::share::Share;
 use crate::budget::terms::Terms;
 use crate::budget::turns::Turns;
-use crate::budget::{Amount, Holder};
+use crate::budget::{Amount, Holder, Namespace};
 
 /// Sidecars that one record allows for.
 const NAMED: usize = 4;
@@ -27,8 +28,8 @@ impl Ledger {
         let opens = now + terms.cut() + terms.minute + 2 * terms.skew();
         let next_id = u64::try_from(now.as_millis()).unwrap_or(u64::MAX / 2);
         // Nobody knows who has turns, so all of them count.
-        let reserved_until = opens + terms.alone_after();
-        Self { opens, next_id, lost: true, reserved: u64::MAX, reserved_until, ..Self::new(terms) }
+        let unknown_until = opens + terms.alone_after();
+        Self { opens, next_id, lost: true, unknown_until, ..Self::new(terms) }
     }
 
     /// A ledger as it was written down, perhaps by another leader on another clock. It listens before it gives anything out:
@@ -42,17 +43,26 @@ impl Ledger {
         // The earlier leader may have been in contact with every holder until just now.
         let until = now + terms.cut() + skew;
         for &(id, out) in &record.leases {
-            ledger.leases.insert(id, Out { until, sequence: u64::MAX, ..out });
+            ledger.leases.insert(id, Out { until, sequence: u64::MAX, since: now, ..out });
         }
         for ahead in &record.ahead {
             let foreign = Foreign { life: ahead.life, amount: ahead.amount, until };
             ledger.foreign.insert(ahead.holder, foreign);
         }
-        ledger.ended = record.ended.iter().map(|&(id, holder)| (id, (holder, true))).collect();
+        ledger.ended = record.ended.iter().map(|&(id, holder)| (id, (holder, End::Written))).collect();
         ledger.next_id = record.next_id;
         ledger.turns = Turns::restored(record.turns.iter().copied());
         record.untold.iter().for_each(|&holder| ledger.turns.says(holder, false));
-        ledger.restraint = Restraint::restored(record.restraint.map(|(at, share)| (at.min(now), share)));
+        for part in &record.namespaces {
+            let mut share = Share::restored(terms, part.limits, now);
+            part.day.iter().for_each(|&(at, count)| share.day.add(at.min(now), count));
+            share.restraint = Restraint::restored(part.restraint.map(|(at, share)| (at.min(now), share)));
+            ledger.shares.insert(part.name.clone(), share);
+        }
+        let name = |home: u32| record.namespaces.get(home as usize).map(|part| part.name.clone());
+        let homes = record.homes.iter().filter_map(|&(holder, home)| Some((holder, name(home)?)));
+        ledger.homes = homes.collect();
+        ledger.agree();
         ledger
     }
 
@@ -67,26 +77,51 @@ impl Ledger {
             life,
             amount,
         });
-        let ahead = foreign.chain(self.next_names(asks)).collect();
+        let foreign: Vec<Ahead> = foreign.collect();
+        let ahead: Vec<Ahead> = foreign.into_iter().chain(self.next_names(asks, now)).collect();
+        let (namespaces, homes) = self.parts();
         Record {
+            namespaces,
+            homes,
             minute: self.minute.counted().collect(),
             day: self.day.counted().collect(),
             leases: self.leases.iter().map(|(id, out)| (*id, *out)).collect(),
             ahead,
             ahead_until: now + self.terms.ahead(),
-            ended: self.ended.iter().map(|(id, (holder, _))| (*id, *holder)).collect(),
+            ended: self
+                .ended
+                .iter()
+                .filter(|(_, (_, end))| *end != End::Unknown)
+                .map(|(id, (holder, _))| (*id, *holder))
+                .collect(),
             next_id: self.next_id + NUMBERS,
             turns: self.turns.classes().collect(),
             untold: self.turns.untold().collect(),
-            restraint: self.restraint.last(),
         }
+    }
+
+    /// The namespaces, and to which of them each sidecar belongs.
+    fn parts(&self) -> (Vec<Part>, Vec<(Holder, u32)>) {
+        let part = |(name, share): (&Namespace, &Share)| Part {
+            name: name.clone(),
+            limits: share.limits,
+            day: share.day.counted().collect(),
+            restraint: share.restraint.last(),
+        };
+        let places: HashMap<&Namespace, u32> = self.shares.keys().zip(0..).collect();
+        let homes = self.homes.iter().filter_map(|(holder, home)| Some((*holder, *places.get(home)?)));
+        let mut homes: Vec<_> = homes.collect();
+        homes.sort_unstable();
+        (self.shares.iter().map(part).collect(), homes)
     }
 
     /// A record made by [`Ledger::record`] is written down.
     pub fn recorded(&mut self, record: &Record, now: Duration) {
         let known: BTreeSet<u64> = record.ended.iter().map(|(id, _)| *id).collect();
-        for (id, (_, written)) in &mut self.ended {
-            *written |= known.contains(id);
+        for (id, (_, end)) in &mut self.ended {
+            if *end == End::Counted && known.contains(id) {
+                *end = End::Written;
+            }
         }
         let mine = record.ahead.iter().filter(|ahead| !self.foreign.contains_key(&ahead.holder));
         let by_name = mine.map(|ahead| (ahead.holder, ahead.amount)).collect();
@@ -107,11 +142,12 @@ impl Ledger {
     }
 
     /// Whom the next record allows for, and how much.
-    fn next_names(&self, asks: Option<Holder>) -> Vec<Ahead> {
+    fn next_names(&mut self, asks: Option<Holder>, now: Duration) -> Vec<Ahead> {
         let most = self.most_at_once();
+        let standings = self.standings(now);
         let own = asks.and_then(|asks| Some((asks, self.line.wish(asks)?)));
+        let others = self.line.first(NAMED, &standings, self.limits);
         let mut names = BTreeMap::new();
-        let others = self.line.first(NAMED);
         for (holder, wish) in own.into_iter().chain(others).take(NAMED) {
             let messages = wish.messages.min(most);
             let amount = Amount { messages, recipients: messages * wish.recipients };

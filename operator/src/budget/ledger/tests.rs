@@ -5,25 +5,38 @@ use mailroute_route::control::{Allotment, Claim, Lease, LeaseUse, ShortOf};
 use super::*;
 use crate::budget::record::Record;
 
-const LIMITS: Limits = Limits { messages: 30, recipients: 10_000, connections: 3 };
+const SHOP: &str = "shop";
 
-fn at(second: u64) -> Duration {
+pub(super) const LIMITS: Limits = Limits { messages: 30, recipients: 10_000, connections: 3 };
+
+pub(super) fn at(second: u64) -> Duration {
     Duration::from_secs(1_800_000_000 + second)
 }
 
 fn ledger() -> Ledger {
     let mut ledger = Ledger::new(Terms::default());
-    ledger.limit("shop/notifications", LIMITS, at(0));
+    ledger.limit(&SHOP.into(), "notifications", LIMITS, at(0));
     ledger
 }
 
-fn claim(sequence: u64, messages: u32) -> Claim {
+pub(super) fn claim(sequence: u64, messages: u32) -> Claim {
     Claim { instance: 1, sequence, messages, recipients: 1, ..Claim::default() }
 }
 
 /// One exchange, with everything written down that has to be.
 fn exchange(ledger: &mut Ledger, who: u64, claim: &Claim, now: Duration) -> Allotment {
-    assert!(ledger.hear(Holder(who), claim, now));
+    exchange_of(ledger, &SHOP.into(), who, claim, now)
+}
+
+/// The same by a sidecar of this namespace.
+pub(super) fn exchange_of(
+    ledger: &mut Ledger,
+    home: &Namespace,
+    who: u64,
+    claim: &Claim,
+    now: Duration,
+) -> Allotment {
+    assert!(ledger.hear(home, Holder(who), claim, now));
     for _ in 0..2 {
         if let Decision::Answer(answer) = ledger.decide(Holder(who), now) {
             return answer;
@@ -34,7 +47,7 @@ fn exchange(ledger: &mut Ledger, who: u64, claim: &Claim, now: Duration) -> Allo
     panic!("a record of what is asked for does not allow for it")
 }
 
-fn used(lease: Lease, messages: u32) -> LeaseUse {
+pub(super) fn used(lease: Lease, messages: u32) -> LeaseUse {
     LeaseUse {
         id: lease.id,
         messages: lease.messages,
@@ -46,14 +59,14 @@ fn used(lease: Lease, messages: u32) -> LeaseUse {
     }
 }
 
-fn open(lease: Lease) -> LeaseUse {
+pub(super) fn open(lease: Lease) -> LeaseUse {
     LeaseUse { ended: false, used_messages: 0, used_recipients: 0, ..used(lease, 0) }
 }
 
 #[test]
 fn nothing_is_given_out_that_is_not_written_down() {
     let mut ledger = ledger();
-    ledger.hear(Holder(1), &claim(1, 1), at(0));
+    ledger.hear(&SHOP.into(), Holder(1), &claim(1, 1), at(0));
     assert_eq!(ledger.decide(Holder(1), at(0)), Decision::NeedsWrite);
     let record = ledger.record(Some(Holder(1)), at(0));
     assert_eq!(ledger.decide(Holder(1), at(0)), Decision::NeedsWrite, "not before it is there");
@@ -109,7 +122,7 @@ fn who_is_lost_counts_in_full_until_nothing_of_it_can_be_under_way() {
     exchange(&mut ledger, 1, &claim(1, 3), at(0)).lease.unwrap();
     assert_eq!(ledger.view(at(121)).minute.0, 3, "cut off after a minute, and a minute more in the window");
     assert_eq!(ledger.view(at(125)).minute.0, 3);
-    ledger.hear(Holder(2), &claim(1, 0), at(126));
+    ledger.hear(&SHOP.into(), Holder(2), &claim(1, 0), at(126));
     assert_eq!(ledger.view(at(126)).minute.0, 3, "counted as it expires, late as that is noticed");
     assert_eq!(ledger.view(at(190)).minute.0, 0);
     assert_eq!(ledger.view(at(190)).day.0, 3);
@@ -121,7 +134,10 @@ fn a_restart_counts_what_the_life_before_had() {
     exchange(&mut ledger, 1, &claim(1, 3), at(0)).lease.unwrap();
     exchange(&mut ledger, 1, &Claim { instance: 2, ..claim(1, 0) }, at(5));
     assert_eq!((ledger.view(at(64)).minute.0, ledger.view(at(67)).minute.0), (3, 0));
-    assert!(!ledger.hear(Holder(1), &claim(9, 3), at(6)), "a word of the life before comes too late");
+    assert!(
+        !ledger.hear(&SHOP.into(), Holder(1), &claim(9, 3), at(6)),
+        "a word of the life before comes too late"
+    );
 }
 
 #[test]
@@ -141,7 +157,7 @@ fn connections_are_shared_and_one_that_is_free_goes_to_the_first_in_the_line() {
 #[test]
 fn a_probe_takes_a_connection_and_no_message() {
     let mut ledger = Ledger::new(Terms::default());
-    ledger.limit("a", Limits { connections: 1, ..LIMITS }, at(0));
+    ledger.limit(&SHOP.into(), "a", Limits { connections: 1, ..LIMITS }, at(0));
     let probe = Claim { probe: true, ..claim(1, 0) };
     let lease = exchange(&mut ledger, 1, &probe, at(0)).lease.unwrap();
     assert_eq!((lease.messages, ledger.view(at(0)).minute.0), (0, 0));
@@ -184,7 +200,7 @@ fn hundreds_that_start_at_once_look_at_the_way_three_at_a_time_within_their_pati
 #[test]
 fn half_of_a_minute_goes_at_once_and_the_rest_at_its_pace() {
     let mut ledger = Ledger::new(Terms::default());
-    ledger.limit("a", Limits { connections: 100, ..LIMITS }, at(0));
+    ledger.limit(&SHOP.into(), "a", Limits { connections: 100, ..LIMITS }, at(0));
     let mut given = vec![0_u64; 61];
     for second in 0..=60 {
         for who in 0..40 {
@@ -192,7 +208,7 @@ fn half_of_a_minute_goes_at_once_and_the_rest_at_its_pace() {
             given[usize::try_from(second).unwrap()] += u64::from(answer.lease.is_some());
             // Kept open, so that it counts.
             if let Some(lease) = answer.lease {
-                ledger.hear(Holder(who + 1000 * second), &claim(1, 0), at(second));
+                ledger.hear(&SHOP.into(), Holder(who + 1000 * second), &claim(1, 0), at(second));
                 let out = ledger.leases.get_mut(&lease.id).unwrap();
                 out.holder = Holder(who + 1_000_000 * (second + 1));
             }
@@ -204,11 +220,11 @@ fn half_of_a_minute_goes_at_once_and_the_rest_at_its_pace() {
 }
 
 #[test]
-fn the_smallest_of_what_routes_say_counts_while_they_are_in_use() {
+fn the_smallest_of_what_routes_of_a_namespace_say_counts_while_they_are_in_use() {
     let mut ledger = ledger();
-    ledger.limit("shop/other", Limits { messages: 10, ..LIMITS }, at(0));
+    ledger.limit(&SHOP.into(), "other", Limits { messages: 10, ..LIMITS }, at(0));
     assert_eq!(ledger.view(at(0)).minute.1, 10);
-    ledger.limit("shop/notifications", LIMITS, at(601));
+    ledger.limit(&SHOP.into(), "notifications", LIMITS, at(601));
     ledger.forget_unless(|_| true, at(601));
     assert_eq!(ledger.view(at(601)).minute.1, 30);
 }
@@ -229,14 +245,14 @@ fn a_new_leader_counts_on_nothing_of_whom_it_has_not_heard() {
     let record = old.record(Some(Holder(1)), at(1));
     old.recorded(&record, at(1));
     // Given out after the record, and allowed for by it.
-    old.hear(Holder(1), &Claim { leases: vec![open(first)], ..claim(2, 3) }, at(2));
+    old.hear(&SHOP.into(), Holder(1), &Claim { leases: vec![open(first)], ..claim(2, 3) }, at(2));
     let record = old.record(Some(Holder(1)), at(2));
     old.recorded(&record, at(2));
     let Decision::Answer(Allotment { lease: Some(second), .. }) = old.decide(Holder(1), at(2)) else {
         panic!("allowed for")
     };
     let mut new = Ledger::restore(Terms::default(), &Record::parse(&record.print()).unwrap(), at(10));
-    new.limit("shop/notifications", LIMITS, at(10));
+    new.limit(&SHOP.into(), "notifications", LIMITS, at(10));
     assert_eq!(new.view(at(10)).minute.0, 6);
     let told = Claim { leases: vec![used(first, 1), open(second)], ..claim(3, 0) };
     exchange(&mut new, 1, &told, at(11));
@@ -265,7 +281,7 @@ fn a_new_leader_listens_first_and_sets_nothing_aside_for_those_who_speak() {
         |sequence, messages, alone: bool| Claim { no_turns_taken: !alone, ..claim(sequence, messages) };
     for (speaks, alone) in [(true, false), (true, true), (false, false)] {
         let mut new = Ledger::restore(Terms::default(), &record, at(10));
-        new.limit("shop/notifications", LIMITS, at(10));
+        new.limit(&SHOP.into(), "notifications", LIMITS, at(10));
         let early = exchange(&mut new, 1, &claim(10, 1, false), at(10));
         assert_eq!((early.lease, early.again_millis), (None, 5000));
         if speaks {
@@ -282,7 +298,7 @@ fn a_sidecar_that_restarted_between_two_leaders_is_not_believed_to_have_used_not
     exchange(&mut old, 1, &claim(1, 3), at(0)).lease.unwrap();
     let record = old.record(None, at(1));
     let mut new = Ledger::restore(Terms::default(), &record, at(10));
-    new.limit("shop/notifications", LIMITS, at(10));
+    new.limit(&SHOP.into(), "notifications", LIMITS, at(10));
     exchange(&mut new, 1, &Claim { instance: 2, ..claim(1, 0) }, at(11));
     assert_eq!(new.view(at(12)).minute.0, 3);
 }
@@ -290,7 +306,7 @@ fn a_sidecar_that_restarted_between_two_leaders_is_not_believed_to_have_used_not
 #[test]
 fn a_lost_record_shuts_the_ledger_until_everything_has_left_the_minute() {
     let mut ledger = Ledger::lost(Terms::default(), at(0));
-    ledger.limit("a", LIMITS, at(0));
+    ledger.limit(&SHOP.into(), "a", LIMITS, at(0));
     assert_eq!(exchange(&mut ledger, 1, &claim(1, 1), at(119)).lease, None);
     assert!(exchange(&mut ledger, 1, &claim(2, 1), at(125)).lease.is_some());
 }
@@ -333,7 +349,12 @@ fn all_there_is(ledger: &mut Ledger, who: u64, from: u64, seconds: u64) -> u32 {
 fn room_is_left_for_a_pod_that_was_never_heard_while_its_slice_is_near() {
     // The first second of a round of slices.
     let round = (1_800_000_000_u64).next_multiple_of(16 * 60) - 1_800_000_000;
-    let living = |slice| Living { holder: Holder(7), slice, since: at(round) - Duration::from_secs(360) };
+    let living = |slice| Living {
+        holder: Holder(7),
+        home: SHOP.into(),
+        slice,
+        since: at(round) - Duration::from_secs(360),
+    };
     let given = |slice| {
         let mut ledger = ledger();
         ledger.expect([living(slice)], at(round));
@@ -350,16 +371,16 @@ fn room_is_left_for_a_pod_that_was_never_heard_while_its_slice_is_near() {
 fn who_was_answered_is_no_stranger() {
     let mut ledger = ledger();
     exchange(&mut ledger, 7, &Claim { turn: Some((0, 1)), ..claim(1, 0) }, at(0));
-    assert!(ledger.strangers.is_empty());
-    let pod = |second| [Living { holder: Holder(7), slice: 0, since: at(second) }];
+    assert!(ledger.shares[SHOP].strangers.is_empty());
+    let pod = |second| [Living { holder: Holder(7), home: SHOP.into(), slice: 0, since: at(second) }];
     ledger.expect(pod(0), at(400));
     assert!(
-        !ledger.strangers.is_empty(),
+        !ledger.shares[SHOP].strangers.is_empty(),
         "it had no turns when it was heard, so nobody knows that it was answered"
     );
     exchange(&mut ledger, 7, &Claim { turn: Some((0, 1)), ..claim(2, 0) }, at(401));
     ledger.expect(pod(0), at(900));
-    assert!(ledger.strangers.is_empty(), "it takes the turns that it was told");
+    assert!(ledger.shares[SHOP].strangers.is_empty(), "it takes the turns that it was told");
 }
 
 #[test]

@@ -381,6 +381,20 @@ fn a_route_that_may_not_use_the_operators_identity_says_whom_to_ask() {
 }
 
 #[test]
+fn a_namespace_that_may_not_send_as_the_mailbox_is_told_whom_to_ask() {
+    let mut situation = Situation::new();
+    let (namespace, mailbox) = ("shop".to_owned(), "noreply@contoso.com".to_owned());
+    situation.acceptance = Acceptance::MailboxNotAllowed(MailboxNotAllowed { namespace, mailbox });
+    let status = situation.status(at(0));
+    for condition in [ConditionType::Accepted, ConditionType::Ready] {
+        assert_eq!(find(&status.conditions, condition).unwrap().reason, "MailboxNotAllowed");
+    }
+    let message = message(&status, ConditionType::Accepted);
+    assert!(message.starts_with("the namespace shop may not send as noreply@contoso.com. "), "{message}");
+    assert!(message.contains("list the namespace with noreply@contoso.com under mailboxes"), "{message}");
+}
+
+#[test]
 fn a_lent_identity_is_told_with_the_platforms_own_endpoint() {
     let mut situation = Situation::new();
     situation.route = samples::lent();

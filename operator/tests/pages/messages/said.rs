@@ -1,6 +1,7 @@
 //! One value for each sentence, and the sentences of which there is no value.
 
 use mailroute_operator::broker::settings::NotAllowed;
+use mailroute_operator::controller::accept::MailboxNotAllowed;
 use mailroute_operator::controller::apply;
 use mailroute_operator::controller::validate::Invalid;
 use mailroute_operator::crd::cloud::Cloud;
@@ -40,6 +41,11 @@ pub fn not_allowed() -> Vec<NotAllowed> {
         NotAllowed::Namespace { namespace: namespace.clone(), client_id: client_id.clone() },
         NotAllowed::Mailbox { namespace, mailbox, client_id },
     ]
+}
+
+/// Why the platform does not let a route name its mailbox.
+pub fn mailbox_not_allowed() -> MailboxNotAllowed {
+    MailboxNotAllowed { namespace: "<namespace>".into(), mailbox: "<mailbox>".into() }
 }
 
 /// Why the configuration of the sidecars is not written, where it is not the API server's answer.

@@ -53,7 +53,8 @@ impl World {
         if !self.leader.is_up {
             return self.unanswered(asker);
         }
-        let (answer, writes) = self.leader.claim(asker, claim, self.now);
+        let home = self.sidecars[asker.0].home.clone();
+        let (answer, writes) = self.leader.claim(asker, &home, claim, self.now);
         if let Some(answer) = answer {
             self.answer(asker, answer);
         }

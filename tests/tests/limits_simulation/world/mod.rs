@@ -92,7 +92,7 @@ impl World {
             seen: Seen::new(),
         };
         for n in 0..plan.sidecars {
-            let sidecar = world.sidecar();
+            let sidecar = world.sidecar(n);
             world.sidecars.push(sidecar);
             let at = world.now + world.chance.between(0, 30 * SECOND);
             world.look(n, at);
@@ -179,8 +179,13 @@ impl World {
         self.seen.most_waiting = self.seen.most_waiting.max(self.seen.waiting);
     }
 
+    /// Whether a sidecar is in the other namespace.
+    const fn is_elsewhere(&self, who: usize) -> bool {
+        who < self.plan.elsewhere
+    }
+
     /// A sidecar of a new pod.
-    fn sidecar(&mut self) -> Sidecar {
+    fn sidecar(&mut self, who: usize) -> Sidecar {
         self.next_holder += 1;
         let spans =
             Spans { minute: Duration::from_millis(MINUTE), day: Duration::from_millis(self.plan.day) };
@@ -188,7 +193,8 @@ impl World {
         let limits =
             budget::Limits { messages: Some(messages), recipients: Some(recipients), connections: 1 };
         let offset = HOUR + self.chance.between(0, 2 * SECOND);
-        Sidecar::new(format!("uid-{}", self.next_holder), offset, limits, spans, self.now)
+        let home = if self.is_elsewhere(who) { "elsewhere" } else { "shop" };
+        Sidecar::new(home.into(), format!("uid-{}", self.next_holder), offset, limits, spans, self.now)
     }
 
     fn anybody(&mut self) -> usize {

@@ -102,6 +102,7 @@ impl World {
         self.upstream.accepted(recipients, now);
         self.sidecars[who].settle(Amount::message(recipients), now);
         self.seen.sent += 1;
+        self.seen.sent_elsewhere += u64::from(self.is_elsewhere(who));
         self.look(who, now);
     }
 }

@@ -99,7 +99,7 @@ impl World {
         let holder = self.sidecars[who].holder;
         let seen = self.chance.between(10, 5 * SECOND);
         self.at(self.now + seen, Event::Gone(holder));
-        let mut fresh = self.sidecar();
+        let mut fresh = self.sidecar(who);
         fresh.queue = std::mem::take(&mut self.sidecars[who].queue);
         fresh.is_cut_off = self.sidecars[who].is_cut_off;
         fresh.weight = self.sidecars[who].weight;

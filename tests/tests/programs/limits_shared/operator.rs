@@ -1,8 +1,8 @@
-//! The operator's real control service, without Kubernetes: its books are in memory, and its API server says who calls.
+//! The operator's real control service, without Kubernetes: its records are in memory, and its API server says who calls.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,15 +14,17 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
+use mailroute_operator::broker::settings::Settings;
+use mailroute_operator::budget::Namespace;
 use mailroute_operator::budget::mailboxes::Key;
-use mailroute_operator::budget::record::Record;
 use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::books::{Books, Error, Page};
 use mailroute_operator::control::leases::Leases;
+use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
 use mailroute_operator::control::rate::RateLimit;
 use mailroute_operator::control::server::{self, Control};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator::controller::accept::MailboxRules;
+use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
 use mailroute_operator::lease::Leadership;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::pki::{self, TlsListener};
@@ -33,25 +35,49 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Books in memory, which outlive a leader.
+/// Records in memory, which outlive a leader.
 #[derive(Default)]
 struct Shelf {
-    pages: Mutex<HashMap<Key, String>>,
+    records: Mutex<HashMap<Key, (u64, String)>>,
     writes: Mutex<u32>,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[async_trait]
-impl Books for Shelf {
-    async fn read(&self, key: &Key) -> Result<Page, Error> {
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = pages.get(key).and_then(|text| Record::parse(text));
-        Ok(record.map_or(Page::Blank, |record| Page::Written(Box::new(record))))
+impl LedgerStore for Shelf {
+    async fn read(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        let found = lock(&self.records).get(key).cloned();
+        Ok(found.map(|(version, record)| Stored { record: Some(record), version: version.to_string() }))
     }
 
-    async fn write(&self, key: &Key, record: &Record) -> Result<(), Error> {
-        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), record.print());
+    async fn write(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        _: &Namespace,
+        usage: &MailboxUsageSpec,
+    ) -> Result<String, Error> {
+        *lock(&self.writes) += 1;
+        let mut records = lock(&self.records);
+        let stored = records.get(key).map(|(version, _)| *version);
+        if stored.map(|stored| stored.to_string()).as_deref() != version {
+            return Err(Error::Overtaken(key.as_str().to_owned()));
+        }
+        let next = stored.map_or(0, |stored| stored + 1);
+        records.insert(key.clone(), (next, usage.record.clone()));
+        Ok(next.to_string())
+    }
+
+    async fn remove(&self, key: &Key, _: &str) -> Result<(), Error> {
+        lock(&self.records).remove(key);
         Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<(Key, Namespace)>, Error> {
+        Ok(vec![])
     }
 }
 
@@ -77,7 +103,7 @@ impl Operator {
 
     /// Records written so far.
     pub fn records(&self) -> u32 {
-        *self.shelf.writes.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shelf.writes)
     }
 
     /// Another leader, who knows what is written down and nothing else, after a time without one.
@@ -129,6 +155,8 @@ async fn serve(
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
         routes: filled([mail_route()]),
         leases: Arc::new(Leases::new(terms, Arc::clone(shelf) as _)),
+        lending: Arc::new(Settings::default()),
+        mailbox_rules: Arc::new(MailboxRules::default()),
     };
     let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;
     let listener = TlsListener::bind(address, config, pki::Limits::default()).await?;

@@ -1,0 +1,235 @@
+//! What one namespace can take from another, one way at a time.
+
+use mailroute_route::control::{Allotment, Claim, LeaseUse, ShortOf, Throttled};
+
+use super::tests::{LIMITS, at, claim, exchange_of, open, used};
+use super::*;
+use crate::budget::record::Record;
+
+/// Namespace of the sidecars from 1000 on.
+const OTHER: &str = "other";
+
+fn ledger() -> Ledger {
+    let mut ledger = Ledger::new(Terms::default());
+    ledger.limit(&"shop".into(), "notifications", LIMITS, at(0));
+    ledger.limit(&OTHER.into(), "x", LIMITS, at(0));
+    ledger
+}
+
+fn home(who: u64) -> Namespace {
+    if who < 1000 { "shop".into() } else { OTHER.into() }
+}
+
+fn exchange(ledger: &mut Ledger, who: u64, claim: &Claim, now: Duration) -> Allotment {
+    exchange_of(ledger, &home(who), who, claim, now)
+}
+
+/// A sidecar that sends what it is leased, each second, for so many seconds. Says how much that was.
+fn sends(
+    ledger: &mut Ledger,
+    who: u64,
+    from: u64,
+    seconds: u64,
+    others: &mut dyn FnMut(&mut Ledger, u64),
+) -> u32 {
+    let (mut leases, mut sent): (Vec<LeaseUse>, u32) = (vec![], 0);
+    for second in from..from + seconds {
+        others(ledger, second);
+        let told = Claim { leases: std::mem::take(&mut leases), ..claim(second + 1, 30) };
+        if let Some(lease) = exchange(ledger, who, &told, at(second)).lease {
+            sent += lease.messages;
+            leases.push(used(lease, lease.messages));
+        }
+    }
+    sent
+}
+
+fn nobody(_: &mut Ledger, _: u64) {}
+
+#[test]
+fn recipients_that_a_sidecar_says_it_sent_to_alone_count_for_no_more_than_it_was_granted() {
+    let mut ledger = ledger();
+    for sequence in 1..100 {
+        let lie = Claim { alone_recipients: u32::MAX, ..claim(sequence, 0) };
+        exchange(&mut ledger, 1000, &lie, at(sequence));
+    }
+    assert!(ledger.view(at(100)).day.0 <= 500, "{:?}", ledger.view(at(100)).day);
+    assert!(exchange(&mut ledger, 1, &Claim { recipients: 500, ..claim(1, 1) }, at(100)).lease.is_some());
+}
+
+#[test]
+fn more_recipients_than_a_message_can_have_are_not_allowed_for() {
+    let mut ledger = ledger();
+    ledger.hear(&OTHER.into(), Holder(1000), &Claim { recipients: u32::MAX, ..claim(1, u32::MAX) }, at(0));
+    let record = ledger.record(Some(Holder(1000)), at(0));
+    let mut new = Ledger::restore(Terms::default(), &Record::parse(&record.print()).unwrap(), at(1));
+    assert!(new.view(at(1)).day.0 <= 3000, "{:?}", new.view(at(1)).day);
+}
+
+#[test]
+fn leases_that_nobody_gave_count_for_no_more_than_was_allowed_for() {
+    let mut old = ledger();
+    exchange(&mut old, 1000, &claim(1, 1), at(0));
+    let record = old.record(Some(Holder(1000)), at(0));
+    let lie = |id| LeaseUse { id, messages: u32::MAX, recipients: u32::MAX, ..LeaseUse::default() };
+    let lies = Claim { leases: (500..532).map(lie).collect(), ..claim(2, 0) };
+    let mut restored = Ledger::restore(Terms::default(), &record, at(5));
+    let mut lost = Ledger::lost(Terms::default(), at(5));
+    lost.limit(&OTHER.into(), "x", LIMITS, at(5));
+    for new in [&mut restored, &mut lost] {
+        exchange(new, 1000, &lies, at(6));
+        assert!(new.view(at(6)).minute.0 <= 6, "{:?}", new.view(at(6)));
+    }
+}
+
+#[test]
+fn small_limits_of_a_route_bind_its_own_namespace_alone() {
+    let mut ledger = ledger();
+    let one = Limits { messages: 1, recipients: 1, connections: 1 };
+    ledger.limit(&OTHER.into(), "x", one, at(0));
+    assert!(exchange(&mut ledger, 1000, &claim(1, 30), at(0)).lease.is_some_and(|lease| lease.messages == 1));
+    let mut greedy =
+        |ledger: &mut Ledger, second| drop(exchange(ledger, 1000, &claim(second + 2, 30), at(second)));
+    let sent = sends(&mut ledger, 1, 0, 60, &mut greedy);
+    assert!(sent >= 28, "{sent}");
+    ledger.limit(&OTHER.into(), "x", Limits { messages: 5000, ..LIMITS }, at(60));
+    assert_eq!(ledger.view(at(60)).minute.1, 30, "nor does a great one");
+}
+
+#[test]
+fn what_one_namespace_says_was_too_much_restrains_that_namespace() {
+    let mut ledger = ledger();
+    let mut cries = |ledger: &mut Ledger, second| {
+        let throttled = Some(Throttled::Rate);
+        drop(exchange(ledger, 1000, &Claim { throttled, ..claim(second + 1, 0) }, at(second)));
+    };
+    let sent = sends(&mut ledger, 1, 0, 120, &mut cries);
+    assert!(sent >= 56, "{sent}");
+    let sent = sends(&mut ledger, 1000, 200, 60, &mut nobody);
+    assert!(sent <= 22, "{sent}: it is restrained itself");
+}
+
+#[test]
+fn a_silent_pod_of_one_namespace_costs_the_others_no_more_than_its_part_of_what_is_set_aside() {
+    let mut ledger = Ledger::new(Terms::default());
+    ledger.limit(&OTHER.into(), "x", LIMITS, at(0));
+    // The whole of the turns is its own before anybody else comes, and then it is silent.
+    let alone = exchange(&mut ledger, 1000, &claim(1, 0), at(0));
+    let record = ledger.record(None, at(0));
+    ledger.recorded(&record, at(0));
+    assert!(alone.alone.is_none() && exchange(&mut ledger, 1000, &claim(2, 0), at(1)).alone.is_some());
+    ledger.limit(&"shop".into(), "notifications", LIMITS, at(60));
+    let sent = sends(&mut ledger, 1, 60, 600, &mut nobody);
+    assert!(sent >= 180, "{sent} of 300");
+}
+
+#[test]
+fn strangers_of_one_namespace_leave_the_others_most_of_the_limit() {
+    let mut ledger = ledger();
+    let crowd = |second| {
+        let since = at(0) - Duration::from_secs(3600);
+        (0..800).map(move |n| Living::of(OTHER, &format!("uid-{n}-{}", second / 3600), since))
+    };
+    let mut sweeps = |ledger: &mut Ledger, second: u64| {
+        if second.is_multiple_of(30) {
+            ledger.expect(crowd(second), at(second));
+        }
+    };
+    let sent = sends(&mut ledger, 1, 0, 600, &mut sweeps);
+    assert!(sent >= 180, "{sent} of 300");
+    // All of them are gone, and were never heard.
+    ledger.expect([], at(1200));
+    assert!(ledger.view(at(1200)).day.0 <= u64::from(sent) + 500, "{:?}", ledger.view(at(1200)));
+}
+
+#[test]
+fn a_namespace_that_takes_all_it_can_get_and_lets_nothing_go_leaves_the_other_its_part() {
+    let mut ledger = ledger();
+    let mut held = HashMap::<u64, Vec<LeaseUse>>::new();
+    let mut grabs = |ledger: &mut Ledger, second: u64| {
+        for who in 1000..1020 {
+            let leases = held.entry(who).or_default();
+            let told = Claim {
+                recipients: 500,
+                probe: true,
+                waited_millis: u64::MAX,
+                leases: leases.clone(),
+                ..claim(second + 1, 30)
+            };
+            if let Some(lease) = exchange(ledger, who, &told, at(second)).lease {
+                leases.push(open(lease));
+            }
+        }
+    };
+    (0..60).for_each(|second| grabs(&mut ledger, second));
+    let sent = sends(&mut ledger, 1, 60, 600, &mut grabs);
+    assert!(sent >= 135, "{sent} of 150");
+}
+
+#[test]
+fn a_namespace_that_asks_and_does_not_use_what_it_gets_does_not_slow_the_other_down() {
+    let mut ledger = ledger();
+    let mut churns = |ledger: &mut Ledger, second: u64| {
+        (1000..1003).for_each(|who| drop(exchange(ledger, who, &claim(second + 1, 1), at(second))));
+    };
+    let sent = sends(&mut ledger, 1, 0, 300, &mut churns);
+    assert!(sent >= 120, "{sent} of 150");
+}
+
+#[test]
+fn of_the_day_half_of_its_part_is_kept_for_a_namespace_that_is_there() {
+    let mut ledger = ledger();
+    exchange(&mut ledger, 1, &claim(1, 0), at(0));
+    let (mut leases, mut taken) = (vec![], 0);
+    for second in 1..2000 {
+        // It is there, and has nothing to send.
+        exchange(&mut ledger, 1, &claim(second + 1, 0), at(second));
+        let told = Claim { recipients: 500, leases: std::mem::take(&mut leases), ..claim(second, 30) };
+        let answer = exchange(&mut ledger, 1000, &told, at(second));
+        taken += answer.lease.map_or(0, |lease| lease.recipients);
+        leases.extend(
+            answer
+                .lease
+                .map(|lease| LeaseUse { used_recipients: lease.recipients, ..used(lease, lease.messages) }),
+        );
+    }
+    assert!((6500..=7500).contains(&taken), "{taken}");
+    let wanted = Claim { recipients: 500, ..claim(9000, 1) };
+    let answer = exchange(&mut ledger, 1, &wanted, at(2000));
+    assert!(answer.lease.is_some() && answer.short_of != Some(ShortOf::Recipients), "{answer:?}");
+}
+
+#[test]
+fn a_lease_is_in_use_for_no_longer_than_a_message_can_take() {
+    let mut ledger = ledger();
+    let lease = exchange(&mut ledger, 1000, &claim(1, 1), at(0)).lease.unwrap();
+    for second in (30..10_000).step_by(30) {
+        exchange(&mut ledger, 1000, &Claim { leases: vec![open(lease)], ..claim(second, 0) }, at(second));
+    }
+    assert_eq!(ledger.leases.len(), 0);
+}
+
+#[test]
+fn ends_of_leases_that_nobody_gave_are_not_written_down() {
+    let mut ledger = ledger();
+    let forged = |id| LeaseUse { id, ended: true, ..LeaseUse::default() };
+    for who in 1000..1100 {
+        let claim = Claim { leases: (who * 100..who * 100 + 32).map(forged).collect(), ..claim(1, 0) };
+        assert_eq!(exchange(&mut ledger, who, &claim, at(0)).confirmed.len(), 32);
+    }
+    assert_eq!(ledger.record(None, at(1)).ended, []);
+}
+
+#[test]
+fn a_new_leader_knows_what_each_namespace_has_had() {
+    let mut old = ledger();
+    let lease = exchange(&mut old, 1000, &claim(1, 3), at(0)).lease.unwrap();
+    let throttled = Some(Throttled::Rate);
+    exchange(&mut old, 1000, &Claim { throttled, leases: vec![used(lease, 3)], ..claim(2, 0) }, at(1));
+    let record = Record::parse(&old.record(None, at(2)).print()).unwrap();
+    let mut new = Ledger::restore(Terms::default(), &record, at(3));
+    let other = new.shares.get_mut(OTHER).unwrap();
+    assert_eq!((other.limits, other.day.sum(at(3))), (LIMITS, 3));
+    assert!(other.restraint.share(at(3), Terms::default().minute) < 1.0);
+    assert_eq!(new.view(at(3)).namespaces, [Namespace::from(OTHER), "shop".into()]);
+}
