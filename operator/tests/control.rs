@@ -16,6 +16,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use mailroute_operator::budget::mailboxes::Key;
 use mailroute_operator::budget::record::Record;
@@ -27,6 +28,8 @@ use mailroute_operator::control::rate::RateLimit;
 use mailroute_operator::control::reports::Reports;
 use mailroute_operator::control::server::Control;
 use mailroute_operator::controller::triggers::Triggers;
+use mailroute_operator::controller::watch::Malformed;
+use mailroute_operator::crd::MailRoute;
 use mailroute_operator::lease::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
 use serde_json::{Value, json};
@@ -56,6 +59,7 @@ struct Stage {
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
+    routes: Writer<MailRoute>,
 }
 
 async fn stage() -> Stage {
@@ -63,6 +67,10 @@ async fn stage() -> Stage {
     let (reader, mut writer) = store();
     for event in [Event::Init, Event::InitApply(pod()), Event::InitDone] {
         writer.apply_watcher_event(&event);
+    }
+    let (routes, mut routes_writer) = store();
+    for event in [Event::Init, Event::InitApply(route()), Event::InitDone] {
+        routes_writer.apply_watcher_event(&event);
     }
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
@@ -74,10 +82,11 @@ async fn stage() -> Stage {
         triggers: triggers.clone(),
         metrics: Metrics::new().unwrap(),
         rate: Mutex::new(RateLimit::default()),
-        routes: store().0,
+        routes,
+        malformed: Malformed::default(),
         leases: Arc::new(Leases::new(Terms::default(), Arc::new(Shelf::default()))),
     };
-    Stage { control, reports, triggers, reviews, leadership }
+    Stage { control, reports, triggers, reviews, leadership, routes: routes_writer }
 }
 
 async fn api_server(reviews: Arc<AtomicUsize>) -> kube::Client {
@@ -109,6 +118,10 @@ async fn review(State(reviews): State<Arc<AtomicUsize>>, Json(mut review): Json<
         None => json!({"authenticated": false, "error": "no"}),
     };
     Json(review)
+}
+
+fn route() -> MailRoute {
+    serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap()
 }
 
 fn pod() -> Pod {
@@ -216,4 +229,12 @@ async fn too_much_and_too_often_and_nonsense_are_refused() {
         }
     }
     panic!("a thousand reports in a row are taken");
+}
+
+#[tokio::test]
+async fn a_pod_is_told_that_its_route_was_deleted() {
+    let mut stage = stage().await;
+    stage.routes.apply_watcher_event(&Event::Delete(route()));
+    let (_, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
 }

@@ -157,8 +157,9 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "MessagesLeft",
-        "the MailRoute",
-        "A pod ended with mail in its queue; with an `emptyDir` it is lost: [when the pod ends](../guides/delivery.md#when-the-pod-ends).",
+        "the MailRoute, or the pod when its route was deleted",
+        "A pod ended with mail in its queue; with an `emptyDir` it is lost: [when the pod ends](../guides/delivery.md#when-the-pod-ends). One for \
+         each pod, with up to ten Message-IDs. [MailRouteMessagesLost](../runbooks/MailRouteMessagesLost.md)",
     ),
     (
         "PodEvicted",
