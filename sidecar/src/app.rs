@@ -157,9 +157,9 @@ impl App {
         let Grace { settle, total } = self.grace;
         let last = (total / 8).min(LAST_WORDS);
         let drained_by = clock::now() + total.saturating_sub(last);
+        // First, as the end may be cut short after the report that follows.
+        let _ = timeout(settle, self.queue.name_left()).await;
         self.queue.drain();
-        let named = Arc::clone(&self.queue);
-        tokio::spawn(async move { named.name_left().await });
         shutdown::settled(self.sessions, Grace { settle, total: total * 3 / 4 }).await;
         // From now on nobody waits for the upstream: what is not delivered is kept.
         self.closing.send_replace(true);

@@ -13,9 +13,6 @@ use crate::control::reports::Received;
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
 
-/// Reason of the Event about messages that a pod left behind.
-pub const MESSAGES_LEFT: &str = "MessagesLeft";
-
 /// Messages that a pod left behind when it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {

@@ -51,7 +51,6 @@ use self::applied::Applied;
 use self::backoff::Backoff;
 use self::build::Platform;
 use self::federation::Federation;
-use self::losses::MESSAGES_LEFT;
 use self::lost::Lost;
 use self::orphans::Orphans;
 use self::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
@@ -284,7 +283,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     for left in left {
         orphans::count(context, &namespace, &name, &left);
         let (regarding, message) = (route.object_ref(&()), left.message(None));
-        context.events.warn_of(regarding, left.reference(&namespace), MESSAGES_LEFT, "Reconcile", message);
+        context.events.warn_of(regarding, left.reference(&namespace), "MessagesLeft", "Reconcile", message);
     }
     lock(&context.reports).told(&namespace, &name, &reports, is_live);
     applied?;

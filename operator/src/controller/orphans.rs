@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
-use super::losses::{self, Left, MESSAGES_LEFT};
+use super::losses::{self, Left};
 use super::pods::sidecar;
 use super::watch::route_of;
 use crate::control::lock;
@@ -57,7 +57,7 @@ pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timesta
     for left in losses::left(&reports, is_live) {
         count(context, namespace, &route.name, &left);
         let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
-        context.events.warn(pod, MESSAGES_LEFT, "Reconcile", message);
+        context.events.warn(pod, "MessagesLeft", "Reconcile", message);
     }
     lock(&context.reports).told(namespace, &route.name, &reports, is_live);
 }

@@ -117,6 +117,14 @@ pub const POLICIES: &[(&str, &str)] = &[
         "A warning about an annotation in the template of a workload: [annotations](annotations.md#annotations) has the keys \
          and what they may say.",
     ),
+    (
+        "MailRoute: credential.type Password is deprecated, …",
+        "A warning about a MailRoute. It works as long as Microsoft takes passwords: [passwords](../faq.md#passwords)",
+    ),
+    (
+        "MailRoute: limits.messagesPerMinute is more than the 30 that Exchange Online takes of a mailbox. …",
+        "A warning about a MailRoute: [limits](../guides/limits.md)",
+    ),
 ];
 
 /// What the API server says when nobody looked at the pod.
