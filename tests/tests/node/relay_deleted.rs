@@ -55,12 +55,11 @@ async fn a_pod_goes_on_without_its_route_and_what_it_leaves_is_an_event_on_the_p
     scene.api::<MailRoute>().delete("notifications", &DeleteParams::default()).await?;
     wait_gone(scene.api::<ConfigMap>(), "mailroute-notifications", PATIENCE).await?;
     scene.log_shows(pod, "mailroute", "The MailRoute of this pod was deleted").await?;
-    let first = workload::send_numbers(0..3, "ada@contoso.com");
-    scene.cluster.kubectl(&exec(&scene, pod, &first)).await?;
+    scene.run(pod, &workload::send_numbers(0..3, "ada@contoso.com")).await?;
     scene.microsoft.wait_for_numbers(0..3).await?;
 
     scene.microsoft.go_down().await?;
-    scene.cluster.kubectl(&exec(&scene, pod, &workload::send_numbers(3..5, "ada@contoso.com"))).await?;
+    scene.run(pod, &workload::send_numbers(3..5, "ada@contoso.com")).await?;
     scene.api::<Pod>().delete(pod, &DeleteParams::default()).await?;
     wait_gone(scene.api::<Pod>(), pod, PATIENCE).await?;
     let told = |event: &Event| {
@@ -72,9 +71,4 @@ async fn a_pod_goes_on_without_its_route_and_what_it_leaves_is_an_event_on_the_p
     let note = events.into_iter().find(told).and_then(|event| event.message).unwrap_or_default();
     ensure!(note.starts_with("2 messages were left") && note.contains("notifications was deleted"), "{note}");
     scene.finish()
-}
-
-/// `kubectl exec` of a shell script in the application's container.
-fn exec<'a>(scene: &'a Scene, pod: &'a str, script: &'a str) -> Vec<&'a str> {
-    vec!["exec", "--namespace", scene.namespace.name(), pod, "-c", "app", "--", "/bin/sh", "-ec", script]
 }
