@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
+use mailroute_route::text::shortened;
 use serde::Deserialize;
 
 use crate::Kind;
@@ -169,9 +170,10 @@ fn code_in_text(text: &str) -> Option<u32> {
     digits[..end].parse().ok()
 }
 
-/// At most `max` characters, none of them a control character.
+/// At most `max` bytes, and no control character.
 fn clip(text: &str, max: usize) -> String {
-    text.chars().filter(|c| !c.is_control()).take(max).collect()
+    let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+    shortened(&plain, max).into_owned()
 }
 
 #[cfg(test)]

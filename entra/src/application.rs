@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::aadsts::{ErrorAnswer, PROPAGATION};
-    use crate::exchange::{Answer, Post};
+    use crate::exchange::{Answer, Post, unavailable};
     use crate::federated::Federated;
 
     /// An authority that cannot be reached.
@@ -109,8 +109,8 @@ mod tests {
 
     #[async_trait]
     impl Transport for Nowhere {
-        async fn post(&self, post: Post<'_>) -> Result<Answer, String> {
-            Err(format!("cannot connect to {}:{}", post.host, post.port))
+        async fn post(&self, post: Post<'_>) -> Result<Answer, Failure> {
+            Err(unavailable(format!("cannot connect to {}:{}", post.host, post.port)))
         }
     }
 

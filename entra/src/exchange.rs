@@ -65,8 +65,13 @@ pub trait Transport: fmt::Debug + Send + Sync {
     /// Makes the POST over TLS, verified, within a bounded time and with a bounded answer.
     ///
     /// # Errors
-    /// When no complete answer arrives, in words without anything of the request.
-    async fn post(&self, post: Post<'_>) -> Result<Answer, String>;
+    /// When no complete answer arrives, in words without anything of the request; usually [`unavailable`].
+    async fn post(&self, post: Post<'_>) -> Result<Answer, Failure>;
+}
+
+/// The authority does not answer as it should.
+pub fn unavailable(what: String) -> Failure {
+    Failure::new(Reason::TokenServiceUnavailable, what)
 }
 
 /// Asks `authority` for a token for the application `client_id`, which proves itself with what is `shown`.
@@ -178,7 +183,6 @@ impl Wire {
     }
 
     async fn post(&self, request: &Request) -> Result<Answer, Failure> {
-        let unavailable = |what: String| Failure::new(Reason::TokenServiceUnavailable, what);
         let url = request.url();
         let Some(host) = url.host_str() else {
             return Err(unavailable("the authority has no host".into()));
@@ -188,7 +192,7 @@ impl Wire {
         };
         let port = url.port_or_known_default().unwrap_or(443);
         let post = Post { host, port, path: url.path(), body: Bytes::clone(body) };
-        self.transport.post(post).await.map_err(unavailable)
+        self.transport.post(post).await
     }
 }
 

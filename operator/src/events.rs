@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use mailroute_route::text::shortened;
 use tokio::sync::mpsc;
 
 use crate::api_error::ApiError;
@@ -36,6 +37,7 @@ pub struct Events {
 #[derive(Debug)]
 struct Item {
     regarding: ObjectReference,
+    related: Option<ObjectReference>,
     kind: EventType,
     reason: &'static str,
     action: &'static str,
@@ -54,12 +56,24 @@ impl Events {
 
     /// Tells that something is wrong. `reason` and `action` are CamelCase constants; `note` is for a person.
     pub fn warn(&self, regarding: ObjectReference, reason: &'static str, action: &'static str, note: String) {
-        self.send(Item { regarding, kind: EventType::Warning, reason, action, note });
+        self.send(Item { regarding, related: None, kind: EventType::Warning, reason, action, note });
+    }
+
+    /// The same, with another object that it is about: for each of these it is an Event of its own.
+    pub fn warn_of(
+        &self,
+        regarding: ObjectReference,
+        related: ObjectReference,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+    ) {
+        self.send(Item { regarding, related: Some(related), kind: EventType::Warning, reason, action, note });
     }
 
     /// Tells that something is as it should be.
     pub fn note(&self, regarding: ObjectReference, reason: &'static str, action: &'static str, note: String) {
-        self.send(Item { regarding, kind: EventType::Normal, reason, action, note });
+        self.send(Item { regarding, related: None, kind: EventType::Normal, reason, action, note });
     }
 
     fn send(&self, item: Item) {
@@ -79,9 +93,9 @@ async fn publish(recorder: Recorder, mut items: mpsc::Receiver<Item>, metrics: M
         let event = Event {
             type_: item.kind,
             reason: item.reason.to_owned(),
-            note: Some(cut(item.note, MAX_NOTE_BYTES)),
+            note: Some(shortened(&item.note, MAX_NOTE_BYTES).into_owned()),
             action: item.action.to_owned(),
-            secondary: None,
+            secondary: item.related,
         };
         match recorder.publish(&event, &item.regarding).await {
             Ok(()) => metrics.event("published"),
@@ -96,7 +110,7 @@ async fn publish(recorder: Recorder, mut items: mpsc::Receiver<Item>, metrics: M
 
 /// What was told, and when last.
 #[derive(Debug, Default)]
-struct Told(HashMap<(Option<String>, &'static str, &'static str), Instant>);
+struct Told(HashMap<(Option<String>, Option<String>, &'static str, &'static str), Instant>);
 
 impl Told {
     fn is_news(&mut self, item: &Item, now: Instant) -> bool {
@@ -106,23 +120,14 @@ impl Told {
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        let key = (item.regarding.uid.clone(), item.reason, item.action);
+        let related = item.related.as_ref().and_then(|related| related.uid.clone());
+        let key = (item.regarding.uid.clone(), related, item.reason, item.action);
         if self.0.get(&key).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER) {
             return false;
         }
         self.0.insert(key, now);
         true
     }
-}
-
-/// Cuts at a character's edge, so that no more than `bytes` are left, and shows that something is missing.
-fn cut(mut text: String, bytes: usize) -> String {
-    const ELLIPSIS: char = '…';
-    if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes - ELLIPSIS.len_utf8()));
-        text.push(ELLIPSIS);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -132,6 +137,7 @@ mod tests {
     fn item(uid: &str, reason: &'static str) -> Item {
         Item {
             regarding: ObjectReference { uid: Some(uid.into()), ..Default::default() },
+            related: None,
             kind: EventType::Warning,
             reason,
             action: "Inject",
@@ -153,6 +159,10 @@ mod tests {
         assert!(told.is_news(&item("a", "UnknownRoute"), start));
         assert!(told.is_news(&item("a", "HostNetwork"), start));
         assert!(told.is_news(&item("b", "UnknownRoute"), start));
+        for pod in ["pod-1", "pod-2"] {
+            let related = Some(ObjectReference { uid: Some(pod.into()), ..Default::default() });
+            assert!(told.is_news(&Item { related, ..item("a", "MessagesLeft") }, start), "{pod}");
+        }
     }
 
     #[test]
@@ -162,12 +172,5 @@ mod tests {
             told.is_news(&item(&uid.to_string(), "UnknownRoute"), start);
             assert!(told.0.len() <= REMEMBERED);
         }
-    }
-
-    #[test]
-    fn a_long_note_is_cut_between_characters() {
-        let note = cut("ä".repeat(1000), MAX_NOTE_BYTES);
-        assert!(note.len() <= MAX_NOTE_BYTES && note.ends_with("ä…"), "{}", note.len());
-        assert_eq!(cut("short".into(), MAX_NOTE_BYTES), "short");
     }
 }

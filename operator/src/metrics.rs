@@ -1,15 +1,19 @@
-//! Every metric of the operator, with its help line. Label values come from closed sets only: never a name of an
-//! object, an address or an error text.
+//! Every metric of the operator, with its help line. Label values come from closed sets, apart from namespace and name of
+//! MailRoutes: never a pod, an address or an error text.
 
 mod closed;
 mod families;
 
 use std::time::Duration;
 
+use kube::ResourceExt;
 use mailroute_route::condition::Reason;
+use prometheus::core::MetricVec;
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use self::families::{Admission, Control, Leading, Standing, Trust, gauges};
+use self::families::{Admission, Control, Leading, Routes, Standing, Trust, gauges};
+use crate::crd::MailRoute;
+use crate::crd::status::{QueueStatus, Sidecars};
 use crate::pki::Written;
 use crate::registration::Finding;
 
@@ -18,10 +22,44 @@ use crate::registration::Finding;
 pub struct Metrics {
     registry: Registry,
     standing: Standing,
+    routes: Routes,
     leading: Leading,
     control: Control,
     admission: Admission,
     trust: Trust,
+}
+
+/// How a route stands, as its status says.
+#[derive(Clone, Debug, Default)]
+pub struct RouteStanding {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is Ready; none when that is not known.
+    pub ready: Option<bool>,
+    /// Its sidecars.
+    pub sidecars: Sidecars,
+    /// What waits in them.
+    pub queue: QueueStatus,
+}
+
+impl RouteStanding {
+    /// As the status of the route says.
+    pub fn of(route: &MailRoute) -> Self {
+        let status = route.status.as_ref();
+        Self {
+            namespace: route.namespace().unwrap_or_default(),
+            name: route.name_any(),
+            ready: match route.readiness() {
+                "True" => Some(true),
+                "False" => Some(false),
+                _ => None,
+            },
+            sidecars: status.map(|status| status.sidecars).unwrap_or_default(),
+            queue: status.map(|status| status.queue).unwrap_or_default(),
+        }
+    }
 }
 
 /// Which certificate an expiry is of.
@@ -45,6 +83,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let this = Self {
             standing: Standing::register(r)?,
+            routes: Routes::register(r)?,
             leading: Leading::register(r)?,
             control: Control::register(r)?,
             admission: Admission::register(r)?,
@@ -108,12 +147,36 @@ impl Metrics {
         self.standing.routes.with_label_values(&[ready]).set(saturating(count));
     }
 
+    /// These are all routes now.
+    pub fn each_route(&self, routes: impl Iterator<Item = RouteStanding>) {
+        let metrics = &self.routes;
+        let one_each =
+            [&metrics.ready, &metrics.queued, &metrics.oldest, &metrics.dead_letters, &metrics.lost];
+        // A route that is gone has no series.
+        one_each.into_iter().chain([&metrics.sidecars]).for_each(MetricVec::reset);
+        for RouteStanding { namespace, name, ready, sidecars, queue } in routes {
+            let values = [
+                ready.map_or(-1, i64::from),
+                bounded(queue.messages),
+                bounded(queue.oldest_seconds),
+                bounded(queue.dead_letters),
+                bounded(queue.lost),
+            ];
+            for (gauge, value) in one_each.into_iter().zip(values) {
+                gauge.with_label_values(&[namespace.as_str(), &name]).set(value);
+            }
+            for (state, count) in [("injected", sidecars.injected), ("silent", sidecars.silent)] {
+                metrics.sidecars.with_label_values(&[namespace.as_str(), &name, state]).set(count.into());
+            }
+        }
+    }
+
     /// How many stored routes cannot be read.
     pub fn malformed_routes(&self, count: usize) {
         self.standing.malformed.set(saturating(count));
     }
 
-    /// How many sidecars are in this state (`injected`, `ready`, `converged`, `outdated` or `missing`).
+    /// How many sidecars are in this state (`injected`, `ready`, `converged`, `outdated` or `missing` or `silent`).
     pub fn sidecars(&self, state: &'static str, count: usize) {
         self.standing.sidecars.with_label_values(&[state]).set(saturating(count));
     }
@@ -148,6 +211,11 @@ impl Metrics {
     /// A pod was to be evicted. `outcome` is one of a closed set of the controller.
     pub fn eviction(&self, outcome: &'static str) {
         self.leading.evictions.with_label_values(&[outcome]).inc();
+    }
+
+    /// So many messages waited in a pod that has ended.
+    pub fn messages_lost(&self, count: u64) {
+        self.leading.messages_lost.inc_by(count);
     }
 
     /// When a certificate ends, seconds since the Unix epoch.
@@ -188,6 +256,10 @@ impl Metrics {
     }
 }
 
+fn bounded(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn saturating(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -206,6 +278,25 @@ mod tests {
             line.rsplit(' ').next().unwrap().to_owned()
         };
         assert_eq!([value(&["WebhookTooWide"]), value(&[])], ["1", "0"]);
+    }
+
+    #[test]
+    fn a_route_that_is_gone_has_no_series() {
+        let metrics = Metrics::new().unwrap();
+        let mut standing =
+            RouteStanding { namespace: "shop".into(), name: "mail".into(), ..Default::default() };
+        standing.queue.lost = 3;
+        metrics.each_route([standing].into_iter());
+        let text = || String::from_utf8(metrics.text().unwrap()).unwrap();
+        for line in [
+            "mailroute_route_ready_status{namespace=\"shop\",route=\"mail\"} -1",
+            "mailroute_route_lost_messages{namespace=\"shop\",route=\"mail\"} 3",
+            "mailroute_route_sidecars{namespace=\"shop\",route=\"mail\",state=\"silent\"} 0",
+        ] {
+            assert!(text().contains(line), "{line} is not in\n{}", text());
+        }
+        metrics.each_route(std::iter::empty());
+        assert!(!text().contains("shop"));
     }
 
     /// Values come as constants, or from an enum; so what a label is called says what it can hold.

@@ -30,6 +30,7 @@ use mailroute_operator::control::reports::Reports;
 use mailroute_operator::control::server::Control;
 use mailroute_operator::controller::accept::MailboxRules;
 use mailroute_operator::controller::triggers::Triggers;
+use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
 use mailroute_operator::lease::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
@@ -96,7 +97,9 @@ async fn stage_with(
     pods.into_iter().chain([pod("web-1")]).for_each(|pod| writer.apply_watcher_event(&Event::InitApply(pod)));
     writer.apply_watcher_event(&Event::InitDone);
     let (known_routes, mut routes_writer) = store();
-    routes.into_iter().for_each(|route| routes_writer.apply_watcher_event(&Event::Apply(route)));
+    routes_writer.apply_watcher_event(&Event::Init);
+    routes.into_iter().for_each(|route| routes_writer.apply_watcher_event(&Event::InitApply(route)));
+    routes_writer.apply_watcher_event(&Event::InitDone);
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
     let control = Control {
@@ -108,6 +111,7 @@ async fn stage_with(
         metrics: Metrics::new().unwrap(),
         rate: Mutex::new(RateLimit::default()),
         routes: known_routes,
+        malformed: Malformed::default(),
         leases: Arc::new(Leases::new(Terms::default(), Arc::new(Shelf::default()))),
         lending: Arc::new(Settings::default()),
         mailbox_rules: Arc::new(rules),
@@ -344,4 +348,12 @@ async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_n
     stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
     assert!(stage.claim("web-1/uid-1", 2).await.unwrap().lease.is_some());
     assert_eq!(stage.claim("web-2/uid-2", 1).await, None);
+}
+
+#[tokio::test]
+async fn a_pod_is_told_that_its_route_was_deleted() {
+    let mut stage = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
+    stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
+    let (_, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
 }

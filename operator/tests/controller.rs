@@ -20,6 +20,8 @@ use mailroute_operator::controller::applied::Applied;
 use mailroute_operator::controller::backoff::Backoff;
 use mailroute_operator::controller::build;
 use mailroute_operator::controller::federation::Federation;
+use mailroute_operator::controller::lost::Lost;
+use mailroute_operator::controller::orphans::Orphans;
 use mailroute_operator::controller::rollout::history::Rollouts;
 use mailroute_operator::controller::triggers::Triggers;
 use mailroute_operator::controller::{self, Context};
@@ -109,6 +111,8 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         rollouts: Rollouts::default(),
         federation: Federation::default(),
         dns: Board::default(),
+        orphans: Orphans::default(),
+        lost: Lost::default(),
         client,
     };
     let controller = tokio::spawn(controller::run(Arc::new(context)));
@@ -188,6 +192,28 @@ impl Stage {
         }
     }
 
+    /// A pod that lives and reports that so many messages wait, named by these Message-IDs.
+    async fn waits_in(&mut self, name: &str, messages: u64, left: &[&str]) -> Pod {
+        let pod = pod_named(name);
+        self.pods.apply_watcher_event(&Event::Apply(pod.clone()));
+        let uid = pod.metadata.uid.clone().unwrap();
+        let caller = Caller { namespace: "shop".into(), pod: name.into(), uid };
+        let mut report = well(0);
+        report.queue.messages = messages;
+        report.left = left.iter().map(|id| (*id).to_owned()).collect();
+        self.reports.lock().unwrap().record(&caller, report, Timestamp::now());
+        pod
+    }
+
+    async fn event(&mut self, reason: &str) -> Value {
+        loop {
+            match self.next().await {
+                Written::Event(event) if event["reason"] == reason => return event,
+                _ => {}
+            }
+        }
+    }
+
     fn looks(&self) -> Vec<String> {
         let text = String::from_utf8(self.metrics.text().unwrap()).unwrap();
         let counted = text.lines().filter(|line| line.starts_with("mailroute_reconciles_total{"));
@@ -197,11 +223,15 @@ impl Stage {
 
 /// A pod with the sidecar that is injected now, as the operator keeps it.
 fn pod() -> Pod {
+    pod_named("web-1")
+}
+
+fn pod_named(name: &str) -> Pod {
     let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
     let record = Sidecar::of(&route(), &platform, &Overrides::default()).record;
     serde_json::from_value(json!({
         "metadata": {
-            "name": "web-1", "namespace": "shop", "uid": "web-1-uid",
+            "name": name, "namespace": "shop", "uid": format!("{name}-uid"),
             "labels": {"mailroute.dev/route": "notifications"},
             "annotations": {"mailroute.dev/injected": record.to_json()},
         },
@@ -349,4 +379,66 @@ async fn a_config_map_of_somebody_else_is_left_alone_and_told_of() {
     assert_eq!(event["reason"], "ReconcileFailed");
     assert!(event["note"].as_str().unwrap().contains("does not belong to this MailRoute"), "{event}");
     assert_eq!(stage.api.config_maps.lock().unwrap()[name], foreign);
+}
+
+#[tokio::test]
+async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
+    let mut stage = stage(BTreeMap::new()).await;
+    let one = stage.waits_in("web-1", 1, &[]).await;
+    let two = stage.waits_in("web-2", 2, &["<a@shop>", "<b@shop>"]).await;
+    stage.look_again().await;
+    for pod in [one, two] {
+        stage.pods.apply_watcher_event(&Event::Delete(pod));
+    }
+    stage.triggers.add(ObjectRef::from_obj(&route()));
+    let told = [stage.event("MessagesLeft").await, stage.event("MessagesLeft").await];
+    for (event, (pod, words)) in
+        told.iter().zip([("web-1", "1 message was"), ("web-2", "Message-IDs are <a@shop> <b@shop>")])
+    {
+        assert_eq!(
+            (&event["regarding"]["kind"], &event["related"]["name"]),
+            (&"MailRoute".into(), &pod.into())
+        );
+        assert!(event["note"].as_str().unwrap().contains(words), "{event}");
+    }
+    let text = String::from_utf8(stage.metrics.text().unwrap()).unwrap();
+    assert!(text.contains("\nmailroute_messages_lost_total 3\n"), "{text}");
+    // The watched route does not show yet what was written.
+    let last = stage.waits_in("web-3", 4, &[]).await;
+    stage.look_again().await;
+    stage.pods.apply_watcher_event(&Event::Delete(last));
+    stage.triggers.add(ObjectRef::from_obj(&route()));
+    let sum = async {
+        loop {
+            if let Written::Status(patch) = stage.next().await
+                && patch["status"]["queue"]["lost"] == 7
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), sum).await.expect("the sum of all three");
+}
+
+#[tokio::test]
+async fn mail_left_by_a_pod_whose_route_was_deleted_is_an_event_on_the_pod_and_counted() {
+    let mut stage = stage(BTreeMap::new()).await;
+    let pod = stage.waits_in("web-1", 2, &["<a@shop>"]).await;
+    stage.look_again().await;
+    stage.routes.apply_watcher_event(&Event::Delete(route()));
+    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.pods.apply_watcher_event(&Event::Delete(pod));
+    stage.triggers.add(ObjectRef::from_obj(&route()));
+    let event = stage.event("MessagesLeft").await;
+    assert_eq!(
+        (&event["regarding"]["kind"], &event["regarding"]["uid"]),
+        (&"Pod".into(), &"web-1-uid".into())
+    );
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.contains("whose MailRoute notifications was deleted") && note.contains("<a@shop>"),
+        "{note}"
+    );
+    let text = String::from_utf8(stage.metrics.text().unwrap()).unwrap();
+    assert!(text.contains("\nmailroute_messages_lost_total 2\n"), "{text}");
 }

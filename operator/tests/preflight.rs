@@ -154,6 +154,7 @@ fn seen_from(address: &str) -> Report {
         queue: Default::default(),
         usage: Default::default(),
         claim: None,
+        left: vec![],
         egress: Some(address.parse().unwrap()),
     }
 }

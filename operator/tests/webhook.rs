@@ -19,6 +19,7 @@ use mailroute_operator::events::Events;
 use mailroute_operator::inject::Platform;
 use mailroute_operator::kubernetes::{Standing, Version};
 use mailroute_operator::metrics::Metrics;
+use mailroute_operator::webhook::refusals::Refusals;
 use mailroute_operator::webhook::{Routes, Webhook};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -54,11 +55,11 @@ async fn empty_stage() -> Stage {
     let (store, writer) = reflector::store();
     let (changed, changes) = watch::channel(0);
     let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
-    let events_handle = Events::start(client, "operator-0", metrics.clone());
+    let told = (Events::start(client.clone(), "operator-0", metrics.clone()), Refusals::start(client));
     let malformed = Malformed::default();
     let routes = Routes::new(store, malformed.clone(), changes);
     let (kubernetes, standing) = watch::channel(Standing::Fit);
-    let webhook = Webhook::new(routes, platform, standing, metrics.clone(), events_handle);
+    let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
     Stage { webhook: Arc::new(webhook), writer, changed, malformed, kubernetes, events, metrics }
 }
 
@@ -66,7 +67,9 @@ async fn write_down(
     State(sender): State<mpsc::UnboundedSender<Value>>,
     Json(event): Json<Value>,
 ) -> Json<Value> {
-    sender.send(event.clone()).unwrap();
+    if event["kind"] != "MailRoute" {
+        sender.send(event.clone()).unwrap();
+    }
     Json(event)
 }
 

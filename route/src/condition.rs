@@ -30,6 +30,8 @@ pub enum ConditionType {
     Ready,
     /// Every pod has the sidecar that a new pod would get. Does not touch Ready.
     SidecarsCurrent,
+    /// Every pod reports. Shown when some have not reported for minutes; Ready then names them, too.
+    SidecarsReporting,
     /// Entra takes as many federated credentials as the application's pods need. Shown when there is little room. Does not
     /// touch Ready.
     FederationFits,
@@ -58,6 +60,7 @@ impl ConditionType {
             Self::DnsPublished => "DnsPublished",
             Self::Ready => "Ready",
             Self::SidecarsCurrent => "SidecarsCurrent",
+            Self::SidecarsReporting => "SidecarsReporting",
             Self::FederationFits => "FederationFits",
         }
     }
@@ -84,6 +87,8 @@ pub struct Subject<'a> {
     pub authority: &'a str,
     /// Name of the Secret with the credential or certificate.
     pub secret: &'a str,
+    /// Key in it.
+    pub key: &'a str,
 }
 
 macro_rules! reasons {
@@ -120,7 +125,7 @@ macro_rules! reasons {
     };
 }
 
-// Placeholders of a remedy: {mailbox} {client_id} {tenant} {endpoint} {authority} {secret}. An empty remedy: nothing to do.
+// Placeholders of a remedy: {mailbox} {client_id} {tenant} {endpoint} {authority} {secret} {key}. An empty remedy: nothing to do.
 // Sources: Microsoft Learn, "Authenticate an IMAP, POP or SMTP connection using OAuth", "Enable or disable SMTP AUTH in
 // Exchange Online", "Microsoft Entra authentication and authorization error codes", "Non-delivery reports in Exchange
 // Online".
@@ -157,7 +162,7 @@ reasons! {
     OperatorIdentityMissing: CredentialReady, "The operator cannot read its own service-account token.",
         "Install the chart with broker.applications, which mounts it into the operator.";
     SecretMissing: CredentialReady, "The Secret with the credential is not there, or lacks the key.",
-        "Create it in the route's namespace: kubectl create secret generic {secret} --from-file=<key>=<file with the secret>; pods see it within two minutes.";
+        "Create it in the route's namespace: kubectl create secret generic {secret} --from-file={key}=<file with the secret>; pods see it within two minutes.";
     SecretRejected: CredentialReady, "Entra does not know the client secret.",
         "Put the value of a client secret (not its id) into the Secret {secret}; a new one: az ad app credential reset --id {client_id} --append";
     SecretExpired: CredentialReady, "The client secret has expired.",
@@ -176,9 +181,11 @@ reasons! {
         "Exclude the application {client_id} from the policy for workload identities.";
     CredentialRejected: CredentialReady, "Entra rejected the credential.",
         "Look the AADSTS code of the message up at https://login.microsoftonline.com/error";
+    AuthorityCaBundleMissing: CredentialReady, "The CA bundle for the token endpoint is not there, or holds no certificate.",
+        "Create the ConfigMap that spec.tenant.authority.caBundleRef names, with that key, in the route's namespace: kubectl create configmap <name> --from-file=<key>=<bundle.pem>; pods see it within two minutes.";
     TokenServiceThrottled: CredentialReady, "Entra asks to slow down.", "Nothing; it is tried again when Entra says.";
     TokenServiceUnavailable: CredentialReady, "The token endpoint does not answer as it should.",
-        "Check that pods reach https://{authority} (egress, proxy, DNS, TLS inspection).";
+        "Check that pods reach https://{authority} (egress, proxy, DNS, TLS inspection). If it worked before and all pods are concerned, see whether Microsoft has an outage (https://status.cloud.microsoft).";
 
     // CertificateValid
     CertificateValid: CertificateValid, "The certificate belongs to its key and is in force.", "";
@@ -198,13 +205,15 @@ reasons! {
     ConnectedWithoutTls: UpstreamReachable, "The upstream answered, and mail goes to it without TLS.",
         "Nothing, if that is meant; else set spec.endpoint.tls to Required, and look at what stands between the pod and {endpoint}.";
     NameNotResolved: UpstreamReachable, "The upstream's name does not resolve.",
-        "Check DNS for {endpoint} from the pod.";
+        "Look up the name of {endpoint} from the pod: if others resolve, it is misspelt in spec.endpoint.host; else look at the DNS of the pod and the cluster.";
     ConnectFailed: UpstreamReachable, "No TCP connection to the upstream.",
-        "Allow egress from the pod to {endpoint} (NetworkPolicy, firewall, service mesh).";
+        "If it never worked, allow egress from the pod to {endpoint} (NetworkPolicy, firewall, service mesh). If it worked before and all pods are concerned, see whether Microsoft 365 has an outage (https://status.cloud.microsoft); mail is tried again.";
     StartTlsMissing: UpstreamReachable, "The upstream does not offer STARTTLS, so nothing is sent.",
         "Something between the pod and {endpoint} rewrites SMTP; exclude the port from inspection.";
     TlsFailed: UpstreamReachable, "TLS with the upstream failed: name, chain or version.",
-        "Check for TLS inspection on the way to {endpoint}; a private CA goes into spec.endpoint.caBundleRef.";
+        "Look at what the message says of the certificate: TLS inspection on the way to {endpoint} shows one of its own, and the port has to be excluded from it. The CA of a server of your own goes into spec.endpoint.caBundleRef.";
+    CaBundleMissing: UpstreamReachable, "The CA bundle for the upstream is not there, or holds no certificate.",
+        "Create the ConfigMap that spec.endpoint.caBundleRef names, with that key, in the route's namespace: kubectl create configmap <name> --from-file=<key>=<bundle.pem>; pods see it within two minutes.";
     SmartHostNotFound: UpstreamReachable, "The accepted domain has no MX record, so there is no smart host.",
         "Set spec.endpoint.host to the MX name that the Microsoft 365 admin center shows for the domain (Settings > Domains).";
     SmartHostForeign: UpstreamReachable, "The MX record of the accepted domain leads elsewhere than to Exchange Online.",
@@ -221,7 +230,7 @@ reasons! {
     // Authenticated
     LoggedIn: Authenticated, "The upstream accepted the log-in as the mailbox.", "";
     ExchangeRejectedToken: Authenticated, "The token is good, but Exchange does not let the application use the mailbox.",
-        "Register the service principal (New-ServicePrincipal -AppId {client_id} -ObjectId <id of the enterprise application>) and grant it the mailbox: Add-MailboxPermission -Identity {mailbox} -User <service principal> -AccessRights FullAccess; this can take two hours to act.";
+        "Check all that Exchange asks for. With mailbox permissions: the application {client_id} has the permission SMTP.SendAsApp of Office 365 Exchange Online with consent (az ad app permission admin-consent --id {client_id}), its service principal is registered (New-ServicePrincipal -AppId {client_id} -ObjectId <id of the enterprise application>), and it may use the mailbox (Add-MailboxPermission -Identity {mailbox} -User <service principal> -AccessRights FullAccess). With RBAC for Applications, and without that permission: Test-ServicePrincipalAuthorization -Identity {client_id} -Resource {mailbox} shows the role Application SMTP.SendAsApp in scope. A change can take two hours to act.";
     SmtpAuthDisabledTenant: Authenticated, "SMTP AUTH is switched off for the tenant.",
         "Set-CASMailbox -Identity {mailbox} -SmtpClientAuthenticationDisabled $false, or for all: Set-TransportConfig -SmtpClientAuthenticationDisabled $false";
     SmtpAuthDisabledMailbox: Authenticated, "SMTP AUTH is switched off for the mailbox.",
@@ -274,11 +283,11 @@ reasons! {
     ErrorsHeldBack: SendersAccepted, "So many messages were refused within an hour that more of their kind are held back, before Exchange throttles the mailbox.",
         "Find the messages that fail (sidecar log) and stop them; what is held goes out by itself when the hour has passed.";
     RateExceeded: SendersAccepted, "The mailbox exceeds Exchange's messages a minute.",
-        "Send slower, or spread the load over several mailboxes; limits count per mailbox.";
+        "Find out what else sends as {mailbox} (Get-MessageTraceV2 -SenderAddress {mailbox}) and give it a mailbox of its own: what pods of MailRoute send is kept within the limit already. Where that cannot be, lower spec.limits.messagesPerMinute by what it needs.";
     ConnectionsExceeded: SendersAccepted, "More connections submit as the mailbox than Exchange allows at a time.",
-        "Lower spec.limits.connections of the routes that share {mailbox}, or the number of their pods; Exchange allows three for all together.";
+        "Find out what else logs in as {mailbox} and give it a mailbox of its own: the pods of MailRoute share the three connections that Exchange allows. Where that cannot be, lower spec.limits.connections of the routes that name {mailbox}.";
     DailyQuotaExceeded: SendersAccepted, "The mailbox has used up its recipients of the day.",
-        "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method.";
+        "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method. If spec.limits.recipientsPerDay is lower than what the mailbox may send, raise it.";
     TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
         "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences.";
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
@@ -305,14 +314,16 @@ reasons! {
     MxMissing: DnsPublished, "A domain has no MX record, so replies and non-delivery reports find no way back.",
         "Publish the MX record that the Microsoft 365 admin center shows for the domain (Settings > Domains).";
     DnsUnavailable: DnsPublished, "Name servers could not tell what the accepted domains publish.",
-        "Nothing; they are asked again. If it stays, look at the DNS of the cluster and at the domain's name servers; --dns-preflight=false on the operator switches the look-ups off.";
+        "Nothing; they are asked again. If it stays, look at the DNS of the cluster and at the domain's name servers; dns.preflight: false in the values of the chart switches the look-ups off.";
 
     // Ready
     Ready: Ready, "Mail can flow.", "";
     NoPods: Ready, "No pod uses the route, so nothing is known of the way to Microsoft 365.",
         "Label a pod template with mailroute.dev/route and this route's name.";
+    PodsRefused: Ready, "Pods of the route are refused.",
+        "Change what the message names, in the pod template or in the route; Kubernetes tries again by itself, more and more slowly. To have it try at once: kubectl rollout restart <kind>/<name>";
     WaitingForReports: Ready, "Pods use the route, and none has reported yet.",
-        "If it stays, look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
+        "A sidecar reports within a minute of its start. If it stays, look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
 
     // SidecarsCurrent
     SidecarsCurrent: SidecarsCurrent, "Every pod has the sidecar that a new pod would get.", "";
@@ -325,6 +336,10 @@ reasons! {
 
     SidecarsMissing: SidecarsCurrent, "Pods carry the route's label and have no sidecar: they ran already when they were labelled, or were let in without it.",
         "Create them anew, kubectl rollout restart <kind>/<name>, after taking the annotation mailroute.dev/allow-without-sidecar off where it stands.";
+
+    // SidecarsReporting
+    SidecarsSilent: SidecarsReporting, "Sidecars run and have not reported for minutes, so nothing is known of the mail in their pods.",
+        "Look at the log of the container mailroute of these pods, whether they resolve names and reach the operator on port 8444 (NetworkPolicy): kubectl logs <pod> -c mailroute; and at what waits in them: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list";
 
     // FederationFits. Source of the number: Microsoft Learn, "Important considerations and restrictions for federated
     // identity credentials".
@@ -360,6 +375,7 @@ impl Reason {
             .replace("{endpoint}", subject.endpoint)
             .replace("{authority}", subject.authority)
             .replace("{secret}", subject.secret)
+            .replace("{key}", subject.key)
     }
 
     /// Whether only a message meets it, and only a message can end it: the way before mail is open all the same.
@@ -415,6 +431,7 @@ mod tests {
         endpoint: "smtp.office365.com:587",
         authority: "login.microsoftonline.com",
         secret: "m365",
+        key: "client-secret",
     };
 
     #[test]

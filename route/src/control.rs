@@ -38,6 +38,12 @@ pub const MAX_REPORT_BYTES: usize = 16 * 1024;
 /// Longest [`Observation::message`], bytes; a sidecar cuts before sending and the service cuts again.
 pub const MAX_MESSAGE_BYTES: usize = 512;
 
+/// Most Message-IDs in [`Report::left`].
+pub const MAX_LEFT: usize = 10;
+
+/// Longest Message-ID in [`Report::left`], bytes; a longer one is left out.
+pub const MAX_MESSAGE_ID_BYTES: usize = 250;
+
 /// What one sidecar has to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +69,10 @@ pub struct Report {
     /// The address that the upstream saw this sidecar come from last, when it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<IpAddr>,
+    /// Message-IDs of the newest messages that wait, at most [`MAX_LEFT`]. Sent while the sidecar stops, unless the route
+    /// says `logAddresses: Hidden`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
     /// What is asked of the mailbox's limits, where the service leases them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
@@ -115,6 +125,9 @@ pub struct ReportReply {
     /// The share of the mailbox's limits; absent where the service does not lease them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allotment: Option<Allotment>,
+    /// Whether the MailRoute of the pod is gone. The sidecar goes on with its last configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub route_deleted: bool,
 }
 
 /// Most leases that one claim names. A sidecar with as many unconfirmed ones asks for no more.

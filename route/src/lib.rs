@@ -6,6 +6,7 @@
 //! * [`condition`]: every condition and reason that either program may report, each with its sentence and remedy.
 //! * [`exchange_online`]: names in DNS that both programs recognise as Microsoft's.
 //! * [`paths`]: where the injected pod mounts things; the operator's patch and the sidecar's defaults must agree.
+//! * [`text`]: texts that have to be short.
 //!
 //! Plain data: no I/O, no clock, no Kubernetes and no SMTP. Never a secret: a credential is named by the path of the
 //! file it is mounted at.
@@ -16,5 +17,6 @@ pub mod control;
 pub mod exchange_online;
 pub mod file;
 pub mod paths;
+pub mod text;
 
 pub use file::{ParseError, RouteFile};

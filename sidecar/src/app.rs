@@ -42,6 +42,7 @@ use crate::probe::Pace;
 use crate::queue::{self, Queue, schedule};
 use crate::relay::Relay;
 use crate::report::Reporter;
+use crate::route_deleted::RouteDeleted;
 use crate::server::{Limits, Listeners, Service};
 use crate::sessions::Sessions;
 use crate::settings;
@@ -85,6 +86,9 @@ impl Default for Timing {
 
 /// Longest wait at the start for the route to be set up, which is a matter of reading a file or two.
 const SETTLING: Duration = Duration::from_secs(2);
+
+/// Longest time for the last report and the upstream's QUIT.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// A running sidecar.
 pub struct App {
@@ -158,11 +162,14 @@ impl App {
         &self.queue
     }
 
-    /// Stops politely within the grace. An eighth of it is kept for sessions that are in a message, and another for the
-    /// last report and the upstream's QUIT.
+    /// Stops politely within the grace. Mail is sent for all of it but the last seconds, which are for the last report and
+    /// the upstream's QUIT; an eighth of it is for sessions that are in a message.
     pub async fn stop(mut self) {
         let Grace { settle, total } = self.grace;
-        let drained_by = clock::now() + total * 7 / 8;
+        let last = (total / 8).min(LAST_WORDS);
+        let drained_by = clock::now() + total.saturating_sub(last);
+        // First, as the end may be cut short after the report that follows.
+        let _ = timeout(settle, self.queue.name_left()).await;
         self.queue.drain();
         shutdown::settled(self.sessions, Grace { settle, total: total * 3 / 4 }).await;
         // From now on nobody waits for the upstream: what is not delivered is kept.
@@ -172,9 +179,9 @@ impl App {
             self.door.abort();
         }
         self.queue.drained(drained_by).await;
-        self.queue.report_left();
+        self.queue.report_left().await;
         self.ending.send_replace(true);
-        if timeout(total / 8, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+        if timeout(last, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not everything ended in time");
         }
         tracing::info!("stopped");
@@ -233,7 +240,7 @@ impl Parts {
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
         tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));
-        tasks.spawn(parts.reporter(timing.report).run(stop.clone()));
+        tasks.spawn(parts.reporter(timing.report, &run.spool_dir).run(stop.clone()));
         tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
         Ok(parts)
     }
@@ -249,14 +256,17 @@ impl Parts {
         }
     }
 
-    fn reporter(&self, least: Duration) -> Reporter {
-        let (dispatch, queue) = (Arc::clone(&self.dispatch), Arc::clone(&self.queue));
+    fn reporter(&self, least: Duration, directory: &Path) -> Reporter {
+        let (dispatch, queue, left) =
+            (Arc::clone(&self.dispatch), Arc::clone(&self.queue), Arc::clone(&self.queue));
         Reporter {
             config: self.config.clone(),
             health: self.board.subscribe(),
             usage: Box::new(move || dispatch.usage()),
             notable: queue.notable(),
             queue: Box::new(move || queue.figures().into()),
+            left: Box::new(move || left.left()),
+            deleted: RouteDeleted::new(directory),
             metrics: Arc::clone(&self.metrics),
             least,
             budget: Arc::clone(self.dispatch.budget()),

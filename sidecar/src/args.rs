@@ -73,6 +73,10 @@ pub struct Check {
     #[arg(long, env = "MAILROUTE_ROUTE", value_name = "FILE", default_value_os_t = default_route())]
     pub route: PathBuf,
 
+    /// Where the sidecar keeps messages, and notes that its route was deleted.
+    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIRECTORY", default_value = paths::SPOOL_DIR)]
+    pub spool_dir: PathBuf,
+
     /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
     #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
@@ -119,7 +123,8 @@ pub struct Run {
     #[arg(long, env = "MAILROUTE_ROUTE_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub route_poll: Duration,
 
-    /// Directory for messages too large for memory. Nothing in it outlives its message.
+    /// Directory of the mail queue: messages that were answered 250 and wait for Microsoft 365, dead letters, and what the
+    /// mailbox has sent. One sidecar at a time; on a volume that outlives the container.
     #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 

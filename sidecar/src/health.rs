@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::{MAX_MESSAGE_BYTES, Observation};
+use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -27,8 +28,7 @@ impl Health {
         let before = self.summary();
         for met in met {
             self.egress = met.egress.or(self.egress);
-            let mut message = met.text.clone();
-            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            let message = shortened(&met.text, MAX_MESSAGE_BYTES).into_owned();
             let (condition, reason) = (met.condition(), met.reason);
             let observation = Observation { condition, holds: reason.holds(), reason, message, at };
             self.last.insert(condition, observation);

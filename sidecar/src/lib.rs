@@ -24,6 +24,7 @@ pub mod queue;
 pub mod redact;
 pub mod relay;
 pub mod report;
+pub mod route_deleted;
 pub mod server;
 pub mod service;
 pub mod sessions;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mailroute_route::control::{Claim, NotLeader, Queue, REPORT_PATH, Report, ReportReply, Usage};
-use mailroute_route::file::ControlService;
+use mailroute_route::file::{ControlService, LogAddresses};
+use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
 use crate::budget::gate::Gate;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::{Metrics, ReportResult};
 use crate::queue::Notable;
+use crate::route_deleted::RouteDeleted;
 use crate::service::{self, ServiceError};
 
 /// Bounds on what the service may ask for, seconds.
@@ -53,6 +55,10 @@ pub struct Reporter {
     pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
     /// What waits.
     pub queue: Box<dyn Fn() -> Queue + Send + Sync>,
+    /// Message-IDs of what waits, while the process ends.
+    pub left: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Where it is noted that the route was deleted.
+    pub deleted: RouteDeleted,
     /// Changes with it.
     pub notable: watch::Receiver<Notable>,
     /// Where results are counted.
@@ -133,6 +139,7 @@ impl Reporter {
             Ok(reply) => {
                 (memory.failures, memory.taken) = (0, Some(report));
                 self.metrics.reported(ReportResult::Taken);
+                self.deleted.note(reply.route_deleted).await;
                 match (sent, &reply.allotment) {
                     (Some(sent), Some(allotment)) => self.budget.answered(sent, allotment).await,
                     (Some(_), None) => self.budget.unanswered(RETRY_FIRST),
@@ -208,18 +215,17 @@ impl Reporter {
         let health = self.health.borrow_and_update().clone();
         self.notable.mark_unchanged();
         let route = config.route.as_deref();
+        let shows_ids = route.is_some_and(|route| route.log_addresses != LogAddresses::Hidden);
         let report = Report {
             route: route.map_or_else(String::new, |route| route.name.clone()),
             generation: route.map_or(0, |route| route.generation),
             sidecar_version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_error: config.error.map(|mut error| {
-                error.truncate(error.floor_char_boundary(MAX_CONFIG_ERROR));
-                error
-            }),
+            config_error: config.error.map(|error| shortened(&error, MAX_CONFIG_ERROR).into_owned()),
             observations: health.observations().cloned().collect(),
             queue: (self.queue)(),
             usage: (self.usage)(),
             egress: health.egress(),
+            left: if shows_ids { (self.left)() } else { vec![] },
             claim: None,
         };
         (report, route.and_then(|route| route.control.clone()))

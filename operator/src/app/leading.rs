@@ -10,6 +10,8 @@ use super::{App, Known, warn_of};
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
 use crate::controller::federation::Federation;
+use crate::controller::lost::Lost;
+use crate::controller::orphans::Orphans;
 use crate::controller::rollout::history::Rollouts;
 use crate::controller::{self, Context, build};
 use crate::preflight::board::Board;
@@ -45,6 +47,8 @@ impl App {
             rollouts: Rollouts::default(),
             federation: Federation::default(),
             dns,
+            orphans: Orphans::default(),
+            lost: Lost::default(),
         });
         let (malformed, mut leadership) = (self.malformed.clone(), known.leadership);
         spawn(parts, "controller", async move {

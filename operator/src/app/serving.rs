@@ -17,6 +17,7 @@ use crate::control::authenticate::Authenticator;
 use crate::control::rate::RateLimit;
 use crate::control::server::{self as control, Control};
 use crate::pki::{Limits, Pki, TlsListener};
+use crate::webhook::refusals::Refusals;
 use crate::webhook::{self, Webhook};
 
 /// Names of the parts that serve others and finish what they have begun.
@@ -31,8 +32,9 @@ impl App {
     ) -> anyhow::Result<()> {
         let routes =
             webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
-        let (metrics, events) = (self.metrics.clone(), self.events.clone());
-        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, events);
+        let (metrics, told) =
+            (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
+        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
         let listener = tls(self.flags.webhook_listen, &known.pki).await?;
         serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
         Ok(())
@@ -62,6 +64,7 @@ impl App {
             metrics: self.metrics.clone(),
             rate: Mutex::new(RateLimit::default()),
             routes: known.routes.clone(),
+            malformed: self.malformed.clone(),
             leases: Arc::clone(&self.leases),
             lending: Arc::clone(self.vault.settings()),
             mailbox_rules: Arc::clone(&self.mailbox_rules),

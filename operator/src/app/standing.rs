@@ -10,7 +10,7 @@ use crate::controller::watch::Malformed;
 use crate::crd::MailRoute;
 use crate::crd::status::Sidecars;
 use crate::kubernetes::Standing;
-use crate::metrics::{Certificate, Metrics};
+use crate::metrics::{Certificate, Metrics, RouteStanding};
 
 /// What has to hold before the replica is sent requests.
 pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> {
@@ -73,4 +73,6 @@ fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
     metrics.sidecars("converged", sum(|sidecars| sidecars.converged));
     metrics.sidecars("outdated", sum(|sidecars| sidecars.outdated));
     metrics.sidecars("missing", sum(|sidecars| sidecars.missing));
+    metrics.sidecars("silent", sum(|sidecars| sidecars.silent));
+    metrics.each_route(routes.iter().map(|route| RouteStanding::of(route)));
 }

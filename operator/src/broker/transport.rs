@@ -16,7 +16,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use mailroute_entra::exchange::{Answer, Post, Transport};
+use mailroute_entra::Failure;
+use mailroute_entra::exchange::{Answer, Post, Transport, unavailable};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -79,14 +80,15 @@ impl Https {
 
 #[async_trait]
 impl Transport for Https {
-    async fn post(&self, post: Post<'_>) -> Result<Answer, String> {
+    async fn post(&self, post: Post<'_>) -> Result<Answer, Failure> {
         let request = Request::post(format!("https://{}:{}{}", post.host, post.port, post.path))
             .header(USER_AGENT, concat!("mailroute-operator/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::new(post.body))
-            .map_err(|_| format!("{}{} is not an address", post.host, post.path))?;
+            .map_err(|_| unavailable(format!("{}{} is not an address", post.host, post.path)))?;
         let late = || Err(format!("no answer from {} within {} seconds", post.host, TIMEOUT.as_secs()));
-        timeout(TIMEOUT, self.exchange(request, post.host)).await.unwrap_or_else(|_| late())
+        let answer = timeout(TIMEOUT, self.exchange(request, post.host)).await.unwrap_or_else(|_| late());
+        answer.map_err(unavailable)
     }
 }
 

@@ -9,13 +9,16 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use mailroute_route::condition::ConditionType;
-use mailroute_route::control::{MAX_MESSAGE_BYTES, Observation, Report};
+use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Report};
 
 /// How often a sidecar reports when nothing changes.
 pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
 /// A report this old says nothing any more: three were missed.
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * INTERVAL.as_secs());
+
+/// How long it is remembered when a pod reported last.
+const LAST_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
 /// Which pod reports, as its token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Accounted {
 #[derive(Debug, Default)]
 pub struct Reports {
     routes: HashMap<RouteKey, BTreeMap<String, Received>>,
+    /// When each pod reported last, by uid, for a day.
+    last: HashMap<String, Timestamp>,
     swept: Timestamp,
 }
 
@@ -79,6 +84,7 @@ impl Reports {
         let (since, is_told) = same.map_or((now, false), |old| (old.since, old.is_told));
         let news = same.is_none_or(|old| report.queue.dead_letters > old.report.queue.dead_letters);
         let accounted = old.map(|old| old.accounted).unwrap_or_default();
+        self.last.insert(caller.uid.clone(), now);
         let received = Received { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
         pods.insert(caller.uid.clone(), received);
         news
@@ -114,6 +120,11 @@ impl Reports {
             .collect()
     }
 
+    /// When a pod reported last; none when it did not within a day.
+    pub fn last(&self, uid: &str) -> Option<Timestamp> {
+        self.last.get(uid).copied()
+    }
+
     /// The addresses that the upstream sees the sidecars of a route come from.
     pub fn egress(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeSet<IpAddr> {
         let pods = self.routes.get(&(namespace.to_owned(), route.to_owned()));
@@ -126,6 +137,7 @@ impl Reports {
             return;
         }
         self.swept = now;
+        self.last.retain(|_, at| now.duration_since(*at) < LAST_KEPT);
         self.routes.retain(|_, pods| {
             pods.retain(|_, received| is_fresh(received, now));
             !pods.is_empty()
@@ -161,8 +173,14 @@ fn cleaned(report: Report, now: Timestamp) -> Report {
         observations,
         // Leases are given out by it, and nobody reads it again.
         claim: None,
+        left: report.left.iter().filter(|id| is_message_id(id)).take(MAX_LEFT).cloned().collect(),
         ..report
     }
+}
+
+/// Whether it can be printed as the Message-ID that it claims to be.
+fn is_message_id(id: &str) -> bool {
+    id.len() <= MAX_MESSAGE_ID_BYTES && id.chars().all(|c| !c.is_control() && !c.is_whitespace())
 }
 
 /// What the report says of a condition, if that makes sense. The last one counts.
@@ -202,6 +220,7 @@ mod tests {
             queue: Queue::default(),
             usage: Usage::default(),
             egress: None,
+            left: vec![],
             claim: None,
         }
     }

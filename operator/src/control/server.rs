@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -34,7 +35,7 @@ use crate::budget::{Holder, Limits};
 use crate::controller::accept::{MailboxRules, accept};
 use crate::controller::pods::{has_run, sidecar};
 use crate::controller::triggers::Triggers;
-use crate::controller::watch::route_of;
+use crate::controller::watch::{Malformed, route_of};
 use crate::crd::MailRoute;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -60,6 +61,8 @@ pub struct Control {
     pub rate: Mutex<RateLimit>,
     /// Routes, as watched.
     pub routes: Store<MailRoute>,
+    /// Those of them that cannot be read.
+    pub malformed: Malformed,
     /// Gives out leases of the mailboxes' limits.
     pub leases: Arc<Leases>,
     /// Which routes may use the operator's identity.
@@ -135,7 +138,15 @@ impl Control {
             Some(claim) => self.allot(&caller, &route, &claim).await?,
             None => None,
         };
-        Ok(ReportReply { next_seconds: u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX), allotment })
+        let next_seconds = u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX);
+        Ok(ReportReply { next_seconds, allotment, route_deleted: self.is_deleted(&route) })
+    }
+
+    /// Whether the route is gone, which one that was not read yet or cannot be read is not.
+    fn is_deleted(&self, route: &ObjectRef<MailRoute>) -> bool {
+        let is_filled = self.routes.wait_until_ready().now_or_never().is_some_and(|filled| filled.is_ok());
+        let namespace = route.namespace.as_deref().unwrap_or_default();
+        is_filled && self.routes.get(route).is_none() && self.malformed.why(namespace, &route.name).is_none()
     }
 
     /// Answers what a report asks of the mailbox's limits.

@@ -18,7 +18,9 @@ pub mod backoff;
 pub mod build;
 pub mod federation;
 pub mod losses;
+pub mod lost;
 pub mod observe;
+pub mod orphans;
 pub mod pods;
 pub mod publish;
 pub mod rollout;
@@ -51,11 +53,13 @@ use self::applied::Applied;
 use self::backoff::Backoff;
 use self::build::Platform;
 use self::federation::Federation;
+use self::lost::Lost;
+use self::orphans::Orphans;
 use self::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
 use self::rollout::age::Wanted;
 use self::rollout::history::Rollouts;
 use self::rollout::plan::{Known, plan};
-use self::status::{Acceptance, Facts};
+use self::status::{Acceptance, Facts, silence};
 use self::triggers::Triggers;
 use self::watch::uses;
 use crate::api_error::{ApiError, chain};
@@ -117,6 +121,10 @@ pub struct Context {
     pub federation: Federation,
     /// What domains publish in DNS.
     pub dns: Board,
+    /// Deleted routes whose pods run on.
+    pub orphans: Orphans,
+    /// How many messages each route has lost.
+    pub lost: Lost,
 }
 
 /// Why a reconciliation failed. It is tried again, with growing pauses.
@@ -180,6 +188,7 @@ pub async fn run(context: Arc<Context>) {
         // Failures were told of by `failed`; what is left are triggers for routes that are gone.
         if let Err(controller::Error::ObjectNotFound(gone)) = outcome {
             let gone = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
+            orphans::look(&context, &gone, Timestamp::now());
             context.backoff.succeeded(&gone);
             context.applied.forget(&gone);
             context.rollouts.forget(&gone);
@@ -245,6 +254,13 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
     let egress = reports.values().filter_map(|received| received.report.egress);
     let dns = context.dns.notice(&needs(&route.spec, egress));
+    let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
+    let left = losses::left(&reports, is_live);
+    let silent = {
+        let reports = lock(&context.reports);
+        silence::silent(&pods, |uid| reports.last(uid), term.since, now)
+    };
+    let lost = context.lost.before(route).saturating_add(losses::sum(&left));
     let facts = Facts {
         route,
         acceptance: &acceptance,
@@ -256,15 +272,22 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         rollout: &plan,
         federated: context.federation.subjects(route, &context.routes, &context.pods, Instant::now()),
         dns: &dns,
+        silent: &silent,
+        lost,
     };
     let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
         .await
         .map_err(|error| Error::Publish(error.into()))?;
+    context.lost.written(route, lost);
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
-    let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
-    for loss in losses::losses(&reports, is_live, settling.is_some()) {
-        context.events.warn(route.object_ref(&()), loss.reason, "Reconcile", loss.message);
+    if let Some(message) = losses::given_up(&reports, settling.is_some()) {
+        context.events.warn(route.object_ref(&()), "DeadLetters", "Reconcile", message);
+    }
+    for left in left {
+        orphans::count(context, &namespace, &name, &left);
+        let (regarding, message) = (route.object_ref(&()), left.message(None));
+        context.events.warn_of(regarding, left.reference(&namespace), "MessagesLeft", "Reconcile", message);
     }
     lock(&context.reports).told(&namespace, &name, &reports, is_live);
     applied?;
@@ -273,7 +296,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         _ => None,
     };
     // Numbers and ages of reports move without a trigger.
-    let is_idle = status.sidecars.injected == 0;
+    let is_idle = status.sidecars.injected == 0 && status.usage.messages_last_minute == 0;
     let usual = if is_idle { IDLE_INTERVAL } else { INTERVAL.unsigned_abs() };
     Ok(Action::requeue(soon.unwrap_or(usual)))
 }
@@ -284,15 +307,19 @@ async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(),
         Ok(valid) => valid,
         Err(acceptance) => return (acceptance, Ok(())),
     };
+    let accepted = match inject::refusal_of(route, &context.sidecar) {
+        Some(refusal) => Acceptance::Refusing(refusal),
+        None => Acceptance::Rendered,
+    };
     let config_map = build::build(&valid, &context.platform, &context.ca_bundle.borrow());
     let key = ObjectRef::from_obj(route);
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
-        return (Acceptance::Rendered, Ok(()));
+        return (accepted, Ok(()));
     }
     match apply::apply(context.client.clone(), &config_map).await {
         Ok(()) => {
             context.applied.put(key, config_map, Instant::now());
-            (Acceptance::Rendered, Ok(()))
+            (accepted, Ok(()))
         }
         Err(error) => {
             context.applied.forget(&key);

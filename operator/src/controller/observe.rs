@@ -129,6 +129,7 @@ mod tests {
         endpoint: "smtp.office365.com:587",
         authority: "login.microsoftonline.com",
         secret: "",
+        key: "",
     };
 
     fn judged(observations: Vec<Observation>) -> Option<Verdict> {

@@ -1,5 +1,6 @@
 //! Writes a route's status and tells of its turns: only what differs, and each turn once.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use mailroute_route::condition::{ConditionType, Reason};
@@ -30,7 +31,9 @@ pub async fn publish(
     route: &MailRoute,
     status: &MailRouteStatus,
 ) -> kube::Result<()> {
-    if route.status.as_ref() == Some(status) {
+    // What the webhook noted is its own field.
+    let shown = route.status.clone().map(|shown| MailRouteStatus { refused: None, ..shown });
+    if shown.as_ref() == Some(status) {
         return Ok(());
     }
     let api = Api::<MailRoute>::namespaced(client, &route.namespace().unwrap_or_default());
@@ -43,11 +46,31 @@ pub async fn publish(
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
     api.patch_status(&route.name_any(), &params, &Patch::Apply(patch)).await?;
+    for condition in changed(route.status.as_ref(), status) {
+        tracing::info!(
+            namespace = route.namespace(),
+            route = route.name_any(),
+            condition = condition.type_,
+            status = condition.status,
+            reason = condition.reason,
+            message = condition.message,
+            "a condition changed"
+        );
+    }
     for turn in turns(route.status.as_ref(), status) {
         let tell = if turn.is_warning { Events::warn } else { Events::note };
         tell(events, route.object_ref(&()), turn.reason.as_str(), "Reconcile", turn.message);
     }
     Ok(())
+}
+
+/// The conditions that have another status or reason than before.
+fn changed<'a>(old: Option<&MailRouteStatus>, new: &'a MailRouteStatus) -> Vec<&'a Condition> {
+    let is_same = |one: &Condition, other: &Condition| {
+        (&one.type_, &one.status, &one.reason) == (&other.type_, &other.status, &other.reason)
+    };
+    let was = |now: &&Condition| old.is_some_and(|old| old.conditions.iter().any(|then| is_same(then, now)));
+    new.conditions.iter().filter(|now| !was(now)).collect()
 }
 
 /// What changed for the worse (a condition fails, or fails for another reason, or holds with a warning), and whether mail
@@ -70,7 +93,7 @@ pub fn turns(old: Option<&MailRouteStatus>, new: &MailRouteStatus) -> Vec<Turn> 
             && *reason != Reason::RenderFailed
             && match condition.status.as_str() {
                 "False" => !is_ready,
-                "True" => is_ready || reason.warns(),
+                "True" => *reason == Reason::Ready || reason.warns(),
                 _ => false,
             };
         if is_news {
@@ -85,7 +108,7 @@ pub fn turns(old: Option<&MailRouteStatus>, new: &MailRouteStatus) -> Vec<Turn> 
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn status(conditions: &[(&str, &str, &str)]) -> MailRouteStatus {
         let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
@@ -128,6 +151,18 @@ mod tests {
         assert_eq!(reasons(Some(&well), &ending), [(true, "CertificateExpiring")]);
         assert_eq!(reasons(Some(&ending), &ending), []);
         assert_eq!(reasons(Some(&ending), &well), []);
+    }
+
+    #[test]
+    fn conditions_that_change_are_named_and_others_are_not() {
+        let before = status(&[("Accepted", "True", "Accepted"), ("Ready", "Unknown", "NoPods")]);
+        let now = status(&[("Accepted", "True", "Accepted"), ("Ready", "True", "Ready")]);
+        let names = |old: Option<&MailRouteStatus>| -> Vec<String> {
+            changed(old, &now).into_iter().map(|condition| condition.type_.clone()).collect()
+        };
+        assert_eq!(names(Some(&before)), ["Ready"]);
+        assert_eq!(names(Some(&now)), Vec::<String>::new());
+        assert_eq!(names(None), ["Accepted", "Ready"]);
     }
 
     #[test]

@@ -155,6 +155,7 @@ pub fn report(observations: Vec<Observation>) -> Report {
         queue: Queue::default(),
         usage: Usage { messages_last_minute: 1, recipients_last_24h: 2 },
         egress: None,
+        left: vec![],
         claim: None,
     }
 }

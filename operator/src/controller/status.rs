@@ -14,11 +14,13 @@ mod currency;
 mod dns;
 mod evidence;
 mod finding;
+mod refusal;
 mod room;
+pub mod silence;
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
 use mailroute_route::control::Report;
@@ -26,6 +28,7 @@ use mailroute_route::control::Report;
 use self::evidence::{Evidence, Gathered};
 use self::finding::{FALSE, Finding, TRUE, UNKNOWN};
 use super::accept::MailboxNotAllowed;
+use self::silence::Silent;
 use super::observe::explanation;
 use super::pods::{BarePod, SidecarPod};
 use super::rollout::plan::Plan;
@@ -36,6 +39,7 @@ use crate::control::reports::Received;
 use crate::crd::method::{ClientSubmission, CredentialType};
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
 use crate::crd::{MailRoute, MailRouteSpec, MailRouteStatus};
+use crate::inject::Refusal;
 use crate::preflight::board::Notice;
 
 /// How far the route got on its way to its sidecars.
@@ -43,6 +47,8 @@ use crate::preflight::board::Notice;
 pub enum Acceptance {
     /// Its configuration is rendered.
     Rendered,
+    /// It is, and the pods that it describes would be refused.
+    Refusing(Refusal),
     /// It cannot be rendered.
     Invalid(Invalid),
     /// It may not use the operator's identity.
@@ -76,6 +82,10 @@ pub struct Facts<'a> {
     pub federated: usize,
     /// What its domains publish in DNS.
     pub dns: &'a Notice,
+    /// Its sidecars that run and do not report.
+    pub silent: &'a [Silent],
+    /// Messages that were left in pods that have ended, since the route was created.
+    pub lost: u64,
 }
 
 /// The names that remedies mention.
@@ -92,7 +102,7 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let reports = Gathered::of(facts);
     let evidence = Evidence::new(facts, &reports, &previous.conditions, &subject, now);
     let settling = evidence.settling;
-    let mut findings = findings(facts, &evidence);
+    let mut findings = findings(facts, &evidence, now);
     findings.extend(dns::finding(facts, &previous.conditions));
     let reports = reports.live;
     let (mut queue, mut usage) = sums(&reports);
@@ -103,6 +113,8 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
         }
         (queue, usage) = (no_shorter(queue, previous.queue), no_smaller(usage, previous.usage));
     }
+    queue.lost = facts.lost;
+    usage.messages_last_minute = usage.messages_last_minute.saturating_add(sent_by_ended(facts, now));
     MailRouteStatus {
         observed_generation: facts.route.meta().generation,
         conditions: findings
@@ -114,14 +126,18 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
         sidecars,
         queue,
         usage,
+        // Not the leader's to write.
+        refused: None,
     }
 }
 
-fn findings(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Vec<Finding> {
+fn findings(facts: &Facts<'_>, evidence: &Evidence<'_>, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![accepted(facts, evidence)];
     findings.extend(ConditionType::OBSERVED.into_iter().filter_map(|condition| evidence.finding(condition)));
-    findings.push(ready(&findings, facts, evidence));
+    let ready = ready(&findings, facts, evidence);
+    findings.push(refusal::with(ready, facts, now));
     findings.extend(currency::finding(facts, &findings, evidence.subject));
+    findings.extend(silence::finding(facts, evidence.subject));
     findings.extend(room::finding(facts, evidence.subject));
     findings
 }
@@ -132,6 +148,11 @@ fn accepted(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
         |status, reason, message| Finding::new(ConditionType::Accepted, status, reason, message, generation);
     match facts.acceptance {
         Acceptance::Rendered => finding(TRUE, Reason::Accepted, accepted_message(evidence.live)),
+        Acceptance::Refusing(refusal) => finding(
+            FALSE,
+            Reason::Invalid,
+            format!("Pods of this route are refused as it is written. {refusal} {}", refusal.remedy()),
+        ),
         Acceptance::Invalid(invalid) => finding(FALSE, Reason::Invalid, format!("{invalid}.")),
         Acceptance::NotAllowed(not_allowed) => finding(
             FALSE,
@@ -188,6 +209,13 @@ fn ready(findings: &[Finding], facts: &Facts<'_>, evidence: &Evidence<'_>) -> Fi
             generation,
         };
     }
+    if let Some(silent) = silence::sentence(facts) {
+        // Of the pods that report, mail is known to flow; of the others nothing is known.
+        let speak = facts.silent.len() < facts.pods.len() && missing(&facts.route.spec, findings).is_none();
+        let (status, flows) = if speak { (TRUE, "Mail can flow from the others.") } else { (UNKNOWN, "") };
+        let message = format!("{silent} {flows}");
+        return finding(status, Reason::SidecarsSilent, message.trim_end().to_owned());
+    }
     match (missing(&facts.route.spec, findings), is_over) {
         (None, true) => {
             finding(TRUE, Reason::Ready, format!("{}{MET_BY_THE_LAST}", Reason::Ready.sentence()))
@@ -202,7 +230,11 @@ fn ready(findings: &[Finding], facts: &Facts<'_>, evidence: &Evidence<'_>) -> Fi
         (Some(condition), false) => finding(
             UNKNOWN,
             Reason::WaitingForReports,
-            format!("Sidecars have reported, and none yet of {condition}."),
+            format!(
+                "Sidecars have reported, and none has {} yet, which {condition} will show. {}",
+                step(condition),
+                Reason::WaitingForReports.remedy(evidence.subject)
+            ),
         ),
     }
 }
@@ -224,6 +256,16 @@ fn missing(spec: &MailRouteSpec, findings: &[Finding]) -> Option<ConditionType> 
     needed.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))
 }
 
+/// What a sidecar does that a condition tells of.
+const fn step(condition: ConditionType) -> &'static str {
+    match condition {
+        ConditionType::CertificateValid => "read its certificate",
+        ConditionType::CredentialReady => "obtained an access token",
+        ConditionType::Authenticated => "logged in",
+        _ => "connected to Microsoft 365",
+    }
+}
+
 fn presents_certificate(spec: &MailRouteSpec) -> bool {
     spec.smtp_relay.as_ref().is_some_and(|relay| relay.certificate_secret_ref.is_some())
 }
@@ -240,6 +282,7 @@ fn sidecars(facts: &Facts<'_>) -> Sidecars {
         converged: count(facts.pods.iter().filter(is_converged)),
         outdated: count(facts.rollout.outdated.iter()),
         missing: count(facts.bare.iter()),
+        silent: count(facts.silent.iter()),
     }
 }
 
@@ -250,6 +293,7 @@ fn sums(reports: &[&Report]) -> (QueueStatus, UsageStatus) {
         messages: sum(|r| r.queue.messages),
         oldest_seconds: reports.iter().map(|r| r.queue.oldest_seconds).max().unwrap_or_default(),
         dead_letters: sum(|r| r.queue.dead_letters),
+        lost: 0,
     };
     let usage = UsageStatus {
         messages_last_minute: sum(|r| r.usage.messages_last_minute),
@@ -258,11 +302,20 @@ fn sums(reports: &[&Report]) -> (QueueStatus, UsageStatus) {
     (queue, usage)
 }
 
+/// Messages that pods sent in the last minute which have ended since.
+fn sent_by_ended(facts: &Facts<'_>, now: Timestamp) -> u64 {
+    let is_live = |uid: &str| facts.pods.iter().any(|pod| pod.uid == uid);
+    let ended = facts.reports.iter().filter(|(uid, _)| !is_live(uid)).map(|(_, received)| received);
+    let late = ended.filter(|received| now.duration_since(received.at) < SignedDuration::from_mins(1));
+    late.fold(0, |sum, received| sum.saturating_add(received.report.usage.messages_last_minute))
+}
+
 fn no_shorter(sum: QueueStatus, before: QueueStatus) -> QueueStatus {
     QueueStatus {
         messages: sum.messages.max(before.messages),
         oldest_seconds: sum.oldest_seconds.max(before.oldest_seconds),
         dead_letters: sum.dead_letters.max(before.dead_letters),
+        lost: before.lost,
     }
 }
 
@@ -292,6 +345,7 @@ fn subject<'a>(route: &'a MailRoute, names: &'a Names) -> Subject<'a> {
         endpoint: names.endpoint.as_deref().unwrap_or("<endpoint>"),
         authority: &names.authority,
         secret: way::secret(&route.spec).map_or("<secret>", |(name, _)| name),
+        key: way::secret(&route.spec).and_then(|(_, key)| key).unwrap_or("<key>"),
     }
 }
 

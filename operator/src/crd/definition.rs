@@ -180,6 +180,8 @@ fn reflowed(description: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceColumnDefinition;
+
     use super::*;
 
     fn schema_texts(value: &Value, texts: &mut Vec<String>) {
@@ -271,12 +273,12 @@ mod tests {
         assert_eq!(definition.spec.scope, "Namespaced");
         assert_eq!(definition.spec.names.short_names.as_deref(), Some(&["mr".to_owned()][..]));
         assert!(definition.spec.versions[0].subresources.as_ref().is_some_and(|sub| sub.status.is_some()));
-        let columns: Vec<_> = definition.spec.versions[0]
-            .additional_printer_columns
-            .iter()
-            .flatten()
-            .map(|c| &*c.name)
-            .collect();
-        assert_eq!(columns, ["Method", "Sender", "Ready", "Reason", "Pods", "Queued", "Age"]);
+        let columns = definition.spec.versions[0].additional_printer_columns.iter().flatten();
+        let (usual, wide): (Vec<_>, Vec<_>) = columns.partition(|column| column.priority.is_none());
+        let names = |columns: &[&CustomResourceColumnDefinition]| -> String {
+            columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&usual), "Method Sender Ready Reason Pods Queued Age");
+        assert_eq!(names(&wide), "Endpoint Converged Silent Outdated Oldest Dead Lost Rate Day");
     }
 }

@@ -90,7 +90,7 @@ pub struct Senders {
     #[x_kube(
         merge_strategy = ListMerge::Set,
         validation = Rule::new(format!(r#"self.all(s, s.matches("^{LOCAL_PART}@{DOMAIN}$"))"#))
-            .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain")
+            .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot behind it; no display name, angle brackets or spaces")
     )]
     pub allow: Vec<String>,
     /// What happens to a message of another sender. Reject: it is refused for good. Rewrite, for ClientSubmission: `From` and

@@ -35,6 +35,15 @@ use super::tenant::Tenant;
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.sidecars.injected"),
     printcolumn(name = "Queued", type_ = "integer", json_path = ".status.queue.messages"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1),
+    printcolumn(name = "Converged", type_ = "integer", json_path = ".status.sidecars.converged", priority = 1),
+    printcolumn(name = "Silent", type_ = "integer", json_path = ".status.sidecars.silent", priority = 1),
+    printcolumn(name = "Outdated", type_ = "integer", json_path = ".status.sidecars.outdated", priority = 1),
+    printcolumn(name = "Oldest", type_ = "integer", json_path = ".status.queue.oldestSeconds", priority = 1),
+    printcolumn(name = "Dead", type_ = "integer", json_path = ".status.queue.deadLetters", priority = 1),
+    printcolumn(name = "Lost", type_ = "integer", json_path = ".status.queue.lost", priority = 1),
+    printcolumn(name = "Rate", type_ = "integer", json_path = ".status.usage.messagesLastMinute", priority = 1),
+    printcolumn(name = "Day", type_ = "integer", json_path = ".status.usage.recipientsLast24h", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 63")
         .message("the name is the value of a pod label: use at most 63 characters")
 )]
@@ -62,8 +71,9 @@ use super::tenant::Tenant;
     validation = Rule::new("self.method != 'ClientSubmission' || self.limits.recipientsPerDay >= self.limits.maxRecipients")
         .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to so many could never be sent; lower it, or raise recipientsPerDay")
         .field_path(".limits.maxRecipients"),
-    validation = Rule::new("quantity(self.sidecar.spool.sizeLimit).asApproximateFloat() >= 2.0 * double(self.limits.maxMessageBytes)")
-        .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes")
+    validation = Rule::new("!self.sidecar.spool.sizeLimit.matches('^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$') || quantity(self.sidecar.spool.sizeLimit).asApproximateFloat() >= 2.0 * double(self.limits.maxMessageBytes)")
+        .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes: at least 70Mi with the default of 35 MiB for a message, and 300Mi with the largest, 150 MiB")
+        .field_path(".sidecar.spool.sizeLimit")
 )]
 pub struct MailRouteSpec {
     /// How mail leaves, one of the three methods of Microsoft's guide "How to set up a multifunction device or

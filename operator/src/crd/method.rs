@@ -26,7 +26,7 @@ pub struct ClientSubmission {
     /// Address of the mailbox to log in as. Messages must be From it, or from an address it may send as.
     #[schemars(length(min = 3, max = 254))]
     #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
-        .message("must be the address of one mailbox, such as noreply@contoso.com"))]
+        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot behind it; no display name, angle brackets or spaces"))]
     pub mailbox: String,
     /// How the sidecar proves that it may send for the mailbox.
     pub credential: Credential,
@@ -36,10 +36,14 @@ pub struct ClientSubmission {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(self.type == 'WorkloadIdentity') != has(self.secretRef)")
-        .message("secretRef is for the types ClientSecret, ClientCertificate and Password, which need it; WorkloadIdentity has no secret"),
-    validation = Rule::new("(self.type == 'Password') != has(self.clientId)")
-        .message("clientId is for the types WorkloadIdentity, ClientSecret and ClientCertificate, which need it; a Password is the mailbox's own"),
+    validation = Rule::new("self.type == 'WorkloadIdentity' || has(self.secretRef)")
+        .message("secretRef is missing: name the Secret that holds the client secret, the client certificate or the password"),
+    validation = Rule::new("self.type != 'WorkloadIdentity' || !has(self.secretRef)")
+        .message("secretRef is for the types ClientSecret, ClientCertificate and Password: leave it out, as WorkloadIdentity has no secret"),
+    validation = Rule::new("self.type == 'Password' || has(self.clientId)")
+        .message("clientId is missing: name the application (client) id in Entra, a GUID"),
+    validation = Rule::new("self.type != 'Password' || !has(self.clientId)")
+        .message("clientId is for the types WorkloadIdentity, ClientSecret and ClientCertificate: leave it out, as a Password is the mailbox's own"),
     validation = Rule::new("!has(self.secretRef) || self.type == 'ClientCertificate' || has(self.secretRef.key)")
         .message("secretRef.key: name the key of the Secret that holds the client secret or the password"),
     validation = Rule::new("!has(self.subject) || self.subject == 'Pod' || self.type == 'WorkloadIdentity'")

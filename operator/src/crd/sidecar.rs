@@ -36,7 +36,9 @@ pub struct Spool {
     /// 452.
     #[serde(default = "Spool::default_size")]
     // A string alone, as the cost of a rule about "integer or string" has no bound.
-    #[schemars(with = "String", length(min = 1, max = 32), extend("pattern" = SIZE))]
+    #[schemars(with = "String", length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$')")
+        .message("must be a size such as 1Gi, 500M, or a number of bytes in quotes"))]
     pub size_limit: Quantity,
     /// StorageClass of the volume. Without it the volume is an emptyDir on the disk of the node. With it, it is a generic
     /// ephemeral volume of that class: Kubernetes claims it for the pod and releases it with the pod, so messages that are
@@ -113,9 +115,6 @@ impl Default for Resources {
 
 /// A plain or suffixed number, as Kubernetes prints quantities.
 const QUANTITY: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$";
-
-/// A number of bytes, plain or suffixed.
-const SIZE: &str = "^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$";
 
 /// Amounts of compute resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,6 @@
 //! What the operator writes back: conditions, and sums over the sidecars of a route.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ pub struct MailRouteStatus {
     /// The generation of the spec that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted and Ready, and what
-    /// does not touch Ready: SidecarsCurrent, DnsPublished and FederationFits. Each with its reason; a message says what
+    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted, SidecarsReporting and
+    /// Ready, and what does not touch Ready: SidecarsCurrent, DnsPublished and FederationFits. Each with its reason; a message says what
     /// was met and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -34,6 +34,26 @@ pub struct MailRouteStatus {
     /// What the sidecars sent.
     #[serde(default)]
     pub usage: UsageStatus,
+    /// The pod that was refused last. Written by the replica whose webhook was asked; it stays when pods are let in again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedPod>,
+}
+
+/// A pod that the webhook refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedPod {
+    /// Its name, or what its controller names its pods after.
+    pub pod: String,
+    /// Why, of a closed set.
+    pub reason: String,
+    /// Why, and what to do.
+    pub message: String,
+    /// When it was refused last, to some minutes.
+    pub at: Time,
+    /// The generation of the route that was in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }
 
 impl MailRouteStatus {
@@ -58,6 +78,8 @@ pub struct Sidecars {
     pub outdated: u32,
     /// Pods that carry the label of the route and have no sidecar, which are not among those injected.
     pub missing: u32,
+    /// Those that run and have not reported to the operator for five minutes or more.
+    pub silent: u32,
 }
 
 /// What waits in the sidecars of a route.
@@ -70,13 +92,15 @@ pub struct QueueStatus {
     pub oldest_seconds: u64,
     /// Messages given up after they were accepted, and kept.
     pub dead_letters: u64,
+    /// Messages that waited in pods when these ended, since the route was created. With an `emptyDir` they are lost.
+    pub lost: u64,
 }
 
 /// What the sidecars of a route sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UsageStatus {
-    /// Messages that Microsoft 365 accepted in the last 60 seconds.
+    /// Messages that Microsoft 365 accepted in the last 60 seconds, also from pods that have ended since.
     pub messages_last_minute: u64,
     /// Recipients that Microsoft 365 accepted in the last 24 hours, from the sidecars that run now.
     #[serde(rename = "recipientsLast24h")]

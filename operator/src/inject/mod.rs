@@ -31,6 +31,6 @@ pub mod workload;
 
 pub use overrides::Overrides;
 pub use patch::patch;
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, refusal_of};
 pub use refusal::Refusal;
 pub use sidecar::{Platform, PullPolicy, Sidecar};

@@ -84,6 +84,12 @@ pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan,
     })
 }
 
+/// Why every pod of the route is refused that changes nothing by its annotations: what is wrong is in the route itself.
+pub fn refusal_of(route: &MailRoute, platform: &Platform) -> Option<Refusal> {
+    let pod = json!({"metadata": {}, "spec": {"containers": [], "securityContext": {"fsGroup": 1}}});
+    plan(&pod, route, platform).err()
+}
+
 fn check_node(pod: &PodView<'_>) -> Result<(), Refusal> {
     let spec = pod.spec();
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {

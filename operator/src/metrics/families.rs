@@ -1,6 +1,8 @@
 //! The metrics by family, each with its name and help line. What is counted when is the business of [`super::Metrics`].
 
-use prometheus::{Error, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
 const SECONDS: [f64; 11] = [0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
@@ -23,8 +25,63 @@ impl Standing {
             sidecars: gauges(
                 r,
                 "mailroute_sidecars",
-                "Sidecars of all routes: injected, ready, converged, outdated and missing.",
+                "Sidecars of all routes: injected, ready, converged, outdated, missing and silent.",
                 &["state"],
+            )?,
+        })
+    }
+}
+
+/// Each route by itself, as its status says.
+#[derive(Clone, Debug)]
+pub(super) struct Routes {
+    pub(super) ready: IntGaugeVec,
+    pub(super) sidecars: IntGaugeVec,
+    pub(super) queued: IntGaugeVec,
+    pub(super) oldest: IntGaugeVec,
+    pub(super) dead_letters: IntGaugeVec,
+    pub(super) lost: IntGaugeVec,
+}
+
+impl Routes {
+    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+        let labels = &["namespace", "route"];
+        Ok(Self {
+            ready: gauges(
+                r,
+                "mailroute_route_ready_status",
+                "Ready of a MailRoute: 1 True, 0 False, -1 Unknown.",
+                labels,
+            )?,
+            sidecars: gauges(
+                r,
+                "mailroute_route_sidecars",
+                "Sidecars of a MailRoute: injected, and silent.",
+                &["namespace", "route", "state"],
+            )?,
+            queued: gauges(
+                r,
+                "mailroute_route_queue_messages",
+                "Messages that wait in the pods of a MailRoute.",
+                labels,
+            )?,
+            oldest: gauges(
+                r,
+                "mailroute_route_queue_oldest_age_seconds",
+                "For how long the oldest of them has been tried.",
+                labels,
+            )?,
+            dead_letters: gauges(
+                r,
+                "mailroute_route_dead_letter_messages",
+                "Dead letters in the pods of a MailRoute.",
+                labels,
+            )?,
+            lost: gauges(
+                r,
+                "mailroute_route_lost_messages",
+                "Messages that waited in pods of a MailRoute when these ended, since it was created.",
+                labels,
             )?,
         })
     }
@@ -38,6 +95,7 @@ pub(super) struct Leading {
     pub(super) evictions: IntCounterVec,
     pub(super) events: IntCounterVec,
     pub(super) dns_looks: IntCounterVec,
+    pub(super) messages_lost: IntCounter,
 }
 
 impl Leading {
@@ -71,6 +129,11 @@ impl Leading {
                 "mailroute_dns_looks_total",
                 "Looks at the DNS records of an accepted domain by outcome.",
                 &["outcome"],
+            )?,
+            messages_lost: counter(
+                r,
+                "mailroute_messages_lost_total",
+                "Messages that waited in pods when they ended.",
             )?,
         })
     }
@@ -191,6 +254,12 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Res
     let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(counters.clone()))?;
     Ok(counters)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Error> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, Error> {

@@ -5,10 +5,12 @@
 //!                                                                                              └► refusal
 //! ```
 //! * [`review`]: AdmissionReview in and out. [`routes`]: the watched routes. [`server`]: the service.
+//! [`refusals`]: notes on the route who was refused, after the answer.
 //!
 //! Invariants: no call to the API server before the answer; an answer, whatever happens, before the API server's
 //! patience of five seconds ends; no more than a bounded number of bodies in memory; a dry run leaves no trace.
 
+pub mod refusals;
 pub mod review;
 pub mod routes;
 pub mod server;

@@ -9,11 +9,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
 use crate::controller::validate::validate;
@@ -45,6 +47,7 @@ pub struct Webhook {
     kubernetes: watch::Receiver<Standing>,
     metrics: Metrics,
     events: Events,
+    refusals: Refusals,
     reading: Semaphore,
 }
 
@@ -91,9 +94,9 @@ impl Webhook {
         platform: Platform,
         kubernetes: watch::Receiver<Standing>,
         metrics: Metrics,
-        events: Events,
+        (events, refusals): (Events, Refusals),
     ) -> Self {
-        Self { routes, platform, kubernetes, metrics, events, reading: Semaphore::new(READING) }
+        Self { routes, platform, kubernetes, metrics, events, refusals, reading: Semaphore::new(READING) }
     }
 
     /// Answers one request.
@@ -151,9 +154,12 @@ impl Webhook {
         let Outcome::Refused(review, refusal, route, pod) = outcome else { return };
         let (namespace, reason) = (review.namespace(), refusal.reason());
         tracing::info!(namespace, pod, reason, %refusal, dry_run = review.is_dry_run(), "a pod was refused");
-        if let Some(route) = route.as_ref().filter(|_| !review.is_dry_run()) {
-            let note = format!("Pod {pod} is refused. {refusal} {}", refusal.remedy());
+        let Some(route) = route.as_ref().filter(|_| !review.is_dry_run()) else { return };
+        // Told once, and not by each replica.
+        if let Some(refused) = refusals::news(route, pod, refusal, Timestamp::now()) {
+            let note = format!("Pod {pod} is refused. {}", refused.message);
             self.events.warn(route.object_ref(&()), reason, "InjectSidecar", note);
+            self.refusals.note(route, refused);
         }
     }
 }

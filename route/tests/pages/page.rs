@@ -13,6 +13,7 @@ pub const PLACEHOLDERS: Subject<'_> = Subject {
     endpoint: "<endpoint>",
     authority: "<authority>",
     secret: "<secret>",
+    key: "<key>",
 };
 
 /// Compares, or on request writes, a whole page.

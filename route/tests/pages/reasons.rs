@@ -17,7 +17,7 @@ one is the cause. In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endp
 own values; a message shows them filled in.
 ";
 
-const CONDITIONS: [ConditionType; 10] = [
+const CONDITIONS: [ConditionType; 11] = [
     ConditionType::Accepted,
     ConditionType::CertificateValid,
     ConditionType::CredentialReady,
@@ -25,6 +25,7 @@ const CONDITIONS: [ConditionType; 10] = [
     ConditionType::Authenticated,
     ConditionType::SendersAccepted,
     ConditionType::Ready,
+    ConditionType::SidecarsReporting,
     ConditionType::SidecarsCurrent,
     ConditionType::DnsPublished,
     ConditionType::FederationFits,
@@ -84,7 +85,12 @@ const fn meaning(condition: ConditionType) -> &'static str {
         }
         ConditionType::Ready => {
             "Mail can flow: the sum of those above. When one of them is False, Ready is False with that condition's reason. \
-             While nothing is known (no pod, or no report yet) it is Unknown."
+             While nothing is known (no pod, or no report yet) it is Unknown. Its reason also tells of pods that do not report, or \
+             that are refused, while mail flows from the others."
+        }
+        ConditionType::SidecarsReporting => {
+            "Every sidecar that runs reports to the operator. Shown when some have not for five minutes or more; Ready then has \
+             the same reason."
         }
         ConditionType::FederationFits => {
             "Entra takes as many federated credentials for the route's application as its pods in this cluster need: one \

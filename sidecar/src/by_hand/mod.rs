@@ -31,6 +31,7 @@ use crate::args::Output;
 use crate::args::queue::{self as options, Queue, Verb};
 use crate::clock;
 use crate::envelope::QueueId;
+use crate::route_deleted::RouteDeleted;
 
 /// Why a command did not do all that it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,8 @@ impl Command<'_> {
     }
 
     async fn list(&self, which: options::List, out: &mut impl Write) -> Result<bool, CommandError> {
-        let mut list = List { running: true, messages: vec![], corrupt: vec![] };
+        let route_deleted = RouteDeleted::new(&self.options.spool_dir).is_noted();
+        let mut list = List { running: true, messages: vec![], corrupt: vec![], route_deleted };
         let mut now = clock::timestamp();
         let parts = [(Part::Waiting, !which.dead), (Part::Dead, !which.waiting)];
         for (part, _) in parts.into_iter().filter(|(_, wanted)| *wanted) {

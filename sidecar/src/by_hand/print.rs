@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::listing::{About, Message, Recipient, Row, State};
 use super::protocol::Changed;
 use crate::queue::schedule::until;
+use crate::route_deleted;
 use crate::spool::{Fate, Trouble};
 
 /// Longest reason in a list, characters. All of it is in `show`.
@@ -40,6 +41,8 @@ pub struct List {
     pub messages: Vec<Row>,
     /// Files that could not be read again.
     pub corrupt: Vec<String>,
+    /// Whether the MailRoute of the pod was deleted.
+    pub route_deleted: bool,
 }
 
 /// Any value as JSON, ending in a newline.
@@ -57,6 +60,9 @@ pub fn list(list: &List, now: Timestamp) -> String {
     let mut text = if cells.is_empty() { "Nothing is kept here.\n".to_owned() } else { table(&cells) };
     if !list.running {
         text.push_str("\nNo sidecar runs on this spool: this is what lies on disk.\n");
+    }
+    if list.route_deleted {
+        text.push_str(&format!("\n{}\n", route_deleted::NOTE));
     }
     text
 }

@@ -49,6 +49,7 @@ fn sample() -> List {
             Row { id: "01kfx0000000000000d".into(), state: State::Dead, next: None, about: None, unreadable },
         ],
         corrupt: vec!["notes.txt".into()],
+        route_deleted: false,
     }
 }
 
@@ -67,7 +68,7 @@ notes.txt            corrupt    -     -      -         -  -                     
 
 #[test]
 fn an_empty_list_and_a_program_that_does_not_run_are_said() {
-    let empty = List { running: false, messages: vec![], corrupt: vec![] };
+    let empty = List { running: false, messages: vec![], corrupt: vec![], route_deleted: false };
     let expected = "Nothing is kept here.\n\nNo sidecar runs on this spool: this is what lies on disk.\n";
     assert_eq!(list(&empty, at(0)), expected);
 }

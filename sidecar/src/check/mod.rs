@@ -26,6 +26,7 @@ use crate::delivery::outcome::{Outcome, Verdict};
 use crate::delivery::rehearsal::Rehearsal;
 use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
+use crate::route_deleted::RouteDeleted;
 use crate::token::Sources;
 use crate::upstream;
 use steps::Findings;
@@ -36,6 +37,7 @@ use steps::Findings;
 /// When the metrics that every way counts in cannot be made, which is a mistake in the program.
 pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     let Config { route, error } = config::load(&options.route).await;
+    let route_deleted = RouteDeleted::new(&options.spool_dir).is_noted();
     let Some(route) = route else {
         return Ok(Findings::without_route(error.unwrap_or_default()));
     };
@@ -50,7 +52,7 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
         let outcome = Outcome::Transient(Some(Reason::UpstreamUnavailable));
         rehearsal.stopped = Some(Verdict::without_reply(outcome, text));
     }
-    Ok(Findings::of(&route, &envelope, &rehearsal))
+    Ok(Findings { route_deleted, ..Findings::of(&route, &envelope, &rehearsal) })
 }
 
 /// From whom to whom: as asked for, or an address that the method has to take. The mailbox may write to itself; every

@@ -2,6 +2,7 @@
 
 use super::steps::{Findings, State, Step};
 use crate::args::Output;
+use crate::route_deleted;
 
 /// Width of the column with the state, and of that with the place.
 const COLUMNS: (usize, usize) = (8, 12);
@@ -26,6 +27,9 @@ fn text(findings: &Findings) -> String {
     } else {
         "\nA message would not go out; mend what failed and check again.\n"
     });
+    if findings.route_deleted {
+        text.push_str(&format!("{}\n", route_deleted::NOTE));
+    }
     text
 }
 
@@ -85,7 +89,7 @@ mod tests {
             ),
             step(Place::Sender, State::NotReached, None, "", ("", "")),
         ];
-        Findings { route: Some("shop/notifications".into()), well: false, steps }
+        Findings { route: Some("shop/notifications".into()), well: false, steps, route_deleted: false }
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Findings {
     pub well: bool,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// Whether the MailRoute of the pod was deleted; the steps are those of its last configuration.
+    pub route_deleted: bool,
 }
 
 impl Findings {
@@ -124,7 +126,7 @@ impl Findings {
             remedy,
             ..plain(Place::Route, error)
         };
-        Self { route: None, well: false, steps: vec![step] }
+        Self { route: None, well: false, steps: vec![step], route_deleted: false }
     }
 
     /// What `rehearsal` met on the way that `route` describes.
@@ -141,7 +143,7 @@ impl Findings {
             steps.push(step);
         }
         let name = format!("{}/{}", route.namespace, route.name);
-        Self { route: Some(name), well: rehearsal.stopped.is_none(), steps }
+        Self { route: Some(name), well: rehearsal.stopped.is_none(), steps, route_deleted: false }
     }
 }
 
@@ -198,7 +200,7 @@ fn end(stopped: &Verdict, rehearsal: &Rehearsal, places: &[Place]) -> Place {
             Place::Name
         }
         (Some(Reason::ConnectFailed), _) => Place::Connection,
-        (Some(Reason::StartTlsMissing | Reason::TlsFailed), _) => Place::Tls,
+        (Some(Reason::StartTlsMissing | Reason::TlsFailed | Reason::CaBundleMissing), _) => Place::Tls,
         (_, Some(credential)) if !met(ConditionType::CredentialReady) => credential,
         _ => Place::Greeting,
     }
@@ -342,6 +344,7 @@ fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
             (None, Some(_)) => "<certificateSecretRef.name>",
             (None, None) => "<secretRef.name>",
         },
+        key: "<secretRef.key>",
     }
 }
 

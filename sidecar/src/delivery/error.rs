@@ -89,7 +89,8 @@ impl ConnectionError {
         Some(match self {
             Self::Dial(DialError::Resolve { .. }) => Reason::NameNotResolved,
             Self::Dial(DialError::Connect { .. }) => Reason::ConnectFailed,
-            Self::Trust(_) | Self::NotDnsName(_) | Self::Tls { .. } => Reason::TlsFailed,
+            Self::Trust(_) => Reason::CaBundleMissing,
+            Self::NotDnsName(_) | Self::Tls { .. } => Reason::TlsFailed,
             Self::StartTlsMissing(_) | Self::StartTlsInjection(_) => Reason::StartTlsMissing,
             Self::MechanismMissing { .. } | Self::LogInWithoutTls(_) => Reason::LoginFailed,
             Self::Timeout(_) | Self::Opening { .. } => Reason::UpstreamUnavailable,

@@ -297,9 +297,15 @@ pub(super) fn lost(error: ConnectionError) -> Verdict {
     let text = error.to_string();
     match (error.reason(), error) {
         (_, ConnectionError::Refused { stage, reply }) => Verdict::of_reply(classify(stage, &reply), reply),
-        (Some(reason @ (Reason::StartTlsMissing | Reason::TlsFailed | Reason::LoginFailed)), _) => {
-            Verdict::without_reply(Outcome::RouteFault(reason), text)
-        }
+        (
+            Some(
+                reason @ (Reason::StartTlsMissing
+                | Reason::TlsFailed
+                | Reason::CaBundleMissing
+                | Reason::LoginFailed),
+            ),
+            _,
+        ) => Verdict::without_reply(Outcome::RouteFault(reason), text),
         (reason, _) => Verdict::without_reply(Outcome::Transient(reason), text),
     }
 }

@@ -46,6 +46,8 @@ pub struct Held {
     pub until: Instant,
     /// It is the mailbox's limits that it waits for.
     pub limits: bool,
+    /// The operator was asked for a lease and may answer at any time before `until`.
+    pub may_end_sooner: bool,
 }
 
 impl Dispatch {
@@ -68,7 +70,7 @@ impl Dispatch {
         if self.queue_waits.load(Ordering::Relaxed) {
             let text = "messages that came earlier wait for the limits of the mailbox";
             let verdict = Verdict::without_reply(Outcome::Quota(Reason::RateExceeded), text);
-            return Err(Held { verdict, until: clock::now(), limits: true });
+            return Err(Held { verdict, until: clock::now(), limits: true, may_end_sooner: false });
         }
         self.known_fault()?;
         let ticket = match self.budget.take(recipients).await {
@@ -109,7 +111,9 @@ impl Dispatch {
         let now = clock::now();
         let breaker = self.breaker();
         match (breaker.blocks(now), breaker.until()) {
-            (Some(verdict), Some(until)) => Err(Held { verdict: verdict.clone(), until, limits: false }),
+            (Some(verdict), Some(until)) => {
+                Err(Held { verdict: verdict.clone(), until, limits: false, may_end_sooner: false })
+            }
             _ => Ok(()),
         }
     }
@@ -123,7 +127,7 @@ impl Dispatch {
         }
         let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
         let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
-        Held { verdict, until: denied.until, limits: true }
+        Held { verdict, until: denied.until, limits: true, may_end_sooner: denied.why == Why::Lease }
     }
 
     /// Says whether the queue waits for the mailbox's limits.

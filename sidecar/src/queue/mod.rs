@@ -79,7 +79,8 @@ struct State {
     settled: usize,
     /// Changes since the start that the worker has to look at.
     nudges: u64,
-    /// After a look at all of them: when there is more to do, if anything. Nothing while there are changes to look at.
+    /// After a look at all of them: when there is more to do, if anything. Nothing while there are changes to look at, or
+    /// while the operator is asked for a lease, as nobody knows when it answers.
     rest: Option<Option<Instant>>,
     /// Progress that could not be written to disk; what is remembered here is not delivered twice.
     unwritten: HashMap<QueueId, Progress>,
@@ -87,6 +88,8 @@ struct State {
     next_look: Option<Instant>,
     /// The process ends soon.
     is_draining: bool,
+    /// Message-IDs of the newest messages that waited when the process was to end.
+    named: Vec<(QueueId, String)>,
 }
 
 /// The part of the queue's figures of which a change is news.

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
+use mailroute_route::control::{Allotment, Lease};
+use mailroute_route::file::ControlService;
 use tempfile::TempDir;
 
 use super::*;
@@ -80,14 +83,25 @@ impl Bench {
 
     /// One that started at another time than it is now by the system's clock, which was set in between.
     async fn start_at(max_age_seconds: u64, started: Duration) -> Self {
+        Self::built(|route| route.delivery.max_age_seconds = max_age_seconds, started).await
+    }
+
+    async fn with(change: impl FnOnce(&mut RouteFile)) -> Self {
+        Self::built(change, clock::since_epoch()).await
+    }
+
+    async fn built(change: impl FnOnce(&mut RouteFile), started: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
-        route.delivery.max_age_seconds = max_age_seconds;
+        change(&mut route);
         let (fake, metrics) = (Arc::<Fake>::default(), Arc::new(Metrics::new().unwrap()));
         let active = Active { route: Arc::new(route), deliver: Arc::clone(&fake) as _ };
         let (publish, active) = watch::channel(Some(Arc::new(active)));
         let times = (Spans::default(), Duration::from_millis(1));
         let dispatch = Dispatch::new(active, Board::default(), Arc::clone(&metrics), directory.path(), times);
+        if let Some(active) = dispatch.active().filter(|active| active.route.control.is_some()) {
+            dispatch.follow(&active.route).await;
+        }
         let (spool, found) = Spool::open(directory.path(), limits(None)).await.unwrap();
         let clock = Steady::start_at(started);
         let queue = Queue::by_clock(spool, found, dispatch, metrics, (PACE, clock));
@@ -291,4 +305,43 @@ async fn a_clock_set_forward_gives_no_message_up() {
     bench.until(|_, fake| lock(&fake.attempts).get("poison").is_some_and(|&attempts| attempts >= 3)).await;
     assert_eq!((bench.queue.figures().messages, bench.queue.figures().dead_letters), (1, 0));
     assert!(bench.queue.figures().oldest_seconds < 60);
+}
+
+#[tokio::test]
+async fn a_drain_does_not_end_while_the_operator_may_still_answer_with_a_lease() {
+    let leased = ControlService {
+        address: "localhost:1".into(),
+        ca_pem: String::new(),
+        token_file: "/nowhere".into(),
+        leases: true,
+    };
+    let bench = Bench::with(|route| route.control = Some(leased)).await;
+    let budget = Arc::clone(bench.queue.dispatch.budget());
+    let mut rounds = bench.queue.rounds();
+    bench.keep(&["good@a.example"]).await;
+    bench.queue.drain();
+    bench.until(|_, _| budget.is_wanting()).await;
+    bench.queue.nudge();
+    rounds.mark_unchanged();
+    rounds.changed().await.unwrap();
+    // Sooner than the sidecar would look again by itself.
+    let deadline = clock::now() + Duration::from_secs(5);
+    assert!(!bench.queue.is_at_rest(deadline));
+    let (_, sent) = budget.claim().unwrap();
+    let lease = Lease { id: 1, messages: 1, recipients: 1, valid_millis: 60_000 };
+    let allotment =
+        Allotment { lease: Some(lease), again_millis: 60_000, cut_millis: 60_000, ..Allotment::default() };
+    budget.answered(sent, &allotment).await;
+    bench.queue.drained(deadline).await;
+    assert_eq!(*lock(&bench.fake.delivered), ["good"]);
+}
+
+#[tokio::test]
+async fn what_is_left_is_named_by_its_newest_messages_and_without_what_was_sent_meanwhile() {
+    let bench = Bench::with(|route| route.control = None).await;
+    let tried = bench.queue.keep_tried(&entry(&["good@a.example"]), &Body::new("", "x\r\n")).await.unwrap();
+    bench.queue.name_left().await;
+    assert_eq!(bench.queue.left(), ["<1@contoso.com>"]);
+    tried.release().await;
+    assert_eq!(bench.queue.left(), Vec::<String>::new());
 }

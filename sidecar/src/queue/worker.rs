@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_ID_BYTES};
 use tokio::sync::watch;
 
 use super::flight::Taken;
@@ -36,6 +37,20 @@ enum Next {
     Wait(Option<Instant>),
     /// Try this one.
     Try(QueueId, Record),
+}
+
+/// How long the worker has nothing to do.
+struct Pause {
+    /// When to look again; nothing when only a change can bring something to do.
+    until: Option<Instant>,
+    /// It is over as soon as the operator answers, which may be long before.
+    may_end_sooner: bool,
+}
+
+impl Pause {
+    const fn until(until: Option<Instant>) -> Self {
+        Self { until, may_end_sooner: false }
+    }
 }
 
 impl Queue {
@@ -73,14 +88,14 @@ impl Queue {
     /// Tries what may be tried now, and says so to whoever waits for the queue to come to rest.
     async fn look(self: &Arc<Self>) -> Option<Instant> {
         let before = self.state().nudges;
-        let wake = self.launch().await;
+        let pause = self.launch().await;
         {
             let mut state = self.state();
             // What changed meanwhile is looked at in the next round.
-            state.rest = (state.nudges == before).then_some(wake);
+            state.rest = (state.nudges == before && !pause.may_end_sooner).then_some(pause.until);
         }
         self.looks.send_modify(|_| {});
-        wake
+        pause.until
     }
 
     /// What waited for the route need not wait any more.
@@ -89,9 +104,9 @@ impl Queue {
         self.state().index.release(now);
     }
 
-    /// Tries what may be tried now. Gives the time at which there may be more to try, if nothing else changes before.
-    async fn launch(self: &Arc<Self>) -> Option<Instant> {
-        let active = self.dispatch.active()?;
+    /// Tries what may be tried now. Says when there may be more to try, if nothing else changes before.
+    async fn launch(self: &Arc<Self>) -> Pause {
+        let Some(active) = self.dispatch.active() else { return Pause::until(None) };
         if *self.dispatch.passage().borrow() == Passage::Open {
             self.release();
         }
@@ -99,7 +114,7 @@ impl Queue {
             let (id, record) = match self.next(self.places(&active)) {
                 Next::Wait(wake) => {
                     self.dispatch.queue_waits(false);
-                    return wake;
+                    return Pause::until(wake);
                 }
                 Next::Try(id, record) => (id, record),
             };
@@ -115,7 +130,10 @@ impl Queue {
                     self.dispatch.queue_waits(false);
                     self.spawn(Taken::counted(self, id, record).fly(leave));
                 }
-                Err(held) => return Some(self.wait_for(&held, &active)),
+                Err(held) => {
+                    let until = Some(self.wait_for(&held, &active));
+                    return Pause { until, may_end_sooner: held.may_end_sooner };
+                }
             }
         }
     }
@@ -183,18 +201,45 @@ impl Queue {
         let _ = tokio::time::timeout_at(deadline, at_rest).await;
     }
 
-    fn is_at_rest(&self, deadline: Instant) -> bool {
+    pub(super) fn is_at_rest(&self, deadline: Instant) -> bool {
         let state = self.state();
         let nothing_before = state.rest.is_some_and(|wake| wake.is_none_or(|wake| wake > deadline));
         state.index.is_empty() || (nothing_before && state.index.iter().all(|(_, record)| !record.taken))
     }
 
+    /// Looks up the Message-IDs of the newest messages that wait, for [`Queue::left`]. The newest are sent last, so they are
+    /// the ones that remain when the time is over.
+    pub async fn name_left(&self) {
+        let newest: Vec<QueueId> = {
+            let state = self.state();
+            let mut ids: Vec<_> = state.index.iter().map(|(id, _)| id.clone()).collect();
+            ids.split_off(ids.len().saturating_sub(MAX_LEFT))
+        };
+        let mut named = Vec::with_capacity(newest.len());
+        for id in newest {
+            if let Some(message_id) = self.spool.message_id(&id).await
+                && message_id.len() <= MAX_MESSAGE_ID_BYTES
+            {
+                named.push((id, message_id));
+            }
+        }
+        self.state().named = named;
+    }
+
+    /// Message-IDs of messages that wait while the process ends, oldest first.
+    pub fn left(&self) -> Vec<String> {
+        let state = self.state();
+        let waits = |(id, _): &&(QueueId, String)| state.index.record(id).is_some();
+        state.named.iter().filter(waits).map(|(_, message_id)| message_id.clone()).collect()
+    }
+
     /// Says what is left behind, by name.
-    pub fn report_left(&self) {
+    pub async fn report_left(&self) {
         let left: Vec<String> = self.state().index.iter().map(|(id, _)| id.to_string()).collect();
         if left.is_empty() {
             return;
         }
+        self.name_left().await;
         let (named, more) = left.split_at(left.len().min(NAMED));
         tracing::warn!(
             messages = left.len(),

@@ -31,7 +31,9 @@ pub struct Listeners(Vec<TcpListener>);
 pub enum BindError {
     /// Another program has it.
     #[error(
-        "port {0} of this pod is taken by another program; free it, or set another spec.listen.port in the MailRoute"
+        "port {0} of this pod is taken: one of its containers listens there by itself, perhaps without declaring the port; \
+         have it listen on another one, or set another spec.listen.port in the MailRoute, or the annotation \
+         mailroute.dev/sidecar-port in the pod template"
     )]
     Taken(u16),
     /// Ports below 1024 need a sysctl.

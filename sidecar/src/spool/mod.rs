@@ -180,6 +180,13 @@ impl Spool {
         }
     }
 
+    /// The Message-ID of a message; `None` when it is not kept or cannot be read. Reads its head alone.
+    pub async fn message_id(&self, id: &QueueId) -> Option<String> {
+        let (view, id) = (View::new(self.inner.layout.root()), id.clone());
+        let glance = spawn_blocking(move || view.glance(&id)).await.ok()?.ok()??;
+        Some(glance.entry.envelope.message_id)
+    }
+
     /// Forgets a message, from the queue or from among the dead letters. One that is not kept is no error.
     ///
     /// # Errors

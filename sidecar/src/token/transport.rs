@@ -2,10 +2,12 @@
 //! proxy that stands for it.
 
 use async_trait::async_trait;
-use mailroute_entra::exchange::{Answer, Post, Transport};
+use mailroute_entra::Failure;
+use mailroute_entra::exchange::{Answer, Post, Transport, unavailable};
+use mailroute_route::condition::Reason;
 
 use super::proxy::TokenProxy;
-use crate::net::https;
+use crate::net::https::{self, HttpsError};
 use crate::net::tls::Trust;
 
 /// Goes to the authority by itself.
@@ -14,7 +16,7 @@ pub(super) struct Direct(pub(super) Trust);
 
 #[async_trait]
 impl Transport for Direct {
-    async fn post(&self, post: Post<'_>) -> Result<Answer, String> {
+    async fn post(&self, post: Post<'_>) -> Result<Answer, Failure> {
         exchange(form(&post), &self.0).await
     }
 }
@@ -22,7 +24,7 @@ impl Transport for Direct {
 /// Goes to the token proxy, wherever the authority is said to be. The path stays: it says which tenant is asked.
 #[async_trait]
 impl Transport for TokenProxy {
-    async fn post(&self, post: Post<'_>) -> Result<Answer, String> {
+    async fn post(&self, post: Post<'_>) -> Result<Answer, Failure> {
         let path = format!("{}{}", self.prefix, post.path);
         let (dial, port, server_name) = (&self.host, self.port, &self.server_name);
         exchange(https::Post { dial, port, server_name, path: &path, ..form(&post) }, &self.trust).await
@@ -42,8 +44,32 @@ fn form<'a>(post: &Post<'a>) -> https::Post<'a> {
     }
 }
 
-async fn exchange(post: https::Post<'_>, trust: &Trust) -> Result<Answer, String> {
-    let answer = https::post(post, trust).await.map_err(|error| error.to_string())?;
+async fn exchange(post: https::Post<'_>, trust: &Trust) -> Result<Answer, Failure> {
+    let answer = https::post(post, trust).await.map_err(failure)?;
     let https::Answer { status, retry_after, body } = answer;
     Ok(Answer { status, retry_after, body })
+}
+
+fn failure(error: HttpsError) -> Failure {
+    match error {
+        HttpsError::Trust(error) => Failure::new(Reason::AuthorityCaBundleMissing, error.to_string()),
+        error => unavailable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ca_bundle_that_is_not_there_is_no_fault_of_the_authority() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let post = Post { host: "localhost", port, path: "/", body: Bytes::new() };
+        let failure = Direct(Trust::File("/nowhere/ca.crt".into())).post(post).await.err().unwrap();
+        assert_eq!(failure.reason, Reason::AuthorityCaBundleMissing);
+        assert!(failure.message.contains("/nowhere/ca.crt"), "{}", failure.message);
+    }
 }

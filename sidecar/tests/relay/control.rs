@@ -1,6 +1,8 @@
 //! The operator's control service, as far as a sidecar sees it: HTTPS with its own CA, a leader and another replica.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mailroute_m365::tls::Identity;
 use mailroute_route::control::{NotLeader, Report, ReportReply};
@@ -19,6 +21,8 @@ pub struct Control {
     pub reports: watch::Receiver<Vec<Report>>,
     /// The whole request text of every report, headers included.
     pub requests: watch::Receiver<String>,
+    /// Whether the operator says that the route was deleted.
+    pub route_deleted: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
@@ -26,6 +30,8 @@ impl Control {
     pub async fn start() -> Self {
         let (ca_pem, acceptor) = identity("localhost");
         let (reports, requests) = (watch::Sender::new(vec![]), watch::Sender::new(String::new()));
+        let route_deleted = Arc::<AtomicBool>::default();
+        let said = Arc::clone(&route_deleted);
         let mut tasks = JoinSet::new();
         let (leader_listener, leader) = listen().await;
         let (other_listener, other) = listen().await;
@@ -34,6 +40,7 @@ impl Control {
             address: format!("localhost:{}", other.port()),
             reports: reports.subscribe(),
             requests: requests.subscribe(),
+            route_deleted,
             _tasks: JoinSet::new(),
         };
         let pointer = serde_json::to_string(&NotLeader { leader: Some(leader.to_string()) }).unwrap();
@@ -43,7 +50,9 @@ impl Control {
             let body = request.split_once("\r\n\r\n").expect("a body").1;
             let report = serde_json::from_str(body).expect("a report");
             reports.send_modify(|all| all.push(report));
-            (200, serde_json::to_string(&ReportReply { next_seconds: 3600, allotment: None }).unwrap())
+            let route_deleted = said.load(Ordering::Relaxed);
+            let reply = ReportReply { next_seconds: 3600, allotment: None, route_deleted };
+            (200, serde_json::to_string(&reply).unwrap())
         }));
         Self { _tasks: tasks, ..control }
     }

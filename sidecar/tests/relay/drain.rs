@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use mailroute_m365::{Options, Simulator, SmtpAction, Stage};
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
+use mailroute_route::file::LogAddresses;
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::queue::schedule;
 
@@ -67,6 +68,19 @@ async fn what_cannot_be_delivered_stays_on_disk_and_is_in_the_last_report() {
     assert_eq!(messages.count(), 3);
     let last = control.reports.borrow().last().cloned().expect("a last report");
     assert_eq!(last.queue.messages, 3, "{last:#?}");
+    assert_eq!(last.left.len(), 3, "by their Message-IDs: {last:#?}");
+    assert!(last.left.iter().all(|id| id.starts_with('<') && id.ends_with('>')), "{last:#?}");
+}
+
+#[tokio::test]
+async fn a_route_that_hides_addresses_hides_the_message_ids_of_what_is_left() {
+    let scene = with(Queue, |_, route| route.log_addresses = LogAddresses::Hidden).await;
+    down(&scene.m365, true).await;
+    queued(&scene, ANN, "left").await;
+    let Scene { control, app, .. } = scene;
+    stopped(app).await;
+    let last = control.reports.borrow().last().cloned().expect("a last report");
+    assert_eq!((last.queue.messages, last.left.len()), (1, 0), "{last:#?}");
 }
 
 #[tokio::test]

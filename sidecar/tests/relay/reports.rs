@@ -14,6 +14,7 @@ use mailroute_sidecar::health::Board;
 use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::queue::Notable;
 use mailroute_sidecar::report::Reporter;
+use mailroute_sidecar::route_deleted::RouteDeleted;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -107,6 +108,8 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         health: board.subscribe(),
         usage: Box::new(Usage::default),
         queue: Box::new(Queue::default),
+        left: Box::new(Vec::new),
+        deleted: RouteDeleted::new(&files.path("")),
         notable: watch::Sender::new(Notable::default()).subscribe(),
         budget: Gate::new(files.path("").as_path(), Spans::default(), Arc::clone(&metrics) as _),
         metrics: Arc::clone(&metrics),

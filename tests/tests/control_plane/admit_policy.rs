@@ -92,6 +92,7 @@ async fn a_labelled_pod_without_its_sidecar_is_refused_unless_it_is_excused() ->
     until(async || ask(&cluster, EXCLUDED, &unlabelled()).await).await?;
 
     workloads_are_warned_of(&cluster, shop.name()).await?;
+    routes_are_warned_of(&cluster, shop.name()).await?;
     webhook_out_of_reach(&cluster, shop.name()).await?;
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client());
     configurations.delete(release::NAME, &DeleteParams::default()).await?;
@@ -192,6 +193,28 @@ async fn workloads_are_warned_of(cluster: &Cluster, shop: &str) -> Result<()> {
         let warned = warnings(cluster, shop, api, &workload).await?;
         ensure!(!warned.contains("MailRoute"), "{warned}");
     }
+    Ok(())
+}
+
+/// What works now and will not for long is told at `kubectl apply`.
+async fn routes_are_warned_of(cluster: &Cluster, shop: &str) -> Result<()> {
+    let api = "mailroute.dev/v1alpha1";
+    let plain = workload::route("notifications", shop);
+    let mut fast = plain.clone();
+    fast["spec"]["limits"] = json!({"messagesPerMinute": 5000});
+    let mut password = plain.clone();
+    password["spec"]["clientSubmission"]["credential"] =
+        json!({"type": "Password", "secretRef": {"name": "m365", "key": "password"}});
+    for (route, told) in [(fast, "more than the 30"), (password, "Password is deprecated")] {
+        until(async || {
+            let warned = warnings(cluster, shop, api, &route).await?;
+            ensure!(warned.contains(told), "{warned}");
+            Ok(())
+        })
+        .await?;
+    }
+    let warned = warnings(cluster, shop, api, &plain).await?;
+    ensure!(!warned.contains("MailRoute"), "{warned}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod monitor_discovery;
 mod relay_changes;
 mod relay_clients;
 mod relay_commands;
+mod relay_deleted;
 mod relay_drain;
 mod relay_jobs;
 mod relay_outages;

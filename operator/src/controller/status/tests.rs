@@ -2,7 +2,9 @@
 
 mod dns;
 mod inheritance;
+mod refusal;
 mod sidecars;
+mod silence;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mailroute_route::condition::Reason::{
@@ -34,6 +36,7 @@ struct Situation {
     settling: Option<Timestamp>,
     dns: Notice,
     federated: usize,
+    silent: Vec<Silent>,
 }
 
 impl Situation {
@@ -48,6 +51,7 @@ impl Situation {
             settling: None,
             dns: Notice::None,
             federated: 0,
+            silent: Vec::new(),
         }
     }
 
@@ -122,6 +126,8 @@ impl Situation {
             rollout: &plan,
             federated: self.federated,
             dns: &self.dns,
+            silent: &self.silent,
+            lost: 0,
         };
         compute(&facts, now)
     }
@@ -170,7 +176,10 @@ fn a_route_without_pods_is_accepted_and_not_known_to_be_ready() {
 fn pods_that_have_not_reported_are_waited_for() {
     let status = Situation::new().pod("a").status(at(0));
     assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
-    assert_eq!(status.sidecars, Sidecars { injected: 1, ready: 1, converged: 0, outdated: 0, missing: 0 });
+    assert_eq!(
+        status.sidecars,
+        Sidecars { injected: 1, ready: 1, converged: 0, outdated: 0, missing: 0, silent: 0 }
+    );
 }
 
 #[test]
@@ -329,7 +338,7 @@ fn what_sidecars_hold_and_sent_is_summed() {
     };
     let two = Report { queue: Queue { messages: 1, oldest_seconds: 30, dead_letters: 0 }, ..one.clone() };
     let status = Situation::new().pod("a").pod("b").report("a", one).report("b", two).status(at(0));
-    assert_eq!(status.queue, QueueStatus { messages: 3, oldest_seconds: 30, dead_letters: 1 });
+    assert_eq!(status.queue, QueueStatus { messages: 3, oldest_seconds: 30, dead_letters: 1, lost: 0 });
     assert_eq!(status.usage, UsageStatus { messages_last_minute: 6, recipients_last_24h: 10 });
 }
 

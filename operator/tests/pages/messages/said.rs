@@ -123,6 +123,14 @@ pub const POLICIES: &[(&str, &str)] = &[
         "A warning about an annotation in the template of a workload: [annotations](annotations.md#annotations) has the keys \
          and what they may say.",
     ),
+    (
+        "MailRoute: credential.type Password is deprecated, …",
+        "A warning about a MailRoute. It works as long as Microsoft takes passwords: [passwords](../faq.md#passwords)",
+    ),
+    (
+        "MailRoute: limits.messagesPerMinute is more than the 30 that Exchange Online takes of a mailbox. …",
+        "A warning about a MailRoute: [limits](../guides/limits.md)",
+    ),
 ];
 
 /// What the API server says when nobody looked at the pod.
@@ -163,8 +171,9 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "MessagesLeft",
-        "the MailRoute",
-        "A pod ended with mail in its queue; with an `emptyDir` it is lost: [when the pod ends](../guides/delivery.md#when-the-pod-ends).",
+        "the MailRoute, or the pod when its route was deleted",
+        "A pod ended with mail in its queue; with an `emptyDir` it is lost: [when the pod ends](../guides/delivery.md#when-the-pod-ends). One for \
+         each pod, with up to ten Message-IDs. [MailRouteMessagesLost](../runbooks/MailRouteMessagesLost.md)",
     ),
     (
         "PodEvicted",

@@ -19,7 +19,10 @@ fn sidecars_are_counted_by_what_they_are_and_use() {
         .report("c", behind)
         .report("d", well())
         .status(at(0));
-    assert_eq!(status.sidecars, Sidecars { injected: 4, ready: 3, converged: 2, outdated: 1, missing: 0 });
+    assert_eq!(
+        status.sidecars,
+        Sidecars { injected: 4, ready: 3, converged: 2, outdated: 1, missing: 0, silent: 0 }
+    );
 }
 
 #[test]
