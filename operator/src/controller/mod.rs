@@ -16,6 +16,7 @@ pub mod apply;
 pub mod backoff;
 pub mod build;
 pub mod federation;
+pub mod kept;
 pub mod losses;
 pub mod observe;
 pub mod pods;
