@@ -12,10 +12,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use mailroute_operator::budget::mailboxes::Key;
 use mailroute_operator::budget::record::Record;
@@ -23,12 +26,13 @@ use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::control::authenticate::Authenticator;
 use mailroute_operator::control::books::{self, Books, Page};
 use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::rate::RateLimit;
 use mailroute_operator::control::reports::Reports;
 use mailroute_operator::control::server::Control;
 use mailroute_operator::controller::triggers::Triggers;
 use mailroute_operator::lease::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
+use mailroute_operator::rate_limit::RateLimit;
+use mailroute_operator::server::Peer;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -59,15 +63,23 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_with(pod()).await.0
+}
+
+async fn stage_with(pod: Pod) -> (Stage, Writer<Pod>) {
     let reviews = Arc::new(AtomicUsize::new(0));
     let (reader, mut writer) = store();
-    for event in [Event::Init, Event::InitApply(pod()), Event::InitDone] {
+    for event in [Event::Init, Event::InitApply(pod), Event::InitDone] {
         writer.apply_watcher_event(&event);
     }
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
     let control = Control {
-        authenticator: Arc::new(Authenticator::new(api_server(Arc::clone(&reviews)).await)),
+        authenticator: Arc::new(Authenticator::new(
+            api_server(Arc::clone(&reviews)).await,
+            reader.clone(),
+            true,
+        )),
         leadership: known,
         pods: reader,
         reports: Arc::clone(&reports),
@@ -77,7 +89,7 @@ async fn stage() -> Stage {
         routes: store().0,
         leases: Arc::new(Leases::new(Terms::default(), Arc::new(Shelf::default()))),
     };
-    Stage { control, reports, triggers, reviews, leadership }
+    (Stage { control, reports, triggers, reviews, leadership }, writer)
 }
 
 async fn api_server(reviews: Arc<AtomicUsize>) -> kube::Client {
@@ -89,20 +101,38 @@ async fn api_server(reviews: Arc<AtomicUsize>) -> kube::Client {
     kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
 }
 
-/// A token is good when it reads `<pod>/<uid>`.
+/// The address of the pod.
+const WEB: [u8; 4] = [10, 0, 0, 7];
+
+/// A token that claims to be of this pod of the namespace `shop`. It is good when it is signed with `good`.
+fn token(pod: &str, uid: &str, signature: &str) -> String {
+    let pod = json!({"name": pod, "uid": uid});
+    let claims = json!({"aud": ["mailroute.dev"], "kubernetes.io": {"namespace": "shop", "pod": pod}});
+    format!("e30.{}.{signature}", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+fn good() -> String {
+    token("web-1", "uid-1", "good")
+}
+
+fn claims(token: &str) -> Option<Value> {
+    let (claims, signature) = token.strip_prefix("e30.")?.split_once('.')?;
+    let claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    (signature == "good").then_some(claims)
+}
+
 async fn review(State(reviews): State<Arc<AtomicUsize>>, Json(mut review): Json<Value>) -> Json<Value> {
     reviews.fetch_add(1, Ordering::SeqCst);
     assert_eq!(review["spec"]["audiences"], json!(["mailroute.dev"]));
-    let token = review["spec"]["token"].as_str().unwrap().to_owned();
-    review["status"] = match token.split_once('/') {
-        Some((pod, uid)) => json!({
+    review["status"] = match claims(review["spec"]["token"].as_str().unwrap()) {
+        Some(claims) => json!({
             "authenticated": true,
             "audiences": ["mailroute.dev"],
             "user": {
                 "username": "system:serviceaccount:shop:default",
                 "extra": {
-                    "authentication.kubernetes.io/pod-name": [pod],
-                    "authentication.kubernetes.io/pod-uid": [uid],
+                    "authentication.kubernetes.io/pod-name": [claims["kubernetes.io"]["pod"]["name"]],
+                    "authentication.kubernetes.io/pod-uid": [claims["kubernetes.io"]["pod"]["uid"]],
                 },
             },
         }),
@@ -117,6 +147,7 @@ fn pod() -> Pod {
             "name": "web-1", "namespace": "shop", "uid": "uid-1",
             "labels": {"mailroute.dev/route": "notifications"},
         },
+        "status": {"podIPs": [{"ip": "10.0.0.7"}]},
     }))
     .unwrap()
 }
@@ -133,8 +164,14 @@ fn report(route: &str) -> String {
 
 impl Stage {
     async fn send(&self, token: &str, body: String) -> (StatusCode, String) {
-        let request =
-            Request::builder().header("authorization", format!("Bearer {token}")).body(Body::from(body));
+        self.send_from(WEB, token, body).await
+    }
+
+    async fn send_from(&self, from: [u8; 4], token: &str, body: String) -> (StatusCode, String) {
+        let request = Request::builder()
+            .header("authorization", format!("Bearer {token}"))
+            .extension(Peer::new(from.into()))
+            .body(Body::from(body));
         let response = self.control.handle(request.unwrap()).await;
         let status = response.status();
         let body = to_bytes(response.into_body(), 64 * 1024).await.unwrap();
@@ -149,7 +186,7 @@ impl Stage {
 #[tokio::test]
 async fn a_report_of_a_pod_of_the_route_is_taken_and_looked_at() {
     let stage = stage().await;
-    let (status, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (status, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, r#"{"nextSeconds":30}"#));
     assert_eq!(stage.kept(), 1);
     let route = Box::pin(stage.triggers.stream()).next().await.unwrap();
@@ -161,10 +198,10 @@ async fn a_replica_that_does_not_lead_names_the_leader_and_asks_nobody() {
     let stage = stage().await;
     let leader = Identity { pod: "operator-2".into(), control: "10.0.0.7:8444".parse().unwrap() };
     stage.leadership.send_replace(Leadership { leading: false, leader: Some(leader) });
-    let (status, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (status, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!((status, body.as_str()), (StatusCode::MISDIRECTED_REQUEST, r#"{"leader":"10.0.0.7:8444"}"#));
     stage.leadership.send_replace(Leadership::default());
-    let (status, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (status, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!((status, body.as_str()), (StatusCode::MISDIRECTED_REQUEST, "{}"));
     assert_eq!((stage.reviews.load(Ordering::SeqCst), stage.kept()), (0, 0));
 }
@@ -173,11 +210,11 @@ async fn a_replica_that_does_not_lead_names_the_leader_and_asks_nobody() {
 async fn nobody_reports_for_a_route_or_a_pod_that_is_not_its_own() {
     let stage = stage().await;
     for (token, route) in [
-        ("web-1/uid-1", "other"),
-        ("web-1/uid-of-an-earlier-pod", "notifications"),
-        ("web-9/uid-9", "notifications"),
+        (good(), "other"),
+        (token("web-1", "uid-of-an-earlier-pod", "good"), "notifications"),
+        (token("web-9", "uid-9", "good"), "notifications"),
     ] {
-        let (status, _) = stage.send(token, report(route)).await;
+        let (status, _) = stage.send(&token, report(route)).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{token} {route}");
     }
     assert_eq!(stage.kept(), 0);
@@ -187,8 +224,9 @@ async fn nobody_reports_for_a_route_or_a_pod_that_is_not_its_own() {
 async fn a_token_is_reviewed_once_a_minute_whether_it_is_good_or_not() {
     let stage = stage().await;
     for _ in 0..3 {
-        assert_eq!(stage.send("web-1/uid-1", report("notifications")).await.0, StatusCode::OK);
-        assert_eq!(stage.send("forged", report("notifications")).await.0, StatusCode::UNAUTHORIZED);
+        assert_eq!(stage.send(&good(), report("notifications")).await.0, StatusCode::OK);
+        let forged = token("web-1", "uid-1", "forged");
+        assert_eq!(stage.send(&forged, report("notifications")).await.0, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(stage.reviews.load(Ordering::SeqCst), 2);
 }
@@ -196,7 +234,7 @@ async fn a_token_is_reviewed_once_a_minute_whether_it_is_good_or_not() {
 #[tokio::test]
 async fn what_is_no_token_is_not_sent_for_review() {
     let stage = stage().await;
-    for token in [String::new(), "t".repeat(10_000)] {
+    for token in [String::new(), "t".repeat(10_000), "a.b.c".to_owned(), "e30.e30.good".to_owned()] {
         assert_eq!(stage.send(&token, report("notifications")).await.0, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(stage.reviews.load(Ordering::SeqCst), 0);
@@ -205,15 +243,58 @@ async fn what_is_no_token_is_not_sent_for_review() {
 #[tokio::test]
 async fn too_much_and_too_often_and_nonsense_are_refused() {
     let stage = stage().await;
-    let (status, _) = stage.send("web-1/uid-1", "{}".repeat(10_000)).await;
+    let (status, _) = stage.send(&good(), "{}".repeat(10_000)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    let (status, body) = stage.send("web-1/uid-1", "nonsense".into()).await;
+    let (status, body) = stage.send(&good(), "nonsense".into()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     for _ in 0..1000 {
-        let (status, _) = stage.send("web-1/uid-1", report("notifications")).await;
+        let (status, _) = stage.send(&good(), report("notifications")).await;
         if status == StatusCode::TOO_MANY_REQUESTS {
             return;
         }
     }
     panic!("a thousand reports in a row are taken");
+}
+
+#[tokio::test]
+async fn a_token_of_no_watched_pod_or_from_another_address_is_not_sent_for_review() {
+    let stage = stage().await;
+    let elsewhere = [10, 0, 0, 66];
+    for (from, token) in [
+        (elsewhere, good()),
+        (elsewhere, token("web-9", "uid-9", "good")),
+        (WEB, token("web-1", "uid-9", "good")),
+    ] {
+        let (status, _) = stage.send_from(from, &token, report("notifications")).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{token} from {from:?}");
+    }
+    assert_eq!((stage.reviews.load(Ordering::SeqCst), stage.kept()), (0, 0));
+}
+
+#[tokio::test]
+async fn unknown_tokens_cost_few_reviews_and_displace_no_good_one() {
+    let stage = stage().await;
+    assert_eq!(stage.send(&good(), report("notifications")).await.0, StatusCode::OK);
+    for number in 0..2000 {
+        let forged = token("web-1", "uid-1", &format!("forged{number}"));
+        let (status, _) = stage.send(&forged, String::new()).await;
+        assert!([StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{status}");
+    }
+    let reviews = stage.reviews.load(Ordering::SeqCst);
+    assert!(reviews < 50, "{reviews} reviews");
+    assert_eq!(stage.send(&good(), report("notifications")).await.0, StatusCode::OK);
+    assert_eq!(stage.reviews.load(Ordering::SeqCst), reviews, "it is still known");
+}
+
+#[tokio::test]
+async fn a_pod_that_has_just_started_waits_for_its_address() {
+    let mut young = pod();
+    young.status = None;
+    let (stage, mut pods) = stage_with(young).await;
+    let token = good();
+    let (answer, ()) = futures::join!(stage.send(&token, report("notifications")), async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        pods.apply_watcher_event(&Event::Apply(pod()));
+    });
+    assert_eq!(answer.0, StatusCode::OK);
 }
