@@ -3,9 +3,11 @@
 //! Alive means that the process answers. Ready means that it can do its work: every check holds. `/readyz` names those
 //! that do not, so that `kubectl describe pod` shows why.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,14 +23,36 @@ pub struct Check {
     pub holds: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
+/// For so long the metrics are not counted and printed again, however often somebody asks.
+const PRINTED: Duration = Duration::from_secs(1);
+
 /// What the pages are made of.
 pub struct Admin {
-    /// Everything that has to hold.
-    pub checks: Vec<Check>,
-    /// The metrics.
-    pub metrics: Metrics,
-    /// Brings those metrics up to date that are read from a state.
-    pub observe: Box<dyn Fn(&Metrics) + Send + Sync>,
+    checks: Vec<Check>,
+    metrics: Metrics,
+    observe: Box<dyn Fn(&Metrics) + Send + Sync>,
+    printed: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl Admin {
+    /// Pages of everything that has to hold, and of the metrics; `observe` brings those up to date that are read from a
+    /// state.
+    pub fn new(checks: Vec<Check>, metrics: Metrics, observe: Box<dyn Fn(&Metrics) + Send + Sync>) -> Self {
+        Self { checks, metrics, observe, printed: Mutex::default() }
+    }
+
+    fn text(&self, now: Instant) -> prometheus::Result<Bytes> {
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, text)) = printed.as_ref()
+            && now.duration_since(*at) < PRINTED
+        {
+            return Ok(text.clone());
+        }
+        (self.observe)(&self.metrics);
+        let text = Bytes::from(self.metrics.text()?);
+        *printed = Some((now, text.clone()));
+        Ok(text)
+    }
 }
 
 /// The pages.
@@ -50,8 +74,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    (admin.observe)(&admin.metrics);
-    match admin.metrics.text() {
+    match admin.text(Instant::now()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot print the metrics");
@@ -64,14 +87,15 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 mod tests {
     use super::*;
     use axum::body::to_bytes;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn check(missing: &'static str, holds: bool) -> Check {
         Check { missing, holds: Box::new(move || holds) }
     }
 
     async fn readiness(checks: Vec<Check>) -> (StatusCode, String) {
-        let metrics = Metrics::new().unwrap();
-        let response = readyz(State(Arc::new(Admin { checks, metrics, observe: Box::new(|_| {}) }))).await;
+        let admin = Admin::new(checks, Metrics::new().unwrap(), Box::new(|_| {}));
+        let response = readyz(State(Arc::new(admin))).await;
         let status = response.status();
         let body = to_bytes(response.into_body(), 1024).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -92,14 +116,27 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_brought_up_to_date_when_asked() {
-        let admin = Admin {
-            checks: Vec::new(),
-            metrics: Metrics::new().unwrap(),
-            observe: Box::new(|metrics| metrics.routes("True", 7)),
-        };
+        let observe = Box::new(|metrics: &Metrics| metrics.routes("True", 7));
+        let admin = Admin::new(Vec::new(), Metrics::new().unwrap(), observe);
         let response = metrics(State(Arc::new(admin))).await;
         let body = to_bytes(response.into_body(), 64 * 1024).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(text.contains("mailroute_routes{ready=\"True\"} 7"), "{text}");
+    }
+
+    #[test]
+    fn a_flood_of_scrapes_has_the_metrics_counted_once_a_second() {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&counted);
+        let observe = Box::new(move |_: &Metrics| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let (admin, start) = (Admin::new(Vec::new(), Metrics::new().unwrap(), observe), Instant::now());
+        for _ in 0..1000 {
+            admin.text(start).unwrap();
+        }
+        assert_eq!(counted.load(Ordering::Relaxed), 1);
+        admin.text(start + PRINTED).unwrap();
+        assert_eq!(counted.load(Ordering::Relaxed), 2);
     }
 }

@@ -96,15 +96,25 @@ pub struct Run {
     /// The operator's own service-account token for Entra, which those applications trust.
     #[arg(long, env = "MAILROUTE_IDENTITY_TOKEN", value_name = "FILE", default_value = TOKEN_FILE)]
     pub identity_token: PathBuf,
-    /// Where the admission webhook listens, HTTPS.
-    #[arg(long, env = "MAILROUTE_WEBHOOK_LISTEN", default_value = "0.0.0.0:8443")]
+    /// Where the admission webhook listens, HTTPS. `[::]` is any address, of IPv4 as well.
+    #[arg(long, env = "MAILROUTE_WEBHOOK_LISTEN", default_value = "[::]:8443")]
     pub webhook_listen: SocketAddr,
     /// Where the control service listens, HTTPS.
-    #[arg(long, env = "MAILROUTE_CONTROL_LISTEN", default_value = "0.0.0.0:8444")]
+    #[arg(long, env = "MAILROUTE_CONTROL_LISTEN", default_value = "[::]:8444")]
     pub control_listen: SocketAddr,
     /// Where /livez, /readyz and /metrics are served, HTTP.
-    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", default_value = "[::]:8080")]
     pub admin_listen: SocketAddr,
+    /// Whether a request to the control service has to come from an address of the pod whose token it carries. Turn it off
+    /// where the network translates the addresses of pods on the way to other pods.
+    #[arg(
+        long,
+        env = "MAILROUTE_CHECK_SOURCE_ADDRESS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub check_source_address: bool,
     /// Domain of the cluster's Services.
     #[arg(long, env = "MAILROUTE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,

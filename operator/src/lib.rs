@@ -25,5 +25,7 @@ pub mod logging;
 pub mod metrics;
 pub mod pki;
 pub mod preflight;
+pub mod rate_limit;
 pub mod registration;
+pub mod server;
 pub mod webhook;

@@ -12,6 +12,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,7 +27,6 @@ use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::control::authenticate::Authenticator;
 use mailroute_operator::control::leases::Leases;
 use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
-use mailroute_operator::control::rate::RateLimit;
 use mailroute_operator::control::reports::Reports;
 use mailroute_operator::control::server::Control;
 use mailroute_operator::controller::accept::MailboxRules;
@@ -34,6 +35,8 @@ use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
 use mailroute_operator::lease::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
+use mailroute_operator::rate_limit::RateLimit;
+use mailroute_operator::server::Peer;
 use mailroute_route::control::{Allotment, ReportReply};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -78,6 +81,7 @@ struct Stage {
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
+    pods: Mutex<Writer<Pod>>,
     routes: Writer<MailRoute>,
 }
 
@@ -94,7 +98,8 @@ async fn stage_with(
     let reviews = Arc::new(AtomicUsize::new(0));
     let (reader, mut writer) = store();
     writer.apply_watcher_event(&Event::Init);
-    pods.into_iter().chain([pod("web-1")]).for_each(|pod| writer.apply_watcher_event(&Event::InitApply(pod)));
+    let given = [pod("web-1")].into_iter().chain(pods);
+    given.for_each(|pod| writer.apply_watcher_event(&Event::InitApply(pod)));
     writer.apply_watcher_event(&Event::InitDone);
     let (known_routes, mut routes_writer) = store();
     routes_writer.apply_watcher_event(&Event::Init);
@@ -103,7 +108,11 @@ async fn stage_with(
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
     let control = Control {
-        authenticator: Arc::new(Authenticator::new(api_server(Arc::clone(&reviews)).await)),
+        authenticator: Arc::new(Authenticator::new(
+            api_server(Arc::clone(&reviews)).await,
+            reader.clone(),
+            true,
+        )),
         leadership: known,
         pods: reader,
         reports: Arc::clone(&reports),
@@ -116,7 +125,7 @@ async fn stage_with(
         lending: Arc::new(Settings::default()),
         mailbox_rules: Arc::new(rules),
     };
-    Stage { control, reports, triggers, reviews, leadership, routes: routes_writer }
+    Stage { control, reports, triggers, reviews, leadership, pods: Mutex::new(writer), routes: routes_writer }
 }
 
 async fn api_server(reviews: Arc<AtomicUsize>) -> kube::Client {
@@ -128,20 +137,38 @@ async fn api_server(reviews: Arc<AtomicUsize>) -> kube::Client {
     kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
 }
 
-/// A token is good when it reads `<pod>/<uid>`.
+/// The address of the pod.
+const WEB: [u8; 4] = [10, 0, 0, 7];
+
+/// A token that claims to be of this pod of the namespace `shop`. It is good when it is signed with `good`.
+fn token(pod: &str, uid: &str, signature: &str) -> String {
+    let pod = json!({"name": pod, "uid": uid});
+    let claims = json!({"aud": ["mailroute.dev"], "kubernetes.io": {"namespace": "shop", "pod": pod}});
+    format!("e30.{}.{signature}", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+fn good() -> String {
+    token("web-1", "uid-1", "good")
+}
+
+fn claims(token: &str) -> Option<Value> {
+    let (claims, signature) = token.strip_prefix("e30.")?.split_once('.')?;
+    let claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    (signature == "good").then_some(claims)
+}
+
 async fn review(State(reviews): State<Arc<AtomicUsize>>, Json(mut review): Json<Value>) -> Json<Value> {
     reviews.fetch_add(1, Ordering::SeqCst);
     assert_eq!(review["spec"]["audiences"], json!(["mailroute.dev"]));
-    let token = review["spec"]["token"].as_str().unwrap().to_owned();
-    review["status"] = match token.split_once('/') {
-        Some((pod, uid)) => json!({
+    review["status"] = match claims(review["spec"]["token"].as_str().unwrap()) {
+        Some(claims) => json!({
             "authenticated": true,
             "audiences": ["mailroute.dev"],
             "user": {
                 "username": "system:serviceaccount:shop:default",
                 "extra": {
-                    "authentication.kubernetes.io/pod-name": [pod],
-                    "authentication.kubernetes.io/pod-uid": [uid],
+                    "authentication.kubernetes.io/pod-name": [claims["kubernetes.io"]["pod"]["name"]],
+                    "authentication.kubernetes.io/pod-uid": [claims["kubernetes.io"]["pod"]["uid"]],
                 },
             },
         }),
@@ -158,6 +185,7 @@ fn pod(name: &str) -> Pod {
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"mailroute.dev/route": "notifications"},
         },
+        "status": {"podIPs": [{"ip": "10.0.0.7"}]},
     }))
     .unwrap()
 }
@@ -188,7 +216,7 @@ fn mail_route(subject: &str) -> MailRoute {
     .unwrap()
 }
 
-fn claims(sequence: u64) -> String {
+fn claiming(sequence: u64) -> String {
     let claim = json!({"instance": 1, "sequence": sequence, "mailbox": "noreply@contoso.com", "messages": 30,
         "recipients": 1});
     json!({"route": "notifications", "generation": 1, "sidecarVersion": "0.1.0", "claim": claim}).to_string()
@@ -206,8 +234,14 @@ fn report(route: &str) -> String {
 
 impl Stage {
     async fn send(&self, token: &str, body: String) -> (StatusCode, String) {
-        let request =
-            Request::builder().header("authorization", format!("Bearer {token}")).body(Body::from(body));
+        self.send_from(WEB, token, body).await
+    }
+
+    async fn send_from(&self, from: [u8; 4], token: &str, body: String) -> (StatusCode, String) {
+        let request = Request::builder()
+            .header("authorization", format!("Bearer {token}"))
+            .extension(Peer::new(from.into()))
+            .body(Body::from(body));
         let response = self.control.handle(request.unwrap()).await;
         let status = response.status();
         let body = to_bytes(response.into_body(), 64 * 1024).await.unwrap();
@@ -215,7 +249,7 @@ impl Stage {
     }
 
     async fn claim(&self, token: &str, sequence: u64) -> Option<Allotment> {
-        let (status, body) = self.send(token, claims(sequence)).await;
+        let (status, body) = self.send(token, claiming(sequence)).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         serde_json::from_str::<ReportReply>(&body).unwrap().allotment
     }
@@ -224,7 +258,7 @@ impl Stage {
     async fn leased_at_once(&self, pods: impl IntoIterator<Item = usize>) -> u32 {
         let mut leased = 0;
         for pod in pods {
-            let allotment = self.claim(&format!("web-{pod}/uid-{pod}"), 1).await;
+            let allotment = self.claim(&token(&format!("web-{pod}"), &format!("uid-{pod}"), "good"), 1).await;
             leased += allotment.and_then(|it| it.lease).map_or(0, |lease| lease.messages);
         }
         leased
@@ -238,7 +272,7 @@ impl Stage {
 #[tokio::test]
 async fn a_report_of_a_pod_of_the_route_is_taken_and_looked_at() {
     let stage = stage().await;
-    let (status, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (status, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, r#"{"nextSeconds":30}"#));
     assert_eq!(stage.kept(), 1);
     let route = Box::pin(stage.triggers.stream()).next().await.unwrap();
@@ -250,10 +284,10 @@ async fn a_replica_that_does_not_lead_names_the_leader_and_asks_nobody() {
     let stage = stage().await;
     let leader = Identity { pod: "operator-2".into(), control: "10.0.0.7:8444".parse().unwrap() };
     stage.leadership.send_replace(Leadership { leading: false, leader: Some(leader) });
-    let (status, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (status, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!((status, body.as_str()), (StatusCode::MISDIRECTED_REQUEST, r#"{"leader":"10.0.0.7:8444"}"#));
     stage.leadership.send_replace(Leadership::default());
-    let (status, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (status, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!((status, body.as_str()), (StatusCode::MISDIRECTED_REQUEST, "{}"));
     assert_eq!((stage.reviews.load(Ordering::SeqCst), stage.kept()), (0, 0));
 }
@@ -262,11 +296,11 @@ async fn a_replica_that_does_not_lead_names_the_leader_and_asks_nobody() {
 async fn nobody_reports_for_a_route_or_a_pod_that_is_not_its_own() {
     let stage = stage().await;
     for (token, route) in [
-        ("web-1/uid-1", "other"),
-        ("web-1/uid-of-an-earlier-pod", "notifications"),
-        ("web-9/uid-9", "notifications"),
+        (good(), "other"),
+        (token("web-1", "uid-of-an-earlier-pod", "good"), "notifications"),
+        (token("web-9", "uid-9", "good"), "notifications"),
     ] {
-        let (status, _) = stage.send(token, report(route)).await;
+        let (status, _) = stage.send(&token, report(route)).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{token} {route}");
     }
     assert_eq!(stage.kept(), 0);
@@ -276,8 +310,9 @@ async fn nobody_reports_for_a_route_or_a_pod_that_is_not_its_own() {
 async fn a_token_is_reviewed_once_a_minute_whether_it_is_good_or_not() {
     let stage = stage().await;
     for _ in 0..3 {
-        assert_eq!(stage.send("web-1/uid-1", report("notifications")).await.0, StatusCode::OK);
-        assert_eq!(stage.send("forged", report("notifications")).await.0, StatusCode::UNAUTHORIZED);
+        assert_eq!(stage.send(&good(), report("notifications")).await.0, StatusCode::OK);
+        let forged = token("web-1", "uid-1", "forged");
+        assert_eq!(stage.send(&forged, report("notifications")).await.0, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(stage.reviews.load(Ordering::SeqCst), 2);
 }
@@ -285,7 +320,7 @@ async fn a_token_is_reviewed_once_a_minute_whether_it_is_good_or_not() {
 #[tokio::test]
 async fn what_is_no_token_is_not_sent_for_review() {
     let stage = stage().await;
-    for token in [String::new(), "t".repeat(10_000)] {
+    for token in [String::new(), "t".repeat(10_000), "a.b.c".to_owned(), "e30.e30.good".to_owned()] {
         assert_eq!(stage.send(&token, report("notifications")).await.0, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(stage.reviews.load(Ordering::SeqCst), 0);
@@ -294,12 +329,12 @@ async fn what_is_no_token_is_not_sent_for_review() {
 #[tokio::test]
 async fn too_much_and_too_often_and_nonsense_are_refused() {
     let stage = stage().await;
-    let (status, _) = stage.send("web-1/uid-1", "{}".repeat(10_000)).await;
+    let (status, _) = stage.send(&good(), "{}".repeat(10_000)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    let (status, body) = stage.send("web-1/uid-1", "nonsense".into()).await;
+    let (status, body) = stage.send(&good(), "nonsense".into()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     for _ in 0..1000 {
-        let (status, _) = stage.send("web-1/uid-1", report("notifications")).await;
+        let (status, _) = stage.send(&good(), report("notifications")).await;
         if status == StatusCode::TOO_MANY_REQUESTS {
             return;
         }
@@ -317,10 +352,10 @@ async fn claims_of_a_route_that_is_not_accepted_count_for_nothing() {
         stage_with([], [], MailboxRules::default()).await,
     ];
     for stage in refused {
-        assert_eq!(stage.claim("web-1/uid-1", 1).await, None);
+        assert_eq!(stage.claim(&good(), 1).await, None);
     }
     let accepted = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
-    assert!(accepted.claim("web-1/uid-1", 1).await.unwrap().lease.is_some());
+    assert!(accepted.claim(&good(), 1).await.unwrap().lease.is_some());
 }
 
 #[tokio::test]
@@ -344,16 +379,58 @@ async fn pods_that_were_never_started_have_nothing_set_aside_for_them() {
 #[tokio::test]
 async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_none() {
     let mut stage = stage_with([pod("web-2")], [mail_route("Pod")], MailboxRules::default()).await;
-    assert!(stage.claim("web-1/uid-1", 1).await.unwrap().lease.is_some());
+    assert!(stage.claim(&good(), 1).await.unwrap().lease.is_some());
     stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
-    assert!(stage.claim("web-1/uid-1", 2).await.unwrap().lease.is_some());
-    assert_eq!(stage.claim("web-2/uid-2", 1).await, None);
+    assert!(stage.claim(&good(), 2).await.unwrap().lease.is_some());
+    assert_eq!(stage.claim(&token("web-2", "uid-2", "good"), 1).await, None);
 }
 
 #[tokio::test]
 async fn a_pod_is_told_that_its_route_was_deleted() {
     let mut stage = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
     stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
-    let (_, body) = stage.send("web-1/uid-1", report("notifications")).await;
+    let (_, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
+}
+
+async fn a_token_of_no_watched_pod_or_from_another_address_is_not_sent_for_review() {
+    let stage = stage().await;
+    let elsewhere = [10, 0, 0, 66];
+    for (from, token) in [
+        (elsewhere, good()),
+        (elsewhere, token("web-9", "uid-9", "good")),
+        (WEB, token("web-1", "uid-9", "good")),
+    ] {
+        let (status, _) = stage.send_from(from, &token, report("notifications")).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{token} from {from:?}");
+    }
+    assert_eq!((stage.reviews.load(Ordering::SeqCst), stage.kept()), (0, 0));
+}
+
+#[tokio::test]
+async fn unknown_tokens_cost_few_reviews_and_displace_no_good_one() {
+    let stage = stage().await;
+    assert_eq!(stage.send(&good(), report("notifications")).await.0, StatusCode::OK);
+    for number in 0..2000 {
+        let forged = token("web-1", "uid-1", &format!("forged{number}"));
+        let (status, _) = stage.send(&forged, String::new()).await;
+        assert!([StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{status}");
+    }
+    let reviews = stage.reviews.load(Ordering::SeqCst);
+    assert!(reviews < 50, "{reviews} reviews");
+    assert_eq!(stage.send(&good(), report("notifications")).await.0, StatusCode::OK);
+    assert_eq!(stage.reviews.load(Ordering::SeqCst), reviews, "it is still known");
+}
+
+#[tokio::test]
+async fn a_pod_that_has_just_started_waits_for_its_address() {
+    let mut young = pod("web-1");
+    young.status = None;
+    let stage = stage_with([young], [], MailboxRules::default()).await;
+    let token = good();
+    let (answer, ()) = futures::join!(stage.send(&token, report("notifications")), async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        stage.pods.lock().unwrap().apply_watcher_event(&Event::Apply(pod("web-1")));
+    });
+    assert_eq!(answer.0, StatusCode::OK);
 }

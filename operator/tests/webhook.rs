@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Json, Router, routing::any};
 use base64::Engine as _;
+use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
@@ -20,6 +21,7 @@ use mailroute_operator::inject::Platform;
 use mailroute_operator::kubernetes::{Standing, Version};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::webhook::refusals::Refusals;
+use mailroute_operator::server::Peer;
 use mailroute_operator::webhook::{Routes, Webhook};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -88,8 +90,13 @@ impl Stage {
     }
 }
 
+/// Who calls: number 1 is an API server.
+fn peer(number: u8) -> Peer {
+    Peer::new([10, 0, 0, number].into())
+}
+
 async fn ask(webhook: &Webhook, review: &Value) -> Value {
-    let answer = webhook.handle(Body::from(review.to_string())).await;
+    let answer = webhook.handle(&peer(1), Body::from(review.to_string())).await;
     assert_eq!(answer.status(), StatusCode::OK);
     serde_json::from_slice(&to_bytes(answer.into_body(), usize::MAX).await.unwrap()).unwrap()
 }
@@ -393,7 +400,7 @@ async fn bodies_that_are_no_review_get_a_clear_answer() {
         (Body::from(no_request.to_string()), StatusCode::BAD_REQUEST, "no request"),
         (huge, StatusCode::PAYLOAD_TOO_LARGE, "larger than"),
     ] {
-        let answer = stage.webhook.handle(body).await;
+        let answer = stage.webhook.handle(&peer(1), body).await;
         assert_eq!(answer.status(), status);
         let text = to_bytes(answer.into_body(), 4096).await.unwrap();
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -406,24 +413,50 @@ async fn a_body_that_never_ends_is_given_up_before_the_api_server_does() {
     let stage = stage().await;
     let began = tokio::time::Instant::now();
     let endless = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let answer = stage.webhook.handle(endless).await;
+    let answer = stage.webhook.handle(&peer(1), endless).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+/// Almost all of the largest body, and no end.
+fn unfinished() -> Body {
+    let part = futures::stream::once(async { Ok::<_, std::io::Error>(vec![b' '; 4_000_000].into()) });
+    Body::from_stream(part.chain(futures::stream::pending::<Result<bytes::Bytes, _>>()))
+}
+
 #[tokio::test(start_paused = true)]
-async fn many_bodies_that_never_end_hold_nobody_up_for_longer_than_one() {
+async fn one_address_takes_its_own_share_of_memory_and_nobody_elses() {
     let stage = stage().await;
-    let began = tokio::time::Instant::now();
-    let endless = || Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let answers = futures::future::join_all((0..100).map(|_| stage.webhook.handle(endless()))).await;
-    assert!(began.elapsed() < Duration::from_secs(5));
-    assert!(answers.iter().all(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE));
-    assert_eq!(
-        stage.ask(&review(&pod())).await["response"]["patchType"],
-        "JSONPatch",
-        "and all is as before"
+    let flooder = peer(66);
+    let mut flood: futures::stream::FuturesUnordered<_> =
+        (0..100).map(|_| stage.webhook.handle(&flooder, unfinished())).collect();
+    // All but a few are refused at once, and these are held in memory.
+    let mut refused = 0;
+    while let Some(Some(answer)) = flood.next().now_or_never() {
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        refused += 1;
+    }
+    assert!((90..100).contains(&refused), "{refused} are refused");
+    assert_eq!(stage.ask(&review(&pod())).await["response"]["patchType"], "JSONPatch");
+    let held: Vec<_> = flood.collect().await;
+    assert_eq!(held.len(), 100 - refused);
+    let answer = stage.webhook.handle(&flooder, Body::from(review(&pod()).to_string())).await;
+    assert_eq!(answer.status(), StatusCode::OK, "and all is as before");
+}
+
+#[tokio::test]
+async fn a_small_body_that_grows_in_memory_is_refused_before_it_does() {
+    let stage = stage().await;
+    let mut pod = pod();
+    pod["metadata"]["annotations"] = json!({});
+    let grown = review(&pod).to_string().replacen(
+        "\"annotations\":{}",
+        &format!("\"x\":[{{}}{}]", ",{}".repeat(1_000_000)),
+        1,
     );
+    assert!(grown.len() < 4 * 1024 * 1024);
+    let answer = stage.webhook.handle(&peer(66), Body::from(grown)).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]

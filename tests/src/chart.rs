@@ -11,7 +11,7 @@ use crate::tools::Tools;
 
 /// Values that switch on whatever the operator's chart has, but for what only another source of the certificate needs.
 pub const EVERYTHING: [&str; 6] = [
-    "networkPolicy.enabled=true",
+    "networkPolicy.limitEgress=true",
     "monitoring.serviceMonitor.enabled=true",
     "monitoring.podMonitor.enabled=true",
     "monitoring.rules.enabled=true",

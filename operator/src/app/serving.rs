@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use axum::Router;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::parts::{Parts, spawn, turns_true};
@@ -14,14 +14,21 @@ use super::{App, Known, standing};
 use crate::admin::{self, Admin};
 use crate::broker::desk::{self, Desk};
 use crate::control::authenticate::Authenticator;
-use crate::control::rate::RateLimit;
 use crate::control::server::{self as control, Control};
-use crate::pki::{Limits, Pki, TlsListener};
+use crate::rate_limit::RateLimit;
+use crate::server::{self, Limits};
 use crate::webhook::refusals::Refusals;
 use crate::webhook::{self, Webhook};
 
 /// Names of the parts that serve others and finish what they have begun.
 const SERVERS: [&str; 2] = ["webhook", "control service"];
+
+/// Connections of API servers, each of which has one for every review under way. A connection takes about 50 KiB.
+const WEBHOOK: Limits = Limits::of(512);
+/// Connections of sidecars, each of which has one at a time and closes it after the answer.
+const CONTROL: Limits = Limits::of(512);
+/// Connections of kubelets and of Prometheus.
+const ADMIN: Limits = Limits::of(64);
 
 impl App {
     pub(super) async fn serve_webhook(
@@ -35,9 +42,8 @@ impl App {
         let (metrics, told) =
             (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
         let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
-        let listener = tls(self.flags.webhook_listen, &known.pki).await?;
-        serve(parts, SERVERS[0], listener, webhook::router(Arc::new(webhook)), closing);
-        Ok(())
+        let port = Port { address: self.flags.webhook_listen, tls: Some(&known.pki.tls), limits: WEBHOOK };
+        serve(parts, SERVERS[0], port, webhook::router(Arc::new(webhook)), closing).await
     }
 
     pub(super) async fn serve_control(
@@ -46,7 +52,11 @@ impl App {
         known: &Known,
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let authenticator = Arc::new(Authenticator::new(self.client.clone()));
+        let authenticator = Arc::new(Authenticator::new(
+            self.client.clone(),
+            known.pods.clone(),
+            self.flags.check_source_address,
+        ));
         let desk = Desk {
             authenticator: Arc::clone(&authenticator),
             pods: known.pods.clone(),
@@ -69,10 +79,9 @@ impl App {
             lending: Arc::clone(self.vault.settings()),
             mailbox_rules: Arc::clone(&self.mailbox_rules),
         };
-        let listener = tls(self.flags.control_listen, &known.pki).await?;
+        let port = Port { address: self.flags.control_listen, tls: Some(&known.pki.tls), limits: CONTROL };
         let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));
-        serve(parts, SERVERS[1], listener, router, closing);
-        Ok(())
+        serve(parts, SERVERS[1], port, router, closing).await
     }
 
     pub(super) async fn serve_admin(
@@ -81,19 +90,15 @@ impl App {
         known: &Known,
         stop: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let address = self.flags.admin_listen;
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        let admin = Admin {
-            checks: standing::checks(known, stop),
-            metrics: self.metrics.clone(),
-            observe: Box::new(standing::observer(known, &self.malformed)),
-        };
-        spawn(parts, "admin", async move {
-            let ended = axum::serve(listener, admin::router(Arc::new(admin))).await;
-            tracing::error!(?ended, "the admin service ended");
-        });
-        Ok(())
+        let admin = Admin::new(
+            standing::checks(known, stop),
+            self.metrics.clone(),
+            Box::new(standing::observer(known, &self.malformed)),
+        );
+        let port = Port { address: self.flags.admin_listen, tls: None, limits: ADMIN };
+        // It answers to the end.
+        let (_, never) = watch::channel(false);
+        serve(parts, "admin", port, admin::router(Arc::new(admin)), &never).await
     }
 }
 
@@ -109,23 +114,23 @@ pub(super) async fn served(parts: &mut Parts) {
     }
 }
 
-async fn tls(address: SocketAddr, pki: &Pki) -> anyhow::Result<TlsListener> {
-    let bound = TlsListener::bind(address, Arc::clone(&pki.tls), Limits::default()).await;
-    bound.with_context(|| format!("cannot listen on {address}"))
+/// One of the replica's ports.
+struct Port<'a> {
+    address: SocketAddr,
+    tls: Option<&'a Arc<ServerConfig>>,
+    limits: Limits,
 }
 
-fn serve(
+async fn serve(
     parts: &mut Parts,
     name: &'static str,
-    listener: TlsListener,
+    port: Port<'_>,
     router: Router,
     closing: &watch::Receiver<bool>,
-) {
+) -> anyhow::Result<()> {
+    let address = port.address;
+    let listener = server::listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let closing = turns_true(closing.clone());
-    spawn(parts, name, async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(closing).await;
-        if let Err(error) = served {
-            tracing::error!(%error, part = name, "cannot serve");
-        }
-    });
+    spawn(parts, name, server::serve(listener, port.tls.cloned(), router, port.limits, closing));
+    Ok(())
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use jiff::{SignedDuration, Timestamp};
@@ -27,12 +28,12 @@ use super::settings::NotAllowed;
 use super::vault::Vault;
 use crate::control::authenticate::{self, Authenticator};
 use crate::control::lock;
-use crate::control::rate::RateLimit;
 use crate::control::reports::Caller;
 use crate::control::server::bearer;
 use crate::controller::watch::filled;
 use crate::crd::MailRoute;
 use crate::metrics::Metrics;
+use crate::rate_limit::RateLimit;
 
 /// A request that takes longer than this is broken off, apart from the wait for Entra.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -116,7 +117,7 @@ impl Desk {
     /// Answers one request.
     pub async fn handle(&self, request: Request) -> Response {
         let (head, body) = request.into_parts();
-        let asked = timeout(DEADLINE, self.asked(&head.headers, body)).await;
+        let asked = timeout(DEADLINE, self.asked(&head, body)).await;
         let answer = match asked.unwrap_or(Err(Refusal::TooSlow)) {
             Ok(asked) => {
                 let granted = self.grant(&asked).await;
@@ -133,8 +134,9 @@ impl Desk {
     }
 
     /// The cheap refusals come first: the body of an unknown caller is not read.
-    async fn asked(&self, headers: &HeaderMap, body: Body) -> Result<Asked, Refusal> {
-        let caller = self.authenticator.caller(bearer(headers).ok_or(Refusal::NoToken)?).await?;
+    async fn asked(&self, head: &Parts, body: Body) -> Result<Asked, Refusal> {
+        let (token, from) = bearer(head).ok_or(Refusal::NoToken)?;
+        let caller = self.authenticator.caller(token, from).await?;
         if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
             return Err(Refusal::TooOften);
         }
@@ -208,8 +210,9 @@ impl Refusal {
     /// A closed set, for the metric.
     const fn label(&self) -> &'static str {
         match self {
-            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => "unauthenticated",
-            Self::Caller(_) | Self::NotSynced => "unavailable",
+            Self::NoToken => "unauthenticated",
+            Self::Caller(error) => error.label(),
+            Self::NotSynced => "unavailable",
             Self::TooOften => "throttled",
             Self::Body | Self::NotARequest(_) => "malformed",
             Self::NotItsRoute | Self::NoRoute => "forbidden",
@@ -221,8 +224,9 @@ impl Refusal {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => StatusCode::UNAUTHORIZED,
-            Self::Caller(_) | Self::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::Caller(error) => error.status(),
+            Self::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotARequest(_) => StatusCode::BAD_REQUEST,
@@ -237,7 +241,11 @@ impl Refusal {
         match self {
             Self::Entra(failure) => failure.reason,
             Self::NoToken
-            | Self::Caller(authenticate::Error::Rejected)
+            | Self::Caller(
+                authenticate::Error::Rejected
+                | authenticate::Error::Unknown
+                | authenticate::Error::Elsewhere(_),
+            )
             | Self::NotItsRoute
             | Self::NoRoute
             | Self::NotLent

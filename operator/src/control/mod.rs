@@ -6,7 +6,6 @@
 //! ```
 //!
 //! * [`authenticate`]: from a bearer token to a pod.
-//! * [`rate`]: how often one pod may call. Pure.
 //! * [`leases`], [`mailbox`] and [`ledger_store`]: each sidecar's share of its mailbox's limits, and where that is written down.
 //! * [`reports`]: the newest report of each pod. Pure.
 //! * [`server`]: HTTP in and out.
@@ -19,7 +18,6 @@ pub mod authenticate;
 pub mod leases;
 pub mod ledger_store;
 pub mod mailbox;
-pub mod rate;
 pub mod reports;
 pub mod server;
 

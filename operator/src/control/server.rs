@@ -1,13 +1,15 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::FutureExt;
@@ -26,7 +28,6 @@ use super::authenticate::{self, Authenticator};
 use super::leases::{Claimant, Leases};
 use super::lock;
 use super::mailbox::Unwritten;
-use super::rate::RateLimit;
 use super::reports::{Caller, INTERVAL, Reports};
 use crate::broker::settings::Settings;
 use crate::budget::ledger::Living;
@@ -39,6 +40,8 @@ use crate::controller::watch::{Malformed, route_of};
 use crate::crd::MailRoute;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
+use crate::rate_limit::RateLimit;
+use crate::server::Peer;
 
 /// A request that takes longer is broken off, whatever it waits for.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -107,7 +110,7 @@ impl Control {
     /// Answers one report.
     pub async fn handle(&self, request: Request) -> Response {
         let (head, body) = request.into_parts();
-        let taken = timeout(DEADLINE, self.take(&head.headers, body)).await.unwrap_or(Err(Refusal::TooSlow));
+        let taken = timeout(DEADLINE, self.take(&head, body)).await.unwrap_or(Err(Refusal::TooSlow));
         self.metrics.report(taken.as_ref().map_or_else(Refusal::label, |_| "accepted"));
         match taken {
             Ok(reply) => Json(reply).into_response(),
@@ -119,9 +122,10 @@ impl Control {
     }
 
     /// The cheap refusals come first: the body of an unknown caller is not read.
-    async fn take(&self, headers: &HeaderMap, body: Body) -> Result<ReportReply, Refusal> {
+    async fn take(&self, head: &Parts, body: Body) -> Result<ReportReply, Refusal> {
         self.must_lead()?;
-        let caller = self.authenticator.caller(bearer(headers).ok_or(Refusal::NoToken)?).await?;
+        let (token, from) = bearer(head).ok_or(Refusal::NoToken)?;
+        let caller = self.authenticator.caller(token, from).await?;
         if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
             return Err(Refusal::TooOften);
         }
@@ -223,8 +227,8 @@ impl Refusal {
     const fn label(&self) -> &'static str {
         match self {
             Self::NotLeader(_) => "not_leader",
-            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => "unauthenticated",
-            Self::Caller(_) => "unavailable",
+            Self::NoToken => "unauthenticated",
+            Self::Caller(error) => error.label(),
             Self::TooOften => "throttled",
             Self::Body => "too_large",
             Self::NotAReport(_) => "malformed",
@@ -237,8 +241,9 @@ impl Refusal {
     const fn status(&self) -> StatusCode {
         match self {
             Self::NotLeader(_) => StatusCode::MISDIRECTED_REQUEST,
-            Self::NoToken | Self::Caller(authenticate::Error::Rejected) => StatusCode::UNAUTHORIZED,
-            Self::Caller(_) | Self::Unwritten(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::Caller(error) => error.status(),
+            Self::Unwritten(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAReport(_) => StatusCode::BAD_REQUEST,
@@ -301,8 +306,10 @@ async fn whole(body: Body) -> Result<Bytes, Refusal> {
     to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| Refusal::Body)
 }
 
-/// The token of `Authorization: Bearer`.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+/// The token of `Authorization: Bearer`, and the address it comes from.
+pub(crate) fn bearer(head: &Parts) -> Option<(&str, IpAddr)> {
+    let value = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let from = head.extensions.get::<Peer>()?.address();
+    scheme.eq_ignore_ascii_case("bearer").then(|| (token.trim(), from))
 }

@@ -17,6 +17,7 @@ pub mod apply;
 pub mod backoff;
 pub mod build;
 pub mod federation;
+pub mod kept;
 pub mod losses;
 pub mod lost;
 pub mod observe;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, EnvVar, Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 
 use crate::crd::{ROUTE_LABEL, SIDECAR_CONTAINER};
@@ -16,6 +17,12 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// Set in the sidecar by the webhook of Azure workload identity when the pod has an AKS identity binding.
 const TOKEN_PROXY: &str = "AZURE_KUBERNETES_TOKEN_PROXY";
+
+/// Names and values of annotations that are kept of a pod, bytes. The API server takes 256 KiB.
+const MOST_ANNOTATIONS: usize = 16 * 1024;
+
+/// Longest name of an image that is kept; the API server has no limit. A name has 255, with a tag of 128 or a digest.
+const LONGEST_IMAGE: usize = 512;
 
 /// What a pod says of its sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +78,15 @@ impl fmt::Display for Owner {
 /// Takes out of a pod all that nobody here looks at, as thousands are kept in memory.
 pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
+    pod.metadata.finalizers = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| is_ours(key) || key == MIRROR);
+        let mut room = MOST_ANNOTATIONS;
+        annotations.retain(|key, value| {
+            let left = room.checked_sub(key.len() + value.len());
+            let is_kept = (is_ours(key) || key == MIRROR) && left.is_some();
+            room = left.filter(|_| is_kept).unwrap_or(room);
+            is_kept
+        });
     }
     if let Some(owners) = &mut pod.metadata.owner_references {
         owners.retain(|owner| owner.controller == Some(true));
@@ -83,9 +97,10 @@ pub fn prune(pod: &mut Pod) {
     if let Some(spec) = pod.spec.take() {
         let sidecar = spec.init_containers.into_iter().flatten().filter(|c| c.name == SIDECAR_CONTAINER);
         let bare = |c: Container| {
-            let mut env = c.env;
-            env.iter_mut().for_each(|env| env.retain(|variable| variable.name == TOKEN_PROXY));
-            Container { name: c.name, image: c.image, env, ..Default::default() }
+            let proxy = c.env.into_iter().flatten().find(|variable| variable.name == TOKEN_PROXY);
+            let env = proxy.map(|proxy| vec![EnvVar { name: proxy.name, ..Default::default() }]);
+            let image = c.image.filter(|image| image.len() <= LONGEST_IMAGE);
+            Container { name: c.name, image, env, ..Default::default() }
         };
         pod.spec = Some(PodSpec {
             init_containers: Some(sidecar.map(bare).collect()),
@@ -99,8 +114,10 @@ pub fn prune(pod: &mut Pod) {
         containers.retain(|container| container.name == SIDECAR_CONTAINER);
         let mut conditions = status.conditions.unwrap_or_default();
         conditions.retain(|condition| condition.type_ == "Ready");
+        conditions.iter_mut().for_each(|condition| condition.message = None);
         pod.status = Some(PodStatus {
             phase: status.phase,
+            pod_ips: status.pod_ips,
             conditions: Some(conditions),
             init_container_statuses: Some(containers),
             ..Default::default()
@@ -141,6 +158,12 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
 pub fn has_identity_binding(pod: &Pod) -> bool {
     let env = container(pod).and_then(|container| container.env.as_deref()).unwrap_or_default();
     env.iter().any(|variable| variable.name == TOKEN_PROXY)
+}
+
+/// The addresses of the pod.
+pub fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+    addresses.filter_map(|address| address.ip.parse().ok())
 }
 
 /// Whether all of its containers have ended for good.
@@ -202,6 +225,31 @@ mod tests {
         for gone in ["shop/", "note", "node-1", "restartPolicy\":\"Always\",\"v", "PodScheduled"] {
             assert!(!json.contains(gone), "{gone} in {json}");
         }
+    }
+
+    #[test]
+    fn what_an_author_fills_a_pod_with_is_bounded() {
+        let mut pod = samples::pod("web-1", &"i".repeat(100_000));
+        let filled = (0..50).map(|n| (format!("mailroute.dev/filled-{n}"), "x".repeat(5000)));
+        pod.metadata.annotations.as_mut().unwrap().extend(filled);
+        for container in pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap() {
+            let value = Some("x".repeat(100_000));
+            container.env = Some(vec![EnvVar { name: TOKEN_PROXY.into(), value, ..Default::default() }]);
+        }
+        prune(&mut pod);
+        let size = serde_json::to_string(&pod).unwrap().len();
+        assert!(size < MOST_ANNOTATIONS + 2048, "{size}");
+        assert!(has_identity_binding(&pod));
+    }
+
+    #[test]
+    fn pruning_keeps_the_addresses() {
+        let mut pod = samples::pod("web-1", "image");
+        let ips = serde_json::from_value(serde_json::json!([{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]));
+        pod.status.as_mut().unwrap().pod_ips = ips.unwrap();
+        prune(&mut pod);
+        let expected = ["10.0.0.7", "fd00::7"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(addresses(&pod).collect::<Vec<_>>(), expected);
     }
 
     #[test]

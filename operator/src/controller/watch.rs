@@ -20,15 +20,21 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
+use super::kept::{self, Kept};
 use super::pods::prune;
 use super::scope::{self, Scope};
 use super::triggers::Triggers;
 use crate::api_error::ApiError;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 
-/// Objects in one answer to a list. A page is in memory as text and as objects, whole, before it is pruned: with the usual
-/// 500 that is more than all of 5 000 pruned pods.
-const PAGE: u32 = 100;
+/// Objects in one answer to a list. A page is in memory as text and as objects, whole, before it is pruned, and an object may
+/// have 1.5 MiB, of which 256 KiB are annotations that any author may fill.
+const PODS_PAGE: u32 = 50;
+/// As for pods. There are fewer routes, and each is read into a JSON value first.
+const ROUTES_PAGE: u32 = 10;
+
+/// Unreadable routes of one namespace that are remembered.
+const MOST_UNREADABLE: usize = 64;
 
 /// How long whoever waits for a store relies on being woken.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -75,7 +81,11 @@ impl Malformed {
             error = object.error,
             "cannot read a stored MailRoute"
         );
-        self.lock().insert(key, Unreadable { reference, error: object.error.clone() });
+        let mut all = self.lock();
+        let of_namespace = all.keys().filter(|(namespace, _)| *namespace == key.0).count();
+        if of_namespace < MOST_UNREADABLE || all.contains_key(&key) {
+            all.insert(key, Unreadable { reference, error: object.error.clone() });
+        }
     }
 
     fn remove(&self, object: &impl ResourceExt) {
@@ -100,11 +110,13 @@ pub async fn routes(
     found: impl Fn(&Unreadable),
 ) {
     let store = writer.as_reader();
-    let mut events =
-        scope::events(&client, &scope, &watcher::Config::default().page_size(PAGE), |_| {}, absent);
+    let config = watcher::Config::default().page_size(ROUTES_PAGE);
+    let mut events = scope::events(&client, &scope, &config, kept::prune, absent);
+    let mut kept = Kept::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                let event = kept.bounded(event);
                 let Some(event) = readable(event, &store, &malformed, &found) else { continue };
                 writer.apply_watcher_event(&event);
                 changes.send_modify(|count| *count = count.wrapping_add(1));
@@ -184,7 +196,7 @@ fn trigger(event: &Event<MailRoute>, store: &Store<MailRoute>, triggers: &Trigge
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. What happens to a pod has its
 /// route looked at.
 pub async fn pods(client: Client, scope: Scope, mut writer: Writer<Pod>, triggers: Triggers) {
-    let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PAGE);
+    let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PODS_PAGE);
     let store = writer.as_reader();
     let gone = move |namespace: &str, name: &str| {
         store.get(&ObjectRef::new(name).within(namespace)).map(|pod| (*pod).clone())

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!                    leader                         every replica
-//!   Secret ◄── keyring::due / advance ◄─┐      ┌─► leaf::is_wanted ─► sign ─► ServedLeaf ─► tls::TlsListener
+//!   Secret ◄── keyring::due / advance ◄─┐      ┌─► leaf::is_wanted ─► sign ─► ServedLeaf ─► server
 //!     │                                 │      │
 //!     └──────────── watch ──────────────┴──────┤
 //!   caBundle ◄── trust::publish (server-side apply of that field)
@@ -15,7 +15,7 @@
 //! * [`authority`]: one CA, and the leaves it signs. [`bundle`]: CAs that are trusted together.
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
 //! * [`anchors`], [`given`]: certificates that somebody else keeps, and which of two is served.
-//! * [`secret`], [`trust`]: the two objects. [`tls`]: the listener. The keeper (own authority) and the follower (given
+//! * [`secret`], [`trust`]: the two objects. [`tls`]: the server's configuration. The keeper (own authority) and the follower (given
 //!   certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
 //!
 //! Invariant: at any instant every leaf that a replica serves chains to the published bundle, through any number of
@@ -55,7 +55,6 @@ pub mod trust;
 mod watching;
 
 pub use keyring::Lifetimes;
-pub use tls::{Limits, TlsListener};
 
 /// Who owns the fields that this module writes.
 const FIELD_MANAGER: &str = "mailroute-operator-pki";
@@ -138,7 +137,7 @@ pub struct Expiry {
 /// What the rest of the program needs of the certificates.
 #[derive(Clone, Debug)]
 pub struct Pki {
-    /// For [`TlsListener::bind`]; always serves the newest certificate.
+    /// For a server; always has the newest certificate.
     pub tls: Arc<ServerConfig>,
     /// The CAs that sign or will sign or did sign the served certificates, PEM. Empty until they are known.
     pub ca_bundle: watch::Receiver<String>,

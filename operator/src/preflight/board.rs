@@ -3,10 +3,11 @@
 //! The controller reads it, [`super::rounds`] fills it. A change of leader loses it; the condition that stands in the
 //! status stays until it is known anew.
 //!
-//! Invariants: no domain is looked at more often than once in [`SHORTEST`]; a look that fails does not at once replace what
-//! an earlier one found.
+//! Invariants: no domain is looked at more often than once in [`SHORTEST`] for a namespace, whatever addresses its sidecars
+//! report, but for the first [`AT_ONCE`] changes of them; no namespace has more than [`OF_A_NAMESPACE`] of the looks of a round; a look that fails does not at once replace
+//! what an earlier one found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +28,12 @@ const LONGEST_WRONG: Duration = Duration::from_secs(300);
 
 /// After failures, which are spaced out, at the latest after this.
 const LONGEST_FAILED: Duration = Duration::from_secs(900);
+
+/// Looks of one round that one namespace may have: routes that name many domains, or slow ones, hold up their own.
+const OF_A_NAMESPACE: usize = 4;
+
+/// Changes of the addresses that are followed by a look at once.
+const AT_ONCE: u32 = 3;
 
 /// Looks in a row that may fail before what was found earlier is no longer told.
 const PATIENCE: u32 = 3;
@@ -58,8 +65,14 @@ pub struct Look {
 
 #[derive(Clone, Debug)]
 struct Entry {
+    /// Where the routes are that have this need.
+    namespaces: BTreeSet<String>,
     standing: Option<Standing>,
     failures: u32,
+    /// When it was looked at last.
+    looked: Option<Instant>,
+    /// How often the addresses have changed.
+    changed: u32,
     due: Instant,
 }
 
@@ -77,23 +90,39 @@ impl Board {
         standings.map_or(Notice::Pending, |standings| Notice::Known(verdict(standings)))
     }
 
-    /// Takes up new needs, which are due at once, and forgets those that nobody has any more.
-    pub fn keep(&self, needs: &BTreeSet<Need>, now: Instant) {
+    /// Takes up new needs, with the namespaces that have them, and forgets those that nobody has any more. A new one is due
+    /// at once; one that differs in the addresses from what its namespaces had is as it was, and due no sooner than allowed.
+    pub fn keep(&self, needs: &BTreeMap<Need, BTreeSet<String>>, now: Instant) {
         let Some(board) = &self.0 else { return };
         let mut board = lock(board);
-        board.retain(|need, _| needs.contains(need));
-        for need in needs.iter().filter(|need| !board.contains_key(need)).cloned().collect::<Vec<_>>() {
-            board.insert(need, Entry { standing: None, failures: 0, due: now });
+        let before = board.clone();
+        board.retain(|need, _| needs.contains_key(need));
+        for (need, namespaces) in needs {
+            let entry =
+                board.entry(need.clone()).or_insert_with(|| Entry::new(need, namespaces, &before, now));
+            entry.namespaces.clone_from(namespaces);
         }
     }
 
-    /// Up to `most` needs to look at now, those first that were never looked at, then the longest due.
+    /// Up to `most` needs to look at now, those first that were never looked at, then the longest due; of each namespace no
+    /// more than its share.
     pub fn due(&self, now: Instant, most: usize) -> Vec<Need> {
         let Some(board) = &self.0 else { return Vec::new() };
         let board = lock(board);
         let mut due: Vec<_> = board.iter().filter(|(_, entry)| entry.due <= now).collect();
         due.sort_by_key(|(_, entry)| (entry.standing.is_some(), entry.due));
-        due.into_iter().take(most).map(|(need, _)| need.clone()).collect()
+        let mut taken = HashMap::<&str, usize>::new();
+        let mut chosen = Vec::new();
+        for (need, entry) in due {
+            // What several have in common counts for the one that has had the least.
+            let least = entry.namespaces.iter().min_by_key(|name| taken.get(name.as_str()).copied());
+            let count = taken.entry(least.map_or("", String::as_str)).or_default();
+            if *count < OF_A_NAMESPACE && chosen.len() < most {
+                *count += 1;
+                chosen.push(need.clone());
+            }
+        }
+        chosen
     }
 
     /// When the next look is due.
@@ -114,7 +143,32 @@ impl Board {
 }
 
 impl Entry {
+    fn new(need: &Need, namespaces: &BTreeSet<String>, before: &BTreeMap<Need, Self>, now: Instant) -> Self {
+        let mut alike = before
+            .iter()
+            .filter(|(other, entry)| need.is_like(other) && !entry.namespaces.is_disjoint(namespaces));
+        match alike.next() {
+            // Failures are spaced out all the same.
+            Some((_, entry)) if entry.failures > 0 => entry.clone(),
+            Some((_, entry)) => {
+                let soonest =
+                    entry.looked.filter(|_| entry.changed >= AT_ONCE).map(|looked| looked + SHORTEST);
+                let due = soonest.map_or(now, |soonest| soonest.max(now));
+                Self { due, changed: entry.changed.saturating_add(1), ..entry.clone() }
+            }
+            None => Self {
+                namespaces: namespaces.clone(),
+                standing: None,
+                failures: 0,
+                looked: None,
+                changed: 0,
+                due: now,
+            },
+        }
+    }
+
     fn take(&mut self, look: Look, now: Instant, chance: f64) {
+        self.looked = Some(now);
         let failed = look.standing.failure.is_some();
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.due = now + pause(&look, self.failures).mul_f64(0.9 + 0.2 * chance);
@@ -155,6 +209,25 @@ mod tests {
         }
     }
 
+    fn keep(board: &Board, needs: &BTreeSet<Need>, now: Instant) {
+        keep_of(board, &[("shop", needs)], now);
+    }
+
+    fn keep_of(board: &Board, of: &[(&str, &BTreeSet<Need>)], now: Instant) {
+        let mut all = BTreeMap::<Need, BTreeSet<String>>::new();
+        for (namespace, needs) in of {
+            needs.iter().for_each(|need| {
+                all.entry(need.clone()).or_default().insert((*namespace).to_owned());
+            });
+        }
+        board.keep(&all, now);
+    }
+
+    fn from(last: u8) -> BTreeSet<Need> {
+        let addresses = BTreeSet::from([std::net::IpAddr::from([203, 0, 113, last])]);
+        BTreeSet::from([Need { addresses, ..need("contoso.com") }])
+    }
+
     fn good(ttl: u64) -> Look {
         Look { standing: Standing::default(), ttl: Some(Duration::from_secs(ttl)) }
     }
@@ -187,7 +260,7 @@ mod tests {
     fn a_route_waits_for_all_of_its_domains() {
         let (board, now) = (Board::on(), Instant::now());
         let needs = BTreeSet::from([need("a.example"), need("b.example")]);
-        board.keep(&needs, now);
+        keep(&board, &needs, now);
         assert!(board.put(&need("a.example"), good(60), now, EVEN));
         assert_eq!(board.notice(&needs), Notice::Pending);
         assert!(board.put(&need("b.example"), wrong(), now, EVEN));
@@ -199,15 +272,15 @@ mod tests {
     fn new_needs_come_first_and_old_ones_when_they_are_due() {
         let (board, now) = (Board::on(), Instant::now());
         let both = BTreeSet::from([need("a.example"), need("b.example")]);
-        board.keep(&BTreeSet::from([need("a.example")]), now);
+        keep(&board, &BTreeSet::from([need("a.example")]), now);
         board.put(&need("a.example"), good(60), now, EVEN);
         assert_eq!(board.due(now, 9), []);
         let later = now + Duration::from_secs(60);
         assert_eq!(board.next_due(), Some(later));
-        board.keep(&both, later);
+        keep(&board, &both, later);
         assert_eq!(board.due(later, 9), [need("b.example"), need("a.example")]);
         assert_eq!(board.due(later, 1), [need("b.example")]);
-        board.keep(&BTreeSet::new(), later);
+        keep(&board, &BTreeSet::new(), later);
         assert_eq!((board.due(later, 9), board.next_due()), (vec![], None));
     }
 
@@ -222,7 +295,7 @@ mod tests {
     #[test]
     fn chance_spreads_the_next_looks_by_a_tenth() {
         let (board, now) = (Board::on(), Instant::now());
-        board.keep(&BTreeSet::from([need("a.example")]), now);
+        keep(&board, &BTreeSet::from([need("a.example")]), now);
         for (chance, seconds) in [(0.0, 90), (1.0, 110)] {
             board.put(&need("a.example"), good(100), now, chance);
             let due = board.next_due().unwrap().duration_since(now);
@@ -234,7 +307,7 @@ mod tests {
     fn one_failed_look_does_not_hide_what_was_found_and_the_third_does() {
         let (board, now) = (Board::on(), Instant::now());
         let needs = BTreeSet::from([need("a.example")]);
-        board.keep(&needs, now);
+        keep(&board, &needs, now);
         let put = |look| board.put(&need("a.example"), look, now, EVEN);
         put(wrong());
         assert!(!put(failed()) && !put(failed()));
@@ -249,8 +322,41 @@ mod tests {
     fn without_anything_found_before_a_failure_shows_at_once() {
         let (board, now) = (Board::on(), Instant::now());
         let needs = BTreeSet::from([need("a.example")]);
-        board.keep(&needs, now);
+        keep(&board, &needs, now);
         assert!(board.put(&need("a.example"), failed(), now, EVEN));
         assert_eq!(reason(&board, &needs), Some(Reason::DnsUnavailable));
+    }
+
+    #[test]
+    fn a_forged_address_asks_nothing_anew_and_hides_nothing() {
+        let (board, start) = (Board::on(), Instant::now());
+        keep(&board, &from(0), start);
+        let look = board.due(start, 9).pop().unwrap();
+        board.put(&look, wrong(), start, EVEN);
+        let mut looks = 0;
+        for second in 1..600 {
+            let now = start + Duration::from_secs(second);
+            let forged = from(u8::try_from(second % 250).unwrap());
+            keep(&board, &forged, now);
+            assert_ne!(board.notice(&forged), Notice::Pending, "what was found before stands");
+            for need in board.due(now, 9) {
+                board.put(&need, wrong(), now, EVEN);
+                looks += 1;
+            }
+        }
+        assert!((10..=13).contains(&looks), "{looks} looks in ten minutes");
+    }
+
+    #[test]
+    fn one_namespace_does_not_starve_the_advice_of_others() {
+        let (board, now) = (Board::on(), Instant::now());
+        let many: BTreeSet<_> = (0..1000).map(|n| need(&format!("a{n}.example"))).collect();
+        let shared = BTreeSet::from([need("a0.example"), need("shared.example")]);
+        let other = BTreeSet::from([need("z.example"), need("shared.example")]);
+        let both: BTreeSet<_> = many.union(&shared).cloned().collect();
+        keep_of(&board, &[("mallory", &both), ("shop", &other)], now);
+        let due = board.due(now, 32);
+        assert!(other.iter().all(|need| due.contains(need)), "{due:?}");
+        assert_eq!(due.iter().filter(|need| !other.contains(need)).count(), OF_A_NAMESPACE);
     }
 }

@@ -26,6 +26,14 @@ pub struct Need {
     pub addresses: BTreeSet<IpAddr>,
 }
 
+impl Need {
+    /// Whether the two differ in the addresses at most, which sidecars report and may make up.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.domain, self.service, self.is_signed, self.names_smart_host)
+            == (&other.domain, other.service, other.is_signed, other.names_smart_host)
+    }
+}
+
 /// The needs of a route whose sidecars are seen to come from `egress`. None for a domain that Microsoft gave the tenant:
 /// its records are Microsoft's.
 pub fn needs(spec: &MailRouteSpec, egress: impl IntoIterator<Item = IpAddr>) -> BTreeSet<Need> {

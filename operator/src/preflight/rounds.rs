@@ -5,7 +5,7 @@
 //! Invariants: at most `AT_ONCE` domains are looked at a time, each with at most `MAX_QUESTIONS` questions and within
 //! `DEADLINE`; a domain whose name servers fail is left alone after `MAX_FAILURES` questions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 /// Domains that are looked at at a time.
 const AT_ONCE: usize = 4;
 
-/// Domains of one round; those that are new meanwhile come first in the next.
+/// Domains of one round; those that are new meanwhile come first in the next. Each namespace has its share of them.
 const MAX_ROUND: usize = 32;
 
 /// Most questions about one domain: its own six, the ten look-ups of an SPF policy, and addresses of mail exchangers.
@@ -75,7 +75,7 @@ impl Rounds {
         loop {
             let started = Instant::now();
             let routes = self.routes_by_need();
-            self.board.keep(&routes.keys().cloned().collect(), started);
+            self.board.keep(&namespaces(&routes), started);
             let due = self.board.due(started, MAX_ROUND);
             let mut looks =
                 stream::iter(due).map(|need| looked(need, self.resolver.clone())).buffer_unordered(AT_ONCE);
@@ -118,6 +118,13 @@ impl Rounds {
             Ok(()) = self.changes.changed() => {}
         }
     }
+}
+
+fn namespaces(routes: &BTreeMap<Need, Vec<ObjectRef<MailRoute>>>) -> BTreeMap<Need, BTreeSet<String>> {
+    let of = |routes: &Vec<ObjectRef<MailRoute>>| {
+        routes.iter().filter_map(|route| route.namespace.clone()).collect()
+    };
+    routes.iter().map(|(need, routes)| (need.clone(), of(routes))).collect()
 }
 
 async fn looked(need: Need, resolver: Resolver) -> (Need, Look) {

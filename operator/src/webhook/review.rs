@@ -43,14 +43,18 @@ impl Review {
         review.try_into().map(Self).map_err(|_| DecodeError::NoRequest)
     }
 
-    /// The pod, when the request creates one. Updates, subresources and other kinds are none of ours.
-    pub fn created_pod(&self) -> Result<Option<Value>, serde_json::Error> {
+    /// The pod, when the request creates one; the review no longer holds it then. Updates, subresources and other kinds are
+    /// none of ours.
+    ///
+    /// # Errors
+    /// When it cannot be represented as JSON.
+    pub fn take_created_pod(&mut self) -> Result<Option<Value>, serde_json::Error> {
         let Self(request) = self;
         let is_pod = request.kind.group.is_empty() && request.kind.kind == "Pod";
         if !is_pod || request.sub_resource.is_some() || request.operation != Operation::Create {
             return Ok(None);
         }
-        request.object.as_ref().map(serde_json::to_value).transpose()
+        request.object.take().map(serde_json::to_value).transpose()
     }
 
     /// The namespace; the object itself often has none yet.

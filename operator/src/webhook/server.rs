@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
+use super::weight::weight;
 use crate::controller::validate::validate;
 use crate::crd::MailRoute;
 use crate::events::Events;
@@ -26,6 +28,7 @@ use crate::inject::view::PodView;
 use crate::inject::{self, Platform, Refusal};
 use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
+use crate::server::Peer;
 
 /// Path that the webhook configuration names.
 pub const PATH: &str = "/inject";
@@ -36,8 +39,8 @@ const DEADLINE: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Largest body, bytes. An API server takes objects of up to 3 MiB, and a review holds one and little else.
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// Bodies that are read at a time, which bounds memory; reading one takes well under a millisecond.
-const READING: usize = 16;
+/// Memory that all reviews under way may take, bytes. Each address has a share of its own besides, see [`Peer::memory`].
+const MEMORY: usize = 48 * 1024 * 1024;
 
 /// What the webhook needs.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub struct Webhook {
     metrics: Metrics,
     events: Events,
     refusals: Refusals,
-    reading: Semaphore,
+    memory: Arc<Semaphore>,
 }
 
 /// The HTTP service.
@@ -56,8 +59,12 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
     Router::new().route(PATH, post(inject)).with_state(webhook)
 }
 
-async fn inject(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
-    webhook.handle(request.into_body()).await
+async fn inject(
+    State(webhook): State<Arc<Webhook>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    webhook.handle(&peer, request.into_body()).await
 }
 
 /// What became of a review.
@@ -96,13 +103,14 @@ impl Webhook {
         metrics: Metrics,
         (events, refusals): (Events, Refusals),
     ) -> Self {
-        Self { routes, platform, kubernetes, metrics, events, refusals, reading: Semaphore::new(READING) }
+        let memory = Arc::new(Semaphore::new(MEMORY));
+        Self { routes, platform, kubernetes, metrics, events, refusals, memory }
     }
 
-    /// Answers one request.
-    pub async fn handle(&self, body: Body) -> Response {
+    /// Answers one request of `peer`.
+    pub async fn handle(&self, peer: &Peer, body: Body) -> Response {
         let began = Instant::now();
-        let outcome = timeout(DEADLINE, self.decide(body)).await.unwrap_or(Err(Failure::Slow));
+        let outcome = timeout(DEADLINE, self.decide(peer, body)).await.unwrap_or(Err(Failure::Slow));
         let answer = outcome.and_then(|outcome| {
             let labels = outcome.labels();
             self.tell(&outcome);
@@ -120,9 +128,9 @@ impl Webhook {
         }
     }
 
-    async fn decide(&self, body: Body) -> Result<Outcome, Failure> {
-        let review = self.read(body).await?;
-        let Some(pod) = review.created_pod()? else { return Ok(Outcome::Skipped(review)) };
+    async fn decide(&self, peer: &Peer, body: Body) -> Result<Outcome, Failure> {
+        let (mut review, _memory) = self.read(peer, body).await?;
+        let Some(pod) = review.take_created_pod()? else { return Ok(Outcome::Skipped(review)) };
         let view = match PodView::new(&pod) {
             Ok(view) => view,
             Err(refusal) => return Ok(Outcome::Refused(review, refusal, None, String::new())),
@@ -135,6 +143,7 @@ impl Webhook {
             Err(not_synced) => return Ok(Outcome::Deferred(review, not_synced)),
         };
         let kubernetes = *self.kubernetes.borrow();
+        let _turn = peer.turn().await;
         Ok(match kubernetes.check().and_then(|()| injection(&pod, &route, &self.platform)) {
             Ok(None) => Outcome::Complete(review),
             Ok(Some(patch)) => Outcome::Injected(review, patch),
@@ -142,11 +151,36 @@ impl Webhook {
         })
     }
 
-    async fn read(&self, body: Body) -> Result<Review, Failure> {
-        // The semaphore is never closed.
-        let _place = self.reading.acquire().await.map_err(|_| Failure::Slow)?;
-        let body = to_bytes(body, MAX_BODY).await.map_err(|_| Failure::Body)?;
-        Ok(Review::decode(&body)?)
+    /// The review, and the memory that it is given until it is answered.
+    async fn read(&self, peer: &Peer, body: Body) -> Result<(Review, Vec<OwnedSemaphorePermit>), Failure> {
+        let (mut octets, mut memory) = (Vec::new(), Vec::new());
+        let mut body = body.into_data_stream();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|_| Failure::Body)?;
+            if octets.len() + chunk.len() > MAX_BODY {
+                return Err(Failure::Body);
+            }
+            self.hold(&mut memory, peer, chunk.len())?;
+            octets.extend_from_slice(&chunk);
+        }
+        self.hold(&mut memory, peer, weight(&octets))?;
+        let _turn = peer.turn().await;
+        Ok((Review::decode(&octets)?, memory))
+    }
+
+    fn hold(&self, memory: &mut Vec<OwnedSemaphorePermit>, peer: &Peer, bytes: usize) -> Result<(), Failure> {
+        let bytes = u32::try_from(bytes).map_err(|_| Failure::Body)?;
+        let of_all = || Arc::clone(&self.memory).try_acquire_many_owned(bytes).ok();
+        let permits = peer.memory(bytes).zip(of_all()).ok_or(Failure::Slow)?;
+        let (of_peer, of_all) = permits;
+        match memory.as_mut_slice() {
+            [first, second] => {
+                first.merge(of_peer);
+                second.merge(of_all);
+            }
+            _ => memory.extend([of_peer, of_all]),
+        }
+        Ok(())
     }
 
     /// Logs, and has an Event put on the route, unless it is a dry run. Neither is waited for.

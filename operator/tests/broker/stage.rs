@@ -8,6 +8,8 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Lookup, Store, store};
 use kube::runtime::watcher::Event;
@@ -19,6 +21,7 @@ use mailroute_operator::broker::vault::Vault;
 use mailroute_operator::control::authenticate::Authenticator;
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::metrics::Metrics;
+use mailroute_operator::server::Peer;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
 use serde_json::{Value, json};
@@ -27,7 +30,7 @@ use tempfile::TempDir;
 /// The operator's ServiceAccount.
 pub const OPERATOR: &str = "system:serviceaccount:mailroute-system:mailroute";
 
-/// A pod of the route `notifications` in the namespace `shop`, as its token reads here: namespace, name and uid.
+/// A pod of the route `notifications` in the namespace `shop`: namespace, name and uid, see [`jwt`].
 pub const WEB: &str = "shop/web-1/uid-1";
 
 /// A broker whose settings let the namespace `shop` use the simulator's application.
@@ -76,9 +79,10 @@ impl Stage {
         let vault = Vault::new(Arc::new(settings), &folder.path().join("token"), &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
+        let pods = filled(pods);
         let desk = Desk {
-            authenticator: Arc::new(Authenticator::new(api_server().await)),
-            pods: filled(pods),
+            authenticator: Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),
+            pods,
             routes: filled(
                 routes.into_iter().map(|route| serde_json::from_value::<MailRoute>(route).unwrap()),
             ),
@@ -101,9 +105,10 @@ impl Stage {
     pub async fn post(&self, token: Option<&str>, body: Vec<u8>) -> Answer {
         let mut request = Request::builder();
         if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
+            request = request.header("authorization", format!("Bearer {}", jwt(token)));
         }
-        let answer = self.desk.handle(request.body(Body::from(body)).unwrap()).await;
+        let request = request.extension(here()).body(Body::from(body)).unwrap();
+        let answer = self.desk.handle(request).await;
         let (head, body) = answer.into_parts();
         let body = to_bytes(body, 64 * 1024).await.unwrap().to_vec();
         Answer { status: head.status, headers: head.headers, body }
@@ -182,7 +187,21 @@ pub fn lent(namespace: &str, name: &str) -> Value {
 fn pod(namespace: &str, name: &str, uid: &str, route: &str) -> Pod {
     let labels = json!({"mailroute.dev/route": route});
     let metadata = json!({"name": name, "namespace": namespace, "uid": uid, "labels": labels});
-    serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    let status = json!({"podIPs": [{"ip": "127.0.0.1"}]});
+    serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+}
+
+/// Where all pods are.
+pub fn here() -> Peer {
+    Peer::new([127, 0, 0, 1].into())
+}
+
+/// The token of a pod, given as `<namespace>/<pod>/<uid>`; anything else is no token of a pod.
+pub fn jwt(pod: &str) -> String {
+    let [namespace, name, uid] = pod.split('/').collect::<Vec<_>>()[..] else { return pod.to_owned() };
+    let bound = json!({"namespace": namespace, "pod": {"name": name, "uid": uid}});
+    let claims = json!({"aud": ["mailroute.dev"], "kubernetes.io": bound}).to_string();
+    format!("e30.{}.signature", URL_SAFE_NO_PAD.encode(claims))
 }
 
 fn filled<K>(objects: impl Iterator<Item = K>) -> Store<K>
@@ -205,23 +224,22 @@ async fn api_server() -> kube::Client {
     kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
 }
 
-/// A token is good when it reads `<namespace>/<pod>/<uid>`.
+/// Every token of a pod is good.
 async fn review(Json(mut review): Json<Value>) -> Json<Value> {
     let token = review["spec"]["token"].as_str().unwrap().to_owned();
-    review["status"] = match token.split('/').collect::<Vec<_>>()[..] {
-        [namespace, pod, uid] => json!({
-            "authenticated": true,
-            "audiences": ["mailroute.dev"],
-            "user": {
-                "username": format!("system:serviceaccount:{namespace}:default"),
-                "extra": {
-                    "authentication.kubernetes.io/pod-name": [pod],
-                    "authentication.kubernetes.io/pod-uid": [uid],
-                },
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let bound = serde_json::from_slice::<Value>(&claims).unwrap()["kubernetes.io"].take();
+    review["status"] = json!({
+        "authenticated": true,
+        "audiences": ["mailroute.dev"],
+        "user": {
+            "username": format!("system:serviceaccount:{}:default", bound["namespace"].as_str().unwrap()),
+            "extra": {
+                "authentication.kubernetes.io/pod-name": [bound["pod"]["name"]],
+                "authentication.kubernetes.io/pod-uid": [bound["pod"]["uid"]],
             },
-        }),
-        _ => json!({"authenticated": false}),
-    };
+        },
+    });
     Json(review)
 }
 

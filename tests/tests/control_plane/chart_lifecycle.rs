@@ -175,7 +175,7 @@ async fn everything_switched_on_is_taken_by_an_api_server_that_enforces_pod_secu
     cluster.kubectl(&["label", "namespace", release::NAMESPACE, enforce]).await?;
     cluster.kubectl(&["create", "namespace", "shop"]).await?;
 
-    let on = "networkPolicy.enabled=true,networkPolicy.apiServer.cidrs={10.0.0.0/8},\
+    let on = "networkPolicy.limitEgress=true,networkPolicy.apiServer.cidrs={10.0.0.0/8},\
         networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring,\
         monitoring.serviceMonitor.enabled=true,monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true,\
         monitoring.dashboard.enabled=true,watch.namespaces={shop}";

@@ -24,7 +24,7 @@ fn rendered(values: &str) -> Result<Objects> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(values.as_bytes())?;
     let file = file.path().display().to_string();
-    Objects::parse(&text(&["--values", &file, "--set", "networkPolicy.enabled=true"])?)
+    Objects::parse(&text(&["--values", &file, "--set", "networkPolicy.limitEgress=true"])?)
 }
 
 fn settings(objects: &Objects) -> Result<Settings> {

@@ -47,7 +47,11 @@ fn every_object_has_the_labels_of_the_chart_and_the_common_ones() -> Result<()> 
 
 #[test]
 fn nothing_optional_is_there_unless_it_is_asked_for() -> Result<()> {
-    let objects = Objects::with(&["podDisruptionBudget.enabled=false", "admissionPolicy.enabled=false"])?;
+    let objects = Objects::with(&[
+        "podDisruptionBudget.enabled=false",
+        "admissionPolicy.enabled=false",
+        "networkPolicy.enabled=false",
+    ])?;
     for kind in [
         "NetworkPolicy",
         "ServiceMonitor",
@@ -207,7 +211,7 @@ fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
     let policy = only(
         "NetworkPolicy",
         &[
-            "networkPolicy.enabled=true",
+            "networkPolicy.limitEgress=true",
             "networkPolicy.apiServer.cidrs={10.0.0.1/32}",
             "networkPolicy.apiServer.ports={6443}",
             "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
@@ -241,7 +245,7 @@ fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
 fn the_network_policy_opens_the_port_of_a_name_server_of_its_own() -> Result<()> {
     let dns = |server: &str| -> Result<Value> {
         let policy =
-            only("NetworkPolicy", &["networkPolicy.enabled=true", &format!("dns.nameserver={server}")])?;
+            only("NetworkPolicy", &["networkPolicy.limitEgress=true", &format!("dns.nameserver={server}")])?;
         Ok(policy["spec"]["egress"][0]["ports"].clone())
     };
     let both =
@@ -249,6 +253,47 @@ fn the_network_policy_opens_the_port_of_a_name_server_of_its_own() -> Result<()>
     same(&dns("")?, json!(both(53)))?;
     same(&dns("192.0.2.1:53")?, json!(both(53)))?;
     same(&dns("192.0.2.1:5353")?, json!([both(53), both(5353)].concat()))
+}
+
+#[test]
+fn by_default_the_control_port_takes_labelled_pods_and_replicas_alone() -> Result<()> {
+    let policy = only("NetworkPolicy", &[])?;
+    let spec = &policy["spec"];
+    same(&spec["policyTypes"], json!(["Ingress"]))?;
+    ensure!(spec.get("egress").is_none(), "{spec:#}");
+    let of = |port: &str| {
+        let rules = spec["ingress"].as_array().into_iter().flatten();
+        rules.clone().find(|rule| rule["ports"][0]["port"] == port).map(|rule| rule["from"].clone())
+    };
+    // API servers and kubelets have addresses that the chart does not know.
+    ensure!(of("webhook") == Some(Value::Null) && of("admin") == Some(Value::Null), "{spec:#}");
+    let own = json!({"app.kubernetes.io/name": "mailroute", "app.kubernetes.io/instance": "mailroute"});
+    same(
+        &of("control").unwrap_or_default(),
+        json!([
+            {
+                "podSelector": {"matchExpressions": [{"key": "mailroute.dev/route", "operator": "Exists"}]},
+                "namespaceSelector": {},
+            },
+            {"podSelector": {"matchLabels": own}},
+        ]),
+    )
+}
+
+#[test]
+fn the_service_has_the_address_families_of_the_cluster() -> Result<()> {
+    same(&only("Service", &[])?["spec"]["ipFamilyPolicy"], json!("PreferDualStack"))
+}
+
+#[test]
+fn the_address_of_a_sidecar_is_checked_unless_that_is_turned_off() -> Result<()> {
+    let checks = |values: &[&str]| -> Result<bool> {
+        let deployment = only("Deployment", values)?;
+        let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+        Ok(!arguments.as_array().into_iter().flatten().any(|it| it == "--check-source-address=false"))
+    };
+    ensure!(checks(&[])? && !checks(&["controlService.checkSourceAddress=false"])?);
+    Ok(())
 }
 
 #[test]

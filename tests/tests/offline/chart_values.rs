@@ -115,7 +115,7 @@ fn helm_3_renders_the_same_objects_as_helm_4() -> Result<()> {
     let tools = Tools::find()?;
     let on = [
         "--set",
-        "networkPolicy.enabled=true,watch.namespaces={shop},monitoring.rules.enabled=true,\
+        "networkPolicy.limitEgress=true,watch.namespaces={shop},monitoring.rules.enabled=true,\
          monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true,monitoring.dashboard.enabled=true",
     ];
     let sorted = |helm| -> Result<Vec<String>> {

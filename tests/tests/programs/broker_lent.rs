@@ -35,7 +35,7 @@ mod client;
 mod stage;
 
 use client::{Client, message};
-use stage::{OPERATOR, Stage, WEB, lent};
+use stage::{OPERATOR, Stage, WEB, here, jwt, lent};
 
 use crate::route::to_simulator;
 
@@ -65,7 +65,7 @@ impl Operator {
         let (ca_pem, acceptor) = (identity.authority.pem, TlsAcceptor::from(identity.submission));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = desk::router(Arc::clone(&stage.desk));
+        let router = desk::router(Arc::clone(&stage.desk)).layer(axum::Extension(here()));
         let mut this = Self { ca_pem, address, acceptor, router, serving: None };
         this.serve(listener);
         this
@@ -132,7 +132,7 @@ impl Scene {
         change(&stage);
         let operator = Operator::new(&stage).await;
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("control"), WEB).unwrap();
+        std::fs::write(folder.path().join("control"), jwt(WEB)).unwrap();
         let route = route(&stage, &operator, &folder);
         std::fs::write(folder.path().join("route.json"), route.to_json()).unwrap();
         let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
@@ -282,7 +282,7 @@ async fn a_pod_of_another_route_is_refused_and_its_route_shows_it() {
     scene.met(Reason::TokenAcquired).await;
     let Scene { operator, stage, sidecar, folder } = scene;
     sidecar.stop().await;
-    std::fs::write(folder.path().join("control"), "shop/worker-1/uid-2").unwrap();
+    std::fs::write(folder.path().join("control"), jwt("shop/worker-1/uid-2")).unwrap();
     let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
     let scene = Scene { operator, stage, sidecar, folder };
     scene.met(Reason::OperatorRefused).await;
@@ -317,7 +317,7 @@ async fn no_log_line_of_either_program_holds_the_token() {
     let metrics = metrics(scene.sidecar.admin_address()).await;
     let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains("token granted") && text.contains("delivered"), "both were heard: {text}");
-    for secret in [token, scene.stage.assertion(), WEB.to_owned()] {
+    for secret in [token, scene.stage.assertion(), jwt(WEB)] {
         for part in secret.split('.').filter(|part| part.len() > 12) {
             assert!(!text.contains(part) && !metrics.contains(part), "{part}: {text} {metrics}");
         }

@@ -2,6 +2,7 @@
 
 mod broker_lent;
 mod limits_shared;
+mod operator_families;
 mod peer_clients;
 
 #[path = "../../../sidecar/tests/relay/route.rs"]

@@ -41,28 +41,31 @@ pub struct Made {
 }
 
 impl Crowd {
-    /// Makes the routes.
+    /// Makes the routes, each with an annotation of so many KiB.
     ///
     /// # Errors
     /// When the API server refuses one.
-    pub async fn with_routes(stage: &Stage, routes: usize) -> Result<Self> {
+    pub async fn with_routes(stage: &Stage, routes: usize, annotation: usize) -> Result<Self> {
         let client = stage.client();
         let namespaces = (0..NAMESPACES).map(|number| namespace(client.clone(), format!("crowd-{number}")));
         let namespaces: Vec<_> = stream::iter(namespaces).buffered(4).try_collect().await?;
         let crowd = Self { client, namespaces, routes };
-        stream::iter((0..routes).map(|number| crowd.make_route(number)))
+        stream::iter((0..routes).map(|number| crowd.make_route(number, annotation)))
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;
         Ok(crowd)
     }
 
-    async fn make_route(&self, number: usize) -> Result<()> {
+    async fn make_route(&self, number: usize, annotation: usize) -> Result<()> {
         let namespace = self.namespace(number);
         let mut route = workload::route(&name(number), namespace);
         // Full of what routes have, so that memory is that of real ones.
         let allow: Vec<_> = (0..20).map(|n| json!(format!("sender-{n}@contoso.com"))).collect();
         route["spec"]["senders"] = json!({"allow": allow});
+        if annotation > 0 {
+            route["metadata"]["annotations"] = json!({"example.com/filled": "x".repeat(annotation * 1024)});
+        }
         let api = Api::<MailRoute>::namespaced(self.client.clone(), namespace);
         api.create(&PostParams::default(), &serde_json::from_value(route)?).await?;
         Ok(())

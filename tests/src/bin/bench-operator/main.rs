@@ -38,6 +38,9 @@ struct Arguments {
     /// MailRoutes.
     #[arg(long, default_value_t = 1000)]
     routes: usize,
+    /// Size of an annotation that each MailRoute has, KiB: authors fill them as they like, up to 256.
+    #[arg(long, default_value_t = 0, value_name = "KIB", value_parser = clap::value_parser!(u16).range(0..=255))]
+    annotation: u16,
     /// Labelled pods.
     #[arg(long, default_value_t = 5000)]
     pods: usize,
@@ -61,18 +64,23 @@ fn main() -> Result<()> {
 async fn run(arguments: Arguments) -> Result<()> {
     let cluster = Cluster::shared(Tier::ControlPlane).await?;
     let stage = Stage::on(cluster, &[], &[], Lifetimes::default()).await?;
-    let work = format!("{} routes, {} pods", arguments.routes, arguments.pods);
+    let mut work = format!("{} routes, {} pods", arguments.routes, arguments.pods);
+    if arguments.annotation > 0 {
+        work = format!("{work}, {} KiB of annotations on each route", arguments.annotation);
+    }
     let mut measured = Measurements::new(work);
 
     println!("making {} routes …", arguments.routes);
-    let crowd = Crowd::with_routes(&stage, arguments.routes).await?;
+    let crowd = Crowd::with_routes(&stage, arguments.routes, arguments.annotation.into()).await?;
     let began = Instant::now();
     let operator = Operator::start(&stage, &arguments.operator, 0).await?;
     operator.is_ready().await?;
     measured.add("start to ready, routes only", began.elapsed().as_secs_f64(), "s");
     operator.has_reconciled(arguments.routes as f64).await?;
     measured.add("start to every route rendered", began.elapsed().as_secs_f64(), "s");
-    measured.add("memory, routes only", mebibytes(operator.memory()?.resident), "MiB");
+    let memory = operator.memory()?;
+    measured.add("memory, routes only", mebibytes(memory.resident), "MiB");
+    measured.add("memory, routes only, peak", mebibytes(memory.peak), "MiB");
 
     operator.serve(&stage).await?;
     println!("making {} pods, {} a second …", arguments.pods, arguments.rate);

@@ -9,6 +9,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
@@ -21,13 +23,14 @@ use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::control::authenticate::Authenticator;
 use mailroute_operator::control::leases::Leases;
 use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
-use mailroute_operator::control::rate::RateLimit;
 use mailroute_operator::control::server::{self, Control};
 use mailroute_operator::controller::accept::MailboxRules;
 use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
 use mailroute_operator::lease::Leadership;
 use mailroute_operator::metrics::Metrics;
-use mailroute_operator::pki::{self, TlsListener};
+use mailroute_operator::pki;
+use mailroute_operator::rate_limit::RateLimit;
+use mailroute_operator::server as http;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -145,10 +148,11 @@ async fn serve(
 ) -> Result<JoinHandle<()>> {
     let terms = Terms { minute, ..Terms::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
+    let pods = filled((0..sidecars).map(pod));
     let control = Control {
-        authenticator: Arc::new(Authenticator::new(api_server().await?)),
+        authenticator: Arc::new(Authenticator::new(api_server().await?, pods.clone(), true)),
         leadership: leadership.subscribe(),
-        pods: filled((0..sidecars).map(pod)),
+        pods,
         reports: Arc::default(),
         triggers: Default::default(),
         metrics: Metrics::new()?,
@@ -159,11 +163,19 @@ async fn serve(
         mailbox_rules: Arc::new(MailboxRules::default()),
     };
     let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;
-    let listener = TlsListener::bind(address, config, pki::Limits::default()).await?;
+    let listener = TcpListener::bind(address).await?;
+    // All sidecars have one address here, and their minutes are short.
+    let limits = http::Limits {
+        per_address: 1024,
+        opened: (100_000, Duration::from_micros(10)),
+        requests: (100_000, Duration::from_micros(10)),
+        ..http::Limits::of(1024)
+    };
     Ok(tokio::spawn(async move {
+        let router = server::router(Arc::new(control));
+        http::serve(listener, Some(config), router, limits, std::future::pending()).await;
         // Lives as long as the service.
-        let _leadership = leadership;
-        let _ = axum::serve(listener, server::router(Arc::new(control))).await;
+        drop(leadership);
     }))
 }
 
@@ -184,7 +196,7 @@ fn pod(number: usize) -> Pod {
         "name": format!("pod-{number}"), "namespace": "shop", "uid": format!("uid-{number}"),
         "creationTimestamp": Timestamp::now().to_string(),
         "labels": {"mailroute.dev/route": "notifications"},
-    }}))
+    }, "status": {"podIPs": [{"ip": "127.0.0.1"}]}}))
     .expect("a pod")
 }
 
@@ -205,17 +217,27 @@ fn mail_route() -> MailRoute {
     .expect("a route")
 }
 
-/// In the API server's place: the token of `pod-7` is `7`.
+/// The token of a pod.
+pub fn token(number: usize) -> String {
+    let pod = json!({"name": format!("pod-{number}"), "uid": format!("uid-{number}")});
+    let claims = json!({"aud": ["mailroute.dev"], "kubernetes.io": {"namespace": "shop", "pod": pod}});
+    format!("e30.{}.signature", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+/// In the API server's place: every token is good.
 async fn api_server() -> Result<kube::Client> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let review = async |Json(mut review): Json<Value>| {
-        let number = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
+        let token = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
+        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap_or_default()).unwrap_or_default();
+        let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
+        let pod = &claims["kubernetes.io"]["pod"];
         review["status"] = json!({"authenticated": true, "audiences": ["mailroute.dev"], "user": {
             "username": "system:serviceaccount:shop:default",
             "extra": {
-                "authentication.kubernetes.io/pod-name": [format!("pod-{number}")],
-                "authentication.kubernetes.io/pod-uid": [format!("uid-{number}")],
+                "authentication.kubernetes.io/pod-name": [pod["name"]],
+                "authentication.kubernetes.io/pod-uid": [pod["uid"]],
             },
         }});
         Json(review)

@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use super::operator::Operator;
+use super::operator::{Operator, token};
 use crate::route::to_simulator;
 
 /// How sidecars run.
@@ -160,7 +160,7 @@ fn mount(folder: &Path, number: usize, microsoft: &Simulator, operator: &Operato
     std::fs::create_dir_all(folder.join("spool"))?;
     let at = |name: &str| -> PathBuf { folder.join(name) };
     std::fs::write(at("ca.crt"), microsoft.ca_pem())?;
-    std::fs::write(at("control"), number.to_string())?;
+    std::fs::write(at("control"), token(number))?;
     microsoft.write_assertion(SAMPLE_SUBJECT, &at("entra"))?;
     let control = ControlService {
         address: format!("localhost:{}", operator.address.port()),

@@ -1,9 +1,10 @@
-//! How often one pod may call: a token bucket each, with time passed in.
+//! How often each caller may call: a token bucket each, with time passed in.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Calls that may come at once. A sidecar reports every change, at most once a second, and asks for a lease and gives it back
+/// Calls of a pod that may come at once. A sidecar reports every change, at most once a second, and asks for a lease and gives it back
 /// for each message at most.
 const BURST: u32 = 20;
 
@@ -15,9 +16,9 @@ const SWEEP_ABOVE: usize = 1024;
 
 /// The buckets of all callers. A bucket that is full again is the same as none, and is dropped.
 #[derive(Debug)]
-pub struct RateLimit {
+pub struct RateLimit<K = String> {
     /// For each caller: the instant at which its bucket is full again.
-    full_at: HashMap<String, Instant>,
+    full_at: HashMap<K, Instant>,
     burst: u32,
     refill: Duration,
     sweep_above: usize,
@@ -30,14 +31,18 @@ impl Default for RateLimit {
     }
 }
 
-impl RateLimit {
+impl<K: Eq + Hash> RateLimit<K> {
     /// `burst` calls at once, and one more after each `refill`.
     pub fn new(burst: u32, refill: Duration) -> Self {
         Self { full_at: HashMap::new(), burst, refill, sweep_above: 0 }
     }
 
     /// Whether this caller may call now; takes one from its bucket if so.
-    pub fn allows(&mut self, caller: &str, now: Instant) -> bool {
+    pub fn allows<Q>(&mut self, caller: &Q, now: Instant) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         self.sweep(now);
         let full_at = self.full_at.get(caller).copied().unwrap_or(now).max(now) + self.refill;
         if full_at > now + self.refill * self.burst {
