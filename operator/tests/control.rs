@@ -198,7 +198,10 @@ fn with_sidecar(name: &str, runs: bool) -> Pod {
     let status = json!({"name": "mailroute", "started": true, "ready": true, "image": "", "imageID": "",
         "restartCount": 0, "state": {"running": {}}});
     let statuses = if runs { json!([status]) } else { json!([]) };
-    pod.status = serde_json::from_value(json!({"initContainerStatuses": statuses})).unwrap();
+    pod.status = serde_json::from_value(
+        json!({"initContainerStatuses": statuses, "podIPs": [{"ip": "10.0.0.7"}]}),
+    )
+    .unwrap();
     pod
 }
 
