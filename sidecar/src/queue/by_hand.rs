@@ -161,7 +161,12 @@ impl Queue {
 
     fn enter_by_hand(&self, id: QueueId, since: Timestamp, progress: &Progress) {
         let record = Record { by_hand: true, ..self.record(since, progress) };
-        self.state().index.insert(id, record);
+        let mut state = self.state();
+        // Whoever has taken it already, by what was known of it before it was set aside, tries it.
+        if !state.index.record(&id).is_some_and(|known| known.taken) {
+            state.index.insert(id, record);
+        }
+        drop(state);
         self.news();
     }
 
