@@ -45,13 +45,12 @@ pub(super) struct Routes {
 
 impl Routes {
     pub(super) fn register(r: &Registry) -> Result<Self, Error> {
-        let labels = &["namespace", "route"];
         Ok(Self {
             ready: gauges(
                 r,
                 "mailroute_route_ready_status",
                 "Ready of a MailRoute: 1 True, 0 False, -1 Unknown.",
-                labels,
+                &["namespace", "route"],
             )?,
             sidecars: gauges(
                 r,
@@ -63,25 +62,25 @@ impl Routes {
                 r,
                 "mailroute_route_queue_messages",
                 "Messages that wait in the pods of a MailRoute.",
-                labels,
+                &["namespace", "route"],
             )?,
             oldest: gauges(
                 r,
                 "mailroute_route_queue_oldest_age_seconds",
                 "For how long the oldest of them has been tried.",
-                labels,
+                &["namespace", "route"],
             )?,
             dead_letters: gauges(
                 r,
                 "mailroute_route_dead_letter_messages",
                 "Dead letters in the pods of a MailRoute.",
-                labels,
+                &["namespace", "route"],
             )?,
             lost: gauges(
                 r,
                 "mailroute_route_lost_messages",
                 "Messages that waited in pods of a MailRoute when these ended, since it was created.",
-                labels,
+                &["namespace", "route"],
             )?,
         })
     }
