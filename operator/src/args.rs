@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mailroute_route::paths::is_for_entra;
 use tracing::Level;
 
 use crate::broker::settings::TOKEN_FILE;
@@ -69,6 +70,16 @@ pub struct Run {
     /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
     #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
     pub allow_image_override: bool,
+    /// Audiences, beginning with api://, that routes may name in spec.tenant.authority.audience besides those that Entra
+    /// publishes.
+    #[arg(
+        long,
+        env = "MAILROUTE_ENTRA_AUDIENCES",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        value_parser = entra_audience
+    )]
+    pub entra_audiences: Vec<String>,
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,
@@ -129,10 +140,25 @@ pub struct Run {
     pub log_level: Level,
 }
 
+/// An audience whose tokens may be shown to a token authority.
+pub(crate) fn entra_audience(text: &str) -> Result<String, &'static str> {
+    is_for_entra(text).then(|| text.to_owned()).ok_or("must begin with api://, as the audiences of Entra do")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn an_audience_of_the_api_server_or_ours_is_not_taken() {
+        let with = |audience: &str| {
+            let all = ["mailroute-operator", "inject", "-f", "-", "--route", "-", "--entra-audiences", audience];
+            Cli::try_parse_from(all).is_ok()
+        };
+        assert!(with("api://private-cloud,api://AKSIdentityBinding"));
+        assert!(!with("mailroute.dev") && !with("api://a,https://kubernetes.default.svc"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -13,8 +13,12 @@ use base64::Engine as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
+use mailroute_operator::broker::settings::Settings;
 use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::MailRoute;
+use mailroute_operator::crd::cloud::Cloud;
+use mailroute_operator::crd::method::Subject;
+use mailroute_operator::crd::tenant::Authority;
 use mailroute_operator::events::Events;
 use mailroute_operator::inject::Platform;
 use mailroute_operator::kubernetes::{Standing, Version};
@@ -44,6 +48,11 @@ async fn stage() -> Stage {
 }
 
 async fn empty_stage() -> Stage {
+    stage_that_lends(Settings::default()).await
+}
+
+/// A webhook over an empty store, of an installation that lends its identity so.
+async fn stage_that_lends(lending: Settings) -> Stage {
     let (sender, events) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,7 +68,7 @@ async fn empty_stage() -> Stage {
     let malformed = Malformed::default();
     let routes = Routes::new(store, malformed.clone(), changes);
     let (kubernetes, standing) = watch::channel(Standing::Fit);
-    let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
+    let webhook = Webhook::new(routes, platform, Arc::new(lending), standing, metrics.clone(), told);
     Stage { webhook: Arc::new(webhook), writer, changed, malformed, kubernetes, events, metrics }
 }
 
@@ -436,4 +445,49 @@ async fn a_hundred_pods_are_admitted_without_a_call_to_the_api_server() {
     }
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(stage.events.try_recv().is_err(), "something was sent to the API server");
+}
+
+#[tokio::test]
+async fn a_stored_route_cannot_have_a_token_for_the_api_server_or_for_us_projected() {
+    let mut stage = stage().await;
+    for audience in [
+        "mailroute.dev",
+        "https://kubernetes.default.svc",
+        "https://kubernetes.default.svc.cluster.local",
+        "https://oidc.example.com/id/1",
+        "api://somebody-else",
+        "",
+    ] {
+        let mut stored = route("notifications");
+        let named = Authority { audience: Some(audience.to_owned()), ..Default::default() };
+        stored.spec.tenant.authority = Some(named);
+        stage.apply(&Event::Apply(stored));
+        let answer = stage.ask(&review(&pod())).await;
+        assert_eq!(answer["response"]["allowed"], false, "{audience:?}");
+        let told = answer["response"]["status"]["message"].as_str().unwrap();
+        assert!(told.contains("spec.tenant.authority.audience"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_of_a_cloud_without_a_published_host_is_resolved_with_what_the_platform_lends() {
+    let mut dod: MailRoute = route("notifications");
+    dod.spec.tenant.cloud = Cloud::USGovernmentDoD;
+    let submission = dod.spec.client_submission.as_mut().unwrap();
+    submission.credential.subject = Subject::Operator;
+    let client_id = submission.credential.client_id.clone().unwrap();
+    let lending = Settings::parse(&format!(
+        "applications: [{{tenantId: {}, clientId: {client_id}, cloud: USGovernmentDoD, endpoint: {{host: smtp.dod.example}}, \
+         allow: [{{namespaces: [shop], mailboxes: [noreply@contoso.com]}}]}}]",
+        dod.spec.tenant.id
+    ));
+    for (lending, is_injected) in [(lending.unwrap(), true), (Settings::default(), false)] {
+        let mut stage = stage_that_lends(lending).await;
+        stage.apply(&Event::Init);
+        stage.apply(&Event::InitApply(dod.clone()));
+        stage.apply(&Event::InitDone);
+        let answer = stage.ask(&review(&pod())).await;
+        assert_eq!(answer["response"]["allowed"], is_injected, "{answer:#}");
+        assert_eq!(answer["response"]["patchType"] == "JSONPatch", is_injected);
+    }
 }

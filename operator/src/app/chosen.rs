@@ -53,7 +53,7 @@ impl App {
 
 /// The tokens of the operator's identity: none without settings.
 pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
-    let settings = match &flags.broker_settings {
+    let mut settings = match &flags.broker_settings {
         None => Settings::default(),
         Some(path) => {
             let unusable = || format!("cannot use the settings of the broker {}", path.display());
@@ -61,6 +61,7 @@ pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
             Settings::parse(&text).with_context(unusable)?
         }
     };
+    settings.entra_audiences.clone_from(&flags.entra_audiences);
     Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
 }
 

@@ -16,7 +16,9 @@ use super::selection::Selection;
 use super::sidecar::{Platform, PullPolicy};
 use super::view::PodView;
 use super::workload::pod_pointer;
-use crate::controller::validate::validate;
+use crate::args::entra_audience;
+use crate::broker::settings::{Settings, SettingsError};
+use crate::controller::validate::validate_with;
 use crate::crd::MailRoute;
 
 /// Flags of `inject`.
@@ -44,6 +46,19 @@ pub struct Inject {
     /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
     #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
     pub allow_image_override: bool,
+    /// Audiences, beginning with api://, that routes may name in spec.tenant.authority.audience besides those that Entra
+    /// publishes.
+    #[arg(
+        long,
+        env = "MAILROUTE_ENTRA_AUDIENCES",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        value_parser = entra_audience
+    )]
+    pub entra_audiences: Vec<String>,
+    /// File that says which routes may use the operator's identity, as in the ConfigMap <release>-broker. Default: none.
+    #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
+    pub broker_settings: Option<PathBuf>,
 }
 
 /// Why nothing was printed.
@@ -55,6 +70,9 @@ pub enum Error {
     /// A file is not YAML.
     #[error("{0} is not YAML or JSON")]
     Yaml(PathBuf, #[source] Box<serde_saphyr::Error>),
+    /// The file is not the settings of a broker.
+    #[error("cannot use {0}")]
+    Broker(PathBuf, #[source] SettingsError),
     /// A document of the file of routes is not a MailRoute.
     #[error("{0} holds something that is not a MailRoute")]
     NotARoute(PathBuf, #[source] serde_json::Error),
@@ -97,6 +115,10 @@ pub fn run(
     let offline = Offline {
         routes: routes(&flags.route, &flags.namespace)?,
         platform,
+        lending: Settings {
+            entra_audiences: flags.entra_audiences.clone(),
+            ..lending(flags.broker_settings.as_deref())?
+        },
         namespace: flags.namespace.clone(),
     };
     let mut documents = documents(&flags.filename, input)?;
@@ -115,6 +137,7 @@ const UNLABELLED: &str = "no label mailroute.dev/route";
 struct Offline {
     routes: Vec<MailRoute>,
     platform: Platform,
+    lending: Settings,
     namespace: String,
 }
 
@@ -162,7 +185,9 @@ impl Offline {
             Selection::Excused => return Ok(Err("annotated to start without its sidecar")),
         };
         let route = self.route(namespace, name)?;
-        validate(route)
+        // As the webhook does: a route that may not use the operator's identity is looked at without it.
+        let lent = self.lending.lent_to(route).ok().flatten();
+        validate_with(route, lent, &self.lending.entra_audiences)
             .map_err(|error| Refusal::InvalidRoute { route: name.to_owned(), message: error.to_string() })?;
         super::patch(&plan(pod, route, &self.platform)?, pod).map(Ok)
     }
@@ -180,6 +205,13 @@ impl Offline {
 
 fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
     object.pointer(pointer)?.as_str()
+}
+
+/// Which routes may use the operator's identity; none without a file.
+fn lending(path: Option<&Path>) -> Result<Settings, Error> {
+    let Some(path) = path else { return Ok(Settings::default()) };
+    let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    Settings::parse(&text).map_err(|error| Error::Broker(path.to_owned(), error))
 }
 
 /// The routes of a file, each with what an API server would give it.
@@ -239,6 +271,8 @@ spec:
             sidecar_image_pull_policy: None,
             sidecar_image_pull_secrets: Vec::new(),
             allow_image_override: false,
+            entra_audiences: Vec::new(),
+            broker_settings: None,
         };
         let (mut printed, mut notes) = (Vec::new(), Vec::new());
         let result = run(&flags, &mut input.as_bytes(), &mut printed, &mut notes);

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
-use crate::controller::validate::validate;
+use crate::broker::settings::Settings;
+use crate::controller::validate::validate_with;
 use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject::selection::Selection;
@@ -44,6 +45,7 @@ const READING: usize = 16;
 pub struct Webhook {
     routes: Routes,
     platform: Platform,
+    lending: Arc<Settings>,
     kubernetes: watch::Receiver<Standing>,
     metrics: Metrics,
     events: Events,
@@ -88,15 +90,18 @@ enum Failure {
 }
 
 impl Webhook {
-    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing.
+    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing. `lending` says which
+    /// routes may use the operator's identity.
     pub fn new(
         routes: Routes,
         platform: Platform,
+        lending: Arc<Settings>,
         kubernetes: watch::Receiver<Standing>,
         metrics: Metrics,
         (events, refusals): (Events, Refusals),
     ) -> Self {
-        Self { routes, platform, kubernetes, metrics, events, refusals, reading: Semaphore::new(READING) }
+        let reading = Semaphore::new(READING);
+        Self { routes, platform, lending, kubernetes, metrics, events, refusals, reading }
     }
 
     /// Answers one request.
@@ -135,7 +140,7 @@ impl Webhook {
             Err(not_synced) => return Ok(Outcome::Deferred(review, not_synced)),
         };
         let kubernetes = *self.kubernetes.borrow();
-        Ok(match kubernetes.check().and_then(|()| injection(&pod, &route, &self.platform)) {
+        Ok(match kubernetes.check().and_then(|()| self.injection(&pod, &route)) {
             Ok(None) => Outcome::Complete(review),
             Ok(Some(patch)) => Outcome::Injected(review, patch),
             Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),
@@ -147,6 +152,20 @@ impl Webhook {
         let _place = self.reading.acquire().await.map_err(|_| Failure::Slow)?;
         let body = to_bytes(body, MAX_BODY).await.map_err(|_| Failure::Body)?;
         Ok(Review::decode(&body)?)
+    }
+
+    /// The patch that the pod needs; `None` when it has everything.
+    ///
+    /// A route that may not use the operator's identity is looked at without it: its pods start, and its status says why they
+    /// get no tokens.
+    fn injection(&self, pod: &Value, route: &MailRoute) -> Result<Option<json_patch::Patch>, Refusal> {
+        let lent = self.lending.lent_to(route).ok().flatten();
+        validate_with(route, lent, &self.lending.entra_audiences).map_err(|error| Refusal::InvalidRoute {
+            route: route.name_any(),
+            message: error.to_string(),
+        })?;
+        let plan = inject::plan(pod, route, &self.platform)?;
+        if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
     }
 
     /// Logs, and has an Event put on the route, unless it is a dry run. Neither is waited for.
@@ -162,18 +181,6 @@ impl Webhook {
             self.refusals.note(route, refused);
         }
     }
-}
-
-/// The patch that the pod needs; `None` when it has everything.
-fn injection(
-    pod: &Value,
-    route: &MailRoute,
-    platform: &Platform,
-) -> Result<Option<json_patch::Patch>, Refusal> {
-    validate(route)
-        .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })?;
-    let plan = inject::plan(pod, route, platform)?;
-    if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
 }
 
 impl Outcome {

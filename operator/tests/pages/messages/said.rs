@@ -26,6 +26,7 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::SecretMissing(CredentialType::ClientSecret),
         Invalid::SecretKeyMissing(CredentialType::ClientSecret),
         Invalid::RewriteWithoutMailbox,
+        Invalid::Audience("<audience>".into()),
         Invalid::Duration { field: "maxAge", value: "2d".into() },
         Invalid::Size("1GB".into()),
     ]
