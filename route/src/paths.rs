@@ -3,6 +3,11 @@
 /// The sidecar's program in its image.
 pub const PROGRAM: &str = "/mailroute-sidecar";
 
+/// User and group of the sidecar, as its image has them. Not 65532, which is every distroless image's: two containers of one
+/// user may reach each other's files through `/proc` where they share their processes. Below 65536, which is as far as user
+/// namespaces map ids.
+pub const SIDECAR_USER: i64 = 61025;
+
 /// Directory of the mounted route ConfigMap. A directory mount, so that the kubelet updates it in place.
 pub const ROUTE_DIR: &str = "/etc/mailroute/route";
 

@@ -47,6 +47,7 @@ impl App {
             pull_policy: self.flags.sidecar_image_pull_policy,
             pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
             allows_image_override: self.flags.allow_image_override,
+            assigns_users: self.flags.sidecar_user_by_platform,
         }
     }
 }
