@@ -491,3 +491,56 @@ async fn a_route_of_a_cloud_without_a_published_host_is_resolved_with_what_the_p
         assert_eq!(answer["response"]["patchType"] == "JSONPatch", is_injected);
     }
 }
+
+/// What whoever applies the Deployment is warned of.
+async fn warned(stage: &Stage, deployment: &Value) -> Option<String> {
+    let mut review = review(deployment);
+    review["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+    let answer = stage.webhook.handle_workload(Body::from(review.to_string())).await;
+    let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["response"]["allowed"], true, "nothing is refused");
+    assert!(answer["response"].get("patch").is_none_or(Value::is_null), "nothing is changed");
+    answer["response"]["warnings"][0].as_str().map(str::to_owned)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_applies_a_workload_is_warned_of_what_its_pods_are_refused_for() {
+    type Change = fn(&mut Value);
+    let stage = stage().await;
+    let label = json!({"app": "web", "mailroute.dev/route": "notifications"});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "template": {"metadata": {"labels": label}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}},
+    }});
+    let changes: [(&str, Change); 6] = [
+        ("the label mailroute.dev/route is on the workload itself", |it| {
+            it["metadata"]["labels"] = it["spec"]["template"]["metadata"]["labels"].take();
+        }),
+        ("There is no MailRoute \"invoices\"", |it| {
+            it["spec"]["template"]["metadata"]["labels"]["mailroute.dev/route"] = json!("invoices");
+        }),
+        ("hostNetwork", |it| it["spec"]["template"]["spec"]["hostNetwork"] = json!(true)),
+        ("shareProcessNamespace", |it| it["spec"]["template"]["spec"]["shareProcessNamespace"] = json!(true)),
+        ("hostPID", |it| it["spec"]["template"]["spec"]["hostPID"] = json!(true)),
+        ("declares port 25", |it| {
+            it["spec"]["template"]["spec"]["containers"][0]["ports"] = json!([{"containerPort": 25}]);
+        }),
+    ];
+    for (told, change) in changes {
+        let mut changed = deployment.clone();
+        change(&mut changed);
+        let warning = warned(&stage, &changed).await.unwrap_or_default();
+        assert!(warning.starts_with("MailRoute: ") && warning.contains(told), "{told}: {warning}");
+    }
+    assert_eq!(warned(&stage, &deployment).await, None);
+    let mut both = deployment.clone();
+    both["metadata"]["labels"] = both["spec"]["template"]["metadata"]["labels"].clone();
+    assert_eq!(warned(&stage, &both).await, None, "labelled twice");
+    let mut annotated = deployment;
+    annotated["spec"]["template"]["metadata"]["annotations"] = json!({"mailroute.dev/rout": "x"});
+    assert_eq!(warned(&stage, &annotated).await, None, "the chart's policy warns of annotations");
+    let cron_job = json!({"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": {
+        "metadata": {"labels": {"mailroute.dev/route": "invoices"}}, "spec": {"containers": []},
+    }}}}});
+    assert!(warned(&stage, &cron_job).await.is_some());
+}

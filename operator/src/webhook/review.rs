@@ -53,6 +53,11 @@ impl Review {
         request.object.as_ref().map(serde_json::to_value).transpose()
     }
 
+    /// The object as it is to be stored, when there is one.
+    pub fn object(&self) -> Result<Option<Value>, serde_json::Error> {
+        self.0.object.as_ref().map(serde_json::to_value).transpose()
+    }
+
     /// The namespace; the object itself often has none yet.
     pub fn namespace(&self) -> &str {
         self.0.namespace.as_deref().unwrap_or_default()
@@ -80,6 +85,16 @@ impl Review {
         // Bytes in Go, so base64 in JSON; the library would write a list of numbers, four times as long.
         review["response"]["patch"] = STANDARD.encode(serde_json::to_vec(patch)?).into();
         review["response"]["patchType"] = "JSONPatch".into();
+        Ok(review)
+    }
+
+    /// Lets the object through, and has whoever applies it warned.
+    ///
+    /// # Errors
+    /// See [`Self::allow`].
+    pub fn warn(&self, warning: &str) -> Result<Value, serde_json::Error> {
+        let mut review = self.allow()?;
+        review["response"]["warnings"] = vec![warning].into();
         Ok(review)
     }
 

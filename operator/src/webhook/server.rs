@@ -24,21 +24,30 @@ use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject::selection::Selection;
 use crate::inject::view::PodView;
-use crate::inject::{self, Platform, Refusal};
+use crate::inject::{self, Platform, Refusal, workload};
 use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
 
 /// Path that the webhook configuration names.
 pub const PATH: &str = "/inject";
 
+/// Path that the webhook configuration names for workloads.
+pub const WARN_PATH: &str = "/warn";
+
 /// The whole answer, body included; the API server waits five seconds.
 const DEADLINE: Duration = Duration::from_secs(4);
 /// Wait for a route that was applied a moment before its pod.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Wait for a route that was applied a moment before its workload. Two seconds are all that the API server waits.
+const WARN_PATIENCE: Duration = Duration::from_millis(500);
 /// Largest body, bytes. An API server takes objects of up to 3 MiB, and a review holds one and little else.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Bodies that are read at a time, which bounds memory; reading one takes well under a millisecond.
 const READING: usize = 16;
+
+/// A label where it has no effect.
+const MISPLACED: &str = "the label mailroute.dev/route is on the workload itself, where it has no effect. Put it into \
+                         spec.template.metadata.labels, and its pods get the sidecar.";
 
 /// What the webhook needs.
 #[derive(Debug)]
@@ -55,7 +64,11 @@ pub struct Webhook {
 
 /// The HTTP service.
 pub fn router(webhook: Arc<Webhook>) -> Router {
-    Router::new().route(PATH, post(inject)).with_state(webhook)
+    Router::new().route(PATH, post(inject)).route(WARN_PATH, post(warn)).with_state(webhook)
+}
+
+async fn warn(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
+    webhook.handle_workload(request.into_body()).await
 }
 
 async fn inject(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
@@ -123,6 +136,43 @@ impl Webhook {
                 (failure.status(), format!("MailRoute: {failure}\n")).into_response()
             }
         }
+    }
+
+    /// Answers one request about a workload: it is always let through, and whoever applies it is warned when its pods would be
+    /// refused.
+    pub async fn handle_workload(&self, body: Body) -> Response {
+        let answer = timeout(DEADLINE, self.judge(body)).await.unwrap_or(Err(Failure::Slow));
+        match answer {
+            Ok(review) => Json(review).into_response(),
+            Err(failure) => (failure.status(), format!("MailRoute: {failure}\n")).into_response(),
+        }
+    }
+
+    async fn judge(&self, body: Body) -> Result<Value, Failure> {
+        let review = self.read(body).await?;
+        let object = review.object()?.unwrap_or_default();
+        Ok(match self.warning(review.namespace(), &object).await {
+            Some(warning) => review.warn(&format!("MailRoute: {warning}"))?,
+            None => review.allow()?,
+        })
+    }
+
+    async fn warning(&self, namespace: &str, object: &Value) -> Option<String> {
+        let template = object.pointer(workload::pod_pointer(object)?)?;
+        // A template without metadata asks for nothing.
+        let selected = PodView::new(template).map(|view| Selection::of(&view));
+        let Ok(Selection::Route(name)) = selected else {
+            let is_misplaced = workload::is_labelled(object) && !matches!(selected, Ok(Selection::Excused));
+            return is_misplaced.then(|| MISPLACED.to_owned());
+        };
+        let refusal = match self.routes.find(namespace, name, WARN_PATIENCE).await.ok()? {
+            Ok(route) => self.injection(template, &route).err()?,
+            Err(refusal) => refusal,
+        };
+        // The chart's policy warns of annotations, also while no operator runs.
+        let is_of_the_policy =
+            matches!(refusal, Refusal::UnknownAnnotation { .. } | Refusal::InvalidAnnotation { .. });
+        (!is_of_the_policy).then(|| format!("its pods will be refused. {refusal} {}", refusal.remedy()))
     }
 
     async fn decide(&self, body: Body) -> Result<Outcome, Failure> {
