@@ -23,23 +23,18 @@ pub fn is_labelled(object: &Value) -> bool {
     object.pointer("/metadata/labels").is_some_and(|labels| labels.get(ROUTE_LABEL).is_some())
 }
 
-/// Whether anything below the object's own metadata carries the label of a route.
+/// Whether anything in the object, apart from its own metadata, carries the label of a route.
 pub fn has_label_within(object: &Value) -> bool {
-    let within = |value: &Value| match value {
-        Value::Object(fields) => fields.values().any(is_labelled_or_has_label_within),
-        Value::Array(items) => items.iter().any(is_labelled_or_has_label_within),
-        _ => false,
-    };
-    object.as_object().into_iter().flatten().any(|(field, value)| field != "metadata" && within(value))
+    object.as_object().into_iter().flatten().any(|(field, value)| field != "metadata" && has_label(value))
 }
 
-fn is_labelled_or_has_label_within(value: &Value) -> bool {
+fn has_label(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
             fields.get("labels").is_some_and(|labels| labels.get(ROUTE_LABEL).is_some())
-                || fields.values().any(is_labelled_or_has_label_within)
+                || fields.values().any(has_label)
         }
-        Value::Array(items) => items.iter().any(is_labelled_or_has_label_within),
+        Value::Array(items) => items.iter().any(has_label),
         _ => false,
     }
 }
