@@ -96,6 +96,8 @@ impl<P: Proof> TokenSource for Application<P> {
 mod tests {
     use std::path::Path;
 
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use mailroute_route::condition::Reason;
 
     use super::*;
@@ -127,7 +129,8 @@ mod tests {
 
     fn assertion() -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "e30.e30.c2ln").unwrap();
+        let claims = r#"{"aud":"api://AzureADTokenExchange","iss":"i","sub":"s"}"#;
+        std::fs::write(file.path(), format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).unwrap();
         file
     }
 

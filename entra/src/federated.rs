@@ -2,6 +2,9 @@
 //!
 //! Owns reading the file, each time it is needed, since the kubelet renews it, and describing the assertion by the three
 //! claims that a federated credential must match and its end. Refuses to verify it: that is Entra's work.
+//!
+//! Invariant: a token that another service takes, the API server or the control service, is never shown to an authority,
+//! whatever file a route or a setting names.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Authority;
+use mailroute_route::paths::{ENTRA_AUDIENCE, is_for_entra};
 use serde::Deserialize;
 
 use crate::secret::{self, Secret};
@@ -29,9 +33,11 @@ impl Proof for Federated {
     type Presented = Assertion;
 
     /// # Errors
-    /// `AssertionUnavailable` when the file cannot be read, is empty or is too large to be a token.
+    /// `AssertionUnavailable` when the file cannot be read, is empty or is too large to be a token, or when the token is for
+    /// somebody else than Entra.
     async fn read(&self) -> Result<Assertion, Failure> {
         let token = read(&self.file).await?;
+        for_entra(&self.file, &token)?;
         Ok(Assertion { token, whose: self.whose })
     }
 }
@@ -73,6 +79,19 @@ async fn read(path: &Path) -> Result<Secret, Failure> {
     })
 }
 
+fn for_entra(path: &Path, token: &Secret) -> Result<(), Failure> {
+    let audiences = Claims::of(token).map(|claims| claims.audiences).unwrap_or_default();
+    if !audiences.is_empty() && audiences.iter().all(|audience| is_for_entra(audience)) {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is not a service-account token for Entra and is not sent: its audience is {:?}, and not one such as {ENTRA_AUDIENCE}",
+        path.display(),
+        audiences.join(",").chars().take(200).collect::<String>()
+    );
+    Err(Failure::new(Reason::AssertionUnavailable, what))
+}
+
 /// What a federated credential is compared with. Not secret: they name the cluster and the service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
@@ -80,8 +99,8 @@ pub struct Claims {
     pub issuer: String,
     /// `sub`
     pub subject: String,
-    /// `aud`, joined with commas
-    pub audience: String,
+    /// `aud`
+    pub audiences: Vec<String>,
     /// `exp`, seconds since the epoch
     pub expires: Option<i64>,
 }
@@ -105,17 +124,18 @@ impl Claims {
         let payload = assertion.expose().split('.').nth(1)?;
         let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
         let Payload { iss, sub, aud, exp } = serde_json::from_slice(&json).ok()?;
-        let audience = match aud {
-            Audience::One(one) => one,
-            Audience::Many(many) => many.join(","),
+        let audiences = match aud {
+            Audience::One(one) => vec![one],
+            Audience::Many(many) => many,
         };
-        Some(Self { issuer: iss, subject: sub, audience, expires: exp })
+        Some(Self { issuer: iss, subject: sub, audiences, expires: exp })
     }
 }
 
 impl std::fmt::Display for Claims {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "issuer {} subject {} audience {}", self.issuer, self.subject, self.audience)?;
+        let audience = self.audiences.join(",");
+        write!(f, "issuer {} subject {} audience {audience}", self.issuer, self.subject)?;
         match self.expires.map(jiff::Timestamp::from_second) {
             Some(Ok(end)) => write!(f, " end {}", end.strftime("%Y-%m-%dT%H:%M:%SZ")),
             _ => Ok(()),
@@ -146,6 +166,34 @@ mod tests {
     fn what_is_not_a_jwt_has_no_claims() {
         assert_eq!(Claims::of(&Secret::new("not a token".into())), None);
         assert_eq!(Claims::of(&Secret::new("a.%%%.c".into())), None);
+    }
+
+    #[tokio::test]
+    async fn only_a_token_for_entra_is_read() {
+        let read = async |aud: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let payload = format!(r#"{{"aud":{aud},"iss":"https://oidc.example/","sub":"s","exp":1}}"#);
+            std::fs::write(file.path(), jwt(&payload).expose()).unwrap();
+            Federated { file: file.path().to_owned(), whose: "the pod's" }.read().await
+        };
+        for aud in [
+            r#"["api://AzureADTokenExchange"]"#,
+            r#""api://AzureADTokenExchangeChina""#,
+            r#"["api://AKSIdentityBinding"]"#,
+        ] {
+            assert!(read(aud).await.is_ok(), "{aud}");
+        }
+        for aud in [
+            r#"["mailroute.dev"]"#,
+            r#"["https://kubernetes.default.svc.cluster.local","k3s"]"#,
+            r#"["api://AzureADTokenExchange","mailroute.dev"]"#,
+            r#"["api://AzureADTokenExchange,mailroute.dev"]"#,
+            "[]",
+            "null",
+        ] {
+            let failure = read(aud).await.unwrap_err();
+            assert_eq!(failure.reason, Reason::AssertionUnavailable, "{aud}");
+        }
     }
 
     #[tokio::test]

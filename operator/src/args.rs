@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mailroute_route::paths::is_for_entra;
 use tracing::Level;
 
 use crate::broker::settings::TOKEN_FILE;
@@ -69,6 +70,19 @@ pub struct Run {
     /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
     #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
     pub allow_image_override: bool,
+    /// Leave runAsUser and runAsGroup of the sidecar to the platform, as OpenShift wants it.
+    #[arg(long, env = "MAILROUTE_SIDECAR_USER_BY_PLATFORM")]
+    pub sidecar_user_by_platform: bool,
+    /// Audiences, beginning with api://, that routes may name in spec.tenant.authority.audience besides those that Entra
+    /// publishes.
+    #[arg(
+        long,
+        env = "MAILROUTE_ENTRA_AUDIENCES",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        value_parser = entra_audience
+    )]
+    pub entra_audiences: Vec<String>,
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,
@@ -139,14 +153,42 @@ pub struct Run {
     pub log_level: Level,
 }
 
+/// An audience whose tokens may be shown to a token authority.
+pub(crate) fn entra_audience(text: &str) -> Result<String, &'static str> {
+    is_for_entra(text).then(|| text.to_owned()).ok_or("must begin with api://, as the audiences of Entra do")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
 
     #[test]
+    fn an_audience_of_the_api_server_or_ours_is_not_taken() {
+        let with = |audience: &str| {
+            let all =
+                ["mailroute-operator", "inject", "-f", "-", "--route", "-", "--entra-audiences", audience];
+            Cli::try_parse_from(all).is_ok()
+        };
+        assert!(with("api://private-cloud,api://AKSIdentityBinding"));
+        assert!(!with("mailroute.dev") && !with("api://a,https://kubernetes.default.svc"));
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The kubelet sets `<SERVICE>_SERVICE_HOST`, `_SERVICE_PORT…`, `_PORT` and `_PORT_<number>_<protocol>…` for every Service.
+    #[test]
+    fn no_service_sets_a_flag_by_its_name() {
+        let cli = Cli::command();
+        let flags = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+        for name in flags.filter_map(|flag| flag.get_env()?.to_str()) {
+            let is_made_up =
+                name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_");
+            assert!(!is_made_up, "{name}");
+        }
     }
 
     #[test]

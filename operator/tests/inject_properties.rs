@@ -3,7 +3,7 @@
 
 use json_patch::PatchOperation;
 use mailroute_operator::crd::MailRoute;
-use mailroute_operator::inject::annotations::{INJECTED, KEYS};
+use mailroute_operator::inject::annotations::{INJECTED, KEYS, SAFE_TO_EVICT};
 use mailroute_operator::inject::sidecar::{CONTAINER, DRAIN_SECONDS, PORT_START};
 use mailroute_operator::inject::volumes::VOLUMES;
 use mailroute_operator::inject::{self, Platform};
@@ -193,6 +193,7 @@ fn stripped(mut pod: Value) -> Value {
     retain(&mut pod, "/spec/securityContext/sysctls", &[PORT_START]);
     if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(INJECTED);
+        annotations.remove(SAFE_TO_EVICT);
     }
     if let Some(spec) = pod["spec"].as_object_mut() {
         spec.remove("terminationGracePeriodSeconds");

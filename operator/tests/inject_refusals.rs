@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use mailroute_operator::crd::MailRoute;
+use mailroute_operator::crd::delivery::DeliveryMode;
 use mailroute_operator::inject::{self, Overrides, Platform, Refusal};
 use serde_json::{Value, json};
 
@@ -112,6 +113,12 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
             "SharedProcesses",
             "one that runs as root could read the sidecar's credential",
             "mailroute.dev/allow-shared-processes: \"true\"",
+        ),
+        (
+            spec("hostPID", json!(true)),
+            "SharedProcesses",
+            "see the processes of the mail sidecar (hostPID: true)",
+            "Remove hostPID, or accept it",
         ),
         (spec("volumes", json!("x")), "Malformed", "spec.volumes", "--dry-run=server"),
     ];
@@ -228,6 +235,7 @@ fn a_pod_says_otherwise_than_its_route_by_annotations() {
     });
     let mut pod = with(pod(), "/metadata", "annotations", annotations);
     pod["spec"]["shareProcessNamespace"] = json!(true);
+    pod["spec"]["hostPID"] = json!(true);
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 25}]);
     let platform = Platform { allows_image_override: true, ..platform() };
     let plan = inject::plan(&pod, &route(), &platform).unwrap();
@@ -235,10 +243,8 @@ fn a_pod_says_otherwise_than_its_route_by_annotations() {
     assert_eq!(container["image"], "example.com/sidecar:2");
     assert_eq!(container["resources"]["requests"], json!({"cpu": "100m", "memory": "32Mi"}));
     assert_eq!(container["resources"]["limits"], json!({"cpu": "500m", "memory": "256Mi"}));
-    let environment = container["env"].as_array().unwrap();
-    for (name, value) in [("MAILROUTE_PORT", "2525"), ("MAILROUTE_LOG_LEVEL", "debug")] {
-        assert!(environment.contains(&json!({"name": name, "value": value})), "{environment:?}");
-    }
+    assert_eq!(container["args"], json!(["--grace=55", "--port=2525", "--log-level=debug"]));
+    assert_eq!(container.get("env"), None, "the kubelet sets variables of any name");
     assert!(!plan.port_start, "2525 needs no privilege");
     assert!(plan.annotation.unwrap().contains("example.com/sidecar:2"));
 }
@@ -248,4 +254,82 @@ fn the_port_that_a_pod_chooses_is_looked_for_among_its_own() {
     let mut pod = with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-port": "2525"}));
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 2525}]);
     assert_eq!(refused(&pod), Refusal::PortInUse { container: "app".into(), port: 2525 });
+}
+
+#[test]
+fn a_container_of_ones_own_does_not_pass_for_the_sidecar() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 8] = [
+        ("image", |it| it["image"] = json!("evil.example/sidecar:0.1.0")),
+        ("command", |it| it["command"] = json!(["/bin/sh"])),
+        ("args", |it| it["args"] = json!(["--route=/tmp/route.json"])),
+        ("args", |it| drop(it.as_object_mut().unwrap().remove("args"))),
+        ("envFrom", |it| it["envFrom"] = json!([{"configMapRef": {"name": "x"}}])),
+        ("lifecycle", |it| it["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}})),
+        ("securityContext", |it| it["securityContext"]["runAsUser"] = json!(0)),
+        ("volumeMounts", |it| it["volumeMounts"][1]["mountPath"] = json!("/elsewhere")),
+    ];
+    for (field, change) in changes {
+        let mut pod = injected();
+        change(&mut pod["spec"]["initContainers"][0]);
+        assert_eq!(refused(&pod), Refusal::SidecarChanged { field });
+        pod["metadata"].as_object_mut().unwrap().remove("annotations");
+        assert_eq!(refused(&pod), Refusal::SidecarChanged { field }, "with and without the record");
+    }
+}
+
+#[test]
+fn a_pod_that_may_choose_its_image_may_bring_it_along() {
+    let annotations = json!({"mailroute.dev/sidecar-image": "example.com/sidecar:2"});
+    let mut pod = with(pod(), "/metadata", "annotations", annotations);
+    let platform = Platform { allows_image_override: true, ..platform() };
+    let plan = inject::plan(&pod, &route(), &platform).unwrap();
+    let patch = inject::patch(&plan, &pod).unwrap();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    assert!(inject::plan(&pod, &route(), &platform).unwrap().is_empty());
+}
+
+#[test]
+fn a_platform_that_assigns_users_has_none_named() {
+    let platform = Platform { assigns_users: true, ..platform() };
+    let mut route = route();
+    route.spec.sidecar.spool.storage_class_name = Some("managed-csi".into());
+    let (_, container) = inject::plan(&pod(), &route, &platform).unwrap().container.unwrap();
+    let context = container["securityContext"].as_object().unwrap();
+    assert!(!context.contains_key("runAsUser") && !context.contains_key("runAsGroup"), "{context:?}");
+    assert_eq!(context["runAsNonRoot"], true, "what Pod Security restricted asks for stays");
+}
+
+#[test]
+fn a_spool_that_keeps_nothing_does_not_keep_autoscalers_from_moving_the_pod() {
+    let key = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+    let mut route = route();
+    let listed =
+        |route: &MailRoute, pod: &Value| inject::plan(pod, route, &platform()).unwrap().safe_to_evict;
+    assert_eq!(listed(&route, &pod()), None, "messages may wait in it");
+    route.spec.delivery.mode = DeliveryMode::Deliver;
+    let spool = Some("mailroute-spool".to_owned());
+    assert_eq!(listed(&route, &pod()), spool);
+    let beside = |own: &str| with(pod(), "/metadata", "annotations", json!({key: own}));
+    assert_eq!(listed(&route, &beside("cache")), Some("cache,mailroute-spool".into()));
+    assert_eq!(listed(&route, &beside("cache, mailroute-spool")), None);
+    assert_eq!(listed(&route, &beside("")), spool);
+    route.spec.sidecar.spool.storage_class_name = Some("managed-csi".into());
+    let grouped = with(pod(), "/spec", "securityContext", json!({"fsGroup": 2000}));
+    assert_eq!(listed(&route, &grouped), None, "it is not on the node");
+}
+
+#[test]
+fn a_guaranteed_pod_stays_guaranteed() {
+    let resources =
+        json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}});
+    let whole = with(pod(), "/spec/containers/0", "resources", resources);
+    let requests = |pod: &Value| {
+        let (_, container) = inject::plan(pod, &route(), &platform()).unwrap().container.unwrap();
+        container["resources"]["requests"].clone()
+    };
+    assert_eq!(requests(&whole), json!({"cpu": "500m", "memory": "128Mi"}), "as its limits");
+    assert_eq!(requests(&pod()), json!({"cpu": "10m", "memory": "32Mi"}));
+    let named = with(whole, "/metadata", "annotations", json!({"mailroute.dev/sidecar-cpu-request": "20m"}));
+    assert_eq!(requests(&named), json!({"cpu": "20m", "memory": "128Mi"}), "who names one wants it");
 }

@@ -14,8 +14,12 @@ use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
+use mailroute_operator::broker::settings::Settings;
 use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::MailRoute;
+use mailroute_operator::crd::cloud::Cloud;
+use mailroute_operator::crd::method::Subject;
+use mailroute_operator::crd::tenant::Authority;
 use mailroute_operator::events::Events;
 use mailroute_operator::inject::Platform;
 use mailroute_operator::kubernetes::{Standing, Version};
@@ -46,6 +50,11 @@ async fn stage() -> Stage {
 }
 
 async fn empty_stage() -> Stage {
+    stage_that_lends(Settings::default()).await
+}
+
+/// A webhook over an empty store, of an installation that lends its identity so.
+async fn stage_that_lends(lending: Settings) -> Stage {
     let (sender, events) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -61,7 +70,7 @@ async fn empty_stage() -> Stage {
     let malformed = Malformed::default();
     let routes = Routes::new(store, malformed.clone(), changes);
     let (kubernetes, standing) = watch::channel(Standing::Fit);
-    let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
+    let webhook = Webhook::new(routes, platform, Arc::new(lending), standing, metrics.clone(), told);
     Stage { webhook: Arc::new(webhook), writer, changed, malformed, kubernetes, events, metrics }
 }
 
@@ -469,4 +478,102 @@ async fn a_hundred_pods_are_admitted_without_a_call_to_the_api_server() {
     }
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(stage.events.try_recv().is_err(), "something was sent to the API server");
+}
+
+#[tokio::test]
+async fn a_stored_route_cannot_have_a_token_for_the_api_server_or_for_us_projected() {
+    let mut stage = stage().await;
+    for audience in [
+        "mailroute.dev",
+        "https://kubernetes.default.svc",
+        "https://kubernetes.default.svc.cluster.local",
+        "https://oidc.example.com/id/1",
+        "api://somebody-else",
+        "",
+    ] {
+        let mut stored = route("notifications");
+        let named = Authority { audience: Some(audience.to_owned()), ..Default::default() };
+        stored.spec.tenant.authority = Some(named);
+        stage.apply(&Event::Apply(stored));
+        let answer = stage.ask(&review(&pod())).await;
+        assert_eq!(answer["response"]["allowed"], false, "{audience:?}");
+        let told = answer["response"]["status"]["message"].as_str().unwrap();
+        assert!(told.contains("spec.tenant.authority.audience"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_of_a_cloud_without_a_published_host_is_resolved_with_what_the_platform_lends() {
+    let mut dod: MailRoute = route("notifications");
+    dod.spec.tenant.cloud = Cloud::USGovernmentDoD;
+    let submission = dod.spec.client_submission.as_mut().unwrap();
+    submission.credential.subject = Subject::Operator;
+    let client_id = submission.credential.client_id.clone().unwrap();
+    let lending = Settings::parse(&format!(
+        "applications: [{{tenantId: {}, clientId: {client_id}, cloud: USGovernmentDoD, endpoint: {{host: smtp.dod.example}}, \
+         allow: [{{namespaces: [shop], mailboxes: [noreply@contoso.com]}}]}}]",
+        dod.spec.tenant.id
+    ));
+    for (lending, is_injected) in [(lending.unwrap(), true), (Settings::default(), false)] {
+        let mut stage = stage_that_lends(lending).await;
+        stage.apply(&Event::Init);
+        stage.apply(&Event::InitApply(dod.clone()));
+        stage.apply(&Event::InitDone);
+        let answer = stage.ask(&review(&pod())).await;
+        assert_eq!(answer["response"]["allowed"], is_injected, "{answer:#}");
+        assert_eq!(answer["response"]["patchType"] == "JSONPatch", is_injected);
+    }
+}
+
+/// What whoever applies the Deployment is warned of.
+async fn warned(stage: &Stage, deployment: &Value) -> Option<String> {
+    let mut review = review(deployment);
+    review["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+    let answer = stage.webhook.handle_workload(&peer(1), Body::from(review.to_string())).await;
+    let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["response"]["allowed"], true, "nothing is refused");
+    assert!(answer["response"].get("patch").is_none_or(Value::is_null), "nothing is changed");
+    answer["response"]["warnings"][0].as_str().map(str::to_owned)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_applies_a_workload_is_warned_of_what_its_pods_are_refused_for() {
+    type Change = fn(&mut Value);
+    let stage = stage().await;
+    let label = json!({"app": "web", "mailroute.dev/route": "notifications"});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "template": {"metadata": {"labels": label}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}},
+    }});
+    let changes: [(&str, Change); 6] = [
+        ("the label mailroute.dev/route is on the workload itself", |it| {
+            it["metadata"]["labels"] = it["spec"]["template"]["metadata"]["labels"].take();
+        }),
+        ("There is no MailRoute \"invoices\"", |it| {
+            it["spec"]["template"]["metadata"]["labels"]["mailroute.dev/route"] = json!("invoices");
+        }),
+        ("hostNetwork", |it| it["spec"]["template"]["spec"]["hostNetwork"] = json!(true)),
+        ("shareProcessNamespace", |it| it["spec"]["template"]["spec"]["shareProcessNamespace"] = json!(true)),
+        ("hostPID", |it| it["spec"]["template"]["spec"]["hostPID"] = json!(true)),
+        ("declares port 25", |it| {
+            it["spec"]["template"]["spec"]["containers"][0]["ports"] = json!([{"containerPort": 25}]);
+        }),
+    ];
+    for (told, change) in changes {
+        let mut changed = deployment.clone();
+        change(&mut changed);
+        let warning = warned(&stage, &changed).await.unwrap_or_default();
+        assert!(warning.starts_with("MailRoute: ") && warning.contains(told), "{told}: {warning}");
+    }
+    assert_eq!(warned(&stage, &deployment).await, None);
+    let mut both = deployment.clone();
+    both["metadata"]["labels"] = both["spec"]["template"]["metadata"]["labels"].clone();
+    assert_eq!(warned(&stage, &both).await, None, "labelled twice");
+    let mut annotated = deployment;
+    annotated["spec"]["template"]["metadata"]["annotations"] = json!({"mailroute.dev/rout": "x"});
+    assert_eq!(warned(&stage, &annotated).await, None, "the chart's policy warns of annotations");
+    let cron_job = json!({"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": {
+        "metadata": {"labels": {"mailroute.dev/route": "invoices"}}, "spec": {"containers": []},
+    }}}}});
+    assert!(warned(&stage, &cron_job).await.is_some());
 }

@@ -3,6 +3,11 @@
 /// The sidecar's program in its image.
 pub const PROGRAM: &str = "/mailroute-sidecar";
 
+/// User and group of the sidecar, as its image has them. Not 65532, which is every distroless image's: two containers of one
+/// user may reach each other's files through `/proc` where they share their processes. Below 65536, which is as far as user
+/// namespaces map ids.
+pub const SIDECAR_USER: i64 = 61025;
+
 /// Directory of the mounted route ConfigMap. A directory mount, so that the kubelet updates it in place.
 pub const ROUTE_DIR: &str = "/etc/mailroute/route";
 
@@ -49,5 +54,42 @@ pub const ADMIN_PORT: u16 = 9025;
 /// Source: Microsoft Entra, "Configure an app to trust an external identity provider".
 pub const ENTRA_AUDIENCE: &str = "api://AzureADTokenExchange";
 
+/// Audiences that Entra itself publishes for federated credentials: of the worldwide cloud, of the US Government's and of
+/// China's. Source: Microsoft Entra, "Create a trust relationship between an app and an external identity provider".
+pub const ENTRA_AUDIENCES: [&str; 3] =
+    [ENTRA_AUDIENCE, "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
+
+/// Whether a token of this audience may be shown to a token authority. It has to be the URI of an application, as all of
+/// [`ENTRA_AUDIENCES`] are; [`CONTROL_AUDIENCE`] is none, and neither are those of API servers, which are `https` URLs.
+pub fn is_for_entra(audience: &str) -> bool {
+    audience.strip_prefix("api://").is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+    })
+}
+
 /// Audience of the token for the control service.
 pub const CONTROL_AUDIENCE: &str = "mailroute.dev";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_entras_audiences_are_shown_to_an_authority() {
+        assert!(ENTRA_AUDIENCES.into_iter().all(is_for_entra));
+        for audience in [
+            CONTROL_AUDIENCE,
+            "https://kubernetes.default.svc.cluster.local",
+            "kubernetes.default.svc",
+            "api",
+            "api://",
+            "API://AzureADTokenExchange",
+            " api://AzureADTokenExchange",
+            "api://AzureADTokenExchange mailroute.dev",
+            "api://AzureADTokenExchange,mailroute.dev",
+            "",
+        ] {
+            assert!(!is_for_entra(audience), "{audience:?}");
+        }
+    }
+}

@@ -1,4 +1,8 @@
 //! The command line.
+//!
+//! Options have no environment variables: for every Service of a namespace the kubelet sets variables in the containers of its
+//! pods, and those of one named `mailroute` begin with `MAILROUTE_`. The exception are the variables by which Azure's webhook
+//! names a token proxy.
 
 pub mod queue;
 
@@ -58,11 +62,11 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Alive {
     /// The spool, as given to `run`. The sidecar answers on a socket in it.
-    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
+    #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
     /// Where the sidecar serves /livez: asked when the spool's volume cannot hold a socket.
-    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
+    #[arg(long, value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 }
 
@@ -70,15 +74,15 @@ pub struct Alive {
 #[derive(Clone, Debug, Args)]
 pub struct Check {
     /// The rendered route.
-    #[arg(long, env = "MAILROUTE_ROUTE", value_name = "FILE", default_value_os_t = default_route())]
+    #[arg(long, value_name = "FILE", default_value_os_t = default_route())]
     pub route: PathBuf,
 
     /// Where the sidecar keeps messages, and notes that its route was deleted.
-    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIRECTORY", default_value = paths::SPOOL_DIR)]
+    #[arg(long, value_name = "DIRECTORY", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
     /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
-    #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
 
     /// Sender to try. Without it the route's mailbox, or postmaster of its first accepted domain.
@@ -112,30 +116,29 @@ pub enum Output {
     Json,
 }
 
-/// Options of `run`. Each can also be set by its environment variable.
+/// Options of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
     /// The rendered route. Watched; changes apply without a restart.
-    #[arg(long, env = "MAILROUTE_ROUTE", value_name = "FILE", default_value_os_t = default_route())]
+    #[arg(long, value_name = "FILE", default_value_os_t = default_route())]
     pub route: PathBuf,
 
     /// How often to look for a changed route.
-    #[arg(long, env = "MAILROUTE_ROUTE_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub route_poll: Duration,
 
     /// Directory of the mail queue: messages that were answered 250 and wait for Microsoft 365, dead letters, and what the
     /// mailbox has sent. One sidecar at a time; on a volume that outlives the container.
-    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
+    #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
     /// Where to listen for SMTP on 127.0.0.1 and ::1, in place of the route's port. 0 takes a free one.
-    #[arg(long, env = "MAILROUTE_PORT", value_name = "PORT")]
+    #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
 
     /// Most SMTP sessions at once. Each takes at most 256 KiB of memory; more wait for one to end.
     #[arg(
         long,
-        env = "MAILROUTE_MAX_SESSIONS",
         value_name = "NUMBER",
         default_value = "100",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000)
@@ -143,31 +146,31 @@ pub struct Run {
     pub max_sessions: usize,
 
     /// How long a client waits for a session to end when there are too many; it gets 421 then.
-    #[arg(long, env = "MAILROUTE_SESSION_WAIT", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub session_wait: Duration,
 
     /// Where to serve /livez, /readyz and /metrics. [::] is every address, IPv4 too.
-    #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = default_admin())]
+    #[arg(long, value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 
     /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
-    #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
 
     /// Longest wait of an application for the answer to a message; it gets 451 then.
-    #[arg(long, env = "MAILROUTE_REPLY_TIMEOUT", value_name = "SECONDS", default_value = "240", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "240", value_parser = seconds)]
     pub reply_timeout: Duration,
 
     /// Longest time from SIGTERM to the end of the process. Sessions may finish their message in it.
-    #[arg(long, env = "MAILROUTE_GRACE", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub grace: Duration,
 
     /// How log lines look.
-    #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t)]
     pub log_format: Format,
 
     /// What is logged: error, warn, info, debug or trace.
-    #[arg(long, env = "MAILROUTE_LOG_LEVEL", value_name = "LEVEL", default_value_t = Level::INFO)]
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::INFO)]
     pub log_level: Level,
 
     /// The token proxy of an AKS identity binding.
@@ -220,6 +223,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The variables that a command and those below it read.
+    fn variables(command: &clap::Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(|option| option.get_env());
+        let own = own.map(|name| name.to_string_lossy().into_owned());
+        own.chain(command.get_subcommands().flat_map(variables)).collect()
+    }
+
+    #[test]
+    fn a_service_of_whatever_name_sets_no_option() {
+        let foreign: Vec<_> =
+            variables(&Cli::command()).into_iter().filter(|name| !name.starts_with("AZURE_")).collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
     }
 
     #[test]

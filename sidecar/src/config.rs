@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::envelope::Address;
 use crate::logging;
+use crate::mounted::{self, Misplaced};
 
 /// Largest route file, bytes: what a ConfigMap can hold.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -46,6 +47,9 @@ pub enum ConfigError {
     /// Not a route file.
     #[error(transparent)]
     Parse(#[from] mailroute_route::ParseError),
+    /// A file that the route may not name.
+    #[error(transparent)]
+    Misplaced(#[from] Misplaced),
     /// A value that would break the protocol it goes into.
     #[error("{field} is not usable: {value:?}")]
     Value {
@@ -69,11 +73,18 @@ impl Config {
     }
 }
 
-/// Parses content, and refuses values that could not be written into a command or a URL, or contradict each other.
+/// Parses content, and refuses values that could not be written into a command or a URL, or contradict each other, and
+/// files that the webhook does not mount.
 ///
 /// # Errors
 /// When it is not a usable route.
 pub fn parse(content: &[u8]) -> Result<RouteFile, ConfigError> {
+    let route = parse_values(content)?;
+    mounted::check(&route)?;
+    Ok(route)
+}
+
+fn parse_values(content: &[u8]) -> Result<RouteFile, ConfigError> {
     let route = RouteFile::parse(content)?;
     name("ehloName", &route.ehlo_name)?;
     match &route.method {
@@ -128,7 +139,13 @@ async fn read(path: &Path) -> Result<RouteFile, ConfigError> {
     if tokio::fs::metadata(path).await.map_err(failed)?.len() > MAX_BYTES {
         return Err(ConfigError::TooLarge);
     }
-    parse(&tokio::fs::read(path).await.map_err(failed)?)
+    let content = tokio::fs::read(path).await.map_err(failed)?;
+    if !mounted::is_mounted(path) {
+        return parse_values(&content);
+    }
+    let route = parse(&content)?;
+    mounted::follow(&route).await?;
+    Ok(route)
 }
 
 /// The configuration at start.
@@ -195,7 +212,7 @@ pub(crate) mod tests {
         "ehloName": "notifications.shop.svc.cluster.local",
         "method": {"clientSubmission": {
             "mailbox": "noreply@contoso.com",
-            "credential": {"type": "WorkloadIdentity", "clientId": "1b2c", "tokenFile": "/tokens/entra"},
+            "credential": {"type": "WorkloadIdentity", "clientId": "1b2c", "tokenFile": "/var/run/secrets/mailroute/tokens/entra"},
             "authority": {"host": "login.microsoftonline.com", "tenant": "contoso.com", "scope": "https://outlook.office365.com/.default"},
             "endpoint": {"host": "smtp.office365.com", "port": 587}}},
         "delivery": {"mode": "Deliver"},
@@ -252,7 +269,7 @@ pub(crate) mod tests {
         for method in [
             r#"{"directSend": {"acceptedDomains": ["contoso.com"], "smartHost": {"host": {"mxOf": "contoso.com"}, "port": 25, "tls": "Opportunistic"}}}"#,
             r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "smartHost": {"host": {"fixed": "mx.example"}, "port": 25}}}"#,
-            r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "certificate": {"certificateFile": "/c", "keyFile": "/k"}, "smartHost": {"host": {"mxOf": "contoso.com"}, "port": 25}}}"#,
+            r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "certificate": {"certificateFile": "/var/run/secrets/mailroute/credential/tls.crt", "keyFile": "/var/run/secrets/mailroute/credential/tls.key"}, "smartHost": {"host": {"mxOf": "contoso.com"}, "port": 25}}}"#,
         ] {
             assert!(with_method(method).is_ok(), "{method}");
         }
@@ -271,7 +288,7 @@ pub(crate) mod tests {
             ),
             (
                 "smartHost.tls",
-                r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "certificate": {"certificateFile": "/c", "keyFile": "/k"}, "smartHost": {"host": {"fixed": "mx.example"}, "port": 25, "tls": "Opportunistic"}}}"#,
+                r#"{"smtpRelay": {"acceptedDomains": ["contoso.com"], "certificate": {"certificateFile": "/var/run/secrets/mailroute/credential/tls.crt", "keyFile": "/var/run/secrets/mailroute/credential/tls.key"}, "smartHost": {"host": {"fixed": "mx.example"}, "port": 25, "tls": "Opportunistic"}}}"#,
             ),
         ] {
             let error = with_method(method).unwrap_err();

@@ -18,6 +18,7 @@ pub mod envelope;
 pub mod health;
 pub mod logging;
 pub mod metrics;
+pub mod mounted;
 pub mod net;
 pub mod probe;
 pub mod queue;

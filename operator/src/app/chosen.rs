@@ -47,13 +47,14 @@ impl App {
             pull_policy: self.flags.sidecar_image_pull_policy,
             pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
             allows_image_override: self.flags.allow_image_override,
+            assigns_users: self.flags.sidecar_user_by_platform,
         }
     }
 }
 
 /// The tokens of the operator's identity: none without settings.
 pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
-    let settings = match &flags.broker_settings {
+    let mut settings = match &flags.broker_settings {
         None => Settings::default(),
         Some(path) => {
             let unusable = || format!("cannot use the settings of the broker {}", path.display());
@@ -61,6 +62,7 @@ pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
             Settings::parse(&text).with_context(unusable)?
         }
     };
+    settings.entra_audiences.clone_from(&flags.entra_audiences);
     Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
 }
 

@@ -41,7 +41,14 @@ impl App {
             webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
         let (metrics, told) =
             (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
-        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
+        let webhook = Webhook::new(
+            routes,
+            self.sidecar(),
+            Arc::clone(self.vault.settings()),
+            known.kubernetes.clone(),
+            metrics,
+            told,
+        );
         let port = Port { address: self.flags.webhook_listen, tls: Some(&known.pki.tls), limits: WEBHOOK };
         serve(parts, SERVERS[0], port, webhook::router(Arc::new(webhook)), closing).await
     }

@@ -24,6 +24,10 @@ pub struct Settings {
     /// What the operator can prove itself as.
     #[serde(default)]
     pub applications: Vec<Application>,
+    /// Audiences that routes may name for the token that Entra is shown, besides those that Entra publishes. Of the command
+    /// line, not of the file.
+    #[serde(skip)]
+    pub entra_audiences: Vec<String>,
 }
 
 /// An application whose federated credential names the operator's ServiceAccount.

@@ -84,7 +84,7 @@ impl MailboxRules {
 pub fn accept(route: &MailRoute, lending: &Settings, rules: &MailboxRules) -> Result<Valid, Acceptance> {
     rules.allow(route).map_err(Acceptance::MailboxNotAllowed)?;
     let lent = lending.lent_to(route).map_err(Acceptance::NotAllowed)?;
-    validate::validate_with(route, lent).map_err(Acceptance::Invalid)
+    validate::validate_with(route, lent, &lending.entra_audiences).map_err(Acceptance::Invalid)
 }
 
 #[cfg(test)]

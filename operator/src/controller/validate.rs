@@ -5,6 +5,7 @@
 
 use kube::{Resource, ResourceExt};
 use mailroute_route::file;
+use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
 
 use super::way;
 use crate::broker::settings::Application;
@@ -87,6 +88,12 @@ pub enum Invalid {
     /// Rewriting needs a mailbox to write.
     #[error("spec.senders.onViolation: Rewrite needs the method ClientSubmission; use Reject")]
     RewriteWithoutMailbox,
+    /// The token would be good for somebody else than Entra.
+    #[error(
+        "spec.tenant.authority.audience: {0:?} is none of Entra's audiences ({known}), nor does entra.audiences of the operator's chart list it",
+        known = ENTRA_AUDIENCES.join(", ")
+    )]
+    Audience(String),
     /// Not a duration.
     #[error("spec.delivery.{field}: {value:?} is not a duration such as 48h")]
     Duration {
@@ -100,20 +107,26 @@ pub enum Invalid {
     Size(String),
 }
 
-/// Looks at everything that rendering needs, apart from what the platform lends.
+/// Looks at everything that rendering needs, where the platform lends nothing and allows no further audiences.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn validate(route: &MailRoute) -> Result<Valid, Invalid> {
-    validate_with(route, None)
+    validate_with(route, None, &[])
 }
 
-/// The same for a route that uses the operator's identity, as this application.
+/// The same on a platform that allows `audiences` besides Entra's own, for a route that uses the operator's identity as the
+/// application `lent`.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn validate_with(route: &MailRoute, lent: Option<&Application>) -> Result<Valid, Invalid> {
+pub fn validate_with(
+    route: &MailRoute,
+    lent: Option<&Application>,
+    audiences: &[String],
+) -> Result<Valid, Invalid> {
     let spec = &route.spec;
+    audience(spec, audiences)?;
     Ok(Valid {
         name: route.meta().name.clone().ok_or(Invalid::Unidentified)?,
         namespace: route.namespace().ok_or(Invalid::Unidentified)?,
@@ -127,6 +140,16 @@ pub fn validate_with(route: &MailRoute, lent: Option<&Application>) -> Result<Va
         secret: way::secret(spec).map(|(name, _)| name.to_owned()),
         log_addresses: spec.sidecar.log_addresses.into(),
     })
+}
+
+/// The author of a route says which audience a token of the pods' ServiceAccount has, and whom it is shown to. A token that
+/// the API server or the control service takes would be the pod's identity.
+fn audience(spec: &MailRouteSpec, allowed: &[String]) -> Result<(), Invalid> {
+    let named = spec.tenant.authority.as_ref().and_then(|authority| authority.audience.as_ref());
+    let is_allowed = |audience: &&String| {
+        ENTRA_AUDIENCES.contains(&audience.as_str()) || (is_for_entra(audience) && allowed.contains(audience))
+    };
+    named.filter(|audience| !is_allowed(audience)).map_or(Ok(()), |it| Err(Invalid::Audience(it.clone())))
 }
 
 fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
@@ -207,6 +230,34 @@ mod tests {
             assert_eq!((limits.messages_per_minute, limits.recipients_per_day), (None, None));
             assert_eq!(limits.connections, 3);
         }
+    }
+
+    #[test]
+    fn a_token_of_the_pod_is_projected_for_entra_alone() {
+        let with = |audience: &str, allowed: &[&str]| {
+            let mut route = samples::route();
+            let audience = Some(audience.to_owned());
+            route.spec.tenant.authority = Some(Authority { audience, ..Default::default() });
+            let allowed: Vec<_> = allowed.iter().map(|&audience| audience.to_owned()).collect();
+            validate_with(&route, None, &allowed)
+        };
+        for audience in ENTRA_AUDIENCES {
+            assert!(with(audience, &[]).is_ok(), "{audience}");
+        }
+        let forbidden = [
+            "mailroute.dev",
+            "https://kubernetes.default.svc",
+            "https://kubernetes.default.svc.cluster.local",
+            "https://oidc.example.com/id/1",
+            "kubernetes",
+            "",
+        ];
+        for audience in forbidden {
+            let told = with(audience, &[audience]).unwrap_err();
+            assert_eq!(told, Invalid::Audience(audience.to_owned()), "listed all the same");
+        }
+        assert!(with("api://private-cloud", &[]).is_err());
+        assert!(with("api://private-cloud", &["api://private-cloud"]).is_ok());
     }
 
     #[test]

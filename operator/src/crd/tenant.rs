@@ -51,10 +51,14 @@ pub struct Authority {
     #[x_kube(validation = Rule::new(r"self.matches('^[!-~]+/[.]default$')")
         .message("must end in /.default, as client credentials ask for the application's own permissions"))]
     pub scope: Option<String>,
-    /// Audience of the service-account token that Entra exchanges, as the federated credential names it. Default:
-    /// `api://AzureADTokenExchange`.
+    /// Audience of the service-account token that Entra exchanges, as the federated credential names it: one of those that
+    /// Entra publishes (`api://AzureADTokenExchange`, `api://AzureADTokenExchangeUSGov`,
+    /// `api://AzureADTokenExchangeChina`), or one that whoever runs the operator allows (`entra.audiences` of the chart's
+    /// values). Default: `api://AzureADTokenExchange`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 600))]
+    #[x_kube(validation = Rule::new(r"self.matches('^api://[!-+.-~-]+$')")
+        .message("must be an audience of Entra's, such as api://AzureADTokenExchange: a token for the API server or for MailRoute never leaves the pod"))]
     pub audience: Option<String>,
     /// CA certificates to trust in place of the public ones: a key of a ConfigMap in the namespace of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,10 @@ pub const INJECTED: &str = "mailroute.dev/injected";
 /// webhook is not even asked about such a pod, and the chart's admission policy lets it pass.
 pub const ALLOW_WITHOUT: &str = "mailroute.dev/allow-without-sidecar";
 
+/// Names, separated by commas, of the volumes on a node's disk that do not keep a cluster autoscaler from evicting the pod.
+/// Source: kubernetes/autoscaler, cluster-autoscaler FAQ.
+pub const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
 /// Every annotation key of ours that a person may write on a pod.
 pub const KEYS: [&str; 9] = [
     overrides::CPU_REQUEST,

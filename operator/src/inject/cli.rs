@@ -15,15 +15,17 @@ use super::refusal::Refusal;
 use super::selection::Selection;
 use super::sidecar::{Platform, PullPolicy};
 use super::view::PodView;
-use super::workload::pod_pointer;
-use crate::controller::validate::validate;
-use crate::crd::MailRoute;
+use super::workload::{has_label_within, is_labelled, pod_pointer};
+use crate::args::entra_audience;
+use crate::broker::settings::{Settings, SettingsError};
+use crate::controller::validate::validate_with;
+use crate::crd::{MailRoute, ROUTE_LABEL};
 
 /// Flags of `inject`.
 #[derive(Clone, Debug, Args)]
 pub struct Inject {
-    /// Pods, or what makes pods (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, List), YAML or JSON; - is
-    /// standard input.
+    /// Pods, or what makes pods: any kind with a pod template in spec.template or spec.jobTemplate.spec.template, such as a
+    /// Deployment, a Job, a CronJob or an Argo Rollout, or a List of them, YAML or JSON; - is standard input.
     #[arg(short = 'f', long, value_name = "FILE")]
     pub filename: PathBuf,
     /// MailRoutes, YAML or JSON.
@@ -44,6 +46,22 @@ pub struct Inject {
     /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
     #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
     pub allow_image_override: bool,
+    /// Leave runAsUser and runAsGroup of the sidecar to the platform, as OpenShift wants it.
+    #[arg(long, env = "MAILROUTE_SIDECAR_USER_BY_PLATFORM")]
+    pub sidecar_user_by_platform: bool,
+    /// Audiences, beginning with api://, that routes may name in spec.tenant.authority.audience besides those that Entra
+    /// publishes.
+    #[arg(
+        long,
+        env = "MAILROUTE_ENTRA_AUDIENCES",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        value_parser = entra_audience
+    )]
+    pub entra_audiences: Vec<String>,
+    /// File that says which routes may use the operator's identity, as in the ConfigMap <release>-broker. Default: none.
+    #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
+    pub broker_settings: Option<PathBuf>,
 }
 
 /// Why nothing was printed.
@@ -55,9 +73,18 @@ pub enum Error {
     /// A file is not YAML.
     #[error("{0} is not YAML or JSON")]
     Yaml(PathBuf, #[source] Box<serde_saphyr::Error>),
+    /// The file is not the settings of a broker.
+    #[error("cannot use {0}")]
+    Broker(PathBuf, #[source] SettingsError),
     /// A document of the file of routes is not a MailRoute.
     #[error("{0} holds something that is not a MailRoute")]
     NotARoute(PathBuf, #[source] serde_json::Error),
+    /// The label is somewhere in the object, and no pod template where it should be.
+    #[error(
+        "{0}: it has the label mailroute.dev/route, and no pod template in spec.template or spec.jobTemplate.spec.template; \
+         inject the pods or the workload that it makes"
+    )]
+    NoTemplate(String),
     /// A pod cannot have a sidecar.
     #[error("{object}: {refusal} {}", refusal.remedy())]
     Refused {
@@ -93,10 +120,15 @@ pub fn run(
         pull_policy: flags.sidecar_image_pull_policy,
         pull_secrets: flags.sidecar_image_pull_secrets.clone(),
         allows_image_override: flags.allow_image_override,
+        assigns_users: flags.sidecar_user_by_platform,
     };
     let offline = Offline {
         routes: routes(&flags.route, &flags.namespace)?,
         platform,
+        lending: Settings {
+            entra_audiences: flags.entra_audiences.clone(),
+            ..lending(flags.broker_settings.as_deref())?
+        },
         namespace: flags.namespace.clone(),
     };
     let mut documents = documents(&flags.filename, input)?;
@@ -110,11 +142,13 @@ pub fn run(
 }
 
 const UNLABELLED: &str = "no label mailroute.dev/route";
+const MISPLACED: &str = "the label mailroute.dev/route is on the object itself; its pods need it in the template's metadata.labels";
 
 /// What stands in for the cluster.
 struct Offline {
     routes: Vec<MailRoute>,
     platform: Platform,
+    lending: Settings,
     namespace: String,
 }
 
@@ -128,12 +162,14 @@ impl Offline {
         }
         let called = format!("{kind} {}", text(object, "/metadata/name").unwrap_or("(unnamed)"));
         let namespace = text(object, "/metadata/namespace").unwrap_or(&self.namespace).to_owned();
-        let Some(pod) = pod_pointer(&kind).and_then(|pointer| object.pointer_mut(pointer)) else {
-            return Ok(Vec::new());
+        let Some(pointer) = pod_pointer(object) else {
+            return if has_label_within(object) { Err(Error::NoTemplate(called)) } else { Ok(Vec::new()) };
         };
+        let unlabelled = if !pointer.is_empty() && is_labelled(object) { MISPLACED } else { UNLABELLED };
+        let Some(pod) = object.pointer_mut(pointer) else { return Ok(Vec::new()) };
         // A template may leave its metadata out; then it asks for nothing.
-        if pod.get("metadata").is_none() {
-            return Ok(vec![format!("{called}: {UNLABELLED}")]);
+        if pod.pointer("/metadata/labels").and_then(|labels| labels.get(ROUTE_LABEL)).is_none() {
+            return Ok(vec![format!("{called}: {unlabelled}")]);
         }
         self.inject_pod(pod, &namespace, called)
     }
@@ -162,7 +198,9 @@ impl Offline {
             Selection::Excused => return Ok(Err("annotated to start without its sidecar")),
         };
         let route = self.route(namespace, name)?;
-        validate(route)
+        // As the webhook does: a route that may not use the operator's identity is looked at without it.
+        let lent = self.lending.lent_to(route).ok().flatten();
+        validate_with(route, lent, &self.lending.entra_audiences)
             .map_err(|error| Refusal::InvalidRoute { route: name.to_owned(), message: error.to_string() })?;
         super::patch(&plan(pod, route, &self.platform)?, pod).map(Ok)
     }
@@ -180,6 +218,13 @@ impl Offline {
 
 fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
     object.pointer(pointer)?.as_str()
+}
+
+/// Which routes may use the operator's identity; none without a file.
+fn lending(path: Option<&Path>) -> Result<Settings, Error> {
+    let Some(path) = path else { return Ok(Settings::default()) };
+    let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    Settings::parse(&text).map_err(|error| Error::Broker(path.to_owned(), error))
 }
 
 /// The routes of a file, each with what an API server would give it.
@@ -239,6 +284,9 @@ spec:
             sidecar_image_pull_policy: None,
             sidecar_image_pull_secrets: Vec::new(),
             allow_image_override: false,
+            sidecar_user_by_platform: false,
+            entra_audiences: Vec::new(),
+            broker_settings: None,
         };
         let (mut printed, mut notes) = (Vec::new(), Vec::new());
         let result = run(&flags, &mut input.as_bytes(), &mut printed, &mut notes);
@@ -256,6 +304,7 @@ spec:
         for (kind, spec, pointer) in [
             ("Deployment", format!("{{template: {template}}}"), "/spec/template"),
             ("Job", format!("{{template: {template}}}"), "/spec/template"),
+            ("Rollout", format!("{{strategy: {{}}, template: {template}}}"), "/spec/template"),
             (
                 "CronJob",
                 format!("{{jobTemplate: {{spec: {{template: {template}}}}}}}"),
@@ -276,6 +325,30 @@ spec:
         assert_eq!(parsed(&told).len(), 2);
         assert!(!told.printed.contains("mailroute"));
         assert_eq!(told.notes, "Pod db: no label mailroute.dev/route; left as it is\n");
+    }
+
+    #[test]
+    fn a_label_where_no_template_is_ends_in_an_error() {
+        let label = "labels: {mailroute.dev/route: notifications}";
+        let told = inject(&format!(
+            "kind: Prometheus\nmetadata: {{name: own}}\nspec: {{podMetadata: {{{label}}}}}\n"
+        ));
+        let error = told.result.unwrap_err().to_string();
+        assert!(error.starts_with("Prometheus own: it has the label") && told.printed.is_empty(), "{error}");
+    }
+
+    #[test]
+    fn a_label_on_the_workload_itself_is_pointed_out() {
+        let told = inject(
+            "kind: Deployment\nmetadata: {name: web, labels: {mailroute.dev/route: notifications}}\n\
+             spec: {template: {metadata: {}, spec: {containers: []}}}\n",
+        );
+        assert!(
+            told.notes.starts_with("Deployment web: the label mailroute.dev/route is on the object itself"),
+            "{}",
+            told.notes
+        );
+        assert!(told.result.is_ok());
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub mod grace;
 pub mod overrides;
 pub mod patch;
 pub mod plan;
+mod present;
+mod quality;
 pub mod refusal;
 pub mod selection;
 pub mod sidecar;

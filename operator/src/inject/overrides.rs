@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mailroute_route::paths::ADMIN_PORT;
+use serde_json::Value;
 
 use super::annotations::ALLOW_WITHOUT;
+use super::quality::RESOURCES;
 use super::refusal::Refusal;
 use super::sidecar::Platform;
 use crate::crd::sidecar::Resources;
@@ -117,6 +119,23 @@ impl Overrides {
         over(&self.memory_request, &mut resources.requests.memory);
         over(&self.memory_limit, &mut resources.limits.memory);
         resources
+    }
+}
+
+impl Overrides {
+    /// The container of a Guaranteed pod, which stays one: requests grow to the limits, but for those that the pod names. Without
+    /// both limits the container is left as it is.
+    pub(super) fn guaranteed(&self, mut container: Value) -> Value {
+        let Some(limits) = container.pointer("/resources/limits").cloned() else { return container };
+        if RESOURCES.iter().any(|resource| limits[*resource].is_null()) {
+            return container;
+        }
+        for (resource, named) in [("cpu", &self.cpu_request), ("memory", &self.memory_request)] {
+            if named.is_none() {
+                container["resources"]["requests"][resource] = limits[resource].clone();
+            }
+        }
+        container
     }
 }
 

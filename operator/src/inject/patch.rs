@@ -1,10 +1,10 @@
-//! The plan as a JSON Patch (RFC 6902): additions, and one number that grows; for the API server, and for `mailroute-operator inject`.
+//! The plan as a JSON Patch (RFC 6902): additions, one number that grows and one list that gets longer; for the API server, and for `mailroute-operator inject`.
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::annotations::INJECTED;
+use super::annotations::{INJECTED, SAFE_TO_EVICT};
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::sidecar::PORT_START;
@@ -17,9 +17,7 @@ use super::view::PodView;
 pub fn patch(plan: &Plan, pod: &Value) -> Result<Patch, Refusal> {
     let view = PodView::new(pod)?;
     let mut operations = Vec::new();
-    if let Some(value) = &plan.annotation {
-        operations.push(annotation(&view, value));
-    }
+    operations.extend(annotations(&view, plan));
     if plan.port_start {
         operations.push(sysctl(&view));
     }
@@ -35,12 +33,25 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path, value })
 }
 
-fn annotation(pod: &PodView<'_>, value: &str) -> PatchOperation {
-    if pod.has_annotations() {
-        add(&["metadata", "annotations", INJECTED], value.into())
-    } else {
-        add(&["metadata", "annotations"], json!({INJECTED: value}))
+/// Adds a value, or puts it in place of the one that is there.
+fn set(is_there: bool, path: &[&str], value: impl Into<Value>) -> PatchOperation {
+    if is_there {
+        let path = PointerBuf::from_tokens(path.iter().copied());
+        return PatchOperation::Replace(ReplaceOperation { path, value: value.into() });
     }
+    add(path, value.into())
+}
+
+fn annotations(pod: &PodView<'_>, plan: &Plan) -> Vec<PatchOperation> {
+    let missing = [(INJECTED, &plan.annotation), (SAFE_TO_EVICT, &plan.safe_to_evict)];
+    let missing = missing.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+    if pod.has_annotations() {
+        return missing
+            .map(|(key, value)| set(pod.annotation(key).is_some(), &["metadata", "annotations", key], value))
+            .collect();
+    }
+    let added: Map<_, _> = missing.map(|(key, value)| (key.to_owned(), value.into())).collect();
+    if added.is_empty() { Vec::new() } else { vec![add(&["metadata", "annotations"], added.into())] }
 }
 
 fn sysctl(pod: &PodView<'_>) -> PatchOperation {
@@ -55,14 +66,7 @@ fn sysctl(pod: &PodView<'_>) -> PatchOperation {
 }
 
 fn grace_period(pod: &PodView<'_>, seconds: i64) -> PatchOperation {
-    let path = ["spec", "terminationGracePeriodSeconds"];
-    match pod.grace_period() {
-        None => add(&path, seconds.into()),
-        Some(_) => PatchOperation::Replace(ReplaceOperation {
-            path: PointerBuf::from_tokens(path),
-            value: seconds.into(),
-        }),
-    }
+    set(pod.grace_period().is_some(), &["spec", "terminationGracePeriodSeconds"], seconds)
 }
 
 /// Adds to an array of the spec, which the pod may lack.
@@ -96,6 +100,7 @@ mod tests {
             port_start: true,
             grace_period: Some(90),
             annotation: Some("{}".into()),
+            safe_to_evict: Some("cache,mailroute-spool".into()),
         };
         serde_json::to_value(patch(&plan, pod).unwrap()).unwrap()
     }
@@ -107,7 +112,7 @@ mod tests {
         assert_eq!(
             operations(&pod),
             json!([
-                {"op": "add", "path": "/metadata/annotations", "value": {INJECTED: "{}"}},
+                {"op": "add", "path": "/metadata/annotations", "value": {INJECTED: "{}", SAFE_TO_EVICT: "cache,mailroute-spool"}},
                 {"op": "add", "path": "/spec/securityContext", "value": {"sysctls": [sysctl]}},
                 {"op": "add", "path": "/spec/terminationGracePeriodSeconds", "value": 90},
                 {"op": "add", "path": "/spec/imagePullSecrets", "value": [{"name": "registry"}]},
@@ -120,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_there_is_added_to() {
         let pod = json!({
-            "metadata": {"annotations": {"a~b/c": "d"}},
+            "metadata": {"annotations": {"a~b/c": "d", SAFE_TO_EVICT: "cache"}},
             "spec": {"volumes": [], "initContainers": [{"name": "istio-init"}], "securityContext": {"sysctls": []},
                      "terminationGracePeriodSeconds": 30, "imagePullSecrets": [{"name": "own"}]},
         });
@@ -128,6 +133,8 @@ mod tests {
             operations(&pod),
             json!([
                 {"op": "add", "path": "/metadata/annotations/mailroute.dev~1injected", "value": "{}"},
+                {"op": "replace", "path": "/metadata/annotations/cluster-autoscaler.kubernetes.io~1safe-to-evict-local-volumes",
+                 "value": "cache,mailroute-spool"},
                 {"op": "add", "path": "/spec/securityContext/sysctls/-", "value": {"name": PORT_START, "value": "0"}},
                 {"op": "replace", "path": "/spec/terminationGracePeriodSeconds", "value": 90},
                 {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": "registry"}},

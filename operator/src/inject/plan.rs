@@ -5,13 +5,15 @@
 
 use serde_json::{Value, json};
 
-use super::annotations::{self, INJECTED, Record};
+use super::annotations::{self, INJECTED, Record, SAFE_TO_EVICT};
 use super::grace::grace_period;
 use super::overrides::Overrides;
+use super::present;
+use super::quality::is_guaranteed;
 use super::refusal::Refusal;
 use super::sidecar::{CONTAINER, PORT_START, Platform, Sidecar};
 use super::view::{PodView, items, name_of};
-use super::volumes::{ROUTE_VOLUME, VOLUMES, means_the_same, with_local_storage};
+use super::volumes::{ROUTE_VOLUME, SPOOL_VOLUME, VOLUMES, means_the_same, with_local_storage};
 use crate::crd::{MailRoute, units};
 use mailroute_route::paths;
 
@@ -43,6 +45,8 @@ pub struct Plan {
     pub grace_period: Option<i64>,
     /// The value of the annotation [`INJECTED`].
     pub annotation: Option<String>,
+    /// The value of the annotation [`SAFE_TO_EVICT`].
+    pub safe_to_evict: Option<String>,
 }
 
 impl Plan {
@@ -64,7 +68,7 @@ pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan,
     check_resources(&sidecar)?;
     check_node(&pod)?;
     check_processes(&pod, &overrides)?;
-    let present = check_container(&pod)?;
+    let present = check_container(&pod, &sidecar)?;
     check_ports(&pod, &sidecar)?;
     check_mounts(&pod)?;
     let port_start = check_port_start(&pod, &sidecar)?;
@@ -76,7 +80,8 @@ pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan,
     let record = Record { termination_grace_period_seconds: grace.recorded, ..sidecar.record };
     Ok(Plan {
         annotation: is_new.then(|| record.to_json()),
-        container: (!present).then(|| (place(&pod), with_local_storage(sidecar.container, &pod, route))),
+        safe_to_evict: safe_to_evict(&pod, route),
+        container: (!present).then(|| (place(&pod), container(&pod, route, &overrides, sidecar.container))),
         volumes,
         pull_secrets: missing_pull_secrets(&pod, platform),
         port_start,
@@ -88,6 +93,23 @@ pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan,
 pub fn refusal_of(route: &MailRoute, platform: &Platform) -> Option<Refusal> {
     let pod = json!({"metadata": {}, "spec": {"containers": [], "securityContext": {"fsGroup": 1}}});
     plan(&pod, route, platform).err()
+}
+
+/// The container as this pod needs it: within its bounds of local disk, and of its quality of service.
+fn container(pod: &PodView<'_>, route: &MailRoute, overrides: &Overrides, container: Value) -> Value {
+    let container = with_local_storage(container, pod, route);
+    if is_guaranteed(pod) { overrides.guaranteed(container) } else { container }
+}
+
+/// The list with our spool in it, where it keeps no message after its answer: cluster autoscalers then move the pod as they
+/// would without the sidecar. A pod with volumes of its own lists them, or is not moved either way.
+fn safe_to_evict(pod: &PodView<'_>, route: &MailRoute) -> Option<String> {
+    let keeps = route.spec.delivery.mode.keeps() || route.spec.sidecar.spool.storage_class_name.is_some();
+    let listed = pod.annotation(SAFE_TO_EVICT).unwrap_or_default();
+    if keeps || listed.split(',').any(|volume| volume.trim() == SPOOL_VOLUME) {
+        return None;
+    }
+    Some(if listed.trim().is_empty() { SPOOL_VOLUME.to_owned() } else { format!("{listed},{SPOOL_VOLUME}") })
 }
 
 fn check_node(pod: &PodView<'_>) -> Result<(), Refusal> {
@@ -103,10 +125,14 @@ fn check_node(pod: &PodView<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A container that shares its processes reaches another's files through `/proc`, as root or as the same user.
+/// A container that sees another's processes reaches its files through `/proc`, as root or as the same user.
 fn check_processes(pod: &PodView<'_>, overrides: &Overrides) -> Result<(), Refusal> {
-    let shares = pod.spec().get("shareProcessNamespace") == Some(&Value::Bool(true));
-    if shares && !overrides.allows_shared_processes { Err(Refusal::SharedProcesses) } else { Ok(()) }
+    let is_set = |field: &&str| pod.spec().get(*field) == Some(&Value::Bool(true));
+    let shared = ["shareProcessNamespace", "hostPID"].into_iter().find(is_set);
+    match shared.filter(|_| !overrides.allows_shared_processes) {
+        Some(field) => Err(Refusal::SharedProcesses { field }),
+        None => Ok(()),
+    }
 }
 
 /// The API server refuses such a container too, and names a field that nobody wrote.
@@ -128,13 +154,16 @@ fn check_resources(sidecar: &Sidecar) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether the sidecar is there already.
-fn check_container(pod: &PodView<'_>) -> Result<bool, Refusal> {
+/// Whether the sidecar is there already, as the webhook would add it.
+fn check_container(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<bool, Refusal> {
     let named = pod.all_containers().filter(|container| name_of(container) == Some(CONTAINER)).count();
-    let ours = pod.init_containers().iter().filter(|container| is_ours(container)).count();
-    match (named, ours) {
-        (0, _) => Ok(false),
-        (1, 1) => Ok(true),
+    let mut ours = pod.init_containers().iter().filter(|container| is_ours(container));
+    match (named, ours.next(), ours.next()) {
+        (0, ..) => Ok(false),
+        (1, Some(container), None) => match present::difference(container, &sidecar.container) {
+            None => Ok(true),
+            Some(field) => Err(Refusal::SidecarChanged { field }),
+        },
         _ => Err(Refusal::ContainerName),
     }
 }

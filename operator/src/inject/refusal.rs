@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use mailroute_route::paths::ADMIN_PORT;
+use mailroute_route::paths::{ADMIN_PORT, SIDECAR_USER};
 
 use super::annotations::KEYS;
 use super::overrides::{IMAGE, PORT, SHARED_PROCESSES, Wanted};
@@ -47,6 +47,11 @@ pub enum Refusal {
     Windows,
     /// A container has the sidecar's name and is not the sidecar.
     ContainerName,
+    /// The pod brings the sidecar along, and not as the webhook adds it.
+    SidecarChanged {
+        /// The first field of the container that differs.
+        field: &'static str,
+    },
     /// A volume has a name of ours and is not ours.
     VolumeName {
         /// Its name.
@@ -100,8 +105,11 @@ pub enum Refusal {
         /// What it may use.
         limit: String,
     },
-    /// The containers of the pod share their processes, and so could reach the sidecar's credential.
-    SharedProcesses,
+    /// The containers of the pod see the sidecar's processes, and so could reach its credential.
+    SharedProcesses {
+        /// The field of the pod that has it so.
+        field: &'static str,
+    },
     /// The API server may not know native sidecars.
     KubernetesTooOld {
         /// What it is.
@@ -124,6 +132,7 @@ impl Refusal {
             Self::HostNetwork => "HostNetwork",
             Self::Windows => "Windows",
             Self::ContainerName => "ContainerName",
+            Self::SidecarChanged { .. } => "SidecarChanged",
             Self::VolumeName { .. } => "VolumeName",
             Self::VolumeMounted { .. } => "VolumeMounted",
             Self::PortInUse { .. } => "PortInUse",
@@ -133,7 +142,7 @@ impl Refusal {
             Self::InvalidAnnotation { .. } => "InvalidAnnotation",
             Self::ImageNotAllowed => "ImageNotAllowed",
             Self::RequestOverLimit { .. } => "RequestOverLimit",
-            Self::SharedProcesses => "SharedProcesses",
+            Self::SharedProcesses { .. } => "SharedProcesses",
             Self::KubernetesTooOld { .. } => "KubernetesTooOld",
             Self::Malformed { .. } => "Malformed",
         }
@@ -165,6 +174,10 @@ impl Refusal {
                  mount of {:?} must stay).",
                 super::volumes::ROUTE_VOLUME
             ),
+            Self::SidecarChanged { .. } => format!(
+                "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, \
+                 set the chart value sidecar.image.repository to what it makes of them."
+            ),
             Self::VolumeName { .. } => "Rename that volume.".to_owned(),
             Self::VolumeMounted { .. } => {
                 "Remove that mount: credentials for mail stay out of the application's containers.".to_owned()
@@ -181,9 +194,10 @@ impl Refusal {
             Self::Sysctl { port, .. } => format!(
                 "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
             ),
-            Self::FsGroup => "Set spec.securityContext.fsGroup of the pod, to 65532 for example, or take \
-                              spec.sidecar.spool.storageClassName out of the route."
-                .to_owned(),
+            Self::FsGroup => format!(
+                "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or take \
+                 spec.sidecar.spool.storageClassName out of the route."
+            ),
             Self::UnknownAnnotation { .. } => {
                 format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
             }
@@ -197,9 +211,9 @@ impl Refusal {
                 "Set both annotations, mailroute.dev/sidecar-{resource}-request and mailroute.dev/sidecar-{resource}-limit, \
                  or spec.sidecar.resources of the route."
             ),
-            Self::SharedProcesses => format!(
-                "Remove shareProcessNamespace, or accept it with the annotation {SHARED_PROCESSES}: \"true\"."
-            ),
+            Self::SharedProcesses { field } => {
+                format!("Remove {field}, or accept it with the annotation {SHARED_PROCESSES}: \"true\".")
+            }
             Self::KubernetesTooOld { .. } => {
                 "Upgrade the cluster, which the operator sees within five minutes, or remove the \
                                               label mailroute.dev/route."
@@ -237,6 +251,10 @@ impl fmt::Display for Refusal {
             Self::ContainerName => {
                 write!(f, "The pod has a container {CONTAINER:?} that is not the mail sidecar.")
             }
+            Self::SidecarChanged { field } => write!(
+                f,
+                "The pod brings a container {CONTAINER:?} along whose {field} is not that of the mail sidecar."
+            ),
             Self::VolumeName { volume } => {
                 write!(
                     f,
@@ -276,10 +294,10 @@ impl fmt::Display for Refusal {
             Self::RequestOverLimit { resource, request, limit } => {
                 write!(f, "The sidecar would ask for more {resource} ({request}) than it may use ({limit}).")
             }
-            Self::SharedProcesses => write!(
+            Self::SharedProcesses { field } => write!(
                 f,
-                "The pod shares its processes among its containers (shareProcessNamespace: true), so one that runs as root \
-                 could read the sidecar's credential."
+                "Containers of the pod see the processes of the mail sidecar ({field}: true), so one that runs as root could \
+                 read the sidecar's credential."
             ),
             Self::KubernetesTooOld { version } => write!(
                 f,

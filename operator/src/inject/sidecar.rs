@@ -23,8 +23,6 @@ pub const PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
 /// Ports below are privileged unless [`PORT_START`] says otherwise.
 pub const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
-/// User and group of the container, as the image has them.
-const USER: i64 = 65532;
 /// Seconds that a pod is given beyond its own grace period, when messages may wait in the sidecar: the kubelet stops the
 /// sidecar when the application has ended, with what is left of the period. At Exchange's 30 messages a minute it is enough
 /// for what a mailbox may send in that time.
@@ -89,6 +87,8 @@ pub struct Platform {
     pub pull_secrets: Vec<String>,
     /// Whether a pod may name another image.
     pub allows_image_override: bool,
+    /// Whether runAsUser and runAsGroup are left out, for a platform that assigns them (OpenShift).
+    pub assigns_users: bool,
 }
 
 /// Everything that a pod of one route gets.
@@ -131,7 +131,7 @@ impl Sidecar {
             volumes,
             port,
             drain_seconds: if spec.delivery.mode.keeps() { DRAIN_SECONDS } else { 0 },
-            needs_fs_group: spec.sidecar.spool.storage_class_name.is_some(),
+            needs_fs_group: spec.sidecar.spool.storage_class_name.is_some() && !platform.assigns_users,
             record,
         }
     }
@@ -160,21 +160,13 @@ fn container(route: &MailRoute, platform: &Platform, image: &str, overrides: &Ov
         "startupProbe": probe(1, 120),
         // A minute and a half of silence on the own listener; only then is a restart better than waiting.
         "livenessProbe": probe(30, 3),
-        "securityContext": {
-            "runAsNonRoot": true,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "readOnlyRootFilesystem": true,
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": security_context(platform),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(route),
     });
-    let environment = environment(route, overrides);
-    if !environment.is_empty() {
-        container["env"] = environment.into();
+    let options = options(route, overrides);
+    if !options.is_empty() {
+        container["args"] = options.into();
     }
     if let Some(policy) = platform.pull_policy {
         container["imagePullPolicy"] = policy.as_str().into();
@@ -182,15 +174,32 @@ fn container(route: &MailRoute, platform: &Platform, image: &str, overrides: &Ov
     container
 }
 
-fn environment(route: &MailRoute, overrides: &Overrides) -> Vec<Value> {
-    let grace = route.spec.delivery.mode.keeps().then(|| DRAIN_SHARE_SECONDS.to_string());
+fn security_context(platform: &Platform) -> Value {
+    let mut context = json!({
+        "runAsNonRoot": true,
+        "readOnlyRootFilesystem": true,
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    if !platform.assigns_users {
+        context["runAsUser"] = paths::SIDECAR_USER.into();
+        context["runAsGroup"] = paths::SIDECAR_USER.into();
+    }
+    context
+}
+
+/// What the sidecar is told beside its route. Never by environment variables: the kubelet sets some in every container, and
+/// a Service named `mailroute` makes one of them `MAILROUTE_PORT`.
+fn options(route: &MailRoute, overrides: &Overrides) -> Vec<String> {
+    let keeps = route.spec.delivery.mode.keeps();
     [
-        ("MAILROUTE_GRACE", grace),
-        ("MAILROUTE_PORT", overrides.port.map(|port| port.to_string())),
-        ("MAILROUTE_LOG_LEVEL", overrides.log_level.map(str::to_owned)),
+        keeps.then(|| format!("--grace={DRAIN_SHARE_SECONDS}")),
+        overrides.port.map(|port| format!("--port={port}")),
+        overrides.log_level.map(|level| format!("--log-level={level}")),
     ]
     .into_iter()
-    .filter_map(|(name, value)| Some(json!({"name": name, "value": value?})))
+    .flatten()
     .collect()
 }
 
@@ -203,4 +212,15 @@ fn probe(period_seconds: u32, failures: u32) -> Value {
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_runs_as_the_user_that_the_webhook_names() {
+        let dockerfile = include_str!("../../../sidecar/Dockerfile");
+        assert!(dockerfile.contains(&format!("USER {0}:{0}", paths::SIDECAR_USER)), "{dockerfile}");
+    }
 }

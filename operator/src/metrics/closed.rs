@@ -38,13 +38,14 @@ pub(super) const TOKEN_REQUESTS: [&str; 9] = [
 pub(super) const ADMISSIONS: [&str; 6] = ["injected", "complete", "skipped", "deferred", "dry_run", "failed"];
 
 /// Of admission reviews with the outcome `refused`, by the label `reason`.
-pub(super) const REFUSALS: [&str; 18] = [
+pub(super) const REFUSALS: [&str; 19] = [
     "UnknownRoute",
     "InvalidRoute",
     "UnreadableRoute",
     "HostNetwork",
     "Windows",
     "ContainerName",
+    "SidecarChanged",
     "VolumeName",
     "VolumeMounted",
     "PortInUse",

@@ -90,8 +90,10 @@ impl Publisher {
 
     /// When to publish `wanted`; `None` when it is published, or there is no entry to publish it to.
     pub(super) fn next(&self, wanted: &Anchors) -> Option<Timestamp> {
-        let live = trust::live_pem(self.seen()?)?;
-        (Anchors::from_pem(&live) != *wanted).then(|| self.pace.next())
+        let configuration = self.seen()?;
+        trust::entry(configuration)?;
+        let is_published = trust::is_everywhere(configuration, |pem| Anchors::from_pem(pem) == *wanted);
+        (!is_published).then(|| self.pace.next())
     }
 
     /// Publishes `wanted` if it is not published and its time has come.

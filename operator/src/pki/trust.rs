@@ -14,6 +14,9 @@ use super::bundle::Bundle;
 /// Name of our entry in `webhooks[]`.
 pub const WEBHOOK: &str = "inject.mailroute.dev";
 
+/// Name of our entry in `webhooks[]` that warns of workloads.
+pub const WARNINGS: &str = "workloads.mailroute.dev";
+
 /// Our entry, if the configuration has one.
 pub fn entry(configuration: &MutatingWebhookConfiguration) -> Option<&MutatingWebhook> {
     configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)
@@ -24,6 +27,19 @@ pub fn entry(configuration: &MutatingWebhookConfiguration) -> Option<&MutatingWe
 pub fn live_pem(configuration: &MutatingWebhookConfiguration) -> Option<String> {
     let bundle = entry(configuration)?.client_config.ca_bundle.as_ref();
     Some(bundle.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default())
+}
+
+/// Whether every entry of ours has the bundle that `holds`.
+pub fn is_everywhere(configuration: &MutatingWebhookConfiguration, holds: impl Fn(&str) -> bool) -> bool {
+    ours(configuration).all(|entry| {
+        let bundle = entry.client_config.ca_bundle.as_ref().map(|bytes| String::from_utf8_lossy(&bytes.0));
+        holds(&bundle.unwrap_or_default())
+    })
+}
+
+fn ours(configuration: &MutatingWebhookConfiguration) -> impl Iterator<Item = &MutatingWebhook> {
+    let is_ours = |webhook: &&MutatingWebhook| [WEBHOOK, WARNINGS].contains(&webhook.name.as_str());
+    configuration.webhooks.iter().flatten().filter(is_ours)
 }
 
 /// The bundle that API servers check our certificate with, when the authorities are our own. One that cannot be read
@@ -44,18 +60,20 @@ pub fn other_owner(configuration: &MutatingWebhookConfiguration) -> Option<&str>
     claims.filter_map(|claim| claim.manager.as_deref()).find(|manager| *manager != FIELD_MANAGER)
 }
 
-/// The apply document that sets the bundle of our entry to this PEM text.
+/// The apply document that sets the bundle of our entries to this PEM text.
 ///
 /// It carries the uid of the object that was seen: should that be deleted meanwhile, the apply fails in place of
 /// creating another.
 pub fn apply_document(configuration: &MutatingWebhookConfiguration, pem: &str) -> Value {
     use base64::Engine as _;
     let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
+    let entries =
+        ours(configuration).map(|entry| json!({"name": entry.name, "clientConfig": {"caBundle": encoded}}));
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": configuration.metadata.name, "uid": configuration.metadata.uid},
-        "webhooks": [{"name": WEBHOOK, "clientConfig": {"caBundle": encoded}}],
+        "webhooks": entries.collect::<Vec<_>>(),
     })
 }
 
@@ -138,6 +156,27 @@ mod tests {
         let ours = claim(FIELD_MANAGER, "f:caBundle");
         assert_eq!(owners(&[ours.clone(), claim("helm", "f:service")]), None);
         assert_eq!(owners(&[ours, claim("kubectl-replace", "f:caBundle")]), Some("kubectl-replace".into()));
+    }
+
+    #[test]
+    fn every_entry_of_ours_gets_the_bundle() {
+        let pem = bundle().to_pem();
+        let holds = |live: &str| live == pem;
+        let entries =
+            json!([entry(WEBHOOK, Some(&pem)), entry(WARNINGS, None), entry("other.example.com", None)]);
+        let upgraded = configuration(&entries);
+        assert!(!is_everywhere(&upgraded, holds), "the chart has added an entry");
+        let document = apply_document(&upgraded, &pem);
+        let names: Vec<_> = document["webhooks"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+        assert_eq!(names, [WEBHOOK, WARNINGS]);
+        assert!(is_everywhere(
+            &configuration(&json!([entry(WEBHOOK, Some(&pem)), entry(WARNINGS, Some(&pem))])),
+            holds
+        ));
+        assert!(
+            is_everywhere(&configuration(&json!([entry(WEBHOOK, Some(&pem))])), holds),
+            "of an older chart"
+        );
     }
 
     #[test]

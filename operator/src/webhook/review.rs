@@ -49,12 +49,20 @@ impl Review {
     /// # Errors
     /// When it cannot be represented as JSON.
     pub fn take_created_pod(&mut self) -> Result<Option<Value>, serde_json::Error> {
-        let Self(request) = self;
+        let request = &self.0;
         let is_pod = request.kind.group.is_empty() && request.kind.kind == "Pod";
         if !is_pod || request.sub_resource.is_some() || request.operation != Operation::Create {
             return Ok(None);
         }
-        request.object.take().map(serde_json::to_value).transpose()
+        self.take_object()
+    }
+
+    /// Takes the object as it is to be stored out of the review, when there is one, so that it is in memory once.
+    ///
+    /// # Errors
+    /// When it cannot be represented as JSON.
+    pub fn take_object(&mut self) -> Result<Option<Value>, serde_json::Error> {
+        self.0.object.take().map(serde_json::to_value).transpose()
     }
 
     /// The namespace; the object itself often has none yet.
@@ -84,6 +92,16 @@ impl Review {
         // Bytes in Go, so base64 in JSON; the library would write a list of numbers, four times as long.
         review["response"]["patch"] = STANDARD.encode(serde_json::to_vec(patch)?).into();
         review["response"]["patchType"] = "JSONPatch".into();
+        Ok(review)
+    }
+
+    /// Lets the object through, and has whoever applies it warned.
+    ///
+    /// # Errors
+    /// See [`Self::allow`].
+    pub fn warn(&self, warning: &str) -> Result<Value, serde_json::Error> {
+        let mut review = self.allow()?;
+        review["response"]["warnings"] = vec![warning].into();
         Ok(review)
     }
 

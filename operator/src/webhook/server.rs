@@ -20,12 +20,13 @@ use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
 use super::weight::weight;
-use crate::controller::validate::validate;
+use crate::broker::settings::Settings;
+use crate::controller::validate::validate_with;
 use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject::selection::Selection;
 use crate::inject::view::PodView;
-use crate::inject::{self, Platform, Refusal};
+use crate::inject::{self, Platform, Refusal, workload};
 use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
 use crate::server::Peer;
@@ -33,20 +34,30 @@ use crate::server::Peer;
 /// Path that the webhook configuration names.
 pub const PATH: &str = "/inject";
 
+/// Path that the webhook configuration names for workloads.
+pub const WARN_PATH: &str = "/warn";
+
 /// The whole answer, body included; the API server waits five seconds.
 const DEADLINE: Duration = Duration::from_secs(4);
 /// Wait for a route that was applied a moment before its pod.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Wait for a route that was applied a moment before its workload. Two seconds are all that the API server waits.
+const WARN_PATIENCE: Duration = Duration::from_millis(500);
 /// Largest body, bytes. An API server takes objects of up to 3 MiB, and a review holds one and little else.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Memory that all reviews under way may take, bytes. Each address has a share of its own besides, see [`Peer::memory`].
 const MEMORY: usize = 48 * 1024 * 1024;
+
+/// A label where it has no effect.
+const MISPLACED: &str = "the label mailroute.dev/route is on the workload itself, where it has no effect. Put it into \
+                         spec.template.metadata.labels, and its pods get the sidecar.";
 
 /// What the webhook needs.
 #[derive(Debug)]
 pub struct Webhook {
     routes: Routes,
     platform: Platform,
+    lending: Arc<Settings>,
     kubernetes: watch::Receiver<Standing>,
     metrics: Metrics,
     events: Events,
@@ -56,7 +67,15 @@ pub struct Webhook {
 
 /// The HTTP service.
 pub fn router(webhook: Arc<Webhook>) -> Router {
-    Router::new().route(PATH, post(inject)).with_state(webhook)
+    Router::new().route(PATH, post(inject)).route(WARN_PATH, post(warn)).with_state(webhook)
+}
+
+async fn warn(
+    State(webhook): State<Arc<Webhook>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    webhook.handle_workload(&peer, request.into_body()).await
 }
 
 async fn inject(
@@ -95,16 +114,18 @@ enum Failure {
 }
 
 impl Webhook {
-    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing.
+    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing. `lending` says which
+    /// routes may use the operator's identity.
     pub fn new(
         routes: Routes,
         platform: Platform,
+        lending: Arc<Settings>,
         kubernetes: watch::Receiver<Standing>,
         metrics: Metrics,
         (events, refusals): (Events, Refusals),
     ) -> Self {
         let memory = Arc::new(Semaphore::new(MEMORY));
-        Self { routes, platform, kubernetes, metrics, events, refusals, memory }
+        Self { routes, platform, lending, kubernetes, metrics, events, refusals, memory }
     }
 
     /// Answers one request of `peer`.
@@ -128,6 +149,43 @@ impl Webhook {
         }
     }
 
+    /// Answers one request about a workload: it is always let through, and whoever applies it is warned when its pods would be
+    /// refused.
+    pub async fn handle_workload(&self, peer: &Peer, body: Body) -> Response {
+        let answer = timeout(DEADLINE, self.judge(peer, body)).await.unwrap_or(Err(Failure::Slow));
+        match answer {
+            Ok(review) => Json(review).into_response(),
+            Err(failure) => (failure.status(), format!("MailRoute: {failure}\n")).into_response(),
+        }
+    }
+
+    async fn judge(&self, peer: &Peer, body: Body) -> Result<Value, Failure> {
+        let (mut review, _memory) = self.read(peer, body).await?;
+        let object = review.take_object()?.unwrap_or_default();
+        Ok(match self.warning(review.namespace(), &object).await {
+            Some(warning) => review.warn(&format!("MailRoute: {warning}"))?,
+            None => review.allow()?,
+        })
+    }
+
+    async fn warning(&self, namespace: &str, object: &Value) -> Option<String> {
+        let template = object.pointer(workload::pod_pointer(object)?)?;
+        // A template without metadata asks for nothing.
+        let selected = PodView::new(template).map(|view| Selection::of(&view));
+        let Ok(Selection::Route(name)) = selected else {
+            let is_misplaced = workload::is_labelled(object) && !matches!(selected, Ok(Selection::Excused));
+            return is_misplaced.then(|| MISPLACED.to_owned());
+        };
+        let refusal = match self.routes.find(namespace, name, WARN_PATIENCE).await.ok()? {
+            Ok(route) => self.injection(template, &route).err()?,
+            Err(refusal) => refusal,
+        };
+        // The chart's policy warns of annotations, also while no operator runs.
+        let is_of_the_policy =
+            matches!(refusal, Refusal::UnknownAnnotation { .. } | Refusal::InvalidAnnotation { .. });
+        (!is_of_the_policy).then(|| format!("its pods will be refused. {refusal} {}", refusal.remedy()))
+    }
+
     async fn decide(&self, peer: &Peer, body: Body) -> Result<Outcome, Failure> {
         let (mut review, _memory) = self.read(peer, body).await?;
         let Some(pod) = review.take_created_pod()? else { return Ok(Outcome::Skipped(review)) };
@@ -144,7 +202,7 @@ impl Webhook {
         };
         let kubernetes = *self.kubernetes.borrow();
         let _turn = peer.turn().await;
-        Ok(match kubernetes.check().and_then(|()| injection(&pod, &route, &self.platform)) {
+        Ok(match kubernetes.check().and_then(|()| self.injection(&pod, &route)) {
             Ok(None) => Outcome::Complete(review),
             Ok(Some(patch)) => Outcome::Injected(review, patch),
             Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),
@@ -183,6 +241,20 @@ impl Webhook {
         Ok(())
     }
 
+    /// The patch that the pod needs; `None` when it has everything.
+    ///
+    /// A route that may not use the operator's identity is looked at without it: its pods start, and its status says why they
+    /// get no tokens.
+    fn injection(&self, pod: &Value, route: &MailRoute) -> Result<Option<json_patch::Patch>, Refusal> {
+        let lent = self.lending.lent_to(route).ok().flatten();
+        validate_with(route, lent, &self.lending.entra_audiences).map_err(|error| Refusal::InvalidRoute {
+            route: route.name_any(),
+            message: error.to_string(),
+        })?;
+        let plan = inject::plan(pod, route, &self.platform)?;
+        if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
+    }
+
     /// Logs, and has an Event put on the route, unless it is a dry run. Neither is waited for.
     fn tell(&self, outcome: &Outcome) {
         let Outcome::Refused(review, refusal, route, pod) = outcome else { return };
@@ -196,18 +268,6 @@ impl Webhook {
             self.refusals.note(route, refused);
         }
     }
-}
-
-/// The patch that the pod needs; `None` when it has everything.
-fn injection(
-    pod: &Value,
-    route: &MailRoute,
-    platform: &Platform,
-) -> Result<Option<json_patch::Patch>, Refusal> {
-    validate(route)
-        .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })?;
-    let plan = inject::plan(pod, route, platform)?;
-    if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
 }
 
 impl Outcome {

@@ -134,7 +134,7 @@ fn page() -> String {
             &format!("`{}`. {}", refusal.reason(), prose(&refusal.remedy())),
         );
     }
-    for (sentence, remedy) in said::POLICIES.iter().chain(said::NOT_ASKED) {
+    for (sentence, remedy) in said::POLICIES.iter().chain(said::WARNINGS).chain(said::NOT_ASKED) {
         entry(&mut page, sentence, remedy);
     }
     page.push_str("\n## Events\n\nAn Event that is not here has the name of a [reason](reasons.md), or of a refused pod's reason above.\n");

@@ -13,13 +13,7 @@ use crate::envelope::QueueId;
 #[derive(Clone, Debug, Args)]
 pub struct Queue {
     /// The spool, as given to `run`.
-    #[arg(
-        long,
-        env = "MAILROUTE_SPOOL_DIR",
-        value_name = "DIR",
-        default_value = paths::SPOOL_DIR,
-        global = true
-    )]
+    #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR, global = true)]
     pub spool_dir: PathBuf,
 
     /// How the answer looks.

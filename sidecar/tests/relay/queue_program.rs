@@ -22,7 +22,7 @@ use crate::scene::{Files, PATIENCE, surroundings, timing};
 
 async fn program(spool: &Path, words: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"));
-    command.arg("queue").args(words.split(' ')).env("MAILROUTE_SPOOL_DIR", spool).stdin(Stdio::null());
+    command.arg("queue").args(words.split(' ')).arg("--spool-dir").arg(spool).stdin(Stdio::null());
     tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").unwrap()
 }
 

@@ -1,5 +1,7 @@
 //! Wrong set-ups: the application gets a clear reply, the operator the condition, the reason and what was met.
 
+use mailroute_m365::directory::SAMPLE_SUBJECT;
+use mailroute_m365::stand_in::ISSUER;
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Rule, Simulator, Stage, SubmissionFaults, Token};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
@@ -113,6 +115,21 @@ async fn a_missing_assertion() {
         *token_file = "/nonexistent/entra".into();
     };
     wrong(missing, Reason::AssertionUnavailable).await;
+}
+
+#[tokio::test]
+async fn a_token_for_the_api_server_is_not_shown_to_the_authority() {
+    let foreign = |m365: &Simulator, route: &mut RouteFile| {
+        let (now, audience) = (jiff::Timestamp::now().as_second(), "https://kubernetes.default.svc");
+        let token = m365.stand_in(|issuer| issuer.token(ISSUER, SAMPLE_SUBJECT, audience, now, 3600));
+        let Credential::WorkloadIdentity { token_file, .. } = &submission(route).credential else {
+            panic!("the scene's credential is workload identity");
+        };
+        mailroute_m365::write_atomically(token_file, &token).unwrap();
+    };
+    let (scene, met) = wrong(foreign, Reason::AssertionUnavailable).await;
+    assert!(met.contains("kubernetes.default.svc"), "{met}");
+    assert!(scene.m365.exchanges().is_empty(), "{:?}", scene.m365.exchanges());
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use kube::client::Body;
 use mailroute_operator::inject::annotations::KEYS;
+use mailroute_operator::inject::volumes::ROUTE_VOLUME;
+use mailroute_route::paths::ROUTE_DIR;
 use serde_json::{Value, json};
 
 /// The namespace that the chart is told to leave out.
@@ -56,6 +58,17 @@ fn with_container(restart: Option<&str>) -> Value {
         container["restartPolicy"] = json!(restart);
     }
     pod["spec"]["initContainers"] = json!([container]);
+    pod
+}
+
+/// With a container that looks as the webhook makes it.
+fn with_sidecar() -> Value {
+    let mut pod = with_container(Some("Always"));
+    let container = &mut pod["spec"]["initContainers"][0];
+    container["volumeMounts"] = json!([{"name": ROUTE_VOLUME, "mountPath": ROUTE_DIR}]);
+    container.as_object_mut().expect("a container").remove("command");
+    pod["spec"]["volumes"] =
+        json!([{"name": ROUTE_VOLUME, "configMap": {"name": "mailroute-notifications"}}]);
     pod
 }
 
@@ -235,7 +248,12 @@ async fn webhook_gone(cluster: &Cluster, shop: &str) -> Result<()> {
         ensure!(told.contains(part), "the refusal does not name {part}: {told}");
     }
     ask(cluster, shop, &unlabelled()).await.context("an unlabelled pod")?;
-    ask(cluster, shop, &with_container(Some("Always"))).await.context("a pod with the sidecar")?;
+    ask(cluster, shop, &with_sidecar()).await.context("a pod with the sidecar")?;
+    // A program of the pod's own under the sidecar's name.
+    is_refused(cluster, shop, &with_container(Some("Always")), POLICY).await?;
+    let mut own = with_sidecar();
+    own["spec"]["initContainers"][0]["command"] = json!(["/bin/sh"]);
+    is_refused(cluster, shop, &own, POLICY).await?;
     // It would run before the application, and end.
     is_refused(cluster, shop, &with_container(None), POLICY).await?;
     ask(cluster, shop, &annotated(EXCUSE, "true")).await.context("an excused pod")?;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 /// The sidecar's own user.
-const SIDECAR: i64 = 65532;
+const SIDECAR: i64 = mailroute_route::paths::SIDECAR_USER;
 
 /// The kinds of pods: name, user of the application's container, and the security context of the pod.
 fn kinds() -> [(&'static str, i64, Value); 3] {

@@ -126,6 +126,38 @@ fn the_pods_meet_pod_security_restricted() -> Result<()> {
 }
 
 #[test]
+fn a_platform_that_assigns_users_has_none_named() -> Result<()> {
+    let objects = only("Deployment", &["user=Platform,sidecar.user=Platform"])?;
+    let pod = &objects["spec"]["template"]["spec"];
+    same(
+        &pod["securityContext"],
+        json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}),
+    )?;
+    let told = json!({"name": "MAILROUTE_SIDECAR_USER_BY_PLATFORM", "value": "true"});
+    let environment = pod["containers"][0]["env"].as_array().context("the environment")?;
+    ensure!(environment.contains(&told), "{environment:?}");
+    Ok(())
+}
+
+#[test]
+fn further_kinds_of_workloads_are_warned_of() -> Result<()> {
+    let value = "webhook.workloads[0].apiGroup=argoproj.io,webhook.workloads[0].apiVersion=v1alpha1,\
+                 webhook.workloads[0].resource=rollouts";
+    let objects = Objects::with(&[value])?;
+    let rule = json!({
+        "apiGroups": ["argoproj.io"], "apiVersions": ["v1alpha1"], "resources": ["rollouts"],
+        "operations": ["CREATE", "UPDATE"], "scope": "Namespaced",
+    });
+    let entry = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
+    same(&entry["rules"][2], rule.clone())?;
+    same(&entry["failurePolicy"], json!("Ignore"))?;
+    let policies = objects.all().iter().filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
+    let rules = policies.map(|policy| &policy["spec"]["matchConstraints"]["resourceRules"][2]);
+    ensure!(rules.into_iter().any(|found| *found == rule), "no policy has the rule");
+    Ok(())
+}
+
+#[test]
 fn the_operator_runs_with_the_names_of_its_release() -> Result<()> {
     let objects = Objects::parse(&e2e::chart::printed(e2e::chart::template("second", &[])?)?)?;
     let container = &objects.only("Deployment")?["spec"]["template"]["spec"]["containers"][0];

@@ -29,6 +29,9 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
         ("logFormat=xml", "/logFormat"),
         ("clusterDomain=cluster..local", "/clusterDomain"),
         ("image.repository=registry.example.com/operator:1", "/image/repository"),
+        ("entra.audiences[0]=mailroute.dev", "/entra/audiences/0"),
+        ("entra.audiences[0]=https://kubernetes.default.svc", "/entra/audiences/0"),
+        ("broker.audience=mailroute.dev", "/broker/audience"),
         ("image.digest=sha256:12", "/image/digest"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("sidecar.image.tag=a/b", "/sidecar/image/tag"),
@@ -82,6 +85,18 @@ fn pull_secrets_of_the_sidecar_are_handed_to_the_operator() -> Result<()> {
     ensure!(!rendered(&[])?.contains(name), "there are none by default");
     let objects = rendered(&["--set", "sidecar.imagePullSecrets={one,two}"])?;
     ensure!(objects.contains(&format!("- name: {name}\n              value: \"one,two\"")), "{objects}");
+    Ok(())
+}
+
+#[test]
+fn audiences_that_routes_may_name_are_handed_to_the_operator() -> Result<()> {
+    let name = "MAILROUTE_ENTRA_AUDIENCES";
+    ensure!(!rendered(&[])?.contains(name), "there are none by default");
+    let objects = rendered(&["--set", "entra.audiences={api://one,api://two}"])?;
+    ensure!(
+        objects.contains(&format!("- name: {name}\n              value: \"api://one,api://two\"")),
+        "{objects}"
+    );
     Ok(())
 }
 

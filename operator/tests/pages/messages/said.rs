@@ -26,6 +26,7 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::SecretMissing(CredentialType::ClientSecret),
         Invalid::SecretKeyMissing(CredentialType::ClientSecret),
         Invalid::RewriteWithoutMailbox,
+        Invalid::Audience("<audience>".into()),
         Invalid::Duration { field: "maxAge", value: "2d".into() },
         Invalid::Size("1GB".into()),
     ]
@@ -75,6 +76,7 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::HostNetwork,
         Refusal::Windows,
         Refusal::ContainerName,
+        Refusal::SidecarChanged { field: "image" },
         Refusal::VolumeName { volume: "mailroute-tokens".into() },
         Refusal::VolumeMounted { volume: "mailroute-tokens".into(), container: container.clone() },
         Refusal::PortInUse { container: container.clone(), port: 25 },
@@ -90,7 +92,8 @@ pub fn refusals() -> Vec<Refusal> {
         wrong("allow-shared-processes", Wanted::Flag),
         Refusal::ImageNotAllowed,
         Refusal::RequestOverLimit { resource: "memory", request: "256Mi".into(), limit: "128Mi".into() },
-        Refusal::SharedProcesses,
+        Refusal::SharedProcesses { field: "shareProcessNamespace" },
+        Refusal::SharedProcesses { field: "hostPID" },
         Refusal::KubernetesTooOld { version: Version { major: 1, minor: 32 } },
         Refusal::Malformed { field: "spec.volumes" },
     ]
@@ -130,6 +133,18 @@ pub const POLICIES: &[(&str, &str)] = &[
     (
         "MailRoute: limits.messagesPerMinute is more than the 30 that Exchange Online takes of a mailbox. …",
         "A warning about a MailRoute: [limits](../guides/limits.md)",
+    ),
+];
+
+/// What whoever applies a workload is warned of.
+pub const WARNINGS: &[(&str, &str)] = &[
+    (
+        "MailRoute: its pods will be refused. …",
+        "A warning of `kubectl apply` about the template of a workload; the sentence after it is one of those above, with what to do.",
+    ),
+    (
+        "MailRoute: the label mailroute.dev/route is on the workload itself, where it has no effect. …",
+        "A warning of `kubectl apply`: pods carry the labels of `spec.template.metadata.labels`, and only those.",
     ),
 ];
 

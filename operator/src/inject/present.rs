@@ -1,0 +1,110 @@
+//! Whether a container that a pod brings along is the sidecar that the webhook would add. Pure.
+//!
+//! The API server asks the webhook again after others have changed the pod, and people apply pods that they have read from a
+//! cluster, so the sidecar may be there already. Other webhooks add environment and mounts to every container, tune
+//! resources and probes, and pin images; what runs, as whom and with which files, is the platform's alone.
+
+use serde_json::Value;
+
+use super::view::items;
+
+/// The first field in which the container is not the sidecar that is wanted.
+pub(super) fn difference(present: &Value, wanted: &Value) -> Option<&'static str> {
+    let is_empty = |value: &Value| {
+        value.is_null()
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.as_object().is_some_and(serde_json::Map::is_empty)
+    };
+    let has = |field: &str| present.get(field).is_some_and(|value| !is_empty(value));
+    let list = |container: &Value, field: &str| items(container.get(field)).to_vec();
+    let image =
+        |container: &Value| container.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let checks = [
+        ("image", !is_same_image(&image(present), &image(wanted))),
+        ("command", has("command")),
+        ("args", list(present, "args") != list(wanted, "args")),
+        ("envFrom", has("envFrom")),
+        ("lifecycle", has("lifecycle")),
+        ("securityContext", !is_confined_alike(&present["securityContext"], &wanted["securityContext"])),
+        ("volumeMounts", !has_mounts(present, wanted)),
+    ];
+    checks.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
+}
+
+/// The same repository, whatever its tag or digest, as webhooks pin tags and two versions of the operator may run for a while;
+/// or the same digest, wherever it is pulled from.
+fn is_same_image(present: &str, wanted: &str) -> bool {
+    let digest = |image: &str| image.split_once('@').map(|(_, digest)| digest.to_owned());
+    let same_digest = digest(present).is_some() && digest(present) == digest(wanted);
+    same_digest || repository(present) == repository(wanted)
+}
+
+/// A reference without its tag and digest. A colon before the last slash is a registry's port.
+fn repository(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+/// Everything that is wanted is there, and nothing that gives more rights.
+fn is_confined_alike(present: &Value, wanted: &Value) -> bool {
+    let same = |(field, value): (&String, &Value)| present.get(field) == Some(value);
+    wanted.as_object().into_iter().flatten().all(same)
+        && present.get("privileged") != Some(&Value::Bool(true))
+}
+
+fn has_mounts(present: &Value, wanted: &Value) -> bool {
+    let mounts = items(present.get("volumeMounts"));
+    let is_there = |wanted: &Value| {
+        mounts.iter().any(|mount| {
+            ["name", "mountPath", "subPath", "subPathExpr"]
+                .iter()
+                .all(|field| mount.get(field) == wanted.get(field))
+        })
+    };
+    items(wanted.get("volumeMounts")).iter().all(is_there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_same_image_is_known_with_another_tag_or_from_a_mirror_by_its_digest() {
+        for (present, wanted, is_same) in [
+            ("mailroute.dev/sidecar:0.1.0", "mailroute.dev/sidecar:0.1.0", true),
+            ("mailroute.dev/sidecar:0.1.0@sha256:aa", "mailroute.dev/sidecar:0.1.0", true),
+            ("mailroute.dev/sidecar@sha256:aa", "mailroute.dev/sidecar:0.1.0", true),
+            ("mailroute.dev/sidecar:0.2.0", "mailroute.dev/sidecar:0.1.0", true),
+            ("registry:5000/sidecar", "registry:5000/sidecar:1", true),
+            ("mirror.example/sidecar@sha256:aa", "mailroute.dev/sidecar:0.1.0@sha256:aa", true),
+            ("mirror.example/sidecar@sha256:bb", "mailroute.dev/sidecar:0.1.0@sha256:aa", false),
+            ("mirror.example/sidecar:0.1.0", "mailroute.dev/sidecar:0.1.0", false),
+            ("evil.example/mailroute.dev/sidecar:0.1.0", "mailroute.dev/sidecar:0.1.0", false),
+            ("mailroute.dev/sidecar-of-mine:0.1.0", "mailroute.dev/sidecar:0.1.0", false),
+            ("registry:6000/sidecar", "registry:5000/sidecar", false),
+            ("", "mailroute.dev/sidecar:0.1.0", false),
+        ] {
+            assert_eq!(is_same_image(present, wanted), is_same, "{present} for {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_user_that_the_platform_assigned_is_no_difference() {
+        let wanted = json!({"runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}});
+        let with = |field: &str, value: Value| {
+            let mut present = wanted.clone();
+            present[field] = value;
+            is_confined_alike(&present, &wanted)
+        };
+        assert!(with("runAsUser", json!(1_000_920_000)) && with("seLinuxOptions", json!({"level": "s0"})));
+        assert!(
+            !with("privileged", json!(true))
+                && !with("capabilities", json!({"drop": ["ALL"], "add": ["SYS_PTRACE"]}))
+        );
+        assert!(!is_confined_alike(&Value::Null, &wanted));
+    }
+}
