@@ -43,8 +43,7 @@ impl Dispatch {
         let attempt = self.cut_short(delivery, &leave.ticket, patience).await;
         let took = started.elapsed();
         // Read only where it matters: at the first refusal that may be about it.
-        let denied = attempt.verdict.outcome == Outcome::RejectMessage(Some(Reason::SendAsDenied));
-        let late = if denied && author.is_none() { author::of(body).await } else { None };
+        let late = if is_refused(&attempt) && author.is_none() { author::of(body).await } else { None };
         message.author = author.as_deref().or(late.as_deref());
         self.learn(&attempt, &message, body, took);
         log::attempt(&leave.active.route, envelope, body, &attempt, (origin, took));
@@ -113,6 +112,14 @@ impl Dispatch {
         }
         self.notice(if concerns_the_route(outcome) { Passage::Shut } else { Passage::Open });
     }
+}
+
+/// Whether the sender or a recipient was refused for good.
+fn is_refused(attempt: &Attempt) -> bool {
+    let refused = attempt.refused.iter().map(|refused| refused.verdict.outcome);
+    refused.chain([attempt.verdict.outcome]).any(|outcome| {
+        matches!(outcome, Outcome::RejectRecipient | Outcome::RejectMessage(Some(Reason::SendAsDenied)))
+    })
 }
 
 /// How many recipients the upstream took the message for.
