@@ -80,6 +80,10 @@ pub struct Check {
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub to: Option<Address>,
 
+    /// The spool of the sidecar that runs, which is asked whether it holds mail back.
+    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
+    pub spool_dir: PathBuf,
+
     /// Longest time for all of it.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::delivery::effect::{effect, used};
 use crate::delivery::outcome::{Attempt, Met, Outcome, Partial, Verdict};
 use crate::envelope::Envelope;
+use crate::logging::faults::{self, Due};
 
 impl Dispatch {
     /// Makes one attempt, cut off after `patience` where somebody waits for it. Dropped, it leaves the fate of the
@@ -46,7 +47,8 @@ impl Dispatch {
         let late = if is_refused(&attempt) && author.is_none() { author::of(body).await } else { None };
         message.author = author.as_deref().or(late.as_deref());
         self.learn(&attempt, &message, body, took);
-        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, took));
+        let due = self.fault_line(attempt.verdict.outcome);
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, took), due);
         let delivered = attempt.verdict.outcome == Outcome::Delivered;
         leave.ticket.settle(used(&attempt, recipients.len() as u64), delivered);
         attempt
@@ -90,9 +92,22 @@ impl Dispatch {
     ) -> Attempt {
         self.board.record(&attempt.met);
         self.metrics.failed_fast();
-        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, Duration::ZERO));
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, Duration::ZERO), None);
         leave.unused();
         attempt
+    }
+
+    /// Whether it is time to write of the fault that this outcome tells, and that others are over where it tells none.
+    fn fault_line(&self, outcome: Outcome) -> Option<Due> {
+        let (mut faults, now) = (self.faults(), clock::now());
+        match outcome.reason().filter(|_| concerns_the_route(outcome)) {
+            Some(reason) => faults.met(reason, now),
+            None if outcome == Outcome::Delivered => {
+                faults::write(faults.works(now));
+                None
+            }
+            None => None,
+        }
     }
 
     fn learn(&self, attempt: &Attempt, message: &Message<'_>, body: &Body, took: Duration) {

@@ -44,8 +44,8 @@ pub struct Held {
     pub verdict: Verdict,
     /// When to ask again. It may be worth it sooner when [`Dispatch::passage`] changes.
     pub until: Instant,
-    /// It is the mailbox's limits that it waits for.
-    pub limits: bool,
+    /// What of the mailbox's limits it waits for, when it is these.
+    pub limits: Option<Why>,
 }
 
 impl Dispatch {
@@ -68,7 +68,7 @@ impl Dispatch {
         if self.queue_waits.load(Ordering::Relaxed) {
             let text = "messages that came earlier wait for the limits of the mailbox";
             let verdict = Verdict::without_reply(Outcome::Quota(Reason::RateExceeded), text);
-            return Err(Held { verdict, until: clock::now(), limits: true });
+            return Err(Held { verdict, until: clock::now(), limits: Some(Why::Pace) });
         }
         self.known_fault()?;
         let ticket = match self.budget.take(recipients).await {
@@ -105,11 +105,20 @@ impl Dispatch {
         }
     }
 
-    fn known_fault(&self) -> Result<(), Held> {
+    /// Lets the next message try whether a known fault is over, as a person asks.
+    pub fn hurry(&self) {
+        self.breaker().hurry(clock::now());
+    }
+
+    /// What is known to keep every message from being tried now.
+    ///
+    /// # Errors
+    /// While there is something.
+    pub(crate) fn known_fault(&self) -> Result<(), Held> {
         let now = clock::now();
         let breaker = self.breaker();
         match (breaker.blocks(now), breaker.until()) {
-            (Some(verdict), Some(until)) => Err(Held { verdict: verdict.clone(), until, limits: false }),
+            (Some(verdict), Some(until)) => Err(Held { verdict: verdict.clone(), until, limits: None }),
             _ => Ok(()),
         }
     }
@@ -117,13 +126,13 @@ impl Dispatch {
     /// What is told when the budget says no. A day that is used up is trouble that people should see, though Microsoft
     /// was not asked; the smoothing of a burst is none.
     fn beyond_limits(&self, denied: Denied) -> Held {
-        let text = format!("the mailbox's limits are used up for now ({})", denied.why.as_str());
+        let text = format!("limits of the mailbox: {}", denied.why.sentence());
         if denied.why == Why::Day {
             self.board.record(&[Met::new(Reason::DailyQuotaExceeded, text.clone())]);
         }
         let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
         let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
-        Held { verdict, until: denied.until, limits: true }
+        Held { verdict, until: denied.until, limits: Some(denied.why) }
     }
 
     /// Says whether the queue waits for the mailbox's limits.

@@ -44,7 +44,7 @@ impl Relay {
         let leave = match leave {
             Ok(leave) => leave,
             Err(Held { limits, .. }) => {
-                let cause = if limits { Cause::Limits } else { Cause::Fault };
+                let cause = if limits.is_some() { Cause::Limits } else { Cause::Fault };
                 return self.keep(cause, fresh(envelope), &body).await;
             }
         };
