@@ -3,19 +3,26 @@
 
 use async_trait::async_trait;
 use mailroute_entra::exchange::{Answer, Post, Transport};
+use mailroute_entra::web_proxy::WebProxy;
 
 use super::proxy::TokenProxy;
 use crate::net::https;
 use crate::net::tls::Trust;
 
-/// Goes to the authority by itself.
+/// Goes to the authority itself, through the proxy that the container's variables name where they name one.
 #[derive(Debug)]
-pub(super) struct Direct(pub(super) Trust);
+pub(super) struct Direct {
+    /// Whom to trust.
+    pub trust: Trust,
+    /// The proxy, or why what names it is of no use.
+    pub proxy: Result<Option<WebProxy>, String>,
+}
 
 #[async_trait]
 impl Transport for Direct {
     async fn post(&self, post: Post<'_>) -> Result<Answer, String> {
-        exchange(form(&post), &self.0).await
+        let proxy = self.proxy.as_ref().map_err(String::clone)?.as_ref();
+        exchange(https::Post { proxy, ..form(&post) }, &self.trust).await
     }
 }
 
@@ -34,6 +41,7 @@ fn form<'a>(post: &Post<'a>) -> https::Post<'a> {
     https::Post {
         dial: post.host,
         port: post.port,
+        proxy: None,
         server_name: post.host,
         path: post.path,
         content_type: "application/x-www-form-urlencoded",
