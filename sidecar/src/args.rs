@@ -38,7 +38,7 @@ pub enum Command {
     /// DATA. Works beside a running sidecar: kubectl exec POD -c mailroute -- /mailroute-sidecar check
     ///
     /// Exit code: 0 when a message could be sent, 1 when not, 2 for a mistake on the command line.
-    Check(Check),
+    Check(Box<Check>),
     /// Look after the messages that are kept: what waits, and what was given up.
     ///
     /// Asks the sidecar that runs, beside it: kubectl exec POD -c mailroute -- /mailroute-sidecar queue list

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn encoded_fields_are_counted() {
         let metrics = Metrics::new().unwrap();
-        server::Observer::header_encoded(&metrics, 2);
+        Observer::header_encoded(&metrics, 2);
         assert!(rendered(&metrics).contains("mailroute_encoded_header_fields_total 2"));
     }
 }
