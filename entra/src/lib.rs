@@ -7,6 +7,7 @@
 //! * [`application`]: one application at one authority: proof, exchange, explanation.
 //! * [`federated`]: the proof that needs no secret, a projected service-account token.
 //! * [`exchange`]: the one request, over `azure_identity`; the connection is handed in.
+//! * [`web_proxy`]: the way to an authority through the proxy that a container's variables name.
 //! * [`aadsts`]: what the authority's errors mean.
 //! * [`secret`], [`clock`]: values that never print; time and chance read in one place.
 //!
@@ -19,6 +20,7 @@ pub mod exchange;
 pub mod federated;
 pub mod secret;
 pub mod store;
+pub mod web_proxy;
 
 use std::fmt;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! `Life` decides, a pure function of the time handed in; [`Store`] does what it says. Invariants:
 //! * never more than one exchange under way, however many sessions wait;
 //! * a token that is still good is used, whatever happens to its successor; but no conversation begins with one that
-//!   ends within five minutes while another can be had;
+//!   ends within [`MIN_LEFT`] while another can be had;
 //! * after a failure nobody asks again before the authority's `Retry-After` or our own back-off has passed.
 //!
 //! There is no timer: a token is renewed by the first use after two thirds of its life, in the background. An idle
@@ -20,7 +20,9 @@ use crate::clock::{self, Instant};
 use crate::{Failure, Token, TokenSource};
 
 /// With less than this left, a new log-in waits for another token, so that its own does not end inside a conversation.
-const MIN_LEFT: Duration = Duration::from_secs(5 * 60);
+/// High Volume Email refuses a token that ends within ten minutes (`501 5.5.127`); two more are for the difference
+/// between clocks.
+const MIN_LEFT: Duration = Duration::from_secs(12 * 60);
 
 /// With less than this left, no log-in begins at all: the other side counts in whole seconds, and the log-in itself
 /// takes a moment.

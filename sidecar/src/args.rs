@@ -43,7 +43,7 @@ pub enum Command {
     /// DATA. Works beside a running sidecar: kubectl exec POD -c mailroute -- /mailroute-sidecar check
     ///
     /// Exit code: 0 when a message could be sent, 1 when not, 2 for a mistake on the command line.
-    Check(Check),
+    Check(Box<Check>),
     /// Look after the messages that are kept: what waits, and what was given up.
     ///
     /// Asks the sidecar that runs, beside it: kubectl exec POD -c mailroute -- /mailroute-sidecar queue list
@@ -92,6 +92,10 @@ pub struct Check {
     /// Recipient to try. Without it the same as the usual sender.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub to: Option<Address>,
+
+    /// The spool of the sidecar that runs, which is asked whether it holds mail back.
+    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
+    pub spool_dir: PathBuf,
 
     /// Longest time for all of it.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]

@@ -1,7 +1,10 @@
 //! Log lines: JSON for machines, text for people, on standard error.
 //!
 //! Only our own targets speak. Dependencies stay silent, since some of them would print requests. Mail addresses are
-//! shown as far as the route says; that is seen to here, on the finished line, so that no line can escape it.
+//! shown as far as the route says; that is seen to here, on the finished line, so that no line can escape it. How often a
+//! fault that many messages meet is written is [`faults`]' to say.
+
+pub mod faults;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
             on_runtime(serve(*run)).map(|()| ExitCode::SUCCESS)
         }
         // Without a log: the answer is all there is to say.
-        Command::Check(options) => on_runtime(check(options)),
+        Command::Check(options) => on_runtime(check(*options)),
         Command::Queue(options) => on_runtime(queue(options)),
         Command::Alive(options) => alive::ask(&options.spool_dir, options.admin_listen)
             .map(|()| ExitCode::SUCCESS)

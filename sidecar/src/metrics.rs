@@ -32,6 +32,8 @@ pub struct Metrics {
     state: State,
     queued: queue::Queued,
     budgeted: budget::Budgeted,
+    /// Token requests that fail, as the log has them.
+    token_faults: std::sync::Mutex<crate::logging::faults::FaultLog>,
 }
 
 /// What became of a report, as a label.
@@ -68,6 +70,7 @@ impl Metrics {
             state: State::register(&registry)?,
             queued: queue::Queued::register(&registry)?,
             budgeted: budget::Budgeted::register(&registry)?,
+            token_faults: std::sync::Mutex::default(),
             registry,
         };
         this.show_closed_sets();

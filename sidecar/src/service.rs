@@ -41,7 +41,8 @@ pub async fn post(
     let (dial, port) = split(replica.unwrap_or(&service.address))?;
     let bearer = secret::read_file(&service.token_file).await.map_err(ServiceError::Token)?;
     let content_type = "application/json";
-    let post = Post { dial, port, server_name, path, content_type, bearer: Some(&bearer), body };
+    let bearer = Some(&bearer);
+    let post = Post { dial, port, proxy: None, server_name, path, content_type, bearer, body };
     Ok(https::post(post, &Trust::Pem(service.ca_pem.clone())).await?)
 }
 

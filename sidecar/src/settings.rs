@@ -9,8 +9,9 @@ use mailroute_route::file::{DeliveryMode, ListenAuth, Method};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::envelope::{Address, ReversePath};
 use crate::server::{Settings, SettingsSource};
-use crate::smtp::senders::Senders;
+use crate::smtp::senders::{Judgement, Senders};
 
 /// Most recipients of one domain in one message that Exchange Online takes by submission.
 const MAX_RECIPIENTS_OF_ONE_DOMAIN: u32 = 200;
@@ -49,6 +50,25 @@ fn senders(route: &RouteFile) -> Senders {
 
 fn boxed(texts: &[String]) -> Vec<Box<str>> {
     texts.iter().map(|text| text.as_str().into()).collect()
+}
+
+/// Why the route's method can never take a kept message to this recipient, as after a change of method: the rules of the
+/// method alone, which MAIL and RCPT had to meet. The upstream would blame the route for it.
+pub fn out_of_reach(route: &RouteFile, sender: &ReversePath, recipient: &Address) -> Option<String> {
+    let method = Senders { allow: None, ..senders(route) };
+    match (&route.method, method.judge_reverse_path(sender)) {
+        (Method::DirectSend(direct), _) => {
+            let ours =
+                direct.accepted_domains.iter().any(|ours| ours.eq_ignore_ascii_case(recipient.domain()));
+            let domains = direct.accepted_domains.join(", ");
+            (!ours).then(|| format!("the method DirectSend reaches recipients in {domains} only"))
+        }
+        (Method::SmtpRelay(relay), Judgement::Refused(_) | Judgement::Rewrite) => {
+            let domains = relay.accepted_domains.join(", ");
+            Some(format!("the method SmtpRelay takes mail from senders in {domains} only"))
+        }
+        _ => None,
+    }
 }
 
 /// Without a route: bounds that let a message in to be answered 451.
@@ -142,6 +162,30 @@ mod tests {
         let settings = of_route(&route);
         assert_eq!((settings.senders.domains, settings.recipient_domains), (None, ours));
         assert!(!settings.encode_header);
+    }
+
+    #[test]
+    fn only_the_methods_own_rules_put_kept_mail_out_of_reach() {
+        let address = |text: &str| Address::parse(text).unwrap();
+        let reach = |route: &RouteFile, from: &str, to: &str| {
+            out_of_reach(route, &ReversePath::Address(address(from)), &address(to)).is_none()
+        };
+        let (mut route, accepted_domains) = (sample(), vec!["contoso.com".to_owned()]);
+        route.senders =
+            Some(mailroute_route::file::Senders { allow: vec![], on_violation: OnViolation::Reject });
+        assert!(reach(&route, "ceo@fabrikam.com", "ann@fabrikam.com"), "the upstream decides");
+        let relay = SmtpRelay {
+            certificate: None,
+            accepted_domains: accepted_domains.clone(),
+            smart_host: smart_host(),
+        };
+        route.method = Method::SmtpRelay(relay);
+        assert!(reach(&route, "app@Contoso.com", "ann@fabrikam.com"));
+        assert!(!reach(&route, "app@fabrikam.com", "ann@contoso.com"));
+        assert!(out_of_reach(&route, &ReversePath::Null, &address("ann@contoso.com")).is_none());
+        route.method = Method::DirectSend(DirectSend { accepted_domains, smart_host: smart_host() });
+        assert!(reach(&route, "app@fabrikam.com", "ann@CONTOSO.com"));
+        assert!(!reach(&route, "app@contoso.com", "ann@fabrikam.com"));
     }
 
     #[test]

@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn durations_become_seconds() {
         let delivery = validate(&samples::route()).unwrap().delivery;
-        assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 10));
+        assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 4));
         assert_eq!(delivery.mode, file::DeliveryMode::DeliverOrQueue);
     }
 

@@ -54,9 +54,10 @@ impl Delivery {
         "48h".to_owned()
     }
 
-    /// Several times what Exchange takes, and less than any SMTP client waits.
+    /// More than Exchange usually takes, and less than the five seconds after which mail libraries of web frameworks stop
+    /// reading and send again.
     fn default_wait() -> String {
-        "10s".to_owned()
+        "4s".to_owned()
     }
 }
 

@@ -50,8 +50,9 @@ impl Delivery {
         }
     }
 
+    /// Mail libraries of web frameworks stop reading after five seconds, and send again what was accepted since.
     const fn default_wait() -> u64 {
-        10
+        4
     }
 
     const fn is_default_wait(seconds: &u64) -> bool {

@@ -169,7 +169,11 @@ fn meaning(outcome: &Outcome, hint: Option<&str>) -> String {
             "The {whom} is refused for good: the application gets this reply, or the message becomes a dead letter.{hint}"
         ),
         Outcome::Refused(whom, Some(reason)) => {
-            format!("The {whom} is refused for good. {}. {}", link(*reason), what_to_do(*reason))
+            format!(
+                "The {whom} is refused: the application gets this reply, and a message that is kept waits. {}. {}",
+                link(*reason),
+                what_to_do(*reason)
+            )
         }
     }
 }

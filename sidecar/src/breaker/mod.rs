@@ -52,6 +52,13 @@ impl Breaker {
         self.open.as_ref().map(|open| open.until)
     }
 
+    /// Ends the pause now, as a person asks: the next message is tried. Should it meet the same, the pauses grow on.
+    pub fn hurry(&mut self, now: Instant) {
+        if let Some(open) = &mut self.open {
+            open.until = open.until.min(now);
+        }
+    }
+
     /// Learns from a verdict.
     pub fn learn(&mut self, verdict: &Verdict, now: Instant) {
         let Some(pause) = effect(verdict.outcome).pause else {
@@ -78,7 +85,7 @@ impl Breaker {
     }
 
     /// Whether something is known about single messages, so that it matters who their author is.
-    pub const fn watches_authors(&self) -> bool {
+    pub fn watches_authors(&self) -> bool {
         self.offences.watches_authors()
     }
 
@@ -147,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn a_person_ends_a_pause_and_not_its_growth() {
+        let now = clock::now();
+        let mut breaker = Breaker::new(SECOND, now);
+        let quota = verdict(Outcome::Quota(Reason::DailyQuotaExceeded));
+        breaker.learn(&quota, now);
+        assert!(breaker.blocks(now).is_some());
+        breaker.hurry(now);
+        assert!(breaker.blocks(now).is_none());
+        breaker.learn(&quota, now);
+        assert_eq!(breaker.until(), Some(now + 240 * SECOND));
+    }
+
+    #[test]
     fn a_message_or_recipient_refused_leaves_it_closed() {
         let now = clock::now();
         let mut breaker = Breaker::new(SECOND, now);
@@ -180,20 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn what_exchange_throttles_is_left_alone_for_hours() {
+    fn what_exchange_throttles_is_asked_about_ever_more_seldom() {
         let mut now = clock::now();
         let mut breaker = Breaker::new(SECOND, now);
         let throttled = verdict(Outcome::RouteFault(Reason::SenderThrottled));
-        let hours: Vec<_> = (0..5)
+        let minutes: Vec<_> = (0..6)
             .map(|_| {
                 breaker.learn(&throttled, now);
                 let until = breaker.until().unwrap();
                 let pause = until - now;
                 now = until;
-                pause.as_secs() / 3600
+                pause.as_secs() / 60
             })
             .collect();
-        assert_eq!(hours, [1, 2, 4, 6, 6]);
+        assert_eq!(minutes, [5, 10, 20, 40, 60, 60]);
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! Microsoft bars a mailbox whose errors go on (`550 5.2.252 Sender throttled due to continuous send as denied errors`),
 //! good mail and all, and says neither after how many nor for how long. So:
 //!
-//! * the same sender, recipient or number of recipients is refused from memory for a while, with the same reply;
-//! * after [`MOST`] errors of a kind within an hour, only senders and recipients that were accepted since the first of
-//!   them go on; what is unknown waits until the hour has moved.
+//! * the same sender, recipient or number of recipients is refused from memory for a while, with the same reply and a
+//!   sentence that says so. What is remembered is what the reply is about: a recipient only where the status code says
+//!   that the address itself is bad ([`is_about_the_recipient`]), else the pair of sender and recipient;
+//! * after [`MOST`] refused senders within an hour, or when [`MOST`] recipients and a tenth of all within an hour do not
+//!   exist, only senders and recipients that were accepted since the first of them go on; what is unknown waits until
+//!   the hour has moved.
 //!
 //! Pure: time is passed in. Memory is bounded: addresses are kept as hashes, the oldest goes first.
 
@@ -24,6 +27,10 @@ use crate::envelope::Address;
 
 /// Errors of one kind in an hour, after which only what is known to be good goes on.
 pub const MOST: u64 = 10;
+
+/// Recipients that do not exist are too many only when at least one in so many is bad: an application whose users
+/// mistype addresses meets some every hour.
+const ONE_IN: u64 = 10;
 
 /// How long something is refused from memory: the first time, and at most, in units.
 const FIRST: u32 = 5 * 60;
@@ -57,6 +64,10 @@ pub struct Offences {
     hash: RandomState,
     senders: Watch,
     recipients: Watch,
+    /// Sender and recipient that were refused together, for a reason that is not the recipient's own.
+    pairs: Refusals,
+    /// Recipients that were accepted within the hour.
+    accepted: Window,
     /// So many recipients were too many.
     crowd: Option<(usize, Remembered)>,
 }
@@ -65,13 +76,18 @@ pub struct Offences {
 #[derive(Debug)]
 struct Watch {
     errors: Window,
-    refused: HashMap<u64, Remembered>,
+    refused: Refusals,
     good: Good,
 }
+
+/// What was refused, by hash.
+#[derive(Debug, Default)]
+struct Refusals(HashMap<u64, Remembered>);
 
 #[derive(Clone, Debug)]
 struct Remembered {
     verdict: Verdict,
+    since: Instant,
     until: Instant,
     times: u32,
 }
@@ -92,6 +108,8 @@ impl Offences {
             hash: RandomState::new(),
             senders: Watch::new(unit * HOUR),
             recipients: Watch::new(unit * HOUR),
+            pairs: Refusals::default(),
+            accepted: Window::new(unit * HOUR, 60),
             crowd: None,
         }
     }
@@ -102,8 +120,8 @@ impl Offences {
     }
 
     /// Whether the author of a message makes a difference.
-    pub const fn watches_authors(&self) -> bool {
-        self.senders.is_active()
+    pub fn watches_authors(&self) -> bool {
+        self.senders.is_active() || !self.pairs.0.is_empty()
     }
 
     /// What will come of trying this message.
@@ -124,7 +142,7 @@ impl Offences {
             Outcome::RejectMessage(Some(Reason::SendAsDenied)) => {
                 self.senders.errors.add_forward(at, 1);
                 if let Some(key) = self.denied(message, &attempt.verdict) {
-                    self.senders.remember(key, &attempt.verdict, now, self.unit);
+                    self.senders.refuse(key, &attempt.verdict, now, self.unit);
                 }
             }
             Outcome::RejectMessage(None) if is_crowded(&attempt.verdict) => {
@@ -153,15 +171,19 @@ impl Offences {
                 None if attempt.verdict.outcome == Outcome::Delivered => &attempt.verdict,
                 None => continue,
             };
+            let (key, pair) = (self.key(address.as_str()), self.pair_key(message, address));
             match verdict.outcome {
-                Outcome::RejectRecipient => {
+                Outcome::RejectRecipient if is_about_the_recipient(verdict) => {
                     self.recipients.errors.add_forward(at, 1);
-                    let key = self.key(address.as_str());
-                    self.recipients.remember(key, verdict, now, self.unit);
+                    self.recipients.refuse(key, verdict, now, self.unit);
                 }
-                Outcome::Delivered if self.recipients.is_active() => {
-                    let key = self.key(address.as_str());
-                    self.recipients.accepted(key);
+                Outcome::RejectRecipient => self.pairs.remember(pair, verdict, now, self.unit),
+                Outcome::Delivered => {
+                    self.accepted.add_forward(at, 1);
+                    self.pairs.0.remove(&pair);
+                    if self.recipients.is_active() {
+                        self.recipients.accepted(key);
+                    }
                 }
                 _ => {}
             }
@@ -171,9 +193,9 @@ impl Offences {
     fn of_sender(&mut self, message: &Message<'_>, now: Instant) -> Option<Attempt> {
         let keys = self.sender_keys(message);
         let pair = self.pair(message);
-        let known = keys.iter().chain(&pair).find_map(|key| self.senders.known(*key, now));
+        let known = keys.iter().chain(&pair).find_map(|key| self.senders.refused.known(*key, now));
         if let Some(verdict) = known {
-            return Some(foreseen(verdict.clone(), vec![]));
+            return Some(foreseen(verdict, vec![]));
         }
         let good = !keys.is_empty() && keys.iter().all(|key| self.senders.good.known.contains(key));
         let unknown = !good && !self.is_the_mailbox(message);
@@ -182,26 +204,33 @@ impl Offences {
     }
 
     fn of_recipients(&mut self, message: &Message<'_>, now: Instant) -> Option<Attempt> {
-        if !self.recipients.is_active() {
-            return None;
-        }
-        let keys: Vec<_> = message.recipients.iter().map(|to| self.key(to.as_str())).collect();
-        let known: Option<Vec<_>> = keys.iter().map(|key| self.recipients.known(*key, now)).collect();
+        let known = |to: &Address| {
+            let own = self.recipients.refused.known(self.key(to.as_str()), now);
+            own.or_else(|| self.pairs.known(self.pair_key(message, to), now))
+        };
+        let known: Option<Vec<_>> = message.recipients.iter().map(known).collect();
         if let Some(verdicts) = known.filter(|verdicts| !verdicts.is_empty()) {
-            let refused = verdicts.iter().enumerate();
-            let refused =
-                refused.map(|(recipient, verdict)| Refused { recipient, verdict: (*verdict).clone() });
-            return Some(foreseen(verdicts[0].clone(), refused.collect()));
+            let first = verdicts[0].clone();
+            let refused = verdicts.into_iter().enumerate();
+            let refused = refused.map(|(recipient, verdict)| Refused { recipient, verdict }).collect();
+            return Some(foreseen(first, refused));
         }
-        let good = keys.iter().all(|key| self.recipients.good.known.contains(key));
-        (!good && self.recipients.errors.sum(now.saturating_duration_since(self.start)) >= MOST)
+        let good = &self.recipients.good.known;
+        let all_good = message.recipients.iter().all(|to| good.contains(&self.key(to.as_str())));
+        (!all_good && self.has_too_many_bad_recipients(now))
             .then(|| held_back("recipients that do not exist"))
+    }
+
+    fn has_too_many_bad_recipients(&mut self, now: Instant) -> bool {
+        let at = now.saturating_duration_since(self.start);
+        let (bad, accepted) = (self.recipients.errors.sum(at), self.accepted.sum(at));
+        bad >= MOST && bad * ONE_IN >= bad + accepted
     }
 
     fn of_crowd(&self, message: &Message<'_>, now: Instant) -> Option<Attempt> {
         let (most, crowd) = self.crowd.as_ref()?;
         (message.recipients.len() >= *most && now < crowd.until)
-            .then(|| foreseen(crowd.verdict.clone(), vec![]))
+            .then(|| foreseen(crowd.recalled(now), vec![]))
     }
 
     /// The sender that a refusal is about: the one that it names, else whichever is not the mailbox itself.
@@ -232,6 +261,12 @@ impl Offences {
         Some(self.key(&format!("{path}\0{author}")))
     }
 
+    /// Sender and recipient together. A sender is both of its addresses, as either may be what is refused.
+    fn pair_key(&self, message: &Message<'_>, recipient: &Address) -> u64 {
+        let path = message.reverse_path.map_or("", Address::as_str);
+        self.key(&format!("{path}\0{}\0{recipient}", message.author.unwrap_or_default()))
+    }
+
     fn is_the_mailbox(&self, message: &Message<'_>) -> bool {
         let is = |address: &str| message.mailbox.is_some_and(|mailbox| address.eq_ignore_ascii_case(mailbox));
         message.reverse_path.is_none_or(|path| is(path.as_str())) && message.author.is_some_and(is)
@@ -244,7 +279,7 @@ impl Offences {
 
 impl Watch {
     fn new(hour: Duration) -> Self {
-        Self { errors: Window::new(hour, 60), refused: HashMap::new(), good: Good::default() }
+        Self { errors: Window::new(hour, 60), refused: Refusals::default(), good: Good::default() }
     }
 
     /// Whether anything was refused so far.
@@ -252,30 +287,57 @@ impl Watch {
         !self.errors.is_untouched()
     }
 
-    fn known(&self, key: u64, now: Instant) -> Option<&Verdict> {
-        self.refused.get(&key).filter(|known| now < known.until).map(|known| &known.verdict)
-    }
-
-    fn remember(&mut self, key: u64, verdict: &Verdict, now: Instant, unit: Duration) {
-        let times = self.refused.get(&key).map_or(0, |known| known.times);
-        if self.refused.len() >= REFUSED && !self.refused.contains_key(&key) {
-            let oldest = self.refused.iter().min_by_key(|(_, known)| known.until).map(|(key, _)| *key);
-            oldest.map(|key| self.refused.remove(&key));
-        }
+    fn refuse(&mut self, key: u64, verdict: &Verdict, now: Instant, unit: Duration) {
         self.good.forget(key);
-        self.refused.insert(key, Remembered::again(verdict, times, now, unit));
+        self.refused.remember(key, verdict, now, unit);
     }
 
     fn accepted(&mut self, key: u64) {
-        self.refused.remove(&key);
+        self.refused.0.remove(&key);
         self.good.add(key);
+    }
+}
+
+impl Refusals {
+    fn known(&self, key: u64, now: Instant) -> Option<Verdict> {
+        self.0.get(&key).filter(|known| now < known.until).map(|known| known.recalled(now))
+    }
+
+    fn remember(&mut self, key: u64, verdict: &Verdict, now: Instant, unit: Duration) {
+        let times = self.0.get(&key).map_or(0, |known| known.times);
+        if self.0.len() >= REFUSED && !self.0.contains_key(&key) {
+            let oldest = self.0.iter().min_by_key(|(_, known)| known.until).map(|(key, _)| *key);
+            oldest.map(|key| self.0.remove(&key));
+        }
+        self.0.insert(key, Remembered::again(verdict, times, now, unit));
     }
 }
 
 impl Remembered {
     fn again(verdict: &Verdict, times: u32, now: Instant, unit: Duration) -> Self {
         let pause = FIRST.saturating_mul(1 << times.min(16)).min(LONGEST);
-        Self { verdict: verdict.clone(), until: now + unit * pause, times: times.saturating_add(1) }
+        Self {
+            verdict: verdict.clone(),
+            since: now,
+            until: now + unit * pause,
+            times: times.saturating_add(1),
+        }
+    }
+
+    /// The verdict as it is given without asking, which it says.
+    fn recalled(&self, now: Instant) -> Verdict {
+        let minutes = |span: Duration| span.as_secs().div_ceil(60);
+        let note = format!(
+            "From memory: refused {} min ago, asked again in {} min",
+            minutes(now.saturating_duration_since(self.since)),
+            minutes(self.until.saturating_duration_since(now))
+        );
+        let mut verdict = self.verdict.clone();
+        verdict.text = format!("{} ({note})", verdict.text);
+        if let Some(reply) = &mut verdict.reply {
+            reply.lines.push(note);
+        }
+        verdict
     }
 }
 
@@ -314,6 +376,16 @@ fn held_back(what: &str) -> Attempt {
 fn is_crowded(verdict: &Verdict) -> bool {
     let enhanced = verdict.reply.as_ref().and_then(|reply| reply.enhanced);
     enhanced.is_some_and(|code| (code.subject, code.detail) == (5, 3))
+}
+
+/// Whether a refusal says that the recipient's address is bad, whoever writes to it: RFC 3463's x.1.1 to x.1.4 (no such
+/// mailbox or system, bad syntax, ambiguous), x.1.6 (moved) and x.2.1 (disabled); Exchange's x.1.10 (not found), x.4.1
+/// (not in the directory) and x.4.310 (no such domain). Any other is about the two together, as far as can be told.
+fn is_about_the_recipient(verdict: &Verdict) -> bool {
+    let enhanced = verdict.reply.as_ref().and_then(|reply| reply.enhanced);
+    enhanced.is_some_and(|code| {
+        matches!((code.subject, code.detail), (1, 1..=4 | 6 | 10) | (2, 1) | (4, 1 | 310))
+    })
 }
 
 /// The address in `SendAsDenied; noreply@contoso.com not allowed to send as boss@contoso.com; STOREDRV…`.

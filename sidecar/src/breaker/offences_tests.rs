@@ -76,7 +76,9 @@ fn the_same_sender_is_refused_from_memory_and_others_go_on() {
     let mut scene = Scene::new();
     let first = scene.send(BOX, "boss@contoso.com", &["ann@fabrikam.com"], &denied("boss@contoso.com"));
     let again = scene.send(BOX, "Boss@contoso.com", &["bob@fabrikam.com"], &delivered());
-    assert_eq!(again.verdict, first.verdict, "the same reply");
+    assert_eq!(again.verdict.outcome, first.verdict.outcome);
+    let (first, again) = (first.verdict.reply.unwrap(), again.verdict.reply.unwrap());
+    assert_eq!((again.code, again.enhanced, &again.lines[0]), (first.code, first.enhanced, &first.lines[0]));
     assert_eq!(scene.tried, 1);
     assert_eq!(scene.send_as(BOX, &delivered()), Outcome::Delivered);
     assert_eq!(scene.send_as("other@contoso.com", &delivered()), Outcome::Delivered);
@@ -185,12 +187,68 @@ fn many_bad_recipients_hold_back_the_unknown_and_not_the_good() {
 }
 
 #[test]
+fn a_reply_from_memory_says_so_and_when_it_is_asked_again() {
+    let mut scene = Scene::new();
+    scene.send_to("gone@contoso.com", &unknown_recipient());
+    scene.now += 61 * SECOND;
+    let again = scene.send(BOX, BOX, &["gone@contoso.com"], &delivered()).verdict;
+    let note = "From memory: refused 2 min ago, asked again in 4 min";
+    assert_eq!(again.reply.unwrap().lines.last().unwrap(), note);
+    assert!(again.text.ends_with(&format!("({note})")), "{}", again.text);
+}
+
+#[test]
+fn one_wrong_sender_does_not_bar_a_good_recipient() {
+    for line in [
+        "553 5.7.1 <alerts@contoso.com>: not owned by user",
+        "550 5.7.124 Sender not in allowed-senders list",
+        "550 5.1.7 bad sender address",
+        "550 sender verify failed",
+    ] {
+        let mut scene = Scene::new();
+        let refusal = read(Outcome::RejectRecipient, line);
+        let (ann, alerts) = (&["ann@fabrikam.com"], "alerts@contoso.com");
+        scene.send(alerts, alerts, ann, &refusal);
+        assert_eq!(scene.send(BOX, BOX, ann, &delivered()).verdict.outcome, Outcome::Delivered, "{line}");
+        let other = scene.send(alerts, alerts, &["bob@fabrikam.com"], &delivered());
+        assert_eq!(other.verdict.outcome, Outcome::Delivered, "{line}");
+        let again = scene.send(alerts, alerts, ann, &delivered());
+        assert_eq!(again.verdict.outcome, Outcome::RejectRecipient, "the pair is remembered: {line}");
+        assert_eq!(scene.tried, 3, "{line}");
+    }
+}
+
+#[test]
+fn a_pair_that_is_accepted_later_is_free() {
+    let mut scene = Scene::new();
+    let refusal = read(Outcome::RejectRecipient, "550 5.7.133 authentication required");
+    scene.send_to("ann@fabrikam.com", &refusal);
+    assert_eq!(scene.send_to("ann@fabrikam.com", &delivered()), Outcome::RejectRecipient);
+    scene.now += 300 * SECOND;
+    assert_eq!(scene.send_to("ann@fabrikam.com", &delivered()), Outcome::Delivered);
+    assert!(!scene.offences.watches_authors());
+}
+
+#[test]
+fn mistyped_addresses_among_many_good_ones_hold_nobody_back() {
+    let mut scene = Scene::new();
+    for n in 0..400 {
+        let (to, answer) =
+            (format!("user{n}@fabrikam.com"), if n % 20 == 0 { unknown_recipient() } else { delivered() });
+        assert_ne!(scene.send_to(&to, &answer), HELD, "{n}");
+        scene.now += 5 * SECOND;
+    }
+    assert_eq!(scene.tried, 400);
+}
+
+#[test]
 fn too_many_recipients_at_once_are_not_tried_again_with_as_many() {
     let too_many = read(Outcome::RejectMessage(None), "550 5.5.3 Too many recipients");
     let mut scene = Scene::new();
     scene.send(BOX, BOX, &["a@contoso.com", "b@contoso.com", "c@contoso.com"], &too_many);
     let same = scene.send(BOX, BOX, &["d@contoso.com", "e@contoso.com", "f@contoso.com"], &delivered());
-    assert_eq!(same.verdict, too_many.verdict);
+    assert_eq!(same.verdict.outcome, too_many.verdict.outcome);
+    assert_eq!(scene.tried, 1);
     assert_eq!(scene.send(BOX, BOX, &["a@contoso.com"], &delivered()).verdict.outcome, Outcome::Delivered);
     scene.now += 300 * SECOND;
     let later = scene.send(BOX, BOX, &["d@contoso.com", "e@contoso.com", "f@contoso.com"], &delivered());
@@ -227,10 +285,13 @@ fn memory_is_bounded() {
         scene.send_as(&sender, &denied(&sender));
         scene.send_to(&format!("gone{n}@contoso.com"), &unknown_recipient());
         scene.send_to(&format!("good{n}@contoso.com"), &delivered());
+        let pair = read(Outcome::RejectRecipient, "550 5.7.133 authentication required");
+        scene.send_to(&format!("group{n}@contoso.com"), &pair);
         scene.now += 400 * SECOND;
     }
     for watch in [&scene.offences.senders, &scene.offences.recipients] {
-        assert!(watch.refused.len() <= REFUSED && watch.good.known.len() <= GOOD);
+        assert!(watch.refused.0.len() <= REFUSED && watch.good.known.len() <= GOOD);
         assert_eq!(watch.good.known.len(), watch.good.order.len());
     }
+    assert!(scene.offences.pairs.0.len() <= REFUSED);
 }

@@ -139,6 +139,17 @@ impl Why {
         }
     }
 
+    /// What it means, for people.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Pace => "messages are spread evenly over the minute",
+            Self::Minute => "the messages of this minute are used up",
+            Self::Restraint => "Microsoft 365 found it too much, so it goes slower for a while",
+            Self::Day => "the recipients of 24 hours are used up",
+            Self::Lease => "the pod waits for its share of the mailbox's limits",
+        }
+    }
+
     /// The reason to show to people. Smoothing a burst is no trouble.
     pub const fn reason(self) -> Option<Reason> {
         match self {

@@ -36,6 +36,7 @@ pub async fn answer(directory: &Path, request: Request, now: Timestamp) -> Reply
             Ok(kept) => Reply::content(kept.body),
             Err(why) => Reply::refused(why),
         },
+        Request::Obstacle => Answer::Obstacle(None).into(),
         Request::Retry(_) | Request::Drop { .. } => Reply::refused(format!(
             "no sidecar runs on the spool in {}; start it, as only it changes the queue",
             directory.display()

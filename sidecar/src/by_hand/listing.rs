@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::QueueId;
-use crate::queue::Place;
+use crate::queue::{Obstacle, Place};
 use crate::spool::{Entry, Fate, Glance, Kind, Progress, Shelf, SpoolError, Trouble};
 
 /// Where a message stands.
@@ -15,7 +15,7 @@ use crate::spool::{Entry, Fate, Glance, Kind, Progress, Shelf, SpoolError, Troub
 pub enum State {
     /// Waits for its own time.
     Waiting,
-    /// Waits for the route to work again.
+    /// Waits for the route to work again, or for the mailbox's limits.
     Held,
     /// Is being tried now.
     Trying,
@@ -61,9 +61,12 @@ pub struct Row {
     pub id: String,
     /// Where it stands.
     pub state: State,
-    /// When it is tried next.
+    /// When it is tried next, as far as that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// What it waits for, when that is not its own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<Obstacle>,
     /// What is known of it. Nothing when its file cannot be read.
     #[serde(flatten)]
     pub about: Option<About>,
@@ -134,12 +137,14 @@ pub struct Recipient {
 /// The line for a message.
 pub fn row(id: &QueueId, state: State, next: Option<Timestamp>, glance: &Glance) -> Row {
     let Glance { entry, progress, bytes, .. } = glance;
-    Row { id: id.to_string(), state, next, about: Some(about(entry, progress, *bytes)), unreadable: None }
+    let about = Some(about(entry, progress, *bytes));
+    Row { id: id.to_string(), state, next, waits_for: None, about, unreadable: None }
 }
 
 /// The line for a message whose file cannot be read.
 pub fn unreadable(id: &QueueId, state: State, next: Option<Timestamp>, error: &SpoolError) -> Row {
-    Row { id: id.to_string(), state, next, about: None, unreadable: Some(sentence(error)) }
+    let unreadable = Some(sentence(error));
+    Row { id: id.to_string(), state, next, waits_for: None, about: None, unreadable }
 }
 
 /// An error and its cause.

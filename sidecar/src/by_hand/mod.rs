@@ -165,7 +165,7 @@ impl Command<'_> {
             return Err(CommandError::OtherAnswer);
         };
         let text = match self.options.output {
-            Output::Text => print::changed(&changed, done),
+            Output::Text => print::changed(&changed, done, clock::timestamp()),
             Output::Json => print::json(&changed),
         };
         out.write_all(text.as_bytes())?;

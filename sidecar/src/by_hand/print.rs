@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::listing::{About, Message, Recipient, Row, State};
 use super::protocol::Changed;
+use crate::queue::Obstacle;
 use crate::queue::schedule::until;
 use crate::route_deleted;
 use crate::spool::{Fate, Trouble};
@@ -67,10 +68,15 @@ pub fn list(list: &List, now: Timestamp) -> String {
     text
 }
 
-/// What was changed, `done` saying how.
-pub fn changed(changed: &Changed, done: &str) -> String {
+/// What was changed, `done` saying how, as of `now`.
+pub fn changed(changed: &Changed, done: &str, now: Timestamp) -> String {
     let messages = if changed.done == 1 { "message" } else { "messages" };
     let mut text = format!("{} {messages} {done}\n", changed.done);
+    if let Some(obstacle) = &changed.waits_for {
+        let until =
+            obstacle.until.map_or_else(String::new, |until| format!(", next try in {}", when(until, now)));
+        text.push_str(&format!("Held{until}: {}\n", tame(&words(obstacle))));
+    }
     for why in &changed.failed {
         text.push_str(&tame(why));
         text.push('\n');
@@ -84,6 +90,9 @@ pub fn message(message: &Message, now: Timestamp) -> String {
     let mut say = |name: &str, value: String| text.push_str(&format!("{name:13} {}\n", tame(&value)));
     say("Message", row.id.clone());
     say("State", state(row, now));
+    if let Some(obstacle) = &row.waits_for {
+        say("Waits for", words(obstacle));
+    }
     if let Some(about) = &row.about {
         let age = ago(about.accepted, now);
         say("Accepted", format!("{} ({age} ago) from {}", second(about.accepted), message.client));
@@ -153,7 +162,8 @@ fn line(row: &Row, now: Timestamp) -> [String; 9] {
         Some(about) => {
             let from = if about.from.is_empty() { "<>".into() } else { about.from.clone() };
             let tries = about.attempts.to_string();
-            [ago(about.accepted, now), next, tries, size(about.bytes), from, to(about), reason(about)]
+            let reason = reason(row.waits_for.as_ref(), about);
+            [ago(about.accepted, now), next, tries, size(about.bytes), from, to(about), reason]
         }
         None => {
             let why = row.unreadable.clone().unwrap_or_default();
@@ -202,9 +212,12 @@ fn to(about: &About) -> String {
     if about.to.waiting == all { all.to_string() } else { format!("{}/{all}", about.to.waiting) }
 }
 
-fn reason(about: &About) -> String {
-    let Some(trouble) = &about.trouble else { return "-".into() };
-    let text = trouble.reason.map_or_else(|| trouble.text.clone(), |reason| reason.to_string());
+/// What it waits for; else what was met last.
+fn reason(waits_for: Option<&Obstacle>, about: &About) -> String {
+    let trouble = about.trouble.as_ref().map(|trouble| (trouble.reason, &trouble.text));
+    let obstacle = waits_for.map(|obstacle| (obstacle.reason, &obstacle.text));
+    let Some((reason, text)) = obstacle.or(trouble) else { return "-".into() };
+    let text = reason.map_or_else(|| text.clone(), |reason| reason.to_string());
     match text.char_indices().nth(REASON_WIDTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
@@ -215,10 +228,22 @@ fn state(row: &Row, now: Timestamp) -> String {
     let state = row.state.as_str();
     match row.next {
         Some(next) if row.state != State::Trying && next > now => {
-            format!("{state}, next try in {} ({})", ago(now, next), second(next))
+            format!("{state}, next try in {}", when(next, now))
         }
         Some(_) if row.state != State::Trying => format!("{state}, due now"),
         _ => state.into(),
+    }
+}
+
+/// How long from `now`, and when that is.
+fn when(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ({})", ago(now, at), second(at))
+}
+
+fn words(obstacle: &Obstacle) -> String {
+    match obstacle.reason {
+        Some(reason) => format!("{reason}: {}", obstacle.text),
+        None => obstacle.text.clone(),
     }
 }
 

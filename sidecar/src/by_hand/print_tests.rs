@@ -25,7 +25,7 @@ fn row(id: &str, state: State, next: Option<Timestamp>, trouble: Option<Trouble>
         to: Counts { waiting: 1, delivered: 2, failed: 0 },
         trouble,
     };
-    Row { id: id.into(), state, next, about: Some(about), unreadable: None }
+    Row { id: id.into(), state, next, waits_for: None, about: Some(about), unreadable: None }
 }
 
 fn sample() -> List {
@@ -46,7 +46,14 @@ fn sample() -> List {
                 Some(trouble(None, "452 4.2.2 \x1b[31mfull")),
             ),
             row("01kfx0000000000000c", State::Trying, Some(at(50)), None),
-            Row { id: "01kfx0000000000000d".into(), state: State::Dead, next: None, about: None, unreadable },
+            Row {
+                id: "01kfx0000000000000d".into(),
+                state: State::Dead,
+                next: None,
+                waits_for: None,
+                about: None,
+                unreadable,
+            },
         ],
         corrupt: vec!["notes.txt".into()],
         route_deleted: false,
@@ -144,10 +151,38 @@ fn sizes_and_ages_have_few_digits() {
 fn what_was_not_done_is_said_below_what_was() {
     let failed = vec!["no message x is kept here".into()];
     assert_eq!(
-        changed(&Changed { done: 1, failed }, "dropped"),
+        changed(&Changed { done: 1, failed, waits_for: None }, "dropped", at(0)),
         "1 message dropped\nno message x is kept here\n"
     );
-    assert_eq!(changed(&Changed { done: 2, failed: vec![] }, "due now"), "2 messages due now\n");
+    let two = Changed { done: 2, ..Changed::default() };
+    assert_eq!(changed(&two, "due now", at(0)), "2 messages due now\n");
+}
+
+fn quota(until: Option<Timestamp>) -> Obstacle {
+    let text = "limits of the mailbox: the recipients of 24 hours are used up".into();
+    Obstacle { reason: Some(Reason::DailyQuotaExceeded), text, until, limits: true }
+}
+
+#[test]
+fn what_a_message_waits_for_comes_before_what_it_met_last() {
+    let mut fresh = row("01kfx0000000000000a", State::Held, Some(at(240)), None);
+    fresh.waits_for = Some(quota(Some(at(240))));
+    let mut tried = row("01kfx0000000000000b", State::Held, None, Some(trouble(None, "452 4.2.2 full")));
+    tried.waits_for = Some(quota(None));
+    let listed = List { running: true, messages: vec![fresh, tried], corrupt: vec![] };
+    let table = list(&listed, at(60));
+    let cells: Vec<Vec<&str>> = table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((cells[0][1], cells[0][3], cells[0].last()), ("held", "3m", Some(&"DailyQuotaExceeded")));
+    assert_eq!((cells[1][1], cells[1][3], cells[1].last()), ("held", "-", Some(&"DailyQuotaExceeded")));
+}
+
+#[test]
+fn a_person_is_told_what_keeps_messages_from_being_tried() {
+    let changed_now = Changed { done: 44, waits_for: Some(quota(Some(at(200)))), ..Changed::default() };
+    let expected = "44 messages to be tried now\n\
+        Held, next try in 3m (2027-01-15T08:03:20Z): DailyQuotaExceeded: limits of the mailbox: the recipients of \
+        24 hours are used up\n";
+    assert_eq!(changed(&changed_now, "to be tried now", at(20)), expected);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::listing::{Message, Row};
 use crate::envelope::QueueId;
+use crate::queue::Obstacle;
 
 /// Most ids in one request.
 pub const MAX_IDS: usize = 1000;
@@ -36,6 +37,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Id>,
     },
+    /// What keeps every message from being tried.
+    Obstacle,
     /// One message.
     Show(Id),
     /// One message's octets.
@@ -82,6 +85,8 @@ pub enum Chosen {
 pub enum Answer {
     /// To [`Request::List`].
     Page(Page),
+    /// To [`Request::Obstacle`].
+    Obstacle(Option<Obstacle>),
     /// To [`Request::Show`].
     Message(Box<Message>),
     /// To [`Request::Export`]: so many octets follow.
@@ -116,6 +121,9 @@ pub struct Changed {
     pub done: usize,
     /// Why others were not: one sentence for each, with its id.
     pub failed: Vec<String>,
+    /// What keeps those that are to be tried now from being tried at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<Obstacle>,
 }
 
 /// A queue id as JSON.

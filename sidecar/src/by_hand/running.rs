@@ -16,7 +16,7 @@ use super::protocol::{Answer, Changed, Chosen, Id, PAGE, Page, Part, Request};
 use crate::body::Body;
 use crate::clock;
 use crate::envelope::QueueId;
-use crate::queue::{ByHandError, Listed, Queue, Shown, header_of};
+use crate::queue::{ByHandError, Listed, Obstacle, Queue, Shown, header_of};
 use crate::spool::{Glance, Shelf, SpoolError, View, is_progress};
 
 /// The running program's side.
@@ -62,6 +62,7 @@ impl Desk {
     pub async fn answer(&self, request: Request, stop: &watch::Receiver<bool>) -> Reply {
         match request {
             Request::List { part, after } => self.list(part, after).await,
+            Request::Obstacle => Answer::Obstacle(self.queue.obstacle()).into(),
             Request::Show(Id(id)) => self.show(&id).await,
             Request::Export(Id(id)) => match self.queue.show(&id).await {
                 Ok(shown) => Reply::content(shown.kept.body),
@@ -77,13 +78,12 @@ impl Desk {
         let ids = match part {
             Part::Waiting => {
                 let listed = self.queue.list_behind(after.as_ref(), PAGE + 1);
-                let state = |one: &Listed| State::of_place(one.place, one.held);
-                listed.into_iter().map(|one| (one.id.clone(), state(&one), Some(one.next))).collect()
+                listed.into_iter().map(Seen::of).collect()
             }
             Part::Dead => {
                 let behind = |id: &QueueId| after.as_ref().is_none_or(|after| id > after);
                 let dead = self.queue.list_dead().into_iter().filter(behind).take(PAGE + 1);
-                dead.map(|id| (id, State::Dead, None)).collect()
+                dead.map(Seen::dead).collect()
             }
         };
         let (view, now) = (Arc::clone(&self.view), clock::timestamp());
@@ -96,14 +96,14 @@ impl Desk {
     }
 
     async fn show(&self, id: &QueueId) -> Reply {
-        let Shown { place, held, next, kept } = match self.queue.show(id).await {
+        let Shown { place, held, waits_for, next, kept } = match self.queue.show(id).await {
             Ok(shown) => shown,
             Err(error) => return Reply::refused(error),
         };
         let header = header_of(&kept.body).await;
         let (shelf, bytes) = (kept.shelf, kept.body.len());
         let glance = Glance { shelf, entry: kept.entry, progress: kept.progress, bytes };
-        let row = listing::row(id, State::of_place(place, held), next, &glance);
+        let row = Row { waits_for, ..listing::row(id, State::of_place(place, held), next, &glance) };
         let message = listing::message(row, &glance.entry, &glance.progress, &header);
         Answer::Message(Box::new(message)).into()
     }
@@ -112,8 +112,8 @@ impl Desk {
         let _turn = self.changing.lock().await;
         let ids = match chosen {
             Chosen::Waiting => {
-                let done = self.queue.retry_all();
-                return Answer::Changed(Changed { done, failed: vec![] }).into();
+                let changed = Changed { done: self.queue.retry_all(), ..Changed::default() };
+                return self.looked_at(changed).await;
             }
             Chosen::Dead => self.queue.list_dead(),
             Chosen::Corrupt => return self.restore(stop).await,
@@ -132,7 +132,13 @@ impl Desk {
             };
             tally.count(id, tried);
         }
-        tally.into_reply()
+        self.looked_at(tally.into_changed()).await
+    }
+
+    /// What was made due, and what keeps it from being tried at once all the same.
+    async fn looked_at(&self, changed: Changed) -> Reply {
+        let waits_for = if changed.done > 0 { self.queue.obstacle_after_a_look().await } else { None };
+        Answer::Changed(Changed { waits_for, ..changed }).into()
     }
 
     /// Tries what was set aside, as far as it is whole after all.
@@ -159,7 +165,7 @@ impl Desk {
                 Err(error) => tally.failed.push(format!("{name}: {error}")),
             }
         }
-        tally.into_reply()
+        self.looked_at(tally.into_changed()).await
     }
 
     async fn drop_all(&self, chosen: Chosen, most: Option<usize>, stop: &watch::Receiver<bool>) -> Reply {
@@ -186,33 +192,48 @@ impl Desk {
             }
             tally.count(id, self.queue.discard(id).await);
         }
-        tally.into_reply()
+        Answer::Changed(tally.into_changed()).into()
+    }
+}
+
+/// What the queue knows of a message that is to be listed.
+struct Seen {
+    id: QueueId,
+    state: State,
+    next: Option<Timestamp>,
+    waits_for: Option<Obstacle>,
+}
+
+impl Seen {
+    fn of(listed: Listed) -> Self {
+        let Listed { id, place, held, waits_for, next, .. } = listed;
+        Self { id, state: State::of_place(place, held), next, waits_for }
+    }
+
+    const fn dead(id: QueueId) -> Self {
+        Self { id, state: State::Dead, next: None, waits_for: None }
     }
 }
 
 /// A page of the messages in `ids`, of which there is one more than a page holds when more follow. Blocking.
-fn page(
-    view: &View,
-    part: Part,
-    mut ids: Vec<(QueueId, State, Option<Timestamp>)>,
-    now: Timestamp,
-) -> Result<Page, SpoolError> {
+fn page(view: &View, part: Part, mut ids: Vec<Seen>, now: Timestamp) -> Result<Page, SpoolError> {
     let more = ids.len() > PAGE;
     ids.truncate(PAGE);
-    let next = ids.last().filter(|_| more).map(|(id, ..)| Id(id.clone()));
-    let rows = ids.into_iter().filter_map(|(id, state, next)| row(view, part, &id, state, next)).collect();
+    let next = ids.last().filter(|_| more).map(|seen| Id(seen.id.clone()));
+    let rows = ids.into_iter().filter_map(|seen| row(view, part, seen)).collect();
     let corrupt = if part == Part::Dead && !more { at_rest::corrupt(view)? } else { vec![] };
     Ok(Page { now, rows, next, corrupt })
 }
 
 /// The line for a message; nothing when it has gone meanwhile, or has gone to the other part.
-fn row(view: &View, part: Part, id: &QueueId, state: State, next: Option<Timestamp>) -> Option<Row> {
-    match view.glance(id) {
+fn row(view: &View, part: Part, seen: Seen) -> Option<Row> {
+    let Seen { id, state, next, waits_for } = seen;
+    match view.glance(&id) {
         Ok(Some(glance)) if (glance.shelf == Shelf::Dead) == (part == Part::Dead) => {
-            Some(listing::row(id, state, next, &glance))
+            Some(Row { waits_for, ..listing::row(&id, state, next, &glance) })
         }
         Ok(_) => None,
-        Err(error) => Some(listing::unreadable(id, state, next, &error)),
+        Err(error) => Some(Row { waits_for, ..listing::unreadable(&id, state, next, &error) }),
     }
 }
 
@@ -237,8 +258,8 @@ impl Tally {
         }
     }
 
-    fn into_reply(self) -> Reply {
-        Answer::Changed(Changed { done: self.done, failed: self.failed }).into()
+    fn into_changed(self) -> Changed {
+        Changed { done: self.done, failed: self.failed, waits_for: None }
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Here: the files, the walk and its time limit. The walk is the one that mail takes ([`crate::upstream::way`]), over a
 //! connection and with a token of its own, beside a sidecar that may be running: it neither disturbs that one nor shares
-//! what it remembers.
+//! what it remembers, but asks it what it holds mail back for.
 
 pub mod print;
 pub mod steps;
@@ -21,11 +21,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::args::Check;
+use crate::by_hand::ask::ask;
+use crate::by_hand::protocol::{Answer, Request};
 use crate::config::{self, Config};
 use crate::delivery::outcome::{Outcome, Verdict};
 use crate::delivery::rehearsal::Rehearsal;
 use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
+use crate::queue::Obstacle;
 use crate::route_deleted::RouteDeleted;
 use crate::token::Sources;
 use crate::upstream;
@@ -52,7 +55,20 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
         let outcome = Outcome::Transient(Some(Reason::UpstreamUnavailable));
         rehearsal.stopped = Some(Verdict::without_reply(outcome, text));
     }
-    Ok(Findings { route_deleted, ..Findings::of(&route, &envelope, &rehearsal) })
+    let findings = Findings { route_deleted, ..Findings::of(&route, &envelope, &rehearsal) };
+    Ok(match obstacle(options).await {
+        Some(obstacle) => findings.beside(&obstacle, &route),
+        None => findings,
+    })
+}
+
+/// What the sidecar that runs holds its mail back for; nothing where none runs, or it does not say so in time.
+async fn obstacle(options: &Check) -> Option<Obstacle> {
+    let asked = timeout(options.timeout, ask(&options.spool_dir, Request::Obstacle)).await.ok()?.ok()?;
+    match asked.answer {
+        Answer::Obstacle(obstacle) => obstacle,
+        _ => None,
+    }
 }
 
 /// From whom to whom: as asked for, or an address that the method has to take. The mailbox may write to itself; every

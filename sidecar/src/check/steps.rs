@@ -3,6 +3,7 @@
 //! Pure. The delivering code tells conditions, answers and a verdict; here they are put in the order in which the way
 //! goes. Refuses to know how the walk was made and how the steps are printed.
 
+use jiff::Timestamp;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
 use mailroute_route::file::{ClientSubmission, Credential, HostName, Method, SmartHost};
@@ -13,6 +14,7 @@ use crate::delivery::hint;
 use crate::delivery::outcome::{Met, Outcome, Verdict};
 use crate::delivery::rehearsal::Rehearsal;
 use crate::envelope::Envelope;
+use crate::queue::Obstacle;
 
 /// A place on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +41,8 @@ pub enum Place {
     Sender,
     /// RCPT.
     Recipient,
+    /// What the sidecar that runs beside it makes of mail now.
+    Sidecar,
 }
 
 impl Place {
@@ -56,6 +60,7 @@ impl Place {
             Self::LogIn => "log-in",
             Self::Sender => "sender",
             Self::Recipient => "recipient",
+            Self::Sidecar => "sidecar",
         }
     }
 }
@@ -144,6 +149,31 @@ impl Findings {
         }
         let name = format!("{}/{}", route.namespace, route.name);
         Self { route: Some(name), well: rehearsal.stopped.is_none(), steps, route_deleted: false }
+    }
+}
+
+impl Findings {
+    /// The same, with what the running sidecar holds its mail back for. Where it is only how messages are spread, mail
+    /// goes out a little later.
+    pub fn beside(mut self, obstacle: &Obstacle, route: &RouteFile) -> Self {
+        let until = obstacle.until.and_then(|until| Timestamp::from_second(until.as_second()).ok());
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        let (meaning, remedy) = match obstacle.reason {
+            Some(reason) => explained(reason, route),
+            None => (String::new(), String::new()),
+        };
+        let remedy = match (obstacle.limits, self.well) {
+            (false, true) => {
+                "The way is open now: mailroute-sidecar queue retry --all ends the pause.".into()
+            }
+            _ => remedy,
+        };
+        let is_smoothing = obstacle.limits && obstacle.reason.is_none();
+        let state = if is_smoothing { State::Warning } else { State::Failed };
+        let met = format!("holds mail back{until}: {}", obstacle.text);
+        self.steps.push(Step { step: Place::Sidecar, state, reason: obstacle.reason, met, meaning, remedy });
+        self.well &= is_smoothing;
+        self
     }
 }
 
@@ -254,6 +284,8 @@ fn passed(place: Place, route: &RouteFile, envelope: &Envelope, rehearsal: &Rehe
         Place::Name => plain(place, host(route)),
         Place::Connection => plain(place, format!("port {}", port(route))),
         Place::Greeting => plain(place, "greeted, and EHLO answered".into()),
+        // Not on the way: see `Findings::beside`.
+        Place::Sidecar => plain(place, String::new()),
         Place::Sender => plain(place, format!("{}: {}", envelope.reverse_path, answer(Stage::Mail))),
         Place::Recipient => {
             let recipients: Vec<_> = envelope.recipients.iter().map(|to| format!("<{to}>")).collect();

@@ -62,7 +62,7 @@ fn smart_host_of(domain: &str) -> SmartHost {
 fn envelope() -> Envelope {
     let address = || Address::parse("noreply@contoso.com").unwrap();
     Envelope {
-        id: QueueId::new(jiff::Timestamp::UNIX_EPOCH, 0),
+        id: QueueId::new(Timestamp::UNIX_EPOCH, 0),
         message_id: String::new(),
         client_name: String::new(),
         reverse_path: ReversePath::Address(address()),
@@ -227,4 +227,22 @@ fn a_remedy_names_the_secret_or_else_the_field_that_does() {
     assert!(remedies(by_secret()).contains("the Secret <secretRef.name>"));
     let named = RouteFile { secret: Some("m365".into()), ..by_secret() };
     assert!(remedies(named).contains("the Secret m365"));
+}
+
+fn obstacle(reason: Option<Reason>, limits: bool) -> Obstacle {
+    let until = Timestamp::from_second(1_800_000_000).ok();
+    Obstacle { reason, text: "554 5.2.0 quota".into(), until, limits }
+}
+
+#[test]
+fn a_sidecar_that_holds_mail_back_is_told_although_the_way_is_open() {
+    let open = Findings { route: None, well: true, steps: vec![] };
+    let held = open.clone().beside(&obstacle(Some(Reason::DailyQuotaExceeded), false), &by_secret());
+    let step = held.steps.last().unwrap();
+    assert_eq!((held.well, step.step, step.state), (false, Place::Sidecar, State::Failed));
+    assert_eq!(step.met, "holds mail back until 2027-01-15T08:00:00Z: 554 5.2.0 quota");
+    assert!(step.remedy.contains("queue retry --all"), "{step:?}");
+    let limited = open.clone().beside(&obstacle(Some(Reason::DailyQuotaExceeded), true), &by_secret());
+    assert!(!limited.well && !limited.steps[0].remedy.contains("retry"), "{limited:?}");
+    assert!(open.beside(&obstacle(None, true), &by_secret()).well, "it goes out a little later");
 }

@@ -9,8 +9,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::commands::Auth;
 use mailroute_route::condition::Reason;
 
 use super::classify::{Stage, classify};
@@ -53,10 +51,9 @@ async fn xoauth2(
     token: &Secret,
 ) -> Result<Reply, ConnectionError> {
     offered(connection, connection.capabilities.xoauth2, "XOAUTH2")?;
-    let credentials = Credentials::new(mailbox.to_owned(), token.expose().to_owned());
-    let auth = Auth::new(Mechanism::Xoauth2, credentials, None)
-        .map_err(|error| ConnectionError::broken(Stage::Auth, error))?;
-    let reply = connection.command(Stage::Auth, auth).await?;
+    let initial = format!("user={mailbox}\x01auth=Bearer {}\x01\x01", token.expose());
+    let command = format!("AUTH XOAUTH2 {}\r\n", STANDARD.encode(initial));
+    let reply = connection.command(Stage::Auth, &command).await?;
     if reply.code != CHALLENGE {
         return Ok(reply);
     }
@@ -76,7 +73,7 @@ async fn login(
         if reply.code != CHALLENGE {
             return Ok(reply);
         }
-        reply = connection.command(Stage::Auth, format!("{}\r\n", STANDARD.encode(part))).await?;
+        reply = connection.command(Stage::Auth, &format!("{}\r\n", STANDARD.encode(part))).await?;
     }
     Ok(reply)
 }

@@ -7,6 +7,8 @@
 //!
 //! Sources: Microsoft Learn, "Non-delivery reports in Exchange Online", "SMTP AUTH client submission: continuous error
 //! throttling", "Authenticate SMTP with OAuth", "Troubleshoot High Volume Email"; logs that users have published.
+//! 5.5.105, 5.5.127 and 5.7.236 (`*.onmicrosoft.com` senders: 100 external recipients of a tenant a day) are known from
+//! other implementations and from announcements.
 
 use std::ops::RangeInclusive;
 
@@ -145,6 +147,7 @@ static TABLE: &[Row] = &[
     Row(Auth, Permanent, is(7, 30), "",                                     RouteFault(R::BasicAuthDisabled)),
     Row(Auth, Is(535), is(7, 3), "",                                        RefreshToken),
     Row(Auth, Is(535), within(7, 142, 143), "token",                        RefreshToken),
+    Row(Auth, Is(501), is(5, 127), "",                                      RefreshToken),
     Row(Auth, Is(535), is(7, 144), "",                                      RouteFault(R::ApiPermissionMissing)),
     Row(Any,  Permanent, is(7, 240), "",                                    RouteFault(R::ApplicationNotAllowed)),
     Row(Auth, Transient, any(), "",                                         later(R::UpstreamUnavailable)),
@@ -155,6 +158,7 @@ static TABLE: &[Row] = &[
     Row(Sending, Permanent, within(2, 251, 255), "sender throttled",        RouteFault(R::SenderThrottled)),
     Row(Sending, Permanent, any(), "sendasdenied",                          RejectMessage(Some(R::SendAsDenied))),
     Row(Sending, Permanent, is(7, 60), "",                                  RejectMessage(Some(R::SendAsDenied))),
+    Row(Sending, Permanent, any(), "sender address rejected",               RejectMessage(Some(R::SendAsDenied))),
     Row(Sending, Permanent, any(), "submissionquotaexceeded",               Quota(R::DailyQuotaExceeded)),
     Row(Sending, Permanent, any(), "submission quota exceeded",             Quota(R::DailyQuotaExceeded)),
     Row(Sending, Permanent, is(1, 90), "",                                  Quota(R::DailyQuotaExceeded)),
@@ -171,6 +175,7 @@ static TABLE: &[Row] = &[
 
     // The tenant.
     Row(Sending, Permanent, within(7, 232, 233), "",                        Quota(R::TenantQuotaExceeded)),
+    Row(Sending, Permanent, is(7, 236), "",                                 Quota(R::TenantQuotaExceeded)),
     Row(Sending, Permanent, is(7, 705), "",                                 RouteFault(R::TenantBlocked)),
     Row(Sending, Permanent, is(7, 708), "",                                 RouteFault(R::TenantBlocked)),
     Row(Sending, Permanent, is(7, 750), "",                                 RouteFault(R::SenderDomainUnregistered)),
@@ -202,6 +207,7 @@ static TABLE: &[Row] = &[
     // The recipient, wherever it is said. Its hourly limit is given a permanent code and passes all the same.
     Row(Sending, Negative, within(2, 121, 122), "",                         Outcome::Transient(None)),
     Row(Sending, Permanent, is(4, 1), "recipient address rejected",         RejectRecipient),
+    Row(Sending, Permanent, is(5, 105), "",                                 RejectRecipient),
     Row(Sending, Permanent, is(7, 12), "",                                  RejectRecipient),
     Row(Sending, Permanent, is(7, 124), "",                                 RejectRecipient),
     Row(Sending, Permanent, within(7, 133, 134), "",                        RejectRecipient),

@@ -17,8 +17,8 @@ const DEFERRED: Outcome = later(R::EgressAddressDeferred);
 const LINES: &[(Stage, &str, Outcome)] = &[
     // AUTH
     (Stage::Auth, "535 5.7.3 Authentication unsuccessful [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM 2026-08-13T07:00:00.000Z 08DD84B323498C1A]", RefreshToken),
-    (Stage::Auth, "535 5.7.142 Authentication unsuccessful, the access token expires soon", RefreshToken),
-    (Stage::Auth, "535 5.7.143 Authentication unsuccessful, the access token is expired", RefreshToken),
+    (Stage::Auth, "535 5.7.142 XOAUTH2 authentication failed. The access token will expire soon", RefreshToken),
+    (Stage::Auth, "535 5.7.143 XOAUTH2 authentication failed. The access token has expired", RefreshToken),
     (Stage::Auth, "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information. [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", RouteFault(R::SmtpAuthDisabledTenant)),
     (Stage::Auth, "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information. [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", RouteFault(R::SmtpAuthDisabledMailbox)),
     (Stage::Auth, "535 5.7.139 Authentication unsuccessful, basic authentication is disabled. [AM0PR01CA0088.eurprd01.prod.exchangelabs.com]", RouteFault(R::BasicAuthDisabled)),
@@ -39,14 +39,17 @@ const LINES: &[(Stage, &str, Outcome)] = &[
     (Stage::Auth, "451 4.7.0 Temporary server error. Please try again later. PRX5 [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", UNAVAILABLE),
     (Stage::Auth, "535 Something new", RouteFault(R::LoginFailed)),
     // High Volume Email
-    (Stage::Auth, "535 5.7.144 Authentication unsuccessful, invalid API permissions", RouteFault(R::ApiPermissionMissing)),
-    (Stage::Auth, "550 5.7.240 Application is not allowed to access this account", RouteFault(R::ApplicationNotAllowed)),
+    (Stage::Auth, "535 5.7.144 XOAUTH2 authentication failed. Invalid API permissions", RouteFault(R::ApiPermissionMissing)),
+    (Stage::Auth, "550 5.7.240 The application is not allowed for use with this High Volume Email account", RouteFault(R::ApplicationNotAllowed)),
     (Stage::Auth, "501 5.5.121 Invalid XOAUTH2 argument", RouteFault(R::LoginFailed)),
     (Stage::Auth, "501 5.5.122 Invalid XOAUTH2 auth data", RouteFault(R::LoginFailed)),
     (Stage::Auth, "501 5.5.123 Invalid XOAUTH2 auth data", RouteFault(R::LoginFailed)),
     (Stage::Auth, "501 5.5.124 Invalid XOAUTH2 auth data - User address provided is not valid", RouteFault(R::LoginFailed)),
     (Stage::Auth, "501 5.5.125 Invalid XOAUTH2 auth data", RouteFault(R::LoginFailed)),
     (Stage::Auth, "501 5.5.126 Invalid XOAUTH2 auth data", RouteFault(R::LoginFailed)),
+    (Stage::Auth, "501 5.5.127 Invalid XOAUTH2 auth data - Token will expire soon error", RefreshToken),
+    (Stage::Rcpt, "550 5.5.105 External sending is not supported for High Volume Email accounts", RejectRecipient),
+    (Stage::Message, "550 5.5.105 External sending is not supported for High Volume Email accounts", RejectRecipient),
 
     // MAIL
     (Stage::Mail, "530 5.7.57 Client not authenticated to send mail. [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]", RouteFault(R::NotAuthenticated)),
@@ -67,6 +70,8 @@ const LINES: &[(Stage, &str, Outcome)] = &[
     (Stage::Rcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", RejectRecipient),
     (Stage::Rcpt, "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required", RejectRecipient),
     (Stage::Rcpt, "501 5.1.3 Invalid address", RejectRecipient),
+    // Postfix checks the sender when it has the recipient.
+    (Stage::Rcpt, "553 5.7.1 <alerts@contoso.com>: Sender address rejected: not owned by user noreply@contoso.com", RejectMessage(Some(R::SendAsDenied))),
     (Stage::Rcpt, "450 4.2.1 Mailbox busy", NOW_NOT),
     (Stage::Rcpt, "451 4.7.500 Server busy. Please try again later from [203.0.113.7]. (S77714) [FR0P281CA0123.DEUP281.PROD.protection.outlook.com]", DEFERRED),
     (Stage::Rcpt, "451 4.7.699 Server busy. Please try again later from [203.0.113.7].", DEFERRED),
@@ -132,6 +137,7 @@ const LINES: &[(Stage, &str, Outcome)] = &[
     (Stage::Message, "550 5.7.512 Access denied, message must be RFC 5322 section 3.6.2 compliant", RejectMessage(None)),
     (Stage::Message, "550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients", Quota(R::TenantQuotaExceeded)),
     (Stage::Message, "550 5.7.232 Your message can't be sent because your trial tenant has exceeded its daily limit", Quota(R::TenantQuotaExceeded)),
+    (Stage::Message, "550 5.7.236 Your message can't be sent because your tenant exceeded its daily limit for external recipients of onmicrosoft.com senders", Quota(R::TenantQuotaExceeded)),
     (Stage::Message, "550 5.7.705 Access denied, tenant has exceeded threshold", RouteFault(R::TenantBlocked)),
     (Stage::Message, "550 5.7.708 Access denied, traffic not accepted from this IP", RouteFault(R::TenantBlocked)),
     (Stage::Message, "550 5.7.750 Client blocked from sending from unregistered domains", RouteFault(R::SenderDomainUnregistered)),
@@ -150,6 +156,19 @@ const LINES: &[(Stage, &str, Outcome)] = &[
 fn every_known_line_has_its_meaning() {
     for (stage, line, outcome) in LINES {
         assert_eq!(classify(*stage, &read(line)), *outcome, "{stage:?}: {line}");
+    }
+}
+
+#[test]
+fn diagnostics_of_real_length_change_no_meaning() {
+    let diagnostics = "1.84300:0A000000, 5.95292:67000000446F526F70730072, ".repeat(30);
+    for (stage, line, outcome) in LINES {
+        let code = &line[..3];
+        let long = format!("{line} [BeginDiagnosticData]{diagnostics}");
+        let lines = format!("{code}-{}\r\n{code} {diagnostics}", &line[4..]);
+        for text in [long, lines] {
+            assert_eq!(classify(*stage, &read(&text)), *outcome, "{stage:?}: {text}");
+        }
     }
 }
 

@@ -4,33 +4,20 @@
 //! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: [auth: AUTH] ─► transaction: MAIL … ─► QUIT
 //! ```
 //!
-//! Owns the conversation over a stream that [`super::opening`] made, with a time limit around each step. lettre writes
-//! commands and reads replies; see `super::wire` for what stands between. Refuses to know
-//! what is said over it.
+//! Owns what is known of a connection over the stream that [`super::opening`] made; [`Conversation`] has the words and
+//! their time limits. Refuses to know what is said over it.
 //!
-//! Invariant: after any error the connection is dropped by its owner, as nobody knows
-//! what the upstream has seen. A panic inside lettre is such an error.
+//! Invariant: after any error the connection is dropped by its owner, as nobody knows what the upstream has seen.
 
-use std::fmt::Display;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-
-use futures::FutureExt;
-use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::response::Response;
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
 
 use super::capabilities::{self, Capabilities};
 use super::classify::Stage;
+use super::conversation::{Conversation, Stream};
 use super::error::ConnectionError;
-use super::limit;
-use super::wire::{Stream, Wire};
 use crate::certificate::Leaf;
 use crate::clock::{self, Instant};
-use crate::secret::scrub;
 use crate::smtp::reply::Reply;
 
 /// How a connection is protected.
@@ -60,8 +47,7 @@ impl Protection {
 
 /// An open connection.
 pub struct Connection {
-    smtp: AsyncSmtpConnection,
-    wire: Wire,
+    conversation: Conversation<Box<dyn Stream>>,
     /// What the upstream can do.
     pub capabilities: Capabilities,
     /// The upstream's own name, from its EHLO answer.
@@ -90,38 +76,24 @@ impl Connection {
         protection: Protection,
         ehlo_name: &str,
     ) -> Result<Self, ConnectionError> {
-        let mut this = Self::over(stream, protection).await?;
-        let ehlo = this.command(Stage::Ehlo, format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
-        this.introduce(&ehlo);
+        let mut this = Self::over(stream, protection);
+        let ehlo = this.command(Stage::Ehlo, &format!("EHLO {ehlo_name}\r\n")).await?;
+        this.introduce(&ehlo.positive(Stage::Ehlo)?);
         Ok(this)
     }
 
     /// Goes on where EHLO was answered by `ehlo`, in plaintext because of `why`.
-    ///
-    /// # Errors
-    /// Never in practice: nothing is sent or awaited.
-    pub async fn over_plaintext(
-        stream: impl Stream + 'static,
-        ehlo: &Reply,
-        why: String,
-    ) -> Result<Self, ConnectionError> {
-        let mut this = Self::over(stream, Protection::Plaintext).await?;
+    pub fn over_plaintext(stream: impl Stream + 'static, ehlo: &Reply, why: String) -> Self {
+        let mut this = Self::over(stream, Protection::Plaintext);
         this.introduce(ehlo);
         this.unprotected = Some(why);
-        Ok(this)
+        this
     }
 
-    async fn over(stream: impl Stream + 'static, protection: Protection) -> Result<Self, ConnectionError> {
-        let wire = Wire::new(stream);
-        // Answered by the wire itself, and never sent.
-        let client = ClientId::Domain(String::new());
-        let smtp = AsyncSmtpConnection::connect_with_transport(Box::new(wire.clone()), &client)
-            .await
-            .map_err(|error| ConnectionError::broken(Stage::Greeting, error))?;
+    fn over(stream: impl Stream + 'static, protection: Protection) -> Self {
         let now = clock::now();
-        Ok(Self {
-            smtp,
-            wire,
+        Self {
+            conversation: Conversation::new(Box::new(stream)),
             capabilities: Capabilities::default(),
             host: String::new(),
             egress: None,
@@ -130,7 +102,7 @@ impl Connection {
             certificate: None,
             opened: now,
             used: now,
-        })
+        }
     }
 
     fn introduce(&mut self, ehlo: &Reply) {
@@ -143,8 +115,8 @@ impl Connection {
     ///
     /// # Errors
     /// When there is no well-formed reply in time. A negative reply is no error.
-    pub async fn command(&mut self, stage: Stage, command: impl Display) -> Result<Reply, ConnectionError> {
-        guarded(stage, self.smtp.command(command)).await
+    pub async fn command(&mut self, stage: Stage, command: &str) -> Result<Reply, ConnectionError> {
+        self.conversation.command(stage, command).await
     }
 
     /// Reads the next reply, to a command that was pipelined or to the message.
@@ -152,7 +124,7 @@ impl Connection {
     /// # Errors
     /// As [`Self::command`].
     pub async fn reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
-        guarded(stage, self.smtp.read_response()).await
+        self.conversation.reply(stage).await
     }
 
     /// Writes a piece of the message as it is.
@@ -160,8 +132,7 @@ impl Connection {
     /// # Errors
     /// When the upstream does not take it in time.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), ConnectionError> {
-        let written = timeout(limit::BLOCK, self.wire.write_all(piece)).await;
-        self.written(written)
+        self.conversation.write(piece).await
     }
 
     /// Sends what has been written on its way.
@@ -169,24 +140,12 @@ impl Connection {
     /// # Errors
     /// As [`Self::write`].
     pub async fn flush(&mut self) -> Result<(), ConnectionError> {
-        let flushed = timeout(limit::BLOCK, self.wire.flush()).await;
-        self.written(flushed)
-    }
-
-    fn written(
-        &self,
-        outcome: Result<std::io::Result<()>, tokio::time::error::Elapsed>,
-    ) -> Result<(), ConnectionError> {
-        outcome
-            .map_err(|_| ConnectionError::Timeout(Stage::Message))?
-            .map_err(|error| ConnectionError::broken(Stage::Message, error))
+        self.conversation.flush().await
     }
 
     /// Ends the connection politely.
-    pub async fn quit(mut self) {
-        // Whatever comes back, this was the last word.
-        let _ = self.command(Stage::Quit, "QUIT\r\n").await;
-        let _ = self.wire.shutdown().await;
+    pub async fn quit(self) {
+        self.conversation.quit().await;
     }
 }
 
@@ -205,45 +164,15 @@ impl Positive for Reply {
     }
 }
 
-/// Runs one step of lettre's with a limit on its time and a net under it.
-async fn guarded(
-    stage: Stage,
-    step: impl Future<Output = Result<Response, lettre::transport::smtp::Error>>,
-) -> Result<Reply, ConnectionError> {
-    let caught = timeout(stage.limit(), AssertUnwindSafe(step).catch_unwind()).await;
-    match caught.map_err(|_| ConnectionError::Timeout(stage))? {
-        Ok(Ok(response)) => {
-            let code = u16::from(response.code());
-            to_reply(stage, code, response.message())
-        }
-        Ok(Err(error)) => match (error.status(), std::error::Error::source(&error)) {
-            (Some(code), Some(text)) => to_reply(stage, u16::from(code), [text.to_string().as_str()]),
-            (Some(code), None) => to_reply(stage, u16::from(code), [""]),
-            (None, _) => Err(ConnectionError::broken(stage, error)),
-        },
-        Err(_) => Err(ConnectionError::broken(stage, "the reply could not be read")),
-    }
-}
-
-/// Our own kind of reply, free of what looks like a token.
-fn to_reply<'a>(
-    stage: Stage,
-    code: u16,
-    lines: impl IntoIterator<Item = &'a str>,
-) -> Result<Reply, ConnectionError> {
-    let lines: Vec<_> = lines.into_iter().map(scrub).collect();
-    let reply = Reply::from_lines(code, lines.iter().map(AsRef::as_ref));
-    reply.ok_or_else(|| ConnectionError::broken(stage, "the reply has no code or no text"))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::timeout;
 
     use super::*;
-    use crate::delivery::outcome::one_line;
+    use crate::delivery::limit;
 
     /// The other end of a connection.
     pub struct Peer(DuplexStream);
@@ -294,9 +223,9 @@ pub(super) mod tests {
     /// A connection to `host`, which can pipeline, and its other end. In memory, so that time may be paused.
     pub async fn connection(host: &str) -> (Connection, Peer) {
         let (ours, theirs) = tokio::io::duplex(1024);
-        let ehlo = to_reply(Stage::Ehlo, 250, [format!("{host} Hello [203.0.113.7]").as_str(), "PIPELINING"]);
-        let connection = Connection::over_plaintext(ours, &ehlo.unwrap(), "a test".into()).await.unwrap();
-        (connection, Peer(theirs))
+        let lines = vec![format!("{host} Hello [203.0.113.7]"), "PIPELINING".into()];
+        let ehlo = Reply { code: 250, enhanced: None, lines };
+        (Connection::over_plaintext(ours, &ehlo, "a test".into()), Peer(theirs))
     }
 
     #[tokio::test(start_paused = true)]
@@ -330,18 +259,5 @@ pub(super) mod tests {
         let error = connection.write(&[b'x'; 4096]).await.unwrap_err();
         assert!(matches!(error, ConnectionError::Timeout(Stage::Message)), "{error}");
         assert_eq!(started.elapsed(), limit::BLOCK);
-    }
-
-    #[test]
-    fn an_echoed_token_is_not_part_of_a_reply() {
-        let token = "QUJD".repeat(100);
-        let reply = to_reply(Stage::Auth, 501, [format!("5.5.4 what is {token}").as_str()]).unwrap();
-        assert_eq!(one_line(&reply), "501 5.5.4 what is [removed]");
-    }
-
-    #[test]
-    fn lines_of_a_reply_are_kept() {
-        let reply = to_reply(Stage::Ehlo, 250, ["host Hello", "SIZE 1", "PIPELINING"]).unwrap();
-        assert_eq!(reply.lines, ["host Hello", "SIZE 1", "PIPELINING"]);
     }
 }

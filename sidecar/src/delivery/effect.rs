@@ -7,6 +7,7 @@
 //! | fault of the route, new token | held | as far as it is known | opens, longer each time | of the reason |
 //! | quota | held | smaller and slower, for a rate | opens, for a day's quota | of the reason |
 //! | recipient or message refused | given up | the message counts | the error is remembered | of the reason |
+//! | refused, and an administrator can end it | tried again | the message counts | the error is remembered | of the reason |
 //!
 //! Pure. The metric is the outcome's name and reason ([`Outcome::as_str`]). The queue, the gate of the budget and the
 //! breaker do as they are told here; none of them looks at outcomes by itself.
@@ -77,7 +78,9 @@ pub const fn effect(outcome: Outcome) -> Effect {
         Outcome::RefreshToken => (Fate::Hold, None, pause_of_fault(Reason::ExchangeRejectedToken)),
         Outcome::RouteFault(reason) => (Fate::Hold, None, pause_of_fault(reason)),
         Outcome::Quota(reason) => (Fate::Hold, throttle(reason), pause_of_quota(reason)),
-        Outcome::RejectRecipient | Outcome::RejectMessage(_) => (Fate::GiveUp, None, None),
+        // A right to send as the sender can be granted, or the route changed back; the message is good.
+        Outcome::RejectMessage(Some(_)) => (Fate::Retry(Patience::Late), None, None),
+        Outcome::RejectRecipient | Outcome::RejectMessage(None) => (Fate::GiveUp, None, None),
     };
     Effect { fate, throttle, pause, reason: outcome.reason() }
 }
@@ -89,19 +92,21 @@ const fn patience(reason: Option<Reason>) -> Patience {
     }
 }
 
-/// A token failure carries its own back-off in the store; a connection that broke is made anew at once.
+/// What stands between here and mail stops every message alike, so one at a time asks whether it is over. A connection
+/// that broke is made anew at once, and what only some senders or recipients meet pauses nobody else.
 const fn pause_of_transient(reason: Option<Reason>) -> Option<Pause> {
     match reason {
-        Some(Reason::NameNotResolved | Reason::ConnectFailed | Reason::UpstreamUnavailable) => pause(3, 30),
         Some(Reason::EgressAddressDeferred) => pause(MINUTE, 15 * MINUTE),
-        _ => None,
+        None | Some(Reason::UpstreamProtocolError) => None,
+        Some(reason) if matches!(reason.condition(), ConditionType::SendersAccepted) => None,
+        Some(_) => pause(3, 30),
     }
 }
 
 const fn pause_of_fault(reason: Reason) -> Option<Pause> {
     match reason {
-        // Each further try prolongs what Exchange imposed for continuous errors.
-        Reason::SenderThrottled => pause(HOUR, 6 * HOUR),
+        // Imposed for continuous errors, for a time that Exchange chooses: asked about seldom, and by one message.
+        Reason::SenderThrottled => pause(5 * MINUTE, HOUR),
         // Errors that Exchange counts: a handful in an hour must not become a throttle.
         Reason::MailboxFull | Reason::MailboxRestricted | Reason::TenantBlocked | Reason::SenderBlocked => {
             pause(2 * MINUTE, 30 * MINUTE)
@@ -110,11 +115,12 @@ const fn pause_of_fault(reason: Reason) -> Option<Pause> {
     }
 }
 
-/// The minute and the connections are the budget's to pace; a day moves slowly, and is asked about seldom.
+/// The minute and the connections are the budget's to pace. A day moves slowly; a limit that was raised is found out
+/// within minutes.
 const fn pause_of_quota(reason: Reason) -> Option<Pause> {
     match reason {
         Reason::RateExceeded | Reason::ConnectionsExceeded => None,
-        _ => pause(15 * MINUTE, HOUR),
+        _ => pause(2 * MINUTE, 15 * MINUTE),
     }
 }
 
@@ -212,10 +218,16 @@ mod tests {
 
     #[test]
     fn a_refusal_of_message_or_recipient_stops_nothing_else() {
-        for outcome in [Outcome::RejectRecipient, Outcome::RejectMessage(Some(Reason::SendAsDenied))] {
+        for outcome in [Outcome::RejectRecipient, Outcome::RejectMessage(None)] {
             let effect = effect(outcome);
             assert_eq!((effect.fate, effect.throttle, effect.pause), (Fate::GiveUp, None, None));
         }
+    }
+
+    #[test]
+    fn a_sender_that_may_be_granted_is_never_given_up_at_once_and_stops_nothing_else() {
+        let denied = effect(Outcome::RejectMessage(Some(Reason::SendAsDenied)));
+        assert_eq!((denied.fate, denied.throttle, denied.pause), (Fate::Retry(Patience::Late), None, None));
     }
 
     #[test]
@@ -226,23 +238,32 @@ mod tests {
         assert_eq!((connections.throttle, connections.pause), (Some(Throttle::Connections), None));
         for reason in [Reason::DailyQuotaExceeded, Reason::TenantQuotaExceeded] {
             let day = effect(Outcome::Quota(reason));
-            assert_eq!((day.throttle, day.pause), (None, pause(900, 3600)));
+            assert_eq!((day.throttle, day.pause), (None, pause(120, 900)));
         }
     }
 
     #[test]
-    fn every_fault_pauses_and_a_throttle_for_hours() {
+    fn every_fault_pauses_and_a_throttle_for_minutes_at_first() {
         for &reason in Reason::ALL {
             let pause = effect(Outcome::RouteFault(reason)).pause.unwrap();
             assert!(0 < pause.first && pause.first <= pause.longest, "{reason}");
         }
-        assert_eq!(effect(Outcome::RouteFault(Reason::SenderThrottled)).pause, pause(3600, 6 * 3600));
+        assert_eq!(effect(Outcome::RouteFault(Reason::SenderThrottled)).pause, pause(300, 3600));
     }
 
     #[test]
     fn the_way_that_is_closed_is_left_alone_for_seconds() {
         assert_eq!(effect(Outcome::Transient(Some(Reason::ConnectFailed))).pause, pause(3, 30));
-        assert_eq!(effect(Outcome::Transient(Some(Reason::TokenServiceThrottled))).pause, None);
+        assert_eq!(effect(Outcome::Transient(Some(Reason::TokenServiceThrottled))).pause, pause(3, 30));
+    }
+
+    #[test]
+    fn whatever_holds_the_queue_pauses_it_so_that_not_every_message_asks() {
+        for &reason in Reason::ALL {
+            let outcome = Outcome::Transient(Some(reason));
+            let pauses = effect(outcome).pause.is_some();
+            assert_eq!(pauses, crate::dispatch::concerns_the_route(outcome), "{reason}");
+        }
     }
 
     fn attempt(outcome: Outcome, line: Option<&str>, refused: usize) -> Attempt {

@@ -18,6 +18,7 @@ static HINTS: &[(u16, u16, &str)] = &[
         "the tenant has no such recipient, or the domain is not the tenant's: DirectSend reaches the tenant's own \
             recipients only",
     ),
+    (5, 105, "High Volume Email reaches the tenant's own recipients only"),
     (6, 11, "the message has line ends that are not CR LF: set spec.listen.bareLineEnds to Normalize"),
     (7, 12, AUTHENTICATED_ONLY),
     (7, 124, AUTHENTICATED_ONLY),

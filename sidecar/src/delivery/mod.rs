@@ -5,7 +5,7 @@
 //! * [`opening`]: from a name to a connection, over TLS as the route wants it.
 //! * [`effect`]: what follows from an outcome, for everything else.
 //! * [`hint`]: what to know about a refusal of one message or recipient.
-//! * [`connection`]: one SMTP connection, with a [`limit`] on each step, and the [`error`] that ends it.
+//! * [`connection`]: one SMTP connection: a `conversation` with a [`limit`] on each step, and the [`error`] that ends it.
 //! * [`transaction`]: one message over one connection.
 //! * [`rehearsal`]: the same without a message.
 //! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
@@ -20,6 +20,7 @@ pub mod auth;
 pub mod capabilities;
 pub mod classify;
 pub mod connection;
+mod conversation;
 pub mod effect;
 pub mod error;
 pub mod handover;
@@ -36,7 +37,6 @@ pub mod smart_host;
 pub mod submission;
 pub mod transaction;
 pub mod way;
-mod wire;
 
 use async_trait::async_trait;
 use tokio::sync::watch;

@@ -63,10 +63,10 @@ impl Target<'_> {
             return self.protect(plain).await;
         }
         if !plain.offers_tls() {
-            return expose(plain, "STARTTLS is not offered".into()).await;
+            return expose(plain, "STARTTLS is not offered".into());
         }
         match self.protect(plain).await {
-            Err(error) if is_about_tls(&error) => expose(self.greet().await?, error.to_string()).await,
+            Err(error) if is_about_tls(&error) => expose(self.greet().await?, error.to_string()),
             outcome => outcome,
         }
     }
@@ -101,10 +101,10 @@ impl Target<'_> {
 }
 
 /// Goes on in plaintext, for the reason `why`.
-async fn expose(plain: Plain<TcpStream>, why: String) -> Result<Connection, ConnectionError> {
+fn expose(plain: Plain<TcpStream>, why: String) -> Result<Connection, ConnectionError> {
     tracing::info!(why, "the upstream is spoken to without TLS");
     let (stream, ehlo) = plain.stay()?;
-    Connection::over_plaintext(stream, &ehlo, why).await
+    Ok(Connection::over_plaintext(stream, &ehlo, why))
 }
 
 /// Whether the upstream may work all the same when TLS is left out.

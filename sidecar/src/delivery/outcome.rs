@@ -92,12 +92,20 @@ impl Verdict {
     }
 }
 
-/// A reply in one line, as a person would quote it.
+/// Longest reply that is quoted, octets: what follows in Exchange's is diagnostics for Microsoft.
+const MAX_QUOTE: usize = 1024;
+
+/// A reply in one line, as a person would quote it, cut where it is longer than anybody reads.
 pub fn one_line(reply: &Reply) -> String {
-    match reply.enhanced {
+    let mut line = match reply.enhanced {
         Some(enhanced) => format!("{} {enhanced} {}", reply.code, reply.text()),
         None => format!("{} {}", reply.code, reply.text()),
+    };
+    if line.len() > MAX_QUOTE {
+        line.truncate(line.floor_char_boundary(MAX_QUOTE));
+        line.push('…');
     }
+    line
 }
 
 /// One condition, as it was met on the way.
@@ -204,6 +212,14 @@ mod tests {
         let mut reply = Reply::new(550, EnhancedCode::new(5, 1, 8), "Access denied,");
         reply.lines.push("bad outbound sender".into());
         assert_eq!(one_line(&reply), "550 5.1.8 Access denied, bad outbound sender");
+    }
+
+    #[test]
+    fn a_reply_of_any_length_is_cut_where_it_is_quoted() {
+        let reply = Reply::new(554, EnhancedCode::new(5, 2, 252), "ä".repeat(2000));
+        let quoted = one_line(&reply);
+        assert!(quoted.starts_with("554 5.2.252 ä") && quoted.ends_with("ä…"), "{quoted}");
+        assert!(quoted.len() <= MAX_QUOTE + '…'.len_utf8());
     }
 
     #[test]

@@ -3,21 +3,16 @@
 //! Nothing that was said here is believed after the handshake; the stream is given away only while nothing is buffered
 //! behind the answer to STARTTLS, as whoever sits on the way could have put it there.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
-
 use super::capabilities::Capabilities;
 use super::classify::Stage;
 use super::connection::Positive;
+use super::conversation::{Conversation, Stream};
 use super::error::ConnectionError;
-use super::wire::Stream;
-use crate::secret::scrub;
-use crate::smtp::reply::{Reply, ReplyError};
+use crate::smtp::reply::Reply;
 
 /// A connection on which EHLO was answered in plaintext.
 pub struct Plain<S> {
-    stream: S,
-    buffer: Vec<u8>,
+    conversation: Conversation<S>,
     /// The answer to EHLO.
     pub ehlo: Reply,
 }
@@ -28,12 +23,10 @@ impl<S: Stream> Plain<S> {
     /// # Errors
     /// When either fails.
     pub async fn greet(stream: S, ehlo_name: &str) -> Result<Self, ConnectionError> {
-        let ehlo = Reply { code: 220, enhanced: None, lines: vec![] };
-        let mut this = Self { stream, buffer: Vec::new(), ehlo };
-        this.reply(Stage::Greeting).await?.positive(Stage::Greeting)?;
-        this.ehlo =
-            this.command(Stage::Ehlo, &format!("EHLO {ehlo_name}\r\n")).await?.positive(Stage::Ehlo)?;
-        Ok(this)
+        let mut conversation = Conversation::new(stream);
+        conversation.reply(Stage::Greeting).await?.positive(Stage::Greeting)?;
+        let ehlo = conversation.command(Stage::Ehlo, &format!("EHLO {ehlo_name}\r\n")).await?;
+        Ok(Self { conversation, ehlo: ehlo.positive(Stage::Ehlo)? })
     }
 
     /// Whether TLS can begin here.
@@ -49,11 +42,11 @@ impl<S: Stream> Plain<S> {
         if !self.offers_tls() {
             return Err(ConnectionError::StartTlsMissing(host.to_owned()));
         }
-        self.command(Stage::StartTls, "STARTTLS\r\n").await?.positive(Stage::StartTls)?;
-        if !self.buffer.is_empty() {
+        self.conversation.command(Stage::StartTls, "STARTTLS\r\n").await?.positive(Stage::StartTls)?;
+        if self.conversation.is_ahead() {
             return Err(ConnectionError::StartTlsInjection(host.to_owned()));
         }
-        Ok(self.stream)
+        Ok(self.conversation.into_stream())
     }
 
     /// Goes on in plaintext: the stream and the answer to EHLO.
@@ -61,36 +54,10 @@ impl<S: Stream> Plain<S> {
     /// # Errors
     /// When more than that answer was sent, so that replies would no longer be those to our commands.
     pub fn stay(self) -> Result<(S, Reply), ConnectionError> {
-        if self.buffer.is_empty() {
-            Ok((self.stream, self.ehlo))
-        } else {
-            Err(ConnectionError::broken(Stage::Ehlo, "more was sent than was asked for"))
+        if self.conversation.is_ahead() {
+            return Err(ConnectionError::broken(Stage::Ehlo, "more was sent than was asked for"));
         }
-    }
-
-    async fn command(&mut self, stage: Stage, command: &str) -> Result<Reply, ConnectionError> {
-        let sent = self.stream.write_all(command.as_bytes()).await;
-        sent.map_err(|error| ConnectionError::broken(stage, error))?;
-        self.reply(stage).await
-    }
-
-    async fn reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
-        timeout(stage.limit(), self.read_reply(stage)).await.map_err(|_| ConnectionError::Timeout(stage))?
-    }
-
-    async fn read_reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
-        loop {
-            let broken = |error: ReplyError| ConnectionError::broken(stage, error);
-            if let Some((mut reply, taken)) = Reply::parse(&self.buffer).map_err(broken)? {
-                self.buffer.drain(..taken);
-                reply.lines.iter_mut().for_each(|line| *line = scrub(line).into_owned());
-                return Ok(reply);
-            }
-            let read = self.stream.read_buf(&mut self.buffer).await;
-            if read.map_err(|error| ConnectionError::broken(stage, error))? == 0 {
-                return Err(ConnectionError::broken(stage, "the upstream closed it"));
-            }
-        }
+        Ok((self.conversation.into_stream(), self.ehlo))
     }
 }
 
@@ -98,7 +65,7 @@ impl<S: Stream> Plain<S> {
 mod tests {
     use std::time::Duration;
 
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::clock;

@@ -194,7 +194,7 @@ async fn converse(
         let together: String = commands.iter().map(|(_, command)| command.as_str()).collect();
         let mut stages = commands.iter().map(|(stage, _)| *stage);
         if let Some(first) = stages.next() {
-            replies.push(connection.command(first, together).await?);
+            replies.push(connection.command(first, &together).await?);
         }
         for stage in stages {
             if replies.last().is_some_and(|reply| reply.code == 421) {

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::delivery::effect::{effect, used};
 use crate::delivery::outcome::{Attempt, Met, Outcome, Partial, Verdict};
 use crate::envelope::Envelope;
+use crate::logging::faults::{self, Due};
 
 impl Dispatch {
     /// Makes one attempt, cut off after `patience` where somebody waits for it. Dropped, it leaves the fate of the
@@ -43,11 +44,11 @@ impl Dispatch {
         let attempt = self.cut_short(delivery, &leave.ticket, patience).await;
         let took = started.elapsed();
         // Read only where it matters: at the first refusal that may be about it.
-        let denied = attempt.verdict.outcome == Outcome::RejectMessage(Some(Reason::SendAsDenied));
-        let late = if denied && author.is_none() { author::of(body).await } else { None };
+        let late = if is_refused(&attempt) && author.is_none() { author::of(body).await } else { None };
         message.author = author.as_deref().or(late.as_deref());
         self.learn(&attempt, &message, body, took);
-        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, took));
+        let due = self.fault_line(attempt.verdict.outcome);
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, took), due);
         let delivered = attempt.verdict.outcome == Outcome::Delivered;
         leave.ticket.settle(used(&attempt, recipients.len() as u64), delivered);
         attempt
@@ -91,9 +92,22 @@ impl Dispatch {
     ) -> Attempt {
         self.board.record(&attempt.met);
         self.metrics.failed_fast();
-        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, Duration::ZERO));
+        log::attempt(&leave.active.route, envelope, body, &attempt, (origin, Duration::ZERO), None);
         leave.unused();
         attempt
+    }
+
+    /// Whether it is time to write of the fault that this outcome tells, and that others are over where it tells none.
+    fn fault_line(&self, outcome: Outcome) -> Option<Due> {
+        let (mut faults, now) = (self.faults(), clock::now());
+        match outcome.reason().filter(|_| concerns_the_route(outcome)) {
+            Some(reason) => faults.met(reason, now),
+            None if outcome == Outcome::Delivered => {
+                faults::write(faults.works(now));
+                None
+            }
+            None => None,
+        }
     }
 
     fn learn(&self, attempt: &Attempt, message: &Message<'_>, body: &Body, took: Duration) {
@@ -113,6 +127,14 @@ impl Dispatch {
         }
         self.notice(if concerns_the_route(outcome) { Passage::Shut } else { Passage::Open });
     }
+}
+
+/// Whether the sender or a recipient was refused for good.
+fn is_refused(attempt: &Attempt) -> bool {
+    let refused = attempt.refused.iter().map(|refused| refused.verdict.outcome);
+    refused.chain([attempt.verdict.outcome]).any(|outcome| {
+        matches!(outcome, Outcome::RejectRecipient | Outcome::RejectMessage(Some(Reason::SendAsDenied)))
+    })
 }
 
 /// How many recipients the upstream took the message for.

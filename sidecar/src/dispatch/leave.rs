@@ -44,8 +44,8 @@ pub struct Held {
     pub verdict: Verdict,
     /// When to ask again. It may be worth it sooner when [`Dispatch::passage`] changes.
     pub until: Instant,
-    /// It is the mailbox's limits that it waits for.
-    pub limits: bool,
+    /// What of the mailbox's limits it waits for, when it is these.
+    pub limits: Option<Why>,
     /// The operator was asked for a lease and may answer at any time before `until`.
     pub may_end_sooner: bool,
 }
@@ -70,7 +70,8 @@ impl Dispatch {
         if self.queue_waits.load(Ordering::Relaxed) {
             let text = "messages that came earlier wait for the limits of the mailbox";
             let verdict = Verdict::without_reply(Outcome::Quota(Reason::RateExceeded), text);
-            return Err(Held { verdict, until: clock::now(), limits: true, may_end_sooner: false });
+            let (until, limits) = (clock::now(), Some(Why::Pace));
+            return Err(Held { verdict, until, limits, may_end_sooner: false });
         }
         self.known_fault()?;
         let ticket = match self.budget.take(recipients).await {
@@ -107,12 +108,21 @@ impl Dispatch {
         }
     }
 
-    fn known_fault(&self) -> Result<(), Held> {
+    /// Lets the next message try whether a known fault is over, as a person asks.
+    pub fn hurry(&self) {
+        self.breaker().hurry(clock::now());
+    }
+
+    /// What is known to keep every message from being tried now.
+    ///
+    /// # Errors
+    /// While there is something.
+    pub(crate) fn known_fault(&self) -> Result<(), Held> {
         let now = clock::now();
         let breaker = self.breaker();
         match (breaker.blocks(now), breaker.until()) {
             (Some(verdict), Some(until)) => {
-                Err(Held { verdict: verdict.clone(), until, limits: false, may_end_sooner: false })
+                Err(Held { verdict: verdict.clone(), until, limits: None, may_end_sooner: false })
             }
             _ => Ok(()),
         }
@@ -121,13 +131,14 @@ impl Dispatch {
     /// What is told when the budget says no. A day that is used up is trouble that people should see, though Microsoft
     /// was not asked; the smoothing of a burst is none.
     fn beyond_limits(&self, denied: Denied) -> Held {
-        let text = format!("the mailbox's limits are used up for now ({})", denied.why.as_str());
+        let text = format!("limits of the mailbox: {}", denied.why.sentence());
         if denied.why == Why::Day {
             self.board.record(&[Met::new(Reason::DailyQuotaExceeded, text.clone())]);
         }
         let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
         let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
-        Held { verdict, until: denied.until, limits: true, may_end_sooner: denied.why == Why::Lease }
+        let (until, may_end_sooner) = (denied.until, denied.why == Why::Lease);
+        Held { verdict, until, limits: Some(denied.why), may_end_sooner }
     }
 
     /// Says whether the queue waits for the mailbox's limits.

@@ -1,22 +1,24 @@
-//! The one log line for each attempt, and for each probe.
+//! The log line for an attempt, and for a probe. A fault of the route is not written once for each message that meets it.
 
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 
-use super::Origin;
+use super::{Origin, concerns_the_route};
 use crate::body::Body;
 use crate::delivery::outcome::{Attempt, Outcome, Probe, Verdict};
 use crate::envelope::Envelope;
+use crate::logging::faults::Due;
 
-/// The line for an attempt.
+/// The line for an attempt. `due` is for one that met a fault of the route: a line of its own only when it is time for one.
 pub(super) fn attempt(
     route: &RouteFile,
     envelope: &Envelope,
     body: &Body,
     attempt: &Attempt,
     (origin, took): (Origin, Duration),
+    due: Option<Due>,
 ) {
     let Verdict { outcome, text, .. } = &attempt.verdict;
     let number = match origin {
@@ -40,24 +42,30 @@ pub(super) fn attempt(
                 outcome = outcome.as_str(),
                 reason = outcome.reason().map(Reason::as_str),
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                unwritten = due.map(|due| due.unwritten).filter(|&unwritten| unwritten > 0),
                 "delivery"
             )
         };
     }
     if *outcome == Outcome::Delivered {
         line!(info);
+    } else if due.is_none() && concerns_the_route(*outcome) {
+        line!(debug);
     } else {
         line!(warn);
     }
 }
 
-/// The line for a probe.
-pub(super) fn probe(probe: &Probe) {
+/// The line for a probe that found the way open, or a fault when it is time for a line.
+pub(super) fn probe(probe: &Probe, due: Option<Due>) {
     match probe.met.last() {
         Some(last) if probe.is_well() => {
             tracing::info!(reason = last.reason.as_str(), met = last.text, "probe")
         }
-        Some(last) => tracing::warn!(reason = last.reason.as_str(), met = last.text, "probe"),
+        Some(last) if due.is_some() => {
+            tracing::warn!(reason = last.reason.as_str(), met = last.text, "probe")
+        }
+        Some(last) => tracing::debug!(reason = last.reason.as_str(), met = last.text, "probe"),
         None => {}
     }
 }

@@ -33,8 +33,9 @@ use crate::budget::Spans;
 use crate::budget::gate::{Gate, Ticket};
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
-use crate::delivery::outcome::Probe;
+use crate::delivery::outcome::{Met, Probe};
 use crate::health::Board;
+use crate::logging::faults::{self, FaultLog};
 use crate::metrics::Metrics;
 use crate::probe::Traffic;
 
@@ -72,6 +73,7 @@ pub struct Dispatch {
     delivered: AtomicU64,
     board: Board,
     metrics: Arc<Metrics>,
+    faults: Mutex<FaultLog>,
 }
 
 impl Dispatch {
@@ -93,6 +95,7 @@ impl Dispatch {
             delivered: AtomicU64::new(0),
             board,
             metrics,
+            faults: Mutex::default(),
         })
     }
 
@@ -143,6 +146,10 @@ impl Dispatch {
         self.passage.send_if_modified(|passage| std::mem::replace(passage, met) != met);
     }
 
+    fn faults(&self) -> MutexGuard<'_, FaultLog> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +167,13 @@ impl Traffic for Dispatch {
         if probe.is_well() {
             self.notice(Passage::Open);
         }
-        log::probe(probe);
+        let (mut log, now) = (self.faults(), clock::now());
+        let due =
+            probe.met.last().filter(|last| !last.reason.holds()).and_then(|last| log.met(last.reason, now));
+        let held: Vec<_> = probe.met.iter().filter(|met| met.reason.holds()).map(Met::condition).collect();
+        faults::write(log.holds(&held, now));
+        drop(log);
+        log::probe(probe, due);
     }
 
     fn last_delivery(&self) -> Option<Instant> {

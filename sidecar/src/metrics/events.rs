@@ -1,5 +1,6 @@
 //! What is counted when: one method for each thing that happens, called where it happens.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
@@ -11,6 +12,7 @@ use crate::config::Config;
 use crate::delivery::connection::Protection;
 use crate::delivery::outcome::{Attempt, Outcome};
 use crate::delivery::way;
+use crate::logging::faults::{self, FaultLog};
 use crate::server::{self, Refusal};
 use crate::smtp::reply::Reply;
 use crate::token::{Failure, store};
@@ -57,6 +59,12 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    fn token_faults(&self) -> MutexGuard<'_, FaultLog> {
+        self.token_faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 fn reason_label(outcome: Outcome) -> &'static str {
     outcome.reason().map_or("none", Reason::as_str)
 }
@@ -96,12 +104,15 @@ impl store::Observe for Metrics {
         self.sent.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]).inc();
         let life = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
         self.sent.token_expiry.set(clock::unix_seconds().saturating_add(life));
+        faults::write(self.token_faults().works(clock::now()));
         tracing::info!(life_seconds = life, "access token issued");
     }
 
     fn refused(&self, failure: &Failure) {
         self.sent.token_exchanges.with_label_values(&[failure.reason.as_str()]).inc();
-        tracing::warn!(reason = failure.reason.as_str(), met = failure.message, "no access token issued");
+        if self.token_faults().met(failure.reason, clock::now()).is_some() {
+            tracing::warn!(reason = failure.reason.as_str(), met = failure.message, "no access token issued");
+        }
     }
 }
 
@@ -154,7 +165,7 @@ mod tests {
     #[test]
     fn encoded_fields_are_counted() {
         let metrics = Metrics::new().unwrap();
-        server::Observer::header_encoded(&metrics, 2);
+        Observer::header_encoded(&metrics, 2);
         assert!(rendered(&metrics).contains("mailroute_encoded_header_fields_total 2"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Both callers (token exchange, report) post rarely and rather want a fresh connection than a pool. The address that is
 //! dialled and the name that is verified are two things, so that a report can be posted to a certain replica under the
-//! service's name. Headers may carry secrets: nothing here is logged, and errors never hold the request.
+//! service's name. A proxy, where there is one, gives a tunnel: TLS is verified to the far end. Headers may carry secrets: nothing here is logged, and errors never hold the request.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use mailroute_entra::web_proxy::WebProxy;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -34,6 +35,8 @@ pub struct Post<'a> {
     pub dial: &'a str,
     /// TCP port.
     pub port: u16,
+    /// The proxy to go through, unless it is not for this host.
+    pub proxy: Option<&'a WebProxy>,
     /// Name the certificate must carry, sent as SNI and `Host`.
     pub server_name: &'a str,
     /// Path and query.
@@ -62,6 +65,14 @@ pub enum HttpsError {
     /// No connection.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The proxy is not reached, or gives no tunnel.
+    #[error("through the proxy {proxy}: {message}")]
+    Proxy {
+        /// The proxy's host and port.
+        proxy: String,
+        /// What was wrong.
+        message: String,
+    },
     /// Nobody to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -121,9 +132,22 @@ async fn handshake(
     let name = ServerName::try_from(post.server_name.to_owned())
         .map_err(|_| HttpsError::ServerName(post.server_name.to_owned()))?;
     let config = tls::client_config(trust).await?;
-    let stream = dial::connect(post.dial, post.port).await?;
+    let stream = connect(post).await?;
     let connected = TlsConnector::from(config).connect(name, stream).await;
     connected.map_err(|source| HttpsError::Tls { host: post.server_name.to_owned(), source })
+}
+
+async fn connect(post: &Post<'_>) -> Result<TcpStream, HttpsError> {
+    let Some(proxy) = post.proxy.filter(|proxy| proxy.is_for(post.dial, post.port)) else {
+        return Ok(dial::connect(post.dial, post.port).await?);
+    };
+    let failed =
+        |message: String| HttpsError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), message };
+    let mut stream =
+        dial::connect(&proxy.host, proxy.port).await.map_err(|error| failed(error.to_string()))?;
+    let tunnel = proxy.tunnel(&mut stream, post.dial, post.port).await;
+    tunnel.map_err(|error| failed(error.to_string()))?;
+    Ok(stream)
 }
 
 fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
@@ -203,6 +227,7 @@ mod tests {
         let request = Post {
             dial: "127.0.0.1",
             port,
+            proxy: None,
             server_name: "localhost",
             path: "/",
             content_type: "text/plain",

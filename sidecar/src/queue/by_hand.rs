@@ -4,15 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mailroute_route::condition::Reason;
+use serde::{Deserialize, Serialize};
 
 use super::Queue;
 use super::flight::Taken;
 use super::index::Record;
-use super::schedule::Ahead;
+use super::schedule::{Ahead, later};
+use crate::budget::Why;
 use crate::clock;
+use crate::dispatch::Held;
 use crate::envelope::QueueId;
 use crate::metrics::Ended;
 use crate::spool::{Kept, Progress, SpoolError};
+
+/// Longest wait for the worker to look at what a person changed.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +32,46 @@ pub enum Place {
     Dead,
 }
 
+/// What keeps every message from being tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obstacle {
+    /// Why, where there is a constant for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What was met, in words.
+    pub text: String,
+    /// When the next message is tried; nothing while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// It is a limit of the mailbox, kept to here: no person can hurry it.
+    pub limits: bool,
+}
+
+impl Obstacle {
+    fn of(held: Held) -> Self {
+        let Held { verdict, until, limits } = held;
+        let until = later(clock::timestamp(), until.saturating_duration_since(clock::now()));
+        let reason = match limits {
+            Some(why) => why.reason(),
+            None => verdict.outcome.reason(),
+        };
+        // When a share of the limits comes is the operator's to say.
+        let until = (limits != Some(Why::Lease)).then_some(until);
+        Self { reason, text: verdict.text, until, limits: limits.is_some() }
+    }
+
+    /// There is no route to send by.
+    fn no_route() -> Self {
+        Self { reason: None, text: "there is no valid route".into(), until: None, limits: false }
+    }
+
+    /// As many as may are on their way.
+    fn turn() -> Self {
+        Self { reason: None, text: "its turn".into(), until: None, limits: false }
+    }
+}
+
 /// One line of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -32,10 +79,12 @@ pub struct Listed {
     pub id: QueueId,
     /// Where it is.
     pub place: Place,
-    /// It waits for the route to work again, not for its own time.
+    /// It waits for the route or the mailbox's limits, not for its own time.
     pub held: bool,
-    /// When it is tried next.
-    pub next: Timestamp,
+    /// What it waits for, when that is not its own time.
+    pub waits_for: Option<Obstacle>,
+    /// When it is tried next, as far as that is known.
+    pub next: Option<Timestamp>,
     /// Since when it is tried.
     pub since: Timestamp,
     /// Recipients that wait.
@@ -47,8 +96,10 @@ pub struct Listed {
 pub struct Shown {
     /// Where it is.
     pub place: Place,
-    /// It waits for the route to work again, not for its own time.
+    /// It waits for the route or the mailbox's limits, not for its own time.
     pub held: bool,
+    /// What it waits for, when that is not its own time.
+    pub waits_for: Option<Obstacle>,
     /// When it is tried next; nothing for a dead letter.
     pub next: Option<Timestamp>,
     /// The message.
@@ -77,9 +128,28 @@ impl Queue {
 
     /// The same, at most so many of those behind `after`.
     pub fn list_behind(&self, after: Option<&QueueId>, most: usize) -> Vec<Listed> {
-        let ahead = self.ahead();
+        let (obstacle, ahead) = (self.obstacle(), self.ahead());
         let state = self.state();
-        state.index.behind(after).take(most).map(|(id, record)| listed(id, record, ahead)).collect()
+        let behind = state.index.behind(after).take(most);
+        behind.map(|(id, record)| listed(id, record, obstacle.as_ref(), ahead)).collect()
+    }
+
+    /// What keeps every message from being tried now.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        if self.dispatch.active().is_none() {
+            return Some(Obstacle::no_route());
+        }
+        let held = self.dispatch.known_fault().err().or_else(|| self.state().held.clone());
+        held.filter(|held| held.until > clock::now()).map(Obstacle::of)
+    }
+
+    /// The same once everything that changed so far was looked at.
+    pub async fn obstacle_after_a_look(&self) -> Option<Obstacle> {
+        let mut looks = self.looks.subscribe();
+        let looked = async { while self.state().rest.is_none() && looks.changed().await.is_ok() {} };
+        // A worker that is kept from looking changes nothing in what is known.
+        let _ = tokio::time::timeout(LOOK, looked).await;
+        self.obstacle()
     }
 
     /// What was given up, in the order in which it came.
@@ -97,12 +167,14 @@ impl Queue {
         if let Some(newer) = self.state().unwritten.get(id) {
             kept.progress = newer.clone();
         }
-        let place = record.as_ref().map_or(Place::Dead, place);
-        let held = record.is_some_and(|record| record.held);
-        Ok(Shown { place, held, next: record.map(|record| self.ahead().system(record.due)), kept })
+        let listed = record.map(|record| listed(id, &record, self.obstacle().as_ref(), self.ahead()));
+        Ok(match listed {
+            Some(Listed { place, held, waits_for, next, .. }) => Shown { place, held, waits_for, next, kept },
+            None => Shown { place: Place::Dead, held: false, waits_for: None, next: None, kept },
+        })
     }
 
-    /// Makes a waiting message due now.
+    /// Makes a waiting message due now, and ends the pause of a known fault.
     ///
     /// # Errors
     /// When none of that name waits.
@@ -112,12 +184,13 @@ impl Queue {
         if !hurried {
             return Err(self.not_waiting(id));
         }
+        self.dispatch.hurry();
         tracing::info!(queue_id = %id, "due now, by hand");
         self.nudge();
         Ok(())
     }
 
-    /// Makes every waiting message due now, and says how many there are.
+    /// Makes every waiting message due now, ends the pause of a known fault, and says how many there are.
     pub fn retry_all(&self) -> usize {
         let now = self.now();
         let waiting = {
@@ -125,6 +198,7 @@ impl Queue {
             state.index.hurry_all(now);
             state.index.len()
         };
+        self.dispatch.hurry();
         tracing::info!(waiting, "everything is due now, by hand");
         self.nudge();
         waiting
@@ -141,6 +215,7 @@ impl Queue {
         let now = clock::timestamp();
         let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
+        self.dispatch.hurry();
         tracing::info!(queue_id = %id, "a dead letter is tried again, by hand");
         self.enter_by_hand(id.clone(), now, &progress);
         Ok(())
@@ -205,10 +280,20 @@ const fn place(record: &Record) -> Place {
     if record.taken { Place::Trying } else { Place::Waiting }
 }
 
-fn listed(id: &QueueId, record: &Record, ahead: Ahead) -> Listed {
-    let Record { due, since, recipients, held, .. } = *record;
-    let (next, since) = (ahead.system(due), ahead.system(since));
-    Listed { id: id.clone(), place: place(record), held, next, since, recipients }
+/// A message that waits for its own time says so by its `next`; any other waits for the obstacle, where there is one.
+fn listed(id: &QueueId, record: &Record, obstacle: Option<&Obstacle>, ahead: Ahead) -> Listed {
+    let Record { recipients, held, .. } = *record;
+    let (due, since) = (ahead.system(record.due), ahead.system(record.since));
+    let place = place(record);
+    let is_stopped = place == Place::Waiting && (held || due <= clock::timestamp());
+    let (held, waits_for, next) = match obstacle {
+        Some(obstacle) if is_stopped => {
+            (true, Some(obstacle.clone()), obstacle.until.map(|until| until.max(due)))
+        }
+        None if is_stopped && !held => (false, Some(Obstacle::turn()), Some(due)),
+        _ => (held, None, Some(due)),
+    };
+    Listed { id: id.clone(), place, held, waits_for, next, since, recipients }
 }
 
 fn named(error: SpoolError, id: &QueueId) -> ByHandError {

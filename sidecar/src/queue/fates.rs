@@ -37,7 +37,7 @@ pub fn apply(progress: &mut Progress, group: &[usize], attempt: &Attempt, now: T
                 *fate = Fate::Delivered;
                 delivered += 1;
             }
-            _ if is_final(verdict) => {
+            _ if is_final(verdict) && effect(verdict.outcome).fate == effect::Fate::GiveUp => {
                 *fate = Fate::Failed(trouble(verdict, attempt.host.as_deref(), now));
                 failed += 1;
             }
@@ -90,7 +90,7 @@ fn is_too_many(verdict: &Verdict) -> bool {
     enhanced.is_some_and(|code| (code.class, code.subject, code.detail) == (4, 5, 3))
 }
 
-/// Grey-listing and reputation, which take minutes to hours.
+/// Grey-listing and reputation, which take minutes to hours; what an administrator has to grant.
 fn asks_for_patience(verdict: &Verdict) -> bool {
     effect(verdict.outcome).fate == effect::Fate::Retry(Patience::Late)
 }
@@ -105,6 +105,15 @@ pub fn trouble(verdict: &Verdict, host: Option<&str>, at: Timestamp) -> Trouble 
         replied: verdict.reply.is_some(),
         host: host.map(str::to_owned),
     }
+}
+
+/// Takes in that the route's method cannot reach those that wait, for `why`. It is the message's own: with another method
+/// it may go, so it is not given up before its time.
+pub fn put_off(progress: &mut Progress, why: String, now: Timestamp) -> After {
+    let verdict = Verdict::without_reply(Outcome::RejectRecipient, why);
+    progress.last = Some(trouble(&verdict, None, now));
+    progress.attempts = progress.attempts.saturating_add(1);
+    After::Patiently
 }
 
 /// Gives up those that wait, for the trouble met last.
@@ -223,6 +232,16 @@ mod tests {
         assert_eq!(after_one(busy()), (Some(After::Again), 1));
         let broken = Outcome::Transient(Some(Reason::UpstreamProtocolError));
         assert_eq!(after_one(Verdict::without_reply(broken, "cut")), (Some(After::Again), 1));
+    }
+
+    #[test]
+    fn a_sender_that_is_denied_waits_for_an_administrator() {
+        let denied = verdict(
+            Outcome::RejectMessage(Some(Reason::SendAsDenied)),
+            "554 5.2.252 SendAsDenied; a@contoso.com not allowed to send as b@contoso.com",
+        );
+        assert!(is_final(&denied), "who waits for the answer is told");
+        assert_eq!(after_one(denied), (Some(After::Patiently), 1));
     }
 
     #[test]

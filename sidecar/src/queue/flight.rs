@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mailroute_route::RouteFile;
 
 use super::fates::{self, Step};
 use super::index::Record;
@@ -16,6 +17,7 @@ use crate::delivery::outcome::{Attempt, Partial};
 use crate::dispatch::{Leave, Origin};
 use crate::envelope::QueueId;
 use crate::metrics::Ended;
+use crate::settings::out_of_reach;
 use crate::spool::{Entry, Fate, Kept, Progress, SpoolError};
 
 /// The next transaction of the same message waits for leave no longer than this; then others go first.
@@ -61,7 +63,8 @@ impl Taken {
         let Some(Kept { entry, mut progress, body, .. }) = self.load().await else { return };
         let before = progress.fates.clone();
         let most = usize::try_from(leave.route().limits.max_recipients).unwrap_or(usize::MAX);
-        let groups = split::groups(&entry.envelope.recipients, &fates::waiting(&progress), most);
+        let (waiting, beyond) = in_reach(leave.route(), &entry, fates::waiting(&progress));
+        let groups = split::groups(&entry.envelope.recipients, &waiting, most);
         let (mut leave, mut after) = (Some(leave), None);
         for group in groups {
             let recipients = group.len() as u64;
@@ -78,6 +81,12 @@ impl Taken {
             if after == Some(After::Hold) {
                 break;
             }
+        }
+        if let Some(leave) = leave {
+            leave.unused();
+        }
+        if let Some(why) = beyond {
+            after = graver(after, Some(fates::put_off(&mut progress, why, clock::timestamp())));
         }
         // What follows may wait for the disk, and needs no octets.
         drop(body);
@@ -283,6 +292,19 @@ impl Drop for Taken {
         self.land();
         self.queue.news();
     }
+}
+
+/// Those of the waiting recipients whom the route's method can reach, and why it cannot reach the others.
+fn in_reach(route: &RouteFile, entry: &Entry, waiting: Vec<usize>) -> (Vec<usize>, Option<String>) {
+    let (mut within, mut beyond) = (waiting, None);
+    within.retain(|&position| {
+        let to = entry.envelope.recipients.get(position);
+        let why = to.and_then(|to| out_of_reach(route, &entry.envelope.reverse_path, to));
+        let reached = why.is_none();
+        beyond = why.or(beyond.take());
+        reached
+    });
+    (within, beyond)
 }
 
 /// What follows for the message when two of its transactions ask for different things: the slower.

@@ -35,7 +35,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-pub use self::by_hand::{ByHandError, Listed, Place, Shown};
+pub use self::by_hand::{ByHandError, Listed, Obstacle, Place, Shown};
 use self::flight::Taken;
 use self::index::{Index, Record};
 pub(crate) use self::notify::header_of;
@@ -43,7 +43,7 @@ use self::schedule::{Ahead, Pace};
 use crate::body::Body;
 use crate::clock::{self, Instant, Steady};
 use crate::delivery::outcome::Attempt;
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, Held};
 use crate::envelope::QueueId;
 use crate::metrics::Metrics;
 use crate::spool::{Entry, Limits, Progress, Recovered, Spool, SpoolError};
@@ -86,6 +86,8 @@ struct State {
     unwritten: HashMap<QueueId, Progress>,
     /// When to look next for messages whose time is over, while nothing may go.
     next_look: Option<Instant>,
+    /// What stood in the way of the message that is due first, when the worker looked last.
+    held: Option<Held>,
     /// The process ends soon.
     is_draining: bool,
     /// Message-IDs of the newest messages that waited when the process was to end.

@@ -75,7 +75,8 @@ impl Queue {
                 Ok(()) = routes.changed() => {
                     let active = routes.borrow_and_update().clone();
                     self.spool.set_limits(super::limits(active.as_deref().map(|active| &active.route.delivery)));
-                    self.release();
+                    // Whatever stood in a message's way may be gone.
+                    self.state().index.hurry_all(self.now());
                 }
                 _ = stop.wait_for(|&stop| stop) => break,
             }
@@ -110,6 +111,7 @@ impl Queue {
         if *self.dispatch.passage().borrow() == Passage::Open {
             self.release();
         }
+        self.state().held = None;
         loop {
             let (id, record) = match self.next(self.places(&active)) {
                 Next::Wait(wake) => {
@@ -160,7 +162,8 @@ impl Queue {
 
     /// Nothing may go now. Gives up what has waited for too long, and says when to look again.
     fn wait_for(self: &Arc<Self>, held: &Held, active: &Active) -> Instant {
-        self.dispatch.queue_waits(held.limits);
+        self.dispatch.queue_waits(held.limits.is_some());
+        self.state().held = Some(held.clone());
         let now = clock::now();
         let look = self.state().next_look.is_none_or(|at| at <= now);
         if look {

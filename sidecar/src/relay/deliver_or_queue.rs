@@ -40,15 +40,17 @@ impl Relay {
         if *self.hurry.borrow() {
             return self.keep(Cause::Stopping, fresh(envelope), &body).await;
         }
+        // The application's patience counts from the end of its message, whatever the time goes into.
+        let started = clock::now();
         let leave = self.dispatch.leave_for_new(active, envelope.recipients.len() as u64).await;
         let leave = match leave {
             Ok(leave) => leave,
             Err(Held { limits, .. }) => {
-                let cause = if limits { Cause::Limits } else { Cause::Fault };
+                let cause = if limits.is_some() { Cause::Limits } else { Cause::Fault };
                 return self.keep(cause, fresh(envelope), &body).await;
             }
         };
-        self.attempt(active, leave, Arc::new(envelope), body).await
+        self.attempt(active, leave, Arc::new(envelope), body, started).await
     }
 
     async fn attempt(
@@ -57,8 +59,8 @@ impl Relay {
         leave: Leave,
         envelope: Arc<Envelope>,
         body: Body,
+        started: Instant,
     ) -> Reply {
-        let started = clock::now();
         let mut attempt = Box::pin({
             let (dispatch, envelope, body) =
                 (Arc::clone(&self.dispatch), Arc::clone(&envelope), body.clone());
@@ -70,7 +72,7 @@ impl Relay {
         let wait = Duration::from_secs(active.route.delivery.wait_seconds).min(self.patience);
         let cause = tokio::select! {
             attempt = &mut attempt => return self.answer(active, &envelope, &body, &attempt).await,
-            cause = self.too_long(wait) => cause,
+            cause = self.too_long(wait.saturating_sub(started.elapsed())) => cause,
         };
         // From here on it goes on by itself, whatever becomes of this session.
         let attempt = tokio::spawn(attempt);

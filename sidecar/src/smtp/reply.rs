@@ -4,7 +4,7 @@
 //! code means for a message.
 //!
 //! Invariants: printing never lets a text break out of its line, whatever it holds; reading is bounded by
-//! [`MAX_REPLY_BYTES`] whatever a peer sends; what was printed is read back the same.
+//! [`MAX_REPLY_LINES`] of [`MAX_REPLY_LINE`] octets whatever a peer sends; what was printed is read back the same.
 
 use std::fmt;
 
@@ -30,8 +30,12 @@ pub struct EnhancedCode {
     pub detail: u16,
 }
 
-/// Most octets that a reply may have before the peer is taken for broken: a hundred lines of RFC 5321's 512.
-pub const MAX_REPLY_BYTES: usize = 51_200;
+/// Longest line of a reply that is read, octets without its end. RFC 5321 §4.5.3.1.5 has 512; Exchange's refusals with
+/// diagnostics have been seen at three times that.
+pub const MAX_REPLY_LINE: usize = 4096;
+
+/// Most lines of a reply that is read.
+pub const MAX_REPLY_LINES: usize = 64;
 
 /// Most octets of one printed line, CR LF included (RFC 5321 §4.5.3.1.5).
 const MAX_LINE_BYTES: usize = 512;
@@ -45,8 +49,10 @@ pub enum ReplyError {
     /// Two lines have different codes.
     #[error("the lines of the reply have different codes")]
     MixedCodes,
-    /// More than [`MAX_REPLY_BYTES`] without an end.
-    #[error("the reply does not end within {MAX_REPLY_BYTES} octets")]
+    /// More than [`MAX_REPLY_LINE`] octets in a line, or more than [`MAX_REPLY_LINES`].
+    #[error(
+        "the reply has a line of more than {MAX_REPLY_LINE} octets, or more than {MAX_REPLY_LINES} lines"
+    )]
     TooLong,
 }
 
@@ -65,11 +71,12 @@ impl Reply {
         let (mut code, mut texts, mut at) = (None, Vec::new(), 0);
         while let Some(len) = input[at..].iter().position(|&b| b == b'\n') {
             let line = &input[at..at + len];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
             at += len + 1;
-            if at > MAX_REPLY_BYTES {
+            if line.len() > MAX_REPLY_LINE || texts.len() == MAX_REPLY_LINES {
                 return Err(ReplyError::TooLong);
             }
-            let (line_code, more, text) = parse_line(line.strip_suffix(b"\r").unwrap_or(line))?;
+            let (line_code, more, text) = parse_line(line)?;
             if *code.get_or_insert(line_code) != line_code {
                 return Err(ReplyError::MixedCodes);
             }
@@ -78,13 +85,8 @@ impl Reply {
                 return Ok(Some((Self::from_texts(line_code, texts), at)));
             }
         }
-        if input.len() > MAX_REPLY_BYTES { Err(ReplyError::TooLong) } else { Ok(None) }
-    }
-
-    /// A reply that was read by other means: its code and texts, of which there is at least one. Nothing when it is none.
-    pub fn from_lines<'a>(code: u16, lines: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let texts: Vec<String> = lines.into_iter().map(printable).collect();
-        ((200..600).contains(&code) && !texts.is_empty()).then(|| Self::from_texts(code, texts))
+        // One more octet may be the CR.
+        if input.len() - at > MAX_REPLY_LINE + 1 { Err(ReplyError::TooLong) } else { Ok(None) }
     }
 
     /// Whether the command was carried out (2yz) or is to be continued (3yz).
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn an_endless_reply_is_given_up() {
-        assert_eq!(Reply::parse(&[b'2'; MAX_REPLY_BYTES + 1]), Err(ReplyError::TooLong));
+        assert_eq!(Reply::parse(&[b'2'; MAX_REPLY_LINE + 2]), Err(ReplyError::TooLong));
         assert_eq!(Reply::parse("250-x\r\n".repeat(10_000).as_bytes()), Err(ReplyError::TooLong));
     }
 

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hyper::http::uri::{Authority, PathAndQuery};
 use mailroute_entra::Failure;
+use mailroute_entra::web_proxy::WebProxy;
 use mailroute_route::condition::Reason;
 use rustls::pki_types::ServerName;
 
@@ -47,6 +48,33 @@ pub struct Variables {
     /// Service-account token for the token proxy, in place of the one that the operator mounts for Entra.
     #[arg(long, env = TOKEN_FILE, value_name = "FILE")]
     pub federated_token_file: Option<String>,
+
+    /// HTTP proxy for token requests to Entra. SMTP does not go through it.
+    #[arg(long, env = "HTTPS_PROXY", value_name = "URL", hide_env_values = true)]
+    pub https_proxy: Option<String>,
+
+    /// Hosts, domains and networks that are reached without that proxy, separated by commas.
+    #[arg(long, env = "NO_PROXY", value_name = "LIST")]
+    pub no_proxy: Option<String>,
+
+    /// The same variables as some programs write them; those in capitals come first.
+    #[arg(long, env = "https_proxy", hide = true, hide_env_values = true)]
+    pub https_proxy_lower_case: Option<String>,
+
+    /// The same.
+    #[arg(long, env = "no_proxy", hide = true)]
+    pub no_proxy_lower_case: Option<String>,
+}
+
+impl Variables {
+    /// The proxy between here and the Internet; none when none is named.
+    ///
+    /// # Errors
+    /// When what is named is none, in words.
+    pub fn web_proxy(&self) -> Result<Option<WebProxy>, String> {
+        let url = set(&self.https_proxy).or(set(&self.https_proxy_lower_case));
+        WebProxy::of(url, set(&self.no_proxy).or(set(&self.no_proxy_lower_case)))
+    }
 }
 
 /// A token proxy to go to.
@@ -183,6 +211,7 @@ mod tests {
             token_proxy_ca_file: value(CA_FILE),
             token_proxy_ca_data: value(CA_DATA),
             federated_token_file: value(TOKEN_FILE),
+            ..Variables::default()
         })
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mailroute_entra::application::Application;
 use mailroute_entra::federated::Federated;
+use mailroute_entra::web_proxy::WebProxy;
 use mailroute_entra::{Failure, Token, TokenSource};
 use mailroute_route::file::{Authority, Credential};
 use tokio::sync::watch;
@@ -24,12 +25,14 @@ use crate::net::tls::Trust;
 pub struct Sources {
     config: watch::Receiver<Config>,
     proxy: Result<Option<TokenProxy>, Misfit>,
+    web_proxy: Result<Option<WebProxy>, String>,
 }
 
 impl Sources {
-    /// `config` says where the operator is; `variables`, whether the pod has an identity binding.
+    /// `config` says where the operator is; `variables`, whether the pod has an identity binding, and which proxy is
+    /// between it and the Internet.
     pub fn new(config: watch::Receiver<Config>, variables: &Variables) -> Self {
-        Self { config, proxy: TokenProxy::of(variables) }
+        Self { config, proxy: TokenProxy::of(variables), web_proxy: variables.web_proxy() }
     }
 
     /// What issues tokens to the application of `credential`; none for a password, which no token is had with.
@@ -42,7 +45,8 @@ impl Sources {
             }
             _ => {
                 let (client_id, proof) = Proof::of(credential)?;
-                let transport = Arc::new(Direct(Trust::from_file(authority.ca_file.as_ref())));
+                let trust = Trust::from_file(authority.ca_file.as_ref());
+                let transport = Arc::new(Direct { trust, proxy: self.web_proxy.clone() });
                 Some(Arc::new(Application::new(authority.clone(), client_id, proof, transport)))
             }
         }

@@ -4,20 +4,27 @@
 use async_trait::async_trait;
 use mailroute_entra::Failure;
 use mailroute_entra::exchange::{Answer, Post, Transport, unavailable};
+use mailroute_entra::web_proxy::WebProxy;
 use mailroute_route::condition::Reason;
 
 use super::proxy::TokenProxy;
 use crate::net::https::{self, HttpsError};
 use crate::net::tls::Trust;
 
-/// Goes to the authority by itself.
+/// Goes to the authority itself, through the proxy that the container's variables name where they name one.
 #[derive(Debug)]
-pub(super) struct Direct(pub(super) Trust);
+pub(super) struct Direct {
+    /// Whom to trust.
+    pub trust: Trust,
+    /// The proxy, or why what names it is of no use.
+    pub proxy: Result<Option<WebProxy>, String>,
+}
 
 #[async_trait]
 impl Transport for Direct {
     async fn post(&self, post: Post<'_>) -> Result<Answer, Failure> {
-        exchange(form(&post), &self.0).await
+        let proxy = self.proxy.as_ref().map_err(|why| unavailable(why.clone()))?.as_ref();
+        exchange(https::Post { proxy, ..form(&post) }, &self.trust).await
     }
 }
 
@@ -36,6 +43,7 @@ fn form<'a>(post: &Post<'a>) -> https::Post<'a> {
     https::Post {
         dial: post.host,
         port: post.port,
+        proxy: None,
         server_name: post.host,
         path: post.path,
         content_type: "application/x-www-form-urlencoded",
@@ -68,7 +76,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let post = Post { host: "localhost", port, path: "/", body: Bytes::new() };
-        let failure = Direct(Trust::File("/nowhere/ca.crt".into())).post(post).await.err().unwrap();
+        let failure = Direct { trust: Trust::File("/nowhere/ca.crt".into()), proxy: Ok(None) }.post(post).await.err().unwrap();
         assert_eq!(failure.reason, Reason::AuthorityCaBundleMissing);
         assert!(failure.message.contains("/nowhere/ca.crt"), "{}", failure.message);
     }

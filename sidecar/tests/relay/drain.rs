@@ -42,7 +42,7 @@ async fn what_waits_for_its_next_attempt_is_tried_once_more_before_the_end() {
         .queue()
         .list()
         .iter()
-        .any(|one| one.next == one.since || one.place != mailroute_sidecar::queue::Place::Waiting)
+        .any(|one| one.next == Some(one.since) || one.place != mailroute_sidecar::queue::Place::Waiting)
     {
         rounds.changed().await.unwrap();
     }

@@ -83,11 +83,7 @@ async fn a_notification_that_is_refused_is_a_dead_letter_and_causes_no_other() {
         &scene,
         vec![
             Rule::times(Stage::Rcpt, reply(UNKNOWN), 1),
-            Rule::times(
-                Stage::EndOfData,
-                reply("550 5.7.60 SMTP; Client does not have permissions to send as this sender"),
-                1,
-            ),
+            Rule::times(Stage::EndOfData, reply("554 5.6.0 Corrupt message content"), 1),
         ],
     );
     queued(&scene, &["ann@fabrikam.com"], "refused").await;

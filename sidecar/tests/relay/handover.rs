@@ -7,7 +7,10 @@ use mailroute_m365::relay::attribution::By;
 use mailroute_m365::{ClientIdentity, Faults, Message, Rule, Simulator, SmtpAction, SmtpFaults, Stage};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{CertificateFiles, DirectSend, HostName, Method, SmartHost, SmtpRelay, TlsMode};
+use mailroute_route::file::{
+    CertificateFiles, DeliveryMode, DirectSend, HostName, Method, SmartHost, SmtpRelay, TlsMode,
+};
+use mailroute_sidecar::queue::Place;
 use mailroute_sidecar::smtp::reply::Reply;
 use tempfile::TempDir;
 
@@ -390,5 +393,49 @@ async fn a_route_may_change_its_method_under_an_open_session() {
     let arrived = scene.m365.wait_for_messages(2, PATIENCE).await;
     let by: Vec<By> = arrived.iter().map(|message| message.attribution.as_ref().unwrap().by).collect();
     assert_eq!(by, [By::Login, By::Address]);
+    scene.assert_careful();
+}
+
+#[tokio::test]
+async fn what_direct_send_cannot_reach_waits_without_stopping_the_route() {
+    let scene = Scene::with(connectors(BY_ADDRESS), |m365, route| {
+        let smart_host = smart_host(m365, route, TlsMode::Required);
+        relay(route, smart_host, None);
+        route.delivery.mode = DeliveryMode::Queue;
+    })
+    .await;
+    faults(&scene, SmtpFaults { down: true, ..<_>::default() });
+    let to = ["ann@fabrikam.com", "alice@contoso.com"];
+    let mut client = scene.client().await;
+    assert_eq!(client.send("noreply@contoso.com", &to, &message("left over")).await.code, 250);
+    let mut route = scene.route.clone();
+    let Method::SmtpRelay(SmtpRelay { smart_host, .. }) = route.method.clone() else { panic!("a relay") };
+    direct_send(&mut route, smart_host);
+    route.generation = 2;
+    scene.m365.directory(|directory| directory.tenants[0].inbound_connectors.clear());
+    scene.files.write_route(&route);
+    scene.report(|report| report.generation == 2).await;
+    faults(&scene, SmtpFaults::default());
+    let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
+    assert_eq!(arrived[0].recipient_addresses(), ["alice@contoso.com"]);
+    let queue = scene.app.queue();
+    let mut rounds = queue.rounds();
+    let shown = loop {
+        let id = queue.list()[0].id.clone();
+        let shown = queue.show(&id).await.unwrap();
+        if shown.place == Place::Waiting && shown.kept.progress.attempts > 0 {
+            break shown;
+        }
+        rounds.changed().await.unwrap();
+    };
+    let last = shown.kept.progress.last.unwrap();
+    assert_eq!(last.text, "the method DirectSend reaches recipients in contoso.com only");
+    let reply = client.send("noreply@contoso.com", &["alice@contoso.com"], &message("another")).await;
+    assert_eq!(reply.code, 250, "{reply}");
+    scene.m365.wait_for_messages(2, PATIENCE).await;
+    let told = scene.control.reports.borrow().clone();
+    let mut told = told.iter().flat_map(|report| &report.observations);
+    assert!(told.all(|met| met.reason != Reason::ConnectorMismatch), "the route is not to blame");
+    assert_eq!(queue.figures().dead_letters, 0);
     scene.assert_careful();
 }

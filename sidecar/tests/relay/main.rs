@@ -32,4 +32,5 @@ mod senders;
 mod setups;
 mod smart_host;
 mod token_service;
+mod web_proxy;
 mod wire;

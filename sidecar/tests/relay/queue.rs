@@ -126,15 +126,46 @@ async fn a_recipient_refused_for_good_is_a_dead_letter_and_the_others_have_the_m
 #[tokio::test]
 async fn a_message_refused_for_good_is_a_dead_letter() {
     let scene = scene(Queue).await;
-    let text = message("boss").replace("From: <noreply@contoso.com>", "From: <ceo@contoso.com>");
-    let reply = scene.client().await.send(SENDER, TWO, &text).await;
-    let id = crate::kept::id_of(&reply);
+    scene.fault(Stage::EndOfData, reply("554 5.6.0 Corrupt message content"), 1);
+    let id = queued(&scene, TWO, "corrupt").await;
     given_up(&scene, 1).await;
     let epitaphs = epitaphs(&scene, &id).await;
-    assert!(epitaphs.iter().all(|met| met.as_ref().is_some_and(|met| met.text.contains("SendAsDenied"))));
+    assert!(epitaphs.iter().all(|met| met.as_ref().is_some_and(|met| met.text.starts_with("554 5.6.0"))));
     assert_eq!(value(&scene, "mailroute_dead_letter_messages").await, 1.0);
     let count = r#"mailroute_queue_duration_seconds_count{result="dead_letter"}"#;
     assert_eq!(value(&scene, count).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_change_of_mailbox_holds_the_mail_of_the_old_one_until_it_may_be_sent() {
+    let scene = timed(Queue, once(), |_, _| {}).await;
+    down(&scene.m365, true).await;
+    let id = queued(&scene, ANN, "from the old mailbox").await;
+    let other = "orders@contoso.com";
+    scene.m365.directory(|directory| {
+        let tenant = &mut directory.tenants[0];
+        let mut mailbox = tenant.mailboxes[0].clone();
+        mailbox.address = other.into();
+        mailbox.send_as = vec![];
+        tenant.mailboxes.push(mailbox);
+        tenant.applications.iter_mut().for_each(|app| app.mailboxes.push(other.into()));
+    });
+    let mut route = scene.route.clone();
+    route.generation = 2;
+    submission(&mut route).mailbox = other.into();
+    scene.files.write_route(&route);
+    scene.report(|report| report.generation == 2).await;
+    down(&scene.m365, false).await;
+    scene.app.queue().retry_all();
+    tried(&scene, &id, 1).await;
+    let shown = scene.app.queue().show(&id).await.unwrap();
+    assert_eq!(shown.kept.progress.last.unwrap().reason, Some(Reason::SendAsDenied));
+    assert_eq!(scene.app.queue().figures().dead_letters, 0);
+    // The mailbox is put back: what it held goes out without anybody's help.
+    (route.generation, submission(&mut route).mailbox) = (3, SENDER.into());
+    scene.files.write_route(&route);
+    emptied(&scene).await;
+    assert_eq!(subjects(&scene.m365), ["from the old mailbox"]);
 }
 
 #[tokio::test]

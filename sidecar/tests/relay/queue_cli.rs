@@ -198,6 +198,82 @@ async fn a_route_that_does_not_work_holds_what_comes_and_says_why() {
     scene.stop().await;
 }
 
+/// A sidecar that queues what comes and pauses for as long as it does in earnest.
+async fn pausing(wrong: Faults, change: impl FnOnce(&mut mailroute_route::RouteFile)) -> Scene {
+    let mut slow = Timing { pause: Duration::from_secs(1), ..timing() };
+    slow.queue.first = Duration::from_secs(3600);
+    slow.queue.longest = Duration::from_secs(3600);
+    let change = |m365: &Simulator, route: &mut mailroute_route::RouteFile| {
+        route.delivery = Delivery::new(DeliveryMode::Queue);
+        change(route);
+        m365.set_faults(wrong);
+    };
+    Scene::run(&[], slow, |_| {}, change).await
+}
+
+#[tokio::test]
+async fn each_row_says_what_it_waits_for_and_until_when_in_every_kind_of_trouble() {
+    let quota = "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; quota";
+    let throttled = "550 5.2.252 Sender throttled due to continuous send as denied errors.";
+    let disabled =
+        "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.";
+    let grey = "451 4.7.500 Server busy. Please try again later from [203.0.113.7].";
+    for (wrong, reason) in [
+        (down(), "ConnectFailed"),
+        (refusing(Stage::Auth, disabled), "SmtpAuthDisabledTenant"),
+        (refusing(Stage::EndOfData, quota), "DailyQuotaExceeded"),
+        (refusing(Stage::EndOfData, throttled), "SenderThrottled"),
+        (refusing(Stage::Rcpt, grey), "EgressAddressDeferred"),
+    ] {
+        let scene = pausing(wrong, |_| {}).await;
+        for n in 0..3 {
+            scene.accepted(&[&format!("r{n}@fabrikam.com")], &format!("m{n}")).await;
+        }
+        let said = |row: &Value| {
+            row["state"] == "held" && row["waitsFor"]["reason"] == reason && row["next"].is_string()
+        };
+        let rows = scene.listed_when(|rows| rows.len() == 3 && rows.iter().all(said)).await;
+        assert!(rows.iter().all(|row| row["waitsFor"]["limits"] == false), "{rows:#?}");
+        let (table, _) = scene.queue("list").await;
+        assert_eq!(table.matches(reason).count(), 3, "{table}");
+        // A person's retry ends the pause.
+        scene.m365.set_faults(Faults::default());
+        let (said, all) = scene.queue("retry --all").await;
+        assert!(all && said.starts_with("3 messages to be tried now\n"), "{said}");
+        scene.m365.wait_for_messages(3, PATIENCE).await;
+        scene.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn limits_that_are_kept_to_are_named_and_no_retry_goes_past_them() {
+    let scene = pausing(Faults::default(), |route| route.limits.recipients_per_day = Some(1)).await;
+    for n in 0..3 {
+        scene.accepted(&[&format!("r{n}@fabrikam.com")], &format!("m{n}")).await;
+    }
+    let said =
+        |row: &Value| row["state"] == "held" && row["waitsFor"]["limits"] == true && row["next"].is_string();
+    let rows = scene.listed_when(|rows| rows.len() == 2 && rows.iter().all(said)).await;
+    assert_eq!(rows[0]["waitsFor"]["reason"], "DailyQuotaExceeded", "{rows:#?}");
+    let (said, _) = scene.queue("retry --all").await;
+    assert!(said.starts_with("2 messages to be tried now\nHeld, next try in "), "{said}");
+    assert!(said.contains("DailyQuotaExceeded: limits of the mailbox"), "{said}");
+    let checked = checked_beside(&scene).await;
+    assert!(!checked.is_well(), "{checked:#?}");
+    assert!(checked.steps.last().unwrap().met.starts_with("holds mail back until "), "{checked:#?}");
+    assert_eq!(scene.m365.messages().len(), 1);
+    scene.stop().await;
+}
+
+/// What `check` says beside the sidecar of the scene.
+async fn checked_beside(scene: &Scene) -> mailroute_sidecar::check::steps::Findings {
+    let (route, spool) = (scene.files.path("route.json"), scene.files.path(""));
+    let words = ["mailroute-sidecar", "check", "--route", route.to_str().unwrap()];
+    let words = words.into_iter().chain(["--spool-dir", spool.to_str().unwrap()]);
+    let Command::Check(check) = Cli::parse_from(words).into_command() else { panic!("the command is check") };
+    mailroute_sidecar::check::walk(&check).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_message_that_is_delivered_meanwhile_is_not_dropped_and_that_is_said() {
     let rules = vec![Rule::times(Stage::EndOfData, SmtpAction::Delay(4000), 1)];

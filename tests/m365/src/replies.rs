@@ -112,6 +112,8 @@ catalogue! {
     AuthCancelled = "501 5.7.0 Authentication cancelled",
     /// High Volume Email: what XOAUTH2 names is no address.
     InvalidXoauth2 = "501 5.5.124 Invalid XOAUTH2 auth data - User address provided is not valid",
+    /// High Volume Email: the token ends within ten minutes.
+    TokenEndsWithinMinutes = "501 5.5.127 Invalid XOAUTH2 auth data - Token will expire soon error",
     /// A command before EHLO.
     HelloFirst = "503 5.5.2 Send hello first",
     /// A second MAIL.
@@ -151,11 +153,11 @@ catalogue! {
     /// Conditional Access.
     CriteriaNotMet = "535 5.7.139 Authentication unsuccessful, the request did not meet the criteria to be authenticated successfully. Contact your administrator.",
     /// High Volume Email: the token is about to expire.
-    TokenExpiresSoon = "535 5.7.142 Authentication unsuccessful, the access token expires soon",
+    TokenExpiresSoon = "535 5.7.142 XOAUTH2 authentication failed. The access token will expire soon",
     /// High Volume Email: the token has expired.
-    TokenExpired = "535 5.7.143 Authentication unsuccessful, the access token is expired",
+    TokenExpired = "535 5.7.143 XOAUTH2 authentication failed. The access token has expired",
     /// High Volume Email: the token lacks a permission.
-    TokenPermissions = "535 5.7.144 Authentication unsuccessful, invalid API permissions",
+    TokenPermissions = "535 5.7.144 XOAUTH2 authentication failed. Invalid API permissions",
     /// After the removal of basic authentication.
     BasicAuthRemoved = "550 5.7.30 Basic authentication is not supported for Client Submission.",
     /// The mailbox is on the restricted list.
@@ -174,8 +176,10 @@ catalogue! {
     ThrottledInvalidRecipients = "550 5.2.255 Sender throttled due to continuous invalid recipients errors.",
     /// More recipients than the mailbox's limit.
     RecipientLimit = "550 5.5.3 Too many recipients",
+    /// High Volume Email: a recipient outside the tenant.
+    ExternalNotSupported = "550 5.5.105 External sending is not supported for High Volume Email accounts",
     /// High Volume Email: the application is not on the account's list.
-    ApplicationNotAllowed = "550 5.7.240 The application is not allowed to send for this account",
+    ApplicationNotAllowed = "550 5.7.240 The application is not allowed for use with this High Volume Email account",
     /// Bare LF, bare CR or NUL in the message.
     InvalidCharacters = "550 5.6.11 Invalid characters in the message: bare line feeds are not allowed",
     /// The older wording of SendAsDenied.
@@ -208,6 +212,8 @@ catalogue! {
     TrialExternalRecipients = "550 5.7.232 Your message can't be sent because your trial tenant has exceeded its daily limit for sending email to external recipients (tenant external recipient rate limit)",
     /// The tenant's external recipients of a day are used up.
     TenantExternalRecipients = "550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients (tenant external recipient rate limit)",
+    /// The external recipients of a day of the tenant's `*.onmicrosoft.com` senders are used up.
+    OnmicrosoftExternalRecipients = "550 5.7.236 Your message can't be sent because your tenant exceeded its daily limit for sending email from onmicrosoft.com domains to external recipients",
     /// DANE failed behind Exchange Online.
     DaneFailure = "550 5.7.323 tlsa-invalid: The domain failed DANE validation",
     /// Port 25: EHLO with a name of Microsoft's.
@@ -245,16 +251,20 @@ catalogue! {
     /// An address that needs SMTPUTF8.
     NeedsSmtpUtf8 = "553 5.6.7 Address is international but SMTPUTF8 was not given",
     /// The sending mailbox was flagged.
-    OutboundSpam = "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message due to a permanent exception with message [BeginDiagnosticData]WASCL UserAction verdict is not None.[EndDiagnosticData] [Hostname={internal}]",
+    OutboundSpam = "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message due to a permanent exception with message [BeginDiagnosticData]WASCL UserAction verdict is not None. {diagnostics}[EndDiagnosticData] [Hostname={internal}]",
     /// 10 000 recipients a day are used up.
-    SubmissionQuotaExceeded = "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message [BeginDiagnosticData]The message can't be submitted because the sender's submission quota was exceeded.[EndDiagnosticData] [Hostname={internal}]",
+    SubmissionQuotaExceeded = "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message [BeginDiagnosticData]The message can't be submitted because the sender's submission quota was exceeded. {diagnostics}[EndDiagnosticData] [Hostname={internal}]",
     /// The sending mailbox is full (Sent Items).
-    SenderMailboxFull = "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded; Failed to process message due to a permanent exception [Hostname={internal}]",
+    SenderMailboxFull = "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded; Failed to process message due to a permanent exception with message [BeginDiagnosticData]The message can't be submitted because the mailbox is over its quota. {diagnostics}[EndDiagnosticData] [Hostname={internal}]",
     /// Envelope or header sender is not the mailbox's.
-    SendAsDenied = "554 5.2.252 SendAsDenied; {mailbox} not allowed to send as {sender}; STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed to process message due to a permanent exception with message [BeginDiagnosticData]Cannot submit message.[EndDiagnosticData] [Hostname={internal}]",
+    SendAsDenied = "554 5.2.252 SendAsDenied; {mailbox} not allowed to send as {sender}; STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed to process message due to a permanent exception with message [BeginDiagnosticData]Cannot submit message. {diagnostics}[EndDiagnosticData] [Hostname={internal}]",
     /// Too many Received lines.
     HopCount = "554 5.4.14 Hop count exceeded - possible mail loop",
 }
+
+/// What Exchange puts behind the message of an exception, in the form and of the length that are seen in public logs: for
+/// its own engineers, and longer than many clients read.
+pub const DIAGNOSTICS: &str = "1.84300:0A000000, 1.84300:0E000000, 1.84300:32000000, 1.73948:00000000, 1.108572:00000000, 0.117068:0B000000, 1.79180:0A000000, 1.79180:FA000000, 5.95292:67000000446F526F70730072, 8.111356:9552F9FE86593ECC1F1F572B2F8F6BAC1F1F572B, 0.38698:A6536B31, 1.41134:86000000, 1.41134:46000000, 0.37692:140F7FA4, 5.33852:00000000534D545000000000, 7.36354:010000000000010900000000, 1.46439:0A000000, 1.115228:00000000, 0.104668:86000100, 1.44903:25000000, 7.40748:010000000000010B12000000, 7.57132:000000000000000074654372, 4.39640:DC040000, 1.63016:32000000, 8.45434:DFEE9A4FC0E67D4583EEB2102B8C3EEF00636570, 0.104348:00000000, 1.84300:0A000000, 1.84300:0E000000, 1.84300:32000000, 1.73948:00000000, 1.108572:00000000, 0.117068:0B000000, 1.79180:0A000000, 1.79180:FA000000, 5.95292:67000000446F526F70730072, 8.111356:9552F9FE86593ECC1F1F572B2F8F6BAC1F1F572B, 0.38698:A6536B31, 1.41134:86000000, 1.41134:46000000, 0.37692:140F7FA4, 5.33852:00000000534D545000000000, 7.36354:010000000000010900000000, 1.46439:0A000000, 1.115228:00000000, 0.104668:86000100, 1.44903:25000000, 7.40748:010000000000010B12000000, 7.57132:000000000000000074654372, 4.39640:DC040000, 1.63016:32000000, 8.45434:DFEE9A4FC0E67D4583EEB2102B8C3EEF00636570, 0.104348:00000000, 1.84300:0A000000, 1.84300:0E000000, 1.84300:32000000, 1.73948:00000000, 1.108572:00000000, 0.117068:0B000000, 1.79180:0A000000, 1.79180:FA000000, 5.95292:67000000446F526F70730072, 8.111356:9552F9FE86593ECC1F1F572B2F8F6BAC1F1F572B";
 
 /// What fills the blanks. A blank without value becomes empty.
 pub type Blanks<'a> = [(&'a str, &'a str)];
@@ -354,6 +364,16 @@ mod tests {
                 let class = if text.starts_with('4') { '4' } else { text.chars().next().unwrap() };
                 assert_eq!(second.chars().next().unwrap(), class, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn refusals_with_diagnostics_have_their_real_length() {
+        for line in
+            [Line::SendAsDenied, Line::OutboundSpam, Line::SubmissionQuotaExceeded, Line::SenderMailboxFull]
+        {
+            let text = fill(line.text(), &[("diagnostics", DIAGNOSTICS)]);
+            assert!((1500..4096).contains(&text.len()), "{}: {}", line.name(), text.len());
         }
     }
 

@@ -5,7 +5,7 @@
 use super::session::{Phase, Session, Step, Turn};
 use crate::{
     mailbox::Face,
-    replies::{Line, fill},
+    replies::{DIAGNOSTICS, Line, fill},
 };
 
 /// Refused commands after which Exchange hangs up (`MaxProtocolErrors`).
@@ -74,6 +74,7 @@ impl Session {
             ("date", &date),
             ("session", &self.peer.session),
             ("client", &self.peer.facts.client),
+            ("diagnostics", DIAGNOSTICS),
         ];
         all.extend_from_slice(blanks);
         let text = fill(template, &all);
