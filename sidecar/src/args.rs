@@ -77,7 +77,7 @@ pub struct Check {
     #[arg(long, value_name = "FILE", default_value_os_t = default_route())]
     pub route: PathBuf,
 
-    /// Where the sidecar keeps messages, and notes that its route was deleted.
+    /// Spool of the running sidecar, which says whether it holds mail back and whether its route was deleted.
     #[arg(long, value_name = "DIRECTORY", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
@@ -92,10 +92,6 @@ pub struct Check {
     /// Recipient to try. Without it the same as the usual sender.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub to: Option<Address>,
-
-    /// The spool of the sidecar that runs, which is asked whether it holds mail back.
-    #[arg(long, env = "MAILROUTE_SPOOL_DIR", value_name = "DIR", default_value = paths::SPOOL_DIR)]
-    pub spool_dir: PathBuf,
 
     /// Longest time for all of it.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]

@@ -50,7 +50,7 @@ pub struct Obstacle {
 
 impl Obstacle {
     fn of(held: Held) -> Self {
-        let Held { verdict, until, limits } = held;
+        let Held { verdict, until, limits, .. } = held;
         let until = later(clock::timestamp(), until.saturating_duration_since(clock::now()));
         let reason = match limits {
             Some(why) => why.reason(),
