@@ -3,9 +3,11 @@
 //!
 //! * [`Running`]: one replica that a test starts with flags of its own, and sends requests to.
 //! * [`stage`]: replicas that come and go while pods are made.
+//! * [`program`]: the operator as a process of its own, watched from outside.
 //! * [`asking`]: until an answer is good, as nothing can be watched.
 
 pub mod asking;
+pub mod program;
 pub mod stage;
 
 use std::net::{IpAddr, SocketAddr};
