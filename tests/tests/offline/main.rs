@@ -10,3 +10,4 @@ mod chart_values;
 mod docs_links;
 mod licenses;
 mod monitor_rules;
+mod setup_sets;
