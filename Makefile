@@ -33,7 +33,8 @@ try: rust ## the sidecar and the simulator alone on this computer: a message to 
 
 test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
 	@$(CARGO) nextest run --workspace --no-run
-	@$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
+	@MAILROUTE_OPERATOR=$(CURDIR)/target/images/mailroute-operator MAILROUTE_SIDECAR=$(CURDIR)/target/images/mailroute-sidecar \
+		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
 	@$(BUILT)/secrets $(or $(CARGO_TARGET_DIR),target)/nextest/default/junit.xml
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes
