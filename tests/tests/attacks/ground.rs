@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::replica::asking::review;
 use e2e::replica::program::Operator;
 use e2e::replica::stage::{Stage, labelled_pod};
-use e2e::scene::{PATIENCE, workload};
+use e2e::scene::PATIENCE;
 use e2e::{Cluster, Namespace, Tier, wait_for};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Api, Client, Config};
@@ -18,6 +18,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::file::ControlService;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::admission::Questions;
 use crate::pods;
@@ -30,6 +31,9 @@ pub const ROUTE: &str = "sender";
 /// The tenant and mailbox that the victims send as.
 pub const MAILBOX: (&str, &str) = (SAMPLE_TENANT, SAMPLE_MAILBOX);
 
+/// The domain of mailboxes that everybody may name.
+const FRESH: &str = "fresh.contoso.com";
+
 /// Everything that stands before an attack.
 pub struct Ground {
     /// The control plane, and the victims' namespace.
@@ -41,6 +45,7 @@ pub struct Ground {
     reviewer: Config,
     open: Client,
     wire: Wire,
+    _folder: TempDir,
 }
 
 /// What an attacker has: a namespace of its own, and what any pod can reach.
@@ -68,8 +73,15 @@ impl Ground {
         let _ = rustls::crypto::ring::default_provider().install_default();
         as_many_files_as_can_be()?;
         let cluster = Cluster::start(Tier::ControlPlane).await?;
-        let flags = ["--dns-preflight", "false", "--check-source-address", "true"];
-        let stage = Stage::on(cluster, &[], &flags, Lifetimes::default()).await?;
+        let folder = tempfile::tempdir()?;
+        let rules = folder.path().join("mailboxes.yaml").display().to_string();
+        let flags = [
+            ["--dns-preflight", "false"],
+            ["--check-source-address", "true"],
+            ["--mailbox-rules", rules.as_str()],
+        ];
+        let stage = Stage::on(cluster, &[], &flags.concat(), Lifetimes::default()).await?;
+        std::fs::write(&rules, mailbox_rules(stage.namespace.name()))?;
         let operator =
             Operator::start(&stage, &program("MAILROUTE_OPERATOR", "mailroute-operator")?, 0).await?;
         operator.is_ready().await?;
@@ -89,7 +101,7 @@ impl Ground {
         victims.are_in_step().await?;
         let reviewer = stage.reviewer_config(operator.webhook).await?;
         let open = Client::try_from(reviewer.clone())?;
-        Ok(Self { stage, operator, victims, reviewer, open, wire })
+        Ok(Self { stage, operator, victims, reviewer, open, wire, _folder: folder })
     }
 
     /// What is asked of the webhook.
@@ -156,6 +168,16 @@ impl Attackers {
     }
 }
 
+/// The victims' mailbox is theirs alone, as the chart's value `mailboxes` has it. Without that others have a fair part of it,
+/// which is no attack. JSON, which is YAML.
+fn mailbox_rules(namespace: &str) -> String {
+    json!({"mailboxes": [
+        {"namespaces": [namespace], "mailboxes": [MAILBOX.1]},
+        {"namespaces": ["*"], "mailboxes": [format!("*@{FRESH}")]},
+    ]})
+    .to_string()
+}
+
 /// The control service as the operator names it to the victims' route.
 async fn control_service(client: &Client, namespace: &str) -> Result<ControlService> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
@@ -189,8 +211,5 @@ fn as_many_files_as_can_be() -> Result<()> {
 
 /// A mailbox that is nobody's.
 pub fn fresh_mailbox(number: usize) -> String {
-    format!(
-        "fresh-{number}@{}",
-        workload::MAILBOX.rsplit_once('@').map_or("contoso.com", |(_, domain)| domain)
-    )
+    format!("fresh-{number}@{FRESH}")
 }
