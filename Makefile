@@ -4,6 +4,8 @@ CACHE       ?= $(or $(MAILROUTE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ma
 SETUP       := tests/cluster/setup
 CARGO       ?= cargo
 BUILT       := $(or $(CARGO_TARGET_DIR),target)/debug
+# Where `tests/images demo` leaves the programs and images of the demo.
+DEMO        := target/images/demo
 
 export MAILROUTE_CACHE := $(CACHE)
 export PATH := $(CACHE)/bin:$(PATH)
@@ -11,16 +13,18 @@ export PATH := $(CACHE)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # The order of what a target needs is meant, under -j too: the quick questions first.
 .NOTPARALLEL:
-.PHONY: help demo demo-down try test check lint doc crds drift images bench fuzz preflight tools cluster-tools harness rust clean
+.PHONY: help demo demo-down try test check lint doc crds drift images bench fuzz preflight tools demo-tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: preflight rust cluster-tools images harness ## the main job: a throw-away Kubernetes, the chart, one message to (simulated) Microsoft 365. KEEP=1 leaves it up
-	@$(BUILT)/demo $(if $(KEEP),--keep)
+demo: preflight rust demo-tools ## the main job: a throw-away Kubernetes, the chart, one message to (simulated) Microsoft 365. KEEP=1 leaves it up
+	@tests/images demo
+	@MAILROUTE_IMAGES=$(CURDIR)/$(DEMO) $(DEMO)/demo $(if $(KEEP),--keep)
 
-demo-down: harness ## remove what `make demo KEEP=1` left up
-	@$(BUILT)/cluster down --name demo
+demo-down: ## remove what `make demo KEEP=1` left up
+	@[ -x $(DEMO)/cluster ] || { echo 'error: no demo was built in this checkout'; exit 1; } >&2
+	@$(DEMO)/cluster down --name demo
 
 try: rust ## the sidecar and the simulator alone on this computer: a message to localhost:2525 (PORT=, KEEP=1)
 	@echo 'building the sidecar and the simulator (a minute or two the first time) …'
@@ -29,7 +33,8 @@ try: rust ## the sidecar and the simulator alone on this computer: a message to 
 
 test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
 	@$(CARGO) nextest run --workspace --no-run
-	@$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
+	@MAILROUTE_OPERATOR=$(CURDIR)/target/images/mailroute-operator MAILROUTE_SIDECAR=$(CURDIR)/target/images/mailroute-sidecar \
+		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
 	@$(BUILT)/secrets $(or $(CARGO_TARGET_DIR),target)/nextest/default/junit.xml
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes
@@ -50,7 +55,7 @@ crds: ## write the generated files again: crds/, charts/mailroute-crds, docs/ref
 drift: crds ## fail when a generated file differs from what is committed
 	@git diff --exit-code --stat -- crds charts docs || { echo 'generated files differ: commit what `make crds` wrote'; exit 1; }
 
-images: cluster-tools ## container images, as archives in target/images
+images: demo-tools ## container images, as archives in target/images
 	@tests/images
 
 # The operator and its load come before the API server on the cores they share: elsewhere that is another machine.
@@ -67,6 +72,9 @@ preflight:
 
 tools: rust
 	@$(SETUP) tools
+
+demo-tools:
+	@$(SETUP) demo
 
 cluster-tools:
 	@$(SETUP) cluster

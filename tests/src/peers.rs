@@ -8,18 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
+use crate::tools::{cache, complete};
+
 /// Where the packages are unpacked; seen as `/` by the programs.
 ///
 /// # Errors
 /// When they are not there.
 pub fn root() -> Result<PathBuf> {
-    let peers = crate::tools::cache()?.join("peers-1");
-    ensure!(
-        peers.join(".complete").exists(),
-        "{} is missing: run `tests/cluster/setup cluster`",
-        peers.display()
-    );
-    Ok(peers.join("root"))
+    let peers = cache()?.join("peers-1");
+    Ok(complete(&peers)?.join("root"))
 }
 
 /// A program of the packages, with `work` seen as `/work` and `tests/peers` as `/peers`.

@@ -28,7 +28,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds what `setup cluster` left in the cache.
+    /// Finds what `setup demo` left in the cache: what every cluster needs. What only some tests need is looked for when
+    /// they ask.
     ///
     /// # Errors
     /// When something is missing, with the command that makes it.
@@ -47,11 +48,9 @@ impl Tools {
             clients: cache.join(format!("clients-{}", env!("CARGO_PKG_VERSION"))),
             links: cache.join("bin"),
         };
-        let Self { kubernetes, coredns, helm, helm3, monitoring, pause, clients, links: _ } = &tools;
-        for entry in [kubernetes, coredns, helm, helm3, monitoring, pause, clients] {
-            if !entry.join(".complete").exists() {
-                bail!("{} is missing: run `tests/cluster/setup cluster`", entry.display());
-            }
+        let Self { kubernetes, coredns, helm, pause, clients, .. } = &tools;
+        for entry in [kubernetes, coredns, helm, pause, clients] {
+            complete(entry)?;
         }
         Ok(tools)
     }
@@ -77,13 +76,19 @@ impl Tools {
     }
 
     /// Helm of the major version before, which many still use.
-    pub fn helm3(&self) -> PathBuf {
-        self.helm3.join("helm3")
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn helm3(&self) -> Result<PathBuf> {
+        Ok(complete(&self.helm3)?.join("helm3"))
     }
 
     /// The folder with the Prometheus operator's resource definitions.
-    pub fn monitoring(&self) -> &Path {
-        &self.monitoring
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn monitoring(&self) -> Result<&Path> {
+        complete(&self.monitoring)
     }
 
     /// The archive of the image that holds a pod's namespaces open.
@@ -95,6 +100,14 @@ impl Tools {
     pub fn clients_archive(&self) -> PathBuf {
         self.clients.join("clients.tar")
     }
+}
+
+/// An entry of the cache that is there and whole.
+pub(crate) fn complete(entry: &Path) -> Result<&Path> {
+    if !entry.join(".complete").exists() {
+        bail!("{} is missing: run `tests/cluster/setup cluster`", entry.display());
+    }
+    Ok(entry)
 }
 
 /// The folder that outlives checkouts: `MAILROUTE_CACHE`, or `mailroute` in the user's cache folder.

@@ -4,6 +4,7 @@ use std::{
     future::pending,
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,12 +16,17 @@ use tracing::Level;
 use crate::{
     args::{Arguments, Command, Serve, Token},
     config::Config,
+    office::{Office, Shared},
     simulator::{Options, Simulator, write_atomically},
     stand_in::StandIn,
+    state_secret::StateSecret,
 };
 
 /// Lifetime of tokens that `serve --assertion` writes, seconds. The kubelet's default.
 const ASSERTION_LIFETIME: u32 = 3600;
+
+/// Pause before the state is written to its Secret again, after the API server did not take it.
+const COPY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 ///
@@ -46,10 +52,18 @@ async fn run_server(serve: Serve) -> Result<()> {
         Some(path) => read_config(path)?,
         None => Config::contoso(),
     };
-    let Serve { smtp, relay, login, dns, control, names, state, assertions, .. } = serve;
+    let Serve { smtp, relay, login, dns, control, names, state, state_secret, assertions, .. } = serve;
+    let copy = match (&state, state_secret) {
+        (Some(directory), Some(name)) => {
+            let secret = StateSecret::of_this_pod(&name).context("--state-secret is for pods")?;
+            secret.read_into(directory).await.context("cannot read the Secret with the state")?;
+            Some((secret, directory.clone()))
+        }
+        _ => None,
+    };
     let simulator =
         Simulator::start(Options { smtp, relay, login, dns, control, names, config, state }).await?;
-    let signer = simulator.signer();
+    let (signer, office) = (simulator.signer(), simulator.office());
     for (subject, file) in &assertions {
         write(file, &signer(subject))?;
     }
@@ -61,6 +75,7 @@ async fn run_server(serve: Serve) -> Result<()> {
     tokio::select! {
         () = simulator.wait() => bail!("a face ended; its error is in the log above"),
         failed = keep_fresh(assertions, signer) => failed,
+        () = keep_copy(office, copy) => Ok(()),
         _ = terminate.recv() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
     }
@@ -88,6 +103,22 @@ async fn keep_fresh(
         .map(|(subject, file)| refresh(subject, file, ASSERTION_LIFETIME, signer.clone()));
     futures::future::try_join_all(files).await?;
     pending().await
+}
+
+/// Writes the state directory to its Secret, now and after each change of the configuration; again after a while when the API
+/// server does not take it.
+async fn keep_copy(office: Arc<Shared>, copy: Option<(StateSecret, PathBuf)>) {
+    let Some((secret, directory)) = copy else { return pending().await };
+    loop {
+        let written = office.read(|office| office.config.clone());
+        if let Err(error) = secret.write_from(&directory).await {
+            tracing::warn!("the Secret with the state is not written: {error}");
+            tokio::time::sleep(COPY_AGAIN).await;
+            continue;
+        }
+        let changed = |office: &Office| (office.config != written).then_some(());
+        office.wait_for(changed).await;
+    }
 }
 
 /// The kubelet renews a projected token at four fifths of its life.

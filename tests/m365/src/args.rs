@@ -48,9 +48,12 @@ pub struct Serve {
     /// JSON document with tenants, applications, mailboxes and limits; without it the sample is used
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory that keeps the certificate authority (ca.pem) over restarts
+    /// Directory for what outlives a restart: the certificate authority (ca.pem) and what PUT /config has set
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Secret of this pod's namespace that has a copy of the state directory, for the pod that comes after this one
+    #[arg(long, value_name = "NAME", requires = "state")]
+    pub state_secret: Option<String>,
     /// Keep a fresh token of the stand-in issuer in a file, for example
     /// system:serviceaccount:shop:default=/tmp/token; may be given several times
     #[arg(long = "assertion", value_name = "SUBJECT=FILE", value_parser = subject_and_file)]

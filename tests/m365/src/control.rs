@@ -25,6 +25,7 @@ use crate::{
     faults::Faults,
     mailbox::Message,
     office::{Office, Shared},
+    state::Stored,
     tally::Statistics,
     violations::Violation,
 };
@@ -32,10 +33,20 @@ use crate::{
 /// Longest long poll, seconds.
 const MAX_WAIT: u64 = 3600;
 
+/// The configurations beside the one that is in force.
+#[derive(Clone, Debug)]
+pub struct Configurations {
+    /// Where the one of `PUT /config` is stored.
+    pub stored: Stored,
+    /// The one that the program was started with.
+    pub first: Config,
+}
+
 #[derive(Clone, Debug)]
 struct Control {
     shared: Arc<Shared>,
     authority: Arc<Authority>,
+    configurations: Arc<Configurations>,
 }
 
 /// `?wait=N&timeout=S`: answer when N entries are there, or after S seconds with what is there.
@@ -68,7 +79,7 @@ struct ForClient {
 }
 
 /// Every path of the API.
-pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>) -> Router {
+pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>, configurations: Arc<Configurations>) -> Router {
     Router::new()
         .route("/messages", get(messages).delete(forget_messages))
         .route("/messages/{id}", get(message))
@@ -76,7 +87,7 @@ pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>) -> Router {
         .route("/tokens", get(tokens).delete(forget_tokens))
         .route("/lookups", get(lookups).delete(forget_lookups))
         .route("/statistics", get(statistics).delete(forget_statistics))
-        .route("/config", get(config).put(put_config))
+        .route("/config", get(config).put(put_config).delete(reset_config))
         .route("/faults", get(faults).put(put_faults).delete(clear_faults))
         .route("/issuer/rotate", post(rotate))
         .route("/issuer/assertion", get(assertion))
@@ -90,7 +101,7 @@ pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>) -> Router {
         .route("/sample/relay-certificate", get(relay_certificate))
         .route("/ca.pem", get(ca_pem_file))
         .route("/livez", get(|| async { "ok\n" }))
-        .with_state(Control { shared, authority })
+        .with_state(Control { shared, authority, configurations })
 }
 
 impl Control {
@@ -179,8 +190,20 @@ async fn put_config(State(control): State<Control>, body: String) -> Response {
     if !faults.is_empty() {
         return bad_request(&faults.join("\n"));
     }
+    if let Err(error) = control.configurations.stored.keep(&config) {
+        return failed(&format!("the configuration cannot be stored: {error}"));
+    }
     tracing::info!(tenants = config.directory.tenants.len(), "configuration replaced");
     control.shared.with(|office| office.config = config);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn reset_config(State(control): State<Control>) -> Response {
+    if let Err(error) = control.configurations.stored.forget() {
+        return failed(&format!("the stored configuration cannot be removed: {error}"));
+    }
+    tracing::info!("configuration of the start is back");
+    control.shared.with(|office| office.config = control.configurations.first.clone());
     StatusCode::NO_CONTENT.into_response()
 }
 
@@ -227,6 +250,10 @@ async fn relay_certificate(State(control): State<Control>, Query(wanted): Query<
 
 async fn ca_pem_file(State(control): State<Control>) -> String {
     control.authority.pem.clone()
+}
+
+fn failed(reason: &str) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")).into_response()
 }
 
 fn bad_request(reason: &str) -> Response {

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     authority::Authority,
-    control,
+    control::{self, Configurations},
     dns::{self, server::Sockets},
     entra::{
         issuers::Issuers,
@@ -87,6 +87,8 @@ pub struct Running {
     pub shared: Arc<Shared>,
     /// Signs certificates.
     pub authority: Arc<Authority>,
+    /// What `PUT` and `DELETE /config` work with.
+    pub configurations: Arc<Configurations>,
     /// TLS.
     pub tls: Handshakes,
 }
@@ -165,7 +167,11 @@ pub fn run(tasks: &mut JoinSet<()>, ports: Ports, running: &Running) {
     let entra = Login { shared: Arc::clone(&running.shared), issuers: Arc::new(Issuers::default()) };
     let tls = running.tls.submission.clone();
     tasks.spawn(report(serve_login((listeners.login, open.login), doors.login.subscribe(), entra, tls)));
-    let control_routes = control::routes(Arc::clone(&running.shared), Arc::clone(&running.authority));
+    let control_routes = control::routes(
+        Arc::clone(&running.shared),
+        Arc::clone(&running.authority),
+        Arc::clone(&running.configurations),
+    );
     tasks.spawn(report(async move { axum::serve(control, control_routes).await }));
     tasks.spawn(report(dns::server::serve(dns, Arc::clone(&running.shared))));
     tasks.spawn(keep_doors(Arc::clone(&running.shared), doors));

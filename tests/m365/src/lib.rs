@@ -14,8 +14,8 @@
 //! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
 //!
 //! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `faces`, `listener`,
-//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `control`, `authority` and `random` touch the world. Sources of the rules are named beside them;
-//! what Microsoft does not publish is a setting in [`Config`].
+//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `control`, `authority`, `state`, `state_secret` and
+//! `random` touch the world. Sources of the rules are named beside them; what Microsoft does not publish is a setting in [`Config`].
 
 pub mod app;
 pub mod args;
@@ -36,6 +36,8 @@ pub mod relay;
 pub mod replies;
 pub mod simulator;
 pub mod stand_in;
+pub mod state;
+pub mod state_secret;
 pub mod submission;
 pub mod tally;
 pub mod tls;

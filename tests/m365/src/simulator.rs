@@ -17,6 +17,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use crate::{
     authority::{Authority, ClientIdentity, TlsError},
     config::Config,
+    control::Configurations,
     directory::Directory,
     dns::Lookup,
     entra::{AccessTokenKey, TokenExchange, client_certificate},
@@ -25,6 +26,7 @@ use crate::{
     mailbox::Message,
     office::{Office, Shared},
     stand_in::StandIn,
+    state::Stored,
     tally::Statistics,
     tls::Identity,
     violations::Violation,
@@ -45,9 +47,9 @@ pub struct Options {
     pub control: SocketAddr,
     /// Names in the certificate. Clients must ask for one of them.
     pub names: Vec<String>,
-    /// Set-up.
+    /// Set-up, unless the state directory has one of an earlier `PUT /config`.
     pub config: Config,
-    /// Where the certificate authority is kept; absent means in memory.
+    /// The directory with the certificate authority and what `PUT /config` has set; absent means in memory.
     pub state: Option<PathBuf>,
 }
 
@@ -113,7 +115,10 @@ impl Simulator {
         }
         let identity = Identity::new(&options.names, options.state.as_deref())?;
         let ports = Ports::open(&options).await?;
-        let office = Office::new(options.config, AccessTokenKey::generate(), options.names);
+        let configurations =
+            Configurations { stored: Stored::in_directory(options.state.as_deref()), first: options.config };
+        let config = configurations.stored.config().unwrap_or_else(|| configurations.first.clone());
+        let office = Office::new(config, AccessTokenKey::generate(), options.names);
         let mut simulator = Self {
             shared: Arc::new(Shared::new(office)),
             ca_pem: identity.authority.pem.clone(),
@@ -126,6 +131,7 @@ impl Simulator {
         let running = Running {
             shared: Arc::clone(&simulator.shared),
             authority: Arc::clone(&simulator.authority),
+            configurations: Arc::new(configurations),
             tls,
         };
         faces::run(&mut simulator.tasks, ports, &running);
@@ -299,6 +305,12 @@ impl Simulator {
     #[must_use]
     pub fn access_token(&self, subject: &str, seconds: i64) -> String {
         self.shared.read(|office| office.sample_token(subject, Timestamp::now(), seconds))
+    }
+
+    /// The state of the service, usable beside the handle.
+    #[must_use]
+    pub fn office(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Runs until one of the faces fails; for the program.

@@ -113,7 +113,7 @@ async fn start(keep: bool) -> Result<Cluster> {
 /// Nobody but its owner can put images on a cluster that the harness did not start.
 fn tell_about_images(cluster: &Cluster) {
     if !cluster.takes_images() {
-        println!("      its nodes must have the images of target/images/*.tar already");
+        println!("      its nodes must have the images of {}/*.tar already", release::images().display());
     }
 }
 

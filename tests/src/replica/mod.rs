@@ -3,9 +3,11 @@
 //!
 //! * [`Running`]: one replica that a test starts with flags of its own, and sends requests to.
 //! * [`stage`]: replicas that come and go while pods are made.
+//! * [`program`]: the operator as a process of its own, watched from outside.
 //! * [`asking`]: until an answer is good, as nothing can be watched.
 
 pub mod asking;
+pub mod program;
 pub mod stage;
 
 use std::net::{IpAddr, SocketAddr};
@@ -73,11 +75,13 @@ impl Place {
             ["--webhook-listen", &self.webhook.to_string()],
             ["--control-listen", &self.control.to_string()],
             ["--admin-listen", &self.admin.to_string()],
-            // Pods do not run on this tier, so they have no addresses.
-            ["--check-source-address", "false"],
         ];
-        let more = more.iter().map(AsRef::as_ref);
-        ["run"].into_iter().chain(line.concat()).chain(more).map(str::to_owned).collect()
+        let more: Vec<&str> = more.iter().map(AsRef::as_ref).collect();
+        // Pods do not run on this tier, so they have no addresses but those that a test gives them.
+        let unchecked = ["--check-source-address", "false"];
+        let address = if more.contains(&unchecked[0]) { &[][..] } else { &unchecked };
+        let all = line.concat().into_iter().chain(address.iter().copied()).chain(more);
+        ["run"].into_iter().chain(all).map(str::to_owned).collect()
     }
 }
 

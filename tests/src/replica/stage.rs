@@ -48,6 +48,8 @@ pub struct Stage {
 pub struct Replica {
     /// Where it answers the webhook.
     pub webhook: SocketAddr,
+    /// Where it answers sidecars.
+    pub control: SocketAddr,
     /// Where it answers probes and Prometheus.
     pub admin: SocketAddr,
     stop: watch::Sender<bool>,
@@ -94,14 +96,14 @@ impl Stage {
     pub async fn start(&mut self, client: Option<Client>) -> Result<&Replica> {
         let number = u16::try_from(self.replicas.len())?;
         let flags = parse(self.arguments(number))?;
-        let (webhook, admin) = (flags.webhook_listen, flags.admin_listen);
+        let (webhook, control, admin) = (flags.webhook_listen, flags.control_listen, flags.admin_listen);
         let client = match client {
             Some(client) => client,
             None => client_of_the_chart(&self.cluster).await?,
         };
         let (stop, stopped) = watch::channel(false);
         self.running.spawn(app::replica(flags, client, self.lifetimes, stopped));
-        self.replicas.push(Replica { webhook, admin, stop });
+        self.replicas.push(Replica { webhook, control, admin, stop });
         self.replicas.last().context("it was just added")
     }
 
@@ -140,8 +142,8 @@ impl Stage {
 
     /// A replica that somebody else starts with those arguments, and stops.
     pub fn outside(&self, number: u16) -> Replica {
-        let place = Place::of(self.host, number);
-        Replica { webhook: place.webhook, admin: place.admin, stop: watch::channel(false).0 }
+        let Place { webhook, control, admin, .. } = Place::of(self.host, number);
+        Replica { webhook, control, admin, stop: watch::channel(false).0 }
     }
 
     /// A kubeconfig with a token of the chart's ServiceAccount, as JSON.
@@ -221,13 +223,21 @@ impl Stage {
     /// # Errors
     /// When the webhook configuration cannot be read.
     pub async fn reviewer(&self, webhook: SocketAddr) -> Result<Client> {
+        Ok(Client::try_from(self.reviewer_config(webhook).await?)?)
+    }
+
+    /// The configuration of such a client; each client that is made of it has connections of its own.
+    ///
+    /// # Errors
+    /// When the webhook configuration cannot be read.
+    pub async fn reviewer_config(&self, webhook: SocketAddr) -> Result<Config> {
         let configuration = self.configurations().get(release::NAME).await?;
         let bundle = trust::live_pem(&configuration).unwrap_or_default();
         let bundle = mailroute_operator::pki::anchors::Anchors::from_pem(&bundle);
         let mut config = Config::new(format!("https://{webhook}").parse()?);
         config.root_cert = Some(bundle.iter().map(|certificate| certificate.to_vec()).collect());
         config.tls_server_name = Some(format!("{}.{}.svc", release::NAME, release::NAMESPACE));
-        Ok(Client::try_from(config)?)
+        Ok(config)
     }
 
     /// The webhook configurations.

@@ -77,12 +77,20 @@ impl Microsoft {
         self.request("GET", "ca.pem", None).await
     }
 
+    /// The whole configuration.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn configuration(&self) -> Result<Config> {
+        self.json("config").await
+    }
+
     /// Changes the configuration as a whole.
     ///
     /// # Errors
     /// When the control API cannot be reached, or refuses the new one.
     pub async fn configure(&self, change: impl FnOnce(&mut Config)) -> Result<()> {
-        let mut config: Config = self.json("config").await?;
+        let mut config = self.configuration().await?;
         change(&mut config);
         self.request("PUT", "config", Some(serde_json::to_vec(&config)?)).await.map(drop)
     }

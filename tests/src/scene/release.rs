@@ -20,7 +20,10 @@ pub const NAME: &str = "mailroute";
 /// Name of the Helm release of the resource definition.
 const DEFINITIONS: &str = "mailroute-crds";
 
-/// The images a node needs, as archives under `target/images`.
+/// Names the folder with the archives of the images, when that is not `target/images`.
+const FOLDER_VARIABLE: &str = "MAILROUTE_IMAGES";
+
+/// The images a node needs, each an archive.
 const IMAGES: [&str; 4] = ["mailroute-operator", "mailroute-sidecar", "mailroute-m365", "mailroute-clients"];
 
 /// Installs images, definitions and operator unless they are there. Scenarios in other processes may call it at the
@@ -56,13 +59,19 @@ pub async fn load_images(cluster: &Cluster) -> Result<()> {
         return Ok(());
     }
     for image in IMAGES {
-        let archive = repository().join("target/images").join(format!("{image}.tar"));
+        let archive = images().join(format!("{image}.tar"));
         cluster
             .load_image(&archive)
             .await
             .with_context(|| format!("cannot load {image}; make images makes it"))?;
     }
     Ok(())
+}
+
+/// The folder with the archives of the images: what `MAILROUTE_IMAGES` names, or `target/images`.
+pub fn images() -> PathBuf {
+    let named = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty());
+    named.map_or_else(|| repository().join("target/images"), PathBuf::from)
 }
 
 /// Installs the chart of the resource definition.

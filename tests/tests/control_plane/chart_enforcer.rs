@@ -18,7 +18,7 @@ async fn helm_puts_selectors_right_that_another_actor_wrote() -> Result<()> {
     let chart = release::repository().join("charts/mailroute").display().to_string();
     let of = ["mailroute", &chart, "--namespace", release::NAMESPACE];
     // Helm 4 writes by server-side apply, and owns what it wrote: it names who else does, and wins when told to.
-    for (helm, upgrade) in [(tools.helm3(), &[][..]), (tools.helm(), &["--force-conflicts"][..])] {
+    for (helm, upgrade) in [(tools.helm3()?, &[][..]), (tools.helm(), &["--force-conflicts"][..])] {
         cluster.helm_with(&helm, &[&["install"][..], &of, &["--create-namespace"]].concat()).await?;
         let ours = selector(&cluster).await?;
         // What AKS's enforcer adds to configurations that do not ask to be left alone.

@@ -145,7 +145,7 @@ fn chart(name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn either_helm_installs_upgrades_after_a_rotation_and_uninstalls() -> Result<()> {
     let (cluster, tools) = (Cluster::start(Tier::ControlPlane).await?, Tools::find()?);
-    let (three, four) = (tools.helm3(), tools.helm());
+    let (three, four) = (tools.helm3()?, tools.helm());
     // From the second on, the definition that the one before kept is adopted.
     for (number, (installs, upgrades)) in
         [(&three, &three), (&four, &four), (&three, &four)].into_iter().enumerate()
@@ -167,7 +167,7 @@ async fn either_helm_installs_upgrades_after_a_rotation_and_uninstalls() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_switched_on_is_taken_by_an_api_server_that_enforces_pod_security() -> Result<()> {
     let cluster = Cluster::start(Tier::ControlPlane).await?;
-    let definitions = Tools::find()?.monitoring().display().to_string();
+    let definitions = Tools::find()?.monitoring()?.display().to_string();
     cluster.kubectl(&["apply", "--server-side", "--filename", &definitions]).await?;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await?;
     cluster.kubectl(&["create", "namespace", release::NAMESPACE]).await?;

@@ -16,4 +16,5 @@ mod relay_secrets;
 mod release_lent;
 mod release_lifecycle;
 mod release_shared;
+mod simulator_restart;
 mod status_wrong_setups;

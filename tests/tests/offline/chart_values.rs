@@ -139,7 +139,7 @@ fn helm_3_renders_the_same_objects_as_helm_4() -> Result<()> {
         texts.sort();
         Ok(texts)
     };
-    let (three, four) = (sorted(&tools.helm3())?, sorted(&tools.helm())?);
+    let (three, four) = (sorted(&tools.helm3()?)?, sorted(&tools.helm())?);
     ensure!(three == four, "Helm 3: {three:#?}\nHelm 4: {four:#?}");
     Ok(())
 }
@@ -147,7 +147,7 @@ fn helm_3_renders_the_same_objects_as_helm_4() -> Result<()> {
 #[test]
 fn neither_helm_finds_fault_with_the_charts() -> Result<()> {
     let tools = Tools::find()?;
-    for helm in [tools.helm3(), tools.helm()] {
+    for helm in [tools.helm3()?, tools.helm()] {
         for chart in ["mailroute", "mailroute-crds"] {
             let output = Command::new(&helm)
                 .args(["lint", "--strict"])

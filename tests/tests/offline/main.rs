@@ -10,3 +10,5 @@ mod chart_values;
 mod docs_links;
 mod licenses;
 mod monitor_rules;
+mod readme;
+mod setup_sets;

@@ -6,8 +6,8 @@
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header, header::HeaderValue, http::request};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use rustls::{
     ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject,
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
@@ -198,15 +199,45 @@ async fn document<T: DeserializeOwned>(
     json(&body, url, what)
 }
 
+/// One request to `remote`, with the type and content of its body: JSON comes back.
+///
+/// # Errors
+/// There is no answer in time, or not that one.
+pub async fn call<T: DeserializeOwned>(
+    remote: &Remote,
+    method: Method,
+    body: Option<(HeaderValue, Value)>,
+) -> Result<T, FetchError> {
+    let failed = |reason: String| FetchError::Connection { url: remote.url.clone(), reason };
+    let mut request = Request::builder().method(method).uri(&remote.url);
+    let mut content = Bytes::new();
+    if let Some((kind, value)) = body {
+        request = request.header(header::CONTENT_TYPE, kind);
+        content = value.to_string().into();
+    }
+    let answer = tokio::time::timeout(TIMEOUT, exchange(remote, &remote.url, request, content))
+        .await
+        .map_err(|_| failed(format!("no answer within {} seconds", TIMEOUT.as_secs())))??;
+    json(&answer, &remote.url, "Kubernetes object")
+}
+
 async fn download(remote: &Remote, url: &str) -> Result<Bytes, FetchError> {
+    exchange(remote, url, Request::get(url), Bytes::new()).await
+}
+
+async fn exchange(
+    remote: &Remote,
+    url: &str,
+    mut request: request::Builder,
+    body: Bytes,
+) -> Result<Bytes, FetchError> {
     let failed = |reason: String| FetchError::Connection { url: url.to_owned(), reason };
-    let mut request = Request::get(url);
     if let Some(path) = &remote.bearer_token_file {
         let token = read(path).await?;
         request = request.header(header::AUTHORIZATION, [b"Bearer ", token.trim_ascii()].concat());
     }
     let request = request
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .ok()
         .filter(|request| request.uri().scheme_str() == Some("https"))
         .ok_or_else(|| FetchError::Address { url: url.to_owned() })?;

@@ -150,3 +150,62 @@ async fn the_rest_is_there() {
     assert!(violations.is_empty());
     assert_eq!(control(&simulator, Method::DELETE, "/violations", "").await.status, 204);
 }
+
+#[tokio::test]
+async fn what_was_put_and_the_authority_outlive_a_restart_until_it_is_deleted() {
+    let state = tempfile::tempdir().unwrap();
+    let start = async || {
+        let options = Options { state: Some(state.path().to_owned()), ..Options::default() };
+        Simulator::start(options).await.unwrap()
+    };
+    let is_disabled = |simulator: &Simulator| {
+        simulator.read(|office| office.config.directory.tenants[0].smtp_auth_disabled)
+    };
+    let first = start().await;
+    let mut config = control(&first, Method::GET, "/config", "").await.json();
+    config["directory"]["tenants"][0]["smtpAuthDisabled"] = json!(true);
+    assert_eq!(control(&first, Method::PUT, "/config", &config.to_string()).await.status, 204);
+    let authority = first.ca_pem().to_owned();
+    drop(first);
+
+    let second = start().await;
+    assert!(is_disabled(&second), "PUT /config is lost");
+    assert_eq!(second.ca_pem(), authority);
+    assert_eq!(control(&second, Method::DELETE, "/config", "").await.status, 204);
+    assert!(!is_disabled(&second), "DELETE /config brings back what the program was started with");
+    drop(second);
+    assert!(!is_disabled(&start().await));
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_stored_is_not_taken() {
+    let state = tempfile::tempdir().unwrap();
+    let options = Options { state: Some(state.path().to_owned()), ..Options::default() };
+    let simulator = Simulator::start(options).await.unwrap();
+    let mut config = control(&simulator, Method::GET, "/config", "").await.json();
+    config["directory"]["tenants"][0]["smtpAuthDisabled"] = json!(true);
+    drop(state);
+    assert_eq!(control(&simulator, Method::PUT, "/config", &config.to_string()).await.status, 500);
+    assert!(!simulator.read(|office| office.config.directory.tenants[0].smtp_auth_disabled));
+}
+
+#[tokio::test]
+async fn every_recipe_of_the_readme_is_taken() {
+    let simulator = start().await;
+    let (_, recipes) = include_str!("../../README.md").split_once("## Recipes\n").unwrap();
+    let (recipes, _) = recipes.split_once("\n## ").unwrap();
+    let faults: Vec<_> = recipes.lines().filter_map(|line| line.split_once("/faults -d '")).collect();
+    assert_eq!(faults.len(), 5);
+    for (_, rest) in faults {
+        let document = rest.strip_suffix('\'').unwrap();
+        assert_eq!(control(&simulator, Method::PUT, "/faults", document).await.status, 204, "{document}");
+        assert_ne!(simulator.read(|office| office.faults.clone()), mailroute_m365::Faults::default());
+    }
+    let config = control(&simulator, Method::GET, "/config", "").await.json();
+    let limits: Vec<_> =
+        recipes.split(".limits.").skip(1).filter_map(|rest| rest.split(' ').next()).collect();
+    assert_eq!(limits.len(), 3);
+    for limit in limits {
+        assert!(config["limits"][limit].is_number(), "there is no limits.{limit}");
+    }
+}

@@ -12,7 +12,6 @@
 
 mod crowd;
 mod measurement;
-mod program;
 mod questions;
 
 use std::path::PathBuf;
@@ -20,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use e2e::replica::program::Operator;
 use e2e::replica::stage::Stage;
 use e2e::{Cluster, Tier};
 use mailroute_operator::pki::Lifetimes;
 
 use crowd::Crowd;
 use measurement::Measurements;
-use program::Operator;
 
 /// Measures the operator on a control plane and adds the numbers to a list.
 #[derive(Debug, Parser)]

@@ -6,12 +6,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::replica::stage::{Replica, Stage};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use super::stage::{Replica, Stage};
+
+/// How long a step may take: a thousand routes are reconciled in one.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -20,6 +22,10 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct Operator {
     /// Where it answers the webhook.
     pub webhook: SocketAddr,
+    /// Where it answers sidecars.
+    pub control: SocketAddr,
+    /// Where it answers probes and Prometheus.
+    pub admin: SocketAddr,
     replica: Replica,
     child: Child,
     _folder: TempDir,
@@ -55,7 +61,8 @@ impl Operator {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot run {}; make images builds it", program.display()))?;
-        Ok(Self { webhook: replica.webhook, replica, child, _folder: folder })
+        let Replica { webhook, control, admin, .. } = replica;
+        Ok(Self { webhook, control, admin, replica, child, _folder: folder })
     }
 
     /// Waits until it says that it may be sent requests.
