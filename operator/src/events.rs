@@ -110,7 +110,10 @@ async fn publish(recorder: Recorder, mut items: mpsc::Receiver<Item>, metrics: M
 
 /// What was told, and when last.
 #[derive(Debug, Default)]
-struct Told(HashMap<(Option<String>, Option<String>, &'static str, &'static str), Instant>);
+struct Told(HashMap<Fact, Instant>);
+
+/// What an Event is about: the uid of the object, that of the related one, the reason and the action.
+type Fact = (Option<String>, Option<String>, &'static str, &'static str);
 
 impl Told {
     fn is_news(&mut self, item: &Item, now: Instant) -> bool {

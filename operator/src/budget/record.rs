@@ -60,8 +60,7 @@ pub struct Record {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Text {
     version: u32,
-    /// Name; messages, recipients, connections; recipients by time; restraint.
-    namespaces: Vec<(String, (u32, u32, u32), Vec<(u64, u64)>, Option<(u64, f64)>)>,
+    namespaces: Vec<NamespaceText>,
     /// Holder, namespace.
     homes: Vec<(Hex, u32)>,
     minute: Vec<(u64, u64)>,
@@ -77,6 +76,9 @@ struct Text {
     #[serde(default)]
     untold: Vec<Hex>,
 }
+
+/// Name; limits of messages, recipients and connections; recipients by time; restraint.
+type NamespaceText = (String, (u32, u32, u32), Vec<(u64, u64)>, Option<(u64, f64)>);
 
 /// A holder in JSON, whose numbers are not wide enough.
 #[derive(Clone, Copy, Serialize, Deserialize)]

@@ -75,7 +75,7 @@ pub enum Error {
     Yaml(PathBuf, #[source] Box<serde_saphyr::Error>),
     /// The file is not the settings of a broker.
     #[error("cannot use {0}")]
-    Broker(PathBuf, #[source] SettingsError),
+    Broker(PathBuf, #[source] Box<SettingsError>),
     /// A document of the file of routes is not a MailRoute.
     #[error("{0} holds something that is not a MailRoute")]
     NotARoute(PathBuf, #[source] serde_json::Error),
@@ -224,7 +224,7 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
 fn lending(path: Option<&Path>) -> Result<Settings, Error> {
     let Some(path) = path else { return Ok(Settings::default()) };
     let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
-    Settings::parse(&text).map_err(|error| Error::Broker(path.to_owned(), error))
+    Settings::parse(&text).map_err(|error| Error::Broker(path.to_owned(), Box::new(error)))
 }
 
 /// The routes of a file, each with what an API server would give it.

@@ -25,6 +25,7 @@ use mailroute_operator::control::leases::Leases;
 use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
 use mailroute_operator::control::server::{self, Control};
 use mailroute_operator::controller::accept::MailboxRules;
+use mailroute_operator::controller::watch::Malformed;
 use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
 use mailroute_operator::lease::Leadership;
 use mailroute_operator::metrics::Metrics;
@@ -158,6 +159,7 @@ async fn serve(
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
         routes: filled([mail_route()]),
+        malformed: Malformed::default(),
         leases: Arc::new(Leases::new(terms, Arc::clone(shelf) as _)),
         lending: Arc::new(Settings::default()),
         mailbox_rules: Arc::new(MailboxRules::default()),
