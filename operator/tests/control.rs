@@ -198,10 +198,9 @@ fn with_sidecar(name: &str, runs: bool) -> Pod {
     let status = json!({"name": "mailroute", "started": true, "ready": true, "image": "", "imageID": "",
         "restartCount": 0, "state": {"running": {}}});
     let statuses = if runs { json!([status]) } else { json!([]) };
-    pod.status = serde_json::from_value(
-        json!({"initContainerStatuses": statuses, "podIPs": [{"ip": "10.0.0.7"}]}),
-    )
-    .unwrap();
+    pod.status =
+        serde_json::from_value(json!({"initContainerStatuses": statuses, "podIPs": [{"ip": "10.0.0.7"}]}))
+            .unwrap();
     pod
 }
 
@@ -396,6 +395,7 @@ async fn a_pod_is_told_that_its_route_was_deleted() {
     assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
 }
 
+#[tokio::test]
 async fn a_token_of_no_watched_pod_or_from_another_address_is_not_sent_for_review() {
     let stage = stage().await;
     let elsewhere = [10, 0, 0, 66];

@@ -27,8 +27,8 @@ use mailroute_route::control::Report;
 
 use self::evidence::{Evidence, Gathered};
 use self::finding::{FALSE, Finding, TRUE, UNKNOWN};
-use super::accept::MailboxNotAllowed;
 use self::silence::Silent;
+use super::accept::MailboxNotAllowed;
 use super::observe::explanation;
 use super::pods::{BarePod, SidecarPod};
 use super::rollout::plan::Plan;

@@ -2,6 +2,7 @@
 //!
 //! One object for each mailbox, in the operator's own namespace, named by a digest of tenant and address. People may read and
 //! delete it; nobody but the operator writes it. The columns are for people, [`MailboxUsageSpec::record`] is for the next leader.
+#![expect(clippy::duplicated_attributes, reason = "several columns have the same type")]
 
 use kube::CustomResource;
 use schemars::JsonSchema;

@@ -247,10 +247,8 @@ impl Webhook {
     /// get no tokens.
     fn injection(&self, pod: &Value, route: &MailRoute) -> Result<Option<json_patch::Patch>, Refusal> {
         let lent = self.lending.lent_to(route).ok().flatten();
-        validate_with(route, lent, &self.lending.entra_audiences).map_err(|error| Refusal::InvalidRoute {
-            route: route.name_any(),
-            message: error.to_string(),
-        })?;
+        validate_with(route, lent, &self.lending.entra_audiences)
+            .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })?;
         let plan = inject::plan(pod, route, &self.platform)?;
         if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
     }

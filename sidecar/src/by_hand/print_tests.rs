@@ -169,7 +169,7 @@ fn what_a_message_waits_for_comes_before_what_it_met_last() {
     fresh.waits_for = Some(quota(Some(at(240))));
     let mut tried = row("01kfx0000000000000b", State::Held, None, Some(trouble(None, "452 4.2.2 full")));
     tried.waits_for = Some(quota(None));
-    let listed = List { running: true, messages: vec![fresh, tried], corrupt: vec![] };
+    let listed = List { running: true, route_deleted: false, messages: vec![fresh, tried], corrupt: vec![] };
     let table = list(&listed, at(60));
     let cells: Vec<Vec<&str>> = table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     assert_eq!((cells[0][1], cells[0][3], cells[0].last()), ("held", "3m", Some(&"DailyQuotaExceeded")));

@@ -76,7 +76,11 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let post = Post { host: "localhost", port, path: "/", body: Bytes::new() };
-        let failure = Direct { trust: Trust::File("/nowhere/ca.crt".into()), proxy: Ok(None) }.post(post).await.err().unwrap();
+        let failure = Direct { trust: Trust::File("/nowhere/ca.crt".into()), proxy: Ok(None) }
+            .post(post)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(failure.reason, Reason::AuthorityCaBundleMissing);
         assert!(failure.message.contains("/nowhere/ca.crt"), "{}", failure.message);
     }
