@@ -76,7 +76,6 @@ impl Seen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "what each attack came to, for people who change the operator")]
 async fn no_attack_takes_a_tenth_of_the_limit_or_fifty_milliseconds_of_admission() -> Result<()> {
     let mut ground = Ground::prepare().await?;
     let wanted = std::env::var(ONLY).unwrap_or_default();
