@@ -48,6 +48,9 @@ pub const ALL: [(&str, Attack); 12] = [
 /// Pods that claim.
 const CLAIMANTS: usize = 8;
 
+/// Each claimant's pause between two claims.
+const ABORT: Duration = Duration::from_millis(500);
+
 /// Connections that are kept open without a word.
 const IDLE: usize = 1100;
 
@@ -87,7 +90,9 @@ async fn aborted_claims(us: Arc<Attackers>) -> Result<Running> {
         let us = Arc::clone(&us);
         async move {
             let routes: Api<MailRoute> = Api::namespaced(us.client(), &us.namespace);
+            let mut moments = interval(ABORT);
             for round in 1_usize.. {
+                moments.tick().await;
                 let mailbox = fresh_mailbox(number + CLAIMANTS * round);
                 let change = json!({"spec": {"clientSubmission": {"mailbox": mailbox}}});
                 routes.patch(&route, &PatchParams::default(), &Patch::Merge(change)).await?;
