@@ -86,7 +86,7 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
-    stage_with([], [], MailboxRules::default()).await
+    stage_with([], [mail_route("Pod")], MailboxRules::default()).await
 }
 
 /// With more pods, and with routes.

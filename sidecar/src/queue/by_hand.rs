@@ -229,6 +229,7 @@ impl Queue {
     pub async fn restore(&self, name: &str) -> Result<(), ByHandError> {
         let now = clock::timestamp();
         let (id, progress) = self.spool.restore(name, now).await?;
+        self.dispatch.hurry();
         tracing::info!(queue_id = %id, "a message that was set aside is tried again, by hand");
         self.enter_by_hand(id, now, &progress);
         Ok(())

@@ -8,7 +8,7 @@
 //! full spool does not hold up a start. Blocking.
 
 use std::collections::HashSet;
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -21,7 +21,6 @@ use super::layout::{Layout, Name, Shelf};
 use super::ledger::{Held, Ledger, cost};
 use super::moves::set_aside;
 use super::read::{self, HEAD_BYTES, ReadError};
-use crate::clock;
 use crate::envelope::QueueId;
 
 /// What was found.
@@ -148,14 +147,16 @@ impl Found<'_> {
         self.recovered.waiting.push(Waiting { id, kind, accepted, since, next, attempts, bytes });
     }
 
-    /// A message that the disk does not give now. It is due at once, and its time counts from now, as nothing else is
-    /// known of it.
+    /// A message that cannot be read now. It is due at once, and its age counts from when its file was written, as nothing
+    /// else is known of it.
     fn unread(&mut self, id: QueueId, path: &Path, has_state: bool, error: &io::Error) {
         tracing::error!(queue_id = %id, %error, "a kept message cannot be read now; it waits and is read again");
-        let bytes = path.symlink_metadata().map_or(0, |file| file.len());
+        let file = path.symlink_metadata();
+        let bytes = file.as_ref().map_or(0, Metadata::len);
+        let written = file.and_then(|file| file.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());
         self.ledger.enter(Shelf::Queue, id.clone(), Held { cost: cost(bytes), has_state, intact: false });
-        let now = clock::timestamp();
-        let (kind, accepted, since, next, attempts) = (Kind::Message, now, now, now, 0);
+        let written = written.unwrap_or(Timestamp::UNIX_EPOCH);
+        let (kind, accepted, since, next, attempts) = (Kind::Message, written, written, written, 0);
         self.recovered.waiting.push(Waiting { id, kind, accepted, since, next, attempts, bytes });
     }
 
