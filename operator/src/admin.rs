@@ -23,8 +23,8 @@ pub struct Check {
     pub holds: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// For so long the metrics are not counted and printed again, however often somebody asks.
-const PRINTED: Duration = Duration::from_secs(1);
+/// How long a page of metrics is shown before the metrics are counted and printed again, however often somebody asks.
+pub const PRINTED: Duration = Duration::from_secs(1);
 
 /// What the pages are made of.
 pub struct Admin {

@@ -4,6 +4,7 @@
 //! Pods do not run on this tier; they are made, and what the webhook adds to them is seen.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,9 +15,9 @@ use kube::config::Kubeconfig;
 use kube::{Api, Client, Config};
 use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::{Lifetimes, trust};
-use mailroute_operator::{app, logging};
+use mailroute_operator::{admin, app, logging};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::asking::{page, status, until};
@@ -53,6 +54,8 @@ pub struct Replica {
     /// Where it answers probes and Prometheus.
     pub admin: SocketAddr,
     stop: watch::Sender<bool>,
+    /// The page of metrics that was seen last.
+    seen: Arc<Mutex<String>>,
 }
 
 impl Stage {
@@ -103,7 +106,7 @@ impl Stage {
         };
         let (stop, stopped) = watch::channel(false);
         self.running.spawn(app::replica(flags, client, self.lifetimes, stopped));
-        self.replicas.push(Replica { webhook, control, admin, stop });
+        self.replicas.push(Replica { webhook, control, admin, stop, seen: Arc::default() });
         self.replicas.last().context("it was just added")
     }
 
@@ -143,7 +146,7 @@ impl Stage {
     /// A replica that somebody else starts with those arguments, and stops.
     pub fn outside(&self, number: u16) -> Replica {
         let Place { webhook, control, admin, .. } = Place::of(self.host, number);
-        Replica { webhook, control, admin, stop: watch::channel(false).0 }
+        Replica { webhook, control, admin, stop: watch::channel(false).0, seen: Arc::default() }
     }
 
     /// A kubeconfig with a token of the chart's ServiceAccount, as JSON.
@@ -264,7 +267,7 @@ impl Replica {
     /// # Errors
     /// When it does not answer.
     pub async fn metric(&self, line: &str) -> Result<Option<f64>> {
-        let text = page(self.admin, "/metrics").await?.1;
+        let text = self.metrics().await?;
         let found = text.lines().find(|candidate| candidate.starts_with(line));
         Ok(found.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()))
     }
@@ -274,9 +277,21 @@ impl Replica {
     /// # Errors
     /// When it does not answer.
     pub async fn sum(&self, beginning: &str) -> Result<f64> {
-        let text = page(self.admin, "/metrics").await?.1;
+        let text = self.metrics().await?;
         let lines = text.lines().filter(|line| line.starts_with(beginning));
         Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// The page of metrics as it is now. The operator prints it once a second: one that was seen before is asked for again
+    /// when it is too old to be shown once more.
+    async fn metrics(&self) -> Result<String> {
+        let mut text = page(self.admin, "/metrics").await?.1;
+        if *self.seen.lock().await == text {
+            tokio::time::sleep(admin::PRINTED).await;
+            text = page(self.admin, "/metrics").await?.1;
+        }
+        self.seen.lock().await.clone_from(&text);
+        Ok(text)
     }
 
     /// Waits until `/readyz` answers with this status, and returns what it said then.

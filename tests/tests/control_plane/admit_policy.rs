@@ -67,8 +67,8 @@ fn with_sidecar() -> Value {
     let container = &mut pod["spec"]["initContainers"][0];
     container["volumeMounts"] = json!([{"name": ROUTE_VOLUME, "mountPath": ROUTE_DIR}]);
     container.as_object_mut().expect("a container").remove("command");
-    pod["spec"]["volumes"] =
-        json!([{"name": ROUTE_VOLUME, "configMap": {"name": "mailroute-notifications"}}]);
+    let route = json!({"name": ROUTE_VOLUME, "configMap": {"name": "mailroute-notifications"}});
+    pod["spec"]["volumes"].as_array_mut().expect("volumes").push(route);
     pod
 }
 
