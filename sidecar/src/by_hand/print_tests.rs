@@ -179,10 +179,10 @@ fn what_a_message_waits_for_comes_before_what_it_met_last() {
 #[test]
 fn a_person_is_told_what_keeps_messages_from_being_tried() {
     let changed_now = Changed { done: 44, waits_for: Some(quota(Some(at(200)))), ..Changed::default() };
-    let expected = "44 messages to be tried now\n\
+    let expected = "44 messages will be tried now\n\
         Held, next try in 3m (2027-01-15T08:03:20Z): DailyQuotaExceeded: limits of the mailbox: the 24-hour recipient \
         limit is used up\n";
-    assert_eq!(changed(&changed_now, "to be tried now", at(20)), expected);
+    assert_eq!(changed(&changed_now, "will be tried now", at(20)), expected);
 }
 
 #[test]
