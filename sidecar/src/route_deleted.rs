@@ -39,7 +39,7 @@ impl RouteDeleted {
             tracing::warn!("{NOTE}");
             tokio::fs::write(&self.mark, NOTE).await
         } else {
-            tracing::info!("the MailRoute of this pod is there again");
+            tracing::info!("the MailRoute of this pod exists again");
             tokio::fs::remove_file(&self.mark).await
         };
         if let Err(error) = marked {

@@ -143,9 +143,9 @@ impl Why {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Pace => "messages are spread evenly over the minute",
-            Self::Minute => "the messages of this minute are used up",
-            Self::Restraint => "Microsoft 365 found it too much, so it goes slower for a while",
-            Self::Day => "the recipients of 24 hours are used up",
+            Self::Minute => "this minute's message limit is used up",
+            Self::Restraint => "Microsoft 365 throttled the mailbox; sending is slowed for now",
+            Self::Day => "the 24-hour recipient limit is used up",
             Self::Lease => "the pod waits for its share of the mailbox's limits",
         }
     }

@@ -40,7 +40,7 @@ pub enum AskError {
     #[error("the message cannot be read from the spool")]
     Unreadable(#[source] io::Error),
     /// What came is no answer.
-    #[error("the sidecar's answer makes no sense; is this program the same version?")]
+    #[error("cannot understand the sidecar's answer; are both programs the same version?")]
     Senseless(#[source] serde_json::Error),
     /// It cannot be done, in the words of whoever was asked.
     #[error("{0}")]

@@ -69,7 +69,7 @@ pub async fn run(options: &Queue, out: &mut impl Write) -> Result<bool, CommandE
         Verb::Export { id } => command.export(id, out).await,
         Verb::Retry(retry) => {
             let chosen = if retry.corrupt { Chosen::Corrupt } else { chosen(&retry.ids, retry.all) };
-            command.change(Request::Retry(chosen), "to be tried now", out).await
+            command.change(Request::Retry(chosen), "will be tried now", out).await
         }
         Verb::Drop(drop) => {
             let most = if drop.yes { None } else { Some(1) };

@@ -159,7 +159,7 @@ fn what_was_not_done_is_said_below_what_was() {
 }
 
 fn quota(until: Option<Timestamp>) -> Obstacle {
-    let text = "limits of the mailbox: the recipients of 24 hours are used up".into();
+    let text = "limits of the mailbox: the 24-hour recipient limit is used up".into();
     Obstacle { reason: Some(Reason::DailyQuotaExceeded), text, until, limits: true }
 }
 
@@ -179,10 +179,10 @@ fn what_a_message_waits_for_comes_before_what_it_met_last() {
 #[test]
 fn a_person_is_told_what_keeps_messages_from_being_tried() {
     let changed_now = Changed { done: 44, waits_for: Some(quota(Some(at(200)))), ..Changed::default() };
-    let expected = "44 messages to be tried now\n\
-        Held, next try in 3m (2027-01-15T08:03:20Z): DailyQuotaExceeded: limits of the mailbox: the recipients of \
-        24 hours are used up\n";
-    assert_eq!(changed(&changed_now, "to be tried now", at(20)), expected);
+    let expected = "44 messages will be tried now\n\
+        Held, next try in 3m (2027-01-15T08:03:20Z): DailyQuotaExceeded: limits of the mailbox: the 24-hour recipient \
+        limit is used up\n";
+    assert_eq!(changed(&changed_now, "will be tried now", at(20)), expected);
 }
 
 #[test]

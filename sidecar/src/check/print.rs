@@ -25,7 +25,7 @@ fn text(findings: &Findings) -> String {
     text.push_str(if findings.is_well() {
         "\nA message would go out.\n"
     } else {
-        "\nA message would not go out; mend what failed and check again.\n"
+        "\nA message would not go out. Fix what failed and run check again.\n"
     });
     if findings.route_deleted {
         text.push_str(&format!("{}\n", route_deleted::NOTE));
@@ -101,7 +101,7 @@ FAILED   log-in       SmtpAuthDisabledMailbox: 535 5.7.139 Authentication unsucc
                       Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false
 -        sender
 
-A message would not go out; mend what failed and check again.
+A message would not go out. Fix what failed and run check again.
 ";
         assert_eq!(print(&findings(), Output::Text), expected);
     }

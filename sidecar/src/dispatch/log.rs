@@ -42,7 +42,7 @@ pub(super) fn attempt(
                 outcome = outcome.as_str(),
                 reason = outcome.reason().map(Reason::as_str),
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                unwritten = due.map(|due| due.unwritten).filter(|&unwritten| unwritten > 0),
+                repeated = due.map(|due| due.repeated).filter(|&repeated| repeated > 0),
                 "delivery"
             )
         };

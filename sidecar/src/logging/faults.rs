@@ -28,7 +28,7 @@ struct Fault {
     /// How often it was met.
     times: u64,
     /// How often since the last line.
-    unwritten: u64,
+    repeated: u64,
     next: Instant,
     pause: Duration,
 }
@@ -37,7 +37,7 @@ struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     /// How often it was met since the line before, that line and this one not counted.
-    pub unwritten: u64,
+    pub repeated: u64,
 }
 
 /// A line that is due: a fault is over.
@@ -54,15 +54,15 @@ pub struct Over {
 impl FaultLog {
     /// A fault was met. Says whether it is time for a line.
     pub fn met(&mut self, reason: Reason, now: Instant) -> Option<Due> {
-        let new = Fault { since: now, times: 0, unwritten: 0, next: now, pause: FIRST };
+        let new = Fault { since: now, times: 0, repeated: 0, next: now, pause: FIRST };
         let fault = self.faults.entry(reason).or_insert(new);
         fault.times += 1;
         if now < fault.next {
-            fault.unwritten += 1;
+            fault.repeated += 1;
             return None;
         }
         (fault.next, fault.pause) = (now + fault.pause, fault.pause.saturating_mul(2).min(LONGEST));
-        Some(Due { unwritten: std::mem::take(&mut fault.unwritten) })
+        Some(Due { repeated: std::mem::take(&mut fault.repeated) })
     }
 
     /// Everything works: all faults are over.
@@ -115,7 +115,7 @@ mod tests {
         let over = log.works(start + 3600 * SECOND);
         assert_eq!(over, [Over { reason: FAULT, lasted: 3600 * SECOND, times: 3 * 3600 }]);
         assert!(log.works(start + 3601 * SECOND).is_empty(), "once");
-        assert_eq!(log.met(FAULT, start + 3602 * SECOND), Some(Due { unwritten: 0 }), "it begins anew");
+        assert_eq!(log.met(FAULT, start + 3602 * SECOND), Some(Due { repeated: 0 }), "it begins anew");
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
         let alternating = [FAULT, Reason::ConnectFailed].into_iter().cycle().take(100);
         assert_eq!(alternating.filter_map(|reason| log.met(reason, now)).count(), 2);
         let due = log.met(FAULT, now + FIRST);
-        assert_eq!(due, Some(Due { unwritten: 49 }));
+        assert_eq!(due, Some(Due { repeated: 49 }));
     }
 
     #[test]

@@ -64,7 +64,10 @@ impl gate::Observe for Metrics {
 
     fn throttled(&self, what: Throttle) {
         self.budgeted.throttles.with_label_values(&[what.as_str()]).inc();
-        tracing::warn!(kind = what.as_str(), "the upstream finds it too much; going slower for a while");
+        tracing::warn!(
+            kind = what.as_str(),
+            "Microsoft 365 throttled the mailbox; sending is slowed for now"
+        );
     }
 }
 

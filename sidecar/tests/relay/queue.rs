@@ -283,13 +283,13 @@ async fn what_was_set_aside_is_sent_when_its_file_is_whole_again() {
     down(&scene.m365, false).await;
     std::fs::write(aside(&ids[0]), &whole[0]).unwrap();
     let (told, all) = crate::queue_cli::queue(&scene.files.path(""), "retry --corrupt").await.unwrap();
-    assert!(told.starts_with("1 message to be tried now\n") && !all, "{told}");
+    assert!(told.starts_with("1 message will be tried now\n") && !all, "{told}");
     assert!(told.lines().nth(1).unwrap().starts_with(&format!("{}: ", ids[1])), "{told}");
     scene.m365.wait_for_messages(1, PATIENCE).await;
     assert_eq!(subjects(&scene.m365), ["first"]);
     std::fs::write(aside(&ids[1]), &whole[1]).unwrap();
     let (told, all) = crate::queue_cli::queue(&scene.files.path(""), "retry --corrupt").await.unwrap();
-    assert_eq!((told.as_str(), all), ("1 message to be tried now\n", true));
+    assert_eq!((told.as_str(), all), ("1 message will be tried now\n", true));
     let left = emptied(&scene).await;
     assert_eq!((left.corrupt, left.bytes), (0, 0));
     assert_eq!(subjects(&scene.m365), ["first", "second"]);

@@ -138,7 +138,7 @@ async fn what_waits_is_listed_shown_exported_and_tried_when_asked() {
     assert!(exported.starts_with("Received: ") && exported.ends_with(&message("kept")), "{exported}");
     scene.m365.set_faults(Faults::default());
     let (said, all) = scene.queue(&format!("retry {one}")).await;
-    assert_eq!((said.as_str(), all), ("1 message to be tried now\n", true));
+    assert_eq!((said.as_str(), all), ("1 message will be tried now\n", true));
     let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
     assert_eq!(arrived[0].data, exported.as_bytes());
     scene.listed_when(<[_]>::is_empty).await;
@@ -167,7 +167,7 @@ async fn dead_letters_are_tried_again_or_dropped() {
 
     scene.m365.set_faults(Faults::default());
     let (said, all) = scene.queue(&format!("retry {} {UNKNOWN}", id(&dead[1]))).await;
-    assert_eq!(said, format!("1 message to be tried now\nno message {UNKNOWN} is kept here\n"));
+    assert_eq!(said, format!("1 message will be tried now\nno message {UNKNOWN} is kept here\n"));
     assert!(!all, "one of two is not all");
     let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
     assert_eq!(arrived[0].header("Subject"), Some("two"));
@@ -193,7 +193,7 @@ async fn a_route_that_does_not_work_holds_what_comes_and_says_why() {
     let rows = scene.listed_when(held).await;
     assert_eq!(rows[0]["trouble"]["reason"], "ConnectFailed", "{:#}", rows[0]);
     scene.m365.set_faults(Faults::default());
-    assert_eq!(scene.queue("retry --all").await.0, "1 message to be tried now\n");
+    assert_eq!(scene.queue("retry --all").await.0, "1 message will be tried now\n");
     scene.m365.wait_for_messages(1, PATIENCE).await;
     scene.stop().await;
 }
@@ -239,7 +239,7 @@ async fn each_row_says_what_it_waits_for_and_until_when_in_every_kind_of_trouble
         // A person's retry ends the pause.
         scene.m365.set_faults(Faults::default());
         let (said, all) = scene.queue("retry --all").await;
-        assert!(all && said.starts_with("3 messages to be tried now\n"), "{said}");
+        assert!(all && said.starts_with("3 messages will be tried now\n"), "{said}");
         scene.m365.wait_for_messages(3, PATIENCE).await;
         scene.stop().await;
     }
@@ -256,7 +256,7 @@ async fn limits_that_are_kept_to_are_named_and_no_retry_goes_past_them() {
     let rows = scene.listed_when(|rows| rows.len() == 2 && rows.iter().all(said)).await;
     assert_eq!(rows[0]["waitsFor"]["reason"], "DailyQuotaExceeded", "{rows:#?}");
     let (said, _) = scene.queue("retry --all").await;
-    assert!(said.starts_with("2 messages to be tried now\nHeld, next try in "), "{said}");
+    assert!(said.starts_with("2 messages will be tried now\nHeld, next try in "), "{said}");
     assert!(said.contains("DailyQuotaExceeded: limits of the mailbox"), "{said}");
     let checked = checked_beside(&scene).await;
     assert!(!checked.is_well(), "{checked:#?}");

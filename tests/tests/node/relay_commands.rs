@@ -49,7 +49,7 @@ async fn what_waits_is_listed_forgotten_and_tried_by_hand() -> Result<()> {
     let dropped = scene.sidecar_command("shop", &["queue", "drop", &last]).await?;
     ensure!(dropped.contains("1 message"), "dropped: {dropped}");
     let retried = scene.sidecar_command("shop", &["queue", "retry", "--all"]).await?;
-    ensure!(retried.contains("2 messages to be tried now"), "retried: {retried}");
+    ensure!(retried.contains("2 messages will be tried now"), "retried: {retried}");
     scene.microsoft.wait_for_numbers(0..2).await?;
     let is_empty = async || {
         let left = listed(&scene).await?;
