@@ -199,8 +199,12 @@ impl Offences {
         }
         let good = !keys.is_empty() && keys.iter().all(|key| self.senders.good.known.contains(key));
         let unknown = !good && !self.is_the_mailbox(message);
-        (unknown && self.senders.errors.sum(now.saturating_duration_since(self.start)) >= MOST)
-            .then(|| held_back("messages within an hour had senders that the mailbox may not use; messages from unknown senders wait"))
+        (unknown && self.senders.errors.sum(now.saturating_duration_since(self.start)) >= MOST).then(|| {
+            held_back(
+                "messages within an hour had senders that the mailbox may not use",
+                "from unknown senders",
+            )
+        })
     }
 
     fn of_recipients(&mut self, message: &Message<'_>, now: Instant) -> Option<Attempt> {
@@ -217,9 +221,8 @@ impl Offences {
         }
         let good = &self.recipients.good.known;
         let all_good = message.recipients.iter().all(|to| good.contains(&self.key(to.as_str())));
-        (!all_good && self.has_too_many_bad_recipients(now)).then(|| {
-            held_back("recipients within an hour did not exist; messages to unknown recipients wait")
-        })
+        (!all_good && self.has_too_many_bad_recipients(now))
+            .then(|| held_back("recipients within an hour did not exist", "to unknown recipients"))
     }
 
     fn has_too_many_bad_recipients(&mut self, now: Instant) -> bool {
@@ -366,9 +369,9 @@ fn foreseen(verdict: Verdict, refused: Vec<Refused>) -> Attempt {
     Attempt { verdict, refused, met: vec![], host: None }
 }
 
-fn held_back(what: &str) -> Attempt {
+fn held_back(what: &str, others: &str) -> Attempt {
     let reason = Reason::ErrorsHeldBack;
-    let text = format!("{MOST} {what}");
+    let text = format!("{MOST} {what}; messages {others} wait");
     let met = vec![Met::new(reason, text.clone())];
     Attempt { met, ..foreseen(Verdict::without_reply(Outcome::Transient(Some(reason)), text), vec![]) }
 }
