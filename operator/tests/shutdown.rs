@@ -49,6 +49,19 @@ fn it_exits_with_0_when_it_never_met_an_api_server() {
     operator.ends_well();
 }
 
+#[test]
+fn a_second_sigterm_does_not_cut_its_stop_short() {
+    let api = Api::start();
+    let mut operator = Operator::start(api.port);
+    api.led.recv_timeout(PATIENCE).unwrap();
+    // Its goodbyes wait for the API server, so that it is still there for the second one.
+    api.hangs.store(true, Ordering::Relaxed);
+    operator.terminate();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(operator.child.try_wait().unwrap().is_none(), "it has ended before the second one");
+    operator.ends_well();
+}
+
 /// The program, with a folder for its kubeconfig.
 struct Operator {
     child: Child,
@@ -80,11 +93,15 @@ impl Operator {
 
     fn ends_well(&mut self) {
         let began = Instant::now();
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.terminate();
         let status = self.exit_status();
         assert!(status.success(), "{status}");
         assert!(began.elapsed() < IN_TIME, "it took {:?}", began.elapsed());
+    }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
     fn exit_status(&mut self) -> ExitStatus {

@@ -18,16 +18,20 @@ pub(super) fn spawn(parts: &mut Parts, name: &'static str, part: impl Future<Out
     });
 }
 
-/// Becomes true at the first SIGTERM or SIGINT; a second one ends the process as the system does by default.
+/// Becomes true at the first SIGTERM or SIGINT. The kubelet and the container runtime may send SIGTERM again, which changes nothing;
+/// a second SIGINT, from a person at a terminal, ends the process at once.
 pub(super) fn until_told() -> anyhow::Result<watch::Receiver<bool>> {
     let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let (told, stop) = watch::channel(false);
     tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        let interrupted = tokio::select! { _ = term.recv() => false, _ = int.recv() => true };
         told.send_replace(true);
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        tracing::warn!("asked to stop a second time");
+        if !interrupted {
+            int.recv().await;
+        }
+        int.recv().await;
+        tracing::warn!("interrupted twice: stopping at once");
         std::process::exit(1);
     });
     Ok(stop)

@@ -1,7 +1,7 @@
 //! The newest report of each pod, in memory, with time passed in.
 //!
-//! Refuses to know how a report came here and what follows from it. Texts in a report come from a pod, so they are
-//! bounded and stripped of control characters on the way in, and observations that contradict the list of reasons are
+//! Refuses to know how a report came here and what follows from it. A report comes from a pod, so its numbers are bounded
+//! on the way in, its texts are bounded and stripped of control characters, and observations that contradict the list of reasons are
 //! left out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,7 +9,9 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use mailroute_route::condition::ConditionType;
-use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Report};
+use mailroute_route::control::{
+    MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Queue, Report, Usage,
+};
 
 /// How often a sidecar reports when nothing changes.
 pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
@@ -19,6 +21,13 @@ pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * INTERVAL.a
 
 /// How long it is remembered when a pod reported last.
 const LAST_KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// The most messages or recipients that one pod is believed to have. More than any spool holds or mailbox sends; the sum of all pods
+/// stays a number that a status can hold, and no pod can bring a counter to its end.
+const MOST: u64 = 1_000_000;
+
+/// The greatest age that a pod is believed, seconds: a year.
+const OLDEST_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// Which pod reports, as its token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,13 +173,22 @@ fn cleaned(report: Report, now: Timestamp) -> Report {
         ConditionType::OBSERVED.iter().filter_map(|condition| observation(&report, *condition)).collect();
     for observation in &mut observations {
         observation.message = plain(&observation.message);
-        observation.at = observation.at.min(now.as_second());
+        observation.at = observation.at.clamp(0, now.as_second().max(0));
     }
     Report {
         route: report.route,
         sidecar_version: plain(&report.sidecar_version),
         config_error: report.config_error.as_deref().map(plain),
         observations,
+        queue: Queue {
+            messages: report.queue.messages.min(MOST),
+            oldest_seconds: report.queue.oldest_seconds.min(OLDEST_SECONDS),
+            dead_letters: report.queue.dead_letters.min(MOST),
+        },
+        usage: Usage {
+            messages_last_minute: report.usage.messages_last_minute.min(MOST),
+            recipients_last_24h: report.usage.recipients_last_24h.min(MOST),
+        },
         // Leases are given out by it, and nobody reads it again.
         claim: None,
         left: report.left.iter().filter(|id| is_message_id(id)).take(MAX_LEFT).cloned().collect(),
@@ -200,7 +218,7 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use mailroute_route::condition::Reason;
-    use mailroute_route::control::{Claim, Queue, Usage};
+    use mailroute_route::control::Claim;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -330,6 +348,22 @@ mod tests {
         reports.record(&caller("a"), Report { claim: Some(claim), ..report(vec![]) }, at(0));
         let kept = serde_json::to_string(&reports.of("shop", "notifications", at(0))["a"].report).unwrap();
         assert!(kept.len() < 512, "{kept}");
+    }
+
+    #[test]
+    fn numbers_are_bounded() {
+        let mut reports = Reports::default();
+        let most = u64::MAX;
+        let queue = Queue { messages: most, oldest_seconds: most, dead_letters: most };
+        let usage = Usage { messages_last_minute: most, recipients_last_24h: most };
+        let mut past = observation(Reason::LoggedIn, "");
+        past.at = i64::MIN;
+        reports.record(&caller("a"), Report { queue, usage, ..report(vec![past]) }, at(0));
+        let Report { queue, usage, observations, .. } =
+            reports.of("shop", "notifications", at(0))["a"].report.clone();
+        assert_eq!((queue.messages, queue.dead_letters, queue.oldest_seconds), (MOST, MOST, OLDEST_SECONDS));
+        assert_eq!((usage.messages_last_minute, usage.recipients_last_24h), (MOST, MOST));
+        assert_eq!(observations[0].at, 0);
     }
 
     #[test]

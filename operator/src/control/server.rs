@@ -150,7 +150,7 @@ impl Control {
     fn is_deleted(&self, route: &ObjectRef<MailRoute>) -> bool {
         let is_filled = self.routes.wait_until_ready().now_or_never().is_some_and(|filled| filled.is_ok());
         let namespace = route.namespace.as_deref().unwrap_or_default();
-        is_filled && self.routes.get(route).is_none() && self.malformed.why(namespace, &route.name).is_none()
+        is_filled && self.routes.get(route).is_none() && !self.malformed.may_have(namespace, &route.name)
     }
 
     /// Answers what a report asks of the mailbox's limits.

@@ -3,7 +3,7 @@
 //! The webhook answers from these stores and the controller reconciles from them, so neither asks the API server for what
 //! it was told already. A stored MailRoute that this version cannot read is set aside and shows; the others go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,15 +33,48 @@ const PODS_PAGE: u32 = 50;
 /// As for pods. There are fewer routes, and each is read into a JSON value first.
 const ROUTES_PAGE: u32 = 10;
 
-/// Unreadable routes of one namespace that are remembered.
+/// Unreadable routes of one namespace that are remembered with what is wrong with them.
 const MOST_UNREADABLE: usize = 64;
+
+/// Unreadable routes of one namespace that are remembered at all. Beyond that any name may be one.
+const MOST_NAMES: usize = 1024;
 
 /// How long whoever waits for a store relies on being woken.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Stored MailRoutes that cannot be read, and why.
 #[derive(Clone, Debug, Default)]
-pub struct Malformed(Arc<Mutex<BTreeMap<(String, String), Unreadable>>>);
+pub struct Malformed(Arc<Mutex<Lists>>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    known: Names,
+    /// What is read while everything is listed anew. What is known counts until that is done.
+    listed: Option<Names>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    /// By namespace and name; of those that are too many the name alone.
+    routes: BTreeMap<(String, String), Option<Unreadable>>,
+    /// Namespaces that have more than are remembered.
+    full: BTreeSet<String>,
+}
+
+impl Names {
+    fn put(&mut self, key: (String, String), unreadable: Unreadable) {
+        let of_namespace = self.routes.range((key.0.clone(), String::new())..);
+        let of_namespace = of_namespace.take_while(|((namespace, _), _)| *namespace == key.0);
+        let (names, whole) = of_namespace
+            .filter(|(other, _)| **other != key)
+            .fold((0, 0), |(names, whole), (_, known)| (names + 1, whole + usize::from(known.is_some())));
+        if names < MOST_NAMES {
+            self.routes.insert(key, (whole < MOST_UNREADABLE).then_some(unreadable));
+        } else if !self.routes.contains_key(&key) {
+            self.full.insert(key.0);
+        }
+    }
+}
 
 /// A stored MailRoute that cannot be read.
 #[derive(Clone, Debug)]
@@ -53,14 +86,26 @@ pub struct Unreadable {
 }
 
 impl Malformed {
-    /// All of them.
+    /// All of them, but of each namespace no more than 64.
     pub fn all(&self) -> Vec<Unreadable> {
-        self.lock().values().cloned().collect()
+        self.lock().known.routes.values().flatten().cloned().collect()
     }
 
     /// Why one route cannot be read, if so.
     pub fn why(&self, namespace: &str, name: &str) -> Option<String> {
-        self.lock().get(&(namespace.to_owned(), name.to_owned())).map(|unreadable| unreadable.error.clone())
+        let lists = self.lock();
+        match lists.known.routes.get(&(namespace.to_owned(), name.to_owned())) {
+            Some(Some(unreadable)) => Some(unreadable.error.clone()),
+            Some(None) => Some(format!("like more than {MOST_UNREADABLE} others of its namespace")),
+            None => None,
+        }
+    }
+
+    /// Whether a route that nobody could read may be stored under this name.
+    pub fn may_have(&self, namespace: &str, name: &str) -> bool {
+        let lists = self.lock();
+        lists.known.full.contains(namespace)
+            || lists.known.routes.contains_key(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// A stored object cannot be read.
@@ -81,18 +126,38 @@ impl Malformed {
             error = object.error,
             "cannot read a stored MailRoute"
         );
-        let mut all = self.lock();
-        let of_namespace = all.keys().filter(|(namespace, _)| *namespace == key.0).count();
-        if of_namespace < MOST_UNREADABLE || all.contains_key(&key) {
-            all.insert(key, Unreadable { reference, error: object.error.clone() });
+        let unreadable = Unreadable { reference, error: object.error.clone() };
+        let mut lists = self.lock();
+        if let Some(listed) = &mut lists.listed {
+            listed.put(key.clone(), unreadable.clone());
+        }
+        lists.known.put(key, unreadable);
+    }
+
+    fn remove(&self, metadata: &ObjectMeta) {
+        let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
+        let key = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        let mut lists = self.lock();
+        if let Some(listed) = &mut lists.listed {
+            listed.routes.remove(&key);
+        }
+        lists.known.routes.remove(&key);
+    }
+
+    /// Everything is listed anew.
+    fn begin_list(&self) {
+        self.lock().listed = Some(Names::default());
+    }
+
+    /// Everything is listed: what was not there is gone.
+    fn end_list(&self) {
+        let mut lists = self.lock();
+        if let Some(listed) = lists.listed.take() {
+            lists.known = listed;
         }
     }
 
-    fn remove(&self, object: &impl ResourceExt) {
-        self.lock().remove(&(object.namespace().unwrap_or_default(), object.name_any()));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Unreadable>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,17 +215,20 @@ fn readable(
     };
     match event {
         Event::Init => {
-            malformed.lock().clear();
+            malformed.begin_list();
             Some(Event::Init)
         }
-        Event::InitDone => Some(Event::InitDone),
+        Event::InitDone => {
+            malformed.end_list();
+            Some(Event::InitDone)
+        }
         Event::InitApply(DeserializeGuard(Ok(route))) => Some(Event::InitApply(route)),
         Event::InitApply(DeserializeGuard(Err(object))) => {
             set_aside(&object);
             None
         }
         Event::Apply(DeserializeGuard(Ok(route))) => {
-            malformed.remove(&route);
+            malformed.remove(&route.metadata);
             Some(Event::Apply(route))
         }
         Event::Apply(DeserializeGuard(Err(object))) => {
@@ -168,12 +236,11 @@ fn readable(
             known(store, &object).map(Event::Delete)
         }
         Event::Delete(DeserializeGuard(Ok(route))) => {
-            malformed.remove(&route);
+            malformed.remove(&route.metadata);
             Some(Event::Delete(route))
         }
         Event::Delete(DeserializeGuard(Err(object))) => {
-            let key = (object.metadata.namespace.clone(), object.metadata.name.clone());
-            malformed.lock().remove(&(key.0.unwrap_or_default(), key.1.unwrap_or_default()));
+            malformed.remove(&object.metadata);
             known(store, &object).map(Event::Delete)
         }
     }
@@ -311,6 +378,39 @@ mod tests {
         }
         assert_eq!(names(&reader), ["other"]);
         assert_eq!(malformed.all().len(), 1);
+    }
+
+    #[test]
+    fn an_unreadable_object_is_known_while_everything_is_listed_anew() {
+        let (reader, _writer) = store::<MailRoute>();
+        let malformed = Malformed::default();
+        let feed = |event| drop(readable(event, &reader, &malformed, &|_| {}));
+        feed(Event::Apply(bad()));
+        feed(Event::Init);
+        assert!(malformed.may_have("shop", "notifications"));
+        feed(Event::InitApply(bad()));
+        feed(Event::InitDone);
+        assert!(malformed.why("shop", "notifications").is_some_and(|error| error.contains("Pigeon")));
+        [Event::Init, Event::InitDone].into_iter().for_each(feed);
+        assert!(!malformed.may_have("shop", "notifications"), "it was not there any more");
+    }
+
+    #[test]
+    fn of_many_unreadable_objects_the_names_are_known_and_no_more() {
+        let malformed = Malformed::default();
+        let put = |number: usize| {
+            let DeserializeGuard(read) = bad();
+            let mut object = read.unwrap_err();
+            object.metadata.name = Some(format!("route-{number}"));
+            malformed.put(&object);
+        };
+        (0..MOST_NAMES).for_each(put);
+        assert_eq!(malformed.all().len(), MOST_UNREADABLE);
+        assert!(malformed.may_have("shop", "route-1000") && malformed.why("shop", "route-1000").is_some());
+        assert!(!malformed.may_have("shop", "other"));
+        (MOST_NAMES..MOST_NAMES + 9).for_each(put);
+        assert_eq!(malformed.lock().known.routes.len(), MOST_NAMES);
+        assert!(malformed.may_have("shop", "other") && !malformed.may_have("elsewhere", "other"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ impl Ledger {
     pub fn decide(&mut self, who: Holder, now: Duration) -> Decision {
         let Some(wish) = self.line.wish(who) else {
             // A new leader wants to hear soon what is not written down yet.
-            let untold = self.ended.values().any(|(holder, end)| *holder == who && *end == End::Counted);
+            let untold = self.ended.iter().any(|((holder, _), end)| *holder == who && *end == End::Counted);
             let again = if untold { self.terms.ahead() } else { self.terms.idle() };
             return Decision::Answer(self.answer(who, None, None, again));
         };
@@ -208,12 +208,12 @@ impl Ledger {
         short_of: Option<ShortOf>,
         again: Duration,
     ) -> Allotment {
-        let written = self.ended.iter().filter(|(_, (holder, end))| *holder == who && *end != End::Counted);
+        let written = self.ended.iter().filter(|((holder, _), end)| *holder == who && **end != End::Counted);
         Allotment {
             lease,
             short_of,
             again_millis: millis(again),
-            confirmed: written.map(|(id, _)| *id).collect(),
+            confirmed: written.map(|((_, id), _)| *id).collect(),
             cut_millis: millis(self.terms.cut()),
             alone: self.turns.told(who).and_then(|class| self.turn(class)),
         }

@@ -83,6 +83,74 @@ fn leases_that_nobody_gave_count_for_no_more_than_was_allowed_for() {
 }
 
 #[test]
+fn a_sidecar_that_makes_up_leases_after_a_record_was_lost_uses_up_no_more_than_a_part_of_the_day() {
+    let mut lost = Ledger::lost(Terms::default(), at(0));
+    lost.limit(&OTHER.into(), "x", LIMITS, at(0));
+    let lies = |ledger: &mut Ledger, who, second: u64| {
+        let ended = |id| LeaseUse {
+            id,
+            messages: 3,
+            recipients: 3000,
+            used_messages: 3,
+            used_recipients: 3000,
+            ended: true,
+            age_millis: 0,
+        };
+        let first = 1000 * who + 40 * second;
+        let leases = (first..first + 32).map(ended).collect();
+        exchange(ledger, who, &Claim { leases, ..claim(second, 0) }, at(second));
+    };
+    for second in 1..=20 {
+        lies(&mut lost, 1000, second);
+        assert!(lost.view(at(second)).minute.0 <= 3, "{:?}: what it is given at once", lost.view(at(second)));
+    }
+    for who in 1001..1040 {
+        lies(&mut lost, who, 21);
+    }
+    assert_eq!(lost.view(at(21)).day.0, 500, "a twentieth for all pods of the namespace");
+    for second in 200..220 {
+        lies(&mut lost, 1000, second);
+        lies(&mut lost, 2000, second);
+    }
+    assert_eq!(
+        (lost.view(at(220)).minute.0, lost.view(at(220)).day.0),
+        (0, 500),
+        "it knows its leases by then"
+    );
+}
+
+#[test]
+fn a_number_that_another_sidecar_named_before_is_counted_and_confirmed_to_its_holder() {
+    let mut old = ledger();
+    old.hear(&OTHER.into(), Holder(1000), &claim(1, 1), at(0));
+    let record = old.record(Some(Holder(1000)), at(0));
+    old.recorded(&record, at(0));
+    let Decision::Answer(Allotment { lease: Some(lease), .. }) = old.decide(Holder(1000), at(0)) else {
+        panic!("allowed for")
+    };
+    let mut new = Ledger::restore(Terms::default(), &record, at(5));
+    let told = Claim { leases: vec![used(lease, 1)], ..claim(2, 0) };
+    assert_eq!(exchange(&mut new, 1, &told, at(6)).confirmed, [lease.id], "it is not its own");
+    exchange(&mut new, 1000, &told, at(7));
+    assert_eq!(new.view(at(7)).minute.0, 1);
+    let record = new.record(None, at(8));
+    new.recorded(&record, at(8));
+    assert_eq!(exchange(&mut new, 1000, &Claim { sequence: 3, ..told }, at(9)).confirmed, [lease.id]);
+}
+
+#[test]
+fn numbers_that_were_never_given_are_not_taken_from_those_to_come() {
+    let mut old = ledger();
+    exchange(&mut old, 1000, &claim(1, 1), at(0));
+    let record = old.record(Some(Holder(1000)), at(0));
+    let mut new = Ledger::restore(Terms::default(), &record, at(5));
+    let out = new.leases.len();
+    let future = LeaseUse { id: new.next_id, messages: 1, recipients: 1, ..LeaseUse::default() };
+    exchange(&mut new, 1000, &Claim { leases: vec![future], ..claim(2, 0) }, at(6));
+    assert!(new.leases.len() <= out && !new.leases.contains_key(&future.id));
+}
+
+#[test]
 fn small_limits_of_a_route_bind_its_own_namespace_alone() {
     let mut ledger = ledger();
     let one = Limits { messages: 1, recipients: 1, connections: 1 };

@@ -66,11 +66,16 @@ impl Ledger {
 
     /// Counts recipients that were sent to without a lease, as far as that is believed of the sidecar's namespace.
     pub(super) fn count_alone(&mut self, who: Holder, recipients: u64, now: Duration) {
-        let most = u64::from(self.limits.recipients / 20);
+        let believed = self.believe(who, recipients, now);
         let Some(share) = self.share_of(who) else { return };
-        let believed = share.alone(recipients, most, now);
         share.day.add(now, believed);
         self.day.add(now, believed);
+    }
+
+    /// How many of these recipients, which nobody gave leave to, are believed: a part of the day for each namespace.
+    fn believe(&mut self, who: Holder, recipients: u64, now: Duration) -> u64 {
+        let most = u64::from(self.limits.recipients / 20);
+        self.share_of(who).map_or(0, |share| share.alone(recipients, most, now))
     }
 
     /// A pod is gone, and what its sidecar had counts as used just now.
@@ -83,7 +88,7 @@ impl Ledger {
         }
         let known = self.sidecars.remove(&who);
         self.line.leave(who);
-        self.ended.retain(|_, (holder, _)| *holder != who);
+        self.ended.retain(|(holder, _), _| *holder != who);
         if self.turns.owns(who) {
             if known.is_none_or(|known| known.heard + self.terms.silent() <= now) {
                 self.was_alone(who, now);
@@ -124,7 +129,7 @@ impl Ledger {
         // Most sidecars have nothing to tell most of the time.
         let is_out = self.leases.values().any(|out| out.holder == who);
         if claim.leases.is_empty() && !is_out && !self.foreign.contains_key(&who) {
-            return self.ended.retain(|_, (holder, _)| *holder != who);
+            return self.ended.retain(|(holder, _), _| *holder != who);
         }
         let until = now + self.terms.cut() + self.terms.skew();
         let named: BTreeMap<u64, &LeaseUse> =
@@ -148,9 +153,9 @@ impl Ledger {
         self.settle_foreign(who, claim, &named, now);
         // One that nobody knows of, as after the route's tenant has changed, is not ours to count, nor to be named for ever.
         for told in named.values().filter(|told| told.ended && !self.leases.contains_key(&told.id)) {
-            self.ended.entry(told.id).or_insert((who, End::Unknown));
+            self.ended.entry((who, told.id)).or_insert(End::Unknown);
         }
-        self.ended.retain(|id, (holder, _)| *holder != who || named.contains_key(id));
+        self.ended.retain(|(holder, id), _| *holder != who || named.contains_key(id));
     }
 
     /// What an earlier leader allowed for, and gave out or not.
@@ -165,20 +170,26 @@ impl Ledger {
         if let Some(foreign) = foreign.filter(|foreign| foreign.life < claim.instance) {
             self.count(who, foreign.amount, now);
         }
-        if foreign.is_none() && !self.lost {
+        // Once it gives out leases itself, it knows of all that can be in use.
+        if foreign.is_none() && !(self.lost && now < self.opens) {
             return;
         }
-        // What may have been given out, and no more; where that is lost, what one sidecar is given at once.
+        // What may have been given out, and no more; where that is lost, what one sidecar is given at once, however often it speaks.
         let messages = self.most_at_once();
         let at_once = Amount { messages, recipients: messages * u64::from(MOST_RECIPIENTS) };
-        let mut left = foreign.map_or(at_once, |foreign| foreign.amount);
+        let believed = self.believed.get(&who).copied().unwrap_or(at_once);
+        let mut left = foreign.map_or(believed, |foreign| foreign.amount);
         for told in named.values() {
-            if self.leases.contains_key(&told.id) || self.ended.contains_key(&told.id) {
+            let is_known = self.leases.contains_key(&told.id) || self.ended.contains_key(&(who, told.id));
+            if is_known || told.id >= self.next_id {
                 continue;
             }
             let said = Amount { messages: told.messages.into(), recipients: told.recipients.into() };
-            let amount = said.least(left);
+            let mut amount = said.least(left);
             left = left.less(amount);
+            if foreign.is_none() {
+                amount.recipients = self.believe(who, amount.recipients, now);
+            }
             if told.ended {
                 self.end(told.id, amount, told, who, now);
             } else {
@@ -187,6 +198,9 @@ impl Ledger {
                 let out = Out { holder: who, life, amount, sequence, until, since: now };
                 self.leases.insert(told.id, out);
             }
+        }
+        if foreign.is_none() {
+            self.believed.insert(who, left);
         }
         self.dirty = true;
     }
@@ -203,7 +217,7 @@ impl Ledger {
         self.leases.remove(&id);
         self.catches_up(who, amount.less(used).messages);
         self.count(who, used.least(amount), at);
-        self.ended.insert(id, (who, End::Counted));
+        self.ended.insert((who, id), End::Counted);
         self.dirty = true;
     }
 

@@ -103,8 +103,8 @@ pub struct Ledger {
     day: Window,
     leases: BTreeMap<u64, Out>,
     foreign: BTreeMap<Holder, Foreign>,
-    /// Leases that ended, until their holder does not name them any more.
-    ended: BTreeMap<u64, (Holder, End)>,
+    /// Leases that ended, until their holder does not name them any more. By holder first, as anybody may name any number.
+    ended: BTreeMap<(Holder, u64), End>,
     next_id: u64,
     sidecars: HashMap<Holder, Sidecar>,
     line: Line,
@@ -120,8 +120,10 @@ pub struct Ledger {
     written: Duration,
     writes: u64,
     dirty: bool,
-    /// The record is lost, so leases that nobody knows of are believed.
+    /// The record is lost, so leases that nobody knows of are believed until it opens.
     lost: bool,
+    /// What each sidecar is still believed to have been given when the record is lost.
+    believed: HashMap<Holder, Amount>,
     /// Until then it is not known who may be taking turns.
     unknown_until: Duration,
 }
@@ -152,6 +154,7 @@ impl Ledger {
             writes: 0,
             dirty: false,
             lost: false,
+            believed: HashMap::new(),
             unknown_until: Duration::ZERO,
         }
     }

@@ -49,7 +49,7 @@ impl Ledger {
             let foreign = Foreign { life: ahead.life, amount: ahead.amount, until };
             ledger.foreign.insert(ahead.holder, foreign);
         }
-        ledger.ended = record.ended.iter().map(|&(id, holder)| (id, (holder, End::Written))).collect();
+        ledger.ended = record.ended.iter().map(|&(id, holder)| ((holder, id), End::Written)).collect();
         ledger.next_id = record.next_id;
         ledger.turns = Turns::restored(record.turns.iter().copied());
         record.untold.iter().for_each(|&holder| ledger.turns.says(holder, false));
@@ -91,8 +91,8 @@ impl Ledger {
             ended: self
                 .ended
                 .iter()
-                .filter(|(_, (_, end))| *end != End::Unknown)
-                .map(|(id, (holder, _))| (*id, *holder))
+                .filter(|(_, end)| **end != End::Unknown)
+                .map(|((holder, id), _)| (*id, *holder))
                 .collect(),
             next_id: self.next_id + NUMBERS,
             turns: self.turns.classes().collect(),
@@ -117,9 +117,9 @@ impl Ledger {
 
     /// A record made by [`Ledger::record`] is written down.
     pub fn recorded(&mut self, record: &Record, now: Duration) {
-        let known: BTreeSet<u64> = record.ended.iter().map(|(id, _)| *id).collect();
-        for (id, (_, end)) in &mut self.ended {
-            if *end == End::Counted && known.contains(id) {
+        let known: BTreeSet<(Holder, u64)> = record.ended.iter().map(|&(id, holder)| (holder, id)).collect();
+        for (key, end) in &mut self.ended {
+            if *end == End::Counted && known.contains(key) {
                 *end = End::Written;
             }
         }
