@@ -24,45 +24,51 @@ pub struct WebProxy {
     /// TCP port.
     pub port: u16,
     authorization: Option<Secret>,
-    no_proxy: Vec<String>,
+    no_proxy: NoProxy,
+}
+
+/// `HTTPS_PROXY` names no proxy that can be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct WrongProxy {
+    /// What is wrong, without what may be a password.
+    why: String,
+    no_proxy: NoProxy,
+}
+
+impl WrongProxy {
+    /// Whether `host` was to be reached through it, see [`WebProxy::is_for`].
+    pub fn is_for(&self, host: &str, port: u16) -> bool {
+        !self.no_proxy.has(host, port)
+    }
 }
 
 impl WebProxy {
     /// The proxy that the variables name; none when they name none.
     ///
     /// # Errors
-    /// When it is no `http://` URL with a host, in words without what may be a password in it.
+    /// When it is no `http://` URL with a host.
     pub fn of(
         https_proxy: Option<&str>,
         no_proxy: Option<&str>,
-    ) -> std::result::Result<Option<Self>, String> {
+    ) -> std::result::Result<Option<Self>, WrongProxy> {
         let Some(url) = https_proxy.map(str::trim).filter(|url| !url.is_empty()) else { return Ok(None) };
-        let rest = match url.split_once("://") {
-            None => url,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some(_) => return Err("HTTPS_PROXY is not an http:// URL".into()),
-        };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let (user, place) = match authority.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, authority),
-        };
-        let (host, port) = split(place).ok_or("HTTPS_PROXY has no valid host and port")?;
-        let entries = no_proxy.unwrap_or_default().split([',', ' ']).map(str::trim);
-        Ok(Some(Self {
-            host: host.to_owned(),
-            port: port.unwrap_or(80),
-            authorization: user.map(|user| Secret::new(STANDARD.encode(decoded(user)))),
-            no_proxy: entries.filter(|entry| !entry.is_empty()).map(str::to_ascii_lowercase).collect(),
-        }))
+        let no_proxy = NoProxy::of(no_proxy.unwrap_or_default());
+        match place(url) {
+            Ok((user, host, port)) => Ok(Some(Self {
+                host: host.to_owned(),
+                port: port.unwrap_or(80),
+                authorization: user.map(|user| Secret::new(STANDARD.encode(decoded(user)))),
+                no_proxy,
+            })),
+            Err(why) => Err(WrongProxy { why: why.into(), no_proxy }),
+        }
     }
 
     /// Whether `host` is to be reached through it: unless it is this machine, or `NO_PROXY` has the host, a domain above
     /// it, its network, or `*`.
     pub fn is_for(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        !is_local && !self.no_proxy.iter().any(|entry| excludes(entry, &host, port))
+        !self.no_proxy.has(host, port)
     }
 
     /// Asks for a tunnel to `host` through `stream`, which is connected to the proxy.
@@ -98,6 +104,40 @@ impl WebProxy {
             None => Err(Error::new(ErrorKind::InvalidData, "its answer to CONNECT is not HTTP")),
         }
     }
+}
+
+/// The entries of `NO_PROXY`, in lower case.
+#[derive(Clone, Debug)]
+struct NoProxy(Vec<String>);
+
+impl NoProxy {
+    fn of(text: &str) -> Self {
+        let entries = text.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
+        Self(entries.map(str::to_ascii_lowercase).collect())
+    }
+
+    /// Whether `host` is reached without a proxy.
+    fn has(&self, host: &str, port: u16) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        is_local || self.0.iter().any(|entry| excludes(entry, &host, port))
+    }
+}
+
+/// User with password, host and port of the URL of a proxy.
+fn place(url: &str) -> std::result::Result<(Option<&str>, &str, Option<u16>), &'static str> {
+    let rest = match url.split_once("://") {
+        None => url,
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        Some(_) => return Err("HTTPS_PROXY is not an http:// URL"),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, place) = match authority.rsplit_once('@') {
+        Some((user, place)) => (Some(user), place),
+        None => (None, authority),
+    };
+    let (host, port) = split(place).ok_or("HTTPS_PROXY has no valid host and port")?;
+    Ok((user, host, port))
 }
 
 /// Host and port of `host`, `host:port` or `[address]:port`.
@@ -190,8 +230,9 @@ mod tests {
             WebProxy::of(None, None).unwrap().is_none() && WebProxy::of(Some(" "), None).unwrap().is_none()
         );
         for wrong in ["https://proxy.corp", "socks5://x", "http://", "http://user:canary@x:port"] {
-            let error = WebProxy::of(Some(wrong), None).unwrap_err();
-            assert!(!error.contains("canary"), "{error}");
+            let error = WebProxy::of(Some(wrong), Some(".svc")).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+            assert!(error.is_for("login.example", 443) && !error.is_for("login.svc", 443), "{error}");
         }
     }
 

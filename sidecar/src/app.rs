@@ -22,7 +22,7 @@ use mailroute_dns::resolver::Resolver;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::admin::{self, Admin};
 use crate::alive;
@@ -179,9 +179,10 @@ impl App {
             self.door.abort();
         }
         self.queue.drained(drained_by).await;
-        self.queue.report_left().await;
+        let end = clock::now() + last;
+        self.queue.report_left(last / 2).await;
         self.ending.send_replace(true);
-        if timeout(last, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+        if timeout_at(end, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not everything ended in time");
         }
         tracing::info!("stopped");

@@ -154,8 +154,25 @@ fn cut_off(why: &str) -> Attempt {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::budget::Spans;
     use crate::delivery::outcome::Refused;
+    use crate::health::Board;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_fault_that_is_met_again_with_another_configuration_has_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let (metrics, (_active, active)) = (Metrics::new().unwrap().into(), watch::channel(None));
+        let times = (Spans::default(), Duration::from_secs(1));
+        let dispatch = Dispatch::new(active, Board::default(), metrics, directory.path(), times);
+        let fault = Outcome::RouteFault(Reason::MailboxFull);
+        assert!(dispatch.fault_line(fault).is_some() && dispatch.fault_line(fault).is_none());
+        dispatch.reset();
+        assert!(dispatch.fault_line(fault).is_some());
+    }
 
     #[test]
     fn recipients_that_were_refused_do_not_count() {

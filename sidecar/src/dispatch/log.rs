@@ -11,7 +11,8 @@ use crate::delivery::outcome::{Attempt, Outcome, Probe, Verdict};
 use crate::envelope::Envelope;
 use crate::logging::faults::Due;
 
-/// The line for an attempt. `due` is for one that met a fault of the route: a line of its own only when it is time for one.
+/// The line for an attempt. `due` is for one that met a fault of the route: a line of its own only when it is time for one,
+/// or a person asked for the attempt.
 pub(super) fn attempt(
     route: &RouteFile,
     envelope: &Envelope,
@@ -49,7 +50,7 @@ pub(super) fn attempt(
     }
     if *outcome == Outcome::Delivered {
         line!(info);
-    } else if due.is_none() && concerns_the_route(*outcome) {
+    } else if due.is_none() && concerns_the_route(*outcome) && !matches!(origin, Origin::ByHand(_)) {
         line!(debug);
     } else {
         line!(warn);

@@ -137,6 +137,8 @@ impl Dispatch {
     /// Starts anew with another configuration.
     pub fn reset(&self) {
         self.breaker().close();
+        // A fault that is met again is another one.
+        *self.faults() = FaultLog::default();
         self.board.reset();
         self.notice(Passage::Open);
     }

@@ -190,12 +190,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Makes every waiting message due now, ends the pause of a known fault, and says how many there are.
+    /// Makes every waiting message due now, ends the pause of a known fault, and says how many there are. Remembered refusals
+    /// are no reason not to try any of them.
     pub fn retry_all(&self) -> usize {
         let now = self.now();
         let waiting = {
             let mut state = self.state();
-            state.index.hurry_all(now);
+            state.index.hurry_all_by_hand(now);
             state.index.len()
         };
         self.dispatch.hurry();

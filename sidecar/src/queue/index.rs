@@ -115,24 +115,36 @@ impl Index {
         waiting
     }
 
-    /// Makes every message due that waits for the route. Each has the place again that it had.
+    /// Makes every message due that waits for the route, which no longer holds any of them. Each has the place again that it
+    /// had.
     pub fn release(&mut self, now: Timestamp) {
         if std::mem::take(&mut self.holds) {
-            self.hurry_where(now, |record| record.held);
+            self.hurry_where(now, |record| record.held, false);
         }
     }
 
     /// Makes every message due, those that came first before the others.
     pub fn hurry_all(&mut self, now: Timestamp) {
-        self.hurry_where(now, |_| true);
+        self.hurry_where(now, |_| true, false);
     }
 
-    fn hurry_where(&mut self, now: Timestamp, which: impl Fn(&Record) -> bool) {
-        let late = |record: &Record| !record.taken && record.due > now && which(record);
+    /// The same, as a person asks: also for those that are due already.
+    pub fn hurry_all_by_hand(&mut self, now: Timestamp) {
+        self.hurry_where(now, |_| true, true);
+    }
+
+    fn hurry_where(&mut self, now: Timestamp, which: impl Fn(&Record) -> bool, by_hand: bool) {
+        let waits = |record: &Record| !record.taken && which(record);
         let ids: Vec<QueueId> =
-            self.records.iter().filter(|(_, record)| late(record)).map(|(id, _)| id.clone()).collect();
+            self.records.iter().filter(|(_, record)| waits(record)).map(|(id, _)| id.clone()).collect();
         for id in ids {
-            self.change(&id, |record| (record.due, record.held) = (record.since.min(now), false));
+            self.change(&id, |record| {
+                if record.due > now {
+                    record.due = record.since.min(now);
+                }
+                record.held = false;
+                record.by_hand |= by_hand;
+            });
         }
     }
 
@@ -232,6 +244,31 @@ mod tests {
         let mut index = filled(&[900]);
         index.release(at(100));
         assert_eq!(index.first().unwrap().1.due, at(900));
+    }
+
+    #[test]
+    fn a_route_that_works_again_holds_nothing_whether_it_is_due_or_not() {
+        let mut index = filled(&[0, 1]);
+        for (n, due) in [(0, 50), (1, 950)] {
+            index.take(&id(n));
+            index.put_back(&id(n), |record| (record.due, record.held) = (at(due), true));
+        }
+        index.release(at(100));
+        assert!(index.iter().all(|(_, record)| !record.held));
+        let due: Vec<_> = index.iter().map(|(_, record)| record.due).collect();
+        assert_eq!(due, [at(50), at(1)], "what is due already keeps its place");
+    }
+
+    #[test]
+    fn a_person_who_asks_for_all_asks_for_those_that_are_due_already_too() {
+        let by_hand = |index: &Index| index.iter().map(|(_, record)| record.by_hand).collect::<Vec<_>>();
+        let mut index = filled(&[50, 900, 0]);
+        index.take(&id(2));
+        index.hurry_all(at(100));
+        assert_eq!(by_hand(&index), [false, false, false], "a drain is no person");
+        index.hurry_all_by_hand(at(100));
+        assert_eq!(by_hand(&index), [true, true, false], "not what is being tried");
+        assert_eq!(order(index), [id(1), id(0)]);
     }
 
     #[test]

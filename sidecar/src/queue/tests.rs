@@ -29,6 +29,9 @@ const PACE: Pace = Pace {
     hold: Duration::from_millis(5),
 };
 
+/// The breaker's unit.
+const UNIT: Duration = Duration::from_millis(1);
+
 /// What a recipient's local part asks for.
 #[derive(Default)]
 struct Fake {
@@ -52,6 +55,10 @@ impl Deliver for Fake {
         let verdict = match name.split('-').next().unwrap() {
             "panics" if attempts < 2 => panic!("as it was told"),
             "poison" => Verdict::without_reply(Outcome::Transient(Some(Reason::UpstreamUnavailable)), "421"),
+            "denied" if attempts < 2 => Verdict::without_reply(
+                Outcome::RejectMessage(Some(Reason::SendAsDenied)),
+                "554 5.2.252 SendAsDenied; a@contoso.com not allowed to send as b@contoso.com",
+            ),
             "fault" => Verdict::without_reply(Outcome::RouteFault(Reason::MailboxFull), "full"),
             _ => Verdict::of_reply(Outcome::Delivered, Reply::new(250, EnhancedCode::new(2, 0, 0), "OK")),
         };
@@ -83,21 +90,21 @@ impl Bench {
 
     /// One that started at another time than it is now by the system's clock, which was set in between.
     async fn start_at(max_age_seconds: u64, started: Duration) -> Self {
-        Self::built(|route| route.delivery.max_age_seconds = max_age_seconds, started).await
+        Self::built(|route| route.delivery.max_age_seconds = max_age_seconds, started, UNIT).await
     }
 
     async fn with(change: impl FnOnce(&mut RouteFile)) -> Self {
-        Self::built(change, clock::since_epoch()).await
+        Self::built(change, clock::since_epoch(), UNIT).await
     }
 
-    async fn built(change: impl FnOnce(&mut RouteFile), started: Duration) -> Self {
+    async fn built(change: impl FnOnce(&mut RouteFile), started: Duration, unit: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
         change(&mut route);
         let (fake, metrics) = (Arc::<Fake>::default(), Arc::new(Metrics::new().unwrap()));
         let active = Active { route: Arc::new(route), deliver: Arc::clone(&fake) as _ };
         let (publish, active) = watch::channel(Some(Arc::new(active)));
-        let times = (Spans::default(), Duration::from_millis(1));
+        let times = (Spans::default(), unit);
         let dispatch = Dispatch::new(active, Board::default(), Arc::clone(&metrics), directory.path(), times);
         if let Some(active) = dispatch.active().filter(|active| active.route.control.is_some()) {
             dispatch.follow(&active.route).await;
@@ -344,4 +351,24 @@ async fn what_is_left_is_named_by_its_newest_messages_and_without_what_was_sent_
     assert_eq!(bench.queue.left(), ["<1@contoso.com>"]);
     tried.release().await;
     assert_eq!(bench.queue.left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_person_who_retries_all_gets_past_a_refusal_in_memory() {
+    let bench = Bench::built(|_| {}, clock::since_epoch(), Duration::from_secs(1)).await;
+    let mut entry = entry(&["denied@a.example"]);
+    entry.envelope.reverse_path = ReversePath::Address(Address::parse("b@contoso.com").unwrap());
+    let (body, progress) = (Body::new("", "From: b@contoso.com\r\n\r\n"), Progress::fresh(&entry));
+    let id = entry.envelope.id.clone();
+    bench.queue.keep(entry, &body, progress, false).await.unwrap();
+    // The refusal is remembered for five minutes: the second attempt ends in memory.
+    let mut attempts = 0;
+    while attempts < 2 {
+        bench.until(|queue, _| queue.state().index.record(&id).is_some_and(|record| !record.taken)).await;
+        attempts = bench.queue.show(&id).await.unwrap().kept.progress.attempts;
+    }
+    assert_eq!(lock(&bench.fake.attempts)["denied"], 1);
+    let retried = |queue: &Queue| queue.state().index.is_empty() || queue.retry_all() > 1;
+    bench.until(|queue, _| retried(queue)).await;
+    assert_eq!(*lock(&bench.fake.delivered), ["denied"]);
 }

@@ -236,13 +236,12 @@ impl Queue {
         state.named.iter().filter(waits).map(|(_, message_id)| message_id.clone()).collect()
     }
 
-    /// Says what is left behind, by name.
-    pub async fn report_left(&self) {
+    /// Says what is left behind, by name. Looks up Message-IDs for no longer than `patience`.
+    pub async fn report_left(&self, patience: Duration) {
         let left: Vec<String> = self.state().index.iter().map(|(id, _)| id.to_string()).collect();
         if left.is_empty() {
             return;
         }
-        self.name_left().await;
         let (named, more) = left.split_at(left.len().min(NAMED));
         tracing::warn!(
             messages = left.len(),
@@ -250,5 +249,7 @@ impl Queue {
             not_named = more.len(),
             "messages stay in the spool; they are lost if its volume does not outlive the pod"
         );
+        // Those that were looked up before stay named where the disk is slow.
+        let _ = tokio::time::timeout(patience, self.name_left()).await;
     }
 }

@@ -17,6 +17,9 @@ const MAX_LINE: usize = 76;
 /// Most octets of white space that stay in front of an encoded word.
 const MAX_GAP: usize = 16;
 
+/// Most octets of an address literal: those of a domain (RFC 5321 §4.5.3.1.2).
+const MAX_LITERAL: usize = 255;
+
 /// What stands around the base64 of an encoded word.
 const HEAD: &str = "=?utf-8?B?";
 const TAIL: &str = "?=";
@@ -232,7 +235,7 @@ fn addresses(value: &str, out: &mut Folded) -> Option<()> {
             Some('(') => authors::comment(behind.as_bytes())?,
             Some('<') => behind.find('>')? + 1,
             Some(',' | ';' | ':') => 1,
-            Some(_) => behind.find(|c| is_space(c) || "\"(<,;:".contains(c)).unwrap_or(behind.len()),
+            Some(_) => atoms(behind),
         };
         let (text, behind) = behind.split_at(len);
         rest = behind;
@@ -258,6 +261,23 @@ fn addresses(value: &str, out: &mut Folded) -> Option<()> {
             Some(_) => pending.push(Word { gap, text }),
         }
     }
+}
+
+/// Length of what stands in front of the next white space or delimiter. A colon within an address literal
+/// (RFC 5321 §4.1.3) is none.
+fn atoms(text: &str) -> usize {
+    let (mut open, mut colon) = (None, None);
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' if open.is_none() => open = Some(at),
+            ']' => (open, colon) = (None, None),
+            ':' if open.is_some_and(|open| at - open < MAX_LITERAL) => _ = colon.get_or_insert(at),
+            _ if is_space(c) || "\"(<,;:".contains(c) => return colon.unwrap_or(at),
+            _ => {}
+        }
+    }
+    // The bracket was not closed.
+    colon.unwrap_or(text.len())
 }
 
 /// Words that are no name: part of an address, or nothing that has a meaning.
@@ -319,6 +339,11 @@ mod tests {
             ("J. \"Q\"Müller X <a@b>", format!("J. \"Q\" {} X <a@b>", word("Müller"))),
             ("Müller\"Q\" <a@b>", format!("{} \"Q\" <a@b>", word("Müller"))),
             ("Büro: a@b, \"ü\" <c@d>;", format!("{} : a@b, {} <c@d>;", word("Büro"), word("ü"))),
+            ("Zoë <a@b>, jo@[IPv6:2001:db8::1]", format!("{} <a@b>, jo@[IPv6:2001:db8::1]", word("Zoë"))),
+            (
+                "é <jo@[IPv6:2001:db8::1]>, [x: <a@b>",
+                format!("{} <jo@[IPv6:2001:db8::1]>, [x : <a@b>", word("é")),
+            ),
             ("a@b (Größe x), c@d", format!("a@b ( {} x), c@d", word("Größe"))),
         ] {
             for name in ["From", "to ", "Resent-CC"] {

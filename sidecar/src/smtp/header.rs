@@ -346,8 +346,8 @@ impl Pass {
                 self.end_header(message, senders);
             }
             (place, None) => {
+                // What is held back waits on: some readers find a signature behind such a line.
                 self.close_field(message, senders);
-                self.release(message);
                 self.unclear = true;
                 self.refused.unclear_from |= senders.restrict_authors() && could_be_author(line);
                 self.at = if place == Place::Start { Place::OddStart } else { Place::Passing };

@@ -284,10 +284,13 @@ fn raw_utf_8_is_encoded_where_no_signature_covers_it() {
         plain.replace("Message-ID", "DKIM-Signature"),
         plain.replace("X:", "dkim-signature :"),
         format!("DKIM-Signature: x\r\n{plain}"),
+        plain.replace("X: y", "no field\r\nDKIM-Signature: x"),
     ] {
         let (out, pass) = passed_by(&encoding, &signed, &Senders::default());
         assert_eq!((out, pass.found.encoded), (signed, 0));
     }
+    let odd = passed_by(&encoding, &plain.replace("X: y", "no field"), &Senders::default());
+    assert_eq!((odd.0, odd.1.found.encoded), (expected.replace("X: y", "no field"), 2));
     let (out, pass) =
         passed_by(&encoding, plain, &Senders { allow: Some(vec![]), ..strict(OnViolation::Rewrite) });
     assert!(out.starts_with("From: =?"), "{:?}", pass.found);

@@ -46,7 +46,7 @@ impl Name {
     }
 }
 
-const STATE_SUFFIX: &str = ".state";
+pub(super) const STATE_SUFFIX: &str = ".state";
 
 /// What a file in `corrupt/` is, and the number behind its name, with the dot, where that was taken (see
 /// [`super::moves::set_aside`]). `None` for a name that is never given to a file of the spool.

@@ -272,12 +272,11 @@ impl Spool {
     async fn set_aside(&self, shelf: Shelf, id: &QueueId, held: Held) -> Result<(), SpoolError> {
         let id = id.clone();
         self.step(move |layout, ledger| {
-            moves::set_aside(layout, &layout.entry(shelf, &id))?;
+            let entry = moves::set_aside(layout, &layout.entry(shelf, &id))?;
             ledger.spoil(&id);
-            if held.has_state {
-                let state = layout.state(shelf, &id);
-                let len = state.symlink_metadata().map_or(0, |file| file.len());
-                moves::set_aside(layout, &state)?;
+            if held.has_state
+                && let Some(len) = moves::set_aside_state(layout, shelf, &id, &entry)?
+            {
                 ledger.set_aside(cost(len));
             }
             Ok(())

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -19,7 +19,7 @@ use super::entry::{Kind, Progress};
 use super::error::SpoolError;
 use super::layout::{Layout, Name, Shelf};
 use super::ledger::{Held, Ledger, cost};
-use super::moves::set_aside;
+use super::moves::{set_aside, set_aside_state};
 use super::read::{self, HEAD_BYTES, ReadError};
 use crate::envelope::QueueId;
 
@@ -99,7 +99,7 @@ impl Found<'_> {
             match file.file_name().to_str().and_then(Name::parse) {
                 Some(Name::Entry(id)) if is_file => entries.push((id, file)),
                 Some(Name::State(id)) if is_file => _ = states.insert(id),
-                _ => self.set_aside(&file.path(), "not a file of the spool"),
+                _ => _ = self.set_aside(&file.path(), "not a file of the spool"),
             }
         }
         for (id, file) in entries {
@@ -129,9 +129,8 @@ impl Found<'_> {
             Ok(opened) => opened,
             Err(ReadError::Disk(error)) => return self.unread(id, &path, has_state, &error),
             Err(ReadError::Damaged(error)) => {
-                self.set_aside(&path, &error.to_string());
-                if has_state {
-                    self.set_aside_state(&id);
+                if let Some(entry) = self.set_aside(&path, &error.to_string()).filter(|_| has_state) {
+                    self.set_aside_state(&id, &entry);
                 }
                 return;
             }
@@ -177,22 +176,29 @@ impl Found<'_> {
         }
     }
 
-    fn set_aside_state(&mut self, id: &QueueId) {
-        let path = self.layout.state(Shelf::Queue, id);
-        let len = path.symlink_metadata().map_or(0, |file| file.len());
-        match set_aside(self.layout, &path) {
-            Ok(_) => self.ledger.set_aside(cost(len)),
+    fn set_aside_state(&self, id: &QueueId, entry: &Path) {
+        match set_aside_state(self.layout, Shelf::Queue, id, entry) {
+            Ok(Some(len)) => self.ledger.set_aside(cost(len)),
+            Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a damaged message's progress cannot be set aside"),
         }
     }
 
-    fn set_aside(&mut self, path: &Path, why: &str) {
+    /// Gives where the file is now, unless it cannot be moved.
+    fn set_aside(&mut self, path: &Path, why: &str) -> Option<PathBuf> {
         let len = path.symlink_metadata().map_or(0, |file| file.len());
-        match set_aside(self.layout, path) {
-            Ok(to) => tracing::error!(file = %to.display(), why, "set aside a file of the spool"),
-            Err(error) => tracing::error!(%error, why, "a damaged file of the spool cannot be set aside"),
-        }
+        let aside = match set_aside(self.layout, path) {
+            Ok(to) => {
+                tracing::error!(file = %to.display(), why, "set aside a file of the spool");
+                Some(to)
+            }
+            Err(error) => {
+                tracing::error!(%error, why, "a damaged file of the spool cannot be set aside");
+                None
+            }
+        };
         self.recovered.set_aside += 1;
         self.ledger.set_aside(cost(len));
+        aside
     }
 }

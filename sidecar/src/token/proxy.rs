@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hyper::http::uri::{Authority, PathAndQuery};
 use mailroute_entra::Failure;
-use mailroute_entra::web_proxy::WebProxy;
+use mailroute_entra::web_proxy::{WebProxy, WrongProxy};
 use mailroute_route::condition::Reason;
 use rustls::pki_types::ServerName;
 
@@ -70,8 +70,8 @@ impl Variables {
     /// The proxy between here and the Internet; none when none is named.
     ///
     /// # Errors
-    /// When what is named is none, in words.
-    pub fn web_proxy(&self) -> Result<Option<WebProxy>, String> {
+    /// When what is named is none.
+    pub fn web_proxy(&self) -> Result<Option<WebProxy>, WrongProxy> {
         let url = set(&self.https_proxy).or(set(&self.https_proxy_lower_case));
         WebProxy::of(url, set(&self.no_proxy).or(set(&self.no_proxy_lower_case)))
     }

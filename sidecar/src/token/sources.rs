@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mailroute_entra::application::Application;
 use mailroute_entra::federated::Federated;
-use mailroute_entra::web_proxy::WebProxy;
+use mailroute_entra::web_proxy::{WebProxy, WrongProxy};
 use mailroute_entra::{Failure, Token, TokenSource};
 use mailroute_route::file::{Authority, Credential};
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use crate::net::tls::Trust;
 pub struct Sources {
     config: watch::Receiver<Config>,
     proxy: Result<Option<TokenProxy>, Misfit>,
-    web_proxy: Result<Option<WebProxy>, String>,
+    web_proxy: Result<Option<WebProxy>, WrongProxy>,
 }
 
 impl Sources {

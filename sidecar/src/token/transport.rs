@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use mailroute_entra::Failure;
 use mailroute_entra::exchange::{Answer, Post, Transport, unavailable};
-use mailroute_entra::web_proxy::WebProxy;
+use mailroute_entra::web_proxy::{WebProxy, WrongProxy};
 use mailroute_route::condition::Reason;
 
 use super::proxy::TokenProxy;
@@ -16,14 +16,18 @@ use crate::net::tls::Trust;
 pub(super) struct Direct {
     /// Whom to trust.
     pub trust: Trust,
-    /// The proxy, or why what names it is of no use.
-    pub proxy: Result<Option<WebProxy>, String>,
+    /// The proxy, or why what names it is of no use. That matters only for hosts that are reached through it.
+    pub proxy: Result<Option<WebProxy>, WrongProxy>,
 }
 
 #[async_trait]
 impl Transport for Direct {
     async fn post(&self, post: Post<'_>) -> Result<Answer, Failure> {
-        let proxy = self.proxy.as_ref().map_err(|why| unavailable(why.clone()))?.as_ref();
+        let proxy = match &self.proxy {
+            Ok(proxy) => proxy.as_ref(),
+            Err(wrong) if wrong.is_for(post.host, post.port) => return Err(unavailable(wrong.to_string())),
+            Err(_) => None,
+        };
         exchange(https::Post { proxy, ..form(&post) }, &self.trust).await
     }
 }
@@ -83,5 +87,16 @@ mod tests {
             .unwrap();
         assert_eq!(failure.reason, Reason::AuthorityCaBundleMissing);
         assert!(failure.message.contains("/nowhere/ca.crt"), "{}", failure.message);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_cannot_be_used_stops_only_what_would_go_through_it() {
+        let proxy = WebProxy::of(Some("https://proxy.corp"), Some(".contoso.test"));
+        let direct = Direct { trust: Trust::File("/nowhere/ca.crt".into()), proxy };
+        for (host, is_stopped) in [("login.contoso.test", false), ("login.example", true)] {
+            let post = Post { host, port: 1, path: "/", body: Bytes::new() };
+            let failure = direct.post(post).await.err().unwrap();
+            assert_eq!(failure.message.contains("HTTPS_PROXY"), is_stopped, "{}", failure.message);
+        }
     }
 }

@@ -165,6 +165,50 @@ async fn what_was_set_aside_comes_back_when_it_is_whole() {
     assert_eq!((kept.progress, contents(&kept.body).await), (progress, contents(&small()).await));
 }
 
+#[tokio::test]
+async fn what_was_set_aside_twice_comes_back_with_the_progress_that_it_had() {
+    let scene = Scene::new().await;
+    let entry = scene.stored(1).await;
+    let id = entry.envelope.id.clone();
+    // Its progress alone was damaged once.
+    fs::write(scene.spool.inner.layout.state(Shelf::Queue, &id), "").unwrap();
+    let scene = scene.restart().await;
+    assert_eq!(scene.names("corrupt"), [format!("{id}.state")].into());
+    scene.spool.record(&id, &tried(&entry, vec![Fate::Delivered, Fate::Waiting])).await.unwrap();
+    let (path, corrupt) = (scene.file(Shelf::Queue, &entry), scene.directory.path().join("corrupt"));
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[1..]).unwrap();
+    let scene = scene.restart().await;
+    let names = [format!("{id}.state"), format!("{id}.1"), format!("{id}.state.1")];
+    assert_eq!(scene.names("corrupt"), names.into());
+    // As an earlier version numbered them, and as it is now.
+    fs::write(corrupt.join(format!("{id}.1")), &whole).unwrap();
+    for name in [id.to_string(), format!("{id}.1")] {
+        fs::rename(corrupt.join(format!("{id}.1")), corrupt.join(&name)).unwrap();
+        let copy = clone_of(&scene);
+        let (spool, _) = Spool::open(copy.path(), LIMITS).await.unwrap();
+        let (_, progress) = spool.restore(&name, later()).await.unwrap();
+        assert_eq!(progress.fates, [Fate::Delivered, Fate::Waiting], "{name}");
+        let left = fs::read_dir(copy.path().join("corrupt")).unwrap().count();
+        assert_eq!(left, spool.stock().corrupt, "{name}");
+        fs::rename(corrupt.join(&name), corrupt.join(format!("{id}.1"))).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_message_whose_progress_went_is_set_aside_all_the_same() {
+    let scene = Scene::new().await;
+    let entry = scene.stored(1).await;
+    let id = &entry.envelope.id;
+    scene.spool.record(id, &tried(&entry, vec![Fate::Delivered, Fate::Waiting])).await.unwrap();
+    let scene = scene.restart().await;
+    fs::remove_file(scene.spool.inner.layout.state(Shelf::Queue, id)).unwrap();
+    fs::write(scene.file(Shelf::Queue, &entry), "cut").unwrap();
+    let error = scene.spool.load(id).await.unwrap_err();
+    assert!(matches!(error, SpoolError::Damaged { .. }), "{error:?}");
+    assert_eq!((scene.spool.stock().corrupt, scene.names("corrupt")), (1, [id.to_string()].into()));
+}
+
 /// A spool with the same files.
 fn clone_of(scene: &Scene) -> TempDir {
     let to = tempfile::tempdir().unwrap();
