@@ -96,7 +96,7 @@ impl Malformed {
         let lists = self.lock();
         match lists.known.routes.get(&(namespace.to_owned(), name.to_owned())) {
             Some(Some(unreadable)) => Some(unreadable.error.clone()),
-            Some(None) => Some(format!("like more than {MOST_UNREADABLE} others of its namespace")),
+            Some(None) => Some(format!("like {MOST_UNREADABLE} others of its namespace")),
             None => None,
         }
     }
