@@ -256,10 +256,25 @@ fn the_port_that_a_pod_chooses_is_looked_for_among_its_own() {
     assert_eq!(refused(&pod), Refusal::PortInUse { container: "app".into(), port: 2525 });
 }
 
+fn mount(container: &mut Value, path: &str) {
+    let mount = json!({"name": "files", "mountPath": path});
+    container["volumeMounts"].as_array_mut().unwrap().push(mount);
+}
+
+#[test]
+fn what_other_webhooks_mount_and_time_is_no_change_of_the_sidecar() {
+    let mut pod = injected();
+    let sidecar = &mut pod["spec"]["initContainers"][0];
+    mount(sidecar, "/var/run/secrets/kubernetes.io/serviceaccount");
+    mount(sidecar, "/var/run/secrets/azure/tokens");
+    sidecar["livenessProbe"]["periodSeconds"] = json!(60);
+    assert!(inject::plan(&pod, &route(), &platform()).unwrap().is_empty());
+}
+
 #[test]
 fn a_container_of_ones_own_does_not_pass_for_the_sidecar() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 12] = [
         ("image", |it| it["image"] = json!("evil.example/sidecar:0.1.0")),
         ("command", |it| it["command"] = json!(["/bin/sh"])),
         ("args", |it| it["args"] = json!(["--route=/tmp/route.json"])),
@@ -268,6 +283,10 @@ fn a_container_of_ones_own_does_not_pass_for_the_sidecar() {
         ("lifecycle", |it| it["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}})),
         ("securityContext", |it| it["securityContext"]["runAsUser"] = json!(0)),
         ("volumeMounts", |it| it["volumeMounts"][1]["mountPath"] = json!("/elsewhere")),
+        ("volumeMounts", |it| mount(it, "/mailroute-sidecar")),
+        ("volumeMounts", |it| mount(it, "/etc/mailroute/route/route.json")),
+        ("livenessProbe", |it| it["livenessProbe"]["exec"]["command"] = json!(["/x", "run"])),
+        ("readinessProbe", |it| it["readinessProbe"] = json!({"exec": {"command": ["/x"]}})),
     ];
     for (field, change) in changes {
         let mut pod = injected();

@@ -434,23 +434,70 @@ fn unfinished() -> Body {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_address_takes_its_own_share_of_memory_and_nobody_elses() {
+async fn addresses_take_their_own_share_of_memory_and_nobody_elses() {
     let stage = stage().await;
-    let flooder = peer(66);
+    let flooders = [66, 67, 68].map(peer);
+    let (began, small) = (tokio::time::Instant::now(), review(&pod()).to_string());
     let mut flood: futures::stream::FuturesUnordered<_> =
-        (0..100).map(|_| stage.webhook.handle(&flooder, unfinished())).collect();
-    // All but a few are refused at once, and these are held in memory.
-    let mut refused = 0;
-    while let Some(Some(answer)) = flood.next().now_or_never() {
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-        refused += 1;
-    }
-    assert!((90..100).contains(&refused), "{refused} are refused");
+        (0..100).map(|at| stage.webhook.handle(&flooders[at % 3], unfinished())).collect();
+    assert!(flood.next().now_or_never().is_none(), "each waits for memory, or for the rest of its body");
     assert_eq!(stage.ask(&review(&pod())).await["response"]["patchType"], "JSONPatch");
-    let held: Vec<_> = flood.collect().await;
-    assert_eq!(held.len(), 100 - refused);
-    let answer = stage.webhook.handle(&flooder, Body::from(review(&pod()).to_string())).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "from another address there is no wait");
+    let answers: Vec<_> = flood.collect().await;
+    assert!(answers.iter().all(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let answer = stage.webhook.handle(&flooders[0], Body::from(small)).await;
     assert_eq!(answer.status(), StatusCode::OK, "and all is as before");
+}
+
+/// A review of the pod with environment variables in 20 containers and with the owners of all its fields.
+fn heavy(mut pod: Value, variables: usize) -> String {
+    let names = || (0..variables / 20).map(|number| format!("VARIABLE_{number}"));
+    let owned = names().map(|name| {
+        let key = format!("k:{}", json!({"name": name}));
+        (key, json!({".": {}, "f:name": {}, "f:value": {}}))
+    });
+    let owned: Value = owned.collect::<serde_json::Map<_, _>>().into();
+    let env: Vec<_> = names().map(|name| json!({"name": name, "value": "of some length"})).collect();
+    let name = |number| format!("app-{number}");
+    let containers: Vec<_> =
+        (0..20).map(|number| json!({"name": name(number), "image": "app", "env": env})).collect();
+    let fields: serde_json::Map<_, _> =
+        (0..20).map(|number| (format!("k:{}", name(number)), json!({"f:env": owned}))).collect();
+    pod["spec"]["containers"] = containers.into();
+    pod["metadata"]["managedFields"] = json!([{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:containers": fields}}}]);
+    review(&pod).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn heavy_pods_of_an_unknown_route_keep_no_other_from_its_answer() {
+    let stage = stage().await;
+    let api_server = peer(1);
+    let began = tokio::time::Instant::now();
+    let mut unknown = pod();
+    unknown["metadata"]["labels"]["mailroute.dev/route"] = json!("invoices");
+    let unknown = heavy(unknown, 1_000);
+    let flood = (0..20).map(|_| stage.webhook.handle(&api_server, Body::from(unknown.clone())));
+    let small = stage.webhook.handle(&api_server, Body::from(review(&pod()).to_string()));
+    let (flood, small) = futures::join!(futures::future::join_all(flood), small);
+    assert!(flood.iter().all(|answer| answer.status() == StatusCode::OK));
+    assert_eq!(small.status(), StatusCode::OK);
+    assert!(began.elapsed() < Duration::from_secs(1), "none of them waits for the route");
+}
+
+#[tokio::test]
+async fn a_large_pod_gets_its_sidecar() {
+    let stage = stage().await;
+    let mut large = pod();
+    large["metadata"]["annotations"] = json!({"example.com/notes": "x".repeat(250_000)});
+    large["spec"]["containers"][0]["args"] = json!(["x".repeat(1_200_000)]);
+    for body in [heavy(pod(), 1_000), review(&large).to_string()] {
+        let answer = stage.webhook.handle(&peer(1), Body::from(body)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let answer = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["response"]["patchType"], "JSONPatch");
+    }
 }
 
 #[tokio::test]
@@ -465,7 +512,9 @@ async fn a_small_body_that_grows_in_memory_is_refused_before_it_does() {
     );
     assert!(grown.len() < 4 * 1024 * 1024);
     let answer = stage.webhook.handle(&peer(66), Body::from(grown)).await;
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let text = to_bytes(answer.into_body(), 4096).await.unwrap();
+    assert!(String::from_utf8_lossy(&text).contains("too many fields and list items"));
 }
 
 #[tokio::test]

@@ -4,9 +4,21 @@
 //! cluster, so the sidecar may be there already. Other webhooks add environment and mounts to every container, tune
 //! resources and probes, and pin images; what runs, as whom and with which files, is the platform's alone.
 
+use mailroute_route::paths;
 use serde_json::Value;
 
 use super::view::items;
+
+/// The program and the directories that the sidecar reads and writes.
+const OURS: [&str; 7] = [
+    paths::PROGRAM,
+    paths::ROUTE_DIR,
+    paths::TOKENS_DIR,
+    paths::CREDENTIAL_DIR,
+    paths::AUTHORITY_CA_DIR,
+    paths::ENDPOINT_CA_DIR,
+    paths::SPOOL_DIR,
+];
 
 /// The first field in which the container is not the sidecar that is wanted.
 pub(super) fn difference(present: &Value, wanted: &Value) -> Option<&'static str> {
@@ -26,7 +38,11 @@ pub(super) fn difference(present: &Value, wanted: &Value) -> Option<&'static str
         ("envFrom", has("envFrom")),
         ("lifecycle", has("lifecycle")),
         ("securityContext", !is_confined_alike(&present["securityContext"], &wanted["securityContext"])),
-        ("volumeMounts", !has_mounts(present, wanted)),
+        ("volumeMounts", !has_mounts(present, wanted) || covers_ours(present, wanted)),
+        ("volumeDevices", has("volumeDevices")),
+        ("startupProbe", !is_probed_alike(present, wanted, "startupProbe")),
+        ("readinessProbe", !is_probed_alike(present, wanted, "readinessProbe")),
+        ("livenessProbe", !is_probed_alike(present, wanted, "livenessProbe")),
     ];
     checks.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
 }
@@ -65,6 +81,34 @@ fn has_mounts(present: &Value, wanted: &Value) -> bool {
         })
     };
     items(wanted.get("volumeMounts")).iter().all(is_there)
+}
+
+/// Whether a further mount is at, above or below the program or a directory of ours, so that other files are read there.
+fn covers_ours(present: &Value, wanted: &Value) -> bool {
+    let wanted = items(wanted.get("volumeMounts"));
+    let path = |mount: &Value| mount.get("mountPath").and_then(Value::as_str).map(str::to_owned);
+    let is_ours = |mount: &Value| {
+        wanted.iter().any(|ours| mount.get("name") == ours.get("name") && path(mount) == path(ours))
+    };
+    items(present.get("volumeMounts"))
+        .iter()
+        .filter(|mount| !is_ours(mount))
+        .any(|mount| OURS.iter().any(|ours| overlap(&path(mount).unwrap_or_default(), ours)))
+}
+
+/// Whether one of the paths is the other or lies in it. A path that climbs is taken to lie anywhere.
+fn overlap(one: &str, other: &str) -> bool {
+    let names = |path: &str| -> Vec<String> {
+        path.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect()
+    };
+    let (one, other) = (names(one), names(other));
+    one.iter().any(|name| name == "..") || one.iter().zip(&other).all(|(one, other)| one == other)
+}
+
+/// A probe that runs a program in the container runs ours. Meshes probe over the network in its place, and timing is anyone's.
+fn is_probed_alike(present: &Value, wanted: &Value, probe: &str) -> bool {
+    let command = |container: &Value| container[probe].get("exec").map(|exec| exec["command"].clone());
+    command(present).is_none_or(|present| Some(present) == command(wanted))
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// Memory that the requests of one address may take at a time, bytes.
-const MEMORY: usize = 24 * 1024 * 1024;
+/// Memory that the bodies of one address's requests may take at a time, bytes.
+const BODIES: usize = 12 * 1024 * 1024;
+/// Memory that what is read from these bodies may take at a time, bytes.
+const VALUES: usize = 12 * 1024 * 1024;
 
 /// An address that has connections open, and what its requests may take together. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,15 +19,16 @@ pub struct Peer(Arc<Share>);
 #[derive(Debug)]
 struct Share {
     address: IpAddr,
-    memory: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    values: Arc<Semaphore>,
     turn: Semaphore,
 }
 
 impl Peer {
     /// A peer that holds nothing yet.
     pub fn new(address: IpAddr) -> Self {
-        let memory = Arc::new(Semaphore::new(MEMORY));
-        Self(Arc::new(Share { address: address.to_canonical(), memory, turn: Semaphore::new(1) }))
+        let [bodies, values] = [BODIES, VALUES].map(|bytes| Arc::new(Semaphore::new(bytes)));
+        Self(Arc::new(Share { address: address.to_canonical(), bodies, values, turn: Semaphore::new(1) }))
     }
 
     /// Its address; an IPv4 address as such, also when it came in over IPv6.
@@ -33,9 +36,14 @@ impl Peer {
         self.0.address
     }
 
-    /// So many bytes of the peer's share of memory until the permit is dropped; nothing when it is used up.
-    pub fn memory(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.memory).try_acquire_many_owned(bytes).ok()
+    /// The peer's share of memory for the bodies of its requests, a permit for each byte.
+    pub fn bodies(&self) -> &Arc<Semaphore> {
+        &self.0.bodies
+    }
+
+    /// The peer's share of memory for what is read from the bodies, a permit for each byte.
+    pub fn values(&self) -> &Arc<Semaphore> {
+        &self.0.values
     }
 
     /// Waits until no other request of this peer is being worked on.
@@ -228,11 +236,12 @@ mod tests {
     fn connections_of_one_address_share_its_memory() {
         let mut places = Places::new(100, 10);
         let [one, two] = [(); 2].map(|()| places.take(OTHER));
-        let held = one.peer().memory(u32::try_from(MEMORY).unwrap());
-        assert!(held.is_some() && two.peer().memory(1).is_none());
-        assert!(places.take(FLOOD).peer().memory(1).is_some());
+        let held = one.peer().bodies().try_acquire_many(u32::try_from(BODIES).unwrap());
+        assert!(held.is_ok() && two.peer().bodies().try_acquire().is_err());
+        assert!(two.peer().values().try_acquire().is_ok(), "values have a share of their own");
+        assert!(places.take(FLOOD).peer().bodies().try_acquire().is_ok());
         drop(held);
-        assert!(two.peer().memory(1).is_some());
+        assert!(two.peer().bodies().try_acquire().is_ok());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::crd::MailRoute;
 use crate::inject::Refusal;
 
 /// Pods that wait for a route at a time; a further one gets its answer at once.
-const WAITING: usize = 64;
+const WAITING: usize = 24;
 
 /// The watched routes.
 #[derive(Debug)]

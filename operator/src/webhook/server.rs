@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
@@ -45,8 +45,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const WARN_PATIENCE: Duration = Duration::from_millis(500);
 /// Largest body, bytes. An API server takes objects of up to 3 MiB, and a review holds one and little else.
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// Memory that all reviews under way may take, bytes. Each address has a share of its own besides, see [`Peer::memory`].
-const MEMORY: usize = 48 * 1024 * 1024;
+/// Most memory that what is read from one body may take, bytes, see [`weight`]. A pod of 1 000 environment variables in 20
+/// containers, with the owners of its fields, takes 5 MiB.
+const HEAVIEST: usize = 8 * 1024 * 1024;
+/// Memory that the bodies of all reviews under way may take, bytes: the shares of four addresses, see [`Peer::bodies`].
+const BODIES: usize = 48 * 1024 * 1024;
+/// Memory that what is read from these bodies may take, bytes: the shares of four addresses, see [`Peer::values`].
+const VALUES: usize = 48 * 1024 * 1024;
+/// Most memory of a review that may wait for its route, bytes. As many as may wait at a time hold half the share of one address
+/// at most, and all reviews that an API server sends come from one.
+const LIGHT: usize = 256 * 1024;
 
 /// A label where it has no effect.
 const MISPLACED: &str = "the label mailroute.dev/route is on the workload itself, where it has no effect. Put it into \
@@ -62,7 +70,15 @@ pub struct Webhook {
     metrics: Metrics,
     events: Events,
     refusals: Refusals,
-    memory: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    values: Arc<Semaphore>,
+}
+
+/// The memory that a review is given until it is answered.
+#[derive(Default)]
+struct Memory {
+    bytes: usize,
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 /// The HTTP service.
@@ -105,6 +121,10 @@ enum Outcome {
 enum Failure {
     #[error("the body is larger than {MAX_BODY} bytes, or broke off")]
     Body,
+    #[error(
+        "the object has too many fields and list items: they would take {0} bytes of memory, and {HEAVIEST} are allowed"
+    )]
+    Heavy(usize),
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("the pod or its patch cannot be represented")]
@@ -124,8 +144,8 @@ impl Webhook {
         metrics: Metrics,
         (events, refusals): (Events, Refusals),
     ) -> Self {
-        let memory = Arc::new(Semaphore::new(MEMORY));
-        Self { routes, platform, lending, kubernetes, metrics, events, refusals, memory }
+        let [bodies, values] = [BODIES, VALUES].map(|bytes| Arc::new(Semaphore::new(bytes)));
+        Self { routes, platform, lending, kubernetes, metrics, events, refusals, bodies, values }
     }
 
     /// Answers one request of `peer`.
@@ -160,15 +180,16 @@ impl Webhook {
     }
 
     async fn judge(&self, peer: &Peer, body: Body) -> Result<Value, Failure> {
-        let (mut review, _memory) = self.read(peer, body).await?;
+        let (mut review, memory) = self.read(peer, body).await?;
         let object = review.take_object()?.unwrap_or_default();
-        Ok(match self.warning(review.namespace(), &object).await {
+        let patience = memory.patience(WARN_PATIENCE);
+        Ok(match self.warning(review.namespace(), &object, patience).await {
             Some(warning) => review.warn(&format!("MailRoute: {warning}"))?,
             None => review.allow()?,
         })
     }
 
-    async fn warning(&self, namespace: &str, object: &Value) -> Option<String> {
+    async fn warning(&self, namespace: &str, object: &Value, patience: Duration) -> Option<String> {
         let template = object.pointer(workload::pod_pointer(object)?)?;
         // A template without metadata asks for nothing.
         let selected = PodView::new(template).map(|view| Selection::of(&view));
@@ -176,7 +197,7 @@ impl Webhook {
             let is_misplaced = workload::is_labelled(object) && !matches!(selected, Ok(Selection::Excused));
             return is_misplaced.then(|| MISPLACED.to_owned());
         };
-        let refusal = match self.routes.find(namespace, name, WARN_PATIENCE).await.ok()? {
+        let refusal = match self.routes.find(namespace, name, patience).await.ok()? {
             Ok(route) => self.injection(template, &route).err()?,
             Err(refusal) => refusal,
         };
@@ -187,7 +208,7 @@ impl Webhook {
     }
 
     async fn decide(&self, peer: &Peer, body: Body) -> Result<Outcome, Failure> {
-        let (mut review, _memory) = self.read(peer, body).await?;
+        let (mut review, memory) = self.read(peer, body).await?;
         let Some(pod) = review.take_created_pod()? else { return Ok(Outcome::Skipped(review)) };
         let view = match PodView::new(&pod) {
             Ok(view) => view,
@@ -195,7 +216,7 @@ impl Webhook {
         };
         let Selection::Route(name) = Selection::of(&view) else { return Ok(Outcome::Skipped(review)) };
         let called = view.display_name();
-        let route = match self.routes.find(review.namespace(), name, PATIENCE).await {
+        let route = match self.routes.find(review.namespace(), name, memory.patience(PATIENCE)).await {
             Ok(Ok(route)) => route,
             Ok(Err(refusal)) => return Ok(Outcome::Refused(review, refusal, None, called)),
             Err(not_synced) => return Ok(Outcome::Deferred(review, not_synced)),
@@ -210,35 +231,29 @@ impl Webhook {
     }
 
     /// The review, and the memory that it is given until it is answered.
-    async fn read(&self, peer: &Peer, body: Body) -> Result<(Review, Vec<OwnedSemaphorePermit>), Failure> {
-        let (mut octets, mut memory) = (Vec::new(), Vec::new());
+    ///
+    /// Memory is given out in the order in which it is asked for. What a body takes is asked for at once, and its values are
+    /// held apart, so that no two reviews ever wait for what the other holds.
+    async fn read(&self, peer: &Peer, body: Body) -> Result<(Review, Memory), Failure> {
+        let size = body.size_hint().exact().map_or(Ok(MAX_BODY), usize::try_from);
+        let size = size.ok().filter(|size| *size <= MAX_BODY).ok_or(Failure::Body)?;
+        let (mut octets, mut memory) = (Vec::new(), Memory::default());
+        memory.hold(size, [peer.bodies(), &self.bodies]).await?;
         let mut body = body.into_data_stream();
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|_| Failure::Body)?;
-            if octets.len() + chunk.len() > MAX_BODY {
+            if octets.len() + chunk.len() > size {
                 return Err(Failure::Body);
             }
-            self.hold(&mut memory, peer, chunk.len())?;
             octets.extend_from_slice(&chunk);
         }
-        self.hold(&mut memory, peer, weight(&octets))?;
+        let weight = weight(&octets);
+        if weight > HEAVIEST {
+            return Err(Failure::Heavy(weight));
+        }
+        memory.hold(weight, [peer.values(), &self.values]).await?;
         let _turn = peer.turn().await;
         Ok((Review::decode(&octets)?, memory))
-    }
-
-    fn hold(&self, memory: &mut Vec<OwnedSemaphorePermit>, peer: &Peer, bytes: usize) -> Result<(), Failure> {
-        let bytes = u32::try_from(bytes).map_err(|_| Failure::Body)?;
-        let of_all = || Arc::clone(&self.memory).try_acquire_many_owned(bytes).ok();
-        let permits = peer.memory(bytes).zip(of_all()).ok_or(Failure::Slow)?;
-        let (of_peer, of_all) = permits;
-        match memory.as_mut_slice() {
-            [first, second] => {
-                first.merge(of_peer);
-                second.merge(of_all);
-            }
-            _ => memory.extend([of_peer, of_all]),
-        }
-        Ok(())
     }
 
     /// The patch that the pod needs; `None` when it has everything.
@@ -265,6 +280,24 @@ impl Webhook {
             self.events.warn(route.object_ref(&()), reason, "InjectSidecar", note);
             self.refusals.note(route, refused);
         }
+    }
+}
+
+impl Memory {
+    /// Waits for so many bytes of each of the two shares.
+    async fn hold(&mut self, bytes: usize, shares: [&Arc<Semaphore>; 2]) -> Result<(), Failure> {
+        let permits = u32::try_from(bytes).map_err(|_| Failure::Body)?;
+        for share in shares {
+            let held = Arc::clone(share).acquire_many_owned(permits).await;
+            self.permits.push(held.map_err(|_| Failure::Slow)?);
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// How long a review that holds this may wait for its route.
+    const fn patience(&self, most: Duration) -> Duration {
+        if self.bytes <= LIGHT { most } else { Duration::ZERO }
     }
 }
 
@@ -309,6 +342,7 @@ impl Failure {
     const fn reason(&self) -> &'static str {
         match self {
             Self::Body => "Body",
+            Self::Heavy(_) => "Heavy",
             Self::Decode(_) => "NotAReview",
             Self::Represent(_) => "Represent",
             Self::Slow => "Slow",
@@ -317,7 +351,7 @@ impl Failure {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body | Self::Heavy(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Decode(_) => StatusCode::BAD_REQUEST,
             Self::Represent(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Slow => StatusCode::SERVICE_UNAVAILABLE,
