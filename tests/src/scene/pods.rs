@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, AsyncReadExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{ListParams, LogParams};
 
 use super::{PATIENCE, Scene, workload};
@@ -145,8 +145,11 @@ impl Scene {
 
     async fn container_runs(&self, pod: &str, container: &str) -> Result<()> {
         let begun = |pod: &Pod| {
-            let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-            statuses.filter(|s| s.name == container).any(|s| {
+            let all = |status: &PodStatus| {
+                let (init, others) = (&status.init_container_statuses, &status.container_statuses);
+                init.iter().chain(others).flatten().cloned().collect::<Vec<_>>()
+            };
+            pod.status.iter().flat_map(all).filter(|s| s.name == container).any(|s| {
                 s.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
             })
         };
