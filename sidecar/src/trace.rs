@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 
 use crate::envelope::QueueId;
 use crate::smtp::authors;
+use crate::smtp::encoded_word;
 use crate::smtp::header::{From, Headers, Sender};
 
 /// How, when and where a message came in.
@@ -81,11 +82,14 @@ fn put_from(lines: &mut Vec<u8>, arrival: &Arrival<'_>, headers: &Headers) {
         (From::Absent, Some(author), _) => push(lines, format_args!("From: {author}\r\n")),
         (From::Removed { value }, _, Some(mailbox)) => {
             let old = authors::parse(value).unwrap_or_default();
-            match &old.name {
-                Some(name) => lines.extend_from_slice(&[b"From: ", name.as_slice(), b" <"].concat()),
-                None => lines.extend_from_slice(b"From: <"),
+            let mut from = b"From: ".to_vec();
+            if let Some(name) = &old.name {
+                from.extend_from_slice(&[name.as_slice(), b" "].concat());
             }
-            push(lines, format_args!("{mailbox}>\r\n"));
+            push(&mut from, format_args!("<{mailbox}>\r\n"));
+            // The old field may be one that could not be encoded, for the sake of an address in it.
+            let encoded = headers.encodes.then(|| encoded_word::field(&from)).flatten();
+            lines.extend_from_slice(&encoded.unwrap_or(from));
             if !headers.reply_to && !old.addresses.is_empty() {
                 lines.extend_from_slice(&[b"Reply-To:", value.as_slice()].concat());
             }
@@ -198,6 +202,15 @@ mod tests {
             let answered_elsewhere = Headers { from, reply_to: true, ..complete() };
             assert!(!added(&answered_elsewhere).contains("Reply-To"), "{value:?}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_sender_that_is_replaced_is_encoded_even_where_the_old_field_could_not_be() {
+        let from = From::Removed { value: " \"Zoë\" <zoë@b>\r\n".into() };
+        let raw = Headers { from, reply_to: true, ..complete() };
+        assert_eq!(added(&raw), "From: \"Zoë\" <noreply@contoso.com>\r\n");
+        let encoded = added(&Headers { encodes: true, ..raw });
+        assert!(encoded.is_ascii() && encoded.ends_with(" <noreply@contoso.com>\r\n"), "{encoded}");
     }
 
     #[test]

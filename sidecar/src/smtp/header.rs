@@ -70,6 +70,8 @@ pub struct Headers {
     pub missing: bool,
     /// Fields whose raw UTF-8 was written as encoded words.
     pub encoded: u32,
+    /// Whether raw UTF-8 in a field that is put in front has to be encoded too.
+    pub encodes: bool,
 }
 
 /// What became of `From`.
@@ -205,7 +207,7 @@ impl Pass {
 
     /// Takes what was found.
     pub fn finish(self) -> Headers {
-        self.found
+        Headers { encodes: self.encode, ..self.found }
     }
 
     /// Why the message is refused for its header, if it is.
