@@ -4,7 +4,7 @@
 //! `Life` decides, a pure function of the time handed in; [`Store`] does what it says. Invariants:
 //! * never more than one exchange under way, however many sessions wait;
 //! * a token that is still good is used, whatever happens to its successor; but no conversation begins with one that
-//!   ends within [`MIN_LEFT`] while another can be had;
+//!   ends within `MIN_LEFT` while another can be had;
 //! * after a failure nobody asks again before the authority's `Retry-After` or our own back-off has passed.
 //!
 //! There is no timer: a token is renewed by the first use after two thirds of its life, in the background. An idle

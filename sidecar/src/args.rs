@@ -149,7 +149,7 @@ pub struct Run {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub session_wait: Duration,
 
-    /// Where to serve /livez, /readyz and /metrics. [::] is every address, IPv4 too.
+    /// Where to serve /livez, /readyz and /metrics. `[::]` is every address, IPv4 too.
     #[arg(long, value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 

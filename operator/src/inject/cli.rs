@@ -59,7 +59,7 @@ pub struct Inject {
         value_parser = entra_audience
     )]
     pub entra_audiences: Vec<String>,
-    /// File that says which routes may use the operator's identity, as in the ConfigMap <release>-broker. Default: none.
+    /// File that says which routes may use the operator's identity, as in the ConfigMap `RELEASE-broker`. Default: none.
     #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
     pub broker_settings: Option<PathBuf>,
 }

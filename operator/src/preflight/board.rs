@@ -4,7 +4,7 @@
 //! status stays until it is known anew.
 //!
 //! Invariants: no domain is looked at more often than once in [`SHORTEST`] for a namespace, whatever addresses its sidecars
-//! report, but for the first [`AT_ONCE`] changes of them; no namespace has more than [`OF_A_NAMESPACE`] of the looks of a round; a look that fails does not at once replace
+//! report, but for the first `AT_ONCE` changes of them; no namespace has more than `OF_A_NAMESPACE` of the looks of a round; a look that fails does not at once replace
 //! what an earlier one found.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

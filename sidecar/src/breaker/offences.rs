@@ -6,7 +6,7 @@
 //!
 //! * the same sender, recipient or number of recipients is refused from memory for a while, with the same reply and a
 //!   sentence that says so. What is remembered is what the reply is about: a recipient only where the status code says
-//!   that the address itself is bad ([`is_about_the_recipient`]), else the pair of sender and recipient;
+//!   that the address itself is bad (`is_about_the_recipient`), else the pair of sender and recipient;
 //! * after [`MOST`] refused senders within an hour, or when [`MOST`] recipients and a tenth of all within an hour do not
 //!   exist, only senders and recipients that were accepted since the first of them go on; what is unknown waits until
 //!   the hour has moved.

@@ -4,7 +4,7 @@
 //! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: [auth: AUTH] ─► transaction: MAIL … ─► QUIT
 //! ```
 //!
-//! Owns what is known of a connection over the stream that [`super::opening`] made; [`Conversation`] has the words and
+//! Owns what is known of a connection over the stream that [`super::opening`] made; `Conversation` has the words and
 //! their time limits. Refuses to know what is said over it.
 //!
 //! Invariant: after any error the connection is dropped by its owner, as nobody knows what the upstream has seen.
