@@ -21,6 +21,7 @@ fn usage(record: &str) -> MailboxUsageSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_is_read_by_the_next_leader_and_never_over_what_it_wrote() -> Result<()> {
     let cluster = Cluster::start(Tier::ControlPlane).await?;
+    release::install_definitions(&cluster).await?;
     install_chart(&cluster, &[]).await?;
     let store = async || -> Result<MailboxUsages> {
         Ok(MailboxUsages::new(client_of_the_chart(&cluster).await?, release::NAMESPACE))
@@ -60,6 +61,7 @@ async fn what_is_written_is_read_by_the_next_leader_and_never_over_what_it_wrote
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_writes_there_is_read_as_damaged_and_can_be_written_over() -> Result<()> {
     let cluster = Cluster::start(Tier::ControlPlane).await?;
+    release::install_definitions(&cluster).await?;
     install_chart(&cluster, &[]).await?;
     let store = MailboxUsages::new(client_of_the_chart(&cluster).await?, release::NAMESPACE);
     let key = Key::of("tenant", "noreply@contoso.com");
