@@ -4,12 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mailroute_route::paths::is_for_entra;
 use tracing::Level;
 
 use crate::broker::settings::TOKEN_FILE;
-use crate::inject::PullPolicy;
 use crate::inject::cli::Inject;
+use crate::inject::flags::InjectionFlags;
 use crate::logging::Format;
 
 /// Kubernetes operator that lets pods send mail through Microsoft 365 by SMTP on localhost.
@@ -61,28 +60,9 @@ pub struct Run {
     /// Image of the sidecar that is injected.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE")]
     pub sidecar_image: String,
-    /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
-    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY")]
-    pub sidecar_image_pull_policy: Option<PullPolicy>,
-    /// Names of Secrets to pull that image with, which pods have in their own namespace.
-    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
-    pub sidecar_image_pull_secrets: Vec<String>,
-    /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
-    #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
-    pub allow_image_override: bool,
-    /// Leave runAsUser and runAsGroup of the sidecar to the platform, as OpenShift wants it.
-    #[arg(long, env = "MAILROUTE_SIDECAR_USER_BY_PLATFORM")]
-    pub sidecar_user_by_platform: bool,
-    /// Audiences, beginning with api://, that routes may name in spec.tenant.authority.audience besides those that Entra
-    /// publishes.
-    #[arg(
-        long,
-        env = "MAILROUTE_ENTRA_AUDIENCES",
-        value_name = "AUDIENCE",
-        value_delimiter = ',',
-        value_parser = entra_audience
-    )]
-    pub entra_audiences: Vec<String>,
+    /// What else is chosen for sidecars.
+    #[command(flatten)]
+    pub injection: InjectionFlags,
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,
@@ -151,11 +131,6 @@ pub struct Run {
     /// Least level that is logged: error, warn, info, debug or trace.
     #[arg(long, env = "MAILROUTE_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
-}
-
-/// An audience whose tokens may be shown to a token authority.
-pub(crate) fn entra_audience(text: &str) -> Result<String, &'static str> {
-    is_for_entra(text).then(|| text.to_owned()).ok_or("must begin with api://, as the audiences of Entra do")
 }
 
 #[cfg(test)]

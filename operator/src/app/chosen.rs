@@ -42,13 +42,7 @@ impl App {
 
     /// What the installation chooses for every sidecar.
     pub(super) fn sidecar(&self) -> inject::Platform {
-        inject::Platform {
-            image: self.flags.sidecar_image.clone(),
-            pull_policy: self.flags.sidecar_image_pull_policy,
-            pull_secrets: self.flags.sidecar_image_pull_secrets.clone(),
-            allows_image_override: self.flags.allow_image_override,
-            assigns_users: self.flags.sidecar_user_by_platform,
-        }
+        self.flags.injection.platform(&self.flags.sidecar_image)
     }
 }
 
@@ -62,7 +56,7 @@ pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
             Settings::parse(&text).with_context(unusable)?
         }
     };
-    settings.entra_audiences.clone_from(&flags.entra_audiences);
+    settings.entra_audiences.clone_from(&flags.injection.entra_audiences);
     Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
 }
 

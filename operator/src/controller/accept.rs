@@ -9,6 +9,7 @@ use super::status::Acceptance;
 use super::validate::{self, Valid};
 use crate::broker::settings::{Rule, Settings};
 use crate::crd::MailRoute;
+use crate::inject::Refusal;
 
 /// Which namespaces may send as which mailbox, as the chart's values say. Empty: every namespace as every mailbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -85,6 +86,19 @@ pub fn accept(route: &MailRoute, lending: &Settings, rules: &MailboxRules) -> Re
     rules.allow(route).map_err(Acceptance::MailboxNotAllowed)?;
     let lent = lending.lent_to(route).map_err(Acceptance::NotAllowed)?;
     validate::validate_with(route, lent, &lending.entra_audiences).map_err(Acceptance::Invalid)
+}
+
+/// Whether pods of the route can have a sidecar, as far as that is the route's to say. One that may not use the operator's
+/// identity is looked at without it: its pods start, and its status says why they get no tokens.
+///
+/// # Errors
+/// What the route has wrong.
+pub fn injectable(route: &MailRoute, lending: &Settings) -> Result<(), Refusal> {
+    let lent = lending.lent_to(route).ok().flatten();
+    let valid = validate::validate_with(route, lent, &lending.entra_audiences);
+    valid
+        .map(drop)
+        .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })
 }
 
 #[cfg(test)]

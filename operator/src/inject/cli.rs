@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
+use super::flags::InjectionFlags;
 use super::plan::plan;
 use super::refusal::Refusal;
 use super::selection::Selection;
-use super::sidecar::{Platform, PullPolicy};
+use super::sidecar::Platform;
 use super::view::PodView;
 use super::workload::{has_label_within, is_labelled, pod_pointer};
-use crate::args::entra_audience;
 use crate::broker::settings::{Settings, SettingsError};
-use crate::controller::validate::validate_with;
+use crate::controller::accept;
 use crate::crd::{MailRoute, ROUTE_LABEL};
 
 /// Flags of `inject`.
@@ -37,28 +37,9 @@ pub struct Inject {
     /// Image of the sidecar.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE", default_value = concat!("mailroute.dev/sidecar:", env!("CARGO_PKG_VERSION")))]
     pub sidecar_image: String,
-    /// Pull policy of that image: Always, IfNotPresent or Never. Default: what Kubernetes chooses by tag.
-    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY")]
-    pub sidecar_image_pull_policy: Option<PullPolicy>,
-    /// Names of Secrets to pull that image with, which pods have in their own namespace.
-    #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
-    pub sidecar_image_pull_secrets: Vec<String>,
-    /// Let pods name another image in the annotation mailroute.dev/sidecar-image.
-    #[arg(long, env = "MAILROUTE_ALLOW_IMAGE_OVERRIDE")]
-    pub allow_image_override: bool,
-    /// Leave runAsUser and runAsGroup of the sidecar to the platform, as OpenShift wants it.
-    #[arg(long, env = "MAILROUTE_SIDECAR_USER_BY_PLATFORM")]
-    pub sidecar_user_by_platform: bool,
-    /// Audiences, beginning with api://, that routes may name in spec.tenant.authority.audience besides those that Entra
-    /// publishes.
-    #[arg(
-        long,
-        env = "MAILROUTE_ENTRA_AUDIENCES",
-        value_name = "AUDIENCE",
-        value_delimiter = ',',
-        value_parser = entra_audience
-    )]
-    pub entra_audiences: Vec<String>,
+    /// What else is chosen for sidecars.
+    #[command(flatten)]
+    pub injection: InjectionFlags,
     /// File that says which routes may use the operator's identity, as in the ConfigMap `RELEASE-broker`. Default: none.
     #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
     pub broker_settings: Option<PathBuf>,
@@ -115,18 +96,11 @@ pub fn run(
     output: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<(), Error> {
-    let platform = Platform {
-        image: flags.sidecar_image.clone(),
-        pull_policy: flags.sidecar_image_pull_policy,
-        pull_secrets: flags.sidecar_image_pull_secrets.clone(),
-        allows_image_override: flags.allow_image_override,
-        assigns_users: flags.sidecar_user_by_platform,
-    };
     let offline = Offline {
         routes: routes(&flags.route, &flags.namespace)?,
-        platform,
+        platform: flags.injection.platform(&flags.sidecar_image),
         lending: Settings {
-            entra_audiences: flags.entra_audiences.clone(),
+            entra_audiences: flags.injection.entra_audiences.clone(),
             ..lending(flags.broker_settings.as_deref())?
         },
         namespace: flags.namespace.clone(),
@@ -198,10 +172,7 @@ impl Offline {
             Selection::Excused => return Ok(Err("annotated to start without its sidecar")),
         };
         let route = self.route(namespace, name)?;
-        // As the webhook does: a route that may not use the operator's identity is looked at without it.
-        let lent = self.lending.lent_to(route).ok().flatten();
-        validate_with(route, lent, &self.lending.entra_audiences)
-            .map_err(|error| Refusal::InvalidRoute { route: name.to_owned(), message: error.to_string() })?;
+        accept::injectable(route, &self.lending)?;
         super::patch(&plan(pod, route, &self.platform)?, pod).map(Ok)
     }
 
@@ -281,11 +252,7 @@ spec:
             route,
             namespace: "shop".into(),
             sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
-            sidecar_image_pull_policy: None,
-            sidecar_image_pull_secrets: Vec::new(),
-            allow_image_override: false,
-            sidecar_user_by_platform: false,
-            entra_audiences: Vec::new(),
+            injection: InjectionFlags::default(),
             broker_settings: None,
         };
         let (mut printed, mut notes) = (Vec::new(), Vec::new());

@@ -12,12 +12,13 @@
 //!
 //! * [`selection`]: whether and by which route. [`sidecar`], [`volumes`]: what is added. [`mod@plan`], [`grace`]: what of it is missing in this pod.
 //! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`], [`overrides`]: the keys of ours.
-//! * [`view`]: the pod as JSON. [`cli`], [`workload`]: the same offline, for pods and for what makes pods.
+//! * [`view`]: the pod as JSON. [`flags`]: the command line. [`cli`], [`workload`]: the same offline, for pods and for what makes pods.
 //!
 //! Refuses to know the API server and the clock.
 
 pub mod annotations;
 pub mod cli;
+pub mod flags;
 pub mod grace;
 pub mod overrides;
 pub mod patch;

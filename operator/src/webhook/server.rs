@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::StreamExt;
 use jiff::Timestamp;
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
 use super::weight::weight;
 use crate::broker::settings::Settings;
-use crate::controller::validate::validate_with;
+use crate::controller::accept;
 use crate::crd::MailRoute;
 use crate::events::Events;
 use crate::inject::selection::Selection;
@@ -257,13 +257,8 @@ impl Webhook {
     }
 
     /// The patch that the pod needs; `None` when it has everything.
-    ///
-    /// A route that may not use the operator's identity is looked at without it: its pods start, and its status says why they
-    /// get no tokens.
     fn injection(&self, pod: &Value, route: &MailRoute) -> Result<Option<json_patch::Patch>, Refusal> {
-        let lent = self.lending.lent_to(route).ok().flatten();
-        validate_with(route, lent, &self.lending.entra_audiences)
-            .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })?;
+        accept::injectable(route, &self.lending)?;
         let plan = inject::plan(pod, route, &self.platform)?;
         if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
     }
