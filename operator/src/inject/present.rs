@@ -28,13 +28,10 @@ pub(super) fn difference(present: &Value, wanted: &Value) -> Option<&'static str
             || value.as_object().is_some_and(serde_json::Map::is_empty)
     };
     let has = |field: &str| present.get(field).is_some_and(|value| !is_empty(value));
-    let list = |container: &Value, field: &str| items(container.get(field)).to_vec();
-    let image =
-        |container: &Value| container.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
     let checks = [
-        ("image", !is_same_image(&image(present), &image(wanted))),
+        ("image", !is_same_image(image(present), image(wanted))),
         ("command", has("command")),
-        ("args", list(present, "args") != list(wanted, "args")),
+        ("args", items(present.get("args")) != items(wanted.get("args"))),
         ("envFrom", has("envFrom")),
         ("lifecycle", has("lifecycle")),
         ("securityContext", !is_confined_alike(&present["securityContext"], &wanted["securityContext"])),
@@ -47,20 +44,23 @@ pub(super) fn difference(present: &Value, wanted: &Value) -> Option<&'static str
     checks.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
 }
 
+fn image(container: &Value) -> &str {
+    container.get("image").and_then(Value::as_str).unwrap_or_default()
+}
+
 /// The same repository, whatever its tag or digest, as webhooks pin tags and two versions of the operator may run for a while;
 /// or the same digest, wherever it is pulled from.
 fn is_same_image(present: &str, wanted: &str) -> bool {
-    let digest = |image: &str| image.split_once('@').map(|(_, digest)| digest.to_owned());
-    let same_digest = digest(present).is_some() && digest(present) == digest(wanted);
-    same_digest || repository(present) == repository(wanted)
+    let (present, wanted) = (parts(present), parts(wanted));
+    present.0 == wanted.0 || present.1.is_some() && present.1 == wanted.1
 }
 
-/// A reference without its tag and digest. A colon before the last slash is a registry's port.
-fn repository(image: &str) -> &str {
-    let name = image.split_once('@').map_or(image, |(name, _)| name);
+/// Repository and digest of a reference. A colon before the last slash is a registry's port, and no tag.
+fn parts(image: &str) -> (&str, Option<&str>) {
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
+        Some((repository, tag)) if !tag.contains('/') => (repository, digest),
+        _ => (name, digest),
     }
 }
 
