@@ -3,7 +3,7 @@
 //! Alive means that the process answers. Ready means that it can do its work: every check holds. `/readyz` names those
 //! that do not, so that `kubectl describe pod` shows why.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::lock;
 use crate::metrics::Metrics;
 
 /// Something that has to hold before this replica is ready.
@@ -42,7 +43,7 @@ impl Admin {
     }
 
     fn text(&self, now: Instant) -> prometheus::Result<Bytes> {
-        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut printed = lock(&self.printed);
         if let Some((at, text)) = printed.as_ref()
             && now.duration_since(*at) < PRINTED
         {

@@ -29,3 +29,10 @@ pub mod rate_limit;
 pub mod registration;
 pub mod server;
 pub mod webhook;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic under one of the operator's locks leaves whole values behind, so a poisoned one may be used.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -19,7 +19,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -44,6 +44,7 @@ pub use listen::listen;
 pub use places::Peer;
 use places::{Connection, Places};
 
+use crate::lock;
 use crate::rate_limit::RateLimit;
 
 /// Bounds on what callers may hold.
@@ -232,8 +233,3 @@ impl Server {
 }
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// A panic under one of these locks leaves whole values behind, so a poisoned one may be used.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

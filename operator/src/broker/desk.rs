@@ -27,11 +27,11 @@ use tokio::time::timeout;
 use super::settings::NotAllowed;
 use super::vault::Vault;
 use crate::control::authenticate::{self, Authenticator};
-use crate::control::lock;
 use crate::control::reports::Caller;
 use crate::control::server::bearer;
 use crate::controller::watch::filled;
 use crate::crd::MailRoute;
+use crate::lock;
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 

@@ -18,7 +18,7 @@ use ring::digest::{SHA256, digest};
 
 use super::settings::{Application, Settings};
 use super::transport::{BundleError, Https};
-use crate::control::lock;
+use crate::lock;
 use crate::metrics::Metrics;
 
 /// Pods that had a token refused get another one at most this often: a mailbox that lacks a permission refuses every

@@ -25,12 +25,12 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::lock;
 use super::reports::Caller;
 use crate::api_error::ApiError;
 use crate::controller::pods::addresses;
 use crate::controller::watch::filled;
 use crate::crd::ROUTE_LABEL;
+use crate::lock;
 use crate::rate_limit::RateLimit;
 
 /// How long an answer of the API server is kept.

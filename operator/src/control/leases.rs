@@ -12,12 +12,12 @@ use mailroute_entra::clock::Steady;
 use mailroute_route::control::{Allotment, Claim, ShortOf};
 
 use super::ledger_store::LedgerStore;
-use super::lock;
 use super::mailbox::{Desk, Job, Mailbox, Unwritten};
 use crate::budget::ledger::{Decision, Living, View};
 use crate::budget::mailboxes::Key;
 use crate::budget::terms::Terms;
 use crate::budget::{Holder, Limits, Namespace};
+use crate::lock;
 
 /// Decisions about one claim before it is told to come again. Two are needed when something has to be written down.
 const ROUNDS: usize = 4;

@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::ledger_store::{Error, LedgerStore, Stored};
-use super::lock;
 use crate::budget::ledger::{Ledger, Living, View};
 use crate::budget::mailboxes::Key;
 use crate::budget::record::Record;
 use crate::budget::terms::Terms;
 use crate::budget::{Holder, Namespace};
 use crate::crd::MailboxUsageSpec;
+use crate::lock;
 
 /// A read or write that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(10);

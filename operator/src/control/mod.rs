@@ -20,10 +20,3 @@ pub mod ledger_store;
 pub mod mailbox;
 pub mod reports;
 pub mod server;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// A panic under one of the locks of this module leaves whole values behind, so a poisoned one may be used.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -26,7 +26,6 @@ use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
 use super::leases::{Claimant, Leases};
-use super::lock;
 use super::mailbox::Unwritten;
 use super::reports::{Caller, INTERVAL, Reports};
 use crate::broker::settings::Settings;
@@ -39,6 +38,7 @@ use crate::controller::triggers::Triggers;
 use crate::controller::watch::{Malformed, route_of};
 use crate::crd::MailRoute;
 use crate::lease::Leadership;
+use crate::lock;
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 use crate::server::Peer;

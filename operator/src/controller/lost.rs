@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use kube::ResourceExt;
 
-use crate::control::lock;
 use crate::crd::MailRoute;
+use crate::lock;
 
 /// Routes remembered at most; beyond it what the watched status says counts alone.
 const REMEMBERED: usize = 4096;

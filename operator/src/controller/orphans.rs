@@ -12,8 +12,8 @@ use super::Context;
 use super::losses::{self, Left};
 use super::pods::sidecar;
 use super::watch::route_of;
-use crate::control::lock;
 use crate::crd::MailRoute;
+use crate::lock;
 
 /// Deleted routes that are remembered at most; beyond it some may be logged again.
 const REMEMBERED: usize = 4096;

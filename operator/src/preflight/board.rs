@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::need::Need;
 use super::verdict::{Standing, Verdict, verdict};
-use crate::control::lock;
+use crate::lock;
 
 /// What is published is looked at this often at most.
 pub const SHORTEST: Duration = Duration::from_secs(60);

@@ -23,10 +23,10 @@ use super::examine::examine;
 use super::known::{Fact, Known, Question};
 use super::need::{Need, needs};
 use super::verdict::Standing;
-use crate::control::lock;
 use crate::control::reports::Reports;
 use crate::controller::triggers::Triggers;
 use crate::crd::MailRoute;
+use crate::lock;
 use crate::metrics::Metrics;
 
 /// Domains that are looked at at a time.
