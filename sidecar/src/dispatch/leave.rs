@@ -46,8 +46,13 @@ pub struct Held {
     pub until: Instant,
     /// What of the mailbox's limits it waits for, when it is these.
     pub limits: Option<Why>,
-    /// The operator was asked for a lease and may answer at any time before `until`.
-    pub may_end_sooner: bool,
+}
+
+impl Held {
+    /// Whether the operator was asked for a lease, and may answer at any time before `until`.
+    pub fn may_end_sooner(&self) -> bool {
+        self.limits == Some(Why::Lease)
+    }
 }
 
 impl Dispatch {
@@ -70,8 +75,7 @@ impl Dispatch {
         if self.queue_waits.load(Ordering::Relaxed) {
             let text = "messages that came earlier wait for the limits of the mailbox";
             let verdict = Verdict::without_reply(Outcome::Quota(Reason::RateExceeded), text);
-            let (until, limits) = (clock::now(), Some(Why::Pace));
-            return Err(Held { verdict, until, limits, may_end_sooner: false });
+            return Err(Held { verdict, until: clock::now(), limits: Some(Why::Pace) });
         }
         self.known_fault()?;
         let ticket = match self.budget.take(recipients).await {
@@ -121,9 +125,7 @@ impl Dispatch {
         let now = clock::now();
         let breaker = self.breaker();
         match (breaker.blocks(now), breaker.until()) {
-            (Some(verdict), Some(until)) => {
-                Err(Held { verdict: verdict.clone(), until, limits: None, may_end_sooner: false })
-            }
+            (Some(verdict), Some(until)) => Err(Held { verdict: verdict.clone(), until, limits: None }),
             _ => Ok(()),
         }
     }
@@ -137,8 +139,7 @@ impl Dispatch {
         }
         let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
         let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
-        let (until, may_end_sooner) = (denied.until, denied.why == Why::Lease);
-        Held { verdict, until, limits: Some(denied.why), may_end_sooner }
+        Held { verdict, until: denied.until, limits: Some(denied.why) }
     }
 
     /// Says whether the queue waits for the mailbox's limits.

@@ -50,7 +50,7 @@ pub struct Obstacle {
 
 impl Obstacle {
     fn of(held: Held) -> Self {
-        let Held { verdict, until, limits, .. } = held;
+        let Held { verdict, until, limits } = held;
         let until = later(clock::timestamp(), until.saturating_duration_since(clock::now()));
         let reason = match limits {
             Some(why) => why.reason(),
@@ -216,7 +216,6 @@ impl Queue {
         let now = clock::timestamp();
         let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
-        self.dispatch.hurry();
         tracing::info!(queue_id = %id, "a dead letter is tried again, by hand");
         self.enter_by_hand(id.clone(), now, &progress);
         Ok(())
@@ -230,13 +229,14 @@ impl Queue {
     pub async fn restore(&self, name: &str) -> Result<(), ByHandError> {
         let now = clock::timestamp();
         let (id, progress) = self.spool.restore(name, now).await?;
-        self.dispatch.hurry();
         tracing::info!(queue_id = %id, "a message that was set aside is tried again, by hand");
         self.enter_by_hand(id, now, &progress);
         Ok(())
     }
 
+    /// Enters a message that a person has brought back, and ends the pause of a known fault.
     fn enter_by_hand(&self, id: QueueId, since: Timestamp, progress: &Progress) {
+        self.dispatch.hurry();
         let record = Record { by_hand: true, ..self.record(since, progress) };
         let mut state = self.state();
         // Whoever has taken it already, by what was known of it before it was set aside, tries it.

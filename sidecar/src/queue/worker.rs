@@ -134,7 +134,7 @@ impl Queue {
                 }
                 Err(held) => {
                     let until = Some(self.wait_for(&held, &active));
-                    return Pause { until, may_end_sooner: held.may_end_sooner };
+                    return Pause { until, may_end_sooner: held.may_end_sooner() };
                 }
             }
         }
