@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{CertificateFiles, Credential, Method};
+use mailroute_route::file::{CertificateFiles, Credential, Method, SmartHost};
 use mailroute_route::paths;
 
 /// A file that a route names and may not.
@@ -92,70 +92,69 @@ impl Named<'_> {
 
 /// Every file that a route names.
 fn files(route: &RouteFile) -> Vec<Named<'_>> {
-    let named = |field, file, directory, name| Named { field, file, directory, name };
-    let ca = |field, file, directory| Named { field, file, directory, name: Some(paths::CA_FILE) };
-    let mut files = match &route.method {
+    let (mut files, ca_files) = match &route.method {
         Method::ClientSubmission(submission) => {
-            let mut files = of_credential(&submission.credential);
-            files.extend(
-                submission
-                    .authority
-                    .ca_file
-                    .as_deref()
-                    .map(|file| ca("authority.caFile", file, paths::AUTHORITY_CA_DIR)),
-            );
-            files.extend(
-                submission
-                    .endpoint
-                    .ca_file
-                    .as_deref()
-                    .map(|file| ca("endpoint.caFile", file, paths::ENDPOINT_CA_DIR)),
-            );
-            files
+            let authority = submission.authority.ca_file.as_deref();
+            let endpoint = submission.endpoint.ca_file.as_deref();
+            let ca_files = [
+                ("authority.caFile", authority, paths::AUTHORITY_CA_DIR),
+                ("endpoint.caFile", endpoint, paths::ENDPOINT_CA_DIR),
+            ];
+            (of_credential(&submission.credential), ca_files.to_vec())
         }
         Method::SmtpRelay(relay) => {
-            let mut files = relay.certificate.as_ref().map(of_certificate).unwrap_or_default();
-            let ca_file = relay.smart_host.ca_file.as_deref();
-            files.extend(ca_file.map(|file| ca("smartHost.caFile", file, paths::ENDPOINT_CA_DIR)));
-            files
+            let certificate = relay.certificate.as_ref().map(of_certificate).unwrap_or_default();
+            (certificate, vec![of_smart_host(&relay.smart_host)])
         }
-        Method::DirectSend(direct) => {
-            let ca_file = direct.smart_host.ca_file.as_deref();
-            ca_file.map(|file| ca("smartHost.caFile", file, paths::ENDPOINT_CA_DIR)).into_iter().collect()
-        }
+        Method::DirectSend(direct) => (vec![], vec![of_smart_host(&direct.smart_host)]),
     };
-    files.extend(route.control.as_ref().map(|control| {
-        named("control.tokenFile", &control.token_file, paths::TOKENS_DIR, Some(paths::CONTROL_TOKEN_FILE))
-    }));
+    for (field, file, directory) in ca_files {
+        files.extend(file.map(|file| Named { field, file, directory, name: Some(paths::CA_FILE) }));
+    }
+    files.extend(
+        route
+            .control
+            .as_ref()
+            .map(|control| token("control.tokenFile", &control.token_file, paths::CONTROL_TOKEN_FILE)),
+    );
     files
 }
 
+fn of_smart_host(host: &SmartHost) -> (&'static str, Option<&Path>, &'static str) {
+    ("smartHost.caFile", host.ca_file.as_deref(), paths::ENDPOINT_CA_DIR)
+}
+
 fn of_credential(credential: &Credential) -> Vec<Named<'_>> {
-    let secret = |field, file| vec![Named { field, file, directory: paths::CREDENTIAL_DIR, name: None }];
     match credential {
-        Credential::WorkloadIdentity { token_file: file, .. } => {
-            let name = Some(paths::ENTRA_TOKEN_FILE);
-            vec![Named { field: "credential.tokenFile", file, directory: paths::TOKENS_DIR, name }]
+        Credential::WorkloadIdentity { token_file, .. } => {
+            vec![token("credential.tokenFile", token_file, paths::ENTRA_TOKEN_FILE)]
         }
-        Credential::ClientSecret { secret_file, .. } => secret("credential.secretFile", secret_file),
-        Credential::Password { password_file } => secret("credential.passwordFile", password_file),
+        Credential::ClientSecret { secret_file, .. } => vec![secret("credential.secretFile", secret_file)],
+        Credential::Password { password_file } => vec![secret("credential.passwordFile", password_file)],
         Credential::ClientCertificate { files, .. } => of_certificate(files),
         Credential::Operator { .. } => vec![],
     }
 }
 
 fn of_certificate(files: &CertificateFiles) -> Vec<Named<'_>> {
-    let secret = |field, file| Named { field, file, directory: paths::CREDENTIAL_DIR, name: None };
     vec![secret("certificateFile", &files.certificate_file), secret("keyFile", &files.key_file)]
+}
+
+/// The one token that is projected for a purpose.
+const fn token<'a>(field: &'static str, file: &'a Path, name: &'static str) -> Named<'a> {
+    Named { field, file, directory: paths::TOKENS_DIR, name: Some(name) }
+}
+
+/// Any file of the Secret that is mounted.
+const fn secret<'a>(field: &'static str, file: &'a Path) -> Named<'a> {
+    Named { field, file, directory: paths::CREDENTIAL_DIR, name: None }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use mailroute_route::file::{
-        Authority, ClientSubmission, Endpoint, HostName, SmartHost, SmtpRelay, TlsMode,
-    };
+    use mailroute_route::file::{Authority, ClientSubmission, Endpoint, HostName, SmtpRelay, TlsMode};
 
     use super::*;
     use crate::config::tests::SAMPLE;
