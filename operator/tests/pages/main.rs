@@ -8,6 +8,6 @@
 mod messages;
 mod resource;
 
-#[path = "../../../route/tests/pages/page.rs"]
+#[path = "../../../crates/route/tests/pages/page.rs"]
 #[expect(dead_code, reason = "shared with the pages of the contract, which use more of it")]
 mod page;

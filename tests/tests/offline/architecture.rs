@@ -37,8 +37,8 @@ const CALLS: [&str; 2] = ["Client", "Api"];
 
 /// Modules, and what must not be in their code.
 const UNKNOWN: &[(&str, &[&str])] = &[
-    ("route/src", &["std::fs", CLOCK, "tokio"]),
-    ("limits/src", &["std::fs", "std::net", CLOCK, "tokio"]),
+    ("crates/route/src", &["std::fs", CLOCK, "tokio"]),
+    ("crates/limits/src", &["std::fs", "std::net", CLOCK, "tokio"]),
     ("operator/src/crd", &[CALLS[0], CALLS[1], CLOCK]),
     ("operator/src/controller/accept", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/validate", &[CALLS[0], CALLS[1], CLOCK, "async"]),

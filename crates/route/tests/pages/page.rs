@@ -46,5 +46,5 @@ pub fn read(path: &str) -> String {
 
 /// Where it is.
 pub fn absolute(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }

@@ -68,7 +68,7 @@ fn outcome_of(text: &str) -> Option<Outcome> {
 /// Entra's literal errors with their reasons, from a row such as
 /// `(400, "invalid_request", 90061, "Request to …", Reason::IssuerUnreachable),`.
 pub fn entra() -> Vec<(String, Reason)> {
-    let source = read("entra/src/aadsts.rs");
+    let source = read("crates/entra/src/aadsts.rs");
     let mut errors: Vec<_> = source.lines().filter_map(entra_error).collect();
     errors.sort();
     errors.dedup();

@@ -5,7 +5,7 @@ use mailroute_route::condition::{ConditionType, Reason};
 use crate::page::{PLACEHOLDERS, check};
 
 const HEAD: &str = "\
-<!-- Written from route/src/condition.rs; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
+<!-- Written from crates/route/src/condition.rs; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
 # Conditions and reasons
 
 `kubectl describe mailroute <name>` shows the conditions below. Each has a reason, and a message that says what was met
