@@ -12,20 +12,20 @@ use self::source::{code, modules};
 
 /// Which crates of this project each crate is made with.
 const CRATES: [(&str, &[&str]); 6] = [
-    ("route", &[]),
-    ("dns", &[]),
-    ("limits", &[]),
-    ("entra", &["route"]),
+    ("crates/route", &[]),
+    ("crates/dns", &[]),
+    ("crates/limits", &[]),
+    ("crates/entra", &["route"]),
     ("operator", &["dns", "entra", "limits", "route"]),
     ("sidecar", &["dns", "entra", "limits", "route"]),
 ];
 
 /// Words of a manifest that a crate does without.
 const WITHOUT: [(&str, &[&str]); 5] = [
-    ("route", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
-    ("limits", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
-    ("dns", &["kube", "k8s-openapi", "lettre", "hyper"]),
-    ("entra", &["kube", "k8s-openapi", "lettre"]),
+    ("crates/route", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
+    ("crates/limits", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
+    ("crates/dns", &["kube", "k8s-openapi", "lettre", "hyper"]),
+    ("crates/entra", &["kube", "k8s-openapi", "lettre"]),
     ("sidecar", &["kube", "k8s-openapi"]),
 ];
 
