@@ -125,6 +125,9 @@ pub struct Run {
     /// Name server for that, in place of those in /etc/resolv.conf.
     #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
+    /// How long a running sidecar may go without a report before the status and an alert name it, seconds.
+    #[arg(long, env = "MAILROUTE_SILENT_AFTER", value_name = "SECONDS", default_value_t = 300)]
+    pub silent_after: u32,
     /// How a log line looks.
     #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: Format,

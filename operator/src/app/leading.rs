@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::SignedDuration;
 use mailroute_dns::resolver::Resolver;
 
 use super::parts::{Parts, spawn};
@@ -42,6 +43,7 @@ impl App {
             triggers: self.triggers.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
+            silent_after: SignedDuration::from_secs(flags.silent_after.into()),
             backoff: Backoff::default(),
             applied: Applied::default(),
             rollouts: Rollouts::default(),

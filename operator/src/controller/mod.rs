@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
@@ -112,6 +112,8 @@ pub struct Context {
     pub events: Events,
     /// Where numbers go.
     pub metrics: Metrics,
+    /// How long a running sidecar may go without a report.
+    pub silent_after: SignedDuration,
     /// Routes that fail at present.
     pub backoff: Backoff,
     /// What was written lately.
@@ -259,7 +261,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let left = losses::left(&reports, is_live);
     let silent = {
         let reports = lock(&context.reports);
-        silence::silent(&pods, |uid| reports.last(uid), term.since, now)
+        silence::silent(&pods, context.silent_after, |uid| reports.last(uid), term.since, now)
     };
     let lost = context.lost.before(route).saturating_add(losses::sum(&left));
     let facts = Facts {

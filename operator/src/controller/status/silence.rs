@@ -11,9 +11,6 @@ use super::super::pods::SidecarPod;
 use super::Facts;
 use super::finding::{FALSE, Finding};
 
-/// A sidecar that has not reported for so long is silent: ten reports were missed.
-const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
-
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
 
@@ -26,10 +23,11 @@ pub struct Silent {
     pub since: Timestamp,
 }
 
-/// The silent ones among `pods`, the longest first. `last` has the time of a pod's last report by its uid, `leading` is when
-/// this leader began to hear them.
+/// The sidecars among `pods` that have not reported for the time `after`, the longest first. `last` has the time of a pod's last
+/// report by its uid, `leading` is when this leader began to hear them.
 pub fn silent(
     pods: &[SidecarPod],
+    after: SignedDuration,
     last: impl Fn(&str) -> Option<Timestamp>,
     leading: Timestamp,
     now: Timestamp,
@@ -41,7 +39,7 @@ pub fn silent(
             let never = pod.created.map_or(leading, |created| created.max(leading));
             Silent { pod: pod.name.clone(), since: last(&pod.uid).unwrap_or(never) }
         })
-        .filter(|silent| now.duration_since(silent.since) >= SILENT_AFTER)
+        .filter(|silent| now.duration_since(silent.since) >= after)
         .collect();
     silent.sort_unstable_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
     silent
