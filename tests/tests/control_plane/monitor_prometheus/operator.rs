@@ -80,6 +80,14 @@ impl Stage {
         Ok(())
     }
 
+    /// The namespace of a sample is the route's, not the operator's.
+    pub(crate) async fn samples_of_routes_name_the_route(&self, prometheus: &Prometheus) -> Result<()> {
+        let silent = prometheus.query("mailroute_route_sidecars{state=\"silent\"} > 0").await?;
+        let named = |row: &Value| row["metric"]["namespace"] == self.namespace.name();
+        ensure!(!silent.is_empty() && silent.iter().all(named), "{silent:?}");
+        Ok(())
+    }
+
     /// Has a labelled pod admitted that is not made.
     pub(crate) async fn admit(&self) -> Result<()> {
         until(async || self.pod("notifications", true).await.map(drop)).await.context("pods are not admitted")
