@@ -71,7 +71,7 @@ const LARGE: u32 = 13;
 
 /// A route cannot ask for less.
 fn least() -> Value {
-    json!({"messagesPerMinute": 1, "recipientsPerDay": 1, "connections": 1})
+    json!({"messagesPerMinute": 1, "recipientsPerDay": 1, "connections": 1, "maxRecipients": 1})
 }
 
 /// A pod names a fresh mailbox, claims, and hangs up while the operator writes that down.
