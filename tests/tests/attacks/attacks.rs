@@ -137,7 +137,7 @@ async fn claims(us: Arc<Attackers>, limits: Value, what: Value) -> Result<Runnin
 async fn pods_without_a_token(us: Arc<Attackers>) -> Result<Running> {
     us.route("theirs", MAILBOX, json!({})).await?;
     for number in 0..80 {
-        us.pod(&format!("theirs-{number}"), "theirs").await?;
+        us.pod(&format!("wordless-{number}"), "theirs").await?;
     }
     // Somebody has to be heard for the mailbox to be looked at.
     claims(us, json!({}), json!({})).await
