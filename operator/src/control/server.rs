@@ -136,7 +136,7 @@ impl Control {
         let route = ObjectRef::<MailRoute>::new(&report.route).within(&caller.namespace);
         let claim = report.claim.clone();
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
-            self.triggers.add(route.clone());
+            self.triggers.add_reported(route.clone());
         }
         let allotment = match claim {
             Some(claim) => self.allot(&caller, &route, &claim).await?,
