@@ -62,8 +62,11 @@ fn theirs(mut pod: Value, webhook: &str) -> Value {
 fn ours(mut pod: Value) -> Value {
     let route: MailRoute = read("route.yaml");
     let digest = "0".repeat(64);
-    let platform =
-        Platform { image: format!("mailroute.dev/sidecar@sha256:{digest}"), ..Platform::default() };
+    let platform = Platform {
+        image: format!("mailroute.dev/sidecar@sha256:{digest}"),
+        control_address: Some("mailroute.mailroute-system.svc:8444".into()),
+        ..Platform::default()
+    };
     let plan = inject::plan(&pod, &route, &platform).unwrap();
     let patch = inject::patch(&plan, &pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();

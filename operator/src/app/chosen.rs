@@ -14,6 +14,9 @@ use crate::metrics::Metrics;
 use crate::pki::{self, Source, Written};
 use crate::registration;
 
+/// Port of the Service for the control service.
+const CONTROL_SERVICE_PORT: u16 = 8444;
+
 impl App {
     /// Whose certificates are served, and who is told what is written of them.
     pub(super) fn pki_settings(&self) -> pki::Settings {
@@ -42,7 +45,12 @@ impl App {
 
     /// What the installation chooses for every sidecar.
     pub(super) fn sidecar(&self) -> inject::Platform {
-        self.flags.injection.platform(&self.flags.sidecar_image)
+        self.flags.injection.platform(&self.flags.sidecar_image, &self.control_address())
+    }
+
+    /// The control service, as pods reach it.
+    pub(super) fn control_address(&self) -> String {
+        format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", self.flags.service, self.flags.namespace)
     }
 }
 

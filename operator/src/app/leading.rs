@@ -18,9 +18,6 @@ use crate::controller::{self, Context, build};
 use crate::preflight::board::Board;
 use crate::preflight::rounds::Rounds;
 
-/// Port of the Service for the control service.
-const CONTROL_SERVICE_PORT: u16 = 8444;
-
 impl App {
     /// The part that writes, while this replica leads.
     pub(super) fn lead(&self, parts: &mut Parts, known: Known) {
@@ -30,7 +27,7 @@ impl App {
         let context = Arc::new(Context {
             client: self.client.clone(),
             platform: build::Platform {
-                control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
+                control_address: self.control_address(),
                 cluster_domain: flags.cluster_domain.clone(),
             },
             lending: Arc::clone(self.vault.settings()),

@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 
 use super::reports::Caller;
 use crate::api_error::ApiError;
-use crate::controller::pods::addresses;
+use crate::controller::pods::{addresses, has_sidecar};
 use crate::controller::watch::filled;
 use crate::crd::ROUTE_LABEL;
 use crate::lock;
@@ -203,10 +203,13 @@ fn find(caller: &Caller, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>> {
     (pod.uid().as_deref() == Some(&caller.uid)).then_some(pod)
 }
 
-/// Whether a caller is a pod that there is, with the label of the route that it names: what is a pod's own goes to no other pod.
+/// Whether a caller is a pod that there is, with the label of the route that it names and its sidecar: what is a pod's own goes to
+/// no other pod, and what is a sidecar's to none that never had one.
 pub fn is_pod_of(caller: &Caller, pods: &Store<Pod>, route: &str) -> bool {
     let pod = find(caller, pods);
-    pod.is_some_and(|pod| pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route))
+    pod.is_some_and(|pod| {
+        pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route) && has_sidecar(&pod)
+    })
 }
 
 type Hash = [u8; 32];

@@ -89,6 +89,8 @@ pub struct Platform {
     pub allows_image_override: bool,
     /// Whether runAsUser and runAsGroup are left out, for a platform that assigns them (OpenShift).
     pub assigns_users: bool,
+    /// `host:port` of the control service, the only one that a sidecar talks to; none leaves it to the rendered route.
+    pub control_address: Option<String>,
 }
 
 /// Everything that a pod of one route gets.
@@ -164,7 +166,7 @@ fn container(route: &MailRoute, platform: &Platform, image: &str, overrides: &Ov
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(route),
     });
-    let options = options(route, overrides);
+    let options = options(route, platform, overrides);
     if !options.is_empty() {
         container["args"] = options.into();
     }
@@ -191,9 +193,13 @@ fn security_context(platform: &Platform) -> Value {
 
 /// What the sidecar is told beside its route. Never by environment variables: the kubelet sets some in every container, and
 /// a Service named `mailroute` makes one of them `MAILROUTE_PORT`.
-fn options(route: &MailRoute, overrides: &Overrides) -> Vec<String> {
+///
+/// The control service is named here, as a pod's arguments are the webhook's and its ConfigMap is anybody's who may write
+/// ConfigMaps in the namespace.
+fn options(route: &MailRoute, platform: &Platform, overrides: &Overrides) -> Vec<String> {
     let keeps = route.spec.delivery.mode.keeps();
     [
+        platform.control_address.as_ref().map(|address| format!("--control={address}")),
         keeps.then(|| format!("--grace={DRAIN_SHARE_SECONDS}")),
         overrides.port.map(|port| format!("--port={port}")),
         overrides.log_level.map(|level| format!("--log-level={level}")),

@@ -188,7 +188,8 @@ fn pod(namespace: &str, name: &str, uid: &str, route: &str) -> Pod {
     let labels = json!({"mailroute.dev/route": route});
     let metadata = json!({"name": name, "namespace": namespace, "uid": uid, "labels": labels});
     let status = json!({"podIPs": [{"ip": "127.0.0.1"}]});
-    serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+    let spec = json!({"containers": [], "initContainers": [{"name": "mailroute"}]});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
 }
 
 /// Where all pods are.
