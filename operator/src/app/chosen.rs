@@ -65,7 +65,8 @@ pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
         }
     };
     settings.entra_audiences.clone_from(&flags.injection.entra_audiences);
-    Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
+    let proxy = flags.proxy.web_proxy();
+    Vault::new(Arc::new(settings), &flags.identity_token, &proxy, metrics).context("cannot set the broker up")
 }
 
 /// Which namespaces may send as which mailbox: without rules every one as every one.

@@ -17,7 +17,7 @@ use mailroute_route::condition::Reason;
 use ring::digest::{SHA256, digest};
 
 use super::settings::{Application, Settings};
-use super::transport::{BundleError, Https};
+use super::transport::{BundleError, Https, Proxy};
 use crate::lock;
 use crate::metrics::Metrics;
 
@@ -39,13 +39,20 @@ struct Held {
 }
 
 impl Vault {
-    /// Empty; nothing is asked for before the first use. The operator's assertion is read from `token_file` each time.
+    /// Empty; nothing is asked for before the first use. The operator's assertion is read from `token_file` each time, and
+    /// shown to Entra through `proxy`.
     ///
     /// # Errors
     /// When a `caPem` of the settings holds no certificate.
-    pub fn new(settings: Arc<Settings>, token_file: &Path, metrics: &Metrics) -> Result<Self, BundleError> {
+    pub fn new(
+        settings: Arc<Settings>,
+        token_file: &Path,
+        proxy: &Proxy,
+        metrics: &Metrics,
+    ) -> Result<Self, BundleError> {
         let held = |application: &Application| {
-            let transport = Arc::new(Https::trusting(application.authority.ca_pem.as_deref())?);
+            let transport =
+                Arc::new(Https::trusting(application.authority.ca_pem.as_deref(), proxy.clone())?);
             let proof = Federated { file: token_file.to_owned(), whose: "the operator's" };
             let client_id = application.client_id.clone();
             let told = Told { client_id: client_id.clone(), metrics: metrics.clone() };

@@ -17,6 +17,7 @@ use mailroute_m365::directory::{FederatedCredential, SAMPLE_CLIENT_ID, SAMPLE_MA
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Options, Rule, Simulator, Token};
 use mailroute_operator::broker::desk::{self, Desk};
 use mailroute_operator::broker::settings::Settings;
+use mailroute_operator::broker::transport::Proxy;
 use mailroute_operator::broker::vault::Vault;
 use mailroute_operator::control::authenticate::Authenticator;
 use mailroute_operator::crd::MailRoute;
@@ -71,12 +72,18 @@ impl Stage {
 
     pub async fn with(options: Options, routes: Vec<Value>) -> Self {
         let m365 = Simulator::start(options).await.unwrap();
+        let authority = format!("localhost:{}", m365.login_address().port());
+        Self::asking(&authority, Ok(None), m365, routes).await
+    }
+
+    /// Asks the authority of this name, through this proxy.
+    pub async fn asking(authority: &str, proxy: Proxy, m365: Simulator, routes: Vec<Value>) -> Self {
         trust_the_operator(&m365);
         let folder = tempfile::tempdir().unwrap();
         m365.write_assertion(OPERATOR, &folder.path().join("token")).unwrap();
         let metrics = Metrics::new().unwrap();
-        let settings = Settings::parse(&settings(&m365)).unwrap();
-        let vault = Vault::new(Arc::new(settings), &folder.path().join("token"), &metrics).unwrap();
+        let settings = Settings::parse(&settings(authority, &m365)).unwrap();
+        let vault = Vault::new(Arc::new(settings), &folder.path().join("token"), &proxy, &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
         let pods = filled(pods);
@@ -157,11 +164,11 @@ fn trust_the_operator(m365: &Simulator) {
 }
 
 /// JSON is YAML.
-fn settings(m365: &Simulator) -> String {
+fn settings(authority: &str, m365: &Simulator) -> String {
     json!({"applications": [{
         "tenantId": SAMPLE_TENANT,
         "clientId": SAMPLE_CLIENT_ID,
-        "authority": {"host": format!("localhost:{}", m365.login_address().port()), "caPem": m365.ca_pem()},
+        "authority": {"host": authority, "caPem": m365.ca_pem()},
         "allow": [{"namespaces": ["shop"], "mailboxes": [SAMPLE_MAILBOX]}],
     }]})
     .to_string()

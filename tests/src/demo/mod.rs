@@ -20,7 +20,7 @@ use crate::cluster::KUBECONFIG_VARIABLE;
 use crate::scene::{PATIENCE, condition_of, microsoft::Microsoft, release};
 use crate::supervisor::record;
 use crate::wait::is_complete;
-use crate::{Cluster, Tier, wait_for, wait_gone};
+use crate::{Cluster, Family, Tier, wait_for, wait_gone};
 use steps::Steps;
 
 /// Name of the cluster that `--keep` leaves up.
@@ -104,9 +104,12 @@ async fn start(keep: bool) -> Result<Cluster> {
                     kubeconfig = kubeconfig.display()
                 );
             }
-            Cluster::start_named(Tier::Node, CLUSTER).await
+            Cluster::start_named(Tier::Node, Family::default(), CLUSTER).await
         }
-        None => Cluster::start_named(Tier::Node, &format!("{CLUSTER}-{}", std::process::id())).await,
+        None => {
+            Cluster::start_named(Tier::Node, Family::default(), &format!("{CLUSTER}-{}", std::process::id()))
+                .await
+        }
     }
 }
 

@@ -44,7 +44,10 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(absolute(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Where it is.
+/// Where it is. Packages that share this file are at different depths.
 pub fn absolute(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root =
+        folders.find(|folder| folder.join("Cargo.lock").exists()).expect("a package is in the repository");
+    root.join(path)
 }
