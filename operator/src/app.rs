@@ -23,13 +23,13 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
+use mailroute_quota::Timing;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
 use crate::broker::vault::Vault;
-use crate::budget::terms::Terms;
 use crate::control::leases::Leases;
 use crate::control::ledger_store::MailboxUsages;
 use crate::control::reports::Reports;
@@ -127,7 +127,7 @@ impl App {
         let store = MailboxUsages::new(client.clone(), &flags.namespace);
         let mailbox_rules = Arc::new(chosen::mailbox_rules(&flags)?);
         Ok(Self {
-            leases: Arc::new(Leases::new(Terms::default(), Arc::new(store))),
+            leases: Arc::new(Leases::new(Timing::default(), Arc::new(store))),
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
             client,

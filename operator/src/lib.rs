@@ -13,7 +13,6 @@ pub mod api_error;
 pub mod app;
 pub mod args;
 pub mod broker;
-pub mod budget;
 pub mod control;
 pub mod controller;
 pub mod crd;

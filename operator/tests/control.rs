@@ -2,11 +2,9 @@
 //! reviews the tokens and counts how often it is asked.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -21,58 +19,23 @@ use kube::runtime::reflector::store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::budget::Namespace;
-use mailroute_operator::budget::mailboxes::Key;
-use mailroute_operator::budget::terms::Terms;
 use mailroute_operator::control::authenticate::Authenticator;
 use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
+use mailroute_operator::control::ledger_store::MemoryStore;
 use mailroute_operator::control::reports::Reports;
 use mailroute_operator::control::server::Control;
 use mailroute_operator::controller::accept::MailboxRules;
 use mailroute_operator::controller::triggers::Triggers;
 use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
+use mailroute_operator::crd::MailRoute;
 use mailroute_operator::lease::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::rate_limit::RateLimit;
 use mailroute_operator::server::Peer;
+use mailroute_quota::Timing;
 use mailroute_route::control::{Allotment, ReportReply};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-
-/// Records in memory.
-#[derive(Default)]
-struct Shelf(Mutex<HashMap<Key, (u64, String)>>);
-
-#[async_trait]
-impl LedgerStore for Shelf {
-    async fn read(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let found = self.0.lock().unwrap().get(key).cloned();
-        Ok(found.map(|(version, record)| Stored { record: Some(record), version: version.to_string() }))
-    }
-
-    async fn write(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-        _: &Namespace,
-        usage: &MailboxUsageSpec,
-    ) -> Result<String, Error> {
-        let next = version.map_or(0, |version| version.parse::<u64>().unwrap() + 1);
-        self.0.lock().unwrap().insert(key.clone(), (next, usage.record.clone()));
-        Ok(next.to_string())
-    }
-
-    async fn remove(&self, key: &Key, _: &str) -> Result<(), Error> {
-        self.0.lock().unwrap().remove(key);
-        Ok(())
-    }
-
-    async fn list(&self) -> Result<Vec<(Key, Namespace)>, Error> {
-        Ok(vec![])
-    }
-}
 
 /// The service, with the pod `web-1` of the route `notifications` known to it.
 struct Stage {
@@ -121,7 +84,7 @@ async fn stage_with(
         rate: Mutex::new(RateLimit::default()),
         routes: known_routes,
         malformed: Malformed::default(),
-        leases: Arc::new(Leases::new(Terms::default(), Arc::new(Shelf::default()))),
+        leases: Arc::new(Leases::new(Timing::default(), Arc::new(MemoryStore::default()))),
         lending: Arc::new(Settings::default()),
         mailbox_rules: Arc::new(rules),
     };

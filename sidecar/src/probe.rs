@@ -12,7 +12,7 @@ use mailroute_route::condition::Reason;
 use tokio::sync::watch;
 
 use crate::budget::Amount;
-use crate::budget::gate::Ticket;
+use crate::budget::gate::SendPermit as Ticket;
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::outcome::{Met, Probe};

@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailroute_entra::clock::Steady;
+use mailroute_quota::Timing;
+use mailroute_quota::server::MailboxView;
+use mailroute_quota::server::grant::Decision;
+use mailroute_quota::server::limits::{MailboxLimits, Namespace, SidecarId};
+use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{Allotment, Claim, ShortOf};
 
+use super::ids::MailboxKey;
 use super::ledger_store::LedgerStore;
 use super::mailbox::{Desk, Job, Mailbox, Unwritten};
-use crate::budget::ledger::{Decision, Living, View};
-use crate::budget::mailboxes::Key;
-use crate::budget::terms::Terms;
-use crate::budget::{Holder, Limits, Namespace};
 use crate::lock;
 
 /// Decisions about one claim before it is told to come again. Two are needed when something has to be written down.
@@ -39,47 +41,47 @@ const READ_AT_ONCE: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
     /// The sidecar.
-    pub holder: Holder,
+    pub holder: SidecarId,
     /// The namespace of its pod and its route.
     pub namespace: Namespace,
     /// Name of its route.
     pub route: String,
     /// The mailbox that the route names.
-    pub mailbox: Key,
+    pub mailbox: MailboxKey,
     /// Its address, as the route writes it.
     pub address: String,
     /// What the route says its limits are.
-    pub limits: Limits,
+    pub limits: MailboxLimits,
 }
 
 /// Gives out leases.
 pub struct Leases {
     desk: Arc<Desk>,
-    mailboxes: Mutex<HashMap<Key, Arc<Mailbox>>>,
+    mailboxes: Mutex<HashMap<MailboxKey, Arc<Mailbox>>>,
     /// The mailboxes that are stored, and the namespace whose pod was the first to send as each.
-    opened: Arc<Mutex<HashMap<Key, Namespace>>>,
+    opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
     /// What each sidecar claimed last by a route that was accepted, and when.
-    claimed: Mutex<HashMap<Holder, (Claimant, Duration)>>,
+    claimed: Mutex<HashMap<SidecarId, (Claimant, Duration)>>,
     /// The namespaces that were told of in the log to have opened too many.
     warned: Mutex<HashSet<Namespace>>,
     swept: Mutex<Duration>,
     listed: Mutex<Duration>,
     /// The sidecars of each mailbox that run, as of then.
-    living: Mutex<HashMap<Key, Vec<Living>>>,
+    running: Mutex<HashMap<MailboxKey, Vec<RunningSidecar>>>,
 }
 
 impl Leases {
-    /// Leases on these terms, written down in this store.
-    pub fn new(terms: Terms, store: Arc<dyn LedgerStore>) -> Self {
+    /// Leases with this timing and this store.
+    pub fn new(timing: Timing, store: Arc<dyn LedgerStore>) -> Self {
         Self {
-            desk: Arc::new(Desk { terms, store, clock: Steady::start() }),
+            desk: Arc::new(Desk { timing, store, clock: Steady::start() }),
             mailboxes: Mutex::default(),
             opened: Arc::default(),
             claimed: Mutex::default(),
             warned: Mutex::default(),
             swept: Mutex::default(),
             listed: Mutex::default(),
-            living: Mutex::default(),
+            running: Mutex::default(),
         }
     }
 
@@ -90,13 +92,13 @@ impl Leases {
     pub async fn exchange(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Unwritten> {
         let Some(mailbox) = self.mailbox(who) else { return Ok(Some(self.later())) };
         if !mailbox.is_known() {
-            mailbox.run(&self.desk, Job::Open, self.living(&who.mailbox)).await?;
+            mailbox.run(&self.desk, Job::Open, self.running(&who.mailbox)).await?;
         }
         self.moved(who, claim);
         let now = self.now();
         let heard = mailbox.with(|ledger| {
-            ledger.limit(&who.namespace, &who.route, who.limits, now);
-            ledger.hear(&who.namespace, who.holder, claim, now)
+            ledger.set_limits(&who.namespace, &who.route, who.limits, now);
+            ledger.claim(&who.namespace, who.holder, claim, now)
         });
         if !heard.ok_or(Unwritten)? {
             return Ok(None);
@@ -115,7 +117,7 @@ impl Leases {
                     return Ok(Some(answer));
                 }
                 Decision::NeedsWrite => {
-                    mailbox.run(&self.desk, Job::Write(Some(who.holder)), self.living(&who.mailbox)).await?;
+                    mailbox.run(&self.desk, Job::Write(Some(who.holder)), self.running(&who.mailbox)).await?;
                 }
             }
         }
@@ -128,14 +130,14 @@ impl Leases {
         let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         Allotment {
             short_of: Some(ShortOf::Messages),
-            again_millis: millis(self.desk.terms.poll()),
-            cut_millis: millis(self.desk.terms.cut()),
+            again_millis: millis(self.desk.timing.poll_interval()),
+            cut_millis: millis(self.desk.timing.cut_off()),
             ..Allotment::default()
         }
     }
 
     /// What this sidecar claimed last by this route, while the route was accepted, if that is not long ago.
-    pub fn remembered(&self, holder: Holder, namespace: &str, route: &str) -> Option<Claimant> {
+    pub fn remembered(&self, holder: SidecarId, namespace: &str, route: &str) -> Option<Claimant> {
         let now = self.now();
         let claimed = lock(&self.claimed);
         let (who, at) = claimed.get(&holder)?;
@@ -206,22 +208,25 @@ impl Leases {
     /// Forgets the sidecars whose pods are not among `pods`, now and then, and looks which of those that run were never heard.
     /// Mailboxes that were not used for a day are removed. `look` gives the pods, and the sidecars that run by their mailbox; it is
     /// asked only if it is time.
-    pub fn sweep(&self, look: impl FnOnce() -> (HashSet<Holder>, HashMap<Key, Vec<Living>>)) {
+    pub fn sweep(
+        &self,
+        look: impl FnOnce() -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>),
+    ) {
         let now = self.now();
         {
             let mut swept = lock(&self.swept);
-            if now < *swept + self.desk.terms.idle() {
+            if now < *swept + self.desk.timing.idle_interval() {
                 return;
             }
             *swept = now;
         }
-        let (pods, living) = look();
+        let (pods, running) = look();
         let mailboxes: Vec<_> =
             lock(&self.mailboxes).iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
         for (key, mailbox) in mailboxes {
             let is_empty = mailbox.with(|ledger| {
                 ledger.forget_unless(|holder| pods.contains(&holder), now);
-                ledger.expect(living.get(&key).into_iter().flatten().cloned(), now);
+                ledger.expect(running.get(&key).into_iter().flatten().cloned(), now);
                 ledger.is_empty(now)
             });
             if mailbox.is_retired() {
@@ -233,7 +238,7 @@ impl Leases {
             }
         }
         lock(&self.claimed).retain(|holder, _| pods.contains(holder));
-        *lock(&self.living) = living;
+        *lock(&self.running) = running;
         self.look_at_stored(now);
     }
 
@@ -269,19 +274,19 @@ impl Leases {
         for (key, namespace) in unread {
             let mailbox = Mailbox::new(key.clone(), namespace);
             let mailbox = Arc::clone(lock(&self.mailboxes).entry(key.clone()).or_insert(mailbox));
-            let _ = mailbox.begin(&self.desk, Job::Open, self.living(&key));
+            let _ = mailbox.begin(&self.desk, Job::Open, self.running(&key));
         }
     }
 
     /// How the limits of a mailbox are used; nothing when nobody has claimed any of it here.
-    pub fn view(&self, mailbox: &Key) -> Option<View> {
+    pub fn view(&self, mailbox: &MailboxKey) -> Option<MailboxView> {
         let now = self.now();
         let mailbox = lock(&self.mailboxes).get(mailbox).map(Arc::clone)?;
         mailbox.with(|ledger| ledger.view(now))
     }
 
-    fn living(&self, mailbox: &Key) -> Vec<Living> {
-        lock(&self.living).get(mailbox).cloned().unwrap_or_default()
+    fn running(&self, mailbox: &MailboxKey) -> Vec<RunningSidecar> {
+        lock(&self.running).get(mailbox).cloned().unwrap_or_default()
     }
 
     fn now(&self) -> Duration {

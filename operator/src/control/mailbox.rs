@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailroute_entra::clock::Steady;
+use mailroute_quota::server::limits::{Namespace, SidecarId};
+use mailroute_quota::server::record::LedgerRecord;
+use mailroute_quota::server::reserve::RunningSidecar;
+use mailroute_quota::server::{Ledger, MailboxView};
+use mailroute_quota::{Timing, Utilization};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::ids::MailboxKey;
 use super::ledger_store::{Error, LedgerStore, Stored};
-use crate::budget::ledger::{Ledger, Living, View};
-use crate::budget::mailboxes::Key;
-use crate::budget::record::Record;
-use crate::budget::terms::Terms;
-use crate::budget::{Holder, Namespace};
 use crate::crd::MailboxUsageSpec;
 use crate::lock;
 
@@ -38,7 +39,7 @@ pub struct Unwritten;
 /// What every mailbox needs.
 pub struct Desk {
     /// All lengths of time.
-    pub terms: Terms,
+    pub timing: Timing,
     /// Where records are.
     pub store: Arc<dyn LedgerStore>,
     /// The time.
@@ -51,14 +52,14 @@ pub enum Job {
     /// Read it, where that has not been done.
     Open,
     /// Write it, so that it allows for this sidecar.
-    Write(Option<Holder>),
+    Write(Option<SidecarId>),
     /// Remove it, when nothing is left to remember.
     Remove,
 }
 
 /// One mailbox.
 pub struct Mailbox {
-    key: Key,
+    key: MailboxKey,
     /// The namespace whose pod was the first to send as it.
     pub opened_by: Namespace,
     state: Mutex<State>,
@@ -86,7 +87,7 @@ type Version = Option<String>;
 
 impl Mailbox {
     /// A mailbox of which nothing is known yet.
-    pub fn new(key: Key, opened_by: Namespace) -> Arc<Self> {
+    pub fn new(key: MailboxKey, opened_by: Namespace) -> Arc<Self> {
         Arc::new(Self { key, opened_by, state: Mutex::default(), done: watch::Sender::new(0) })
     }
 
@@ -114,9 +115,9 @@ impl Mailbox {
         self: &Arc<Self>,
         desk: &Arc<Desk>,
         job: Job,
-        living: Vec<Living>,
+        running: Vec<RunningSidecar>,
     ) -> Result<(), Unwritten> {
-        let mut done = self.begin(desk, job, living)?;
+        let mut done = self.begin(desk, job, running)?;
         // Its sender is this mailbox's.
         let _ = done.changed().await;
         if lock(&self.state).has_failed { Err(Unwritten) } else { Ok(()) }
@@ -130,7 +131,7 @@ impl Mailbox {
         self: &Arc<Self>,
         desk: &Arc<Desk>,
         job: Job,
-        living: Vec<Living>,
+        running: Vec<RunningSidecar>,
     ) -> Result<watch::Receiver<u64>, Unwritten> {
         let mut state = lock(&self.state);
         let done = self.done.subscribe();
@@ -144,7 +145,7 @@ impl Mailbox {
         let (mailbox, desk) = (Arc::clone(self), Arc::clone(desk));
         tokio::spawn(async move {
             let end = Ends(&mailbox);
-            let outcome = timeout(PATIENCE, mailbox.work(&desk, job, living)).await;
+            let outcome = timeout(PATIENCE, mailbox.work(&desk, job, running)).await;
             mailbox
                 .ended(outcome.unwrap_or_else(|_| Err(Error::Late(mailbox.key.as_str().to_owned()))), &desk);
             drop(end);
@@ -152,10 +153,10 @@ impl Mailbox {
         Ok(done)
     }
 
-    async fn work(&self, desk: &Desk, job: Job, living: Vec<Living>) -> Result<(), Error> {
+    async fn work(&self, desk: &Desk, job: Job, running: Vec<RunningSidecar>) -> Result<(), Error> {
         if lock(&self.state).stored.is_none() {
             let found = desk.store.read(&self.key).await?;
-            self.found(found, desk, living);
+            self.found(found, desk, running);
         }
         match job {
             Job::Open => Ok(()),
@@ -165,33 +166,33 @@ impl Mailbox {
     }
 
     /// What is stored was read.
-    fn found(&self, found: Option<Stored>, desk: &Desk, living: Vec<Living>) {
-        let (terms, now) = (desk.terms, desk.clock.now());
+    fn found(&self, found: Option<Stored>, desk: &Desk, running: Vec<RunningSidecar>) {
+        let (timing, now) = (desk.timing, desk.clock.now());
         let mut state = lock(&self.state);
         let text = found.as_ref().and_then(|stored| stored.record.as_deref());
         // Nothing is stored: somebody has removed what this replica knows of.
         let is_own = found.is_none() || state.own.iter().any(|own| own.is_some() && own.as_deref() == text);
         if state.ledger.is_none() || !is_own {
             let mut ledger = match &found {
-                None => Ledger::new(terms),
-                Some(_) => match text.and_then(Record::parse) {
-                    Some(record) => Ledger::restore(terms, &record, now),
+                None => Ledger::new(timing),
+                Some(_) => match text.and_then(LedgerRecord::parse) {
+                    Some(record) => Ledger::restore(timing, &record, now),
                     None => {
                         tracing::error!(
                             mailbox = self.key.as_str(),
                             "the record in this MailboxUsage cannot be read; nothing is sent as the mailbox for two minutes"
                         );
-                        Ledger::lost(terms, now)
+                        Ledger::lost(timing, now)
                     }
                 },
             };
-            ledger.expect(living, now);
+            ledger.expect(running, now);
             state.ledger = Some(ledger);
         }
         state.stored = Some(found.map(|stored| stored.version));
     }
 
-    async fn write(&self, desk: &Desk, asks: Option<Holder>) -> Result<(), Error> {
+    async fn write(&self, desk: &Desk, asks: Option<SidecarId>) -> Result<(), Error> {
         let (record, usage, version) = {
             let now = desk.clock.now();
             let mut state = lock(&self.state);
@@ -207,7 +208,7 @@ impl Mailbox {
         state.stored = Some(Some(version));
         state.own = [state.own[1].take(), None];
         if let Some(ledger) = state.ledger.as_mut() {
-            ledger.recorded(&record, desk.clock.now());
+            ledger.persisted(&record, desk.clock.now());
         }
         Ok(())
     }
@@ -269,8 +270,8 @@ impl Drop for Ends<'_> {
 }
 
 /// The object, with its columns.
-fn shown(view: &View, record: String) -> MailboxUsageSpec {
-    let of = |(used, limit): (u64, u64)| format!("{used}/{limit}");
+fn shown(view: &MailboxView, record: String) -> MailboxUsageSpec {
+    let of = |it: Utilization| format!("{}/{}", it.used, it.limit);
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let mut namespaces = String::new();
     for name in &view.namespaces {

@@ -18,6 +18,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
+use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
     Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
 };
@@ -25,13 +27,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
+use super::ids::{MailboxKey, running_sidecar, sidecar_id};
 use super::leases::{Claimant, Leases};
 use super::mailbox::Unwritten;
 use super::reports::{Caller, INTERVAL, Reports};
 use crate::broker::settings::Settings;
-use crate::budget::ledger::Living;
-use crate::budget::mailboxes::Key;
-use crate::budget::{Holder, Limits};
 use crate::controller::accept::{MailboxRules, accept};
 use crate::controller::pods::{has_run, sidecar};
 use crate::controller::triggers::Triggers;
@@ -162,7 +162,7 @@ impl Control {
         route: &ObjectRef<MailRoute>,
         claim: &Claim,
     ) -> Result<Option<Allotment>, Refusal> {
-        self.leases.sweep(|| self.living());
+        self.leases.sweep(|| self.running());
         let Some(who) = self.claimant(route, caller) else { return Ok(None) };
         if !who.address.eq_ignore_ascii_case(&claim.mailbox) {
             return Ok(Some(self.leases.later()));
@@ -180,7 +180,7 @@ impl Control {
     /// last, so that what the pod has queued goes out. Nobody by a method that has no mailbox.
     fn claimant(&self, route: &ObjectRef<MailRoute>, caller: &Caller) -> Option<Claimant> {
         let Some(found) = self.routes.get(route) else {
-            return self.leases.remembered(Holder::of(&caller.uid), &caller.namespace, &route.name);
+            return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
         };
         let who = claimant(&found, caller).filter(|_| self.is_accepted(&found))?;
         self.leases.remember(&who);
@@ -193,25 +193,25 @@ impl Control {
 
     /// The pods that have not ended, and the sidecars that run, by the mailbox of their route. A pod that has not been started, or
     /// whose route is not accepted, sends nothing.
-    fn living(&self) -> (HashSet<Holder>, HashMap<Key, Vec<Living>>) {
-        let (mut pods, mut living) = (HashSet::new(), HashMap::<Key, Vec<Living>>::new());
-        let mut mailboxes = HashMap::<ObjectRef<MailRoute>, Option<Key>>::new();
+    fn running(&self) -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>) {
+        let (mut pods, mut running) = (HashSet::new(), HashMap::<MailboxKey, Vec<RunningSidecar>>::new());
+        let mut mailboxes = HashMap::<ObjectRef<MailRoute>, Option<MailboxKey>>::new();
         let accepted = |route: &ObjectRef<MailRoute>| {
             let route = self.routes.get(route)?;
             mailbox_of(&route).filter(|_| self.is_accepted(&route))
         };
         for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
-            pods.insert(Holder::of(&uid));
+            pods.insert(sidecar_id(&uid));
             let Some(route) = route_of(pod).filter(|_| sidecar(pod).is_some_and(|it| it.ready)) else {
                 continue;
             };
             let mailbox = mailboxes.entry(route).or_insert_with_key(accepted);
             if let Some(mailbox) = mailbox {
-                living.entry(mailbox.clone()).or_default().push(living_as(pod, &uid));
+                running.entry(mailbox.clone()).or_default().push(running_as(pod, &uid));
             }
         }
-        (pods, living)
+        (pods, running)
     }
 
     fn must_lead(&self) -> Result<(), Refusal> {
@@ -280,12 +280,12 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
 fn claimant(route: &MailRoute, caller: &Caller) -> Option<Claimant> {
     let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
     Some(Claimant {
-        holder: Holder::of(&caller.uid),
+        holder: sidecar_id(&caller.uid),
         namespace: caller.namespace.as_str().into(),
         route: route.name_any(),
         mailbox: mailbox_of(route)?,
         address: submission.mailbox.clone(),
-        limits: Limits {
+        limits: MailboxLimits {
             messages: limits.messages_per_minute,
             recipients: limits.recipients_per_day,
             connections: limits.connections,
@@ -293,15 +293,15 @@ fn claimant(route: &MailRoute, caller: &Caller) -> Option<Claimant> {
     })
 }
 
-fn mailbox_of(route: &MailRoute) -> Option<Key> {
+fn mailbox_of(route: &MailRoute) -> Option<MailboxKey> {
     let submission = route.spec.client_submission.as_ref()?;
-    Some(Key::of(&route.spec.tenant.id, &submission.mailbox))
+    Some(MailboxKey::of(&route.spec.tenant.id, &submission.mailbox))
 }
 
-fn living_as(pod: &Pod, uid: &str) -> Living {
+fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
     let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
-    let home = pod.namespace().unwrap_or_default();
-    Living::of(&home, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+    let namespace = pod.namespace().unwrap_or_default();
+    running_sidecar(&namespace, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
 }
 
 async fn whole(body: Body) -> Result<Bytes, Refusal> {

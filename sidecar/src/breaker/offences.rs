@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use mailroute_limits::window::Window;
+use mailroute_quota::window::Window;
 use mailroute_route::condition::Reason;
 
 use crate::clock::Instant;

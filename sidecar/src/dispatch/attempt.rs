@@ -10,7 +10,7 @@ use super::{Dispatch, Leave, Origin, log};
 use crate::body::Body;
 use crate::breaker::author;
 use crate::breaker::offences::Message;
-use crate::budget::gate::Ticket;
+use crate::budget::gate::SendPermit as Ticket;
 use crate::clock;
 use crate::delivery::effect::{effect, used};
 use crate::delivery::outcome::{Attempt, Met, Outcome, Partial, Verdict};

@@ -11,8 +11,8 @@ use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 
 use super::{Active, Dispatch};
-use crate::budget::gate::{Denied, Ticket};
-use crate::budget::{Amount, Why};
+use crate::budget::gate::{Denied, SendPermit as Ticket};
+use crate::budget::{Amount, Why, condition_reason};
 use crate::clock::{self, Instant};
 use crate::delivery::outcome::{Met, Outcome, Verdict};
 
@@ -137,7 +137,7 @@ impl Dispatch {
         if denied.why == Why::Day {
             self.board.record(&[Met::new(Reason::DailyQuotaExceeded, text.clone())]);
         }
-        let reason = denied.why.reason().unwrap_or(Reason::RateExceeded);
+        let reason = condition_reason(denied.why).unwrap_or(Reason::RateExceeded);
         let verdict = Verdict::without_reply(Outcome::Quota(reason), text);
         Held { verdict, until: denied.until, limits: Some(denied.why) }
     }

@@ -30,7 +30,7 @@ pub use passage::{Passage, concerns_the_route};
 
 use crate::breaker::Breaker;
 use crate::budget::Spans;
-use crate::budget::gate::{Gate, Ticket};
+use crate::budget::gate::{Gate, SendPermit as Ticket};
 use crate::clock::{self, Instant};
 use crate::delivery::Deliver;
 use crate::delivery::outcome::{Met, Probe};

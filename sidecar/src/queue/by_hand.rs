@@ -11,7 +11,7 @@ use super::Queue;
 use super::flight::Taken;
 use super::index::Record;
 use super::schedule::{Ahead, later};
-use crate::budget::Why;
+use crate::budget::{Why, condition_reason};
 use crate::clock;
 use crate::dispatch::Held;
 use crate::envelope::QueueId;
@@ -53,7 +53,7 @@ impl Obstacle {
         let Held { verdict, until, limits } = held;
         let until = later(clock::timestamp(), until.saturating_duration_since(clock::now()));
         let reason = match limits {
-            Some(why) => why.reason(),
+            Some(why) => condition_reason(why),
             None => verdict.outcome.reason(),
         };
         // When a share of the limits comes is the operator's to say.

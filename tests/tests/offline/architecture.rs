@@ -12,18 +12,18 @@ use self::source::{code, modules};
 
 /// Which crates of this project each crate is made with.
 const CRATES: [(&str, &[&str]); 6] = [
-    ("crates/route", &[]),
+    ("crates/quota", &[]),
+    ("crates/route", &["quota"]),
     ("crates/dns", &[]),
-    ("crates/limits", &[]),
     ("crates/entra", &["route"]),
-    ("operator", &["dns", "entra", "limits", "route"]),
-    ("sidecar", &["dns", "entra", "limits", "route"]),
+    ("operator", &["dns", "entra", "quota", "route"]),
+    ("sidecar", &["dns", "entra", "quota", "route"]),
 ];
 
 /// Words of a manifest that a crate does without.
 const WITHOUT: [(&str, &[&str]); 5] = [
     ("crates/route", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
-    ("crates/limits", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
+    ("crates/quota", &["kube", "k8s-openapi", "tokio", "lettre", "hyper", "tracing", "ring"]),
     ("crates/dns", &["kube", "k8s-openapi", "lettre", "hyper"]),
     ("crates/entra", &["kube", "k8s-openapi", "lettre"]),
     ("sidecar", &["kube", "k8s-openapi"]),
@@ -38,7 +38,7 @@ const CALLS: [&str; 2] = ["Client", "Api"];
 /// Modules, and what must not be in their code.
 const UNKNOWN: &[(&str, &[&str])] = &[
     ("crates/route/src", &["std::fs", CLOCK, "tokio"]),
-    ("crates/limits/src", &["std::fs", "std::net", CLOCK, "tokio"]),
+    ("crates/quota/src", &["std::fs", "std::net", CLOCK, "async"]),
     ("operator/src/crd", &[CALLS[0], CALLS[1], CLOCK]),
     ("operator/src/controller/accept", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/validate", &[CALLS[0], CALLS[1], CLOCK, "async"]),
@@ -50,7 +50,6 @@ const UNKNOWN: &[(&str, &[&str])] = &[
     ("operator/src/controller/losses", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/federation", &[CALLS[0], CALLS[1], CLOCK, "async", "mailroute_entra"]),
     ("operator/src/inject", &[CALLS[0], CALLS[1], CLOCK, "async", "axum", "hyper"]),
-    ("operator/src/budget", &[CALLS[0], CALLS[1], CLOCK, "async", "tokio"]),
     ("operator/src/lease", &["crate::controller", "crate::pki"]),
     ("operator/src/pki", &["crate::webhook", "crate::control"]),
     ("operator/src/preflight", &["controller::run", CALLS[0], CALLS[1]]),
@@ -62,7 +61,6 @@ const UNKNOWN: &[(&str, &[&str])] = &[
     ("sidecar/src/dispatch", &["crate::{relay,queue,spool,server}"]),
     ("sidecar/src/delivery", &["crate::{relay,queue,spool,server,settings,dispatch}"]),
     ("sidecar/src/breaker", &["crate::{relay,queue,dispatch}", CLOCK]),
-    ("sidecar/src/budget/holding", &["tokio", CLOCK]),
     ("sidecar/src/budget", &["crate::{delivery,smtp,body,envelope,queue,relay}"]),
     ("sidecar/src/token", &["crate::{smtp,envelope,body,delivery,server}"]),
     ("sidecar/src/net", &["crate::{smtp,envelope,body,delivery,token}"]),

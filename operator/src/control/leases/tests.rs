@@ -4,25 +4,25 @@ use async_trait::async_trait;
 use mailroute_route::control::LeaseUse;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::ledger_store::{Error, Stored};
+use super::super::ids::sidecar_id;
+use super::super::ledger_store::{Error, MemoryStore, Stored};
 use super::*;
 use crate::crd::MailboxUsageSpec;
 
-const LIMITS: Limits = Limits::PUBLISHED;
+const LIMITS: MailboxLimits = MailboxLimits::PUBLISHED;
 
-/// A store in memory. Each call takes some time; what is asked about `slow` never ends, and about `broken` fails.
+/// A store in memory that takes some time for each call, never answers about `hanging` and fails about `broken`.
 #[derive(Default)]
-struct Shelf {
-    pages: Mutex<HashMap<Key, (u64, String)>>,
+struct FaultyStore {
+    memory: MemoryStore,
     takes: Duration,
-    slow: Option<Key>,
-    broken: Mutex<Option<Key>>,
-    writes: Mutex<usize>,
+    hanging: Option<MailboxKey>,
+    broken: Mutex<Option<MailboxKey>>,
 }
 
-impl Shelf {
-    async fn answers(&self, key: &Key) -> Result<(), Error> {
-        if self.slow.as_ref() == Some(key) {
+impl FaultyStore {
+    async fn answers(&self, key: &MailboxKey) -> Result<(), Error> {
+        if self.hanging.as_ref() == Some(key) {
             std::future::pending::<()>().await;
         }
         sleep(self.takes).await;
@@ -31,53 +31,47 @@ impl Shelf {
             _ => Ok(()),
         }
     }
+
+    async fn len(&self) -> usize {
+        self.memory.list().await.unwrap().len()
+    }
 }
 
 #[async_trait]
-impl LedgerStore for Shelf {
-    async fn read(&self, key: &Key) -> Result<Option<Stored>, Error> {
+impl LedgerStore for FaultyStore {
+    async fn read(&self, key: &MailboxKey) -> Result<Option<Stored>, Error> {
         self.answers(key).await?;
-        let found = lock(&self.pages).get(key).cloned();
-        Ok(found.map(|(version, record)| Stored { record: Some(record), version: version.to_string() }))
+        self.memory.read(key).await
     }
 
     async fn write(
         &self,
-        key: &Key,
+        key: &MailboxKey,
         version: Option<&str>,
-        _: &Namespace,
+        opened_by: &Namespace,
         usage: &MailboxUsageSpec,
     ) -> Result<String, Error> {
         self.answers(key).await?;
-        *lock(&self.writes) += 1;
-        let mut pages = lock(&self.pages);
-        let stored = pages.get(key).map(|(version, _)| version.to_string());
-        if stored.as_deref() != version {
-            return Err(Error::Overtaken(key.as_str().to_owned()));
-        }
-        let next = pages.get(key).map_or(0, |(version, _)| version + 1);
-        pages.insert(key.clone(), (next, usage.record.clone()));
-        Ok(next.to_string())
+        self.memory.write(key, version, opened_by, usage).await
     }
 
-    async fn remove(&self, key: &Key, _: &str) -> Result<(), Error> {
+    async fn remove(&self, key: &MailboxKey, version: &str) -> Result<(), Error> {
         self.answers(key).await?;
-        lock(&self.pages).remove(key);
-        Ok(())
+        self.memory.remove(key, version).await
     }
 
-    async fn list(&self) -> Result<Vec<(Key, Namespace)>, Error> {
-        Ok(lock(&self.pages).keys().map(|key| (key.clone(), "shop".into())).collect())
+    async fn list(&self) -> Result<Vec<(MailboxKey, Namespace)>, Error> {
+        self.memory.list().await
     }
 }
 
-fn key(address: &str) -> Key {
-    Key::of("contoso.com", address)
+fn key(address: &str) -> MailboxKey {
+    MailboxKey::of("contoso.com", address)
 }
 
 fn claimant(namespace: &str, pod: &str, address: &str) -> Claimant {
     Claimant {
-        holder: Holder::of(pod),
+        holder: sidecar_id(pod),
         namespace: namespace.into(),
         route: "notifications".into(),
         mailbox: key(address),
@@ -90,8 +84,8 @@ fn claim(sequence: u64, messages: u32, leases: Vec<LeaseUse>) -> Claim {
     Claim { instance: 1, sequence, messages, recipients: 1, leases, ..Claim::default() }
 }
 
-fn leases(shelf: &Arc<Shelf>) -> Arc<Leases> {
-    Arc::new(Leases::new(Terms::default(), Arc::clone(shelf) as _))
+fn leases(store: &Arc<FaultyStore>) -> Arc<Leases> {
+    Arc::new(Leases::new(Timing::default(), Arc::clone(store) as _))
 }
 
 /// Sends as much as is leased, for so long, and says how many messages that were.
@@ -130,8 +124,8 @@ async fn sent_meanwhile(leases: &Arc<Leases>, attack: impl Future<Output = ()> +
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_breaks_off_in_a_loop_takes_nothing_from_other_mailboxes() {
-    let shelf = Arc::new(Shelf { takes: Duration::from_millis(20), ..Shelf::default() });
-    let leases = leases(&shelf);
+    let store = Arc::new(FaultyStore { takes: Duration::from_millis(20), ..FaultyStore::default() });
+    let leases = leases(&store);
     let attacker = Arc::clone(&leases);
     let sent = sent_meanwhile(&leases, async move {
         for sequence in 0.. {
@@ -146,13 +140,13 @@ async fn a_client_that_breaks_off_in_a_loop_takes_nothing_from_other_mailboxes()
     })
     .await;
     assert!(sent.iter().all(|sent| *sent > 108), "{sent:?} of 120 each");
-    assert!(lock(&shelf.pages).len() <= MOST_MAILBOXES + 3, "mailboxes of a namespace are bounded");
+    assert!(store.len().await <= MOST_MAILBOXES + 3, "mailboxes of a namespace are bounded");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_breaks_off_in_a_loop_leaves_others_of_its_own_mailbox_their_part() {
-    let shelf = Arc::new(Shelf { takes: Duration::from_millis(20), ..Shelf::default() });
-    let leases = leases(&shelf);
+    let store = Arc::new(FaultyStore { takes: Duration::from_millis(20), ..FaultyStore::default() });
+    let leases = leases(&store);
     let attacker = Arc::clone(&leases);
     let sent = sent_meanwhile(&leases, async move {
         for sequence in 1.. {
@@ -169,8 +163,9 @@ async fn a_client_that_breaks_off_in_a_loop_leaves_others_of_its_own_mailbox_the
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_hangs_or_refuses_for_one_mailbox_blocks_no_other() {
     let broken = Mutex::new(Some(key("broken@contoso.com")));
-    let shelf = Arc::new(Shelf { slow: Some(key("slow@contoso.com")), broken, ..Shelf::default() });
-    let leases = leases(&shelf);
+    let store =
+        Arc::new(FaultyStore { hanging: Some(key("slow@contoso.com")), broken, ..FaultyStore::default() });
+    let leases = leases(&store);
     let other = Arc::clone(&leases);
     let sent = sent_meanwhile(&leases, async move {
         for sequence in 1.. {
@@ -189,14 +184,14 @@ async fn an_api_server_that_hangs_or_refuses_for_one_mailbox_blocks_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_failure_the_leader_goes_on_with_its_own_record_at_once() {
-    let shelf = Arc::new(Shelf::default());
-    let leases = leases(&shelf);
+    let store = Arc::new(FaultyStore::default());
+    let leases = leases(&store);
     let who = claimant("shop", "a", "a@contoso.com");
     let has_lease = |answer: Result<Option<Allotment>, Unwritten>| {
         answer.is_ok_and(|it| it.is_some_and(|it| it.lease.is_some()))
     };
     assert!(has_lease(leases.exchange(&who, &claim(1, 3, vec![])).await));
-    *lock(&shelf.broken) = Some(who.mailbox.clone());
+    *lock(&store.broken) = Some(who.mailbox.clone());
     // Beyond what the record allows for.
     assert_eq!(leases.exchange(&who, &claim(2, 3, vec![])).await, Err(Unwritten));
     assert_eq!(
@@ -204,7 +199,7 @@ async fn after_a_failure_the_leader_goes_on_with_its_own_record_at_once() {
         Err(Unwritten),
         "it is not tried in a flood"
     );
-    *lock(&shelf.broken) = None;
+    *lock(&store.broken) = None;
     sleep(Duration::from_millis(1001)).await;
     assert!(
         has_lease(leases.exchange(&who, &claim(4, 3, vec![])).await),
@@ -214,8 +209,8 @@ async fn after_a_failure_the_leader_goes_on_with_its_own_record_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_leader_wrote_is_taken_and_listened_for() {
-    let shelf = Arc::new(Shelf::default());
-    let (old, new) = (leases(&shelf), leases(&shelf));
+    let store = Arc::new(FaultyStore::default());
+    let (old, new) = (leases(&store), leases(&store));
     let (who, key) = (claimant("shop", "a", "a@contoso.com"), key("a@contoso.com"));
     old.exchange(&who, &claim(1, 3, vec![])).await.unwrap();
     new.exchange(&who, &claim(2, 1, vec![])).await.unwrap();
@@ -230,43 +225,43 @@ async fn what_another_leader_wrote_is_taken_and_listened_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_record_shuts_its_own_mailbox_and_no_other() {
-    let shelf = Arc::new(Shelf::default());
-    lock(&shelf.pages).insert(key("a@contoso.com"), (0, "{\"version\":".into()));
-    let leases = leases(&shelf);
+    let store = Arc::new(FaultyStore::default());
+    store.memory.overwrite(&key("a@contoso.com"), "{\"version\":");
+    let leases = leases(&store);
     let sent = sent_meanwhile(&leases, async {}).await;
     assert!((10..60).contains(&sent[0]) && sent[1..].iter().all(|sent| *sent > 108), "{sent:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_somebody_removes_is_made_again_from_memory() {
-    let shelf = Arc::new(Shelf::default());
-    let leases = leases(&shelf);
+    let store = Arc::new(FaultyStore::default());
+    let leases = leases(&store);
     let who = claimant("shop", "a", "a@contoso.com");
     leases.exchange(&who, &claim(1, 3, vec![])).await.unwrap();
-    lock(&shelf.pages).clear();
+    store.memory.remove(&who.mailbox, "").await.unwrap();
     assert_eq!(leases.exchange(&who, &claim(2, 3, vec![])).await, Err(Unwritten));
     let again = leases.exchange(&who, &claim(3, 3, vec![])).await.unwrap().unwrap();
-    assert!(again.lease.is_some() && lock(&shelf.pages).len() == 1, "{again:?}");
+    assert!(again.lease.is_some() && store.len().await == 1, "{again:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_that_nobody_used_for_a_day_is_removed() {
-    let shelf = Arc::new(Shelf::default());
-    let old = leases(&shelf);
+    let store = Arc::new(FaultyStore::default());
+    let old = leases(&store);
     sends(Arc::clone(&old), claimant("shop", "a", "a@contoso.com"), Duration::from_secs(5)).await;
     // Another leader finds it, although nobody asks for it.
-    let new = leases(&shelf);
+    let new = leases(&store);
     for _ in 0..30 {
         sleep(Duration::from_secs(3600)).await;
         new.sweep(|| (HashSet::new(), HashMap::new()));
     }
-    assert_eq!((lock(&shelf.pages).len(), lock(&new.mailboxes).len()), (0, 0));
+    assert_eq!((store.len().await, lock(&new.mailboxes).len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_pod_claimed_by_an_accepted_route_is_remembered_for_an_hour() {
-    let shelf = Arc::new(Shelf::default());
-    let leases = leases(&shelf);
+    let store = Arc::new(FaultyStore::default());
+    let leases = leases(&store);
     let who = claimant("shop", "a", "a@contoso.com");
     let remembered = || leases.remembered(who.holder, "shop", "notifications");
     assert_eq!(remembered(), None);
@@ -277,7 +272,7 @@ async fn what_a_pod_claimed_by_an_accepted_route_is_remembered_for_an_hour() {
     // Claims after the route is gone make it no younger.
     leases.exchange(&remembered().unwrap(), &claim(2, 1, vec![])).await.unwrap();
     assert!(leases.remembered(who.holder, "other", "notifications").is_none());
-    assert!(leases.remembered(Holder::of("b"), "shop", "notifications").is_none());
+    assert!(leases.remembered(sidecar_id("b"), "shop", "notifications").is_none());
     sleep(Duration::from_secs(101)).await;
     assert_eq!(remembered(), None);
 }
