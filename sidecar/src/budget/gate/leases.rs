@@ -9,7 +9,7 @@ use std::time::Duration;
 use mailroute_route::control::{Allotment, Claim};
 
 use super::account::Account;
-use super::{Gate, Ticket};
+use super::{Gate, SendPermit};
 use crate::budget::memory;
 
 impl Gate {
@@ -63,13 +63,13 @@ impl Gate {
         }
     }
 
-    /// Completes when what is sent by this ticket has to be cut off: the operator was not reached for so long that it counts on
+    /// Completes when what is sent under this permit has to be cut off: the operator was not reached for so long that it counts on
     /// nothing being under way.
-    pub async fn overdue(&self, ticket: &Ticket) {
-        let Some(source) = ticket.source else { return std::future::pending().await };
+    pub async fn overdue(&self, permit: &SendPermit) {
+        let Some(source) = permit.source else { return std::future::pending().await };
         loop {
             let now = self.clock.now();
-            let cut = ticket.account.state().holding.as_ref().map(|holding| holding.cut_at(source));
+            let cut = permit.account.state().holding.as_ref().map(|holding| holding.cut_at(source));
             match cut {
                 None => return std::future::pending().await,
                 Some(cut) if cut <= now => return,

@@ -1,19 +1,19 @@
-//! The budget as tasks share it: a ticket for each message, written down before the message may go.
+//! The budget as tasks share it: a permit for each message, written down before the message may go.
 //!
 //! ```text
-//!   take ──► budget (lock) ──► ledger (off the async threads) ──► Ticket ──► settle, or drop: counted in full
+//!   take ──► budget (lock) ──► ledger (off the async threads) ──► permit ──► settle, or drop: counted in full
 //! ```
 //!
 //! Owns the clock's conversion, the ledger's place and which mailbox is in use. Where the operator leases the mailbox's limits, a
-//! ticket also needs a lease.
+//! permit also needs a lease.
 //!
-//! * `taking`: who waits, and in which order. `ticket`: what is handed out, and what it counts when it ends.
+//! * `taking`: who waits, and in which order. `permit`: what is handed out, and what it counts when it ends.
 //! * `account`: one mailbox, in memory and written down. `leases`: what is said to the operator, and its answers.
 
 mod account;
 mod leases;
+mod permit;
 mod taking;
-mod ticket;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,11 +29,11 @@ use super::restraint::Throttle;
 use super::stranger;
 use super::{Budget, Limits, Spans, Why};
 use crate::clock::{Instant, Steady};
-use crate::service;
+use crate::net::control_service;
 use account::Account;
-pub use ticket::Ticket;
+pub use permit::SendPermit;
 
-/// Whom it may concern, to count.
+/// Counts what happens.
 pub trait Observe: Send + Sync {
     /// A message has to wait.
     fn waits(&self, why: Why);
@@ -151,7 +151,7 @@ impl Gate {
             Arc::new(Account::new(subject, Budget::restore(limits, self.spans, &known, now)))
         };
         account.keep(&path, now);
-        let uid = leasing.and_then(|control| service::pod_uid(&control.token_file));
+        let uid = leasing.and_then(|control| control_service::pod_uid(&control.token_file));
         let stranger = uid.and_then(|uid| stranger::turn(&uid, limits, self.spans));
         let memory = memory::path(&self.directory, &account.subject);
         account.lease(leasing.is_some(), stranger, &memory, self.spans, now);

@@ -1,14 +1,14 @@
-//! Asking for leave to send, and waiting for it.
+//! Requesting permission to send, and waiting for it.
 //!
-//! Owns the order of those who wait: first come, first served. A ticket is written down before it is handed out. Refuses to know
-//! what the leave is for.
+//! Owns the order of those who wait: first come, first served. A permit is written down before it is handed out. Refuses to know
+//! what it is for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
-use super::{Denied, Gate, Ticket};
+use super::{Denied, Gate, SendPermit};
 use crate::budget::holding::Source;
 use crate::budget::{Amount, Wait, Why, ledger};
 use crate::clock::{self, Instant};
@@ -18,11 +18,11 @@ use crate::clock::{self, Instant};
 const SPREAD: f64 = 4.0;
 
 impl Gate {
-    /// Asks for leave to send one message to so many recipients.
+    /// Requests permission to send one message to so many recipients.
     ///
     /// # Errors
     /// Not now.
-    pub async fn take(self: &Arc<Self>, recipients: u64) -> Result<Ticket, Denied> {
+    pub async fn take(self: &Arc<Self>, recipients: u64) -> Result<SendPermit, Denied> {
         self.ask(recipients).await.inspect_err(|denied| self.observe.waits(denied.why))
     }
 
@@ -30,10 +30,14 @@ impl Gate {
     ///
     /// # Errors
     /// Not until then.
-    pub async fn take_until(self: &Arc<Self>, recipients: u64, deadline: Instant) -> Result<Ticket, Denied> {
+    pub async fn take_until(
+        self: &Arc<Self>,
+        recipients: u64,
+        deadline: Instant,
+    ) -> Result<SendPermit, Denied> {
         let denied = match self.turn.try_lock() {
             Ok(_turn) => match self.ask(recipients).await {
-                Ok(ticket) => return Ok(ticket),
+                Ok(permit) => return Ok(permit),
                 Err(denied) => denied,
             },
             Err(_) => Denied { until: clock::now(), why: Why::Pace },
@@ -47,9 +51,9 @@ impl Gate {
         }
     }
 
-    /// Leave to look at the way without a message, which takes one of the mailbox's connections. Without any word from the
+    /// Permission to look at the way without a message, which takes one of the mailbox's connections. Without any word from the
     /// operator it is given some minutes later: then it is the look that matters. None within `patience` while others send.
-    pub async fn admit(self: &Arc<Self>, patience: Duration) -> Option<Ticket> {
+    pub async fn admit(self: &Arc<Self>, patience: Duration) -> Option<SendPermit> {
         let deadline = clock::now() + patience;
         // Pods of a deployment start together, and nobody tells them apart then.
         let spread = self.spans.minute.mul_f64(SPREAD * clock::chance());
@@ -60,13 +64,13 @@ impl Gate {
                 let (mut state, now) = (account.state(), self.clock.now());
                 let Some(holding) = &mut state.holding else {
                     drop(state);
-                    return Some(Ticket::new(self, account, None, None, true));
+                    return Some(SendPermit::new(self, account, None, None, true));
                 };
                 let may = holding.may(now, Amount::NOTHING);
                 let source = holding.take(now, Amount::NOTHING);
                 if may.is_ok() || holding.is_cut_off(now.saturating_sub(spread)) {
                     drop(state);
-                    return Some(Ticket::new(self, account, None, source, true));
+                    return Some(SendPermit::new(self, account, None, source, true));
                 }
                 self.news.notify_one();
                 self.clock.instant(now + self.spans.minute / 20)
@@ -92,12 +96,12 @@ impl Gate {
         recipients: u64,
         deadline: Instant,
         last: &mut Denied,
-    ) -> Result<Ticket, Denied> {
+    ) -> Result<SendPermit, Denied> {
         let _turn = self.turn.lock().await;
         loop {
             let changed = self.changed.notified();
             match self.ask(recipients).await {
-                Ok(ticket) => return Ok(ticket),
+                Ok(permit) => return Ok(permit),
                 // When a lease comes is not known, as the operator was only asked just now.
                 Err(denied) if denied.until > deadline && denied.why != Why::Lease => return Err(denied),
                 Err(denied) => *last = denied,
@@ -109,9 +113,9 @@ impl Gate {
         }
     }
 
-    async fn ask(self: &Arc<Self>, recipients: u64) -> Result<Ticket, Denied> {
+    async fn ask(self: &Arc<Self>, recipients: u64) -> Result<SendPermit, Denied> {
         let account = self.account();
-        let mut ticket = {
+        let mut permit = {
             let (mut state, now) = (account.state(), self.clock.now());
             if state.budget.is_crowded(now) {
                 // The end of another message comes first; this is for those who do not wait for it.
@@ -128,20 +132,20 @@ impl Gate {
             let source = state.holding.as_mut().and_then(|holding| holding.take(now, amount));
             if !state.budget.is_limited() {
                 drop(state);
-                return Ok(Ticket::new(self, account, Some(permit), source, true));
+                return Ok(SendPermit::new(self, account, Some(permit), source, true));
             }
             ledger::taken(permit.id(), permit.amount(), &mut state.lines);
             drop(state);
-            Ticket::new(self, Arc::clone(&account), Some(permit), source, false)
+            SendPermit::new(self, Arc::clone(&account), Some(permit), source, false)
         };
         let now = self.clock.now();
         // Fails only when the program ends, and then nothing is sent.
         let written = Arc::clone(&account);
         let _ = tokio::task::spawn_blocking(move || written.write(now)).await;
-        if matches!(ticket.source, Some(Source::Turn(_))) {
+        if matches!(permit.source, Some(Source::Turn(_))) {
             self.remember(account).await;
         }
-        ticket.out = true;
-        Ok(ticket)
+        permit.out = true;
+        Ok(permit)
     }
 }
