@@ -94,7 +94,7 @@ fn ratio(Utilization { used, limit }: Utilization) -> f64 {
 mod tests {
     use super::gate::Observe;
     use super::*;
-    use crate::health::Health;
+    use crate::outcome::health::Health;
 
     #[test]
     fn the_use_of_each_limit_is_shown_and_an_unknown_one_is_not_used() {

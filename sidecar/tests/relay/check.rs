@@ -9,8 +9,8 @@ use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::TlsMode;
 use mailroute_sidecar::args::{Cli, Command};
-use mailroute_sidecar::check;
-use mailroute_sidecar::check::steps::{Findings, Place, State, Step};
+use mailroute_sidecar::cli::check;
+use mailroute_sidecar::cli::check::steps::{Findings, Place, State, Step};
 
 use crate::client::message;
 use crate::credentials::{with_certificate, with_password, with_secret};

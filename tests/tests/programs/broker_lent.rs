@@ -19,8 +19,8 @@ use mailroute_route::condition::Reason;
 use mailroute_route::file::{ControlService, Credential, Endpoint, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Command};
-use mailroute_sidecar::check;
-use mailroute_sidecar::probe::Pace;
+use mailroute_sidecar::cli::check;
+use mailroute_sidecar::upstream::probe::ProbeSchedule;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -186,8 +186,11 @@ async fn metrics(admin: SocketAddr) -> String {
 }
 
 fn timing() -> Timing {
-    let pace =
-        Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200), ..Pace::default() };
+    let pace = ProbeSchedule {
+        first: Duration::from_millis(50),
+        longest: Duration::from_millis(200),
+        ..ProbeSchedule::default()
+    };
     Timing {
         probe: pace,
         pause: Duration::from_millis(5),

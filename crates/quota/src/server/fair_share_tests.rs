@@ -154,7 +154,7 @@ fn a_number_that_another_sidecar_named_before_is_counted_and_confirmed_to_its_ho
 fn a_lease_is_neither_taken_over_nor_ended_by_another_sidecar_that_names_its_number_first() {
     let mut old = ledger();
     for who in [1, 1000] {
-        old.claim(&namespace_of(who), SidecarId(who), &claim(1, 3), at(0));
+        old.claim(&namespace(who), SidecarId(who), &claim(1, 3), at(0));
     }
     let record = old.record(Some(SidecarId(1)), at(0));
     old.persisted(&record, at(0));

@@ -19,9 +19,9 @@ fn the_replies_of_the_local_server_are_those_of_its_table() {
 
 #[test]
 fn the_meaning_of_replies_is_that_of_the_table() {
-    let source = read("sidecar/src/delivery/classify.rs");
+    let source = read("sidecar/src/outcome/classify.rs");
     let rows: Vec<_> = source.lines().filter_map(classification).collect();
-    assert!(rows.len() > 30, "the table of sidecar/src/delivery/classify.rs is not read right: {rows:#?}");
+    assert!(rows.len() > 30, "the table of sidecar/src/outcome/classify.rs is not read right: {rows:#?}");
     let head = "| When | Code | Enhanced | Text holds | Taken as | Reason |\n| --- | --- | --- | --- | --- | --- |\n";
     check_between("docs/reference/replies.md", (BEGIN, END), &(head.to_owned() + &rows.concat()));
 }
@@ -103,7 +103,7 @@ fn taken_as(outcome: &str) -> (&str, String) {
     } else {
         format!("[{reason}](reasons.md#{})", reason.to_lowercase())
     };
-    let kind = outcome.trim_start_matches("Outcome::").split('(').next().unwrap_or_default();
+    let kind = outcome.trim_start_matches("DeliveryOutcome::").split('(').next().unwrap_or_default();
     let kind = match kind {
         "RouteFault" => "fault of the route",
         "Quota" => "quota",

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use super::journal::Journal;
 use super::saved_leases;
 use crate::clock::{Instant, Steady};
-use crate::service;
+use crate::net::control_service;
 use account::Account;
 pub use permit::SendPermit;
 
@@ -143,7 +143,7 @@ impl Gate {
         };
         account.open_journal(&path, now);
         if let Some(control) = leasing {
-            let uid = service::pod_uid(&control.token_file);
+            let uid = control_service::pod_uid(&control.token_file);
             let slots = uid.and_then(|uid| TimeSlots::of_unregistered(&uid, limits.messages, self.timing));
             let saved = saved_leases::path(&self.directory, &account.subject);
             account.use_leases(slots, &saved, self.timing, now);
