@@ -1,7 +1,7 @@
 //! Wiring: makes every part, gives each the handles it needs, and starts and stops them. The only module that sees all.
 //!
 //! ```text
-//!  every replica: lease · watches (routes, pods) · certificates · webhook · control service · admin
+//!  every replica: leader election · watches (routes, pods) · certificates · webhook · control service · admin
 //!  the leader:    controller
 //! ```
 //!
@@ -23,27 +23,29 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::kubernetes_version::Standing;
+use mailroute_operator_core::reports::Reports;
+use mailroute_operator_core::resolve::accept::MailboxRules;
+use mailroute_operator_core::webhook_configuration::Service;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
-use crate::broker::vault::Vault;
 use crate::budget::terms::Terms;
-use crate::control::leases::Leases;
-use crate::control::ledger_store::MailboxUsages;
-use crate::control::reports::Reports;
-use crate::controller::accept::MailboxRules;
-use crate::controller::scope::Scope;
-use crate::controller::triggers::Triggers;
-use crate::controller::watch::{self as watches, Malformed, Unreadable};
-use crate::crd::MailRoute;
+use crate::cache::scope::Scope;
+use crate::cache::triggers::Triggers;
+use crate::cache::watch::{self as watches, Malformed, Unreadable};
 use crate::events::Events;
-use crate::kubernetes::{self, Pace, Standing};
-use crate::lease::{self, Identity, Leadership};
+use crate::leader_election::{self, Identity, Leadership};
 use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Pki};
-use crate::registration;
+use crate::service::lease::Leases;
+use crate::service::ledger_store::MailboxUsages;
+use crate::service::token_cache::Vault;
+use crate::webhook::configuration_check;
+use crate::webhook::kubernetes::{self, Pace};
 
 /// After SIGTERM: as long as it may take until nobody is sent here any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -199,12 +201,9 @@ impl App {
     /// Tells when the webhook configuration, which is not ours but for one field, keeps pods from us.
     fn guard(&self, parts: &mut Parts, known: &Known) {
         let flags = &self.flags;
-        let watch = registration::watch(registration::Watch {
+        let watch = configuration_check::watch(configuration_check::Watch {
             registration: known.pki.registration.clone(),
-            service: registration::Service {
-                namespace: flags.namespace.clone(),
-                name: flags.service.clone(),
-            },
+            service: Service { namespace: flags.namespace.clone(), name: flags.service.clone() },
             routes: known.routes.clone(),
             changes: known.changes.clone(),
             leadership: known.leadership.clone(),
@@ -221,7 +220,16 @@ impl App {
         let (client, namespace, name) = (self.client.clone(), flags.namespace.clone(), flags.lease.clone());
         let stop = stop.clone();
         spawn(parts, "election", async move {
-            lease::run(client, &namespace, &name, me, lease::Terms::default(), &told, stop).await;
+            leader_election::run(
+                client,
+                &namespace,
+                &name,
+                me,
+                leader_election::Terms::default(),
+                &told,
+                stop,
+            )
+            .await;
             // The others learn from `told` that nobody leads; it has to outlive them.
             std::future::pending().await
         });

@@ -15,21 +15,21 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::Event;
-use mailroute_operator::control::reports::{Caller, Reports};
+use mailroute_operator::cache::federation_capacity::Federation;
+use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::controller::applied::Applied;
 use mailroute_operator::controller::backoff::Backoff;
-use mailroute_operator::controller::build;
-use mailroute_operator::controller::federation::Federation;
 use mailroute_operator::controller::lost::Lost;
 use mailroute_operator::controller::orphans::Orphans;
-use mailroute_operator::controller::rollout::history::Rollouts;
-use mailroute_operator::controller::triggers::Triggers;
 use mailroute_operator::controller::{self, Context};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
-use mailroute_operator::inject::{Overrides, Platform, Sidecar};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::preflight::board::Board;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::inject::{Overrides, Platform, Sidecar};
+use mailroute_operator_core::reports::{Caller, Reports};
+use mailroute_operator_core::resolve::render;
+use mailroute_operator_core::rollout::history::Rollouts;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Report;
 use serde_json::{Value, json};
@@ -69,7 +69,8 @@ impl Drop for Stage {
 }
 
 fn route() -> MailRoute {
-    let mut route: MailRoute = serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap();
+    let mut route: MailRoute =
+        serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/route.yaml")).unwrap();
     route.metadata.uid = Some("route-uid".into());
     route.metadata.generation = Some(3);
     route
@@ -92,7 +93,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let (metrics, triggers) = (Metrics::new().unwrap(), Triggers::default());
     let reports = Arc::<Mutex<Reports>>::default();
     let context = Context {
-        platform: build::Platform {
+        platform: render::Platform {
             control_address: "mailroute.mail.svc:8444".into(),
             cluster_domain: "cluster.local".into(),
         },

@@ -12,14 +12,14 @@ use kube::runtime::watcher::Event;
 use mailroute_dns::resolver::Resolver;
 use mailroute_m365::dns::zone::{Data, Kind, Record};
 use mailroute_m365::{DnsAction, DnsFaults, Faults, Options, Rule, Simulator};
-use mailroute_operator::control::reports::{Caller, Reports};
-use mailroute_operator::controller::triggers::Triggers;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::metrics::Metrics;
-use mailroute_operator::preflight::board::{Board, Notice};
+use mailroute_operator::preflight::board::Board;
 use mailroute_operator::preflight::need::needs;
 use mailroute_operator::preflight::rounds::Rounds;
-use mailroute_operator::preflight::verdict::Verdict;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::reports::{Caller, Reports};
+use mailroute_operator_core::status::dns_published::{DnsNotice, DnsVerdict};
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Report;
 use serde_json::json;
@@ -69,14 +69,14 @@ impl Stage {
     }
 
     /// What the board says of the route when the controller is next told to look at it.
-    async fn told(&self, route: &MailRoute) -> Verdict {
+    async fn told(&self, route: &MailRoute) -> DnsVerdict {
         use futures::StreamExt;
         let mut looked_at = Box::pin(self.triggers.stream());
         loop {
             let next = timeout(PATIENCE, looked_at.next()).await.unwrap().unwrap();
             assert_eq!(next, ObjectRef::from_obj(route));
             let egress = self.reports.lock().unwrap().egress("shop", "notifications", Timestamp::now());
-            if let Notice::Known(verdict) = self.board.notice(&needs(&route.spec, egress)) {
+            if let DnsNotice::Known(verdict) = self.board.notice(&needs(&route.spec, egress)) {
                 return verdict;
             }
         }

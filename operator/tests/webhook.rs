@@ -14,19 +14,19 @@ use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::MailRoute;
-use mailroute_operator::crd::cloud::Cloud;
-use mailroute_operator::crd::method::Subject;
-use mailroute_operator::crd::tenant::Authority;
+use mailroute_operator::cache::watch::Malformed;
 use mailroute_operator::events::Events;
-use mailroute_operator::inject::Platform;
-use mailroute_operator::kubernetes::{Standing, Version};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
 use mailroute_operator::webhook::refusals::Refusals;
 use mailroute_operator::webhook::{Routes, Webhook};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::method::Subject;
+use mailroute_operator_core::crd::tenant::Authority;
+use mailroute_operator_core::inject::Platform;
+use mailroute_operator_core::kubernetes_version::{Standing, Version};
+use mailroute_operator_core::resolve::operator_identity::Settings;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -111,7 +111,8 @@ async fn ask(webhook: &Webhook, review: &Value) -> Value {
 }
 
 fn route(name: &str) -> MailRoute {
-    let mut route: MailRoute = serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap();
+    let mut route: MailRoute =
+        serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/route.yaml")).unwrap();
     route.metadata.name = Some(name.to_owned());
     route
 }
@@ -136,7 +137,8 @@ fn review(pod: &Value) -> Value {
 }
 
 fn pod() -> Value {
-    serde_saphyr::from_str(include_str!("inject/of_a_deployment.yaml")).unwrap()
+    serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/of_a_deployment.yaml"))
+        .unwrap()
 }
 
 fn patched(answer: &Value, mut pod: Value) -> Value {

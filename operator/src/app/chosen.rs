@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use mailroute_operator_core::inject;
+use mailroute_operator_core::resolve::accept::MailboxRules;
+use mailroute_operator_core::resolve::operator_identity::Settings;
 
 use super::App;
 use crate::args::{Certificates, Run};
-use crate::broker::settings::Settings;
-use crate::broker::vault::Vault;
-use crate::controller::accept::MailboxRules;
-use crate::inject;
 use crate::metrics::Metrics;
 use crate::pki::{self, Source, Written};
-use crate::registration;
+use crate::service::token_cache::Vault;
+use crate::webhook::configuration_check;
 
 impl App {
     /// Whose certificates are served, and who is told what is written of them.
@@ -34,7 +34,7 @@ impl App {
             tell: Arc::new(move |written| {
                 metrics.ca_bundle(written);
                 if let Written::Repair(configuration) = written {
-                    registration::tell_of_repair(configuration, &events);
+                    configuration_check::tell_of_repair(configuration, &events);
                 }
             }),
         }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mailroute_dns::resolver::Resolver;
+use mailroute_operator_core::resolve::render;
+use mailroute_operator_core::rollout::history::Rollouts;
 
 use super::parts::{Parts, spawn};
 use super::{App, Known, warn_of};
+use crate::cache::federation_capacity::Federation;
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
-use crate::controller::federation::Federation;
 use crate::controller::lost::Lost;
 use crate::controller::orphans::Orphans;
-use crate::controller::rollout::history::Rollouts;
-use crate::controller::{self, Context, build};
+use crate::controller::{self, Context};
 use crate::preflight::board::Board;
 use crate::preflight::rounds::Rounds;
 
@@ -28,7 +29,7 @@ impl App {
         let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &known));
         let context = Arc::new(Context {
             client: self.client.clone(),
-            platform: build::Platform {
+            platform: render::Platform {
                 control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
                 cluster_domain: flags.cluster_domain.clone(),
             },

@@ -2,14 +2,14 @@
 
 use futures::FutureExt;
 use kube::runtime::reflector::Store;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::status::Sidecars;
+use mailroute_operator_core::kubernetes_version::Standing;
 use tokio::sync::watch;
 
 use super::Known;
 use crate::admin::Check;
-use crate::controller::watch::Malformed;
-use crate::crd::MailRoute;
-use crate::crd::status::Sidecars;
-use crate::kubernetes::Standing;
+use crate::cache::watch::Malformed;
 use crate::metrics::{Certificate, Metrics, RouteStanding};
 
 /// What has to hold before the replica is sent requests.

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::reflector::ObjectRef;
-
-use crate::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 
 /// After this long the ConfigMap is looked at again.
 const CHECK_AFTER: Duration = Duration::from_secs(120);

@@ -5,8 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
-
-use crate::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);

@@ -11,29 +11,14 @@
 //! Runs on the leader alone. No finalizer: what a route owns is removed by the garbage collector, so a route can be deleted
 //! while the operator is down.
 
-pub mod accept;
 pub mod applied;
 pub mod apply;
 pub mod backoff;
-pub mod build;
-pub mod federation;
-pub mod kept;
-pub mod losses;
+pub mod evict;
 pub mod lost;
-pub mod observe;
 pub mod orphans;
-pub mod pods;
 pub mod publish;
 pub mod rollout;
-pub mod scope;
-pub mod status;
-pub mod triggers;
-pub mod validate;
-pub mod watch;
-pub mod way;
-
-#[cfg(test)]
-pub(crate) mod samples;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -46,29 +31,29 @@ use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::inject;
+use mailroute_operator_core::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
+use mailroute_operator_core::reports::{INTERVAL, Received, Reports, STALE_AFTER};
+use mailroute_operator_core::resolve::accept::{MailboxRules, accept};
+use mailroute_operator_core::resolve::operator_identity::Settings;
+use mailroute_operator_core::resolve::render::{self, Platform};
+use mailroute_operator_core::rollout::age::Wanted;
+use mailroute_operator_core::rollout::history::Rollouts;
+use mailroute_operator_core::rollout::plan::{Known, plan};
+use mailroute_operator_core::status::{self, Acceptance, Facts, lost_messages, sidecars_reporting};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
-use self::accept::{MailboxRules, accept};
 use self::applied::Applied;
 use self::backoff::Backoff;
-use self::build::Platform;
-use self::federation::Federation;
 use self::lost::Lost;
 use self::orphans::Orphans;
-use self::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
-use self::rollout::age::Wanted;
-use self::rollout::history::Rollouts;
-use self::rollout::plan::{Known, plan};
-use self::status::{Acceptance, Facts, silence};
-use self::triggers::Triggers;
-use self::watch::uses;
 use crate::api_error::{ApiError, chain};
-use crate::broker::settings::Settings;
-use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
-use crate::crd::MailRoute;
+use crate::cache::federation_capacity::Federation;
+use crate::cache::triggers::Triggers;
+use crate::cache::watch::{self, uses};
 use crate::events::Events;
-use crate::inject;
 use crate::lock;
 use crate::metrics::Metrics;
 use crate::preflight::board::Board;
@@ -117,7 +102,7 @@ pub struct Context {
     /// What was written lately.
     pub applied: Applied,
     /// What was evicted lately.
-    pub rollouts: Rollouts,
+    pub rollouts: Rollouts<ObjectRef<MailRoute>>,
     /// What the pods of each application run under.
     pub federation: Federation,
     /// What domains publish in DNS.
@@ -256,12 +241,12 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let egress = reports.values().filter_map(|received| received.report.egress);
     let dns = context.dns.notice(&needs(&route.spec, egress));
     let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
-    let left = losses::left(&reports, is_live);
+    let left = lost_messages::left(&reports, is_live);
     let silent = {
         let reports = lock(&context.reports);
-        silence::silent(&pods, |uid| reports.last(uid), term.since, now)
+        sidecars_reporting::silent(&pods, |uid| reports.last(uid), term.since, now)
     };
-    let lost = context.lost.before(route).saturating_add(losses::sum(&left));
+    let lost = context.lost.before(route).saturating_add(lost_messages::sum(&left));
     let facts = Facts {
         route,
         acceptance: &acceptance,
@@ -282,7 +267,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         .map_err(|error| Error::Publish(error.into()))?;
     context.lost.written(route, lost);
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
-    if let Some(message) = losses::given_up(&reports, settling.is_some()) {
+    if let Some(message) = lost_messages::given_up(&reports, settling.is_some()) {
         context.events.warn(route.object_ref(&()), "DeadLetters", "Reconcile", message);
     }
     for left in left {
@@ -312,7 +297,7 @@ async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(),
         Some(refusal) => Acceptance::Refusing(refusal),
         None => Acceptance::Rendered,
     };
-    let config_map = build::build(&valid, &context.platform, &context.ca_bundle.borrow());
+    let config_map = render::build(&valid, &context.platform, &context.ca_bundle.borrow());
     let key = ObjectRef::from_obj(route);
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
         return (accepted, Ok(()));

@@ -7,12 +7,12 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::pods::sidecar;
+use mailroute_operator_core::status::lost_messages::{self, Left};
 
 use super::Context;
-use super::losses::{self, Left};
-use super::pods::sidecar;
-use super::watch::route_of;
-use crate::crd::MailRoute;
+use crate::cache::watch::route_of;
 use crate::lock;
 
 /// Deleted routes that are remembered at most; beyond it some may be logged again.
@@ -54,7 +54,7 @@ pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timesta
     }
     let is_live = |uid: &str| live.contains(uid);
     let reports = lock(&context.reports).of(namespace, &route.name, now);
-    for left in losses::left(&reports, is_live) {
+    for left in lost_messages::left(&reports, is_live) {
         count(context, namespace, &route.name, &left);
         let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
         context.events.warn(pod, "MessagesLeft", "Reconcile", message);

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::inject::Refusal;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::controller::watch::{Malformed, filled};
-use crate::crd::MailRoute;
-use crate::inject::Refusal;
+use crate::cache::watch::{Malformed, filled};
 
 /// Pods that wait for a route at a time; a further one gets its answer at once.
 const WAITING: usize = 24;

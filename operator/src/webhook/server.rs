@@ -12,6 +12,13 @@ use axum::routing::post;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::Resource;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::inject::selection::Selection;
+use mailroute_operator_core::inject::view::PodView;
+use mailroute_operator_core::inject::{self, Platform, Refusal, workload};
+use mailroute_operator_core::kubernetes_version::Standing;
+use mailroute_operator_core::resolve::accept;
+use mailroute_operator_core::resolve::operator_identity::Settings;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -20,14 +27,7 @@ use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
 use super::weight::weight;
-use crate::broker::settings::Settings;
-use crate::controller::accept;
-use crate::crd::MailRoute;
 use crate::events::Events;
-use crate::inject::selection::Selection;
-use crate::inject::view::PodView;
-use crate::inject::{self, Platform, Refusal, workload};
-use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
@@ -223,7 +223,7 @@ impl Webhook {
         };
         let kubernetes = *self.kubernetes.borrow();
         let _turn = peer.turn().await;
-        Ok(match kubernetes.check().and_then(|()| self.injection(&pod, &route)) {
+        Ok(match inject::check_kubernetes(kubernetes).and_then(|()| self.injection(&pod, &route)) {
             Ok(None) => Outcome::Complete(review),
             Ok(Some(patch)) => Outcome::Injected(review, patch),
             Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),

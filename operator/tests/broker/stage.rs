@@ -15,13 +15,13 @@ use kube::runtime::reflector::{Lookup, Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{FederatedCredential, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Options, Rule, Simulator, Token};
-use mailroute_operator::broker::desk::{self, Desk};
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::broker::vault::Vault;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::token::{self, Desk};
+use mailroute_operator::service::token_cache::Vault;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::resolve::operator_identity::Settings;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ impl Stage {
                 routes.into_iter().map(|route| serde_json::from_value::<MailRoute>(route).unwrap()),
             ),
             vault: Arc::new(vault),
-            rate: Mutex::new(desk::rate()),
+            rate: Mutex::new(token::rate()),
             metrics: metrics.clone(),
         };
         Self { m365, desk: Arc::new(desk), metrics, folder }

@@ -1,19 +1,20 @@
 //! The resource definition on a real API server: what is refused, what is filled in, and what people read.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Tier};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use mailroute_operator::controller::validate::validate;
-use mailroute_operator::crd::MailRoute;
-use mailroute_operator::crd::definition::definition;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::definition::definition;
+use mailroute_operator_core::resolve::validate::validate;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 use self::table::{Table, sentences};
 
-#[path = "../../../operator/tests/rules/table.rs"]
+#[path = "../../../crates/operator-core/tests/rules/table.rs"]
 mod table;
 
 async fn cluster_with_definition() -> Result<Cluster> {

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
 use e2e::chart::{Objects, folder, template, text};
-use mailroute_operator::broker::settings::{NotAllowed, Settings, TOKEN_FILE};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::resolve::operator_identity::{NotAllowed, Settings, TOKEN_FILE};
 use mailroute_route::paths::ENTRA_AUDIENCE;
 use serde_json::{Value, json};
 

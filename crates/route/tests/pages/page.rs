@@ -46,5 +46,8 @@ pub fn read(path: &str) -> String {
 
 /// Where it is.
 pub fn absolute(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    // A crate may stand at the top or below `crates/`.
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let repository = above.into_iter().find(|folder| folder.join("ARCHITECTURE.md").is_file());
+    repository.expect("the crate is in the repository").join(path)
 }

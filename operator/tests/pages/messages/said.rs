@@ -1,15 +1,15 @@
 //! One value for each sentence, and the sentences of which there is no value.
 
-use mailroute_operator::broker::settings::NotAllowed;
-use mailroute_operator::controller::accept::MailboxNotAllowed;
 use mailroute_operator::controller::apply;
-use mailroute_operator::controller::validate::Invalid;
-use mailroute_operator::crd::cloud::Cloud;
-use mailroute_operator::crd::method::{CredentialType, Method};
-use mailroute_operator::inject::Refusal;
-use mailroute_operator::inject::overrides::Wanted;
-use mailroute_operator::kubernetes::Version;
-use mailroute_operator::registration::Finding;
+use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::method::{CredentialType, Method};
+use mailroute_operator_core::inject::Refusal;
+use mailroute_operator_core::inject::overrides::Wanted;
+use mailroute_operator_core::kubernetes_version::Version;
+use mailroute_operator_core::resolve::accept::MailboxNotAllowed;
+use mailroute_operator_core::resolve::operator_identity::NotAllowed;
+use mailroute_operator_core::resolve::validate::Invalid;
+use mailroute_operator_core::webhook_configuration::Finding;
 
 /// Why a route cannot be used as it is written.
 pub fn invalid() -> Vec<Invalid> {

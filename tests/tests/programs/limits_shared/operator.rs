@@ -16,22 +16,22 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
-use mailroute_operator::broker::settings::Settings;
 use mailroute_operator::budget::Namespace;
 use mailroute_operator::budget::mailboxes::Key;
 use mailroute_operator::budget::terms::Terms;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
-use mailroute_operator::control::server::{self, Control};
-use mailroute_operator::controller::accept::MailboxRules;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
-use mailroute_operator::lease::Leadership;
+use mailroute_operator::cache::watch::Malformed;
+use mailroute_operator::leader_election::Leadership;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::pki;
 use mailroute_operator::rate_limit::RateLimit;
 use mailroute_operator::server as http;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::lease::Leases;
+use mailroute_operator::service::ledger_store::{Error, LedgerStore, Stored};
+use mailroute_operator::service::report::{self, Control};
+use mailroute_operator_core::crd::{MailRoute, MailboxUsageSpec};
+use mailroute_operator_core::resolve::accept::MailboxRules;
+use mailroute_operator_core::resolve::operator_identity::Settings;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ async fn serve(
         ..http::Limits::of(1024)
     };
     Ok(tokio::spawn(async move {
-        let router = server::router(Arc::new(control));
+        let router = report::router(Arc::new(control));
         http::serve(listener, Some(config), router, limits, std::future::pending()).await;
         // Lives as long as the service.
         drop(leadership);
