@@ -23,10 +23,9 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::kubernetes_version::Standing;
 use mailroute_operator_core::reports::Reports;
-use mailroute_operator_core::resolve::accept::MailboxRules;
+use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::webhook_configuration::Service;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -34,9 +33,10 @@ use tokio::time::{sleep, timeout};
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
 use crate::budget::terms::Terms;
+use crate::cache::route::RouteStore;
 use crate::cache::scope::Scope;
 use crate::cache::triggers::Triggers;
-use crate::cache::watch::{self as watches, Malformed, Unreadable};
+use crate::cache::watch::{self as watches, Malformed, RouteWatch, Unreadable};
 use crate::events::Events;
 use crate::leader_election::{self, Identity, Leadership};
 use crate::metrics::Metrics;
@@ -106,15 +106,15 @@ struct App {
     triggers: Triggers,
     malformed: Malformed,
     reports: Arc<Mutex<Reports>>,
+    settings: Arc<PlatformSettings>,
     vault: Arc<Vault>,
     leases: Arc<Leases>,
-    mailbox_rules: Arc<MailboxRules>,
 }
 
 /// What every replica follows, as the parts read it.
 struct Known {
     leadership: watch::Receiver<Leadership>,
-    routes: Store<MailRoute>,
+    routes: RouteStore,
     pods: Store<Pod>,
     /// Counts the changes to `routes`, readable or not.
     changes: watch::Receiver<u64>,
@@ -125,9 +125,11 @@ struct Known {
 impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
-        let vault = Arc::new(chosen::vault(&flags, &metrics)?);
+        let settings = Arc::new(chosen::settings(&flags)?);
+        let applications = &settings.operator_identity.applications;
+        let vault = Vault::new(applications, &flags.identity_token, &metrics);
+        let vault = Arc::new(vault.context("cannot set the broker up")?);
         let store = MailboxUsages::new(client.clone(), &flags.namespace);
-        let mailbox_rules = Arc::new(chosen::mailbox_rules(&flags)?);
         Ok(Self {
             leases: Arc::new(Leases::new(Terms::default(), Arc::new(store))),
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
@@ -138,8 +140,8 @@ impl App {
             triggers: Triggers::default(),
             malformed: Malformed::default(),
             reports: Arc::default(),
+            settings,
             vault,
-            mailbox_rules,
         })
     }
 
@@ -172,7 +174,7 @@ impl App {
         &self,
         parts: &mut Parts,
         leadership: &watch::Receiver<Leadership>,
-    ) -> (Store<MailRoute>, Store<Pod>, watch::Receiver<u64>) {
+    ) -> (RouteStore, Store<Pod>, watch::Receiver<u64>) {
         let (routes, routes_writer) = store();
         let (pods, pods_writer) = store();
         let (changed, changes) = watch::channel(0);
@@ -183,13 +185,14 @@ impl App {
                 warn_of(unreadable, &events);
             }
         };
-        let (client, malformed, triggers) =
-            (self.client.clone(), self.malformed.clone(), self.triggers.clone());
-        spawn(
-            parts,
-            "watch of MailRoutes",
-            watches::routes(client, scope.clone(), routes_writer, malformed, triggers, changed, found),
-        );
+        let watch = RouteWatch {
+            writer: routes_writer,
+            settings: Arc::clone(&self.settings),
+            malformed: self.malformed.clone(),
+            triggers: self.triggers.clone(),
+            changes: changed,
+        };
+        spawn(parts, "watch of MailRoutes", watch.run(self.client.clone(), scope.clone(), found));
         spawn(
             parts,
             "watch of pods",

@@ -14,8 +14,8 @@ use mailroute_operator_core::inject::selection::Selection;
 use mailroute_operator_core::inject::view::PodView;
 use mailroute_operator_core::inject::workload::{has_label_within, is_labelled, pod_pointer};
 use mailroute_operator_core::inject::{self, Platform, Refusal};
-use mailroute_operator_core::resolve::accept;
-use mailroute_operator_core::resolve::operator_identity::{Settings, SettingsError};
+use mailroute_operator_core::resolve::operator_identity::{OperatorIdentity, OperatorIdentityError};
+use mailroute_operator_core::resolve::{PlatformSettings, RouteResolution, resolve};
 use serde_json::Value;
 
 use crate::injection_flags::InjectionFlags;
@@ -55,7 +55,7 @@ pub enum Error {
     Yaml(PathBuf, #[source] Box<serde_saphyr::Error>),
     /// The file is not the settings of a broker.
     #[error("cannot use {0}")]
-    Broker(PathBuf, #[source] Box<SettingsError>),
+    Broker(PathBuf, #[source] Box<OperatorIdentityError>),
     /// A document of the file of routes is not a MailRoute.
     #[error("{0} holds something that is not a MailRoute")]
     NotARoute(PathBuf, #[source] serde_json::Error),
@@ -95,13 +95,14 @@ pub fn run(
     output: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<(), Error> {
+    let settings = PlatformSettings {
+        operator_identity: operator_identity(flags.broker_settings.as_deref())?,
+        entra_audiences: flags.injection.entra_audiences.clone(),
+        ..PlatformSettings::default()
+    };
     let offline = Offline {
-        routes: routes(&flags.route, &flags.namespace)?,
+        routes: routes(&flags.route, &flags.namespace, &settings)?,
         platform: flags.injection.platform(&flags.sidecar_image),
-        lending: Settings {
-            entra_audiences: flags.injection.entra_audiences.clone(),
-            ..lending(flags.broker_settings.as_deref())?
-        },
         namespace: flags.namespace.clone(),
     };
     let mut documents = documents(&flags.filename, input)?;
@@ -119,9 +120,8 @@ const MISPLACED: &str = "the label mailroute.dev/route is on the object itself; 
 
 /// What stands in for the cluster.
 struct Offline {
-    routes: Vec<MailRoute>,
+    routes: Vec<(MailRoute, RouteResolution)>,
     platform: Platform,
-    lending: Settings,
     namespace: String,
 }
 
@@ -170,18 +170,25 @@ impl Offline {
             Selection::Mirror => return Ok(Err("a mirror pod, which cannot be changed")),
             Selection::Excused => return Ok(Err("annotated to start without its sidecar")),
         };
-        let route = self.route(namespace, name)?;
-        accept::injectable(route, &self.lending)?;
+        let (route, resolution) = self.route(namespace, name)?;
+        let route = inject::injectable(route, resolution)?;
         inject::patch(&plan(pod, route, &self.platform)?, pod).map(Ok)
     }
 
-    fn route(&self, namespace: &str, name: &str) -> Result<&MailRoute, Refusal> {
-        let here = |route: &&MailRoute| route.metadata.namespace.as_deref() == Some(namespace);
-        let named = |route: &&MailRoute| route.metadata.name.as_deref() == Some(name);
+    fn route(&self, namespace: &str, name: &str) -> Result<&(MailRoute, RouteResolution), Refusal> {
+        let here = |(route, _): &&(MailRoute, RouteResolution)| {
+            route.metadata.namespace.as_deref() == Some(namespace)
+        };
+        let named = |(route, _): &&(MailRoute, RouteResolution)| route.metadata.name.as_deref() == Some(name);
         self.routes.iter().filter(here).find(named).ok_or_else(|| Refusal::UnknownRoute {
             route: name.to_owned(),
             namespace: namespace.to_owned(),
-            known: self.routes.iter().filter(here).filter_map(|route| route.metadata.name.clone()).collect(),
+            known: self
+                .routes
+                .iter()
+                .filter(here)
+                .filter_map(|(route, _)| route.metadata.name.clone())
+                .collect(),
         })
     }
 }
@@ -191,21 +198,26 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
 }
 
 /// Which routes may use the operator's identity; none without a file.
-fn lending(path: Option<&Path>) -> Result<Settings, Error> {
-    let Some(path) = path else { return Ok(Settings::default()) };
+fn operator_identity(path: Option<&Path>) -> Result<OperatorIdentity, Error> {
+    let Some(path) = path else { return Ok(OperatorIdentity::default()) };
     let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
-    Settings::parse(&text).map_err(|error| Error::Broker(path.to_owned(), Box::new(error)))
+    OperatorIdentity::parse(&text).map_err(|error| Error::Broker(path.to_owned(), Box::new(error)))
 }
 
-/// The routes of a file, each with what an API server would give it.
-fn routes(path: &Path, namespace: &str) -> Result<Vec<MailRoute>, Error> {
+/// The routes of a file, each with what an API server would give it, and resolved.
+fn routes(
+    path: &Path,
+    namespace: &str,
+    settings: &PlatformSettings,
+) -> Result<Vec<(MailRoute, RouteResolution)>, Error> {
     let mut routes = Vec::new();
     for document in documents(path, &mut io::empty())? {
         let mut route: MailRoute =
             serde_json::from_value(document).map_err(|error| Error::NotARoute(path.to_owned(), error))?;
         route.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
         route.metadata.uid.get_or_insert_with(|| "offline".to_owned());
-        routes.push(route);
+        let resolution = resolve(&route, settings);
+        routes.push((route, resolution));
     }
     Ok(routes)
 }

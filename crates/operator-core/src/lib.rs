@@ -24,3 +24,6 @@ pub mod rollout;
 pub mod samples;
 pub mod status;
 pub mod webhook_configuration;
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use crate::crd::method::{
 };
 use crate::inject::{Overrides, Platform, Sidecar};
 use crate::pods::{Owner, SidecarPod};
+use crate::resolve::{PlatformSettings, ResolvedRoute, resolve};
 
 /// The application of the sample routes.
 pub const CLIENT_ID: &str = "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9";
@@ -36,6 +37,11 @@ pub fn route() -> MailRoute {
         },
     }))
     .unwrap()
+}
+
+/// A route, resolved on a platform that lends and restricts nothing.
+pub fn resolved(route: &MailRoute) -> ResolvedRoute {
+    resolve(route, &PlatformSettings::default()).route.unwrap()
 }
 
 /// The same with the operator's identity.
@@ -125,7 +131,7 @@ pub fn platform() -> Platform {
 
 /// A ready pod of the Deployment `web` with the sidecar that a new pod of the sample route would get.
 pub fn current(name: &str) -> SidecarPod {
-    let record = Sidecar::of(&route(), &platform(), &Overrides::default()).record;
+    let record = Sidecar::of(&resolved(&route()), &platform(), &Overrides::default()).record;
     SidecarPod {
         name: name.into(),
         uid: format!("{name}-uid"),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use mailroute_operator_core::crd::{MailRoute, definition};
-use mailroute_operator_core::resolve::validate::validate;
+use mailroute_operator_core::resolve::{PlatformSettings, resolve};
 use serde_json::Value;
 
 fn examples() -> Vec<(String, Value)> {
@@ -30,7 +30,8 @@ fn every_example_can_be_rendered() {
         document["metadata"]["namespace"] = "shop".into();
         document["metadata"]["uid"] = "uid".into();
         let route: MailRoute = serde_json::from_value(document).unwrap();
-        assert!(validate(&route).is_ok(), "{file}: {:?}", validate(&route));
+        let resolved = resolve(&route, &PlatformSettings::default()).route;
+        assert!(resolved.is_ok(), "{file}: {resolved:?}");
     }
 }
 
@@ -48,7 +49,8 @@ fn every_route_that_a_page_shows_can_be_rendered() {
             let is_example = examples().iter().any(|(_, example)| example["spec"] == document["spec"]);
             assert!(is_example, "{page} shows a route that is no example: {block}");
             let route: MailRoute = serde_json::from_value(document).unwrap();
-            assert!(validate(&route).is_ok(), "{page}: {:?}", validate(&route));
+            let resolved = resolve(&route, &PlatformSettings::default()).route;
+            assert!(resolved.is_ok(), "{page}: {resolved:?}");
             shown += 1;
         }
     }

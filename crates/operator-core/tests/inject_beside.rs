@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::inject::volumes::VOLUMES;
 use mailroute_operator_core::inject::{self, Platform};
+use mailroute_operator_core::resolve::{PlatformSettings, resolve};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -61,6 +62,7 @@ fn theirs(mut pod: Value, webhook: &str) -> Value {
 /// What ours does.
 fn ours(mut pod: Value) -> Value {
     let route: MailRoute = read("route.yaml");
+    let route = resolve(&route, &PlatformSettings::default()).route.unwrap();
     let digest = "0".repeat(64);
     let platform =
         Platform { image: format!("mailroute.dev/sidecar@sha256:{digest}"), ..Platform::default() };

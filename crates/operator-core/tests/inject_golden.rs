@@ -8,12 +8,17 @@ use std::path::PathBuf;
 
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::inject::{self, Platform, PullPolicy};
+use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 fn read<T: DeserializeOwned>(name: &str) -> T {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/inject").join(name);
     serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn resolved(route: &MailRoute) -> ResolvedRoute {
+    resolve(route, &PlatformSettings::default()).route.unwrap()
 }
 
 fn injected(pod: &str, route: &str) -> Value {
@@ -24,6 +29,7 @@ fn injected(pod: &str, route: &str) -> Value {
         ..Platform::default()
     };
     let (mut pod, route): (Value, MailRoute) = (read(pod), read(route));
+    let route = resolved(&route);
     let plan = inject::plan(&pod, &route, &platform).unwrap();
     let patch = inject::patch(&plan, &pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();

@@ -7,6 +7,7 @@ use mailroute_operator_core::inject::annotations::{INJECTED, KEYS, SAFE_TO_EVICT
 use mailroute_operator_core::inject::sidecar::{CONTAINER, DRAIN_SECONDS, PORT_START};
 use mailroute_operator_core::inject::volumes::VOLUMES;
 use mailroute_operator_core::inject::{self, Platform};
+use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
@@ -27,7 +28,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         .prop_map(|(port, way, ca, mode)| Shape { port, way, ca, mode })
 }
 
-fn route(shape: &Shape) -> MailRoute {
+fn route(shape: &Shape) -> ResolvedRoute {
     let ca = shape.ca.then(|| json!({"caBundleRef": {"name": "m365-ca", "key": "ca.pem"}}));
     let mut spec = json!({
         "method": "ClientSubmission",
@@ -55,13 +56,14 @@ fn route(shape: &Shape) -> MailRoute {
             spec["clientSubmission"] = json!({"mailbox": "noreply@contoso.com", "credential": credential});
         }
     }
-    serde_json::from_value(json!({
+    let route: MailRoute = serde_json::from_value(json!({
         "apiVersion": "mailroute.dev/v1alpha1",
         "kind": "MailRoute",
         "metadata": {"name": "notifications", "namespace": "shop", "uid": "u", "generation": 3},
         "spec": spec,
     }))
-    .unwrap()
+    .unwrap();
+    resolve(&route, &PlatformSettings::default()).route.unwrap()
 }
 
 fn platform() -> Platform {
@@ -171,7 +173,7 @@ prop_compose! {
     }
 }
 
-fn injected(pod: &Value, route: &MailRoute) -> Value {
+fn injected(pod: &Value, route: &ResolvedRoute) -> Value {
     let plan = inject::plan(pod, route, &platform()).unwrap();
     let mut pod = pod.clone();
     let patch = inject::patch(&plan, &pod).unwrap();

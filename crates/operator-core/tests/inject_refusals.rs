@@ -4,10 +4,15 @@
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::delivery::DeliveryMode;
 use mailroute_operator_core::inject::{self, Overrides, Platform, Refusal};
+use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
 use serde_json::{Value, json};
 
 fn route() -> MailRoute {
     serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap()
+}
+
+fn resolved(route: &MailRoute) -> ResolvedRoute {
+    resolve(route, &PlatformSettings::default()).route.unwrap()
 }
 
 fn platform() -> Platform {
@@ -20,14 +25,14 @@ fn pod() -> Value {
 
 fn injected() -> Value {
     let mut pod = pod();
-    let plan = inject::plan(&pod, &route(), &platform()).unwrap();
+    let plan = inject::plan(&pod, &resolved(&route()), &platform()).unwrap();
     let patch = inject::patch(&plan, &pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();
     pod
 }
 
 fn refused(pod: &Value) -> Refusal {
-    inject::plan(pod, &route(), &platform()).unwrap_err()
+    inject::plan(pod, &resolved(&route()), &platform()).unwrap_err()
 }
 
 fn with(mut pod: Value, pointer: &str, key: &str, value: Value) -> Value {
@@ -137,11 +142,11 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
 fn a_claimed_spool_that_the_sidecar_could_not_write_to_is_refused() {
     let mut route = route();
     route.spec.sidecar.spool.storage_class_name = Some("managed-csi".into());
-    let refusal = inject::plan(&pod(), &route, &platform()).unwrap_err();
+    let refusal = inject::plan(&pod(), &resolved(&route), &platform()).unwrap_err();
     assert_eq!((&refusal, refusal.reason()), (&Refusal::FsGroup, "FsGroup"));
     assert!(refusal.remedy().contains("spec.securityContext.fsGroup"), "{}", refusal.remedy());
     let grouped = with(pod(), "/spec", "securityContext", json!({"fsGroup": 2000}));
-    assert!(inject::plan(&grouped, &route, &platform()).is_ok());
+    assert!(inject::plan(&grouped, &resolved(&route), &platform()).is_ok());
 }
 
 #[test]
@@ -173,7 +178,7 @@ fn what_looks_like_a_clash_and_is_none_is_injected() {
         with(pod(), "/metadata", "annotations", json!({"notmailroute.dev/x": "y"})),
         with(pod(), "/spec", "shareProcessNamespace", json!(false)),
     ] {
-        assert!(!inject::plan(&pod, &route(), &platform()).unwrap().is_empty());
+        assert!(!inject::plan(&pod, &resolved(&route()), &platform()).unwrap().is_empty());
     }
 }
 
@@ -198,7 +203,7 @@ fn what_another_webhook_took_away_is_added_again() {
     for (what, strip) in strip {
         let mut pod = whole.clone();
         strip(&mut pod);
-        let plan = inject::plan(&pod, &route(), &platform()).unwrap();
+        let plan = inject::plan(&pod, &resolved(&route()), &platform()).unwrap();
         let patch = inject::patch(&plan, &pod).unwrap();
         json_patch::patch(&mut pod, &patch).unwrap();
         assert_eq!(pod, whole, "{what}");
@@ -208,7 +213,7 @@ fn what_another_webhook_took_away_is_added_again() {
 #[test]
 fn another_image_or_route_is_another_fingerprint() {
     let hash = |route: &MailRoute, platform: &Platform| {
-        inject::Sidecar::of(route, platform, &Overrides::default()).record.hash
+        inject::Sidecar::of(&resolved(route), platform, &Overrides::default()).record.hash
     };
     let usual = hash(&route(), &platform());
     let newer = Platform { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform() };
@@ -238,7 +243,7 @@ fn a_pod_says_otherwise_than_its_route_by_annotations() {
     pod["spec"]["hostPID"] = json!(true);
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 25}]);
     let platform = Platform { allows_image_override: true, ..platform() };
-    let plan = inject::plan(&pod, &route(), &platform).unwrap();
+    let plan = inject::plan(&pod, &resolved(&route()), &platform).unwrap();
     let (_, container) = plan.container.unwrap();
     assert_eq!(container["image"], "example.com/sidecar:2");
     assert_eq!(container["resources"]["requests"], json!({"cpu": "100m", "memory": "32Mi"}));
@@ -268,7 +273,7 @@ fn what_other_webhooks_mount_and_time_is_no_change_of_the_sidecar() {
     mount(sidecar, "/var/run/secrets/kubernetes.io/serviceaccount");
     mount(sidecar, "/var/run/secrets/azure/tokens");
     sidecar["livenessProbe"]["periodSeconds"] = json!(60);
-    assert!(inject::plan(&pod, &route(), &platform()).unwrap().is_empty());
+    assert!(inject::plan(&pod, &resolved(&route()), &platform()).unwrap().is_empty());
 }
 
 #[test]
@@ -302,10 +307,10 @@ fn a_pod_that_may_choose_its_image_may_bring_it_along() {
     let annotations = json!({"mailroute.dev/sidecar-image": "example.com/sidecar:2"});
     let mut pod = with(pod(), "/metadata", "annotations", annotations);
     let platform = Platform { allows_image_override: true, ..platform() };
-    let plan = inject::plan(&pod, &route(), &platform).unwrap();
+    let plan = inject::plan(&pod, &resolved(&route()), &platform).unwrap();
     let patch = inject::patch(&plan, &pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();
-    assert!(inject::plan(&pod, &route(), &platform).unwrap().is_empty());
+    assert!(inject::plan(&pod, &resolved(&route()), &platform).unwrap().is_empty());
 }
 
 #[test]
@@ -313,7 +318,7 @@ fn a_platform_that_assigns_users_has_none_named() {
     let platform = Platform { assigns_users: true, ..platform() };
     let mut route = route();
     route.spec.sidecar.spool.storage_class_name = Some("managed-csi".into());
-    let (_, container) = inject::plan(&pod(), &route, &platform).unwrap().container.unwrap();
+    let (_, container) = inject::plan(&pod(), &resolved(&route), &platform).unwrap().container.unwrap();
     let context = container["securityContext"].as_object().unwrap();
     assert!(!context.contains_key("runAsUser") && !context.contains_key("runAsGroup"), "{context:?}");
     assert_eq!(context["runAsNonRoot"], true, "what Pod Security restricted asks for stays");
@@ -323,8 +328,9 @@ fn a_platform_that_assigns_users_has_none_named() {
 fn a_spool_that_keeps_nothing_does_not_keep_autoscalers_from_moving_the_pod() {
     let key = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
     let mut route = route();
-    let listed =
-        |route: &MailRoute, pod: &Value| inject::plan(pod, route, &platform()).unwrap().safe_to_evict;
+    let listed = |route: &MailRoute, pod: &Value| {
+        inject::plan(pod, &resolved(route), &platform()).unwrap().safe_to_evict
+    };
     assert_eq!(listed(&route, &pod()), None, "messages may wait in it");
     route.spec.delivery.mode = DeliveryMode::Deliver;
     let spool = Some("mailroute-spool".to_owned());
@@ -344,7 +350,7 @@ fn a_guaranteed_pod_stays_guaranteed() {
         json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}});
     let whole = with(pod(), "/spec/containers/0", "resources", resources);
     let requests = |pod: &Value| {
-        let (_, container) = inject::plan(pod, &route(), &platform()).unwrap().container.unwrap();
+        let (_, container) = inject::plan(pod, &resolved(&route()), &platform()).unwrap().container.unwrap();
         container["resources"]["requests"].clone()
     };
     assert_eq!(requests(&whole), json!({"cpu": "500m", "memory": "128Mi"}), "as its limits");

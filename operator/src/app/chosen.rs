@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mailroute_operator_core::inject;
-use mailroute_operator_core::resolve::accept::MailboxRules;
-use mailroute_operator_core::resolve::operator_identity::Settings;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxRules;
+use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 
 use super::App;
 use crate::args::{Certificates, Run};
-use crate::metrics::Metrics;
 use crate::pki::{self, Source, Written};
-use crate::service::token_cache::Vault;
 use crate::webhook::configuration_check;
+
+/// Port of the Service for the control service.
+const CONTROL_SERVICE_PORT: u16 = 8444;
 
 impl App {
     /// Whose certificates are served, and who is told what is written of them.
@@ -46,22 +48,27 @@ impl App {
     }
 }
 
-/// The tokens of the operator's identity: none without settings.
-pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
-    let mut settings = match &flags.broker_settings {
-        None => Settings::default(),
-        Some(path) => {
-            let unusable = || format!("cannot use the settings of the broker {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(unusable)?;
-            Settings::parse(&text).with_context(unusable)?
-        }
-    };
-    settings.entra_audiences.clone_from(&flags.injection.entra_audiences);
-    Vault::new(Arc::new(settings), &flags.identity_token, metrics).context("cannot set the broker up")
+/// What routes are resolved with.
+pub(super) fn settings(flags: &Run) -> anyhow::Result<PlatformSettings> {
+    Ok(PlatformSettings {
+        operator_identity: operator_identity(flags)?,
+        mailbox_rules: mailbox_rules(flags)?,
+        entra_audiences: flags.injection.entra_audiences.clone(),
+        control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
+        cluster_domain: flags.cluster_domain.clone(),
+    })
+}
+
+/// Which applications there are: none without settings.
+fn operator_identity(flags: &Run) -> anyhow::Result<OperatorIdentity> {
+    let Some(path) = &flags.broker_settings else { return Ok(OperatorIdentity::default()) };
+    let unusable = || format!("cannot use the settings of the broker {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(unusable)?;
+    OperatorIdentity::parse(&text).with_context(unusable)
 }
 
 /// Which namespaces may send as which mailbox: without rules every one as every one.
-pub(super) fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
+fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
     let Some(path) = &flags.mailbox_rules else { return Ok(MailboxRules::default()) };
     let unusable = || format!("cannot use the rules about mailboxes {}", path.display());
     let text = std::fs::read_to_string(path).with_context(unusable)?;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mailroute_dns::resolver::Resolver;
-use mailroute_operator_core::resolve::render;
 use mailroute_operator_core::rollout::history::Rollouts;
 
 use super::parts::{Parts, spawn};
@@ -18,9 +17,6 @@ use crate::controller::{self, Context};
 use crate::preflight::board::Board;
 use crate::preflight::rounds::Rounds;
 
-/// Port of the Service for the control service.
-const CONTROL_SERVICE_PORT: u16 = 8444;
-
 impl App {
     /// The part that writes, while this replica leads.
     pub(super) fn lead(&self, parts: &mut Parts, known: Known) {
@@ -29,12 +25,7 @@ impl App {
         let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &known));
         let context = Arc::new(Context {
             client: self.client.clone(),
-            platform: render::Platform {
-                control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
-                cluster_domain: flags.cluster_domain.clone(),
-            },
-            lending: Arc::clone(self.vault.settings()),
-            mailbox_rules: Arc::clone(&self.mailbox_rules),
+            settings: Arc::clone(&self.settings),
             sidecar: self.sidecar(),
             ca_bundle: known.pki.ca_bundle,
             routes: known.routes,

@@ -41,14 +41,7 @@ impl App {
             webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
         let (metrics, told) =
             (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
-        let webhook = Webhook::new(
-            routes,
-            self.sidecar(),
-            Arc::clone(self.vault.settings()),
-            known.kubernetes.clone(),
-            metrics,
-            told,
-        );
+        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
         let port = Port { address: self.flags.webhook_listen, tls: Some(&known.pki.tls), limits: WEBHOOK };
         serve(parts, SERVERS[0], port, webhook::router(Arc::new(webhook)), closing).await
     }
@@ -83,8 +76,6 @@ impl App {
             routes: known.routes.clone(),
             malformed: self.malformed.clone(),
             leases: Arc::clone(&self.leases),
-            lending: Arc::clone(self.vault.settings()),
-            mailbox_rules: Arc::clone(&self.mailbox_rules),
         };
         let port = Port { address: self.flags.control_listen, tls: Some(&known.pki.tls), limits: CONTROL };
         let router = report::router(Arc::new(service)).merge(token::router(Arc::new(desk)));

@@ -2,13 +2,13 @@
 
 use futures::FutureExt;
 use kube::runtime::reflector::Store;
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::status::Sidecars;
 use mailroute_operator_core::kubernetes_version::Standing;
 use tokio::sync::watch;
 
 use super::Known;
 use crate::admin::Check;
+use crate::cache::route::RouteStore;
 use crate::cache::watch::Malformed;
 use crate::metrics::{Certificate, Metrics, RouteStanding};
 
@@ -59,7 +59,7 @@ pub(super) fn observer(
     }
 }
 
-fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
+fn count_routes(routes: &RouteStore, metrics: &Metrics) {
     let routes = routes.state();
     for ready in ["True", "False", "Unknown"] {
         metrics.routes(ready, routes.iter().filter(|route| route.readiness() == ready).count());

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
-use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::crd::method::{CredentialType, Subject};
 use mailroute_operator_core::pods::has_identity_binding;
+use mailroute_route::file::{ClientSubmission, Credential, Method};
 
 use super::watch::route_of;
+use crate::cache::route::{CachedRoute, RouteStore};
 
 /// A count is used this long, as it looks at all pods.
 const KEEP: Duration = Duration::from_secs(15);
@@ -29,8 +29,8 @@ impl Federation {
     /// How many ServiceAccounts the route's application has to trust; 0 when no pod asks Entra itself.
     pub fn subjects(
         &self,
-        route: &MailRoute,
-        routes: &Store<MailRoute>,
+        route: &CachedRoute,
+        routes: &RouteStore,
         pods: &Store<Pod>,
         now: Instant,
     ) -> usize {
@@ -45,7 +45,7 @@ impl Federation {
 }
 
 /// The pairs of namespace and ServiceAccount for each application.
-fn count(routes: &[Arc<MailRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usize> {
+fn count(routes: &[Arc<CachedRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usize> {
     let applications: HashMap<_, _> = routes
         .iter()
         .filter_map(|route| Some((ObjectRef::from_obj(&**route), application(route)?)))
@@ -61,11 +61,14 @@ fn count(routes: &[Arc<MailRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usize
 }
 
 /// The application whose federated credentials the route's own pods need.
-fn application(route: &MailRoute) -> Option<String> {
-    let credential = &route.spec.client_submission.as_ref()?.credential;
-    let is_the_pods =
-        credential.type_ == CredentialType::WorkloadIdentity && credential.subject == Subject::Pod;
-    credential.client_id.as_ref().filter(|_| is_the_pods).map(|id| id.to_ascii_lowercase())
+fn application(route: &CachedRoute) -> Option<String> {
+    match &route.resolution().route.as_ref().ok()?.file.method {
+        Method::ClientSubmission(ClientSubmission {
+            credential: Credential::WorkloadIdentity { client_id, .. },
+            ..
+        }) => Some(client_id.to_ascii_lowercase()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -73,16 +76,23 @@ mod tests {
     use k8s_openapi::api::core::v1::EnvVar;
     use kube::runtime::reflector::store;
     use kube::runtime::watcher::Event;
+    use mailroute_operator_core::crd::MailRoute;
+    use mailroute_operator_core::crd::method::{CredentialType, Subject};
     use mailroute_operator_core::pods::prune;
+    use mailroute_operator_core::resolve::PlatformSettings;
     use mailroute_operator_core::samples;
 
     use super::*;
 
-    fn route(name: &str, namespace: &str) -> Arc<MailRoute> {
+    fn cached(route: MailRoute) -> CachedRoute {
+        CachedRoute::new(route, &PlatformSettings::default())
+    }
+
+    fn route(name: &str, namespace: &str) -> Arc<CachedRoute> {
         let mut route = samples::route();
         route.metadata.name = Some(name.into());
         route.metadata.namespace = Some(namespace.into());
-        Arc::new(route)
+        Arc::new(cached(route))
     }
 
     fn pod(name: &str, route: &str, namespace: &str, account: Option<&str>) -> Arc<Pod> {
@@ -131,20 +141,20 @@ mod tests {
         lent.spec.client_submission.as_mut().unwrap().credential.subject = Subject::Operator;
         let secret = samples::with_secret(CredentialType::ClientSecret, Some("key"));
         for route in [lent, secret, samples::relay(true), samples::direct()] {
-            assert_eq!(application(&route), None);
+            assert_eq!(application(&cached(route)), None);
         }
     }
 
     #[test]
     fn a_count_is_kept_for_a_while() {
         let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), store());
-        routes_writer.apply_watcher_event(&Event::Apply(samples::route()));
+        routes_writer.apply_watcher_event(&Event::Apply(cached(samples::route())));
         let (federation, now) = (Federation::default(), Instant::now());
-        let subjects = |now| federation.subjects(&samples::route(), &routes, &pods, now);
+        let subjects = |now| federation.subjects(&cached(samples::route()), &routes, &pods, now);
         assert_eq!(subjects(now), 0);
         pods_writer.apply_watcher_event(&Event::Apply(samples::pod("web-1", "image")));
         assert_eq!(subjects(now + KEEP - Duration::from_secs(1)), 0);
         assert_eq!(subjects(now + KEEP), 1);
-        assert_eq!(federation.subjects(&samples::direct(), &routes, &pods, now + KEEP), 0);
+        assert_eq!(federation.subjects(&cached(samples::direct()), &routes, &pods, now + KEEP), 0);
     }
 }

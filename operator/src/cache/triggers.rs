@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
-use kube::runtime::reflector::ObjectRef;
-use mailroute_operator_core::crd::MailRoute;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+
+use crate::cache::route::RouteRef;
 
 /// After the first trigger, others that come within this time are taken along.
 const GATHER: Duration = Duration::from_millis(100);
@@ -22,19 +22,19 @@ pub struct Triggers(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    routes: Mutex<HashSet<ObjectRef<MailRoute>>>,
+    routes: Mutex<HashSet<RouteRef>>,
     added: Notify,
 }
 
 impl Triggers {
     /// Has a route looked at.
-    pub fn add(&self, route: ObjectRef<MailRoute>) {
+    pub fn add(&self, route: RouteRef) {
         self.routes().insert(route);
         self.0.added.notify_one();
     }
 
     /// Every route that was added, as it is added, each once until it was taken.
-    pub fn stream(&self) -> impl Stream<Item = ObjectRef<MailRoute>> + Send + 'static {
+    pub fn stream(&self) -> impl Stream<Item = RouteRef> + Send + 'static {
         let triggers = self.clone();
         stream::unfold(triggers, |triggers| async move {
             let batch = triggers.next().await;
@@ -43,7 +43,7 @@ impl Triggers {
         .flatten()
     }
 
-    async fn next(&self) -> HashSet<ObjectRef<MailRoute>> {
+    async fn next(&self) -> HashSet<RouteRef> {
         loop {
             self.0.added.notified().await;
             sleep(GATHER).await;
@@ -54,7 +54,7 @@ impl Triggers {
         }
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectRef<MailRoute>>> {
+    fn routes(&self) -> std::sync::MutexGuard<'_, HashSet<RouteRef>> {
         // A panic under the lock leaves a whole set behind.
         self.0.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,8 +64,8 @@ impl Triggers {
 mod tests {
     use super::*;
 
-    fn route(name: &str) -> ObjectRef<MailRoute> {
-        ObjectRef::new(name).within("shop")
+    fn route(name: &str) -> RouteRef {
+        RouteRef::new(name).within("shop")
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
 use mailroute_operator_core::crd::{MailRoute, ROUTE_LABEL};
 use mailroute_operator_core::pods::prune;
+use mailroute_operator_core::resolve::PlatformSettings;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
@@ -26,6 +27,7 @@ use super::route_bounds::{self, Kept};
 use super::scope::{self, Scope};
 use super::triggers::Triggers;
 use crate::api_error::ApiError;
+use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 
 /// Objects in one answer to a list. A page is in memory as text and as objects, whole, before it is pruned, and an object may
 /// have 1.5 MiB, of which 256 KiB are annotations that any author may fill: 20 such pods are 30 MiB of text, and a list of
@@ -164,32 +166,39 @@ impl Malformed {
     }
 }
 
-/// Follows MailRoutes for ever, into the store behind `writer`. A route that comes or changes is added to `triggers`;
-/// the value behind `changes` changes after every change of the store; `found` is called for each route that cannot be
-/// read.
-pub async fn routes(
-    client: Client,
-    scope: Scope,
-    mut writer: Writer<MailRoute>,
-    malformed: Malformed,
-    triggers: Triggers,
-    changes: channel::Sender<u64>,
-    found: impl Fn(&Unreadable),
-) {
-    let store = writer.as_reader();
-    let config = watcher::Config::default().page_size(ROUTES_PAGE);
-    let mut events = scope::events(&client, &scope, &config, route_bounds::prune, absent);
-    let mut kept = Kept::default();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                let event = kept.bounded(event);
-                let Some(event) = readable(event, &store, &malformed, &found) else { continue };
-                writer.apply_watcher_event(&event);
-                changes.send_modify(|count| *count = count.wrapping_add(1));
-                trigger(&event, &store, &triggers);
+/// The watch of MailRoutes, and where what it sees goes.
+pub struct RouteWatch {
+    /// The store.
+    pub writer: Writer<CachedRoute>,
+    /// What routes are resolved with.
+    pub settings: Arc<PlatformSettings>,
+    /// Those that cannot be read.
+    pub malformed: Malformed,
+    /// A route that comes or changes is added.
+    pub triggers: Triggers,
+    /// Changes after every change of the store.
+    pub changes: channel::Sender<u64>,
+}
+
+impl RouteWatch {
+    /// Follows MailRoutes for ever; `found` is called for each route that cannot be read.
+    pub async fn run(mut self, client: Client, scope: Scope, found: impl Fn(&Unreadable)) {
+        let store = self.writer.as_reader();
+        let config = watcher::Config::default().page_size(ROUTES_PAGE);
+        let mut events = scope::events(&client, &scope, &config, route_bounds::prune, absent);
+        let mut kept = Kept::default();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    let event = kept.bounded(event);
+                    let event = readable(event, &store, &self.malformed, &self.settings, &found);
+                    let Some(event) = event else { continue };
+                    self.writer.apply_watcher_event(&event);
+                    self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                    trigger(&event, &store, &self.triggers);
+                }
+                Err(error) => interrupted("MailRoutes", &error),
             }
-            Err(error) => interrupted("MailRoutes", &error),
         }
     }
 }
@@ -204,13 +213,15 @@ fn absent(namespace: &str, name: &str) -> Option<DeserializeGuard<MailRoute>> {
     Some(DeserializeGuard(Err(InvalidObject { error: String::new(), metadata })))
 }
 
-/// The event without what cannot be read. An object that became unreadable counts as deleted.
+/// The event without what cannot be read, and with every route resolved. An object that became unreadable counts as deleted.
 fn readable(
     event: Event<DeserializeGuard<MailRoute>>,
-    store: &Store<MailRoute>,
+    store: &RouteStore,
     malformed: &Malformed,
+    settings: &PlatformSettings,
     found: &impl Fn(&Unreadable),
-) -> Option<Event<MailRoute>> {
+) -> Option<Event<CachedRoute>> {
+    let cached = |route| CachedRoute::new(route, settings);
     let set_aside = |object: &InvalidObject| {
         malformed.put(object);
         malformed.all().iter().filter(|it| it.reference.uid == object.metadata.uid).for_each(found);
@@ -224,14 +235,14 @@ fn readable(
             malformed.end_list();
             Some(Event::InitDone)
         }
-        Event::InitApply(DeserializeGuard(Ok(route))) => Some(Event::InitApply(route)),
+        Event::InitApply(DeserializeGuard(Ok(route))) => Some(Event::InitApply(cached(route))),
         Event::InitApply(DeserializeGuard(Err(object))) => {
             set_aside(&object);
             None
         }
         Event::Apply(DeserializeGuard(Ok(route))) => {
             malformed.remove(&route.metadata);
-            Some(Event::Apply(route))
+            Some(Event::Apply(cached(route)))
         }
         Event::Apply(DeserializeGuard(Err(object))) => {
             set_aside(&object);
@@ -239,7 +250,7 @@ fn readable(
         }
         Event::Delete(DeserializeGuard(Ok(route))) => {
             malformed.remove(&route.metadata);
-            Some(Event::Delete(route))
+            Some(Event::Delete(cached(route)))
         }
         Event::Delete(DeserializeGuard(Err(object))) => {
             malformed.remove(&object.metadata);
@@ -248,13 +259,13 @@ fn readable(
     }
 }
 
-fn known(store: &Store<MailRoute>, object: &InvalidObject) -> Option<MailRoute> {
+fn known(store: &RouteStore, object: &InvalidObject) -> Option<CachedRoute> {
     let name = object.metadata.name.as_deref()?;
     let reference = ObjectRef::new(name).within(object.metadata.namespace.as_deref()?);
-    store.get(&reference).map(|route| (*route).clone())
+    store.get(&reference).map(|route| CachedRoute::clone(&route))
 }
 
-fn trigger(event: &Event<MailRoute>, store: &Store<MailRoute>, triggers: &Triggers) {
+fn trigger(event: &Event<CachedRoute>, store: &RouteStore, triggers: &Triggers) {
     match event {
         Event::Apply(route) => triggers.add(ObjectRef::from_obj(route)),
         Event::InitDone => store.state().iter().for_each(|route| triggers.add(ObjectRef::from_obj(&**route))),
@@ -308,7 +319,7 @@ fn interrupted(what: &str, error: &watcher::Error) {
 }
 
 /// The route that a pod's label names.
-pub fn route_of(pod: &Pod) -> Option<ObjectRef<MailRoute>> {
+pub fn route_of(pod: &Pod) -> Option<RouteRef> {
     Some(ObjectRef::new(pod.labels().get(ROUTE_LABEL)?).within(&pod.namespace()?))
 }
 
@@ -341,18 +352,18 @@ mod tests {
         }))
     }
 
-    fn names(store: &Store<MailRoute>) -> Vec<String> {
+    fn names(store: &RouteStore) -> Vec<String> {
         store.state().iter().map(|route| route.name_any()).collect()
     }
 
     #[test]
     fn an_object_that_becomes_unreadable_leaves_the_store_and_shows() {
-        let (reader, mut writer) = store::<MailRoute>();
+        let (reader, mut writer) = store::<CachedRoute>();
         let malformed = Malformed::default();
         let found = std::cell::RefCell::new(Vec::new());
         let mut feed = |event| {
             let tell = |it: &Unreadable| found.borrow_mut().push(it.error.clone());
-            if let Some(event) = readable(event, &reader, &malformed, &tell) {
+            if let Some(event) = readable(event, &reader, &malformed, &PlatformSettings::default(), &tell) {
                 writer.apply_watcher_event(&event);
             }
         };
@@ -369,13 +380,13 @@ mod tests {
 
     #[test]
     fn one_unreadable_object_does_not_hide_the_others() {
-        let (reader, mut writer) = store::<MailRoute>();
+        let (reader, mut writer) = store::<CachedRoute>();
         let malformed = Malformed::default();
         let mut other = samples::route();
         other.metadata.name = Some("other".into());
         let other = guarded(serde_json::to_value(other).unwrap());
         for event in [Event::Init, Event::InitApply(bad()), Event::InitApply(other), Event::InitDone] {
-            if let Some(event) = readable(event, &reader, &malformed, &|_| {}) {
+            if let Some(event) = readable(event, &reader, &malformed, &PlatformSettings::default(), &|_| {}) {
                 writer.apply_watcher_event(&event);
             }
         }
@@ -385,9 +396,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_object_is_known_while_everything_is_listed_anew() {
-        let (reader, _writer) = store::<MailRoute>();
+        let (reader, _writer) = store::<CachedRoute>();
         let malformed = Malformed::default();
-        let feed = |event| drop(readable(event, &reader, &malformed, &|_| {}));
+        let feed = |event| drop(readable(event, &reader, &malformed, &PlatformSettings::default(), &|_| {}));
         feed(Event::Apply(bad()));
         feed(Event::Init);
         assert!(malformed.may_have("shop", "notifications"));
@@ -418,7 +429,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn everyone_who_waits_learns_that_a_store_is_filled() {
-        let (reader, mut writer) = store::<MailRoute>();
+        let (reader, mut writer) = store::<CachedRoute>();
         let (one, other) = (reader.clone(), reader.clone());
         let one = tokio::spawn(async move { filled(&one).await });
         let other = tokio::spawn(async move { filled(&other).await });
@@ -432,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_pod_belongs_to_the_route_of_its_label() {
-        let expected = ObjectRef::<MailRoute>::new("notifications").within("shop");
+        let expected = RouteRef::new("notifications").within("shop");
         let pod = samples::pod("web-1", "image");
         assert_eq!(route_of(&pod), Some(expected));
         assert!(uses(&pod, &samples::route()));

@@ -6,12 +6,11 @@ use std::sync::Mutex;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::sidecar;
 use mailroute_operator_core::status::lost_messages::{self, Left};
 
 use super::Context;
+use crate::cache::route::RouteRef;
 use crate::cache::watch::route_of;
 use crate::lock;
 
@@ -20,11 +19,11 @@ const REMEMBERED: usize = 4096;
 
 /// Deleted routes whose pods run on, so that each is logged once.
 #[derive(Debug, Default)]
-pub struct Orphans(Mutex<HashSet<ObjectRef<MailRoute>>>);
+pub struct Orphans(Mutex<HashSet<RouteRef>>);
 
 impl Orphans {
     /// Whether pods run on without the route and nobody was told yet. The route counts as new when it comes back.
-    fn is_news(&self, route: &ObjectRef<MailRoute>, has_pods: bool) -> bool {
+    fn is_news(&self, route: &RouteRef, has_pods: bool) -> bool {
         let mut known = lock(&self.0);
         if !has_pods {
             known.remove(route);
@@ -38,7 +37,7 @@ impl Orphans {
 }
 
 /// Looks after what a deleted route has left: a pod was created, changed, reported or ended.
-pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timestamp) {
+pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     let namespace = route.namespace.as_deref().unwrap_or_default();
     let pods = context.pods.state();
     let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route) && sidecar(pod).is_some());
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_deleted_route_with_pods_is_news_once_until_its_pods_are_gone() {
-        let (orphans, route) = (Orphans::default(), ObjectRef::new("notifications").within("shop"));
+        let (orphans, route) = (Orphans::default(), RouteRef::new("notifications").within("shop"));
         let news = [true, true, false, true].map(|has_pods| orphans.is_news(&route, has_pods));
         assert_eq!(news, [true, false, false, true]);
     }

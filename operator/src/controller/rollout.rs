@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::SidecarPod;
 use mailroute_operator_core::rollout::PACE;
 use mailroute_operator_core::rollout::history::Evicted;
@@ -14,6 +13,7 @@ use mailroute_operator_core::rollout::plan::Plan;
 
 use super::evict::{Outcome, evict};
 use super::{Context, Error};
+use crate::cache::route::CachedRoute;
 
 /// After the API server refused an eviction, pods of the same owner are left alone this long.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the API server answers neither yes nor "not now".
 pub async fn carry_out(
-    route: &MailRoute,
+    route: &CachedRoute,
     pods: &[SidecarPod],
     plan: &Plan<'_>,
     context: &Context,

@@ -17,12 +17,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::{has_run, sidecar};
 use mailroute_operator_core::reports::{Caller, INTERVAL, Reports};
-use mailroute_operator_core::resolve::accept::{MailboxRules, accept};
-use mailroute_operator_core::resolve::operator_identity::Settings;
 use mailroute_route::control::{
     Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
 };
@@ -35,6 +33,7 @@ use super::mailbox::Unwritten;
 use crate::budget::ledger::Living;
 use crate::budget::mailboxes::Key;
 use crate::budget::{Holder, Limits};
+use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
 use crate::cache::watch::{Malformed, route_of};
 use crate::leader_election::Leadership;
@@ -63,15 +62,11 @@ pub struct Control {
     /// How often each pod may call.
     pub rate: Mutex<RateLimit>,
     /// Routes, as watched.
-    pub routes: Store<MailRoute>,
+    pub routes: RouteStore,
     /// Those of them that cannot be read.
     pub malformed: Malformed,
     /// Gives out leases of the mailboxes' limits.
     pub leases: Arc<Leases>,
-    /// Which routes may use the operator's identity.
-    pub lending: Arc<Settings>,
-    /// Which namespaces may send as which mailbox.
-    pub mailbox_rules: Arc<MailboxRules>,
 }
 
 /// Why a report is not taken.
@@ -133,7 +128,7 @@ impl Control {
         if !authenticate::is_pod_of(&caller, &self.pods, &report.route) {
             return Err(Refusal::NotItsRoute);
         }
-        let route = ObjectRef::<MailRoute>::new(&report.route).within(&caller.namespace);
+        let route = RouteRef::new(&report.route).within(&caller.namespace);
         let claim = report.claim.clone();
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
             self.triggers.add(route.clone());
@@ -147,7 +142,7 @@ impl Control {
     }
 
     /// Whether the route is gone, which one that was not read yet or cannot be read is not.
-    fn is_deleted(&self, route: &ObjectRef<MailRoute>) -> bool {
+    fn is_deleted(&self, route: &RouteRef) -> bool {
         let is_filled = self.routes.wait_until_ready().now_or_never().is_some_and(|filled| filled.is_ok());
         let namespace = route.namespace.as_deref().unwrap_or_default();
         is_filled && self.routes.get(route).is_none() && !self.malformed.may_have(namespace, &route.name)
@@ -157,7 +152,7 @@ impl Control {
     async fn allot(
         &self,
         caller: &Caller,
-        route: &ObjectRef<MailRoute>,
+        route: &RouteRef,
         claim: &Claim,
     ) -> Result<Option<Allotment>, Refusal> {
         self.leases.sweep(|| self.living());
@@ -176,27 +171,23 @@ impl Control {
 
     /// Who claims, and of which mailbox: by the route, when it is accepted; when it is gone, by what it was when this pod claimed
     /// last, so that what the pod has queued goes out. Nobody by a method that has no mailbox.
-    fn claimant(&self, route: &ObjectRef<MailRoute>, caller: &Caller) -> Option<Claimant> {
+    fn claimant(&self, route: &RouteRef, caller: &Caller) -> Option<Claimant> {
         let Some(found) = self.routes.get(route) else {
             return self.leases.remembered(Holder::of(&caller.uid), &caller.namespace, &route.name);
         };
-        let who = claimant(&found, caller).filter(|_| self.is_accepted(&found))?;
+        let who = claimant(&found, caller).filter(|_| is_accepted(&found))?;
         self.leases.remember(&who);
         Some(who)
-    }
-
-    fn is_accepted(&self, route: &MailRoute) -> bool {
-        accept(route, &self.lending, &self.mailbox_rules).is_ok()
     }
 
     /// The pods that have not ended, and the sidecars that run, by the mailbox of their route. A pod that has not been started, or
     /// whose route is not accepted, sends nothing.
     fn living(&self) -> (HashSet<Holder>, HashMap<Key, Vec<Living>>) {
         let (mut pods, mut living) = (HashSet::new(), HashMap::<Key, Vec<Living>>::new());
-        let mut mailboxes = HashMap::<ObjectRef<MailRoute>, Option<Key>>::new();
-        let accepted = |route: &ObjectRef<MailRoute>| {
+        let mut mailboxes = HashMap::<RouteRef, Option<Key>>::new();
+        let accepted = |route: &RouteRef| {
             let route = self.routes.get(route)?;
-            mailbox_of(&route).filter(|_| self.is_accepted(&route))
+            mailbox_of(&route).filter(|_| is_accepted(&route))
         };
         for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
@@ -272,6 +263,10 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
         (None, Some(ShortOf::Connections)) => Some("connections"),
         (None, None) => None,
     }
+}
+
+fn is_accepted(route: &CachedRoute) -> bool {
+    route.resolution().accepted().is_ok()
 }
 
 /// Who claims by this route; nobody by a method that has no mailbox.

@@ -18,9 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_entra::{Failure, Token, clock};
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::reports::Caller;
-use mailroute_operator_core::resolve::operator_identity::NotAllowed;
+use mailroute_operator_core::resolve::operator_identity::IdentityNotAllowed;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{
     MAX_MESSAGE_BYTES, MAX_TOKEN_REQUEST_BYTES, TOKEN_PATH, TokenRefusal, TokenReply, TokenRequest,
@@ -28,6 +27,7 @@ use mailroute_route::control::{
 use tokio::time::timeout;
 
 use super::token_cache::Vault;
+use crate::cache::route::RouteStore;
 use crate::cache::watch::filled;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -55,8 +55,8 @@ pub struct Desk {
     /// Pods with the label, as watched.
     pub pods: Store<Pod>,
     /// Routes, as watched.
-    pub routes: Store<MailRoute>,
-    /// The tokens, and who may have them.
+    pub routes: RouteStore,
+    /// The tokens.
     pub vault: Arc<Vault>,
     /// How often each pod may ask.
     pub rate: Mutex<RateLimit>,
@@ -86,7 +86,7 @@ enum Refusal {
     #[error("the MailRoute does not use the operator's identity")]
     NotLent,
     #[error(transparent)]
-    NotAllowed(#[from] NotAllowed),
+    NotAllowed(#[from] IdentityNotAllowed),
     #[error("the request took too long to arrive or to check")]
     TooSlow,
     #[error("{0}")]
@@ -153,7 +153,8 @@ impl Desk {
         }
         let route = self.routes.get(&ObjectRef::new(&request.route).within(&caller.namespace));
         let route = route.ok_or(Refusal::NoRoute)?;
-        let application = self.vault.settings().lent_to(&route)?.ok_or(Refusal::NotLent)?;
+        let lent = route.resolution().identity.as_ref().map_err(Clone::clone)?;
+        let application = lent.as_ref().ok_or(Refusal::NotLent)?;
         let token = timeout(PATIENCE, self.vault.token(application, request.refused.as_deref()));
         token.await.unwrap_or_else(|_| Err(late())).map_err(Refusal::Entra)
     }

@@ -13,7 +13,7 @@ use mailroute_entra::federated::Federated;
 use mailroute_entra::secret::Secret;
 use mailroute_entra::store::{Observe, Store};
 use mailroute_entra::{Failure, Token};
-use mailroute_operator_core::resolve::operator_identity::{Application, Settings};
+use mailroute_operator_core::resolve::operator_identity::Application;
 use mailroute_route::condition::Reason;
 use ring::digest::{SHA256, digest};
 
@@ -26,11 +26,7 @@ use crate::metrics::Metrics;
 const RENEWAL: Duration = Duration::from_secs(60);
 
 /// The tokens of all applications.
-pub struct Vault {
-    settings: Arc<Settings>,
-    /// In the order of the settings.
-    tokens: Vec<Held>,
-}
+pub struct Vault(Vec<(Application, Held)>);
 
 struct Held {
     store: Arc<Store>,
@@ -43,7 +39,11 @@ impl Vault {
     ///
     /// # Errors
     /// When a `caPem` of the settings holds no certificate.
-    pub fn new(settings: Arc<Settings>, token_file: &Path, metrics: &Metrics) -> Result<Self, BundleError> {
+    pub fn new(
+        applications: &[Application],
+        token_file: &Path,
+        metrics: &Metrics,
+    ) -> Result<Self, BundleError> {
         let held = |application: &Application| {
             let transport = Arc::new(Https::trusting(application.authority.ca_pem.as_deref())?);
             let proof = Federated { file: token_file.to_owned(), whose: "the operator's" };
@@ -51,15 +51,9 @@ impl Vault {
             let told = Told { client_id: client_id.clone(), metrics: metrics.clone() };
             let identity = Identity::new(application.token_authority(), client_id, proof, transport);
             let store = Store::new(Arc::new(identity), Arc::new(told));
-            Ok(Held { store, renewed: Mutex::default() })
+            Ok((application.clone(), Held { store, renewed: Mutex::default() }))
         };
-        let tokens = settings.applications.iter().map(held).collect::<Result<_, _>>()?;
-        Ok(Self { settings, tokens })
-    }
-
-    /// Who may use what.
-    pub const fn settings(&self) -> &Arc<Settings> {
-        &self.settings
+        applications.iter().map(held).collect::<Result<_, _>>().map(Self)
     }
 
     /// The token of an application of the settings; another one than that with the fingerprint `refused`, if one can be
@@ -68,9 +62,9 @@ impl Vault {
     /// # Errors
     /// When there is none.
     pub async fn token(&self, application: &Application, refused: Option<&str>) -> Result<Token, Failure> {
-        let at = self.settings.applications.iter().position(|it| it == application);
+        let held = self.0.iter().find(|(known, _)| known == application).map(|(_, held)| held);
         let unknown = || Failure::new(Reason::OperatorRefused, "the application is not one of the settings");
-        let held = at.and_then(|at| self.tokens.get(at)).ok_or_else(unknown)?;
+        let held = held.ok_or_else(unknown)?;
         let token = held.store.token().await.map_err(own)?;
         if refused == Some(fingerprint(&token.secret).as_str()) && held.may_renew(clock::now()) {
             return held.store.newer(&token).await.map_err(own);

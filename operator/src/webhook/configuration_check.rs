@@ -12,13 +12,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::webhook_configuration::{Finding, Service, findings};
 use tokio::sync::watch as channel;
 use tokio::time::sleep;
 
+use crate::cache::route::RouteStore;
 use crate::cache::watch::filled;
 use crate::events::Events;
 use crate::leader_election::Leadership;
@@ -35,7 +34,7 @@ pub struct Watch {
     /// Our Service.
     pub service: Service,
     /// Where MailRoutes are.
-    pub routes: Store<MailRoute>,
+    pub routes: RouteStore,
     /// Changes with every change of those.
     pub changes: channel::Receiver<u64>,
     /// Whether this replica is the one that speaks.

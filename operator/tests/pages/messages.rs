@@ -42,8 +42,12 @@ fn every_refusal_of_a_pod_is_said() {
 #[test]
 fn every_way_in_which_a_route_cannot_be_used_is_said() {
     for (path, name, listed) in [
-        ("crates/operator-core/src/resolve/validate.rs", "Invalid", said::invalid().len()),
-        ("crates/operator-core/src/resolve/operator_identity.rs", "NotAllowed", said::not_allowed().len()),
+        ("crates/operator-core/src/resolve/invalid.rs", "Invalid", said::invalid().len()),
+        (
+            "crates/operator-core/src/resolve/operator_identity.rs",
+            "IdentityNotAllowed",
+            said::not_allowed().len(),
+        ),
         ("operator/src/controller/apply.rs", "Error", said::unwritten().len() + 1),
     ] {
         let source = read(path);

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::definition::definition;
-use mailroute_operator_core::resolve::validate::validate;
+use mailroute_operator_core::resolve::{PlatformSettings, resolve};
 use serde_json::{Value, json};
 
 use self::table::{Table, sentences};
@@ -103,7 +103,7 @@ async fn every_example_is_taken_by_the_api_server_and_the_operator() -> Result<(
     let api: Api<MailRoute> = Api::default_namespaced(cluster.client());
     for route in api.list(&ListParams::default()).await? {
         let name = route.metadata.name.clone().unwrap_or_default();
-        let valid = validate(&route);
+        let valid = resolve(&route, &PlatformSettings::default()).route;
         ensure!(valid.is_ok(), "the operator cannot use what the API server took: {name}: {valid:?}");
     }
     Ok(())

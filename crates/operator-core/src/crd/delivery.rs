@@ -73,13 +73,6 @@ pub enum DeliveryMode {
     Deliver,
 }
 
-impl DeliveryMode {
-    /// Whether messages may wait in the sidecar.
-    pub const fn keeps(self) -> bool {
-        matches!(self, Self::DeliverOrQueue | Self::Queue)
-    }
-}
-
 impl From<DeliveryMode> for file::DeliveryMode {
     fn from(mode: DeliveryMode) -> Self {
         match mode {

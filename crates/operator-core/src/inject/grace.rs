@@ -54,7 +54,7 @@ mod tests {
             serde_saphyr::from_str(include_str!("../../tests/inject/route.yaml")).unwrap();
         route.spec.delivery.mode = serde_json::from_value(json!(mode)).unwrap();
         let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
-        Sidecar::of(&route, &platform, &Overrides::default())
+        Sidecar::of(&crate::samples::resolved(&route), &platform, &Overrides::default())
     }
 
     fn raised(mode: &str, period: Option<i64>, recorded: Option<i64>, is_injected: bool) -> Option<i64> {

@@ -33,5 +33,5 @@ pub mod workload;
 pub use overrides::Overrides;
 pub use patch::patch;
 pub use plan::{Plan, plan, refusal_of};
-pub use refusal::{Refusal, check_kubernetes};
+pub use refusal::{Refusal, check_kubernetes, injectable};
 pub use sidecar::{Platform, PullPolicy, Sidecar};

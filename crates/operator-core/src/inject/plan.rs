@@ -14,7 +14,8 @@ use super::refusal::Refusal;
 use super::sidecar::{CONTAINER, PORT_START, Platform, Sidecar};
 use super::view::{PodView, items, name_of};
 use super::volumes::{ROUTE_VOLUME, SPOOL_VOLUME, VOLUMES, means_the_same, with_local_storage};
-use crate::crd::{MailRoute, units};
+use crate::crd::units;
+use crate::resolve::ResolvedRoute;
 use mailroute_route::paths;
 
 /// Init containers of meshes and of Azure workload identity. Where they come first, the sidecar comes after them: they
@@ -60,7 +61,7 @@ impl Plan {
 ///
 /// # Errors
 /// When the pod cannot have a sidecar, with what to change.
-pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan, Refusal> {
+pub fn plan(pod: &Value, route: &ResolvedRoute, platform: &Platform) -> Result<Plan, Refusal> {
     let pod = PodView::new(pod)?;
     annotations::check(&pod)?;
     let overrides = Overrides::read(pod.annotations(), platform)?;
@@ -90,21 +91,21 @@ pub fn plan(pod: &Value, route: &MailRoute, platform: &Platform) -> Result<Plan,
 }
 
 /// Why every pod of the route is refused that changes nothing by its annotations: what is wrong is in the route itself.
-pub fn refusal_of(route: &MailRoute, platform: &Platform) -> Option<Refusal> {
+pub fn refusal_of(route: &ResolvedRoute, platform: &Platform) -> Option<Refusal> {
     let pod = json!({"metadata": {}, "spec": {"containers": [], "securityContext": {"fsGroup": 1}}});
     plan(&pod, route, platform).err()
 }
 
 /// The container as this pod needs it: within its bounds of local disk, and of its quality of service.
-fn container(pod: &PodView<'_>, route: &MailRoute, overrides: &Overrides, container: Value) -> Value {
+fn container(pod: &PodView<'_>, route: &ResolvedRoute, overrides: &Overrides, container: Value) -> Value {
     let container = with_local_storage(container, pod, route);
     if is_guaranteed(pod) { overrides.guaranteed(container) } else { container }
 }
 
 /// The list with our spool in it, where it keeps no message after its answer: cluster autoscalers then move the pod as they
 /// would without the sidecar. A pod with volumes of its own lists them, or is not moved either way.
-fn safe_to_evict(pod: &PodView<'_>, route: &MailRoute) -> Option<String> {
-    let keeps = route.spec.delivery.mode.keeps() || route.spec.sidecar.spool.storage_class_name.is_some();
+fn safe_to_evict(pod: &PodView<'_>, route: &ResolvedRoute) -> Option<String> {
+    let keeps = route.file.delivery.mode.keeps() || route.sidecar.spool.storage_class_name.is_some();
     let listed = pod.annotation(SAFE_TO_EVICT).unwrap_or_default();
     if keeps || listed.split(',').any(|volume| volume.trim() == SPOOL_VOLUME) {
         return None;

@@ -5,12 +5,15 @@
 
 use std::fmt;
 
+use kube::ResourceExt;
 use mailroute_route::paths::{ADMIN_PORT, SIDECAR_USER};
 
 use super::annotations::KEYS;
 use super::overrides::{IMAGE, PORT, SHARED_PROCESSES, Wanted};
 use super::sidecar::{CONTAINER, PORT_START};
+use crate::crd::MailRoute;
 use crate::kubernetes_version::{OLDEST, Standing, Version};
+use crate::resolve::{Invalid, ResolvedRoute, RouteResolution};
 
 /// Routes named in one message, at most.
 const NAMED: usize = 10;
@@ -310,6 +313,20 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// What pods of a route get, as far as that is the route's to say. One that lacks a permission is injectable: its pods start, and its
+/// status says why they send nothing.
+///
+/// # Errors
+/// What the route has wrong.
+pub fn injectable<'a>(
+    route: &MailRoute,
+    resolution: &'a RouteResolution,
+) -> Result<&'a ResolvedRoute, Refusal> {
+    let invalid =
+        |error: &Invalid| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() };
+    resolution.route.as_ref().map_err(invalid)
+}
 
 /// Refuses to give a sidecar to an API server that is too old.
 ///

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::annotations::Record;
 use super::overrides::Overrides;
 use super::volumes::{mounts, volumes};
-use crate::crd::MailRoute;
+use crate::resolve::ResolvedRoute;
 
 /// Name of the container.
 pub const CONTAINER: &str = "mailroute";
@@ -110,10 +110,9 @@ pub struct Sidecar {
 
 impl Sidecar {
     /// The sidecar of a route on a platform, as a pod with these overrides gets it.
-    pub fn of(route: &MailRoute, platform: &Platform, overrides: &Overrides) -> Self {
-        let spec = &route.spec;
+    pub fn of(route: &ResolvedRoute, platform: &Platform, overrides: &Overrides) -> Self {
         let image = overrides.image.as_ref().unwrap_or(&platform.image);
-        let port = overrides.port.unwrap_or(spec.listen.port);
+        let port = overrides.port.unwrap_or(route.file.listen.port);
         let (container, volumes) = (container(route, platform, image, overrides), volumes(route));
         // The port itself is not in it: a sidecar follows its route to another one, as long as the pod lets it.
         let added = json!({
@@ -121,8 +120,8 @@ impl Sidecar {
         });
         let record = Record {
             image: image.clone(),
-            route: route.metadata.name.clone().unwrap_or_default(),
-            generation: route.metadata.generation.unwrap_or_default(),
+            route: route.file.name.clone(),
+            generation: route.file.generation,
             hash: fingerprint(&added),
             termination_grace_period_seconds: None,
         };
@@ -130,8 +129,8 @@ impl Sidecar {
             container,
             volumes,
             port,
-            drain_seconds: if spec.delivery.mode.keeps() { DRAIN_SECONDS } else { 0 },
-            needs_fs_group: spec.sidecar.spool.storage_class_name.is_some() && !platform.assigns_users,
+            drain_seconds: if route.file.delivery.mode.keeps() { DRAIN_SECONDS } else { 0 },
+            needs_fs_group: route.sidecar.spool.storage_class_name.is_some() && !platform.assigns_users,
             record,
         }
     }
@@ -148,14 +147,14 @@ fn fingerprint(value: &Value) -> String {
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn container(route: &MailRoute, platform: &Platform, image: &str, overrides: &Overrides) -> Value {
+fn container(route: &ResolvedRoute, platform: &Platform, image: &str, overrides: &Overrides) -> Value {
     let mut container = json!({
         "name": CONTAINER,
         "image": image,
         // What makes an init container a sidecar: it runs beside the others and does not keep a Job from completing.
         "restartPolicy": "Always",
         "ports": [{"name": ADMIN_PORT_NAME, "containerPort": paths::ADMIN_PORT, "protocol": "TCP"}],
-        "resources": overrides.resources(&route.spec.sidecar.resources),
+        "resources": overrides.resources(&route.sidecar.resources),
         // The next container starts when mail is accepted, and not later than two minutes after.
         "startupProbe": probe(1, 120),
         // A minute and a half of silence on the own listener; only then is a restart better than waiting.
@@ -191,8 +190,8 @@ fn security_context(platform: &Platform) -> Value {
 
 /// What the sidecar is told beside its route. Never by environment variables: the kubelet sets some in every container, and
 /// a Service named `mailroute` makes one of them `MAILROUTE_PORT`.
-fn options(route: &MailRoute, overrides: &Overrides) -> Vec<String> {
-    let keeps = route.spec.delivery.mode.keeps();
+fn options(route: &ResolvedRoute, overrides: &Overrides) -> Vec<String> {
+    let keeps = route.file.delivery.mode.keeps();
     [
         keeps.then(|| format!("--grace={DRAIN_SHARE_SECONDS}")),
         overrides.port.map(|port| format!("--port={port}")),

@@ -12,10 +12,9 @@ use mailroute_route::paths;
 use serde_json::{Value, json};
 
 use super::view::{PodView, items};
-use crate::crd::method::{Credential, CredentialType, Subject};
 use crate::crd::tenant::CaBundleRef;
-use crate::crd::{MailRoute, config_map_name, units};
-use crate::resolve;
+use crate::crd::{config_map_name, units};
+use crate::resolve::{MountedSecret, ResolvedRoute};
 
 /// Volume of the rendered route.
 pub const ROUTE_VOLUME: &str = "mailroute-route";
@@ -41,7 +40,7 @@ const READ_ONLY_MODE: u32 = 0o444;
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What the container mounts.
-pub(super) fn mounts(route: &MailRoute) -> Vec<Value> {
+pub(super) fn mounts(route: &ResolvedRoute) -> Vec<Value> {
     let read_only = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
     let mut mounts = vec![
         read_only(ROUTE_VOLUME, paths::ROUTE_DIR),
@@ -49,9 +48,9 @@ pub(super) fn mounts(route: &MailRoute) -> Vec<Value> {
         json!({"name": SPOOL_VOLUME, "mountPath": paths::SPOOL_DIR}),
     ];
     let optional = [
-        (resolve::secret(&route.spec).is_some(), CREDENTIAL_VOLUME, paths::CREDENTIAL_DIR),
-        (authority_ca(route).is_some(), AUTHORITY_CA_VOLUME, paths::AUTHORITY_CA_DIR),
-        (endpoint_ca(route).is_some(), ENDPOINT_CA_VOLUME, paths::ENDPOINT_CA_DIR),
+        (route.secret.is_some(), CREDENTIAL_VOLUME, paths::CREDENTIAL_DIR),
+        (route.authority_ca.is_some(), AUTHORITY_CA_VOLUME, paths::AUTHORITY_CA_DIR),
+        (route.endpoint_ca.is_some(), ENDPOINT_CA_VOLUME, paths::ENDPOINT_CA_DIR),
     ];
     let used = optional.into_iter().filter(|(is_used, ..)| *is_used);
     mounts.extend(used.map(|(_, volume, path)| read_only(volume, path)));
@@ -59,67 +58,35 @@ pub(super) fn mounts(route: &MailRoute) -> Vec<Value> {
 }
 
 /// What the pod gets for it.
-pub(super) fn volumes(route: &MailRoute) -> Vec<Value> {
-    let name = route.metadata.name.as_deref().unwrap_or_default();
+pub(super) fn volumes(route: &ResolvedRoute) -> Vec<Value> {
     let mut volumes = vec![
-        json!({"name": ROUTE_VOLUME, "configMap": {"name": config_map_name(name)}}),
+        json!({"name": ROUTE_VOLUME, "configMap": {"name": config_map_name(&route.file.name)}}),
         json!({"name": TOKENS_VOLUME, "projected": {"sources": tokens(route)}}),
         spool(route),
     ];
-    volumes.extend(credential(route));
-    volumes.extend(authority_ca(route).map(|ca| ca_volume(AUTHORITY_CA_VOLUME, ca)));
-    volumes.extend(endpoint_ca(route).map(|ca| ca_volume(ENDPOINT_CA_VOLUME, ca)));
+    volumes.extend(route.secret.as_ref().map(credential));
+    volumes.extend(route.authority_ca.as_ref().map(|ca| ca_volume(AUTHORITY_CA_VOLUME, ca)));
+    volumes.extend(route.endpoint_ca.as_ref().map(|ca| ca_volume(ENDPOINT_CA_VOLUME, ca)));
     volumes
 }
 
 /// One for the control service, and one for Entra when the pod asks it without a secret. With the operator's identity the
 /// pod holds nothing that Entra would take.
-fn tokens(route: &MailRoute) -> Vec<Value> {
+fn tokens(route: &ResolvedRoute) -> Vec<Value> {
     let token = |audience: &str, path: &str| json!({"serviceAccountToken": {"audience": audience, "expirationSeconds": TOKEN_SECONDS, "path": path}});
-    let is_federated =
-        route.spec.client_submission.as_ref().is_some_and(|submission| asks_entra(&submission.credential));
-    let mut tokens = Vec::new();
-    if is_federated {
-        tokens.push(token(entra_audience(route), paths::ENTRA_TOKEN_FILE));
-    }
-    tokens.push(token(paths::CONTROL_AUDIENCE, paths::CONTROL_TOKEN_FILE));
-    tokens
+    let entra = route.entra_token_audience.as_ref().map(|audience| token(audience, paths::ENTRA_TOKEN_FILE));
+    entra.into_iter().chain([token(paths::CONTROL_AUDIENCE, paths::CONTROL_TOKEN_FILE)]).collect()
 }
 
-/// Whether the pod's own ServiceAccount is what Entra is shown.
-fn asks_entra(credential: &Credential) -> bool {
-    credential.type_ == CredentialType::WorkloadIdentity && credential.subject == Subject::Pod
+fn credential(secret: &MountedSecret) -> Value {
+    let items: Vec<_> = secret.files.iter().map(|(key, path)| json!({"key": key, "path": path})).collect();
+    json!({"name": CREDENTIAL_VOLUME, "secret": {
+        "secretName": secret.name, "items": items, "optional": true, "defaultMode": READ_ONLY_MODE,
+    }})
 }
 
-fn entra_audience(route: &MailRoute) -> &str {
-    let authority = route.spec.tenant.authority.as_ref();
-    authority.and_then(|authority| authority.audience.as_deref()).unwrap_or(paths::ENTRA_AUDIENCE)
-}
-
-/// The Secret under our own file names, whatever its keys are called.
-fn credential(route: &MailRoute) -> Option<Value> {
-    let (name, key) = resolve::secret(&route.spec)?;
-    let is_certificate = route
-        .spec
-        .client_submission
-        .as_ref()
-        .is_none_or(|submission| submission.credential.type_ == CredentialType::ClientCertificate);
-    let item = |key: &str, path: &str| json!({"key": key, "path": path});
-    let items = match (key, is_certificate) {
-        (Some(key), false) => vec![item(key, paths::SECRET_FILE)],
-        // Chain and key in one file.
-        (Some(key), true) => vec![item(key, paths::CERTIFICATE_FILE)],
-        (None, _) => {
-            vec![item("tls.crt", paths::CERTIFICATE_FILE), item("tls.key", paths::KEY_FILE)]
-        }
-    };
-    Some(json!({"name": CREDENTIAL_VOLUME, "secret": {
-        "secretName": name, "items": items, "optional": true, "defaultMode": READ_ONLY_MODE,
-    }}))
-}
-
-fn spool(route: &MailRoute) -> Value {
-    let spool = &route.spec.sidecar.spool;
+fn spool(route: &ResolvedRoute) -> Value {
+    let spool = &route.sidecar.spool;
     match &spool.storage_class_name {
         None => json!({"name": SPOOL_VOLUME, "emptyDir": {"sizeLimit": spool.size_limit}}),
         Some(class) => json!({"name": SPOOL_VOLUME, "ephemeral": {"volumeClaimTemplate": {"spec": {
@@ -133,14 +100,6 @@ fn spool(route: &MailRoute) -> Value {
 fn ca_volume(volume: &str, ca: &CaBundleRef) -> Value {
     let items = [json!({"key": ca.key, "path": paths::CA_FILE})];
     json!({"name": volume, "configMap": {"name": ca.name, "items": items, "optional": true}})
-}
-
-fn authority_ca(route: &MailRoute) -> Option<&CaBundleRef> {
-    route.spec.tenant.authority.as_ref()?.ca_bundle_ref.as_ref()
-}
-
-fn endpoint_ca(route: &MailRoute) -> Option<&CaBundleRef> {
-    route.spec.endpoint.as_ref()?.ca_bundle_ref.as_ref()
 }
 
 /// Whether the volume that is there has the content of the one that is wanted. The API server fills defaults in and may
@@ -170,11 +129,11 @@ pub(super) fn means_the_same(wanted: &Value, present: &Value) -> bool {
 /// The kubelet adds the limits of all containers up and evicts a pod that uses more in all, emptyDirs included. A sidecar
 /// without a limit would fill its spool at the expense of the application; with one in a pod that has none, it would bound
 /// the application.
-pub(super) fn with_local_storage(mut container: Value, pod: &PodView<'_>, route: &MailRoute) -> Value {
+pub(super) fn with_local_storage(mut container: Value, pod: &PodView<'_>, route: &ResolvedRoute) -> Value {
     let limit = |container: &Value| {
         container.pointer("/resources/limits/ephemeral-storage").is_some_and(|l| !l.is_null())
     };
-    let spool = &route.spec.sidecar.spool;
+    let spool = &route.sidecar.spool;
     let bytes = units::bytes(&spool.size_limit).filter(|_| spool.storage_class_name.is_none());
     let is_bounded = pod.all_containers().any(limit);
     if let Some(bytes) = bytes.filter(|_| is_bounded && !limit(&container)) {
@@ -187,11 +146,13 @@ pub(super) fn with_local_storage(mut container: Value, pod: &PodView<'_>, route:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::MailRoute;
+    use crate::crd::method::CredentialType;
     use crate::inject::view::name_of;
     use crate::samples;
 
     fn volume(route: &MailRoute, name: &str) -> Option<Value> {
-        volumes(route).into_iter().find(|volume| name_of(volume) == Some(name))
+        volumes(&samples::resolved(route)).into_iter().find(|volume| name_of(volume) == Some(name))
     }
 
     fn items_of(route: &MailRoute) -> Vec<(String, String)> {
@@ -234,7 +195,11 @@ mod tests {
     fn a_route_without_a_secret_mounts_none() {
         for route in [samples::route(), samples::relay(false), samples::direct()] {
             assert_eq!(volume(&route, CREDENTIAL_VOLUME), None);
-            assert!(!mounts(&route).iter().any(|mount| name_of(mount) == Some(CREDENTIAL_VOLUME)));
+            assert!(
+                !mounts(&samples::resolved(&route))
+                    .iter()
+                    .any(|mount| name_of(mount) == Some(CREDENTIAL_VOLUME))
+            );
         }
     }
 
@@ -260,6 +225,7 @@ mod tests {
         let mut claimed = samples::relay(true);
         claimed.spec.sidecar.spool.storage_class_name = Some("fast".into());
         for route in [samples::route(), samples::relay(false), samples::direct(), claimed] {
+            let route = samples::resolved(&route);
             let named = |list: Vec<Value>| -> std::collections::BTreeSet<String> {
                 list.iter().map(|item| name_of(item).unwrap().to_owned()).collect()
             };
@@ -288,7 +254,8 @@ mod tests {
         };
         let bare = json!({"resources": {"limits": {"memory": "128Mi"}}});
         let of = |pod: &Value, route: &MailRoute| {
-            let container = with_local_storage(bare.clone(), &PodView::new(pod).unwrap(), route);
+            let container =
+                with_local_storage(bare.clone(), &PodView::new(pod).unwrap(), &samples::resolved(route));
             container["resources"]["limits"]["ephemeral-storage"].clone()
         };
         assert_eq!(of(&limited(json!("100Mi")), &samples::route()), "1140850688", "1Gi and 64Mi");
@@ -301,7 +268,7 @@ mod tests {
     #[test]
     fn a_volume_of_another_content_is_not_ours() {
         let route = samples::relay(true);
-        for wanted in volumes(&route) {
+        for wanted in volumes(&samples::resolved(&route)) {
             assert!(means_the_same(&wanted, &wanted));
             let foreign = json!({"name": name_of(&wanted), "csi": {"driver": "x"}});
             assert!(!means_the_same(&wanted, &foreign), "{wanted}");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use mailroute_route::file::{self, CertificateFiles};
 use mailroute_route::paths;
 
+use super::invalid::Invalid;
 use crate::crd::MailRouteSpec;
 use crate::crd::method::{Credential, CredentialType, SecretRef, Subject};
-use crate::resolve::validate::Invalid;
 
 /// The credential of client submission.
 ///
@@ -62,13 +62,53 @@ fn mounted(file: &str) -> PathBuf {
     Path::new(paths::CREDENTIAL_DIR).join(file)
 }
 
-/// The Secret with the credential or the certificate, and its key where the route names one.
-pub fn secret(spec: &MailRouteSpec) -> Option<(&str, Option<&str>)> {
-    let credential = spec.client_submission.as_ref().and_then(|it| it.credential.secret_ref.as_ref());
-    let certificate = spec.smtp_relay.as_ref().and_then(|it| it.certificate_secret_ref.as_ref());
-    credential
-        .map(|secret| (secret.name.as_str(), secret.key.as_deref()))
-        .or_else(|| certificate.map(|secret| (secret.name.as_str(), None)))
+/// A Secret as the sidecar gets it: under our own file names, whatever its keys are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountedSecret {
+    /// Name of the Secret.
+    pub name: String,
+    /// The one key of it that the route names; none where it is the pair of a `kubernetes.io/tls` Secret.
+    pub key: Option<String>,
+    /// Keys, and the files that they become in [`paths::CREDENTIAL_DIR`].
+    pub files: Vec<(String, &'static str)>,
+}
+
+/// The Secret with the credential or the certificate.
+pub(super) fn secret(spec: &MailRouteSpec) -> Option<MountedSecret> {
+    let credential = spec.client_submission.as_ref().map(|submission| &submission.credential);
+    let certificate = spec.smtp_relay.as_ref().and_then(|relay| relay.certificate_secret_ref.as_ref());
+    let of_credential = credential.and_then(|credential| {
+        let SecretRef { name, key } = credential.secret_ref.clone()?;
+        let is_certificate = credential.type_ == CredentialType::ClientCertificate;
+        let files = match &key {
+            // Chain and key in one file.
+            Some(key) if is_certificate => vec![(key.clone(), paths::CERTIFICATE_FILE)],
+            Some(key) => vec![(key.clone(), paths::SECRET_FILE)],
+            None => pair_of_files(),
+        };
+        Some(MountedSecret { name, key, files })
+    });
+    of_credential.or_else(|| {
+        certificate.map(|secret| MountedSecret {
+            name: secret.name.clone(),
+            key: None,
+            files: pair_of_files(),
+        })
+    })
+}
+
+fn pair_of_files() -> Vec<(String, &'static str)> {
+    vec![("tls.crt".to_owned(), paths::CERTIFICATE_FILE), ("tls.key".to_owned(), paths::KEY_FILE)]
+}
+
+/// Audience of the pod's token that Entra is shown; none where the pod's own ServiceAccount is not what Entra trusts.
+pub(super) fn entra_token_audience(spec: &MailRouteSpec) -> Option<String> {
+    let credential = &spec.client_submission.as_ref()?.credential;
+    if credential.type_ != CredentialType::WorkloadIdentity || credential.subject != Subject::Pod {
+        return None;
+    }
+    let named = spec.tenant.authority.as_ref().and_then(|authority| authority.audience.clone());
+    Some(named.unwrap_or_else(|| paths::ENTRA_AUDIENCE.to_owned()))
 }
 
 #[cfg(test)]
@@ -82,7 +122,7 @@ mod tests {
         let dir = "/var/run/secrets/mailroute/credential";
         let of = |type_, key: Option<&str>| {
             let spec = samples::with_secret(type_, key).spec;
-            (submitted(&spec).credential, secret(&spec).map(|(name, _)| name.to_owned()))
+            (submitted(&spec).credential, secret(&spec).map(|secret| secret.name))
         };
         let client_id = || samples::CLIENT_ID.to_owned();
         let secret_file = PathBuf::from(format!("{dir}/secret"));

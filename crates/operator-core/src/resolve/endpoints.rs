@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use mailroute_route::file::{self, Authority, HostName, SmartHost};
 use mailroute_route::paths;
 
+use super::invalid::Invalid;
 use crate::crd::MailRouteSpec;
 use crate::crd::method::{Endpoint, Method, TlsMode};
-use crate::resolve::validate::Invalid;
 
 /// Port of client submission where the route does not say (RFC 6409, and Microsoft's guide).
 pub(super) const SUBMISSION_PORT: u16 = 587;

@@ -6,10 +6,10 @@ use mailroute_route::file::{self, Authority};
 
 use super::credential::{credential, pair};
 use super::endpoints::{SUBMISSION_PORT, accepted_domains, authority, endpoint, smart_host};
-use super::validate::Invalid;
+use super::invalid::Invalid;
+use super::operator_identity::Application;
 use crate::crd::MailRouteSpec;
 use crate::crd::method::Method;
-use crate::resolve::operator_identity::Application;
 
 /// The method with everything that the sidecar needs for it. `lent` is what the platform lends the route, where it uses the
 /// operator's identity.
@@ -76,7 +76,7 @@ pub(super) mod tests {
     use mailroute_route::file::SmartHost;
 
     use super::*;
-    use crate::resolve::operator_identity::Settings;
+    use crate::resolve::operator_identity::OperatorIdentity;
     use crate::samples;
 
     pub(in crate::resolve) fn submitted(spec: &MailRouteSpec) -> file::ClientSubmission {
@@ -96,7 +96,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_operators_tokens_go_where_the_platform_says() {
-        let settings = Settings::parse(&format!(
+        let settings = OperatorIdentity::parse(&format!(
             "applications: [{{tenantId: contoso.com, clientId: {}, authority: {{host: 'login.m365.svc:8443'}}, \
              endpoint: {{host: smtp.m365.svc, port: 25, caPem: PEM}}, \
              allow: [{{namespaces: [shop], mailboxes: ['*@contoso.com']}}]}}]",

@@ -17,17 +17,13 @@ pub const TOKEN_FILE: &str = "/var/run/secrets/mailroute/identity/token";
 /// Port of client submission where the settings do not say.
 const SUBMISSION_PORT: u16 = 587;
 
-/// The settings file, YAML or JSON.
+/// Which applications there are: the settings file, YAML or JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Settings {
+pub struct OperatorIdentity {
     /// What the operator can prove itself as.
     #[serde(default)]
     pub applications: Vec<Application>,
-    /// Audiences that routes may name for the token that Entra is shown, besides those that Entra publishes. Of the command
-    /// line, not of the file.
-    #[serde(skip)]
-    pub entra_audiences: Vec<String>,
 }
 
 /// An application whose federated credential names the operator's ServiceAccount.
@@ -42,7 +38,7 @@ pub struct Application {
     #[serde(default)]
     pub cloud: Cloud,
     /// Who may use it.
-    pub allow: Vec<Rule>,
+    pub allow: Vec<MailboxRule>,
     /// Where tokens come from, over the cloud's preset.
     #[serde(default)]
     pub authority: Authority,
@@ -54,7 +50,7 @@ pub struct Application {
 /// Routes of these namespaces may send as these mailboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rule {
+pub struct MailboxRule {
     /// Names of namespaces, or `*` for all.
     pub namespaces: Vec<String>,
     /// Addresses, or `*@domain` for all of a domain.
@@ -87,7 +83,7 @@ pub struct Endpoint {
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub enum OperatorIdentityError {
     /// Not YAML, or not of this shape.
     #[error("not the settings of a broker: {0}")]
     Shape(#[from] serde_saphyr::Error),
@@ -105,7 +101,7 @@ pub enum SettingsError {
 
 /// Why a route may not use the operator's identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAllowed {
+pub enum IdentityNotAllowed {
     /// Nothing is set up.
     #[error("this installation lends its identity to no route")]
     Closed,
@@ -141,12 +137,12 @@ pub enum NotAllowed {
     },
 }
 
-impl Settings {
+impl OperatorIdentity {
     /// Parses the settings file.
     ///
     /// # Errors
     /// With the field that is wrong.
-    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+    pub fn parse(text: &str) -> Result<Self, OperatorIdentityError> {
         let settings: Self = serde_saphyr::from_str(text)?;
         for (index, application) in settings.applications.iter().enumerate() {
             let wrong = application.wrong().or_else(|| {
@@ -155,7 +151,7 @@ impl Settings {
                 twice.then(|| ("clientId", "is listed before; put all its rules under one entry".to_owned()))
             });
             if let Some((field, wrong)) = wrong {
-                return Err(SettingsError::Value { index, field, wrong });
+                return Err(OperatorIdentityError::Value { index, field, wrong });
             }
         }
         Ok(settings)
@@ -165,16 +161,20 @@ impl Settings {
     ///
     /// # Errors
     /// When it may not.
-    pub fn lent_to(&self, route: &MailRoute) -> Result<Option<&Application>, NotAllowed> {
+    pub fn lent_to(&self, route: &MailRoute) -> Result<Option<&Application>, IdentityNotAllowed> {
         match route.spec.client_submission.as_ref().filter(|it| it.credential.subject == Subject::Operator) {
             None => Ok(None),
             Some(submission) => self.lend(route, submission).map(Some),
         }
     }
 
-    fn lend(&self, route: &MailRoute, submission: &ClientSubmission) -> Result<&Application, NotAllowed> {
+    fn lend(
+        &self,
+        route: &MailRoute,
+        submission: &ClientSubmission,
+    ) -> Result<&Application, IdentityNotAllowed> {
         if self.applications.is_empty() {
-            return Err(NotAllowed::Closed);
+            return Err(IdentityNotAllowed::Closed);
         }
         let (tenant, namespace) = (&route.spec.tenant, route.metadata.namespace.clone().unwrap_or_default());
         let client_id = submission.credential.client_id.clone().unwrap_or_default();
@@ -182,15 +182,15 @@ impl Settings {
             self.applications.iter().find(|it| it.is(&tenant.id, &client_id) && it.cloud == tenant.cloud);
         let Some(application) = found else {
             let (tenant, cloud) = (tenant.id.clone(), tenant.cloud);
-            return Err(NotAllowed::Application { client_id, tenant, cloud });
+            return Err(IdentityNotAllowed::Application { client_id, tenant, cloud });
         };
         let mut rules = application.allow.iter().filter(|rule| rule.is_for(&namespace)).peekable();
         if rules.peek().is_none() {
-            return Err(NotAllowed::Namespace { namespace, client_id });
+            return Err(IdentityNotAllowed::Namespace { namespace, client_id });
         }
         if !rules.any(|rule| rule.has(&submission.mailbox)) {
             let mailbox = submission.mailbox.clone();
-            return Err(NotAllowed::Mailbox { namespace, mailbox, client_id });
+            return Err(IdentityNotAllowed::Mailbox { namespace, mailbox, client_id });
         }
         Ok(application)
     }
@@ -243,14 +243,14 @@ impl Application {
             })
             .or_else(|| said("allow", self.allow.is_empty(), "names nobody; list namespaces and mailboxes"))
             .or_else(|| {
-                let (field, wrong) = self.allow.iter().find_map(Rule::wrong)?;
+                let (field, wrong) = self.allow.iter().find_map(MailboxRule::wrong)?;
                 let field = if field == "namespaces" { "allow[].namespaces" } else { "allow[].mailboxes" };
                 Some((field, wrong))
             })
     }
 }
 
-impl Rule {
+impl MailboxRule {
     /// Whether it is about this namespace.
     pub fn is_for(&self, namespace: &str) -> bool {
         self.namespaces.iter().any(|listed| listed == "*" || listed == namespace)

@@ -5,17 +5,17 @@ use crate::samples;
 
 const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 
-fn settings(allow: &str) -> Settings {
+fn settings(allow: &str) -> OperatorIdentity {
     let text =
         format!("applications:\n- tenantId: {TENANT}\n  clientId: {}\n  allow:\n{allow}", samples::CLIENT_ID);
-    Settings::parse(&text).unwrap()
+    OperatorIdentity::parse(&text).unwrap()
 }
 
-fn shop() -> Settings {
+fn shop() -> OperatorIdentity {
     settings("  - {namespaces: [shop], mailboxes: [noreply@contoso.com, '*@alerts.contoso.com']}\n")
 }
 
-fn refused(settings: &Settings, change: impl FnOnce(&mut MailRoute)) -> Option<NotAllowed> {
+fn refused(settings: &OperatorIdentity, change: impl FnOnce(&mut MailRoute)) -> Option<IdentityNotAllowed> {
     let mut route = samples::lent();
     change(&mut route);
     settings.lent_to(&route).err()
@@ -27,14 +27,17 @@ fn mailbox(route: &mut MailRoute, address: &str) {
 
 #[test]
 fn without_settings_nobody_gets_anything() {
-    assert_eq!(refused(&Settings::default(), |_| {}), Some(NotAllowed::Closed));
-    assert_eq!(refused(&Settings::parse("applications: []").unwrap(), |_| {}), Some(NotAllowed::Closed));
+    assert_eq!(refused(&OperatorIdentity::default(), |_| {}), Some(IdentityNotAllowed::Closed));
+    assert_eq!(
+        refused(&OperatorIdentity::parse("applications: []").unwrap(), |_| {}),
+        Some(IdentityNotAllowed::Closed)
+    );
 }
 
 #[test]
 fn a_route_with_the_identity_of_its_pods_needs_nothing() {
     for route in [samples::route(), samples::relay(true), samples::direct()] {
-        assert_eq!(Settings::default().lent_to(&route), Ok(None));
+        assert_eq!(OperatorIdentity::default().lent_to(&route), Ok(None));
     }
 }
 
@@ -71,7 +74,7 @@ fn a_mailbox_of_one_rule_is_not_one_of_another() {
     let settings = settings(
         "  - {namespaces: [billing], mailboxes: [noreply@contoso.com]}\n  - {namespaces: ['*'], mailboxes: [all@contoso.com]}\n",
     );
-    assert!(matches!(refused(&settings, |_| {}), Some(NotAllowed::Mailbox { .. })));
+    assert!(matches!(refused(&settings, |_| {}), Some(IdentityNotAllowed::Mailbox { .. })));
     assert_eq!(refused(&settings, |route| mailbox(route, "all@contoso.com")), None);
 }
 
@@ -79,7 +82,7 @@ fn a_mailbox_of_one_rule_is_not_one_of_another() {
 fn settings_that_cannot_be_are_named_with_their_field() {
     let of = |tenant: &str, client: &str, rest: &str| {
         let text = format!("applications:\n- tenantId: '{tenant}'\n  clientId: '{client}'\n{rest}");
-        Settings::parse(&text).unwrap_err().to_string()
+        OperatorIdentity::parse(&text).unwrap_err().to_string()
     };
     let allow = "  allow:\n  - {namespaces: [shop], mailboxes: [a@contoso.com]}\n";
     let client = samples::CLIENT_ID;

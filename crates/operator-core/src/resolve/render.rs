@@ -1,4 +1,4 @@
-//! From a valid route to the ConfigMap that its sidecars mount. Pure, and cannot fail.
+//! From a resolved route to the ConfigMap that its sidecars mount. Pure, and cannot fail.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,30 +8,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ControlService, FORMAT_VERSION};
+use mailroute_route::file::ControlService;
 use mailroute_route::paths;
 
-use super::validate::Valid;
+use super::platform::PlatformSettings;
+use super::resolution::ResolvedRoute;
 use crate::crd::{self, MailRoute};
-
-/// What every route needs to know of this installation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// `host:port` of the control service, as pods reach it.
-    pub control_address: String,
-    /// Domain of the cluster's Services.
-    pub cluster_domain: String,
-}
 
 /// The ConfigMap of a route. `ca_pem` is what the control service's certificate chains to; while it is empty the
 /// sidecars are not told of the service, and mail flows without reports.
-pub fn build(route: &Valid, platform: &Platform, ca_pem: &str) -> ConfigMap {
-    let file = route_file(route, platform, ca_pem);
+pub fn config_map(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) -> ConfigMap {
+    let name = &route.file.name;
+    let file = route_file(route, settings, ca_pem);
     ConfigMap {
         metadata: ObjectMeta {
-            name: Some(crd::config_map_name(&route.name)),
-            namespace: Some(route.namespace.clone()),
-            labels: Some(labels(&route.name)),
+            name: Some(crd::config_map_name(name)),
+            namespace: Some(route.file.namespace.clone()),
+            labels: Some(labels(name)),
             owner_references: Some(vec![owner(route)]),
             ..Default::default()
         },
@@ -49,56 +42,49 @@ fn labels(route: &str) -> BTreeMap<String, String> {
 }
 
 /// The garbage collector removes what a deleted route owned; the operator need not run for that.
-fn owner(route: &Valid) -> OwnerReference {
+fn owner(route: &ResolvedRoute) -> OwnerReference {
     OwnerReference {
         api_version: MailRoute::api_version(&()).into_owned(),
         kind: MailRoute::kind(&()).into_owned(),
-        name: route.name.clone(),
+        name: route.file.name.clone(),
         uid: route.uid.clone(),
         controller: Some(true),
         block_owner_deletion: None,
     }
 }
 
-fn route_file(route: &Valid, platform: &Platform, ca_pem: &str) -> RouteFile {
-    RouteFile {
-        version: FORMAT_VERSION,
-        name: route.name.clone(),
-        namespace: route.namespace.clone(),
-        generation: route.generation,
-        ehlo_name: format!("{}.{}.svc.{}", route.name, route.namespace, platform.cluster_domain),
-        method: route.method.clone(),
-        delivery: route.delivery.clone(),
-        limits: route.limits.clone(),
-        senders: route.senders.clone(),
-        listen: route.listen.clone(),
-        secret: route.secret.clone(),
-        log_addresses: route.log_addresses,
-        control: (!ca_pem.is_empty()).then(|| ControlService {
-            address: platform.control_address.clone(),
-            ca_pem: ca_pem.to_owned(),
-            token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
-            leases: route.method.mailbox().is_some(),
-        }),
-    }
+/// What the sidecars of the route read.
+fn route_file(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) -> RouteFile {
+    let control = ControlService {
+        address: settings.control_address.clone(),
+        ca_pem: ca_pem.to_owned(),
+        token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
+        leases: route.file.method.mailbox().is_some(),
+    };
+    RouteFile { control: Some(control).filter(|_| !ca_pem.is_empty()), ..route.file.clone() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::validate::validate;
     use super::*;
     use crate::crd::method::CredentialType;
+    use crate::resolve::resolve;
     use crate::samples;
 
-    fn platform() -> Platform {
-        Platform {
+    fn settings() -> PlatformSettings {
+        PlatformSettings {
             control_address: "mailroute.mail-system.svc:8444".into(),
             cluster_domain: "cluster.local".into(),
+            ..Default::default()
         }
     }
 
+    fn resolved(route: &MailRoute) -> ResolvedRoute {
+        resolve(route, &settings()).route.unwrap()
+    }
+
     fn rendered(ca_pem: &str) -> (ConfigMap, RouteFile) {
-        let config_map = build(&validate(&samples::route()).unwrap(), &platform(), ca_pem);
+        let config_map = config_map(&resolved(&samples::route()), &settings(), ca_pem);
         let json = config_map.data.as_ref().unwrap()["route.json"].clone();
         (config_map, RouteFile::parse(json.as_bytes()).unwrap())
     }
@@ -117,14 +103,14 @@ mod tests {
     #[test]
     fn every_method_can_be_read_back() {
         for route in [samples::route(), samples::relay(true), samples::relay(false), samples::direct()] {
-            let valid = validate(&route).unwrap();
-            let config_map = build(&valid, &platform(), "PEM");
+            let resolved = resolved(&route);
+            let config_map = config_map(&resolved, &settings(), "PEM");
             let json = &config_map.data.as_ref().unwrap()["route.json"];
             let file = RouteFile::parse(json.as_bytes()).unwrap();
-            assert_eq!(file.method, valid.method);
+            assert_eq!(file.method, resolved.file.method);
             assert_eq!(
                 file.control.unwrap().leases,
-                valid.method.mailbox().is_some(),
+                resolved.file.method.mailbox().is_some(),
                 "only a mailbox has limits to share"
             );
         }
@@ -132,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_secret_is_named_for_those_who_read_remedies() {
-        let named = |route: &MailRoute| route_file(&validate(route).unwrap(), &platform(), "").secret;
+        let named = |route: &MailRoute| route_file(&resolved(route), &settings(), "").secret;
         assert_eq!(named(&samples::route()), None);
         let with_secret = samples::with_secret(CredentialType::ClientSecret, Some("client-secret"));
         assert_eq!(named(&with_secret).as_deref(), Some("m365"));

@@ -1,8 +1,7 @@
 //! The way as people are shown it: where mail goes, and from whom.
 
+use mailroute_route::RouteFile;
 use mailroute_route::file::{self, HostName};
-
-use crate::crd::MailRouteSpec;
 
 /// Where mail is handed to, for people: `host:port`, or whose MX record says.
 pub fn place(method: &file::Method) -> String {
@@ -20,13 +19,16 @@ pub fn place(method: &file::Method) -> String {
 }
 
 /// Who mail is from, for people: the mailbox; else the senders that are allowed, or the domains that are accepted.
-pub fn sender(spec: &MailRouteSpec) -> Option<String> {
-    if let Some(submission) = &spec.client_submission {
-        return Some(submission.mailbox.clone());
-    }
-    let allowed = spec.senders.iter().flat_map(|senders| &senders.allow).cloned();
-    let accepted = spec.tenant.accepted_domains.iter().map(|domain| format!("*@{domain}"));
-    let named: Vec<_> = if spec.senders.is_some() { allowed.collect() } else { accepted.collect() };
+pub fn sender(file: &RouteFile) -> Option<String> {
+    let accepted = match &file.method {
+        file::Method::ClientSubmission(submission) => return Some(submission.mailbox.clone()),
+        file::Method::SmtpRelay(relay) => &relay.accepted_domains,
+        file::Method::DirectSend(direct) => &direct.accepted_domains,
+    };
+    let named = match &file.senders {
+        Some(senders) => senders.allow.clone(),
+        None => accepted.iter().map(|domain| format!("*@{domain}")).collect(),
+    };
     match named.as_slice() {
         [] => None,
         [one] => Some(one.clone()),
@@ -37,17 +39,18 @@ pub fn sender(spec: &MailRouteSpec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::MailRoute;
+    use crate::crd::local::Senders;
     use crate::samples;
 
     #[test]
     fn every_method_has_a_sender_to_show() {
-        assert_eq!(sender(&samples::route().spec).as_deref(), Some("noreply@contoso.com"));
-        let mut relay = samples::relay(true).spec;
-        assert_eq!(sender(&relay).as_deref(), Some("*@contoso.com and 1 more"));
-        relay.senders = Some(crate::crd::local::Senders {
-            allow: vec!["a@contoso.com".into()],
-            on_violation: Default::default(),
-        });
-        assert_eq!(sender(&relay).as_deref(), Some("a@contoso.com"));
+        let shown = |route: &MailRoute| sender(&samples::resolved(route).file);
+        assert_eq!(shown(&samples::route()).as_deref(), Some("noreply@contoso.com"));
+        let mut relay = samples::relay(true);
+        assert_eq!(shown(&relay).as_deref(), Some("*@contoso.com and 1 more"));
+        relay.spec.senders =
+            Some(Senders { allow: vec!["a@contoso.com".into()], on_violation: Default::default() });
+        assert_eq!(shown(&relay).as_deref(), Some("a@contoso.com"));
     }
 }

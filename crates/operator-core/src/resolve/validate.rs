@@ -1,150 +1,25 @@
-//! From a `MailRoute` as people write it to one that can be rendered. Pure.
+//! What of a route needs no look at the platform: its promise, its bounds, its senders; and which audience its tokens may have. Pure.
 //!
 //! The schema's rules refuse all of this at `kubectl apply`; here it is asked again, because an object may have been
-//! stored under an older schema, and so that building cannot fail.
+//! stored under an older schema.
 
-use kube::{Resource, ResourceExt};
 use mailroute_route::file;
 use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
 
-use super::credential;
-use crate::crd::cloud::Cloud;
+use super::invalid::Invalid;
+use crate::crd::MailRouteSpec;
 use crate::crd::delivery::{Delivery, Limits};
 use crate::crd::local::OnViolation;
-use crate::crd::method::{CredentialType, Method};
+use crate::crd::method::Method;
 use crate::crd::units;
-use crate::crd::{MailRoute, MailRouteSpec};
-use crate::resolve::operator_identity::Application;
 
 /// Connections of one sidecar by client submission. Exchange takes three of a mailbox at a time, whose sidecars do not know
 /// of each other.
 const CONNECTIONS_PER_MAILBOX_SIDECAR: u32 = 1;
 
-/// A route that can be rendered.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Valid {
-    /// Name of the route.
-    pub name: String,
-    /// Namespace of the route.
-    pub namespace: String,
-    /// Generation of the spec.
-    pub generation: i64,
-    /// Uid of the route, by which it owns what is rendered.
-    pub uid: String,
-    /// How mail leaves.
-    pub method: file::Method,
-    /// What is promised.
-    pub delivery: file::Delivery,
-    /// Bounds on messages and on what is sent.
-    pub limits: file::Limits,
-    /// Who may be named as the sender.
-    pub senders: Option<file::Senders>,
-    /// Where applications connect.
-    pub listen: file::Listen,
-    /// Name of the Secret with the credential or the certificate.
-    pub secret: Option<String>,
-    /// How much of an address is logged.
-    pub log_addresses: file::LogAddresses,
-}
-
-/// Why a route cannot be rendered. The text names the field and what to put there.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    /// The API server gives every object these; without them nothing can be owned.
-    #[error("the object has no name, namespace or uid")]
-    Unidentified,
-    /// The method's own block is missing.
-    #[error("spec.{0}: the method needs this block")]
-    BlockMissing(&'static str),
-    /// The method goes by domains.
-    #[error("spec.tenant.acceptedDomains: the method {0:?} needs at least one")]
-    AcceptedDomainsMissing(Method),
-    /// No preset and no override.
-    #[error("spec.endpoint.host: Microsoft publishes no SMTP host for the cloud {0:?}; set it")]
-    HostMissing(Cloud),
-    /// The platform's to set.
-    #[error("spec.{0}: the platform's to say where credential.subject is Operator; leave it out")]
-    Lent(&'static str),
-    /// No preset, and nothing in the platform's settings.
-    #[error(
-        "spec.tenant.cloud: Microsoft publishes no SMTP host for the cloud {0:?}, and the platform has set none under broker.applications"
-    )]
-    LentHostMissing(Cloud),
-    /// A log-in would go without TLS.
-    #[error("spec.endpoint.tls: ClientSubmission logs in, and needs Required")]
-    SubmissionWithoutTls,
-    /// A certificate would be of no use.
-    #[error("spec.endpoint.tls: a relay by certificate needs Required")]
-    CertificateWithoutTls,
-    /// Tokens are asked for by an application.
-    #[error("spec.clientSubmission.credential.clientId: the type {0:?} needs it")]
-    ClientIdMissing(CredentialType),
-    /// A credential that is a secret.
-    #[error("spec.clientSubmission.credential.secretRef: the type {0:?} needs it")]
-    SecretMissing(CredentialType),
-    /// The one key of a Secret that holds it.
-    #[error("spec.clientSubmission.credential.secretRef.key: the type {0:?} needs it")]
-    SecretKeyMissing(CredentialType),
-    /// Rewriting needs a mailbox to write.
-    #[error("spec.senders.onViolation: Rewrite needs the method ClientSubmission; use Reject")]
-    RewriteWithoutMailbox,
-    /// The token would be good for somebody else than Entra.
-    #[error(
-        "spec.tenant.authority.audience: {0:?} is none of Entra's audiences ({known}), nor does entra.audiences of the operator's chart list it",
-        known = ENTRA_AUDIENCES.join(", ")
-    )]
-    Audience(String),
-    /// Not a duration.
-    #[error("spec.delivery.{field}: {value:?} is not a duration such as 48h")]
-    Duration {
-        /// Which.
-        field: &'static str,
-        /// What stands there.
-        value: String,
-    },
-    /// Not an amount of bytes.
-    #[error("spec.sidecar.spool.sizeLimit: {0:?} is not an amount of bytes such as 1Gi")]
-    Size(String),
-}
-
-/// Looks at everything that rendering needs, where the platform lends nothing and allows no further audiences.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn validate(route: &MailRoute) -> Result<Valid, Invalid> {
-    validate_with(route, None, &[])
-}
-
-/// The same on a platform that allows `audiences` besides Entra's own, for a route that uses the operator's identity as the
-/// application `lent`.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn validate_with(
-    route: &MailRoute,
-    lent: Option<&Application>,
-    audiences: &[String],
-) -> Result<Valid, Invalid> {
-    let spec = &route.spec;
-    audience(spec, audiences)?;
-    Ok(Valid {
-        name: route.meta().name.clone().ok_or(Invalid::Unidentified)?,
-        namespace: route.namespace().ok_or(Invalid::Unidentified)?,
-        generation: route.meta().generation.unwrap_or_default(),
-        uid: route.uid().ok_or(Invalid::Unidentified)?,
-        method: super::method::method(spec, lent)?,
-        delivery: delivery(spec)?,
-        limits: limits(spec.method, spec.limits),
-        senders: senders(spec)?,
-        listen: spec.listen.into(),
-        secret: credential::secret(spec).map(|(name, _)| name.to_owned()),
-        log_addresses: spec.sidecar.log_addresses.into(),
-    })
-}
-
 /// The author of a route says which audience a token of the pods' ServiceAccount has, and whom it is shown to. A token that
 /// the API server or the control service takes would be the pod's identity.
-fn audience(spec: &MailRouteSpec, allowed: &[String]) -> Result<(), Invalid> {
+pub(super) fn audience(spec: &MailRouteSpec, allowed: &[String]) -> Result<(), Invalid> {
     let named = spec.tenant.authority.as_ref().and_then(|authority| authority.audience.as_ref());
     let is_allowed = |audience: &&String| {
         ENTRA_AUDIENCES.contains(&audience.as_str()) || (is_for_entra(audience) && allowed.contains(audience))
@@ -152,7 +27,7 @@ fn audience(spec: &MailRouteSpec, allowed: &[String]) -> Result<(), Invalid> {
     named.filter(|audience| !is_allowed(audience)).map_or(Ok(()), |it| Err(Invalid::Audience(it.clone())))
 }
 
-fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
+pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
     let Delivery { mode, max_age, wait, dead_letter } = &spec.delivery;
     let duration = |field, text: &String| {
         let positive = units::seconds(text).filter(|seconds| *seconds > 0);
@@ -172,7 +47,7 @@ fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
 }
 
 /// Only a mailbox has limits of its own; connections of the other methods are each sidecar's.
-fn limits(method: Method, limits: Limits) -> file::Limits {
+pub(super) fn limits(method: Method, limits: Limits) -> file::Limits {
     let bare = file::Limits::new(limits.max_message_bytes, limits.max_recipients);
     match method {
         Method::ClientSubmission => file::Limits {
@@ -187,7 +62,7 @@ fn limits(method: Method, limits: Limits) -> file::Limits {
     }
 }
 
-fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
+pub(super) fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
     let rewrites = spec.senders.as_ref().is_some_and(|senders| senders.on_violation == OnViolation::Rewrite);
     if rewrites && spec.method != Method::ClientSubmission {
         return Err(Invalid::RewriteWithoutMailbox);
@@ -198,9 +73,13 @@ fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::MailRoute;
+    use crate::crd::cloud::Cloud;
     use crate::crd::local::Senders;
+    use crate::crd::method::CredentialType;
     use crate::crd::method::Endpoint;
     use crate::crd::tenant::Authority;
+    use crate::resolve::{PlatformSettings, resolve};
     use crate::samples;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -209,24 +88,24 @@ mod tests {
         let mut route = samples::route();
         for (size, expected) in [("1Gi", 966_367_641), ("100", 90), ("101", 90), ("0", 0)] {
             route.spec.sidecar.spool.size_limit = Quantity(size.into());
-            assert_eq!(validate(&route).unwrap().delivery.max_spool_bytes, expected, "{size}");
+            assert_eq!(samples::resolved(&route).file.delivery.max_spool_bytes, expected, "{size}");
         }
     }
 
     #[test]
     fn durations_become_seconds() {
-        let delivery = validate(&samples::route()).unwrap().delivery;
+        let delivery = samples::resolved(&samples::route()).file.delivery;
         assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 4));
         assert_eq!(delivery.mode, file::DeliveryMode::DeliverOrQueue);
     }
 
     #[test]
     fn limits_of_the_mailbox_are_for_client_submission_alone() {
-        let submission = validate(&samples::route()).unwrap().limits;
+        let submission = samples::resolved(&samples::route()).file.limits;
         assert_eq!((submission.messages_per_minute, submission.recipients_per_day), (Some(30), Some(10_000)));
         assert_eq!(submission.connections, 1, "the mailbox's three are shared");
         for route in [samples::relay(true), samples::direct()] {
-            let limits = validate(&route).unwrap().limits;
+            let limits = samples::resolved(&route).file.limits;
             assert_eq!((limits.messages_per_minute, limits.recipients_per_day), (None, None));
             assert_eq!(limits.connections, 3);
         }
@@ -239,7 +118,9 @@ mod tests {
             let audience = Some(audience.to_owned());
             route.spec.tenant.authority = Some(Authority { audience, ..Default::default() });
             let allowed: Vec<_> = allowed.iter().map(|&audience| audience.to_owned()).collect();
-            validate_with(&route, None, &allowed)
+            resolve(&route, &PlatformSettings { entra_audiences: allowed, ..Default::default() })
+                .route
+                .map(drop)
         };
         for audience in ENTRA_AUDIENCES {
             assert!(with(audience, &[]).is_ok(), "{audience}");
@@ -298,7 +179,8 @@ mod tests {
         ];
         for (mut route, change, field) in table {
             change(&mut route.spec);
-            let error = validate(&route).unwrap_err().to_string();
+            let settings = PlatformSettings::default();
+            let error = resolve(&route, &settings).route.unwrap_err().to_string();
             assert!(error.starts_with(&format!("{field}: ")), "{error}");
         }
     }

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::crd::MailRoute;
 use crate::inject::{Overrides, Platform, Refusal, Sidecar};
 use crate::pods::SidecarPod;
+use crate::resolve::{ResolvedRoute, RouteResolution};
 
 /// What a pod's sidecar is like beside a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +22,21 @@ pub enum Age {
     Refused(Refusal),
 }
 
+/// The ages of pods of a route, in their order. While the route is invalid there is nothing to compare with, and all are current.
+pub fn ages(resolution: &RouteResolution, platform: &Platform, pods: &[SidecarPod]) -> Vec<Age> {
+    match &resolution.route {
+        Ok(route) => {
+            let mut wanted = Wanted::new(route, platform);
+            pods.iter().map(|pod| wanted.age(pod)).collect()
+        }
+        Err(_) => vec![Age::Current; pods.len()],
+    }
+}
+
 /// The sidecar that new pods of a route get.
 #[derive(Debug)]
 pub struct Wanted<'a> {
-    route: &'a MailRoute,
+    route: &'a ResolvedRoute,
     platform: &'a Platform,
     /// For each set of overrides in use, of which there are few, the image and the fingerprint.
     known: BTreeMap<Overrides, (String, String)>,
@@ -33,13 +44,8 @@ pub struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// What is wanted now.
-    pub const fn new(route: &'a MailRoute, platform: &'a Platform) -> Self {
+    pub const fn new(route: &'a ResolvedRoute, platform: &'a Platform) -> Self {
         Self { route, platform, known: BTreeMap::new() }
-    }
-
-    /// The ages of pods, in their order.
-    pub fn ages(&mut self, pods: &[SidecarPod]) -> Vec<Age> {
-        pods.iter().map(|pod| self.age(pod)).collect()
     }
 
     /// Compares a pod. One that has lost the record of what was added is judged by its image.
@@ -64,11 +70,12 @@ impl<'a> Wanted<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::MailRoute;
     use crate::samples;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     fn age(pod: &SidecarPod, route: &MailRoute, platform: &Platform) -> Age {
-        Wanted::new(route, platform).age(pod)
+        Wanted::new(&samples::resolved(route), platform).age(pod)
     }
 
     #[test]
@@ -102,7 +109,7 @@ mod tests {
         assert_eq!(age(&pod, &route, &platform), Age::Outdated, "it was not injected with it");
         let overrides =
             Overrides::read([("mailroute.dev/sidecar-memory-limit", "256Mi")], &platform).unwrap();
-        pod.hash = Some(Sidecar::of(&route, &platform, &overrides).record.hash);
+        pod.hash = Some(Sidecar::of(&samples::resolved(&route), &platform, &overrides).record.hash);
         assert_eq!(age(&pod, &route, &platform), Age::Current);
     }
 

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
 use mailroute_route::control::Report;
+use mailroute_route::file;
 
 use super::aggregate::explanation;
 use super::dns_published::{self, DnsNotice};
@@ -26,13 +27,10 @@ use super::{federation_fits, pods_refused, sidecars_current, sidecars_reporting}
 use crate::crd::method::{ClientSubmission, CredentialType};
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
 use crate::crd::{MailRoute, MailRouteSpec, MailRouteStatus};
-use crate::inject::Refusal;
+use crate::inject::{Platform, Refusal, refusal_of};
 use crate::pods::{BarePod, SidecarPod};
 use crate::reports::Received;
-use crate::resolve;
-use crate::resolve::accept::MailboxNotAllowed;
-use crate::resolve::operator_identity::{Application, NotAllowed};
-use crate::resolve::validate::Invalid;
+use crate::resolve::{self, NotAccepted, RouteResolution};
 use crate::rollout::plan::Plan;
 
 /// How far the route got on its way to its sidecars.
@@ -42,14 +40,20 @@ pub enum Acceptance {
     Rendered,
     /// It is, and the pods that it describes would be refused.
     Refusing(Refusal),
-    /// It cannot be rendered.
-    Invalid(Invalid),
-    /// It may not use the operator's identity.
-    NotAllowed(NotAllowed),
-    /// Its namespace may not send as the mailbox.
-    MailboxNotAllowed(MailboxNotAllowed),
+    /// It is not accepted.
+    NotAccepted(NotAccepted),
     /// It could not be written, for this reason.
     Unwritten(String),
+}
+
+impl Acceptance {
+    /// How far a route gets before anything is written. `platform` says what is injected.
+    pub fn of(resolution: &RouteResolution, platform: &Platform) -> Self {
+        match resolution.accepted() {
+            Ok(route) => refusal_of(route, platform).map_or(Self::Rendered, Self::Refusing),
+            Err(not_accepted) => Self::NotAccepted(not_accepted),
+        }
+    }
 }
 
 /// What is known of a route.
@@ -59,8 +63,8 @@ pub struct Facts<'a> {
     pub route: &'a MailRoute,
     /// How far it got.
     pub acceptance: &'a Acceptance,
-    /// The application that it is lent, where it uses the operator's identity.
-    pub lent: Option<&'a Application>,
+    /// What it amounts to on this platform.
+    pub resolution: &'a RouteResolution,
     /// Its pods that have the sidecar and have not ended.
     pub pods: &'a [SidecarPod],
     /// Its pods that have no sidecar and have not ended.
@@ -81,17 +85,12 @@ pub struct Facts<'a> {
     pub lost: u64,
 }
 
-/// The names that remedies mention.
-struct Names {
-    endpoint: Option<String>,
-    authority: String,
-}
-
 /// The status that the route should have at `now`.
 pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     let previous = facts.route.status.clone().unwrap_or_default();
-    let names = names(facts);
-    let subject = subject(facts.route, &names);
+    let resolved = facts.resolution.route.as_ref().ok();
+    let endpoint = resolved.map(|route| resolve::place(&route.file.method));
+    let subject = subject(facts, endpoint.as_deref());
     let reports = Gathered::of(facts);
     let evidence = Evidence::new(facts, &reports, &previous.conditions, &subject, now);
     let settling = evidence.settling;
@@ -114,8 +113,8 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
             .into_iter()
             .map(|finding| finding.into_condition(&previous.conditions, now))
             .collect(),
-        sender: resolve::sender(&facts.route.spec),
-        endpoint: names.endpoint,
+        sender: resolved.and_then(|route| resolve::sender(&route.file)),
+        endpoint,
         sidecars,
         queue,
         usage,
@@ -146,13 +145,15 @@ fn accepted(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
             Reason::Invalid,
             format!("Pods of this route are refused as it is written. {refusal} {}", refusal.remedy()),
         ),
-        Acceptance::Invalid(invalid) => finding(FALSE, Reason::Invalid, format!("{invalid}.")),
-        Acceptance::NotAllowed(not_allowed) => finding(
+        Acceptance::NotAccepted(NotAccepted::Invalid(invalid)) => {
+            finding(FALSE, Reason::Invalid, format!("{invalid}."))
+        }
+        Acceptance::NotAccepted(NotAccepted::Identity(not_allowed)) => finding(
             FALSE,
             Reason::OperatorIdentityNotAllowed,
             format!("{not_allowed}. {}", explanation(Reason::OperatorIdentityNotAllowed, evidence.subject)),
         ),
-        Acceptance::MailboxNotAllowed(not_allowed) => finding(
+        Acceptance::NotAccepted(NotAccepted::Mailbox(not_allowed)) => finding(
             FALSE,
             Reason::MailboxNotAllowed,
             format!("{not_allowed}. {}", explanation(Reason::MailboxNotAllowed, evidence.subject)),
@@ -319,26 +320,25 @@ fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
     }
 }
 
-fn names(facts: &Facts<'_>) -> Names {
-    let (spec, lent) = (&facts.route.spec, facts.lent);
-    Names {
-        endpoint: resolve::method(spec, lent).ok().as_ref().map(resolve::place),
-        authority: lent.map_or_else(|| resolve::authority(spec), Application::token_authority).host,
-    }
-}
-
-/// What a route has none of is named as the reference of reasons names it.
-fn subject<'a>(route: &'a MailRoute, names: &'a Names) -> Subject<'a> {
-    let submission = route.spec.client_submission.as_ref();
+/// The names that remedies mention. What a route has none of is named as the reference of reasons names it.
+fn subject<'a>(facts: &Facts<'a>, endpoint: Option<&'a str>) -> Subject<'a> {
+    let spec = &facts.route.spec;
+    let submission = spec.client_submission.as_ref();
     let client_id = submission.and_then(|submission| submission.credential.client_id.as_deref());
+    let resolved = facts.resolution.route.as_ref().ok();
+    let secret = resolved.and_then(|route| route.secret.as_ref());
+    let authority = resolved.and_then(|route| match &route.file.method {
+        file::Method::ClientSubmission(submission) => Some(submission.authority.host.as_str()),
+        file::Method::SmtpRelay(_) | file::Method::DirectSend(_) => None,
+    });
     Subject {
         mailbox: submission.map_or("<mailbox>", |submission| &submission.mailbox),
         client_id: client_id.unwrap_or("<client id>"),
-        tenant: &route.spec.tenant.id,
-        endpoint: names.endpoint.as_deref().unwrap_or("<endpoint>"),
-        authority: &names.authority,
-        secret: resolve::secret(&route.spec).map_or("<secret>", |(name, _)| name),
-        key: resolve::secret(&route.spec).and_then(|(_, key)| key).unwrap_or("<key>"),
+        tenant: &spec.tenant.id,
+        endpoint: endpoint.unwrap_or("<endpoint>"),
+        authority: authority.unwrap_or("<authority>"),
+        secret: secret.map_or("<secret>", |secret| &secret.name),
+        key: secret.and_then(|secret| secret.key.as_deref()).unwrap_or("<key>"),
     }
 }
 

@@ -19,6 +19,7 @@ use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_operator::budget::Namespace;
 use mailroute_operator::budget::mailboxes::Key;
 use mailroute_operator::budget::terms::Terms;
+use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::watch::Malformed;
 use mailroute_operator::leader_election::Leadership;
 use mailroute_operator::metrics::Metrics;
@@ -30,8 +31,7 @@ use mailroute_operator::service::lease::Leases;
 use mailroute_operator::service::ledger_store::{Error, LedgerStore, Stored};
 use mailroute_operator::service::report::{self, Control};
 use mailroute_operator_core::crd::{MailRoute, MailboxUsageSpec};
-use mailroute_operator_core::resolve::accept::MailboxRules;
-use mailroute_operator_core::resolve::operator_identity::Settings;
+use mailroute_operator_core::resolve::PlatformSettings;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -158,11 +158,9 @@ async fn serve(
         triggers: Default::default(),
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
-        routes: filled([mail_route()]),
+        routes: filled([CachedRoute::new(mail_route(), &PlatformSettings::default())]),
         malformed: Malformed::default(),
         leases: Arc::new(Leases::new(terms, Arc::clone(shelf) as _)),
-        lending: Arc::new(Settings::default()),
-        mailbox_rules: Arc::new(MailboxRules::default()),
     };
     let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;
     let listener = TcpListener::bind(address).await?;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use mailroute_route::control::Queue;
 
-use super::super::age::Wanted;
+use super::super::age::ages;
 use super::super::history::{Evicted, Rollouts};
 use super::*;
 use crate::reports::Accounted;
+use crate::resolve::{PlatformSettings, resolve};
 use crate::samples;
 
 /// What a plan is made of, changed step by step.
@@ -60,7 +61,8 @@ impl Situation {
     /// The next to go, and what each outdated pod waits for.
     fn planned(&self) -> (Option<String>, Vec<(String, Option<Obstacle>)>) {
         let (route, platform) = (samples::route(), samples::platform());
-        let ages = Wanted::new(&route, &platform).ages(&self.pods);
+        let resolution = resolve(&route, &PlatformSettings::default());
+        let ages = ages(&resolution, &platform, &self.pods);
         let history = self.rollouts.of(&key(), &self.pods, &ages, self.now);
         let plan = plan(&Known {
             rollout: self.rollout,

@@ -14,8 +14,10 @@ use mailroute_route::control::{Observation, Queue, Usage};
 
 use super::*;
 use crate::reports::Accounted;
-use crate::resolve::operator_identity::Settings;
-use crate::rollout::age::Wanted;
+use crate::resolve::mailbox_rules::MailboxNotAllowed;
+use crate::resolve::operator_identity::OperatorIdentity;
+use crate::resolve::{Invalid, PlatformSettings, resolve};
+use crate::rollout::age::ages;
 use crate::rollout::history::History;
 use crate::rollout::plan::{Known, plan};
 use crate::samples::{self, observation, report};
@@ -29,7 +31,7 @@ fn at(second: i64) -> Timestamp {
 struct Situation {
     route: MailRoute,
     acceptance: Acceptance,
-    lent: Option<Application>,
+    settings: PlatformSettings,
     pods: Vec<SidecarPod>,
     bare: Vec<BarePod>,
     reports: BTreeMap<String, Received>,
@@ -44,7 +46,7 @@ impl Situation {
         Self {
             route: samples::route(),
             acceptance: Acceptance::Rendered,
-            lent: None,
+            settings: PlatformSettings::default(),
             pods: Vec::new(),
             bare: Vec::new(),
             reports: BTreeMap::new(),
@@ -112,13 +114,14 @@ impl Situation {
     fn status(&self, now: Timestamp) -> MailRouteStatus {
         let (history, platform) = (History::default(), samples::platform());
         let rollout = self.route.spec.rollout;
-        let ages = Wanted::new(&self.route, &platform).ages(&self.pods);
+        let resolution = resolve(&self.route, &self.settings);
+        let ages = ages(&resolution, &platform, &self.pods);
         let (pods, reports) = (&self.pods, &self.reports);
         let plan = plan(&Known { rollout, pods, ages: &ages, reports, history: &history });
         let facts = Facts {
             route: &self.route,
             acceptance: &self.acceptance,
-            lent: self.lent.as_ref(),
+            resolution: &resolution,
             pods: &self.pods,
             bare: &self.bare,
             reports: &self.reports,
@@ -282,7 +285,7 @@ fn a_report_of_a_pod_that_is_gone_says_nothing() {
 #[test]
 fn an_invalid_route_says_which_field() {
     let mut situation = Situation::new();
-    situation.acceptance = Acceptance::Invalid(Invalid::BlockMissing("smtpRelay"));
+    situation.acceptance = Acceptance::NotAccepted(Invalid::BlockMissing("smtpRelay").into());
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::Accepted), ("False", "Invalid"));
     assert_eq!(said(&status, ConditionType::Ready), ("False", "Invalid"));
@@ -362,21 +365,21 @@ fn messages_stay_below_what_a_condition_holds() {
     assert!(status.conditions.iter().all(|condition| condition.message.len() < 32_768));
 }
 
-fn lender() -> Settings {
+fn lender() -> PlatformSettings {
     let text = format!(
         "applications: [{{tenantId: 72f988bf-86f1-41af-91ab-2d7cd011db47, clientId: {}, authority: {{host: 'login.m365.svc:8443'}}, \
          endpoint: {{host: smtp.m365.svc}}, allow: [{{namespaces: [shop], mailboxes: ['*@contoso.com']}}]}}]",
         samples::CLIENT_ID
     );
-    Settings::parse(&text).unwrap()
+    PlatformSettings { operator_identity: OperatorIdentity::parse(&text).unwrap(), ..Default::default() }
 }
 
 #[test]
 fn a_route_that_may_not_use_the_operators_identity_says_whom_to_ask() {
     let mut situation = Situation::new();
     situation.route = samples::lent();
-    let not_allowed = Settings::default().lent_to(&situation.route).unwrap_err();
-    situation.acceptance = Acceptance::NotAllowed(not_allowed);
+    let not_accepted = resolve(&situation.route, &situation.settings).accepted().unwrap_err();
+    situation.acceptance = Acceptance::NotAccepted(not_accepted);
     let status = situation.status(at(0));
     for condition in [ConditionType::Accepted, ConditionType::Ready] {
         assert_eq!(find(&status.conditions, condition).unwrap().reason, "OperatorIdentityNotAllowed");
@@ -393,7 +396,7 @@ fn a_route_that_may_not_use_the_operators_identity_says_whom_to_ask() {
 fn a_namespace_that_may_not_send_as_the_mailbox_is_told_whom_to_ask() {
     let mut situation = Situation::new();
     let (namespace, mailbox) = ("shop".to_owned(), "noreply@contoso.com".to_owned());
-    situation.acceptance = Acceptance::MailboxNotAllowed(MailboxNotAllowed { namespace, mailbox });
+    situation.acceptance = Acceptance::NotAccepted(MailboxNotAllowed { namespace, mailbox }.into());
     let status = situation.status(at(0));
     for condition in [ConditionType::Accepted, ConditionType::Ready] {
         assert_eq!(find(&status.conditions, condition).unwrap().reason, "MailboxNotAllowed");
@@ -407,7 +410,7 @@ fn a_namespace_that_may_not_send_as_the_mailbox_is_told_whom_to_ask() {
 fn a_lent_identity_is_told_with_the_platforms_own_endpoint() {
     let mut situation = Situation::new();
     situation.route = samples::lent();
-    situation.lent = lender().lent_to(&situation.route).unwrap().cloned();
+    situation.settings = lender();
     let report = report(vec![observation(Reason::TokenServiceUnavailable, "HTTP 502", 0)]);
     let status = situation.pod("a").report("a", report).status(at(0));
     assert_eq!(status.endpoint.as_deref(), Some("smtp.m365.svc:587"));

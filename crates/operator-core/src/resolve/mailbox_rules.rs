@@ -1,15 +1,10 @@
-//! Whether a route is accepted: what it says makes sense, and the platform lets its namespace have what it names. Pure.
-//!
-//! The status shows the answer, and nothing is leased to pods of a route that is not accepted.
+//! Which namespaces may send as which mailbox. Pure.
 
 use kube::ResourceExt;
 use serde::Deserialize;
 
-use super::validate::{self, Valid};
+use super::operator_identity::MailboxRule;
 use crate::crd::MailRoute;
-use crate::inject::Refusal;
-use crate::resolve::operator_identity::{Rule, Settings};
-use crate::status::Acceptance;
 
 /// Which namespaces may send as which mailbox, as the chart's values say. Empty: every namespace as every mailbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -17,7 +12,7 @@ use crate::status::Acceptance;
 pub struct MailboxRules {
     /// The rules. Once there is one, what no rule allows is refused.
     #[serde(default)]
-    pub mailboxes: Vec<Rule>,
+    pub mailboxes: Vec<MailboxRule>,
 }
 
 /// Why the rules cannot be used.
@@ -78,49 +73,24 @@ impl MailboxRules {
     }
 }
 
-/// What a route amounts to, if it is accepted.
-///
-/// # Errors
-/// Why it is not.
-pub fn accept(route: &MailRoute, lending: &Settings, rules: &MailboxRules) -> Result<Valid, Acceptance> {
-    rules.allow(route).map_err(Acceptance::MailboxNotAllowed)?;
-    let lent = lending.lent_to(route).map_err(Acceptance::NotAllowed)?;
-    validate::validate_with(route, lent, &lending.entra_audiences).map_err(Acceptance::Invalid)
-}
-
-/// Whether pods of the route can have a sidecar, as far as that is the route's to say. One that may not use the operator's
-/// identity is looked at without it: its pods start, and its status says why they get no tokens.
-///
-/// # Errors
-/// What the route has wrong.
-pub fn injectable(route: &MailRoute, lending: &Settings) -> Result<(), Refusal> {
-    let lent = lending.lent_to(route).ok().flatten();
-    let valid = validate::validate_with(route, lent, &lending.entra_audiences);
-    valid
-        .map(drop)
-        .map_err(|error| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::samples;
 
-    fn accepted(rules: &str) -> Result<(), Acceptance> {
-        accept(&samples::route(), &Settings::default(), &MailboxRules::parse(rules).unwrap()).map(drop)
+    fn allowed(rules: &str) -> Result<(), MailboxNotAllowed> {
+        MailboxRules::parse(rules).unwrap().allow(&samples::route())
     }
 
     #[test]
     fn without_rules_every_namespace_may_send_as_every_mailbox() {
-        assert_eq!((accepted("{}"), accepted("mailboxes: []")), (Ok(()), Ok(())));
+        assert_eq!((allowed("{}"), allowed("mailboxes: []")), (Ok(()), Ok(())));
     }
 
     #[test]
     fn with_rules_a_namespace_may_send_as_what_they_list_for_it_and_nothing_else() {
-        let refused = Err(Acceptance::MailboxNotAllowed(MailboxNotAllowed {
-            namespace: "shop".into(),
-            mailbox: "noreply@contoso.com".into(),
-        }));
+        let refused =
+            Err(MailboxNotAllowed { namespace: "shop".into(), mailbox: "noreply@contoso.com".into() });
         for (rules, expected) in [
             ("[{namespaces: [shop], mailboxes: [NoReply@contoso.com]}]", Ok(())),
             ("[{namespaces: ['*'], mailboxes: ['*@contoso.com']}]", Ok(())),
@@ -131,19 +101,8 @@ mod tests {
                 refused,
             ),
         ] {
-            assert_eq!(accepted(&format!("mailboxes: {rules}")), expected, "{rules}");
+            assert_eq!(allowed(&format!("mailboxes: {rules}")), expected, "{rules}");
         }
-    }
-
-    #[test]
-    fn a_route_that_is_invalid_or_has_no_leave_for_the_operators_identity_is_not_accepted() {
-        let rules = MailboxRules::default();
-        let lent = accept(&samples::lent(), &Settings::default(), &rules);
-        assert!(matches!(lent, Err(Acceptance::NotAllowed(_))), "{lent:?}");
-        let mut broken = samples::route();
-        broken.spec.delivery.wait = "soon".into();
-        let broken = accept(&broken, &Settings::default(), &rules);
-        assert!(matches!(broken, Err(Acceptance::Invalid(_))), "{broken:?}");
     }
 
     #[test]
