@@ -7,15 +7,15 @@ mod families;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::status::{QueueStatus, Sidecars};
+use mailroute_operator_core::webhook_configuration::Finding;
 use mailroute_route::condition::Reason;
 use prometheus::core::MetricVec;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use self::families::{Admission, Control, Leading, Routes, Standing, Trust, gauges};
-use crate::crd::MailRoute;
-use crate::crd::status::{QueueStatus, Sidecars};
 use crate::pki::Written;
-use crate::registration::Finding;
 
 /// The metrics of one operator process.
 #[derive(Clone, Debug)]

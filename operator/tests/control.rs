@@ -18,20 +18,21 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::ledger_store::MemoryStore;
-use mailroute_operator::control::reports::Reports;
-use mailroute_operator::control::server::Control;
-use mailroute_operator::controller::accept::MailboxRules;
-use mailroute_operator::controller::triggers::Triggers;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::MailRoute;
-use mailroute_operator::lease::{Identity, Leadership};
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::triggers::Triggers;
+use mailroute_operator::cache::watch::Malformed;
+use mailroute_operator::leader_election::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::rate_limit::RateLimit;
 use mailroute_operator::server::Peer;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::lease::Leases;
+use mailroute_operator::service::ledger_store::MemoryStore;
+use mailroute_operator::service::report::Control;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::reports::Reports;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxRules;
 use mailroute_quota::Timing;
 use mailroute_route::control::{Allotment, ReportReply};
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ struct Stage {
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
     pods: Mutex<Writer<Pod>>,
-    routes: Writer<MailRoute>,
+    routes: Writer<CachedRoute>,
 }
 
 async fn stage() -> Stage {
@@ -66,7 +67,9 @@ async fn stage_with(
     writer.apply_watcher_event(&Event::InitDone);
     let (known_routes, mut routes_writer) = store();
     routes_writer.apply_watcher_event(&Event::Init);
-    routes.into_iter().for_each(|route| routes_writer.apply_watcher_event(&Event::InitApply(route)));
+    let settings = PlatformSettings { mailbox_rules: rules, ..PlatformSettings::default() };
+    let routes = routes.into_iter().map(|route| CachedRoute::new(route, &settings));
+    routes.for_each(|route| routes_writer.apply_watcher_event(&Event::InitApply(route)));
     routes_writer.apply_watcher_event(&Event::InitDone);
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
@@ -85,8 +88,6 @@ async fn stage_with(
         routes: known_routes,
         malformed: Malformed::default(),
         leases: Arc::new(Leases::new(Timing::default(), Arc::new(MemoryStore::default()))),
-        lending: Arc::new(Settings::default()),
-        mailbox_rules: Arc::new(rules),
     };
     Stage { control, reports, triggers, reviews, leadership, pods: Mutex::new(writer), routes: routes_writer }
 }
@@ -361,7 +362,10 @@ async fn pods_that_were_never_started_have_nothing_set_aside_for_them() {
 async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_none() {
     let mut stage = stage_with([pod("web-2")], [mail_route("Pod")], MailboxRules::default()).await;
     assert!(stage.claim(&good(), 1).await.unwrap().lease.is_some());
-    stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
+    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(
+        mail_route("Pod"),
+        &PlatformSettings::default(),
+    )));
     assert!(stage.claim(&good(), 2).await.unwrap().lease.is_some());
     assert_eq!(stage.claim(&token("web-2", "uid-2", "good"), 1).await, None);
 }
@@ -369,7 +373,10 @@ async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_n
 #[tokio::test]
 async fn a_pod_is_told_that_its_route_was_deleted() {
     let mut stage = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
-    stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
+    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(
+        mail_route("Pod"),
+        &PlatformSettings::default(),
+    )));
     let (_, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use kube::{Client, Config};
-use mailroute_operator::controller::rollout::evict::{Outcome, evict};
+use mailroute_operator::controller::evict::{Outcome, evict};
 use serde_json::{Value, json};
 
 type Asked = Arc<Mutex<Vec<Value>>>;

@@ -41,6 +41,7 @@ use crate::listener::settings;
 use crate::listener::{Listeners, Service, SessionLimits};
 use crate::message::body::Scratch;
 use crate::metrics::Metrics;
+use crate::net::control_service;
 use crate::outcome::health::SharedHealth;
 use crate::queue::{self, Queue, schedule};
 use crate::report::Reporter;
@@ -116,7 +117,7 @@ impl App {
         let (smtp, admin) = (listeners.addresses(), admin_listener.local_addr()?);
 
         let (spool, found) = open_spool(&run.spool_dir, &config).await?;
-        service::note_address(&run.spool_dir, run.control.as_deref()).await;
+        control_service::note_address(&run.spool_dir, run.control.as_deref()).await;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);

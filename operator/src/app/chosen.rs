@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use mailroute_operator_core::inject;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxRules;
+use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 
 use super::App;
 use crate::args::{Certificates, Run};
-use crate::broker::settings::Settings;
-use crate::broker::vault::Vault;
-use crate::controller::accept::MailboxRules;
-use crate::inject;
-use crate::metrics::Metrics;
 use crate::pki::{self, Source, Written};
-use crate::registration;
+use crate::webhook::configuration_check;
 
 /// Port of the Service for the control service.
 const CONTROL_SERVICE_PORT: u16 = 8444;
@@ -37,7 +36,7 @@ impl App {
             tell: Arc::new(move |written| {
                 metrics.ca_bundle(written);
                 if let Written::Repair(configuration) = written {
-                    registration::tell_of_repair(configuration, &events);
+                    configuration_check::tell_of_repair(configuration, &events);
                 }
             }),
         }
@@ -50,29 +49,38 @@ impl App {
 
     /// The control service, as pods reach it.
     pub(super) fn control_address(&self) -> String {
-        format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", self.flags.service, self.flags.namespace)
+        control_address(&self.flags)
     }
 }
 
-/// The tokens of the operator's identity: none without settings.
-pub(super) fn vault(flags: &Run, metrics: &Metrics) -> anyhow::Result<Vault> {
-    let mut settings = match &flags.broker_settings {
-        None => Settings::default(),
-        Some(path) => {
-            let unusable = || format!("cannot use the settings of the broker {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(unusable)?;
-            Settings::parse(&text).with_context(unusable)?
-        }
-    };
-    settings.entra_audiences.clone_from(&flags.injection.entra_audiences);
-    let proxy = flags.proxy.web_proxy();
-    Vault::new(Arc::new(settings), &flags.identity_token, &proxy, metrics).context("cannot set the broker up")
+/// What routes are resolved with.
+pub(super) fn settings(flags: &Run) -> anyhow::Result<PlatformSettings> {
+    Ok(PlatformSettings {
+        operator_identity: operator_identity(flags)?,
+        mailbox_rules: mailbox_rules(flags)?,
+        entra_audiences: flags.injection.entra_audiences.clone(),
+        control_address: control_address(flags),
+        cluster_domain: flags.cluster_domain.clone(),
+    })
+}
+
+/// Which applications there are: none without settings.
+fn operator_identity(flags: &Run) -> anyhow::Result<OperatorIdentity> {
+    let Some(path) = &flags.broker_settings else { return Ok(OperatorIdentity::default()) };
+    let unusable = || format!("cannot use the settings of the broker {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(unusable)?;
+    OperatorIdentity::parse(&text).with_context(unusable)
 }
 
 /// Which namespaces may send as which mailbox: without rules every one as every one.
-pub(super) fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
+fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
     let Some(path) = &flags.mailbox_rules else { return Ok(MailboxRules::default()) };
     let unusable = || format!("cannot use the rules about mailboxes {}", path.display());
     let text = std::fs::read_to_string(path).with_context(unusable)?;
     MailboxRules::parse(&text).with_context(unusable)
+}
+
+/// Where sidecars reach the control service.
+fn control_address(flags: &Run) -> String {
+    format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace)
 }

@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use jiff::SignedDuration;
 use mailroute_dns::resolver::Resolver;
+use mailroute_operator_core::rollout::history::Rollouts;
 
 use super::parts::{Parts, spawn};
 use super::{App, Known, warn_of};
+use crate::cache::federation_capacity::Federation;
 use crate::controller::applied::Applied;
 use crate::controller::backoff::Backoff;
-use crate::controller::federation::Federation;
 use crate::controller::lost::Lost;
 use crate::controller::orphans::Orphans;
-use crate::controller::rollout::history::Rollouts;
-use crate::controller::{self, Context, build};
+use crate::controller::{self, Context};
 use crate::preflight::board::Board;
 use crate::preflight::rounds::Rounds;
 
@@ -26,12 +26,7 @@ impl App {
         let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &known));
         let context = Arc::new(Context {
             client: self.client.clone(),
-            platform: build::Platform {
-                control_address: self.control_address(),
-                cluster_domain: flags.cluster_domain.clone(),
-            },
-            lending: Arc::clone(self.vault.settings()),
-            mailbox_rules: Arc::clone(&self.mailbox_rules),
+            settings: Arc::clone(&self.settings),
             sidecar: self.sidecar(),
             ca_bundle: known.pki.ca_bundle,
             routes: known.routes,

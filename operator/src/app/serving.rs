@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use super::parts::{Parts, spawn, turns_true};
 use super::{App, Known, standing};
 use crate::admin::{self, Admin};
-use crate::broker::desk::{self, Desk};
-use crate::control::authenticate::Authenticator;
-use crate::control::server::{self as control, Control};
 use crate::rate_limit::RateLimit;
 use crate::server::{self, Limits};
+use crate::service::authenticate::Authenticator;
+use crate::service::report::{self, Control};
+use crate::service::token::{self, Desk};
 use crate::webhook::refusals::Refusals;
 use crate::webhook::{self, Webhook};
 
@@ -41,14 +41,7 @@ impl App {
             webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
         let (metrics, told) =
             (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
-        let webhook = Webhook::new(
-            routes,
-            self.sidecar(),
-            Arc::clone(self.vault.settings()),
-            known.kubernetes.clone(),
-            metrics,
-            told,
-        );
+        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
         let port = Port { address: self.flags.webhook_listen, tls: Some(&known.pki.tls), limits: WEBHOOK };
         serve(parts, SERVERS[0], port, webhook::router(Arc::new(webhook)), closing).await
     }
@@ -69,7 +62,7 @@ impl App {
             pods: known.pods.clone(),
             routes: known.routes.clone(),
             vault: Arc::clone(&self.vault),
-            rate: Mutex::new(desk::rate()),
+            rate: Mutex::new(token::rate()),
             metrics: self.metrics.clone(),
         };
         let service = Control {
@@ -83,11 +76,9 @@ impl App {
             routes: known.routes.clone(),
             malformed: self.malformed.clone(),
             leases: Arc::clone(&self.leases),
-            lending: Arc::clone(self.vault.settings()),
-            mailbox_rules: Arc::clone(&self.mailbox_rules),
         };
         let port = Port { address: self.flags.control_listen, tls: Some(&known.pki.tls), limits: CONTROL };
-        let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));
+        let router = report::router(Arc::new(service)).merge(token::router(Arc::new(desk)));
         serve(parts, SERVERS[1], port, router, closing).await
     }
 

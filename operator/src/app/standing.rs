@@ -2,14 +2,14 @@
 
 use futures::FutureExt;
 use kube::runtime::reflector::Store;
+use mailroute_operator_core::crd::status::Sidecars;
+use mailroute_operator_core::kubernetes_version::Standing;
 use tokio::sync::watch;
 
 use super::Known;
 use crate::admin::Check;
-use crate::controller::watch::Malformed;
-use crate::crd::MailRoute;
-use crate::crd::status::Sidecars;
-use crate::kubernetes::Standing;
+use crate::cache::route::RouteStore;
+use crate::cache::watch::Malformed;
 use crate::metrics::{Certificate, Metrics, RouteStanding};
 
 /// What has to hold before the replica is sent requests.
@@ -59,7 +59,7 @@ pub(super) fn observer(
     }
 }
 
-fn count_routes(routes: &Store<MailRoute>, metrics: &Metrics) {
+fn count_routes(routes: &RouteStore, metrics: &Metrics) {
     let routes = routes.state();
     for ready in ["True", "False", "Unknown"] {
         metrics.routes(ready, routes.iter().filter(|route| route.readiness() == ready).count());

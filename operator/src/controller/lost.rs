@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use kube::ResourceExt;
+use mailroute_operator_core::crd::MailRoute;
 
-use crate::crd::MailRoute;
 use crate::lock;
 
 /// Routes remembered at most; beyond it what the watched status says counts alone.
@@ -37,9 +37,10 @@ impl Lost {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
+    use mailroute_operator_core::crd::MailRouteStatus;
+    use mailroute_operator_core::samples;
+
     use super::*;
-    use crate::crd::MailRouteStatus;
 
     #[test]
     fn a_sum_does_not_go_back_while_the_watched_route_lags_behind() {

@@ -9,12 +9,12 @@
 //!   caBundle ◄── trust::publish (server-side apply of that field)
 //!     └──────────── watch ─────────────────────┴─► ready: our leaf chains to the live caBundle
 //! ```
-//! With a given certificate the Secret is only watched ([`given`]), and the `caBundle` is written by the leader from its
+//! With a given certificate the Secret is only watched ([`external_certificate`]), and the `caBundle` is written by the leader from its
 //! `ca.crt`, or by cert-manager's injector.
 //!
 //! * [`authority`]: one CA, and the leaves it signs. [`bundle`]: CAs that are trusted together.
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
-//! * [`anchors`], [`given`]: certificates that somebody else keeps, and which of two is served.
+//! * [`anchors`], [`external_certificate`]: certificates that somebody else keeps, and which of two is served.
 //! * [`secret`], [`trust`]: the two objects. [`tls`]: the server's configuration. The keeper (own authority) and the follower (given
 //!   certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
 //!
@@ -33,23 +33,23 @@ use kube::Client;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use crate::lease::Leadership;
-use follower::Follower;
-use keeper::Keeper;
+use crate::leader_election::Leadership;
+use ca_rotation::Keeper;
 use replica::Replica;
+use secret_watcher::Follower;
 
 pub mod anchors;
 pub mod authority;
 pub mod bundle;
-mod follower;
-pub mod given;
-mod keeper;
+mod ca_rotation;
+pub mod external_certificate;
 pub mod keyring;
 pub mod leaf;
 mod pace;
 mod publisher;
 mod replica;
 pub mod secret;
+mod secret_watcher;
 pub mod tls;
 pub mod trust;
 mod watching;

@@ -14,7 +14,7 @@ use super::leaf::ServedLeaf;
 use super::publisher::Publisher;
 use super::watching::{complain, watched};
 use super::{Announcements, Settings};
-use crate::lease::Leadership;
+use crate::leader_election::Leadership;
 
 /// See the module.
 pub(super) struct Replica {

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mailroute_operator_core::status::dns_published::DnsNotice;
 use tokio::time::Instant;
 
 use super::need::Need;
-use super::verdict::{Standing, Verdict, verdict};
+use super::verdict::{Standing, verdict};
 use crate::lock;
 
 /// What is published is looked at this often at most.
@@ -41,18 +42,6 @@ const PATIENCE: u32 = 3;
 /// The shared board. Without anything behind it, nobody looks.
 #[derive(Clone, Debug, Default)]
 pub struct Board(Option<Arc<Mutex<BTreeMap<Need, Entry>>>>);
-
-/// What the board says about a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Notice {
-    /// Nobody looks, or the route has no domain to look at.
-    #[default]
-    None,
-    /// Not all of its domains were looked at yet.
-    Pending,
-    /// All were.
-    Known(Verdict),
-}
 
 /// What one look at a domain found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,11 +72,11 @@ impl Board {
     }
 
     /// What is known for a route with these needs.
-    pub fn notice(&self, needs: &BTreeSet<Need>) -> Notice {
-        let Some(board) = self.0.as_ref().filter(|_| !needs.is_empty()) else { return Notice::None };
+    pub fn notice(&self, needs: &BTreeSet<Need>) -> DnsNotice {
+        let Some(board) = self.0.as_ref().filter(|_| !needs.is_empty()) else { return DnsNotice::None };
         let board = lock(board);
         let standings: Option<Vec<_>> = needs.iter().map(|need| board.get(need)?.standing.as_ref()).collect();
-        standings.map_or(Notice::Pending, |standings| Notice::Known(verdict(standings)))
+        standings.map_or(DnsNotice::Pending, |standings| DnsNotice::Known(verdict(standings)))
     }
 
     /// Takes up new needs, with the namespaces that have them, and forgets those that nobody has any more. A new one is due
@@ -243,17 +232,17 @@ mod tests {
 
     fn reason(board: &Board, needs: &BTreeSet<Need>) -> Option<Reason> {
         match board.notice(needs) {
-            Notice::Known(verdict) => Some(verdict.reason),
-            Notice::Pending | Notice::None => None,
+            DnsNotice::Known(verdict) => Some(verdict.reason),
+            DnsNotice::Pending | DnsNotice::None => None,
         }
     }
 
     #[test]
     fn nobody_looks_and_a_route_without_domains_are_no_notice() {
         let needs = BTreeSet::from([need("contoso.com")]);
-        assert_eq!(Board::default().notice(&needs), Notice::None);
-        assert_eq!(Board::on().notice(&BTreeSet::new()), Notice::None);
-        assert_eq!(Board::on().notice(&needs), Notice::Pending);
+        assert_eq!(Board::default().notice(&needs), DnsNotice::None);
+        assert_eq!(Board::on().notice(&BTreeSet::new()), DnsNotice::None);
+        assert_eq!(Board::on().notice(&needs), DnsNotice::Pending);
     }
 
     #[test]
@@ -262,7 +251,7 @@ mod tests {
         let needs = BTreeSet::from([need("a.example"), need("b.example")]);
         keep(&board, &needs, now);
         assert!(board.put(&need("a.example"), good(60), now, EVEN));
-        assert_eq!(board.notice(&needs), Notice::Pending);
+        assert_eq!(board.notice(&needs), DnsNotice::Pending);
         assert!(board.put(&need("b.example"), wrong(), now, EVEN));
         assert_eq!(reason(&board, &needs), Some(Reason::DomainNotFound));
         assert!(!board.put(&need("b.example"), wrong(), now, EVEN), "the same again is no news");
@@ -338,7 +327,7 @@ mod tests {
             let now = start + Duration::from_secs(second);
             let forged = from(u8::try_from(second % 250).unwrap());
             keep(&board, &forged, now);
-            assert_ne!(board.notice(&forged), Notice::Pending, "what was found before stands");
+            assert_ne!(board.notice(&forged), DnsNotice::Pending, "what was found before stands");
             for need in board.due(now, 9) {
                 board.put(&need, wrong(), now, EVEN);
                 looks += 1;

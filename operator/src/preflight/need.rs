@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use mailroute_operator_core::crd::MailRouteSpec;
+use mailroute_operator_core::crd::method::Method;
 use mailroute_route::exchange_online::is_microsofts_own;
-
-use crate::crd::MailRouteSpec;
-use crate::crd::method::Method;
 
 /// Most egress addresses that are looked at; a cluster has a few.
 const MAX_ADDRESSES: usize = 8;
@@ -77,10 +76,11 @@ const fn is_public(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::controller::samples;
+    use mailroute_operator_core::crd::cloud::Cloud;
+    use mailroute_operator_core::crd::method::Endpoint;
+    use mailroute_operator_core::samples;
+
     use super::*;
-    use crate::crd::cloud::Cloud;
-    use crate::crd::method::Endpoint;
 
     fn addresses(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|ip| ip.parse().unwrap()).collect()

@@ -12,8 +12,9 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use mailroute_dns::resolver::Resolver;
+use mailroute_operator_core::reports::Reports;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -23,9 +24,8 @@ use super::examine::examine;
 use super::known::{Fact, Known, Question};
 use super::need::{Need, needs};
 use super::verdict::Standing;
-use crate::control::reports::Reports;
-use crate::controller::triggers::Triggers;
-use crate::crd::MailRoute;
+use crate::cache::route::{RouteRef, RouteStore};
+use crate::cache::triggers::Triggers;
 use crate::lock;
 use crate::metrics::Metrics;
 
@@ -58,7 +58,7 @@ pub struct Rounds {
     /// Where findings go.
     pub board: Board,
     /// Watched routes.
-    pub routes: Store<MailRoute>,
+    pub routes: RouteStore,
     /// Changes with the routes.
     pub changes: watch::Receiver<u64>,
     /// What sidecars reported.
@@ -94,7 +94,7 @@ impl Rounds {
         }
     }
 
-    fn routes_by_need(&self) -> BTreeMap<Need, Vec<ObjectRef<MailRoute>>> {
+    fn routes_by_need(&self) -> BTreeMap<Need, Vec<RouteRef>> {
         let now = Timestamp::now();
         let mut routes = BTreeMap::<Need, Vec<_>>::new();
         for route in self.routes.state() {
@@ -120,10 +120,8 @@ impl Rounds {
     }
 }
 
-fn namespaces(routes: &BTreeMap<Need, Vec<ObjectRef<MailRoute>>>) -> BTreeMap<Need, BTreeSet<String>> {
-    let of = |routes: &Vec<ObjectRef<MailRoute>>| {
-        routes.iter().filter_map(|route| route.namespace.clone()).collect()
-    };
+fn namespaces(routes: &BTreeMap<Need, Vec<RouteRef>>) -> BTreeMap<Need, BTreeSet<String>> {
+    let of = |routes: &Vec<RouteRef>| routes.iter().filter_map(|route| route.namespace.clone()).collect();
     routes.iter().map(|(need, routes)| (need.clone(), of(routes))).collect()
 }
 

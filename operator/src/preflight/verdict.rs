@@ -1,5 +1,6 @@
 //! From what was found at the domains of a route to its condition `DnsPublished`. Pure.
 
+use mailroute_operator_core::status::dns_published::DnsVerdict;
 use mailroute_route::condition::Reason;
 
 use super::finding::Finding;
@@ -19,19 +20,8 @@ pub struct Standing {
     pub failure: Option<String>,
 }
 
-/// What the condition says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether the domains publish what they should; none when name servers could not tell.
-    pub holds: Option<bool>,
-    /// Why.
-    pub reason: Reason,
-    /// In words, with the records to publish.
-    pub message: String,
-}
-
 /// The verdict on a route with domains that stand like this.
-pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> Verdict {
+pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> DnsVerdict {
     let (mut findings, mut failures) = (Vec::new(), Vec::new());
     for standing in standings {
         findings.extend(&standing.findings);
@@ -39,7 +29,7 @@ pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> Verdict
     }
     findings.sort();
     match (findings.first(), failures.first()) {
-        (Some(first), _) => Verdict { holds: Some(false), reason: first.reason, message: told(&findings) },
+        (Some(first), _) => DnsVerdict { holds: Some(false), reason: first.reason, message: told(&findings) },
         (None, Some(failure)) => {
             let cause = &failure[..failure.floor_char_boundary(MAX_CAUSE)];
             let message = format!(
@@ -47,11 +37,11 @@ pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> Verdict
                 Reason::DnsUnavailable.sentence(),
                 "They are asked again; mail does not depend on it."
             );
-            Verdict { holds: None, reason: Reason::DnsUnavailable, message }
+            DnsVerdict { holds: None, reason: Reason::DnsUnavailable, message }
         }
         (None, None) => {
             let reason = Reason::DnsPublished;
-            Verdict { holds: Some(true), reason, message: reason.sentence().to_owned() }
+            DnsVerdict { holds: Some(true), reason, message: reason.sentence().to_owned() }
         }
     }
 }

@@ -11,6 +11,8 @@
 //! patience of five seconds ends; bounded memory for what is asked, for each address and in
 //! all; a dry run leaves no trace.
 
+pub mod configuration_check;
+pub mod kubernetes;
 pub mod refusals;
 pub mod review;
 pub mod routes;

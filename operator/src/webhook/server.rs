@@ -12,6 +12,10 @@ use axum::routing::post;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::Resource;
+use mailroute_operator_core::inject::selection::Selection;
+use mailroute_operator_core::inject::view::PodView;
+use mailroute_operator_core::inject::{self, Platform, Refusal, workload};
+use mailroute_operator_core::kubernetes_version::Standing;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -20,14 +24,8 @@ use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{NotSynced, Routes};
 use super::weight::weight;
-use crate::broker::settings::Settings;
-use crate::controller::accept;
-use crate::crd::MailRoute;
+use crate::cache::route::CachedRoute;
 use crate::events::Events;
-use crate::inject::selection::Selection;
-use crate::inject::view::PodView;
-use crate::inject::{self, Platform, Refusal, workload};
-use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
@@ -65,7 +63,6 @@ const MISPLACED: &str = "the label mailroute.dev/route is on the workload itself
 pub struct Webhook {
     routes: Routes,
     platform: Platform,
-    lending: Arc<Settings>,
     kubernetes: watch::Receiver<Standing>,
     metrics: Metrics,
     events: Events,
@@ -111,7 +108,7 @@ enum Outcome {
     /// Not a pod of ours.
     Skipped(Review),
     /// The pod cannot have a sidecar.
-    Refused(Review, Refusal, Option<Arc<MailRoute>>, String),
+    Refused(Review, Refusal, Option<Arc<CachedRoute>>, String),
     /// Not now.
     Deferred(Review, NotSynced),
 }
@@ -134,18 +131,16 @@ enum Failure {
 }
 
 impl Webhook {
-    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing. `lending` says which
-    /// routes may use the operator's identity.
+    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing.
     pub fn new(
         routes: Routes,
         platform: Platform,
-        lending: Arc<Settings>,
         kubernetes: watch::Receiver<Standing>,
         metrics: Metrics,
         (events, refusals): (Events, Refusals),
     ) -> Self {
         let [bodies, values] = [BODIES, VALUES].map(|bytes| Arc::new(Semaphore::new(bytes)));
-        Self { routes, platform, lending, kubernetes, metrics, events, refusals, bodies, values }
+        Self { routes, platform, kubernetes, metrics, events, refusals, bodies, values }
     }
 
     /// Answers one request of `peer`.
@@ -223,7 +218,7 @@ impl Webhook {
         };
         let kubernetes = *self.kubernetes.borrow();
         let _turn = peer.turn().await;
-        Ok(match kubernetes.check().and_then(|()| self.injection(&pod, &route)) {
+        Ok(match inject::check_kubernetes(kubernetes).and_then(|()| self.injection(&pod, &route)) {
             Ok(None) => Outcome::Complete(review),
             Ok(Some(patch)) => Outcome::Injected(review, patch),
             Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),
@@ -257,8 +252,8 @@ impl Webhook {
     }
 
     /// The patch that the pod needs; `None` when it has everything.
-    fn injection(&self, pod: &Value, route: &MailRoute) -> Result<Option<json_patch::Patch>, Refusal> {
-        accept::injectable(route, &self.lending)?;
+    fn injection(&self, pod: &Value, route: &CachedRoute) -> Result<Option<json_patch::Patch>, Refusal> {
+        let route = inject::injectable(route, route.resolution())?;
         let plan = inject::plan(pod, route, &self.platform)?;
         if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
     }

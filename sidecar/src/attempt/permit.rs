@@ -9,8 +9,8 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 
 use super::Attempts;
-use crate::budget::Why;
 use crate::budget::gate::{self, SendPermit};
+use crate::budget::{Why, condition_reason};
 use crate::clock::{self, Instant};
 use crate::outcome::{DeliveryOutcome, Observation, Verdict};
 
@@ -52,7 +52,7 @@ impl NoPermit {
     pub fn reason(&self) -> Option<Reason> {
         match &self.cause {
             Obstruction::Route(verdict) => verdict.outcome.reason(),
-            Obstruction::Limit(why) => why.reason(),
+            Obstruction::Limit(why) => condition_reason(*why),
             Obstruction::EarlierMessages => None,
         }
     }
@@ -62,7 +62,7 @@ impl NoPermit {
         match &self.cause {
             Obstruction::Route(verdict) => verdict.clone(),
             Obstruction::Limit(why) => {
-                let reason = why.reason().unwrap_or(Reason::RateExceeded);
+                let reason = condition_reason(*why).unwrap_or(Reason::RateExceeded);
                 Verdict::without_reply(DeliveryOutcome::Quota(reason), limit_text(*why))
             }
             Obstruction::EarlierMessages => {

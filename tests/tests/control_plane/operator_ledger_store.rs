@@ -7,9 +7,9 @@ use e2e::scene::release;
 use e2e::{Cluster, Tier};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use mailroute_operator::control::ids::MailboxKey;
-use mailroute_operator::control::ledger_store::{Error, LedgerStore, MailboxUsages};
-use mailroute_operator::crd::{MailboxUsage, MailboxUsageSpec};
+use mailroute_operator::service::ids::MailboxKey;
+use mailroute_operator::service::ledger_store::{Error, LedgerStore, MailboxUsages};
+use mailroute_operator_core::crd::{MailboxUsage, MailboxUsageSpec};
 use serde_json::json;
 
 fn usage(record: &str) -> MailboxUsageSpec {

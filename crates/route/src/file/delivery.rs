@@ -16,6 +16,13 @@ pub enum DeliveryMode {
     Deliver,
 }
 
+impl DeliveryMode {
+    /// Whether messages may wait in the sidecar.
+    pub const fn keeps(self) -> bool {
+        matches!(self, Self::DeliverOrQueue | Self::Queue)
+    }
+}
+
 /// What the sidecar does between the end of the data and its reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

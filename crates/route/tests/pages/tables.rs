@@ -28,7 +28,7 @@ fn the_meaning_of_replies_is_that_of_the_table() {
 
 #[test]
 fn every_refusal_of_a_pod_is_on_the_page_and_no_other() {
-    let source = read("operator/src/inject/refusal.rs");
+    let source = read("crates/operator-core/src/inject/refusal.rs");
     let (_, arms) =
         source.split_once("pub const fn reason").expect("the reasons are a function of that name");
     let (arms, _) = arms.split_once("\n    }\n").expect("a function ends");
@@ -39,7 +39,10 @@ fn every_refusal_of_a_pod_is_on_the_page_and_no_other() {
         listed.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     in_code.sort_unstable();
     on_page.sort_unstable();
-    assert_eq!(on_page, in_code, "docs/reference/annotations.md and operator/src/inject/refusal.rs differ");
+    assert_eq!(
+        on_page, in_code,
+        "docs/reference/annotations.md and crates/operator-core/src/inject/refusal.rs differ"
+    );
 }
 
 /// A row from an arm such as `Ok => done(250, 0, 0, "OK"),`.

@@ -1,15 +1,15 @@
 //! One value for each sentence, and the sentences of which there is no value.
 
-use mailroute_operator::broker::settings::NotAllowed;
-use mailroute_operator::controller::accept::MailboxNotAllowed;
 use mailroute_operator::controller::apply;
-use mailroute_operator::controller::validate::Invalid;
-use mailroute_operator::crd::cloud::Cloud;
-use mailroute_operator::crd::method::{CredentialType, Method};
-use mailroute_operator::inject::Refusal;
-use mailroute_operator::inject::overrides::Wanted;
-use mailroute_operator::kubernetes::Version;
-use mailroute_operator::registration::Finding;
+use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::method::{CredentialType, Method};
+use mailroute_operator_core::inject::Refusal;
+use mailroute_operator_core::inject::overrides::Wanted;
+use mailroute_operator_core::kubernetes_version::Version;
+use mailroute_operator_core::resolve::Invalid;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxNotAllowed;
+use mailroute_operator_core::resolve::operator_identity::IdentityNotAllowed;
+use mailroute_operator_core::webhook_configuration::Finding;
 
 /// Why a route cannot be used as it is written.
 pub fn invalid() -> Vec<Invalid> {
@@ -33,14 +33,14 @@ pub fn invalid() -> Vec<Invalid> {
 }
 
 /// Why a route may not use the operator's identity.
-pub fn not_allowed() -> Vec<NotAllowed> {
+pub fn not_allowed() -> Vec<IdentityNotAllowed> {
     let (client_id, namespace) = ("<client id>".to_owned(), "<namespace>".to_owned());
     let (tenant, mailbox) = ("<tenant>".to_owned(), "<mailbox>".to_owned());
     vec![
-        NotAllowed::Closed,
-        NotAllowed::Application { client_id: client_id.clone(), tenant, cloud: Cloud::Global },
-        NotAllowed::Namespace { namespace: namespace.clone(), client_id: client_id.clone() },
-        NotAllowed::Mailbox { namespace, mailbox, client_id },
+        IdentityNotAllowed::Closed,
+        IdentityNotAllowed::Application { client_id: client_id.clone(), tenant, cloud: Cloud::Global },
+        IdentityNotAllowed::Namespace { namespace: namespace.clone(), client_id: client_id.clone() },
+        IdentityNotAllowed::Mailbox { namespace, mailbox, client_id },
     ]
 }
 

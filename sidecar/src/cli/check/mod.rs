@@ -27,10 +27,10 @@ use crate::config::{self, Config};
 use crate::delivery::DryRun;
 use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
+use crate::net::control_service;
 use crate::outcome::{DeliveryOutcome, Verdict};
 use crate::queue::Obstacle;
 use crate::route_deleted::RouteDeleted;
-use crate::service;
 use crate::token::Sources;
 use crate::upstream;
 use steps::Findings;
@@ -41,7 +41,7 @@ use steps::Findings;
 /// When the metrics that every way counts in cannot be made, which is a mistake in the program.
 pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     // The pod's token goes where the sidecar would send it, whatever the route file says by now.
-    let control = service::noted_address(&options.spool_dir).await;
+    let control = control_service::noted_address(&options.spool_dir).await;
     let Config { route, error, .. } = config::load(&options.route, control.as_deref()).await;
     let route_deleted = RouteDeleted::new(&options.spool_dir).is_noted();
     let Some(route) = route else {

@@ -14,19 +14,19 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::ledger_store::MemoryStore;
-use mailroute_operator::control::server::{self, Control};
-use mailroute_operator::controller::accept::MailboxRules;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::MailRoute;
-use mailroute_operator::lease::Leadership;
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::watch::Malformed;
+use mailroute_operator::leader_election::Leadership;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::pki;
 use mailroute_operator::rate_limit::RateLimit;
 use mailroute_operator::server as http;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::lease::Leases;
+use mailroute_operator::service::ledger_store::MemoryStore;
+use mailroute_operator::service::report::{self, Control};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_quota::Timing;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -108,11 +108,9 @@ async fn serve(
         triggers: Default::default(),
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
-        routes: filled([mail_route()]),
+        routes: filled([CachedRoute::new(mail_route(), &PlatformSettings::default())]),
         malformed: Malformed::default(),
         leases: Arc::new(Leases::new(timing, Arc::clone(store) as _)),
-        lending: Arc::new(Settings::default()),
-        mailbox_rules: Arc::new(MailboxRules::default()),
     };
     let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;
     let listener = TcpListener::bind(address).await?;
@@ -124,7 +122,7 @@ async fn serve(
         ..http::Limits::of(1024)
     };
     Ok(tokio::spawn(async move {
-        let router = server::router(Arc::new(control));
+        let router = report::router(Arc::new(control));
         http::serve(listener, Some(config), router, limits, std::future::pending()).await;
         // Lives as long as the service.
         drop(leadership);
