@@ -1,7 +1,7 @@
 //! What is promised to applications, and within which bounds: `spec.delivery` and `spec.limits`.
 
 use kube::KubeSchema;
-use mailroute_route::file;
+use mailroute_route::file::DeliveryMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -58,28 +58,6 @@ impl Delivery {
     /// reading and send again.
     fn default_wait() -> String {
         "4s".to_owned()
-    }
-}
-
-/// What 250 means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum DeliveryMode {
-    /// Try at once, keep the message when that does not succeed soon.
-    #[default]
-    DeliverOrQueue,
-    /// Keep the message first, deliver later.
-    Queue,
-    /// Microsoft 365 has accepted the message.
-    Deliver,
-}
-
-impl From<DeliveryMode> for file::DeliveryMode {
-    fn from(mode: DeliveryMode) -> Self {
-        match mode {
-            DeliveryMode::DeliverOrQueue => Self::DeliverOrQueue,
-            DeliveryMode::Queue => Self::Queue,
-            DeliveryMode::Deliver => Self::Deliver,
-        }
     }
 }
 
