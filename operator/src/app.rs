@@ -9,11 +9,11 @@
 //! and sidecars learn of that; then it stops accepting, finishes what it has begun, and ends within a bounded time, also
 //! when the API server does not answer.
 
-mod chosen;
+mod health;
 mod leading;
 mod parts;
 mod serving;
-mod standing;
+mod settings;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,10 +23,10 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
-use mailroute_operator_core::kubernetes_version::Standing;
+use mailroute_operator_core::kubernetes_version::NativeSidecars;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
-use mailroute_operator_core::webhook_configuration::Service;
+use mailroute_operator_core::webhook_configuration::WebhookService;
 use mailroute_quota::Timing;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -34,16 +34,16 @@ use tokio::time::{sleep, timeout};
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
 use crate::cache::route::RouteStore;
-use crate::cache::scope::Scope;
+use crate::cache::scope::WatchScope;
 use crate::cache::triggers::Triggers;
-use crate::cache::watch::{self as watches, Malformed, RouteWatch, Unreadable};
+use crate::cache::watch::{self as watches, RouteWatch, UnreadableRoute, UnreadableRoutes};
 use crate::events::Events;
 use crate::leader_election::{self, Identity, Leadership};
 use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Pki};
 use crate::service::lease::Leases;
 use crate::service::ledger_store::MailboxUsages;
-use crate::service::token_cache::Vault;
+use crate::service::token_cache::TokenCache;
 use crate::webhook::configuration_check;
 use crate::webhook::kubernetes::{self, Pace};
 
@@ -104,10 +104,10 @@ struct App {
     metrics: Metrics,
     events: Events,
     triggers: Triggers,
-    malformed: Malformed,
+    malformed: UnreadableRoutes,
     reports: Arc<Mutex<Reports>>,
     settings: Arc<PlatformSettings>,
-    vault: Arc<Vault>,
+    token_cache: Arc<TokenCache>,
     leases: Arc<Leases>,
 }
 
@@ -118,17 +118,18 @@ struct Known {
     pods: Store<Pod>,
     /// Counts the changes to `routes`, readable or not.
     changes: watch::Receiver<u64>,
-    kubernetes: watch::Receiver<Standing>,
+    kubernetes: watch::Receiver<NativeSidecars>,
     pki: Pki,
 }
 
 impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
-        let settings = Arc::new(chosen::settings(&flags)?);
+        let settings = Arc::new(settings::platform(&flags)?);
         let applications = &settings.operator_identity.applications;
-        let vault = Vault::new(applications, &flags.identity_token, &flags.proxy.web_proxy(), &metrics);
-        let vault = Arc::new(vault.context("cannot set the broker up")?);
+        let token_cache =
+            TokenCache::new(applications, &flags.identity_token, &flags.proxy.web_proxy(), &metrics);
+        let token_cache = Arc::new(token_cache.context("cannot set the broker up")?);
         let store = MailboxUsages::new(client.clone(), &flags.namespace);
         Ok(Self {
             leases: Arc::new(Leases::new(Timing::default(), Arc::new(store))),
@@ -138,10 +139,10 @@ impl App {
             lifetimes,
             metrics,
             triggers: Triggers::default(),
-            malformed: Malformed::default(),
+            malformed: UnreadableRoutes::default(),
             reports: Arc::default(),
             settings,
-            vault,
+            token_cache,
         })
     }
 
@@ -156,7 +157,7 @@ impl App {
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
-        let (told_version, kubernetes) = watch::channel(Standing::default());
+        let (told_version, kubernetes) = watch::channel(NativeSidecars::default());
         let version = kubernetes::follow(self.client.clone(), Pace::default(), told_version);
         spawn(&mut parts, "version of Kubernetes", version);
         let known = Known { leadership, routes, pods, changes, kubernetes, pki };
@@ -178,9 +179,9 @@ impl App {
         let (routes, routes_writer) = store();
         let (pods, pods_writer) = store();
         let (changed, changes) = watch::channel(0);
-        let scope = Scope::of(&self.flags.watch_namespaces);
+        let scope = WatchScope::of(&self.flags.watch_namespaces);
         let (events, leading) = (self.events.clone(), leadership.clone());
-        let found = move |unreadable: &Unreadable| {
+        let found = move |unreadable: &UnreadableRoute| {
             if leading.borrow().leading {
                 warn_of(unreadable, &events);
             }
@@ -206,7 +207,7 @@ impl App {
         let flags = &self.flags;
         let watch = configuration_check::watch(configuration_check::Watch {
             registration: known.pki.registration.clone(),
-            service: Service { namespace: flags.namespace.clone(), name: flags.service.clone() },
+            service: WebhookService { namespace: flags.namespace.clone(), name: flags.service.clone() },
             routes: known.routes.clone(),
             changes: known.changes.clone(),
             leadership: known.leadership.clone(),
@@ -239,7 +240,7 @@ impl App {
     }
 }
 
-fn warn_of(unreadable: &Unreadable, events: &Events) {
+fn warn_of(unreadable: &UnreadableRoute, events: &Events) {
     let note = format!(
         "This MailRoute cannot be read and is passed over: {}. Apply it again as the current schema wants it.",
         unreadable.error

@@ -13,7 +13,7 @@ use mailroute_operator_core::inject::plan::plan;
 use mailroute_operator_core::inject::selection::Selection;
 use mailroute_operator_core::inject::view::PodView;
 use mailroute_operator_core::inject::workload::{has_label_within, is_labelled, pod_pointer};
-use mailroute_operator_core::inject::{self, Platform, Refusal};
+use mailroute_operator_core::inject::{self, Refusal, SidecarSettings};
 use mailroute_operator_core::resolve::operator_identity::{OperatorIdentity, OperatorIdentityError};
 use mailroute_operator_core::resolve::{PlatformSettings, RouteResolution, resolve};
 use serde_json::Value;
@@ -129,7 +129,7 @@ const MISPLACED: &str = "the label mailroute.dev/route is on the object itself; 
 /// What stands in for the cluster.
 struct Offline {
     routes: Vec<(MailRoute, RouteResolution)>,
-    platform: Platform,
+    platform: SidecarSettings,
     namespace: String,
 }
 

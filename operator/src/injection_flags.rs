@@ -1,7 +1,7 @@
 //! What the command line says about sidecars, of the operator and of `inject` alike.
 
 use clap::Args;
-use mailroute_operator_core::inject::{Platform, PullPolicy};
+use mailroute_operator_core::inject::{PullPolicy, SidecarSettings};
 use mailroute_route::paths::is_for_entra;
 
 /// Flags about the sidecars that are injected, but for their image: that has a default offline and none in a cluster.
@@ -33,8 +33,8 @@ pub struct InjectionFlags {
 
 impl InjectionFlags {
     /// What the installation chooses for every sidecar, which has this image and talks to this control service.
-    pub fn platform(&self, image: &str, control_address: &str) -> Platform {
-        Platform {
+    pub fn platform(&self, image: &str, control_address: &str) -> SidecarSettings {
+        SidecarSettings {
             image: image.to_owned(),
             pull_policy: self.sidecar_image_pull_policy,
             pull_secrets: self.sidecar_image_pull_secrets.clone(),

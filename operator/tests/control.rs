@@ -20,7 +20,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
-use mailroute_operator::cache::watch::Malformed;
+use mailroute_operator::cache::watch::UnreadableRoutes;
 use mailroute_operator::leader_election::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::rate_limit::RateLimit;
@@ -28,7 +28,7 @@ use mailroute_operator::server::Peer;
 use mailroute_operator::service::authenticate::Authenticator;
 use mailroute_operator::service::lease::Leases;
 use mailroute_operator::service::ledger_store::MemoryStore;
-use mailroute_operator::service::report::Control;
+use mailroute_operator::service::report::ReportService;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
@@ -40,7 +40,7 @@ use tokio::sync::watch;
 
 /// The service, with the pod `web-1` of the route `notifications` known to it.
 struct Stage {
-    control: Control,
+    control: ReportService,
     reports: Arc<Mutex<Reports>>,
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
@@ -73,7 +73,7 @@ async fn stage_with(
     routes_writer.apply_watcher_event(&Event::InitDone);
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
-    let control = Control {
+    let control = ReportService {
         authenticator: Arc::new(Authenticator::new(
             api_server(Arc::clone(&reviews)).await,
             reader.clone(),
@@ -86,7 +86,7 @@ async fn stage_with(
         metrics: Metrics::new().unwrap(),
         rate: Mutex::new(RateLimit::default()),
         routes: known_routes,
-        malformed: Malformed::default(),
+        malformed: UnreadableRoutes::default(),
         leases: Arc::new(Leases::new(Timing::default(), Arc::new(MemoryStore::default()))),
     };
     Stage { control, reports, triggers, reviews, leadership, pods: Mutex::new(writer), routes: routes_writer }

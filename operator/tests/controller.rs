@@ -15,22 +15,22 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::Event;
-use mailroute_operator::cache::federation_capacity::Federation;
+use mailroute_operator::cache::federation_capacity::FederationCapacity;
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
-use mailroute_operator::controller::applied::Applied;
+use mailroute_operator::controller::applied::AppliedConfigMaps;
 use mailroute_operator::controller::backoff::Backoff;
-use mailroute_operator::controller::lost::Lost;
-use mailroute_operator::controller::orphans::Orphans;
+use mailroute_operator::controller::lost::LostMessageSums;
+use mailroute_operator::controller::orphans::OrphanedRoutes;
 use mailroute_operator::controller::{self, Context};
 use mailroute_operator::events::Events;
 use mailroute_operator::metrics::Metrics;
-use mailroute_operator::preflight::board::Board;
+use mailroute_operator::preflight::observations::DnsObservations;
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::inject::{Overrides, Platform, Sidecar};
-use mailroute_operator_core::reports::{Caller, Reports};
+use mailroute_operator_core::inject::{InjectedSidecar, Overrides, SidecarSettings};
+use mailroute_operator_core::reports::{ReportingPod, Reports};
 use mailroute_operator_core::resolve::PlatformSettings;
-use mailroute_operator_core::rollout::history::Rollouts;
+use mailroute_operator_core::rollout::history::EvictionHistory;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Report;
 use serde_json::{Value, json};
@@ -107,7 +107,10 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let reports = Arc::<Mutex<Reports>>::default();
     let context = Context {
         settings: Arc::new(settings()),
-        sidecar: Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() },
+        sidecar: SidecarSettings {
+            image: "mailroute.dev/sidecar:0.1.0".into(),
+            ..SidecarSettings::default()
+        },
         ca_bundle: known,
         routes,
         pods,
@@ -117,12 +120,12 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         metrics: metrics.clone(),
         silent_after: jiff::SignedDuration::from_mins(5),
         backoff: Backoff::default(),
-        applied: Applied::default(),
-        rollouts: Rollouts::default(),
-        federation: Federation::default(),
-        dns: Board::default(),
-        orphans: Orphans::default(),
-        lost: Lost::default(),
+        applied: AppliedConfigMaps::default(),
+        rollouts: EvictionHistory::default(),
+        federation: FederationCapacity::default(),
+        dns: DnsObservations::default(),
+        orphans: OrphanedRoutes::default(),
+        lost: LostMessageSums::default(),
         client,
     };
     let controller = tokio::spawn(controller::run(Arc::new(context)));
@@ -207,7 +210,7 @@ impl Stage {
         let pod = pod_named(name);
         self.pods.apply_watcher_event(&Event::Apply(pod.clone()));
         let uid = pod.metadata.uid.clone().unwrap();
-        let caller = Caller { namespace: "shop".into(), pod: name.into(), uid };
+        let caller = ReportingPod { namespace: "shop".into(), pod: name.into(), uid };
         let mut report = well(0);
         report.queue.messages = messages;
         report.left = left.iter().map(|id| (*id).to_owned()).collect();
@@ -237,10 +240,14 @@ fn pod() -> Pod {
 }
 
 fn pod_named(name: &str) -> Pod {
-    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
-    let record =
-        Sidecar::of(cached(route()).resolution().route.as_ref().unwrap(), &platform, &Overrides::default())
-            .record;
+    let platform =
+        SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
+    let record = InjectedSidecar::of(
+        cached(route()).resolution().route.as_ref().unwrap(),
+        &platform,
+        &Overrides::default(),
+    )
+    .record;
     serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": "shop", "uid": format!("{name}-uid"),
@@ -327,7 +334,7 @@ async fn the_report_of_a_pod_that_has_ended_since_is_told_and_stands() {
     rendered(stage.next().await);
     let (status, _) = conditions(stage.next().await);
     stage.show(&status);
-    let pod = Caller { namespace: "shop".into(), pod: "job-1".into(), uid: "job-1-uid".into() };
+    let pod = ReportingPod { namespace: "shop".into(), pod: "job-1".into(), uid: "job-1-uid".into() };
     stage.reports.lock().unwrap().record(&pod, refused(), Timestamp::now());
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let (status, conditions) = conditions(stage.next().await);
@@ -351,7 +358,7 @@ async fn twenty_reports_of_the_same_are_one_status_and_one_event() {
     let (status, _) = conditions(stage.next().await);
     stage.show(&status);
     stage.pods.apply_watcher_event(&Event::Apply(pod()));
-    let web = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+    let web = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
     stage.reports.lock().unwrap().record(&web, well(0), Timestamp::now());
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let (status, found) = conditions(stage.next().await);

@@ -15,13 +15,13 @@ use mailroute_m365::{DnsAction, DnsFaults, Faults, Options, Rule, Simulator};
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::metrics::Metrics;
-use mailroute_operator::preflight::board::Board;
 use mailroute_operator::preflight::need::needs;
-use mailroute_operator::preflight::rounds::Rounds;
+use mailroute_operator::preflight::observations::DnsObservations;
+use mailroute_operator::preflight::rounds::DnsRounds;
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::reports::{Caller, Reports};
+use mailroute_operator_core::reports::{ReportingPod, Reports};
 use mailroute_operator_core::resolve::PlatformSettings;
-use mailroute_operator_core::status::dns_published::{DnsNotice, DnsVerdict};
+use mailroute_operator_core::status::{DnsNotice, DnsVerdict};
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Report;
 use serde_json::json;
@@ -33,7 +33,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Stage {
-    board: Board,
+    board: DnsObservations,
     reports: Arc<Mutex<Reports>>,
     triggers: Triggers,
     metrics: Metrics,
@@ -60,9 +60,9 @@ impl Stage {
             routes.apply_watcher_event(&event);
         }
         let (changed, changes) = watch::channel(0);
-        let (board, reports) = (Board::on(), Arc::<Mutex<Reports>>::default());
+        let (board, reports) = (DnsObservations::on(), Arc::<Mutex<Reports>>::default());
         let (triggers, metrics) = (Triggers::default(), Metrics::new().unwrap());
-        let rounds = Rounds {
+        let rounds = DnsRounds {
             resolver: Resolver::new(Some(server)),
             board: board.clone(),
             routes: store,
@@ -214,7 +214,7 @@ async fn the_address_that_sidecars_come_from_has_to_be_in_the_record() {
     let route = direct_send();
     let stage = Stage::new(&route, simulator.dns_address());
     assert_eq!(stage.told(&route).await.reason, Reason::DnsPublished, "no address is known yet");
-    let pod = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+    let pod = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
     stage.reports.lock().unwrap().record(&pod, seen_from("203.0.113.7"), Timestamp::now());
     stage.changed.send_modify(|changes| *changes += 1);
     let verdict = stage.told(&route).await;

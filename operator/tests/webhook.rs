@@ -15,18 +15,18 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
 use mailroute_operator::cache::route::CachedRoute;
-use mailroute_operator::cache::watch::Malformed;
+use mailroute_operator::cache::watch::UnreadableRoutes;
 use mailroute_operator::events::Events;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
 use mailroute_operator::webhook::refusals::Refusals;
-use mailroute_operator::webhook::{Routes, Webhook};
+use mailroute_operator::webhook::{AwaitedRoutes, Webhook};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::cloud::Cloud;
 use mailroute_operator_core::crd::method::Subject;
 use mailroute_operator_core::crd::tenant::Authority;
-use mailroute_operator_core::inject::Platform;
-use mailroute_operator_core::kubernetes_version::{Standing, Version};
+use mailroute_operator_core::inject::SidecarSettings;
+use mailroute_operator_core::kubernetes_version::{NativeSidecars, Version};
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 use serde_json::{Value, json};
@@ -37,8 +37,8 @@ struct Stage {
     settings: PlatformSettings,
     writer: Writer<CachedRoute>,
     changed: watch::Sender<u64>,
-    malformed: Malformed,
-    kubernetes: watch::Sender<Standing>,
+    malformed: UnreadableRoutes,
+    kubernetes: watch::Sender<NativeSidecars>,
     events: mpsc::UnboundedReceiver<Value>,
     metrics: Metrics,
 }
@@ -68,11 +68,12 @@ async fn stage_that_lends(operator_identity: OperatorIdentity) -> Stage {
     let metrics = Metrics::new().unwrap();
     let (store, writer) = reflector::store();
     let (changed, changes) = watch::channel(0);
-    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
+    let platform =
+        SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
     let told = (Events::start(client.clone(), "operator-0", metrics.clone()), Refusals::start(client));
-    let malformed = Malformed::default();
-    let routes = Routes::new(store, malformed.clone(), changes);
-    let (kubernetes, standing) = watch::channel(Standing::Fit);
+    let malformed = UnreadableRoutes::default();
+    let routes = AwaitedRoutes::new(store, malformed.clone(), changes);
+    let (kubernetes, standing) = watch::channel(NativeSidecars::Fit);
     let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
     let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
     Stage { webhook: Arc::new(webhook), settings, writer, changed, malformed, kubernetes, events, metrics }
@@ -288,7 +289,7 @@ async fn a_call_after_another_webhook_adds_what_that_one_took_and_nothing_else()
 #[tokio::test]
 async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
     let mut stage = stage().await;
-    stage.kubernetes.send_replace(Standing::TooOld(Version { major: 1, minor: 28 }));
+    stage.kubernetes.send_replace(NativeSidecars::TooOld(Version { major: 1, minor: 28 }));
     let answer = stage.ask(&review(&pod())).await;
     assert_eq!(answer["response"]["allowed"], false);
     assert!(answer["response"].get("patch").is_none(), "{answer}");
@@ -303,7 +304,7 @@ async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
         (&json!("KubernetesTooOld"), &json!("notifications"))
     );
     assert!(stage.metrics().contains("outcome=\"refused\",reason=\"KubernetesTooOld\"} 1"));
-    stage.kubernetes.send_replace(Standing::Fit);
+    stage.kubernetes.send_replace(NativeSidecars::Fit);
     assert_eq!(stage.ask(&review(&pod())).await["response"]["patchType"], "JSONPatch");
 }
 

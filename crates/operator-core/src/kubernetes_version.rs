@@ -28,7 +28,7 @@ impl fmt::Display for Version {
 
 /// What is known of the API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum NativeSidecars {
     /// It has not answered yet.
     #[default]
     Unknown,
@@ -38,7 +38,7 @@ pub enum Standing {
     TooOld(Version),
 }
 
-impl Standing {
+impl NativeSidecars {
     /// Judges by what an API server says of itself. One that emulates an older version behaves like that one. What
     /// cannot be read is no reason against it: the chart was installed, which needs [`OLDEST`], too.
     pub fn of(info: &Info) -> Self {
@@ -85,10 +85,10 @@ mod tests {
             ("", true),
             ("x", true),
         ] {
-            assert_eq!(Standing::of(&info(minor)) == Standing::Fit, fit, "{minor:?}");
+            assert_eq!(NativeSidecars::of(&info(minor)) == NativeSidecars::Fit, fit, "{minor:?}");
         }
         let next = Info { major: "2".into(), ..info("0") };
-        assert_eq!(Standing::of(&next), Standing::Fit);
+        assert_eq!(NativeSidecars::of(&next), NativeSidecars::Fit);
     }
 
     #[test]
@@ -98,7 +98,10 @@ mod tests {
             emulation_minor: Some(minor.into()),
             ..info("34")
         };
-        assert_eq!(Standing::of(&emulating("33")), Standing::Fit);
-        assert_eq!(Standing::of(&emulating("32")), Standing::TooOld(Version { major: 1, minor: 32 }));
+        assert_eq!(NativeSidecars::of(&emulating("33")), NativeSidecars::Fit);
+        assert_eq!(
+            NativeSidecars::of(&emulating("32")),
+            NativeSidecars::TooOld(Version { major: 1, minor: 32 })
+        );
     }
 }

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerState, EnvVar, Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 
-use crate::crd::{ROUTE_LABEL, SIDECAR_CONTAINER};
-use crate::inject::annotations::{INJECTED, Record, is_ours};
+use crate::crd::ROUTE_LABEL;
+use crate::inject::annotations::{InjectionRecord, is_ours};
+use crate::inject::names::{CONTAINER, INJECTED};
 use crate::inject::selection::MIRROR;
 
 /// Label by which a Deployment tells the pods of its ReplicaSets apart; the ReplicaSet's name ends with it.
@@ -32,7 +33,7 @@ pub struct SidecarPod {
     /// Uid of the pod.
     pub uid: String,
     /// What makes the pod again when it is gone; none for a pod that a person made.
-    pub owner: Option<Owner>,
+    pub owner: Option<PodOwner>,
     /// Image of the sidecar, as the pod asks for it.
     pub image: Option<String>,
     /// Fingerprint of what was added to the pod; none when the record of it is gone.
@@ -55,21 +56,21 @@ pub struct SidecarPod {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BarePod {
     /// What makes the pod again.
-    pub owner: Option<Owner>,
+    pub owner: Option<PodOwner>,
     /// Name of the pod.
     pub name: String,
 }
 
 /// What makes a pod again: the Deployment behind a ReplicaSet, where it shows, else the controller itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
+pub struct PodOwner {
     /// Its kind.
     pub kind: String,
     /// Its name.
     pub name: String,
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for PodOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
     }
@@ -95,7 +96,7 @@ pub fn prune(pod: &mut Pod) {
         labels.retain(|key, _| key == ROUTE_LABEL || key == TEMPLATE_HASH);
     }
     if let Some(spec) = pod.spec.take() {
-        let sidecar = spec.init_containers.into_iter().flatten().filter(|c| c.name == SIDECAR_CONTAINER);
+        let sidecar = spec.init_containers.into_iter().flatten().filter(|c| c.name == CONTAINER);
         let bare = |c: Container| {
             let proxy = c.env.into_iter().flatten().find(|variable| variable.name == TOKEN_PROXY);
             let env = proxy.map(|proxy| vec![EnvVar { name: proxy.name, ..Default::default() }]);
@@ -111,7 +112,7 @@ pub fn prune(pod: &mut Pod) {
     }
     if let Some(status) = pod.status.take() {
         let mut containers = status.init_container_statuses.unwrap_or_default();
-        containers.retain(|container| container.name == SIDECAR_CONTAINER);
+        containers.retain(|container| container.name == CONTAINER);
         let mut conditions = status.conditions.unwrap_or_default();
         conditions.retain(|condition| condition.type_ == "Ready");
         conditions.iter_mut().for_each(|condition| condition.message = None);
@@ -137,7 +138,7 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
         return None;
     }
     let (status, spec, container) = (pod.status.as_ref(), pod.spec.as_ref()?, container(pod)?);
-    let record = pod.annotations().get(INJECTED).and_then(|json| Record::parse(json));
+    let record = pod.annotations().get(INJECTED).and_then(|json| InjectionRecord::parse(json));
     let written = pod.annotations().iter().filter(|(key, _)| *key != INJECTED && is_ours(key));
     Some(SidecarPod {
         name: pod.name_any(),
@@ -179,15 +180,15 @@ pub fn has_sidecar(pod: &Pod) -> bool {
 
 /// The sidecar of the route on the pod's label; none of another route, as in a pod whose label was changed later.
 fn container(pod: &Pod) -> Option<&Container> {
-    let record = pod.annotations().get(INJECTED).and_then(|json| Record::parse(json));
+    let record = pod.annotations().get(INJECTED).and_then(|json| InjectionRecord::parse(json));
     if record.is_some_and(|record| pod.labels().get(ROUTE_LABEL) != Some(&record.route)) {
         return None;
     }
     let containers = pod.spec.as_ref()?.init_containers.as_deref().unwrap_or_default();
-    containers.iter().find(|container| container.name == SIDECAR_CONTAINER)
+    containers.iter().find(|container| container.name == CONTAINER)
 }
 
-fn owner(pod: &Pod) -> Option<Owner> {
+fn owner(pod: &Pod) -> Option<PodOwner> {
     let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
     let behind = || {
         let hash = pod.labels().get(TEMPLATE_HASH)?;
@@ -195,14 +196,14 @@ fn owner(pod: &Pod) -> Option<Owner> {
     };
     let deployment = if controller.kind == "ReplicaSet" { behind() } else { None };
     Some(match deployment {
-        Some(name) => Owner { kind: "Deployment".to_owned(), name: name.to_owned() },
-        None => Owner { kind: controller.kind.clone(), name: controller.name.clone() },
+        Some(name) => PodOwner { kind: "Deployment".to_owned(), name: name.to_owned() },
+        None => PodOwner { kind: controller.kind.clone(), name: controller.name.clone() },
     })
 }
 
 fn is_started(status: &PodStatus) -> bool {
     status.init_container_statuses.iter().flatten().any(|status| {
-        status.name == SIDECAR_CONTAINER && status.started == Some(true) && !has_ended(status.state.as_ref())
+        status.name == CONTAINER && status.started == Some(true) && !has_ended(status.state.as_ref())
     })
 }
 
@@ -268,7 +269,7 @@ mod tests {
         let expected = SidecarPod {
             name: "web-1".into(),
             uid: "web-1-uid".into(),
-            owner: Some(Owner { kind: "Deployment".into(), name: "web".into() }),
+            owner: Some(PodOwner { kind: "Deployment".into(), name: "web".into() }),
             image: Some("mailroute.dev/sidecar:0.1.0".into()),
             hash: Some("00ff".into()),
             annotations: [("mailroute.dev/sidecar-log-level".to_owned(), "debug".to_owned())].into(),
@@ -338,7 +339,7 @@ mod tests {
         assert_eq!(without_sidecar(&bare), None);
         bare.spec.as_mut().unwrap().init_containers = None;
         assert_eq!(sidecar(&bare), None);
-        let owner = Some(Owner { kind: "Deployment".into(), name: "web".into() });
+        let owner = Some(PodOwner { kind: "Deployment".into(), name: "web".into() });
         assert_eq!(without_sidecar(&bare), Some(BarePod { name: "web-1".into(), owner }));
         let mut mirror = bare.clone();
         mirror.metadata.annotations = Some([(MIRROR.to_owned(), "x".to_owned())].into());

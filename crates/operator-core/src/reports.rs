@@ -31,7 +31,7 @@ const OLDEST_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// Which pod reports, as its token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct ReportingPod {
     /// Namespace of the pod.
     pub namespace: String,
     /// Name of the pod.
@@ -42,7 +42,7 @@ pub struct Caller {
 
 /// A report and when it came.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Received {
+pub struct ReceivedReport {
     /// Name of the pod.
     pub pod: String,
     /// What it said.
@@ -54,12 +54,12 @@ pub struct Received {
     /// Whether a written status has taken this into account.
     pub is_told: bool,
     /// What of the pod's mail people were told of.
-    pub accounted: Accounted,
+    pub accounted: AccountedMail,
 }
 
 /// What people were told of the mail that a pod holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accounted {
+pub struct AccountedMail {
     /// Whether the pod was seen to live. A report may come before the pod is seen, which looks as if the pod had ended.
     pub was_live: bool,
     /// Dead letters that were told of; none while nobody has looked.
@@ -71,7 +71,7 @@ pub struct Accounted {
 /// The newest report of each pod, by route.
 #[derive(Debug, Default)]
 pub struct Reports {
-    routes: HashMap<RouteKey, BTreeMap<String, Received>>,
+    routes: HashMap<RouteKey, BTreeMap<String, ReceivedReport>>,
     /// When each pod reported last, by uid, for a day.
     last: HashMap<String, Timestamp>,
     swept: Timestamp,
@@ -83,7 +83,7 @@ type RouteKey = (String, String);
 impl Reports {
     /// Keeps a report in place of the pod's last one, and says whether it tells something new: a first report, another
     /// generation, a condition that holds or fails otherwise than before, or more dead letters. Other numbers are not news.
-    pub fn record(&mut self, caller: &Caller, report: Report, now: Timestamp) -> bool {
+    pub fn record(&mut self, caller: &ReportingPod, report: Report, now: Timestamp) -> bool {
         self.sweep(now);
         let report = cleaned(report, now);
         let route = (caller.namespace.clone(), report.route.clone());
@@ -94,7 +94,7 @@ impl Reports {
         let news = same.is_none_or(|old| report.queue.dead_letters > old.report.queue.dead_letters);
         let accounted = old.map(|old| old.accounted).unwrap_or_default();
         self.last.insert(caller.uid.clone(), now);
-        let received = Received { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
+        let received = ReceivedReport { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
         pods.insert(caller.uid.clone(), received);
         news
     }
@@ -105,7 +105,7 @@ impl Reports {
         &mut self,
         namespace: &str,
         route: &str,
-        reports: &BTreeMap<String, Received>,
+        reports: &BTreeMap<String, ReceivedReport>,
         is_live: impl Fn(&str) -> bool,
     ) {
         let Some(pods) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
@@ -121,7 +121,7 @@ impl Reports {
     }
 
     /// The reports for a route that are not stale, by pod uid.
-    pub fn of(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeMap<String, Received> {
+    pub fn of(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeMap<String, ReceivedReport> {
         let key = (namespace.to_owned(), route.to_owned());
         let pods = self.routes.get(&key).into_iter().flatten();
         pods.filter(|(_, received)| is_fresh(received, now))
@@ -154,7 +154,7 @@ impl Reports {
     }
 }
 
-fn is_fresh(received: &Received, now: Timestamp) -> bool {
+fn is_fresh(received: &ReceivedReport, now: Timestamp) -> bool {
     now.duration_since(received.at) < STALE_AFTER
 }
 
@@ -224,8 +224,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn caller(uid: &str) -> Caller {
-        Caller { namespace: "shop".into(), pod: format!("pod-{uid}"), uid: uid.into() }
+    fn caller(uid: &str) -> ReportingPod {
+        ReportingPod { namespace: "shop".into(), pod: format!("pod-{uid}"), uid: uid.into() }
     }
 
     fn report(observations: Vec<Observation>) -> Report {
@@ -290,7 +290,10 @@ mod tests {
         look(&mut reports, false);
         assert!(!accounted(&reports).is_over, "it has not been seen yet");
         look(&mut reports, true);
-        assert_eq!(accounted(&reports), Accounted { was_live: true, dead_letters: Some(0), is_over: false });
+        assert_eq!(
+            accounted(&reports),
+            AccountedMail { was_live: true, dead_letters: Some(0), is_over: false }
+        );
         look(&mut reports, false);
         assert!(accounted(&reports).is_over, "and another report does not change that");
     }

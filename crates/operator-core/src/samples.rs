@@ -11,8 +11,8 @@ use crate::crd::MailRoute;
 use crate::crd::method::{
     CertificateSecretRef, CredentialType, DirectSend, Method, SecretRef, SmtpRelay, Subject,
 };
-use crate::inject::{Overrides, Platform, Sidecar};
-use crate::pods::{Owner, SidecarPod};
+use crate::inject::{InjectedSidecar, Overrides, SidecarSettings};
+use crate::pods::{PodOwner, SidecarPod};
 use crate::resolve::{PlatformSettings, ResolvedRoute, resolve};
 
 /// The application of the sample routes.
@@ -45,7 +45,7 @@ pub fn resolved(route: &MailRoute) -> ResolvedRoute {
 }
 
 /// The same with the operator's identity.
-pub fn lent() -> MailRoute {
+pub fn with_operator_identity() -> MailRoute {
     let mut route = route();
     route.spec.client_submission.iter_mut().for_each(|it| it.credential.subject = Subject::Operator);
     route
@@ -125,17 +125,17 @@ pub fn pod(name: &str, image: &str) -> Pod {
 }
 
 /// What is injected now.
-pub fn platform() -> Platform {
-    Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() }
+pub fn platform() -> SidecarSettings {
+    SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() }
 }
 
 /// A ready pod of the Deployment `web` with the sidecar that a new pod of the sample route would get.
 pub fn current(name: &str) -> SidecarPod {
-    let record = Sidecar::of(&resolved(&route()), &platform(), &Overrides::default()).record;
+    let record = InjectedSidecar::of(&resolved(&route()), &platform(), &Overrides::default()).record;
     SidecarPod {
         name: name.into(),
         uid: format!("{name}-uid"),
-        owner: Some(Owner { kind: "Deployment".into(), name: "web".into() }),
+        owner: Some(PodOwner { kind: "Deployment".into(), name: "web".into() }),
         image: Some(record.image),
         hash: Some(record.hash),
         annotations: Default::default(),

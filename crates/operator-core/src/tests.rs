@@ -12,14 +12,14 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use crate::crd::MailRoute;
-use crate::inject::{self, Platform};
+use crate::inject::{self, SidecarSettings};
 use crate::resolve::mailbox_rules::MailboxRules;
 use crate::resolve::operator_identity::OperatorIdentity;
 use crate::resolve::{PlatformSettings, RouteResolution, place, render, resolve};
-use crate::rollout::plan::Plan;
+use crate::rollout::plan::RolloutPlan;
 use crate::samples::{self, CLIENT_ID, observation, report};
-use crate::status::dns_published::DnsNotice;
-use crate::status::{Acceptance, Facts, compute};
+use crate::status::DnsNotice;
+use crate::status::{Acceptance, RouteFacts, compute};
 
 const CLOUDS: [&str; 4] = ["Global", "USGovernment", "USGovernmentDoD", "China"];
 
@@ -145,7 +145,7 @@ fn pod() -> Value {
 }
 
 /// The pod with its sidecar, if it gets one.
-fn injected(resolution: &RouteResolution, platform: &Platform) -> Option<Value> {
+fn injected(resolution: &RouteResolution, platform: &SidecarSettings) -> Option<Value> {
     let (route, mut pod) = (resolution.route.as_ref().ok()?, pod());
     let plan = inject::plan(&pod, route, platform).ok()?;
     let patch = inject::patch(&plan, &pod).unwrap();
@@ -157,10 +157,10 @@ fn injected(resolution: &RouteResolution, platform: &Platform) -> Option<Value> 
 fn status(
     route: &MailRoute,
     resolution: &RouteResolution,
-    platform: &Platform,
+    platform: &SidecarSettings,
 ) -> crate::crd::MailRouteStatus {
     let acceptance = Acceptance::of(resolution, platform);
-    let received = crate::reports::Received {
+    let received = crate::reports::ReceivedReport {
         pod: "web-1".into(),
         report: report(vec![observation(Reason::SecretMissing, "", 1)]),
         at: Timestamp::UNIX_EPOCH,
@@ -169,7 +169,7 @@ fn status(
         accounted: Default::default(),
     };
     let pods = [samples::current("web-1")];
-    let facts = Facts {
+    let facts = RouteFacts {
         route,
         acceptance: &acceptance,
         resolution,
@@ -177,7 +177,7 @@ fn status(
         bare: &[],
         reports: &BTreeMap::from([(pods[0].uid.clone(), received)]),
         settling: None,
-        rollout: &Plan::default(),
+        rollout: &RolloutPlan::default(),
         federated: 0,
         dns: &DnsNotice::None,
         silent: &[],

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::inject::volumes::VOLUMES;
-use mailroute_operator_core::inject::{self, Platform};
+use mailroute_operator_core::inject::names::VOLUMES;
+use mailroute_operator_core::inject::{self, SidecarSettings};
 use mailroute_operator_core::resolve::{PlatformSettings, resolve};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -64,10 +64,10 @@ fn ours(mut pod: Value) -> Value {
     let route: MailRoute = read("route.yaml");
     let route = resolve(&route, &PlatformSettings::default()).route.unwrap();
     let digest = "0".repeat(64);
-    let platform = Platform {
+    let platform = SidecarSettings {
         image: format!("mailroute.dev/sidecar@sha256:{digest}"),
         control_address: Some("mailroute.mailroute-system.svc:8444".into()),
-        ..Platform::default()
+        ..SidecarSettings::default()
     };
     let plan = inject::plan(&pod, &route, &platform).unwrap();
     let patch = inject::patch(&plan, &pod).unwrap();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::inject::{self, Platform, PullPolicy};
+use mailroute_operator_core::inject::{self, PullPolicy, SidecarSettings};
 use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,16 +18,17 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
 }
 
 fn resolved(route: &MailRoute) -> ResolvedRoute {
-    resolve(route, &PlatformSettings::default()).route.unwrap()
+    let entra_audiences = vec!["api://private-cloud".to_owned()];
+    resolve(route, &PlatformSettings { entra_audiences, ..PlatformSettings::default() }).route.unwrap()
 }
 
 fn injected(pod: &str, route: &str) -> Value {
-    let platform = Platform {
+    let platform = SidecarSettings {
         image: "mailroute.dev/sidecar:0.1.0".to_owned(),
         pull_policy: Some(PullPolicy::IfNotPresent),
         pull_secrets: vec!["mailroute-registry".to_owned()],
         control_address: Some("mailroute.mailroute-system.svc:8444".into()),
-        ..Platform::default()
+        ..SidecarSettings::default()
     };
     let (mut pod, route): (Value, MailRoute) = (read(pod), read(route));
     let route = resolved(&route);

@@ -3,10 +3,9 @@
 
 use json_patch::PatchOperation;
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::inject::annotations::{INJECTED, KEYS, SAFE_TO_EVICT};
-use mailroute_operator_core::inject::sidecar::{CONTAINER, DRAIN_SECONDS, PORT_START};
-use mailroute_operator_core::inject::volumes::VOLUMES;
-use mailroute_operator_core::inject::{self, Platform};
+use mailroute_operator_core::inject::names::{CONTAINER, INJECTED, KEYS, PORT_START, SAFE_TO_EVICT, VOLUMES};
+use mailroute_operator_core::inject::sidecar::DRAIN_SECONDS;
+use mailroute_operator_core::inject::{self, SidecarSettings};
 use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -66,13 +65,13 @@ fn route(shape: &Shape) -> ResolvedRoute {
     resolve(&route, &PlatformSettings::default()).route.unwrap()
 }
 
-fn platform() -> Platform {
-    Platform {
+fn platform() -> SidecarSettings {
+    SidecarSettings {
         image: "mailroute.dev/sidecar:0.1.0".into(),
         pull_policy: None,
         pull_secrets: vec!["registry".into()],
         control_address: Some("mailroute.mailroute-system.svc:8444".into()),
-        ..Platform::default()
+        ..SidecarSettings::default()
     }
 }
 

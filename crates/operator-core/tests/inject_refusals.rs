@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::crd::delivery::DeliveryMode;
-use mailroute_operator_core::inject::{self, Overrides, Platform, Refusal};
+use mailroute_operator_core::inject::{self, Overrides, Refusal, SidecarSettings};
 use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
+use mailroute_route::file::DeliveryMode;
 use serde_json::{Value, json};
 
 fn route() -> MailRoute {
@@ -14,14 +14,15 @@ fn route() -> MailRoute {
 const CONTROL: &str = "mailroute.mailroute-system.svc:8444";
 
 fn resolved(route: &MailRoute) -> ResolvedRoute {
-    resolve(route, &PlatformSettings::default()).route.unwrap()
+    let entra_audiences = vec!["api://private-cloud".to_owned()];
+    resolve(route, &PlatformSettings { entra_audiences, ..PlatformSettings::default() }).route.unwrap()
 }
 
-fn platform() -> Platform {
-    Platform {
+fn platform() -> SidecarSettings {
+    SidecarSettings {
         image: "mailroute.dev/sidecar:0.1.0".into(),
         control_address: Some(CONTROL.into()),
-        ..Platform::default()
+        ..SidecarSettings::default()
     }
 }
 
@@ -218,11 +219,11 @@ fn what_another_webhook_took_away_is_added_again() {
 
 #[test]
 fn another_image_or_route_is_another_fingerprint() {
-    let hash = |route: &MailRoute, platform: &Platform| {
-        inject::Sidecar::of(&resolved(route), platform, &Overrides::default()).record.hash
+    let hash = |route: &MailRoute, platform: &SidecarSettings| {
+        inject::InjectedSidecar::of(&resolved(route), platform, &Overrides::default()).record.hash
     };
     let usual = hash(&route(), &platform());
-    let newer = Platform { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform() };
+    let newer = SidecarSettings { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform() };
     let other: MailRoute = serde_saphyr::from_str(include_str!("inject/route_private_cloud.yaml")).unwrap();
     assert_eq!(hash(&route(), &platform()), usual);
     assert_ne!(hash(&route(), &newer), usual);
@@ -248,7 +249,7 @@ fn a_pod_says_otherwise_than_its_route_by_annotations() {
     pod["spec"]["shareProcessNamespace"] = json!(true);
     pod["spec"]["hostPID"] = json!(true);
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 25}]);
-    let platform = Platform { allows_image_override: true, ..platform() };
+    let platform = SidecarSettings { allows_image_override: true, ..platform() };
     let plan = inject::plan(&pod, &resolved(&route()), &platform).unwrap();
     let (_, container) = plan.container.unwrap();
     assert_eq!(container["image"], "example.com/sidecar:2");
@@ -315,7 +316,7 @@ fn a_container_of_ones_own_does_not_pass_for_the_sidecar() {
 fn a_pod_that_may_choose_its_image_may_bring_it_along() {
     let annotations = json!({"mailroute.dev/sidecar-image": "example.com/sidecar:2"});
     let mut pod = with(pod(), "/metadata", "annotations", annotations);
-    let platform = Platform { allows_image_override: true, ..platform() };
+    let platform = SidecarSettings { allows_image_override: true, ..platform() };
     let plan = inject::plan(&pod, &resolved(&route()), &platform).unwrap();
     let patch = inject::patch(&plan, &pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();
@@ -324,7 +325,7 @@ fn a_pod_that_may_choose_its_image_may_bring_it_along() {
 
 #[test]
 fn a_platform_that_assigns_users_has_none_named() {
-    let platform = Platform { assigns_users: true, ..platform() };
+    let platform = SidecarSettings { assigns_users: true, ..platform() };
     let mut route = route();
     route.spec.sidecar.spool.storage_class_name = Some("managed-csi".into());
     let (_, container) = inject::plan(&pod(), &resolved(&route), &platform).unwrap().container.unwrap();

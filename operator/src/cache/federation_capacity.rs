@@ -23,9 +23,9 @@ const KEEP: Duration = Duration::from_secs(15);
 
 /// What the pods of each application run under.
 #[derive(Debug, Default)]
-pub struct Federation(Mutex<Option<(Instant, BTreeMap<String, usize>)>>);
+pub struct FederationCapacity(Mutex<Option<(Instant, BTreeMap<String, usize>)>>);
 
-impl Federation {
+impl FederationCapacity {
     /// How many ServiceAccounts the route's application has to trust; 0 when no pod asks Entra itself.
     pub fn subjects(
         &self,
@@ -151,7 +151,7 @@ mod tests {
     fn a_count_is_kept_for_a_while() {
         let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), store());
         routes_writer.apply_watcher_event(&Event::Apply(cached(samples::route())));
-        let (federation, now) = (Federation::default(), Instant::now());
+        let (federation, now) = (FederationCapacity::default(), Instant::now());
         let subjects = |now| federation.subjects(&cached(samples::route()), &routes, &pods, now);
         assert_eq!(subjects(now), 0);
         pods_writer.apply_watcher_event(&Event::Apply(samples::pod("web-1", "image")));

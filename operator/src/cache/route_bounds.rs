@@ -73,9 +73,9 @@ fn size(value: &impl serde::Serialize) -> usize {
 
 /// The names of the routes that are kept, by namespace.
 #[derive(Debug, Default)]
-pub struct Kept(BTreeMap<String, BTreeSet<String>>);
+pub struct RoutesByNamespace(BTreeMap<String, BTreeSet<String>>);
 
-impl Kept {
+impl RoutesByNamespace {
     /// The event, in which a route that is one too many in its namespace cannot be read.
     pub fn bounded(
         &mut self,
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn one_route_too_many_in_a_namespace_is_not_read_and_others_are() {
-        let mut kept = Kept::default();
+        let mut kept = RoutesByNamespace::default();
         let is_read = |event| match event {
             Event::Apply(DeserializeGuard(route)) | Event::InitApply(DeserializeGuard(route)) => {
                 route.is_ok()

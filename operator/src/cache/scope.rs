@@ -5,7 +5,7 @@
 //! is made anew later changes its own namespace and no other. A namespace that may not be read counts as empty, so that
 //! deleting one, and its role with it, does not keep the operator from starting.
 //!
-//! `Merged` is that rule, without I/O; [`events`] feeds it.
+//! `MergedWatches` is that rule, without I/O; [`events`] feeds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -20,14 +20,14 @@ use serde::de::DeserializeOwned;
 
 /// The namespaces that the operator serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum WatchScope {
     /// All.
     Cluster,
     /// These, at least one.
     Namespaces(BTreeSet<String>),
 }
 
-impl Scope {
+impl WatchScope {
     /// The scope that these names mean; none means all.
     pub fn of(names: &[String]) -> Self {
         let names: BTreeSet<_> = names.iter().filter(|name| !name.is_empty()).cloned().collect();
@@ -39,7 +39,7 @@ impl Scope {
 /// last state of one, by namespace and name, that a later list does not have any more.
 pub fn events<K>(
     client: &Client,
-    scope: &Scope,
+    scope: &WatchScope,
     config: &watcher::Config,
     prepare: fn(&mut K),
     gone: impl Fn(&str, &str) -> Option<K> + Send + 'static,
@@ -50,21 +50,21 @@ where
 {
     let watch = |api: Api<K>| watcher(api, config.clone()).default_backoff().modify(prepare);
     match scope {
-        Scope::Cluster => watch(Api::all(client.clone())).boxed(),
-        Scope::Namespaces(names) => {
+        WatchScope::Cluster => watch(Api::all(client.clone())).boxed(),
+        WatchScope::Namespaces(names) => {
             let one = |name: &String| {
                 let events = watch(Api::namespaced(client.clone(), name));
                 let name = name.clone();
                 events.map(move |event| (name.clone(), event)).boxed()
             };
-            merged(names.iter().map(one).collect(), Merged::new(names), gone).boxed()
+            merged(names.iter().map(one).collect(), MergedWatches::new(names), gone).boxed()
         }
     }
 }
 
 fn merged<K: Resource<DynamicType = ()> + 'static>(
     watches: SelectAll<BoxStream<'static, (String, watcher::Result<Event<K>>)>>,
-    mut merged: Merged<K>,
+    mut merged: MergedWatches<K>,
     gone: impl Fn(&str, &str) -> Option<K> + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
     watches.flat_map(move |(namespace, event)| stream::iter(merged.take(&namespace, event, &gone)))
@@ -72,15 +72,15 @@ fn merged<K: Resource<DynamicType = ()> + 'static>(
 
 /// Several watches on their way to being one.
 #[derive(Debug)]
-struct Merged<K> {
-    namespaces: BTreeMap<String, Watched<K>>,
+struct MergedWatches<K> {
+    namespaces: BTreeMap<String, WatchedNamespace<K>>,
     /// Whether the first lists of all have come.
     listed: bool,
 }
 
 /// One of the watches.
 #[derive(Debug)]
-struct Watched<K> {
+struct WatchedNamespace<K> {
     /// Whether its first list has come.
     listed: bool,
     /// The objects, until all watches are listed.
@@ -91,9 +91,9 @@ struct Watched<K> {
     listing: BTreeSet<String>,
 }
 
-impl<K: Resource<DynamicType = ()>> Merged<K> {
+impl<K: Resource<DynamicType = ()>> MergedWatches<K> {
     fn new(names: &BTreeSet<String>) -> Self {
-        let watched = || Watched {
+        let watched = || WatchedNamespace {
             listed: false,
             held: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -132,12 +132,12 @@ impl<K: Resource<DynamicType = ()>> Merged<K> {
     }
 
     fn first_list(&mut self) -> Vec<Event<K>> {
-        let objects = self.namespaces.values_mut().flat_map(Watched::release);
+        let objects = self.namespaces.values_mut().flat_map(WatchedNamespace::release);
         [Event::Init].into_iter().chain(objects.map(Event::InitApply)).chain([Event::InitDone]).collect()
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Watched<K> {
+impl<K: Resource<DynamicType = ()>> WatchedNamespace<K> {
     /// Until all are listed.
     fn hold(&mut self, event: Event<K>) {
         match event {
@@ -224,11 +224,11 @@ mod tests {
         told.into_iter().map(word).collect()
     }
 
-    struct Bench(Merged<Pod>);
+    struct Bench(MergedWatches<Pod>);
 
     impl Bench {
         fn new() -> Self {
-            Self(Merged::new(&["a", "b"].map(str::to_owned).into()))
+            Self(MergedWatches::new(&["a", "b"].map(str::to_owned).into()))
         }
 
         fn tell(&mut self, namespace: &str, event: Event<Pod>) -> Vec<String> {
@@ -255,10 +255,10 @@ mod tests {
 
     #[test]
     fn no_name_means_the_whole_cluster() {
-        assert_eq!(Scope::of(&[]), Scope::Cluster);
-        assert_eq!(Scope::of(&[String::new()]), Scope::Cluster);
-        let both = Scope::of(&["b".to_owned(), "a".to_owned(), "b".to_owned()]);
-        assert_eq!(both, Scope::Namespaces(["a", "b"].map(str::to_owned).into()));
+        assert_eq!(WatchScope::of(&[]), WatchScope::Cluster);
+        assert_eq!(WatchScope::of(&[String::new()]), WatchScope::Cluster);
+        let both = WatchScope::of(&["b".to_owned(), "a".to_owned(), "b".to_owned()]);
+        assert_eq!(both, WatchScope::Namespaces(["a", "b"].map(str::to_owned).into()));
     }
 
     #[test]

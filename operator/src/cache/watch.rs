@@ -23,8 +23,8 @@ use mailroute_operator_core::resolve::PlatformSettings;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
-use super::route_bounds::{self, Kept};
-use super::scope::{self, Scope};
+use super::route_bounds::{self, RoutesByNamespace};
+use super::scope::{self, WatchScope};
 use super::triggers::Triggers;
 use crate::api_error::ApiError;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
@@ -48,25 +48,25 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Stored MailRoutes that cannot be read, and why.
 #[derive(Clone, Debug, Default)]
-pub struct Malformed(Arc<Mutex<Lists>>);
+pub struct UnreadableRoutes(Arc<Mutex<UnreadableLists>>);
 
 #[derive(Debug, Default)]
-struct Lists {
-    known: Names,
+struct UnreadableLists {
+    known: UnreadableNames,
     /// What is read while everything is listed anew. What is known counts until that is done.
-    listed: Option<Names>,
+    listed: Option<UnreadableNames>,
 }
 
 #[derive(Debug, Default)]
-struct Names {
+struct UnreadableNames {
     /// By namespace and name; of those that are too many the name alone.
-    routes: BTreeMap<(String, String), Option<Unreadable>>,
+    routes: BTreeMap<(String, String), Option<UnreadableRoute>>,
     /// Namespaces that have more than are remembered.
     full: BTreeSet<String>,
 }
 
-impl Names {
-    fn put(&mut self, key: (String, String), unreadable: Unreadable) {
+impl UnreadableNames {
+    fn put(&mut self, key: (String, String), unreadable: UnreadableRoute) {
         let of_namespace = self.routes.range((key.0.clone(), String::new())..);
         let of_namespace = of_namespace.take_while(|((namespace, _), _)| *namespace == key.0);
         let (names, whole) = of_namespace
@@ -82,16 +82,16 @@ impl Names {
 
 /// A stored MailRoute that cannot be read.
 #[derive(Clone, Debug)]
-pub struct Unreadable {
+pub struct UnreadableRoute {
     /// Which object, for an Event.
     pub reference: ObjectReference,
     /// What is wrong with it.
     pub error: String,
 }
 
-impl Malformed {
+impl UnreadableRoutes {
     /// All of them, but of each namespace no more than 64.
-    pub fn all(&self) -> Vec<Unreadable> {
+    pub fn all(&self) -> Vec<UnreadableRoute> {
         self.lock().known.routes.values().flatten().cloned().collect()
     }
 
@@ -130,7 +130,7 @@ impl Malformed {
             error = object.error,
             "cannot read a stored MailRoute"
         );
-        let unreadable = Unreadable { reference, error: object.error.clone() };
+        let unreadable = UnreadableRoute { reference, error: object.error.clone() };
         let mut lists = self.lock();
         if let Some(listed) = &mut lists.listed {
             listed.put(key.clone(), unreadable.clone());
@@ -150,7 +150,7 @@ impl Malformed {
 
     /// Everything is listed anew.
     fn begin_list(&self) {
-        self.lock().listed = Some(Names::default());
+        self.lock().listed = Some(UnreadableNames::default());
     }
 
     /// Everything is listed: what was not there is gone.
@@ -161,7 +161,7 @@ impl Malformed {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, UnreadableLists> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -173,7 +173,7 @@ pub struct RouteWatch {
     /// What routes are resolved with.
     pub settings: Arc<PlatformSettings>,
     /// Those that cannot be read.
-    pub malformed: Malformed,
+    pub malformed: UnreadableRoutes,
     /// A route that comes or changes is added.
     pub triggers: Triggers,
     /// Changes after every change of the store.
@@ -182,11 +182,11 @@ pub struct RouteWatch {
 
 impl RouteWatch {
     /// Follows MailRoutes for ever; `found` is called for each route that cannot be read.
-    pub async fn run(mut self, client: Client, scope: Scope, found: impl Fn(&Unreadable)) {
+    pub async fn run(mut self, client: Client, scope: WatchScope, found: impl Fn(&UnreadableRoute)) {
         let store = self.writer.as_reader();
         let config = watcher::Config::default().page_size(ROUTES_PAGE);
         let mut events = scope::events(&client, &scope, &config, route_bounds::prune, absent);
-        let mut kept = Kept::default();
+        let mut kept = RoutesByNamespace::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
@@ -217,9 +217,9 @@ fn absent(namespace: &str, name: &str) -> Option<DeserializeGuard<MailRoute>> {
 fn readable(
     event: Event<DeserializeGuard<MailRoute>>,
     store: &RouteStore,
-    malformed: &Malformed,
+    malformed: &UnreadableRoutes,
     settings: &PlatformSettings,
-    found: &impl Fn(&Unreadable),
+    found: &impl Fn(&UnreadableRoute),
 ) -> Option<Event<CachedRoute>> {
     let cached = |route| CachedRoute::new(route, settings);
     let set_aside = |object: &InvalidObject| {
@@ -275,7 +275,7 @@ fn trigger(event: &Event<CachedRoute>, store: &RouteStore, triggers: &Triggers) 
 
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. What happens to a pod has its
 /// route looked at.
-pub async fn pods(client: Client, scope: Scope, mut writer: Writer<Pod>, triggers: Triggers) {
+pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<Pod>, triggers: Triggers) {
     let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PODS_PAGE);
     let store = writer.as_reader();
     let gone = move |namespace: &str, name: &str| {
@@ -359,10 +359,10 @@ mod tests {
     #[test]
     fn an_object_that_becomes_unreadable_leaves_the_store_and_shows() {
         let (reader, mut writer) = store::<CachedRoute>();
-        let malformed = Malformed::default();
+        let malformed = UnreadableRoutes::default();
         let found = std::cell::RefCell::new(Vec::new());
         let mut feed = |event| {
-            let tell = |it: &Unreadable| found.borrow_mut().push(it.error.clone());
+            let tell = |it: &UnreadableRoute| found.borrow_mut().push(it.error.clone());
             if let Some(event) = readable(event, &reader, &malformed, &PlatformSettings::default(), &tell) {
                 writer.apply_watcher_event(&event);
             }
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn one_unreadable_object_does_not_hide_the_others() {
         let (reader, mut writer) = store::<CachedRoute>();
-        let malformed = Malformed::default();
+        let malformed = UnreadableRoutes::default();
         let mut other = samples::route();
         other.metadata.name = Some("other".into());
         let other = guarded(serde_json::to_value(other).unwrap());
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn an_unreadable_object_is_known_while_everything_is_listed_anew() {
         let (reader, _writer) = store::<CachedRoute>();
-        let malformed = Malformed::default();
+        let malformed = UnreadableRoutes::default();
         let feed = |event| drop(readable(event, &reader, &malformed, &PlatformSettings::default(), &|_| {}));
         feed(Event::Apply(bad()));
         feed(Event::Init);
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn of_many_unreadable_objects_the_names_are_known_and_no_more() {
-        let malformed = Malformed::default();
+        let malformed = UnreadableRoutes::default();
         let put = |number: usize| {
             let DeserializeGuard(read) = bad();
             let mut object = read.unwrap_err();

@@ -15,9 +15,9 @@ const CHECK_AFTER: Duration = Duration::from_secs(120);
 
 /// The ConfigMaps that are known to be right.
 #[derive(Debug, Default)]
-pub struct Applied(Mutex<HashMap<RouteRef, (ConfigMap, Instant)>>);
+pub struct AppliedConfigMaps(Mutex<HashMap<RouteRef, (ConfigMap, Instant)>>);
 
-impl Applied {
+impl AppliedConfigMaps {
     /// Whether exactly this was found or written a short while ago.
     pub fn is_recent(&self, route: &RouteRef, wanted: &ConfigMap, now: Instant) -> bool {
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn only_the_same_content_of_a_short_while_ago_need_not_be_looked_at() {
-        let (applied, start) = (Applied::default(), Instant::now());
+        let (applied, start) = (AppliedConfigMaps::default(), Instant::now());
         let route = RouteRef::new("a").within("shop");
         assert!(!applied.is_recent(&route, &config_map("one"), start));
         applied.put(route.clone(), config_map("one"), start);

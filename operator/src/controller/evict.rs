@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What became of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum EvictionOutcome {
     /// The pod is asked to end.
     Evicted,
     /// A PodDisruptionBudget does not allow it, or the API server is busy.
@@ -26,7 +26,7 @@ pub enum Outcome {
     Gone,
 }
 
-impl Outcome {
+impl EvictionOutcome {
     /// A closed set, for the metric.
     pub const fn label(self) -> &'static str {
         match self {
@@ -41,7 +41,12 @@ impl Outcome {
 ///
 /// # Errors
 /// Any other answer of the API server.
-pub async fn evict(client: Client, namespace: &str, name: &str, uid: &str) -> Result<Outcome, ApiError> {
+pub async fn evict(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<EvictionOutcome, ApiError> {
     let eviction = Eviction {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
         delete_options: Some(DeleteOptions {
@@ -52,13 +57,13 @@ pub async fn evict(client: Client, namespace: &str, name: &str, uid: &str) -> Re
     let (pods, params) = (Api::<Pod>::namespaced(client, namespace), PostParams::default());
     let asked = pods.create_subresource::<_, Status>("eviction", name, &params, &eviction);
     match timeout(PATIENCE, asked).await {
-        Ok(Ok(_)) => Ok(Outcome::Evicted),
+        Ok(Ok(_)) => Ok(EvictionOutcome::Evicted),
         Ok(Err(kube::Error::Api(status))) => match status.code {
-            429 => Ok(Outcome::NotNow),
-            404 | 409 => Ok(Outcome::Gone),
+            429 => Ok(EvictionOutcome::NotNow),
+            404 | 409 => Ok(EvictionOutcome::Gone),
             _ => Err(kube::Error::Api(status).into()),
         },
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Ok(Outcome::NotNow),
+        Err(_) => Ok(EvictionOutcome::NotNow),
     }
 }

@@ -34,29 +34,29 @@ use kube::{Client, Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::inject;
 use mailroute_operator_core::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
-use mailroute_operator_core::reports::{INTERVAL, Received, Reports, STALE_AFTER};
+use mailroute_operator_core::reports::{INTERVAL, ReceivedReport, Reports, STALE_AFTER};
 use mailroute_operator_core::resolve::{PlatformSettings, render};
 use mailroute_operator_core::rollout::age::ages;
-use mailroute_operator_core::rollout::history::Rollouts;
-use mailroute_operator_core::rollout::plan::{Known, plan};
-use mailroute_operator_core::status::{self, Acceptance, Facts, lost_messages, sidecars_reporting};
+use mailroute_operator_core::rollout::history::EvictionHistory;
+use mailroute_operator_core::rollout::plan::{RolloutFacts, plan};
+use mailroute_operator_core::status::{self, Acceptance, RouteFacts, lost_messages, sidecars_reporting};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
-use self::applied::Applied;
+use self::applied::AppliedConfigMaps;
 use self::backoff::Backoff;
-use self::lost::Lost;
-use self::orphans::Orphans;
+use self::lost::LostMessageSums;
+use self::orphans::OrphanedRoutes;
 use crate::api_error::{ApiError, chain};
-use crate::cache::federation_capacity::Federation;
+use crate::cache::federation_capacity::FederationCapacity;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
 use crate::cache::watch::{self, uses};
 use crate::events::Events;
 use crate::lock;
 use crate::metrics::Metrics;
-use crate::preflight::board::Board;
 use crate::preflight::need::needs;
+use crate::preflight::observations::DnsObservations;
 
 /// Routes that are reconciled at a time.
 const AT_ONCE: u16 = 8;
@@ -77,7 +77,7 @@ pub struct Context {
     /// What routes are rendered with.
     pub settings: Arc<PlatformSettings>,
     /// What is injected now.
-    pub sidecar: inject::Platform,
+    pub sidecar: inject::SidecarSettings,
     /// PEM bundle that the control service's certificate chains to; empty while there is none.
     pub ca_bundle: channel::Receiver<String>,
     /// Watched routes.
@@ -97,17 +97,17 @@ pub struct Context {
     /// Routes that fail at present.
     pub backoff: Backoff,
     /// What was written lately.
-    pub applied: Applied,
+    pub applied: AppliedConfigMaps,
     /// What was evicted lately.
-    pub rollouts: Rollouts<RouteRef>,
+    pub rollouts: EvictionHistory<RouteRef>,
     /// What the pods of each application run under.
-    pub federation: Federation,
+    pub federation: FederationCapacity,
     /// What domains publish in DNS.
-    pub dns: Board,
+    pub dns: DnsObservations,
     /// Deleted routes whose pods run on.
-    pub orphans: Orphans,
+    pub orphans: OrphanedRoutes,
     /// How many messages each route has lost.
-    pub lost: Lost,
+    pub lost: LostMessageSums,
 }
 
 /// Why a reconciliation failed. It is tried again, with growing pauses.
@@ -233,7 +233,8 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     let ages = ages(route.resolution(), &context.sidecar, &pods);
     let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, &ages, Instant::now());
     let rollout = route.spec.rollout;
-    let plan = plan(&Known { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
+    let plan =
+        plan(&RolloutFacts { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
     let egress = reports.values().filter_map(|received| received.report.egress);
     let dns = context.dns.notice(&needs(&route.spec, egress));
@@ -244,7 +245,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         sidecars_reporting::silent(&pods, context.silent_after, |uid| reports.last(uid), term.since, now)
     };
     let lost = context.lost.before(route).saturating_add(lost_messages::sum(&left));
-    let facts = Facts {
+    let facts = RouteFacts {
         route,
         acceptance: &acceptance,
         resolution: route.resolution(),
@@ -305,7 +306,7 @@ async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(
     }
 }
 
-fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, Received> {
+fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, ReceivedReport> {
     lock(&context.reports).of(&route.namespace().unwrap_or_default(), &route.name_any(), now)
 }
 
@@ -324,17 +325,17 @@ fn bare_pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<BarePod> {
 
 /// After a failure: once an Event with the whole chain of causes, and a pause that grows.
 fn failed(route: Arc<CachedRoute>, error: &Error, term: Arc<Term>) -> Action {
-    let verdict = term.context.backoff.failed(ObjectRef::from_obj(&*route), error.label());
+    let retry = term.context.backoff.failed(ObjectRef::from_obj(&*route), error.label());
     let chain = chain(error);
     tracing::warn!(
         namespace = route.namespace(),
         route = route.name_any(),
         error = chain,
-        retry_seconds = verdict.wait.as_secs(),
+        retry_seconds = retry.wait.as_secs(),
         "reconciliation failed"
     );
-    if verdict.is_news {
+    if retry.is_news {
         term.context.events.warn(route.object_ref(&()), "ReconcileFailed", "Reconcile", chain);
     }
-    Action::requeue(verdict.wait)
+    Action::requeue(retry.wait)
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use mailroute_operator_core::pods::sidecar;
-use mailroute_operator_core::status::lost_messages::{self, Left};
+use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
 
 use super::Context;
 use crate::cache::route::RouteRef;
@@ -19,9 +19,9 @@ const REMEMBERED: usize = 4096;
 
 /// Deleted routes whose pods run on, so that each is logged once.
 #[derive(Debug, Default)]
-pub struct Orphans(Mutex<HashSet<RouteRef>>);
+pub struct OrphanedRoutes(Mutex<HashSet<RouteRef>>);
 
-impl Orphans {
+impl OrphanedRoutes {
     /// Whether pods run on without the route and nobody was told yet. The route counts as new when it comes back.
     fn is_news(&self, route: &RouteRef, has_pods: bool) -> bool {
         let mut known = lock(&self.0);
@@ -62,7 +62,7 @@ pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
 }
 
 /// Counts and logs what a pod left behind.
-pub(super) fn count(context: &Context, namespace: &str, route: &str, left: &Left) {
+pub(super) fn count(context: &Context, namespace: &str, route: &str, left: &LeftMessages) {
     context.metrics.messages_lost(left.messages);
     tracing::warn!(
         namespace,
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_deleted_route_with_pods_is_news_once_until_its_pods_are_gone() {
-        let (orphans, route) = (Orphans::default(), RouteRef::new("notifications").within("shop"));
+        let (orphans, route) = (OrphanedRoutes::default(), RouteRef::new("notifications").within("shop"));
         let news = [true, true, false, true].map(|has_pods| orphans.is_news(&route, has_pods));
         assert_eq!(news, [true, false, false, true]);
     }

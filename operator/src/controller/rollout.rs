@@ -8,10 +8,10 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use mailroute_operator_core::pods::SidecarPod;
 use mailroute_operator_core::rollout::PACE;
-use mailroute_operator_core::rollout::history::Evicted;
-use mailroute_operator_core::rollout::plan::Plan;
+use mailroute_operator_core::rollout::history::EvictedPod;
+use mailroute_operator_core::rollout::plan::RolloutPlan;
 
-use super::evict::{Outcome, evict};
+use super::evict::{EvictionOutcome, evict};
 use super::{Context, Error};
 use crate::cache::route::CachedRoute;
 
@@ -25,7 +25,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 pub async fn carry_out(
     route: &CachedRoute,
     pods: &[SidecarPod],
-    plan: &Plan<'_>,
+    plan: &RolloutPlan<'_>,
     context: &Context,
 ) -> Result<Option<Duration>, Error> {
     let Some(next) = &plan.next else { return Ok(None) };
@@ -38,14 +38,14 @@ pub async fn carry_out(
     context.metrics.eviction(outcome.as_ref().map_or("failed", |outcome| outcome.label()));
     let (pod, owner) = (&next.pod.name, next.owner);
     match outcome {
-        Ok(Outcome::Evicted) => {
-            rollouts.evicted(&key, owner, Evicted::of(next.pod, owner, pods));
+        Ok(EvictionOutcome::Evicted) => {
+            rollouts.evicted(&key, owner, EvictedPod::of(next.pod, owner, pods));
             tracing::info!(namespace, pod, %owner, "evicted a pod whose sidecar is outdated");
             let note = format!("Pod {pod} of {owner} was evicted, as its sidecar is outdated.");
             context.events.note(route.object_ref(&()), "PodEvicted", "Rollout", note);
         }
-        Ok(Outcome::NotNow) => rollouts.refused(&key, owner, Instant::now() + REFUSED),
-        Ok(Outcome::Gone) => {}
+        Ok(EvictionOutcome::NotNow) => rollouts.refused(&key, owner, Instant::now() + REFUSED),
+        Ok(EvictionOutcome::Gone) => {}
         Err(source) => {
             // The others need not wait for what is wrong with this one.
             rollouts.refused(&key, owner, Instant::now() + REFUSED);

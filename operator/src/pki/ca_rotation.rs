@@ -19,7 +19,7 @@ use super::{CALL, Expiry, LONGEST_SLEEP, Lifetimes, SHORTEST_SLEEP, secret, slee
 use crate::api_error::ApiError;
 
 /// The state of one replica's certificates.
-pub(super) struct Keeper {
+pub(super) struct CaRotation {
     replica: Replica,
     lifetimes: Lifetimes,
     /// The Secret as it was read last; the outer `None` before the first answer.
@@ -32,7 +32,7 @@ pub(super) struct Keeper {
     secret_pace: Pace,
 }
 
-impl Keep for Keeper {
+impl Keep for CaRotation {
     fn replica(&mut self) -> &mut Replica {
         &mut self.replica
     }
@@ -69,7 +69,7 @@ impl Keep for Keeper {
     }
 }
 
-impl Keeper {
+impl CaRotation {
     pub(super) fn new(replica: Replica, lifetimes: Lifetimes) -> Self {
         Self {
             replica,

@@ -49,14 +49,14 @@ pub enum ContentError {
 
 /// What a Secret holds.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct ExternalCertificate {
     certified: Arc<CertifiedKey>,
     authorities: Anchors,
     not_after: Timestamp,
     authority_not_after: Timestamp,
 }
 
-impl Given {
+impl ExternalCertificate {
     /// Reads the Secret. `None` while it holds no certificate at all, as one that its keeper has yet to fill.
     ///
     /// # Errors
@@ -122,15 +122,15 @@ fn not_after(der: &CertificateDer<'_>, file: &'static str) -> Result<Timestamp, 
 /// The certificates of one replica over time: what is served, what waits to be, what is trusted.
 #[derive(Debug, Default)]
 pub struct Succession {
-    newest: Option<Given>,
-    served: Option<Given>,
+    newest: Option<ExternalCertificate>,
+    served: Option<ExternalCertificate>,
     /// Replaced authorities, and until when they stay trusted.
     replaced: Vec<(Anchors, Timestamp)>,
 }
 
 impl Succession {
     /// The Secret holds this now. Says whether it is something new.
-    pub fn put(&mut self, given: Given, now: Timestamp) -> bool {
+    pub fn put(&mut self, given: ExternalCertificate, now: Timestamp) -> bool {
         if self.newest.as_ref().is_some_and(|newest| newest.is_same(&given)) {
             return false;
         }
@@ -143,7 +143,7 @@ impl Succession {
     }
 
     /// Serves the newest one if it is time, and then returns it.
-    pub fn succeed(&mut self, live: &Anchors, name: &str, now: Timestamp) -> Option<&Given> {
+    pub fn succeed(&mut self, live: &Anchors, name: &str, now: Timestamp) -> Option<&ExternalCertificate> {
         let newest = self.newest.as_ref()?;
         let is_time = match &self.served {
             None => true,
@@ -158,7 +158,7 @@ impl Succession {
     }
 
     /// What is served.
-    pub const fn served(&self) -> Option<&Given> {
+    pub const fn served(&self) -> Option<&ExternalCertificate> {
         self.served.as_ref()
     }
 
@@ -210,17 +210,21 @@ mod tests {
         Secret { data: Some(data), ..Secret::default() }
     }
 
-    fn given(authority: &Authority) -> Given {
-        Given::read(&secret(authority)).unwrap().unwrap()
+    fn given(authority: &Authority) -> ExternalCertificate {
+        ExternalCertificate::read(&secret(authority)).unwrap().unwrap()
     }
 
-    fn with(mut secret: Secret, key: &str, value: Option<&str>) -> Result<Option<Given>, ContentError> {
+    fn with(
+        mut secret: Secret,
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<Option<ExternalCertificate>, ContentError> {
         let data = secret.data.as_mut().unwrap();
         match value {
             Some(value) => data.insert(key.to_owned(), ByteString(value.as_bytes().to_vec())),
             None => data.remove(key),
         };
-        Given::read(&secret)
+        ExternalCertificate::read(&secret)
     }
 
     #[test]
@@ -233,7 +237,7 @@ mod tests {
     #[test]
     fn an_empty_secret_is_awaited_and_a_half_one_is_an_error() {
         let whole = secret(&authority());
-        assert!(Given::read(&Secret::default()).unwrap().is_none());
+        assert!(ExternalCertificate::read(&Secret::default()).unwrap().is_none());
         assert!(with(whole.clone(), CERTIFICATE, Some("")).unwrap().is_none());
         assert_eq!(with(whole.clone(), KEY, None).unwrap_err(), ContentError::Missing(KEY));
         assert_eq!(with(whole.clone(), AUTHORITIES, None).unwrap_err(), ContentError::Missing(AUTHORITIES));

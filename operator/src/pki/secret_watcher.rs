@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::external_certificate::{Given, Succession};
+use super::external_certificate::{ExternalCertificate, Succession};
 use super::replica::{Keep, Replica};
 use super::watching::replace;
 use super::{Expiry, LONGEST_SLEEP, sleep_until};
 
 /// The state of one replica that serves a given certificate.
-pub(super) struct Follower {
+pub(super) struct SecretWatcher {
     replica: Replica,
     /// Whether the leader writes the Secret's `ca.crt` into the `caBundle`; else somebody else does.
     publishes: bool,
@@ -21,7 +21,7 @@ pub(super) struct Follower {
     said: Option<String>,
 }
 
-impl Keep for Follower {
+impl Keep for SecretWatcher {
     fn replica(&mut self) -> &mut Replica {
         &mut self.replica
     }
@@ -29,7 +29,7 @@ impl Keep for Follower {
     /// A Secret that is gone, empty or damaged takes nothing away from what is served.
     fn see(&mut self, seen: Option<Secret>) {
         let secret = &self.replica.secret;
-        match seen.as_ref().map(Given::read).transpose().map(Option::flatten) {
+        match seen.as_ref().map(ExternalCertificate::read).transpose().map(Option::flatten) {
             Ok(Some(given)) => {
                 if self.succession.put(given, Timestamp::now()) {
                     tracing::info!(secret, "the Secret has a new certificate");
@@ -57,7 +57,7 @@ impl Keep for Follower {
     }
 }
 
-impl Follower {
+impl SecretWatcher {
     pub(super) fn new(replica: Replica, publishes: bool) -> Self {
         Self { replica, publishes, succession: Succession::default(), said: None }
     }
@@ -83,8 +83,10 @@ impl Follower {
         if !bundle.is_empty() {
             replace(&self.replica.announce.ca_bundle, bundle.to_pem());
         }
-        let expiry =
-            Expiry { leaf: served.map(Given::not_after), ca: served.map(Given::authority_not_after) };
+        let expiry = Expiry {
+            leaf: served.map(ExternalCertificate::not_after),
+            ca: served.map(ExternalCertificate::authority_not_after),
+        };
         replace(&self.replica.announce.expiry, expiry);
         let said = trust.and_then(Result::err).map(|distrust| distrust.to_string());
         if self.said != said {
@@ -99,7 +101,7 @@ impl Follower {
     fn sleep(&self, now: Timestamp) -> Duration {
         let publishes = self.publishes && self.replica.leads();
         let publication = self.replica.publisher.next(&self.succession.trusted(now)).filter(|_| publishes);
-        let end = self.succession.served().map(Given::not_after).filter(|end| now < *end);
+        let end = self.succession.served().map(ExternalCertificate::not_after).filter(|end| now < *end);
         let next = [publication, end, self.succession.look_again(now)].into_iter().flatten().min();
         next.map_or(LONGEST_SLEEP, |next| sleep_until(next, now))
     }

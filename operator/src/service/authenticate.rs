@@ -21,7 +21,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 use mailroute_operator_core::crd::ROUTE_LABEL;
 use mailroute_operator_core::pods::{addresses, has_sidecar};
-use mailroute_operator_core::reports::Caller;
+use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
@@ -137,7 +137,7 @@ impl Authenticator {
     /// # Errors
     /// [`Error::Rejected`], [`Error::Unknown`] and [`Error::Elsewhere`] for a token that is not the sender's own; the others
     /// when it could not be checked.
-    pub async fn caller(&self, token: &str, from: IpAddr) -> Result<Caller, Error> {
+    pub async fn caller(&self, token: &str, from: IpAddr) -> Result<ReportingPod, Error> {
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             return Err(Error::Rejected);
         }
@@ -156,7 +156,7 @@ impl Authenticator {
     }
 
     /// Whether the pod that a token claims to be of is watched and is at this address. Asks nobody.
-    async fn is_from(&self, claimed: &Caller, from: IpAddr) -> Result<(), Error> {
+    async fn is_from(&self, claimed: &ReportingPod, from: IpAddr) -> Result<(), Error> {
         if !filled(&self.pods).await {
             return Err(Error::NotSynced);
         }
@@ -182,7 +182,7 @@ impl Authenticator {
         }
     }
 
-    async fn review(&self, token: &str) -> Result<Option<Caller>, Error> {
+    async fn review(&self, token: &str) -> Result<Option<ReportingPod>, Error> {
         let _permit = self.at_once.try_acquire().map_err(|_| Error::Busy)?;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -198,14 +198,14 @@ impl Authenticator {
     }
 }
 
-fn find(caller: &Caller, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>> {
+fn find(caller: &ReportingPod, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>> {
     let pod = pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace))?;
     (pod.uid().as_deref() == Some(&caller.uid)).then_some(pod)
 }
 
 /// Whether a caller is a pod that there is, with the label of the route that it names and its sidecar: what is a pod's own goes to
 /// no other pod, and what is a sidecar's to none that never had one.
-pub fn is_pod_of(caller: &Caller, pods: &Store<Pod>, route: &str) -> bool {
+pub fn is_pod_of(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> bool {
     let pod = find(caller, pods);
     pod.is_some_and(|pod| {
         pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route) && has_sidecar(&pod)
@@ -221,7 +221,7 @@ fn hash(token: &str) -> Hash {
 }
 
 /// The pod that an authenticated token is bound to.
-fn pod_of(status: &TokenReviewStatus) -> Option<Caller> {
+fn pod_of(status: &TokenReviewStatus) -> Option<ReportingPod> {
     let for_us = status.audiences.iter().flatten().any(|audience| audience == CONTROL_AUDIENCE);
     if status.authenticated != Some(true) || !for_us {
         return None;
@@ -229,7 +229,7 @@ fn pod_of(status: &TokenReviewStatus) -> Option<Caller> {
     let user = status.user.as_ref()?;
     let (namespace, _) = user.username.as_deref()?.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
     let extra = |key| user.extra.as_ref()?.get(key)?.first().cloned();
-    Some(Caller { namespace: namespace.to_owned(), pod: extra(POD_NAME)?, uid: extra(POD_UID)? })
+    Some(ReportingPod { namespace: namespace.to_owned(), pod: extra(POD_NAME)?, uid: extra(POD_UID)? })
 }
 
 /// What a token says of itself (RFC 7519), as Kubernetes writes it. Worth nothing until the API server has checked it.
@@ -267,13 +267,13 @@ impl Claims {
     }
 
     /// The pod, when the token is for us.
-    fn caller(self) -> Option<Caller> {
+    fn caller(self) -> Option<ReportingPod> {
         let is_for_us = match &self.aud {
             Audiences::One(audience) => audience == CONTROL_AUDIENCE,
             Audiences::Many(audiences) => audiences.iter().any(|audience| audience == CONTROL_AUDIENCE),
         };
         let Bound { namespace, pod: Named { name, uid } } = self.kubernetes;
-        is_for_us.then_some(Caller { namespace, pod: name, uid })
+        is_for_us.then_some(ReportingPod { namespace, pod: name, uid })
     }
 }
 
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_token_bound_to_a_pod_names_it() {
         let status = status(true, CONTROL_AUDIENCE, "system:serviceaccount:shop:default", Some("web-1"));
-        let caller = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+        let caller = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
         assert_eq!(pod_of(&status), Some(caller));
     }
 
@@ -371,14 +371,15 @@ mod tests {
         }
     }
 
-    fn claimed(claims: &str) -> Option<Caller> {
+    fn claimed(claims: &str) -> Option<ReportingPod> {
         Claims::of(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).and_then(Claims::caller)
     }
 
     #[test]
     fn claims_name_a_pod_when_the_token_is_for_us() {
         let bound = r#""kubernetes.io":{"namespace":"shop","pod":{"name":"web-1","uid":"web-1-uid"}}"#;
-        let expected = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+        let expected =
+            ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
         for audience in [r#""mailroute.dev""#, r#"["mailroute.dev"]"#] {
             assert_eq!(claimed(&format!(r#"{{"aud":{audience},{bound}}}"#)), Some(expected.clone()));
         }

@@ -20,7 +20,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::{has_run, sidecar};
-use mailroute_operator_core::reports::{Caller, INTERVAL, Reports};
+use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
 use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
@@ -35,7 +35,7 @@ use super::lease::{Claimant, Leases};
 use super::mailbox::Unwritten;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
-use crate::cache::watch::{Malformed, route_of};
+use crate::cache::watch::{UnreadableRoutes, route_of};
 use crate::leader_election::Leadership;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -46,7 +46,7 @@ use crate::server::Peer;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the service needs.
-pub struct Control {
+pub struct ReportService {
     /// Checks tokens.
     pub authenticator: Arc<Authenticator>,
     /// Who leads.
@@ -64,20 +64,20 @@ pub struct Control {
     /// Routes, as watched.
     pub routes: RouteStore,
     /// Those of them that cannot be read.
-    pub malformed: Malformed,
+    pub malformed: UnreadableRoutes,
     /// Gives out leases of the mailboxes' limits.
     pub leases: Arc<Leases>,
 }
 
 /// Why a report is not taken.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum ReportRefusal {
     #[error("this replica is not the leader")]
     NotLeader(NotLeader),
     #[error("send the projected token as Authorization: Bearer")]
     NoToken,
     #[error(transparent)]
-    Caller(#[from] authenticate::Error),
+    ReportingPod(#[from] authenticate::Error),
     #[error("too many reports from this pod; report at most once a second")]
     TooOften,
     #[error("the body is larger than {MAX_REPORT_BYTES} bytes, or broke off")]
@@ -95,20 +95,20 @@ enum Refusal {
 }
 
 /// The routes of the service.
-pub fn router(control: Arc<Control>) -> Router {
+pub fn router(control: Arc<ReportService>) -> Router {
     Router::new().route(REPORT_PATH, post(report)).with_state(control)
 }
 
-async fn report(State(control): State<Arc<Control>>, request: Request) -> Response {
+async fn report(State(control): State<Arc<ReportService>>, request: Request) -> Response {
     control.handle(request).await
 }
 
-impl Control {
+impl ReportService {
     /// Answers one report.
     pub async fn handle(&self, request: Request) -> Response {
         let (head, body) = request.into_parts();
-        let taken = timeout(DEADLINE, self.take(&head, body)).await.unwrap_or(Err(Refusal::TooSlow));
-        self.metrics.report(taken.as_ref().map_or_else(Refusal::label, |_| "accepted"));
+        let taken = timeout(DEADLINE, self.take(&head, body)).await.unwrap_or(Err(ReportRefusal::TooSlow));
+        self.metrics.report(taken.as_ref().map_or_else(ReportRefusal::label, |_| "accepted"));
         match taken {
             Ok(reply) => Json(reply).into_response(),
             Err(refusal) => {
@@ -119,16 +119,17 @@ impl Control {
     }
 
     /// The cheap refusals come first: the body of an unknown caller is not read.
-    async fn take(&self, head: &Parts, body: Body) -> Result<ReportReply, Refusal> {
+    async fn take(&self, head: &Parts, body: Body) -> Result<ReportReply, ReportRefusal> {
         self.must_lead()?;
-        let (token, from) = bearer(head).ok_or(Refusal::NoToken)?;
+        let (token, from) = bearer(head).ok_or(ReportRefusal::NoToken)?;
         let caller = self.authenticator.caller(token, from).await?;
         if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
-            return Err(Refusal::TooOften);
+            return Err(ReportRefusal::TooOften);
         }
-        let report: Report = serde_json::from_slice(&whole(body).await?).map_err(Refusal::NotAReport)?;
+        let report: Report =
+            serde_json::from_slice(&whole(body).await?).map_err(ReportRefusal::NotAReport)?;
         if !authenticate::is_pod_of(&caller, &self.pods, &report.route) {
-            return Err(Refusal::NotItsRoute);
+            return Err(ReportRefusal::NotItsRoute);
         }
         let route = RouteRef::new(&report.route).within(&caller.namespace);
         let claim = report.claim.clone();
@@ -153,10 +154,10 @@ impl Control {
     /// Answers what a report asks of the mailbox's limits.
     async fn allot(
         &self,
-        caller: &Caller,
+        caller: &ReportingPod,
         route: &RouteRef,
         claim: &Claim,
-    ) -> Result<Option<Allotment>, Refusal> {
+    ) -> Result<Option<Allotment>, ReportRefusal> {
         self.leases.sweep(|| self.running());
         let Some(who) = self.claimant(route, caller) else { return Ok(None) };
         if !who.address.eq_ignore_ascii_case(&claim.mailbox) {
@@ -173,7 +174,7 @@ impl Control {
 
     /// Who claims, and of which mailbox: by the route, when it is accepted; when it is gone, by what it was when this pod claimed
     /// last, so that what the pod has queued goes out. Nobody by a method that has no mailbox.
-    fn claimant(&self, route: &RouteRef, caller: &Caller) -> Option<Claimant> {
+    fn claimant(&self, route: &RouteRef, caller: &ReportingPod) -> Option<Claimant> {
         let Some(found) = self.routes.get(route) else {
             return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
         };
@@ -205,23 +206,23 @@ impl Control {
         (pods, running)
     }
 
-    fn must_lead(&self) -> Result<(), Refusal> {
+    fn must_lead(&self) -> Result<(), ReportRefusal> {
         let leadership = self.leadership.borrow();
         if leadership.leading {
             return Ok(());
         }
         let leader = leadership.leader.as_ref().map(|leader| leader.control.to_string());
-        Err(Refusal::NotLeader(NotLeader { leader }))
+        Err(ReportRefusal::NotLeader(NotLeader { leader }))
     }
 }
 
-impl Refusal {
+impl ReportRefusal {
     /// A closed set, for the metric.
     const fn label(&self) -> &'static str {
         match self {
             Self::NotLeader(_) => "not_leader",
             Self::NoToken => "unauthenticated",
-            Self::Caller(error) => error.label(),
+            Self::ReportingPod(error) => error.label(),
             Self::TooOften => "throttled",
             Self::Body => "too_large",
             Self::NotAReport(_) => "malformed",
@@ -235,7 +236,7 @@ impl Refusal {
         match self {
             Self::NotLeader(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::Caller(error) => error.status(),
+            Self::ReportingPod(error) => error.status(),
             Self::Unwritten(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
@@ -246,7 +247,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ReportRefusal {
     fn into_response(self) -> Response {
         let status = self.status();
         match self {
@@ -272,7 +273,7 @@ fn is_accepted(route: &CachedRoute) -> bool {
 }
 
 /// Who claims by this route; nobody by a method that has no mailbox.
-fn claimant(route: &MailRoute, caller: &Caller) -> Option<Claimant> {
+fn claimant(route: &MailRoute, caller: &ReportingPod) -> Option<Claimant> {
     let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
     Some(Claimant {
         holder: sidecar_id(&caller.uid),
@@ -299,8 +300,8 @@ fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
     running_sidecar(&namespace, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
 }
 
-async fn whole(body: Body) -> Result<Bytes, Refusal> {
-    to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| Refusal::Body)
+async fn whole(body: Body) -> Result<Bytes, ReportRefusal> {
+    to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| ReportRefusal::Body)
 }
 
 /// The token of `Authorization: Bearer`, and the address it comes from.

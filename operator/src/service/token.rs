@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_entra::{Failure, Token, clock};
-use mailroute_operator_core::reports::Caller;
+use mailroute_operator_core::reports::ReportingPod;
 use mailroute_operator_core::resolve::operator_identity::IdentityNotAllowed;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{
@@ -26,7 +26,7 @@ use mailroute_route::control::{
 };
 use tokio::time::timeout;
 
-use super::token_cache::Vault;
+use super::token_cache::TokenCache;
 use crate::cache::route::RouteStore;
 use crate::cache::watch::filled;
 use crate::lock;
@@ -49,7 +49,7 @@ const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(10);
 
 /// What the desk needs.
-pub struct Desk {
+pub struct TokenService {
     /// Checks who calls.
     pub authenticator: Arc<Authenticator>,
     /// Pods with the label, as watched.
@@ -57,7 +57,7 @@ pub struct Desk {
     /// Routes, as watched.
     pub routes: RouteStore,
     /// The tokens.
-    pub vault: Arc<Vault>,
+    pub token_cache: Arc<TokenCache>,
     /// How often each pod may ask.
     pub rate: Mutex<RateLimit>,
     /// Counts what became of requests.
@@ -66,11 +66,11 @@ pub struct Desk {
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum TokenError {
     #[error("send the projected token as Authorization: Bearer")]
     NoToken,
     #[error(transparent)]
-    Caller(#[from] authenticate::Error),
+    ReportingPod(#[from] authenticate::Error),
     #[error("too many requests for a token from this pod")]
     TooOften,
     #[error("the body is larger than {MAX_TOKEN_REQUEST_BYTES} bytes, or broke off")]
@@ -97,7 +97,7 @@ enum Refusal {
 
 /// A request of a known pod.
 struct Asked {
-    caller: Caller,
+    caller: ReportingPod,
     request: TokenRequest,
 }
 
@@ -107,20 +107,20 @@ pub fn rate() -> RateLimit {
 }
 
 /// The routes of the service.
-pub fn router(desk: Arc<Desk>) -> Router {
-    Router::new().route(TOKEN_PATH, post(ask)).with_state(desk)
+pub fn router(service: Arc<TokenService>) -> Router {
+    Router::new().route(TOKEN_PATH, post(ask)).with_state(service)
 }
 
-async fn ask(State(desk): State<Arc<Desk>>, request: Request) -> Response {
-    desk.handle(request).await
+async fn ask(State(service): State<Arc<TokenService>>, request: Request) -> Response {
+    service.handle(request).await
 }
 
-impl Desk {
+impl TokenService {
     /// Answers one request.
     pub async fn handle(&self, request: Request) -> Response {
         let (head, body) = request.into_parts();
         let asked = timeout(DEADLINE, self.asked(&head, body)).await;
-        let answer = match asked.unwrap_or(Err(Refusal::TooSlow)) {
+        let answer = match asked.unwrap_or(Err(TokenError::TooSlow)) {
             Ok(asked) => {
                 let granted = self.grant(&asked).await;
                 audit(&asked, &granted);
@@ -131,34 +131,34 @@ impl Desk {
                 Err(refusal)
             }
         };
-        self.metrics.token_asked(answer.as_ref().map_or_else(Refusal::label, |_| "granted"));
+        self.metrics.token_asked(answer.as_ref().map_or_else(TokenError::label, |_| "granted"));
         answer.map_or_else(IntoResponse::into_response, |token| handed_out(&token))
     }
 
     /// The cheap refusals come first: the body of an unknown caller is not read.
-    async fn asked(&self, head: &Parts, body: Body) -> Result<Asked, Refusal> {
-        let (token, from) = bearer(head).ok_or(Refusal::NoToken)?;
+    async fn asked(&self, head: &Parts, body: Body) -> Result<Asked, TokenError> {
+        let (token, from) = bearer(head).ok_or(TokenError::NoToken)?;
         let caller = self.authenticator.caller(token, from).await?;
         if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
-            return Err(Refusal::TooOften);
+            return Err(TokenError::TooOften);
         }
-        let body = to_bytes(body, MAX_TOKEN_REQUEST_BYTES).await.map_err(|_| Refusal::Body)?;
-        let request = serde_json::from_slice(&body).map_err(Refusal::NotARequest)?;
+        let body = to_bytes(body, MAX_TOKEN_REQUEST_BYTES).await.map_err(|_| TokenError::Body)?;
+        let request = serde_json::from_slice(&body).map_err(TokenError::NotARequest)?;
         // What is not known yet is waited for until the deadline.
         let known = filled(&self.pods).await && filled(&self.routes).await;
-        if known { Ok(Asked { caller, request }) } else { Err(Refusal::NotSynced) }
+        if known { Ok(Asked { caller, request }) } else { Err(TokenError::NotSynced) }
     }
 
-    async fn grant(&self, Asked { caller, request }: &Asked) -> Result<Token, Refusal> {
+    async fn grant(&self, Asked { caller, request }: &Asked) -> Result<Token, TokenError> {
         if !authenticate::is_pod_of(caller, &self.pods, &request.route) {
-            return Err(Refusal::NotItsRoute);
+            return Err(TokenError::NotItsRoute);
         }
         let route = self.routes.get(&ObjectRef::new(&request.route).within(&caller.namespace));
-        let route = route.ok_or(Refusal::NoRoute)?;
+        let route = route.ok_or(TokenError::NoRoute)?;
         let lent = route.resolution().identity.as_ref().map_err(Clone::clone)?;
-        let application = lent.as_ref().ok_or(Refusal::NotLent)?;
-        let token = timeout(PATIENCE, self.vault.token(application, request.refused.as_deref()));
-        token.await.unwrap_or_else(|_| Err(late())).map_err(Refusal::Entra)
+        let application = lent.as_ref().ok_or(TokenError::NotLent)?;
+        let token = timeout(PATIENCE, self.token_cache.token(application, request.refused.as_deref()));
+        token.await.unwrap_or_else(|_| Err(late())).map_err(TokenError::Entra)
     }
 }
 
@@ -168,8 +168,8 @@ fn late() -> Failure {
 }
 
 /// Who got what, and who did not: never the token.
-fn audit(Asked { caller, request }: &Asked, granted: &Result<Token, Refusal>) {
-    let Caller { namespace, pod, uid } = caller;
+fn audit(Asked { caller, request }: &Asked, granted: &Result<Token, TokenError>) {
+    let ReportingPod { namespace, pod, uid } = caller;
     // A pod can write what it likes there.
     let route = &request.route[..request.route.floor_char_boundary(63)];
     match granted {
@@ -209,12 +209,12 @@ fn kept_by_nobody(mut response: Response) -> Response {
     response
 }
 
-impl Refusal {
+impl TokenError {
     /// A closed set, for the metric.
     const fn label(&self) -> &'static str {
         match self {
             Self::NoToken => "unauthenticated",
-            Self::Caller(error) => error.label(),
+            Self::ReportingPod(error) => error.label(),
             Self::NotSynced => "unavailable",
             Self::TooOften => "throttled",
             Self::Body | Self::NotARequest(_) => "malformed",
@@ -228,7 +228,7 @@ impl Refusal {
     const fn status(&self) -> StatusCode {
         match self {
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::Caller(error) => error.status(),
+            Self::ReportingPod(error) => error.status(),
             Self::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
@@ -244,7 +244,7 @@ impl Refusal {
         match self {
             Self::Entra(failure) => failure.reason,
             Self::NoToken
-            | Self::Caller(
+            | Self::ReportingPod(
                 authenticate::Error::Rejected
                 | authenticate::Error::Unknown
                 | authenticate::Error::Elsewhere(_),
@@ -253,7 +253,7 @@ impl Refusal {
             | Self::NoRoute
             | Self::NotLent
             | Self::NotAllowed(_) => Reason::OperatorRefused,
-            Self::Caller(_)
+            Self::ReportingPod(_)
             | Self::TooOften
             | Self::Body
             | Self::NotARequest(_)
@@ -281,7 +281,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for TokenError {
     fn into_response(self) -> Response {
         let retry_after_seconds = self.retry_after().map(|wait| wait.as_secs());
         let body = TokenRefusal { reason: self.reason(), message: self.message(), retry_after_seconds };

@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 const RENEWAL: Duration = Duration::from_secs(60);
 
 /// The tokens of all applications.
-pub struct Vault(Vec<(Application, Held)>);
+pub struct TokenCache(Vec<(Application, Held)>);
 
 struct Held {
     store: Arc<Store>,
@@ -34,7 +34,7 @@ struct Held {
     renewed: Mutex<Option<Instant>>,
 }
 
-impl Vault {
+impl TokenCache {
     /// Empty; nothing is asked for before the first use. The operator's assertion is read from `token_file` each time, and
     /// shown to Entra through `proxy`.
     ///

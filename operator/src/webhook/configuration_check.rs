@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{Resource, ResourceExt};
-use mailroute_operator_core::webhook_configuration::{Finding, Service, findings};
+use mailroute_operator_core::webhook_configuration::{ConfigurationFinding, WebhookService, findings};
 use tokio::sync::watch as channel;
 use tokio::time::sleep;
 
@@ -22,7 +22,7 @@ use crate::cache::watch::filled;
 use crate::events::Events;
 use crate::leader_election::Leadership;
 use crate::metrics::Metrics;
-use crate::pki::{Registration, trust};
+use crate::pki::{WebhookConfiguration, trust};
 
 /// After a change of the routes, others that come within this time are taken along.
 const GATHER: Duration = Duration::from_secs(1);
@@ -30,9 +30,9 @@ const GATHER: Duration = Duration::from_secs(1);
 /// What telling needs.
 pub struct Watch {
     /// The configuration.
-    pub registration: channel::Receiver<Registration>,
+    pub registration: channel::Receiver<WebhookConfiguration>,
     /// Our Service.
-    pub service: Service,
+    pub service: WebhookService,
     /// Where MailRoutes are.
     pub routes: RouteStore,
     /// Changes with every change of those.
@@ -57,7 +57,7 @@ pub async fn watch(mut watch: Watch) {
         watch.changes.mark_unchanged();
         if let Some(configuration) = registration {
             let found = findings(configuration.as_ref(), &watch.service, &watch.namespaces());
-            watch.metrics.webhook_findings(found.iter().map(Finding::reason));
+            watch.metrics.webhook_findings(found.iter().map(ConfigurationFinding::reason));
             if leading {
                 found.difference(&told).for_each(|news| watch.tell(configuration.as_ref(), news));
             }
@@ -93,7 +93,7 @@ impl Watch {
         self.routes.state().iter().filter_map(|route| route.namespace()).collect()
     }
 
-    fn tell(&self, configuration: Option<&MutatingWebhookConfiguration>, finding: &Finding) {
+    fn tell(&self, configuration: Option<&MutatingWebhookConfiguration>, finding: &ConfigurationFinding) {
         tracing::warn!(reason = finding.reason(), %finding, "the webhook configuration was changed");
         if let Some(configuration) = configuration {
             let regarding = configuration.object_ref(&());

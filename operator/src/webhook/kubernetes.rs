@@ -2,13 +2,13 @@
 //!
 //! An API server that does not know `restartPolicy` of an init container drops it, and the sidecar that is left holds the pod
 //! back for ever. Kubelets need not be asked: one may be three minor versions older than its API server and no more
-//! (Kubernetes, "Version Skew Policy"), and those of 1.30 know native sidecars. [`Standing::of`] judges, a pure function;
+//! (Kubernetes, "Version Skew Policy"), and those of 1.30 know native sidecars. [`NativeSidecars::of`] judges, a pure function;
 //! [`follow`] asks, at the start and from time to time, since clusters are upgraded under a running operator.
 
 use std::time::Duration;
 
 use kube::Client;
-use mailroute_operator_core::kubernetes_version::{OLDEST, Standing};
+use mailroute_operator_core::kubernetes_version::{NativeSidecars, OLDEST};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -30,16 +30,16 @@ impl Default for Pace {
 }
 
 /// Asks the API server for ever, and tells its standing.
-pub async fn follow(client: Client, pace: Pace, told: watch::Sender<Standing>) {
+pub async fn follow(client: Client, pace: Pace, told: watch::Sender<NativeSidecars>) {
     loop {
         let pause = match client.apiserver_version().await {
             Ok(info) => {
-                tell(Standing::of(&info), &info.git_version, &told);
+                tell(NativeSidecars::of(&info), &info.git_version, &told);
                 pace.again
             }
             // It does not say which it is, to anybody like us.
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
-                tell(Standing::Fit, "unknown", &told);
+                tell(NativeSidecars::Fit, "unknown", &told);
                 pace.again
             }
             Err(error) => {
@@ -51,17 +51,17 @@ pub async fn follow(client: Client, pace: Pace, told: watch::Sender<Standing>) {
     }
 }
 
-fn tell(standing: Standing, version: &str, told: &watch::Sender<Standing>) {
+fn tell(standing: NativeSidecars, version: &str, told: &watch::Sender<NativeSidecars>) {
     if told.send_replace(standing) == standing {
         return;
     }
     match standing {
-        Standing::TooOld(_) => tracing::error!(
+        NativeSidecars::TooOld(_) => tracing::error!(
             version,
             oldest = %OLDEST,
             "this Kubernetes is too old for native sidecars: pods with a route's label are refused"
         ),
-        Standing::Fit | Standing::Unknown => tracing::info!(version, "Kubernetes"),
+        NativeSidecars::Fit | NativeSidecars::Unknown => tracing::info!(version, "Kubernetes"),
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
     /// What an API server answers from now on.
     type Answer = Arc<Mutex<(StatusCode, Value)>>;
 
-    async fn followed(answer: &Answer) -> watch::Receiver<Standing> {
+    async fn followed(answer: &Answer) -> watch::Receiver<NativeSidecars> {
         let answer = Arc::clone(answer);
         let version = move || {
             let (status, body) = answer.lock().unwrap().clone();
@@ -93,13 +93,13 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
         config.default_retry = false;
-        let (told, standing) = watch::channel(Standing::default());
+        let (told, standing) = watch::channel(NativeSidecars::default());
         let pace = Pace { again: Duration::from_millis(5), retry: Duration::from_millis(5) };
         tokio::spawn(follow(Client::try_from(config).unwrap(), pace, told));
         standing
     }
 
-    async fn becomes(standing: &mut watch::Receiver<Standing>, wanted: Standing) {
+    async fn becomes(standing: &mut watch::Receiver<NativeSidecars>, wanted: NativeSidecars) {
         let seen = standing.wait_for(|standing| *standing == wanted);
         tokio::time::timeout(Duration::from_secs(30), seen).await.expect("in time").unwrap();
     }
@@ -118,17 +118,17 @@ mod tests {
     async fn an_api_server_is_asked_until_it_answers_and_again_after_an_upgrade() {
         let answer = Arc::new(Mutex::new((StatusCode::SERVICE_UNAVAILABLE, json!({}))));
         let mut standing = followed(&answer).await;
-        assert_eq!(*standing.borrow(), Standing::Unknown);
+        assert_eq!(*standing.borrow(), NativeSidecars::Unknown);
         *answer.lock().unwrap() = version_of("32");
-        becomes(&mut standing, Standing::TooOld(Version { major: 1, minor: 32 })).await;
+        becomes(&mut standing, NativeSidecars::TooOld(Version { major: 1, minor: 32 })).await;
         *answer.lock().unwrap() = version_of("33");
-        becomes(&mut standing, Standing::Fit).await;
+        becomes(&mut standing, NativeSidecars::Fit).await;
     }
 
     #[tokio::test]
     async fn a_version_that_is_kept_from_us_is_no_reason_against() {
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "message": "forbidden"});
         let mut standing = followed(&Arc::new(Mutex::new((StatusCode::FORBIDDEN, status)))).await;
-        becomes(&mut standing, Standing::Fit).await;
+        becomes(&mut standing, NativeSidecars::Fit).await;
     }
 }

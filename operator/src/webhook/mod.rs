@@ -19,5 +19,5 @@ pub mod routes;
 pub mod server;
 mod weight;
 
-pub use routes::Routes;
+pub use routes::AwaitedRoutes;
 pub use server::{Webhook, router};

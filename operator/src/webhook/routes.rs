@@ -14,16 +14,16 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::cache::route::{CachedRoute, RouteStore};
-use crate::cache::watch::{Malformed, filled};
+use crate::cache::watch::{UnreadableRoutes, filled};
 
 /// Pods that wait for a route at a time; a further one gets its answer at once.
 const WAITING: usize = 24;
 
 /// The watched routes.
 #[derive(Debug)]
-pub struct Routes {
+pub struct AwaitedRoutes {
     store: RouteStore,
-    malformed: Malformed,
+    malformed: UnreadableRoutes,
     changes: watch::Receiver<u64>,
     waiting: Semaphore,
 }
@@ -33,10 +33,10 @@ pub struct Routes {
 #[error("the operator has just started and does not know the MailRoutes yet; it is tried again")]
 pub struct NotSynced;
 
-impl Routes {
+impl AwaitedRoutes {
     /// Reads from `store`; `malformed` has those that are stored and missing there. The value behind `changes` changes after
     /// every change of the store.
-    pub fn new(store: RouteStore, malformed: Malformed, changes: watch::Receiver<u64>) -> Self {
+    pub fn new(store: RouteStore, malformed: UnreadableRoutes, changes: watch::Receiver<u64>) -> Self {
         Self { store, malformed, changes, waiting: Semaphore::new(WAITING) }
     }
 

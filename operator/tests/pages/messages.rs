@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mailroute_operator_core::crd::definition::definition;
-use mailroute_operator_core::webhook_configuration::Finding;
+use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 use mailroute_route::condition::Reason;
 use serde_json::Value;
 
@@ -60,8 +60,8 @@ fn every_way_in_which_a_route_cannot_be_used_is_said() {
 
 #[test]
 fn every_finding_about_the_webhook_configuration_is_said() {
-    let listed: Vec<_> = said::findings().iter().map(Finding::reason).collect();
-    assert_eq!(listed, Finding::REASONS);
+    let listed: Vec<_> = said::findings().iter().map(ConfigurationFinding::reason).collect();
+    assert_eq!(listed, ConfigurationFinding::REASONS);
 }
 
 #[test]

@@ -127,7 +127,7 @@ async fn each_wrong_set_up_fails_at_its_step_with_its_remedy() {
             },
             Tls,
             Reason::StartTlsMissing,
-            "inspection",
+            "service mesh",
         ),
         (
             |_, route| submission(route).endpoint.ca_file = None,

@@ -147,6 +147,21 @@ fn the_crates_know_those_below_them_only() -> Result<()> {
     Ok(())
 }
 
+/// `kube` is made without a client for all, and who calls an API server adds it.
+#[test]
+fn what_the_operator_decides_is_made_without_a_client() -> Result<()> {
+    for (manifest, table) in
+        [("Cargo.toml", "[workspace.dependencies]"), ("crates/operator-core/Cargo.toml", "[dependencies]")]
+    {
+        let text = fs::read_to_string(repository().join(manifest))?;
+        let (_, dependencies) = text.split_once(table).with_context(|| format!("{manifest}: no {table}"))?;
+        let kube = dependencies.lines().find(|line| line.starts_with("kube"));
+        let kube = kube.with_context(|| format!("{manifest} names no kube"))?;
+        ensure!(!kube.contains("client") && !kube.contains("runtime"), "{manifest}: {kube}");
+    }
+    Ok(())
+}
+
 #[test]
 fn operator_and_sidecar_never_name_each_other() -> Result<()> {
     for (program, other) in [("operator", "mailroute_sidecar::"), ("sidecar", "mailroute_operator::")] {

@@ -43,9 +43,9 @@ fn example(namespace: &str) -> Result<MailRoute> {
 fn the_values_of_the_guide_allow_the_example_route_where_they_say() -> Result<()> {
     let settings = settings(&rendered(&of_the_guide()?)?)?;
     for namespace in ["shop", "billing"] {
-        ensure!(settings.lent_to(&example(namespace)?)?.is_some(), "{namespace}");
+        ensure!(settings.application_for(&example(namespace)?)?.is_some(), "{namespace}");
     }
-    let elsewhere = settings.lent_to(&example("kitchen")?);
+    let elsewhere = settings.application_for(&example("kitchen")?);
     ensure!(matches!(elsewhere, Err(IdentityNotAllowed::Mailbox { .. })), "{elsewhere:?}");
     Ok(())
 }

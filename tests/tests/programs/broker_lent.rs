@@ -65,7 +65,7 @@ impl Operator {
         let (ca_pem, acceptor) = (identity.authority.pem, TlsAcceptor::from(identity.submission));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = token::router(Arc::clone(&stage.desk)).layer(axum::Extension(here()));
+        let router = token::router(Arc::clone(&stage.service)).layer(axum::Extension(here()));
         let mut this = Self { ca_pem, address, acceptor, router, serving: None };
         this.serve(listener);
         this

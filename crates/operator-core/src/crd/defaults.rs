@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::MailRoute;
 use super::definition::definition;
-use super::delivery::DeliveryMode;
 use super::sidecar::ResourceList;
+use mailroute_route::file::DeliveryMode;
 
 /// The parts of a spec that may be left out.
 const PARTS: [&str; 4] = ["delivery", "limits", "listen", "sidecar"];

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
-use mailroute_route::file;
+use mailroute_route::file::DeliveryMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,28 +61,6 @@ impl Delivery {
     /// reading and send again.
     fn default_wait() -> String {
         "4s".to_owned()
-    }
-}
-
-/// What 250 means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum DeliveryMode {
-    /// Try at once, keep the message when that does not succeed soon.
-    #[default]
-    DeliverOrQueue,
-    /// Keep the message first, deliver later.
-    Queue,
-    /// Microsoft 365 has accepted the message.
-    Deliver,
-}
-
-impl From<DeliveryMode> for file::DeliveryMode {
-    fn from(mode: DeliveryMode) -> Self {
-        match mode {
-            DeliveryMode::DeliverOrQueue => Self::DeliverOrQueue,
-            DeliveryMode::Queue => Self::Queue,
-            DeliveryMode::Deliver => Self::Deliver,
-        }
     }
 }
 

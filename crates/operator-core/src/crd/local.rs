@@ -2,8 +2,7 @@
 
 use kube::KubeSchema;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
-use mailroute_route::file;
-use schemars::JsonSchema;
+use mailroute_route::file::{self, BareLineEnds, ListenAuth, OnViolation};
 use serde::{Deserialize, Serialize};
 
 /// Where applications connect: on the loopback addresses of the pod, IPv4 and IPv6.
@@ -43,42 +42,6 @@ impl Default for Listen {
     }
 }
 
-/// Whether applications may log in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ListenAuth {
-    /// AUTH is not offered.
-    #[default]
-    None,
-    /// Any log-in is right.
-    Ignore,
-}
-
-/// What happens to a bare LF or CR in a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum BareLineEnds {
-    /// LF and CR CR LF become CR LF, any other CR a space.
-    #[default]
-    Normalize,
-    /// The message is refused.
-    Refuse,
-}
-
-impl From<Listen> for file::Listen {
-    fn from(listen: Listen) -> Self {
-        Self {
-            port: listen.port,
-            auth: match listen.auth {
-                ListenAuth::None => file::ListenAuth::None,
-                ListenAuth::Ignore => file::ListenAuth::Ignore,
-            },
-            bare_line_ends: match listen.bare_line_ends {
-                BareLineEnds::Normalize => file::BareLineEnds::Normalize,
-                BareLineEnds::Refuse => file::BareLineEnds::Refuse,
-            },
-        }
-    }
-}
-
 /// Who may be named as the sender, in the envelope, in `From` and in `Sender`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -99,24 +62,14 @@ pub struct Senders {
     pub on_violation: OnViolation,
 }
 
-/// What happens to a message of a sender that is not allowed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OnViolation {
-    /// It is refused for good.
-    #[default]
-    Reject,
-    /// It is sent from the mailbox.
-    Rewrite,
+impl From<Listen> for file::Listen {
+    fn from(Listen { port, auth, bare_line_ends }: Listen) -> Self {
+        Self { port, auth, bare_line_ends }
+    }
 }
 
 impl From<Senders> for file::Senders {
-    fn from(senders: Senders) -> Self {
-        Self {
-            allow: senders.allow,
-            on_violation: match senders.on_violation {
-                OnViolation::Reject => file::OnViolation::Reject,
-                OnViolation::Rewrite => file::OnViolation::Rewrite,
-            },
-        }
+    fn from(Senders { allow, on_violation }: Senders) -> Self {
+        Self { allow, on_violation }
     }
 }

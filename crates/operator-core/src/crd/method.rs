@@ -2,7 +2,7 @@
 
 use kube::KubeSchema;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
-use mailroute_route::file;
+use mailroute_route::file::TlsMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -164,25 +164,4 @@ pub struct Endpoint {
     /// CA certificates to trust in place of the public ones: a key of a ConfigMap in the namespace of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
-}
-
-// The schema has these words for the field, and not the field's own.
-/// Whether mail may go without TLS. Required: TLS by STARTTLS with a verified certificate, or nothing is sent.
-/// Opportunistic, for SmtpRelay by IP address and for DirectSend: TLS when it is offered and can be verified, else without.
-/// Default: Opportunistic for DirectSend, else Required.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TlsMode {
-    /// TLS with a verified certificate, or nothing is sent.
-    Required,
-    /// TLS when it is offered and can be verified; else without.
-    Opportunistic,
-}
-
-impl From<TlsMode> for file::TlsMode {
-    fn from(mode: TlsMode) -> Self {
-        match mode {
-            TlsMode::Required => Self::Required,
-            TlsMode::Opportunistic => Self::Opportunistic,
-        }
-    }
 }

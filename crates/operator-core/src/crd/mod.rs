@@ -36,9 +36,6 @@ pub const GROUP: &str = "mailroute.dev";
 /// Pod label that asks for the sidecar. Its value names the `MailRoute`, in the pod's own namespace.
 pub const ROUTE_LABEL: &str = "mailroute.dev/route";
 
-/// Name of the injected container.
-pub const SIDECAR_CONTAINER: &str = "mailroute";
-
 /// Name of the ConfigMap that holds a route as its sidecars read it.
 pub fn config_map_name(route: &str) -> String {
     format!("mailroute-{route}")

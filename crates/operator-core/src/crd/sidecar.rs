@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
-use mailroute_route::file;
+use mailroute_route::file::LogAddresses;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,28 +61,6 @@ impl Spool {
 impl Default for Spool {
     fn default() -> Self {
         Self { size_limit: Self::default_size(), storage_class_name: None }
-    }
-}
-
-/// How much of a mail address a log line shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum LogAddresses {
-    /// All of it.
-    #[default]
-    Full,
-    /// The domain.
-    Domain,
-    /// Nothing.
-    Hidden,
-}
-
-impl From<LogAddresses> for file::LogAddresses {
-    fn from(addresses: LogAddresses) -> Self {
-        match addresses {
-            LogAddresses::Full => Self::Full,
-            LogAddresses::Domain => Self::Domain,
-            LogAddresses::Hidden => Self::Hidden,
-        }
     }
 }
 

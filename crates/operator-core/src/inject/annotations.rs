@@ -4,38 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::overrides;
+use super::names::{INJECTED, KEYS};
 use super::refusal::Refusal;
 use super::view::PodView;
 use crate::crd::GROUP;
 
-/// Records what was injected. Written by the webhook; see [`Record`].
-pub const INJECTED: &str = "mailroute.dev/injected";
-/// With the value `true`: the pod may start without its sidecar. For an emergency in which no operator answers, so the
-/// webhook is not even asked about such a pod, and the chart's admission policy lets it pass.
-pub const ALLOW_WITHOUT: &str = "mailroute.dev/allow-without-sidecar";
-
-/// Names, separated by commas, of the volumes on a node's disk that do not keep a cluster autoscaler from evicting the pod.
-/// Source: kubernetes/autoscaler, cluster-autoscaler FAQ.
-pub const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
-
-/// Every annotation key of ours that a person may write on a pod.
-pub const KEYS: [&str; 9] = [
-    overrides::CPU_REQUEST,
-    overrides::CPU_LIMIT,
-    overrides::MEMORY_REQUEST,
-    overrides::MEMORY_LIMIT,
-    overrides::LOG_LEVEL,
-    overrides::PORT,
-    overrides::IMAGE,
-    overrides::SHARED_PROCESSES,
-    ALLOW_WITHOUT,
-];
-
 /// What an injection did, as JSON in the annotation [`INJECTED`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct InjectionRecord {
     /// Image of the sidecar.
     pub image: String,
     /// Name of the route.
@@ -49,7 +26,7 @@ pub struct Record {
     pub termination_grace_period_seconds: Option<i64>,
 }
 
-impl Record {
+impl InjectionRecord {
     /// The value of the annotation.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers serialise")
@@ -98,14 +75,14 @@ mod tests {
 
     #[test]
     fn a_record_is_read_back() {
-        let record = Record {
+        let record = InjectionRecord {
             image: "mailroute.dev/sidecar:0.1.0".into(),
             route: "notifications".into(),
             generation: 3,
             hash: "00ff".into(),
             termination_grace_period_seconds: Some(90),
         };
-        assert_eq!(Record::parse(&record.to_json()), Some(record));
-        assert_eq!(Record::parse("true"), None);
+        assert_eq!(InjectionRecord::parse(&record.to_json()), Some(record));
+        assert_eq!(InjectionRecord::parse("true"), None);
     }
 }

@@ -7,8 +7,8 @@
 //! Invariants: a period never gets shorter; a second pass does not raise it again, for which the record of the first has
 //! what it was raised to.
 
-use super::annotations::Record;
-use super::sidecar::Sidecar;
+use super::annotations::InjectionRecord;
+use super::sidecar::InjectedSidecar;
 use super::view::PodView;
 
 /// What Kubernetes gives a pod that does not say.
@@ -25,8 +25,8 @@ pub(super) struct Grace {
 
 pub(super) fn grace_period(
     pod: &PodView<'_>,
-    sidecar: &Sidecar,
-    recorded: Option<&Record>,
+    sidecar: &InjectedSidecar,
+    recorded: Option<&InjectionRecord>,
     is_injected: bool,
 ) -> Grace {
     let current = pod.grace_period().unwrap_or(DEFAULT_SECONDS);
@@ -46,15 +46,16 @@ pub(super) fn grace_period(
 mod tests {
     use super::*;
     use crate::crd::MailRoute;
-    use crate::inject::{Overrides, Platform, Sidecar};
+    use crate::inject::{InjectedSidecar, Overrides, SidecarSettings};
     use serde_json::json;
 
-    fn sidecar(mode: &str) -> Sidecar {
+    fn sidecar(mode: &str) -> InjectedSidecar {
         let mut route: MailRoute =
             serde_saphyr::from_str(include_str!("../../tests/inject/route.yaml")).unwrap();
         route.spec.delivery.mode = serde_json::from_value(json!(mode)).unwrap();
-        let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
-        Sidecar::of(&crate::samples::resolved(&route), &platform, &Overrides::default())
+        let platform =
+            SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
+        InjectedSidecar::of(&crate::samples::resolved(&route), &platform, &Overrides::default())
     }
 
     fn raised(mode: &str, period: Option<i64>, recorded: Option<i64>, is_injected: bool) -> Option<i64> {
@@ -63,7 +64,7 @@ mod tests {
             pod["spec"]["terminationGracePeriodSeconds"] = json!(period);
         }
         let sidecar = sidecar(mode);
-        let record = recorded.map(|seconds| Record {
+        let record = recorded.map(|seconds| InjectionRecord {
             termination_grace_period_seconds: Some(seconds),
             ..sidecar.record.clone()
         });

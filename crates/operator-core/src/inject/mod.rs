@@ -11,16 +11,19 @@
 //! ```
 //!
 //! * [`selection`]: whether and by which route. [`sidecar`], [`volumes`]: what is added. [`mod@plan`], [`grace`]: what of it is missing in this pod.
-//! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`], [`overrides`]: the keys of ours.
+//! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`], [`overrides`]: the keys of ours. [`names`]: every name
+//!   that is put into a pod.
 //! * [`view`]: the pod as JSON. [`workload`]: where the pod is in what makes pods.
 //!
 //! Refuses to know the API server and the clock.
 
 pub mod annotations;
 pub mod grace;
+pub mod names;
 pub mod overrides;
 pub mod patch;
 pub mod plan;
+mod platform;
 mod present;
 mod quality;
 pub mod refusal;
@@ -32,6 +35,7 @@ pub mod workload;
 
 pub use overrides::Overrides;
 pub use patch::patch;
-pub use plan::{Plan, plan, refusal_of};
+pub use plan::{InjectionPlan, plan, refusal_of};
+pub use platform::{PullPolicy, SidecarSettings};
 pub use refusal::{Refusal, check_kubernetes, injectable};
-pub use sidecar::{Platform, PullPolicy, Sidecar};
+pub use sidecar::InjectedSidecar;

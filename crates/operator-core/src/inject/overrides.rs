@@ -9,29 +9,15 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mailroute_route::paths::ADMIN_PORT;
 use serde_json::Value;
 
-use super::annotations::ALLOW_WITHOUT;
+use super::names::{
+    ALLOW_WITHOUT, CPU_LIMIT, CPU_REQUEST, IMAGE, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST, PORT,
+    SHARED_PROCESSES,
+};
+use super::platform::SidecarSettings;
 use super::quality::RESOURCES;
-use super::refusal::Refusal;
-use super::sidecar::Platform;
+use super::refusal::{Refusal, Wanted};
 use crate::crd::sidecar::Resources;
 use crate::crd::units;
-
-/// Processor time that is set aside, over `spec.sidecar.resources.requests.cpu`.
-pub const CPU_REQUEST: &str = "mailroute.dev/sidecar-cpu-request";
-/// Processor time that may be used, over `spec.sidecar.resources.limits.cpu`.
-pub const CPU_LIMIT: &str = "mailroute.dev/sidecar-cpu-limit";
-/// Memory that is set aside, over `spec.sidecar.resources.requests.memory`.
-pub const MEMORY_REQUEST: &str = "mailroute.dev/sidecar-memory-request";
-/// Memory that may be used, over `spec.sidecar.resources.limits.memory`.
-pub const MEMORY_LIMIT: &str = "mailroute.dev/sidecar-memory-limit";
-/// Least level that the sidecar logs.
-pub const LOG_LEVEL: &str = "mailroute.dev/sidecar-log-level";
-/// Where the application connects, over `spec.listen.port`.
-pub const PORT: &str = "mailroute.dev/sidecar-port";
-/// Image of the sidecar, where the platform lets pods choose it.
-pub const IMAGE: &str = "mailroute.dev/sidecar-image";
-/// Accepts that containers which share the pod's processes could reach the sidecar's credential.
-pub const SHARED_PROCESSES: &str = "mailroute.dev/allow-shared-processes";
 
 /// Levels that the sidecar knows.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -63,7 +49,7 @@ impl Overrides {
     /// [`Refusal::InvalidAnnotation`] for the first value that is not of its type, [`Refusal::ImageNotAllowed`].
     pub fn read<'a>(
         annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
-        platform: &Platform,
+        platform: &SidecarSettings,
     ) -> Result<Self, Refusal> {
         let mut overrides = Self::default();
         // By key, so that of several mistakes always the same one is named.
@@ -73,7 +59,7 @@ impl Overrides {
         Ok(overrides)
     }
 
-    fn set(&mut self, key: &str, value: &str, platform: &Platform) -> Result<(), Refusal> {
+    fn set(&mut self, key: &str, value: &str, platform: &SidecarSettings) -> Result<(), Refusal> {
         let invalid =
             |wanted| Refusal::InvalidAnnotation { key: key.to_owned(), value: quoted(value), wanted };
         let cpu = || is_cpu(value).then(|| value.to_owned()).ok_or_else(|| invalid(Wanted::Cpu));
@@ -139,37 +125,6 @@ impl Overrides {
     }
 }
 
-/// What the value of an annotation has to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Processor time.
-    Cpu,
-    /// Bytes.
-    Memory,
-    /// A level of the log.
-    Level,
-    /// A TCP port.
-    Port,
-    /// A reference of an image.
-    Image,
-    /// Yes or no.
-    Flag,
-}
-
-impl Wanted {
-    /// In words, after "has to be".
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cpu => "an amount of processor time such as 500m or 0.5",
-            Self::Memory => "an amount of memory such as 128Mi",
-            Self::Level => "error, warn, info, debug or trace",
-            Self::Port => "a port from 1 to 65535 other than 9025",
-            Self::Image => "the reference of an image such as registry.example/sidecar@sha256:…",
-            Self::Flag => "\"true\" or \"false\"",
-        }
-    }
-}
-
 /// Whole thousandths of a core, more than none.
 fn is_cpu(text: &str) -> bool {
     let (number, places) = match text.strip_suffix('m') {
@@ -213,10 +168,13 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inject::annotations::KEYS;
+    use crate::inject::names::KEYS;
 
     fn read(key: &str, value: &str) -> Result<Overrides, Refusal> {
-        Overrides::read([(key, value)], &Platform { allows_image_override: true, ..Platform::default() })
+        Overrides::read(
+            [(key, value)],
+            &SidecarSettings { allows_image_override: true, ..SidecarSettings::default() },
+        )
     }
 
     #[test]
@@ -256,7 +214,7 @@ mod tests {
 
     #[test]
     fn an_image_is_the_platforms_choice_unless_it_lets_pods_choose() {
-        let closed = Overrides::read([(IMAGE, "example.com/sidecar:1")], &Platform::default());
+        let closed = Overrides::read([(IMAGE, "example.com/sidecar:1")], &SidecarSettings::default());
         assert_eq!(closed, Err(Refusal::ImageNotAllowed));
     }
 

@@ -4,17 +4,16 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
 use serde_json::{Map, Value, json};
 
-use super::annotations::{INJECTED, SAFE_TO_EVICT};
-use super::plan::Plan;
+use super::names::{INJECTED, PORT_START, SAFE_TO_EVICT};
+use super::plan::InjectionPlan;
 use super::refusal::Refusal;
-use super::sidecar::PORT_START;
 use super::view::PodView;
 
 /// The operations that carry the plan out on this pod. An array or object that the pod lacks is added with its content.
 ///
 /// # Errors
 /// [`Refusal::Malformed`] when the pod is not shaped like one; not for the pod that the plan was made of.
-pub fn patch(plan: &Plan, pod: &Value) -> Result<Patch, Refusal> {
+pub fn patch(plan: &InjectionPlan, pod: &Value) -> Result<Patch, Refusal> {
     let view = PodView::new(pod)?;
     let mut operations = Vec::new();
     operations.extend(annotations(&view, plan));
@@ -42,7 +41,7 @@ fn set(is_there: bool, path: &[&str], value: impl Into<Value>) -> PatchOperation
     add(path, value.into())
 }
 
-fn annotations(pod: &PodView<'_>, plan: &Plan) -> Vec<PatchOperation> {
+fn annotations(pod: &PodView<'_>, plan: &InjectionPlan) -> Vec<PatchOperation> {
     let missing = [(INJECTED, &plan.annotation), (SAFE_TO_EVICT, &plan.safe_to_evict)];
     let missing = missing.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
     if pod.has_annotations() {
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     fn operations(pod: &Value) -> Value {
-        let plan = Plan {
+        let plan = InjectionPlan {
             container: Some((1, json!({"name": "mailroute"}))),
             volumes: vec![json!({"name": "mailroute-route"})],
             pull_secrets: vec![json!({"name": "registry"})],

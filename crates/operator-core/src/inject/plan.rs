@@ -5,15 +5,17 @@
 
 use serde_json::{Value, json};
 
-use super::annotations::{self, INJECTED, Record, SAFE_TO_EVICT};
+use super::annotations::{self, InjectionRecord};
 use super::grace::grace_period;
+use super::names::{CONTAINER, INJECTED, PORT_START, ROUTE_VOLUME, SAFE_TO_EVICT, SPOOL_VOLUME, VOLUMES};
 use super::overrides::Overrides;
+use super::platform::SidecarSettings;
 use super::present;
 use super::quality::is_guaranteed;
 use super::refusal::Refusal;
-use super::sidecar::{CONTAINER, PORT_START, Platform, Sidecar};
+use super::sidecar::InjectedSidecar;
 use super::view::{PodView, items, name_of};
-use super::volumes::{ROUTE_VOLUME, SPOOL_VOLUME, VOLUMES, means_the_same, with_local_storage};
+use super::volumes::{means_the_same, with_local_storage};
 use crate::crd::units;
 use crate::resolve::ResolvedRoute;
 use mailroute_route::paths;
@@ -33,7 +35,7 @@ const MESH: [&str; 8] = [
 
 /// What is missing in a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct InjectionPlan {
     /// The container, and its place among the init containers.
     pub container: Option<(usize, Value)>,
     /// The volumes.
@@ -50,7 +52,7 @@ pub struct Plan {
     pub safe_to_evict: Option<String>,
 }
 
-impl Plan {
+impl InjectionPlan {
     /// Whether the pod has everything.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -61,11 +63,15 @@ impl Plan {
 ///
 /// # Errors
 /// When the pod cannot have a sidecar, with what to change.
-pub fn plan(pod: &Value, route: &ResolvedRoute, platform: &Platform) -> Result<Plan, Refusal> {
+pub fn plan(
+    pod: &Value,
+    route: &ResolvedRoute,
+    platform: &SidecarSettings,
+) -> Result<InjectionPlan, Refusal> {
     let pod = PodView::new(pod)?;
     annotations::check(&pod)?;
     let overrides = Overrides::read(pod.annotations(), platform)?;
-    let sidecar = Sidecar::of(route, platform, &overrides);
+    let sidecar = InjectedSidecar::of(route, platform, &overrides);
     check_resources(&sidecar)?;
     check_node(&pod)?;
     check_processes(&pod, &overrides)?;
@@ -75,11 +81,11 @@ pub fn plan(pod: &Value, route: &ResolvedRoute, platform: &Platform) -> Result<P
     let port_start = check_port_start(&pod, &sidecar)?;
     let volumes = missing_volumes(&pod, &sidecar)?;
     check_fs_group(&pod, &sidecar)?;
-    let recorded = pod.annotation(INJECTED).and_then(Record::parse);
+    let recorded = pod.annotation(INJECTED).and_then(InjectionRecord::parse);
     let grace = grace_period(&pod, &sidecar, recorded.as_ref(), present);
     let is_new = !present || pod.annotation(INJECTED).is_none();
-    let record = Record { termination_grace_period_seconds: grace.recorded, ..sidecar.record };
-    Ok(Plan {
+    let record = InjectionRecord { termination_grace_period_seconds: grace.recorded, ..sidecar.record };
+    Ok(InjectionPlan {
         annotation: is_new.then(|| record.to_json()),
         safe_to_evict: safe_to_evict(&pod, route),
         container: (!present).then(|| (place(&pod), container(&pod, route, &overrides, sidecar.container))),
@@ -91,7 +97,7 @@ pub fn plan(pod: &Value, route: &ResolvedRoute, platform: &Platform) -> Result<P
 }
 
 /// Why every pod of the route is refused that changes nothing by its annotations: what is wrong is in the route itself.
-pub fn refusal_of(route: &ResolvedRoute, platform: &Platform) -> Option<Refusal> {
+pub fn refusal_of(route: &ResolvedRoute, platform: &SidecarSettings) -> Option<Refusal> {
     let pod = json!({"metadata": {}, "spec": {"containers": [], "securityContext": {"fsGroup": 1}}});
     plan(&pod, route, platform).err()
 }
@@ -137,7 +143,7 @@ fn check_processes(pod: &PodView<'_>, overrides: &Overrides) -> Result<(), Refus
 }
 
 /// The API server refuses such a container too, and names a field that nobody wrote.
-fn check_resources(sidecar: &Sidecar) -> Result<(), Refusal> {
+fn check_resources(sidecar: &InjectedSidecar) -> Result<(), Refusal> {
     let amount = |kind: &str, resource: &str| {
         let text = sidecar.container.pointer(&format!("/resources/{kind}/{resource}"))?.as_str()?;
         Some((text.to_owned(), units::thousandths(text)?))
@@ -156,7 +162,7 @@ fn check_resources(sidecar: &Sidecar) -> Result<(), Refusal> {
 }
 
 /// Whether the sidecar is there already, as the webhook would add it.
-fn check_container(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<bool, Refusal> {
+fn check_container(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<bool, Refusal> {
     let named = pod.all_containers().filter(|container| name_of(container) == Some(CONTAINER)).count();
     let mut ours = pod.init_containers().iter().filter(|container| is_ours(container));
     match (named, ours.next(), ours.next()) {
@@ -187,7 +193,7 @@ fn others<'a>(pod: &PodView<'a>) -> impl Iterator<Item = (&'a Value, String)> + 
         .map(|container| (container, name_of(container).unwrap_or_default().to_owned()))
 }
 
-fn check_ports(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<(), Refusal> {
+fn check_ports(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<(), Refusal> {
     for (container, name) in others(pod) {
         for declared in items(container.get("ports")) {
             let is_tcp = declared.get("protocol").and_then(Value::as_str).is_none_or(|p| p == "TCP");
@@ -213,7 +219,7 @@ fn check_mounts(pod: &PodView<'_>) -> Result<(), Refusal> {
 }
 
 /// Whether the sysctl has to be set.
-fn check_port_start(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<bool, Refusal> {
+fn check_port_start(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<bool, Refusal> {
     if !sidecar.is_port_privileged() {
         return Ok(false);
     }
@@ -224,7 +230,7 @@ fn check_port_start(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<bool, Refusa
     }
 }
 
-fn missing_volumes(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<Vec<Value>, Refusal> {
+fn missing_volumes(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<Vec<Value>, Refusal> {
     let mut missing = Vec::new();
     for wanted in &sidecar.volumes {
         let name = name_of(wanted);
@@ -237,14 +243,14 @@ fn missing_volumes(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<Vec<Value>, R
     Ok(missing)
 }
 
-fn missing_pull_secrets(pod: &PodView<'_>, platform: &Platform) -> Vec<Value> {
+fn missing_pull_secrets(pod: &PodView<'_>, platform: &SidecarSettings) -> Vec<Value> {
     let present = items(pod.spec().get("imagePullSecrets"));
     let is_missing = |name: &&String| !present.iter().any(|secret| name_of(secret) == Some(name.as_str()));
     platform.pull_secrets.iter().filter(is_missing).map(|name| json!({"name": name})).collect()
 }
 
 /// A volume of a storage class belongs to root when it is new, so the sidecar can write to it only by a group.
-fn check_fs_group(pod: &PodView<'_>, sidecar: &Sidecar) -> Result<(), Refusal> {
+fn check_fs_group(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<(), Refusal> {
     if sidecar.needs_fs_group && pod.fs_group().is_none() { Err(Refusal::FsGroup) } else { Ok(()) }
 }
 

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::sidecar::CONTAINER;
+use super::names::CONTAINER;
 use super::view::{PodView, name_of};
 use crate::crd::units;
 

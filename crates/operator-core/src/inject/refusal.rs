@@ -8,15 +8,44 @@ use std::fmt;
 use kube::ResourceExt;
 use mailroute_route::paths::{ADMIN_PORT, SIDECAR_USER};
 
-use super::annotations::KEYS;
-use super::overrides::{IMAGE, PORT, SHARED_PROCESSES, Wanted};
-use super::sidecar::{CONTAINER, PORT_START};
+use super::names::{CONTAINER, IMAGE, KEYS, PORT, PORT_START, ROUTE_VOLUME, SHARED_PROCESSES};
 use crate::crd::MailRoute;
-use crate::kubernetes_version::{OLDEST, Standing, Version};
+use crate::kubernetes_version::{NativeSidecars, OLDEST, Version};
 use crate::resolve::{Invalid, ResolvedRoute, RouteResolution};
 
 /// Routes named in one message, at most.
 const NAMED: usize = 10;
+
+/// What the value of an annotation has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Processor time.
+    Cpu,
+    /// Bytes.
+    Memory,
+    /// A level of the log.
+    Level,
+    /// A TCP port.
+    Port,
+    /// A reference of an image.
+    Image,
+    /// Yes or no.
+    Flag,
+}
+
+impl Wanted {
+    /// In words, after "has to be".
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "an amount of processor time such as 500m or 0.5",
+            Self::Memory => "an amount of memory such as 128Mi",
+            Self::Level => "error, warn, info, debug or trace",
+            Self::Port => "a port from 1 to 65535 other than 9025",
+            Self::Image => "the reference of an image such as registry.example/sidecar@sha256:…",
+            Self::Flag => "\"true\" or \"false\"",
+        }
+    }
+}
 
 /// Why a labelled pod is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +204,7 @@ impl Refusal {
             Self::ContainerName => format!(
                 "Rename that container; if it is the sidecar, another webhook changed it (restartPolicy Always and the \
                  mount of {:?} must stay).",
-                super::volumes::ROUTE_VOLUME
+                ROUTE_VOLUME
             ),
             Self::SidecarChanged { .. } => format!(
                 "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, \
@@ -332,10 +361,10 @@ pub fn injectable<'a>(
 ///
 /// # Errors
 /// [`Refusal::KubernetesTooOld`].
-pub const fn check_kubernetes(standing: Standing) -> Result<(), Refusal> {
+pub const fn check_kubernetes(standing: NativeSidecars) -> Result<(), Refusal> {
     match standing {
-        Standing::TooOld(version) => Err(Refusal::KubernetesTooOld { version }),
-        Standing::Unknown | Standing::Fit => Ok(()),
+        NativeSidecars::TooOld(version) => Err(Refusal::KubernetesTooOld { version }),
+        NativeSidecars::Unknown | NativeSidecars::Fit => Ok(()),
     }
 }
 
@@ -345,10 +374,10 @@ mod tests {
 
     #[test]
     fn a_refusal_names_both_versions_and_what_to_do() {
-        let refusal = check_kubernetes(Standing::TooOld(Version { major: 1, minor: 31 })).unwrap_err();
+        let refusal = check_kubernetes(NativeSidecars::TooOld(Version { major: 1, minor: 31 })).unwrap_err();
         let told = format!("{refusal} {}", refusal.remedy());
         assert!(told.contains("1.31") && told.contains("1.33") && told.contains("Upgrade"), "{told}");
-        let fit = [Standing::Fit, Standing::Unknown].map(check_kubernetes);
+        let fit = [NativeSidecars::Fit, NativeSidecars::Unknown].map(check_kubernetes);
         assert_eq!(fit, [Ok(()), Ok(())]);
     }
 }

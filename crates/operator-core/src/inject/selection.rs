@@ -1,6 +1,6 @@
 //! Whether a pod asks for a sidecar, and of which route.
 
-use super::annotations::ALLOW_WITHOUT;
+use super::names::ALLOW_WITHOUT;
 use super::view::PodView;
 use crate::crd::ROUTE_LABEL;
 

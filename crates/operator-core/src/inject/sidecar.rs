@@ -4,23 +4,17 @@
 //! and nothing else: a readiness probe would take the application out of its Service when Microsoft 365 is in trouble,
 //! and a preStop hook would close the door while the application still sends.
 
-use std::fmt;
-use std::str::FromStr;
-
 use mailroute_route::paths;
 use serde_json::{Value, json};
 
-use super::annotations::Record;
+use super::annotations::InjectionRecord;
+use super::names::CONTAINER;
 use super::overrides::Overrides;
+use super::platform::SidecarSettings;
 use super::volumes::{mounts, volumes};
 use crate::resolve::ResolvedRoute;
 
-/// Name of the container.
-pub const CONTAINER: &str = "mailroute";
-/// The sysctl that says from which port on a program without privileges may listen. Safe: Kubernetes lets every pod
-/// set it, under Pod Security `restricted` too.
-pub const PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
-/// Ports below are privileged unless [`PORT_START`] says otherwise.
+/// Ports below are privileged unless [`PORT_START`](super::names::PORT_START) says otherwise.
 pub const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// Seconds that a pod is given beyond its own grace period, when messages may wait in the sidecar: the kubelet stops the
@@ -32,70 +26,9 @@ const DRAIN_SHARE_SECONDS: i64 = DRAIN_SECONDS - 5;
 /// Name of the port of health and metrics; a port name has at most 15 characters.
 const ADMIN_PORT_NAME: &str = "mailroute-admin";
 
-/// When the kubelet pulls an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// At every start.
-    Always,
-    /// When the node does not have it.
-    IfNotPresent,
-    /// Not at all.
-    Never,
-}
-
-impl PullPolicy {
-    /// As Kubernetes writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
-}
-
-impl fmt::Display for PullPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Not a pull policy.
-#[derive(Debug, thiserror::Error)]
-#[error("must be Always, IfNotPresent or Never")]
-pub struct ParsePullPolicyError;
-
-impl FromStr for PullPolicy {
-    type Err = ParsePullPolicyError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Always, Self::IfNotPresent, Self::Never]
-            .into_iter()
-            .find(|policy| policy.as_str() == text)
-            .ok_or(ParsePullPolicyError)
-    }
-}
-
-/// What the installation chooses for every sidecar.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Platform {
-    /// Image of the sidecar.
-    pub image: String,
-    /// When to pull it; `None` leaves it to Kubernetes, which goes by the tag.
-    pub pull_policy: Option<PullPolicy>,
-    /// Names of Secrets to pull it with. They have to be in the namespace of each pod.
-    pub pull_secrets: Vec<String>,
-    /// Whether a pod may name another image.
-    pub allows_image_override: bool,
-    /// Whether runAsUser and runAsGroup are left out, for a platform that assigns them (OpenShift).
-    pub assigns_users: bool,
-    /// `host:port` of the control service, the only one that a sidecar talks to; none leaves it to the rendered route.
-    pub control_address: Option<String>,
-}
-
 /// Everything that a pod of one route gets.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sidecar {
+pub struct InjectedSidecar {
     /// The native sidecar for `spec.initContainers`.
     pub container: Value,
     /// The volumes for `spec.volumes`.
@@ -107,12 +40,12 @@ pub struct Sidecar {
     /// Whether a volume is writable only for a group that the pod has to name.
     pub needs_fs_group: bool,
     /// For the annotation.
-    pub record: Record,
+    pub record: InjectionRecord,
 }
 
-impl Sidecar {
+impl InjectedSidecar {
     /// The sidecar of a route on a platform, as a pod with these overrides gets it.
-    pub fn of(route: &ResolvedRoute, platform: &Platform, overrides: &Overrides) -> Self {
+    pub fn of(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overrides) -> Self {
         let image = overrides.image.as_ref().unwrap_or(&platform.image);
         let port = overrides.port.unwrap_or(route.file.listen.port);
         let (container, volumes) = (container(route, platform, image, overrides), volumes(route));
@@ -120,7 +53,7 @@ impl Sidecar {
         let added = json!({
             "container": container, "volumes": volumes, "portStart": port < FIRST_UNPRIVILEGED_PORT,
         });
-        let record = Record {
+        let record = InjectionRecord {
             image: image.clone(),
             route: route.file.name.clone(),
             generation: route.file.generation,
@@ -137,7 +70,7 @@ impl Sidecar {
         }
     }
 
-    /// Whether the pod needs [`PORT_START`] lowered.
+    /// Whether the pod needs [`PORT_START`](super::names::PORT_START) lowered.
     pub const fn is_port_privileged(&self) -> bool {
         self.port < FIRST_UNPRIVILEGED_PORT
     }
@@ -149,7 +82,7 @@ fn fingerprint(value: &Value) -> String {
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn container(route: &ResolvedRoute, platform: &Platform, image: &str, overrides: &Overrides) -> Value {
+fn container(route: &ResolvedRoute, platform: &SidecarSettings, image: &str, overrides: &Overrides) -> Value {
     let mut container = json!({
         "name": CONTAINER,
         "image": image,
@@ -175,7 +108,7 @@ fn container(route: &ResolvedRoute, platform: &Platform, image: &str, overrides:
     container
 }
 
-fn security_context(platform: &Platform) -> Value {
+fn security_context(platform: &SidecarSettings) -> Value {
     let mut context = json!({
         "runAsNonRoot": true,
         "readOnlyRootFilesystem": true,
@@ -195,7 +128,7 @@ fn security_context(platform: &Platform) -> Value {
 ///
 /// The control service is named here, as a pod's arguments are the webhook's and its ConfigMap is anybody's who may write
 /// ConfigMaps in the namespace.
-fn options(route: &ResolvedRoute, platform: &Platform, overrides: &Overrides) -> Vec<String> {
+fn options(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overrides) -> Vec<String> {
     let keeps = route.file.delivery.mode.keeps();
     [
         platform.control_address.as_ref().map(|address| format!("--control={address}")),

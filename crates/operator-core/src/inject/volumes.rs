@@ -11,26 +11,13 @@
 use mailroute_route::paths;
 use serde_json::{Value, json};
 
+use super::names::{
+    AUTHORITY_CA_VOLUME, CREDENTIAL_VOLUME, ENDPOINT_CA_VOLUME, ROUTE_VOLUME, SPOOL_VOLUME, TOKENS_VOLUME,
+};
 use super::view::{PodView, items};
 use crate::crd::tenant::CaBundleRef;
 use crate::crd::{config_map_name, units};
 use crate::resolve::{MountedSecret, ResolvedRoute};
-
-/// Volume of the rendered route.
-pub const ROUTE_VOLUME: &str = "mailroute-route";
-/// Volume of the projected tokens.
-pub const TOKENS_VOLUME: &str = "mailroute-tokens";
-/// Volume of the credential or the certificate.
-pub const CREDENTIAL_VOLUME: &str = "mailroute-credential";
-/// Volume of kept messages, and of large ones that pass through.
-pub const SPOOL_VOLUME: &str = "mailroute-spool";
-/// Volume of the CA bundle for the token authority.
-pub const AUTHORITY_CA_VOLUME: &str = "mailroute-authority-ca";
-/// Volume of the CA bundle for the upstream.
-pub const ENDPOINT_CA_VOLUME: &str = "mailroute-endpoint-ca";
-/// Every volume name of ours.
-pub const VOLUMES: [&str; 6] =
-    [ROUTE_VOLUME, TOKENS_VOLUME, CREDENTIAL_VOLUME, SPOOL_VOLUME, AUTHORITY_CA_VOLUME, ENDPOINT_CA_VOLUME];
 
 /// Life of a projected token, seconds; the kubelet renews it when a fifth is left. An hour is what Entra's guide uses.
 const TOKEN_SECONDS: i64 = 3600;
@@ -215,7 +202,7 @@ mod tests {
         };
         assert_eq!(audiences(&samples::route()), [paths::ENTRA_AUDIENCE, paths::CONTROL_AUDIENCE]);
         let secret = samples::with_secret(CredentialType::ClientSecret, Some("k"));
-        for route in [secret, samples::lent(), samples::relay(true), samples::direct()] {
+        for route in [secret, samples::with_operator_identity(), samples::relay(true), samples::direct()] {
             assert_eq!(audiences(&route), [paths::CONTROL_AUDIENCE]);
         }
     }

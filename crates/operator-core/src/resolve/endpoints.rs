@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use mailroute_route::file::{self, Authority, HostName, SmartHost};
+use mailroute_route::file::{self, Authority, HostName, SmartHost, TlsMode};
 use mailroute_route::paths;
 
 use super::invalid::Invalid;
 use crate::crd::MailRouteSpec;
-use crate::crd::method::{Endpoint, Method, TlsMode};
+use crate::crd::method::{Endpoint, Method};
 
 /// Port of client submission where the route does not say (RFC 6409, and Microsoft's guide).
 pub(super) const SUBMISSION_PORT: u16 = 587;
@@ -60,7 +60,7 @@ pub(super) fn smart_host(spec: &MailRouteSpec) -> Result<SmartHost, Invalid> {
     Ok(SmartHost {
         host,
         port: port.unwrap_or(RELAY_PORT),
-        tls: tls.unwrap_or(default_tls(spec.method)).into(),
+        tls: tls.unwrap_or(default_tls(spec.method)),
         ca_file: ca_bundle_ref.map(|_| ca_file(paths::ENDPOINT_CA_DIR)),
     })
 }
@@ -152,7 +152,7 @@ mod tests {
         let mut route = samples::relay(true);
         let found = relayed(&route.spec);
         assert_eq!(found.host, HostName::MxOf("contoso.com".into()));
-        assert_eq!((found.port, found.tls), (25, file::TlsMode::Required));
+        assert_eq!((found.port, found.tls), (25, TlsMode::Required));
         assert_eq!(place(&method(&route.spec, None).unwrap()), "MX of contoso.com:25");
         let named = "contoso-com.mail.protection.outlook.com";
         route.spec.endpoint = Some(Endpoint { host: Some(named.into()), ..Default::default() });
@@ -162,12 +162,12 @@ mod tests {
 
     #[test]
     fn only_direct_send_goes_without_tls_unless_it_is_told_to() {
-        assert_eq!(relayed(&samples::relay(false).spec).tls, file::TlsMode::Required);
-        assert_eq!(relayed(&samples::direct().spec).tls, file::TlsMode::Opportunistic);
+        assert_eq!(relayed(&samples::relay(false).spec).tls, TlsMode::Required);
+        assert_eq!(relayed(&samples::direct().spec).tls, TlsMode::Opportunistic);
         let opportunistic = Some(Endpoint { tls: Some(TlsMode::Opportunistic), ..Default::default() });
         let mut by_address = samples::relay(false);
         by_address.spec.endpoint.clone_from(&opportunistic);
-        assert_eq!(relayed(&by_address.spec).tls, file::TlsMode::Opportunistic);
+        assert_eq!(relayed(&by_address.spec).tls, TlsMode::Opportunistic);
         for mut route in [samples::relay(true), samples::route()] {
             route.spec.endpoint.clone_from(&opportunistic);
             assert!(method(&route.spec, None).is_err());

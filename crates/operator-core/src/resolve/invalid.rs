@@ -22,12 +22,12 @@ pub enum Invalid {
     HostMissing(Cloud),
     /// The platform's to set.
     #[error("spec.{0}: the platform's to say where credential.subject is Operator; leave it out")]
-    Lent(&'static str),
+    SetByPlatform(&'static str),
     /// No preset, and nothing in the platform's settings.
     #[error(
         "spec.tenant.cloud: Microsoft publishes no SMTP host for the cloud {0:?}, and the platform has set none under broker.applications"
     )]
-    LentHostMissing(Cloud),
+    PlatformHostMissing(Cloud),
     /// A log-in would go without TLS.
     #[error("spec.endpoint.tls: ClientSubmission logs in, and needs Required")]
     SubmissionWithoutTls,

@@ -46,12 +46,12 @@ fn platforms(
     lent: Option<&Application>,
 ) -> Result<(Authority, file::Endpoint), Invalid> {
     if spec.endpoint.is_some() {
-        return Err(Invalid::Lent("endpoint"));
+        return Err(Invalid::SetByPlatform("endpoint"));
     }
     if spec.tenant.authority.is_some() {
-        return Err(Invalid::Lent("tenant.authority"));
+        return Err(Invalid::SetByPlatform("tenant.authority"));
     }
-    let host_missing = || Invalid::LentHostMissing(spec.tenant.cloud);
+    let host_missing = || Invalid::PlatformHostMissing(spec.tenant.cloud);
     match lent {
         Some(lent) => Ok((lent.token_authority(), lent.submission_endpoint().ok_or_else(host_missing)?)),
         None => {
@@ -103,7 +103,7 @@ pub(super) mod tests {
             samples::CLIENT_ID
         ));
         let file::Method::ClientSubmission(submission) =
-            method(&samples::lent().spec, settings.unwrap().applications.first()).unwrap()
+            method(&samples::with_operator_identity().spec, settings.unwrap().applications.first()).unwrap()
         else {
             panic!("another method")
         };
@@ -115,6 +115,9 @@ pub(super) mod tests {
         );
         assert_eq!((submission.endpoint.host.as_str(), submission.endpoint.port), ("smtp.m365.svc", 25));
         assert_eq!(submission.endpoint.ca_pem.as_deref(), Some("PEM"));
-        assert_eq!(submitted(&samples::lent().spec).endpoint, file::Endpoint::new("smtp.office365.com", 587));
+        assert_eq!(
+            submitted(&samples::with_operator_identity().spec).endpoint,
+            file::Endpoint::new("smtp.office365.com", 587)
+        );
     }
 }

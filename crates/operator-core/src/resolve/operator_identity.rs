@@ -161,7 +161,7 @@ impl OperatorIdentity {
     ///
     /// # Errors
     /// When it may not.
-    pub fn lent_to(&self, route: &MailRoute) -> Result<Option<&Application>, IdentityNotAllowed> {
+    pub fn application_for(&self, route: &MailRoute) -> Result<Option<&Application>, IdentityNotAllowed> {
         match route.spec.client_submission.as_ref().filter(|it| it.credential.subject == Subject::Operator) {
             None => Ok(None),
             Some(submission) => self.lend(route, submission).map(Some),

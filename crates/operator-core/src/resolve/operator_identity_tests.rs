@@ -16,9 +16,9 @@ fn shop() -> OperatorIdentity {
 }
 
 fn refused(settings: &OperatorIdentity, change: impl FnOnce(&mut MailRoute)) -> Option<IdentityNotAllowed> {
-    let mut route = samples::lent();
+    let mut route = samples::with_operator_identity();
     change(&mut route);
-    settings.lent_to(&route).err()
+    settings.application_for(&route).err()
 }
 
 fn mailbox(route: &mut MailRoute, address: &str) {
@@ -37,7 +37,7 @@ fn without_settings_nobody_gets_anything() {
 #[test]
 fn a_route_with_the_identity_of_its_pods_needs_nothing() {
     for route in [samples::route(), samples::relay(true), samples::direct()] {
-        assert_eq!(OperatorIdentity::default().lent_to(&route), Ok(None));
+        assert_eq!(OperatorIdentity::default().application_for(&route), Ok(None));
     }
 }
 

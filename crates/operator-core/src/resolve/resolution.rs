@@ -74,7 +74,7 @@ impl RouteResolution {
 
 /// Resolves a route on a platform.
 pub fn resolve(route: &MailRoute, settings: &PlatformSettings) -> RouteResolution {
-    let identity = settings.operator_identity.lent_to(route).map(|lent| lent.cloned());
+    let identity = settings.operator_identity.application_for(route).map(|lent| lent.cloned());
     let lent = identity.as_ref().ok().and_then(Option::as_ref);
     RouteResolution {
         mailbox: settings.mailbox_rules.allow(route),
@@ -108,7 +108,7 @@ fn resolved(
             senders: validate::senders(spec)?,
             listen: spec.listen.into(),
             secret: secret.as_ref().map(|secret| secret.name.clone()),
-            log_addresses: spec.sidecar.log_addresses.into(),
+            log_addresses: spec.sidecar.log_addresses,
             control: None,
         },
         secret,
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_route_that_is_invalid_or_may_not_use_the_operators_identity_is_not_accepted() {
         let settings = PlatformSettings::default();
-        let lent = resolve(&samples::lent(), &settings);
+        let lent = resolve(&samples::with_operator_identity(), &settings);
         assert!(matches!(lent.accepted(), Err(NotAccepted::Identity(_))), "{lent:?}");
         assert!(lent.route.is_ok(), "its pods start, and its status says why they get no tokens");
         let mut broken = samples::route();

@@ -4,13 +4,12 @@
 //! stored under an older schema.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use mailroute_route::file;
+use mailroute_route::file::{self, OnViolation};
 use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
 
 use super::invalid::Invalid;
 use crate::crd::MailRouteSpec;
 use crate::crd::delivery::{Delivery, Limits};
-use crate::crd::local::OnViolation;
 use crate::crd::method::Method;
 use crate::crd::units;
 
@@ -36,7 +35,7 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
     };
     let bytes = size("sidecar.spool.sizeLimit", &spec.sidecar.spool.size_limit)?;
     Ok(file::Delivery {
-        mode: (*mode).into(),
+        mode: *mode,
         wait_seconds: duration("wait", wait)?,
         max_age_seconds: duration("maxAge", max_age)?,
         dead_letters: file::DeadLetters { keep: dead_letter.keep, notify_sender: dead_letter.notify_sender },
@@ -168,9 +167,17 @@ mod tests {
         type Change = fn(&mut MailRouteSpec);
         let endpoint = |s: &mut MailRouteSpec| s.endpoint = Some(Endpoint::default());
         let table: [(MailRoute, Change, &str); 15] = [
-            (samples::lent(), endpoint, "spec.endpoint"),
-            (samples::lent(), |s| s.tenant.authority = Some(Authority::default()), "spec.tenant.authority"),
-            (samples::lent(), |s| s.tenant.cloud = Cloud::USGovernmentDoD, "spec.tenant.cloud"),
+            (samples::with_operator_identity(), endpoint, "spec.endpoint"),
+            (
+                samples::with_operator_identity(),
+                |s| s.tenant.authority = Some(Authority::default()),
+                "spec.tenant.authority",
+            ),
+            (
+                samples::with_operator_identity(),
+                |s| s.tenant.cloud = Cloud::USGovernmentDoD,
+                "spec.tenant.cloud",
+            ),
             (samples::route(), |s| s.client_submission = None, "spec.clientSubmission"),
             (samples::relay(true), |s| s.smtp_relay = None, "spec.smtpRelay"),
             (samples::direct(), |s| s.direct_send = None, "spec.directSend"),

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::inject::{Overrides, Platform, Refusal, Sidecar};
+use crate::inject::{InjectedSidecar, Overrides, Refusal, SidecarSettings};
 use crate::pods::SidecarPod;
 use crate::resolve::{ResolvedRoute, RouteResolution};
 
 /// What a pod's sidecar is like beside a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Age {
+pub enum SidecarAge {
     /// The same.
     Current,
     /// Another image, or other settings that only a new pod gets.
@@ -23,47 +23,51 @@ pub enum Age {
 }
 
 /// The ages of pods of a route, in their order. While the route is invalid there is nothing to compare with, and all are current.
-pub fn ages(resolution: &RouteResolution, platform: &Platform, pods: &[SidecarPod]) -> Vec<Age> {
+pub fn ages(
+    resolution: &RouteResolution,
+    platform: &SidecarSettings,
+    pods: &[SidecarPod],
+) -> Vec<SidecarAge> {
     match &resolution.route {
         Ok(route) => {
-            let mut wanted = Wanted::new(route, platform);
+            let mut wanted = WantedSidecar::new(route, platform);
             pods.iter().map(|pod| wanted.age(pod)).collect()
         }
-        Err(_) => vec![Age::Current; pods.len()],
+        Err(_) => vec![SidecarAge::Current; pods.len()],
     }
 }
 
 /// The sidecar that new pods of a route get.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct WantedSidecar<'a> {
     route: &'a ResolvedRoute,
-    platform: &'a Platform,
+    platform: &'a SidecarSettings,
     /// For each set of overrides in use, of which there are few, the image and the fingerprint.
     known: BTreeMap<Overrides, (String, String)>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> WantedSidecar<'a> {
     /// What is wanted now.
-    pub const fn new(route: &'a ResolvedRoute, platform: &'a Platform) -> Self {
+    pub const fn new(route: &'a ResolvedRoute, platform: &'a SidecarSettings) -> Self {
         Self { route, platform, known: BTreeMap::new() }
     }
 
     /// Compares a pod. One that has lost the record of what was added is judged by its image.
-    pub fn age(&mut self, pod: &SidecarPod) -> Age {
+    pub fn age(&mut self, pod: &SidecarPod) -> SidecarAge {
         let annotations = pod.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let overrides = match Overrides::read(annotations, self.platform) {
             Ok(overrides) => overrides,
-            Err(refusal) => return Age::Refused(refusal),
+            Err(refusal) => return SidecarAge::Refused(refusal),
         };
         let (image, hash) = self.known.entry(overrides).or_insert_with_key(|overrides| {
-            let record = Sidecar::of(self.route, self.platform, overrides).record;
+            let record = InjectedSidecar::of(self.route, self.platform, overrides).record;
             (record.image, record.hash)
         });
         let is_same = match &pod.hash {
             Some(recorded) => recorded == hash,
             None => pod.image.as_ref() == Some(image),
         };
-        if is_same { Age::Current } else { Age::Outdated }
+        if is_same { SidecarAge::Current } else { SidecarAge::Outdated }
     }
 }
 
@@ -74,31 +78,35 @@ mod tests {
     use crate::samples;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-    fn age(pod: &SidecarPod, route: &MailRoute, platform: &Platform) -> Age {
-        Wanted::new(&samples::resolved(route), platform).age(pod)
+    fn age(pod: &SidecarPod, route: &MailRoute, platform: &SidecarSettings) -> SidecarAge {
+        WantedSidecar::new(&samples::resolved(route), platform).age(pod)
     }
 
     #[test]
     fn a_pod_is_current_until_a_new_one_would_differ() {
         let (route, platform) = (samples::route(), samples::platform());
         let pod = samples::current("web-1");
-        assert_eq!(age(&pod, &route, &platform), Age::Current);
-        let newer = Platform { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform.clone() };
-        assert_eq!(age(&pod, &route, &newer), Age::Outdated);
+        assert_eq!(age(&pod, &route, &platform), SidecarAge::Current);
+        let newer = SidecarSettings { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform.clone() };
+        assert_eq!(age(&pod, &route, &newer), SidecarAge::Outdated);
         let mut larger = route.clone();
         larger.spec.sidecar.resources.limits.memory = Some(Quantity("256Mi".into()));
-        assert_eq!(age(&pod, &larger, &platform), Age::Outdated);
+        assert_eq!(age(&pod, &larger, &platform), SidecarAge::Outdated);
         let mut elsewhere = route;
         elsewhere.spec.client_submission.as_mut().unwrap().mailbox = "other@contoso.com".into();
         elsewhere.metadata.generation = Some(9);
-        assert_eq!(age(&pod, &elsewhere, &platform), Age::Current, "the sidecar takes that up by itself");
+        assert_eq!(
+            age(&pod, &elsewhere, &platform),
+            SidecarAge::Current,
+            "the sidecar takes that up by itself"
+        );
     }
 
     #[test]
     fn an_image_that_another_webhook_takes_from_a_mirror_is_current() {
         let mut pod = samples::current("web-1");
         pod.image = Some("mirror.example.com/sidecar:0.1.0".into());
-        assert_eq!(age(&pod, &samples::route(), &samples::platform()), Age::Current);
+        assert_eq!(age(&pod, &samples::route(), &samples::platform()), SidecarAge::Current);
     }
 
     #[test]
@@ -106,11 +114,11 @@ mod tests {
         let (route, platform) = (samples::route(), samples::platform());
         let mut pod = samples::current("web-1");
         pod.annotations.insert("mailroute.dev/sidecar-memory-limit".into(), "256Mi".into());
-        assert_eq!(age(&pod, &route, &platform), Age::Outdated, "it was not injected with it");
+        assert_eq!(age(&pod, &route, &platform), SidecarAge::Outdated, "it was not injected with it");
         let overrides =
             Overrides::read([("mailroute.dev/sidecar-memory-limit", "256Mi")], &platform).unwrap();
-        pod.hash = Some(Sidecar::of(&samples::resolved(&route), &platform, &overrides).record.hash);
-        assert_eq!(age(&pod, &route, &platform), Age::Current);
+        pod.hash = Some(InjectedSidecar::of(&samples::resolved(&route), &platform, &overrides).record.hash);
+        assert_eq!(age(&pod, &route, &platform), SidecarAge::Current);
     }
 
     #[test]
@@ -118,15 +126,15 @@ mod tests {
         let mut pod = samples::current("web-1");
         pod.annotations.insert("mailroute.dev/sidecar-image".into(), "example.com/own:1".into());
         let age = age(&pod, &samples::route(), &samples::platform());
-        assert_eq!(age, Age::Refused(Refusal::ImageNotAllowed));
+        assert_eq!(age, SidecarAge::Refused(Refusal::ImageNotAllowed));
     }
 
     #[test]
     fn without_its_record_a_pod_is_judged_by_the_image() {
         let mut pod = samples::current("web-1");
         pod.hash = None;
-        assert_eq!(age(&pod, &samples::route(), &samples::platform()), Age::Current);
+        assert_eq!(age(&pod, &samples::route(), &samples::platform()), SidecarAge::Current);
         pod.image = None;
-        assert_eq!(age(&pod, &samples::route(), &samples::platform()), Age::Outdated);
+        assert_eq!(age(&pod, &samples::route(), &samples::platform()), SidecarAge::Outdated);
     }
 }

@@ -3,43 +3,43 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::age::Age;
-use super::history::History;
+use super::age::SidecarAge;
+use super::history::RouteEvictions;
 use crate::crd::sidecar::Rollout;
 use crate::inject::Refusal;
-use crate::inject::annotations::INJECTED;
-use crate::pods::{Owner, SidecarPod};
-use crate::reports::Received;
+use crate::inject::names::INJECTED;
+use crate::pods::{PodOwner, SidecarPod};
+use crate::reports::ReceivedReport;
 
 /// All that a plan follows from.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub struct RolloutFacts<'a> {
     /// What the route asks for.
     pub rollout: Rollout,
     /// Its pods that have the sidecar and have not ended.
     pub pods: &'a [SidecarPod],
     /// What their sidecars are like beside a new one, in the same order.
-    pub ages: &'a [Age],
+    pub ages: &'a [SidecarAge],
     /// The fresh reports for it, by pod uid.
-    pub reports: &'a BTreeMap<String, Received>,
+    pub reports: &'a BTreeMap<String, ReceivedReport>,
     /// What was evicted lately.
-    pub history: &'a History,
+    pub history: &'a RouteEvictions,
 }
 
 /// The pods with an outdated sidecar.
 #[derive(Clone, Debug, Default)]
-pub struct Plan<'a> {
+pub struct RolloutPlan<'a> {
     /// What the route asks for.
     pub rollout: Rollout,
     /// They, by owner and name.
-    pub outdated: Vec<Outdated<'a>>,
+    pub outdated: Vec<OutdatedPod<'a>>,
     /// Whom to evict next.
-    pub next: Option<Next<'a>>,
+    pub next: Option<NextEviction<'a>>,
 }
 
 /// A pod whose sidecar is outdated.
 #[derive(Clone, Debug)]
-pub struct Outdated<'a> {
+pub struct OutdatedPod<'a> {
     /// The pod.
     pub pod: &'a SidecarPod,
     /// What it waits for; nothing when it may go, or when nobody evicts it.
@@ -48,11 +48,11 @@ pub struct Outdated<'a> {
 
 /// The pod to evict.
 #[derive(Clone, Debug)]
-pub struct Next<'a> {
+pub struct NextEviction<'a> {
     /// The pod.
     pub pod: &'a SidecarPod,
     /// What makes it again.
-    pub owner: &'a Owner,
+    pub owner: &'a PodOwner,
 }
 
 /// Why a pod is not evicted now.
@@ -120,16 +120,18 @@ impl fmt::Display for Obstacle {
 }
 
 /// Makes the plan. Whether the route is Ready is for the caller to look at: it is known only with the status.
-pub fn plan<'a>(known: &Known<'a>) -> Plan<'a> {
+pub fn plan<'a>(known: &RolloutFacts<'a>) -> RolloutPlan<'a> {
     let (mut outdated, mut newcomer) = (Vec::new(), None);
     let mut pods: Vec<_> = known.pods.iter().zip(known.ages).collect();
     pods.sort_unstable_by(|(a, _), (b, _)| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
     for (pod, age) in pods {
         match age {
-            Age::Current if !pod.ready && !pod.is_ending => newcomer = newcomer.or(Some(pod.name.as_str())),
-            Age::Current => {}
-            Age::Outdated => outdated.push((pod, None)),
-            Age::Refused(refusal) => outdated.push((pod, Some(Obstacle::Refused(refusal.clone())))),
+            SidecarAge::Current if !pod.ready && !pod.is_ending => {
+                newcomer = newcomer.or(Some(pod.name.as_str()))
+            }
+            SidecarAge::Current => {}
+            SidecarAge::Outdated => outdated.push((pod, None)),
+            SidecarAge::Refused(refusal) => outdated.push((pod, Some(Obstacle::Refused(refusal.clone())))),
         }
     }
     let outdated: Vec<_> = outdated
@@ -139,23 +141,23 @@ pub fn plan<'a>(known: &Known<'a>) -> Plan<'a> {
                 Rollout::Report => None,
                 Rollout::Restart => refused.or_else(|| obstacle(pod, newcomer, known)),
             };
-            Outdated { pod, obstacle }
+            OutdatedPod { pod, obstacle }
         })
         .collect();
     let next = match known.rollout {
         Rollout::Report => None,
         Rollout::Restart => next(&outdated),
     };
-    Plan { rollout: known.rollout, outdated, next }
+    RolloutPlan { rollout: known.rollout, outdated, next }
 }
 
-fn next<'a>(outdated: &[Outdated<'a>]) -> Option<Next<'a>> {
+fn next<'a>(outdated: &[OutdatedPod<'a>]) -> Option<NextEviction<'a>> {
     let free = outdated.iter().find(|it| it.obstacle.is_none())?;
-    Some(Next { pod: free.pod, owner: free.pod.owner.as_ref()? })
+    Some(NextEviction { pod: free.pod, owner: free.pod.owner.as_ref()? })
 }
 
 /// What lasts comes first, as it is what a person has to know.
-fn obstacle(pod: &SidecarPod, newcomer: Option<&str>, known: &Known<'_>) -> Option<Obstacle> {
+fn obstacle(pod: &SidecarPod, newcomer: Option<&str>, known: &RolloutFacts<'_>) -> Option<Obstacle> {
     let Some(owner) = &pod.owner else { return Some(Obstacle::Unowned) };
     if !pod.runs_on {
         return Some(Obstacle::RunsToEnd);
@@ -172,7 +174,7 @@ fn obstacle(pod: &SidecarPod, newcomer: Option<&str>, known: &Known<'_>) -> Opti
     }
     if let Some(evicted) = known.history.evicted.get(owner) {
         let mut aged = known.pods.iter().zip(known.ages);
-        let futile = aged.find(|(pod, age)| evicted.is_new(owner, pod) && **age != Age::Current);
+        let futile = aged.find(|(pod, age)| evicted.is_new(owner, pod) && **age != SidecarAge::Current);
         return Some(match futile {
             Some((pod, _)) => Obstacle::Futile(pod.name.clone()),
             None => Obstacle::Unreplaced(evicted.pod.clone()),

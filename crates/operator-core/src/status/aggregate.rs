@@ -20,7 +20,7 @@ const OUTLIVED_AFTER: i64 = 600;
 
 /// What all sidecars together say of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ConditionVerdict {
     /// Which condition.
     pub condition: ConditionType,
     /// Whether it holds.
@@ -28,12 +28,12 @@ pub struct Verdict {
     /// Why.
     pub reason: Reason,
     /// In words.
-    pub message: Message,
+    pub message: ConditionMessage,
 }
 
 /// The parts of a condition's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct ConditionMessage {
     /// How many are concerned; empty when all is well.
     scope: String,
     /// What was met, literally; it differs from attempt to attempt (host names, session ids).
@@ -42,7 +42,7 @@ pub struct Message {
     explanation: String,
 }
 
-impl Message {
+impl ConditionMessage {
     /// The whole text.
     pub fn text(&self) -> String {
         let parts = [&self.scope, &self.quote, &self.explanation];
@@ -57,7 +57,11 @@ impl Message {
 }
 
 /// The verdict on one condition; none without evidence.
-pub fn verdict(condition: ConditionType, reports: &[&Report], subject: &Subject<'_>) -> Option<Verdict> {
+pub fn verdict(
+    condition: ConditionType,
+    reports: &[&Report],
+    subject: &Subject<'_>,
+) -> Option<ConditionVerdict> {
     let met: Vec<_> =
         reports.iter().flat_map(|r| &r.observations).filter(|o| o.condition == condition).collect();
     let success = met.iter().filter(|o| o.holds).max_by_key(|o| o.at).copied();
@@ -69,19 +73,20 @@ pub fn verdict(condition: ConditionType, reports: &[&Report], subject: &Subject<
     }
     let reason = commonest(&failures)?;
     let newest = failures.iter().filter(|o| o.reason == reason).max_by_key(|o| o.at)?;
-    let message = Message {
+    let message = ConditionMessage {
         scope: scope(failures.len(), reports.len()),
         quote: sentence(&newest.message),
         explanation: explanation(reason, subject),
     };
-    Some(Verdict { condition, holds: false, reason, message })
+    Some(ConditionVerdict { condition, holds: false, reason, message })
 }
 
 /// The verdict that it holds: in the reason's words, and with what was met when it is a warning.
-fn held(condition: ConditionType, met: &Observation, subject: &Subject<'_>) -> Verdict {
+fn held(condition: ConditionType, met: &Observation, subject: &Subject<'_>) -> ConditionVerdict {
     let quote = if met.reason.warns() { sentence(&met.message) } else { String::new() };
-    let message = Message { scope: String::new(), quote, explanation: explanation(met.reason, subject) };
-    Verdict { condition, holds: true, reason: met.reason, message }
+    let message =
+        ConditionMessage { scope: String::new(), quote, explanation: explanation(met.reason, subject) };
+    ConditionVerdict { condition, holds: true, reason: met.reason, message }
 }
 
 /// The reason's sentence and remedy.
@@ -132,7 +137,7 @@ mod tests {
         key: "",
     };
 
-    fn judged(observations: Vec<Observation>) -> Option<Verdict> {
+    fn judged(observations: Vec<Observation>) -> Option<ConditionVerdict> {
         let reports: Vec<_> = observations.into_iter().map(|o| report(vec![o])).collect();
         verdict(ConditionType::Authenticated, &reports.iter().collect::<Vec<_>>(), &SUBJECT)
     }

@@ -10,83 +10,23 @@
 //! have, or three intervals have passed, what the leader before found stands, unless a fault is reported. Both rules are in
 //! `evidence`.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource;
-use mailroute_route::condition::{ConditionType, Reason, Subject};
+use mailroute_route::condition::{ConditionType, Subject};
 use mailroute_route::control::Report;
 use mailroute_route::file;
 
-use super::aggregate::explanation;
-use super::dns_published::{self, DnsNotice};
 use super::evidence::{Evidence, Gathered};
-use super::finding::{FALSE, Finding, TRUE, UNKNOWN};
-use super::sidecars_reporting::Silent;
-use super::{federation_fits, pods_refused, sidecars_current, sidecars_reporting};
-use crate::crd::method::{ClientSubmission, CredentialType};
+use super::facts::RouteFacts;
+use super::finding::ConditionFinding;
+use super::{accepted, dns_published, federation_fits, ready, sidecars_current, sidecars_reporting};
+use crate::crd::MailRouteStatus;
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
-use crate::crd::{MailRoute, MailRouteSpec, MailRouteStatus};
-use crate::inject::{Platform, Refusal, refusal_of};
-use crate::pods::{BarePod, SidecarPod};
-use crate::reports::Received;
-use crate::resolve::{self, NotAccepted, RouteResolution};
-use crate::rollout::plan::Plan;
-
-/// How far the route got on its way to its sidecars.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Acceptance {
-    /// Its configuration is rendered.
-    Rendered,
-    /// It is, and the pods that it describes would be refused.
-    Refusing(Refusal),
-    /// It is not accepted.
-    NotAccepted(NotAccepted),
-    /// It could not be written, for this reason.
-    Unwritten(String),
-}
-
-impl Acceptance {
-    /// How far a route gets before anything is written. `platform` says what is injected.
-    pub fn of(resolution: &RouteResolution, platform: &Platform) -> Self {
-        match resolution.accepted() {
-            Ok(route) => refusal_of(route, platform).map_or(Self::Rendered, Self::Refusing),
-            Err(not_accepted) => Self::NotAccepted(not_accepted),
-        }
-    }
-}
-
-/// What is known of a route.
-#[derive(Clone, Debug)]
-pub struct Facts<'a> {
-    /// The route, with the status that it has.
-    pub route: &'a MailRoute,
-    /// How far it got.
-    pub acceptance: &'a Acceptance,
-    /// What it amounts to on this platform.
-    pub resolution: &'a RouteResolution,
-    /// Its pods that have the sidecar and have not ended.
-    pub pods: &'a [SidecarPod],
-    /// Its pods that have no sidecar and have not ended.
-    pub bare: &'a [BarePod],
-    /// The fresh reports for it, by pod uid.
-    pub reports: &'a BTreeMap<String, Received>,
-    /// While this leader is so new that reports may still be on their way: since when it leads.
-    pub settling: Option<Timestamp>,
-    /// Which of the pods have an outdated sidecar, and what becomes of them.
-    pub rollout: &'a Plan<'a>,
-    /// How many ServiceAccounts the application of the route has to trust in this cluster; 0 when none.
-    pub federated: usize,
-    /// What its domains publish in DNS.
-    pub dns: &'a DnsNotice,
-    /// Its sidecars that run and do not report.
-    pub silent: &'a [Silent],
-    /// Messages that were left in pods that have ended, since the route was created.
-    pub lost: u64,
-}
+use crate::pods::SidecarPod;
+use crate::resolve;
 
 /// The status that the route should have at `now`.
-pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
+pub fn compute(facts: &RouteFacts<'_>, now: Timestamp) -> MailRouteStatus {
     let previous = facts.route.status.clone().unwrap_or_default();
     let resolved = facts.resolution.route.as_ref().ok();
     let endpoint = resolved.map(|route| resolve::place(&route.file.method));
@@ -123,148 +63,17 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> MailRouteStatus {
     }
 }
 
-fn findings(facts: &Facts<'_>, evidence: &Evidence<'_>, now: Timestamp) -> Vec<Finding> {
-    let mut findings = vec![accepted(facts, evidence)];
+fn findings(facts: &RouteFacts<'_>, evidence: &Evidence<'_>, now: Timestamp) -> Vec<ConditionFinding> {
+    let mut findings = vec![accepted::finding(facts, evidence)];
     findings.extend(ConditionType::OBSERVED.into_iter().filter_map(|condition| evidence.finding(condition)));
-    let ready = ready(&findings, facts, evidence);
-    findings.push(pods_refused::with(ready, facts, now));
+    findings.push(ready::finding(&findings, facts, evidence, now));
     findings.extend(sidecars_current::finding(facts, &findings, evidence.subject));
     findings.extend(sidecars_reporting::finding(facts, evidence.subject));
     findings.extend(federation_fits::finding(facts, evidence.subject));
     findings
 }
 
-fn accepted(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
-    let generation = facts.route.meta().generation;
-    let finding =
-        |status, reason, message| Finding::new(ConditionType::Accepted, status, reason, message, generation);
-    match facts.acceptance {
-        Acceptance::Rendered => finding(TRUE, Reason::Accepted, accepted_message(evidence.live)),
-        Acceptance::Refusing(refusal) => finding(
-            FALSE,
-            Reason::Invalid,
-            format!("Pods of this route are refused as it is written. {refusal} {}", refusal.remedy()),
-        ),
-        Acceptance::NotAccepted(NotAccepted::Invalid(invalid)) => {
-            finding(FALSE, Reason::Invalid, format!("{invalid}."))
-        }
-        Acceptance::NotAccepted(NotAccepted::Identity(not_allowed)) => finding(
-            FALSE,
-            Reason::OperatorIdentityNotAllowed,
-            format!("{not_allowed}. {}", explanation(Reason::OperatorIdentityNotAllowed, evidence.subject)),
-        ),
-        Acceptance::NotAccepted(NotAccepted::Mailbox(not_allowed)) => finding(
-            FALSE,
-            Reason::MailboxNotAllowed,
-            format!("{not_allowed}. {}", explanation(Reason::MailboxNotAllowed, evidence.subject)),
-        ),
-        Acceptance::Unwritten(error) => finding(
-            FALSE,
-            Reason::RenderFailed,
-            format!("{error}. {}", explanation(Reason::RenderFailed, evidence.subject)),
-        ),
-    }
-}
-
-/// Sidecars that cannot use the newest configuration, or something of it, say so; they go on with the last good one, or without that.
-fn accepted_message(reports: &[&Report]) -> String {
-    let refusing: Vec<_> = reports.iter().filter_map(|report| report.config_error.as_deref()).collect();
-    let sentence = Reason::Accepted.sentence();
-    match refusing.first() {
-        None => sentence.to_owned(),
-        Some(error) => format!(
-            "{sentence} {} of {} sidecars cannot use all of it and go on without: {error}. Restart those pods to get \
-             the current sidecar.",
-            refusing.len(),
-            reports.len()
-        ),
-    }
-}
-
-/// Ready is the sum: the first failing condition on the way is the cause to name. The way is known to be open when a
-/// sidecar has met every part of it that the method has; whether a message is taken shows with the first one.
-fn ready(findings: &[Finding], facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
-    let generation = facts.route.meta().generation;
-    let finding =
-        |status, reason, message| Finding::new(ConditionType::Ready, status, reason, message, generation);
-    let is_over = facts.pods.is_empty();
-    if let Some(failing) = findings.iter().find(|finding| finding.status == FALSE) {
-        let was_met = is_over && failing.condition != ConditionType::Accepted;
-        return Finding {
-            condition: ConditionType::Ready,
-            status: FALSE,
-            reason: failing.reason.clone(),
-            message: format!(
-                "{}: {}{}",
-                failing.condition,
-                failing.message,
-                if was_met { MET_BY_THE_LAST } else { "" }
-            ),
-            generation,
-        };
-    }
-    if let Some(silent) = sidecars_reporting::sentence(facts) {
-        // Of the pods that report, mail is known to flow; of the others nothing is known.
-        let speak = facts.silent.len() < facts.pods.len() && missing(&facts.route.spec, findings).is_none();
-        let (status, flows) = if speak { (TRUE, "Mail can flow from the others.") } else { (UNKNOWN, "") };
-        let message = format!("{silent} {flows}");
-        return finding(status, Reason::SidecarsSilent, message.trim_end().to_owned());
-    }
-    match (missing(&facts.route.spec, findings), is_over) {
-        (None, true) => {
-            finding(TRUE, Reason::Ready, format!("{}{MET_BY_THE_LAST}", Reason::Ready.sentence()))
-        }
-        (None, false) => finding(TRUE, Reason::Ready, Reason::Ready.sentence().to_owned()),
-        (Some(_), true) => finding(UNKNOWN, Reason::NoPods, explanation(Reason::NoPods, evidence.subject)),
-        (Some(_), false) if evidence.live.is_empty() => finding(
-            UNKNOWN,
-            Reason::WaitingForReports,
-            explanation(Reason::WaitingForReports, evidence.subject),
-        ),
-        (Some(condition), false) => finding(
-            UNKNOWN,
-            Reason::WaitingForReports,
-            format!(
-                "Sidecars have reported, and none has {} yet, which {condition} will show. {}",
-                step(condition),
-                Reason::WaitingForReports.remedy(evidence.subject)
-            ),
-        ),
-    }
-}
-
-/// Follows what Ready says of a route that no pod uses any more.
-const MET_BY_THE_LAST: &str = " No pod uses the route now; this is what the last one met.";
-
-/// The first part of the way that nothing is known of. By port 25 there is no log-in to try, so whether the tenant knows
-/// the sidecar shows with the first message.
-fn missing(spec: &MailRouteSpec, findings: &[Finding]) -> Option<ConditionType> {
-    let has_tokens = |submission: &ClientSubmission| submission.credential.type_ != CredentialType::Password;
-    let on_the_way = [
-        (ConditionType::CertificateValid, presents_certificate(spec)),
-        (ConditionType::CredentialReady, spec.client_submission.as_ref().is_some_and(has_tokens)),
-        (ConditionType::UpstreamReachable, true),
-        (ConditionType::Authenticated, spec.client_submission.is_some()),
-    ];
-    let needed = on_the_way.into_iter().filter(|(_, is_needed)| *is_needed).map(|(condition, _)| condition);
-    needed.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))
-}
-
-/// What a sidecar does that a condition tells of.
-const fn step(condition: ConditionType) -> &'static str {
-    match condition {
-        ConditionType::CertificateValid => "read its certificate",
-        ConditionType::CredentialReady => "obtained an access token",
-        ConditionType::Authenticated => "logged in",
-        _ => "connected to Microsoft 365",
-    }
-}
-
-fn presents_certificate(spec: &MailRouteSpec) -> bool {
-    spec.smtp_relay.as_ref().is_some_and(|relay| relay.certificate_secret_ref.is_some())
-}
-
-fn sidecars(facts: &Facts<'_>) -> Sidecars {
+fn sidecars(facts: &RouteFacts<'_>) -> Sidecars {
     let generation = facts.route.meta().generation.unwrap_or_default();
     let is_converged = |pod: &&SidecarPod| {
         let reported = facts.reports.get(&pod.uid).map(|reported| &reported.report);
@@ -297,7 +106,7 @@ fn sums(reports: &[&Report]) -> (QueueStatus, UsageStatus) {
 }
 
 /// Messages that pods sent in the last minute which have ended since.
-fn sent_by_ended(facts: &Facts<'_>, now: Timestamp) -> u64 {
+fn sent_by_ended(facts: &RouteFacts<'_>, now: Timestamp) -> u64 {
     let is_live = |uid: &str| facts.pods.iter().any(|pod| pod.uid == uid);
     let ended = facts.reports.iter().filter(|(uid, _)| !is_live(uid)).map(|(_, received)| received);
     let late = ended.filter(|received| now.duration_since(received.at) < SignedDuration::from_mins(1));
@@ -321,7 +130,7 @@ fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
 }
 
 /// The names that remedies mention. What a route has none of is named as the reference of reasons names it.
-fn subject<'a>(facts: &Facts<'a>, endpoint: Option<&'a str>) -> Subject<'a> {
+fn subject<'a>(facts: &RouteFacts<'a>, endpoint: Option<&'a str>) -> Subject<'a> {
     let spec = &facts.route.spec;
     let submission = spec.client_submission.as_ref();
     let client_id = submission.and_then(|submission| submission.credential.client_id.as_deref());

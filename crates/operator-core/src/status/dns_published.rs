@@ -4,39 +4,18 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::condition::ConditionType;
 
-use super::compute::Facts;
-use super::finding::{FALSE, Finding, TRUE, UNKNOWN, find};
-
-/// What is known of the domains of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum DnsNotice {
-    /// Nobody looks, or the route has no domain to look at.
-    #[default]
-    None,
-    /// Not all of its domains were looked at yet.
-    Pending,
-    /// All were.
-    Known(DnsVerdict),
-}
-
-/// What the condition says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsVerdict {
-    /// Whether the domains publish what they should; none when name servers could not tell.
-    pub holds: Option<bool>,
-    /// Why.
-    pub reason: Reason,
-    /// In words, with the records to publish.
-    pub message: String,
-}
+use super::facts::{DnsNotice, RouteFacts};
+use super::finding::{ConditionFinding, FALSE, TRUE, UNKNOWN, find};
 
 /// What the condition should say; none when nobody looks.
-pub(super) fn finding(facts: &Facts<'_>, previous: &[Condition]) -> Option<Finding> {
+pub(super) fn finding(facts: &RouteFacts<'_>, previous: &[Condition]) -> Option<ConditionFinding> {
     let verdict = match facts.dns {
         DnsNotice::None => return None,
-        DnsNotice::Pending => return find(previous, ConditionType::DnsPublished).and_then(Finding::kept),
+        DnsNotice::Pending => {
+            return find(previous, ConditionType::DnsPublished).and_then(ConditionFinding::kept);
+        }
         DnsNotice::Known(verdict) => verdict.clone(),
     };
     let status = match verdict.holds {
@@ -45,5 +24,11 @@ pub(super) fn finding(facts: &Facts<'_>, previous: &[Condition]) -> Option<Findi
         None => UNKNOWN,
     };
     let generation = facts.route.meta().generation;
-    Some(Finding::new(ConditionType::DnsPublished, status, verdict.reason, verdict.message, generation))
+    Some(ConditionFinding::new(
+        ConditionType::DnsPublished,
+        status,
+        verdict.reason,
+        verdict.message,
+        generation,
+    ))
 }

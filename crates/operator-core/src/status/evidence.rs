@@ -9,9 +9,9 @@ use kube::Resource;
 use mailroute_route::condition::{ConditionType, Subject};
 use mailroute_route::control::Report;
 
-use super::aggregate::{Verdict, verdict};
-use super::compute::Facts;
-use super::finding::{FALSE, Finding, TRUE, find};
+use super::aggregate::{ConditionVerdict, verdict};
+use super::facts::RouteFacts;
+use super::finding::{ConditionFinding, FALSE, TRUE, find};
 use crate::pods::SidecarPod;
 use crate::reports::STALE_AFTER;
 
@@ -24,7 +24,7 @@ pub(super) struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    pub(super) fn of(facts: &Facts<'a>) -> Self {
+    pub(super) fn of(facts: &RouteFacts<'a>) -> Self {
         let generation = facts.route.meta().generation.unwrap_or_default();
         let is_live = |uid: &str| facts.pods.iter().any(|pod| pod.uid == uid);
         let live = facts.pods.iter().filter_map(|pod| facts.reports.get(&pod.uid));
@@ -45,7 +45,7 @@ pub(super) struct Evidence<'a> {
     ended: &'a [&'a Report],
     /// What was found before.
     previous: &'a [Condition],
-    /// See [`Facts::settling`]; none once all pods have reported.
+    /// See [`RouteFacts::settling`]; none once all pods have reported.
     pub(super) settling: Option<Timestamp>,
     /// Whether no pod has been there long enough to have said all that it can say.
     is_succession: bool,
@@ -57,7 +57,7 @@ pub(super) struct Evidence<'a> {
 
 impl<'a> Evidence<'a> {
     pub(super) fn new(
-        facts: &Facts<'_>,
+        facts: &RouteFacts<'_>,
         reports: &'a Gathered<'a>,
         previous: &'a [Condition],
         subject: &'a Subject<'a>,
@@ -75,31 +75,36 @@ impl<'a> Evidence<'a> {
     }
 
     /// What an observed condition should say; none without evidence.
-    pub(super) fn finding(&self, condition: ConditionType) -> Option<Finding> {
+    pub(super) fn finding(&self, condition: ConditionType) -> Option<ConditionFinding> {
         let old = find(self.previous, condition);
         let inherited =
             old.filter(|old| self.settling.is_some_and(|since| old.last_transition_time.0 < since));
         match verdict(condition, self.live, self.subject) {
             Some(fault) if !fault.holds => Some(self.observed(fault, old, self.live)),
             verdict => inherited
-                .and_then(Finding::kept)
+                .and_then(ConditionFinding::kept)
                 .or_else(|| verdict.map(|verdict| self.observed(verdict, old, self.live)))
                 .or_else(|| self.bequeathed(condition)),
         }
     }
 
     /// What pods found that have ended since, while nobody can know better.
-    fn bequeathed(&self, condition: ConditionType) -> Option<Finding> {
+    fn bequeathed(&self, condition: ConditionType) -> Option<ConditionFinding> {
         if !self.is_succession {
             return None;
         }
         let old = find(self.previous, condition).filter(|old| old.observed_generation == self.generation);
         verdict(condition, self.ended, self.subject)
             .map(|verdict| self.observed(verdict, old, self.ended))
-            .or_else(|| old.and_then(Finding::kept))
+            .or_else(|| old.and_then(ConditionFinding::kept))
     }
 
-    fn observed(&self, verdict: Verdict, old: Option<&Condition>, reports: &[&Report]) -> Finding {
+    fn observed(
+        &self,
+        verdict: ConditionVerdict,
+        old: Option<&Condition>,
+        reports: &[&Report],
+    ) -> ConditionFinding {
         let status = if verdict.holds { TRUE } else { FALSE };
         let said = old.filter(|old| {
             old.status == status
@@ -111,7 +116,7 @@ impl<'a> Evidence<'a> {
         // A sidecar goes on with an older spec until the kubelet has brought it the new one.
         let oldest = reports.iter().filter(tells).map(|report| report.generation).min();
         let generation = self.generation.map(|now| oldest.unwrap_or(now).min(now));
-        Finding::new(verdict.condition, status, verdict.reason, message, generation)
+        ConditionFinding::new(verdict.condition, status, verdict.reason, message, generation)
     }
 }
 

@@ -6,8 +6,8 @@ use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
 
 use super::aggregate::explanation;
-use super::compute::Facts;
-use super::finding::{FALSE, Finding, TRUE};
+use super::facts::RouteFacts;
+use super::finding::{ConditionFinding, FALSE, TRUE};
 
 /// Federated credentials that Entra takes for one application (Microsoft Entra, "Important considerations and restrictions for
 /// federated identity credentials").
@@ -16,7 +16,7 @@ const MOST: usize = 20;
 /// As many as leave little room.
 const MANY: usize = 18;
 
-pub(super) fn finding(facts: &Facts<'_>, subject: &Subject<'_>) -> Option<Finding> {
+pub(super) fn finding(facts: &RouteFacts<'_>, subject: &Subject<'_>) -> Option<ConditionFinding> {
     let (status, reason) = match facts.federated {
         0..MANY => return None,
         MANY..=MOST => (TRUE, Reason::FederationNearlyFull),
@@ -29,5 +29,5 @@ pub(super) fn finding(facts: &Facts<'_>, subject: &Subject<'_>) -> Option<Findin
         explanation(reason, subject),
     );
     let generation = facts.route.meta().generation;
-    Some(Finding::new(ConditionType::FederationFits, status, reason, message, generation))
+    Some(ConditionFinding::new(ConditionType::FederationFits, status, reason, message, generation))
 }

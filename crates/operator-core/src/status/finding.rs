@@ -9,7 +9,7 @@ pub(super) const FALSE: &str = "False";
 pub(super) const UNKNOWN: &str = "Unknown";
 
 /// What a condition should say.
-pub(super) struct Finding {
+pub(super) struct ConditionFinding {
     pub(super) condition: ConditionType,
     pub(super) status: &'static str,
     pub(super) reason: String,
@@ -18,7 +18,7 @@ pub(super) struct Finding {
     pub(super) generation: Option<i64>,
 }
 
-impl Finding {
+impl ConditionFinding {
     /// What is said with one of our reasons.
     pub(super) fn new(
         condition: ConditionType,

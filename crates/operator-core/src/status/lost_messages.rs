@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use crate::reports::Received;
+use crate::reports::ReceivedReport;
 
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
 
 /// Messages that a pod left behind when it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct LeftMessages {
     /// Name of the pod.
     pub pod: String,
     /// Uid of the pod.
@@ -28,13 +28,13 @@ pub struct Left {
 
 /// What nobody was told of yet of the messages that pods left behind. `is_live` says of a pod's uid whether it has not
 /// ended.
-pub fn left(reports: &BTreeMap<String, Received>, is_live: impl Fn(&str) -> bool) -> Vec<Left> {
+pub fn left(reports: &BTreeMap<String, ReceivedReport>, is_live: impl Fn(&str) -> bool) -> Vec<LeftMessages> {
     let ended = reports.iter().filter(|(uid, received)| {
         received.accounted.was_live && !received.accounted.is_over && !is_live(uid)
     });
     ended
         .filter(|(_, received)| received.report.queue.messages > 0)
-        .map(|(uid, received)| Left {
+        .map(|(uid, received)| LeftMessages {
             pod: received.pod.clone(),
             uid: uid.clone(),
             messages: received.report.queue.messages,
@@ -44,11 +44,11 @@ pub fn left(reports: &BTreeMap<String, Received>, is_live: impl Fn(&str) -> bool
 }
 
 /// All of them together.
-pub fn sum(left: &[Left]) -> u64 {
+pub fn sum(left: &[LeftMessages]) -> u64 {
     left.iter().fold(0, |sum, left| sum.saturating_add(left.messages))
 }
 
-impl Left {
+impl LeftMessages {
     /// The pod, for an Event. It is gone, and its Events stay for a while.
     pub fn reference(&self, namespace: &str) -> ObjectReference {
         ObjectReference {
@@ -80,7 +80,7 @@ impl Left {
 }
 
 /// Dead letters that nobody was told of yet, in words. `is_settling`: this leader is new.
-pub fn given_up(reports: &BTreeMap<String, Received>, is_settling: bool) -> Option<String> {
+pub fn given_up(reports: &BTreeMap<String, ReceivedReport>, is_settling: bool) -> Option<String> {
     let (count, names) = pods(reports, |_, received| {
         let dead = received.report.queue.dead_letters;
         let before = received.accounted.dead_letters.unwrap_or(if is_settling { dead } else { 0 });
@@ -99,8 +99,8 @@ fn messages(count: u64) -> String {
 
 /// The sum over all pods, and the pods by name; none when there is nothing.
 fn pods(
-    reports: &BTreeMap<String, Received>,
-    count: impl Fn(&str, &Received) -> u64,
+    reports: &BTreeMap<String, ReceivedReport>,
+    count: impl Fn(&str, &ReceivedReport) -> u64,
 ) -> Option<(u64, String)> {
     let counted = reports.iter().map(|(uid, received)| (received.pod.as_str(), count(uid, received)));
     let concerned: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
@@ -119,33 +119,33 @@ fn pods(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reports::Accounted;
+    use crate::reports::AccountedMail;
     use crate::samples;
     use jiff::Timestamp;
     use mailroute_route::control::Queue;
 
-    fn received(pod: &str, messages: u64, dead_letters: u64, accounted: Accounted) -> Received {
+    fn received(pod: &str, messages: u64, dead_letters: u64, accounted: AccountedMail) -> ReceivedReport {
         let mut report = samples::report(vec![]);
         report.queue = Queue { messages, oldest_seconds: 0, dead_letters };
         let at = Timestamp::UNIX_EPOCH;
-        Received { pod: pod.into(), report, at, since: at, is_told: false, accounted }
+        ReceivedReport { pod: pod.into(), report, at, since: at, is_told: false, accounted }
     }
 
-    fn told(dead_letters: u64) -> Accounted {
-        Accounted { was_live: true, dead_letters: Some(dead_letters), is_over: false }
+    fn told(dead_letters: u64) -> AccountedMail {
+        AccountedMail { was_live: true, dead_letters: Some(dead_letters), is_over: false }
     }
 
-    fn by_uid(all: impl IntoIterator<Item = Received>) -> BTreeMap<String, Received> {
+    fn by_uid(all: impl IntoIterator<Item = ReceivedReport>) -> BTreeMap<String, ReceivedReport> {
         all.into_iter().map(|received| (received.pod.clone(), received)).collect()
     }
 
-    fn left_of(received: Received, live: &[&str]) -> Vec<Left> {
+    fn left_of(received: ReceivedReport, live: &[&str]) -> Vec<LeftMessages> {
         left(&by_uid([received]), |uid| live.contains(&uid))
     }
 
     #[test]
     fn dead_letters_are_told_of_when_they_grow() {
-        let grown = by_uid([received("a", 0, 3, told(1)), received("b", 0, 1, Accounted::default())]);
+        let grown = by_uid([received("a", 0, 3, told(1)), received("b", 0, 1, AccountedMail::default())]);
         let message = given_up(&grown, false).unwrap();
         assert!(message.starts_with("3 messages were given up and kept as dead letters, in a (2), b (1)."));
         assert_eq!(given_up(&by_uid([received("a", 9, 3, told(3))]), false), None);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_new_leader_counts_from_what_it_finds() {
-        assert_eq!(given_up(&by_uid([received("a", 0, 3, Accounted::default())]), true), None);
+        assert_eq!(given_up(&by_uid([received("a", 0, 3, AccountedMail::default())]), true), None);
         assert!(given_up(&by_uid([received("a", 0, 4, told(3))]), true).is_some());
     }
 
@@ -175,11 +175,15 @@ mod tests {
         assert!(messages[0].starts_with("1 message was left in the queue of the pod a when it ended."));
         assert!(messages[1].starts_with("2 messages were left in the queue of the pod b when it ended."));
         assert!(messages[1].ends_with("their Message-IDs are <1@shop> <2@shop>."), "{}", messages[1]);
-        let over = Received { accounted: Accounted { is_over: true, ..told(0) }, ..two.clone() };
+        let over = ReceivedReport { accounted: AccountedMail { is_over: true, ..told(0) }, ..two.clone() };
         assert_eq!(left_of(over, &[]), []);
         assert_eq!(left_of(two, &["b"]), [], "it lives");
         assert_eq!(left_of(received("a", 0, 0, told(0)), &[]), [], "its queue was empty");
-        assert_eq!(left_of(received("a", 2, 0, Accounted::default()), &[]), [], "it was never seen to live");
+        assert_eq!(
+            left_of(received("a", 2, 0, AccountedMail::default()), &[]),
+            [],
+            "it was never seen to live"
+        );
     }
 
     #[test]

@@ -7,17 +7,21 @@ use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
 
 use super::aggregate::explanation;
-use super::compute::Facts;
-use super::finding::{FALSE, Finding, TRUE};
+use super::facts::RouteFacts;
+use super::finding::{ConditionFinding, FALSE, TRUE};
 use crate::crd::sidecar::Rollout;
-use crate::pods::{BarePod, Owner};
-use crate::rollout::plan::{Outdated, Plan};
+use crate::pods::{BarePod, PodOwner};
+use crate::rollout::plan::{OutdatedPod, RolloutPlan};
 
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
 
 /// What the condition should say; none without pods. `others` has Ready.
-pub(super) fn finding(facts: &Facts<'_>, others: &[Finding], subject: &Subject<'_>) -> Option<Finding> {
+pub(super) fn finding(
+    facts: &RouteFacts<'_>,
+    others: &[ConditionFinding],
+    subject: &Subject<'_>,
+) -> Option<ConditionFinding> {
     if facts.pods.is_empty() && facts.bare.is_empty() {
         return None;
     }
@@ -32,7 +36,7 @@ pub(super) fn finding(facts: &Facts<'_>, others: &[Finding], subject: &Subject<'
     let parts = [message, without.unwrap_or_default()];
     let message = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     let generation = facts.route.meta().generation;
-    Some(Finding::new(ConditionType::SidecarsCurrent, status, reason, message, generation))
+    Some(ConditionFinding::new(ConditionType::SidecarsCurrent, status, reason, message, generation))
 }
 
 /// Tells of pods that have the label and nothing else.
@@ -44,8 +48,8 @@ fn without(bare: &[BarePod], subject: &Subject<'_>) -> Option<String> {
 }
 
 /// Held is what a person has to see to; the rest passes by itself, and is not told of each time.
-fn reason(plan: &Plan<'_>, is_ready: bool) -> Reason {
-    let lasts = |it: &Outdated<'_>| it.obstacle.as_ref().is_some_and(|obstacle| obstacle.lasts());
+fn reason(plan: &RolloutPlan<'_>, is_ready: bool) -> Reason {
+    let lasts = |it: &OutdatedPod<'_>| it.obstacle.as_ref().is_some_and(|obstacle| obstacle.lasts());
     match plan.rollout {
         _ if plan.outdated.is_empty() => Reason::SidecarsCurrent,
         Rollout::Report => Reason::SidecarsOutdated,
@@ -54,7 +58,13 @@ fn reason(plan: &Plan<'_>, is_ready: bool) -> Reason {
     }
 }
 
-fn message(plan: &Plan<'_>, pods: usize, reason: Reason, is_ready: bool, subject: &Subject<'_>) -> String {
+fn message(
+    plan: &RolloutPlan<'_>,
+    pods: usize,
+    reason: Reason,
+    is_ready: bool,
+    subject: &Subject<'_>,
+) -> String {
     let outdated = &plan.outdated;
     let named: Vec<_> = outdated.iter().take(NAMED).map(|it| named(it, is_ready)).collect();
     let more = more(outdated.len());
@@ -69,14 +79,14 @@ fn message(plan: &Plan<'_>, pods: usize, reason: Reason, is_ready: bool, subject
 }
 
 /// The pod, what makes it, and what it waits for; while the route is not Ready only what lasts.
-fn named(outdated: &Outdated<'_>, is_ready: bool) -> String {
+fn named(outdated: &OutdatedPod<'_>, is_ready: bool) -> String {
     let called = called(&outdated.pod.name, outdated.pod.owner.as_ref());
     let obstacle = outdated.obstacle.as_ref().filter(|obstacle| is_ready || obstacle.lasts());
     let waits = obstacle.map_or_else(String::new, |obstacle| format!(" ({obstacle})"));
     format!("{called}{waits}")
 }
 
-fn called(pod: &str, owner: Option<&Owner>) -> String {
+fn called(pod: &str, owner: Option<&PodOwner>) -> String {
     owner.map_or_else(|| pod.to_owned(), |owner| format!("{pod} of {owner}"))
 }
 

@@ -7,21 +7,12 @@ use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
 
 use super::aggregate::explanation;
-use super::compute::Facts;
-use super::finding::{FALSE, Finding};
+use super::facts::{RouteFacts, SilentSidecar};
+use super::finding::{ConditionFinding, FALSE};
 use crate::pods::SidecarPod;
 
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
-
-/// A sidecar that runs and does not report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Silent {
-    /// Name of the pod.
-    pub pod: String,
-    /// When it reported last; the start of the pod, or of this leader, when it never did.
-    pub since: Timestamp,
-}
 
 /// The sidecars among `pods` that have not reported for the time `after`, the longest first. `last` has the time of a pod's last
 /// report by its uid, `leading` is when this leader began to hear them.
@@ -31,13 +22,13 @@ pub fn silent(
     last: impl Fn(&str) -> Option<Timestamp>,
     leading: Timestamp,
     now: Timestamp,
-) -> Vec<Silent> {
+) -> Vec<SilentSidecar> {
     let mut silent: Vec<_> = pods
         .iter()
         .filter(|pod| pod.ready && !pod.is_ending)
         .map(|pod| {
             let never = pod.created.map_or(leading, |created| created.max(leading));
-            Silent { pod: pod.name.clone(), since: last(&pod.uid).unwrap_or(never) }
+            SilentSidecar { pod: pod.name.clone(), since: last(&pod.uid).unwrap_or(never) }
         })
         .filter(|silent| now.duration_since(silent.since) >= after)
         .collect();
@@ -46,17 +37,18 @@ pub fn silent(
 }
 
 /// What the condition should say; none while all report.
-pub(super) fn finding(facts: &Facts<'_>, subject: &Subject<'_>) -> Option<Finding> {
+pub(super) fn finding(facts: &RouteFacts<'_>, subject: &Subject<'_>) -> Option<ConditionFinding> {
     let message = format!("{} {}", sentence(facts)?, explanation(Reason::SidecarsSilent, subject));
     let generation = facts.route.meta().generation;
     let (condition, reason) = (ConditionType::SidecarsReporting, Reason::SidecarsSilent);
-    Some(Finding::new(condition, FALSE, reason, message, generation))
+    Some(ConditionFinding::new(condition, FALSE, reason, message, generation))
 }
 
 /// How many are silent, which and since when; none while all report.
-pub(super) fn sentence(facts: &Facts<'_>) -> Option<String> {
+pub(super) fn sentence(facts: &RouteFacts<'_>) -> Option<String> {
     let (silent, pods) = (facts.silent, facts.pods.len());
-    let named = |one: &Silent| format!("{} since {}", one.pod, one.since.strftime("%Y-%m-%dT%H:%M:%SZ"));
+    let named =
+        |one: &SilentSidecar| format!("{} since {}", one.pod, one.since.strftime("%Y-%m-%dT%H:%M:%SZ"));
     let names = silent.iter().take(NAMED).map(named).collect::<Vec<_>>().join(", ");
     let more = silent.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };

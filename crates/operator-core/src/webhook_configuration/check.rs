@@ -8,14 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use kube::core::{Selector, SelectorExt};
 
 use super::entry;
-use super::finding::Finding;
+use super::finding::ConfigurationFinding;
 
 /// The label by which Kubernetes names every namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Our Service, as the entry has to name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct WebhookService {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -25,29 +25,31 @@ pub struct Service {
 /// What is wrong with the configuration, given the namespaces that have MailRoutes.
 pub fn findings(
     configuration: Option<&MutatingWebhookConfiguration>,
-    service: &Service,
+    service: &WebhookService,
     namespaces: &BTreeSet<String>,
-) -> BTreeSet<Finding> {
-    let Some(entry) = configuration.and_then(entry) else { return [Finding::EntryMissing].into() };
+) -> BTreeSet<ConfigurationFinding> {
+    let Some(entry) = configuration.and_then(entry) else {
+        return [ConfigurationFinding::EntryMissing].into();
+    };
     let mut found = BTreeSet::new();
-    let mut note = |holds: bool, finding: Finding| {
+    let mut note = |holds: bool, finding: ConfigurationFinding| {
         if holds {
             found.insert(finding);
         }
     };
-    note(!calls(entry, service), Finding::NotOurService);
-    note(!covers_pods(entry), Finding::PodsNotCovered);
+    note(!calls(entry, service), ConfigurationFinding::NotOurService);
+    note(!covers_pods(entry), ConfigurationFinding::PodsNotCovered);
     let objects = entry.object_selector.clone().unwrap_or_default();
-    note(selects(&objects, &[]), Finding::TooWide);
-    note(!selects(&objects, &[(ROUTE_LABEL, "any")]), Finding::TooNarrow);
+    note(selects(&objects, &[]), ConfigurationFinding::TooWide);
+    note(!selects(&objects, &[(ROUTE_LABEL, "any")]), ConfigurationFinding::TooNarrow);
     let (excluded, labels) = judge(entry.namespace_selector.as_ref(), namespaces);
-    note(!excluded.is_empty(), Finding::NamespacesExcluded(excluded));
-    note(!labels.is_empty(), Finding::NamespaceLabels(labels));
-    note(entry.failure_policy.as_deref() == Some("Ignore"), Finding::FailureIgnored);
+    note(!excluded.is_empty(), ConfigurationFinding::NamespacesExcluded(excluded));
+    note(!labels.is_empty(), ConfigurationFinding::NamespaceLabels(labels));
+    note(entry.failure_policy.as_deref() == Some("Ignore"), ConfigurationFinding::FailureIgnored);
     found
 }
 
-fn calls(entry: &MutatingWebhook, service: &Service) -> bool {
+fn calls(entry: &MutatingWebhook, service: &WebhookService) -> bool {
     entry
         .client_config
         .service
@@ -129,10 +131,10 @@ mod tests {
     }
 
     fn found(path: &str, value: Value) -> Vec<&'static str> {
-        let service = Service { namespace: "mail".into(), name: "mailroute".into() };
+        let service = WebhookService { namespace: "mail".into(), name: "mailroute".into() };
         let namespaces = ["shop".to_owned(), "news".to_owned()].into();
         let found = findings(Some(&configuration(path, value)), &service, &namespaces);
-        found.iter().map(Finding::reason).collect()
+        found.iter().map(ConfigurationFinding::reason).collect()
     }
 
     #[test]
@@ -179,15 +181,15 @@ mod tests {
     fn a_namespace_with_routes_that_is_left_out_is_named() {
         let selector = json!([{"key": NAMESPACE_NAME, "operator": "NotIn", "values": ["news", "test"]}]);
         let configuration = configuration("/webhooks/0/namespaceSelector/matchExpressions", selector);
-        let service = Service { namespace: "mail".into(), name: "mailroute".into() };
+        let service = WebhookService { namespace: "mail".into(), name: "mailroute".into() };
         let found = findings(Some(&configuration), &service, &["shop".into(), "news".into()].into());
-        assert_eq!(found, [Finding::NamespacesExcluded(["news".to_owned()].into())].into());
+        assert_eq!(found, [ConfigurationFinding::NamespacesExcluded(["news".to_owned()].into())].into());
         assert!(found.first().unwrap().to_string().contains("leaves out news"));
     }
 
     #[test]
     fn without_the_configuration_its_entry_is_missing() {
-        let service = Service { namespace: "mail".into(), name: "mailroute".into() };
-        assert_eq!(findings(None, &service, &BTreeSet::new()), [Finding::EntryMissing].into());
+        let service = WebhookService { namespace: "mail".into(), name: "mailroute".into() };
+        assert_eq!(findings(None, &service, &BTreeSet::new()), [ConfigurationFinding::EntryMissing].into());
     }
 }

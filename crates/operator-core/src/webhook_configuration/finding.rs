@@ -12,7 +12,7 @@ const NAMED: usize = 5;
 
 /// Something about the entry that is not as the chart makes it, and matters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Finding {
+pub enum ConfigurationFinding {
     /// There is no such configuration, or no entry of ours in it.
     EntryMissing,
     /// The entry calls something else than our Service.
@@ -31,7 +31,7 @@ pub enum Finding {
     FailureIgnored,
 }
 
-impl Finding {
+impl ConfigurationFinding {
     /// Every reason that a finding can have: the closed set of the metric's label.
     pub const REASONS: [&str; 8] = [
         "WebhookEntryMissing",
@@ -60,7 +60,7 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for ConfigurationFinding {
     /// What is wrong, what comes of it, and what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let without = "start without a sidecar, or are refused by the policy of the chart";
@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn a_long_list_is_cut() {
         let many: BTreeSet<_> = (0..9).map(|n| format!("n{n}")).collect();
-        assert!(Finding::NamespacesExcluded(many).to_string().contains("n4 and 4 more"));
+        assert!(ConfigurationFinding::NamespacesExcluded(many).to_string().contains("n4 and 4 more"));
     }
 }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::is_default;
 
 /// The promise behind 250.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum DeliveryMode {
     /// Tried at once while the application waits: 250 when Microsoft 365 has accepted the message, Microsoft's own 5yz
     /// when it refuses for good, and otherwise the message is kept and 250 said.
+    #[default]
     DeliverOrQueue,
     /// Kept first, then 250, then delivered.
     Queue,

@@ -56,8 +56,11 @@ pub enum HostName {
     MxOf(String),
 }
 
-/// Whether mail may go without TLS.
+/// Whether mail may go without TLS. Required: TLS by STARTTLS with a verified certificate, or nothing is sent.
+/// Opportunistic, for SmtpRelay by IP address and for DirectSend: TLS when it is offered and can be verified, else without.
+/// Default: Opportunistic for DirectSend, else Required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TlsMode {
     /// TLS with a verified certificate, or nothing is sent.
     #[default]

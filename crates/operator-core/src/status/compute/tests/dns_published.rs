@@ -1,7 +1,7 @@
 //! The advice on DNS, which is beside everything else.
 
 use super::*;
-use crate::status::dns_published::{DnsNotice, DnsVerdict};
+use crate::status::{DnsNotice, DnsVerdict};
 
 fn said(holds: Option<bool>, reason: Reason) -> DnsNotice {
     DnsNotice::Known(DnsVerdict { holds, reason, message: format!("about {reason}") })

@@ -3,13 +3,13 @@
 use futures::FutureExt;
 use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::status::Sidecars;
-use mailroute_operator_core::kubernetes_version::Standing;
+use mailroute_operator_core::kubernetes_version::NativeSidecars;
 use tokio::sync::watch;
 
 use super::Known;
 use crate::admin::Check;
 use crate::cache::route::RouteStore;
-use crate::cache::watch::Malformed;
+use crate::cache::watch::UnreadableRoutes;
 use crate::metrics::{Certificate, Metrics, RouteStanding};
 
 /// What has to hold before the replica is sent requests.
@@ -21,7 +21,7 @@ pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> 
         Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
         Check {
             missing: "the API server has not told its version yet",
-            holds: Box::new(move || *kubernetes.borrow() != Standing::Unknown),
+            holds: Box::new(move || *kubernetes.borrow() != NativeSidecars::Unknown),
         },
         Check {
             missing: "the served certificate does not chain to the caBundle of the webhook configuration yet",
@@ -42,7 +42,7 @@ where
 /// What is read from a state when Prometheus asks.
 pub(super) fn observer(
     known: &Known,
-    malformed: &Malformed,
+    malformed: &UnreadableRoutes,
 ) -> impl Fn(&Metrics) + Send + Sync + use<> + 'static {
     let (routes, leadership) = (known.routes.clone(), known.leadership.clone());
     let (expiry, malformed) = (known.pki.expiry.clone(), malformed.clone());

@@ -10,7 +10,7 @@ use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 
 use super::App;
 use crate::args::{Certificates, Run};
-use crate::pki::{self, Source, Written};
+use crate::pki::{self, BundleWritten, CertificateSource};
 use crate::webhook::configuration_check;
 
 /// Port of the Service for the control service.
@@ -18,15 +18,16 @@ const CONTROL_SERVICE_PORT: u16 = 8444;
 
 impl App {
     /// Whose certificates are served, and who is told what is written of them.
-    pub(super) fn pki_settings(&self) -> pki::Settings {
+    pub(super) fn pki_settings(&self) -> pki::PkiSettings {
         let flags = &self.flags;
-        let given = |publishes| Source::Given { secret: flags.certificate_secret.clone(), publishes };
+        let given =
+            |publishes| CertificateSource::External { secret: flags.certificate_secret.clone(), publishes };
         let (metrics, events) = (self.metrics.clone(), self.events.clone());
-        pki::Settings {
+        pki::PkiSettings {
             namespace: flags.namespace.clone(),
             source: match flags.certificates {
                 Certificates::Own => {
-                    Source::Own { secret: flags.ca_secret.clone(), lifetimes: self.lifetimes }
+                    CertificateSource::Own { secret: flags.ca_secret.clone(), lifetimes: self.lifetimes }
                 }
                 Certificates::CertManager => given(false),
                 Certificates::Secret => given(true),
@@ -35,7 +36,7 @@ impl App {
             names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
             tell: Arc::new(move |written| {
                 metrics.ca_bundle(written);
-                if let Written::Repair(configuration) = written {
+                if let BundleWritten::Repair(configuration) = written {
                     configuration_check::tell_of_repair(configuration, &events);
                 }
             }),
@@ -43,7 +44,7 @@ impl App {
     }
 
     /// What the installation chooses for every sidecar.
-    pub(super) fn sidecar(&self) -> inject::Platform {
+    pub(super) fn sidecar(&self) -> inject::SidecarSettings {
         self.flags.injection.platform(&self.flags.sidecar_image, &self.control_address())
     }
 
@@ -54,7 +55,7 @@ impl App {
 }
 
 /// What routes are resolved with.
-pub(super) fn settings(flags: &Run) -> anyhow::Result<PlatformSettings> {
+pub(super) fn platform(flags: &Run) -> anyhow::Result<PlatformSettings> {
     Ok(PlatformSettings {
         operator_identity: operator_identity(flags)?,
         mailbox_rules: mailbox_rules(flags)?,

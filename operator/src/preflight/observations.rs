@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailroute_operator_core::status::dns_published::DnsNotice;
+use mailroute_operator_core::status::DnsNotice;
 use tokio::time::Instant;
 
-use super::need::Need;
-use super::verdict::{Standing, verdict};
+use super::need::DnsNeed;
+use super::verdict::{DomainStanding, verdict};
 use crate::lock;
 
 /// What is published is looked at this often at most.
@@ -41,13 +41,13 @@ const PATIENCE: u32 = 3;
 
 /// The shared board. Without anything behind it, nobody looks.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Option<Arc<Mutex<BTreeMap<Need, Entry>>>>);
+pub struct DnsObservations(Option<Arc<Mutex<BTreeMap<DnsNeed, Entry>>>>);
 
 /// What one look at a domain found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct DnsLook {
     /// How the domain stands.
-    pub standing: Standing,
+    pub standing: DomainStanding,
     /// How long that is good, when there were records.
     pub ttl: Option<Duration>,
 }
@@ -56,7 +56,7 @@ pub struct Look {
 struct Entry {
     /// Where the routes are that have this need.
     namespaces: BTreeSet<String>,
-    standing: Option<Standing>,
+    standing: Option<DomainStanding>,
     failures: u32,
     /// When it was looked at last.
     looked: Option<Instant>,
@@ -65,14 +65,14 @@ struct Entry {
     due: Instant,
 }
 
-impl Board {
+impl DnsObservations {
     /// A board that is filled.
     pub fn on() -> Self {
         Self(Some(Arc::default()))
     }
 
     /// What is known for a route with these needs.
-    pub fn notice(&self, needs: &BTreeSet<Need>) -> DnsNotice {
+    pub fn notice(&self, needs: &BTreeSet<DnsNeed>) -> DnsNotice {
         let Some(board) = self.0.as_ref().filter(|_| !needs.is_empty()) else { return DnsNotice::None };
         let board = lock(board);
         let standings: Option<Vec<_>> = needs.iter().map(|need| board.get(need)?.standing.as_ref()).collect();
@@ -81,7 +81,7 @@ impl Board {
 
     /// Takes up new needs, with the namespaces that have them, and forgets those that nobody has any more. A new one is due
     /// at once; one that differs in the addresses from what its namespaces had is as it was, and due no sooner than allowed.
-    pub fn keep(&self, needs: &BTreeMap<Need, BTreeSet<String>>, now: Instant) {
+    pub fn keep(&self, needs: &BTreeMap<DnsNeed, BTreeSet<String>>, now: Instant) {
         let Some(board) = &self.0 else { return };
         let mut board = lock(board);
         let before = board.clone();
@@ -95,7 +95,7 @@ impl Board {
 
     /// Up to `most` needs to look at now, those first that were never looked at, then the longest due; of each namespace no
     /// more than its share.
-    pub fn due(&self, now: Instant, most: usize) -> Vec<Need> {
+    pub fn due(&self, now: Instant, most: usize) -> Vec<DnsNeed> {
         let Some(board) = &self.0 else { return Vec::new() };
         let board = lock(board);
         let mut due: Vec<_> = board.iter().filter(|(_, entry)| entry.due <= now).collect();
@@ -121,7 +121,7 @@ impl Board {
     }
 
     /// Takes in what a look found, and says whether routes have to be told. `chance`, from 0 to 1, spreads the next looks.
-    pub fn put(&self, need: &Need, look: Look, now: Instant, chance: f64) -> bool {
+    pub fn put(&self, need: &DnsNeed, look: DnsLook, now: Instant, chance: f64) -> bool {
         let Some(board) = &self.0 else { return false };
         let mut board = lock(board);
         let Some(entry) = board.get_mut(need) else { return false };
@@ -132,7 +132,12 @@ impl Board {
 }
 
 impl Entry {
-    fn new(need: &Need, namespaces: &BTreeSet<String>, before: &BTreeMap<Need, Self>, now: Instant) -> Self {
+    fn new(
+        need: &DnsNeed,
+        namespaces: &BTreeSet<String>,
+        before: &BTreeMap<DnsNeed, Self>,
+        now: Instant,
+    ) -> Self {
         let mut alike = before
             .iter()
             .filter(|(other, entry)| need.is_like(other) && !entry.namespaces.is_disjoint(namespaces));
@@ -156,7 +161,7 @@ impl Entry {
         }
     }
 
-    fn take(&mut self, look: Look, now: Instant, chance: f64) {
+    fn take(&mut self, look: DnsLook, now: Instant, chance: f64) {
         self.looked = Some(now);
         let failed = look.standing.failure.is_some();
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
@@ -171,7 +176,7 @@ impl Entry {
 }
 
 /// How long to wait after a look.
-fn pause(look: &Look, failures: u32) -> Duration {
+fn pause(look: &DnsLook, failures: u32) -> Duration {
     if failures > 0 {
         return SHORTEST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_FAILED);
     }
@@ -183,13 +188,13 @@ fn pause(look: &Look, failures: u32) -> Duration {
 mod tests {
     use mailroute_route::condition::Reason;
 
-    use super::super::finding::Finding;
+    use super::super::finding::DnsFinding;
     use super::*;
 
     const EVEN: f64 = 0.5;
 
-    fn need(domain: &str) -> Need {
-        Need {
+    fn need(domain: &str) -> DnsNeed {
+        DnsNeed {
             domain: domain.into(),
             service: "spf.protection.outlook.com",
             is_signed: true,
@@ -198,12 +203,12 @@ mod tests {
         }
     }
 
-    fn keep(board: &Board, needs: &BTreeSet<Need>, now: Instant) {
+    fn keep(board: &DnsObservations, needs: &BTreeSet<DnsNeed>, now: Instant) {
         keep_of(board, &[("shop", needs)], now);
     }
 
-    fn keep_of(board: &Board, of: &[(&str, &BTreeSet<Need>)], now: Instant) {
-        let mut all = BTreeMap::<Need, BTreeSet<String>>::new();
+    fn keep_of(board: &DnsObservations, of: &[(&str, &BTreeSet<DnsNeed>)], now: Instant) {
+        let mut all = BTreeMap::<DnsNeed, BTreeSet<String>>::new();
         for (namespace, needs) in of {
             needs.iter().for_each(|need| {
                 all.entry(need.clone()).or_default().insert((*namespace).to_owned());
@@ -212,25 +217,28 @@ mod tests {
         board.keep(&all, now);
     }
 
-    fn from(last: u8) -> BTreeSet<Need> {
+    fn from(last: u8) -> BTreeSet<DnsNeed> {
         let addresses = BTreeSet::from([std::net::IpAddr::from([203, 0, 113, last])]);
-        BTreeSet::from([Need { addresses, ..need("contoso.com") }])
+        BTreeSet::from([DnsNeed { addresses, ..need("contoso.com") }])
     }
 
-    fn good(ttl: u64) -> Look {
-        Look { standing: Standing::default(), ttl: Some(Duration::from_secs(ttl)) }
+    fn good(ttl: u64) -> DnsLook {
+        DnsLook { standing: DomainStanding::default(), ttl: Some(Duration::from_secs(ttl)) }
     }
 
-    fn wrong() -> Look {
-        let findings = vec![Finding::no_domain("contoso.com")];
-        Look { standing: Standing { findings, failure: None }, ttl: None }
+    fn wrong() -> DnsLook {
+        let findings = vec![DnsFinding::no_domain("contoso.com")];
+        DnsLook { standing: DomainStanding { findings, failure: None }, ttl: None }
     }
 
-    fn failed() -> Look {
-        Look { standing: Standing { findings: vec![], failure: Some("no answer".into()) }, ttl: None }
+    fn failed() -> DnsLook {
+        DnsLook {
+            standing: DomainStanding { findings: vec![], failure: Some("no answer".into()) },
+            ttl: None,
+        }
     }
 
-    fn reason(board: &Board, needs: &BTreeSet<Need>) -> Option<Reason> {
+    fn reason(board: &DnsObservations, needs: &BTreeSet<DnsNeed>) -> Option<Reason> {
         match board.notice(needs) {
             DnsNotice::Known(verdict) => Some(verdict.reason),
             DnsNotice::Pending | DnsNotice::None => None,
@@ -240,14 +248,14 @@ mod tests {
     #[test]
     fn nobody_looks_and_a_route_without_domains_are_no_notice() {
         let needs = BTreeSet::from([need("contoso.com")]);
-        assert_eq!(Board::default().notice(&needs), DnsNotice::None);
-        assert_eq!(Board::on().notice(&BTreeSet::new()), DnsNotice::None);
-        assert_eq!(Board::on().notice(&needs), DnsNotice::Pending);
+        assert_eq!(DnsObservations::default().notice(&needs), DnsNotice::None);
+        assert_eq!(DnsObservations::on().notice(&BTreeSet::new()), DnsNotice::None);
+        assert_eq!(DnsObservations::on().notice(&needs), DnsNotice::Pending);
     }
 
     #[test]
     fn a_route_waits_for_all_of_its_domains() {
-        let (board, now) = (Board::on(), Instant::now());
+        let (board, now) = (DnsObservations::on(), Instant::now());
         let needs = BTreeSet::from([need("a.example"), need("b.example")]);
         keep(&board, &needs, now);
         assert!(board.put(&need("a.example"), good(60), now, EVEN));
@@ -259,7 +267,7 @@ mod tests {
 
     #[test]
     fn new_needs_come_first_and_old_ones_when_they_are_due() {
-        let (board, now) = (Board::on(), Instant::now());
+        let (board, now) = (DnsObservations::on(), Instant::now());
         let both = BTreeSet::from([need("a.example"), need("b.example")]);
         keep(&board, &BTreeSet::from([need("a.example")]), now);
         board.put(&need("a.example"), good(60), now, EVEN);
@@ -275,15 +283,15 @@ mod tests {
 
     #[test]
     fn a_look_holds_as_long_as_its_records_within_bounds() {
-        let seconds = |look: &Look, failures| pause(look, failures).as_secs();
+        let seconds = |look: &DnsLook, failures| pause(look, failures).as_secs();
         assert_eq!([1, 300, 999_999].map(|ttl| seconds(&good(ttl), 0)), [60, 300, 3600]);
-        assert_eq!(seconds(&Look { ttl: Some(LONGEST), ..wrong() }, 0), 300);
+        assert_eq!(seconds(&DnsLook { ttl: Some(LONGEST), ..wrong() }, 0), 300);
         assert_eq!([1, 2, 3, 40].map(|failures| seconds(&failed(), failures)), [60, 120, 240, 900]);
     }
 
     #[test]
     fn chance_spreads_the_next_looks_by_a_tenth() {
-        let (board, now) = (Board::on(), Instant::now());
+        let (board, now) = (DnsObservations::on(), Instant::now());
         keep(&board, &BTreeSet::from([need("a.example")]), now);
         for (chance, seconds) in [(0.0, 90), (1.0, 110)] {
             board.put(&need("a.example"), good(100), now, chance);
@@ -294,7 +302,7 @@ mod tests {
 
     #[test]
     fn one_failed_look_does_not_hide_what_was_found_and_the_third_does() {
-        let (board, now) = (Board::on(), Instant::now());
+        let (board, now) = (DnsObservations::on(), Instant::now());
         let needs = BTreeSet::from([need("a.example")]);
         keep(&board, &needs, now);
         let put = |look| board.put(&need("a.example"), look, now, EVEN);
@@ -309,7 +317,7 @@ mod tests {
 
     #[test]
     fn without_anything_found_before_a_failure_shows_at_once() {
-        let (board, now) = (Board::on(), Instant::now());
+        let (board, now) = (DnsObservations::on(), Instant::now());
         let needs = BTreeSet::from([need("a.example")]);
         keep(&board, &needs, now);
         assert!(board.put(&need("a.example"), failed(), now, EVEN));
@@ -318,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_forged_address_asks_nothing_anew_and_hides_nothing() {
-        let (board, start) = (Board::on(), Instant::now());
+        let (board, start) = (DnsObservations::on(), Instant::now());
         keep(&board, &from(0), start);
         let look = board.due(start, 9).pop().unwrap();
         board.put(&look, wrong(), start, EVEN);
@@ -338,7 +346,7 @@ mod tests {
 
     #[test]
     fn one_namespace_does_not_starve_the_advice_of_others() {
-        let (board, now) = (Board::on(), Instant::now());
+        let (board, now) = (DnsObservations::on(), Instant::now());
         let many: BTreeSet<_> = (0..1000).map(|n| need(&format!("a{n}.example"))).collect();
         let shared = BTreeSet::from([need("a0.example"), need("shared.example")]);
         let other = BTreeSet::from([need("z.example"), need("shared.example")]);
