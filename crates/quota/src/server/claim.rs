@@ -134,25 +134,25 @@ impl Ledger {
         let until = now + self.timing.cut_off() + self.timing.clock_skew();
         let named: BTreeMap<u64, &LeaseUse> =
             claim.leases.iter().take(MAX_LEASES).map(|lease| (lease.id, lease)).collect();
-        let own = self.leases.iter().filter(|(_, lease)| lease.holder == who);
-        let own: Vec<(u64, IssuedLease)> = own.map(|(id, lease)| (*id, *lease)).collect();
+        let own = self.leases.range((who, 0)..=(who, u64::MAX));
+        let own: Vec<(u64, IssuedLease)> = own.map(|((_, id), lease)| (*id, *lease)).collect();
         for (id, lease) in own {
             match named.get(&id) {
                 _ if lease.instance < claim.instance => self.end_unreported(id, lease, now),
                 Some(reported) if reported.ended => self.end(who, lease.amount, reported, now),
                 Some(_) => {
                     let until = until.max(lease.until).min(lease.since + self.timing.longest_lease());
-                    self.leases.insert(id, IssuedLease { until, ..lease });
+                    self.leases.insert((who, id), IssuedLease { until, ..lease });
                 }
                 // The sidecar did not receive the lease and never will, as it has asked again since. The same holds for a lease
                 // of an earlier leader, which answers no more.
-                None if lease.sequence == u64::MAX || lease.sequence < claim.sequence => self.end_unused(id),
+                None if lease.sequence == u64::MAX || lease.sequence < claim.sequence => self.end_unused(who, id),
                 None => {}
             }
         }
         self.settle_inherited(who, claim, &named, now);
         // A lease that is not known here, as after the route's tenant has changed, is not counted, but its end is confirmed.
-        for reported in named.values().filter(|it| it.ended && !self.leases.contains_key(&it.id)) {
+        for reported in named.values().filter(|it| it.ended && !self.leases.contains_key(&(who, it.id))) {
             self.ended.entry((who, reported.id)).or_insert(LeaseEnd::Unknown);
         }
         self.ended.retain(|(holder, id), _| *holder != who || named.contains_key(id));
@@ -180,8 +180,8 @@ impl Ledger {
         let believed = self.believed.get(&who).copied().unwrap_or(at_once);
         let mut left = inherited.map_or(believed, |grant| grant.amount);
         for reported in named.values() {
-            let is_known =
-                self.leases.contains_key(&reported.id) || self.ended.contains_key(&(who, reported.id));
+            let key = (who, reported.id);
+            let is_known = self.leases.contains_key(&key) || self.ended.contains_key(&key);
             if is_known || reported.id >= self.next_id {
                 continue;
             }
@@ -197,7 +197,7 @@ impl Ledger {
                 let until = now + self.timing.cut_off() + self.timing.clock_skew();
                 let (instance, sequence) = (claim.instance, claim.sequence);
                 let lease = IssuedLease { holder: who, instance, amount, sequence, until, since: now };
-                self.leases.insert(reported.id, lease);
+                self.leases.insert(key, lease);
             }
         }
         if inherited.is_none() {
@@ -208,7 +208,7 @@ impl Ledger {
 
     /// Ends a lease of a run of the sidecar that is over: it counts as used just now.
     fn end_unreported(&mut self, id: u64, lease: IssuedLease, now: Duration) {
-        self.leases.remove(&id);
+        self.leases.remove(&(lease.holder, id));
         self.count(lease.holder, lease.amount, now);
     }
 
@@ -217,7 +217,7 @@ impl Ledger {
         let age = Duration::from_millis(reported.age_millis).min(self.timing.minute);
         let (messages, recipients) = (reported.used_messages.into(), reported.used_recipients.into());
         let used = Amount { messages, recipients };
-        self.leases.remove(&reported.id);
+        self.leases.remove(&(who, reported.id));
         self.return_pace(who, amount.less(used).messages);
         self.count(who, used.least(amount), now.saturating_sub(age));
         self.ended.insert((who, reported.id), LeaseEnd::Counted);
@@ -225,8 +225,8 @@ impl Ledger {
     }
 
     /// Ends a lease that its sidecar did not receive.
-    fn end_unused(&mut self, id: u64) {
-        if let Some(lease) = self.leases.remove(&id) {
+    fn end_unused(&mut self, who: SidecarId, id: u64) {
+        if let Some(lease) = self.leases.remove(&(who, id)) {
             self.return_pace(lease.holder, lease.amount.messages);
         }
         self.dirty = true;

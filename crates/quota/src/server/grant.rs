@@ -81,7 +81,7 @@ impl Ledger {
             share.served = now;
         }
         let lease = IssuedLease { holder: who, instance, amount, sequence, until, since: now };
-        self.leases.insert(id, lease);
+        self.leases.insert((who, id), lease);
         if let Some(allowed) = self.grantable.by_sidecar.get_mut(&who) {
             *allowed = allowed.less(amount);
         }

@@ -90,7 +90,8 @@ pub struct Ledger {
     namespaces: HashMap<SidecarId, Namespace>,
     minute: Window,
     day: Window,
-    leases: BTreeMap<u64, IssuedLease>,
+    /// By sidecar first, as any sidecar may name any number: none ends, extends or takes over another's lease.
+    leases: BTreeMap<(SidecarId, u64), IssuedLease>,
     inherited: BTreeMap<SidecarId, InheritedGrant>,
     /// Leases that ended, until their sidecar no longer names them. By sidecar first, as any sidecar may name any number.
     ended: BTreeMap<(SidecarId, u64), LeaseEnd>,

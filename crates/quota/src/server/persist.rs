@@ -44,7 +44,7 @@ impl Ledger {
         let until = now + timing.cut_off() + skew;
         for &(id, lease) in &record.leases {
             let lease = IssuedLease { until, sequence: u64::MAX, since: now, ..lease };
-            ledger.leases.insert(id, lease);
+            ledger.leases.insert((lease.holder, id), lease);
         }
         for it in &record.preallocated {
             let grant = InheritedGrant { instance: it.instance, amount: it.amount, until };
@@ -89,7 +89,7 @@ impl Ledger {
             members,
             minute: self.minute.counted().collect(),
             day: self.day.counted().collect(),
-            leases: self.leases.iter().map(|(id, lease)| (*id, *lease)).collect(),
+            leases: self.leases.iter().map(|((_, id), lease)| (*id, *lease)).collect(),
             preallocated,
             preallocated_until: now + self.timing.persist_interval(),
             ended,

@@ -215,8 +215,9 @@ fn half_of_a_minute_goes_at_once_and_the_rest_at_its_pace() {
             // Kept open, so that it counts.
             if let Some(lease) = answer.lease {
                 ledger.claim(&SHOP.into(), SidecarId(who + 1000 * second), &claim(1, 0), at(second));
-                let out = ledger.leases.get_mut(&lease.id).unwrap();
-                out.holder = SidecarId(who + 1_000_000 * (second + 1));
+                let issued = ledger.leases.remove(&(SidecarId(who), lease.id)).unwrap();
+                let holder = SidecarId(who + 1_000_000 * (second + 1));
+                ledger.leases.insert((holder, lease.id), IssuedLease { holder, ..issued });
             }
         }
     }
@@ -255,7 +256,7 @@ fn a_new_leader_takes_all_for_used_until_it_hears_from_the_holder() {
     let record = old.record(Some(SidecarId(1)), at(2));
     old.persisted(&record, at(2));
     let Decision::Answer(Allotment { lease: Some(second), .. }) = old.decide(SidecarId(1), at(2)) else {
-        panic!("allowed for")
+        panic!("the record allows it")
     };
     let mut new = Ledger::restore(Timing::default(), &LedgerRecord::parse(&record.print()).unwrap(), at(10));
     new.set_limits(&SHOP.into(), "notifications", LIMITS, at(10));
