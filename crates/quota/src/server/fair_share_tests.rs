@@ -138,7 +138,7 @@ fn a_number_that_another_sidecar_named_before_is_counted_and_confirmed_to_its_ho
     let record = old.record(Some(SidecarId(1000)), at(0));
     old.persisted(&record, at(0));
     let Decision::Answer(Allotment { lease: Some(lease), .. }) = old.decide(SidecarId(1000), at(0)) else {
-        panic!("allowed for")
+        panic!("the record allows it")
     };
     let mut new = Ledger::restore(Timing::default(), &record, at(5));
     let reported = Claim { leases: vec![used(lease, 1)], ..claim(2, 0) };
@@ -159,7 +159,7 @@ fn a_lease_is_neither_taken_over_nor_ended_by_another_sidecar_that_names_its_num
     let record = old.record(Some(SidecarId(1)), at(0));
     old.persisted(&record, at(0));
     let Decision::Answer(Allotment { lease: Some(lease), .. }) = old.decide(SidecarId(1), at(0)) else {
-        panic!("allowed for")
+        panic!("the record allows it")
     };
     let mut new = Ledger::restore(Timing::default(), &record, at(5));
     let stolen = LeaseUse { messages: 1, ..open(lease) };
@@ -167,7 +167,7 @@ fn a_lease_is_neither_taken_over_nor_ended_by_another_sidecar_that_names_its_num
     exchange(&mut new, 1, &Claim { leases: vec![open(lease)], ..claim(2, 0) }, at(6));
     assert_eq!(new.view(at(6)).minute.used, u64::from(lease.messages) + 1, "both count");
     exchange(&mut new, 1000, &Claim { leases: vec![used(lease, 0)], ..claim(3, 0) }, at(7));
-    assert_eq!(new.view(at(7)).minute.used, u64::from(lease.messages), "its holder's is still out");
+    assert_eq!(new.view(at(7)).minute.used, u64::from(lease.messages), "its holder's still counts");
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub struct Ledger {
     namespaces: HashMap<SidecarId, Namespace>,
     minute: Window,
     day: Window,
-    /// Leases in use, by sidecar and number. A sidecar can name any number, but ends, extends or takes over only its own leases.
+    /// By sidecar first, as any sidecar may name any number: none ends, extends or takes over another's lease.
     leases: BTreeMap<(SidecarId, u64), IssuedLease>,
     inherited: BTreeMap<SidecarId, InheritedGrant>,
     /// Leases that ended, until their sidecar no longer names them. By sidecar first, as any sidecar may name any number.

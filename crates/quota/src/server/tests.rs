@@ -256,7 +256,7 @@ fn a_new_leader_takes_all_for_used_until_it_hears_from_the_holder() {
     let record = old.record(Some(SidecarId(1)), at(2));
     old.persisted(&record, at(2));
     let Decision::Answer(Allotment { lease: Some(second), .. }) = old.decide(SidecarId(1), at(2)) else {
-        panic!("allowed for")
+        panic!("the record allows it")
     };
     let mut new = Ledger::restore(Timing::default(), &LedgerRecord::parse(&record.print()).unwrap(), at(10));
     new.set_limits(&SHOP.into(), "notifications", LIMITS, at(10));
