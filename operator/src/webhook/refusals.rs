@@ -9,8 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::crd::status::RefusedPod;
+use mailroute_operator_core::crd::status::{LONGEST_REFUSAL, RefusedPod};
 use mailroute_operator_core::inject::Refusal;
+use mailroute_route::text::shortened;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -80,7 +81,7 @@ async fn write(client: Client, note: &Note) -> kube::Result<()> {
 /// The note on a pod that is refused at `now`; none when the route has the same from a few minutes ago, whoever wrote it.
 pub fn news(route: &MailRoute, pod: &str, refusal: &Refusal, now: Timestamp) -> Option<RefusedPod> {
     let (reason, observed_generation) = (refusal.reason(), route.meta().generation);
-    let message = format!("{refusal} {}", refusal.remedy());
+    let message = shortened(&format!("{refusal} {}", refusal.remedy()), LONGEST_REFUSAL).into_owned();
     let known = route.status.as_ref().and_then(|status| status.refused.as_ref());
     let is_known = known.is_some_and(|known| {
         known.reason == reason
@@ -104,6 +105,15 @@ mod tests {
     use mailroute_operator_core::samples;
 
     use super::*;
+
+    #[test]
+    fn a_note_is_short_whatever_the_pod_says() {
+        let refusal =
+            Refusal::UnknownAnnotation { key: format!("mailroute.dev/{}", "\u{7f}".repeat(66_000)) };
+        let refused = news(&samples::route(), "web-1", &refusal, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(refused.message.len() <= LONGEST_REFUSAL, "{} bytes", refused.message.len());
+        assert!(refused.message.starts_with("The pod has the annotation \"mailroute.dev/"));
+    }
 
     #[test]
     fn the_same_refusal_is_news_once_in_five_minutes_whichever_replica_met_it() {
