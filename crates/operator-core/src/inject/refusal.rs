@@ -304,7 +304,7 @@ impl fmt::Display for Refusal {
             }
             Self::Sysctl { value, port } => write!(
                 f,
-                "The pod sets {PORT_START}={}, with which the sidecar may not listen on port {port}.",
+                "The pod sets {PORT_START}={:?}, with which the sidecar may not listen on port {port}.",
                 cut(value)
             ),
             Self::FsGroup => write!(
