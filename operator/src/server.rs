@@ -13,6 +13,7 @@
 
 mod listen;
 mod places;
+mod write_timeout;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -43,6 +44,7 @@ use tokio_rustls::TlsAcceptor;
 pub use listen::listen;
 pub use places::Peer;
 use places::{Connection, Places};
+use write_timeout::WriteTimeout;
 
 use crate::lock;
 use crate::rate_limit::RateLimit;
@@ -62,6 +64,8 @@ pub struct Limits {
     pub first_request: Duration,
     /// Longest time until the next request has been read up to its body.
     pub idle: Duration,
+    /// Longest time until an answer has been taken.
+    pub answer: Duration,
     /// Age at which a connection is closed after the answer to a request.
     pub life: Duration,
 }
@@ -87,6 +91,7 @@ impl Limits {
             requests: (1000, Duration::from_millis(2)),
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(120),
+            answer: Duration::from_secs(30),
             life: Duration::from_secs(600),
         }
     }
@@ -210,6 +215,7 @@ impl Server {
         });
         let mut http = Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle).max_buf_size(HEAD_BYTES);
+        let stream = WriteTimeout::new(stream, self.limits.answer);
         let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = &mut served => ended,

@@ -70,7 +70,7 @@ async fn stage_that_lends(operator_identity: OperatorIdentity) -> Stage {
     let (changed, changes) = watch::channel(0);
     let platform =
         SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
-    let told = (Events::start(client.clone(), "operator-0", metrics.clone()), Refusals::start(client));
+    let told = Refusals::start(client.clone(), Events::start(client, "operator-0", metrics.clone()));
     let malformed = UnreadableRoutes::default();
     let routes = AwaitedRoutes::new(store, malformed.clone(), changes);
     let (kubernetes, standing) = watch::channel(NativeSidecars::Fit);
@@ -250,9 +250,8 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
 
 #[tokio::test]
 async fn every_refusal_reaches_a_person_by_answer_event_and_metric() {
-    let mut stage = stage().await;
     for (pointer, value, reason) in refusals() {
-        let mut pod = pod();
+        let (mut stage, mut pod) = (stage().await, pod());
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         pod.pointer_mut(parent).unwrap()[key] = value;
         let answer = stage.ask(&review(&pod)).await;
@@ -269,6 +268,33 @@ async fn every_refusal_reaches_a_person_by_answer_event_and_metric() {
         let counted = format!("mailroute_admissions_total{{outcome=\"refused\",reason=\"{reason}\"}} 1");
         assert!(stage.metrics().contains(&counted), "{counted}");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_in_one_namespace_is_told_a_few_times_and_hides_no_refusal_of_another() {
+    let mut stage = stage().await;
+    let mut elsewhere = route("notifications");
+    elsewhere.metadata.namespace = Some("office".into());
+    stage.apply(&Event::Apply(elsewhere));
+    let mut reviews: Vec<_> = refusals()
+        .into_iter()
+        .map(|(pointer, value, _)| {
+            let (mut pod, (parent, key)) = (pod(), pointer.rsplit_once('/').unwrap());
+            pod.pointer_mut(parent).unwrap()[key] = value;
+            review(&pod)
+        })
+        .collect();
+    let mut other = reviews[0].clone();
+    other["request"]["namespace"] = json!("office");
+    reviews.push(other);
+    for review in &reviews {
+        assert_eq!(stage.ask(review).await["response"]["allowed"], false);
+    }
+    let mut told = vec![];
+    while told.last().is_none_or(|namespace| namespace != "office") {
+        told.push(stage.events.recv().await.unwrap()["regarding"]["namespace"].clone());
+    }
+    assert!((2..=6).contains(&told.len()), "{told:?}");
 }
 
 #[tokio::test]
@@ -512,6 +538,52 @@ async fn a_large_pod_gets_its_sidecar() {
         let answer = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["response"]["patchType"], "JSONPatch");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_repeats_much_of_a_review_whatever_is_long_in_it() {
+    let stage = stage().await;
+    // One octet in the body that takes six where it is quoted.
+    let long = json!("\u{7f}".repeat(1_000_000));
+    let with = |pointer: &str| {
+        let mut review = review(&pod());
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        review.pointer_mut(parent).unwrap()[key.replace("~1", "/")] = long.clone();
+        review
+    };
+    let metadata = "/request/object/metadata";
+    let mut unknown_key = review(&pod());
+    unknown_key["request"]["object"]["metadata"]["annotations"] =
+        json!({format!("mailroute.dev/{}", long.as_str().unwrap()): ""});
+    for review in [
+        with("/apiVersion"),
+        with("/kind"),
+        with("/request/uid"),
+        with("/request/name"),
+        with("/request/namespace"),
+        with("/request/operation"),
+        with("/request/dryRun"),
+        with(&format!("{metadata}/name")),
+        with(&format!("{metadata}/generateName")),
+        with(&format!("{metadata}/labels")),
+        with(&format!("{metadata}/labels/mailroute.dev~1route")),
+        with(&format!(
+            "{metadata}/annotations/cluster-autoscaler.kubernetes.io~1safe-to-evict-local-volumes"
+        )),
+        with(&format!("{metadata}/annotations/mailroute.dev~1sidecar-port")),
+        with("/request/object/spec/containers/0/name"),
+        unknown_key,
+    ] {
+        for is_pod in [true, false] {
+            let body = Body::from(review.to_string());
+            let answer = match is_pod {
+                true => stage.webhook.handle(&peer(66), body).await,
+                false => stage.webhook.handle_workload(&peer(66), body).await,
+            };
+            let length = to_bytes(answer.into_body(), usize::MAX).await.unwrap().len();
+            assert!(length < 16 * 1024, "{length} bytes");
+        }
     }
 }
 

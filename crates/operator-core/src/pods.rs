@@ -5,7 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerState, EnvVar, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStatus, EnvVar, Pod, PodCondition, PodSpec, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
 use crate::crd::ROUTE_LABEL;
@@ -19,11 +22,24 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 /// Set in the sidecar by the webhook of Azure workload identity when the pod has an AKS identity binding.
 const TOKEN_PROXY: &str = "AZURE_KUBERNETES_TOKEN_PROXY";
 
-/// Names and values of annotations that are kept of a pod, bytes. The API server takes 256 KiB.
-const MOST_ANNOTATIONS: usize = 16 * 1024;
+/// Names and values of annotations that are kept of a pod, bytes: the record of an injection, and a person's few. The API server
+/// takes 256 KiB.
+const MOST_ANNOTATIONS: usize = 2 * 1024;
 
 /// Longest name of an image that is kept; the API server has no limit. A name has 255, with a tag of 128 or a digest.
 const LONGEST_IMAGE: usize = 512;
+
+/// Longest kind and name of an owner together that are kept, bytes.
+const LONGEST_OWNER: usize = 512;
+
+/// Addresses that are kept of a pod: one of each family.
+const MOST_ADDRESSES: usize = 2;
+
+/// Longest address that is kept, bytes: that of an IPv6 address that ends with an IPv4 one.
+const LONGEST_ADDRESS: usize = 45;
+
+/// The phases that there are. Source: Kubernetes, Pod Lifecycle.
+const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Unknown"];
 
 /// What a pod says of its sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,16 +97,15 @@ pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.finalizers = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
-        let mut room = MOST_ANNOTATIONS;
-        annotations.retain(|key, value| {
-            let left = room.checked_sub(key.len() + value.len());
-            let is_kept = (is_ours(key) || key == MIRROR) && left.is_some();
-            room = left.filter(|_| is_kept).unwrap_or(room);
-            is_kept
-        });
+        prune_annotations(annotations);
     }
     if let Some(owners) = &mut pod.metadata.owner_references {
-        owners.retain(|owner| owner.controller == Some(true));
+        let is_short = |owner: &OwnerReference| owner.kind.len() + owner.name.len() <= LONGEST_OWNER;
+        owners.retain(|owner| owner.controller == Some(true) && is_short(owner));
+        owners.truncate(1);
+        for owner in owners {
+            owner.api_version.clear();
+        }
     }
     if let Some(labels) = &mut pod.metadata.labels {
         labels.retain(|key, _| key == ROUTE_LABEL || key == TEMPLATE_HASH);
@@ -110,19 +125,50 @@ pub fn prune(pod: &mut Pod) {
             ..Default::default()
         });
     }
-    if let Some(status) = pod.status.take() {
-        let mut containers = status.init_container_statuses.unwrap_or_default();
-        containers.retain(|container| container.name == CONTAINER);
-        let mut conditions = status.conditions.unwrap_or_default();
-        conditions.retain(|condition| condition.type_ == "Ready");
-        conditions.iter_mut().for_each(|condition| condition.message = None);
-        pod.status = Some(PodStatus {
-            phase: status.phase,
-            pod_ips: status.pod_ips,
-            conditions: Some(conditions),
-            init_container_statuses: Some(containers),
-            ..Default::default()
-        });
+    pod.status = pod.status.take().map(pruned_status);
+}
+
+/// The record of the injection goes first, so that no other annotation takes its place.
+fn prune_annotations(annotations: &mut BTreeMap<String, String>) {
+    let record = annotations.remove_entry(INJECTED);
+    let mut room = MOST_ANNOTATIONS;
+    let mut fits = |(key, value): &(String, String)| {
+        let left = room.checked_sub(key.len() + value.len());
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let others = std::mem::take(annotations).into_iter().filter(|(key, _)| is_ours(key) || key == MIRROR);
+    annotations.extend(record.into_iter().chain(others).filter(|it| fits(it)));
+}
+
+/// Whoever may write the status of pods may write anything into it, so it is put together anew.
+fn pruned_status(status: PodStatus) -> PodStatus {
+    let containers = status.init_container_statuses.unwrap_or_default().into_iter();
+    let sidecar = containers.filter(|container| container.name == CONTAINER).take(1);
+    let bare = |container: ContainerStatus| ContainerStatus {
+        name: container.name,
+        started: container.started,
+        state: container.state.map(|state| ContainerState {
+            running: state.running.map(|_| Default::default()),
+            terminated: state.terminated.map(|_| Default::default()),
+            waiting: state.waiting.map(|_| Default::default()),
+        }),
+        ..Default::default()
+    };
+    let ready = status.conditions.unwrap_or_default().into_iter().filter(|it| it.type_ == "Ready").take(1);
+    let is_true = |condition: PodCondition| PodCondition {
+        type_: condition.type_,
+        status: if condition.status == "True" { condition.status } else { "False".to_owned() },
+        ..Default::default()
+    };
+    let addresses = status.pod_ips.unwrap_or_default().into_iter();
+    let addresses = addresses.filter(|address| address.ip.len() <= LONGEST_ADDRESS).take(MOST_ADDRESSES);
+    PodStatus {
+        phase: status.phase.filter(|phase| PHASES.contains(&phase.as_str())),
+        pod_ips: Some(addresses.collect()),
+        conditions: Some(ready.map(is_true).collect()),
+        init_container_statuses: Some(sidecar.map(bare).collect()),
+        ..Default::default()
     }
 }
 
@@ -223,7 +269,7 @@ fn has_ended(state: Option<&ContainerState>) -> bool {
 mod tests {
     use super::*;
     use crate::samples;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use serde_json::json;
 
     #[test]
     fn pruning_keeps_what_is_said_of_the_sidecar() {
@@ -251,6 +297,38 @@ mod tests {
         let size = serde_json::to_string(&pod).unwrap().len();
         assert!(size < MOST_ANNOTATIONS + 2048, "{size}");
         assert!(has_identity_binding(&pod));
+    }
+
+    #[test]
+    fn what_is_written_into_the_status_or_the_owner_of_a_pod_is_bounded() {
+        let (whole, long) = (samples::pod("web-1", "image"), "x".repeat(100_000));
+        let mut filled = whole.clone();
+        let status = json!({
+            "name": CONTAINER, "started": true, "ready": true, "restartCount": 0, "image": long, "imageID": long,
+            "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 1, "message": long}},
+        });
+        filled.status = serde_json::from_value(json!({
+            "phase": "Running",
+            "podIPs": vec![json!({"ip": "10.0.0.7"}); 1000],
+            "conditions": vec![json!({"type": "Ready", "status": "True", "reason": long, "message": long}); 100],
+            "initContainerStatuses": vec![status; 100],
+        }))
+        .unwrap();
+        let owner = filled.metadata.owner_references.as_mut().unwrap();
+        owner.push(OwnerReference { name: long, controller: Some(true), ..Default::default() });
+        prune(&mut filled);
+        let size = serde_json::to_string(&filled).unwrap().len();
+        assert!(size < 4096, "{size}");
+        assert_eq!(sidecar(&filled), sidecar(&whole));
+    }
+
+    #[test]
+    fn no_other_annotation_takes_the_place_of_the_record() {
+        let mut pod = samples::pod("web-1", "image");
+        let filled = ("mailroute.dev/a".to_owned(), "x".repeat(MOST_ANNOTATIONS - 100));
+        pod.metadata.annotations.as_mut().unwrap().extend([filled]);
+        prune(&mut pod);
+        assert!(sidecar(&pod).unwrap().hash.is_some());
     }
 
     #[test]

@@ -48,6 +48,30 @@ fn with(mut pod: Value, pointer: &str, key: &str, value: Value) -> Value {
 }
 
 #[test]
+fn what_a_refusal_repeats_of_a_pod_is_short() {
+    let long = "\u{7f}".repeat(100_000);
+    let annotated = |key: &str, value: &str| with(pod(), "/metadata", "annotations", json!({key: value}));
+    let sysctl = json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": long}]});
+    let container = |field: &str, value: Value| {
+        let named = with(pod(), "/spec/containers/0", "name", json!(long));
+        with(named, "/spec/containers/0", field, value)
+    };
+    for pod in [
+        annotated(&format!("mailroute.dev/{long}"), ""),
+        annotated("mailroute.dev/sidecar-port", &long),
+        with(pod(), "/spec", "securityContext", sysctl),
+        container("ports", json!([{"containerPort": 25}])),
+        container("volumeMounts", json!([{"name": "mailroute-tokens"}])),
+    ] {
+        let refusal = refused(&pod);
+        let told = format!("{refusal} {}", refusal.remedy());
+        assert!(told.len() < 2048, "{}: {} bytes", refusal.reason(), told.len());
+    }
+    let unknown = Refusal::UnknownRoute { route: long.clone(), namespace: long.clone(), known: vec![] };
+    assert!(format!("{unknown} {}", unknown.remedy()).len() < 6 * 1024);
+}
+
+#[test]
 fn each_reason_is_told_in_a_sentence_with_a_remedy() {
     let spec = |key: &str, value: Value| with(pod(), "/spec", key, value);
     let container = |key: &str, value: Value| with(pod(), "/spec/containers/0", key, value);

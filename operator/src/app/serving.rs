@@ -39,9 +39,9 @@ impl App {
     ) -> anyhow::Result<()> {
         let routes =
             webhook::AwaitedRoutes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
-        let (metrics, told) =
-            (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
-        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
+        let refusals = Refusals::start(self.client.clone(), self.events.clone());
+        let (kubernetes, metrics) = (known.kubernetes.clone(), self.metrics.clone());
+        let webhook = Webhook::new(routes, self.sidecar(), kubernetes, metrics, refusals);
         let port = Port { address: self.flags.webhook_listen, tls: Some(&known.pki.tls), limits: WEBHOOK };
         serve(parts, SERVERS[0], port, webhook::router(Arc::new(webhook)), closing).await
     }

@@ -17,18 +17,20 @@ use mailroute_operator_core::crd::MailRoute;
 /// Most MailRoutes of one namespace.
 pub const MOST_ROUTES: usize = 256;
 
-/// Largest spec and status of a MailRoute together, as JSON, bytes. The largest that the schema is meant for have a third.
+/// Largest spec of a MailRoute, and largest status, as JSON, bytes. The largest that the schema is meant for have a third.
 pub const MOST_BYTES: usize = 64 * 1024;
 
 /// Longest text about why a route cannot be read, bytes: it quotes the route.
 const MOST_ERROR: usize = 1024;
 
-/// Takes out of a route all that nobody here looks at. One that is still too large becomes one that cannot be read.
+/// Takes out of a route all that nobody here looks at. One whose spec is still too large becomes one that cannot be read; a status
+/// that is too large is left out, as others than the author write it too.
 pub fn prune(route: &mut DeserializeGuard<MailRoute>) {
     match &mut route.0 {
         Ok(read) => {
             prune_metadata(&mut read.metadata);
-            let bytes = size(&read.spec) + read.status.as_ref().map_or(0, size);
+            read.status.take_if(|status| size(status) > MOST_BYTES);
+            let bytes = size(&read.spec);
             if bytes > MOST_BYTES {
                 let error = format!("it has {bytes} bytes, and at most {MOST_BYTES} are read");
                 route.0 = Err(InvalidObject { error, metadata: std::mem::take(&mut read.metadata) });
@@ -117,6 +119,10 @@ impl RoutesByNamespace {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use mailroute_operator_core::crd::MailRouteStatus;
+    use mailroute_operator_core::crd::status::RefusedPod;
     use mailroute_operator_core::samples;
     use serde_json::json;
 
@@ -178,6 +184,23 @@ mod tests {
             (object.metadata.annotations, object.metadata.name.as_deref()),
             (None, Some("notifications"))
         );
+    }
+
+    #[test]
+    fn a_status_that_is_too_large_makes_no_route_unreadable() {
+        let mut route = laden();
+        let refused = RefusedPod {
+            pod: "x".repeat(MOST_BYTES),
+            reason: "Windows".into(),
+            message: String::new(),
+            at: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        route.status = Some(MailRouteStatus { refused: Some(refused), ..Default::default() });
+        let mut guard = guarded(&route);
+        prune(&mut guard);
+        let stored = guard.0.unwrap();
+        assert_eq!((stored.spec, stored.status), (route.spec, None));
     }
 
     #[test]

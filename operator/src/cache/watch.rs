@@ -193,9 +193,10 @@ impl RouteWatch {
                     let event = kept.bounded(event);
                     let event = readable(event, &store, &self.malformed, &self.settings, &found);
                     let Some(event) = event else { continue };
+                    let is_status = is_status_alone(&event, &store);
                     self.writer.apply_watcher_event(&event);
                     self.changes.send_modify(|count| *count = count.wrapping_add(1));
-                    trigger(&event, &store, &self.triggers);
+                    trigger(&event, is_status, &store, &self.triggers);
                 }
                 Err(error) => interrupted("MailRoutes", &error),
             }
@@ -265,8 +266,21 @@ fn known(store: &RouteStore, object: &InvalidObject) -> Option<CachedRoute> {
     store.get(&reference).map(|route| CachedRoute::clone(&route))
 }
 
-fn trigger(event: &Event<CachedRoute>, store: &RouteStore, triggers: &Triggers) {
+/// Whether the event changes no more of a route than its status, which others make the operator write: its own author, pods that
+/// report, and whoever has a pod refused. `store` has the route as it was.
+fn is_status_alone(event: &Event<CachedRoute>, store: &RouteStore) -> bool {
+    let Event::Apply(route) = event else { return false };
+    let same = |metadata: &ObjectMeta| {
+        let ObjectMeta { uid, generation, deletion_timestamp, .. } = route.meta();
+        (&metadata.uid, &metadata.generation, &metadata.deletion_timestamp)
+            == (uid, generation, deletion_timestamp)
+    };
+    store.get(&ObjectRef::from_obj(route)).is_some_and(|before| same(before.meta()))
+}
+
+fn trigger(event: &Event<CachedRoute>, is_status: bool, store: &RouteStore, triggers: &Triggers) {
     match event {
+        Event::Apply(route) if is_status => triggers.add_reported(ObjectRef::from_obj(route)),
         Event::Apply(route) => triggers.add(ObjectRef::from_obj(route)),
         Event::InitDone => store.state().iter().for_each(|route| triggers.add(ObjectRef::from_obj(&**route))),
         Event::Init | Event::InitApply(_) | Event::Delete(_) => {}
@@ -286,14 +300,19 @@ pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<Pod>, tr
         match event {
             Ok(event) => {
                 writer.apply_watcher_event(&event);
-                if let Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) = &event
-                    && let Some(route) = route_of(pod)
-                {
-                    triggers.add(route);
-                }
+                pod_changed(&event, &triggers);
             }
             Err(error) => interrupted("pods", &error),
         }
+    }
+}
+
+/// As often as with a report: whoever may change pods may change them all the time.
+fn pod_changed(event: &Event<Pod>, triggers: &Triggers) {
+    if let Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) = event
+        && let Some(route) = route_of(pod)
+    {
+        triggers.add_reported(route);
     }
 }
 
@@ -425,6 +444,45 @@ mod tests {
         (MOST_NAMES..MOST_NAMES + 9).for_each(put);
         assert_eq!(malformed.lock().known.routes.len(), MOST_NAMES);
         assert!(malformed.may_have("shop", "other") && !malformed.may_have("elsewhere", "other"));
+    }
+
+    /// How often the route is looked at in ten seconds in which this happens a hundred times.
+    async fn looks(happens: impl Fn(&Triggers)) -> usize {
+        let triggers = Triggers::default();
+        let (mut stream, mut looks) = (Box::pin(triggers.stream()), 0);
+        let counted = async {
+            while stream.next().await.is_some() {
+                looks += 1;
+            }
+        };
+        let happening = async {
+            for _ in 0..100 {
+                happens(&triggers);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! { () = counted => {}, () = happening => {} }
+        looks
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_or_pods_that_change_all_the_time_have_a_route_looked_at_every_two_seconds() {
+        let (reader, mut writer) = store::<CachedRoute>();
+        let route = CachedRoute::new(samples::route(), &PlatformSettings::default());
+        writer.apply_watcher_event(&Event::Apply(route.clone()));
+        let mut respecified = samples::route();
+        respecified.metadata.generation = Some(4);
+        let respecified = Event::Apply(CachedRoute::new(respecified, &PlatformSettings::default()));
+        let status = Event::Apply(route);
+        let of = |event: &Event<CachedRoute>, triggers: &Triggers| {
+            trigger(event, is_status_alone(event, &reader), &reader, triggers);
+        };
+        let pod = Event::Apply(samples::pod("web-1", "image"));
+        for paced in [looks(|it| of(&status, it)).await, looks(|it| pod_changed(&pod, it)).await] {
+            assert!((4..=6).contains(&paced), "{paced} looks");
+        }
+        let unpaced = looks(|it| of(&respecified, it)).await;
+        assert!(unpaced > 20, "a new spec is looked at at once: {unpaced} looks");
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,12 +20,17 @@ use super::ids::MailboxKey;
 use super::ledger_store::LedgerStore;
 use super::mailbox::{Desk, Job, Mailbox, Unwritten};
 use crate::lock;
+use crate::rate_limit::RateLimit;
 
 /// Decisions about one claim before it is told to come again. Two are needed when something has to be written down.
 const ROUNDS: usize = 4;
 
 /// Mailboxes that pods of one namespace were the first to send as within a day, at most.
 pub const MOST_MAILBOXES: usize = 100;
+
+/// Records that claims of one namespace may have written at once, and the time after which one more may be: each mailbox that its pods
+/// were the first to send as once in ten seconds.
+const WRITES: (u32, Duration) = (MOST_MAILBOXES as u32, Duration::from_millis(100));
 
 /// How long a sidecar whose route is gone goes on having leases: enough for what its queue holds. A pod that is asked to end
 /// has less.
@@ -62,6 +67,8 @@ pub struct Leases {
     opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
     /// What each sidecar claimed last by a route that was accepted, and when.
     claimed: Mutex<HashMap<SidecarId, (Claimant, Duration)>>,
+    /// How often claims of each namespace have something written.
+    writes: Mutex<RateLimit<Namespace>>,
     /// The namespaces that were told of in the log to have opened too many.
     warned: Mutex<HashSet<Namespace>>,
     swept: Mutex<Duration>,
@@ -78,6 +85,7 @@ impl Leases {
             mailboxes: Mutex::default(),
             opened: Arc::default(),
             claimed: Mutex::default(),
+            writes: Mutex::new(RateLimit::new(WRITES.0, WRITES.1)),
             warned: Mutex::default(),
             swept: Mutex::default(),
             listed: Mutex::default(),
@@ -116,12 +124,14 @@ impl Leases {
                     }
                     return Ok(Some(answer));
                 }
+                // What is being written may be what it needs.
+                Decision::NeedsWrite if !mailbox.is_busy() && !self.may_write(&who.namespace) => break,
                 Decision::NeedsWrite => {
                     mailbox.run(&self.desk, Job::Write(Some(who.holder)), self.running(&who.mailbox)).await?;
                 }
             }
         }
-        // Others were quicker each time.
+        // Others were quicker each time, or its namespace has had enough written.
         Ok(Some(self.later()))
     }
 
@@ -283,6 +293,10 @@ impl Leases {
         let now = self.now();
         let mailbox = lock(&self.mailboxes).get(mailbox).map(Arc::clone)?;
         mailbox.with(|ledger| ledger.view(now))
+    }
+
+    fn may_write(&self, namespace: &Namespace) -> bool {
+        lock(&self.writes).allows(namespace, tokio::time::Instant::now().into_std())
     }
 
     fn running(&self, mailbox: &MailboxKey) -> Vec<RunningSidecar> {

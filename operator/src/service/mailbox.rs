@@ -102,6 +102,11 @@ impl Mailbox {
         state.ledger.is_some() && (state.stored.is_some() || state.is_busy)
     }
 
+    /// Whether a job is under way.
+    pub fn is_busy(&self) -> bool {
+        lock(&self.state).is_busy
+    }
+
     /// Whether it was removed.
     pub fn is_retired(&self) -> bool {
         lock(&self.state).is_retired

@@ -5,24 +5,35 @@ use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
+use mailroute_operator_core::crd::ROUTE_LABEL;
 use mailroute_operator_core::inject::Refusal;
+use mailroute_route::text::shortened;
 use serde_json::Value;
 
 /// Version of the review that the webhook configuration names.
 const API_VERSION: &str = "admission.k8s.io/v1";
+
+/// Longest uid, name, namespace or label, bytes. The API server allows 253 at most, but looks at an object's only after it has asked.
+const LONGEST_NAME: usize = 1024;
+
+/// Longest text about a body that cannot be read, bytes: it quotes the body.
+const LONGEST_ERROR: usize = 256;
 
 /// Why a body is not a review that can be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not JSON, or not of that shape.
     #[error("the body is not an AdmissionReview: {0}")]
-    Shape(#[from] serde_json::Error),
+    Shape(String),
     /// Another version.
     #[error("the AdmissionReview has apiVersion {0:?}; this webhook answers {API_VERSION}")]
     Version(String),
     /// No request in it.
     #[error("the AdmissionReview holds no request")]
     NoRequest,
+    /// A name that is no name.
+    #[error("the AdmissionReview's {0} has more than {LONGEST_NAME} bytes")]
+    TooLong(&'static str),
 }
 
 /// A request to admit something.
@@ -33,13 +44,22 @@ impl Review {
     /// Reads a request body.
     ///
     /// # Errors
-    /// When it is not a review of the version that is answered.
+    /// When it is not a review of the version that is answered, or has names that are far too long to be any.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let review: AdmissionReview<DynamicObject> = serde_json::from_slice(body)?;
+        let shape = |error: serde_json::Error| {
+            DecodeError::Shape(shortened(&error.to_string(), LONGEST_ERROR).into_owned())
+        };
+        let review: AdmissionReview<DynamicObject> = serde_json::from_slice(body).map_err(shape)?;
         if review.types.api_version != API_VERSION {
-            return Err(DecodeError::Version(review.types.api_version));
+            let version = shortened(&review.types.api_version, LONGEST_ERROR);
+            return Err(DecodeError::Version(version.into_owned()));
         }
-        review.try_into().map(Self).map_err(|_| DecodeError::NoRequest)
+        let review: AdmissionRequest<DynamicObject> =
+            review.try_into().map_err(|_| DecodeError::NoRequest)?;
+        match overlong(&review) {
+            Some(field) => Err(DecodeError::TooLong(field)),
+            None => Ok(Self(review)),
+        }
     }
 
     /// The pod, when the request creates one; the review no longer holds it then. Updates, subresources and other kinds are
@@ -126,6 +146,23 @@ impl Review {
         response.result.reason = reason.to_owned();
         serde_json::to_value(response.into_review())
     }
+}
+
+/// The first of the texts that the answer, the log or a look-up repeats which is far too long.
+fn overlong(request: &AdmissionRequest<DynamicObject>) -> Option<&'static str> {
+    let metadata = request.object.as_ref().map(|object| &object.metadata);
+    let label = metadata.and_then(|it| it.labels.as_ref()?.get(ROUTE_LABEL));
+    let texts = [
+        ("kind", Some(&request.types.kind)),
+        ("request.uid", Some(&request.uid)),
+        ("request.name", Some(&request.name)),
+        ("request.namespace", request.namespace.as_ref()),
+        ("metadata.name", metadata.and_then(|it| it.name.as_ref())),
+        ("metadata.generateName", metadata.and_then(|it| it.generate_name.as_ref())),
+        ("label mailroute.dev/route", label),
+    ];
+    let is_long = |text: Option<&String>| text.is_some_and(|text| text.len() > LONGEST_NAME);
+    texts.into_iter().find(|(_, text)| is_long(*text)).map(|(field, _)| field)
 }
 
 /// A refusal as a person reads it: who speaks, what is wrong, what to do.

@@ -1,6 +1,6 @@
 //! The service: reads a review, has it answered by the pure parts, and tells of refusals beside the answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::StreamExt;
 use jiff::Timestamp;
-use kube::Resource;
 use mailroute_operator_core::inject::selection::Selection;
 use mailroute_operator_core::inject::view::PodView;
 use mailroute_operator_core::inject::{self, Refusal, SidecarSettings, workload};
@@ -20,12 +19,12 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use super::refusals::{self, Refusals};
+use super::refusals::{self, Pace, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{AwaitedRoutes, NotSynced};
 use super::weight::weight;
 use crate::cache::route::CachedRoute;
-use crate::events::Events;
+use crate::lock;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
@@ -65,10 +64,11 @@ pub struct Webhook {
     platform: SidecarSettings,
     kubernetes: watch::Receiver<NativeSidecars>,
     metrics: Metrics,
-    events: Events,
     refusals: Refusals,
+    pace: Mutex<Pace>,
     bodies: Arc<Semaphore>,
     values: Arc<Semaphore>,
+    large: Semaphore,
 }
 
 /// The memory that a review is given until it is answered.
@@ -137,10 +137,11 @@ impl Webhook {
         platform: SidecarSettings,
         kubernetes: watch::Receiver<NativeSidecars>,
         metrics: Metrics,
-        (events, refusals): (Events, Refusals),
+        refusals: Refusals,
     ) -> Self {
         let [bodies, values] = [BODIES, VALUES].map(|bytes| Arc::new(Semaphore::new(bytes)));
-        Self { routes, platform, kubernetes, metrics, events, refusals, bodies, values }
+        let (pace, large) = (Mutex::default(), Semaphore::new(1));
+        Self { routes, platform, kubernetes, metrics, refusals, pace, bodies, values, large }
     }
 
     /// Answers one request of `peer`.
@@ -158,7 +159,7 @@ impl Webhook {
         match answer {
             Ok((_, review)) => Json(review).into_response(),
             Err(failure) => {
-                tracing::warn!(%failure, "an admission review was not answered");
+                tracing::warn!(failure = failure.to_string(), "an admission review was not answered");
                 (failure.status(), format!("MailRoute: {failure}\n")).into_response()
             }
         }
@@ -248,6 +249,8 @@ impl Webhook {
         }
         memory.hold(weight, [peer.values(), &self.values]).await?;
         let _turn = peer.turn().await;
+        // What is said of a body that cannot be read quotes it, and takes several times its size for a moment.
+        let _only_one = if octets.len() > LIGHT { self.large.acquire().await.ok() } else { None };
         Ok((Review::decode(&octets)?, memory))
     }
 
@@ -258,17 +261,20 @@ impl Webhook {
         if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
     }
 
-    /// Logs, and has an Event put on the route, unless it is a dry run. Neither is waited for.
+    /// Logs, and has it noted on the route, unless it is a dry run: a few times a minute for each namespace. Nothing is waited for.
     fn tell(&self, outcome: &ReviewOutcome) {
         let ReviewOutcome::Refused(review, refusal, route, pod) = outcome else { return };
         let (namespace, reason) = (review.namespace(), refusal.reason());
-        tracing::info!(namespace, pod, reason, %refusal, dry_run = review.is_dry_run(), "a pod was refused");
+        if !lock(&self.pace).allows(namespace, refusal, Instant::now()) {
+            return;
+        }
+        // As a string, of which no line ends reach a log in text.
+        let (refused, dry_run) = (refusal.to_string(), review.is_dry_run());
+        tracing::info!(namespace, pod, reason, refusal = refused, dry_run, "a pod was refused");
         let Some(route) = route.as_ref().filter(|_| !review.is_dry_run()) else { return };
         // Told once, and not by each replica.
         if let Some(refused) = refusals::news(route, pod, refusal, Timestamp::now()) {
-            let note = format!("Pod {pod} is refused. {}", refused.message);
-            self.events.warn(route.object_ref(&()), reason, "InjectSidecar", note);
-            self.refusals.note(route, refused);
+            self.refusals.note(route, reason, refused);
         }
     }
 }

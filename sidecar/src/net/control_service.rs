@@ -74,9 +74,16 @@ pub async fn note_address(directory: &Path, address: Option<&str>) {
     }
 }
 
-/// The control service that the sidecar with this spool talks to, whatever its route names; none when the route says it.
-pub async fn noted_address(directory: &Path) -> Option<String> {
-    tokio::fs::read_to_string(directory.join(ADDRESS_FILE)).await.ok()
+/// The control service that the sidecar with this spool talks to, whatever its route names; none when nothing is noted.
+///
+/// # Errors
+/// When there is a note that cannot be read.
+pub async fn noted_address(directory: &Path) -> std::io::Result<Option<String>> {
+    match tokio::fs::read_to_string(directory.join(ADDRESS_FILE)).await {
+        Ok(address) => Ok(Some(address)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// `host:port`; the host of an IPv6 address without its brackets.
@@ -103,8 +110,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for address in [None, Some("a.svc:8444"), Some("b.svc:8444"), None] {
             note_address(directory.path(), address).await;
-            assert_eq!(noted_address(directory.path()).await.as_deref(), address);
+            assert_eq!(noted_address(directory.path()).await.unwrap().as_deref(), address);
         }
+        std::fs::create_dir(directory.path().join(ADDRESS_FILE)).unwrap();
+        assert!(noted_address(directory.path()).await.is_err(), "it is there, and nobody knows what it says");
     }
 
     #[test]

@@ -292,6 +292,19 @@ async fn route_is_fixed(cluster: &Cluster, shop: &str) -> Result<()> {
         let error = refused.err().with_context(|| format!("{name}: {change:?} is taken"))?;
         ensure!(format!("{error:#}").contains(told), "{name}: {error:#}");
     }
+    let status =
+        json!({"metadata": {"labels": {"mailroute.dev/route": "invoices"}}, "status": {"phase": "Running"}});
+    for (name, status, is_taken) in [
+        ("plain", status.clone(), false),
+        ("sends", status, false),
+        ("sends", json!({"status": {"phase": "Running"}}), true),
+    ] {
+        let change = Patch::Strategic(status);
+        match pods.patch_status(name, &PatchParams::default(), &change).await {
+            Ok(_) => ensure!(is_taken, "{name}: {change:?} is taken as a status"),
+            Err(error) => ensure!(!is_taken && format!("{error:#}").contains(LABEL), "{name}: {error:#}"),
+        }
+    }
     let other =
         Patch::Strategic(json!({"metadata": {"labels": {"app": "other"}, "annotations": {"a": "b"}}}));
     for name in ["plain", "sends"] {

@@ -242,6 +242,8 @@ fn a_pods_route_is_fixed_wherever_the_policy_looks_at_pods() -> Result<()> {
         same(&constraints["namespaceSelector"], of_made["namespaceSelector"].clone())?;
         let mut rules = of_made["resourceRules"].clone();
         rules[0]["operations"] = json!(["UPDATE"]);
+        // A write to the status changes labels too.
+        rules[0]["resources"] = json!(["pods", "pods/status"]);
         same(&constraints["resourceRules"], rules)?;
         ensure!(policy.get("matchConditions").is_none(), "an excuse of the pod excuses no change");
         same(&named("ValidatingAdmissionPolicyBinding")?["validationActions"], json!(["Deny"]))?;

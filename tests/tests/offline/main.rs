@@ -11,4 +11,5 @@ mod docs_links;
 mod licenses;
 mod monitor_rules;
 mod readme;
+mod security_page;
 mod setup_sets;

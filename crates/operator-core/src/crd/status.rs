@@ -39,15 +39,21 @@ pub struct MailRouteStatus {
     pub refused: Option<RefusedPod>,
 }
 
+/// Longest message about a pod that was refused, characters.
+pub const LONGEST_REFUSAL: usize = 1024;
+
 /// A pod that the webhook refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedPod {
     /// Its name, or what its controller names its pods after.
+    #[schemars(length(max = 253))]
     pub pod: String,
     /// Why, of a closed set.
+    #[schemars(length(max = 64))]
     pub reason: String,
     /// Why, and what to do.
+    #[schemars(length(max = LONGEST_REFUSAL))]
     pub message: String,
     /// When it was refused last, to some minutes.
     pub at: Time,

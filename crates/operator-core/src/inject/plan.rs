@@ -33,6 +33,9 @@ const MESH: [&str; 8] = [
     "azwi-proxy",
 ];
 
+/// Longest list of volumes that is made longer, bytes.
+const LONGEST_LIST: usize = 4096;
+
 /// What is missing in a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InjectionPlan {
@@ -113,6 +116,10 @@ fn container(pod: &PodView<'_>, route: &ResolvedRoute, overrides: &Overrides, co
 fn safe_to_evict(pod: &PodView<'_>, route: &ResolvedRoute) -> Option<String> {
     let keeps = route.file.delivery.mode.keeps() || route.sidecar.spool.storage_class_name.is_some();
     let listed = pod.annotation(SAFE_TO_EVICT).unwrap_or_default();
+    // The patch repeats it.
+    if listed.len() > LONGEST_LIST {
+        return None;
+    }
     if keeps || listed.split(',').any(|volume| volume.trim() == SPOOL_VOLUME) {
         return None;
     }

@@ -3,10 +3,12 @@
 //! The text reaches that person by three ways: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
 //! the ReplicaSet or Job, and as an Event on the MailRoute. The reason alone is a metric label, so the set is closed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use kube::ResourceExt;
 use mailroute_route::paths::{ADMIN_PORT, SIDECAR_USER};
+use mailroute_route::text::shortened;
 
 use super::names::{CONTAINER, IMAGE, KEYS, PORT, PORT_START, ROUTE_VOLUME, SHARED_PROCESSES};
 use crate::crd::MailRoute;
@@ -45,6 +47,24 @@ impl Wanted {
             Self::Flag => "\"true\" or \"false\"",
         }
     }
+}
+
+/// Longest part of a text that a refusal repeats, bytes: the longest name that Kubernetes has.
+const LONGEST_QUOTE: usize = 253;
+
+/// Longest part that it repeats of what is wrong with a route, bytes.
+const LONGEST_MESSAGE: usize = 768;
+
+/// The beginning of what the author of a pod or of a route wrote. Pods come here before the API server looks at how long their names,
+/// labels and annotations are.
+fn cut(text: &str) -> Cow<'_, str> {
+    shortened(text, LONGEST_QUOTE)
+}
+
+/// The beginning of what the author of a pod wrote, in one line.
+pub(super) fn in_one_line(text: &str) -> String {
+    let escaped = cut(text).escape_debug().to_string();
+    cut(&escaped).into_owned()
 }
 
 /// Why a labelled pod is refused.
@@ -184,13 +204,13 @@ impl Refusal {
     pub fn remedy(&self) -> String {
         match self {
             Self::UnknownRoute { namespace, known, .. } if known.is_empty() => {
-                format!("Apply a MailRoute of that name in namespace {namespace:?} first.")
+                format!("Apply a MailRoute of that name in namespace {:?} first.", cut(namespace))
             }
             Self::UnknownRoute { .. } => {
                 "Correct the label mailroute.dev/route, or apply a MailRoute of that name.".to_owned()
             }
             Self::InvalidRoute { route, .. } => {
-                format!("Correct the route; see kubectl describe mailroute {route}.")
+                format!("Correct the route; see kubectl describe mailroute {}.", cut(route))
             }
             Self::UnreadableRoute { .. } => {
                 "Apply the MailRoute again as the current schema wants it: kubectl explain mailroute.spec"
@@ -261,21 +281,23 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownRoute { route, namespace, known } => {
-                write!(f, "There is no MailRoute {route:?} in namespace {namespace:?}")?;
+                write!(f, "There is no MailRoute {:?} in namespace {:?}", cut(route), cut(namespace))?;
                 match known.len() {
                     0 => write!(f, ", nor any other."),
                     many => {
                         let names =
-                            known.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                            known.iter().take(NAMED).map(|name| cut(name)).collect::<Vec<_>>().join(", ");
                         let more = if many > NAMED { ", …" } else { "" };
                         write!(f, "; there is: {names}{more}.")
                     }
                 }
             }
             Self::InvalidRoute { route, message } => {
+                let (route, message) = (cut(route), shortened(message, LONGEST_MESSAGE));
                 write!(f, "The MailRoute {route:?} cannot be used as it is written: {message}.")
             }
             Self::UnreadableRoute { route, error } => {
+                let (route, error) = (cut(route), shortened(error, LONGEST_MESSAGE));
                 write!(f, "The MailRoute {route:?} is stored and cannot be read: {error}.")
             }
             Self::HostNetwork => write!(f, "The pod uses the node's network (hostNetwork: true)."),
@@ -290,24 +312,29 @@ impl fmt::Display for Refusal {
             Self::VolumeName { volume } => {
                 write!(
                     f,
-                    "The pod has a volume {volume:?}, which is the name of a volume of the mail sidecar."
+                    "The pod has a volume {:?}, which is the name of a volume of the mail sidecar.",
+                    cut(volume)
                 )
             }
             Self::VolumeMounted { volume, container } => {
                 write!(
                     f,
-                    "The container {container:?} mounts {volume:?}, which is for the mail sidecar alone."
+                    "The container {:?} mounts {:?}, which is for the mail sidecar alone.",
+                    cut(container),
+                    cut(volume)
                 )
             }
             Self::PortInUse { container, port } => {
                 write!(
                     f,
-                    "The container {container:?} declares port {port}, on which the mail sidecar listens."
+                    "The container {:?} declares port {port}, on which the mail sidecar listens.",
+                    cut(container)
                 )
             }
             Self::Sysctl { value, port } => write!(
                 f,
-                "The pod sets {PORT_START}={value}, with which the sidecar may not listen on port {port}."
+                "The pod sets {PORT_START}={:?}, with which the sidecar may not listen on port {port}.",
+                cut(value)
             ),
             Self::FsGroup => write!(
                 f,
@@ -315,15 +342,16 @@ impl fmt::Display for Refusal {
                  has none."
             ),
             Self::UnknownAnnotation { key } => {
-                write!(f, "The pod has the annotation {key:?}, which does not exist.")
+                write!(f, "The pod has the annotation {:?}, which does not exist.", cut(key))
             }
             Self::InvalidAnnotation { key, value, wanted } => {
-                write!(f, "The annotation {key} is {value:?} and has to be {}.", wanted.as_str())
+                write!(f, "The annotation {key} is {:?} and has to be {}.", cut(value), wanted.as_str())
             }
             Self::ImageNotAllowed => {
                 write!(f, "The pod names the sidecar's image ({IMAGE}), which pods may not do here.")
             }
             Self::RequestOverLimit { resource, request, limit } => {
+                let (request, limit) = (cut(request), cut(limit));
                 write!(f, "The sidecar would ask for more {resource} ({request}) than it may use ({limit}).")
             }
             Self::SharedProcesses { field } => write!(

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, in_one_line};
 
 /// A pod, or the template of one.
 #[derive(Clone, Copy, Debug)]
@@ -82,12 +82,12 @@ impl<'a> PodView<'a> {
             .map(String::as_str)
     }
 
-    /// Name for people: the name, or what a name will be generated from.
+    /// Name for people: the name, or what a name will be generated from. In one line, and no longer than a name may be.
     pub fn display_name(&self) -> String {
         let text = |key| self.metadata.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         match (text("name"), text("generateName")) {
-            (Some(name), _) => name.to_owned(),
-            (None, Some(prefix)) => format!("{prefix}*"),
+            (Some(name), _) => in_one_line(name),
+            (None, Some(prefix)) => in_one_line(&format!("{prefix}*")),
             (None, None) => "(unnamed)".to_owned(),
         }
     }
@@ -190,5 +190,14 @@ mod tests {
     fn a_pod_without_a_name_is_called_after_its_prefix() {
         let pod = json!({"metadata": {"generateName": "web-5d4f-"}, "spec": {}});
         assert_eq!(PodView::new(&pod).unwrap().display_name(), "web-5d4f-*");
+    }
+
+    #[test]
+    fn whatever_a_pod_is_called_its_name_is_shown_in_one_line_and_no_longer_than_a_name() {
+        for (name, beginning) in [("x".repeat(4096), "xxx"), ("\u{7f}\n".repeat(2048), "\\u{7f}\\n\\u{7f}")] {
+            let pod = json!({"metadata": {"name": name}, "spec": {}});
+            let shown = PodView::new(&pod).unwrap().display_name();
+            assert!(shown.len() <= 253 && shown.starts_with(beginning) && !shown.contains('\n'), "{shown}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Leases against a store that is slow, fails, or is written by others, in paused time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
 use mailroute_operator_core::crd::MailboxUsageSpec;
 use mailroute_route::control::LeaseUse;
@@ -18,6 +20,7 @@ struct FaultyStore {
     takes: Duration,
     hanging: Option<MailboxKey>,
     broken: Mutex<Option<MailboxKey>>,
+    written: AtomicUsize,
 }
 
 impl FaultyStore {
@@ -52,6 +55,7 @@ impl LedgerStore for FaultyStore {
         usage: &MailboxUsageSpec,
     ) -> Result<String, Error> {
         self.answers(key).await?;
+        self.written.fetch_add(1, Ordering::Relaxed);
         self.memory.write(key, version, opened_by, usage).await
     }
 
@@ -180,6 +184,34 @@ async fn an_api_server_that_hangs_or_refuses_for_one_mailbox_blocks_no_other() {
     })
     .await;
     assert!(sent.iter().all(|sent| *sent > 108), "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_are_returned_unused_again_and_again_have_a_few_records_a_second_written() {
+    let store = Arc::new(FaultyStore::default());
+    let leases = leases(&store);
+    let claims = |pod: u64| {
+        let leases = Arc::clone(&leases);
+        async move {
+            let (who, mut told) =
+                (claimant("other", &pod.to_string(), &format!("{pod}@contoso.com")), vec![]);
+            for sequence in 1..=200 {
+                let claim = claim(sequence, 1, std::mem::take(&mut told));
+                if let Ok(Some(Allotment { lease: Some(lease), .. })) = leases.exchange(&who, &claim).await {
+                    let mut unused = LeaseUse { id: lease.id, ended: true, ..LeaseUse::default() };
+                    (unused.messages, unused.recipients) = (lease.messages, lease.recipients);
+                    told.push(unused);
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    };
+    let others = sends(Arc::clone(&leases), claimant("shop", "a", "a@contoso.com"), Duration::from_secs(100));
+    let ((), sent) =
+        futures::join!(async { drop(futures::future::join_all((0..90).map(claims)).await) }, others);
+    let written = store.written.load(Ordering::Relaxed);
+    assert!(written < 100 + 10 * 100 + 200, "{written} records in 100 seconds");
+    assert!(sent >= 45, "{sent}: another namespace has its own");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,8 @@
 pub mod print;
 pub mod steps;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,6 +19,7 @@ use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Method;
+use mailroute_route::paths::TOKENS_DIR;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -41,8 +44,10 @@ use steps::Findings;
 /// When the metrics that every way counts in cannot be made, which is a mistake in the program.
 pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     // The pod's token goes where the sidecar would send it, whatever the route file says by now.
-    let control = control_service::noted_address(&options.spool_dir).await;
-    let Config { route, error, .. } = config::load(&options.route, control.as_deref()).await;
+    let noted = control_service::noted_address(&options.spool_dir).await;
+    let control = noted.as_ref().ok().and_then(Option::as_deref);
+    let Config { route, error, .. } = config::load(&options.route, control).await;
+    let route = route.map(|route| asking_only_the_noted(route, &noted, Path::new(TOKENS_DIR).exists()));
     let route_deleted = RouteDeleted::new(&options.spool_dir).is_noted();
     let Some(route) = route else {
         return Ok(Findings::without_route(error.unwrap_or_default()));
@@ -66,6 +71,20 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
         Some(obstacle) => findings.beside(&obstacle, &route),
         None => findings,
     })
+}
+
+/// The route without its control service where the sidecar's own is not known: in a pod, the one that the route names might be
+/// anybody's.
+fn asking_only_the_noted(
+    route: Arc<RouteFile>,
+    noted: &io::Result<Option<String>>,
+    is_in_pod: bool,
+) -> Arc<RouteFile> {
+    match noted {
+        Ok(Some(_)) => route,
+        Ok(None) if !is_in_pod => route,
+        Ok(None) | Err(_) => Arc::new(RouteFile { control: None, ..RouteFile::clone(&route) }),
+    }
 }
 
 /// What the sidecar that runs holds its mail back for; nothing where none runs, or it does not say so in time.
@@ -102,4 +121,29 @@ fn envelope(options: &Check, route: &RouteFile) -> Envelope {
 
 fn postmaster(domains: &[String]) -> String {
     domains.first().map(|domain| format!("postmaster@{domain}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use mailroute_route::file::ControlService;
+
+    use super::*;
+
+    #[test]
+    fn no_service_is_asked_that_the_sidecar_in_the_pod_has_not_noted() {
+        let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
+        route.control = Some(ControlService {
+            address: "evil.example:8444".into(),
+            token_file: "/var/run/secrets/mailroute/tokens/control".into(),
+            ca_pem: String::new(),
+            leases: true,
+        });
+        let route = Arc::new(route);
+        let asks =
+            |noted, is_in_pod| asking_only_the_noted(Arc::clone(&route), &noted, is_in_pod).control.is_some();
+        assert!(!asks(Ok(None), true) && !asks(Err(io::ErrorKind::PermissionDenied.into()), true));
+        assert!(!asks(Err(io::ErrorKind::IsADirectory.into()), false), "there is a sidecar");
+        assert!(asks(Ok(None), false), "on files, without a sidecar");
+        assert!(asks(Ok(Some("mailroute.svc:8444".into())), true), "the address is that of the note by now");
+    }
 }
