@@ -60,7 +60,7 @@ fn outcome_of(text: &str) -> Option<Outcome> {
         "RouteFault" | "Quota" => Outcome::Held(known(reason)),
         "RejectMessage" => Outcome::Refused("message", reason),
         "RejectRecipient" => Outcome::Refused("recipient", None),
-        "Outcome::Delivered" => return None,
+        "DeliveryOutcome::Delivered" => return None,
         other => panic!("what does {other:?} stand for?"),
     })
 }
