@@ -1,14 +1,14 @@
 //! The wiring: the only file that sees everything. What starts, in which order, and what stops, in which order.
 //!
 //! ```text
-//!  config ──► upstream ──► dispatch ◄── relay ◄── door ◄── applications
+//!  config ──► upstream ──► attempt ◄── accept ◄── listener ◄── applications
 //!    │           │ probe      │   ▲         │ keep
 //!    │           ▼            │   └─ queue ◄┘─► spool
-//!    └──► report ◄── health ◄─┘            alive ◄── kubelet    admin ◄── Prometheus
-//!                                 └──── by_hand ◄── a person's commands
+//!    └──► report ◄── health ◄─┘            cli::health_check ◄── kubelet    admin ◄── Prometheus
+//!                                 └──── cli::queue ◄── a person's commands
 //! ```
 //!
-//! Stop: the queue tries everything once more while the door stays open until it is quiet; sessions finish their message,
+//! Stop: the queue tries everything once more while the listener stays open until it is quiet; sessions finish their message,
 //! what is left is said by name, then the rest ends and the upstream gets its QUIT.
 
 use std::net::SocketAddr;
@@ -36,9 +36,8 @@ use crate::cli::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::listener::port::PortListener;
-use crate::listener::session_count::SessionCount;
 use crate::listener::settings;
-use crate::listener::{Listeners, Service, SessionLimits};
+use crate::listener::{Listeners, Service, SessionCount, SessionLimits};
 use crate::message::body::Scratch;
 use crate::metrics::Metrics;
 use crate::net::control_service;
@@ -63,7 +62,7 @@ pub struct Timing {
     pub spans: Spans,
     /// When a kept message is tried again.
     pub queue: schedule::RetrySchedule,
-    /// How long no session must have been open before the door closes.
+    /// How long no session must have been open before the listener closes.
     pub settle: Duration,
     /// Least time between two reports.
     pub report: Duration,

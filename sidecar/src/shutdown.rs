@@ -1,5 +1,5 @@
 //! When to stop. The kubelet sends SIGTERM to a native sidecar after the application has ended, but on a node that goes
-//! down, or on a laptop, the application may still be sending: so the door stays open while somebody is inside.
+//! down, or on a laptop, the application may still be sending: so the listener stays open while a session is.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// Time limits of a stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
-    /// How long no session must have been open before the door is closed.
+    /// How long no session must have been open before the listener is closed.
     pub settle: Duration,
     /// How long the whole stop may take.
     pub total: Duration,
@@ -65,7 +65,7 @@ pub async fn settled(mut sessions: watch::Receiver<usize>, grace: Grace) {
         }
     };
     if timeout(grace.total, quiet).await.is_err() {
-        tracing::warn!(open = *sessions.borrow(), "sessions are still open; closing the door");
+        tracing::warn!(open = *sessions.borrow(), "sessions are still open; closing the listener");
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_open_session_keeps_the_door_open() {
+    async fn an_open_session_keeps_the_listener_open() {
         let (open, sessions) = watch::channel(1);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(5)).await;

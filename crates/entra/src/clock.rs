@@ -75,6 +75,18 @@ pub fn nonce() -> [u8; 16] {
     bytes
 }
 
+/// How long a `Retry-After` of `value` asks to wait (RFC 9110 §10.2.3): seconds, or until the date at which they are over.
+/// `now` in seconds since the epoch.
+pub fn retry_after(value: &str, now: i64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?;
+    let left = date.timestamp().as_second().saturating_sub(now);
+    Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +109,15 @@ mod tests {
     #[test]
     fn chance_stays_below_one() {
         assert!((0..1000).map(|_| chance()).all(|x| (0.0..1.0).contains(&x)));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        // 2026-11-21 07:27:00 UTC
+        let asked = |value| retry_after(value, 1_795_246_020);
+        assert_eq!(asked(" 60"), Some(Duration::from_secs(60)));
+        assert_eq!(asked("Sat, 21 Nov 2026 07:28:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(asked("Sat, 21 Nov 2026 07:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
     }
 }

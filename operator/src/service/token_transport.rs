@@ -13,15 +13,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use hyper::{HeaderMap, Request, Uri};
+use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use jiff::Timestamp;
-use mailroute_entra::Failure;
 use mailroute_entra::exchange::{Answer, Post, Transport, unavailable};
+use mailroute_entra::{Failure, clock};
 use mailroute_entra::web_proxy::{WebProxy, WrongProxy};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -80,8 +80,9 @@ impl Https {
             .request(request)
             .await
             .map_err(|error| format!("no answer from {host}: {}", cause(&error)))?;
-        let (status, retry_after) =
-            (answer.status().as_u16(), retry_after(answer.headers(), Timestamp::now()));
+        let status = answer.status().as_u16();
+        let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = asked.and_then(|value| clock::retry_after(value, clock::unix_seconds()));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| format!("the answer of {host} broke off: {error}"))?.to_bytes();
         Ok(Answer { status, retry_after, body })
@@ -164,16 +165,6 @@ fn bundle(pem: &str) -> Result<RootCertStore, BundleError> {
     if roots.is_empty() { Err(BundleError("there is none in it".into())) } else { Ok(roots) }
 }
 
-/// RFC 9110 §10.2.3: seconds, or the date at which they are over.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
-}
-
 /// The innermost cause, which names what failed: the name, the connection or the certificate.
 fn cause(error: &dyn Error) -> String {
     let mut innermost = error;
@@ -186,19 +177,6 @@ fn cause(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_seconds_and_as_a_date() {
-        let asked = |text: &str| {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
-            retry_after(&headers, "2026-11-21T07:27:00Z".parse().unwrap())
-        };
-        assert_eq!(retry_after(&HeaderMap::new(), Timestamp::UNIX_EPOCH), None);
-        assert_eq!(asked("60"), Some(Duration::from_secs(60)));
-        assert_eq!(asked("Sat, 21 Nov 2026 07:28:00 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(asked("Sat, 21 Nov 2026 07:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(asked("soon"), None);
-    }
 
     #[test]
     fn a_bundle_without_a_certificate_is_refused() {

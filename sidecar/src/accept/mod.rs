@@ -2,7 +2,7 @@
 //!
 //! * `deliver`: 250 only when the upstream has the message.
 //! * `deliver_or_queue`: tried at once; kept where the upstream neither takes it nor refuses it for good.
-//! * `keep`: kept first, delivered later.
+//! * `enqueue`: kept first, delivered later.
 //!
 //! Owns what happens between the end of a message's data and the answer. Refuses to know the method, how attempts are
 //! made ([`Attempts`]), what becomes of a kept message ([`Queue`]), and the words ([`reply`]).
@@ -42,8 +42,8 @@ pub struct MessageAcceptor {
 }
 
 impl MessageAcceptor {
-    /// A relay for whatever route is in use. An application waits `reply_timeout` at most; when `shutting_down` becomes true, no
-    /// longer than it takes to keep the message.
+    /// For whatever route is in use. An application waits `reply_timeout` at most; when `shutting_down` becomes true, no longer
+    /// than it takes to keep the message.
     pub fn new(
         attempts: Arc<Attempts>,
         queue: Arc<Queue>,

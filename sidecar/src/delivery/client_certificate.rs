@@ -150,16 +150,17 @@ mod tests {
     async fn half_a_renewal_keeps_the_old_pair_and_the_whole_is_used() {
         let (directory, count) = (tempfile::tempdir().unwrap(), Arc::<Count>::default());
         let files = files(directory.path());
-        let presented =
+        let client_certificate =
             ClientCertificate::new(files.clone(), vec!["contoso.com".into()], Arc::clone(&count) as _);
-        assert_eq!(presented.current().await.observation.reason, Reason::CertificateMissing);
+        assert_eq!(client_certificate.current().await.observation.reason, Reason::CertificateMissing);
         let ((chain, key), (new_chain, new_key)) = (pair(&["a.contoso.com"]), pair(&["b.contoso.com"]));
         std::fs::write(&files.certificate_file, &chain).unwrap();
         std::fs::write(&files.key_file, &key).unwrap();
-        let in_use = async || presented.current().await.certificate.map(|it| it.leaf.names[0].clone());
+        let in_use =
+            async || client_certificate.current().await.certificate.map(|it| it.leaf.names[0].clone());
         assert_eq!(in_use().await.as_deref(), Some("a.contoso.com"));
         std::fs::write(&files.certificate_file, &new_chain).unwrap();
-        assert_eq!(presented.current().await.observation.reason, Reason::CertificateInvalid);
+        assert_eq!(client_certificate.current().await.observation.reason, Reason::CertificateInvalid);
         assert_eq!(in_use().await.as_deref(), Some("a.contoso.com"));
         std::fs::write(&files.key_file, &new_key).unwrap();
         assert_eq!(in_use().await.as_deref(), Some("b.contoso.com"));

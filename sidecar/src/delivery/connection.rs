@@ -1,7 +1,7 @@
 //! One SMTP connection to the upstream: commands out, replies in.
 //!
 //! ```text
-//! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: [auth: AUTH] ─► transaction: MAIL … ─► QUIT
+//! connect: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: [auth: AUTH] ─► transaction: MAIL … ─► QUIT
 //! ```
 //!
 //! Owns what is known of a connection over the stream that [`super::connect`] made; `Conversation` has the words and

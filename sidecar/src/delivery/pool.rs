@@ -26,7 +26,7 @@ const AGE: Duration = Duration::from_secs(9 * 60);
 /// Longest wait for a slot. A line that is longer moves too slowly to be worth waiting in.
 pub const WAIT: Duration = Duration::from_secs(120);
 
-/// The connections of one way out.
+/// The connections of one transport.
 pub struct Pool {
     free: Semaphore,
     state: Mutex<State>,

@@ -27,7 +27,7 @@ use crate::outcome::{DeliveryOutcome, Observation, Verdict};
 pub struct SmartHostConnector {
     smart_host: SmartHost,
     names: SmartHosts,
-    presented: Option<ClientCertificate>,
+    client_certificate: Option<ClientCertificate>,
     ehlo_name: String,
 }
 
@@ -40,21 +40,22 @@ impl SmartHostConnector {
         observe: Arc<dyn CertificateObserver>,
     ) -> Self {
         let SmtpRelay { certificate, accepted_domains, smart_host } = settings;
-        let presented = certificate.map(|files| ClientCertificate::new(files, accepted_domains, observe));
+        let client_certificate =
+            certificate.map(|files| ClientCertificate::new(files, accepted_domains, observe));
         let names = SmartHosts::new(smart_host.host.clone(), resolver);
-        Self { smart_host, names, presented, ehlo_name }
+        Self { smart_host, names, client_certificate, ehlo_name }
     }
 
     /// As `settings` of Direct Send say.
     pub fn direct(settings: DirectSend, ehlo_name: String, resolver: Resolver) -> Self {
         let names = SmartHosts::new(settings.smart_host.host.clone(), resolver);
-        Self { smart_host: settings.smart_host, names, presented: None, ehlo_name }
+        Self { smart_host: settings.smart_host, names, client_certificate: None, ehlo_name }
     }
 
     /// The certificate to present, if the route has one.
     async fn certificate(&self, observations: &mut Vec<Observation>) -> Result<Option<Certificate>, Verdict> {
-        let Some(presented) = &self.presented else { return Ok(None) };
-        let CurrentCertificate { certificate, observation: judged } = presented.current().await;
+        let Some(client_certificate) = &self.client_certificate else { return Ok(None) };
+        let CurrentCertificate { certificate, observation: judged } = client_certificate.current().await;
         let (reason, text) = (judged.reason, judged.text.clone());
         observations.push(judged);
         match certificate {

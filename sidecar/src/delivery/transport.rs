@@ -1,4 +1,4 @@
-//! A way out: connections that are made ready somehow ([`Connect`]), kept in a pool, and used for one message after the
+//! Connections that are made ready by a method ([`Connect`]), kept in a pool, and used for one message after the
 //! other.
 //!
 //! Owns when a connection is kept, tried again or given up, and what is said of the conditions met. Refuses to know how
@@ -38,7 +38,7 @@ const PROBE_WAIT: Duration = Duration::from_secs(30);
 /// Makes connections that take mail.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// Connects, and proves who we are where the method does so before mail. The conditions met are added to `met`,
+    /// Connects, and proves who we are where the method does so before mail. What was met is added to `observations`,
     /// the failed one last.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ pub trait TransportObserver: Send + Sync {
     fn connected(&self, protection: Protection);
 }
 
-/// A way out over connections that `T` makes.
+/// Sends over connections that `T` makes.
 pub struct SmtpTransport<T> {
     connect: T,
     pool: Pool,
@@ -70,7 +70,7 @@ struct Course {
 }
 
 impl<T: Connect> SmtpTransport<T> {
-    /// A way out over up to `connections` at a time.
+    /// Over up to `connections` at a time.
     pub fn new(connect: T, connections: usize, observe: Arc<dyn TransportObserver>) -> Self {
         Self { connect, pool: Pool::new(connections), observe }
     }
@@ -233,7 +233,7 @@ impl<T: Connect> Transport for SmtpTransport<T> {
     }
 }
 
-/// Whether the upstream only took leave of a connection it no longer wants, before any content.
+/// Whether the upstream only said goodbye to a connection it no longer wants, before any content.
 fn is_farewell(ended: &TransactionEnd) -> bool {
     let reply = ended.verdict.reply.as_ref();
     !ended.clean

@@ -46,7 +46,7 @@ pub(super) async fn run(stream: TcpStream, peer: IpAddr, service: Arc<Service>, 
         session: Session::new((service.settings)()),
         input: Vec::new(),
         writer: None,
-        patience: SessionTimeouts::new(service.limits, Instant::now()),
+        timeouts: SessionTimeouts::new(service.limits, Instant::now()),
         service,
         stop,
     };
@@ -82,7 +82,7 @@ struct Connection {
     input: Vec<u8>,
     /// The message that is coming in.
     writer: Option<Writer>,
-    patience: SessionTimeouts,
+    timeouts: SessionTimeouts,
     service: Arc<Service>,
     stop: watch::Receiver<bool>,
 }
@@ -144,7 +144,7 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> io::Result<Waited> {
-        let (deadline, late) = self.patience.deadline(SessionProgress::of(&self.session), Instant::now());
+        let (deadline, late) = self.timeouts.deadline(SessionProgress::of(&self.session), Instant::now());
         let may_stop = self.session.is_between_messages();
         tokio::select! {
             read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => {
@@ -185,7 +185,7 @@ impl Connection {
             }
         };
         self.session.stored(&reply);
-        self.patience.answered(Instant::now());
+        self.timeouts.answered(Instant::now());
     }
 
     /// Puts the stamp in front of the message that came in.

@@ -5,7 +5,6 @@
 
 mod connection;
 pub mod port;
-pub mod session_count;
 pub mod settings;
 mod sockets;
 mod timeouts;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::message::body::{Body, Scratch};
 use crate::message::envelope::Envelope;
@@ -92,5 +92,47 @@ impl Default for SessionLimits {
             // 150 MiB in that time is 85 KiB a second, over loopback.
             message: Duration::from_secs(30 * 60),
         }
+    }
+}
+
+/// Counts open sessions and passes everything on to the metrics.
+pub struct SessionCount {
+    open: watch::Sender<usize>,
+    metrics: Arc<dyn Observer>,
+}
+
+impl SessionCount {
+    /// None open yet.
+    pub fn new(metrics: Arc<dyn Observer>) -> Arc<Self> {
+        Arc::new(Self { open: watch::Sender::new(0), metrics })
+    }
+
+    /// Sees the count change.
+    pub fn subscribe(&self) -> watch::Receiver<usize> {
+        self.open.subscribe()
+    }
+}
+
+impl Observer for SessionCount {
+    fn session_opened(&self) {
+        self.open.send_modify(|open| *open += 1);
+        self.metrics.session_opened();
+    }
+
+    fn session_closed(&self, lasted: Duration) {
+        self.open.send_modify(|open| *open = open.saturating_sub(1));
+        self.metrics.session_closed(lasted);
+    }
+
+    fn refused(&self, reason: Refusal) {
+        self.metrics.refused(reason);
+    }
+
+    fn header_encoded(&self, fields: u32) {
+        self.metrics.header_encoded(fields);
+    }
+
+    fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
+        self.metrics.answered(reply, bytes, elapsed);
     }
 }

@@ -32,9 +32,9 @@ impl PortListener {
 
     /// Serves until `stop`, then until the last session has ended. Sessions on a port that was left go on.
     pub async fn run(mut self, listeners: Listeners, mut stop: watch::Receiver<bool>) {
-        let mut doors = JoinSet::new();
+        let mut listening = JoinSet::new();
         let mut port = Self::port(self.fixed, &self.config.borrow());
-        let mut close = self.open(&mut doors, listeners);
+        let mut close = self.open(&mut listening, listeners);
         loop {
             let (fixed, current) = (self.fixed, port);
             let moved = self.config.wait_for(|config| Self::port(fixed, config) != current);
@@ -43,7 +43,7 @@ impl PortListener {
                 _ = stop.wait_for(|&stop| stop) => None,
                 // A port that was left has no more sessions. The last one ends early by a panic only; then nobody is
                 // served, and the kubelet has to know.
-                _ = doors.join_next() => if doors.is_empty() { None } else { continue },
+                _ = listening.join_next() => if listening.is_empty() { None } else { continue },
             };
             let Some(next) = next else { break };
             port = next;
@@ -51,7 +51,7 @@ impl PortListener {
                 Ok(listeners) => {
                     tracing::info!(port = next, "listening on the route's new port");
                     close.send_replace(true);
-                    close = self.open(&mut doors, listeners);
+                    close = self.open(&mut listening, listeners);
                 }
                 Err(error) => {
                     tracing::error!(%error, "the route's new port cannot be used; the old one stays");
@@ -60,12 +60,12 @@ impl PortListener {
         }
         self.serving.store(false, Ordering::Relaxed);
         close.send_replace(true);
-        while doors.join_next().await.is_some() {}
+        while listening.join_next().await.is_some() {}
     }
 
-    fn open(&self, doors: &mut JoinSet<()>, listeners: Listeners) -> watch::Sender<bool> {
+    fn open(&self, listening: &mut JoinSet<()>, listeners: Listeners) -> watch::Sender<bool> {
         let (close, closed) = watch::channel(false);
-        doors.spawn(super::serve(listeners, self.service.clone(), closed));
+        listening.spawn(super::serve(listeners, self.service.clone(), closed));
         self.serving.store(true, Ordering::Relaxed);
         close
     }

@@ -2,7 +2,7 @@
 //!
 //! [`of_route`] is a plain function; [`source`] keeps its result until the route changes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use mailroute_route::RouteFile;
 use mailroute_route::file::{DeliveryMode, ListenAuth, Method};
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::listener::{Settings, SettingsSource};
+use crate::lock;
 use crate::smtp::senders::Senders;
 
 /// Most recipients of one domain in one message that Exchange Online takes by submission.
@@ -51,7 +52,7 @@ pub fn source(config: watch::Receiver<Config>) -> SettingsSource {
     let current = of_config(&config.borrow());
     let cached = Mutex::new((config, current));
     Arc::new(move || {
-        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = lock(&cached);
         if cached.0.has_changed().unwrap_or(false) {
             let settings = of_config(&cached.0.borrow_and_update());
             cached.1 = settings;

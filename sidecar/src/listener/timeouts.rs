@@ -84,43 +84,43 @@ mod tests {
     #[test]
     fn octets_that_drip_in_do_not_extend_a_commands_time() {
         let start = Instant::now();
-        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        let mut timeouts = SessionTimeouts::new(SessionLimits::default(), start);
         let expected = (start + minutes(5), Answer::Idle);
-        assert_eq!(patience.deadline(at(0, 0, false), start + minutes(4)), expected);
-        let next = patience.deadline(at(1, 0, false), start + minutes(4));
+        assert_eq!(timeouts.deadline(at(0, 0, false), start + minutes(4)), expected);
+        let next = timeouts.deadline(at(1, 0, false), start + minutes(4));
         assert_eq!(next, (start + minutes(9), Answer::Idle));
     }
 
     #[test]
     fn a_session_that_only_lives_is_ended() {
         let start = Instant::now();
-        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        let mut timeouts = SessionTimeouts::new(SessionLimits::default(), start);
         for noop in 1..7 {
-            patience.deadline(at(noop, 0, false), start + minutes(4) * u32::try_from(noop).unwrap());
+            timeouts.deadline(at(noop, 0, false), start + minutes(4) * u32::try_from(noop).unwrap());
         }
-        let last = patience.deadline(at(7, 0, false), start + minutes(28));
+        let last = timeouts.deadline(at(7, 0, false), start + minutes(28));
         assert_eq!(last, (start + minutes(30), Answer::Overdue));
     }
 
     #[test]
     fn a_pooled_session_has_the_whole_time_for_its_next_message() {
         let start = Instant::now();
-        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        let mut timeouts = SessionTimeouts::new(SessionLimits::default(), start);
         let late = start + minutes(29);
-        assert_eq!(patience.deadline(at(9, 1, false), late), (late + minutes(5), Answer::Idle));
+        assert_eq!(timeouts.deadline(at(9, 1, false), late), (late + minutes(5), Answer::Idle));
         let data = late + minutes(2);
-        assert_eq!(patience.deadline(at(11, 1, true), data), (data + minutes(3), Answer::Idle));
+        assert_eq!(timeouts.deadline(at(11, 1, true), data), (data + minutes(3), Answer::Idle));
         let end = late + minutes(28);
-        assert_eq!(patience.deadline(at(11, 1, true), end), (late + minutes(30), Answer::Overdue));
+        assert_eq!(timeouts.deadline(at(11, 1, true), end), (late + minutes(30), Answer::Overdue));
     }
 
     #[test]
     fn after_an_answer_all_times_begin_anew() {
         let start = Instant::now();
-        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
-        patience.deadline(at(4, 1, true), start);
-        patience.answered(start + minutes(29));
-        let next = patience.deadline(at(4, 1, false), start + minutes(31));
+        let mut timeouts = SessionTimeouts::new(SessionLimits::default(), start);
+        timeouts.deadline(at(4, 1, true), start);
+        timeouts.answered(start + minutes(29));
+        let next = timeouts.deadline(at(4, 1, false), start + minutes(31));
         assert_eq!(next, (start + minutes(34), Answer::Idle));
     }
 }

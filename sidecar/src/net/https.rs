@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use hyper::{HeaderMap, Method, Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use mailroute_entra::web_proxy::WebProxy;
 use rustls::pki_types::ServerName;
@@ -173,7 +173,8 @@ fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
 
 async fn read(response: Response<hyper::body::Incoming>, host: &str) -> Result<Answer, HttpsError> {
     let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers(), clock::unix_seconds());
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = asked.and_then(|value| clock::retry_after(value, clock::unix_seconds()));
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             HttpsError::TooLarge
@@ -184,35 +185,9 @@ async fn read(response: Response<hyper::body::Incoming>, host: &str) -> Result<A
     Ok(Answer { status, retry_after, body: body.to_bytes() })
 }
 
-/// RFC 9110 §10.2.3: seconds, or the date at which they are over. `now` in seconds since the epoch.
-fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    let left = date.timestamp().as_second().saturating_sub(now);
-    Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_seconds_and_as_a_date() {
-        let asked = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().unwrap());
-            // 2026-11-21 07:27:00 UTC
-            retry_after(&headers, 1_795_246_020)
-        };
-        assert_eq!(retry_after(&HeaderMap::new(), 0), None);
-        assert_eq!(asked("60"), Some(Duration::from_secs(60)));
-        assert_eq!(asked("Sat, 21 Nov 2026 07:28:00 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(asked("Sat, 21 Nov 2026 07:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(asked("soon"), None);
-    }
 
     #[tokio::test]
     async fn plaintext_in_place_of_tls_is_refused() {

@@ -1,4 +1,4 @@
-//! The way out of the pod: names to connections, connections to verified TLS, TLS to one HTTPS exchange.
+//! Out of the pod: names to connections, connections to verified TLS, TLS to one HTTPS exchange.
 //!
 //! * [`dial`]: resolve a name and connect, IPv4 first.
 //! * [`tls`]: whom to trust.

@@ -43,7 +43,7 @@ pub struct Obstacle {
     /// When the next message is tried; nothing while that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// It is a limit of the mailbox, kept to here: no person can hurry it.
+    /// It is a limit of the mailbox, kept to here: no command can end it.
     pub limits: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One message on its way from the queue: as many transactions as its recipients need, each recipient's fate written
+//! One message on its way from the queue: as many transactions as its recipients need, each recipient's status written
 //! down before more is done, and what follows.
 
 use std::sync::Arc;
@@ -162,7 +162,7 @@ impl ClaimedMessage {
         None
     }
 
-    /// What follows once an attempt, or the lack of one, has changed the fates from `before`.
+    /// What follows once an attempt, or the lack of one, has changed the statuses from `before`.
     async fn settle(
         mut self,
         entry: Entry,

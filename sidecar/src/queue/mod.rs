@@ -2,14 +2,14 @@
 //! recipient, or given up and kept as a dead letter.
 //!
 //! ```text
-//!  relay ─ keep ─► spool ─► index ─ due ─► worker ─ leave ─► flight ─► delivered to all: gone
-//!        ─ adopt ─►  (on disk)  ▲   (in order, few at a time)  │      ─► some failed:    dead letter, sender told
-//!                               └────────── later ◄────────────┴────── ─► some wait:      fates written, due later
+//!  accept ─ keep ──► spool ─► index ─ due ─► worker ─ permit ─► delivery task ─► delivered to all: gone
+//!         ─ adopt ─► (on disk)  ▲   (in order, few at a time)        │        ─► some failed:    dead letter, sender told
+//!                               └─────────────── later ◄─────────────┴─────── ─► some wait:      written down, due later
 //! ```
 //!
-//! Pure: [`index`] (what waits, by due time), [`schedule`] (when next), [`split`] (Microsoft's limits on an envelope),
-//! [`statuses`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them `worker`, `flight`, `notify`
-//! and `by_command` do what takes time. Refuses to know modes, sessions and how mail is sent.
+//! Pure: [`index`] (what waits, by due time), [`schedule`] (when next), [`split`] (whom the method reaches, and Microsoft's
+//! limits on an envelope), [`recipients`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them
+//! `worker`, `delivery_task`, `notify` and `commands` do what takes time. Refuses to know modes, sessions and how mail is sent.
 //!
 //! Invariants: a message is tried by one at a time; it leaves the queue only when no recipient waits; what failed after
 //! the 250 is in `dead/` or told in a log line, never just gone; a fault of the route uses up nobody's tries.

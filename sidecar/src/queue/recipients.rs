@@ -1,4 +1,4 @@
-//! What an attempt changes: a status for each recipient, and what follows for those that wait.
+//! What an attempt changes: the status of each recipient, and what follows for those that wait.
 //!
 //! Pure. The sums of a message that is sent in several transactions are joined here.
 
@@ -276,7 +276,7 @@ mod tests {
         let mut two = progress(2);
         let step = apply(&mut two, &[0, 1], &attempt(delivered(), vec![(1, grey())]), NOW);
         assert_eq!((step.after, two.attempts), (Some(NextAttempt::Patiently), 1));
-        assert_eq!(after_one(grey()), (Some(NextAttempt::Hold), 0), "met at the door, it is everybody's");
+        assert_eq!(after_one(grey()), (Some(NextAttempt::Hold), 0), "met when connecting, it is everybody's");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The queue with a way out that does as it is told: what no upstream can be made to do on demand.
+//! The queue with a transport that does as it is told: what no upstream can be made to do on demand.
 
 use std::collections::HashMap;
 use std::path::Path;

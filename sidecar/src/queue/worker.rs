@@ -240,8 +240,8 @@ impl Queue {
         state.named.iter().filter(waits).map(|(_, message_id)| message_id.clone()).collect()
     }
 
-    /// Says what is left behind, by name. Looks up Message-IDs for no longer than `patience`.
-    pub async fn report_left(&self, patience: Duration) {
+    /// Says what is left behind, by name. Looks up Message-IDs for no longer than `limit`.
+    pub async fn report_left(&self, limit: Duration) {
         let left: Vec<String> = self.state().index.iter().map(|(id, _)| id.to_string()).collect();
         if left.is_empty() {
             return;
@@ -254,6 +254,6 @@ impl Queue {
             "messages stay in the spool; they are lost if its volume does not outlive the pod"
         );
         // Those that were looked up before stay named where the disk is slow.
-        let _ = tokio::time::timeout(patience, self.name_left()).await;
+        let _ = tokio::time::timeout(limit, self.name_left()).await;
     }
 }

@@ -3,7 +3,7 @@
 //! Plain data. Owns what a fresh message, a settled recipient and a second chance are. Refuses to know where either part
 //! is kept ([`super::format`]) and when a message is due: that is for the queue to decide.
 //!
-//! Invariant: [`Progress::statuses`] has one fate for each recipient of the envelope, in its order.
+//! Invariant: [`Progress::statuses`] has one status for each recipient of the envelope, in its order.
 
 use jiff::Timestamp;
 use mailroute_route::condition::Reason;
@@ -109,9 +109,9 @@ impl Progress {
     #[must_use]
     pub fn again(mut self, now: Timestamp) -> Self {
         (self.attempts, self.next, self.since) = (0, now, Some(now));
-        for fate in &mut self.statuses {
-            if matches!(fate, RecipientStatus::Failed(_)) {
-                *fate = RecipientStatus::Waiting;
+        for status in &mut self.statuses {
+            if matches!(status, RecipientStatus::Failed(_)) {
+                *status = RecipientStatus::Waiting;
             }
         }
         self
@@ -124,10 +124,10 @@ impl Progress {
 
     /// Recipients still to be delivered to.
     pub fn waiting(&self) -> usize {
-        self.statuses.iter().filter(|fate| **fate == RecipientStatus::Waiting).count()
+        self.statuses.iter().filter(|status| **status == RecipientStatus::Waiting).count()
     }
 
-    /// Whether anybody's fate is sealed. To forget that would be a duplicate or a second report.
+    /// Whether a recipient was settled. To forget that would be a duplicate or a second report.
     pub fn is_settled(&self) -> bool {
         self.waiting() < self.statuses.len()
     }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `<id>.state` is replaced as a whole after every attempt, and absent before the first: a frame with attempts, next
-//! attempt, the fate of each recipient and the last trouble.
+//! attempt, the status of each recipient and the last problem.
 //!
 //! Pure. Owns the names on disk, and keeps serde out of [`crate::message::envelope`]. Fields that are not known are ignored, as
 //! a message must not wait for a program to be upgraded again; what an old reader would misread raises the version of

@@ -61,7 +61,7 @@ pub(super) fn fetch(layout: &Layout, shelf: Shelf, id: &QueueId, check: Check) -
 }
 
 /// The progress of a message. It begins anew when there is none, or when it is damaged, as it may be after a power cut:
-/// nobody's fate was sealed then, since that would have been synced.
+/// no recipient was settled then, since that would have been synced.
 fn progress_of(layout: &Layout, shelf: Shelf, entry: &Entry) -> io::Result<Progress> {
     match read::progress(&layout.state(shelf, &entry.envelope.id), entry.envelope.recipients.len()) {
         Ok(progress) => Ok(progress),

@@ -16,7 +16,7 @@
 //! - What [`Spool::store`] returned for is found after `kill -9` and after a power cut, octet for octet, or it is counted
 //!   in `corrupt/`. What it did not return for leaves no half file; it may be found whole when the program ended in
 //!   between.
-//! - A fate that [`Spool::record`] returned for is not forgotten. The number of attempts alone may be, after a power cut.
+//! - A status that [`Spool::record`] returned for is not forgotten. The number of attempts alone may be, after a power cut.
 //! - A full volume is an error of what is new. Nothing that is kept suffers from it.
 //! - No more than one program has the directory open. Needs rename, fsync and a lock of the volume; no chmod, no
 //!   nameless or linked files.
@@ -138,7 +138,7 @@ impl Spool {
     }
 
     /// Writes down how far a message has come. Survives `kill -9` when this returns, and a power cut as soon as
-    /// anybody's fate is sealed. One at a time for each message.
+    /// a recipient was settled. One at a time for each message.
     ///
     /// # Errors
     /// When it cannot be written; what was written before is still there.

@@ -4,7 +4,7 @@
 //! at each question, since its address and its authority change while a token is in use. Refuses to know when a token is
 //! needed: that is the store's, which goes on with the one it has while the operator is away.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
+use crate::lock;
 use crate::net::control_service;
 use crate::net::https::Answer;
 use crate::secret::{Secret, scrub};
@@ -48,7 +49,7 @@ impl TokenSource for Broker {
     async fn fetch(&self) -> Result<Token, Failure> {
         let nowhere = || unavailable("the route names no control service yet");
         let (route, service) = self.service().ok_or_else(nowhere)?;
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refused = lock(&self.refused).clone();
         let request = serde_json::to_vec(&TokenRequest { route, refused });
         let body = Bytes::from(request.map_err(|error| unavailable(error.to_string()))?);
         let obtained = clock::now();
@@ -62,7 +63,7 @@ impl TokenSource for Broker {
     }
 
     fn refused(&self, token: &Token) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(fingerprint(&token.secret));
+        *lock(&self.refused) = Some(fingerprint(&token.secret));
     }
 }
 

@@ -28,9 +28,9 @@ use crate::metrics::Metrics;
 use crate::outcome::health::SharedHealth;
 use crate::token::Sources;
 
-/// Keeps the way out as the route describes it.
+/// Keeps the transport as the route describes it.
 pub struct Upstream {
-    /// Where the way out is published.
+    /// Where the transport is published.
     pub active: watch::Sender<Option<Arc<Active>>>,
     /// Learns from probes, keeps to the route's limits, and starts anew with another way.
     pub attempts: Arc<Attempts>,
@@ -48,7 +48,7 @@ pub struct Upstream {
     pub sources: Sources,
 }
 
-/// The way out in use.
+/// The transport in use.
 struct Current {
     route: Arc<RouteFile>,
     transport: Arc<dyn Transport>,
@@ -57,7 +57,7 @@ struct Current {
     stop: watch::Sender<bool>,
 }
 
-/// A way out that was just made.
+/// A transport that was just made.
 struct Built {
     transport: Arc<dyn Transport>,
     log_in: Option<Arc<LogIn>>,
@@ -155,7 +155,7 @@ impl Current {
     }
 }
 
-/// The way out that `route` describes, with nothing in it yet.
+/// The transport that `route` describes, with no connection yet.
 pub fn transport(
     route: &RouteFile,
     sources: &Sources,
@@ -165,7 +165,7 @@ pub fn transport(
     build(route, sources, resolver, metrics, None).transport
 }
 
-/// The way out by the route's method. `kept` is a log-in that client submission can go on with.
+/// The transport for the route's method. `kept` is a log-in that client submission can go on with.
 fn build(
     route: &RouteFile,
     sources: &Sources,
@@ -178,21 +178,21 @@ fn build(
         Method::ClientSubmission(settings) => {
             let new = || Arc::new(LogIn::new(settings, sources, Arc::clone(metrics) as _));
             let log_in = kept.unwrap_or_else(new);
-            let submission = SubmissionConnector::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
+            let connector = SubmissionConnector::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
             let mut files = LogIn::files(&settings.credential);
             files.extend(sources.files(&settings.credential));
-            Built { transport: over(submission, route, metrics), log_in: Some(log_in), files }
+            Built { transport: over(connector, route, metrics), log_in: Some(log_in), files }
         }
         Method::SmtpRelay(settings) => {
             let observe = Arc::clone(metrics) as _;
-            let handover = SmartHostConnector::relay(settings.clone(), ehlo_name, resolver, observe);
+            let connector = SmartHostConnector::relay(settings.clone(), ehlo_name, resolver, observe);
             let files = settings.certificate.iter();
             let files = files.flat_map(|own| [own.certificate_file.clone(), own.key_file.clone()]);
-            Built { transport: over(handover, route, metrics), log_in: None, files: files.collect() }
+            Built { transport: over(connector, route, metrics), log_in: None, files: files.collect() }
         }
         Method::DirectSend(settings) => {
-            let handover = SmartHostConnector::direct(settings.clone(), ehlo_name, resolver);
-            Built { transport: over(handover, route, metrics), log_in: None, files: vec![] }
+            let connector = SmartHostConnector::direct(settings.clone(), ehlo_name, resolver);
+            Built { transport: over(connector, route, metrics), log_in: None, files: vec![] }
         }
     }
 }

@@ -64,7 +64,7 @@ impl ProbeSchedule {
 /// The mail that goes the same way.
 #[async_trait]
 pub trait Traffic: Send + Sync {
-    /// Leave to use a connection for a probe, kept while it goes on; none while mail has them all.
+    /// Permission to use a connection for a probe, kept while it goes on; none while mail has them all.
     async fn admit(&self) -> Option<SendPermit>;
 
     /// A probe ended.
@@ -140,7 +140,7 @@ async fn woken(wake: &mut watch::Receiver<()>) {
     }
 }
 
-/// A probe with leave. Without, it ends without a finding: what the mail of others meets tells more.
+/// A probe with a permit. Without one it ends without a finding: what the mail of others meets tells more.
 async fn admitted(transport: &dyn Transport, traffic: &dyn Traffic) -> Probe {
     let Some(permit) = traffic.admit().await else { return Probe { observations: vec![] } };
     let probe = bounded(transport).await;

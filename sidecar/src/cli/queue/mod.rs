@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * [`protocol`], [`listing`]: what is said, as plain data. [`mod@print`]: answers → text, JSON. Pure.
-//! * [`socket`], [`server`], [`handler`]: the end in the program that runs. [`offline`]: the same from the disk.
+//! * [`server`], [`handler`]: the end in the program that runs, over a [socket](crate::cli::socket). [`offline`]: the same from the disk.
 //! * [`client`]: the end in the command. Here: the verbs.
 //!
 //! Invariants: only the program that holds the spool changes it; a message leaves it only for a person who named it; no
