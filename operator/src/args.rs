@@ -1,9 +1,11 @@
 //! The command line. Every flag has an environment variable, so that a chart can set it either way.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mailroute_entra::web_proxy::{WebProxy, WrongProxy};
 use mailroute_operator_core::resolve::operator_identity::TOKEN_FILE;
 use tracing::Level;
 
@@ -90,6 +92,9 @@ pub struct Run {
     /// The operator's own service-account token for Entra, which those applications trust.
     #[arg(long, env = "MAILROUTE_IDENTITY_TOKEN", value_name = "FILE", default_value = TOKEN_FILE)]
     pub identity_token: PathBuf,
+    /// The proxy to Entra.
+    #[command(flatten)]
+    pub proxy: ProxyFlags,
     /// Where the admission webhook listens, HTTPS. `[::]` is any address, of IPv4 as well.
     #[arg(long, env = "MAILROUTE_WEBHOOK_LISTEN", default_value = "[::]:8443")]
     pub webhook_listen: SocketAddr,
@@ -125,12 +130,56 @@ pub struct Run {
     /// Name server for that, in place of those in /etc/resolv.conf.
     #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
+    /// How long a running sidecar may go without a report before the status and an alert name it, seconds.
+    #[arg(long, env = "MAILROUTE_SILENT_AFTER", value_name = "SECONDS", default_value_t = 300)]
+    pub silent_after: u32,
     /// How a log line looks.
     #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: Format,
     /// Least level that is logged: error, warn, info, debug or trace.
     #[arg(long, env = "MAILROUTE_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
+}
+
+/// The proxy between the operator and Entra, by the names that other programs have for it. An empty value is none.
+#[derive(Clone, Default, Args)]
+pub struct ProxyFlags {
+    /// HTTP proxy for token requests to Entra.
+    #[arg(long, env = "HTTPS_PROXY", value_name = "URL", hide_env_values = true)]
+    https_proxy: Option<String>,
+    /// Hosts, domains and networks that are reached without that proxy, separated by commas.
+    #[arg(long, env = "NO_PROXY", value_name = "LIST")]
+    no_proxy: Option<String>,
+    /// The same variables as some programs write them; those in capitals come first.
+    #[arg(long, env = "https_proxy", hide = true, hide_env_values = true)]
+    https_proxy_lower_case: Option<String>,
+    /// The same.
+    #[arg(long, env = "no_proxy", hide = true)]
+    no_proxy_lower_case: Option<String>,
+}
+
+impl fmt::Debug for ProxyFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("ProxyFlags").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
+}
+
+impl ProxyFlags {
+    /// The proxy; none when none is named.
+    ///
+    /// # Errors
+    /// When what is named is no proxy that can be used.
+    pub fn web_proxy(&self) -> Result<Option<WebProxy>, WrongProxy> {
+        WebProxy::of(
+            set(&self.https_proxy).or(set(&self.https_proxy_lower_case)),
+            set(&self.no_proxy).or(set(&self.no_proxy_lower_case)),
+        )
+    }
+}
+
+fn set(value: &Option<String>) -> Option<&str> {
+    value.as_deref().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

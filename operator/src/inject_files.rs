@@ -36,6 +36,14 @@ pub struct Inject {
     /// Image of the sidecar.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE", default_value = concat!("mailroute.dev/sidecar:", env!("CARGO_PKG_VERSION")))]
     pub sidecar_image: String,
+    /// Control service of the installation, the only one that the sidecars talk to: the chart's Service in its namespace, port 8444.
+    #[arg(
+        long,
+        env = "MAILROUTE_CONTROL_ADDRESS",
+        value_name = "HOST:PORT",
+        default_value = "mailroute.mailroute-system.svc:8444"
+    )]
+    pub control_address: String,
     /// What else is chosen for sidecars.
     #[command(flatten)]
     pub injection: InjectionFlags,
@@ -102,7 +110,7 @@ pub fn run(
     };
     let offline = Offline {
         routes: routes(&flags.route, &flags.namespace, &settings)?,
-        platform: flags.injection.platform(&flags.sidecar_image),
+        platform: flags.injection.platform(&flags.sidecar_image, &flags.control_address),
         namespace: flags.namespace.clone(),
     };
     let mut documents = documents(&flags.filename, input)?;
@@ -263,6 +271,7 @@ spec:
             route,
             namespace: "shop".into(),
             sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
+            control_address: "mailroute.mailroute-system.svc:8444".into(),
             injection: InjectionFlags::default(),
             broker_settings: None,
         };
@@ -293,6 +302,15 @@ spec:
             let at = format!("{pointer}/spec/initContainers/0/name");
             assert_eq!(parsed(&told)[0].pointer(&at), Some(&"mailroute".into()), "{}", told.printed);
         }
+    }
+
+    #[test]
+    fn the_sidecar_is_told_the_control_service_as_the_webhook_would() {
+        let told = inject(
+            "kind: Pod\nmetadata: {name: a, labels: {mailroute.dev/route: notifications}}\nspec: {containers: []}\n",
+        );
+        let sidecar = &parsed(&told)[0]["spec"]["initContainers"][0];
+        assert_eq!(sidecar["args"][0], "--control=mailroute.mailroute-system.svc:8444");
     }
 
     #[test]

@@ -32,14 +32,15 @@ pub struct InjectionFlags {
 }
 
 impl InjectionFlags {
-    /// What the installation chooses for every sidecar, which has this image.
-    pub fn platform(&self, image: &str) -> SidecarSettings {
+    /// What the installation chooses for every sidecar, which has this image and talks to this control service.
+    pub fn platform(&self, image: &str, control_address: &str) -> SidecarSettings {
         SidecarSettings {
             image: image.to_owned(),
             pull_policy: self.sidecar_image_pull_policy,
             pull_secrets: self.sidecar_image_pull_secrets.clone(),
             allows_image_override: self.allow_image_override,
             assigns_users: self.sidecar_user_by_platform,
+            control_address: Some(control_address.to_owned()),
         }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Who calls is known by the address alone, and the address of the API server is not known in advance. So every address has
 //! the same bounds: on connections, on how fast it opens them, on requests, on the memory and processor time that its
-//! requests take ([`Peer`]). When there is no place left, an address with the most connections gives one up.
+//! requests take ([`Peer`]). When there is no place left, an address that was never answered gives one up before any that was.
 //!
 //! Knows nothing of what is served, nor of where certificates come from.
 
@@ -200,6 +200,9 @@ impl Server {
         let service = service_fn(|request| async move {
             let _busy = connection.busy();
             let mut response = self.request(request, connection.peer()).await;
+            if response.status().is_success() {
+                lock(&self.places).succeeded(connection.peer().address());
+            }
             if began.elapsed() > self.limits.life {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }

@@ -186,6 +186,7 @@ fn pod(name: &str) -> Pod {
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"mailroute.dev/route": "notifications"},
         },
+        "spec": {"containers": [], "initContainers": [{"name": "mailroute"}]},
         "status": {"podIPs": [{"ip": "10.0.0.7"}]},
     }))
     .unwrap()
@@ -194,8 +195,6 @@ fn pod(name: &str) -> Pod {
 /// A pod with the sidecar, which runs or was never started.
 fn with_sidecar(name: &str, runs: bool) -> Pod {
     let mut pod = pod(name);
-    pod.spec =
-        serde_json::from_value(json!({"containers": [], "initContainers": [{"name": "mailroute"}]})).unwrap();
     let status = json!({"name": "mailroute", "started": true, "ready": true, "image": "", "imageID": "",
         "restartCount": 0, "state": {"running": {}}});
     let statuses = if runs { json!([status]) } else { json!([]) };
@@ -305,6 +304,23 @@ async fn nobody_reports_for_a_route_or_a_pod_that_is_not_its_own() {
     ] {
         let (status, _) = stage.send(&token, report(route)).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{token} {route}");
+    }
+    assert_eq!(stage.kept(), 0);
+}
+
+#[tokio::test]
+async fn a_pod_that_got_the_label_later_or_another_one_is_no_pod_of_the_route() {
+    let mut labelled_later = pod("web-2");
+    labelled_later.spec.as_mut().unwrap().init_containers = None;
+    let mut of_another = pod("web-3");
+    let record = json!({"image": "i", "route": "other", "generation": 1, "hash": "00ff"}).to_string();
+    of_another.metadata.annotations = Some([("mailroute.dev/injected".to_owned(), record)].into());
+    let stage = stage_with([labelled_later, of_another], [mail_route("Pod")], MailboxRules::default()).await;
+    for number in [2, 3] {
+        let token = token(&format!("web-{number}"), &format!("uid-{number}"), "good");
+        for body in [report("notifications"), claiming(1)] {
+            assert_eq!(stage.send(&token, body).await.0, StatusCode::FORBIDDEN, "{number}");
+        }
     }
     assert_eq!(stage.kept(), 0);
 }

@@ -118,6 +118,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         triggers: triggers.clone(),
         events: Events::start(client.clone(), "operator-0", metrics.clone()),
         metrics: metrics.clone(),
+        silent_after: jiff::SignedDuration::from_mins(5),
         backoff: Backoff::default(),
         applied: AppliedConfigMaps::default(),
         rollouts: EvictionHistory::default(),

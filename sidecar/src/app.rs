@@ -44,6 +44,7 @@ use crate::relay::Relay;
 use crate::report::Reporter;
 use crate::route_deleted::RouteDeleted;
 use crate::server::{Limits, Listeners, Service};
+use crate::service;
 use crate::sessions::Sessions;
 use crate::settings;
 use crate::shutdown::{self, Grace};
@@ -109,18 +110,20 @@ impl App {
     /// # Errors
     /// When a port cannot be listened on or the spool cannot be opened.
     pub async fn start(run: Run, timing: Timing) -> anyhow::Result<Self> {
-        let config = config::load(&run.route).await;
+        let config = config::load(&run.route, run.control.as_deref()).await;
         config::log(&Config::default(), &config);
         let listeners = Listeners::bind(Door::port(run.port, &config)).await?;
         let admin_listener = bind_admin(run.admin_listen).await?;
         let (smtp, admin) = (listeners.addresses(), admin_listener.local_addr()?);
 
         let (spool, found) = open_spool(&run.spool_dir, &config).await?;
+        service::note_address(&run.spool_dir, run.control.as_deref()).await;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
         let mut tasks = JoinSet::new();
-        tasks.spawn(config::watch_file(run.route.clone(), run.route_poll, config_sender, stop.clone()));
+        let (route, control) = (run.route.clone(), run.control.clone());
+        tasks.spawn(config::watch_file(route, control, run.route_poll, config_sender, stop.clone()));
         let kept = Kept { spool, found, hurry: closed.clone() };
         let parts = Parts::start(config, &run, timing, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);

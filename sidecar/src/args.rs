@@ -127,6 +127,11 @@ pub struct Run {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub route_poll: Duration,
 
+    /// The only control service to talk to, whatever the route names: whoever writes the route cannot have this pod's token sent
+    /// elsewhere. Without it the one that the route names.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub control: Option<String>,
+
     /// Directory of the mail queue: messages that were answered 250 and wait for Microsoft 365, dead letters, and what the
     /// mailbox has sent. One sidecar at a time; on a volume that outlives the container.
     #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR)]

@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use mailroute_route::RouteFile;
 use mailroute_route::file::{ClientSubmission, HostName, Method, SmartHost, TlsMode};
+use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
 use crate::envelope::Address;
 use crate::logging;
 use crate::mounted::{self, Misplaced};
+
+/// Longest part of a name that is quoted, bytes. The names of hosts have 253.
+const MAX_NAME_BYTES: usize = 256;
 
 /// Largest route file, bytes: what a ConfigMap can hold.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -28,6 +32,17 @@ pub struct Config {
     pub route: Option<Arc<RouteFile>>,
     /// Why the newest content is not in use, when it is not.
     pub error: Option<String>,
+    /// What of the route is not followed, and why.
+    pub ignored: Option<String>,
+}
+
+/// A route file that was read, as far as it is followed.
+#[derive(Debug)]
+pub struct Followed {
+    /// The route, with the control service that this sidecar talks to.
+    pub route: RouteFile,
+    /// What of the file is not followed, and why.
+    pub ignored: Option<String>,
 }
 
 /// Why content cannot be used.
@@ -62,14 +77,34 @@ pub enum ConfigError {
 
 impl Config {
     /// What follows from reading the file. A route that is the same as before changes nothing but the error.
-    pub fn next(&self, read: Result<RouteFile, ConfigError>) -> Self {
+    pub fn next(&self, read: Result<Followed, ConfigError>) -> Self {
         match read {
-            Ok(route) => match &self.route {
-                Some(current) if **current == route => Self { route: self.route.clone(), error: None },
-                _ => Self { route: Some(Arc::new(route)), error: None },
-            },
-            Err(error) => Self { route: self.route.clone(), error: Some(error.to_string()) },
+            Ok(Followed { route, ignored }) => {
+                let current = self.route.as_ref().filter(|current| ***current == route).map(Arc::clone);
+                Self { route: current.or_else(|| Some(Arc::new(route))), error: None, ignored }
+            }
+            Err(error) => Self { error: Some(error.to_string()), ..self.clone() },
         }
+    }
+
+    /// What is told of it to those who can change the route: why it is not used, or else what of it is not followed.
+    pub fn objection(&self) -> Option<&str> {
+        self.error.as_deref().or(self.ignored.as_deref())
+    }
+}
+
+impl Followed {
+    /// The route as it is followed by a sidecar that talks to the control service `control` and to no other. Whoever writes
+    /// ConfigMaps writes the route, and the pod's token goes to the address in it.
+    pub fn of(mut route: RouteFile, control: Option<&str>) -> Self {
+        let named = route.control.as_mut().map(|service| &mut service.address);
+        let ignored =
+            named.zip(control).filter(|(named, ours)| named.as_str() != *ours).map(|(named, ours)| {
+                let theirs = std::mem::replace(named, ours.to_owned());
+                let theirs = shortened(&theirs, MAX_NAME_BYTES);
+                format!("control.address {theirs:?} is not used: this pod talks to {ours} alone")
+            });
+        Self { route, ignored }
     }
 }
 
@@ -134,7 +169,11 @@ fn name(field: &'static str, value: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-async fn read(path: &Path) -> Result<RouteFile, ConfigError> {
+async fn read(path: &Path, control: Option<&str>) -> Result<Followed, ConfigError> {
+    Ok(Followed::of(read_file(path).await?, control))
+}
+
+async fn read_file(path: &Path) -> Result<RouteFile, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     if tokio::fs::metadata(path).await.map_err(failed)?.len() > MAX_BYTES {
         return Err(ConfigError::TooLarge);
@@ -148,15 +187,16 @@ async fn read(path: &Path) -> Result<RouteFile, ConfigError> {
     Ok(route)
 }
 
-/// The configuration at start.
-pub async fn load(path: &Path) -> Config {
-    Config::default().next(read(path).await)
+/// The configuration at start, of a sidecar that talks to this control service alone.
+pub async fn load(path: &Path, control: Option<&str>) -> Config {
+    Config::default().next(read(path, control).await)
 }
 
 /// Reads the file every `period` until `stop`, and publishes what changed. The file is small, so its content itself is
 /// compared; that also finds changes that times and inodes do not show.
 pub async fn watch_file(
     path: PathBuf,
+    control: Option<String>,
     period: Duration,
     config: watch::Sender<Config>,
     mut stop: watch::Receiver<bool>,
@@ -167,7 +207,7 @@ pub async fn watch_file(
             _ = rounds.tick() => {}
             _ = stop.wait_for(|&stop| stop) => return,
         }
-        let content = read(&path).await;
+        let content = read(&path, control.as_deref()).await;
         config.send_if_modified(|current| {
             let next = current.next(content);
             let changed = next != *current;
@@ -199,12 +239,23 @@ pub fn log(before: &Config, now: &Config) {
         (None, Some(route)) if before.route != now.route => {
             tracing::info!(route = route.name, generation = route.generation, "route in use");
         }
-        (None, _) => tracing::info!("the route file is valid again and unchanged"),
+        (None, _) if before.error.is_some() => {
+            tracing::info!("the route file is valid again and unchanged");
+        }
+        (None, _) => {}
+    }
+    match &now.ignored {
+        Some(ignored) if before.ignored.as_ref() != Some(ignored) => {
+            tracing::error!(ignored, "the route file is not followed in everything");
+        }
+        _ => {}
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use mailroute_route::file::ControlService;
+
     use super::*;
 
     pub(crate) const SAMPLE: &str = r#"{
@@ -220,18 +271,48 @@ pub(crate) mod tests {
         "listen": {"port": 25}
     }"#;
 
+    fn followed(content: &str) -> Result<Followed, ConfigError> {
+        parse(content.as_bytes()).map(|route| Followed::of(route, None))
+    }
+
+    #[test]
+    fn no_route_sends_the_pods_token_to_another_control_service() {
+        const OURS: &str = "mailroute.mailroute-system.svc:8444";
+        let route = |address: &str| {
+            let mut route = parse(SAMPLE.as_bytes()).unwrap();
+            route.control = Some(ControlService {
+                address: address.into(),
+                ca_pem: "PEM".into(),
+                token_file: "/var/run/secrets/mailroute/tokens/control".into(),
+                leases: true,
+            });
+            route
+        };
+        let ours = Followed::of(route(OURS), Some(OURS));
+        assert_eq!((ours.route, ours.ignored), (route(OURS), None));
+        let good = Config::default().next(Ok(Followed::of(route("evil.example:443"), Some(OURS))));
+        assert_eq!(good.route.as_deref(), Some(&route(OURS)), "all else is followed");
+        let told = good.objection().unwrap();
+        assert!(told.contains("\"evil.example:443\"") && told.contains(OURS), "{told}");
+        assert_eq!(good.next(Ok(Followed::of(route(OURS), Some(OURS)))).objection(), None);
+        // Without one, as outside a cluster, the route says it.
+        let alone = Followed::of(route("127.0.0.1:8444"), None);
+        assert_eq!((alone.route, alone.ignored), (route("127.0.0.1:8444"), None));
+        assert_eq!(Followed::of(parse(SAMPLE.as_bytes()).unwrap(), Some(OURS)).route.control, None);
+    }
+
     #[test]
     fn a_bad_file_keeps_the_last_good_route_and_shows() {
-        let good = Config::default().next(parse(SAMPLE.as_bytes()));
-        let bad = good.next(parse(b"{"));
+        let good = Config::default().next(followed(SAMPLE));
+        let bad = good.next(followed("{"));
         assert_eq!(bad.route, good.route);
         assert!(bad.error.as_deref().unwrap().starts_with("route file is not valid"));
-        assert_eq!(bad.next(parse(SAMPLE.as_bytes())), good);
+        assert_eq!(bad.next(followed(SAMPLE)), good);
     }
 
     #[test]
     fn nothing_valid_yet_is_a_state_of_its_own() {
-        let config = Config::default().next(parse(b""));
+        let config = Config::default().next(followed(""));
         assert!(config.route.is_none() && config.error.is_some());
     }
 
@@ -304,9 +385,9 @@ pub(crate) mod tests {
         std::fs::write(&first, SAMPLE).unwrap();
         std::fs::write(&second, SAMPLE.replace("\"generation\": 3", "\"generation\": 4")).unwrap();
         std::os::unix::fs::symlink(&first, &path).unwrap();
-        let (sender, mut configs) = watch::channel(load(&path).await);
+        let (sender, mut configs) = watch::channel(load(&path, None).await);
         let (_keep, stop) = watch::channel(false);
-        let task = tokio::spawn(watch_file(path.clone(), Duration::from_millis(5), sender, stop));
+        let task = tokio::spawn(watch_file(path.clone(), None, Duration::from_millis(5), sender, stop));
         let next = directory.path().join("next");
         std::os::unix::fs::symlink(&second, &next).unwrap();
         std::fs::rename(&next, &path).unwrap();

@@ -220,7 +220,7 @@ impl Reporter {
             route: route.map_or_else(String::new, |route| route.name.clone()),
             generation: route.map_or(0, |route| route.generation),
             sidecar_version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_error: config.error.map(|error| shortened(&error, MAX_CONFIG_ERROR).into_owned()),
+            config_error: config.objection().map(|error| shortened(error, MAX_CONFIG_ERROR).into_owned()),
             observations: health.observations().cloned().collect(),
             queue: (self.queue)(),
             usage: (self.usage)(),

@@ -54,6 +54,31 @@ pub fn pod_uid(token_file: &Path) -> Option<String> {
     Some(claims.pointer("/kubernetes.io/pod/uid")?.as_str()?.to_owned())
 }
 
+/// Name, in the spool directory, of the file with the address of the control service.
+const ADDRESS_FILE: &str = "control-service";
+
+/// Notes in the spool `directory` which control service this sidecar talks to, if it was started with one, for the command
+/// `check`, which is a program of its own. Others cannot write there. A disk that refuses it keeps no mail back.
+pub async fn note_address(directory: &Path, address: Option<&str>) {
+    let (file, new) = (directory.join(ADDRESS_FILE), directory.join(format!("{ADDRESS_FILE}.new")));
+    let noted = match address {
+        Some(address) => match tokio::fs::write(&new, address).await {
+            Ok(()) => tokio::fs::rename(&new, &file).await,
+            Err(error) => Err(error),
+        },
+        None if tokio::fs::try_exists(&file).await.unwrap_or(false) => tokio::fs::remove_file(&file).await,
+        None => Ok(()),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(path = %file.display(), %error, "cannot note the address of the control service");
+    }
+}
+
+/// The control service that the sidecar with this spool talks to, whatever its route names; none when the route says it.
+pub async fn noted_address(directory: &Path) -> Option<String> {
+    tokio::fs::read_to_string(directory.join(ADDRESS_FILE)).await.ok()
+}
+
 /// `host:port`; the host of an IPv6 address without its brackets.
 fn split(address: &str) -> Result<(&str, u16), ServiceError> {
     let wrong = || ServiceError::Address(address.to_owned());
@@ -71,6 +96,15 @@ mod tests {
         assert_eq!(split("mailroute.mailroute.svc:8444").unwrap(), ("mailroute.mailroute.svc", 8444));
         assert_eq!(split("[fd00::1]:8444").unwrap(), ("fd00::1", 8444));
         assert!(split("mailroute").is_err() && split("mailroute:x").is_err());
+    }
+
+    #[tokio::test]
+    async fn the_address_that_a_sidecar_was_started_with_is_noted_for_its_commands() {
+        let directory = tempfile::tempdir().unwrap();
+        for address in [None, Some("a.svc:8444"), Some("b.svc:8444"), None] {
+            note_address(directory.path(), address).await;
+            assert_eq!(noted_address(directory.path()).await.as_deref(), address);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -39,6 +39,17 @@ pub enum Tier {
     Node,
 }
 
+/// Which addresses the nodes, pods and Services of a cluster have: of one family alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
 /// What a supervisor tells about its cluster; also kept beside the kubeconfig, as `cluster.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -53,9 +64,9 @@ pub struct Description {
     /// The folder with all of the cluster's files, logs among them.
     pub state: PathBuf,
     /// This machine as the cluster sees it: where a webhook or a server of the test's own can be reached.
-    pub host: Ipv4Addr,
+    pub host: IpAddr,
     /// The node as this machine sees it. Pods and Services can be reached from this machine too.
-    pub node: Ipv4Addr,
+    pub node: IpAddr,
     /// The socket that takes images.
     pub containerd: Option<PathBuf>,
 }
@@ -86,18 +97,26 @@ impl Cluster {
     /// # Errors
     /// When this machine cannot run one or a program in it fails; the error shows what that program said last.
     pub async fn start(tier: Tier) -> Result<Self> {
+        Self::start_with(tier, Family::default()).await
+    }
+
+    /// Starts a cluster of one's own with addresses of one family.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`], and when this machine has no such addresses.
+    pub async fn start_with(tier: Tier, family: Family) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-        Self::start_named(tier, &name).await
+        Self::start_named(tier, family, &name).await
     }
 
     /// Starts a cluster under a name that `cluster down --name` knows.
     ///
     /// # Errors
     /// As for [`Cluster::start`], and when a cluster of this name is up.
-    pub async fn start_named(tier: Tier, name: &str) -> Result<Self> {
+    pub async fn start_named(tier: Tier, family: Family, name: &str) -> Result<Self> {
         let tools = Tools::find()?;
-        let supervised = Supervised::start(tier, name).await?;
+        let supervised = Supervised::start(tier, family, name).await?;
         let description = supervised.description().clone();
         Self::connect(tools, &description.kubeconfig.clone(), Some(description), Some(supervised)).await
     }

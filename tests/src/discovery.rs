@@ -85,6 +85,7 @@ fn of_pod(pod: &Pod, spec: &Value) -> Result<Vec<Target>> {
             let mut target = Target {
                 address: SocketAddr::new(address, u16::try_from(port.container_port)?),
                 labels: labels(&pod.namespace().context("a pod has a namespace")?, &pod.name_any()),
+                honor_labels: endpoint["honorLabels"] == true,
             };
             answers_at(&mut target, endpoint)?;
             relabel(&mut target, endpoint, pod)?;
@@ -109,7 +110,9 @@ async fn of_service(client: &Client, service: &Service, spec: &Value) -> Result<
                         behind.target_ref.as_ref().and_then(|it| it.name.as_deref()).unwrap_or_default();
                     let address = behind.addresses.first().context("an endpoint has an address")?.parse()?;
                     let labels = labels(&service.namespace().unwrap_or_default(), pod);
-                    let mut target = Target { address: SocketAddr::new(address, port), labels };
+                    let honor_labels = endpoint["honorLabels"] == true;
+                    let address = SocketAddr::new(address, port);
+                    let mut target = Target { address, labels, honor_labels };
                     answers_at(&mut target, endpoint)?;
                     ensure!(endpoint["relabelings"].is_null(), "relabelings of a Service are not known here");
                     found.push(target);
@@ -126,7 +129,7 @@ fn labels(namespace: &str, pod: &str) -> BTreeMap<String, String> {
 
 /// Scheme and path, in the form in which files of targets have them.
 fn answers_at(target: &mut Target, endpoint: &Value) -> Result<()> {
-    known(endpoint, &["port", "path", "scheme", "interval", "relabelings"])?;
+    known(endpoint, &["port", "path", "scheme", "interval", "relabelings", "honorLabels"])?;
     for (key, label, unless_said) in
         [("scheme", "__scheme__", "http"), ("path", "__metrics_path__", "/metrics")]
     {

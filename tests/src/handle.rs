@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::cluster::{Description, Tier};
+use crate::cluster::{Description, Family, Tier};
 
 /// The line that unties a cluster from the process that started it.
 pub const KEEP: &str = "keep";
@@ -44,17 +44,21 @@ impl Supervised {
     ///
     /// # Errors
     /// What the supervisor says.
-    pub async fn start(tier: Tier, name: &str) -> Result<Self> {
-        let (mut supervised, first) = Self::spawn(tier, name)?;
+    pub async fn start(tier: Tier, family: Family, name: &str) -> Result<Self> {
+        let (mut supervised, first) = Self::spawn(tier, family, name)?;
         let said = first.await.unwrap_or_else(|_| Err(anyhow!("its supervisor ended without a word")));
         supervised.description = Some(said.with_context(|| format!("cluster {name} did not start"))?);
         Ok(supervised)
     }
 
-    fn spawn(tier: Tier, name: &str) -> Result<(Self, oneshot::Receiver<Result<Description>>)> {
+    fn spawn(
+        tier: Tier,
+        family: Family,
+        name: &str,
+    ) -> Result<(Self, oneshot::Receiver<Result<Description>>)> {
         let program = supervisor_program()?;
         let mut command = Command::new(&program);
-        command.arg("supervise").args(["--name", name, "--tier", tier.as_str()]);
+        command.arg("supervise").args(["--name", name, "--tier", tier.as_str(), "--family", family.as_str()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
         let stdin = child.stdin.take();
@@ -101,6 +105,16 @@ impl Tier {
         match self {
             Self::ControlPlane => "control-plane",
             Self::Node => "node",
+        }
+    }
+}
+
+impl Family {
+    /// The name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
         }
     }
 }

@@ -37,6 +37,6 @@ pub mod supervisor;
 pub mod tools;
 pub mod wait;
 
-pub use cluster::{Cluster, Description, Tier};
+pub use cluster::{Cluster, Description, Family, Tier};
 pub use namespace::Namespace;
 pub use wait::{wait_for, wait_for_all, wait_gone};

@@ -21,6 +21,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Its labels; `__scheme__` and `__metrics_path__` say how it is asked where that is not HTTP at `/metrics`.
     pub labels: BTreeMap<String, String>,
+    /// Whether a label of a sample comes before one of the target that has its name.
+    pub honor_labels: bool,
 }
 
 /// It, until it is dropped.
@@ -111,22 +113,32 @@ impl Prometheus {
 }
 
 fn configuration() -> Value {
+    let scrape = |honor_labels| {
+        let name = job(honor_labels);
+        let found = json!({"files": [format!("/work/{name}.json")], "refresh_interval": "1s"});
+        json!({"job_name": name, "honor_labels": honor_labels, "file_sd_configs": [found]})
+    };
     json!({
         "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "1s"},
         "rule_files": ["/work/rules.yaml"],
-        "scrape_configs": [{
-            "job_name": "mailroute",
-            "file_sd_configs": [{"files": ["/work/targets.json"], "refresh_interval": "1s"}],
-        }],
+        "scrape_configs": [scrape(false), scrape(true)],
     })
+}
+
+fn job(honor_labels: bool) -> &'static str {
+    if honor_labels { "honored" } else { "mailroute" }
 }
 
 fn write_targets(folder: &Path, targets: &[Target]) -> io::Result<()> {
     let one = |target: &Target| json!({"targets": [target.address.to_string()], "labels": target.labels});
-    let groups = targets.iter().map(one);
-    let text = Value::Array(groups.collect()).to_string();
-    fs::write(folder.join("targets.new"), text)?;
-    fs::rename(folder.join("targets.new"), folder.join("targets.json"))
+    for honor_labels in [false, true] {
+        let groups = targets.iter().filter(|target| target.honor_labels == honor_labels).map(one);
+        let text = Value::Array(groups.collect()).to_string();
+        let new = folder.join("targets.new");
+        fs::write(&new, text)?;
+        fs::rename(&new, folder.join(format!("{}.json", job(honor_labels))))?;
+    }
+    Ok(())
 }
 
 /// As it stands in the query of a URL.

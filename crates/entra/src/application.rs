@@ -122,6 +122,7 @@ mod tests {
             tenant: tenant.into(),
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
+            proxy: None,
         };
         let proof = Federated { file: file.into(), whose: "the pod's" };
         Application::new(authority, "1b2c3d4e".into(), proof, Arc::new(Nowhere))

@@ -1,5 +1,5 @@
-//! The proxy between here and the Internet, as the variables `HTTPS_PROXY` and `NO_PROXY` of a container name it, and a
-//! tunnel through it (RFC 9110 §9.3.6).
+//! The proxy between here and the Internet, as the variables `HTTPS_PROXY` and `NO_PROXY` of a container or a MailRoute name
+//! it, and a tunnel through it (RFC 9110 §9.3.6).
 //!
 //! There is no standard for the variables; this is what curl and Go's `net/http` have in common. Only `http://` proxies:
 //! what goes through the tunnel has TLS of its own. Refuses to know what is said through it.
@@ -27,9 +27,9 @@ pub struct WebProxy {
     no_proxy: NoProxy,
 }
 
-/// `HTTPS_PROXY` names no proxy that can be used.
+/// What is named is no proxy that can be used.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{why}")]
+#[error("the proxy that HTTPS_PROXY or tenant.authority.proxy names {why}")]
 pub struct WrongProxy {
     /// What is wrong, without what may be a password.
     why: String,
@@ -44,7 +44,7 @@ impl WrongProxy {
 }
 
 impl WebProxy {
-    /// The proxy that the variables name; none when they name none.
+    /// The proxy of the URL `https_proxy`, apart from what `no_proxy` lists; none when there is no URL.
     ///
     /// # Errors
     /// When it is no `http://` URL with a host.
@@ -71,6 +71,11 @@ impl WebProxy {
         !self.no_proxy.has(host, port)
     }
 
+    /// Host and port, for people and in URLs.
+    pub fn place(&self) -> String {
+        place_of(&self.host, self.port)
+    }
+
     /// Asks for a tunnel to `host` through `stream`, which is connected to the proxy.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ impl WebProxy {
         host: &str,
         port: u16,
     ) -> Result<()> {
-        let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let target = place_of(host, port);
         let credentials = self
             .authorization
             .as_ref()
@@ -124,19 +129,24 @@ impl NoProxy {
     }
 }
 
+/// An address of IPv6 is set in brackets.
+fn place_of(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// User with password, host and port of the URL of a proxy.
 fn place(url: &str) -> std::result::Result<(Option<&str>, &str, Option<u16>), &'static str> {
     let rest = match url.split_once("://") {
         None => url,
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        Some(_) => return Err("HTTPS_PROXY is not an http:// URL"),
+        Some(_) => return Err("is not an http:// URL"),
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (user, place) = match authority.rsplit_once('@') {
         Some((user, place)) => (Some(user), place),
         None => (None, authority),
     };
-    let (host, port) = split(place).ok_or("HTTPS_PROXY has no valid host and port")?;
+    let (host, port) = split(place).ok_or("has no valid host and port")?;
     Ok((user, host, port))
 }
 

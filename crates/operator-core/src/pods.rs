@@ -173,7 +173,17 @@ pub fn has_run(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// Whether the pod has the sidecar of the route on its label.
+pub fn has_sidecar(pod: &Pod) -> bool {
+    container(pod).is_some()
+}
+
+/// The sidecar of the route on the pod's label; none of another route, as in a pod whose label was changed later.
 fn container(pod: &Pod) -> Option<&Container> {
+    let record = pod.annotations().get(INJECTED).and_then(|json| InjectionRecord::parse(json));
+    if record.is_some_and(|record| pod.labels().get(ROUTE_LABEL) != Some(&record.route)) {
+        return None;
+    }
     let containers = pod.spec.as_ref()?.init_containers.as_deref().unwrap_or_default();
     containers.iter().find(|container| container.name == CONTAINER)
 }
@@ -312,6 +322,15 @@ mod tests {
         let mut pod = samples::pod("report-1", "image");
         pod.spec.as_mut().unwrap().restart_policy = Some("Never".into());
         assert!(!sidecar(&pod).unwrap().runs_on);
+    }
+
+    #[test]
+    fn a_pod_whose_label_was_changed_later_has_no_sidecar_of_that_route() {
+        let mut pod = samples::pod("web-1", "image");
+        assert!(has_sidecar(&pod) && sidecar(&pod).is_some());
+        pod.metadata.labels.as_mut().unwrap().insert(ROUTE_LABEL.into(), "invoices".into());
+        assert!(!has_sidecar(&pod) && sidecar(&pod).is_none() && !has_identity_binding(&pod));
+        assert!(without_sidecar(&pod).is_some(), "it has to be made anew");
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn pod(name: &str, image: &str) -> Pod {
             "annotations": {
                 "note": "long",
                 "mailroute.dev/sidecar-log-level": "debug",
-                "mailroute.dev/injected": "{\"image\": \"i\", \"route\": \"r\", \"generation\": 3, \"hash\": \"00ff\"}",
+                "mailroute.dev/injected": "{\"image\": \"i\", \"route\": \"notifications\", \"generation\": 3, \"hash\": \"00ff\"}",
             },
             "ownerReferences": [
                 {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "uid": "rs", "controller": true},

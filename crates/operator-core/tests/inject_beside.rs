@@ -66,6 +66,7 @@ fn ours(mut pod: Value) -> Value {
     let digest = "0".repeat(64);
     let platform = SidecarSettings {
         image: format!("mailroute.dev/sidecar@sha256:{digest}"),
+        control_address: Some("mailroute.mailroute-system.svc:8444".into()),
         ..SidecarSettings::default()
     };
     let plan = inject::plan(&pod, &route, &platform).unwrap();

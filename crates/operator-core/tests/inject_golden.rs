@@ -26,6 +26,7 @@ fn injected(pod: &str, route: &str) -> Value {
         image: "mailroute.dev/sidecar:0.1.0".to_owned(),
         pull_policy: Some(PullPolicy::IfNotPresent),
         pull_secrets: vec!["mailroute-registry".to_owned()],
+        control_address: Some("mailroute.mailroute-system.svc:8444".into()),
         ..SidecarSettings::default()
     };
     let (mut pod, route): (Value, MailRoute) = (read(pod), read(route));

@@ -70,6 +70,7 @@ fn platform() -> SidecarSettings {
         image: "mailroute.dev/sidecar:0.1.0".into(),
         pull_policy: None,
         pull_secrets: vec!["registry".into()],
+        control_address: Some("mailroute.mailroute-system.svc:8444".into()),
         ..SidecarSettings::default()
     }
 }

@@ -15,8 +15,14 @@ fn resolved(route: &MailRoute) -> ResolvedRoute {
     resolve(route, &PlatformSettings::default()).route.unwrap()
 }
 
+const CONTROL: &str = "mailroute.mailroute-system.svc:8444";
+
 fn platform() -> SidecarSettings {
-    SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() }
+    SidecarSettings {
+        image: "mailroute.dev/sidecar:0.1.0".into(),
+        control_address: Some(CONTROL.into()),
+        ..SidecarSettings::default()
+    }
 }
 
 fn pod() -> Value {
@@ -248,7 +254,8 @@ fn a_pod_says_otherwise_than_its_route_by_annotations() {
     assert_eq!(container["image"], "example.com/sidecar:2");
     assert_eq!(container["resources"]["requests"], json!({"cpu": "100m", "memory": "32Mi"}));
     assert_eq!(container["resources"]["limits"], json!({"cpu": "500m", "memory": "256Mi"}));
-    assert_eq!(container["args"], json!(["--grace=55", "--port=2525", "--log-level=debug"]));
+    let control = format!("--control={CONTROL}");
+    assert_eq!(container["args"], json!([control, "--grace=55", "--port=2525", "--log-level=debug"]));
     assert_eq!(container.get("env"), None, "the kubelet sets variables of any name");
     assert!(!plan.port_start, "2525 needs no privilege");
     assert!(plan.annotation.unwrap().contains("example.com/sidecar:2"));
@@ -279,10 +286,12 @@ fn what_other_webhooks_mount_and_time_is_no_change_of_the_sidecar() {
 #[test]
 fn a_container_of_ones_own_does_not_pass_for_the_sidecar() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 14] = [
         ("image", |it| it["image"] = json!("evil.example/sidecar:0.1.0")),
         ("command", |it| it["command"] = json!(["/bin/sh"])),
         ("args", |it| it["args"] = json!(["--route=/tmp/route.json"])),
+        ("args", |it| it["args"][0] = json!("--control=elsewhere.shop.svc:8444")),
+        ("args", |it| drop(it["args"].as_array_mut().unwrap().remove(0))),
         ("args", |it| drop(it.as_object_mut().unwrap().remove("args"))),
         ("envFrom", |it| it["envFrom"] = json!([{"configMapRef": {"name": "x"}}])),
         ("lifecycle", |it| it["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}})),

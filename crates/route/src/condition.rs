@@ -144,21 +144,21 @@ reasons! {
     // CredentialReady
     TokenAcquired: CredentialReady, "Entra issued an access token.", "";
     AssertionUnavailable: CredentialReady, "The projected service-account token cannot be read in the sidecar.",
-        "Delete the pod so that it is injected again; if it stays, look at the volume mailroute-tokens of the pod.";
+        "Look at the volume mailroute-tokens of the pod (kubectl describe pod). A new pod is injected again; when the old one is deleted, messages that wait in it are lost unless its spool outlives it: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list";
     TenantNotFound: CredentialReady, "Entra does not know the tenant, or it lives in another cloud.",
         "Check spec.tenant.id ({tenant}) and spec.tenant.cloud: az account show --query tenantId";
     ApplicationNotFound: CredentialReady, "The tenant has no such application, or it is disabled.",
-        "Check spec.clientSubmission.credential.clientId: az ad sp show --id {client_id}";
+        "Check spec.clientSubmission.credential.clientId: az ad sp show --id {client_id}. If the application is registered and this finds nothing, make its service principal: az ad sp create --id {client_id}";
     FederationNotTrusted: CredentialReady, "No federated credential of the application matches the ServiceAccount that asks.",
-        "Create it with the issuer, subject and audience that the message names: az ad app federated-credential create --id {client_id}";
+        "Create one with the issuer, subject and audience that the message names, letter by letter: az ad app federated-credential create --id {client_id} --parameters credential.json";
     WaitingForPropagation: CredentialReady, "No federated credential matches yet; a new one takes some minutes to act.",
-        "Wait up to 15 minutes after az ad app federated-credential create; then compare issuer, subject and audience.";
+        "If there is none yet, create it with the issuer, subject and audience that the message names: az ad app federated-credential create --id {client_id} --parameters credential.json. If there is, wait up to 15 minutes, then compare the three letter by letter.";
     AssertionRejected: CredentialReady, "Entra rejected the assertion itself (out of its time, malformed or signed by an unknown key).",
         "Check the clocks of the nodes, and for workload identity that the cluster's OIDC issuer publishes its current keys.";
     OperatorRefused: CredentialReady, "The operator hands out no token to this pod.",
         "Look at the condition Accepted of this MailRoute, and that the pod has its label mailroute.dev/route; the operator's log has a line for each refusal.";
     OperatorUnavailable: CredentialReady, "The operator, whose identity the route uses, does not answer as it should.",
-        "Check that the operator runs and that pods reach its control service (NetworkPolicy, port 8444); a token in use stays good until its end.";
+        "Check that the operator runs, that pods reach its control service (NetworkPolicy, port 8444), and that the operator reaches the API server (its log tells); a token in use stays good until its end.";
     OperatorIdentityMissing: CredentialReady, "The operator cannot read its own service-account token.",
         "Install the chart with broker.applications, which mounts it into the operator.";
     SecretMissing: CredentialReady, "The Secret with the credential is not there, or lacks the key.",
@@ -174,7 +174,7 @@ reasons! {
     TokenProxyInvalid: CredentialReady, "What is set in the sidecar about the token proxy of an AKS identity binding is incomplete or malformed.",
         "Correct what sets the variable that the message names, and create the pod anew; to have the webhook of Azure workload identity pass the sidecar by, annotate the pod with azure.workload.identity/skip-containers: mailroute";
     IssuerUnreachable: CredentialReady, "Entra cannot fetch the cluster's OIDC discovery document.",
-        "Make the service-account issuer reachable from the internet; on AKS: az aks update --resource-group <group> --name <cluster> --enable-oidc-issuer";
+        "Make the service-account issuer reachable from the internet; on AKS: az aks update --resource-group <group> --name <cluster> --enable-oidc-issuer, and create the pods anew. Where it cannot be public, use credential.type ClientCertificate.";
     ScopeRejected: CredentialReady, "Entra refuses the scope, or the tenant has no Exchange Online.",
         "Leave spec.tenant.authority.scope out, and check that the tenant ({tenant}) has Exchange Online.";
     AccessBlocked: CredentialReady, "A Conditional Access policy or security defaults block the application.",
@@ -185,18 +185,18 @@ reasons! {
         "Create the ConfigMap that spec.tenant.authority.caBundleRef names, with that key, in the route's namespace: kubectl create configmap <name> --from-file=<key>=<bundle.pem>; pods see it within two minutes.";
     TokenServiceThrottled: CredentialReady, "Entra asks to slow down.", "Nothing; it is tried again when Entra says.";
     TokenServiceUnavailable: CredentialReady, "The token endpoint does not answer as it should.",
-        "Check that pods reach https://{authority} (egress, proxy, DNS, TLS inspection). If it worked before and all pods are concerned, see whether Microsoft has an outage (https://status.cloud.microsoft).";
+        "Check that pods reach https://{authority}, or the operator does with credential.subject Operator (egress, DNS, TLS inspection; an HTTP proxy is named by HTTPS_PROXY, or by spec.tenant.authority.proxy for pods). If it worked before and all pods are concerned, see whether Microsoft has an outage (https://status.cloud.microsoft).";
 
     // CertificateValid
     CertificateValid: CertificateValid, "The certificate belongs to its key and is in force.", "";
     CertificateExpiring: CertificateValid, "The certificate ends soon.",
-        "Renew the certificate in the Secret {secret}; the new one is used without a restart.";
+        "Renew the certificate in the Secret {secret}; the new one is used without a restart. For credential.type ClientCertificate register it with the application first: az ad app credential reset --id <client id> --append --cert @tls.crt";
     CertificateMissing: CertificateValid, "The Secret with the certificate is not there, or lacks a key.",
         "Create it in the route's namespace: kubectl create secret tls {secret} --cert=<chain.pem> --key=<key.pem>; pods see it within two minutes.";
     CertificateInvalid: CertificateValid, "The certificate cannot be used: it is not PEM, or its key is another one's.",
         "Replace the content of the Secret {secret}: the chain with the leaf first in tls.crt, its key in tls.key.";
     CertificateExpired: CertificateValid, "The certificate is not in force (ended, or not begun).",
-        "Renew the certificate in the Secret {secret}; the new one is used without a restart.";
+        "Renew the certificate in the Secret {secret}; the new one is used without a restart. For credential.type ClientCertificate register it with the application first: az ad app credential reset --id <client id> --append --cert @tls.crt";
     CertificateNameMismatch: CertificateValid, "No name of the certificate is in one of the accepted domains, so no connector can match it.",
         "Issue a certificate for a name in spec.tenant.acceptedDomains, or add and verify its domain in the Microsoft 365 admin center (Settings > Domains) and list it there.";
 
@@ -209,7 +209,7 @@ reasons! {
     ConnectFailed: UpstreamReachable, "No TCP connection to the upstream.",
         "If it never worked, allow egress from the pod to {endpoint} (NetworkPolicy, firewall, service mesh). If it worked before and all pods are concerned, see whether Microsoft 365 has an outage (https://status.cloud.microsoft); mail is tried again.";
     StartTlsMissing: UpstreamReachable, "The upstream does not offer STARTTLS, so nothing is sent.",
-        "Something between the pod and {endpoint} rewrites SMTP; exclude the port from inspection.";
+        "Something between the pod and {endpoint} rewrites SMTP (service mesh, firewall); exclude the port from it: for Istio annotate the pod template with traffic.sidecar.istio.io/excludeOutboundPorts, for Linkerd with config.linkerd.io/skip-outbound-ports.";
     TlsFailed: UpstreamReachable, "TLS with the upstream failed: name, chain or version.",
         "Look at what the message says of the certificate: TLS inspection on the way to {endpoint} shows one of its own, and the port has to be excluded from it. The CA of a server of your own goes into spec.endpoint.caBundleRef.";
     CaBundleMissing: UpstreamReachable, "The CA bundle for the upstream is not there, or holds no certificate.",
@@ -240,7 +240,7 @@ reasons! {
     PasswordRejected: Authenticated, "The upstream does not take the mailbox's password.",
         "Put the password of {mailbox} into the Secret {secret}, and see in the sign-in log of Entra whether the account is locked; better, change to credential.type WorkloadIdentity.";
     ApiPermissionMissing: Authenticated, "The token lacks the permission to send.",
-        "Grant the application {client_id} the permission SMTP.SendAsApp of Office 365 Exchange Online and consent to it: az ad app permission admin-consent --id {client_id}";
+        "Grant the application {client_id} the permission of Office 365 Exchange Online that the service wants, SMTP.SendAsApp, or Mail.Send for High Volume Email, and consent to it: az ad app permission admin-consent --id {client_id}";
     ApplicationNotAllowed: Authenticated, "The account does not let this application send.",
         "Add it to the account's list: Add-HVEAppAccess -Identity {mailbox} -AppIds <object id of the enterprise application>; az ad sp show --id {client_id} --query id prints that id. This takes some minutes to act.";
     BasicAuthDisabled: Authenticated, "The upstream saw a password, and passwords are switched off.",
@@ -289,7 +289,7 @@ reasons! {
     DailyQuotaExceeded: SendersAccepted, "The mailbox has used up its recipients of the day.",
         "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method. If spec.limits.recipientsPerDay is lower than what the mailbox may send, raise it.";
     TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
-        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences.";
+        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences. Senders at *.onmicrosoft.com have a limit of 100 a day: send from a domain of your own.";
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
         "Look the reply of the message up and ask Microsoft support.";
 
@@ -323,7 +323,7 @@ reasons! {
     PodsRefused: Ready, "Pods of the route are refused.",
         "Change what the message names, in the pod template or in the route; Kubernetes tries again by itself, more and more slowly. To have it try at once: kubectl rollout restart <kind>/<name>";
     WaitingForReports: Ready, "Pods use the route, and none has reported yet.",
-        "A sidecar reports within a minute of its start. If it stays, look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
+        "A sidecar reports within a minute of its start. If it stays, allow the pods out to the operator on port 8444 (NetworkPolicy), and look at the container mailroute of the pods: kubectl logs <pod> -c mailroute";
 
     // SidecarsCurrent
     SidecarsCurrent: SidecarsCurrent, "Every pod has the sidecar that a new pod would get.", "";
@@ -339,7 +339,7 @@ reasons! {
 
     // SidecarsReporting
     SidecarsSilent: SidecarsReporting, "Sidecars run and have not reported for minutes, so nothing is known of the mail in their pods.",
-        "Look at the log of the container mailroute of these pods, whether they resolve names and reach the operator on port 8444 (NetworkPolicy): kubectl logs <pod> -c mailroute; and at what waits in them: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list";
+        "Look at the log of the container mailroute of these pods, whether they resolve names and reach the operator on port 8444 (NetworkPolicy): kubectl logs <pod> -c mailroute; and at what waits in them: kubectl exec <pod> -c mailroute -- /mailroute-sidecar queue list. Do not delete the pods while messages wait in them.";
 
     // FederationFits. Source of the number: Microsoft Learn, "Important considerations and restrictions for federated
     // identity credentials".
@@ -440,6 +440,40 @@ mod tests {
             let remedy = reason.remedy(&SUBJECT);
             assert!(!remedy.contains(['{', '}']), "{reason}: {remedy}");
             assert!(reason.holds() || !remedy.is_empty(), "{reason}: a remedy where something is wrong");
+        }
+    }
+
+    /// What a remedy leaves out or says otherwise than getting-started.md, the runbooks and the guides.
+    #[test]
+    fn remedies_say_what_the_guides_say() {
+        use Reason as R;
+        let table: [(Reason, &[&str]); 17] = [
+            (R::AssertionUnavailable, &["queue list"]),
+            (R::ApplicationNotFound, &["az ad sp create --id 1b2c3d4e"]),
+            (R::FederationNotTrusted, &["--parameters credential.json"]),
+            (
+                R::WaitingForPropagation,
+                &["If there is none yet", "--parameters credential.json", "15 minutes"],
+            ),
+            (R::OperatorUnavailable, &["8444", "API server"]),
+            (R::SecretMissing, &["generic m365", "client-secret="]),
+            (R::IssuerUnreachable, &["pods anew", "ClientCertificate"]),
+            (R::TokenServiceUnavailable, &["the operator does", "spec.tenant.authority.proxy"]),
+            (R::CertificateExpiring, &["az ad app credential reset"]),
+            (R::CertificateExpired, &["az ad app credential reset"]),
+            (R::CaBundleMissing, &["spec.endpoint.caBundleRef", "kubectl create configmap"]),
+            (R::ConnectFailed, &["egress", "outage"]),
+            (R::ExchangeRejectedToken, &["SMTP.SendAsApp", "Add-MailboxPermission", "RBAC for Applications"]),
+            (R::ApiPermissionMissing, &["SMTP.SendAsApp", "Mail.Send for High Volume Email"]),
+            (R::ConnectionsExceeded, &["what else logs in as noreply@contoso.com", "mailbox of its own"]),
+            (R::WaitingForReports, &["8444"]),
+            (R::SidecarsSilent, &["8444", "Do not delete"]),
+        ];
+        for (reason, expected) in table {
+            let remedy = reason.remedy(&SUBJECT);
+            for part in expected {
+                assert!(remedy.contains(part), "{reason} says nothing of {part:?}: {remedy}");
+            }
         }
     }
 

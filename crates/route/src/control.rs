@@ -54,7 +54,7 @@ pub struct Report {
     pub generation: i64,
     /// Version of the sidecar program.
     pub sidecar_version: String,
-    /// Why the newest route file is not in use, when it is not.
+    /// Why the newest route file is not in use, or what of it is not followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
     /// What the sidecar met, at most one for each condition; a condition without evidence is left out.

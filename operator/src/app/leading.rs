@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::SignedDuration;
 use mailroute_dns::resolver::Resolver;
 use mailroute_operator_core::rollout::history::EvictionHistory;
 
@@ -34,6 +35,7 @@ impl App {
             triggers: self.triggers.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
+            silent_after: SignedDuration::from_secs(flags.silent_after.into()),
             backoff: Backoff::default(),
             applied: AppliedConfigMaps::default(),
             rollouts: EvictionHistory::default(),

@@ -45,8 +45,13 @@ impl App {
 
     /// What the installation chooses for every sidecar.
     pub(super) fn sidecar(&self) -> inject::SidecarSettings {
-        self.flags.injection.platform(&self.flags.sidecar_image)
+        self.flags.injection.platform(&self.flags.sidecar_image, &control_address(&self.flags))
     }
+}
+
+/// The control service, as pods reach it.
+fn control_address(flags: &Run) -> String {
+    format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace)
 }
 
 /// What routes are resolved with.
@@ -55,7 +60,7 @@ pub(super) fn platform(flags: &Run) -> anyhow::Result<PlatformSettings> {
         operator_identity: operator_identity(flags)?,
         mailbox_rules: mailbox_rules(flags)?,
         entra_audiences: flags.injection.entra_audiences.clone(),
-        control_address: format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace),
+        control_address: control_address(flags),
         cluster_domain: flags.cluster_domain.clone(),
     })
 }

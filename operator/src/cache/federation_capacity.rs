@@ -99,6 +99,8 @@ mod tests {
         let mut pod = samples::pod(name, "image");
         pod.metadata.namespace = Some(namespace.into());
         pod.metadata.labels = Some([("mailroute.dev/route".to_owned(), route.to_owned())].into());
+        // Where the record is gone, the label says whose sidecar it is.
+        pod.metadata.annotations = None;
         pod.spec.as_mut().unwrap().service_account_name = account.map(str::to_owned);
         Arc::new(pod)
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::reflector::Store;
@@ -50,6 +51,8 @@ pub struct Context {
     pub events: Events,
     /// Where numbers go.
     pub metrics: Metrics,
+    /// How long a running sidecar may go without a report.
+    pub silent_after: SignedDuration,
     /// Routes that fail at present.
     pub backoff: Backoff,
     /// What was written lately.

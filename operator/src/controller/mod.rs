@@ -156,7 +156,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     let left = lost_messages::left(&reports, is_live);
     let silent = {
         let reports = lock(&context.reports);
-        sidecars_reporting::silent(&pods, |uid| reports.last(uid), term.since, now)
+        sidecars_reporting::silent(&pods, context.silent_after, |uid| reports.last(uid), term.since, now)
     };
     let lost = context.lost.before(route).saturating_add(lost_messages::sum(&left));
     let facts = RouteFacts {

@@ -1,4 +1,8 @@
 //! Which connections are open and from which addresses, and which one gives way when there is no place. No I/O, no clock.
+//!
+//! What matters is that the API server keeps its places on the webhook's port, and it cannot be told from others by its
+//! address. It is known by what strangers lack: it was answered before they came. So an address that was never answered gives way
+//! before any that was, and of those the one that was answered first gives way last.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -11,6 +15,9 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 const BODIES: usize = 12 * 1024 * 1024;
 /// Memory that what is read from these bodies may take at a time, bytes.
 const VALUES: usize = 12 * 1024 * 1024;
+
+/// Addresses that are remembered to have been answered. When there are more, those without a connection are forgotten.
+const MOST_ANSWERED: usize = 4096;
 
 /// An address that has connections open, and what its requests may take together. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -109,23 +116,33 @@ pub(super) struct Places {
     next: u64,
     open: BTreeMap<u64, Arc<Connection>>,
     peers: HashMap<IpAddr, (Peer, usize)>,
+    /// Addresses with a request that succeeded, each with the number of the connection that came next then. Kept while they
+    /// have no connection, as the API server has none while nothing happens.
+    answered: HashMap<IpAddr, u64>,
 }
 
 impl Places {
     /// Places for `most` connections, `most_of_one` of them for one address.
     pub(super) fn new(most: usize, most_of_one: usize) -> Self {
-        Self { most, most_of_one, next: 0, open: BTreeMap::new(), peers: HashMap::new() }
+        Self {
+            most,
+            most_of_one,
+            next: 0,
+            open: BTreeMap::new(),
+            peers: HashMap::new(),
+            answered: HashMap::new(),
+        }
     }
 
     /// A place for a connection from this address. Where there is none, another connection is evicted: of the same address
-    /// when it has its full number, else of an address with the most.
+    /// when it has its full number, else of [`Self::first_to_give_way`].
     pub(super) fn take(&mut self, address: IpAddr) -> Arc<Connection> {
         if self.of(address) >= self.most_of_one {
             self.evict(address);
         } else if self.open.len() >= self.most
-            && let Some(largest) = self.largest()
+            && let Some(other) = self.first_to_give_way()
         {
-            self.evict(largest);
+            self.evict(other);
         }
         let (peer, count) = self.peers.entry(address).or_insert_with(|| (Peer::new(address), 0));
         *count += 1;
@@ -159,8 +176,25 @@ impl Places {
         self.peers.get(&address).map_or(0, |(_, count)| *count)
     }
 
-    fn largest(&self) -> Option<IpAddr> {
-        self.peers.iter().max_by_key(|(_, (_, count))| *count).map(|(address, _)| *address)
+    /// A request of this address succeeded.
+    pub(super) fn succeeded(&mut self, address: IpAddr) {
+        if !self.answered.contains_key(&address) {
+            if self.answered.len() >= MOST_ANSWERED {
+                self.answered.retain(|address, _| self.peers.contains_key(address));
+            }
+            self.answered.insert(address, self.next);
+        }
+    }
+
+    /// The address that gives a place up: one that was never answered, with the most connections; else one that has more than half
+    /// of what one may have; else the one that was answered last for the first time.
+    fn first_to_give_way(&self) -> Option<IpAddr> {
+        let rank = |(address, (_, count)): &(&IpAddr, &(Peer, usize))| {
+            let since = self.answered.get(address).copied();
+            let is_many = since.is_none() || *count > self.most_of_one / 2;
+            (since.is_none(), if is_many { *count } else { 0 }, since)
+        };
+        self.peers.iter().max_by_key(rank).map(|(address, _)| *address)
     }
 
     fn evict(&mut self, address: IpAddr) {
@@ -207,6 +241,69 @@ mod tests {
         places.take(OTHER);
         assert_eq!((places.of(OTHER), places.open.len()), (16, 100));
         assert!(!small.iter().any(|connection| gave_way(connection)));
+    }
+
+    /// As the API server has them: open, and waiting for the next review.
+    fn api_server(places: &mut Places) -> Vec<Arc<Connection>> {
+        let connections: Vec<_> = (0..20).map(|_| places.take(OTHER)).collect();
+        connections.iter().for_each(|connection| drop(connection.busy()));
+        places.succeeded(OTHER);
+        connections
+    }
+
+    fn thin_flood() -> impl Iterator<Item = IpAddr> {
+        (0..200_u8).map(|last| [10, 0, 9, last].into())
+    }
+
+    #[test]
+    fn a_thin_flood_from_many_addresses_takes_no_place_of_whoever_was_answered() {
+        let mut places = Places::new(100, 25);
+        let api_server = api_server(&mut places);
+        for address in thin_flood().chain(thin_flood()) {
+            // Requests that get no good answer make nobody known.
+            drop(places.take(address).busy());
+        }
+        let fresh = places.take(OTHER);
+        thin_flood().for_each(|address| drop(places.take(address)));
+        assert!(!api_server.iter().chain([&fresh]).any(|connection| gave_way(connection)));
+        assert_eq!((places.of(OTHER), places.open.len()), (21, 100));
+    }
+
+    #[test]
+    fn of_those_who_were_answered_the_last_gives_way_first_unless_one_has_many() {
+        let mut places = Places::new(100, 25);
+        let mut api_server = api_server(&mut places);
+        api_server.drain(1..).for_each(|connection| places.leave(&connection));
+        // It comes back while others have all places, and was answered before them.
+        places.leave(&api_server[0]);
+        for address in thin_flood() {
+            drop(places.take(address).busy());
+            places.succeeded(address);
+        }
+        let fresh = places.take(OTHER);
+        for address in thin_flood() {
+            places.take(address);
+        }
+        assert!(!gave_way(&fresh));
+        // Four addresses with all that one may have are no reason to take it from one with little.
+        for last in 0..5 {
+            for _ in 0..25 {
+                places.take([10, 0, 8, last].into());
+                places.succeeded([10, 0, 8, last].into());
+            }
+        }
+        assert!(!gave_way(&fresh) && places.of(OTHER) == 1);
+    }
+
+    #[test]
+    fn those_who_were_answered_are_remembered_within_bounds() {
+        let mut places = Places::new(100, 25);
+        let _connection = places.take(OTHER);
+        places.succeeded(OTHER);
+        for number in 0..100_000_u32 {
+            places.succeeded(IpAddr::V4(number.into()));
+        }
+        assert!(places.answered.len() <= MOST_ANSWERED && places.answered.contains_key(&OTHER));
     }
 
     #[test]

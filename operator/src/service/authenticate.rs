@@ -20,7 +20,7 @@ use kube::api::PostParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 use mailroute_operator_core::crd::ROUTE_LABEL;
-use mailroute_operator_core::pods::addresses;
+use mailroute_operator_core::pods::{addresses, has_sidecar};
 use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use ring::digest::{SHA256, digest};
@@ -203,10 +203,13 @@ fn find(caller: &ReportingPod, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>>
     (pod.uid().as_deref() == Some(&caller.uid)).then_some(pod)
 }
 
-/// Whether a caller is a pod that there is, with the label of the route that it names: what is a pod's own goes to no other pod.
+/// Whether a caller is a pod that there is, with the label of the route that it names and its sidecar: what is a pod's own goes to
+/// no other pod, and what is a sidecar's to none that never had one.
 pub fn is_pod_of(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> bool {
     let pod = find(caller, pods);
-    pod.is_some_and(|pod| pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route))
+    pod.is_some_and(|pod| {
+        pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route) && has_sidecar(&pod)
+    })
 }
 
 type Hash = [u8; 32];

@@ -84,7 +84,9 @@ enum ReportRefusal {
     Body,
     #[error("the body is not a report: {0}")]
     NotAReport(#[source] serde_json::Error),
-    #[error("the pod does not have the label mailroute.dev/route with the route it reports for")]
+    #[error(
+        "the pod does not have the label mailroute.dev/route with the route it reports for, or not the sidecar of that route"
+    )]
     NotItsRoute,
     #[error("the report took too long to arrive or to check")]
     TooSlow,
@@ -132,7 +134,7 @@ impl ReportService {
         let route = RouteRef::new(&report.route).within(&caller.namespace);
         let claim = report.claim.clone();
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
-            self.triggers.add(route.clone());
+            self.triggers.add_reported(route.clone());
         }
         let allotment = match claim {
             Some(claim) => self.allot(&caller, &route, &claim).await?,

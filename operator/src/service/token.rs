@@ -79,7 +79,9 @@ enum TokenError {
     NotARequest(#[source] serde_json::Error),
     #[error("the operator has just started and does not know all pods and routes yet")]
     NotSynced,
-    #[error("the pod does not have the label mailroute.dev/route with the route it asks for")]
+    #[error(
+        "the pod does not have the label mailroute.dev/route with the route it asks for, or not the sidecar of that route"
+    )]
     NotItsRoute,
     #[error("there is no such MailRoute in the namespace of the pod")]
     NoRoute,

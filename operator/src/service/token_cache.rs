@@ -17,7 +17,7 @@ use mailroute_operator_core::resolve::operator_identity::Application;
 use mailroute_route::condition::Reason;
 use ring::digest::{SHA256, digest};
 
-use super::token_transport::{BundleError, Https};
+use super::token_transport::{BundleError, Https, Proxy};
 use crate::lock;
 use crate::metrics::Metrics;
 
@@ -35,17 +35,20 @@ struct Held {
 }
 
 impl TokenCache {
-    /// Empty; nothing is asked for before the first use. The operator's assertion is read from `token_file` each time.
+    /// Empty; nothing is asked for before the first use. The operator's assertion is read from `token_file` each time, and
+    /// shown to Entra through `proxy`.
     ///
     /// # Errors
     /// When a `caPem` of the settings holds no certificate.
     pub fn new(
         applications: &[Application],
         token_file: &Path,
+        proxy: &Proxy,
         metrics: &Metrics,
     ) -> Result<Self, BundleError> {
         let held = |application: &Application| {
-            let transport = Arc::new(Https::trusting(application.authority.ca_pem.as_deref())?);
+            let transport =
+                Arc::new(Https::trusting(application.authority.ca_pem.as_deref(), proxy.clone())?);
             let proof = Federated { file: token_file.to_owned(), whose: "the operator's" };
             let client_id = application.client_id.clone();
             let told = Told { client_id: client_id.clone(), metrics: metrics.clone() };

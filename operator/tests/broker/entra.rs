@@ -1,7 +1,8 @@
 //! What Entra does, and what the pods hear of it.
 
 use axum::http::StatusCode;
-use mailroute_m365::{LoginAction, Options};
+use mailroute_entra::web_proxy::WebProxy;
+use mailroute_m365::{self as m365, LoginAction, Options, Simulator};
 use mailroute_route::condition::Reason::{
     OperatorIdentityMissing, TokenServiceThrottled, TokenServiceUnavailable, WaitingForPropagation,
 };
@@ -109,4 +110,44 @@ async fn a_refused_token_stays_in_use_for_the_others_while_entra_is_down() {
     let request = TokenRequest { route: "notifications".into(), refused: Some(fingerprint(&first)) };
     assert_eq!(stage.send(WEB, &request).await.token().access_token, first);
     assert_eq!(stage.ask(WEB, "notifications").await.token().access_token, first);
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_through_the_proxy_of_the_operators_environment() {
+    let proxy = m365::WebProxy::start().await.unwrap();
+    // Only the proxy can resolve it.
+    let authority = "login.contoso.test";
+    let url = format!("http://app:pass@{}", proxy.address);
+    let stage = async |no_proxy: &str| {
+        let options = Options { names: vec![authority.into()], ..Options::default() };
+        let m365 = Simulator::start(options).await.unwrap();
+        proxy.lead_to(m365.login_address());
+        let of_environment = WebProxy::of(Some(&url), Some(no_proxy));
+        Stage::asking(authority, of_environment, m365, vec![lent("shop", "notifications")]).await
+    };
+    let direct = stage(".contoso.test").await.ask(WEB, "notifications").await;
+    let refusal = direct.refusal(StatusCode::BAD_GATEWAY, TokenServiceUnavailable);
+    assert!(!refusal.message.contains("proxy"), "{refusal:?}");
+    assert!(proxy.requests().is_empty());
+    stage(".svc").await.ask(WEB, "notifications").await.token();
+    let requests = proxy.requests();
+    assert!(requests[0].starts_with("CONNECT login.contoso.test:443 HTTP/1.1\r\n"), "{requests:?}");
+    assert!(requests[0].contains("Proxy-Authorization: Basic YXBwOnBhc3M=\r\n"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_away_or_cannot_be_used_is_named_without_its_password() {
+    for (url, expected) in [
+        ("http://app:canary@127.0.0.1:1", "through the proxy 127.0.0.1:1"),
+        ("https://app:canary@127.0.0.1:1", "is not an http:// URL"),
+    ] {
+        let m365 = Simulator::start(Options::default()).await.unwrap();
+        let proxy = WebProxy::of(Some(url), None);
+        let stage =
+            Stage::asking("login.contoso.test", proxy, m365, vec![lent("shop", "notifications")]).await;
+        let answer = stage.ask(WEB, "notifications").await;
+        let refusal = answer.refusal(StatusCode::BAD_GATEWAY, TokenServiceUnavailable);
+        assert!(refusal.message.contains(expected), "{refusal:?}");
+        assert!(!refusal.message.contains("canary"), "{refusal:?}");
+    }
 }

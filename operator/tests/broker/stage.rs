@@ -21,6 +21,7 @@ use mailroute_operator::server::Peer;
 use mailroute_operator::service::authenticate::Authenticator;
 use mailroute_operator::service::token::{self, TokenService};
 use mailroute_operator::service::token_cache::TokenCache;
+use mailroute_operator::service::token_transport::Proxy;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 use mailroute_route::condition::Reason;
@@ -72,14 +73,21 @@ impl Stage {
 
     pub async fn with(options: Options, routes: Vec<Value>) -> Self {
         let m365 = Simulator::start(options).await.unwrap();
+        let authority = format!("localhost:{}", m365.login_address().port());
+        Self::asking(&authority, Ok(None), m365, routes).await
+    }
+
+    /// Asks the authority of this name, through this proxy.
+    pub async fn asking(authority: &str, proxy: Proxy, m365: Simulator, routes: Vec<Value>) -> Self {
         trust_the_operator(&m365);
         let folder = tempfile::tempdir().unwrap();
         m365.write_assertion(OPERATOR, &folder.path().join("token")).unwrap();
         let metrics = Metrics::new().unwrap();
-        let operator_identity = OperatorIdentity::parse(&settings(&m365)).unwrap();
+        let operator_identity = OperatorIdentity::parse(&settings(authority, &m365)).unwrap();
         let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
         let applications = &settings.operator_identity.applications;
-        let token_cache = TokenCache::new(applications, &folder.path().join("token"), &metrics).unwrap();
+        let token_cache =
+            TokenCache::new(applications, &folder.path().join("token"), &proxy, &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
         let pods = filled(pods);
@@ -162,11 +170,11 @@ fn trust_the_operator(m365: &Simulator) {
 }
 
 /// JSON is YAML.
-fn settings(m365: &Simulator) -> String {
+fn settings(authority: &str, m365: &Simulator) -> String {
     json!({"applications": [{
         "tenantId": SAMPLE_TENANT,
         "clientId": SAMPLE_CLIENT_ID,
-        "authority": {"host": format!("localhost:{}", m365.login_address().port()), "caPem": m365.ca_pem()},
+        "authority": {"host": authority, "caPem": m365.ca_pem()},
         "allow": [{"namespaces": ["shop"], "mailboxes": [SAMPLE_MAILBOX]}],
     }]})
     .to_string()
@@ -193,7 +201,8 @@ fn pod(namespace: &str, name: &str, uid: &str, route: &str) -> Pod {
     let labels = json!({"mailroute.dev/route": route});
     let metadata = json!({"name": name, "namespace": namespace, "uid": uid, "labels": labels});
     let status = json!({"podIPs": [{"ip": "127.0.0.1"}]});
-    serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+    let spec = json!({"containers": [], "initContainers": [{"name": "mailroute"}]});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
 }
 
 /// Where all pods are.

@@ -30,6 +30,7 @@ use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
 use crate::queue::Obstacle;
 use crate::route_deleted::RouteDeleted;
+use crate::service;
 use crate::token::Sources;
 use crate::upstream;
 use steps::Findings;
@@ -39,13 +40,15 @@ use steps::Findings;
 /// # Errors
 /// When the metrics that every way counts in cannot be made, which is a mistake in the program.
 pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
-    let Config { route, error } = config::load(&options.route).await;
+    // The pod's token goes where the sidecar would send it, whatever the route file says by now.
+    let control = service::noted_address(&options.spool_dir).await;
+    let Config { route, error, .. } = config::load(&options.route, control.as_deref()).await;
     let route_deleted = RouteDeleted::new(&options.spool_dir).is_noted();
     let Some(route) = route else {
         return Ok(Findings::without_route(error.unwrap_or_default()));
     };
     let metrics = Arc::new(Metrics::new()?);
-    let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), error: None });
+    let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), ..Config::default() });
     let sources = Sources::new(config, &options.token_proxy);
     let way = upstream::way(&route, &sources, &Resolver::new(options.nameserver), &metrics);
     let envelope = envelope(options, &route);

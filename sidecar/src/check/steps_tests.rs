@@ -34,6 +34,7 @@ fn submission_with(credential: Credential) -> RouteFile {
             tenant: "contoso.com".into(),
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
+            proxy: None,
         },
         endpoint: Endpoint::new("smtp.office365.com", 587),
     }))

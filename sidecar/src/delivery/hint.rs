@@ -5,9 +5,17 @@
 
 use crate::smtp::reply::Reply;
 
-const AUTHENTICATED_ONLY: &str = "the recipient takes mail from authenticated senders only: use the method \
-                                  ClientSubmission or SmtpRelay, or let it take any: \
-                                  Set-DistributionGroup -RequireSenderAuthenticationEnabled $false";
+/// The hint for a recipient that this cmdlet opens for everybody.
+macro_rules! authenticated_only {
+    ($cmdlet:literal) => {
+        concat!(
+            "the recipient takes mail from authenticated senders only: use the method ClientSubmission or SmtpRelay, or let \
+             it take any: ",
+            $cmdlet,
+            " -RequireSenderAuthenticationEnabled $false"
+        )
+    };
+}
 
 /// Subject and detail of the enhanced code, and the hint.
 static HINTS: &[(u16, u16, &str)] = &[
@@ -20,11 +28,16 @@ static HINTS: &[(u16, u16, &str)] = &[
     ),
     (5, 105, "High Volume Email reaches the tenant's own recipients only"),
     (6, 11, "the message has line ends that are not CR LF: set spec.listen.bareLineEnds to Normalize"),
-    (7, 12, AUTHENTICATED_ONLY),
-    (7, 124, AUTHENTICATED_ONLY),
-    (7, 133, AUTHENTICATED_ONLY),
-    (7, 134, AUTHENTICATED_ONLY),
-    (7, 136, AUTHENTICATED_ONLY),
+    (7, 12, authenticated_only!("Set-DistributionGroup")),
+    (
+        7,
+        124,
+        "the group takes mail from the senders of its list only: Set-DistributionGroup \
+            -AcceptMessagesOnlyFromSendersOrMembers",
+    ),
+    (7, 133, authenticated_only!("Set-DistributionGroup")),
+    (7, 134, authenticated_only!("Set-Mailbox")),
+    (7, 136, authenticated_only!("Set-MailUser")),
     (7, 512, "the message has no valid From address"),
     (7, 703, "the tenant's allow/block list has one of the recipients: Get-TenantAllowBlockListItems"),
 ];
@@ -51,6 +64,19 @@ mod tests {
         let verdict = Verdict::of_reply(Outcome::RejectRecipient, reply.clone());
         assert!(verdict.text.ends_with("-RequireSenderAuthenticationEnabled $false)"), "{}", verdict.text);
         assert_eq!(verdict.reply, Some(reply));
+    }
+
+    #[test]
+    fn each_kind_of_recipient_has_the_cmdlet_that_opens_it() {
+        for (line, cmdlet) in [
+            ("550 5.7.124 Sender not in allowed-senders list", "-AcceptMessagesOnlyFromSendersOrMembers"),
+            ("550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup", "Set-DistributionGroup -Require"),
+            ("550 5.7.134 RESOLVER.RST.SenderNotAuthenticatedForMailbox", "Set-Mailbox -Require"),
+            ("550 5.7.136 RESOLVER.RST.SenderNotAuthenticatedForMailUser", "Set-MailUser -Require"),
+        ] {
+            let hint = of(&read(line)).unwrap();
+            assert!(hint.contains(cmdlet), "{line}: {hint}");
+        }
     }
 
     #[test]

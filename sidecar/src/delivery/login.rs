@@ -258,6 +258,7 @@ mod tests {
             tenant: "contoso.com".into(),
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
+            proxy: None,
         };
         let endpoint = Endpoint::new("smtp.office365.com", 587);
         let mailbox = "noreply@contoso.com".into();

@@ -47,7 +47,7 @@ impl Metrics {
     /// The configuration in use.
     pub fn configured(&self, config: &Config) {
         self.state.config_generation.set(config.route.as_ref().map_or(0, |route| route.generation));
-        self.state.config_valid.set(i64::from(config.error.is_none() && config.route.is_some()));
+        self.state.config_valid.set(i64::from(config.objection().is_none() && config.route.is_some()));
         if config.error.is_some() {
             self.state.config_errors.inc();
         }

@@ -2,7 +2,8 @@
 //!
 //! Both callers (token exchange, report) post rarely and rather want a fresh connection than a pool. The address that is
 //! dialled and the name that is verified are two things, so that a report can be posted to a certain replica under the
-//! service's name. A proxy, where there is one, gives a tunnel: TLS is verified to the far end. Headers may carry secrets: nothing here is logged, and errors never hold the request.
+//! service's name. A proxy, where there is one, gives a tunnel: TLS is verified to the far end. Headers may
+//! carry secrets: nothing here is logged, and errors never hold the request.
 
 use std::time::Duration;
 
@@ -141,8 +142,7 @@ async fn connect(post: &Post<'_>) -> Result<TcpStream, HttpsError> {
     let Some(proxy) = post.proxy.filter(|proxy| proxy.is_for(post.dial, post.port)) else {
         return Ok(dial::connect(post.dial, post.port).await?);
     };
-    let failed =
-        |message: String| HttpsError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), message };
+    let failed = |message: String| HttpsError::Proxy { proxy: proxy.place(), message };
     let mut stream =
         dial::connect(&proxy.host, proxy.port).await.map_err(|error| failed(error.to_string()))?;
     let tunnel = proxy.tunnel(&mut stream, post.dial, post.port).await;

@@ -152,6 +152,7 @@ mod tests {
     use mailroute_route::condition::Reason;
 
     use super::*;
+    use crate::delivery::classify::{Stage, classify};
     use crate::delivery::outcome::Refused;
     use crate::smtp::reply::Reply;
 
@@ -242,6 +243,23 @@ mod tests {
         );
         assert!(is_final(&denied), "who waits for the answer is told");
         assert_eq!(after_one(denied), (Some(After::Patiently), 1));
+    }
+
+    /// Set on purpose, by the recipient's owner or the tenant; and each further attempt is an error that Exchange counts.
+    #[test]
+    fn a_restriction_of_the_recipient_is_no_promise_broken() {
+        for line in [
+            "550 5.7.124 Sender not in allowed-senders list",
+            "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required",
+            "550 5.7.134 RESOLVER.RST.SenderNotAuthenticatedForMailbox; authentication required",
+            "550 5.7.136 RESOLVER.RST.SenderNotAuthenticatedForMailUser; authentication required",
+            "550 5.7.703 Your message can't be delivered because one or more recipients are blocked",
+        ] {
+            let reply = Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0;
+            let refused = Verdict::of_reply(classify(Stage::Message, &reply), reply);
+            assert!(is_final(&refused), "{line}");
+            assert_eq!(after_one(refused).0, None, "{line}");
+        }
     }
 
     #[test]

@@ -73,7 +73,12 @@ impl Variables {
     /// When what is named is none.
     pub fn web_proxy(&self) -> Result<Option<WebProxy>, WrongProxy> {
         let url = set(&self.https_proxy).or(set(&self.https_proxy_lower_case));
-        WebProxy::of(url, set(&self.no_proxy).or(set(&self.no_proxy_lower_case)))
+        WebProxy::of(url, self.no_proxy())
+    }
+
+    /// What is reached without that proxy.
+    pub fn no_proxy(&self) -> Option<&str> {
+        set(&self.no_proxy).or(set(&self.no_proxy_lower_case))
     }
 }
 

@@ -26,13 +26,19 @@ pub struct Sources {
     config: watch::Receiver<Config>,
     proxy: Result<Option<TokenProxy>, Misfit>,
     web_proxy: Result<Option<WebProxy>, WrongProxy>,
+    no_proxy: Option<String>,
 }
 
 impl Sources {
     /// `config` says where the operator is; `variables`, whether the pod has an identity binding, and which proxy is
     /// between it and the Internet.
     pub fn new(config: watch::Receiver<Config>, variables: &Variables) -> Self {
-        Self { config, proxy: TokenProxy::of(variables), web_proxy: variables.web_proxy() }
+        Self {
+            config,
+            proxy: TokenProxy::of(variables),
+            web_proxy: variables.web_proxy(),
+            no_proxy: variables.no_proxy().map(str::to_owned),
+        }
     }
 
     /// What issues tokens to the application of `credential`; none for a password, which no token is had with.
@@ -46,9 +52,17 @@ impl Sources {
             _ => {
                 let (client_id, proof) = Proof::of(credential)?;
                 let trust = Trust::from_file(authority.ca_file.as_ref());
-                let transport = Arc::new(Direct { trust, proxy: self.web_proxy.clone() });
+                let transport = Arc::new(Direct { trust, proxy: self.proxy_to(authority) });
                 Some(Arc::new(Application::new(authority.clone(), client_id, proof, transport)))
             }
+        }
+    }
+
+    /// The proxy that the route names, or else the container's variables; what is reached without one is the variables' to say.
+    fn proxy_to(&self, authority: &Authority) -> Result<Option<WebProxy>, WrongProxy> {
+        match &authority.proxy {
+            Some(url) => WebProxy::of(Some(url), self.no_proxy.as_deref()),
+            None => self.web_proxy.clone(),
         }
     }
 
@@ -115,6 +129,7 @@ mod tests {
             tenant: "contoso.com".into(),
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
+            proxy: None,
         };
         let (_config, read) = watch::channel(Config::default());
         let source = Sources::new(read, variables).of(credential, &authority).unwrap();

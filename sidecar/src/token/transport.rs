@@ -11,7 +11,7 @@ use super::proxy::TokenProxy;
 use crate::net::https::{self, HttpsError};
 use crate::net::tls::Trust;
 
-/// Goes to the authority itself, through the proxy that the container's variables name where they name one.
+/// Goes to the authority itself, through the proxy that the route or the container's variables name where they name one.
 #[derive(Debug)]
 pub(super) struct Direct {
     /// Whom to trust.

@@ -81,13 +81,13 @@ missing! {
     smtp_auth_of_the_mailbox: "SMTP AUTH, off for the mailbox", SmtpAuthDisabledMailbox, |m365, _| {
         m365.directory(|directory| directory.tenants[0].mailboxes[0].smtp_auth_disabled = Some(true));
     };
-    the_way_to_entra: "the way to Entra", TokenServiceUnavailable, |_, route| {
+    a_connection_to_entra: "a connection to Entra", TokenServiceUnavailable, |_, route| {
         submission(route).authority.host = format!("localhost:{}", closed_port());
     };
     dns: "DNS for the host", NameNotResolved, |_, route| {
         submission(route).endpoint.host = "smtp.invalid".into();
     };
-    the_way_to_port_587: "the way to port 587", ConnectFailed, |_, route| {
+    a_connection_to_port_587: "a connection to port 587", ConnectFailed, |_, route| {
         submission(route).endpoint.port = closed_port();
     };
     smtp_as_it_is: "SMTP as Exchange speaks it (a mesh or a firewall rewrites it)", StartTlsMissing, |m365, _| {

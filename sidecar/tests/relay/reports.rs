@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use mailroute_m365::Options;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Queue, Report, Usage};
-use mailroute_sidecar::app::Timing;
+use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::budget::Spans;
 use mailroute_sidecar::budget::gate::Gate;
 use mailroute_sidecar::config::Config;
@@ -15,6 +16,7 @@ use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::queue::Notable;
 use mailroute_sidecar::report::Reporter;
 use mailroute_sidecar::route_deleted::RouteDeleted;
+use mailroute_sidecar::service::noted_address;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -60,6 +62,31 @@ async fn reports_find_the_leader_through_another_replica() {
 }
 
 #[tokio::test]
+async fn the_pods_token_goes_to_the_control_service_of_the_command_line_whatever_the_route_names() {
+    let (m365, control, mut route, files) = surroundings(Options::default()).await;
+    let ours = control.address.clone();
+    let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let theirs = format!("localhost:{}", stranger.local_addr().unwrap().port());
+    let app = {
+        files.write_route(&route);
+        App::start(files.run(&["--control", &ours]), timing()).await.expect("the sidecar starts")
+    };
+    let mut reports = control.reports.clone();
+    let service = route.control.as_mut().unwrap();
+    service.address.clone_from(&theirs);
+    (route.generation, route.limits.max_recipients) = (2, 7);
+    files.write_route(&route);
+    let told = reports.wait_for(|reports| reports.last().is_some_and(|report| report.generation == 2));
+    let report = tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap().last().unwrap().clone();
+    assert!(report.config_error.is_some_and(|told| told.contains(&theirs) && told.contains(&ours)));
+    // A command beside the sidecar sends it nowhere else either.
+    assert_eq!(noted_address(&files.path("")).await, Some(ours));
+    app.stop().await;
+    assert!(stranger.accept().now_or_never().is_none(), "nobody came");
+    drop(m365);
+}
+
+#[tokio::test]
 async fn what_a_pod_met_in_its_last_moment_is_told_at_its_stop() {
     let disabled = |options: &mut Options| options.config.directory.tenants[0].smtp_auth_disabled = true;
     let scene = Scene::run(&[], once(), disabled, |_, _| {}).await;
@@ -101,7 +128,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let service = route.control.as_mut().unwrap();
     service.address = format!("localhost:{}", silent.local_addr().unwrap().port());
-    let (_config, config) = watch::channel(Config { route: Some(Arc::new(route)), error: None });
+    let (_config, config) = watch::channel(Config { route: Some(Arc::new(route)), ..Config::default() });
     let (board, metrics) = (Board::default(), Arc::new(Metrics::new().unwrap()));
     let reporter = Reporter {
         config,

@@ -31,6 +31,7 @@ pub fn to_simulator(
                 tenant: SAMPLE_TENANT.into(),
                 scope: "https://outlook.office365.com/.default".into(),
                 ca_file: Some(ca_file.clone()),
+                proxy: None,
             },
             endpoint: Endpoint {
                 host: "localhost".into(),

@@ -14,8 +14,8 @@
 //! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
 //!
 //! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `faces`, `listener`,
-//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `control`, `authority`, `state`, `state_secret` and
-//! `random` touch the world. Sources of the rules are named beside them; what Microsoft does not publish is a setting in [`Config`].
+//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `control`, `authority`, `state`, `state_secret`,
+//! `random` and `web_proxy` touch the world. Sources of the rules are named beside them; what Microsoft does not publish is a setting in [`Config`].
 
 pub mod app;
 pub mod args;
@@ -42,6 +42,7 @@ pub mod submission;
 pub mod tally;
 pub mod tls;
 pub mod violations;
+pub mod web_proxy;
 
 pub use authority::ClientIdentity;
 pub use config::Config;
@@ -58,3 +59,4 @@ pub use replies::Line;
 pub use simulator::{Options, Simulator, StartError, write_atomically};
 pub use tally::{Statistics, Tally};
 pub use violations::{Kind, Violation};
+pub use web_proxy::WebProxy;

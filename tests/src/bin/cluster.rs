@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use e2e::cluster::KUBECONFIG_VARIABLE;
 use e2e::stop::Stop;
 use e2e::supervisor::record::{self, Record};
-use e2e::{Cluster, Tier, supervisor};
+use e2e::{Cluster, Family, Tier, supervisor};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
@@ -27,6 +27,9 @@ enum Action {
         /// How much of Kubernetes.
         #[arg(long, value_enum, default_value = "node")]
         tier: Tier,
+        /// Addresses of nodes, pods and Services.
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
         /// Name for `down`.
         #[arg(long, default_value = "default")]
         name: String,
@@ -47,6 +50,9 @@ enum Action {
         /// How much of Kubernetes.
         #[arg(long, value_enum, default_value = "node")]
         tier: Tier,
+        /// Addresses of nodes, pods and Services.
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -56,6 +62,8 @@ enum Action {
     Supervise {
         #[arg(long, value_enum)]
         tier: Tier,
+        #[arg(long, value_enum)]
+        family: Family,
         #[arg(long)]
         name: String,
     },
@@ -65,9 +73,9 @@ enum Action {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Action::Supervise { tier, name } => return supervisor::supervise(&name, tier).await,
-        Action::Run { tier, command } => run(tier, &command).await,
-        Action::Up { tier, name } => up(tier, &name).await,
+        Action::Supervise { tier, family, name } => return supervisor::supervise(&name, tier, family).await,
+        Action::Run { tier, family, command } => run(tier, family, &command).await,
+        Action::Up { tier, family, name } => up(tier, family, &name).await,
         Action::Down { name, all } => down(name.as_deref(), all),
         Action::List => list(),
     };
@@ -77,10 +85,10 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn up(tier: Tier, name: &str) -> Result<ExitCode> {
+async fn up(tier: Tier, family: Family, name: &str) -> Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let cluster = tokio::select! {
-        cluster = Cluster::start_named(tier, name) => cluster?,
+        cluster = Cluster::start_named(tier, family, name) => cluster?,
         code = stop.wait() => return Ok(code),
     };
     cluster.keep()?;
@@ -88,11 +96,11 @@ async fn up(tier: Tier, name: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(tier: Tier, command: &[String]) -> Result<ExitCode> {
+async fn run(tier: Tier, family: Family, command: &[String]) -> Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let name = format!("run-{}", std::process::id());
     let cluster = tokio::select! {
-        cluster = Cluster::start_named(tier, &name) => cluster?,
+        cluster = Cluster::start_named(tier, family, &name) => cluster?,
         code = stop.wait() => return Ok(code),
     };
     // Were this process killed, the command would go on with a cluster that is gone: it goes too.

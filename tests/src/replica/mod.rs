@@ -87,7 +87,7 @@ impl Place {
 
 /// This machine as the cluster sees it.
 fn host(cluster: &Cluster) -> Result<IpAddr> {
-    Ok(IpAddr::V4(cluster.description().context("a cluster of one's own")?.host))
+    Ok(cluster.description().context("a cluster of one's own")?.host)
 }
 
 fn parse(arguments: Vec<String>) -> Result<Run> {

@@ -4,7 +4,7 @@
 //! because Entra takes RS256 only; it is made elsewhere, as the crypto provider here cannot make one.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -57,14 +57,12 @@ impl Authority {
         name: &str,
         organisation: Option<&str>,
         names: &[&str],
-        addresses: &[Ipv4Addr],
+        addresses: &[IpAddr],
     ) -> Result<Pair> {
         let key = KeyPair::generate()?;
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
-        params
-            .subject_alt_names
-            .extend(addresses.iter().map(|address| SanType::IpAddress(IpAddr::V4(*address))));
+        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.distinguished_name.push(DnType::CommonName, name);
         if let Some(organisation) = organisation {
             params.distinguished_name.push(DnType::OrganizationName, organisation);
@@ -116,7 +114,7 @@ impl Certificates {
             "kubernetes.default.svc",
             "kubernetes.default.svc.cluster.local",
         ];
-        let server_addresses = [network.node(), network.kubernetes_service(), Ipv4Addr::LOCALHOST];
+        let server_addresses = [network.node(), network.kubernetes_service(), network.loopback()];
         let client = |name: &str, organisation| authority.issue(name, organisation, &[], &[]);
         Ok(Self {
             server: authority.issue("kube-apiserver", None, &server_names, &server_addresses)?,
@@ -126,7 +124,7 @@ impl Certificates {
                 &format!("system:node:{NODE}"),
                 Some("system:nodes"),
                 &[NODE],
-                &[network.node(), Ipv4Addr::LOCALHOST],
+                &[network.node(), network.loopback()],
             )?,
             controller_manager: client("system:kube-controller-manager", None)?,
             scheduler: client("system:kube-scheduler", None)?,

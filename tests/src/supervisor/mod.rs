@@ -31,15 +31,15 @@ use anyhow::{Context, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::cluster::Tier;
+use crate::cluster::{Family, Tier};
 use crate::handle::KEEP;
 pub use crate::handle::Message;
 use process::Programs;
 use record::Record;
 
 /// Runs one cluster to its end. Everything it has to say goes to standard output as [`Message`]s.
-pub async fn supervise(name: &str, tier: Tier) -> ExitCode {
-    match run(name, tier).await {
+pub async fn supervise(name: &str, tier: Tier, family: Family) -> ExitCode {
+    match run(name, tier, family).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&Message::Failed(format!("cluster {name}: {error:#}")));
@@ -48,7 +48,7 @@ pub async fn supervise(name: &str, tier: Tier) -> ExitCode {
     }
 }
 
-async fn run(name: &str, tier: Tier) -> Result<()> {
+async fn run(name: &str, tier: Tier, family: Family) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "a cluster needs root (network namespaces, mounts, cgroups); `make check` runs every test that needs no cluster"
@@ -58,7 +58,7 @@ async fn run(name: &str, tier: Tier) -> Result<()> {
     let _ = rustix::process::setsid();
     orphans::adopt()?;
     let mut orders = Orders::listen()?;
-    let claim = record::claim(name, tier)?;
+    let claim = record::claim(name, tier, family)?;
     let mut programs = Programs::new(claim.record());
     let outcome = tokio::select! {
         ended = live(claim.record(), &mut programs) => ended,

@@ -2,50 +2,90 @@
 //!
 //! ```text
 //!  this machine ── mrN 10.77.N.1/30 ═══ eth0 10.77.N.2 ── node ── pods 10.78.N.0/24, Services 10.79.N.0/24
+//!                  fd4d:77:N::1/64           fd4d:77:N::2          fd4d:78:N::/64         fd4d:79:N::/112
 //! ```
-//! Every address follows from one number, so clusters stand side by side and inside each the ports are always the
-//! usual ones. This machine has routes to pods and Services; nothing in the cluster has a way further than this machine.
+//! A cluster has addresses of one family only. Every address follows from one number, so clusters stand side by side and
+//! inside each the ports are always the usual ones. This machine has routes to pods and Services; nothing in the cluster has
+//! a way further than this machine.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Family;
 use crate::tools::search_path;
+
+/// First segment of all addresses of IPv6: a unique local prefix (RFC 4193).
+const UNIQUE_LOCAL: u16 = 0xfd4d;
 
 /// The addresses of one cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     number: u8,
+    #[serde(default)]
+    family: Family,
+}
+
+/// What addresses are for.
+#[derive(Clone, Copy)]
+enum Part {
+    Link,
+    Pods,
+    Services,
 }
 
 impl Network {
     /// This machine, seen from the cluster.
-    pub fn host(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 77, self.number, 1)
+    pub fn host(self) -> IpAddr {
+        self.address(Part::Link, 1)
     }
 
     /// The node, seen from this machine.
-    pub fn node(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 77, self.number, 2)
+    pub fn node(self) -> IpAddr {
+        self.address(Part::Link, 2)
     }
 
     /// Addresses of pods.
     pub fn pods(self) -> String {
-        format!("10.78.{}.0/24", self.number)
+        format!("{}/{}", self.address(Part::Pods, 0), self.family.length(24, 64))
     }
 
     /// Addresses of Services.
     pub fn services(self) -> String {
-        format!("10.79.{}.0/24", self.number)
+        format!("{}/{}", self.address(Part::Services, 0), self.family.length(24, 112))
     }
 
     /// The Service `kubernetes`, which gets the first address.
-    pub fn kubernetes_service(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 79, self.number, 1)
+    pub fn kubernetes_service(self) -> IpAddr {
+        self.address(Part::Services, 1)
+    }
+
+    /// Any address of the family: a destination for which there is one way.
+    pub fn everywhere(self) -> &'static str {
+        match self.family {
+            Family::Ipv4 => "0.0.0.0/0",
+            Family::Ipv6 => "::/0",
+        }
+    }
+
+    /// All addresses that a program can listen on.
+    pub fn any(self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// The node to itself.
+    pub fn loopback(self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => Ipv4Addr::LOCALHOST.into(),
+            Family::Ipv6 => Ipv6Addr::LOCALHOST.into(),
+        }
     }
 
     /// This machine's end of the pair.
@@ -53,8 +93,51 @@ impl Network {
         format!("mr{}", self.number)
     }
 
+    fn address(self, part: Part, last: u8) -> IpAddr {
+        let (second, segment) = match part {
+            Part::Link => (77, 0x77),
+            Part::Pods => (78, 0x78),
+            Part::Services => (79, 0x79),
+        };
+        match self.family {
+            Family::Ipv4 => Ipv4Addr::new(10, second, self.number, last).into(),
+            Family::Ipv6 => {
+                let [number, last] = [self.number, last].map(u16::from);
+                Ipv6Addr::new(UNIQUE_LOCAL, segment, number, 0, 0, 0, 0, last).into()
+            }
+        }
+    }
+
     fn prefixes(self) -> [String; 3] {
-        [77, 78, 79].map(|second| format!("10.{second}.{}.", self.number))
+        [Part::Link, Part::Pods, Part::Services].map(|part| match self.address(part, 0) {
+            IpAddr::V4(_) => self.address(part, 0).to_string().trim_end_matches('0').to_owned(),
+            IpAddr::V6(address) => address.to_string(),
+        })
+    }
+}
+
+impl Family {
+    /// The option of `ip`.
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "-4",
+            Self::Ipv6 => "-6",
+        }
+    }
+
+    /// The setting of the kernel by which a machine passes packets on.
+    const fn forwarding(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "net/ipv4/ip_forward",
+            Self::Ipv6 => "net/ipv6/conf/all/forwarding",
+        }
+    }
+
+    const fn length(self, ipv4: u8, ipv6: u8) -> u8 {
+        match self {
+            Self::Ipv4 => ipv4,
+            Self::Ipv6 => ipv6,
+        }
     }
 }
 
@@ -62,20 +145,22 @@ impl Network {
 ///
 /// # Errors
 /// When there is none left.
-pub fn free(taken: &[Network]) -> Result<Network> {
-    let used = output(&["ip", "-4", "-oneline", "address"])?
-        + &output(&["ip", "-4", "route", "show", "table", "all"])?;
-    first_free(taken, &used).context("all 256 subnets from 10.77.0.0/16 to 10.79.0.0/16 are in use")
+pub fn free(family: Family, taken: &[Network]) -> Result<Network> {
+    let used = output(&["ip", family.option(), "-oneline", "address"])?
+        + &output(&["ip", family.option(), "route", "show", "table", "all"])?;
+    first_free(family, taken, &used).context("all 256 subnets of the harness are in use")
 }
 
-fn first_free(taken: &[Network], used: &str) -> Option<Network> {
+fn first_free(family: Family, taken: &[Network], used: &str) -> Option<Network> {
     let is_used = |network: &Network| {
         let mut words = used.split_whitespace();
         words.any(|word| network.prefixes().iter().any(|prefix| word.starts_with(prefix.as_str())))
     };
+    // The number is in the name of the interface, too, whatever the family.
+    let is_taken = |network: &Network| taken.iter().any(|other| other.number == network.number);
     (0..=u8::MAX)
-        .map(|number| Network { number })
-        .find(|network| !taken.contains(network) && !is_used(network))
+        .map(|number| Network { number, family })
+        .find(|network| !is_taken(network) && !is_used(network))
 }
 
 /// Makes the namespace, kept by a file, and joins it to this machine.
@@ -86,20 +171,25 @@ pub fn make(network: Network, namespace: &Path) -> Result<()> {
     File::create(namespace)?;
     let file = namespace.display().to_string();
     let (link, host, node) = (network.interface(), network.host(), network.node().to_string());
+    let (ip, length) = (network.family.option(), network.family.length(30, 64));
+    // Nobody else is on the link, so there is no duplicate to look for (RFC 4862 §5.4), which takes a second.
+    let flag = if host.is_ipv6() { " nodad" } else { "" };
     let inside = format!(
         "ip link set lo up\n\
-         ip address add {node}/30 dev eth0\n\
+         ip {ip} address add {node}/{length} dev eth0{flag}\n\
          ip link set eth0 up\n\
-         ip route add default via {host}\n\
-         echo 1 > /proc/sys/net/ipv4/ip_forward\n"
+         ip {ip} route add default via {host}\n\
+         echo 1 > /proc/sys/{}\n",
+        network.family.forwarding()
     );
+    let outside = format!("ip {ip} address add {host}/{length} dev {link}{flag}");
     run(&["unshare", &format!("--net={file}"), "true"])?;
     run(&["ip", "link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &file])?;
-    run(&["ip", "address", "add", &format!("{host}/30"), "dev", &link])?;
+    run(&outside.split(' ').collect::<Vec<_>>())?;
     run(&["ip", "link", "set", &link, "up"])?;
     run(&["nsenter", &format!("--net={file}"), "sh", "-ec", &inside])?;
-    run(&["ip", "route", "add", &network.pods(), "via", &node])?;
-    run(&["ip", "route", "add", &network.services(), "via", &node])
+    run(&["ip", ip, "route", "add", &network.pods(), "via", &node])?;
+    run(&["ip", ip, "route", "add", &network.services(), "via", &node])
 }
 
 /// Removes the pair, with it the routes, and the namespace. What is not there is not missed.
@@ -139,18 +229,34 @@ fn output(arguments: &[&str]) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn ipv4(number: u8) -> Network {
+        Network { number, family: Family::Ipv4 }
+    }
+
     #[test]
     fn a_subnet_of_this_machine_or_of_another_cluster_is_not_taken() {
         let used = "2: eth0 inet 10.77.0.9/24 brd 10.77.0.255\n10.78.2.0/24 via 192.0.2.1 dev eth0\n";
-        assert_eq!(first_free(&[Network { number: 1 }], used), Some(Network { number: 3 }));
+        let other = Network { number: 1, family: Family::Ipv6 };
+        assert_eq!(first_free(Family::Ipv4, &[other], used), Some(ipv4(3)));
+        let used = "2: eth0 inet6 fd4d:77::9/64 scope global\nfd4d:78:1::/64 via fd4d:77:1::2 dev mr1\n";
+        assert_eq!(first_free(Family::Ipv6, &[], used), Some(Network { number: 2, family: Family::Ipv6 }));
     }
 
     #[test]
     fn the_longer_number_is_not_mistaken_for_the_shorter() {
-        assert_eq!(first_free(&[], "10.77.10.0/24 dev eth0"), Some(Network { number: 0 }));
+        assert_eq!(first_free(Family::Ipv4, &[], "10.77.10.0/24 dev eth0"), Some(ipv4(0)));
+        assert_eq!(first_free(Family::Ipv4, &[ipv4(0)], "10.77.10.0/24 dev eth0"), Some(ipv4(1)));
+    }
+
+    #[test]
+    fn every_address_is_of_one_family() {
+        let network = Network { number: 17, family: Family::Ipv6 };
+        assert_eq!(network.node().to_string(), "fd4d:77:11::2");
         assert_eq!(
-            first_free(&[Network { number: 0 }], "10.77.10.0/24 dev eth0"),
-            Some(Network { number: 1 })
+            (network.pods(), network.services()),
+            ("fd4d:78:11::/64".into(), "fd4d:79:11::/112".into())
         );
+        assert_eq!(network.kubernetes_service().to_string(), "fd4d:79:11::1");
+        assert_eq!(ipv4(17).pods(), "10.78.17.0/24");
     }
 }

@@ -62,6 +62,7 @@ pub fn apiserver(tools: &Tools, record: &Record) -> Program {
     arguments.extend([
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
         option("--advertise-address", &record.node()),
+        option("--bind-address", &record.network.any()),
         option("--secure-port", &API_PORT),
         option("--service-account-issuer", &format!("https://kubernetes.default.svc.{DOMAIN}")),
         option("--service-cluster-ip-range", &record.network.services()),

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::{self, Network};
 use super::{sysctl, teardown};
-use crate::cluster::Tier;
+use crate::cluster::{Family, Tier};
 
 /// Where the records are.
 pub const REGISTRY: &str = "/run/mailroute-e2e";
@@ -71,7 +71,7 @@ impl Record {
     }
 
     /// Address of the node.
-    pub fn node(&self) -> Ipv4Addr {
+    pub fn node(&self) -> IpAddr {
         self.network.node()
     }
 }
@@ -103,7 +103,7 @@ impl Claim {
 ///
 /// # Errors
 /// When a cluster of that name is up, or the name is not one that fits a file, a cgroup and a person.
-pub fn claim(name: &str, tier: Tier) -> Result<Claim> {
+pub fn claim(name: &str, tier: Tier, family: Family) -> Result<Claim> {
     ensure!(is_name(name), "`{name}` cannot be a cluster's name: use up to 40 of a-z, 0-9 and `-`");
     let _registry = locked_registry()?;
     sweep_locked()?;
@@ -112,7 +112,7 @@ pub fn claim(name: &str, tier: Tier) -> Result<Claim> {
         "a cluster {name} is up already: use it, or end it with `cluster down --name {name}`"
     );
     let taken: Vec<Network> = list()?.into_iter().map(|record| record.network).collect();
-    let network = network::free(&taken)?;
+    let network = network::free(family, &taken)?;
     let state = std::env::temp_dir().join(format!("mailroute-e2e-{name}"));
     let record = Record { name: name.to_owned(), tier, supervisor: process::id(), state, network };
     fs::create_dir_all(record.folder())?;

@@ -3,6 +3,8 @@
 //! JSON is YAML, so what Kubernetes reads as YAML is written as JSON. The reasons beside settings are properties of
 //! machines this runs on: no systemd, either cgroup version, root without CAP_SYS_RESOURCE.
 
+use std::net::SocketAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -21,7 +23,7 @@ pub const PAUSE: &str = "mailroute.dev/pause:1";
 
 /// URL of the API server.
 pub fn server(record: &Record) -> String {
-    format!("https://{}:{API_PORT}", record.node())
+    format!("https://{}", SocketAddr::new(record.node(), API_PORT))
 }
 
 /// A kubeconfig with the certificates inside.
@@ -58,6 +60,7 @@ pub fn kubelet(record: &Record) -> Value {
         "failSwapOn": false,
         // Lowering the score needs CAP_SYS_RESOURCE.
         "oomScoreAdj": 0,
+        "address": record.network.any(),
         "clusterDNS": [record.node()],
         "clusterDomain": DOMAIN,
         "resolvConf": record.file("resolv.conf"),
@@ -82,6 +85,7 @@ pub fn proxy(record: &Record) -> Value {
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": record.file("kube-proxy.kubeconfig")},
         "hostnameOverride": NODE,
+        "bindAddress": record.network.any(),
         "mode": "nftables",
         "clusterCIDR": record.network.pods(),
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
@@ -140,7 +144,7 @@ pub fn pod_network(record: &Record) -> Value {
                     "type": "host-local",
                     "dataDir": record.file("cni-addresses"),
                     "ranges": [[{"subnet": record.network.pods()}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "routes": [{"dst": record.network.everywhere()}],
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": true}},

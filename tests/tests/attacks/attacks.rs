@@ -71,7 +71,7 @@ const LARGE: u32 = 13;
 
 /// A route cannot ask for less.
 fn least() -> Value {
-    json!({"messagesPerMinute": 1, "recipientsPerDay": 1, "connections": 1})
+    json!({"messagesPerMinute": 1, "recipientsPerDay": 1, "connections": 1, "maxRecipients": 1})
 }
 
 /// A pod names a fresh mailbox, claims, and hangs up while the operator writes that down.
@@ -137,7 +137,7 @@ async fn claims(us: Arc<Attackers>, limits: Value, what: Value) -> Result<Runnin
 async fn pods_without_a_token(us: Arc<Attackers>) -> Result<Running> {
     us.route("theirs", MAILBOX, json!({})).await?;
     for number in 0..80 {
-        us.pod(&format!("theirs-{number}"), "theirs").await?;
+        us.pod(&format!("wordless-{number}"), "theirs").await?;
     }
     // Somebody has to be heard for the mailbox to be looked at.
     claims(us, json!({}), json!({})).await

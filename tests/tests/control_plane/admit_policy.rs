@@ -11,7 +11,7 @@ use hyper::Request;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use mailroute_operator_core::inject::names::KEYS;
 use mailroute_operator_core::inject::names::ROUTE_VOLUME;
@@ -110,6 +110,7 @@ async fn a_labelled_pod_without_its_sidecar_is_refused_unless_it_is_excused() ->
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client());
     configurations.delete(release::NAME, &DeleteParams::default()).await?;
     webhook_gone(&cluster, shop.name()).await.context("without a webhook")?;
+    route_is_fixed(&cluster, shop.name()).await.context("updates of pods")?;
 
     // The policy is the chart's, and the chart takes it away again.
     upgrade(&cluster, &["--set", "admissionPolicy.enabled=false"]).await?;
@@ -265,6 +266,37 @@ async fn webhook_gone(cluster: &Cluster, shop: &str) -> Result<()> {
         ask(cluster, untouched, &labelled())
             .await
             .with_context(|| format!("a labelled pod in {untouched}"))?;
+    }
+    Ok(())
+}
+
+/// The webhook does not see updates, so a pod gets neither a route nor another program for its sidecar by one.
+async fn route_is_fixed(cluster: &Cluster, shop: &str) -> Result<()> {
+    const LABEL: &str = "the label mailroute.dev/route of a pod cannot be added, changed or removed";
+    const IMAGE: &str = "the image of the sidecar cannot be changed";
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), shop);
+    for (name, mut pod) in [("plain", unlabelled()), ("sends", with_sidecar())] {
+        pod["metadata"]["name"] = json!(name);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    }
+    let labels = |value: Value| json!({"metadata": {"labels": {"mailroute.dev/route": value}}});
+    let image = json!({"spec": {"initContainers": [{"name": "mailroute", "image": "evil.example/x"}]}});
+    for (name, change, told) in [
+        ("plain", labels(json!("notifications")), LABEL),
+        ("sends", labels(json!("invoices")), LABEL),
+        ("sends", labels(Value::Null), LABEL),
+        ("sends", image, IMAGE),
+    ] {
+        let change = Patch::Strategic(change);
+        let refused = pods.patch(name, &PatchParams::default(), &change).await;
+        let error = refused.err().with_context(|| format!("{name}: {change:?} is taken"))?;
+        ensure!(format!("{error:#}").contains(told), "{name}: {error:#}");
+    }
+    let other =
+        Patch::Strategic(json!({"metadata": {"labels": {"app": "other"}, "annotations": {"a": "b"}}}));
+    for name in ["plain", "sends"] {
+        pods.patch(name, &PatchParams::default(), &other).await?;
+        pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
     }
     Ok(())
 }

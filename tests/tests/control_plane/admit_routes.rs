@@ -123,7 +123,7 @@ async fn defaults_are_in_the_schema_and_columns_are_printed() -> Result<()> {
     ensure!(stored["spec"]["delivery"]["maxAge"] == json!("48h"), "{stored:#}");
     ensure!(stored["spec"]["sidecar"]["spool"]["sizeLimit"] == json!("1Gi"), "{stored:#}");
     ensure!(stored["spec"]["limits"]["messagesPerMinute"] == json!(30), "{stored:#}");
-    ensure!(stored["spec"]["limits"]["maxMessageBytes"] == json!(36_700_160), "{stored:#}");
+    ensure!(stored["spec"]["limits"]["maxMessageBytes"] == json!("35Mi"), "{stored:#}");
 
     let table = cluster.kubectl(&["get", "mr"]).await?;
     let head = table.lines().next().unwrap_or_default();

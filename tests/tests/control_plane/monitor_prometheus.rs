@@ -55,6 +55,7 @@ async fn alerts_are_silent_when_all_is_well_and_fire_when_it_is_not() -> Result<
     let meant: Vec<_> = all.iter().filter(|alert| !LAST.contains(&alert.name.as_str())).collect();
     fire(&prometheus, &meant).await?;
     every_panel_shows_something(&prometheus, &mut sidecars, &[]).await?;
+    stage.samples_of_routes_name_the_route(&prometheus).await?;
     reference::holds(&prometheus).await?;
 
     stage.lose_the_lease().await?;
@@ -157,7 +158,9 @@ async fn every_panel_shows_something(
 fn pod(address: SocketAddr, namespace: &str, name: &str, route: Option<&str>) -> Target {
     let labels =
         [("namespace", namespace), ("pod", name)].into_iter().chain(route.map(|route| ("route", route)));
-    Target { address, labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect() }
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    // As the chart's ServiceMonitor has it, and its PodMonitor has not.
+    Target { address, labels, honor_labels: route.is_none() }
 }
 
 /// A file in place of another, as a kubelet changes a mounted one.

@@ -105,7 +105,9 @@ impl Stage {
     async fn pod(&self, name: &str, route: &str) -> Result<String> {
         let pods: Api<Pod> = Api::namespaced(self.client(), self.allowed.name());
         let mut pod = workload::pod(name, route, &workload::pod_spec("true"));
-        // Nobody answers the webhook here; what it would add is not looked at.
+        // Nobody answers the webhook here; of what it would add only this is looked at.
+        pod["spec"]["initContainers"] = json!([workload::container("mailroute", "true")]);
+        pod["spec"]["initContainers"][0]["restartPolicy"] = "Always".into();
         pod["metadata"]["annotations"]["mailroute.dev/allow-without-sidecar"] = "true".into();
         let made = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         let bound = BoundObjectReference {

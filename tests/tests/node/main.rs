@@ -13,6 +13,7 @@ mod relay_outages;
 mod relay_port_25;
 mod relay_queue;
 mod relay_secrets;
+mod release_ipv6;
 mod release_lent;
 mod release_lifecycle;
 mod release_shared;

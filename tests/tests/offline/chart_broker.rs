@@ -115,6 +115,21 @@ fn the_network_policy_lets_the_operator_out_to_entra() -> Result<()> {
     Ok(())
 }
 
+/// The values of the guide's second example, which name the proxy.
+#[test]
+fn the_guide_says_how_the_operator_is_told_of_a_proxy() -> Result<()> {
+    let page = fs::read_to_string(folder().join("../../docs/guides/operator-identity.md"))?;
+    let mut blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let values = blocks.find(|block| block.trim_start().starts_with("extraEnv:")).context("the values")?;
+    let objects = rendered(values)?;
+    let environment = &objects.only("Deployment")?["spec"]["template"]["spec"]["containers"][0]["env"];
+    let variable = |name: &str| environment.as_array()?.iter().find(|it| it["name"] == name).cloned();
+    let proxy = variable("HTTPS_PROXY").context("the proxy")?;
+    ensure!(proxy["valueFrom"]["secretKeyRef"]["name"] == "web-proxy", "{proxy}");
+    ensure!(variable("NO_PROXY").is_some() && variable("POD_NAME").is_some(), "{environment:#}");
+    Ok(())
+}
+
 #[test]
 fn what_the_operator_would_refuse_helm_refuses() -> Result<()> {
     let application = "broker.applications[0]";

@@ -228,6 +228,28 @@ fn webhook_and_policy_look_at_the_same_pods() -> Result<()> {
 }
 
 #[test]
+fn a_pods_route_is_fixed_wherever_the_policy_looks_at_pods() -> Result<()> {
+    for values in [&[][..], &["watch.namespaces={shop}"]] {
+        let objects = Objects::with(values)?;
+        let named = |kind: &str| -> Result<Value> {
+            let mut found = objects.of_kind(kind).into_iter();
+            let found = found.find(|object| object["metadata"]["name"] == "mailroute-pod-updates");
+            Ok(found.context("no policy about updates of pods")?["spec"].clone())
+        };
+        let (policy, made) = (named("ValidatingAdmissionPolicy")?, &net(&objects)?["spec"]);
+        let (constraints, of_made) = (&policy["matchConstraints"], &made["matchConstraints"]);
+        same(&constraints["objectSelector"], of_made["objectSelector"].clone())?;
+        same(&constraints["namespaceSelector"], of_made["namespaceSelector"].clone())?;
+        let mut rules = of_made["resourceRules"].clone();
+        rules[0]["operations"] = json!(["UPDATE"]);
+        same(&constraints["resourceRules"], rules)?;
+        ensure!(policy.get("matchConditions").is_none(), "an excuse of the pod excuses no change");
+        same(&named("ValidatingAdmissionPolicyBinding")?["validationActions"], json!(["Deny"]))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_excluded_namespace_is_not_excused() -> Result<()> {
     let objects = Objects::with(&["webhook.excludedNamespaces={legacy}"])?;
     let names = |selector: &Value| selector["namespaceSelector"]["matchExpressions"][0]["values"].clone();

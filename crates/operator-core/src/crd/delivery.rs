@@ -1,9 +1,12 @@
 //! What is promised to applications, and within which bounds: `spec.delivery` and `spec.limits`.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use mailroute_route::file::DeliveryMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::units::is_size_within;
 
 /// What the sidecar promises when it accepts a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -79,7 +82,7 @@ impl Default for DeadLetter {
 }
 
 /// Bounds on one message, and on what is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
     /// Most messages of the mailbox in any minute; Exchange Online takes 30. For ClientSubmission, as the other methods have
@@ -95,10 +98,14 @@ pub struct Limits {
     /// are shared by all pods, and each sidecar uses one. SmtpRelay and DirectSend: of each sidecar.
     #[schemars(range(min = 1, max = 100))]
     pub connections: u32,
-    /// Largest message in bytes; announced as SIZE. Exchange Online takes 35 MiB unless the mailbox is set otherwise, and
-    /// 150 MiB at most.
-    #[schemars(range(min = 1024, max = 157_286_400))]
-    pub max_message_bytes: u64,
+    /// Largest message, such as `35Mi`, or a number of bytes; announced as SIZE. Exchange Online takes 35 MiB unless the mailbox
+    /// is set otherwise, and 150 MiB at most.
+    // As an extension, since `KubeSchema` has no defaults of a whole struct.
+    #[schemars(extend("maxLength" = 32, "x-kubernetes-validations" = [{
+        "rule": is_size_within("1Ki", "150Mi"),
+        "message": "must be a size from 1Ki to 150Mi, such as 35Mi, or that number of bytes",
+    }]))]
+    pub max_message_bytes: Quantity,
     /// Most recipients of one message. Exchange Online takes 500 unless the mailbox is set otherwise, and 1000 at most.
     #[schemars(range(min = 1, max = 1000))]
     pub max_recipients: u32,
@@ -111,7 +118,7 @@ impl Default for Limits {
             messages_per_minute: 30,
             recipients_per_day: 10_000,
             connections: 3,
-            max_message_bytes: 36_700_160,
+            max_message_bytes: Quantity("35Mi".to_owned()),
             max_recipients: 500,
         }
     }

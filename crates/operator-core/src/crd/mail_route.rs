@@ -12,6 +12,7 @@ use super::method::{ClientSubmission, DirectSend, Endpoint, Method, SmtpRelay};
 use super::sidecar::{Rollout, Sidecar};
 use super::status::MailRouteStatus;
 use super::tenant::Tenant;
+use super::units::is_size_of_at_least;
 
 /// A way for pods of this namespace to send mail through Microsoft 365.
 ///
@@ -71,8 +72,8 @@ use super::tenant::Tenant;
     validation = Rule::new("self.method != 'ClientSubmission' || self.limits.recipientsPerDay >= self.limits.maxRecipients")
         .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to so many could never be sent; lower it, or raise recipientsPerDay")
         .field_path(".limits.maxRecipients"),
-    validation = Rule::new("!self.sidecar.spool.sizeLimit.matches('^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$') || quantity(self.sidecar.spool.sizeLimit).asApproximateFloat() >= 2.0 * double(self.limits.maxMessageBytes)")
-        .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes: at least 70Mi with the default of 35 MiB for a message, and 300Mi with the largest, 150 MiB")
+    validation = Rule::new(is_size_of_at_least("self.sidecar.spool.sizeLimit", 2.0, "self.limits.maxMessageBytes"))
+        .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes: at least 70Mi with the default of 35Mi for a message, and 300Mi with the largest, 150Mi")
         .field_path(".sidecar.spool.sizeLimit")
 )]
 pub struct MailRouteSpec {

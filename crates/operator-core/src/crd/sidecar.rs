@@ -6,6 +6,8 @@ use mailroute_route::file::LogAddresses;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::units::{AMOUNT, SIZE, has_form};
+
 /// The injected container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -32,13 +34,12 @@ pub enum Rollout {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spool {
-    /// Size of the volume, such as `1Gi`. Messages are kept up to nine tenths of it, dead letters included; beyond it applications get
+    /// Size of the volume, such as `1Gi`, or a number of bytes. Messages are kept up to nine tenths of it, dead letters included; beyond it applications get
     /// 452.
     #[serde(default = "Spool::default_size")]
-    // A string alone, as the cost of a rule about "integer or string" has no bound.
-    #[schemars(with = "String", length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$')")
-        .message("must be a size such as 1Gi, 500M, or a number of bytes in quotes"))]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new(has_form(SIZE))
+        .message("must be a size such as 1Gi or 500M, or a number of bytes"))]
     pub size_limit: Quantity,
     /// StorageClass of the volume. Without it the volume is an emptyDir on the disk of the node. With it, it is a generic
     /// ephemeral volume of that class: Kubernetes claims it for the pod and releases it with the pod, so messages that are
@@ -91,22 +92,25 @@ impl Default for Resources {
     }
 }
 
-/// A plain or suffixed number, as Kubernetes prints quantities.
-const QUANTITY: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$";
-
 /// Amounts of compute resources.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct ResourceList {
     /// Processor time, in cores: 500m is half of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = QUANTITY, "maxLength" = 32))]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new(has_form(AMOUNT))
+        .message("must be an amount of processor time: a number of cores such as 0.5, or 500m"))]
     pub cpu: Option<Quantity>,
     /// Memory, in bytes: 128Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = QUANTITY, "maxLength" = 32))]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new(has_form(AMOUNT))
+        .message("must be an amount of memory such as 128Mi, or a number of bytes"))]
     pub memory: Option<Quantity>,
     /// Local disk, in bytes.
     #[serde(rename = "ephemeral-storage", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = QUANTITY, "maxLength" = 32))]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new(has_form(AMOUNT))
+        .message("must be an amount of disk such as 1Gi, or a number of bytes"))]
     pub ephemeral_storage: Option<Quantity>,
 }

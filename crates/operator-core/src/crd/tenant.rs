@@ -60,6 +60,13 @@ pub struct Authority {
     #[x_kube(validation = Rule::new(r"self.matches('^api://[!-+.-~-]+$')")
         .message("must be an audience of Entra's, such as api://AzureADTokenExchange: a token for the API server or for MailRoute never leaves the pod"))]
     pub audience: Option<String>,
+    /// HTTP proxy that tokens are requested through, such as `http://proxy.corp.example:3128`: instead of the one that
+    /// `HTTPS_PROXY` names in the sidecar's container. `NO_PROXY` there counts all the same. SMTP does not go through it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 300))]
+    #[x_kube(validation = Rule::new(r"self.matches('^http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\]):[1-9][0-9]{0,4}/?$')")
+        .message("must be http:// with host and port, such as http://proxy.corp.example:3128. No https://: what passes through the proxy has TLS already. No user and password: for these set HTTPS_PROXY in the sidecar's container"))]
+    pub proxy: Option<String>,
     /// CA certificates to trust in place of the public ones: a key of a ConfigMap in the namespace of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,

@@ -5,6 +5,44 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+/// Sizes in bytes as people write them: a number with a suffix or without one.
+pub const SIZE: &str = "^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+
+/// Amounts of processor time, in cores; of memory as well, which nobody counts in thousandths.
+pub const AMOUNT: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$";
+
+/// The CEL rule that a field, an integer or a string, has this form. What the API server says of a `pattern` would be the
+/// regular expression; what it says of a rule is a sentence.
+pub fn has_form(form: &str) -> String {
+    // Only a string is equal to itself as a string.
+    format!("self == string(self) ? self.matches('{form}') : self >= 0")
+}
+
+/// The CEL rule that a field, an integer or a string, is a size between two others, which both are allowed.
+pub fn is_size_within(least: &str, greatest: &str) -> String {
+    let bound =
+        |bound: &str, is_kept: &str| format!("quantity(self).compareTo(quantity('{bound}')) {is_kept} 0");
+    let as_number = |bound: &str, is_kept: &str| format!("self {is_kept} quantity('{bound}').asInteger()");
+    format!(
+        "self == string(self) ? self.matches('{SIZE}') && {} && {} : {} && {}",
+        bound(least, ">="),
+        bound(greatest, "<="),
+        as_number(least, ">="),
+        as_number(greatest, "<=")
+    )
+}
+
+/// The CEL rule that one field of the spec is a size of at least so many times another. Passes when one of them is no
+/// size, which its own rule tells.
+pub fn is_size_of_at_least(field: &str, times: f64, other: &str) -> String {
+    let is_none = |field: &str| format!("({field} == string({field}) && !isQuantity({field}))");
+    let bytes = |field: &str| {
+        format!("({field} == string({field}) ? quantity({field}).asApproximateFloat() : double({field}))")
+    };
+    let (is_none, bytes) = ([is_none(field), is_none(other)], [bytes(field), bytes(other)]);
+    format!("{} || {} || {} >= {times:.1} * {}", is_none[0], is_none[1], bytes[0], bytes[1])
+}
+
 /// Whole seconds of a duration of hours, minutes and seconds, in this order and each at most once.
 pub fn seconds(text: &str) -> Option<u64> {
     let mut rest = text;

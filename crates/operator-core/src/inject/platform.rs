@@ -60,4 +60,6 @@ pub struct SidecarSettings {
     pub allows_image_override: bool,
     /// Whether runAsUser and runAsGroup are left out, for a platform that assigns them (OpenShift).
     pub assigns_users: bool,
+    /// `host:port` of the control service, the only one that a sidecar talks to; none leaves it to the rendered route.
+    pub control_address: Option<String>,
 }

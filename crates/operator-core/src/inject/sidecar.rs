@@ -98,7 +98,7 @@ fn container(route: &ResolvedRoute, platform: &SidecarSettings, image: &str, ove
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(route),
     });
-    let options = options(route, overrides);
+    let options = options(route, platform, overrides);
     if !options.is_empty() {
         container["args"] = options.into();
     }
@@ -125,9 +125,13 @@ fn security_context(platform: &SidecarSettings) -> Value {
 
 /// What the sidecar is told beside its route. Never by environment variables: the kubelet sets some in every container, and
 /// a Service named `mailroute` makes one of them `MAILROUTE_PORT`.
-fn options(route: &ResolvedRoute, overrides: &Overrides) -> Vec<String> {
+///
+/// The control service is named here, as a pod's arguments are the webhook's and its ConfigMap is anybody's who may write
+/// ConfigMaps in the namespace.
+fn options(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overrides) -> Vec<String> {
     let keeps = route.file.delivery.mode.keeps();
     [
+        platform.control_address.as_ref().map(|address| format!("--control={address}")),
         keeps.then(|| format!("--grace={DRAIN_SHARE_SECONDS}")),
         overrides.port.map(|port| format!("--port={port}")),
         overrides.log_level.map(|level| format!("--log-level={level}")),

@@ -24,6 +24,7 @@ pub fn authority(spec: &MailRouteSpec) -> Authority {
         tenant: spec.tenant.id.clone(),
         scope: own.scope.unwrap_or_else(|| preset.scope.to_owned()),
         ca_file: own.ca_bundle_ref.map(|_| ca_file(paths::AUTHORITY_CA_DIR)),
+        proxy: own.proxy,
     }
 }
 
@@ -132,6 +133,7 @@ mod tests {
         let ca = CaBundleRef { name: "m365-ca".into(), key: "ca.crt".into() };
         spec.tenant.authority = Some(tenant::Authority {
             host: Some("login.m365.svc:8443".into()),
+            proxy: Some("http://proxy.corp.example:3128".into()),
             ca_bundle_ref: Some(ca.clone()),
             ..Default::default()
         });
@@ -139,6 +141,7 @@ mod tests {
         let valid = submitted(&spec);
         assert_eq!(valid.authority.host, "login.m365.svc:8443");
         assert_eq!(valid.authority.scope, "https://outlook.office365.com/.default");
+        assert_eq!(valid.authority.proxy.as_deref(), Some("http://proxy.corp.example:3128"));
         assert_eq!(valid.authority.ca_file, Some("/etc/mailroute/authority-ca/ca.crt".into()));
         assert_eq!((valid.endpoint.host.as_str(), valid.endpoint.port), ("smtp.office365.com", 25));
         assert_eq!(valid.endpoint.ca_file, Some("/etc/mailroute/endpoint-ca/ca.crt".into()));

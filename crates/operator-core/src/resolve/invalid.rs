@@ -61,6 +61,11 @@ pub enum Invalid {
         value: String,
     },
     /// Not an amount of bytes.
-    #[error("spec.sidecar.spool.sizeLimit: {0:?} is not an amount of bytes such as 1Gi")]
-    Size(String),
+    #[error("spec.{field}: {value:?} is not an amount of bytes such as 1Gi")]
+    Size {
+        /// Which.
+        field: &'static str,
+        /// What stands there.
+        value: String,
+    },
 }

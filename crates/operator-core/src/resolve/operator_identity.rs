@@ -209,6 +209,7 @@ impl Application {
             tenant: self.tenant_id.clone(),
             scope: own.scope.unwrap_or_else(|| preset.scope.to_owned()),
             ca_file: None,
+            proxy: None,
         }
     }
 

@@ -104,7 +104,7 @@ fn resolved(
             generation: route.meta().generation.unwrap_or_default(),
             method: method(spec, lent)?,
             delivery: validate::delivery(spec)?,
-            limits: validate::limits(spec.method, spec.limits),
+            limits: validate::limits(spec.method, &spec.limits)?,
             senders: validate::senders(spec)?,
             listen: spec.listen.into(),
             secret: secret.as_ref().map(|secret| secret.name.clone()),

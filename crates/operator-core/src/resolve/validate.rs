@@ -3,6 +3,7 @@
 //! The schema's rules refuse all of this at `kubectl apply`; here it is asked again, because an object may have been
 //! stored under an older schema.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mailroute_route::file::{self, OnViolation};
 use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
 
@@ -32,8 +33,7 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
         let positive = units::seconds(text).filter(|seconds| *seconds > 0);
         positive.ok_or_else(|| Invalid::Duration { field, value: text.clone() })
     };
-    let size = &spec.sidecar.spool.size_limit;
-    let bytes = units::bytes(size).ok_or_else(|| Invalid::Size(size.0.clone()))?;
+    let bytes = size("sidecar.spool.sizeLimit", &spec.sidecar.spool.size_limit)?;
     Ok(file::Delivery {
         mode: *mode,
         wait_seconds: duration("wait", wait)?,
@@ -46,9 +46,10 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
 }
 
 /// Only a mailbox has limits of its own; connections of the other methods are each sidecar's.
-pub(super) fn limits(method: Method, limits: Limits) -> file::Limits {
-    let bare = file::Limits::new(limits.max_message_bytes, limits.max_recipients);
-    match method {
+pub(super) fn limits(method: Method, limits: &Limits) -> Result<file::Limits, Invalid> {
+    let max_message_bytes = size("limits.maxMessageBytes", &limits.max_message_bytes)?;
+    let bare = file::Limits::new(max_message_bytes, limits.max_recipients);
+    Ok(match method {
         Method::ClientSubmission => file::Limits {
             messages_per_minute: Some(limits.messages_per_minute),
             recipients_per_day: Some(limits.recipients_per_day),
@@ -58,7 +59,12 @@ pub(super) fn limits(method: Method, limits: Limits) -> file::Limits {
         Method::SmtpRelay | Method::DirectSend => {
             file::Limits { connections: limits.connections.max(1), ..bare }
         }
-    }
+    })
+}
+
+/// Bytes of a size.
+fn size(field: &'static str, size: &Quantity) -> Result<u64, Invalid> {
+    units::bytes(size).ok_or_else(|| Invalid::Size { field, value: size.0.clone() })
 }
 
 pub(super) fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
@@ -80,7 +86,7 @@ mod tests {
     use crate::crd::tenant::Authority;
     use crate::resolve::{PlatformSettings, resolve};
     use crate::samples;
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use serde_json::json;
 
     #[test]
     fn nine_tenths_of_the_volume_are_for_kept_messages() {
@@ -89,6 +95,22 @@ mod tests {
             route.spec.sidecar.spool.size_limit = Quantity(size.into());
             assert_eq!(samples::resolved(&route).file.delivery.max_spool_bytes, expected, "{size}");
         }
+    }
+
+    #[test]
+    fn the_largest_message_is_a_size_or_a_number_of_bytes() {
+        for (written, bytes) in
+            [(json!(36_700_160), 36_700_160), (json!("35Mi"), 36_700_160), (json!("1k"), 1000)]
+        {
+            let mut route = samples::route();
+            route.spec.limits = serde_json::from_value(json!({"maxMessageBytes": written})).unwrap();
+            assert_eq!(samples::resolved(&route).file.limits.max_message_bytes, bytes);
+        }
+        assert_eq!(
+            samples::resolved(&samples::route()).file.limits.max_message_bytes,
+            36_700_160,
+            "the default"
+        );
     }
 
     #[test]
@@ -144,7 +166,7 @@ mod tests {
     fn what_an_older_schema_let_through_is_named_with_its_field() {
         type Change = fn(&mut MailRouteSpec);
         let endpoint = |s: &mut MailRouteSpec| s.endpoint = Some(Endpoint::default());
-        let table: [(MailRoute, Change, &str); 14] = [
+        let table: [(MailRoute, Change, &str); 15] = [
             (samples::with_operator_identity(), endpoint, "spec.endpoint"),
             (
                 samples::with_operator_identity(),
@@ -167,6 +189,11 @@ mod tests {
                 samples::route(),
                 |s| s.sidecar.spool.size_limit = Quantity("much".into()),
                 "spec.sidecar.spool.sizeLimit",
+            ),
+            (
+                samples::route(),
+                |s| s.limits.max_message_bytes = Quantity("much".into()),
+                "spec.limits.maxMessageBytes",
             ),
             (
                 samples::with_secret(CredentialType::ClientSecret, None),

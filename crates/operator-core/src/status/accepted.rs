@@ -55,14 +55,14 @@ pub(super) fn finding(facts: &RouteFacts<'_>, evidence: &Evidence<'_>) -> Condit
     }
 }
 
-/// Sidecars that cannot use the newest configuration say so; they go on with the last good one.
+/// Sidecars that cannot use the newest configuration, or something of it, say so; they go on with the last good one, or without that.
 fn accepted_message(reports: &[&Report]) -> String {
     let refusing: Vec<_> = reports.iter().filter_map(|report| report.config_error.as_deref()).collect();
     let sentence = Reason::Accepted.sentence();
     match refusing.first() {
         None => sentence.to_owned(),
         Some(error) => format!(
-            "{sentence} {} of {} sidecars cannot use it and keep the last good one: {error}. Restart those pods to get \
+            "{sentence} {} of {} sidecars cannot use all of it and go on without: {error}. Restart those pods to get \
              the current sidecar.",
             refusing.len(),
             reports.len()

@@ -11,16 +11,14 @@ use super::facts::{RouteFacts, SilentSidecar};
 use super::finding::{ConditionFinding, FALSE};
 use crate::pods::SidecarPod;
 
-/// A sidecar that has not reported for so long is silent: ten reports were missed.
-const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
-
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
 
-/// The silent ones among `pods`, the longest first. `last` has the time of a pod's last report by its uid, `leading` is when
-/// this leader began to hear them.
+/// The sidecars among `pods` that have not reported for the time `after`, the longest first. `last` has the time of a pod's last
+/// report by its uid, `leading` is when this leader began to hear them.
 pub fn silent(
     pods: &[SidecarPod],
+    after: SignedDuration,
     last: impl Fn(&str) -> Option<Timestamp>,
     leading: Timestamp,
     now: Timestamp,
@@ -32,7 +30,7 @@ pub fn silent(
             let never = pod.created.map_or(leading, |created| created.max(leading));
             SilentSidecar { pod: pod.name.clone(), since: last(&pod.uid).unwrap_or(never) }
         })
-        .filter(|silent| now.duration_since(silent.since) >= SILENT_AFTER)
+        .filter(|silent| now.duration_since(silent.since) >= after)
         .collect();
     silent.sort_unstable_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
     silent

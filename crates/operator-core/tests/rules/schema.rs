@@ -47,3 +47,13 @@ fn every_text_and_list_of_the_spec_is_bounded() {
 fn every_field_may_be_changed() {
     assert!(!schema().to_string().contains("oldSelf"));
 }
+
+/// An API server answers a value that breaks a `pattern` with the expression, and one that breaks a rule with its sentence.
+#[test]
+fn no_error_shows_a_regular_expression() {
+    let schema = schema();
+    assert!(!schema["properties"]["spec"].to_string().contains("\"pattern\""));
+    let sentences = super::table::sentences(&schema);
+    let raw: Vec<_> = sentences.iter().filter(|sentence| sentence.contains(['^', '\\'])).collect();
+    assert!(raw.is_empty(), "{raw:?}");
+}

@@ -68,4 +68,7 @@ pub struct Authority {
     /// PEM bundle to trust in place of the public roots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// URL of the HTTP proxy to the authority, instead of the one that the container's variables name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }

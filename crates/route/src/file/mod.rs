@@ -159,6 +159,7 @@ mod tests {
                     tenant: "72f988bf-86f1-41af-91ab-2d7cd011db47".into(),
                     scope: "https://outlook.office365.com/.default".into(),
                     ca_file: None,
+                    proxy: None,
                 },
                 endpoint: Endpoint::new("smtp.office365.com", 587),
             }),
@@ -183,6 +184,7 @@ mod tests {
         let json = sample().to_json();
         for option in [
             "caFile",
+            "proxy",
             "caPem",
             "control",
             "senders",

@@ -44,10 +44,10 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(absolute(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Where it is.
+/// Where it is. Packages that share this file are at different depths.
 pub fn absolute(path: &str) -> PathBuf {
-    // A crate may stand at the top or below `crates/`.
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let repository = above.into_iter().find(|folder| folder.join("ARCHITECTURE.md").is_file());
-    repository.expect("the crate is in the repository").join(path)
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root =
+        folders.find(|folder| folder.join("Cargo.lock").exists()).expect("a package is in the repository");
+    root.join(path)
 }

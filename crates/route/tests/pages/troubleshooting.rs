@@ -106,7 +106,7 @@ fn page() -> String {
         let meaning = meaning(&outcome, hint(&hints, &line));
         page.push_str(&format!("\n### `{line}`\n\nAt {}. {meaning}\n", stages.join(", at ")));
     }
-    page.push_str("\n## Replies of the sidecar itself\n\nThe others are self-explanatory; [all of them](reference/smtp.md#what-the-sidecar-answers-by-itself).\n");
+    page.push_str("\n## Replies of the sidecar itself\n\nThe others are self-explanatory; [all of them](reference/smtp.md#the-sidecars-own-replies).\n");
     for (text, remedy) in OWN {
         page.push_str(&format!("\n### `{}`\n\n{remedy}\n", text.trim()));
     }

@@ -62,7 +62,7 @@ impl Ledger {
             share.next = follows(share.next, amount.messages, own, minute, now);
             share.served = now;
         }
-        self.leases.insert(id, Out { holder: who, life, amount, sequence, until, since: now });
+        self.leases.insert((who, id), Out { holder: who, life, amount, sequence, until, since: now });
         if let Some(allowed) = self.allowance.by_name.get_mut(&who) {
             *allowed = allowed.less(amount);
         }

@@ -139,6 +139,26 @@ fn a_number_that_another_sidecar_named_before_is_counted_and_confirmed_to_its_ho
 }
 
 #[test]
+fn a_lease_is_neither_taken_over_nor_ended_by_another_sidecar_that_names_its_number_first() {
+    let mut old = ledger();
+    for who in [1, 1000] {
+        old.hear(&home(who), Holder(who), &claim(1, 3), at(0));
+    }
+    let record = old.record(Some(Holder(1)), at(0));
+    old.recorded(&record, at(0));
+    let Decision::Answer(Allotment { lease: Some(lease), .. }) = old.decide(Holder(1), at(0)) else {
+        panic!("allowed for")
+    };
+    let mut new = Ledger::restore(Terms::default(), &record, at(5));
+    let stolen = LeaseUse { messages: 1, ..open(lease) };
+    exchange(&mut new, 1000, &Claim { leases: vec![stolen], ..claim(2, 0) }, at(6));
+    exchange(&mut new, 1, &Claim { leases: vec![open(lease)], ..claim(2, 0) }, at(6));
+    assert_eq!(new.view(at(6)).minute.0, u64::from(lease.messages) + 1, "both count");
+    exchange(&mut new, 1000, &Claim { leases: vec![used(lease, 0)], ..claim(3, 0) }, at(7));
+    assert_eq!(new.view(at(7)).minute.0, u64::from(lease.messages), "its holder's is still out");
+}
+
+#[test]
 fn numbers_that_were_never_given_are_not_taken_from_those_to_come() {
     let mut old = ledger();
     exchange(&mut old, 1000, &claim(1, 1), at(0));
@@ -147,7 +167,7 @@ fn numbers_that_were_never_given_are_not_taken_from_those_to_come() {
     let out = new.leases.len();
     let future = LeaseUse { id: new.next_id, messages: 1, recipients: 1, ..LeaseUse::default() };
     exchange(&mut new, 1000, &Claim { leases: vec![future], ..claim(2, 0) }, at(6));
-    assert!(new.leases.len() <= out && !new.leases.contains_key(&future.id));
+    assert!(new.leases.len() <= out && !new.leases.contains_key(&(Holder(1000), future.id)));
 }
 
 #[test]

@@ -135,24 +135,24 @@ impl Ledger {
         let named: BTreeMap<u64, &LeaseUse> =
             claim.leases.iter().take(MAX_LEASES).map(|lease| (lease.id, lease)).collect();
         let mine: Vec<(u64, Out)> =
-            self.leases.iter().filter(|(_, out)| out.holder == who).map(|(id, out)| (*id, *out)).collect();
+            self.leases.range((who, 0)..=(who, u64::MAX)).map(|((_, id), out)| (*id, *out)).collect();
         for (id, out) in mine {
             match named.get(&id) {
                 _ if out.life < claim.instance => self.over(id, out, now),
                 Some(told) if told.ended => self.end(id, out.amount, told, who, now),
                 Some(_) => {
                     let until = until.max(out.until).min(out.since + self.terms.longest());
-                    self.leases.insert(id, Out { until, ..out });
+                    self.leases.insert((who, id), Out { until, ..out });
                 }
                 // It was not received, and never will be: the one who waited for it has asked again. Of a lease of an
                 // earlier leader the same holds, since that one does not answer any more.
-                None if out.sequence == u64::MAX || out.sequence < claim.sequence => self.unused(id),
+                None if out.sequence == u64::MAX || out.sequence < claim.sequence => self.unused(who, id),
                 None => {}
             }
         }
         self.settle_foreign(who, claim, &named, now);
         // One that nobody knows of, as after the route's tenant has changed, is not ours to count, nor to be named for ever.
-        for told in named.values().filter(|told| told.ended && !self.leases.contains_key(&told.id)) {
+        for told in named.values().filter(|told| told.ended && !self.leases.contains_key(&(who, told.id))) {
             self.ended.entry((who, told.id)).or_insert(End::Unknown);
         }
         self.ended.retain(|(holder, id), _| *holder != who || named.contains_key(id));
@@ -180,7 +180,8 @@ impl Ledger {
         let believed = self.believed.get(&who).copied().unwrap_or(at_once);
         let mut left = foreign.map_or(believed, |foreign| foreign.amount);
         for told in named.values() {
-            let is_known = self.leases.contains_key(&told.id) || self.ended.contains_key(&(who, told.id));
+            let key = (who, told.id);
+            let is_known = self.leases.contains_key(&key) || self.ended.contains_key(&key);
             if is_known || told.id >= self.next_id {
                 continue;
             }
@@ -196,7 +197,7 @@ impl Ledger {
                 let until = now + self.terms.cut() + self.terms.skew();
                 let (life, sequence) = (claim.instance, claim.sequence);
                 let out = Out { holder: who, life, amount, sequence, until, since: now };
-                self.leases.insert(told.id, out);
+                self.leases.insert(key, out);
             }
         }
         if foreign.is_none() {
@@ -207,22 +208,22 @@ impl Ledger {
 
     /// Its holder's life ended without a word: it counts as used just now.
     fn over(&mut self, id: u64, out: Out, now: Duration) {
-        self.leases.remove(&id);
+        self.leases.remove(&(out.holder, id));
         self.count(out.holder, out.amount, now);
     }
 
     fn end(&mut self, id: u64, amount: Amount, told: &LeaseUse, who: Holder, now: Duration) {
         let at = now.saturating_sub(Duration::from_millis(told.age_millis).min(self.terms.minute));
         let used = Amount { messages: told.used_messages.into(), recipients: told.used_recipients.into() };
-        self.leases.remove(&id);
+        self.leases.remove(&(who, id));
         self.catches_up(who, amount.less(used).messages);
         self.count(who, used.least(amount), at);
         self.ended.insert((who, id), End::Counted);
         self.dirty = true;
     }
 
-    fn unused(&mut self, id: u64) {
-        if let Some(out) = self.leases.remove(&id) {
+    fn unused(&mut self, who: Holder, id: u64) {
+        if let Some(out) = self.leases.remove(&(who, id)) {
             self.catches_up(out.holder, out.amount.messages);
         }
         self.dirty = true;

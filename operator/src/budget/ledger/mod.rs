@@ -101,7 +101,8 @@ pub struct Ledger {
     homes: HashMap<Holder, Namespace>,
     minute: Window,
     day: Window,
-    leases: BTreeMap<u64, Out>,
+    /// Leases that are out. By holder first, as anybody may name any number: nobody ends, extends or takes over another's.
+    leases: BTreeMap<(Holder, u64), Out>,
     foreign: BTreeMap<Holder, Foreign>,
     /// Leases that ended, until their holder does not name them any more. By holder first, as anybody may name any number.
     ended: BTreeMap<(Holder, u64), End>,

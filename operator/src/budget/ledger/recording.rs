@@ -43,7 +43,7 @@ impl Ledger {
         // The earlier leader may have been in contact with every holder until just now.
         let until = now + terms.cut() + skew;
         for &(id, out) in &record.leases {
-            ledger.leases.insert(id, Out { until, sequence: u64::MAX, since: now, ..out });
+            ledger.leases.insert((out.holder, id), Out { until, sequence: u64::MAX, since: now, ..out });
         }
         for ahead in &record.ahead {
             let foreign = Foreign { life: ahead.life, amount: ahead.amount, until };
@@ -85,7 +85,7 @@ impl Ledger {
             homes,
             minute: self.minute.counted().collect(),
             day: self.day.counted().collect(),
-            leases: self.leases.iter().map(|(id, out)| (*id, *out)).collect(),
+            leases: self.leases.iter().map(|((_, id), out)| (*id, *out)).collect(),
             ahead,
             ahead_until: now + self.terms.ahead(),
             ended: self

@@ -209,8 +209,9 @@ fn half_of_a_minute_goes_at_once_and_the_rest_at_its_pace() {
             // Kept open, so that it counts.
             if let Some(lease) = answer.lease {
                 ledger.hear(&SHOP.into(), Holder(who + 1000 * second), &claim(1, 0), at(second));
-                let out = ledger.leases.get_mut(&lease.id).unwrap();
-                out.holder = Holder(who + 1_000_000 * (second + 1));
+                let out = ledger.leases.remove(&(Holder(who), lease.id)).unwrap();
+                let holder = Holder(who + 1_000_000 * (second + 1));
+                ledger.leases.insert((holder, lease.id), Out { holder, ..out });
             }
         }
     }

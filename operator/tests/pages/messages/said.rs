@@ -28,7 +28,7 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::RewriteWithoutMailbox,
         Invalid::Audience("<audience>".into()),
         Invalid::Duration { field: "maxAge", value: "2d".into() },
-        Invalid::Size("1GB".into()),
+        Invalid::Size { field: "sidecar.spool.sizeLimit", value: "1GB".into() },
     ]
 }
 

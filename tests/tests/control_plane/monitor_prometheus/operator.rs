@@ -10,10 +10,10 @@ use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Namespace, Tier, wait_for};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Config};
 use mailroute_operator::pki::{Lifetimes, trust};
-use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::{MailRoute, MailRouteStatus};
 use mailroute_operator_core::inject::names::INJECTED;
 use mailroute_route::condition::{ConditionType, Reason};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl Stage {
     async fn replica(&mut self, lifetimes: Lifetimes) -> Result<()> {
         let number = u16::try_from(self.running.len())?;
         let [settings, identity] = self.lender.flags();
-        let more = ["--dns-preflight=false", &settings, &identity];
+        let more = ["--dns-preflight=false", "--silent-after=1", &settings, &identity];
         let flags = flags(&self.cluster, number, &more)?;
         self.running.push(Running::start(&self.cluster, flags, lifetimes).await?);
         Ok(())
@@ -80,6 +80,14 @@ impl Stage {
         Ok(())
     }
 
+    /// The namespace of a sample is the route's, not the operator's.
+    pub(crate) async fn samples_of_routes_name_the_route(&self, prometheus: &Prometheus) -> Result<()> {
+        let silent = prometheus.query("mailroute_route_sidecars{state=\"silent\"} > 0").await?;
+        let named = |row: &Value| row["metric"]["namespace"] == self.namespace.name();
+        ensure!(!silent.is_empty() && silent.iter().all(named), "{silent:?}");
+        Ok(())
+    }
+
     /// Has a labelled pod admitted that is not made.
     pub(crate) async fn admit(&self) -> Result<()> {
         until(async || self.pod("notifications", true).await.map(drop)).await.context("pods are not admitted")
@@ -90,6 +98,8 @@ impl Stage {
         let pod = self.pod("notifications", false).await?;
         self.not_ready(&pod).await?;
         self.outdated(&pod).await?;
+        self.silent_pod().await?;
+        self.pod_that_ends_with_mail().await?;
         for _ in 0..3 {
             let refused = self.pod("no-such-route", false).await;
             ensure!(refused.is_err(), "a pod without a route is admitted");
@@ -110,35 +120,66 @@ impl Stage {
         let mut record: Value = serde_json::from_str(annotations.get(INJECTED).context("a record")?)?;
         record["hash"] = json!("another");
         let patch = Patch::Merge(json!({"metadata": {"annotations": {INJECTED: record.to_string()}}}));
-        let name = pod.metadata.name.as_deref().context("a pod has a name")?;
-        self.pods().patch(name, &PatchParams::default(), &patch).await?;
-        let counted =
-            |route: &MailRoute| route.status.as_ref().is_some_and(|status| status.sidecars.outdated == 1);
-        wait_for(self.routes(), "notifications", counted, PATIENCE).await.map(drop)
+        self.pods().patch(name(pod)?, &PatchParams::default(), &patch).await?;
+        self.status_becomes(|status| status.sidecars.outdated == 1).await
     }
 
-    /// A report of the pod's sidecar: it cannot log in.
-    async fn not_ready(&self, pod: &Pod) -> Result<()> {
-        let name = pod.metadata.name.as_deref().context("a pod has a name")?;
-        let bound = ["--bound-object-kind", "Pod", "--bound-object-name", name];
+    /// A pod whose sidecar runs and never reports.
+    async fn silent_pod(&self) -> Result<()> {
+        let pod = self.pod("notifications", false).await?;
+        let status = json!({"status": {"initContainerStatuses": [{
+            "name": "mailroute", "image": "mailroute", "imageID": "", "restartCount": 0, "ready": true,
+            "started": true, "state": {"running": {}},
+        }]}});
+        self.pods().patch_status(name(&pod)?, &PatchParams::default(), &Patch::Merge(status)).await?;
+        let counted = |status: &MailRouteStatus| status.sidecars.silent == 1;
+        self.status_becomes(counted).await
+    }
+
+    /// A pod that is deleted while a message waits in it.
+    async fn pod_that_ends_with_mail(&self) -> Result<()> {
+        let pod = self.pod("notifications", false).await?;
+        let queue = json!({"messages": 1, "oldestSeconds": 60, "deadLetters": 0});
+        self.report(&pod, json!({"queue": queue})).await?;
+        self.status_becomes(|status| status.queue.messages == 1).await?;
+        self.pods().delete(name(&pod)?, &DeleteParams::default().grace_period(0)).await?;
+        self.status_becomes(|status| status.queue.lost == 1).await
+    }
+
+    async fn status_becomes(&self, wanted: impl Fn(&MailRouteStatus) -> bool + Copy) -> Result<()> {
+        let has = |route: &MailRoute| route.status.as_ref().is_some_and(wanted);
+        wait_for(self.routes(), "notifications", has, PATIENCE).await.map(drop)
+    }
+
+    /// The pod's sidecar reports this.
+    async fn report(&self, pod: &Pod, more: Value) -> Result<()> {
+        let bound = ["--bound-object-kind", "Pod", "--bound-object-name", name(pod)?];
         let asked = ["create", "token", "default", "--namespace", self.namespace.name()];
         let token =
             self.cluster.kubectl(&[&asked[..], &["--audience", "mailroute.dev"], &bound].concat()).await?;
         let bearer = format!("Bearer {}", token.trim());
-        let report = json!({
-            "route": "notifications", "generation": 1, "sidecarVersion": "0.1.0",
-            "observations": [{
-                "condition": "Authenticated", "holds": false, "reason": Reason::SmtpAuthDisabledMailbox,
-                "message": "535 5.7.139", "at": jiff::Timestamp::now().as_second(),
-            }],
-        });
+        let mut report = json!({"route": "notifications", "generation": 1, "sidecarVersion": "0.1.0"});
+        report
+            .as_object_mut()
+            .into_iter()
+            .for_each(|it| it.extend(more.as_object().cloned().unwrap_or_default()));
+        let report = report.to_string();
         until(async || {
             let status =
-                self.ask(self.control()?, "/v1/report", &bearer, report.to_string().into_bytes()).await?;
+                self.ask(self.control()?, "/v1/report", &bearer, report.clone().into_bytes()).await?;
             ensure!(status == 200, "the report is answered {status}");
             Ok(())
         })
-        .await?;
+        .await
+    }
+
+    /// The pod's sidecar cannot log in.
+    async fn not_ready(&self, pod: &Pod) -> Result<()> {
+        let observation = json!({
+            "condition": "Authenticated", "holds": false, "reason": Reason::SmtpAuthDisabledMailbox,
+            "message": "535 5.7.139", "at": jiff::Timestamp::now().as_second(),
+        });
+        self.report(pod, json!({"observations": [observation]})).await?;
         let failed = |route: &MailRoute| {
             let conditions = route.status.iter().flat_map(|status| &status.conditions);
             conditions.clone().any(|condition| condition.type_ == "Ready" && condition.status == "False")
@@ -260,6 +301,10 @@ impl Stage {
             .body(kube::client::Body::from(body))?;
         Ok(Client::try_from(config)?.send(request).await?.status().as_u16())
     }
+}
+
+fn name(pod: &Pod) -> Result<&str> {
+    pod.metadata.name.as_deref().context("a pod has a name")
 }
 
 fn holds(route: &MailRoute, condition: ConditionType) -> bool {

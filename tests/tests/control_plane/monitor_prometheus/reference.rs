@@ -76,7 +76,7 @@ pub(super) async fn holds(prometheus: &Prometheus) -> Result<()> {
     Ok(())
 }
 
-/// The labels of a metric with their values. The version has as many as there are versions, and what was wrong with a
+/// The labels of a metric with their values. Versions and routes are as many as there are, and what was wrong with a
 /// request that is no admission review is a matter between API servers and the operator.
 async fn values(prometheus: &Prometheus, row: &Row) -> Result<BTreeSet<(String, String)>> {
     let series = if row.kind == "histogram" { format!("{}_count", row.metric) } else { row.metric.clone() };
@@ -84,7 +84,8 @@ async fn values(prometheus: &Prometheus, row: &Row) -> Result<BTreeSet<(String, 
     found.retain(|sample| {
         row.metric != "mailroute_admissions_total" || sample["metric"]["outcome"] != "failed"
     });
-    let labels = row.labels.iter().filter(|label| *label != "version");
+    let open = ["version", "namespace", "route"];
+    let labels = row.labels.iter().filter(|label| !open.contains(&label.as_str()));
     let of = |label: &String| {
         let values = found.iter().filter_map(|sample| sample["metric"][label].as_str());
         values.map(|value| (label.clone(), value.to_owned())).collect::<Vec<_>>()

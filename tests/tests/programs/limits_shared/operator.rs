@@ -196,7 +196,8 @@ fn pod(number: usize) -> Pod {
         "name": format!("pod-{number}"), "namespace": "shop", "uid": format!("uid-{number}"),
         "creationTimestamp": Timestamp::now().to_string(),
         "labels": {"mailroute.dev/route": "notifications"},
-    }, "status": {"podIPs": [{"ip": "127.0.0.1"}]}}))
+    }, "spec": {"containers": [], "initContainers": [{"name": "mailroute"}]},
+        "status": {"podIPs": [{"ip": "127.0.0.1"}]}}))
     .expect("a pod")
 }
 

@@ -359,7 +359,10 @@ fn a_sidecar_that_cannot_use_the_configuration_is_told_of() {
     let stuck = Report { config_error: Some("route file has format version 9".into()), ..well() };
     let status = Situation::new().pod("a").report("a", stuck).status(at(0));
     let message = &find(&status.conditions, ConditionType::Accepted).unwrap().message;
-    assert!(message.contains("1 of 1 sidecars cannot use it") && message.contains("version 9"), "{message}");
+    assert!(
+        message.contains("1 of 1 sidecars cannot use all of it") && message.contains("version 9"),
+        "{message}"
+    );
 }
 
 fn message(status: &MailRouteStatus, condition: ConditionType) -> &str {

@@ -82,6 +82,6 @@ pub const OWN: &[(&str, &str)] = &[
     ),
     (
         "Nothing received for too long. Closing",
-        "A pool kept a connection for more than five minutes; [pools](reference/smtp.md#pools-of-connections).",
+        "A pool kept a connection for more than five minutes; [pools](reference/smtp.md#connection-pools).",
     ),
 ];

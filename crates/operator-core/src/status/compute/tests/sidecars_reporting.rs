@@ -3,8 +3,10 @@
 use super::*;
 use crate::status::sidecars_reporting::silent;
 
+const AFTER: SignedDuration = SignedDuration::from_mins(5);
+
 fn with_silent(situation: Situation) -> Situation {
-    let silent = silent(&situation.pods, |uid| (uid != "b").then_some(at(1000)), at(0), at(1200));
+    let silent = silent(&situation.pods, AFTER, |uid| (uid != "b").then_some(at(1000)), at(0), at(1200));
     Situation { silent, ..situation }
 }
 
@@ -45,7 +47,7 @@ fn a_fault_that_is_met_comes_first() {
 fn nobody_is_silent_before_it_had_five_minutes_to_report_to_this_leader() {
     let pods = Situation::new().pod("a").new_pod("b", 900).pods;
     let names = |last: Option<i64>, leading: i64, now: i64| {
-        let silent = silent(&pods, |_| last.map(at), at(leading), at(now));
+        let silent = silent(&pods, AFTER, |_| last.map(at), at(leading), at(now));
         silent.into_iter().map(|one| one.pod).collect::<Vec<_>>()
     };
     assert_eq!(names(None, 950, 1200), Vec::<String>::new(), "the leader is new");
@@ -54,7 +56,11 @@ fn nobody_is_silent_before_it_had_five_minutes_to_report_to_this_leader() {
     assert_eq!(names(Some(800), 0, 1100), ["a", "b"]);
     let mut starting = pods.clone();
     starting.iter_mut().for_each(|pod| pod.ready = false);
-    assert_eq!(silent(&starting, |_| None, at(0), at(5000)), [], "what does not run is told elsewhere");
+    assert_eq!(
+        silent(&starting, AFTER, |_| None, at(0), at(5000)),
+        [],
+        "what does not run is told elsewhere"
+    );
 }
 
 #[test]
