@@ -127,8 +127,8 @@ impl App {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
         let settings = Arc::new(settings::platform(&flags)?);
         let applications = &settings.operator_identity.applications;
-        let token_cache =
-            TokenCache::new(applications, &flags.identity_token, &flags.proxy.web_proxy(), &metrics);
+        let proxy = flags.proxy.web_proxy();
+        let token_cache = TokenCache::new(applications, &flags.identity_token, &proxy, &metrics);
         let token_cache = Arc::new(token_cache.context("cannot set the broker up")?);
         let store = MailboxUsages::new(client.clone(), &flags.namespace);
         Ok(Self {

@@ -11,12 +11,12 @@ fn route() -> MailRoute {
     serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap()
 }
 
-const CONTROL: &str = "mailroute.mailroute-system.svc:8444";
-
 fn resolved(route: &MailRoute) -> ResolvedRoute {
     let entra_audiences = vec!["api://private-cloud".to_owned()];
     resolve(route, &PlatformSettings { entra_audiences, ..PlatformSettings::default() }).route.unwrap()
 }
+
+const CONTROL: &str = "mailroute.mailroute-system.svc:8444";
 
 fn platform() -> SidecarSettings {
     SidecarSettings {

@@ -45,13 +45,13 @@ impl App {
 
     /// What the installation chooses for every sidecar.
     pub(super) fn sidecar(&self) -> inject::SidecarSettings {
-        self.flags.injection.platform(&self.flags.sidecar_image, &self.control_address())
+        self.flags.injection.platform(&self.flags.sidecar_image, &control_address(&self.flags))
     }
+}
 
-    /// The control service, as pods reach it.
-    pub(super) fn control_address(&self) -> String {
-        control_address(&self.flags)
-    }
+/// The control service, as pods reach it.
+fn control_address(flags: &Run) -> String {
+    format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace)
 }
 
 /// What routes are resolved with.
@@ -79,9 +79,4 @@ fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
     let unusable = || format!("cannot use the rules about mailboxes {}", path.display());
     let text = std::fs::read_to_string(path).with_context(unusable)?;
     MailboxRules::parse(&text).with_context(unusable)
-}
-
-/// Where sidecars reach the control service.
-fn control_address(flags: &Run) -> String {
-    format!("{}.{}.svc:{CONTROL_SERVICE_PORT}", flags.service, flags.namespace)
 }

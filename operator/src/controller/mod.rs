@@ -14,6 +14,8 @@
 pub mod applied;
 pub mod apply;
 pub mod backoff;
+mod context;
+mod deletion;
 pub mod evict;
 pub mod lost;
 pub mod orphans;
@@ -21,129 +23,41 @@ pub mod publish;
 pub mod rollout;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::inject;
 use mailroute_operator_core::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
-use mailroute_operator_core::reports::{INTERVAL, ReceivedReport, Reports, STALE_AFTER};
-use mailroute_operator_core::resolve::{PlatformSettings, render};
+use mailroute_operator_core::reports::{INTERVAL, ReceivedReport, STALE_AFTER};
+use mailroute_operator_core::resolve::render;
 use mailroute_operator_core::rollout::age::ages;
-use mailroute_operator_core::rollout::history::EvictionHistory;
 use mailroute_operator_core::rollout::plan::{RolloutFacts, plan};
 use mailroute_operator_core::status::{self, Acceptance, RouteFacts, lost_messages, sidecars_reporting};
-use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
-use self::applied::AppliedConfigMaps;
-use self::backoff::Backoff;
-use self::lost::LostMessageSums;
-use self::orphans::OrphanedRoutes;
-use crate::api_error::{ApiError, chain};
-use crate::cache::federation_capacity::FederationCapacity;
-use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
-use crate::cache::triggers::Triggers;
+use self::context::DEADLINE;
+pub use self::context::{Context, Error};
+use crate::api_error::chain;
+use crate::cache::route::CachedRoute;
 use crate::cache::watch::{self, uses};
-use crate::events::Events;
 use crate::lock;
-use crate::metrics::Metrics;
 use crate::preflight::need::needs;
-use crate::preflight::observations::DnsObservations;
 
 /// Routes that are reconciled at a time.
 const AT_ONCE: u16 = 8;
-
-/// One reconciliation makes four calls at most; more than this is a hanging API server.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a new leader waits for an authority before it renders routes without one.
 const AUTHORITY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A route without pods is looked at this often, in case somebody changed what it owns.
 const IDLE_INTERVAL: Duration = Duration::from_secs(300);
-
-/// What the controller works with. Handles only; the rules are in the steps.
-pub struct Context {
-    /// To write with.
-    pub client: Client,
-    /// What routes are rendered with.
-    pub settings: Arc<PlatformSettings>,
-    /// What is injected now.
-    pub sidecar: inject::SidecarSettings,
-    /// PEM bundle that the control service's certificate chains to; empty while there is none.
-    pub ca_bundle: channel::Receiver<String>,
-    /// Watched routes.
-    pub routes: RouteStore,
-    /// Watched pods.
-    pub pods: Store<Pod>,
-    /// What sidecars reported.
-    pub reports: Arc<Mutex<Reports>>,
-    /// What to look at.
-    pub triggers: Triggers,
-    /// Where Events go.
-    pub events: Events,
-    /// Where numbers go.
-    pub metrics: Metrics,
-    /// How long a running sidecar may go without a report.
-    pub silent_after: SignedDuration,
-    /// Routes that fail at present.
-    pub backoff: Backoff,
-    /// What was written lately.
-    pub applied: AppliedConfigMaps,
-    /// What was evicted lately.
-    pub rollouts: EvictionHistory<RouteRef>,
-    /// What the pods of each application run under.
-    pub federation: FederationCapacity,
-    /// What domains publish in DNS.
-    pub dns: DnsObservations,
-    /// Deleted routes whose pods run on.
-    pub orphans: OrphanedRoutes,
-    /// How many messages each route has lost.
-    pub lost: LostMessageSums,
-}
-
-/// Why a reconciliation failed. It is tried again, with growing pauses.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration could not be written.
-    #[error("cannot write the configuration of the sidecars")]
-    Apply(#[from] apply::Error),
-    /// The status could not be written.
-    #[error("cannot write the status")]
-    Publish(#[source] ApiError),
-    /// A pod with an outdated sidecar could not be evicted.
-    #[error("cannot evict the pod {pod}, whose sidecar is outdated")]
-    Evict {
-        /// Name of the pod.
-        pod: String,
-        /// The API server's answer.
-        source: ApiError,
-    },
-    /// The API server did not answer.
-    #[error("the API server did not answer within {} seconds", DEADLINE.as_secs())]
-    Late,
-}
-
-impl Error {
-    /// A closed set, for the metric.
-    const fn label(&self) -> &'static str {
-        match self {
-            Self::Apply(apply::Error::Foreign(_)) => "foreign_config_map",
-            Self::Apply(apply::Error::Api { .. }) => "apply",
-            Self::Publish(_) => "status",
-            Self::Evict { .. } => "evict",
-            Self::Late => "timeout",
-        }
-    }
-}
 
 /// A reconciliation on its way: the context, and since when this replica leads.
 struct Term {
@@ -171,7 +85,7 @@ pub async fn run(context: Arc<Context>) {
         // Failures were told of by `failed`; what is left are triggers for routes that are gone.
         if let Err(controller::Error::ObjectNotFound(gone)) = outcome {
             let gone = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
-            orphans::look(&context, &gone, Timestamp::now());
+            deletion::look(&context, &gone, Timestamp::now());
             context.backoff.succeeded(&gone);
             context.applied.forget(&gone);
             context.rollouts.forget(&gone);
@@ -269,7 +183,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         context.events.warn(route.object_ref(&()), "DeadLetters", "Reconcile", message);
     }
     for left in left {
-        orphans::count(context, &namespace, &name, &left);
+        deletion::count(context, &namespace, &name, &left);
         let (regarding, message) = (route.object_ref(&()), left.message(None));
         context.events.warn_of(regarding, left.reference(&namespace), "MessagesLeft", "Reconcile", message);
     }

@@ -1,17 +1,9 @@
-//! Pods whose MailRoute was deleted. They run on with its last configuration, and nothing has a status any more to show
-//! what becomes of their mail: so it is logged, counted, and told by Events on the pods themselves.
+//! Deleted routes whose pods run on, in memory.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use jiff::Timestamp;
-use kube::ResourceExt;
-use mailroute_operator_core::pods::sidecar;
-use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
-
-use super::Context;
 use crate::cache::route::RouteRef;
-use crate::cache::watch::route_of;
 use crate::lock;
 
 /// Deleted routes that are remembered at most; beyond it some may be logged again.
@@ -23,7 +15,7 @@ pub struct OrphanedRoutes(Mutex<HashSet<RouteRef>>);
 
 impl OrphanedRoutes {
     /// Whether pods run on without the route and nobody was told yet. The route counts as new when it comes back.
-    fn is_news(&self, route: &RouteRef, has_pods: bool) -> bool {
+    pub(super) fn is_news(&self, route: &RouteRef, has_pods: bool) -> bool {
         let mut known = lock(&self.0);
         if !has_pods {
             known.remove(route);
@@ -34,44 +26,6 @@ impl OrphanedRoutes {
         }
         known.insert(route.clone())
     }
-}
-
-/// Looks after what a deleted route has left: a pod was created, changed, reported or ended.
-pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
-    let namespace = route.namespace.as_deref().unwrap_or_default();
-    let pods = context.pods.state();
-    let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route) && sidecar(pod).is_some());
-    let live: HashSet<String> = of_route.filter_map(|pod| pod.uid()).collect();
-    if context.orphans.is_news(route, !live.is_empty()) {
-        let (pods, name) = (live.len(), &route.name);
-        tracing::warn!(
-            namespace,
-            route = name,
-            pods,
-            "the MailRoute was deleted; its pods go on with its last configuration until they end"
-        );
-    }
-    let is_live = |uid: &str| live.contains(uid);
-    let reports = lock(&context.reports).of(namespace, &route.name, now);
-    for left in lost_messages::left(&reports, is_live) {
-        count(context, namespace, &route.name, &left);
-        let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
-        context.events.warn(pod, "MessagesLeft", "Reconcile", message);
-    }
-    lock(&context.reports).told(namespace, &route.name, &reports, is_live);
-}
-
-/// Counts and logs what a pod left behind.
-pub(super) fn count(context: &Context, namespace: &str, route: &str, left: &LeftMessages) {
-    context.metrics.messages_lost(left.messages);
-    tracing::warn!(
-        namespace,
-        route,
-        pod = left.pod,
-        messages = left.messages,
-        message_ids = left.message_ids.join(" "),
-        "messages were left in the queue of a pod that has ended"
-    );
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use mailroute_operator_core::rollout::PACE;
 use mailroute_operator_core::rollout::history::EvictedPod;
 use mailroute_operator_core::rollout::plan::RolloutPlan;
 
+use super::context::{Context, Error};
 use super::evict::{EvictionOutcome, evict};
-use super::{Context, Error};
 use crate::cache::route::CachedRoute;
 
 /// After the API server refused an eviction, pods of the same owner are left alone this long.

@@ -9,13 +9,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::anchors::Anchors;
+use super::announcements::Expiry;
 use super::authority::Authority;
-use super::keyring::{self, Due, Keyring};
+use super::keyring::{self, Due, Keyring, Lifetimes};
 use super::leaf::Leaf;
-use super::pace::Pace;
+use super::pace::{LONGEST_SLEEP, Pace, SHORTEST_SLEEP, sleep_until};
 use super::replica::{Keep, Replica};
+use super::secret;
+use super::settings::CALL;
 use super::watching::replace;
-use super::{CALL, Expiry, LONGEST_SLEEP, Lifetimes, SHORTEST_SLEEP, secret, sleep_until};
 use crate::api_error::ApiError;
 
 /// The state of one replica's certificates.

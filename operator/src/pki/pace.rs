@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+/// Longest sleep: a clock that was set, or a machine that slept, is noticed within this time.
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Shortest sleep, so that a wake-up a moment too early does not spin.
+pub(super) const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+
 /// First wait after a write.
 const SHORTEST: Duration = Duration::from_millis(500);
 /// Longest wait: a rewritten `caBundle` is repaired within this time, however stubborn the other writer.
@@ -34,6 +39,13 @@ impl Pace {
         self.wait = if quiet { SHORTEST } else { (self.wait * 2).clamp(SHORTEST, LONGEST) };
         self.next = now + self.wait;
     }
+}
+
+/// How long to sleep until `next`, within bounds.
+pub(super) fn sleep_until(next: Timestamp, now: Timestamp) -> Duration {
+    // What is past is negative, and due.
+    let until = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+    until.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use super::anchors::Anchors;
 use super::bundle::Bundle;
 use super::pace::Pace;
+use super::settings::{BundleWritten, CALL, OnBundleWritten, PkiSettings, WebhookConfiguration};
+use super::trust;
 use super::watching::{complain, replace, watched};
-use super::{BundleWritten, CALL, PkiSettings, WebhookConfiguration, trust};
 use crate::api_error::ApiError;
 
 /// See the module.
@@ -25,7 +26,7 @@ pub(super) struct Publisher {
     /// The outer `None` before the first answer.
     configuration: WebhookConfiguration,
     announce: watch::Sender<WebhookConfiguration>,
-    tell: super::OnBundleWritten,
+    tell: OnBundleWritten,
     pace: Pace,
     /// What was published last by this replica: to do the same again means that another actor undid it.
     published: Option<Anchors>,

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use super::announcements::Announcements;
 use super::leaf::ServedLeaf;
 use super::publisher::Publisher;
+use super::settings::PkiSettings;
 use super::watching::{complain, watched};
-use super::{Announcements, PkiSettings};
 use crate::leader_election::Leadership;
 
 /// See the module.

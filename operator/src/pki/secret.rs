@@ -19,10 +19,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::PostParams;
 
-use super::FIELD_MANAGER;
 use super::authority::{Authority, Error as AuthorityError};
 use super::bundle::Bundle;
 use super::keyring::{Keyring, Next};
+use super::settings::FIELD_MANAGER;
 
 const SIGNING: &str = "signing";
 const NEXT: &str = "next";

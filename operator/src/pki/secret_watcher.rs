@@ -6,10 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
+use super::announcements::Expiry;
 use super::external_certificate::{ExternalCertificate, Succession};
+use super::pace::{LONGEST_SLEEP, sleep_until};
 use super::replica::{Keep, Replica};
 use super::watching::replace;
-use super::{Expiry, LONGEST_SLEEP, sleep_until};
 
 /// The state of one replica that serves a given certificate.
 pub(super) struct SecretWatcher {

@@ -9,8 +9,8 @@ use kube::api::{Patch, PatchParams};
 pub use mailroute_operator_core::webhook_configuration::{WEBHOOK, entry};
 use serde_json::{Value, json};
 
-use super::FIELD_MANAGER;
 use super::bundle::Bundle;
+use super::settings::FIELD_MANAGER;
 
 /// Name of our entry in `webhooks[]` that warns of workloads.
 pub const WARNINGS: &str = "workloads.mailroute.dev";

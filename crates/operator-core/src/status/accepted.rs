@@ -55,7 +55,7 @@ pub(super) fn finding(facts: &RouteFacts<'_>, evidence: &Evidence<'_>) -> Condit
     }
 }
 
-/// Sidecars that cannot use the newest configuration say so; they go on with the last good one.
+/// Sidecars that cannot use the newest configuration, or something of it, say so; they go on with the last good one, or without that.
 fn accepted_message(reports: &[&Report]) -> String {
     let refusing: Vec<_> = reports.iter().filter_map(|report| report.config_error.as_deref()).collect();
     let sentence = Reason::Accepted.sentence();

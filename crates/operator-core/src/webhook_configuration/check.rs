@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebho
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::{Selector, SelectorExt};
 
-use super::entry;
+use super::entry::entry;
 use super::finding::ConfigurationFinding;
 
 /// The label by which Kubernetes names every namespace.
@@ -112,7 +112,7 @@ mod tests {
         let mut configuration = json!({
             "metadata": {"name": "mailroute", "uid": "u-1"},
             "webhooks": [{
-                "name": super::super::WEBHOOK,
+                "name": crate::webhook_configuration::WEBHOOK,
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "failurePolicy": "Fail",

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::crd::ROUTE_LABEL;
 
-use super::WEBHOOK;
+use super::entry::WEBHOOK;
 
 /// Namespaces that one finding names at most.
 const NAMED: usize = 5;

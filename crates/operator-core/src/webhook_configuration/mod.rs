@@ -4,17 +4,9 @@
 //! * [`ConfigurationFinding`]: what can be wrong. [`findings`]: what is, given an entry.
 
 mod check;
+mod entry;
 mod finding;
 
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
-
 pub use check::{WebhookService, findings};
+pub use entry::{WEBHOOK, entry};
 pub use finding::ConfigurationFinding;
-
-/// Name of our entry in `webhooks[]`.
-pub const WEBHOOK: &str = "inject.mailroute.dev";
-
-/// Our entry, if the configuration has one.
-pub fn entry(configuration: &MutatingWebhookConfiguration) -> Option<&MutatingWebhook> {
-    configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)
-}

@@ -1,0 +1,57 @@
+//! What the rest of the program learns of the certificates.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+
+use super::settings::WebhookConfiguration;
+
+/// When things end; `None` while they do not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// The served certificate.
+    pub leaf: Option<Timestamp>,
+    /// The CA that signs.
+    pub ca: Option<Timestamp>,
+}
+
+/// What the rest of the program needs of the certificates.
+#[derive(Clone, Debug)]
+pub struct Pki {
+    /// For a server; always has the newest certificate.
+    pub tls: Arc<ServerConfig>,
+    /// The CAs that sign or will sign or did sign the served certificates, PEM. Empty until they are known.
+    pub ca_bundle: watch::Receiver<String>,
+    /// Whether the certificate of this replica chains to the live `caBundle`, so that API servers accept it.
+    pub ready: watch::Receiver<bool>,
+    /// For the metric.
+    pub expiry: watch::Receiver<Expiry>,
+    /// The webhook configuration, as it is read for the above.
+    pub registration: watch::Receiver<WebhookConfiguration>,
+}
+
+/// What the rest of the program learns.
+pub(super) struct Announcements {
+    pub(super) ca_bundle: watch::Sender<String>,
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) expiry: watch::Sender<Expiry>,
+    pub(super) registration: watch::Sender<WebhookConfiguration>,
+}
+
+/// Where things are announced, and what makes the handle of them.
+pub(super) fn announcements() -> (Announcements, impl FnOnce(Arc<ServerConfig>) -> Pki) {
+    let (ca_bundle, to_ca_bundle) = watch::channel(String::new());
+    let (ready, to_ready) = watch::channel(false);
+    let (expiry, to_expiry) = watch::channel(Expiry::default());
+    let (registration, to_registration) = watch::channel(None);
+    let pki = |tls| Pki {
+        tls,
+        ca_bundle: to_ca_bundle,
+        ready: to_ready,
+        expiry: to_expiry,
+        registration: to_registration,
+    };
+    (Announcements { ca_bundle, ready, expiry, registration }, pki)
+}
