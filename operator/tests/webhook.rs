@@ -281,7 +281,7 @@ async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
     assert_eq!(
         answer["response"]["status"]["message"],
         "MailRoute: The cluster is Kubernetes 1.28, and the mail sidecar needs 1.33 or newer, where native sidecars are \
-         stable. Upgrade the cluster, which the operator sees within five minutes, or remove the label mailroute.dev/route."
+         stable. Upgrade the cluster, which the operator notices within five minutes, or remove the label mailroute.dev/route."
     );
     let event = stage.events.recv().await.unwrap();
     assert_eq!(

@@ -44,7 +44,7 @@ pub enum Error {
     #[error("the sidecar does not answer on {0}")]
     Silent(String, #[source] io::Error),
     /// It answers that it takes no mail.
-    #[error("the sidecar takes no mail: {0}")]
+    #[error("the sidecar does not accept mail: {0}")]
     Unwell(String),
 }
 

@@ -54,7 +54,7 @@ impl Door {
                     close = self.open(&mut doors, listeners);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the route's new port cannot be used; the old one stays");
+                    tracing::error!(%error, "the route's new port cannot be used; the old one stays in use");
                 }
             }
         }

@@ -89,7 +89,7 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// Not YAML, or not of this shape.
-    #[error("not the settings of a broker: {0}")]
+    #[error("the broker settings are not valid: {0}")]
     Shape(#[from] serde_saphyr::Error),
     /// A value that cannot be.
     #[error("applications[{index}].{field}: {wrong}")]
@@ -107,7 +107,7 @@ pub enum SettingsError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAllowed {
     /// Nothing is set up.
-    #[error("this installation lends its identity to no route")]
+    #[error("this installation allows no route to use the operator's identity")]
     Closed,
     /// Another application, tenant or cloud.
     #[error(

@@ -151,7 +151,7 @@ fn accepted(facts: &Facts<'_>, evidence: &Evidence<'_>) -> Finding {
         Acceptance::Refusing(refusal) => finding(
             FALSE,
             Reason::Invalid,
-            format!("Pods of this route are refused as it is written. {refusal} {}", refusal.remedy()),
+            format!("All pods of this route are refused. {refusal} {}", refusal.remedy()),
         ),
         Acceptance::Invalid(invalid) => finding(FALSE, Reason::Invalid, format!("{invalid}.")),
         Acceptance::NotAllowed(not_allowed) => finding(

@@ -66,7 +66,7 @@ pub enum Error {
     #[error("cannot use {0}")]
     Broker(PathBuf, #[source] Box<SettingsError>),
     /// A document of the file of routes is not a MailRoute.
-    #[error("{0} holds something that is not a MailRoute")]
+    #[error("{0} contains something that is not a MailRoute")]
     NotARoute(PathBuf, #[source] serde_json::Error),
     /// The label is somewhere in the object, and no pod template where it should be.
     #[error(

@@ -160,7 +160,7 @@ impl Wanted {
     /// In words, after "has to be".
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Cpu => "an amount of processor time such as 500m or 0.5",
+            Self::Cpu => "a CPU amount such as 500m or 0.5",
             Self::Memory => "an amount of memory such as 128Mi",
             Self::Level => "error, warn, info, debug or trace",
             Self::Port => "a port from 1 to 65535 other than 9025",

@@ -2,12 +2,12 @@
 //! up, or given in a Secret that cert-manager or a person keeps.
 //!
 //! ```text
-//!                    leader                         every replica
-//!   Secret ◄── keyring::due / advance ◄─┐      ┌─► leaf::is_wanted ─► sign ─► ServedLeaf ─► server
-//!     │                                 │      │
-//!     └──────────── watch ──────────────┴──────┤
-//!   caBundle ◄── trust::publish (server-side apply of that field)
-//!     └──────────── watch ─────────────────────┴─► ready: our leaf chains to the live caBundle
+//! leader                         every replica
+//! Secret ◄── keyring::due / advance ◄─┐      ┌─► leaf::is_wanted ─► sign ─► ServedLeaf ─► server
+//! │                                 │      │
+//! └──────────── watch ──────────────┴──────┤
+//! caBundle ◄── trust::publish (server-side apply of that field)
+//! └──────────── watch ─────────────────────┴─► ready: our leaf chains to the live caBundle
 //! ```
 //! With a given certificate the Secret is only watched ([`given`]), and the `caBundle` is written by the leader from its
 //! `ca.crt`, or by cert-manager's injector.
@@ -16,7 +16,7 @@
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
 //! * [`anchors`], [`given`]: certificates that somebody else keeps, and which of two is served.
 //! * [`secret`], [`trust`]: the two objects. [`tls`]: the server's configuration. The keeper (own authority) and the follower (given
-//!   certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
+//! certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
 //!
 //! Invariant: at any instant every leaf that a replica serves chains to the published bundle, through any number of
 //! rotations. It is broken only by force: deleting the Secret begins anew, so that a stolen CA can be thrown away; and,
@@ -108,7 +108,7 @@ pub type Tell = Arc<dyn Fn(Written<'_>) + Send + Sync>;
 pub struct Settings {
     /// Namespace of the operator.
     pub namespace: String,
-    /// Whose certificate is served.
+    /// Source of the served certificate.
     pub source: Source,
     /// Name of the MutatingWebhookConfiguration whose entry [`trust::WEBHOOK`] calls us.
     pub webhook_configuration: String,

@@ -113,7 +113,7 @@ impl Publisher {
                 if is_repair {
                     (self.tell)(Written::Repair(&configuration));
                 } else {
-                    tracing::info!(certificates = wanted.iter().count(), "the caBundle is published");
+                    tracing::info!(certificates = wanted.iter().count(), "published the caBundle");
                     (self.tell)(Written::Bundle);
                 }
                 self.see(Some(written));
@@ -124,7 +124,7 @@ impl Publisher {
                 (self.tell)(Written::Failure);
             }
             Err(_) => {
-                tracing::warn!("the API server does not answer; the caBundle is published later");
+                tracing::warn!("the API server does not answer; trying again to publish the caBundle");
                 (self.tell)(Written::Failure);
             }
         }

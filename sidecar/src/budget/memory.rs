@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Memory {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Text::default(),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "what is known of leases cannot be read");
+            tracing::warn!(path = %path.display(), %error, "the saved leases cannot be read");
             Text::default()
         }
     };
@@ -57,7 +57,7 @@ pub fn write(path: &Path, memory: &Memory) {
     let taken = memory.taken.iter().map(|&(at, recipients)| (millis(at), recipients)).collect();
     let text = Text { life: memory.life, turn: memory.turn, taken };
     if let Err(error) = replace(path, &text) {
-        tracing::warn!(path = %path.display(), %error, "what is known of leases cannot be written");
+        tracing::warn!(path = %path.display(), %error, "the leases cannot be saved");
     }
 }
 

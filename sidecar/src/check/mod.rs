@@ -57,7 +57,7 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     let (walked, obstacle) =
         tokio::join!(timeout(options.timeout, way.rehearse(&envelope, &mut rehearsal)), obstacle(options));
     if walked.is_err() {
-        let text = format!("nothing more within {} seconds", options.timeout.as_secs_f64());
+        let text = format!("no result within {} seconds", options.timeout.as_secs_f64());
         let outcome = Outcome::Transient(Some(Reason::UpstreamUnavailable));
         rehearsal.stopped = Some(Verdict::without_reply(outcome, text));
     }

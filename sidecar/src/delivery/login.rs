@@ -75,7 +75,7 @@ impl LogIn {
             Credential::Password { password_file } => {
                 tracing::warn!(
                     reason = Reason::PasswordMounted.as_str(),
-                    "the route logs in with a password, which Microsoft is switching off; change to WorkloadIdentity"
+                    "the route logs in with a password, and Microsoft is phasing out passwords; change to WorkloadIdentity"
                 );
                 Source::Password(password_file.clone(), Mutex::default())
             }
@@ -213,7 +213,8 @@ fn wait(rejected: Option<&Rejected>, password: &Secret, now: Instant) -> Option<
 fn held_back(wait: Duration, met: &mut Vec<Met>) -> Verdict {
     let minutes = wait.as_secs().div_ceil(60);
     let text = format!(
-        "the password was rejected before and has not been replaced; it is tried again in {minutes} minutes, so that the account is not locked"
+        "the password was rejected before and has not been replaced; it is tried again in {minutes} minutes, so that the \
+         account is not locked"
     );
     met.push(Met::new(Reason::PasswordRejected, text.clone()));
     Verdict::without_reply(Outcome::RouteFault(Reason::PasswordRejected), text)

@@ -36,10 +36,10 @@ pub(super) async fn sender(
     match queue.keep(note, &body, progress, false).await {
         Ok(()) => {
             queue.metrics.notified();
-            tracing::info!(queue_id = %entry.envelope.id, notification = %id, "the sender is told");
+            tracing::info!(queue_id = %entry.envelope.id, notification = %id, "queued a notification for the sender");
         }
         Err(error) => {
-            tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the sender cannot be told");
+            tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the notification for the sender could not be queued");
         }
     }
 }

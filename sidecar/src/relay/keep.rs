@@ -117,7 +117,7 @@ const MAX_PAUSE: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// The answer when a message could not be made durable.
 pub(super) fn not_kept(error: &SpoolError, id: &crate::envelope::QueueId) -> Reply {
-    tracing::error!(queue_id = %id, %error, source = ?std::error::Error::source(error), "cannot be kept");
+    tracing::error!(queue_id = %id, %error, source = ?std::error::Error::source(error), "cannot be queued");
     match error {
         SpoolError::Full(_) => reply::spool_full(),
         _ => reply::spool_broken(),

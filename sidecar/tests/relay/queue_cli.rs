@@ -142,7 +142,7 @@ async fn what_waits_is_listed_shown_exported_and_tried_when_asked() {
     let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
     assert_eq!(arrived[0].data, exported.as_bytes());
     scene.listed_when(<[_]>::is_empty).await;
-    assert_eq!(scene.queue("list").await.0, "Nothing is kept here.\n");
+    assert_eq!(scene.queue("list").await.0, "The queue is empty.\n");
     scene.stop().await;
 }
 

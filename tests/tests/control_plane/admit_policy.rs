@@ -87,7 +87,7 @@ fn mirror() -> Value {
 }
 
 const EXCUSE: &str = "mailroute.dev/allow-without-sidecar";
-const POLICY: &str = "came out of admission without the sidecar";
+const POLICY: &str = "but not the sidecar";
 const WEBHOOK: &str = "failed calling webhook \"inject.mailroute.dev\"";
 
 #[tokio::test(flavor = "multi_thread")]

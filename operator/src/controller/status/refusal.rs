@@ -19,7 +19,7 @@ pub(super) fn with(ready: Finding, facts: &Facts<'_>, now: Timestamp) -> Finding
     if facts.pods.is_empty() {
         return Finding { status: FALSE, reason, message, ..ready };
     }
-    Finding { reason, message: format!("{message} Of the pods that run: {}", ready.message), ..ready }
+    Finding { reason, message: format!("{message} Of the running pods: {}", ready.message), ..ready }
 }
 
 /// The refusal that stands: of the spec as it is now, of late, and with no pod let in since.
