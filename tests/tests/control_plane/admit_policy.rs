@@ -272,8 +272,9 @@ async fn webhook_gone(cluster: &Cluster, shop: &str) -> Result<()> {
 
 /// The webhook does not see updates, so a pod gets neither a route nor another program for its sidecar by one.
 async fn route_is_fixed(cluster: &Cluster, shop: &str) -> Result<()> {
-    const LABEL: &str = "the label mailroute.dev/route of a pod cannot be added, changed or removed";
-    const IMAGE: &str = "the image of the sidecar cannot be changed";
+    const LABEL: &str =
+        "the label mailroute.dev/route of an existing pod cannot be added, changed or removed";
+    const IMAGE: &str = "the image of an existing pod's sidecar cannot be changed";
     let pods: Api<Pod> = Api::namespaced(cluster.client(), shop);
     for (name, mut pod) in [("plain", unlabelled()), ("sends", with_sidecar())] {
         pod["metadata"]["name"] = json!(name);
