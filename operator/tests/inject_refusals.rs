@@ -159,9 +159,9 @@ fn an_unknown_route_is_refused_with_the_ones_that_exist() {
     };
     assert_eq!(
         unknown(&["invoices", "notifications"]).to_string(),
-        "There is no MailRoute \"notification\" in namespace \"shop\"; there is: invoices, notifications."
+        "There is no MailRoute \"notification\" in namespace \"shop\". Existing ones: invoices, notifications."
     );
-    assert!(unknown(&[]).to_string().ends_with("nor any other."));
+    assert!(unknown(&[]).to_string().ends_with(", and no other MailRoute."));
     assert!(unknown(&[]).remedy().contains("Apply a MailRoute"));
     let many = unknown(&["r"; 500]).to_string();
     assert!(many.len() < 200 && many.ends_with("…."), "{many}");

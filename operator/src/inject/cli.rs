@@ -352,7 +352,7 @@ spec:
         );
         assert_eq!(
             told.result.unwrap_err().to_string(),
-            "Pod a: There is no MailRoute \"invoices\" in namespace \"shop\"; there is: notifications. \
+            "Pod a: There is no MailRoute \"invoices\" in namespace \"shop\". Existing ones: notifications. \
              Correct the label mailroute.dev/route, or apply a MailRoute of that name."
         );
         assert_eq!(told.printed, "");
