@@ -99,13 +99,13 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
         (
             with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-memory-limit": "much"})),
             "InvalidAnnotation",
-            "mailroute.dev/sidecar-memory-limit is \"much\" and has to be an amount of memory",
+            "mailroute.dev/sidecar-memory-limit is \"much\", but must be an amount of memory",
             "the annotations are: mailroute.dev/sidecar-cpu-request, ",
         ),
         (
             with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-image": "sidecar:0"})),
             "ImageNotAllowed",
-            "which pods may not do here",
+            "which the platform does not allow",
             "sidecar.allowImageOverride",
         ),
         (

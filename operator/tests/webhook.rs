@@ -352,7 +352,8 @@ async fn a_route_that_is_stored_and_cannot_be_read_is_not_called_unknown() {
     let answer = stage.ask(&review(&pod)).await;
     let message = answer["response"]["status"]["message"].as_str().unwrap();
     assert!(
-        message.contains("\"broken\" cannot be read by this version of the operator") && message.contains("Pigeon"),
+        message.contains("\"broken\" cannot be read by this version of the operator")
+            && message.contains("Pigeon"),
         "{message}"
     );
     assert!(message.ends_with("kubectl explain mailroute.spec"), "{message}");

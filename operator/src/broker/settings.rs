@@ -242,7 +242,7 @@ impl Application {
                     "the cloud has no published SMTP host; set it",
                 )
             })
-            .or_else(|| said("allow", self.allow.is_empty(), "names nobody; list namespaces and mailboxes"))
+            .or_else(|| said("allow", self.allow.is_empty(), "is empty; list namespaces and mailboxes"))
             .or_else(|| {
                 let (field, wrong) = self.allow.iter().find_map(Rule::wrong)?;
                 let field = if field == "namespaces" { "allow[].namespaces" } else { "allow[].mailboxes" };

@@ -370,7 +370,7 @@ spec:
         let sidecar = &parsed(&told)[0]["spec"]["initContainers"][0];
         assert_eq!(sidecar["resources"]["limits"]["memory"], "256Mi");
         let refused = pod("mailroute.dev/sidecar-image: 'other:1'").result.unwrap_err().to_string();
-        assert!(refused.starts_with("Pod a: The pod names the sidecar's image"), "{refused}");
+        assert!(refused.starts_with("Pod a: The pod sets the sidecar's image"), "{refused}");
         let excused = pod("mailroute.dev/allow-without-sidecar: 'true'");
         assert!(!excused.printed.contains("initContainers"), "{}", excused.printed);
         assert_eq!(excused.notes, "Pod a: annotated to start without its sidecar; left as it is\n");

@@ -184,7 +184,7 @@ fn acquired(
     let left = token.expires.saturating_duration_since(clock::now());
     let mut text = format!("a token with {} minutes left", left.as_secs() / 60);
     if let Some(trouble) = renewal.map(|failure| failure.to_string()).or(certificate) {
-        text.push_str(&format!("; no other can be had now: {trouble}"));
+        text.push_str(&format!("; cannot get another one now: {trouble}"));
     }
     met.push(Met::new(Reason::TokenAcquired, text));
     Proof::Token(token)
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(reasons(&met), [Reason::TokenAcquired]);
         assert_eq!(
             met[0].text,
-            "a token with 10 minutes left; no other can be had now: SecretExpired: HTTP 401"
+            "a token with 10 minutes left; cannot get another one now: SecretExpired: HTTP 401"
         );
     }
 }

@@ -159,7 +159,7 @@ async fn dead_letters_are_tried_again_or_dropped() {
     assert!(scene.listed("--waiting").await["messages"].as_array().unwrap().is_empty());
 
     let refusal = scene.refused("drop --dead").await;
-    assert_eq!(refusal, "3 messages would be forgotten for good; say --yes to mean it");
+    assert_eq!(refusal, "3 messages would be permanently deleted; confirm with --yes");
     let refusal = scene.refused(&format!("drop {} {}", id(&dead[0]), id(&dead[1]))).await;
     assert!(refusal.starts_with("2 messages"), "{refusal}");
     let (said, all) = scene.queue(&format!("drop {}", id(&dead[0]))).await;

@@ -112,7 +112,7 @@ async fn what_a_killed_program_left_can_be_looked_at_and_its_socket_is_replaced(
 
     let listed = program(&spool, "list").await;
     assert_eq!(listed.status.code(), Some(0), "{listed:?}");
-    assert!(out(&listed).contains(&id) && out(&listed).contains("this is what lies on disk"), "{listed:?}");
+    assert!(out(&listed).contains(&id) && out(&listed).contains("this is what is on disk"), "{listed:?}");
     let shown = program(&spool, &format!("show {id} --body")).await;
     assert!(
         out(&shown).contains("<ann@fabrikam.com> waiting") && out(&shown).contains("leading dot"),

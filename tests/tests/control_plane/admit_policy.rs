@@ -171,8 +171,8 @@ async fn workloads_are_warned_of(cluster: &Cluster, shop: &str) -> Result<()> {
     let wrong = [
         ("mailroute.dev/sidecar-prot", "25", "mailroute.dev/sidecar-prot. The annotations are: "),
         ("mailroute.dev/sidecar-memory-limit", "much", "is not a quantity"),
-        ("mailroute.dev/sidecar-log-level", "loud", "sidecar-log-level is one of"),
-        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port is a number"),
+        ("mailroute.dev/sidecar-log-level", "loud", "sidecar-log-level must be"),
+        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port must be a number"),
         (EXCUSE, "yes", "allow-"),
     ];
     for (key, value, told) in wrong {
