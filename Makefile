@@ -13,7 +13,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # The order of what a target needs is meant, under -j too: the quick questions first.
 .NOTPARALLEL:
-.PHONY: help demo demo-down try test check lint doc crds drift images bench fuzz preflight tools demo-tools cluster-tools harness rust clean
+.PHONY: help demo demo-down try test check lint doc crds drift images bench attacks fuzz preflight tools demo-tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,11 @@ drift: crds ## fail when a generated file differs from what is committed
 
 images: demo-tools ## container images, as archives in target/images
 	@tests/images
+
+# What is measured are the programs as they are shipped, and nothing else should run meanwhile.
+attacks: preflight rust cluster-tools images ## what one tenant can do to the others: eleven attacks, their cost to the others' mail and admission (ten minutes, root)
+	@MAILROUTE_OPERATOR=$(CURDIR)/target/images/mailroute-operator MAILROUTE_SIDECAR=$(CURDIR)/target/images/mailroute-sidecar \
+		$(CARGO) test --quiet --workspace --test attacks no_attack -- --ignored --nocapture
 
 # The operator and its load come before the API server on the cores they share: elsewhere that is another machine.
 bench: preflight rust cluster-tools images harness ## the sidecar beside Postfix, and the operator with 1 000 routes: latency, memory, throughput (ONLY=text, root)

@@ -1,7 +1,7 @@
 //! Wiring: makes every part, gives each the handles it needs, and starts and stops them. The only module that sees all.
 //!
 //! ```text
-//!  every replica: lease · watches (routes, pods) · certificates · webhook · control service · admin
+//!  every replica: leader election · watches (routes, pods) · certificates · webhook · control service · admin
 //!  the leader:    controller
 //! ```
 //!
@@ -9,11 +9,11 @@
 //! and sidecars learn of that; then it stops accepting, finishes what it has begun, and ends within a bounded time, also
 //! when the API server does not answer.
 
-mod chosen;
+mod health;
 mod leading;
 mod parts;
 mod serving;
-mod standing;
+mod settings;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,27 +23,29 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
+use mailroute_operator_core::kubernetes_version::NativeSidecars;
+use mailroute_operator_core::reports::Reports;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::webhook_configuration::WebhookService;
+use mailroute_quota::Timing;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
-use crate::broker::vault::Vault;
-use crate::budget::terms::Terms;
-use crate::control::leases::Leases;
-use crate::control::ledger_store::MailboxUsages;
-use crate::control::reports::Reports;
-use crate::controller::accept::MailboxRules;
-use crate::controller::scope::Scope;
-use crate::controller::triggers::Triggers;
-use crate::controller::watch::{self as watches, Malformed, Unreadable};
-use crate::crd::MailRoute;
+use crate::cache::route::RouteStore;
+use crate::cache::scope::WatchScope;
+use crate::cache::triggers::Triggers;
+use crate::cache::watch::{self as watches, RouteWatch, UnreadableRoute, UnreadableRoutes};
 use crate::events::Events;
-use crate::kubernetes::{self, Pace, Standing};
-use crate::lease::{self, Identity, Leadership};
+use crate::leader_election::{self, Identity, Leadership};
 use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Pki};
-use crate::registration;
+use crate::service::lease::Leases;
+use crate::service::ledger_store::MailboxUsages;
+use crate::service::token_cache::TokenCache;
+use crate::webhook::configuration_check;
+use crate::webhook::kubernetes::{self, Pace};
 
 /// After SIGTERM: as long as it may take until nobody is sent here any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -102,42 +104,45 @@ struct App {
     metrics: Metrics,
     events: Events,
     triggers: Triggers,
-    malformed: Malformed,
+    malformed: UnreadableRoutes,
     reports: Arc<Mutex<Reports>>,
-    vault: Arc<Vault>,
+    settings: Arc<PlatformSettings>,
+    token_cache: Arc<TokenCache>,
     leases: Arc<Leases>,
-    mailbox_rules: Arc<MailboxRules>,
 }
 
 /// What every replica follows, as the parts read it.
 struct Known {
     leadership: watch::Receiver<Leadership>,
-    routes: Store<MailRoute>,
+    routes: RouteStore,
     pods: Store<Pod>,
     /// Counts the changes to `routes`, readable or not.
     changes: watch::Receiver<u64>,
-    kubernetes: watch::Receiver<Standing>,
+    kubernetes: watch::Receiver<NativeSidecars>,
     pki: Pki,
 }
 
 impl App {
     fn new(flags: Run, client: Client, lifetimes: Lifetimes) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("cannot set the metrics up")?;
-        let vault = Arc::new(chosen::vault(&flags, &metrics)?);
+        let settings = Arc::new(settings::platform(&flags)?);
+        let applications = &settings.operator_identity.applications;
+        let token_cache =
+            TokenCache::new(applications, &flags.identity_token, &flags.proxy.web_proxy(), &metrics);
+        let token_cache = Arc::new(token_cache.context("cannot set the broker up")?);
         let store = MailboxUsages::new(client.clone(), &flags.namespace);
-        let mailbox_rules = Arc::new(chosen::mailbox_rules(&flags)?);
         Ok(Self {
-            leases: Arc::new(Leases::new(Terms::default(), Arc::new(store))),
+            leases: Arc::new(Leases::new(Timing::default(), Arc::new(store))),
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
             client,
             lifetimes,
             metrics,
             triggers: Triggers::default(),
-            malformed: Malformed::default(),
+            malformed: UnreadableRoutes::default(),
             reports: Arc::default(),
-            vault,
-            mailbox_rules,
+            settings,
+            token_cache,
         })
     }
 
@@ -152,7 +157,7 @@ impl App {
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
-        let (told_version, kubernetes) = watch::channel(Standing::default());
+        let (told_version, kubernetes) = watch::channel(NativeSidecars::default());
         let version = kubernetes::follow(self.client.clone(), Pace::default(), told_version);
         spawn(&mut parts, "version of Kubernetes", version);
         let known = Known { leadership, routes, pods, changes, kubernetes, pki };
@@ -170,24 +175,25 @@ impl App {
         &self,
         parts: &mut Parts,
         leadership: &watch::Receiver<Leadership>,
-    ) -> (Store<MailRoute>, Store<Pod>, watch::Receiver<u64>) {
+    ) -> (RouteStore, Store<Pod>, watch::Receiver<u64>) {
         let (routes, routes_writer) = store();
         let (pods, pods_writer) = store();
         let (changed, changes) = watch::channel(0);
-        let scope = Scope::of(&self.flags.watch_namespaces);
+        let scope = WatchScope::of(&self.flags.watch_namespaces);
         let (events, leading) = (self.events.clone(), leadership.clone());
-        let found = move |unreadable: &Unreadable| {
+        let found = move |unreadable: &UnreadableRoute| {
             if leading.borrow().leading {
                 warn_of(unreadable, &events);
             }
         };
-        let (client, malformed, triggers) =
-            (self.client.clone(), self.malformed.clone(), self.triggers.clone());
-        spawn(
-            parts,
-            "watch of MailRoutes",
-            watches::routes(client, scope.clone(), routes_writer, malformed, triggers, changed, found),
-        );
+        let watch = RouteWatch {
+            writer: routes_writer,
+            settings: Arc::clone(&self.settings),
+            malformed: self.malformed.clone(),
+            triggers: self.triggers.clone(),
+            changes: changed,
+        };
+        spawn(parts, "watch of MailRoutes", watch.run(self.client.clone(), scope.clone(), found));
         spawn(
             parts,
             "watch of pods",
@@ -199,12 +205,9 @@ impl App {
     /// Tells when the webhook configuration, which is not ours but for one field, keeps pods from us.
     fn guard(&self, parts: &mut Parts, known: &Known) {
         let flags = &self.flags;
-        let watch = registration::watch(registration::Watch {
+        let watch = configuration_check::watch(configuration_check::Watch {
             registration: known.pki.registration.clone(),
-            service: registration::Service {
-                namespace: flags.namespace.clone(),
-                name: flags.service.clone(),
-            },
+            service: WebhookService { namespace: flags.namespace.clone(), name: flags.service.clone() },
             routes: known.routes.clone(),
             changes: known.changes.clone(),
             leadership: known.leadership.clone(),
@@ -221,14 +224,23 @@ impl App {
         let (client, namespace, name) = (self.client.clone(), flags.namespace.clone(), flags.lease.clone());
         let stop = stop.clone();
         spawn(parts, "election", async move {
-            lease::run(client, &namespace, &name, me, lease::Terms::default(), &told, stop).await;
+            leader_election::run(
+                client,
+                &namespace,
+                &name,
+                me,
+                leader_election::Terms::default(),
+                &told,
+                stop,
+            )
+            .await;
             // The others learn from `told` that nobody leads; it has to outlive them.
             std::future::pending().await
         });
     }
 }
 
-fn warn_of(unreadable: &Unreadable, events: &Events) {
+fn warn_of(unreadable: &UnreadableRoute, events: &Events) {
     let note = format!(
         "This MailRoute cannot be read and is passed over: {}. Apply it again as the current schema wants it.",
         unreadable.error

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mailroute_entra::web_proxy::{WebProxy, WrongProxy};
+use mailroute_operator_core::resolve::operator_identity::TOKEN_FILE;
 use tracing::Level;
 
-use crate::broker::settings::TOKEN_FILE;
-use crate::inject::cli::Inject;
-use crate::inject::flags::InjectionFlags;
+use crate::inject_files::Inject;
+use crate::injection_flags::InjectionFlags;
 use crate::logging::Format;
 
 /// Kubernetes operator that lets pods send mail through Microsoft 365 by SMTP on localhost.

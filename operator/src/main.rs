@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use anyhow::Context;
 use clap::Parser;
 use mailroute_operator::args::{Cli, Command, Run};
-use mailroute_operator::{app, crd, inject, logging};
+use mailroute_operator::{app, inject_files, logging};
+use mailroute_operator_core::crd;
 
 /// Threads that run tasks. The work is waiting; more threads than this only cost memory on a large node.
 const THREADS: usize = 2;
@@ -14,7 +15,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(flags) => run(*flags),
         Command::Inject(flags) => {
-            inject::cli::run(&flags, &mut io::stdin(), &mut io::stdout(), &mut io::stderr())?;
+            inject_files::run(&flags, &mut io::stdin(), &mut io::stdout(), &mut io::stderr())?;
             Ok(())
         }
         Command::Crd => Ok(io::stdout().write_all(crd::definition::manifest()?.as_bytes())?),

@@ -7,15 +7,15 @@ mod families;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::status::{QueueStatus, Sidecars};
+use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 use mailroute_route::condition::Reason;
 use prometheus::core::MetricVec;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use self::families::{Admission, Control, Leading, Routes, Standing, Trust, gauges};
-use crate::crd::MailRoute;
-use crate::crd::status::{QueueStatus, Sidecars};
-use crate::pki::Written;
-use crate::registration::Finding;
+use crate::pki::BundleWritten;
 
 /// The metrics of one operator process.
 #[derive(Clone, Debug)]
@@ -228,11 +228,11 @@ impl Metrics {
     }
 
     /// The `caBundle` was written, or could not be.
-    pub fn ca_bundle(&self, written: Written<'_>) {
+    pub fn ca_bundle(&self, written: BundleWritten<'_>) {
         let result = match written {
-            Written::Bundle => "published",
-            Written::Repair(_) => "repaired",
-            Written::Failure => "failed",
+            BundleWritten::Bundle => "published",
+            BundleWritten::Repair(_) => "repaired",
+            BundleWritten::Failure => "failed",
         };
         self.trust.ca_bundle_writes.with_label_values(&[result]).inc();
     }
@@ -240,7 +240,7 @@ impl Metrics {
     /// These are the reasons of what is wrong with the webhook configuration now.
     pub fn webhook_findings<'a>(&self, reasons: impl Iterator<Item = &'a str>) {
         let found: Vec<_> = reasons.collect();
-        for reason in Finding::REASONS {
+        for reason in ConfigurationFinding::REASONS {
             self.trust.findings.with_label_values(&[reason]).set(found.contains(&reason).into());
         }
     }

@@ -2,11 +2,9 @@
 //! reviews the tokens and counts how often it is asked.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -20,69 +18,35 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::budget::Namespace;
-use mailroute_operator::budget::mailboxes::Key;
-use mailroute_operator::budget::terms::Terms;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
-use mailroute_operator::control::reports::Reports;
-use mailroute_operator::control::server::Control;
-use mailroute_operator::controller::accept::MailboxRules;
-use mailroute_operator::controller::triggers::Triggers;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
-use mailroute_operator::lease::{Identity, Leadership};
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::triggers::Triggers;
+use mailroute_operator::cache::watch::UnreadableRoutes;
+use mailroute_operator::leader_election::{Identity, Leadership};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::rate_limit::RateLimit;
 use mailroute_operator::server::Peer;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::lease::Leases;
+use mailroute_operator::service::ledger_store::MemoryStore;
+use mailroute_operator::service::report::ReportService;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::reports::Reports;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxRules;
+use mailroute_quota::Timing;
 use mailroute_route::control::{Allotment, ReportReply};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Records in memory.
-#[derive(Default)]
-struct Shelf(Mutex<HashMap<Key, (u64, String)>>);
-
-#[async_trait]
-impl LedgerStore for Shelf {
-    async fn read(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let found = self.0.lock().unwrap().get(key).cloned();
-        Ok(found.map(|(version, record)| Stored { record: Some(record), version: version.to_string() }))
-    }
-
-    async fn write(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-        _: &Namespace,
-        usage: &MailboxUsageSpec,
-    ) -> Result<String, Error> {
-        let next = version.map_or(0, |version| version.parse::<u64>().unwrap() + 1);
-        self.0.lock().unwrap().insert(key.clone(), (next, usage.record.clone()));
-        Ok(next.to_string())
-    }
-
-    async fn remove(&self, key: &Key, _: &str) -> Result<(), Error> {
-        self.0.lock().unwrap().remove(key);
-        Ok(())
-    }
-
-    async fn list(&self) -> Result<Vec<(Key, Namespace)>, Error> {
-        Ok(vec![])
-    }
-}
-
 /// The service, with the pod `web-1` of the route `notifications` known to it.
 struct Stage {
-    control: Control,
+    control: ReportService,
     reports: Arc<Mutex<Reports>>,
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
     pods: Mutex<Writer<Pod>>,
-    routes: Writer<MailRoute>,
+    routes: Writer<CachedRoute>,
 }
 
 async fn stage() -> Stage {
@@ -103,11 +67,13 @@ async fn stage_with(
     writer.apply_watcher_event(&Event::InitDone);
     let (known_routes, mut routes_writer) = store();
     routes_writer.apply_watcher_event(&Event::Init);
-    routes.into_iter().for_each(|route| routes_writer.apply_watcher_event(&Event::InitApply(route)));
+    let settings = PlatformSettings { mailbox_rules: rules, ..PlatformSettings::default() };
+    let routes = routes.into_iter().map(|route| CachedRoute::new(route, &settings));
+    routes.for_each(|route| routes_writer.apply_watcher_event(&Event::InitApply(route)));
     routes_writer.apply_watcher_event(&Event::InitDone);
     let (leadership, known) = watch::channel(Leadership { leading: true, leader: None });
     let (reports, triggers) = (Arc::<Mutex<Reports>>::default(), Triggers::default());
-    let control = Control {
+    let control = ReportService {
         authenticator: Arc::new(Authenticator::new(
             api_server(Arc::clone(&reviews)).await,
             reader.clone(),
@@ -120,10 +86,8 @@ async fn stage_with(
         metrics: Metrics::new().unwrap(),
         rate: Mutex::new(RateLimit::default()),
         routes: known_routes,
-        malformed: Malformed::default(),
-        leases: Arc::new(Leases::new(Terms::default(), Arc::new(Shelf::default()))),
-        lending: Arc::new(Settings::default()),
-        mailbox_rules: Arc::new(rules),
+        malformed: UnreadableRoutes::default(),
+        leases: Arc::new(Leases::new(Timing::default(), Arc::new(MemoryStore::default()))),
     };
     Stage { control, reports, triggers, reviews, leadership, pods: Mutex::new(writer), routes: routes_writer }
 }
@@ -398,7 +362,10 @@ async fn pods_that_were_never_started_have_nothing_set_aside_for_them() {
 async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_none() {
     let mut stage = stage_with([pod("web-2")], [mail_route("Pod")], MailboxRules::default()).await;
     assert!(stage.claim(&good(), 1).await.unwrap().lease.is_some());
-    stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
+    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(
+        mail_route("Pod"),
+        &PlatformSettings::default(),
+    )));
     assert!(stage.claim(&good(), 2).await.unwrap().lease.is_some());
     assert_eq!(stage.claim(&token("web-2", "uid-2", "good"), 1).await, None);
 }
@@ -406,7 +373,10 @@ async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_n
 #[tokio::test]
 async fn a_pod_is_told_that_its_route_was_deleted() {
     let mut stage = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
-    stage.routes.apply_watcher_event(&Event::Delete(mail_route("Pod")));
+    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(
+        mail_route("Pod"),
+        &PlatformSettings::default(),
+    )));
     let (_, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
 }

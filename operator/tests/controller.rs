@@ -15,21 +15,22 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::Event;
-use mailroute_operator::control::reports::{Caller, Reports};
-use mailroute_operator::controller::applied::Applied;
+use mailroute_operator::cache::federation_capacity::FederationCapacity;
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::triggers::Triggers;
+use mailroute_operator::controller::applied::AppliedConfigMaps;
 use mailroute_operator::controller::backoff::Backoff;
-use mailroute_operator::controller::build;
-use mailroute_operator::controller::federation::Federation;
-use mailroute_operator::controller::lost::Lost;
-use mailroute_operator::controller::orphans::Orphans;
-use mailroute_operator::controller::rollout::history::Rollouts;
-use mailroute_operator::controller::triggers::Triggers;
+use mailroute_operator::controller::lost::LostMessageSums;
+use mailroute_operator::controller::orphans::OrphanedRoutes;
 use mailroute_operator::controller::{self, Context};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::events::Events;
-use mailroute_operator::inject::{Overrides, Platform, Sidecar};
 use mailroute_operator::metrics::Metrics;
-use mailroute_operator::preflight::board::Board;
+use mailroute_operator::preflight::observations::DnsObservations;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::inject::{InjectedSidecar, Overrides, SidecarSettings};
+use mailroute_operator_core::reports::{ReportingPod, Reports};
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::rollout::history::EvictionHistory;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Report;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ struct Stage {
     ca_bundle: watch::Sender<String>,
     metrics: Metrics,
     controller: JoinHandle<()>,
-    routes: Writer<MailRoute>,
+    routes: Writer<CachedRoute>,
     pods: Writer<Pod>,
 }
 
@@ -69,10 +70,23 @@ impl Drop for Stage {
 }
 
 fn route() -> MailRoute {
-    let mut route: MailRoute = serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap();
+    let mut route: MailRoute =
+        serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/route.yaml")).unwrap();
     route.metadata.uid = Some("route-uid".into());
     route.metadata.generation = Some(3);
     route
+}
+
+fn settings() -> PlatformSettings {
+    PlatformSettings {
+        control_address: "mailroute.mail.svc:8444".into(),
+        cluster_domain: "cluster.local".into(),
+        ..PlatformSettings::default()
+    }
+}
+
+fn cached(route: MailRoute) -> CachedRoute {
+    CachedRoute::new(route, &settings())
 }
 
 /// A controller that leads, with one route, and these ConfigMaps already there.
@@ -82,7 +96,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let client = serve(api.clone()).await;
     let (routes, mut routes_writer) = reflector::store();
     let (pods, mut pods_writer) = reflector::store::<Pod>();
-    for event in [Event::Init, Event::InitApply(route()), Event::InitDone] {
+    for event in [Event::Init, Event::InitApply(cached(route())), Event::InitDone] {
         routes_writer.apply_watcher_event(&event);
     }
     for event in [Event::Init, Event::InitDone] {
@@ -92,13 +106,11 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let (metrics, triggers) = (Metrics::new().unwrap(), Triggers::default());
     let reports = Arc::<Mutex<Reports>>::default();
     let context = Context {
-        platform: build::Platform {
-            control_address: "mailroute.mail.svc:8444".into(),
-            cluster_domain: "cluster.local".into(),
+        settings: Arc::new(settings()),
+        sidecar: SidecarSettings {
+            image: "mailroute.dev/sidecar:0.1.0".into(),
+            ..SidecarSettings::default()
         },
-        lending: Arc::default(),
-        mailbox_rules: Arc::default(),
-        sidecar: Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() },
         ca_bundle: known,
         routes,
         pods,
@@ -108,12 +120,12 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
         metrics: metrics.clone(),
         silent_after: jiff::SignedDuration::from_mins(5),
         backoff: Backoff::default(),
-        applied: Applied::default(),
-        rollouts: Rollouts::default(),
-        federation: Federation::default(),
-        dns: Board::default(),
-        orphans: Orphans::default(),
-        lost: Lost::default(),
+        applied: AppliedConfigMaps::default(),
+        rollouts: EvictionHistory::default(),
+        federation: FederationCapacity::default(),
+        dns: DnsObservations::default(),
+        orphans: OrphanedRoutes::default(),
+        lost: LostMessageSums::default(),
         client,
     };
     let controller = tokio::spawn(controller::run(Arc::new(context)));
@@ -181,13 +193,13 @@ impl Stage {
     fn show(&mut self, status: &Value) {
         let mut route = route();
         route.status = Some(serde_json::from_value(status.clone()).unwrap());
-        self.routes.apply_watcher_event(&Event::Apply(route));
+        self.routes.apply_watcher_event(&Event::Apply(cached(route)));
     }
 
     /// Has the route looked at once more, and waits until that has been done.
     async fn look_again(&self) {
         let before = self.looks();
-        self.triggers.add(ObjectRef::from_obj(&route()));
+        self.triggers.add(ObjectRef::from_obj(&cached(route())));
         while self.looks() == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -198,7 +210,7 @@ impl Stage {
         let pod = pod_named(name);
         self.pods.apply_watcher_event(&Event::Apply(pod.clone()));
         let uid = pod.metadata.uid.clone().unwrap();
-        let caller = Caller { namespace: "shop".into(), pod: name.into(), uid };
+        let caller = ReportingPod { namespace: "shop".into(), pod: name.into(), uid };
         let mut report = well(0);
         report.queue.messages = messages;
         report.left = left.iter().map(|id| (*id).to_owned()).collect();
@@ -228,8 +240,14 @@ fn pod() -> Pod {
 }
 
 fn pod_named(name: &str) -> Pod {
-    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
-    let record = Sidecar::of(&route(), &platform, &Overrides::default()).record;
+    let platform =
+        SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
+    let record = InjectedSidecar::of(
+        cached(route()).resolution().route.as_ref().unwrap(),
+        &platform,
+        &Overrides::default(),
+    )
+    .record;
     serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": "shop", "uid": format!("{name}-uid"),
@@ -316,9 +334,9 @@ async fn the_report_of_a_pod_that_has_ended_since_is_told_and_stands() {
     rendered(stage.next().await);
     let (status, _) = conditions(stage.next().await);
     stage.show(&status);
-    let pod = Caller { namespace: "shop".into(), pod: "job-1".into(), uid: "job-1-uid".into() };
+    let pod = ReportingPod { namespace: "shop".into(), pod: "job-1".into(), uid: "job-1-uid".into() };
     stage.reports.lock().unwrap().record(&pod, refused(), Timestamp::now());
-    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let (status, conditions) = conditions(stage.next().await);
     let expected = [
         ("Accepted", "Accepted"),
@@ -340,9 +358,9 @@ async fn twenty_reports_of_the_same_are_one_status_and_one_event() {
     let (status, _) = conditions(stage.next().await);
     stage.show(&status);
     stage.pods.apply_watcher_event(&Event::Apply(pod()));
-    let web = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+    let web = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
     stage.reports.lock().unwrap().record(&web, well(0), Timestamp::now());
-    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let (status, found) = conditions(stage.next().await);
     assert!(found.contains(&("Ready".to_owned(), "Ready".to_owned())), "{found:?}");
     assert!(found.contains(&("SidecarsCurrent".to_owned(), "SidecarsCurrent".to_owned())), "{found:?}");
@@ -391,7 +409,7 @@ async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
     for pod in [one, two] {
         stage.pods.apply_watcher_event(&Event::Delete(pod));
     }
-    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let told = [stage.event("MessagesLeft").await, stage.event("MessagesLeft").await];
     for (event, (pod, words)) in
         told.iter().zip([("web-1", "1 message was"), ("web-2", "Message-IDs are <a@shop> <b@shop>")])
@@ -408,7 +426,7 @@ async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
     let last = stage.waits_in("web-3", 4, &[]).await;
     stage.look_again().await;
     stage.pods.apply_watcher_event(&Event::Delete(last));
-    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let sum = async {
         loop {
             if let Written::Status(patch) = stage.next().await
@@ -426,10 +444,10 @@ async fn mail_left_by_a_pod_whose_route_was_deleted_is_an_event_on_the_pod_and_c
     let mut stage = stage(BTreeMap::new()).await;
     let pod = stage.waits_in("web-1", 2, &["<a@shop>"]).await;
     stage.look_again().await;
-    stage.routes.apply_watcher_event(&Event::Delete(route()));
-    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.routes.apply_watcher_event(&Event::Delete(cached(route())));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     stage.pods.apply_watcher_event(&Event::Delete(pod));
-    stage.triggers.add(ObjectRef::from_obj(&route()));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let event = stage.event("MessagesLeft").await;
     assert_eq!(
         (&event["regarding"]["kind"], &event["regarding"]["uid"]),

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use kube::{Client, Config};
-use mailroute_operator::controller::rollout::evict::{Outcome, evict};
+use mailroute_operator::controller::evict::{EvictionOutcome, evict};
 use serde_json::{Value, json};
 
 type Asked = Arc<Mutex<Vec<Value>>>;
@@ -39,7 +39,7 @@ async fn answering(code: u16, reason: &'static str) -> (Client, Asked) {
 #[tokio::test]
 async fn the_pod_of_that_uid_is_evicted_and_no_other_of_its_name() {
     let (client, asked) = answering(201, "").await;
-    assert_eq!(evict(client, "shop", "web-1", "uid-1").await, Ok(Outcome::Evicted));
+    assert_eq!(evict(client, "shop", "web-1", "uid-1").await, Ok(EvictionOutcome::Evicted));
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0]["metadata"]["name"], "web-1");
@@ -50,9 +50,9 @@ async fn the_pod_of_that_uid_is_evicted_and_no_other_of_its_name() {
 #[tokio::test]
 async fn a_budget_and_a_pod_that_is_gone_are_no_errors() {
     for (code, reason, expected) in [
-        (429, "TooManyRequests", Outcome::NotNow),
-        (404, "NotFound", Outcome::Gone),
-        (409, "Conflict", Outcome::Gone),
+        (429, "TooManyRequests", EvictionOutcome::NotNow),
+        (404, "NotFound", EvictionOutcome::Gone),
+        (409, "Conflict", EvictionOutcome::Gone),
     ] {
         let (client, asked) = answering(code, reason).await;
         assert_eq!(evict(client, "shop", "web-1", "uid-1").await, Ok(expected));

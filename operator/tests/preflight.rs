@@ -12,14 +12,16 @@ use kube::runtime::watcher::Event;
 use mailroute_dns::resolver::Resolver;
 use mailroute_m365::dns::zone::{Data, Kind, Record};
 use mailroute_m365::{DnsAction, DnsFaults, Faults, Options, Rule, Simulator};
-use mailroute_operator::control::reports::{Caller, Reports};
-use mailroute_operator::controller::triggers::Triggers;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::metrics::Metrics;
-use mailroute_operator::preflight::board::{Board, Notice};
 use mailroute_operator::preflight::need::needs;
-use mailroute_operator::preflight::rounds::Rounds;
-use mailroute_operator::preflight::verdict::Verdict;
+use mailroute_operator::preflight::observations::DnsObservations;
+use mailroute_operator::preflight::rounds::DnsRounds;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::reports::{ReportingPod, Reports};
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::status::{DnsNotice, DnsVerdict};
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Report;
 use serde_json::json;
@@ -31,11 +33,11 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Stage {
-    board: Board,
+    board: DnsObservations,
     reports: Arc<Mutex<Reports>>,
     triggers: Triggers,
     metrics: Metrics,
-    routes: Writer<MailRoute>,
+    routes: Writer<CachedRoute>,
     changed: watch::Sender<u64>,
     rounds: JoinHandle<()>,
 }
@@ -46,17 +48,21 @@ impl Drop for Stage {
     }
 }
 
+fn cached(route: &MailRoute) -> CachedRoute {
+    CachedRoute::new(route.clone(), &PlatformSettings::default())
+}
+
 impl Stage {
     /// Goes round this route's domains.
     fn new(route: &MailRoute, server: SocketAddr) -> Self {
         let (store, mut routes) = reflector::store();
-        for event in [Event::Init, Event::InitApply(route.clone()), Event::InitDone] {
+        for event in [Event::Init, Event::InitApply(cached(route)), Event::InitDone] {
             routes.apply_watcher_event(&event);
         }
         let (changed, changes) = watch::channel(0);
-        let (board, reports) = (Board::on(), Arc::<Mutex<Reports>>::default());
+        let (board, reports) = (DnsObservations::on(), Arc::<Mutex<Reports>>::default());
         let (triggers, metrics) = (Triggers::default(), Metrics::new().unwrap());
-        let rounds = Rounds {
+        let rounds = DnsRounds {
             resolver: Resolver::new(Some(server)),
             board: board.clone(),
             routes: store,
@@ -69,14 +75,14 @@ impl Stage {
     }
 
     /// What the board says of the route when the controller is next told to look at it.
-    async fn told(&self, route: &MailRoute) -> Verdict {
+    async fn told(&self, route: &MailRoute) -> DnsVerdict {
         use futures::StreamExt;
         let mut looked_at = Box::pin(self.triggers.stream());
         loop {
             let next = timeout(PATIENCE, looked_at.next()).await.unwrap().unwrap();
-            assert_eq!(next, ObjectRef::from_obj(route));
+            assert_eq!(next, ObjectRef::from_obj(&cached(route)));
             let egress = self.reports.lock().unwrap().egress("shop", "notifications", Timestamp::now());
-            if let Notice::Known(verdict) = self.board.notice(&needs(&route.spec, egress)) {
+            if let DnsNotice::Known(verdict) = self.board.notice(&needs(&route.spec, egress)) {
                 return verdict;
             }
         }
@@ -208,7 +214,7 @@ async fn the_address_that_sidecars_come_from_has_to_be_in_the_record() {
     let route = direct_send();
     let stage = Stage::new(&route, simulator.dns_address());
     assert_eq!(stage.told(&route).await.reason, Reason::DnsPublished, "no address is known yet");
-    let pod = Caller { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+    let pod = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
     stage.reports.lock().unwrap().record(&pod, seen_from("203.0.113.7"), Timestamp::now());
     stage.changed.send_modify(|changes| *changes += 1);
     let verdict = stage.told(&route).await;
@@ -225,7 +231,7 @@ async fn a_domain_that_is_added_is_looked_at_without_waiting_for_the_others() {
     stage.told(&first).await;
     let mut second = first.clone();
     second.spec.tenant.accepted_domains.push("contoso.cmo".into());
-    stage.routes.apply_watcher_event(&Event::Apply(second.clone()));
+    stage.routes.apply_watcher_event(&Event::Apply(cached(&second)));
     stage.changed.send_modify(|changes| *changes += 1);
     let verdict = stage.told(&second).await;
     assert_eq!(verdict.reason, Reason::DomainNotFound);

@@ -20,7 +20,7 @@ spec:
 ";
 
 /// A route called `notifications` in the namespace `shop`.
-const ROUTE: &str = "operator/tests/inject/route.yaml";
+const ROUTE: &str = "crates/operator-core/tests/inject/route.yaml";
 
 fn program(arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailroute-operator"));

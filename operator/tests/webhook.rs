@@ -14,28 +14,31 @@ use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::MailRoute;
-use mailroute_operator::crd::cloud::Cloud;
-use mailroute_operator::crd::method::Subject;
-use mailroute_operator::crd::tenant::Authority;
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::watch::UnreadableRoutes;
 use mailroute_operator::events::Events;
-use mailroute_operator::inject::Platform;
-use mailroute_operator::kubernetes::{Standing, Version};
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
 use mailroute_operator::webhook::refusals::Refusals;
-use mailroute_operator::webhook::{Routes, Webhook};
+use mailroute_operator::webhook::{AwaitedRoutes, Webhook};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::method::Subject;
+use mailroute_operator_core::crd::tenant::Authority;
+use mailroute_operator_core::inject::SidecarSettings;
+use mailroute_operator_core::kubernetes_version::{NativeSidecars, Version};
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 struct Stage {
     webhook: Arc<Webhook>,
-    writer: Writer<MailRoute>,
+    settings: PlatformSettings,
+    writer: Writer<CachedRoute>,
     changed: watch::Sender<u64>,
-    malformed: Malformed,
-    kubernetes: watch::Sender<Standing>,
+    malformed: UnreadableRoutes,
+    kubernetes: watch::Sender<NativeSidecars>,
     events: mpsc::UnboundedReceiver<Value>,
     metrics: Metrics,
 }
@@ -50,11 +53,11 @@ async fn stage() -> Stage {
 }
 
 async fn empty_stage() -> Stage {
-    stage_that_lends(Settings::default()).await
+    stage_that_lends(OperatorIdentity::default()).await
 }
 
 /// A webhook over an empty store, of an installation that lends its identity so.
-async fn stage_that_lends(lending: Settings) -> Stage {
+async fn stage_that_lends(operator_identity: OperatorIdentity) -> Stage {
     let (sender, events) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -65,13 +68,15 @@ async fn stage_that_lends(lending: Settings) -> Stage {
     let metrics = Metrics::new().unwrap();
     let (store, writer) = reflector::store();
     let (changed, changes) = watch::channel(0);
-    let platform = Platform { image: "mailroute.dev/sidecar:0.1.0".into(), ..Platform::default() };
+    let platform =
+        SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
     let told = (Events::start(client.clone(), "operator-0", metrics.clone()), Refusals::start(client));
-    let malformed = Malformed::default();
-    let routes = Routes::new(store, malformed.clone(), changes);
-    let (kubernetes, standing) = watch::channel(Standing::Fit);
-    let webhook = Webhook::new(routes, platform, Arc::new(lending), standing, metrics.clone(), told);
-    Stage { webhook: Arc::new(webhook), writer, changed, malformed, kubernetes, events, metrics }
+    let malformed = UnreadableRoutes::default();
+    let routes = AwaitedRoutes::new(store, malformed.clone(), changes);
+    let (kubernetes, standing) = watch::channel(NativeSidecars::Fit);
+    let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
+    let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
+    Stage { webhook: Arc::new(webhook), settings, writer, changed, malformed, kubernetes, events, metrics }
 }
 
 async fn write_down(
@@ -86,7 +91,15 @@ async fn write_down(
 
 impl Stage {
     fn apply(&mut self, event: &Event<MailRoute>) {
-        self.writer.apply_watcher_event(event);
+        let cached = |route: &MailRoute| CachedRoute::new(route.clone(), &self.settings);
+        let event = match event {
+            Event::Init => Event::Init,
+            Event::InitApply(route) => Event::InitApply(cached(route)),
+            Event::InitDone => Event::InitDone,
+            Event::Apply(route) => Event::Apply(cached(route)),
+            Event::Delete(route) => Event::Delete(cached(route)),
+        };
+        self.writer.apply_watcher_event(&event);
         self.changed.send_modify(|changes| *changes += 1);
     }
 
@@ -111,7 +124,8 @@ async fn ask(webhook: &Webhook, review: &Value) -> Value {
 }
 
 fn route(name: &str) -> MailRoute {
-    let mut route: MailRoute = serde_saphyr::from_str(include_str!("inject/route.yaml")).unwrap();
+    let mut route: MailRoute =
+        serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/route.yaml")).unwrap();
     route.metadata.name = Some(name.to_owned());
     route
 }
@@ -136,7 +150,8 @@ fn review(pod: &Value) -> Value {
 }
 
 fn pod() -> Value {
-    serde_saphyr::from_str(include_str!("inject/of_a_deployment.yaml")).unwrap()
+    serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/of_a_deployment.yaml"))
+        .unwrap()
 }
 
 fn patched(answer: &Value, mut pod: Value) -> Value {
@@ -274,7 +289,7 @@ async fn a_call_after_another_webhook_adds_what_that_one_took_and_nothing_else()
 #[tokio::test]
 async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
     let mut stage = stage().await;
-    stage.kubernetes.send_replace(Standing::TooOld(Version { major: 1, minor: 28 }));
+    stage.kubernetes.send_replace(NativeSidecars::TooOld(Version { major: 1, minor: 28 }));
     let answer = stage.ask(&review(&pod())).await;
     assert_eq!(answer["response"]["allowed"], false);
     assert!(answer["response"].get("patch").is_none(), "{answer}");
@@ -289,7 +304,7 @@ async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
         (&json!("KubernetesTooOld"), &json!("notifications"))
     );
     assert!(stage.metrics().contains("outcome=\"refused\",reason=\"KubernetesTooOld\"} 1"));
-    stage.kubernetes.send_replace(Standing::Fit);
+    stage.kubernetes.send_replace(NativeSidecars::Fit);
     assert_eq!(stage.ask(&review(&pod())).await["response"]["patchType"], "JSONPatch");
 }
 
@@ -559,12 +574,12 @@ async fn a_route_of_a_cloud_without_a_published_host_is_resolved_with_what_the_p
     let submission = dod.spec.client_submission.as_mut().unwrap();
     submission.credential.subject = Subject::Operator;
     let client_id = submission.credential.client_id.clone().unwrap();
-    let lending = Settings::parse(&format!(
+    let lending = OperatorIdentity::parse(&format!(
         "applications: [{{tenantId: {}, clientId: {client_id}, cloud: USGovernmentDoD, endpoint: {{host: smtp.dod.example}}, \
          allow: [{{namespaces: [shop], mailboxes: [noreply@contoso.com]}}]}}]",
         dod.spec.tenant.id
     ));
-    for (lending, is_injected) in [(lending.unwrap(), true), (Settings::default(), false)] {
+    for (lending, is_injected) in [(lending.unwrap(), true), (OperatorIdentity::default(), false)] {
         let mut stage = stage_that_lends(lending).await;
         stage.apply(&Event::Init);
         stage.apply(&Event::InitApply(dod.clone()));

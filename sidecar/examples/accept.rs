@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use clap::Parser;
-use mailroute_sidecar::body::Body;
-use mailroute_sidecar::envelope::Envelope;
-use mailroute_sidecar::server::{Accept, Limits, Listeners, Observer, Refusal, Service, Settings, serve};
+use mailroute_sidecar::listener::{
+    Accept, Listeners, Observer, Refusal, Service, SessionLimits, Settings, serve,
+};
+use mailroute_sidecar::message::body::Body;
+use mailroute_sidecar::message::envelope::Envelope;
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use mailroute_sidecar::smtp::session::{Session, Step};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
@@ -108,7 +110,7 @@ async fn over_loopback(arguments: &Arguments, message: &(String, String)) -> Res
         settings: Arc::new(move || Arc::clone(&settings)),
         observer: Arc::new(Taken),
         scratch: Arc::new(std::env::temp_dir()),
-        limits: Limits::default(),
+        limits: SessionLimits::default(),
     };
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listeners, service, stopped));

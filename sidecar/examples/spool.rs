@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use mailroute_sidecar::body::Body;
-use mailroute_sidecar::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
-use mailroute_sidecar::spool::{Entry, Kind, Limits, Progress, Spool};
+use mailroute_sidecar::message::body::Body;
+use mailroute_sidecar::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use mailroute_sidecar::spool::{Entry, Kind, Progress, Spool, SpoolLimits};
 
 const SIZES: [(&str, usize); 2] = [("4 KiB", 4096), ("60 KiB", 60 * 1024)];
 
@@ -58,7 +58,8 @@ fn one_by_one(root: &Path, len: usize, time: Duration) -> f64 {
 /// Messages a second, and milliseconds of CPU for a thousand of them.
 async fn stores(root: &Path, len: usize, senders: u64, time: Duration, pass: bool) -> (f64, f64) {
     let root = tempfile::tempdir_in(root).unwrap();
-    let (spool, _) = Spool::open(root.path(), Limits { max_bytes: u64::MAX, keep_dead: 1 }).await.unwrap();
+    let (spool, _) =
+        Spool::open(root.path(), SpoolLimits { max_bytes: u64::MAX, keep_dead: 1 }).await.unwrap();
     let (began, cpu) = (Instant::now(), cpu());
     let sender = |sender: u64| {
         let (spool, body) = (&spool, Body::new("Received: here\r\n", vec![b'x'; len]));

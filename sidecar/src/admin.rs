@@ -2,7 +2,7 @@
 //!
 //! Every pod of the cluster can connect to it. So no answer has a secret, an address, or words that came from elsewhere;
 //! no body is taken; connections are few, few of one address, and short. The kubelet's probe has a socket of its own
-//! ([`crate::alive`]), and asks here only where the spool's volume cannot hold one: for that, connections from loopback
+//! ([`crate::cli::health_check`]), and asks here only where the spool's volume cannot hold one: for that, connections from loopback
 //! are counted apart, so that no other pod can keep the probe out.
 //!
 //! * `/livez`: the local listener is serving. Nothing about Microsoft: a restart would not mend that.
@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,9 +29,10 @@ use tokio::sync::watch;
 
 use crate::budget::gate::Gate;
 use crate::config::Config;
-use crate::health::Health;
+use crate::lock;
 use crate::metrics::Metrics;
 use crate::net::is_absent;
+use crate::outcome::health::Health;
 use crate::queue::Queue;
 
 /// Connections at a time from outside the pod: some scrapers and people.
@@ -181,7 +182,7 @@ struct Counted {
 
 impl Peers {
     fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Counts one more connection of `peer`, unless there are too many of it, or of all that are outside the pod.

@@ -24,63 +24,63 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{timeout, timeout_at};
 
+use crate::accept::MessageAcceptor;
 use crate::admin::{self, Admin};
-use crate::alive;
 use crate::args::Run;
-use crate::body::Scratch;
+use crate::attempt::Attempts;
 use crate::budget::Spans;
-use crate::by_hand::running::Desk;
-use crate::by_hand::serve::{Patience, Served};
-use crate::by_hand::socket::Listening;
+use crate::cli::health_check;
+use crate::cli::queue::handler::QueueHandler;
+use crate::cli::queue::server::{CommandServer, CommandTimeouts};
+use crate::cli::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::dispatch::Dispatch;
-use crate::door::Door;
-use crate::health::Board;
+use crate::listener::port::PortListener;
+use crate::listener::session_count::SessionCount;
+use crate::listener::settings;
+use crate::listener::{Listeners, Service, SessionLimits};
+use crate::message::body::Scratch;
 use crate::metrics::Metrics;
-use crate::probe::Pace;
+use crate::net::control_service;
+use crate::outcome::health::SharedHealth;
 use crate::queue::{self, Queue, schedule};
-use crate::relay::Relay;
 use crate::report::Reporter;
 use crate::route_deleted::RouteDeleted;
-use crate::server::{Limits, Listeners, Service};
-use crate::service;
-use crate::sessions::Sessions;
-use crate::settings;
 use crate::shutdown::{self, Grace};
 use crate::spool::{Layout, Recovered, Spool};
 use crate::token::Sources;
 use crate::upstream::Upstream;
+use crate::upstream::probe::ProbeSchedule;
 
 /// Times that no user sets; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// When to probe.
-    pub probe: Pace,
+    pub probe: ProbeSchedule,
     /// The unit in which a route that does not work is left alone.
     pub pause: Duration,
     /// The windows in which Microsoft counts.
     pub spans: Spans,
     /// When a kept message is tried again.
-    pub queue: schedule::Pace,
+    pub queue: schedule::RetrySchedule,
     /// How long no session must have been open before the door closes.
     pub settle: Duration,
     /// Least time between two reports.
     pub report: Duration,
     /// How long a person's command may take to be said.
-    pub by_hand: Patience,
+    pub queue_commands: CommandTimeouts,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            probe: Pace::default(),
+            probe: ProbeSchedule::default(),
             pause: Duration::from_secs(1),
             spans: Spans::default(),
-            queue: schedule::Pace::default(),
+            queue: schedule::RetrySchedule::default(),
             settle: Duration::from_millis(500),
             report: Duration::from_secs(1),
-            by_hand: Patience::default(),
+            queue_commands: CommandTimeouts::default(),
         }
     }
 }
@@ -98,7 +98,7 @@ pub struct App {
     grace: Grace,
     sessions: watch::Receiver<usize>,
     queue: Arc<Queue>,
-    door: JoinHandle<()>,
+    port_listener: JoinHandle<()>,
     closing: watch::Sender<bool>,
     ending: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -112,28 +112,28 @@ impl App {
     pub async fn start(run: Run, timing: Timing) -> anyhow::Result<Self> {
         let config = config::load(&run.route, run.control.as_deref()).await;
         config::log(&Config::default(), &config);
-        let listeners = Listeners::bind(Door::port(run.port, &config)).await?;
+        let listeners = Listeners::bind(PortListener::port(run.port, &config)).await?;
         let admin_listener = bind_admin(run.admin_listen).await?;
         let (smtp, admin) = (listeners.addresses(), admin_listener.local_addr()?);
 
         let (spool, found) = open_spool(&run.spool_dir, &config).await?;
-        service::note_address(&run.spool_dir, run.control.as_deref()).await;
+        control_service::note_address(&run.spool_dir, run.control.as_deref()).await;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
         let mut tasks = JoinSet::new();
         let (route, control) = (run.route.clone(), run.control.clone());
         tasks.spawn(config::watch_file(route, control, run.route_poll, config_sender, stop.clone()));
-        let kept = Kept { spool, found, hurry: closed.clone() };
+        let kept = Kept { spool, found, shutting_down: closed.clone() };
         let parts = Parts::start(config, &run, timing, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
-        if let Some(served) = parts.by_hand(&run.spool_dir, timing.by_hand) {
+        if let Some(served) = parts.queue_commands(&run.spool_dir, timing.queue_commands) {
             tasks.spawn(served.run(stop.clone()));
         }
         let layout = Layout::new(&run.spool_dir);
         match Listening::bind(&layout, layout.alive()) {
             Ok(listening) => {
-                tasks.spawn(alive::answer(listening, Arc::clone(&parts.serving), stop.clone()));
+                tasks.spawn(health_check::answer(listening, Arc::clone(&parts.serving), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");
@@ -141,13 +141,13 @@ impl App {
         }
         tasks.spawn(parts.admin().run(admin_listener, stop));
         parts.settled().await;
-        let sessions = Sessions::new(Arc::clone(&parts.metrics) as _);
+        let sessions = SessionCount::new(Arc::clone(&parts.metrics) as _);
         let open = sessions.subscribe();
-        let door = tokio::spawn(parts.door(&run, sessions).run(listeners, closed));
+        let port_listener = tokio::spawn(parts.port_listener(&run, sessions).run(listeners, closed));
 
         tracing::info!(addresses = ?smtp, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
         let grace = Grace { settle: timing.settle, total: run.grace };
-        Ok(Self { smtp, admin, grace, sessions: open, queue, door, closing, ending, tasks })
+        Ok(Self { smtp, admin, grace, sessions: open, queue, port_listener, closing, ending, tasks })
     }
 
     /// Where applications connect.
@@ -177,9 +177,9 @@ impl App {
         shutdown::settled(self.sessions, Grace { settle, total: total * 3 / 4 }).await;
         // From now on nobody waits for the upstream: what is not delivered is kept.
         self.closing.send_replace(true);
-        if timeout(total / 8, &mut self.door).await.is_err() {
+        if timeout(total / 8, &mut self.port_listener).await.is_err() {
             tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
-            self.door.abort();
+            self.port_listener.abort();
         }
         self.queue.drained(drained_by).await;
         let end = clock::now() + last;
@@ -197,17 +197,17 @@ struct Kept {
     spool: Spool,
     found: Recovered,
     /// The end is near.
-    hurry: watch::Receiver<bool>,
+    shutting_down: watch::Receiver<bool>,
 }
 
 /// What several tasks share.
 struct Parts {
     config: watch::Receiver<Config>,
     metrics: Arc<Metrics>,
-    board: Board,
-    dispatch: Arc<Dispatch>,
+    health: SharedHealth,
+    attempts: Arc<Attempts>,
     queue: Arc<Queue>,
-    relay: Arc<Relay>,
+    acceptor: Arc<MessageAcceptor>,
     scratch: Arc<dyn Scratch>,
     serving: Arc<AtomicBool>,
 }
@@ -218,24 +218,32 @@ impl Parts {
         config: watch::Receiver<Config>,
         run: &Run,
         timing: Timing,
-        Kept { spool, found, hurry }: Kept,
+        Kept { spool, found, shutting_down }: Kept,
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
         let (publish, active) = watch::channel(None);
-        let board = Board::default();
-        let times = (timing.spans, timing.pause);
-        let dispatch = Dispatch::new(active, board.clone(), Arc::clone(&metrics), &run.spool_dir, times);
+        let health = SharedHealth::default();
+        let attempts = Attempts::new(
+            active,
+            health.clone(),
+            Arc::clone(&metrics),
+            &run.spool_dir,
+            timing.spans,
+            timing.pause,
+        );
         let scratch = spool.scratch();
-        let queue = Queue::new(spool, found, Arc::clone(&dispatch), Arc::clone(&metrics), timing.queue);
-        let (dispatched, queued) = (Arc::clone(&dispatch), Arc::clone(&queue));
-        let relay = Relay::new(dispatched, queued, Arc::clone(&metrics), run.reply_timeout, hurry);
-        let parts = Self { config, metrics, board, dispatch, queue, relay, scratch, serving: Arc::default() };
+        let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), timing.queue);
+        let (attempting, queued) = (Arc::clone(&attempts), Arc::clone(&queue));
+        let acceptor =
+            MessageAcceptor::new(attempting, queued, Arc::clone(&metrics), run.reply_timeout, shutting_down);
+        let parts =
+            Self { config, metrics, health, attempts, queue, acceptor, scratch, serving: Arc::default() };
         let upstream = Upstream {
             active: publish,
-            dispatch: Arc::clone(&parts.dispatch),
-            board: parts.board.clone(),
+            attempts: Arc::clone(&parts.attempts),
+            health: parts.health.clone(),
             metrics: Arc::clone(&parts.metrics),
             pace: timing.probe,
             poll: run.route_poll,
@@ -252,7 +260,7 @@ impl Parts {
     /// Completes when a route that is there is in use, so that the first message does not come before it.
     async fn settled(&self) {
         if self.config.borrow().route.is_some() {
-            let mut routes = self.dispatch.routes();
+            let mut routes = self.attempts.routes();
             let in_use = routes.wait_for(Option::is_some);
             if timeout(SETTLING, in_use).await.is_err() {
                 tracing::warn!("setting up the route takes long; mail is answered with 451 until then");
@@ -261,19 +269,19 @@ impl Parts {
     }
 
     fn reporter(&self, least: Duration, directory: &Path) -> Reporter {
-        let (dispatch, queue, left) =
-            (Arc::clone(&self.dispatch), Arc::clone(&self.queue), Arc::clone(&self.queue));
+        let (attempts, queue, left) =
+            (Arc::clone(&self.attempts), Arc::clone(&self.queue), Arc::clone(&self.queue));
         Reporter {
             config: self.config.clone(),
-            health: self.board.subscribe(),
-            usage: Box::new(move || dispatch.usage()),
+            health: self.health.subscribe(),
+            usage: Box::new(move || attempts.usage()),
             notable: queue.notable(),
             queue: Box::new(move || queue.figures().into()),
             left: Box::new(move || left.left()),
             deleted: RouteDeleted::new(directory),
             metrics: Arc::clone(&self.metrics),
             least,
-            budget: Arc::clone(self.dispatch.budget()),
+            budget: Arc::clone(self.attempts.budget()),
         }
     }
 
@@ -281,20 +289,20 @@ impl Parts {
         Admin {
             serving: Arc::clone(&self.serving),
             config: self.config.clone(),
-            health: self.board.subscribe(),
+            health: self.health.subscribe(),
             metrics: Arc::clone(&self.metrics),
-            budget: Arc::clone(self.dispatch.budget()),
+            budget: Arc::clone(self.attempts.budget()),
             queue: Arc::clone(&self.queue),
         }
     }
 
     /// Where a person's commands are taken. Mail does not wait for that to work.
-    fn by_hand(&self, directory: &Path, patience: Patience) -> Option<Served> {
+    fn queue_commands(&self, directory: &Path, timeouts: CommandTimeouts) -> Option<CommandServer> {
         let layout = Layout::new(directory);
         match Listening::bind(&layout, layout.socket()) {
             Ok(listening) => {
-                let desk = Arc::new(Desk::new(Arc::clone(&self.queue), directory));
-                Some(Served { listening, desk, patience })
+                let handler = Arc::new(QueueHandler::new(Arc::clone(&self.queue), directory));
+                Some(CommandServer { listening, handler, timeouts })
             }
             Err(error) => {
                 tracing::warn!(%error, "commands are not available: the spool's volume does not support sockets");
@@ -303,15 +311,19 @@ impl Parts {
         }
     }
 
-    fn door(self, run: &Run, sessions: Arc<Sessions>) -> Door {
+    fn port_listener(self, run: &Run, sessions: Arc<SessionCount>) -> PortListener {
         let service = Service {
-            accept: self.relay,
+            accept: self.acceptor,
             settings: settings::source(self.config.clone()),
             observer: sessions,
             scratch: self.scratch,
-            limits: Limits { sessions: run.max_sessions, wait: run.session_wait, ..Limits::default() },
+            limits: SessionLimits {
+                sessions: run.max_sessions,
+                wait: run.session_wait,
+                ..SessionLimits::default()
+            },
         };
-        Door { service, config: self.config, fixed: run.port, serving: self.serving }
+        PortListener { service, config: self.config, fixed: run.port, serving: self.serving }
     }
 }
 

@@ -15,8 +15,8 @@ use clap::{Args, Parser, Subcommand};
 use mailroute_route::paths;
 use tracing::Level;
 
-use crate::envelope::{Address, AddressError};
 use crate::logging::Format;
+use crate::message::envelope::{Address, AddressError};
 use crate::token::proxy::Variables;
 
 /// SMTP on localhost, forwarded through Microsoft 365.

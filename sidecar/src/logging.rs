@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
-use crate::redact;
+use crate::message::redact;
 
 /// How much of an address is shown now. One for the process, as the log is.
 static SHOWN: AtomicU8 = AtomicU8::new(LogAddresses::Full as u8);

@@ -5,12 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use mailroute_sidecar::alive;
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::queue::Queue;
 use mailroute_sidecar::args::{Check, Cli, Command, Run};
-use mailroute_sidecar::by_hand;
-use mailroute_sidecar::check;
+use mailroute_sidecar::cli::{check, health_check, queue};
 use mailroute_sidecar::logging;
 use mailroute_sidecar::shutdown::Signals;
 
@@ -26,7 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
         // Without a log: the answer is all there is to say.
         Command::Check(options) => on_runtime(check(*options)),
         Command::Queue(options) => on_runtime(queue(options)),
-        Command::Alive(options) => alive::ask(&options.spool_dir, options.admin_listen)
+        Command::Alive(options) => health_check::ask(&options.spool_dir, options.admin_listen)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     }
@@ -62,7 +60,7 @@ async fn check(options: Check) -> anyhow::Result<ExitCode> {
 }
 
 async fn queue(options: Queue) -> anyhow::Result<ExitCode> {
-    match by_hand::run(&options, &mut stdout()).await {
+    match queue::run(&options, &mut stdout()).await {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {

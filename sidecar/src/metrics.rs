@@ -14,11 +14,9 @@ use prometheus::{
 };
 
 use crate::delivery::connection::Protection;
-use crate::delivery::outcome::Outcome;
-use crate::health::Health;
-use crate::server::Refusal;
-
-pub use queue::Ended;
+use crate::listener::Refusal;
+use crate::outcome::DeliveryOutcome;
+use crate::outcome::health::Health;
 
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
 const SECONDS: &[f64] =
@@ -89,7 +87,7 @@ impl Metrics {
             self.sent.deliveries.with_label_values(&[outcome, "none"]);
         }
         // The others come when they are met: a histogram is some twenty lines.
-        self.sent.delivery_seconds.with_label_values(&[Outcome::Delivered.as_str()]);
+        self.sent.delivery_seconds.with_label_values(&[DeliveryOutcome::Delivered.as_str()]);
         for result in [ReportResult::Taken, ReportResult::Failed] {
             self.state.reports.with_label_values(&[result.as_str()]);
         }
@@ -333,7 +331,7 @@ mod tests {
     use mailroute_route::condition::Reason;
 
     use super::*;
-    use crate::delivery::outcome::Met;
+    use crate::outcome::Observation;
 
     fn rendered(metrics: &Metrics, health: &Health) -> String {
         String::from_utf8(metrics.render(health)).unwrap()
@@ -366,9 +364,9 @@ mod tests {
     #[test]
     fn only_the_reason_in_force_is_shown() {
         let (metrics, mut health) = (Metrics::new().unwrap(), Health::default());
-        health.record(&[Met::new(Reason::ConnectFailed, "")], 1);
+        health.record(&[Observation::new(Reason::ConnectFailed, "")], 1);
         rendered(&metrics, &health);
-        health.record(&[Met::new(Reason::Connected, "")], 2);
+        health.record(&[Observation::new(Reason::Connected, "")], 2);
         let text = rendered(&metrics, &health);
         assert!(text.contains(r#"{condition="UpstreamReachable",reason="Connected"} 1"#), "{text}");
         assert!(!text.contains("ConnectFailed"), "{text}");

@@ -19,11 +19,11 @@ use tokio::sync::watch;
 use crate::budget::gate::Gate;
 use crate::clock;
 use crate::config::Config;
-use crate::health::Health;
 use crate::metrics::{Metrics, ReportResult};
-use crate::queue::Notable;
+use crate::net::control_service::{self, ServiceError};
+use crate::outcome::health::Health;
+use crate::queue::QueueSummary;
 use crate::route_deleted::RouteDeleted;
-use crate::service::{self, ServiceError};
 
 /// Bounds on what the service may ask for, seconds.
 const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
@@ -60,7 +60,7 @@ pub struct Reporter {
     /// Where it is noted that the route was deleted.
     pub deleted: RouteDeleted,
     /// Changes with it.
-    pub notable: watch::Receiver<Notable>,
+    pub notable: watch::Receiver<QueueSummary>,
     /// Where results are counted.
     pub metrics: Arc<Metrics>,
     /// Least time between two reports.
@@ -246,7 +246,7 @@ async fn send(
 ) -> Result<ReportReply, ReportError> {
     let body = Bytes::from(serde_json::to_vec(report).map_err(|_| ReportError::Answer)?);
     for _ in 0..2 {
-        let answer = service::post(control, leader.as_deref(), REPORT_PATH, body.clone()).await?;
+        let answer = control_service::post(control, leader.as_deref(), REPORT_PATH, body.clone()).await?;
         match answer.status {
             200 => return serde_json::from_slice(&answer.body).map_err(|_| ReportError::Answer),
             421 => {

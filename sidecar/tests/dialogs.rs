@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mailroute_sidecar::body::Body;
-use mailroute_sidecar::envelope::Envelope;
-use mailroute_sidecar::server::{Accept, Limits, Listeners, Observer, Refusal, Service, Settings, serve};
+use mailroute_sidecar::listener::{
+    Accept, Listeners, Observer, Refusal, Service, SessionLimits, Settings, serve,
+};
+use mailroute_sidecar::message::body::Body;
+use mailroute_sidecar::message::envelope::Envelope;
 use mailroute_sidecar::smtp::reply::Reply;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
@@ -83,7 +85,7 @@ fn cut(input: &[u8], seed: u64) -> Vec<&[u8]> {
 #[tokio::test]
 async fn dialogs_hold_over_a_socket() {
     for script in scripts() {
-        let server = Server::start(script.settings.clone(), answer(&script), Limits::default()).await;
+        let server = Server::start(script.settings.clone(), answer(&script), SessionLimits::default()).await;
         let outcome = server.play(&script).await;
         let stored = server.stop().await;
         let expected = script.messages.iter().map(with_separator).collect::<Vec<_>>();
@@ -93,7 +95,7 @@ async fn dialogs_hold_over_a_socket() {
 
 #[tokio::test]
 async fn a_silent_client_is_told_and_closed() {
-    let limits = Limits { command: Duration::from_millis(50), ..Limits::default() };
+    let limits = SessionLimits { command: Duration::from_millis(50), ..SessionLimits::default() };
     assert!(
         ending(limits, "NOOP\r\nNO")
             .await
@@ -103,7 +105,7 @@ async fn a_silent_client_is_told_and_closed() {
 
 #[tokio::test]
 async fn a_message_that_stalls_is_given_up() {
-    let limits = Limits { data: Duration::from_millis(50), ..Limits::default() };
+    let limits = SessionLimits { data: Duration::from_millis(50), ..SessionLimits::default() };
     let input = "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n";
     assert!(
         ending(limits, input)
@@ -114,7 +116,7 @@ async fn a_message_that_stalls_is_given_up() {
 
 #[tokio::test]
 async fn a_session_without_a_message_has_an_end() {
-    let limits = Limits { message: Duration::from_millis(50), ..Limits::default() };
+    let limits = SessionLimits { message: Duration::from_millis(50), ..SessionLimits::default() };
     assert!(
         ending(limits, "NOOP\r\n")
             .await
@@ -124,7 +126,7 @@ async fn a_session_without_a_message_has_an_end() {
 
 #[tokio::test]
 async fn dripping_octets_do_not_extend_a_commands_time() {
-    let limits = Limits { command: Duration::from_millis(200), ..Limits::default() };
+    let limits = SessionLimits { command: Duration::from_millis(200), ..SessionLimits::default() };
     let server = Server::start(defaults(), Reply::parse(b"250 ok\r\n").unwrap().unwrap().0, limits).await;
     let (mut read, mut write) = server.connect().await.into_split();
     let drip = async {
@@ -147,7 +149,7 @@ async fn dripping_octets_do_not_extend_a_commands_time() {
 
 #[tokio::test]
 async fn one_session_too_many_is_told_why() {
-    let limits = Limits { sessions: 1, wait: Duration::from_millis(50), ..Limits::default() };
+    let limits = SessionLimits { sessions: 1, wait: Duration::from_millis(50), ..SessionLimits::default() };
     let server = Server::start(defaults(), ok(), limits).await;
     let mut first = BufStream::new(server.connect().await);
     assert!(line(&mut first).await.starts_with("220 "));
@@ -163,7 +165,8 @@ async fn one_session_too_many_is_told_why() {
 
 #[tokio::test]
 async fn one_session_too_many_waits_for_another_to_end() {
-    let server = Server::start(defaults(), ok(), Limits { sessions: 1, ..Limits::default() }).await;
+    let server =
+        Server::start(defaults(), ok(), SessionLimits { sessions: 1, ..SessionLimits::default() }).await;
     let mut first = BufStream::new(server.connect().await);
     assert!(line(&mut first).await.starts_with("220 "));
     let [mut second, mut third] =
@@ -180,7 +183,7 @@ async fn one_session_too_many_waits_for_another_to_end() {
 
 #[tokio::test]
 async fn stopping_lets_an_open_message_finish() {
-    let server = Server::start(defaults(), ok(), Limits::default()).await;
+    let server = Server::start(defaults(), ok(), SessionLimits::default()).await;
     let (mut idle, mut busy) =
         (BufStream::new(server.connect().await), BufStream::new(server.connect().await));
     assert!(line(&mut idle).await.starts_with("220 "));
@@ -196,7 +199,7 @@ async fn stopping_lets_an_open_message_finish() {
 
 #[tokio::test]
 async fn new_settings_apply_to_the_next_message() {
-    let server = Server::start(defaults(), ok(), Limits::default()).await;
+    let server = Server::start(defaults(), ok(), SessionLimits::default()).await;
     let mut client = BufStream::new(server.connect().await);
     assert!(line(&mut client).await.starts_with("220 "));
     server.settings.lock().unwrap().max_message_bytes = 10;
@@ -209,7 +212,7 @@ async fn new_settings_apply_to_the_next_message() {
 #[tokio::test]
 async fn fields_that_are_encoded_are_counted() {
     let settings = Settings { encode_header: true, ..defaults() };
-    let server = Server::start(settings, ok(), Limits::default()).await;
+    let server = Server::start(settings, ok(), SessionLimits::default()).await;
     let mut client = BufStream::new(server.connect().await);
     send(&mut client, "HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n").await;
     send(&mut client, "Subject: ü\r\nTo: Ä <c@d.example>\r\nX: x\r\n.\r\nQUIT\r\n").await;
@@ -223,7 +226,7 @@ async fn fields_that_are_encoded_are_counted() {
 #[tokio::test]
 async fn a_full_disk_is_a_temporary_refusal() {
     let directory = Path::new("/nonexistent/spool");
-    let server = Server::start_in(directory, defaults(), ok(), Limits::default()).await;
+    let server = Server::start_in(directory, defaults(), ok(), SessionLimits::default()).await;
     let mut client = BufStream::new(server.connect().await);
     send(&mut client, "HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n").await;
     send(&mut client, &"long enough for the disk\r\n".repeat(10_000)).await;
@@ -239,7 +242,7 @@ async fn a_full_disk_is_a_temporary_refusal() {
 
 #[tokio::test]
 async fn a_large_message_arrives_octet_for_octet() {
-    let server = Server::start(defaults(), ok(), Limits::default()).await;
+    let server = Server::start(defaults(), ok(), SessionLimits::default()).await;
     let content = (0..40_000).map(|at| format!("{at} .\r\n")).collect::<String>();
     let mut client = BufStream::new(server.connect().await);
     send(&mut client, "HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n\r\n").await;
@@ -256,7 +259,7 @@ async fn a_panic_ends_its_own_session_only() {
     let server = Server::start(
         defaults(),
         Reply { code: 250, enhanced: None, lines: vec!["panic".into()] },
-        Limits::default(),
+        SessionLimits::default(),
     )
     .await;
     let mut client = BufStream::new(server.connect().await);
@@ -289,7 +292,7 @@ async fn send(client: &mut BufStream<TcpStream>, text: &str) {
 }
 
 /// All that a client is told that sends `input` and then nothing.
-async fn ending(limits: Limits, input: &str) -> String {
+async fn ending(limits: SessionLimits, input: &str) -> String {
     let server = Server::start(defaults(), ok(), limits).await;
     let mut client = server.connect().await;
     client.write_all(input.as_bytes()).await.unwrap();
@@ -313,14 +316,14 @@ struct Server {
 }
 
 impl Server {
-    async fn start(settings: Settings, answer: Reply, limits: Limits) -> Self {
+    async fn start(settings: Settings, answer: Reply, limits: SessionLimits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut server = Self::start_in(directory.path(), settings, answer, limits).await;
         server.directory = Some(directory);
         server
     }
 
-    async fn start_in(directory: &Path, settings: Settings, answer: Reply, limits: Limits) -> Self {
+    async fn start_in(directory: &Path, settings: Settings, answer: Reply, limits: SessionLimits) -> Self {
         let listeners = Listeners::bind(0).await.unwrap();
         let address = listeners.addresses()[0];
         let settings = Arc::new(Mutex::new(settings));

@@ -5,33 +5,28 @@ use std::time::Instant;
 
 use jiff::SignedDuration;
 use mailroute_dns::resolver::Resolver;
+use mailroute_operator_core::rollout::history::EvictionHistory;
 
 use super::parts::{Parts, spawn};
 use super::{App, Known, warn_of};
-use crate::controller::applied::Applied;
+use crate::cache::federation_capacity::FederationCapacity;
+use crate::controller::applied::AppliedConfigMaps;
 use crate::controller::backoff::Backoff;
-use crate::controller::federation::Federation;
-use crate::controller::lost::Lost;
-use crate::controller::orphans::Orphans;
-use crate::controller::rollout::history::Rollouts;
-use crate::controller::{self, Context, build};
-use crate::preflight::board::Board;
-use crate::preflight::rounds::Rounds;
+use crate::controller::lost::LostMessageSums;
+use crate::controller::orphans::OrphanedRoutes;
+use crate::controller::{self, Context};
+use crate::preflight::observations::DnsObservations;
+use crate::preflight::rounds::DnsRounds;
 
 impl App {
     /// The part that writes, while this replica leads.
     pub(super) fn lead(&self, parts: &mut Parts, known: Known) {
         let flags = &self.flags;
-        let dns = if flags.dns_preflight { Board::on() } else { Board::default() };
+        let dns = if flags.dns_preflight { DnsObservations::on() } else { DnsObservations::default() };
         let rounds = flags.dns_preflight.then(|| self.rounds(&dns, &known));
         let context = Arc::new(Context {
             client: self.client.clone(),
-            platform: build::Platform {
-                control_address: self.control_address(),
-                cluster_domain: flags.cluster_domain.clone(),
-            },
-            lending: Arc::clone(self.vault.settings()),
-            mailbox_rules: Arc::clone(&self.mailbox_rules),
+            settings: Arc::clone(&self.settings),
             sidecar: self.sidecar(),
             ca_bundle: known.pki.ca_bundle,
             routes: known.routes,
@@ -42,12 +37,12 @@ impl App {
             metrics: self.metrics.clone(),
             silent_after: SignedDuration::from_secs(flags.silent_after.into()),
             backoff: Backoff::default(),
-            applied: Applied::default(),
-            rollouts: Rollouts::default(),
-            federation: Federation::default(),
+            applied: AppliedConfigMaps::default(),
+            rollouts: EvictionHistory::default(),
+            federation: FederationCapacity::default(),
             dns,
-            orphans: Orphans::default(),
-            lost: Lost::default(),
+            orphans: OrphanedRoutes::default(),
+            lost: LostMessageSums::default(),
         });
         let (malformed, mut leadership) = (self.malformed.clone(), known.leadership);
         spawn(parts, "controller", async move {
@@ -66,8 +61,8 @@ impl App {
     }
 
     /// The look-ups beside the controller, which no reconciliation waits for.
-    fn rounds(&self, board: &Board, known: &Known) -> Rounds {
-        Rounds {
+    fn rounds(&self, board: &DnsObservations, known: &Known) -> DnsRounds {
+        DnsRounds {
             resolver: Resolver::new(self.flags.nameserver),
             board: board.clone(),
             routes: known.routes.clone(),
@@ -79,7 +74,7 @@ impl App {
     }
 }
 
-async fn go_round(rounds: Option<Rounds>) {
+async fn go_round(rounds: Option<DnsRounds>) {
     match rounds {
         Some(rounds) => rounds.run().await,
         None => std::future::pending().await,

@@ -10,13 +10,13 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::parts::{Parts, spawn, turns_true};
-use super::{App, Known, standing};
+use super::{App, Known, health};
 use crate::admin::{self, Admin};
-use crate::broker::desk::{self, Desk};
-use crate::control::authenticate::Authenticator;
-use crate::control::server::{self as control, Control};
 use crate::rate_limit::RateLimit;
 use crate::server::{self, Limits};
+use crate::service::authenticate::Authenticator;
+use crate::service::report::{self, ReportService};
+use crate::service::token::{self, TokenService};
 use crate::webhook::refusals::Refusals;
 use crate::webhook::{self, Webhook};
 
@@ -38,17 +38,10 @@ impl App {
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let routes =
-            webhook::Routes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
+            webhook::AwaitedRoutes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
         let (metrics, told) =
             (self.metrics.clone(), (self.events.clone(), Refusals::start(self.client.clone())));
-        let webhook = Webhook::new(
-            routes,
-            self.sidecar(),
-            Arc::clone(self.vault.settings()),
-            known.kubernetes.clone(),
-            metrics,
-            told,
-        );
+        let webhook = Webhook::new(routes, self.sidecar(), known.kubernetes.clone(), metrics, told);
         let port = Port { address: self.flags.webhook_listen, tls: Some(&known.pki.tls), limits: WEBHOOK };
         serve(parts, SERVERS[0], port, webhook::router(Arc::new(webhook)), closing).await
     }
@@ -64,15 +57,15 @@ impl App {
             known.pods.clone(),
             self.flags.check_source_address,
         ));
-        let desk = Desk {
+        let tokens = TokenService {
             authenticator: Arc::clone(&authenticator),
             pods: known.pods.clone(),
             routes: known.routes.clone(),
-            vault: Arc::clone(&self.vault),
-            rate: Mutex::new(desk::rate()),
+            token_cache: Arc::clone(&self.token_cache),
+            rate: Mutex::new(token::rate()),
             metrics: self.metrics.clone(),
         };
-        let service = Control {
+        let service = ReportService {
             authenticator,
             leadership: known.leadership.clone(),
             pods: known.pods.clone(),
@@ -83,11 +76,9 @@ impl App {
             routes: known.routes.clone(),
             malformed: self.malformed.clone(),
             leases: Arc::clone(&self.leases),
-            lending: Arc::clone(self.vault.settings()),
-            mailbox_rules: Arc::clone(&self.mailbox_rules),
         };
         let port = Port { address: self.flags.control_listen, tls: Some(&known.pki.tls), limits: CONTROL };
-        let router = control::router(Arc::new(service)).merge(desk::router(Arc::new(desk)));
+        let router = report::router(Arc::new(service)).merge(token::router(Arc::new(tokens)));
         serve(parts, SERVERS[1], port, router, closing).await
     }
 
@@ -98,9 +89,9 @@ impl App {
         stop: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let admin = Admin::new(
-            standing::checks(known, stop),
+            health::checks(known, stop),
             self.metrics.clone(),
-            Box::new(standing::observer(known, &self.malformed)),
+            Box::new(health::observer(known, &self.malformed)),
         );
         let port = Port { address: self.flags.admin_listen, tls: None, limits: ADMIN };
         // It answers to the end.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use mailroute_operator::crd::definition;
+use mailroute_operator_core::crd::definition;
 
 /// Prints the CustomResourceDefinitions as YAML.
 #[derive(Debug, Parser)]

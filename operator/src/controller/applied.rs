@@ -7,31 +7,30 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::runtime::reflector::ObjectRef;
 
-use crate::crd::MailRoute;
+use crate::cache::route::RouteRef;
 
 /// After this long the ConfigMap is looked at again.
 const CHECK_AFTER: Duration = Duration::from_secs(120);
 
 /// The ConfigMaps that are known to be right.
 #[derive(Debug, Default)]
-pub struct Applied(Mutex<HashMap<ObjectRef<MailRoute>, (ConfigMap, Instant)>>);
+pub struct AppliedConfigMaps(Mutex<HashMap<RouteRef, (ConfigMap, Instant)>>);
 
-impl Applied {
+impl AppliedConfigMaps {
     /// Whether exactly this was found or written a short while ago.
-    pub fn is_recent(&self, route: &ObjectRef<MailRoute>, wanted: &ConfigMap, now: Instant) -> bool {
+    pub fn is_recent(&self, route: &RouteRef, wanted: &ConfigMap, now: Instant) -> bool {
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         applied.get(route).is_some_and(|(known, at)| known == wanted && now.duration_since(*at) < CHECK_AFTER)
     }
 
     /// This was found or written.
-    pub fn put(&self, route: ObjectRef<MailRoute>, written: ConfigMap, now: Instant) {
+    pub fn put(&self, route: RouteRef, written: ConfigMap, now: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(route, (written, now));
     }
 
     /// Nothing is known any more.
-    pub fn forget(&self, route: &ObjectRef<MailRoute>) {
+    pub fn forget(&self, route: &RouteRef) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
     }
 }
@@ -48,8 +47,8 @@ mod tests {
 
     #[test]
     fn only_the_same_content_of_a_short_while_ago_need_not_be_looked_at() {
-        let (applied, start) = (Applied::default(), Instant::now());
-        let route = ObjectRef::new("a").within("shop");
+        let (applied, start) = (AppliedConfigMaps::default(), Instant::now());
+        let route = RouteRef::new("a").within("shop");
         assert!(!applied.is_recent(&route, &config_map("one"), start));
         applied.put(route.clone(), config_map("one"), start);
         assert!(applied.is_recent(&route, &config_map("one"), start + Duration::from_secs(119)));

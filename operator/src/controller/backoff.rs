@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::runtime::reflector::ObjectRef;
-
-use crate::crd::MailRoute;
+use crate::cache::route::RouteRef;
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);
@@ -16,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// The routes that fail at present.
 #[derive(Debug, Default)]
-pub struct Backoff(Mutex<HashMap<ObjectRef<MailRoute>, Streak>>);
+pub struct Backoff(Mutex<HashMap<RouteRef, Streak>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Streak {
@@ -26,7 +24,7 @@ struct Streak {
 
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Retry {
     /// When to try again.
     pub wait: Duration,
     /// Whether this kind of failure is new for the route, and so worth an Event.
@@ -35,17 +33,17 @@ pub struct Verdict {
 
 impl Backoff {
     /// A route failed, with an error of this static label.
-    pub fn failed(&self, route: ObjectRef<MailRoute>, label: &'static str) -> Verdict {
+    pub fn failed(&self, route: RouteRef, label: &'static str) -> Retry {
         let mut streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let old = streaks.get(&route).copied();
         let failures = old.map_or(1, |old| old.failures.saturating_add(1));
         streaks.insert(route, Streak { failures, label });
         let wait = FIRST.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(LONGEST);
-        Verdict { wait, is_news: old.is_none_or(|old| old.label != label) }
+        Retry { wait, is_news: old.is_none_or(|old| old.label != label) }
     }
 
     /// A route succeeded, or is gone.
-    pub fn succeeded(&self, route: &ObjectRef<MailRoute>) {
+    pub fn succeeded(&self, route: &RouteRef) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
     }
 }
@@ -54,8 +52,8 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    fn route(name: &str) -> ObjectRef<MailRoute> {
-        ObjectRef::new(name).within("shop")
+    fn route(name: &str) -> RouteRef {
+        RouteRef::new(name).within("shop")
     }
 
     #[test]
@@ -72,7 +70,7 @@ mod tests {
         backoff.failed(route("a"), "apply");
         assert_eq!(backoff.failed(route("b"), "apply").wait, FIRST);
         backoff.succeeded(&route("a"));
-        assert_eq!(backoff.failed(route("a"), "apply"), Verdict { wait: FIRST, is_news: true });
+        assert_eq!(backoff.failed(route("a"), "apply"), Retry { wait: FIRST, is_news: true });
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use kube::ResourceExt;
+use mailroute_operator_core::crd::MailRoute;
 
-use crate::crd::MailRoute;
 use crate::lock;
 
 /// Routes remembered at most; beyond it what the watched status says counts alone.
@@ -14,9 +14,9 @@ const REMEMBERED: usize = 4096;
 
 /// The sums written last, by the uid of the route.
 #[derive(Debug, Default)]
-pub struct Lost(Mutex<HashMap<String, u64>>);
+pub struct LostMessageSums(Mutex<HashMap<String, u64>>);
 
-impl Lost {
+impl LostMessageSums {
     /// What the route had lost when its status was written last.
     pub fn before(&self, route: &MailRoute) -> u64 {
         let shown = route.status.as_ref().map_or(0, |status| status.queue.lost);
@@ -37,13 +37,14 @@ impl Lost {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
+    use mailroute_operator_core::crd::MailRouteStatus;
+    use mailroute_operator_core::samples;
+
     use super::*;
-    use crate::crd::MailRouteStatus;
 
     #[test]
     fn a_sum_does_not_go_back_while_the_watched_route_lags_behind() {
-        let (lost, mut route) = (Lost::default(), samples::route());
+        let (lost, mut route) = (LostMessageSums::default(), samples::route());
         assert_eq!(lost.before(&route), 0);
         lost.written(&route, 3);
         assert_eq!(lost.before(&route), 3);

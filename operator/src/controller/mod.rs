@@ -4,36 +4,21 @@
 //!  triggers (route, pod, report, authority changed)
 //!      │
 //!      ▼
-//!  validate ──► build ──► apply ──► status ──► publish
-//!   (pure)     (pure)    (client)   (pure)    (client)
+//!  accepted? ──► render ──► apply ──► status ──► publish
+//!   (core)       (core)    (client)   (core)    (client)
 //! ```
 //!
 //! Runs on the leader alone. No finalizer: what a route owns is removed by the garbage collector, so a route can be deleted
 //! while the operator is down.
 
-pub mod accept;
 pub mod applied;
 pub mod apply;
 pub mod backoff;
-pub mod build;
-pub mod federation;
-pub mod kept;
-pub mod losses;
+pub mod evict;
 pub mod lost;
-pub mod observe;
 pub mod orphans;
-pub mod pods;
 pub mod publish;
 pub mod rollout;
-pub mod scope;
-pub mod status;
-pub mod triggers;
-pub mod validate;
-pub mod watch;
-pub mod way;
-
-#[cfg(test)]
-pub(crate) mod samples;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -46,33 +31,32 @@ use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::inject;
+use mailroute_operator_core::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
+use mailroute_operator_core::reports::{INTERVAL, ReceivedReport, Reports, STALE_AFTER};
+use mailroute_operator_core::resolve::{PlatformSettings, render};
+use mailroute_operator_core::rollout::age::ages;
+use mailroute_operator_core::rollout::history::EvictionHistory;
+use mailroute_operator_core::rollout::plan::{RolloutFacts, plan};
+use mailroute_operator_core::status::{self, Acceptance, RouteFacts, lost_messages, sidecars_reporting};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
-use self::accept::{MailboxRules, accept};
-use self::applied::Applied;
+use self::applied::AppliedConfigMaps;
 use self::backoff::Backoff;
-use self::build::Platform;
-use self::federation::Federation;
-use self::lost::Lost;
-use self::orphans::Orphans;
-use self::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
-use self::rollout::age::Wanted;
-use self::rollout::history::Rollouts;
-use self::rollout::plan::{Known, plan};
-use self::status::{Acceptance, Facts, silence};
-use self::triggers::Triggers;
-use self::watch::uses;
+use self::lost::LostMessageSums;
+use self::orphans::OrphanedRoutes;
 use crate::api_error::{ApiError, chain};
-use crate::broker::settings::Settings;
-use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
-use crate::crd::MailRoute;
+use crate::cache::federation_capacity::FederationCapacity;
+use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
+use crate::cache::triggers::Triggers;
+use crate::cache::watch::{self, uses};
 use crate::events::Events;
-use crate::inject;
 use crate::lock;
 use crate::metrics::Metrics;
-use crate::preflight::board::Board;
 use crate::preflight::need::needs;
+use crate::preflight::observations::DnsObservations;
 
 /// Routes that are reconciled at a time.
 const AT_ONCE: u16 = 8;
@@ -90,18 +74,14 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(300);
 pub struct Context {
     /// To write with.
     pub client: Client,
-    /// What every route needs to know of this installation.
-    pub platform: Platform,
-    /// Which routes may use the operator's identity.
-    pub lending: Arc<Settings>,
-    /// Which namespaces may send as which mailbox.
-    pub mailbox_rules: Arc<MailboxRules>,
+    /// What routes are rendered with.
+    pub settings: Arc<PlatformSettings>,
     /// What is injected now.
-    pub sidecar: inject::Platform,
+    pub sidecar: inject::SidecarSettings,
     /// PEM bundle that the control service's certificate chains to; empty while there is none.
     pub ca_bundle: channel::Receiver<String>,
     /// Watched routes.
-    pub routes: Store<MailRoute>,
+    pub routes: RouteStore,
     /// Watched pods.
     pub pods: Store<Pod>,
     /// What sidecars reported.
@@ -117,17 +97,17 @@ pub struct Context {
     /// Routes that fail at present.
     pub backoff: Backoff,
     /// What was written lately.
-    pub applied: Applied,
+    pub applied: AppliedConfigMaps,
     /// What was evicted lately.
-    pub rollouts: Rollouts,
+    pub rollouts: EvictionHistory<RouteRef>,
     /// What the pods of each application run under.
-    pub federation: Federation,
+    pub federation: FederationCapacity,
     /// What domains publish in DNS.
-    pub dns: Board,
+    pub dns: DnsObservations,
     /// Deleted routes whose pods run on.
-    pub orphans: Orphans,
+    pub orphans: OrphanedRoutes,
     /// How many messages each route has lost.
-    pub lost: Lost,
+    pub lost: LostMessageSums,
 }
 
 /// Why a reconciliation failed. It is tried again, with growing pauses.
@@ -229,7 +209,7 @@ fn add_all(context: &Context) {
     context.routes.state().iter().for_each(|route| context.triggers.add(ObjectRef::from_obj(&**route)));
 }
 
-async fn reconcile(route: Arc<MailRoute>, term: Arc<Term>) -> Result<Action, Error> {
+async fn reconcile(route: Arc<CachedRoute>, term: Arc<Term>) -> Result<Action, Error> {
     let started = Instant::now();
     let outcome = timeout(DEADLINE, steps(&route, &term)).await.unwrap_or(Err(Error::Late));
     let label = outcome.as_ref().map_or_else(Error::label, |_| "ok");
@@ -241,7 +221,7 @@ async fn reconcile(route: Arc<MailRoute>, term: Arc<Term>) -> Result<Action, Err
 }
 
 /// The steps, in order. A route that cannot be rendered still gets its status.
-async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
+async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     if route.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -250,24 +230,25 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     let now = Timestamp::now();
     let reports = reports_of(route, context, now);
     let pods = pods_of(route, &context.pods);
-    let ages = Wanted::new(route, &context.sidecar).ages(&pods);
+    let ages = ages(route.resolution(), &context.sidecar, &pods);
     let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, &ages, Instant::now());
     let rollout = route.spec.rollout;
-    let plan = plan(&Known { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
+    let plan =
+        plan(&RolloutFacts { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
     let egress = reports.values().filter_map(|received| received.report.egress);
     let dns = context.dns.notice(&needs(&route.spec, egress));
     let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
-    let left = losses::left(&reports, is_live);
+    let left = lost_messages::left(&reports, is_live);
     let silent = {
         let reports = lock(&context.reports);
-        silence::silent(&pods, context.silent_after, |uid| reports.last(uid), term.since, now)
+        sidecars_reporting::silent(&pods, context.silent_after, |uid| reports.last(uid), term.since, now)
     };
-    let lost = context.lost.before(route).saturating_add(losses::sum(&left));
-    let facts = Facts {
+    let lost = context.lost.before(route).saturating_add(lost_messages::sum(&left));
+    let facts = RouteFacts {
         route,
         acceptance: &acceptance,
-        lent: context.lending.lent_to(route).ok().flatten(),
+        resolution: route.resolution(),
         pods: &pods,
         bare: &bare_pods_of(route, &context.pods),
         reports: &reports,
@@ -284,7 +265,7 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
         .map_err(|error| Error::Publish(error.into()))?;
     context.lost.written(route, lost);
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
-    if let Some(message) = losses::given_up(&reports, settling.is_some()) {
+    if let Some(message) = lost_messages::given_up(&reports, settling.is_some()) {
         context.events.warn(route.object_ref(&()), "DeadLetters", "Reconcile", message);
     }
     for left in left {
@@ -304,25 +285,19 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     Ok(Action::requeue(soon.unwrap_or(usual)))
 }
 
-/// accept → build → apply.
-async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
-    let valid = match accept(route, &context.lending, &context.mailbox_rules) {
-        Ok(valid) => valid,
-        Err(acceptance) => return (acceptance, Ok(())),
-    };
-    let accepted = match inject::refusal_of(route, &context.sidecar) {
-        Some(refusal) => Acceptance::Refusing(refusal),
-        None => Acceptance::Rendered,
-    };
-    let config_map = build::build(&valid, &context.platform, &context.ca_bundle.borrow());
+/// accepted? → render → apply.
+async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
+    let acceptance = Acceptance::of(route.resolution(), &context.sidecar);
+    let Ok(resolved) = route.resolution().accepted() else { return (acceptance, Ok(())) };
+    let config_map = render::config_map(resolved, &context.settings, &context.ca_bundle.borrow());
     let key = ObjectRef::from_obj(route);
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
-        return (accepted, Ok(()));
+        return (acceptance, Ok(()));
     }
     match apply::apply(context.client.clone(), &config_map).await {
         Ok(()) => {
             context.applied.put(key, config_map, Instant::now());
-            (accepted, Ok(()))
+            (acceptance, Ok(()))
         }
         Err(error) => {
             context.applied.forget(&key);
@@ -331,7 +306,7 @@ async fn render(route: &MailRoute, context: &Context) -> (Acceptance, Result<(),
     }
 }
 
-fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, Received> {
+fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, ReceivedReport> {
     lock(&context.reports).of(&route.namespace().unwrap_or_default(), &route.name_any(), now)
 }
 
@@ -349,18 +324,18 @@ fn bare_pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<BarePod> {
 }
 
 /// After a failure: once an Event with the whole chain of causes, and a pause that grows.
-fn failed(route: Arc<MailRoute>, error: &Error, term: Arc<Term>) -> Action {
-    let verdict = term.context.backoff.failed(ObjectRef::from_obj(&*route), error.label());
+fn failed(route: Arc<CachedRoute>, error: &Error, term: Arc<Term>) -> Action {
+    let retry = term.context.backoff.failed(ObjectRef::from_obj(&*route), error.label());
     let chain = chain(error);
     tracing::warn!(
         namespace = route.namespace(),
         route = route.name_any(),
         error = chain,
-        retry_seconds = verdict.wait.as_secs(),
+        retry_seconds = retry.wait.as_secs(),
         "reconciliation failed"
     );
-    if verdict.is_news {
+    if retry.is_news {
         term.context.events.warn(route.object_ref(&()), "ReconcileFailed", "Reconcile", chain);
     }
-    Action::requeue(verdict.wait)
+    Action::requeue(retry.wait)
 }

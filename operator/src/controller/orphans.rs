@@ -6,13 +6,12 @@ use std::sync::Mutex;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
+use mailroute_operator_core::pods::sidecar;
+use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
 
 use super::Context;
-use super::losses::{self, Left};
-use super::pods::sidecar;
-use super::watch::route_of;
-use crate::crd::MailRoute;
+use crate::cache::route::RouteRef;
+use crate::cache::watch::route_of;
 use crate::lock;
 
 /// Deleted routes that are remembered at most; beyond it some may be logged again.
@@ -20,11 +19,11 @@ const REMEMBERED: usize = 4096;
 
 /// Deleted routes whose pods run on, so that each is logged once.
 #[derive(Debug, Default)]
-pub struct Orphans(Mutex<HashSet<ObjectRef<MailRoute>>>);
+pub struct OrphanedRoutes(Mutex<HashSet<RouteRef>>);
 
-impl Orphans {
+impl OrphanedRoutes {
     /// Whether pods run on without the route and nobody was told yet. The route counts as new when it comes back.
-    fn is_news(&self, route: &ObjectRef<MailRoute>, has_pods: bool) -> bool {
+    fn is_news(&self, route: &RouteRef, has_pods: bool) -> bool {
         let mut known = lock(&self.0);
         if !has_pods {
             known.remove(route);
@@ -38,7 +37,7 @@ impl Orphans {
 }
 
 /// Looks after what a deleted route has left: a pod was created, changed, reported or ended.
-pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timestamp) {
+pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     let namespace = route.namespace.as_deref().unwrap_or_default();
     let pods = context.pods.state();
     let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route) && sidecar(pod).is_some());
@@ -54,7 +53,7 @@ pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timesta
     }
     let is_live = |uid: &str| live.contains(uid);
     let reports = lock(&context.reports).of(namespace, &route.name, now);
-    for left in losses::left(&reports, is_live) {
+    for left in lost_messages::left(&reports, is_live) {
         count(context, namespace, &route.name, &left);
         let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
         context.events.warn(pod, "MessagesLeft", "Reconcile", message);
@@ -63,7 +62,7 @@ pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timesta
 }
 
 /// Counts and logs what a pod left behind.
-pub(super) fn count(context: &Context, namespace: &str, route: &str, left: &Left) {
+pub(super) fn count(context: &Context, namespace: &str, route: &str, left: &LeftMessages) {
     context.metrics.messages_lost(left.messages);
     tracing::warn!(
         namespace,
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_deleted_route_with_pods_is_news_once_until_its_pods_are_gone() {
-        let (orphans, route) = (Orphans::default(), ObjectRef::new("notifications").within("shop"));
+        let (orphans, route) = (OrphanedRoutes::default(), RouteRef::new("notifications").within("shop"));
         let news = [true, true, false, true].map(|has_pods| orphans.is_news(&route, has_pods));
         assert_eq!(news, [true, false, false, true]);
     }

@@ -3,11 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
+use mailroute_operator_core::crd::{MailRoute, MailRouteStatus};
 use mailroute_route::condition::{ConditionType, Reason};
 use serde_json::json;
 
 use super::apply::FIELD_MANAGER;
-use crate::crd::{MailRoute, MailRouteStatus};
 use crate::events::Events;
 
 /// A turn that a person wants to know of.

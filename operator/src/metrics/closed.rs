@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_refusals_are_those_of_the_injection() {
-        let source = include_str!("../inject/refusal.rs");
+        let source = include_str!("../../../crates/operator-core/src/inject/refusal.rs");
         let arms = source.split_once("pub const fn reason").unwrap().1.split_once("\n    }\n").unwrap().0;
         let mut reasons: Vec<_> = arms.split('"').skip(1).step_by(2).collect();
         let mut expected = REFUSALS.to_vec();

@@ -9,12 +9,12 @@
 //! caBundle ◄── trust::publish (server-side apply of that field)
 //! └──────────── watch ─────────────────────┴─► ready: our leaf chains to the live caBundle
 //! ```
-//! With a given certificate the Secret is only watched ([`given`]), and the `caBundle` is written by the leader from its
+//! With a given certificate the Secret is only watched ([`external_certificate`]), and the `caBundle` is written by the leader from its
 //! `ca.crt`, or by cert-manager's injector.
 //!
 //! * [`authority`]: one CA, and the leaves it signs. [`bundle`]: CAs that are trusted together.
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
-//! * [`anchors`], [`given`]: certificates that somebody else keeps, and which of two is served.
+//! * [`anchors`], [`external_certificate`]: certificates that somebody else keeps, and which of two is served.
 //! * [`secret`], [`trust`]: the two objects. [`tls`]: the server's configuration. The keeper (own authority) and the follower (given
 //! certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
 //!
@@ -33,23 +33,23 @@ use kube::Client;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use crate::lease::Leadership;
-use follower::Follower;
-use keeper::Keeper;
+use crate::leader_election::Leadership;
+use ca_rotation::CaRotation;
 use replica::Replica;
+use secret_watcher::SecretWatcher;
 
 pub mod anchors;
 pub mod authority;
 pub mod bundle;
-mod follower;
-pub mod given;
-mod keeper;
+mod ca_rotation;
+pub mod external_certificate;
 pub mod keyring;
 pub mod leaf;
 mod pace;
 mod publisher;
 mod replica;
 pub mod secret;
+mod secret_watcher;
 pub mod tls;
 pub mod trust;
 mod watching;
@@ -68,7 +68,7 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// Whose certificate is served, and from which Secret of the operator's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CertificateSource {
     /// An authority of our own, founded and rotated by the leader, and published in the `caBundle`.
     Own {
         /// The Secret that holds the authorities.
@@ -77,7 +77,7 @@ pub enum Source {
         lifetimes: Lifetimes,
     },
     /// A certificate with key and CA that somebody else keeps.
-    Given {
+    External {
         /// The Secret that holds them.
         secret: String,
         /// Whether the leader publishes its CA in the `caBundle`; else that is somebody else's, too.
@@ -87,11 +87,11 @@ pub enum Source {
 
 /// The webhook configuration as it was read last: the outer `None` before the first answer, the inner one when there is
 /// no such object.
-pub type Registration = Option<Option<MutatingWebhookConfiguration>>;
+pub type WebhookConfiguration = Option<Option<MutatingWebhookConfiguration>>;
 
 /// What came of writing the `caBundle`.
 #[derive(Clone, Copy, Debug)]
-pub enum Written<'a> {
+pub enum BundleWritten<'a> {
     /// A new bundle is published.
     Bundle,
     /// Another actor had changed it, as seen here, and it is put right.
@@ -101,21 +101,21 @@ pub enum Written<'a> {
 }
 
 /// Who is told what came of writing the `caBundle`.
-pub type Tell = Arc<dyn Fn(Written<'_>) + Send + Sync>;
+pub type OnBundleWritten = Arc<dyn Fn(BundleWritten<'_>) + Send + Sync>;
 
 /// Where the certificates are kept, and what they are for.
 #[derive(Clone)]
-pub struct Settings {
+pub struct PkiSettings {
     /// Namespace of the operator.
     pub namespace: String,
     /// Source of the served certificate.
-    pub source: Source,
+    pub source: CertificateSource,
     /// Name of the MutatingWebhookConfiguration whose entry [`trust::WEBHOOK`] calls us.
     pub webhook_configuration: String,
     /// DNS names of the served certificate, see [`service_names`].
     pub names: Vec<String>,
     /// Who is told of writes.
-    pub tell: Tell,
+    pub tell: OnBundleWritten,
 }
 
 /// The DNS names under which a Service is called inside the cluster.
@@ -146,7 +146,7 @@ pub struct Pki {
     /// For the metric.
     pub expiry: watch::Receiver<Expiry>,
     /// The webhook configuration, as it is read for the above.
-    pub registration: watch::Receiver<Registration>,
+    pub registration: watch::Receiver<WebhookConfiguration>,
 }
 
 /// What the rest of the program learns.
@@ -154,7 +154,7 @@ struct Announcements {
     ca_bundle: watch::Sender<String>,
     ready: watch::Sender<bool>,
     expiry: watch::Sender<Expiry>,
-    registration: watch::Sender<Registration>,
+    registration: watch::Sender<WebhookConfiguration>,
 }
 
 fn announcements() -> (Announcements, impl FnOnce(Arc<ServerConfig>) -> Pki) {
@@ -185,17 +185,21 @@ fn sleep_until(next: Timestamp, now: Timestamp) -> Duration {
 /// When the TLS library refuses the configuration.
 pub fn start(
     client: Client,
-    settings: Settings,
+    settings: PkiSettings,
     leading: watch::Receiver<Leadership>,
 ) -> Result<(Pki, impl Future<Output = ()> + Send), rustls::Error> {
     let (announce, pki) = announcements();
     let source = settings.source.clone();
-    let (Source::Own { secret, .. } | Source::Given { secret, .. }) = &source;
+    let (CertificateSource::Own { secret, .. } | CertificateSource::External { secret, .. }) = &source;
     let replica = Replica::new(client, settings, secret.clone(), leading, announce);
     let tls = tls::server_config(replica.served.clone())?;
     let keeper = match source {
-        Source::Own { lifetimes, .. } => Either::Left(replica::run(Keeper::new(replica, lifetimes))),
-        Source::Given { publishes, .. } => Either::Right(replica::run(Follower::new(replica, publishes))),
+        CertificateSource::Own { lifetimes, .. } => {
+            Either::Left(replica::run(CaRotation::new(replica, lifetimes)))
+        }
+        CertificateSource::External { publishes, .. } => {
+            Either::Right(replica::run(SecretWatcher::new(replica, publishes)))
+        }
     };
     Ok((pki(tls), keeper))
 }

@@ -15,7 +15,7 @@ use super::anchors::Anchors;
 use super::bundle::Bundle;
 use super::pace::Pace;
 use super::watching::{complain, replace, watched};
-use super::{CALL, Registration, Settings, Written, trust};
+use super::{BundleWritten, CALL, PkiSettings, WebhookConfiguration, trust};
 use crate::api_error::ApiError;
 
 /// See the module.
@@ -23,9 +23,9 @@ pub(super) struct Publisher {
     api: Api<MutatingWebhookConfiguration>,
     name: String,
     /// The outer `None` before the first answer.
-    configuration: Registration,
-    announce: watch::Sender<Registration>,
-    tell: super::Tell,
+    configuration: WebhookConfiguration,
+    announce: watch::Sender<WebhookConfiguration>,
+    tell: super::OnBundleWritten,
     pace: Pace,
     /// What was published last by this replica: to do the same again means that another actor undid it.
     published: Option<Anchors>,
@@ -34,7 +34,11 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, settings: &Settings, announce: watch::Sender<Registration>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        settings: &PkiSettings,
+        announce: watch::Sender<WebhookConfiguration>,
+    ) -> Self {
         Self {
             api: Api::all(client),
             name: settings.webhook_configuration.clone(),
@@ -111,21 +115,21 @@ impl Publisher {
             Ok(Ok(written)) => {
                 self.published = Some(wanted.clone());
                 if is_repair {
-                    (self.tell)(Written::Repair(&configuration));
+                    (self.tell)(BundleWritten::Repair(&configuration));
                 } else {
                     tracing::info!(certificates = wanted.iter().count(), "published the caBundle");
-                    (self.tell)(Written::Bundle);
+                    (self.tell)(BundleWritten::Bundle);
                 }
                 self.see(Some(written));
             }
             Ok(Err(error)) => {
                 let error = ApiError::from(error);
                 tracing::warn!(%error, "cannot publish the caBundle; trying again");
-                (self.tell)(Written::Failure);
+                (self.tell)(BundleWritten::Failure);
             }
             Err(_) => {
                 tracing::warn!("the API server does not answer; trying again to publish the caBundle");
-                (self.tell)(Written::Failure);
+                (self.tell)(BundleWritten::Failure);
             }
         }
     }

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use super::leaf::ServedLeaf;
 use super::publisher::Publisher;
 use super::watching::{complain, watched};
-use super::{Announcements, Settings};
-use crate::lease::Leadership;
+use super::{Announcements, PkiSettings};
+use crate::leader_election::Leadership;
 
 /// See the module.
 pub(super) struct Replica {
@@ -43,7 +43,7 @@ pub(super) trait Keep: Send {
 impl Replica {
     pub(super) fn new(
         client: Client,
-        settings: Settings,
+        settings: PkiSettings,
         secret: String,
         leading: watch::Receiver<Leadership>,
         announce: Announcements,

@@ -6,21 +6,14 @@
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+pub use mailroute_operator_core::webhook_configuration::{WEBHOOK, entry};
 use serde_json::{Value, json};
 
 use super::FIELD_MANAGER;
 use super::bundle::Bundle;
 
-/// Name of our entry in `webhooks[]`.
-pub const WEBHOOK: &str = "inject.mailroute.dev";
-
 /// Name of our entry in `webhooks[]` that warns of workloads.
 pub const WARNINGS: &str = "workloads.mailroute.dev";
-
-/// Our entry, if the configuration has one.
-pub fn entry(configuration: &MutatingWebhookConfiguration) -> Option<&MutatingWebhook> {
-    configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)
-}
 
 /// The bundle of our entry as PEM text, empty when nobody has set it. `None` when the configuration has no entry of ours,
 /// so that nothing calls us.

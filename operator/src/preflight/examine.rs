@@ -9,9 +9,9 @@ use mailroute_route::condition::Reason;
 use mailroute_route::exchange_online::{is_dkim_key, is_mail_exchanger};
 
 use super::dmarc::{self, Policy};
-use super::finding::Finding;
+use super::finding::DnsFinding;
 use super::known::{Known, Question, Reader};
-use super::need::Need;
+use super::need::DnsNeed;
 use super::spf::permit::{Permit, Sender, permits};
 use super::spf::policy;
 
@@ -22,7 +22,7 @@ const SELECTORS: [&str; 2] = ["selector1", "selector2"];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examined {
     /// What is wrong, in the order to tell it.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DnsFinding>,
     /// Why name servers could not tell the rest.
     pub failures: Vec<String>,
     /// What has to be asked before this is all.
@@ -30,10 +30,10 @@ pub struct Examined {
 }
 
 /// Looks at what is known of the domain of `need`.
-pub fn examine(need: &Need, known: &Known) -> Examined {
+pub fn examine(need: &DnsNeed, known: &Known) -> Examined {
     let reader = Reader::new(known);
     let findings = if reader.is_no_name(&need.domain) {
-        vec![Finding::no_domain(&need.domain)]
+        vec![DnsFinding::no_domain(&need.domain)]
     } else {
         findings(need, &reader)
     };
@@ -41,13 +41,13 @@ pub fn examine(need: &Need, known: &Known) -> Examined {
     Examined { findings, failures, wanted: reader.into_wanted() }
 }
 
-fn findings(need: &Need, reader: &Reader<'_>) -> Vec<Finding> {
+fn findings(need: &DnsNeed, reader: &Reader<'_>) -> Vec<DnsFinding> {
     let (policy, dmarc) = requested(&need.domain, reader);
     let mut findings: Vec<_> = [exchangers(need, reader), spf(need, reader), dkim(need, reader), dmarc]
         .into_iter()
         .flatten()
         .collect();
-    let is_by_spf = |finding: &Finding| {
+    let is_by_spf = |finding: &DnsFinding| {
         matches!(finding.reason, Reason::SpfMissing | Reason::SpfInvalid | Reason::SpfIncomplete)
     };
     let is_unsigned = !need.is_signed || findings.iter().any(|finding| finding.reason == Reason::DkimMissing);
@@ -62,41 +62,41 @@ fn findings(need: &Need, reader: &Reader<'_>) -> Vec<Finding> {
     findings
 }
 
-fn exchangers(need: &Need, reader: &Reader<'_>) -> Option<Finding> {
+fn exchangers(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
     let exchangers = reader.exchangers(&need.domain)?;
     let best = exchangers.iter().map(|exchanger| exchanger.preference).min();
     let preferred: Vec<_> =
         exchangers.iter().filter(|exchanger| Some(exchanger.preference) == best).collect();
     // A null MX (RFC 7505) has the root as its name.
     if exchangers.iter().all(|exchanger| exchanger.name.is_empty()) {
-        return Some(Finding::no_exchanger(&need.domain));
+        return Some(DnsFinding::no_exchanger(&need.domain));
     }
     let is_ours = preferred.iter().any(|exchanger| is_mail_exchanger(&exchanger.name));
-    (need.names_smart_host && !is_ours).then(|| Finding::foreign_exchangers(&need.domain, &preferred))
+    (need.names_smart_host && !is_ours).then(|| DnsFinding::foreign_exchangers(&need.domain, &preferred))
 }
 
-fn spf(need: &Need, reader: &Reader<'_>) -> Option<Finding> {
+fn spf(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
     let domain = &need.domain;
     let published = match policy::published(reader, domain)? {
         Ok(Some(published)) => published,
         Ok(None) => {
             let addresses: Vec<_> = need.addresses.iter().copied().collect();
-            return Some(Finding::no_spf(domain, need.service, &addresses));
+            return Some(DnsFinding::no_spf(domain, need.service, &addresses));
         }
-        Err(broken) => return Some(Finding::broken_spf(domain, &broken)),
+        Err(broken) => return Some(DnsFinding::broken_spf(domain, &broken)),
     };
     if let Err(broken) = policy::check(reader, domain, &published.record) {
-        return Some(Finding::broken_spf(domain, &broken));
+        return Some(DnsFinding::broken_spf(domain, &broken));
     }
     let is_left_out = |sender: Sender<'_>| permits(reader, domain, &published.record, sender) == Permit::No;
     let service = is_left_out(Sender::Service(need.service)).then_some(need.service);
     let left_out: Vec<IpAddr> =
         need.addresses.iter().copied().filter(|ip| is_left_out(Sender::Address(*ip))).collect();
     (service.is_some() || !left_out.is_empty())
-        .then(|| Finding::incomplete_spf(domain, published.text, service, &left_out))
+        .then(|| DnsFinding::incomplete_spf(domain, published.text, service, &left_out))
 }
 
-fn dkim(need: &Need, reader: &Reader<'_>) -> Option<Finding> {
+fn dkim(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
     if !need.is_signed {
         return None;
     }
@@ -110,11 +110,11 @@ fn dkim(need: &Need, reader: &Reader<'_>) -> Option<Finding> {
             elsewhere.extend(targets.iter().map(String::as_str));
         }
     }
-    (!missing.is_empty()).then(|| Finding::no_dkim(&need.domain, &missing, &elsewhere))
+    (!missing.is_empty()).then(|| DnsFinding::no_dkim(&need.domain, &missing, &elsewhere))
 }
 
 /// What the domain asks of receivers, and what is wrong with how it asks.
-fn requested(domain: &str, reader: &Reader<'_>) -> (Option<Policy>, Option<Finding>) {
+fn requested(domain: &str, reader: &Reader<'_>) -> (Option<Policy>, Option<DnsFinding>) {
     for place in dmarc::places(domain) {
         // Further up only what is not here counts.
         let Some(texts) = reader.texts(&format!("_dmarc.{place}")) else { return (None, None) };
@@ -124,10 +124,10 @@ fn requested(domain: &str, reader: &Reader<'_>) -> (Option<Policy>, Option<Findi
             ([_], Some(record)) => {
                 return (Some(if place == domain { record.policy } else { record.below }), None);
             }
-            (several, _) => return (None, Some(Finding::broken_dmarc(domain, place, several.len()))),
+            (several, _) => return (None, Some(DnsFinding::broken_dmarc(domain, place, several.len()))),
         }
     }
-    (None, Some(Finding::no_dmarc(domain)))
+    (None, Some(DnsFinding::no_dmarc(domain)))
 }
 
 #[cfg(test)]
@@ -140,8 +140,8 @@ mod tests {
 
     type Zone<'z> = Vec<(&'z str, Wanted, &'z [&'z str])>;
 
-    fn need() -> Need {
-        Need {
+    fn need() -> DnsNeed {
+        DnsNeed {
             domain: "contoso.com".into(),
             service: "spf.protection.outlook.com",
             is_signed: true,
@@ -180,7 +180,7 @@ mod tests {
         zone
     }
 
-    fn examined(need: &Need, zone: &Zone<'_>) -> Examined {
+    fn examined(need: &DnsNeed, zone: &Zone<'_>) -> Examined {
         let mut known = Known::default();
         loop {
             let examined = examine(need, &known);
@@ -195,13 +195,13 @@ mod tests {
         }
     }
 
-    fn reasons(need: &Need, zone: &Zone<'_>) -> Vec<Reason> {
+    fn reasons(need: &DnsNeed, zone: &Zone<'_>) -> Vec<Reason> {
         examined(need, zone).findings.into_iter().map(|finding| finding.reason).collect()
     }
 
     #[test]
     fn a_domain_that_publishes_everything_has_no_findings() {
-        let smart_host = Need { names_smart_host: true, ..need() };
+        let smart_host = DnsNeed { names_smart_host: true, ..need() };
         for need in [need(), smart_host] {
             assert_eq!(examined(&need, &whole()), Examined::default());
         }
@@ -238,7 +238,7 @@ mod tests {
     fn a_foreign_mail_exchanger_matters_only_where_it_names_the_smart_host() {
         let zone = but("contoso.com", Mx, &["mx.example.net", "contoso-com.mail.protection.outlook.com"]);
         assert_eq!(reasons(&need(), &zone), []);
-        let smart_host = Need { names_smart_host: true, ..need() };
+        let smart_host = DnsNeed { names_smart_host: true, ..need() };
         let findings = examined(&smart_host, &zone).findings;
         assert_eq!(findings[0].reason, Reason::MxForeign);
         assert!(findings[0].text.contains("mx.example.net,"), "{}", findings[0].text);
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_clusters_addresses_have_to_be_in_the_record() {
-        let need = Need {
+        let need = DnsNeed {
             is_signed: false,
             addresses: ["203.0.113.7", "203.0.113.8"].map(|ip| ip.parse().unwrap()).into(),
             ..need()
@@ -265,13 +265,13 @@ mod tests {
             zone.push(("_dmarc.contoso.com", Txt, &["v=DMARC1; p=reject"]));
             zone
         };
-        let told = |need: &Need, zone: &Zone<'_>| {
+        let told = |need: &DnsNeed, zone: &Zone<'_>| {
             let findings = examined(need, zone).findings;
             findings.iter().any(|finding| finding.text.contains("p=reject has receivers refuse"))
         };
         let unlisted = strict(but("contoso.com", Txt, &["v=spf1 -all"]));
         assert!(!told(&need(), &unlisted), "the signature is proof enough");
-        assert!(told(&Need { is_signed: false, ..need() }, &unlisted));
+        assert!(told(&DnsNeed { is_signed: false, ..need() }, &unlisted));
         let mut neither = unlisted;
         neither.retain(|it| it.1 != Cname);
         assert!(told(&need(), &neither));
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_subdomain_has_the_policy_of_the_domain_above() {
-        let need = Need { domain: "alerts.contoso.com".into(), is_signed: false, ..need() };
+        let need = DnsNeed { domain: "alerts.contoso.com".into(), is_signed: false, ..need() };
         let mut zone = whole();
         zone.retain(|it| it.0 != "_dmarc.contoso.com");
         zone.extend([

@@ -15,7 +15,7 @@ const MAX_NAMES: usize = 3;
 
 /// One thing to put right. In the order in which they are told: the first is the reason of the condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Finding {
+pub struct DnsFinding {
     /// Why.
     pub reason: Reason,
     /// Of which domain.
@@ -24,7 +24,7 @@ pub struct Finding {
     pub text: String,
 }
 
-impl Finding {
+impl DnsFinding {
     fn new(reason: Reason, domain: &str, text: String) -> Self {
         Self { reason, domain: domain.to_owned(), text }
     }
@@ -175,7 +175,7 @@ mod tests {
     fn the_record_to_publish_is_whole() {
         let egress = ["203.0.113.7".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         assert_eq!(
-            Finding::no_spf("contoso.com", EXCHANGE, &egress).text,
+            DnsFinding::no_spf("contoso.com", EXCHANGE, &egress).text,
             "contoso.com has no SPF record: publish TXT contoso.com \"v=spf1 ip4:203.0.113.7 ip6:2001:db8::1 \
              include:spf.protection.outlook.com -all\"."
         );
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_put_where_it_counts() {
-        let changed = |text| Finding::incomplete_spf("contoso.com", text, Some(EXCHANGE), &[]).text;
+        let changed = |text| DnsFinding::incomplete_spf("contoso.com", text, Some(EXCHANGE), &[]).text;
         for (text, record) in [
             ("v=spf1 mx ~all", "v=spf1 mx include:spf.protection.outlook.com ~all"),
             ("v=spf1  -ALL ra=x", "v=spf1 include:spf.protection.outlook.com -ALL ra=x"),
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_address_that_is_left_out_is_named() {
-        let finding = Finding::incomplete_spf(
+        let finding = DnsFinding::incomplete_spf(
             "contoso.com",
             "v=spf1 include:spf.protection.outlook.com -all",
             None,
@@ -218,12 +218,12 @@ mod tests {
 
     #[test]
     fn one_selector_is_spoken_of_as_one() {
-        let text = Finding::no_dkim("contoso.com", &["selector2"], &[]).text;
+        let text = DnsFinding::no_dkim("contoso.com", &["selector2"], &[]).text;
         assert!(
             text.starts_with("selector2._domainkey.contoso.com is missing: publish the CNAME record that"),
             "{text}"
         );
-        let text = Finding::no_dkim("contoso.com", &["selector1", "selector2"], &["k.example\u{7}"]).text;
+        let text = DnsFinding::no_dkim("contoso.com", &["selector1", "selector2"], &["k.example\u{7}"]).text;
         assert!(
             text.contains("are not Exchange Online's (found k.example): publish the CNAME records"),
             "{text}"
@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn the_first_reason_of_the_list_comes_first() {
         let mut findings = [
-            Finding::no_dmarc("a.example"),
-            Finding::no_spf("b.example", EXCHANGE, &[]),
-            Finding::no_domain("c.example"),
+            DnsFinding::no_dmarc("a.example"),
+            DnsFinding::no_spf("b.example", EXCHANGE, &[]),
+            DnsFinding::no_domain("c.example"),
         ];
         findings.sort();
         assert_eq!(

@@ -11,12 +11,12 @@
 //! Advice only. Invariants: no reconciliation waits for DNS, and no mail; the number of questions for one domain is
 //! bounded, so is what is kept of the answers; a name server that cannot tell makes the condition Unknown, never False.
 
-pub mod board;
 pub mod dmarc;
 pub mod examine;
 pub mod finding;
 pub mod known;
 pub mod need;
+pub mod observations;
 pub mod rounds;
 pub mod spf;
 pub mod verdict;

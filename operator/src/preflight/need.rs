@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use mailroute_operator_core::crd::MailRouteSpec;
+use mailroute_operator_core::crd::method::Method;
 use mailroute_route::exchange_online::is_microsofts_own;
-
-use crate::crd::MailRouteSpec;
-use crate::crd::method::Method;
 
 /// Most egress addresses that are looked at; a cluster has a few.
 const MAX_ADDRESSES: usize = 8;
 
 /// What one domain has to publish. Routes that need the same of a domain share one look at it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Need {
+pub struct DnsNeed {
     /// The domain, in lower case.
     pub domain: String,
     /// The name that SPF records include for the cloud's Exchange Online.
@@ -26,7 +25,7 @@ pub struct Need {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-impl Need {
+impl DnsNeed {
     /// Whether the two differ in the addresses at most, which sidecars report and may make up.
     pub fn is_like(&self, other: &Self) -> bool {
         (&self.domain, self.service, self.is_signed, self.names_smart_host)
@@ -36,13 +35,13 @@ impl Need {
 
 /// The needs of a route whose sidecars are seen to come from `egress`. None for a domain that Microsoft gave the tenant:
 /// its records are Microsoft's.
-pub fn needs(spec: &MailRouteSpec, egress: impl IntoIterator<Item = IpAddr>) -> BTreeSet<Need> {
+pub fn needs(spec: &MailRouteSpec, egress: impl IntoIterator<Item = IpAddr>) -> BTreeSet<DnsNeed> {
     let by_address = spec.method != Method::ClientSubmission;
     let addresses: BTreeSet<_> =
         egress.into_iter().filter(|ip| by_address && is_public(*ip)).collect::<BTreeSet<_>>();
     let addresses: BTreeSet<_> = addresses.into_iter().take(MAX_ADDRESSES).collect();
     let takes_mx = by_address && spec.endpoint.as_ref().is_none_or(|endpoint| endpoint.host.is_none());
-    let of = |(at, domain): (usize, String)| Need {
+    let of = |(at, domain): (usize, String)| DnsNeed {
         domain,
         service: spec.tenant.cloud.preset().spf_include,
         is_signed: spec.method != Method::DirectSend,
@@ -77,16 +76,17 @@ const fn is_public(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::controller::samples;
+    use mailroute_operator_core::crd::cloud::Cloud;
+    use mailroute_operator_core::crd::method::Endpoint;
+    use mailroute_operator_core::samples;
+
     use super::*;
-    use crate::crd::cloud::Cloud;
-    use crate::crd::method::Endpoint;
 
     fn addresses(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|ip| ip.parse().unwrap()).collect()
     }
 
-    fn domains_of(needs: &BTreeSet<Need>) -> Vec<&str> {
+    fn domains_of(needs: &BTreeSet<DnsNeed>) -> Vec<&str> {
         needs.iter().map(|need| need.domain.as_str()).collect()
     }
 

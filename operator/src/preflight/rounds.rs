@@ -12,20 +12,20 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use mailroute_dns::resolver::Resolver;
+use mailroute_operator_core::reports::Reports;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::board::{Board, Look};
 use super::examine::examine;
 use super::known::{Fact, Known, Question};
-use super::need::{Need, needs};
-use super::verdict::Standing;
-use crate::control::reports::Reports;
-use crate::controller::triggers::Triggers;
-use crate::crd::MailRoute;
+use super::need::{DnsNeed, needs};
+use super::observations::{DnsLook, DnsObservations};
+use super::verdict::DomainStanding;
+use crate::cache::route::{RouteRef, RouteStore};
+use crate::cache::triggers::Triggers;
 use crate::lock;
 use crate::metrics::Metrics;
 
@@ -52,13 +52,13 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the rounds work with. Handles only.
 #[derive(Clone)]
-pub struct Rounds {
+pub struct DnsRounds {
     /// To ask with.
     pub resolver: Resolver,
     /// Where findings go.
-    pub board: Board,
+    pub board: DnsObservations,
     /// Watched routes.
-    pub routes: Store<MailRoute>,
+    pub routes: RouteStore,
     /// Changes with the routes.
     pub changes: watch::Receiver<u64>,
     /// What sidecars reported.
@@ -69,7 +69,7 @@ pub struct Rounds {
     pub metrics: Metrics,
 }
 
-impl Rounds {
+impl DnsRounds {
     /// Goes round until it is dropped.
     pub async fn run(mut self) {
         loop {
@@ -94,9 +94,9 @@ impl Rounds {
         }
     }
 
-    fn routes_by_need(&self) -> BTreeMap<Need, Vec<ObjectRef<MailRoute>>> {
+    fn routes_by_need(&self) -> BTreeMap<DnsNeed, Vec<RouteRef>> {
         let now = Timestamp::now();
-        let mut routes = BTreeMap::<Need, Vec<_>>::new();
+        let mut routes = BTreeMap::<DnsNeed, Vec<_>>::new();
         for route in self.routes.state() {
             let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
             let egress = lock(&self.reports).egress(&namespace, &name, now);
@@ -120,20 +120,18 @@ impl Rounds {
     }
 }
 
-fn namespaces(routes: &BTreeMap<Need, Vec<ObjectRef<MailRoute>>>) -> BTreeMap<Need, BTreeSet<String>> {
-    let of = |routes: &Vec<ObjectRef<MailRoute>>| {
-        routes.iter().filter_map(|route| route.namespace.clone()).collect()
-    };
+fn namespaces(routes: &BTreeMap<DnsNeed, Vec<RouteRef>>) -> BTreeMap<DnsNeed, BTreeSet<String>> {
+    let of = |routes: &Vec<RouteRef>| routes.iter().filter_map(|route| route.namespace.clone()).collect();
     routes.iter().map(|(need, routes)| (need.clone(), of(routes))).collect()
 }
 
-async fn looked(need: Need, resolver: Resolver) -> (Need, Look) {
+async fn looked(need: DnsNeed, resolver: Resolver) -> (DnsNeed, DnsLook) {
     let look = look(&need, &resolver).await;
     (need, look)
 }
 
 /// Looks at one domain until nothing more has to be asked.
-async fn look(need: &Need, resolver: &Resolver) -> Look {
+async fn look(need: &DnsNeed, resolver: &Resolver) -> DnsLook {
     let looked = timeout(DEADLINE, ask_all(need, resolver)).await;
     looked.unwrap_or_else(|_| {
         let domain = &need.domain;
@@ -141,15 +139,15 @@ async fn look(need: &Need, resolver: &Resolver) -> Look {
     })
 }
 
-async fn ask_all(need: &Need, resolver: &Resolver) -> Look {
+async fn ask_all(need: &DnsNeed, resolver: &Resolver) -> DnsLook {
     let mut known = Known::default();
     loop {
         let examined = examine(need, &known);
         let is_enough = examined.wanted.is_empty() || examined.failures.len() >= MAX_FAILURES;
         if is_enough {
             let standing =
-                Standing { findings: examined.findings, failure: examined.failures.into_iter().next() };
-            return Look { standing, ttl: known.ttl };
+                DomainStanding { findings: examined.findings, failure: examined.failures.into_iter().next() };
+            return DnsLook { standing, ttl: known.ttl };
         }
         if known.len() + examined.wanted.len() > MAX_QUESTIONS {
             return failed(format!("{}: its records refer to too many others", need.domain));
@@ -170,12 +168,12 @@ async fn ask(question: Question, resolver: Resolver) -> (Question, Fact, Option<
     (question, fact, ttl)
 }
 
-fn failed(why: String) -> Look {
-    Look { standing: Standing { findings: Vec::new(), failure: Some(why) }, ttl: None }
+fn failed(why: String) -> DnsLook {
+    DnsLook { standing: DomainStanding { findings: Vec::new(), failure: Some(why) }, ttl: None }
 }
 
 /// A closed set, for the metric.
-fn outcome(standing: &Standing) -> &'static str {
+fn outcome(standing: &DomainStanding) -> &'static str {
     match (standing.findings.is_empty(), &standing.failure) {
         (false, _) => "findings",
         (true, Some(_)) => "failed",

@@ -1,8 +1,9 @@
 //! From what was found at the domains of a route to its condition `DnsPublished`. Pure.
 
+use mailroute_operator_core::status::DnsVerdict;
 use mailroute_route::condition::Reason;
 
-use super::finding::Finding;
+use super::finding::DnsFinding;
 
 /// Most findings that a message tells, so that it stays readable; the others are counted.
 const MAX_TOLD: usize = 8;
@@ -12,26 +13,15 @@ const MAX_CAUSE: usize = 300;
 
 /// What is known of one domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct DomainStanding {
     /// What is wrong.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DnsFinding>,
     /// Why name servers could not tell something.
     pub failure: Option<String>,
 }
 
-/// What the condition says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether the domains publish what they should; none when name servers could not tell.
-    pub holds: Option<bool>,
-    /// Why.
-    pub reason: Reason,
-    /// In words, with the records to publish.
-    pub message: String,
-}
-
 /// The verdict on a route with domains that stand like this.
-pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> Verdict {
+pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s DomainStanding>) -> DnsVerdict {
     let (mut findings, mut failures) = (Vec::new(), Vec::new());
     for standing in standings {
         findings.extend(&standing.findings);
@@ -39,7 +29,7 @@ pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> Verdict
     }
     findings.sort();
     match (findings.first(), failures.first()) {
-        (Some(first), _) => Verdict { holds: Some(false), reason: first.reason, message: told(&findings) },
+        (Some(first), _) => DnsVerdict { holds: Some(false), reason: first.reason, message: told(&findings) },
         (None, Some(failure)) => {
             let cause = &failure[..failure.floor_char_boundary(MAX_CAUSE)];
             let message = format!(
@@ -47,16 +37,16 @@ pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s Standing>) -> Verdict
                 Reason::DnsUnavailable.sentence(),
                 "They are asked again; mail does not depend on it."
             );
-            Verdict { holds: None, reason: Reason::DnsUnavailable, message }
+            DnsVerdict { holds: None, reason: Reason::DnsUnavailable, message }
         }
         (None, None) => {
             let reason = Reason::DnsPublished;
-            Verdict { holds: Some(true), reason, message: reason.sentence().to_owned() }
+            DnsVerdict { holds: Some(true), reason, message: reason.sentence().to_owned() }
         }
     }
 }
 
-fn told(findings: &[&Finding]) -> String {
+fn told(findings: &[&DnsFinding]) -> String {
     let mut texts: Vec<_> = findings.iter().take(MAX_TOLD).map(|finding| finding.text.clone()).collect();
     match findings.len().saturating_sub(MAX_TOLD) {
         0 => {}
@@ -71,21 +61,21 @@ fn told(findings: &[&Finding]) -> String {
 mod tests {
     use super::*;
 
-    fn standing(findings: Vec<Finding>, failure: Option<&str>) -> Standing {
-        Standing { findings, failure: failure.map(str::to_owned) }
+    fn standing(findings: Vec<DnsFinding>, failure: Option<&str>) -> DomainStanding {
+        DomainStanding { findings, failure: failure.map(str::to_owned) }
     }
 
     #[test]
     fn nothing_wrong_anywhere_holds() {
-        let verdict = verdict(&[Standing::default(), Standing::default()]);
+        let verdict = verdict(&[DomainStanding::default(), DomainStanding::default()]);
         assert_eq!((verdict.holds, verdict.reason), (Some(true), Reason::DnsPublished));
     }
 
     #[test]
     fn the_gravest_finding_of_all_domains_is_the_reason() {
         let standings = [
-            standing(vec![Finding::no_dmarc("a.example")], Some("SERVFAIL")),
-            standing(vec![Finding::no_spf("b.example", "spf.protection.outlook.com", &[])], None),
+            standing(vec![DnsFinding::no_dmarc("a.example")], Some("SERVFAIL")),
+            standing(vec![DnsFinding::no_spf("b.example", "spf.protection.outlook.com", &[])], None),
         ];
         let verdict = verdict(&standings);
         assert_eq!((verdict.holds, verdict.reason), (Some(false), Reason::SpfMissing));
@@ -108,7 +98,7 @@ mod tests {
 
     #[test]
     fn many_findings_are_counted() {
-        let many = (0..64).map(|at| Finding::no_dmarc(&format!("d{at}.example"))).collect();
+        let many = (0..64).map(|at| DnsFinding::no_dmarc(&format!("d{at}.example"))).collect();
         let verdict = verdict(&[standing(many, None)]);
         assert!(verdict.message.contains("There are 56 more findings."), "{}", verdict.message);
         assert!(verdict.message.len() < 2000);

@@ -11,11 +11,13 @@
 //! patience of five seconds ends; bounded memory for what is asked, for each address and in
 //! all; a dry run leaves no trace.
 
+pub mod configuration_check;
+pub mod kubernetes;
 pub mod refusals;
 pub mod review;
 pub mod routes;
 pub mod server;
 mod weight;
 
-pub use routes::Routes;
+pub use routes::AwaitedRoutes;
 pub use server::{Webhook, router};

@@ -8,13 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::status::RefusedPod;
+use mailroute_operator_core::inject::Refusal;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::api_error::ApiError;
-use crate::crd::MailRoute;
-use crate::crd::status::RefusedPod;
-use crate::inject::Refusal;
 
 /// Field manager of the note.
 const FIELD_MANAGER: &str = "mailroute-webhook";
@@ -100,9 +100,10 @@ pub fn news(route: &MailRoute, pod: &str, refusal: &Refusal, now: Timestamp) -> 
 
 #[cfg(test)]
 mod tests {
+    use mailroute_operator_core::crd::MailRouteStatus;
+    use mailroute_operator_core::samples;
+
     use super::*;
-    use crate::controller::samples;
-    use crate::crd::MailRouteStatus;
 
     #[test]
     fn the_same_refusal_is_news_once_in_five_minutes_whichever_replica_met_it() {

@@ -5,9 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
+use mailroute_operator_core::inject::Refusal;
 use serde_json::Value;
-
-use crate::inject::Refusal;
 
 /// Version of the review that the webhook configuration names.
 const API_VERSION: &str = "admission.k8s.io/v1";

@@ -8,22 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
+use mailroute_operator_core::inject::Refusal;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::controller::watch::{Malformed, filled};
-use crate::crd::MailRoute;
-use crate::inject::Refusal;
+use crate::cache::route::{CachedRoute, RouteStore};
+use crate::cache::watch::{UnreadableRoutes, filled};
 
 /// Pods that wait for a route at a time; a further one gets its answer at once.
 const WAITING: usize = 24;
 
 /// The watched routes.
 #[derive(Debug)]
-pub struct Routes {
-    store: Store<MailRoute>,
-    malformed: Malformed,
+pub struct AwaitedRoutes {
+    store: RouteStore,
+    malformed: UnreadableRoutes,
     changes: watch::Receiver<u64>,
     waiting: Semaphore,
 }
@@ -33,10 +33,10 @@ pub struct Routes {
 #[error("the operator has just started and does not know the MailRoutes yet; Kubernetes tries again")]
 pub struct NotSynced;
 
-impl Routes {
+impl AwaitedRoutes {
     /// Reads from `store`; `malformed` has those that are stored and missing there. The value behind `changes` changes after
     /// every change of the store.
-    pub fn new(store: Store<MailRoute>, malformed: Malformed, changes: watch::Receiver<u64>) -> Self {
+    pub fn new(store: RouteStore, malformed: UnreadableRoutes, changes: watch::Receiver<u64>) -> Self {
         Self { store, malformed, changes, waiting: Semaphore::new(WAITING) }
     }
 
@@ -49,7 +49,7 @@ impl Routes {
         namespace: &str,
         name: &str,
         patience: Duration,
-    ) -> Result<Result<Arc<MailRoute>, Refusal>, NotSynced> {
+    ) -> Result<Result<Arc<CachedRoute>, Refusal>, NotSynced> {
         if !timeout(patience, filled(&self.store)).await.unwrap_or(false) {
             return Err(NotSynced);
         }
@@ -63,7 +63,7 @@ impl Routes {
         Ok(awaited.ok_or_else(|| self.missing(namespace, name)))
     }
 
-    async fn appears(&self, namespace: &str, name: &str) -> Option<Arc<MailRoute>> {
+    async fn appears(&self, namespace: &str, name: &str) -> Option<Arc<CachedRoute>> {
         let mut changes = self.changes.clone();
         loop {
             changes.mark_unchanged();
@@ -74,7 +74,7 @@ impl Routes {
         }
     }
 
-    fn present(&self, namespace: &str, name: &str) -> Option<Arc<MailRoute>> {
+    fn present(&self, namespace: &str, name: &str) -> Option<Arc<CachedRoute>> {
         self.store.get(&ObjectRef::new(name).within(namespace))
     }
 

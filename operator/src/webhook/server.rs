@@ -12,22 +12,20 @@ use axum::routing::post;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::Resource;
+use mailroute_operator_core::inject::selection::Selection;
+use mailroute_operator_core::inject::view::PodView;
+use mailroute_operator_core::inject::{self, Refusal, SidecarSettings, workload};
+use mailroute_operator_core::kubernetes_version::NativeSidecars;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::refusals::{self, Refusals};
 use super::review::{DecodeError, Review};
-use super::routes::{NotSynced, Routes};
+use super::routes::{AwaitedRoutes, NotSynced};
 use super::weight::weight;
-use crate::broker::settings::Settings;
-use crate::controller::accept;
-use crate::crd::MailRoute;
+use crate::cache::route::CachedRoute;
 use crate::events::Events;
-use crate::inject::selection::Selection;
-use crate::inject::view::PodView;
-use crate::inject::{self, Platform, Refusal, workload};
-use crate::kubernetes::Standing;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
@@ -63,10 +61,9 @@ const MISPLACED: &str = "the label mailroute.dev/route is on the workload itself
 /// What the webhook needs.
 #[derive(Debug)]
 pub struct Webhook {
-    routes: Routes,
-    platform: Platform,
-    lending: Arc<Settings>,
-    kubernetes: watch::Receiver<Standing>,
+    routes: AwaitedRoutes,
+    platform: SidecarSettings,
+    kubernetes: watch::Receiver<NativeSidecars>,
     metrics: Metrics,
     events: Events,
     refusals: Refusals,
@@ -76,7 +73,7 @@ pub struct Webhook {
 
 /// The memory that a review is given until it is answered.
 #[derive(Default)]
-struct Memory {
+struct ReviewMemory {
     bytes: usize,
     permits: Vec<OwnedSemaphorePermit>,
 }
@@ -103,7 +100,7 @@ async fn inject(
 }
 
 /// What became of a review.
-enum Outcome {
+enum ReviewOutcome {
     /// The sidecar was added.
     Injected(Review, json_patch::Patch),
     /// The pod has everything already.
@@ -111,14 +108,14 @@ enum Outcome {
     /// Not a pod of ours.
     Skipped(Review),
     /// The pod cannot have a sidecar.
-    Refused(Review, Refusal, Option<Arc<MailRoute>>, String),
+    Refused(Review, Refusal, Option<Arc<CachedRoute>>, String),
     /// Not now.
     Deferred(Review, NotSynced),
 }
 
 /// Why there is no answer to the review itself.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum ReviewFailure {
     #[error("the body is larger than {MAX_BODY} bytes, or incomplete")]
     Body,
     #[error(
@@ -134,24 +131,22 @@ enum Failure {
 }
 
 impl Webhook {
-    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing. `lending` says which
-    /// routes may use the operator's identity.
+    /// A webhook that adds the sidecar of `platform` to the pods of an API server that has this standing.
     pub fn new(
-        routes: Routes,
-        platform: Platform,
-        lending: Arc<Settings>,
-        kubernetes: watch::Receiver<Standing>,
+        routes: AwaitedRoutes,
+        platform: SidecarSettings,
+        kubernetes: watch::Receiver<NativeSidecars>,
         metrics: Metrics,
         (events, refusals): (Events, Refusals),
     ) -> Self {
         let [bodies, values] = [BODIES, VALUES].map(|bytes| Arc::new(Semaphore::new(bytes)));
-        Self { routes, platform, lending, kubernetes, metrics, events, refusals, bodies, values }
+        Self { routes, platform, kubernetes, metrics, events, refusals, bodies, values }
     }
 
     /// Answers one request of `peer`.
     pub async fn handle(&self, peer: &Peer, body: Body) -> Response {
         let began = Instant::now();
-        let outcome = timeout(DEADLINE, self.decide(peer, body)).await.unwrap_or(Err(Failure::Slow));
+        let outcome = timeout(DEADLINE, self.decide(peer, body)).await.unwrap_or(Err(ReviewFailure::Slow));
         let answer = outcome.and_then(|outcome| {
             let labels = outcome.labels();
             self.tell(&outcome);
@@ -172,14 +167,14 @@ impl Webhook {
     /// Answers one request about a workload: it is always let through, and whoever applies it is warned when its pods would be
     /// refused.
     pub async fn handle_workload(&self, peer: &Peer, body: Body) -> Response {
-        let answer = timeout(DEADLINE, self.judge(peer, body)).await.unwrap_or(Err(Failure::Slow));
+        let answer = timeout(DEADLINE, self.judge(peer, body)).await.unwrap_or(Err(ReviewFailure::Slow));
         match answer {
             Ok(review) => Json(review).into_response(),
             Err(failure) => (failure.status(), format!("MailRoute: {failure}\n")).into_response(),
         }
     }
 
-    async fn judge(&self, peer: &Peer, body: Body) -> Result<Value, Failure> {
+    async fn judge(&self, peer: &Peer, body: Body) -> Result<Value, ReviewFailure> {
         let (mut review, memory) = self.read(peer, body).await?;
         let object = review.take_object()?.unwrap_or_default();
         let patience = memory.patience(WARN_PATIENCE);
@@ -207,26 +202,26 @@ impl Webhook {
         (!is_of_the_policy).then(|| format!("its pods will be refused. {refusal} {}", refusal.remedy()))
     }
 
-    async fn decide(&self, peer: &Peer, body: Body) -> Result<Outcome, Failure> {
+    async fn decide(&self, peer: &Peer, body: Body) -> Result<ReviewOutcome, ReviewFailure> {
         let (mut review, memory) = self.read(peer, body).await?;
-        let Some(pod) = review.take_created_pod()? else { return Ok(Outcome::Skipped(review)) };
+        let Some(pod) = review.take_created_pod()? else { return Ok(ReviewOutcome::Skipped(review)) };
         let view = match PodView::new(&pod) {
             Ok(view) => view,
-            Err(refusal) => return Ok(Outcome::Refused(review, refusal, None, String::new())),
+            Err(refusal) => return Ok(ReviewOutcome::Refused(review, refusal, None, String::new())),
         };
-        let Selection::Route(name) = Selection::of(&view) else { return Ok(Outcome::Skipped(review)) };
+        let Selection::Route(name) = Selection::of(&view) else { return Ok(ReviewOutcome::Skipped(review)) };
         let called = view.display_name();
         let route = match self.routes.find(review.namespace(), name, memory.patience(PATIENCE)).await {
             Ok(Ok(route)) => route,
-            Ok(Err(refusal)) => return Ok(Outcome::Refused(review, refusal, None, called)),
-            Err(not_synced) => return Ok(Outcome::Deferred(review, not_synced)),
+            Ok(Err(refusal)) => return Ok(ReviewOutcome::Refused(review, refusal, None, called)),
+            Err(not_synced) => return Ok(ReviewOutcome::Deferred(review, not_synced)),
         };
         let kubernetes = *self.kubernetes.borrow();
         let _turn = peer.turn().await;
-        Ok(match kubernetes.check().and_then(|()| self.injection(&pod, &route)) {
-            Ok(None) => Outcome::Complete(review),
-            Ok(Some(patch)) => Outcome::Injected(review, patch),
-            Err(refusal) => Outcome::Refused(review, refusal, Some(route), called),
+        Ok(match inject::check_kubernetes(kubernetes).and_then(|()| self.injection(&pod, &route)) {
+            Ok(None) => ReviewOutcome::Complete(review),
+            Ok(Some(patch)) => ReviewOutcome::Injected(review, patch),
+            Err(refusal) => ReviewOutcome::Refused(review, refusal, Some(route), called),
         })
     }
 
@@ -234,22 +229,22 @@ impl Webhook {
     ///
     /// Memory is given out in the order in which it is asked for. What a body takes is asked for at once, and its values are
     /// held apart, so that no two reviews ever wait for what the other holds.
-    async fn read(&self, peer: &Peer, body: Body) -> Result<(Review, Memory), Failure> {
+    async fn read(&self, peer: &Peer, body: Body) -> Result<(Review, ReviewMemory), ReviewFailure> {
         let size = body.size_hint().exact().map_or(Ok(MAX_BODY), usize::try_from);
-        let size = size.ok().filter(|size| *size <= MAX_BODY).ok_or(Failure::Body)?;
-        let (mut octets, mut memory) = (Vec::new(), Memory::default());
+        let size = size.ok().filter(|size| *size <= MAX_BODY).ok_or(ReviewFailure::Body)?;
+        let (mut octets, mut memory) = (Vec::new(), ReviewMemory::default());
         memory.hold(size, [peer.bodies(), &self.bodies]).await?;
         let mut body = body.into_data_stream();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|_| Failure::Body)?;
+            let chunk = chunk.map_err(|_| ReviewFailure::Body)?;
             if octets.len() + chunk.len() > size {
-                return Err(Failure::Body);
+                return Err(ReviewFailure::Body);
             }
             octets.extend_from_slice(&chunk);
         }
         let weight = weight(&octets);
         if weight > HEAVIEST {
-            return Err(Failure::Heavy(weight));
+            return Err(ReviewFailure::Heavy(weight));
         }
         memory.hold(weight, [peer.values(), &self.values]).await?;
         let _turn = peer.turn().await;
@@ -257,15 +252,15 @@ impl Webhook {
     }
 
     /// The patch that the pod needs; `None` when it has everything.
-    fn injection(&self, pod: &Value, route: &MailRoute) -> Result<Option<json_patch::Patch>, Refusal> {
-        accept::injectable(route, &self.lending)?;
+    fn injection(&self, pod: &Value, route: &CachedRoute) -> Result<Option<json_patch::Patch>, Refusal> {
+        let route = inject::injectable(route, route.resolution())?;
         let plan = inject::plan(pod, route, &self.platform)?;
         if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }
     }
 
     /// Logs, and has an Event put on the route, unless it is a dry run. Neither is waited for.
-    fn tell(&self, outcome: &Outcome) {
-        let Outcome::Refused(review, refusal, route, pod) = outcome else { return };
+    fn tell(&self, outcome: &ReviewOutcome) {
+        let ReviewOutcome::Refused(review, refusal, route, pod) = outcome else { return };
         let (namespace, reason) = (review.namespace(), refusal.reason());
         tracing::info!(namespace, pod, reason, %refusal, dry_run = review.is_dry_run(), "a pod was refused");
         let Some(route) = route.as_ref().filter(|_| !review.is_dry_run()) else { return };
@@ -278,13 +273,13 @@ impl Webhook {
     }
 }
 
-impl Memory {
+impl ReviewMemory {
     /// Waits for so many bytes of each of the two shares.
-    async fn hold(&mut self, bytes: usize, shares: [&Arc<Semaphore>; 2]) -> Result<(), Failure> {
-        let permits = u32::try_from(bytes).map_err(|_| Failure::Body)?;
+    async fn hold(&mut self, bytes: usize, shares: [&Arc<Semaphore>; 2]) -> Result<(), ReviewFailure> {
+        let permits = u32::try_from(bytes).map_err(|_| ReviewFailure::Body)?;
         for share in shares {
             let held = Arc::clone(share).acquire_many_owned(permits).await;
-            self.permits.push(held.map_err(|_| Failure::Slow)?);
+            self.permits.push(held.map_err(|_| ReviewFailure::Slow)?);
         }
         self.bytes += bytes;
         Ok(())
@@ -296,7 +291,7 @@ impl Memory {
     }
 }
 
-impl Outcome {
+impl ReviewOutcome {
     /// Outcome and reason for the metric, both from closed sets. Nothing comes of a dry run, so it counts as that alone.
     const fn labels(&self) -> (&'static str, &'static str) {
         let (outcome, reason) = self.answer();
@@ -323,7 +318,7 @@ impl Outcome {
         }
     }
 
-    fn into_review(self) -> Result<Value, Failure> {
+    fn into_review(self) -> Result<Value, ReviewFailure> {
         Ok(match self {
             Self::Injected(review, patch) => review.allow_with(&patch)?,
             Self::Complete(review) | Self::Skipped(review) => review.allow()?,
@@ -333,7 +328,7 @@ impl Outcome {
     }
 }
 
-impl Failure {
+impl ReviewFailure {
     const fn reason(&self) -> &'static str {
         match self {
             Self::Body => "Body",

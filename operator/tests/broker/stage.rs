@@ -15,14 +15,15 @@ use kube::runtime::reflector::{Lookup, Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{FederatedCredential, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Options, Rule, Simulator, Token};
-use mailroute_operator::broker::desk::{self, Desk};
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::broker::transport::Proxy;
-use mailroute_operator::broker::vault::Vault;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::token::{self, TokenService};
+use mailroute_operator::service::token_cache::TokenCache;
+use mailroute_operator::service::token_transport::Proxy;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ pub const WEB: &str = "shop/web-1/uid-1";
 /// A broker whose settings let the namespace `shop` use the simulator's application.
 pub struct Stage {
     pub m365: Simulator,
-    pub desk: Arc<Desk>,
+    pub service: Arc<TokenService>,
     pub metrics: Metrics,
     folder: TempDir,
 }
@@ -82,22 +83,27 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         m365.write_assertion(OPERATOR, &folder.path().join("token")).unwrap();
         let metrics = Metrics::new().unwrap();
-        let settings = Settings::parse(&settings(authority, &m365)).unwrap();
-        let vault = Vault::new(Arc::new(settings), &folder.path().join("token"), &proxy, &metrics).unwrap();
+        let operator_identity = OperatorIdentity::parse(&settings(authority, &m365)).unwrap();
+        let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
+        let applications = &settings.operator_identity.applications;
+        let token_cache =
+            TokenCache::new(applications, &folder.path().join("token"), &proxy, &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
         let pods = filled(pods);
-        let desk = Desk {
+        let service = TokenService {
             authenticator: Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),
             pods,
             routes: filled(
-                routes.into_iter().map(|route| serde_json::from_value::<MailRoute>(route).unwrap()),
+                routes
+                    .into_iter()
+                    .map(|route| CachedRoute::new(serde_json::from_value(route).unwrap(), &settings)),
             ),
-            vault: Arc::new(vault),
-            rate: Mutex::new(desk::rate()),
+            token_cache: Arc::new(token_cache),
+            rate: Mutex::new(token::rate()),
             metrics: metrics.clone(),
         };
-        Self { m365, desk: Arc::new(desk), metrics, folder }
+        Self { m365, service: Arc::new(service), metrics, folder }
     }
 
     /// Asks as the pod of `token`.
@@ -115,7 +121,7 @@ impl Stage {
             request = request.header("authorization", format!("Bearer {}", jwt(token)));
         }
         let request = request.extension(here()).body(Body::from(body)).unwrap();
-        let answer = self.desk.handle(request).await;
+        let answer = self.service.handle(request).await;
         let (head, body) = answer.into_parts();
         let body = to_bytes(body, 64 * 1024).await.unwrap().to_vec();
         Answer { status: head.status, headers: head.headers, body }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mailroute_operator::crd::definition::definition;
-use mailroute_operator::registration::Finding;
+use mailroute_operator_core::crd::definition::definition;
+use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 use mailroute_route::condition::Reason;
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ fn the_page_says_what_the_code_says() {
 #[test]
 fn every_refusal_of_a_pod_is_said() {
     let listed: BTreeSet<_> = said::refusals().iter().map(|refusal| refusal.reason()).collect();
-    let source = read("operator/src/inject/refusal.rs");
+    let source = read("crates/operator-core/src/inject/refusal.rs");
     let (_, arms) = source.split_once("pub const fn reason").unwrap();
     let in_code: BTreeSet<_> =
         arms.split_once("\n    }\n").unwrap().0.split('"').skip(1).step_by(2).collect();
@@ -42,8 +42,12 @@ fn every_refusal_of_a_pod_is_said() {
 #[test]
 fn every_way_in_which_a_route_cannot_be_used_is_said() {
     for (path, name, listed) in [
-        ("operator/src/controller/validate.rs", "Invalid", said::invalid().len()),
-        ("operator/src/broker/settings.rs", "NotAllowed", said::not_allowed().len()),
+        ("crates/operator-core/src/resolve/invalid.rs", "Invalid", said::invalid().len()),
+        (
+            "crates/operator-core/src/resolve/operator_identity.rs",
+            "IdentityNotAllowed",
+            said::not_allowed().len(),
+        ),
         ("operator/src/controller/apply.rs", "Error", said::unwritten().len() + 1),
     ] {
         let source = read(path);
@@ -56,8 +60,8 @@ fn every_way_in_which_a_route_cannot_be_used_is_said() {
 
 #[test]
 fn every_finding_about_the_webhook_configuration_is_said() {
-    let listed: Vec<_> = said::findings().iter().map(Finding::reason).collect();
-    assert_eq!(listed, Finding::REASONS);
+    let listed: Vec<_> = said::findings().iter().map(ConfigurationFinding::reason).collect();
+    assert_eq!(listed, ConfigurationFinding::REASONS);
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! `docs/reference/mailroute.md` says what the schema says: it is printed from the definition and compared.
 
-use mailroute_operator::crd::definition;
+use mailroute_operator_core::crd::definition;
 use serde_json::Value;
 
 use crate::page::check;
 
 const HEAD: &str = "\
-<!-- Written from operator/src/crd; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
+<!-- Written from crates/operator-core/src/crd; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
 # MailRoute
 
 `mailroute.dev/v1alpha1`, kind `MailRoute`, short name `mr`, namespaced. `kubectl explain mailroute.spec` shows the same on

@@ -5,7 +5,7 @@
 
 use mail_parser::MessageParser;
 use mailroute_route::file::OnViolation;
-use mailroute_sidecar::envelope::{Address, ReversePath};
+use mailroute_sidecar::message::envelope::{Address, ReversePath};
 use mailroute_sidecar::smtp::senders::Judgement;
 
 use super::checks;

@@ -6,8 +6,10 @@ use clap::{Args, Subcommand};
 use mailroute_route::paths;
 
 use super::Output;
-use crate::by_hand::protocol::MAX_IDS;
-use crate::envelope::QueueId;
+use crate::message::envelope::QueueId;
+
+/// Most ids in one request.
+pub const MAX_IDS: usize = 1000;
 
 /// Options of `queue`.
 #[derive(Clone, Debug, Args)]

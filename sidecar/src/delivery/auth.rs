@@ -11,11 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mailroute_route::condition::Reason;
 
-use super::classify::{Stage, classify};
 use super::connection::{Connection, Protection};
 use super::error::ConnectionError;
 use super::login::Proof;
-use super::outcome::{Outcome, Verdict};
+use crate::outcome::classify::{Stage, classify};
+use crate::outcome::{DeliveryOutcome, Verdict};
 use crate::secret::Secret;
 use crate::smtp::reply::Reply;
 
@@ -91,9 +91,11 @@ fn offered(
 fn refused(mut reply: Reply, proof: &Proof) -> Verdict {
     let outcome = match (classify(Stage::Auth, &reply), proof) {
         // There is nothing to refresh, and a 535 that nobody knows is about what was presented.
-        (Outcome::RefreshToken, Proof::Password(_)) => Outcome::RouteFault(Reason::PasswordRejected),
-        (Outcome::RouteFault(Reason::LoginFailed), Proof::Password(_)) if reply.code == 535 => {
-            Outcome::RouteFault(Reason::PasswordRejected)
+        (DeliveryOutcome::RefreshToken, Proof::Password(_)) => {
+            DeliveryOutcome::RouteFault(Reason::PasswordRejected)
+        }
+        (DeliveryOutcome::RouteFault(Reason::LoginFailed), Proof::Password(_)) if reply.code == 535 => {
+            DeliveryOutcome::RouteFault(Reason::PasswordRejected)
         }
         (outcome, _) => outcome,
     };
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn a_refused_token_is_refreshed_and_a_refused_password_is_not() {
         let line = "535 5.7.3 Authentication unsuccessful [FR0P281CA0123.DEUP281.PROD.OUTLOOK.COM]";
-        assert_eq!(refused(reply(line), &token()).outcome, Outcome::RefreshToken);
-        let rejected = Outcome::RouteFault(Reason::PasswordRejected);
+        assert_eq!(refused(reply(line), &token()).outcome, DeliveryOutcome::RefreshToken);
+        let rejected = DeliveryOutcome::RouteFault(Reason::PasswordRejected);
         assert_eq!(refused(reply(line), &password()).outcome, rejected);
         let line = "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect. [HOST]";
         assert_eq!(refused(reply(line), &password()).outcome, rejected);
@@ -149,7 +151,7 @@ mod tests {
             "550 5.7.30 Basic authentication is not supported for Client Submission.",
         ] {
             let outcome = refused(reply(line), &password()).outcome;
-            assert_eq!(outcome, Outcome::RouteFault(Reason::BasicAuthDisabled), "{line}");
+            assert_eq!(outcome, DeliveryOutcome::RouteFault(Reason::BasicAuthDisabled), "{line}");
         }
     }
 
@@ -185,7 +187,7 @@ mod tests {
             let refused = log_in(&mut connection, mailbox, &password()).await.unwrap().unwrap_err();
             assert_eq!(
                 refused.outcome,
-                Outcome::RouteFault(Reason::LoginFailed),
+                DeliveryOutcome::RouteFault(Reason::LoginFailed),
                 "it was not even asked for"
             );
         };
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn trouble_of_the_service_passes_with_a_password_too() {
         let outcome = refused(reply("454 4.7.0 Temporary authentication failure"), &password()).outcome;
-        assert!(matches!(outcome, Outcome::Transient(_)), "{outcome:?}");
+        assert!(matches!(outcome, DeliveryOutcome::Transient(_)), "{outcome:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! opening: greeting ─► EHLO ─► [STARTTLS ─► TLS ─► EHLO] ─► here: [auth: AUTH] ─► transaction: MAIL … ─► QUIT
 //! ```
 //!
-//! Owns what is known of a connection over the stream that [`super::opening`] made; `Conversation` has the words and
+//! Owns what is known of a connection over the stream that [`super::connect`] made; `Conversation` has the words and
 //! their time limits. Refuses to know what is said over it.
 //!
 //! Invariant: after any error the connection is dropped by its owner, as nobody knows what the upstream has seen.
@@ -13,11 +13,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::capabilities::{self, Capabilities};
-use super::classify::Stage;
 use super::conversation::{Conversation, Stream};
 use super::error::ConnectionError;
-use crate::certificate::Leaf;
 use crate::clock::{self, Instant};
+use crate::net::certificate::Leaf;
+use crate::outcome::classify::Stage;
 use crate::smtp::reply::Reply;
 
 /// How a connection is protected.
@@ -172,7 +172,7 @@ pub(super) mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::delivery::limit;
+    use crate::delivery::timeouts;
 
     /// The other end of a connection.
     pub struct Peer(DuplexStream);
@@ -258,6 +258,6 @@ pub(super) mod tests {
         let started = clock::now();
         let error = connection.write(&[b'x'; 4096]).await.unwrap_err();
         assert!(matches!(error, ConnectionError::Timeout(Stage::Message)), "{error}");
-        assert_eq!(started.elapsed(), limit::BLOCK);
+        assert_eq!(started.elapsed(), timeouts::BLOCK);
     }
 }

@@ -2,17 +2,17 @@
 //!
 //! Owns the time limit of each step and what is kept of a reply. Refuses to know what a reply means.
 //!
-//! Invariants: what a peer sends is bounded in memory by [`Reply::parse`] and [`KEPT`], in time by [`Stage::limit`]; a
+//! Invariants: what a peer sends is bounded in memory by [`ReplyReader`] and [`KEPT`], in time by [`Stage::limit`]; a
 //! reply that is handed out holds nothing that looks like a token.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::classify::Stage;
 use super::error::ConnectionError;
-use super::limit;
+use super::timeouts;
+use crate::outcome::classify::Stage;
 use crate::secret::scrub;
-use crate::smtp::reply::{Reply, ReplyError};
+use crate::smtp::reply::{Reply, ReplyError, ReplyReader};
 
 /// Octets of text that are kept of one reply: all that Exchange was ever seen to say, several times over. A message to a
 /// thousand recipients has as many replies.
@@ -27,12 +27,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 pub struct Conversation<S> {
     stream: S,
     buffer: Vec<u8>,
+    reader: ReplyReader,
 }
 
 impl<S: Stream> Conversation<S> {
     /// A conversation over `stream`, of which nothing was read.
-    pub const fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new() }
+    pub fn new(stream: S) -> Self {
+        Self { stream, buffer: Vec::new(), reader: ReplyReader::default() }
     }
 
     /// Whether more was received than was asked for.
@@ -71,8 +72,9 @@ impl<S: Stream> Conversation<S> {
     async fn read_reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
         loop {
             let broken = |error: ReplyError| ConnectionError::broken(stage, error);
-            if let Some((reply, taken)) = Reply::parse(&self.buffer).map_err(broken)? {
-                self.buffer.drain(..taken);
+            let taken = self.reader.read(&self.buffer).map_err(broken)?;
+            self.buffer.drain(..taken);
+            if let Some(reply) = self.reader.reply() {
                 return Ok(kept(reply));
             }
             let read = self.stream.read_buf(&mut self.buffer).await;
@@ -87,7 +89,7 @@ impl<S: Stream> Conversation<S> {
     /// # Errors
     /// When the upstream does not take it in time.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), ConnectionError> {
-        written(timeout(limit::BLOCK, self.stream.write_all(piece)).await)
+        written(timeout(timeouts::BLOCK, self.stream.write_all(piece)).await)
     }
 
     /// Sends what has been written on its way.
@@ -95,7 +97,7 @@ impl<S: Stream> Conversation<S> {
     /// # Errors
     /// As [`Self::write`].
     pub async fn flush(&mut self) -> Result<(), ConnectionError> {
-        written(timeout(limit::BLOCK, self.stream.flush()).await)
+        written(timeout(timeouts::BLOCK, self.stream.flush()).await)
     }
 
     /// Ends the conversation politely.

@@ -1,17 +1,17 @@
 //! What ends a connection to the upstream, from the look-up of its name to the last reply.
 //!
 //! Owns the texts that people read and the condition that each trouble breaks. What a negative reply means is
-//! [`super::classify`]'s to say.
+//! [`crate::outcome::classify`]'s to say.
 
 use std::fmt::Display;
 
 use mailroute_route::condition::Reason;
 
-use super::classify::Stage;
-use super::limit;
-use super::outcome::one_line;
+use super::timeouts;
 use crate::net::dial::DialError;
 use crate::net::tls::TrustError;
+use crate::outcome::classify::Stage;
+use crate::outcome::one_line;
 use crate::secret::scrub;
 use crate::smtp::reply::Reply;
 
@@ -42,7 +42,7 @@ pub enum ConnectionError {
         source: std::io::Error,
     },
     /// The whole way from the name to readiness takes too long.
-    #[error("no connection to {host} within {seconds} seconds", seconds = limit::OPENING.as_secs())]
+    #[error("no connection to {host} within {seconds} seconds", seconds = timeouts::OPENING.as_secs())]
     Opening {
         /// The name dialled.
         host: String,
@@ -84,7 +84,7 @@ impl ConnectionError {
         Self::Broken { stage, what: scrub(&what.to_string()).into_owned() }
     }
 
-    /// The condition this breaks. Nothing for [`Self::Refused`], which [`super::classify`] explains.
+    /// The condition this breaks. Nothing for [`Self::Refused`], which [`crate::outcome::classify`] explains.
     pub const fn reason(&self) -> Option<Reason> {
         Some(match self {
             Self::Dial(DialError::Resolve { .. }) => Reason::NameNotResolved,

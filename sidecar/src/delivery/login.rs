@@ -8,15 +8,16 @@
 //! connections that are logged in stay.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{CertificateFiles, ClientSubmission, Credential};
 
-use super::outcome::{Met, Outcome, Verdict};
-use crate::certificate;
 use crate::clock::{self, Instant};
+use crate::lock;
+use crate::net::certificate;
+use crate::outcome::{DeliveryOutcome, Observation, Verdict};
 use crate::secret::{self, Secret};
 use crate::token::store::{self, Store};
 use crate::token::{Failure, Sources, Token};
@@ -45,14 +46,14 @@ impl Proof {
 }
 
 /// Told of tokens and certificates, for metrics and logs.
-pub trait Observe: store::Observe + certificate::Observe {}
+pub trait LogInObserver: store::Observe + certificate::CertificateObserver {}
 
-impl<T: store::Observe + certificate::Observe> Observe for T {}
+impl<T: store::Observe + certificate::CertificateObserver> LogInObserver for T {}
 
 /// Where proofs come from.
 pub struct LogIn {
     source: Source,
-    observer: Arc<dyn Observe>,
+    observer: Arc<dyn LogInObserver>,
 }
 
 enum Source {
@@ -70,7 +71,7 @@ struct Rejected {
 
 impl LogIn {
     /// The log-in that `settings` describe, with tokens of whom `sources` has for it.
-    pub fn new(settings: &ClientSubmission, sources: &Sources, observer: Arc<dyn Observe>) -> Self {
+    pub fn new(settings: &ClientSubmission, sources: &Sources, observer: Arc<dyn LogInObserver>) -> Self {
         let source = match &settings.credential {
             Credential::Password { password_file } => {
                 tracing::warn!(
@@ -98,17 +99,19 @@ impl LogIn {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn proof(&self, met: &mut Vec<Met>) -> Result<Proof, Verdict> {
+    pub async fn proof(&self, observations: &mut Vec<Observation>) -> Result<Proof, Verdict> {
         match &self.source {
             Source::Tokens(store, certificate) => {
-                let trouble = self.certificate(certificate.as_ref(), met).await;
+                let trouble = self.certificate(certificate.as_ref(), observations).await;
                 let token = store.token().await;
-                token.map(|token| acquired(token, store.trouble(), trouble, met)).map_err(|f| failed(f, met))
+                token
+                    .map(|token| acquired(token, store.trouble(), trouble, observations))
+                    .map_err(|f| failed(f, observations))
             }
             Source::Password(file, rejected) => {
-                let password = read(file, met).await?;
+                let password = read(file, observations).await?;
                 let wait = wait(lock(rejected).as_ref(), &password, clock::now());
-                wait.map_or(Ok(()), |wait| Err(held_back(wait, met)))?;
+                wait.map_or(Ok(()), |wait| Err(held_back(wait, observations)))?;
                 Ok(Proof::Password(password))
             }
         }
@@ -123,13 +126,21 @@ impl LogIn {
 
     /// Another proof than `rejected`, where that may be answered differently: a new token, or the password that has been
     /// put into the place of the old one.
-    pub async fn other(&self, rejected: &Proof, met: &mut Vec<Met>) -> Option<Result<Proof, Verdict>> {
+    pub async fn other(
+        &self,
+        rejected: &Proof,
+        observations: &mut Vec<Observation>,
+    ) -> Option<Result<Proof, Verdict>> {
         match (&self.source, rejected) {
             (Source::Tokens(store, _), Proof::Token(rejected)) => {
                 let token = store.renewed(rejected).await;
-                Some(token.map(|token| acquired(token, None, None, met)).map_err(|f| failed(f, met)))
+                Some(
+                    token
+                        .map(|token| acquired(token, None, None, observations))
+                        .map_err(|f| failed(f, observations)),
+                )
             }
-            (Source::Password(file, _), Proof::Password(rejected)) => match read(file, met).await {
+            (Source::Password(file, _), Proof::Password(rejected)) => match read(file, observations).await {
                 Ok(password) if password == *rejected => None,
                 outcome => Some(outcome.map(Proof::Password)),
             },
@@ -159,7 +170,11 @@ impl LogIn {
 
     /// Notes the client certificate's standing while it is good, and gives what will be wrong with it at the next
     /// exchange. Only when that fails, too, is it the way's trouble.
-    async fn certificate(&self, files: Option<&CertificateFiles>, met: &mut Vec<Met>) -> Option<String> {
+    async fn certificate(
+        &self,
+        files: Option<&CertificateFiles>,
+        observations: &mut Vec<Observation>,
+    ) -> Option<String> {
         let certificate = match certificate::read(files?).await {
             Ok(certificate) => certificate,
             Err(error) => return Some(error.to_string()),
@@ -170,7 +185,7 @@ impl LogIn {
         if !standing.holds() {
             return Some(text);
         }
-        met.push(Met::new(standing, text));
+        observations.push(Observation::new(standing, text));
         None
     }
 }
@@ -179,26 +194,26 @@ fn acquired(
     token: Token,
     renewal: Option<Failure>,
     certificate: Option<String>,
-    met: &mut Vec<Met>,
+    observations: &mut Vec<Observation>,
 ) -> Proof {
     let left = token.expires.saturating_duration_since(clock::now());
     let mut text = format!("a token with {} minutes left", left.as_secs() / 60);
     if let Some(trouble) = renewal.map(|failure| failure.to_string()).or(certificate) {
         text.push_str(&format!("; cannot get another one now: {trouble}"));
     }
-    met.push(Met::new(Reason::TokenAcquired, text));
+    observations.push(Observation::new(Reason::TokenAcquired, text));
     Proof::Token(token)
 }
 
-async fn read(file: &Path, met: &mut Vec<Met>) -> Result<Secret, Verdict> {
+async fn read(file: &Path, observations: &mut Vec<Observation>) -> Result<Secret, Verdict> {
     match secret::read_password(file).await {
         Ok(password) => {
-            met.push(Met::new(Reason::PasswordMounted, "the route logs in with a password"));
+            observations.push(Observation::new(Reason::PasswordMounted, "the route logs in with a password"));
             Ok(password)
         }
         Err(error) => {
             let what = format!("cannot read the password {}: {error}", file.display());
-            Err(failed(Failure::new(Reason::SecretMissing, what), met))
+            Err(failed(Failure::new(Reason::SecretMissing, what), observations))
         }
     }
 }
@@ -210,22 +225,18 @@ fn wait(rejected: Option<&Rejected>, password: &Secret, now: Instant) -> Option<
     (!wait.is_zero()).then_some(wait)
 }
 
-fn held_back(wait: Duration, met: &mut Vec<Met>) -> Verdict {
+fn held_back(wait: Duration, observations: &mut Vec<Observation>) -> Verdict {
     let minutes = wait.as_secs().div_ceil(60);
     let text = format!(
         "the password was rejected before and has not been replaced; it is tried again in {minutes} minutes, so that the \
          account is not locked"
     );
-    met.push(Met::new(Reason::PasswordRejected, text.clone()));
-    Verdict::without_reply(Outcome::RouteFault(Reason::PasswordRejected), text)
+    observations.push(Observation::new(Reason::PasswordRejected, text.clone()));
+    Verdict::without_reply(DeliveryOutcome::RouteFault(Reason::PasswordRejected), text)
 }
 
-fn lock(rejected: &Mutex<Option<Rejected>>) -> MutexGuard<'_, Option<Rejected>> {
-    rejected.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn failed(failure: Failure, met: &mut Vec<Met>) -> Verdict {
-    met.push(Met::new(failure.reason, failure.message.clone()));
+fn failed(failure: Failure, observations: &mut Vec<Observation>) -> Verdict {
+    observations.push(Observation::new(failure.reason, failure.message.clone()));
     verdict(failure)
 }
 
@@ -236,8 +247,8 @@ fn verdict(failure: Failure) -> Verdict {
         | Reason::TokenServiceThrottled
         | Reason::OperatorUnavailable
         | Reason::IssuerUnreachable
-        | Reason::WaitingForPropagation => Outcome::Transient(Some(failure.reason)),
-        reason => Outcome::RouteFault(reason),
+        | Reason::WaitingForPropagation => DeliveryOutcome::Transient(Some(failure.reason)),
+        reason => DeliveryOutcome::RouteFault(reason),
     };
     Verdict::without_reply(outcome, failure.message)
 }
@@ -269,19 +280,19 @@ mod tests {
         LogIn::new(&settings, &sources, Arc::new(Metrics::new().unwrap()))
     }
 
-    fn reasons(met: &[Met]) -> Vec<Reason> {
-        met.iter().map(|met| met.reason).collect()
+    fn reasons(observations: &[Observation]) -> Vec<Reason> {
+        observations.iter().map(|observations| observations.reason).collect()
     }
 
     #[test]
     fn a_busy_token_service_is_waited_for_and_a_wrong_tenant_is_a_fault() {
         let outcome = |reason| verdict(Failure::new(reason, "")).outcome;
         let throttled = Reason::TokenServiceThrottled;
-        assert_eq!(outcome(throttled), Outcome::Transient(Some(throttled)));
+        assert_eq!(outcome(throttled), DeliveryOutcome::Transient(Some(throttled)));
         let away = Reason::OperatorUnavailable;
-        assert_eq!(outcome(away), Outcome::Transient(Some(away)));
-        assert_eq!(outcome(Reason::TenantNotFound), Outcome::RouteFault(Reason::TenantNotFound));
-        assert_eq!(outcome(Reason::SecretExpired), Outcome::RouteFault(Reason::SecretExpired));
+        assert_eq!(outcome(away), DeliveryOutcome::Transient(Some(away)));
+        assert_eq!(outcome(Reason::TenantNotFound), DeliveryOutcome::RouteFault(Reason::TenantNotFound));
+        assert_eq!(outcome(Reason::SecretExpired), DeliveryOutcome::RouteFault(Reason::SecretExpired));
     }
 
     #[tokio::test]
@@ -290,11 +301,11 @@ mod tests {
         let log_in = log_in(Credential::Password { password_file: file.path().into() });
         for password in ["one", "two"] {
             std::fs::write(file.path(), password).unwrap();
-            let mut met = Vec::new();
-            let proof = log_in.proof(&mut met).await.unwrap();
+            let mut observations = Vec::new();
+            let proof = log_in.proof(&mut observations).await.unwrap();
             assert_eq!(proof.secret().expose(), password);
-            assert_eq!(reasons(&met), [Reason::PasswordMounted]);
-            assert!(met[0].reason.holds());
+            assert_eq!(reasons(&observations), [Reason::PasswordMounted]);
+            assert!(observations[0].reason.holds());
         }
     }
 
@@ -317,10 +328,10 @@ mod tests {
         std::fs::write(file.path(), "old").unwrap();
         let proof = log_in.proof(&mut vec![]).await.unwrap();
         log_in.rejected(&proof);
-        let mut met = Vec::new();
-        let verdict = log_in.proof(&mut met).await.unwrap_err();
-        assert_eq!(verdict.outcome, Outcome::RouteFault(Reason::PasswordRejected));
-        assert_eq!(reasons(&met), [Reason::PasswordMounted, Reason::PasswordRejected]);
+        let mut observations = Vec::new();
+        let verdict = log_in.proof(&mut observations).await.unwrap_err();
+        assert_eq!(verdict.outcome, DeliveryOutcome::RouteFault(Reason::PasswordRejected));
+        assert_eq!(reasons(&observations), [Reason::PasswordMounted, Reason::PasswordRejected]);
         assert!(verdict.text.contains("again in 10 minutes"), "{}", verdict.text);
         std::fs::write(file.path(), "new").unwrap();
         assert!(log_in.proof(&mut vec![]).await.is_ok(), "another one is tried at once");
@@ -335,10 +346,10 @@ mod tests {
             Credential::Password { password_file: "/nonexistent/x".into() },
             Credential::ClientSecret { client_id: "1b2c".into(), secret_file: "/nonexistent/x".into() },
         ] {
-            let mut met = Vec::new();
-            let verdict = log_in(credential).proof(&mut met).await.unwrap_err();
-            assert_eq!(verdict.outcome, Outcome::RouteFault(Reason::SecretMissing));
-            assert_eq!(reasons(&met), [Reason::SecretMissing]);
+            let mut observations = Vec::new();
+            let verdict = log_in(credential).proof(&mut observations).await.unwrap_err();
+            assert_eq!(verdict.outcome, DeliveryOutcome::RouteFault(Reason::SecretMissing));
+            assert_eq!(reasons(&observations), [Reason::SecretMissing]);
             assert!(verdict.text.contains("/nonexistent/x"), "{}", verdict.text);
         }
     }
@@ -347,11 +358,11 @@ mod tests {
     async fn a_missing_certificate_is_told_once() {
         let files =
             CertificateFiles { certificate_file: "/nonexistent/c".into(), key_file: "/nonexistent/k".into() };
-        let mut met = Vec::new();
+        let mut observations = Vec::new();
         let log_in = log_in(Credential::ClientCertificate { client_id: "1b2c".into(), files });
-        let verdict = log_in.proof(&mut met).await.unwrap_err();
-        assert_eq!(verdict.outcome, Outcome::RouteFault(Reason::CertificateMissing));
-        assert_eq!(reasons(&met), [Reason::CertificateMissing]);
+        let verdict = log_in.proof(&mut observations).await.unwrap_err();
+        assert_eq!(verdict.outcome, DeliveryOutcome::RouteFault(Reason::CertificateMissing));
+        assert_eq!(reasons(&observations), [Reason::CertificateMissing]);
     }
 
     #[tokio::test]
@@ -359,11 +370,11 @@ mod tests {
         let now = clock::now();
         let token =
             Token { secret: Secret::new("t".into()), obtained: now, expires: now + Duration::from_secs(630) };
-        let mut met = Vec::new();
-        acquired(token, Some(Failure::new(Reason::SecretExpired, "HTTP 401")), None, &mut met);
-        assert_eq!(reasons(&met), [Reason::TokenAcquired]);
+        let mut observations = Vec::new();
+        acquired(token, Some(Failure::new(Reason::SecretExpired, "HTTP 401")), None, &mut observations);
+        assert_eq!(reasons(&observations), [Reason::TokenAcquired]);
         assert_eq!(
-            met[0].text,
+            observations[0].text,
             "a token with 10 minutes left; cannot get another one now: SecretExpired: HTTP 401"
         );
     }

@@ -1,63 +1,75 @@
 //! Handing one message to the upstream, by whichever of Microsoft's methods.
 //!
-//! * [`outcome`]: what can come of an attempt, as types.
-//! * [`classify`]: the one table from replies to outcomes.
-//! * [`opening`]: from a name to a connection, over TLS as the route wants it.
-//! * [`effect`]: what follows from an outcome, for everything else.
-//! * [`hint`]: what to know about a refusal of one message or recipient.
-//! * [`connection`]: one SMTP connection: a `conversation` with a [`limit`] on each step, and the [`error`] that ends it.
+//! ```text
+//!  Transport ── transport: SmtpTransport over a pool ── Connect: smtp_relay (with smart_host, client_certificate)
+//!                   │                                            client_submission (with login, auth)
+//!                   ▼                                                 │
+//!  transaction, over a connection ◄── connect, starttls ◄─────────────┘
+//! ```
+//!
+//! * [`transport`]: connections that are kept in a [`pool`] and used for one message after the other.
+//! * [`smtp_relay`]: how one is made for SMTP relay and Direct Send: the [`smart_host`] and the [`client_certificate`].
+//! * [`client_submission`]: how one is made for client submission: [what is presented](login), and [how](auth).
+//! * [`connect`]: from a name to a connection, over STARTTLS as the route wants it.
+//! * [`connection`]: one SMTP connection: a `conversation` with [`timeouts`] on each step, and the [`error`] that ends it.
 //! * [`transaction`]: one message over one connection.
-//! * [`rehearsal`]: the same without a message.
-//! * [`way`]: connections kept in a [`pool`] and used for one message after the other.
-//! * [`handover`]: how one is made ready for SMTP relay and Direct Send: [`smart_host`] and the certificate
-//!   [`presented`].
-//! * [`submission`]: how one is made ready for client submission: [what is presented](login), and [how](auth).
 //!
 //! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
 //! after it, either the upstream has the message or the caller still has.
 
 pub mod auth;
 pub mod capabilities;
-pub mod classify;
+pub mod client_certificate;
+pub mod client_submission;
+pub mod connect;
 pub mod connection;
 mod conversation;
-pub mod effect;
 pub mod error;
-pub mod handover;
-pub mod hint;
-pub mod limit;
 pub mod login;
-pub mod opening;
-pub mod outcome;
-mod plain;
 pub mod pool;
-pub mod presented;
-pub mod rehearsal;
 pub mod smart_host;
-pub mod submission;
+pub mod smtp_relay;
+mod starttls;
+pub mod timeouts;
 pub mod transaction;
-pub mod way;
+pub mod transport;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::body::Body;
-use crate::envelope::Envelope;
-use outcome::{Attempt, Partial, Probe};
+use crate::message::body::Body;
+use crate::message::envelope::Envelope;
+use crate::outcome::classify::Stage;
+use crate::outcome::{AttemptResult, Observation, PartialDelivery, Probe, Verdict};
 
-/// A way out.
+/// How the mail of a route is sent.
 #[async_trait]
-pub trait Deliver: Send + Sync {
+pub trait Transport: Send + Sync {
     /// Tries to deliver to the recipients of the envelope, in one transaction. Ends within a bounded time; safe to drop
     /// at any point, which leaves the fate of the message unknown and ends the connection.
-    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: Partial) -> Attempt;
+    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: PartialDelivery) -> AttemptResult;
 
-    /// Walks the way up to the log-in, without a message.
+    /// Goes as far as the log-in, without a message.
     async fn probe(&self) -> Probe;
 
-    /// Allows `connections` to the upstream at a time from now on. A way without any keeps no count of them.
+    /// Goes as far as RCPT on a connection of its own, and takes it back: the same commands, replies and judgements as mail
+    /// has, so that it finds what mail would meet. Notes in `dry_run` how far it came; also when it is dropped.
+    async fn dry_run(&self, envelope: &Envelope, dry_run: &mut DryRun);
+
+    /// Allows `connections` to the upstream at a time from now on. A transport without any keeps no count of them.
     fn resize(&self, _connections: usize) {}
 
     /// Looks after what is kept between messages until it is told to stop; then ends it politely.
     async fn tend(&self, stop: watch::Receiver<bool>);
+}
+
+/// How far a dry run came.
+#[derive(Debug, Default)]
+pub struct DryRun {
+    /// What was met, in order.
+    pub observations: Vec<Observation>,
+    /// Positive answers to MAIL and RCPT.
+    pub answers: Vec<(Stage, String)>,
+    /// Why it ended early, when it did.
+    pub stopped: Option<Verdict>,
 }

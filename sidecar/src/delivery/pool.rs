@@ -6,7 +6,7 @@
 //! Invariants: never more connections in use than slots; a connection that is not given back with [`Slot::keep`] is
 //! gone, so one on which anything went wrong, or whose attempt was dropped, is never used again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use crate::lock;
 
 /// A connection without a message for so long is ended: the service cuts idle ones after some minutes, and then the
 /// next message would find out.
@@ -55,7 +56,7 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Allows `most` connections from now on, at least one. Those in use beyond it end with their message.

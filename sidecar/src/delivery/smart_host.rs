@@ -16,8 +16,8 @@ use mailroute_route::exchange_online::is_mail_exchanger;
 use mailroute_route::file::HostName;
 use tokio::sync::Mutex;
 
-use super::outcome::{Outcome, Verdict};
 use crate::clock::{self, Instant};
+use crate::outcome::{DeliveryOutcome, Verdict};
 
 /// Longest time that a record is used without asking again, whatever it says.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -95,7 +95,7 @@ impl SmartHosts {
         match memory.as_ref().map(|known| &known.found) {
             Some(Ok(name)) => Ok(name.clone()),
             Some(Err(Nowhere { reason, text })) => {
-                Err(Verdict::without_reply(Outcome::RouteFault(*reason), text.clone()))
+                Err(Verdict::without_reply(DeliveryOutcome::RouteFault(*reason), text.clone()))
             }
             None => Err(unresolved(&"nothing was found")),
         }
@@ -103,7 +103,7 @@ impl SmartHosts {
 }
 
 fn unresolved(why: &impl ToString) -> Verdict {
-    Verdict::without_reply(Outcome::Transient(Some(Reason::NameNotResolved)), why.to_string())
+    Verdict::without_reply(DeliveryOutcome::Transient(Some(Reason::NameNotResolved)), why.to_string())
 }
 
 /// What to remember after a look-up.

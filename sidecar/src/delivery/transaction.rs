@@ -1,7 +1,7 @@
 //! One message over one connection: envelope, content, verdict.
 //!
-//! [`Partial`] says what happens when some recipients are refused. Where nothing speaks against it, MAIL, every RCPT and
-//! DATA go out together (RFC 2920): one round trip before the content. Only [`Partial::Never`] with several recipients
+//! [`PartialDelivery`] says what happens when some recipients are refused. Where nothing speaks against it, MAIL, every RCPT and
+//! DATA go out together (RFC 2920): one round trip before the content. Only [`PartialDelivery::Never`] with several recipients
 //! waits for their replies first: an application that is answered for the message as a whole gets it refused often
 //! enough to be worth a connection. The others cannot hurt: a 354 that is not wanted, as a recipient was refused for
 //! good, is left by closing the connection, and without an end of the data the upstream drops the message (RFC 5321
@@ -16,13 +16,13 @@ use mailroute_route::condition::Reason;
 use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
-use super::classify::{Stage, classify};
 use super::connection::Connection;
 use super::error::ConnectionError;
-use super::limit;
-use super::outcome::{Outcome, Partial, Refused, Verdict};
-use crate::body::Body;
-use crate::envelope::{BodyType, Envelope};
+use super::timeouts;
+use crate::message::body::Body;
+use crate::message::envelope::{BodyType, Envelope};
+use crate::outcome::classify::{Stage, classify};
+use crate::outcome::{DeliveryOutcome, PartialDelivery, RefusedRecipient, Verdict};
 use crate::smtp::data::Encoder;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
@@ -34,18 +34,18 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A transaction that came to an end.
 #[derive(Debug)]
-pub struct Ended {
+pub struct TransactionEnd {
     /// The fate of the message.
     pub verdict: Verdict,
     /// Recipients that were refused.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRecipient>,
     /// Whether a recipient was accepted.
     pub accepted: bool,
     /// Whether another transaction may follow on the connection.
     pub clean: bool,
 }
 
-impl Ended {
+impl TransactionEnd {
     /// An end for all recipients alike, after which the connection is of no more use.
     pub const fn without(verdict: Verdict) -> Self {
         Self { verdict, refused: Vec::new(), accepted: false, clean: false }
@@ -54,7 +54,7 @@ impl Ended {
 
 /// A transaction that broke off. The connection is of no more use.
 #[derive(Debug)]
-pub struct Interrupted {
+pub struct Interruption {
     /// Why.
     pub error: ConnectionError,
     /// Whether the upstream cannot have taken the message, so that another attempt cannot make a duplicate.
@@ -71,17 +71,17 @@ pub async fn send(
     connection: &mut Connection,
     envelope: &Envelope,
     body: &Body,
-    partial: Partial,
-) -> Result<Ended, Interrupted> {
+    partial: PartialDelivery,
+) -> Result<TransactionEnd, Interruption> {
     if let Some(reply) = unsupported(connection.capabilities, envelope, body.len()) {
-        let verdict = Verdict::of_reply(Outcome::RejectMessage(None), reply);
-        return Ok(Ended { clean: true, ..Ended::without(verdict) });
+        let verdict = Verdict::of_reply(DeliveryOutcome::RejectMessage(None), reply);
+        return Ok(TransactionEnd { clean: true, ..TransactionEnd::without(verdict) });
     }
     let commands = commands(connection.capabilities, envelope, body.len(), partial);
-    let early = |error| Interrupted { error, undelivered: true, before_data: true };
-    let replies = timeout(limit::ENVELOPE, converse(connection, &commands)).await;
+    let early = |error| Interruption { error, undelivered: true, before_data: true };
+    let replies = timeout(timeouts::ENVELOPE, converse(connection, &commands)).await;
     let replies = replies.unwrap_or(Err(ConnectionError::Timeout(Stage::Rcpt))).map_err(early)?;
-    let Judged { stop, refused, accepted } = judge(&replies, envelope, partial);
+    let EnvelopeVerdict { stop, refused, accepted } = judge(&replies, envelope, partial);
     let data = match replies.get(1 + envelope.recipients.len()) {
         Some(reply) => Some(reply.clone()),
         None if stop.is_none() => Some(connection.command(Stage::Data, "DATA\r\n").await.map_err(early)?),
@@ -90,24 +90,24 @@ pub async fn send(
     match (stop, data) {
         (Some(verdict), data) => {
             let clean = close(connection, &replies, data.as_ref(), accepted).await;
-            Ok(Ended { verdict, refused, accepted: accepted > 0, clean })
+            Ok(TransactionEnd { verdict, refused, accepted: accepted > 0, clean })
         }
         (None, Some(data)) if data.code == 354 => {
             let ended = content(connection, body).await?;
-            Ok(Ended { refused, ..ended })
+            Ok(TransactionEnd { refused, ..ended })
         }
         (None, data) => {
             let reply = data.unwrap_or_else(no_reply);
             let clean = close(connection, &replies, Some(&reply), accepted).await;
             let verdict = Verdict::of_reply(classify(Stage::Data, &reply), reply);
-            Ok(Ended { verdict, refused, accepted: accepted > 0, clean })
+            Ok(TransactionEnd { verdict, refused, accepted: accepted > 0, clean })
         }
     }
 }
 
-/// A transaction that was only tried on.
+/// A transaction without its message.
 #[derive(Debug)]
-pub struct Tried {
+pub struct DryTransaction {
     /// The replies to MAIL and RCPT, as far as it came.
     pub replies: Vec<(Stage, Reply)>,
     /// Why a message would go no further, when it would not.
@@ -120,19 +120,22 @@ pub struct Tried {
 ///
 /// # Errors
 /// When the connection breaks off.
-pub async fn rehearse(connection: &mut Connection, envelope: &Envelope) -> Result<Tried, ConnectionError> {
+pub async fn dry_run(
+    connection: &mut Connection,
+    envelope: &Envelope,
+) -> Result<DryTransaction, ConnectionError> {
     if let Some(reply) = unsupported(connection.capabilities, envelope, 0) {
-        let stop = Some(Verdict::of_reply(Outcome::RejectMessage(None), reply));
-        return Ok(Tried { replies: vec![], stop, accepted: false });
+        let stop = Some(Verdict::of_reply(DeliveryOutcome::RejectMessage(None), reply));
+        return Ok(DryTransaction { replies: vec![], stop, accepted: false });
     }
-    let mut commands = commands(connection.capabilities, envelope, 0, Partial::Never);
+    let mut commands = commands(connection.capabilities, envelope, 0, PartialDelivery::Never);
     commands.retain(|(stage, _)| *stage != Stage::Data);
-    let replies = timeout(limit::ENVELOPE, converse(connection, &commands)).await;
+    let replies = timeout(timeouts::ENVELOPE, converse(connection, &commands)).await;
     let replies = replies.unwrap_or(Err(ConnectionError::Timeout(Stage::Rcpt)))?;
-    let Judged { stop, accepted, .. } = judge(&replies, envelope, Partial::Never);
+    let EnvelopeVerdict { stop, accepted, .. } = judge(&replies, envelope, PartialDelivery::Never);
     close(connection, &replies, None, accepted).await;
     let replies = commands.iter().map(|(stage, _)| *stage).zip(replies).collect();
-    Ok(Tried { replies, stop, accepted: accepted > 0 })
+    Ok(DryTransaction { replies, stop, accepted: accepted > 0 })
 }
 
 /// Why the upstream cannot take this message at all, as the reply it would give.
@@ -162,7 +165,7 @@ fn commands(
     capabilities: Capabilities,
     envelope: &Envelope,
     len: u64,
-    partial: Partial,
+    partial: PartialDelivery,
 ) -> Vec<(Stage, String)> {
     let mut mail = format!("MAIL FROM:{}", envelope.reverse_path);
     if capabilities.size {
@@ -176,7 +179,7 @@ fn commands(
     }
     let mut commands = vec![(Stage::Mail, format!("{mail}\r\n"))];
     commands.extend(envelope.recipients.iter().map(|to| (Stage::Rcpt, format!("RCPT TO:<{to}>\r\n"))));
-    if capabilities.pipelining && (partial != Partial::Never || envelope.recipients.len() == 1) {
+    if capabilities.pipelining && (partial != PartialDelivery::Never || envelope.recipients.len() == 1) {
         commands.push((Stage::Data, "DATA\r\n".to_owned()));
     }
     commands
@@ -211,60 +214,63 @@ async fn converse(
 }
 
 /// What the replies to the envelope come to.
-struct Judged {
+struct EnvelopeVerdict {
     /// The fate of the message, when it goes no further.
     stop: Option<Verdict>,
     /// The recipients that were refused.
-    refused: Vec<Refused>,
+    refused: Vec<RefusedRecipient>,
     /// How many were accepted.
     accepted: usize,
 }
 
-fn judge(replies: &[Reply], envelope: &Envelope, partial: Partial) -> Judged {
+fn judge(replies: &[Reply], envelope: &Envelope, partial: PartialDelivery) -> EnvelopeVerdict {
     let verdict = |stage, reply: &Reply| Verdict::of_reply(classify(stage, reply), reply.clone());
-    let stopped = |verdict| Judged { stop: Some(verdict), refused: vec![], accepted: 0 };
+    let stopped = |verdict| EnvelopeVerdict { stop: Some(verdict), refused: vec![], accepted: 0 };
     let Some((mail, rest)) = replies.split_first() else {
-        return stopped(Verdict::of_reply(Outcome::Transient(None), no_reply()));
+        return stopped(Verdict::of_reply(DeliveryOutcome::Transient(None), no_reply()));
     };
     if mail.code / 100 != 2 {
         return stopped(verdict(Stage::Mail, mail));
     }
     let answers = rest.iter().take(envelope.recipients.len()).enumerate();
-    let refused: Vec<Refused> = answers
+    let refused: Vec<RefusedRecipient> = answers
         .clone()
         .filter(|(_, reply)| reply.code / 100 != 2)
-        .map(|(recipient, reply)| Refused { recipient, verdict: verdict(Stage::Rcpt, reply) })
+        .map(|(recipient, reply)| RefusedRecipient { recipient, verdict: verdict(Stage::Rcpt, reply) })
         .collect();
     let accepted = answers.len() - refused.len();
     // The end of the conversation is about those that it left without an answer, too, and about those accepted before.
     let farewell = refused.last().filter(|last| last.verdict.reply.as_ref().is_some_and(|it| it.code == 421));
     let stop = if farewell.is_some() || answers.len() < envelope.recipients.len() {
-        let silence = || Verdict::of_reply(Outcome::Transient(None), no_reply());
+        let silence = || Verdict::of_reply(DeliveryOutcome::Transient(None), no_reply());
         Some(farewell.map_or_else(silence, |last| last.verdict.clone()))
     } else if accepted == 0 || stops(&refused, partial) {
         gravest(&refused).cloned()
     } else {
         None
     };
-    Judged { stop, refused, accepted }
+    EnvelopeVerdict { stop, refused, accepted }
 }
 
 /// Whether these refusals keep the message from those who were accepted.
-fn stops(refused: &[Refused], partial: Partial) -> bool {
+fn stops(refused: &[RefusedRecipient], partial: PartialDelivery) -> bool {
     match partial {
-        Partial::Never => !refused.is_empty(),
-        Partial::UnlessRejected => refused
-            .iter()
-            .any(|one| matches!(one.verdict.outcome, Outcome::RejectRecipient | Outcome::RejectMessage(_))),
-        Partial::Always => false,
+        PartialDelivery::Never => !refused.is_empty(),
+        PartialDelivery::UnlessRejected => refused.iter().any(|one| {
+            matches!(
+                one.verdict.outcome,
+                DeliveryOutcome::RejectRecipient | DeliveryOutcome::RejectMessage(_)
+            )
+        }),
+        PartialDelivery::Always => false,
     }
 }
 
 /// The refusal that speaks for the message: what stops the route before what will never work before what may.
-fn gravest(refused: &[Refused]) -> Option<&Verdict> {
-    let rank = |outcome: Outcome| match outcome {
-        Outcome::RouteFault(_) | Outcome::Quota(_) => 0,
-        Outcome::RejectMessage(_) | Outcome::RejectRecipient => 1,
+fn gravest(refused: &[RefusedRecipient]) -> Option<&Verdict> {
+    let rank = |outcome: DeliveryOutcome| match outcome {
+        DeliveryOutcome::RouteFault(_) | DeliveryOutcome::Quota(_) => 0,
+        DeliveryOutcome::RejectMessage(_) | DeliveryOutcome::RejectRecipient => 1,
         _ => 2,
     };
     refused.iter().map(|one| &one.verdict).min_by_key(|verdict| rank(verdict.outcome))
@@ -301,23 +307,23 @@ async fn close(
 }
 
 /// Sends the content and reads the verdict.
-async fn content(connection: &mut Connection, body: &Body) -> Result<Ended, Interrupted> {
-    let streamed = timeout(limit::content(body.len()), stream(connection, body)).await;
+async fn content(connection: &mut Connection, body: &Body) -> Result<TransactionEnd, Interruption> {
+    let streamed = timeout(timeouts::content(body.len()), stream(connection, body)).await;
     match streamed.unwrap_or(Err(Stopped::Upstream(ConnectionError::Timeout(Stage::Message)))) {
         Ok(()) => {}
         Err(Stopped::Local(error)) => {
             // Without its end the upstream drops the message with the connection.
             let text = format!("the message could not be read from the local disk: {error}");
-            let verdict = Verdict::without_reply(Outcome::Transient(None), text);
-            return Ok(Ended { accepted: true, ..Ended::without(verdict) });
+            let verdict = Verdict::without_reply(DeliveryOutcome::Transient(None), text);
+            return Ok(TransactionEnd { accepted: true, ..TransactionEnd::without(verdict) });
         }
         Err(Stopped::Upstream(error)) => return last_words(connection, error).await,
     }
-    let unknown = |error| Interrupted { error, undelivered: false, before_data: false };
+    let unknown = |error| Interruption { error, undelivered: false, before_data: false };
     let reply = connection.reply(Stage::Message).await.map_err(unknown)?;
     let clean = reply.code != 421 && reply.code / 100 != 3;
     let verdict = Verdict::of_reply(classify(Stage::Message, &reply), reply);
-    Ok(Ended { accepted: true, clean, ..Ended::without(verdict) })
+    Ok(TransactionEnd { accepted: true, clean, ..TransactionEnd::without(verdict) })
 }
 
 enum Stopped {
@@ -329,10 +335,10 @@ enum Stopped {
 async fn stream(connection: &mut Connection, body: &Body) -> Result<(), Stopped> {
     let (mut reader, mut encoder) = (body.reader(), Encoder::default());
     // Room for doubled dots and the end.
-    let size = usize::try_from(body.len()).unwrap_or(usize::MAX).min(crate::body::MEMORY_BYTES);
+    let size = usize::try_from(body.len()).unwrap_or(usize::MAX).min(crate::message::body::MEMORY_BYTES);
     let mut out = Vec::with_capacity(size + 64);
     while let Some(piece) = reader.next().await.map_err(Stopped::Local)? {
-        if out.len() + piece.len() > crate::body::MEMORY_BYTES {
+        if out.len() + piece.len() > crate::message::body::MEMORY_BYTES {
             connection.write(&out).await.map_err(Stopped::Upstream)?;
             out.clear();
         }
@@ -344,23 +350,26 @@ async fn stream(connection: &mut Connection, body: &Body) -> Result<(), Stopped>
 }
 
 /// What the upstream may have said before it stopped taking the message, such as that it is too large.
-async fn last_words(connection: &mut Connection, error: ConnectionError) -> Result<Ended, Interrupted> {
+async fn last_words(
+    connection: &mut Connection,
+    error: ConnectionError,
+) -> Result<TransactionEnd, Interruption> {
     match timeout(LAST_WORDS, connection.reply(Stage::Message)).await {
         Ok(Ok(reply)) if !reply.is_positive() => {
             let verdict = Verdict::of_reply(classify(Stage::Message, &reply), reply);
-            Ok(Ended { accepted: true, ..Ended::without(verdict) })
+            Ok(TransactionEnd { accepted: true, ..TransactionEnd::without(verdict) })
         }
         // The end of the data may have been among what was written last.
-        _ => Err(Interrupted { error, undelivered: false, before_data: false }),
+        _ => Err(Interruption { error, undelivered: false, before_data: false }),
     }
 }
 
-impl Interrupted {
+impl Interruption {
     /// The verdict on the message.
     pub fn verdict(&self) -> Verdict {
         let reason = self.error.reason().unwrap_or(Reason::UpstreamProtocolError);
         let fate = if self.undelivered { "" } else { "; whether the message was accepted is unknown" };
-        Verdict::without_reply(Outcome::Transient(Some(reason)), format!("{}{fate}", self.error))
+        Verdict::without_reply(DeliveryOutcome::Transient(Some(reason)), format!("{}{fate}", self.error))
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::delivery::connection::tests::{Peer, connection};
-use crate::envelope::{Address, QueueId, ReversePath};
+use crate::message::envelope::{Address, QueueId, ReversePath};
 
 fn envelope(recipients: &[&str]) -> Envelope {
     Envelope {
@@ -30,7 +30,7 @@ const EXCHANGE: Capabilities = Capabilities {
     starttls: false,
 };
 
-fn wire(capabilities: Capabilities, envelope: &Envelope, partial: Partial) -> String {
+fn wire(capabilities: Capabilities, envelope: &Envelope, partial: PartialDelivery) -> String {
     commands(capabilities, envelope, 42, partial).into_iter().map(|(_, command)| command).collect()
 }
 
@@ -39,11 +39,12 @@ fn replies(lines: &[&str]) -> Vec<Reply> {
     lines.iter().map(parse).collect()
 }
 
-const ALL: [Partial; 3] = [Partial::Never, Partial::UnlessRejected, Partial::Always];
+const ALL: [PartialDelivery; 3] =
+    [PartialDelivery::Never, PartialDelivery::UnlessRejected, PartialDelivery::Always];
 
 /// The outcome that stops the message, and the positions of those refused.
-fn judged(lines: &[&str], to: &[&str], partial: Partial) -> (Option<Outcome>, Vec<usize>) {
-    let Judged { stop, refused, .. } = judge(&replies(lines), &envelope(to), partial);
+fn judged(lines: &[&str], to: &[&str], partial: PartialDelivery) -> (Option<DeliveryOutcome>, Vec<usize>) {
+    let EnvelopeVerdict { stop, refused, .. } = judge(&replies(lines), &envelope(to), partial);
     (stop.map(|verdict| verdict.outcome), refused.iter().map(|one| one.recipient).collect())
 }
 
@@ -70,12 +71,12 @@ fn extensions_are_used_only_when_announced() {
     let mut envelope = envelope(&["é@b.example"]);
     envelope.body = BodyType::EightBitMime;
     assert!(
-        wire(EXCHANGE, &envelope, Partial::Never)
+        wire(EXCHANGE, &envelope, PartialDelivery::Never)
             .starts_with("MAIL FROM:<noreply@contoso.com> SIZE=42 BODY=8BITMIME SMTPUTF8\r\n")
     );
     let plain = Capabilities { size: false, pipelining: false, ..EXCHANGE };
     assert_eq!(
-        wire(plain, &self::envelope(&["a@b.example"]), Partial::Always),
+        wire(plain, &self::envelope(&["a@b.example"]), PartialDelivery::Always),
         "MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<a@b.example>\r\n"
     );
 }
@@ -106,15 +107,15 @@ fn all_accepted_is_no_refusal() {
 #[test]
 fn all_or_none_is_stopped_by_any_refusal() {
     let to = ["a@b.example", "c@d.example", "e@f.example"];
-    let (stop, refused) = judged(&["250 ok", BUSY, UNKNOWN, "250 ok"], &to, Partial::Never);
-    assert_eq!((stop, refused), (Some(Outcome::RejectRecipient), vec![0, 1]));
-    let (stop, refused) = judged(&["250 ok", "250 ok", BUSY, "250 ok"], &to, Partial::Never);
-    assert_eq!((stop, refused), (Some(Outcome::Transient(None)), vec![1]));
+    let (stop, refused) = judged(&["250 ok", BUSY, UNKNOWN, "250 ok"], &to, PartialDelivery::Never);
+    assert_eq!((stop, refused), (Some(DeliveryOutcome::RejectRecipient), vec![0, 1]));
+    let (stop, refused) = judged(&["250 ok", "250 ok", BUSY, "250 ok"], &to, PartialDelivery::Never);
+    assert_eq!((stop, refused), (Some(DeliveryOutcome::Transient(None)), vec![1]));
 }
 
 #[test]
 fn a_refusal_for_now_keeps_the_message_from_nobody_else() {
-    for partial in [Partial::UnlessRejected, Partial::Always] {
+    for partial in [PartialDelivery::UnlessRejected, PartialDelivery::Always] {
         assert_eq!(judged(&["250 ok", BUSY, "250 ok", "354 go"], &TWO, partial), (None, vec![0]));
     }
 }
@@ -122,24 +123,24 @@ fn a_refusal_for_now_keeps_the_message_from_nobody_else() {
 #[test]
 fn a_refusal_for_good_stops_the_message_while_the_application_waits() {
     let lines = ["250 ok", UNKNOWN, "250 ok", "354 go"];
-    let rejected = (Some(Outcome::RejectRecipient), vec![0]);
-    assert_eq!(judged(&lines, &TWO, Partial::UnlessRejected), rejected);
-    assert_eq!(judged(&lines, &TWO, Partial::Always), (None, vec![0]));
+    let rejected = (Some(DeliveryOutcome::RejectRecipient), vec![0]);
+    assert_eq!(judged(&lines, &TWO, PartialDelivery::UnlessRejected), rejected);
+    assert_eq!(judged(&lines, &TWO, PartialDelivery::Always), (None, vec![0]));
 }
 
 #[test]
 fn nobody_accepted_is_the_end_whatever_is_allowed() {
     for partial in ALL {
         let (stop, refused) = judged(&["250 ok", BUSY, UNKNOWN, "354 go"], &TWO, partial);
-        assert_eq!((stop, refused), (Some(Outcome::RejectRecipient), vec![0, 1]), "{partial:?}");
+        assert_eq!((stop, refused), (Some(DeliveryOutcome::RejectRecipient), vec![0, 1]), "{partial:?}");
     }
 }
 
 #[test]
 fn a_fault_of_the_route_speaks_before_a_refused_recipient() {
     let lines = ["250 ok", UNKNOWN, "550 5.7.705 Access denied"];
-    let (stop, _) = judged(&lines, &TWO, Partial::Never);
-    assert_eq!(stop, Some(Outcome::RouteFault(Reason::TenantBlocked)));
+    let (stop, _) = judged(&lines, &TWO, PartialDelivery::Never);
+    assert_eq!(stop, Some(DeliveryOutcome::RouteFault(Reason::TenantBlocked)));
 }
 
 #[test]
@@ -147,19 +148,19 @@ fn replies_that_never_came_are_transient_for_those_without_one() {
     let three = ["a@b.example", "c@d.example", "e@f.example"];
     for partial in ALL {
         let (stop, refused) = judged(&["250 ok", UNKNOWN, "421 4.3.2 closing"], &three, partial);
-        assert_eq!(stop, Some(Outcome::Transient(Some(Reason::UpstreamUnavailable))));
+        assert_eq!(stop, Some(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable))));
         assert_eq!(refused, [0, 1]);
         let (stop, _) = judged(&["250 ok"], &TWO, partial);
-        assert!(matches!(stop, Some(Outcome::Transient(_))));
+        assert!(matches!(stop, Some(DeliveryOutcome::Transient(_))));
     }
 }
 
 /// Sends to these recipients while the peer plays its part, and gives both ends of the story.
 async fn conversation<T>(
     to: &[&str],
-    partial: Partial,
+    partial: PartialDelivery,
     play: impl AsyncFnOnce(&mut Peer) -> T,
-) -> (Result<Ended, Interrupted>, T) {
+) -> (Result<TransactionEnd, Interruption>, T) {
     let (mut connection, mut peer) = connection("mx").await;
     let (to, body) = (envelope(to), Body::new("", "Subject: x\r\n\r\n.x\r\n"));
     tokio::join!(send(&mut connection, &to, &body, partial), play(&mut peer))
@@ -177,7 +178,7 @@ const REJECTED: &str = "550 5.1.1 unknown\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn the_whole_envelope_is_sent_before_anything_is_answered() {
-    let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+    let (ended, ()) = conversation(&TWO, PartialDelivery::Always, async |peer| {
         // Would wait for ever if the client waited for a reply.
         assert_eq!(lines(peer, 4).await[3], "DATA\r\n");
         peer.say(&format!("250 ok\r\n{REJECTED}250 ok\r\n354 go\r\n")).await;
@@ -186,27 +187,30 @@ async fn the_whole_envelope_is_sent_before_anything_is_answered() {
     })
     .await;
     let ended = ended.unwrap();
-    assert_eq!((ended.verdict.outcome, ended.accepted, ended.clean), (Outcome::Delivered, true, true));
+    assert_eq!(
+        (ended.verdict.outcome, ended.accepted, ended.clean),
+        (DeliveryOutcome::Delivered, true, true)
+    );
     assert_eq!(ended.refused.len(), 1);
-    assert_eq!(ended.refused[0].verdict.outcome, Outcome::RejectRecipient);
+    assert_eq!(ended.refused[0].verdict.outcome, DeliveryOutcome::RejectRecipient);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_for_good_while_the_application_waits_leaves_no_message_behind() {
-    let (ended, rest) = conversation(&TWO, Partial::UnlessRejected, async |peer| {
+    let (ended, rest) = conversation(&TWO, PartialDelivery::UnlessRejected, async |peer| {
         lines(peer, 4).await;
         peer.say(&format!("250 ok\r\n{REJECTED}250 ok\r\n354 go\r\n")).await;
         peer.silence(Duration::from_secs(60)).await
     })
     .await;
     let ended = ended.unwrap();
-    assert_eq!((ended.verdict.outcome, ended.clean), (Outcome::RejectRecipient, false));
+    assert_eq!((ended.verdict.outcome, ended.clean), (DeliveryOutcome::RejectRecipient, false));
     assert_eq!(rest, "", "no end of the data, which would send an empty message");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_354_for_nobody_is_ended_at_once_and_the_connection_goes_on() {
-    for partial in [Partial::UnlessRejected, Partial::Always] {
+    for partial in [PartialDelivery::UnlessRejected, PartialDelivery::Always] {
         let (ended, ()) = conversation(&TWO, partial, async |peer| {
             lines(peer, 4).await;
             peer.say(&format!("250 ok\r\n{REJECTED}{REJECTED}354 go\r\n")).await;
@@ -217,7 +221,11 @@ async fn a_354_for_nobody_is_ended_at_once_and_the_connection_goes_on() {
         })
         .await;
         let ended = ended.unwrap();
-        assert_eq!((ended.verdict.outcome, ended.clean), (Outcome::RejectRecipient, true), "{partial:?}");
+        assert_eq!(
+            (ended.verdict.outcome, ended.clean),
+            (DeliveryOutcome::RejectRecipient, true),
+            "{partial:?}"
+        );
         assert_eq!(ended.refused.len(), 2);
     }
 }
@@ -226,20 +234,24 @@ async fn a_354_for_nobody_is_ended_at_once_and_the_connection_goes_on() {
 async fn a_goodbye_at_any_point_is_transient_and_the_connection_is_not_used_again() {
     let before = ["", "250 ok\r\n", "250 ok\r\n250 ok\r\n", "250 ok\r\n250 ok\r\n250 ok\r\n"];
     for said in before {
-        let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+        let (ended, ()) = conversation(&TWO, PartialDelivery::Always, async |peer| {
             lines(peer, 4).await;
             peer.say(&format!("{said}421 4.3.2 closing\r\n")).await;
         })
         .await;
         let ended = ended.unwrap();
-        assert!(matches!(ended.verdict.outcome, Outcome::Transient(_)), "{said}: {:?}", ended.verdict);
+        assert!(
+            matches!(ended.verdict.outcome, DeliveryOutcome::Transient(_)),
+            "{said}: {:?}",
+            ended.verdict
+        );
         assert!(!ended.clean, "{said}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cut_before_the_content_cannot_have_delivered_and_one_behind_it_can() {
-    let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+    let (ended, ()) = conversation(&TWO, PartialDelivery::Always, async |peer| {
         lines(peer, 4).await;
         peer.say("250 ok\r\n250 ok\r\n").await;
         peer.hang_up();
@@ -247,7 +259,7 @@ async fn a_cut_before_the_content_cannot_have_delivered_and_one_behind_it_can() 
     .await;
     let cut = ended.unwrap_err();
     assert!(cut.before_data && cut.undelivered, "{cut:?}");
-    let (ended, ()) = conversation(&TWO, Partial::Always, async |peer| {
+    let (ended, ()) = conversation(&TWO, PartialDelivery::Always, async |peer| {
         lines(peer, 4).await;
         peer.say("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n").await;
         lines(peer, 4).await;
@@ -271,9 +283,9 @@ async fn a_peer_that_drips_does_not_collect_the_limits_of_all_replies() {
         peer.drip(&format!("250 {}\r\n", "ok ".repeat(60)).repeat(92)).await;
     };
     let ended = tokio::select! {
-        ended = send(&mut connection, &to, &body, Partial::Always) => ended,
+        ended = send(&mut connection, &to, &body, PartialDelivery::Always) => ended,
         () = drip => panic!("the replies ended"),
     };
     assert!(matches!(ended.unwrap_err().error, ConnectionError::Timeout(_)));
-    assert_eq!(started.elapsed(), limit::ENVELOPE);
+    assert_eq!(started.elapsed(), timeouts::ENVELOPE);
 }

@@ -1,10 +1,13 @@
 //! The budget in metrics: how much of the mailbox's limits is used, who waits for them, and what Microsoft found too much.
 
+use mailroute_quota::Utilization;
+use mailroute_quota::client::budget::BudgetView;
+use mailroute_quota::client::wait::WaitReason;
+use mailroute_quota::wire::Throttled;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts, Registry};
 
 use super::{Metrics, add, counters};
-use crate::budget::restraint::Throttle;
-use crate::budget::{View, Why, gate};
+use crate::budget::gate;
 
 /// What is sent, against what may be.
 pub(super) struct Budgeted {
@@ -47,10 +50,10 @@ impl Budgeted {
                 &["kind"],
             )?,
         };
-        for why in Why::ALL {
+        for why in WaitReason::ALL {
             this.waits.with_label_values(&[why.as_str()]);
         }
-        for throttle in [Throttle::Rate, Throttle::Connections] {
+        for throttle in Throttled::ALL {
             this.throttles.with_label_values(&[throttle.as_str()]);
         }
         Ok(this)
@@ -58,11 +61,11 @@ impl Budgeted {
 }
 
 impl gate::Observe for Metrics {
-    fn waits(&self, why: Why) {
+    fn waits(&self, why: WaitReason) {
         self.budgeted.waits.with_label_values(&[why.as_str()]).inc();
     }
 
-    fn throttled(&self, what: Throttle) {
+    fn throttled(&self, what: Throttled) {
         self.budgeted.throttles.with_label_values(&[what.as_str()]).inc();
         tracing::warn!(
             kind = what.as_str(),
@@ -73,7 +76,7 @@ impl gate::Observe for Metrics {
 
 impl Metrics {
     /// The budget as it is now.
-    pub fn show_budget(&self, view: View) {
+    pub fn show_budget(&self, view: BudgetView) {
         for (limit, used) in [("minute", view.minute), ("day", view.day)] {
             self.budgeted.used.with_label_values(&[limit]).set(used.map_or(0.0, ratio));
         }
@@ -83,7 +86,7 @@ impl Metrics {
 
 /// Far below the numbers that a float cannot hold.
 #[expect(clippy::cast_precision_loss)]
-fn ratio((used, limit): (u64, u64)) -> f64 {
+fn ratio(Utilization { used, limit }: Utilization) -> f64 {
     used as f64 / limit.max(1) as f64
 }
 
@@ -91,14 +94,18 @@ fn ratio((used, limit): (u64, u64)) -> f64 {
 mod tests {
     use super::gate::Observe;
     use super::*;
-    use crate::health::Health;
+    use crate::outcome::health::Health;
 
     #[test]
     fn the_use_of_each_limit_is_shown_and_an_unknown_one_is_not_used() {
         let metrics = Metrics::new().unwrap();
-        metrics.show_budget(View { minute: Some((15, 30)), day: None, share: 0.5 });
-        metrics.waits(Why::Day);
-        metrics.throttled(Throttle::Connections);
+        metrics.show_budget(BudgetView {
+            minute: Some(Utilization { used: 15, limit: 30 }),
+            day: None,
+            share: 0.5,
+        });
+        metrics.waits(WaitReason::Day);
+        metrics.throttled(Throttled::Connections);
         let text = String::from_utf8(metrics.render(&Health::default())).unwrap();
         for line in [
             r#"mailroute_budget_used_ratio{limit="minute"} 0.5"#,

@@ -1,29 +1,30 @@
 //! What is counted when: one method for each thing that happens, called where it happens.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
 
 use super::{Metrics, ReportResult};
-use crate::certificate;
 use crate::clock;
 use crate::config::Config;
 use crate::delivery::connection::Protection;
-use crate::delivery::outcome::{Attempt, Outcome};
-use crate::delivery::way;
+use crate::delivery::transport;
+use crate::listener::{self, Refusal};
+use crate::lock;
 use crate::logging::faults::{self, FaultLog};
-use crate::server::{self, Refusal};
+use crate::net::certificate;
+use crate::outcome::{AttemptResult, DeliveryOutcome};
 use crate::smtp::reply::Reply;
 use crate::token::{Failure, store};
 
 impl Metrics {
     /// One attempt to deliver a message of `bytes` octets to `recipients`.
-    pub fn attempted(&self, attempt: &Attempt, recipients: u64, bytes: u64, took: Duration) {
+    pub fn attempted(&self, attempt: &AttemptResult, recipients: u64, bytes: u64, took: Duration) {
         let outcome = attempt.verdict.outcome;
         self.sent.deliveries.with_label_values(&[outcome.as_str(), reason_label(outcome)]).inc();
         self.sent.delivery_seconds.with_label_values(&[outcome.as_str()]).observe(took.as_secs_f64());
-        if outcome == Outcome::Delivered {
+        if outcome == DeliveryOutcome::Delivered {
             self.sent.recipients.inc_by(recipients);
             self.sent.bytes.inc_by(bytes);
         }
@@ -61,15 +62,15 @@ impl Metrics {
 
 impl Metrics {
     fn token_faults(&self) -> MutexGuard<'_, FaultLog> {
-        self.token_faults.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.token_faults)
     }
 }
 
-fn reason_label(outcome: Outcome) -> &'static str {
+fn reason_label(outcome: DeliveryOutcome) -> &'static str {
     outcome.reason().map_or("none", Reason::as_str)
 }
 
-impl server::Observer for Metrics {
+impl listener::Observer for Metrics {
     fn session_opened(&self) {
         self.received.sessions.inc();
         self.received.sessions_total.inc();
@@ -116,13 +117,13 @@ impl store::Observe for Metrics {
     }
 }
 
-impl way::Observe for Metrics {
+impl transport::TransportObserver for Metrics {
     fn connected(&self, protection: Protection) {
         self.sent.connections.with_label_values(&[protection.as_str()]).inc();
     }
 }
 
-impl certificate::Observe for Metrics {
+impl certificate::CertificateObserver for Metrics {
     fn certificate(&self, not_after: i64) {
         self.sent.certificate_expiry.set(not_after);
     }
@@ -131,9 +132,9 @@ impl certificate::Observe for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::outcome::Verdict;
-    use crate::health::Health;
-    use crate::server::Observer;
+    use crate::listener::Observer;
+    use crate::outcome::Verdict;
+    use crate::outcome::health::Health;
 
     fn rendered(metrics: &Metrics) -> String {
         String::from_utf8(metrics.render(&Health::default())).unwrap()
@@ -142,8 +143,8 @@ mod tests {
     #[test]
     fn a_delivery_is_counted_with_outcome_and_reason() {
         let metrics = Metrics::new().unwrap();
-        let verdict = Verdict::without_reply(Outcome::RouteFault(Reason::LoginFailed), "");
-        let attempt = Attempt { verdict, refused: vec![], met: vec![], host: None };
+        let verdict = Verdict::without_reply(DeliveryOutcome::RouteFault(Reason::LoginFailed), "");
+        let attempt = AttemptResult { verdict, refused: vec![], observations: vec![], host: None };
         metrics.attempted(&attempt, 1, 10, Duration::from_secs(1));
         let text = rendered(&metrics);
         assert!(

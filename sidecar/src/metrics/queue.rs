@@ -5,34 +5,11 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::{Metrics, add, counter, counters, gauge};
-use crate::queue::Figures;
-use crate::relay::Cause;
+use crate::outcome::queued::{QueueExit, QueueFigures, QueueingCause};
 
 /// Upper bounds for what may wait for days, seconds.
 const WAITS: &[f64] =
     &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0];
-
-/// How a message left the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Delivered to every recipient.
-    Delivered,
-    /// Given up for some recipients: a dead letter.
-    DeadLetter,
-    /// A person dropped it.
-    Dropped,
-}
-
-impl Ended {
-    /// The name as a label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::DeadLetter => "dead_letter",
-            Self::Dropped => "dropped",
-        }
-    }
-}
 
 /// What is kept.
 pub(super) struct Queued {
@@ -105,19 +82,19 @@ impl Queued {
                 "Delivery status notifications made for senders.",
             )?,
         };
-        for cause in Cause::ALL {
+        for cause in QueueingCause::ALL {
             this.kept.with_label_values(&[cause.as_str()]);
         }
         // The others come when they are met: a histogram is some twenty lines.
-        this.seconds.with_label_values(&[Ended::Delivered.as_str()]);
+        this.seconds.with_label_values(&[QueueExit::Delivered.as_str()]);
         Ok(this)
     }
 }
 
 impl Metrics {
     /// The queue as it is now.
-    pub fn show_queue(&self, figures: Figures) {
-        let Figures { messages, oldest_seconds, dead_letters, corrupt, bytes, max_bytes } = figures;
+    pub fn show_queue(&self, figures: QueueFigures) {
+        let QueueFigures { messages, oldest_seconds, dead_letters, corrupt, bytes, max_bytes } = figures;
         let shown = [
             (&self.queued.messages, messages),
             (&self.queued.oldest, oldest_seconds),
@@ -132,12 +109,12 @@ impl Metrics {
     }
 
     /// A message was kept.
-    pub fn queued(&self, cause: Cause) {
+    pub fn queued(&self, cause: QueueingCause) {
         self.queued.kept.with_label_values(&[cause.as_str()]).inc();
     }
 
     /// A message left the queue after `age`.
-    pub fn left_queue(&self, ended: Ended, age: Duration) {
+    pub fn left_queue(&self, ended: QueueExit, age: Duration) {
         let seconds: Histogram = self.queued.seconds.with_label_values(&[ended.as_str()]);
         seconds.observe(age.as_secs_f64());
     }
@@ -156,12 +133,12 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::Health;
+    use crate::outcome::health::Health;
 
     #[test]
     fn the_queue_is_shown_as_it_is() {
         let metrics = Metrics::new().unwrap();
-        metrics.show_queue(Figures {
+        metrics.show_queue(QueueFigures {
             messages: 3,
             oldest_seconds: 60,
             dead_letters: 1,
@@ -169,8 +146,8 @@ mod tests {
             bytes: 8192,
             max_bytes: 1 << 30,
         });
-        metrics.queued(Cause::Limits);
-        metrics.left_queue(Ended::DeadLetter, Duration::from_secs(90));
+        metrics.queued(QueueingCause::Limits);
+        metrics.left_queue(QueueExit::DeadLetter, Duration::from_secs(90));
         let text = String::from_utf8(metrics.render(&Health::default())).unwrap();
         for line in [
             "mailroute_queue_messages 3",

@@ -2,10 +2,13 @@
 //!
 //! * [`dial`]: resolve a name and connect, IPv4 first.
 //! * [`tls`]: whom to trust.
-//! * [`https`]: one bounded POST.
+//! * [`https`]: one bounded POST. [`control_service`]: one to the operator.
+//! * [`certificate`]: a chain and its key, as a client presents them: read, matched, its end told.
 //!
-//! Knows nothing of mail, tokens or routes. Every call ends within a bounded time.
+//! Knows nothing of mail and tokens. Every call ends within a bounded time.
 
+pub mod certificate;
+pub mod control_service;
 pub mod dial;
 pub mod https;
 pub mod tls;

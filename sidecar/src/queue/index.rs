@@ -11,12 +11,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::schedule::{later, until};
-use crate::envelope::QueueId;
+use crate::message::envelope::QueueId;
 
 /// Every message that waits or is being tried.
 #[derive(Debug, Default)]
 pub struct Index {
-    records: BTreeMap<QueueId, Record>,
+    records: BTreeMap<QueueId, QueueRecord>,
     due: BTreeSet<(Timestamp, QueueId)>,
     /// Whether anything may be held, so that nobody looks for nothing.
     holds: bool,
@@ -24,7 +24,7 @@ pub struct Index {
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct QueueRecord {
     /// When to try it next.
     pub due: Timestamp,
     /// Since when it is tried: its acceptance, or when a person asked for it again.
@@ -36,15 +36,15 @@ pub struct Record {
     /// How many messages had got through when the route stood in its way last.
     pub stopped_after: Option<u64>,
     /// A person asked for the next attempt.
-    pub by_hand: bool,
+    pub by_command: bool,
     /// Somebody has taken it.
     pub taken: bool,
 }
 
-impl Record {
+impl QueueRecord {
     /// A message that may be tried from `due` on.
     pub const fn new(since: Timestamp, due: Timestamp, recipients: u32) -> Self {
-        Self { due, since, recipients, held: false, stopped_after: None, by_hand: false, taken: false }
+        Self { due, since, recipients, held: false, stopped_after: None, by_command: false, taken: false }
     }
 }
 
@@ -60,7 +60,7 @@ impl Index {
     }
 
     /// Adds a message, or replaces what is known of it.
-    pub fn insert(&mut self, id: QueueId, record: Record) {
+    pub fn insert(&mut self, id: QueueId, record: QueueRecord) {
         self.remove(&id);
         if !record.taken {
             self.due.insert((record.due, id.clone()));
@@ -70,25 +70,25 @@ impl Index {
     }
 
     /// Forgets a message.
-    pub fn remove(&mut self, id: &QueueId) -> Option<Record> {
+    pub fn remove(&mut self, id: &QueueId) -> Option<QueueRecord> {
         let record = self.records.remove(id)?;
         self.due.remove(&(record.due, id.clone()));
         Some(record)
     }
 
     /// What is known of a message.
-    pub fn record(&self, id: &QueueId) -> Option<&Record> {
+    pub fn record(&self, id: &QueueId) -> Option<&QueueRecord> {
         self.records.get(id)
     }
 
     /// The message that is due first among those that nobody has taken.
-    pub fn first(&self) -> Option<(&QueueId, &Record)> {
+    pub fn first(&self) -> Option<(&QueueId, &QueueRecord)> {
         let (_, id) = self.due.first()?;
         Some((id, self.records.get(id)?))
     }
 
     /// Takes a message, so that nobody else does.
-    pub fn take(&mut self, id: &QueueId) -> Option<Record> {
+    pub fn take(&mut self, id: &QueueId) -> Option<QueueRecord> {
         let record = self.records.get_mut(id).filter(|record| !record.taken)?;
         record.taken = true;
         self.due.remove(&(record.due, id.clone()));
@@ -96,21 +96,21 @@ impl Index {
     }
 
     /// Gives a message back that was taken, as `change` says. One that was removed meanwhile stays so.
-    pub fn put_back(&mut self, id: &QueueId, change: impl FnOnce(&mut Record)) {
+    pub fn put_back(&mut self, id: &QueueId, change: impl FnOnce(&mut QueueRecord)) {
         if let Some(record) = self.records.get_mut(id) {
             self.due.remove(&(record.due, id.clone()));
             change(record);
-            (record.taken, record.by_hand) = (false, false);
+            (record.taken, record.by_command) = (false, false);
             self.holds |= record.held;
             self.due.insert((record.due, id.clone()));
         }
     }
 
     /// Makes a waiting message due at `now`, as a person asks. Says whether there was one to make due.
-    pub fn hurry(&mut self, id: &QueueId, now: Timestamp) -> bool {
+    pub fn make_due(&mut self, id: &QueueId, now: Timestamp) -> bool {
         let waiting = self.records.get(id).is_some_and(|record| !record.taken);
         if waiting {
-            self.change(id, |record| (record.due, record.by_hand) = (now, true));
+            self.change(id, |record| (record.due, record.by_command) = (now, true));
         }
         waiting
     }
@@ -119,22 +119,22 @@ impl Index {
     /// had.
     pub fn release(&mut self, now: Timestamp) {
         if std::mem::take(&mut self.holds) {
-            self.hurry_where(now, |record| record.held, false);
+            self.make_due_where(now, |record| record.held, false);
         }
     }
 
     /// Makes every message due, those that came first before the others.
-    pub fn hurry_all(&mut self, now: Timestamp) {
-        self.hurry_where(now, |_| true, false);
+    pub fn make_all_due(&mut self, now: Timestamp) {
+        self.make_due_where(now, |_| true, false);
     }
 
     /// The same, as a person asks: also for those that are due already.
-    pub fn hurry_all_by_hand(&mut self, now: Timestamp) {
-        self.hurry_where(now, |_| true, true);
+    pub fn make_all_due_by_command(&mut self, now: Timestamp) {
+        self.make_due_where(now, |_| true, true);
     }
 
-    fn hurry_where(&mut self, now: Timestamp, which: impl Fn(&Record) -> bool, by_hand: bool) {
-        let waits = |record: &Record| !record.taken && which(record);
+    fn make_due_where(&mut self, now: Timestamp, which: impl Fn(&QueueRecord) -> bool, by_command: bool) {
+        let waits = |record: &QueueRecord| !record.taken && which(record);
         let ids: Vec<QueueId> =
             self.records.iter().filter(|(_, record)| waits(record)).map(|(id, _)| id.clone()).collect();
         for id in ids {
@@ -143,12 +143,12 @@ impl Index {
                     record.due = record.since.min(now);
                 }
                 record.held = false;
-                record.by_hand |= by_hand;
+                record.by_command |= by_command;
             });
         }
     }
 
-    fn change(&mut self, id: &QueueId, change: impl FnOnce(&mut Record)) {
+    fn change(&mut self, id: &QueueId, change: impl FnOnce(&mut QueueRecord)) {
         if let Some(record) = self.records.get_mut(id) {
             self.due.remove(&(record.due, id.clone()));
             change(record);
@@ -158,7 +158,7 @@ impl Index {
 
     /// Some of those that nobody has taken and that were tried for `max_age`.
     pub fn expired(&self, now: Timestamp, max_age: Duration, most: usize) -> Vec<QueueId> {
-        let over = |record: &Record| !record.taken && later(record.since, max_age) <= now;
+        let over = |record: &QueueRecord| !record.taken && later(record.since, max_age) <= now;
         self.records.iter().filter(|(_, record)| over(record)).map(|(id, _)| id.clone()).take(most).collect()
     }
 
@@ -169,12 +169,12 @@ impl Index {
     }
 
     /// Every message, in the order in which they came.
-    pub fn iter(&self) -> impl Iterator<Item = (&QueueId, &Record)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&QueueId, &QueueRecord)> {
         self.records.iter()
     }
 
     /// Every message that came behind `after`, in the order in which they came.
-    pub fn behind(&self, after: Option<&QueueId>) -> impl Iterator<Item = (&QueueId, &Record)> {
+    pub fn behind(&self, after: Option<&QueueId>) -> impl Iterator<Item = (&QueueId, &QueueRecord)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.records.range::<QueueId, _>((from, Bound::Unbounded))
     }
@@ -195,7 +195,7 @@ mod tests {
     fn filled(due: &[i64]) -> Index {
         let mut index = Index::default();
         for (n, due) in (0..).zip(due) {
-            index.insert(id(n), Record::new(at(n), at(*due), 1));
+            index.insert(id(n), QueueRecord::new(at(n), at(*due), 1));
         }
         index
     }
@@ -218,7 +218,7 @@ mod tests {
     fn nobody_takes_a_message_twice() {
         let mut index = filled(&[1]);
         assert!(index.take(&id(0)).is_some() && index.take(&id(0)).is_none() && index.first().is_none());
-        assert!(!index.hurry(&id(0), at(0)), "what is being tried cannot be hurried");
+        assert!(!index.make_due(&id(0), at(0)), "what is being tried cannot be hurried");
         index.put_back(&id(0), |record| record.due = at(5));
         assert_eq!(index.first().unwrap().1.due, at(5));
     }
@@ -261,13 +261,14 @@ mod tests {
 
     #[test]
     fn a_person_who_asks_for_all_asks_for_those_that_are_due_already_too() {
-        let by_hand = |index: &Index| index.iter().map(|(_, record)| record.by_hand).collect::<Vec<_>>();
+        let by_command =
+            |index: &Index| index.iter().map(|(_, record)| record.by_command).collect::<Vec<_>>();
         let mut index = filled(&[50, 900, 0]);
         index.take(&id(2));
-        index.hurry_all(at(100));
-        assert_eq!(by_hand(&index), [false, false, false], "a drain is no person");
-        index.hurry_all_by_hand(at(100));
-        assert_eq!(by_hand(&index), [true, true, false], "not what is being tried");
+        index.make_all_due(at(100));
+        assert_eq!(by_command(&index), [false, false, false], "a drain is no person");
+        index.make_all_due_by_command(at(100));
+        assert_eq!(by_command(&index), [true, true, false], "not what is being tried");
         assert_eq!(order(index), [id(1), id(0)]);
     }
 
@@ -278,13 +279,5 @@ mod tests {
         assert_eq!(index.expired(at(61), Duration::from_secs(60), 10), [id(1)], "not what is being tried");
         assert_eq!(index.expired(at(100), Duration::from_secs(60), 1).len(), 1);
         assert_eq!(index.oldest(at(100)), Duration::from_secs(100));
-    }
-
-    #[test]
-    fn ten_thousand_messages_cost_few_mebibytes() {
-        // Two owned ids of 19 octets, at 32 with the allocator's share, a record and two entries in nodes.
-        let each = 2 * (32 + size_of::<QueueId>()) + size_of::<Record>() + size_of::<Timestamp>();
-        // Nodes of a B-tree are at least half full.
-        assert!(10_000 * each * 2 < 4 * 1024 * 1024, "{each}");
     }
 }

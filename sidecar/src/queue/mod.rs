@@ -8,45 +8,49 @@
 //! ```
 //!
 //! Pure: [`index`] (what waits, by due time), [`schedule`] (when next), [`split`] (Microsoft's limits on an envelope),
-//! [`fates`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them `worker`, `flight`, `notify`
-//! and `by_hand` do what takes time. Refuses to know modes, sessions and how mail is sent.
+//! [`statuses`] (an attempt's effect on each recipient), [`notification`] (RFC 3464). Around them `worker`, `flight`, `notify`
+//! and `by_command` do what takes time. Refuses to know modes, sessions and how mail is sent.
 //!
 //! Invariants: a message is tried by one at a time; it leaves the queue only when no recipient waits; what failed after
 //! the 250 is in `dead/` or told in a log line, never just gone; a fault of the route uses up nobody's tries.
 
-mod by_hand;
-pub mod fates;
-mod flight;
+mod commands;
+mod delivery_task;
 pub mod index;
 pub mod notification;
 mod notify;
+pub mod recipients;
 pub mod schedule;
 pub mod split;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mailroute_route::control;
 use mailroute_route::file::{Delivery, DeliveryMode};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-pub use self::by_hand::{ByHandError, Listed, Obstacle, Place, Shown};
-use self::flight::Taken;
-use self::index::{Index, Record};
+pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
+use self::delivery_task::ClaimedMessage;
+use self::index::{Index, QueueRecord};
 pub(crate) use self::notify::header_of;
-use self::schedule::{Ahead, Pace};
-use crate::body::Body;
+use self::schedule::{Ahead, NextAttempt, RetrySchedule, later};
+use crate::attempt::{Attempts, NoPermit};
 use crate::clock::{self, Instant, Steady};
-use crate::delivery::outcome::Attempt;
-use crate::dispatch::{Dispatch, Held};
-use crate::envelope::QueueId;
+use crate::lock;
+use crate::message::body::Body;
+use crate::message::envelope::{Envelope, QueueId};
 use crate::metrics::Metrics;
-use crate::spool::{Entry, Limits, Progress, Recovered, Spool, SpoolError};
+use crate::outcome::AttemptResult;
+use crate::outcome::queued::QueueFigures;
+use crate::spool::{Entry, Progress, Recovered, Spool, SpoolError, SpoolLimits};
+
+/// Longest pause after the first attempt, whatever the route's `maxAge`.
+const MAX_FIRST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How long an application waits for the disk to do what its answer does not depend on.
 const PROMPTLY: Duration = Duration::from_secs(1);
@@ -56,17 +60,17 @@ pub struct Queue {
     /// What due times are counted by.
     clock: Steady,
     spool: Spool,
-    dispatch: Arc<Dispatch>,
+    attempts: Arc<Attempts>,
     metrics: Arc<Metrics>,
-    pace: Pace,
+    pace: RetrySchedule,
     state: Mutex<State>,
-    flights: Mutex<JoinSet<()>>,
+    tasks: Mutex<JoinSet<()>>,
     /// Something happened that the worker should look at.
     changed: Notify,
     /// The worker has looked.
     looks: watch::Sender<()>,
     /// What people should hear of soon.
-    notable: watch::Sender<Notable>,
+    notable: watch::Sender<QueueSummary>,
 }
 
 /// What changes under the lock.
@@ -74,7 +78,7 @@ pub struct Queue {
 struct State {
     index: Index,
     /// Messages being tried.
-    flying: usize,
+    in_delivery: usize,
     /// Settled messages that wait for the disk, their places taken by others.
     settled: usize,
     /// Changes since the start that the worker has to look at.
@@ -87,7 +91,7 @@ struct State {
     /// When to look next for messages whose time is over, while nothing may go.
     next_look: Option<Instant>,
     /// What stood in the way of the message that is due first, when the worker looked last.
-    held: Option<Held>,
+    denied: Option<NoPermit>,
     /// The process ends soon.
     is_draining: bool,
     /// Message-IDs of the newest messages that waited when the process was to end.
@@ -96,7 +100,7 @@ struct State {
 
 /// The part of the queue's figures of which a change is news.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notable {
+pub struct QueueSummary {
     /// How many messages wait or are being tried.
     pub messages: usize,
     /// How many dead letters there are.
@@ -105,64 +109,41 @@ pub struct Notable {
     pub is_ending: bool,
 }
 
-/// The queue in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Messages that wait or are being tried.
-    pub messages: u64,
-    /// Age of the oldest, seconds.
-    pub oldest_seconds: u64,
-    /// Messages given up after a 250 and kept.
-    pub dead_letters: u64,
-    /// Files that could not be read again, set aside.
-    pub corrupt: u64,
-    /// Octets on disk, all of these together.
-    pub bytes: u64,
-    /// How many there may be.
-    pub max_bytes: u64,
-}
-
-impl From<Figures> for control::Queue {
-    fn from(figures: Figures) -> Self {
-        let Figures { messages, oldest_seconds, dead_letters, .. } = figures;
-        Self { messages, oldest_seconds, dead_letters }
-    }
-}
-
 impl Queue {
     /// A queue of what was found on disk.
     pub fn new(
         spool: Spool,
         recovered: Recovered,
-        dispatch: Arc<Dispatch>,
+        attempts: Arc<Attempts>,
         metrics: Arc<Metrics>,
-        pace: Pace,
+        pace: RetrySchedule,
     ) -> Arc<Self> {
-        Self::by_clock(spool, recovered, dispatch, metrics, (pace, Steady::start()))
+        Self::by_clock(spool, recovered, attempts, metrics, pace, Steady::start())
     }
 
     fn by_clock(
         spool: Spool,
         recovered: Recovered,
-        dispatch: Arc<Dispatch>,
+        attempts: Arc<Attempts>,
         metrics: Arc<Metrics>,
-        (pace, clock): (Pace, Steady),
+        pace: RetrySchedule,
+        clock: Steady,
     ) -> Arc<Self> {
         let mut index = Index::default();
         let ahead = ahead(clock);
         for waiting in recovered.waiting {
             // How many recipients wait is known when it is read for its first attempt.
             let due = ahead.due(waiting.next, &pace, waiting.attempts);
-            index.insert(waiting.id, Record::new(ahead.since(waiting.since), due, 1));
+            index.insert(waiting.id, QueueRecord::new(ahead.since(waiting.since), due, 1));
         }
         let queue = Arc::new(Self {
             clock,
             spool,
-            dispatch,
+            attempts,
             metrics,
             pace,
             state: Mutex::new(State { index, ..State::default() }),
-            flights: Mutex::default(),
+            tasks: Mutex::default(),
             changed: Notify::new(),
             looks: watch::Sender::new(()),
             notable: watch::Sender::default(),
@@ -171,48 +152,87 @@ impl Queue {
         queue
     }
 
-    /// Keeps a message, durable when this returns, and tries it when its progress says so. `held`: it waits for the
-    /// route and not for its own time.
+    /// Keeps a message that was not tried yet, durable when this returns.
     ///
     /// # Errors
     /// When it could not be made durable; then nothing is kept.
-    pub async fn keep(
+    pub async fn keep(&self, envelope: Envelope, body: &Body) -> Result<(), SpoolError> {
+        let entry = Entry::message(envelope, clock::timestamp());
+        let progress = Progress::fresh(&entry);
+        self.store(&entry, progress, body, false).await
+    }
+
+    /// Keeps what is left of a message after `attempt`: the recipients that still wait, and those that it will not reach,
+    /// as they must not be forgotten. Durable when this returns. Says how many recipients it is kept for.
+    ///
+    /// # Errors
+    /// As [`Queue::keep`].
+    pub async fn keep_rest(
         &self,
-        entry: Entry,
+        envelope: &Envelope,
         body: &Body,
+        attempt: &AttemptResult,
+    ) -> Result<usize, SpoolError> {
+        let now = clock::timestamp();
+        let mut entry = Entry::message(envelope.clone(), now);
+        let mut progress = Progress::fresh(&entry);
+        let all: Vec<usize> = (0..progress.statuses.len()).collect();
+        let after = recipients::apply(&mut progress, &all, attempt, now).after.unwrap_or(NextAttempt::Again);
+        progress.next =
+            self.pace.next(after, progress.attempts, now, later(now, MAX_FIRST_PAUSE), clock::chance());
+        if !progress.has_failed() {
+            // To whom it was delivered is answered for with the reply to the application.
+            entry.envelope = recipients::part(&entry, &recipients::waiting(&progress));
+            progress.statuses = Progress::fresh(&entry).statuses;
+        }
+        let recipients = entry.envelope.recipients.len();
+        self.store(&entry, progress, body, after == NextAttempt::Hold).await?;
+        Ok(recipients)
+    }
+
+    /// Keeps a message that is being tried already, durable when this returns; what comes of the attempt decides. Until
+    /// [`KeptAttempt::adopt`] or [`KeptAttempt::release`] nobody else tries it.
+    ///
+    /// # Errors
+    /// As [`Queue::keep`].
+    pub async fn keep_tried(
+        self: &Arc<Self>,
+        envelope: &Envelope,
+        body: &Body,
+    ) -> Result<KeptAttempt, SpoolError> {
+        let entry = Entry::message(envelope.clone(), clock::timestamp());
+        let progress = Progress::fresh(&entry);
+        self.spool.store(&entry, &progress, body).await?;
+        let record = QueueRecord { taken: true, ..self.record(entry.accepted, &progress) };
+        let id = entry.envelope.id.clone();
+        self.state().index.insert(id.clone(), record);
+        self.tell();
+        Ok(KeptAttempt { taken: ClaimedMessage::new(self, id, record), entry, progress })
+    }
+
+    /// Makes a message durable and enters it into the index. `held`: it waits for the route and not for its own time.
+    async fn store(
+        &self,
+        entry: &Entry,
         progress: Progress,
+        body: &Body,
         held: bool,
     ) -> Result<(), SpoolError> {
-        self.spool.store(&entry, &progress, body).await?;
-        let record = Record { held, ..self.record(entry.accepted, &progress) };
-        self.state().index.insert(entry.envelope.id, record);
+        self.spool.store(entry, &progress, body).await?;
+        let record = QueueRecord { held, ..self.record(entry.accepted, &progress) };
+        self.state().index.insert(entry.envelope.id.clone(), record);
         self.news();
         Ok(())
     }
 
-    /// Keeps a message that is being tried already, durable when this returns; what comes of the attempt decides. Until
-    /// [`Tried::adopt`] or [`Tried::release`] nobody else tries it.
-    ///
-    /// # Errors
-    /// When it could not be made durable; then nothing is kept.
-    pub async fn keep_tried(self: &Arc<Self>, entry: &Entry, body: &Body) -> Result<Tried, SpoolError> {
-        let progress = Progress::fresh(entry);
-        self.spool.store(entry, &progress, body).await?;
-        let record = Record { taken: true, ..self.record(entry.accepted, &progress) };
-        let id = entry.envelope.id.clone();
-        self.state().index.insert(id.clone(), record);
-        self.tell();
-        Ok(Tried { taken: Taken::new(self, id, record), entry: entry.clone(), progress })
-    }
-
     /// The queue in numbers.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> QueueFigures {
         let (messages, oldest) = {
             let state = self.state();
             (state.index.len() as u64, state.index.oldest(self.now()))
         };
         let stock = self.spool.stock();
-        Figures {
+        QueueFigures {
             messages,
             oldest_seconds: oldest.as_secs(),
             dead_letters: stock.dead as u64,
@@ -223,18 +243,13 @@ impl Queue {
     }
 
     /// Sees news.
-    pub fn notable(&self) -> watch::Receiver<Notable> {
+    pub fn notable(&self) -> watch::Receiver<QueueSummary> {
         self.notable.subscribe()
     }
 
     /// Sees every round of the worker: something changed, or a time has come.
     pub fn rounds(&self) -> watch::Receiver<()> {
         self.looks.subscribe()
-    }
-
-    /// The lengths of pauses.
-    pub const fn pace(&self) -> &Pace {
-        &self.pace
     }
 
     /// Now, as due times are counted.
@@ -248,10 +263,10 @@ impl Queue {
     }
 
     /// What is known of a message that has been tried since `since`, by the system's clock.
-    fn record(&self, since: Timestamp, progress: &Progress) -> Record {
+    fn record(&self, since: Timestamp, progress: &Progress) -> QueueRecord {
         let ahead = self.ahead();
         let due = ahead.due(progress.next, &self.pace, progress.attempts);
-        Record::new(ahead.since(since), due, u32::try_from(progress.waiting()).unwrap_or(u32::MAX))
+        QueueRecord::new(ahead.since(since), due, u32::try_from(progress.waiting()).unwrap_or(u32::MAX))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -280,7 +295,7 @@ impl Queue {
             (state.index.len(), state.is_draining)
         };
         let is_ending = is_draining && messages > 0;
-        let now = Notable { messages, dead_letters: self.spool.stock().dead, is_ending };
+        let now = QueueSummary { messages, dead_letters: self.spool.stock().dead, is_ending };
         self.notable.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
@@ -313,27 +328,27 @@ impl Queue {
 
     /// Runs a task that belongs to the queue.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut flights = lock(&self.flights);
-        while let Some(ended) = flights.try_join_next() {
+        let mut tasks = lock(&self.tasks);
+        while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended {
                 // Its message was given back.
                 tracing::error!(%error, "an attempt ended abnormally; the others continue");
             }
         }
-        flights.spawn(task);
+        tasks.spawn(task);
     }
 }
 
 /// A message that is kept and was being tried before.
-pub struct Tried {
-    taken: Taken,
+pub struct KeptAttempt {
+    taken: ClaimedMessage,
     entry: Entry,
     progress: Progress,
 }
 
-impl Tried {
+impl KeptAttempt {
     /// Lets the attempt that is under way decide, whenever it ends. Its end settles the message as one from the queue.
-    pub fn adopt(self, attempt: JoinHandle<Attempt>) {
+    pub fn adopt(self, attempt: JoinHandle<AttemptResult>) {
         let queue = Arc::clone(self.taken.queue());
         // Cut off with the queue: what is found in the spool at the next start must not be under way still.
         let mut attempt = AbortOnDrop(attempt);
@@ -347,7 +362,7 @@ impl Tried {
     }
 
     /// Settles the message as the attempt says. Does not wait for a disk that refuses.
-    pub async fn decide(self, attempt: Attempt) {
+    pub async fn decide(self, attempt: AttemptResult) {
         let queue = Arc::clone(self.taken.queue());
         queue.finish(self.settle(attempt)).await;
     }
@@ -358,14 +373,14 @@ impl Tried {
         queue.finish(self.taken.clear_away(None)).await;
     }
 
-    async fn settle(self, attempt: Attempt) {
+    async fn settle(self, attempt: AttemptResult) {
         let Self { taken, entry, progress } = self;
         taken.attempted(entry, progress, &attempt).await;
     }
 }
 
 /// A task that does not outlive its handle.
-struct AbortOnDrop(JoinHandle<Attempt>);
+struct AbortOnDrop(JoinHandle<AttemptResult>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -374,23 +389,19 @@ impl Drop for AbortOnDrop {
 }
 
 /// What the spool may hold, as the route says.
-pub fn limits(delivery: Option<&Delivery>) -> Limits {
+pub fn limits(delivery: Option<&Delivery>) -> SpoolLimits {
     let default = Delivery::new(DeliveryMode::DeliverOrQueue);
     let delivery = delivery.unwrap_or(&default);
     let keep_dead = usize::try_from(delivery.dead_letters.keep).unwrap_or(usize::MAX);
-    Limits { max_bytes: delivery.max_spool_bytes, keep_dead }
+    SpoolLimits { max_bytes: delivery.max_spool_bytes, keep_dead }
 }
 
 fn steady(clock: Steady) -> Timestamp {
-    schedule::later(Timestamp::UNIX_EPOCH, clock.now())
+    later(Timestamp::UNIX_EPOCH, clock.now())
 }
 
 fn ahead(clock: Steady) -> Ahead {
     Ahead::new(steady(clock), clock::timestamp())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error with its causes, in one line.

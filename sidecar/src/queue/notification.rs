@@ -11,9 +11,11 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use lettre::message::header::ContentType;
+use lettre::message::{IntoBody, MultiPart, SinglePart};
 
-use crate::envelope::{Address, Envelope, ReversePath};
-use crate::trace::rfc5322_date;
+use crate::message::envelope::{Address, Envelope, ReversePath};
+use crate::smtp::trace::rfc5322_date;
 
 /// Most octets of the original's header that are returned.
 pub const MAX_HEADER: usize = 32 * 1024;
@@ -93,36 +95,27 @@ pub fn header_of(message: &[u8]) -> Option<&[u8]> {
 
 impl Notice<'_> {
     /// The notification, a complete message; none when nobody is to be told.
-    pub fn compose(&self) -> Option<String> {
+    pub fn compose(&self) -> Option<Vec<u8>> {
         let to = addressee(self.original, self.header)?;
-        let boundary = format!("=_{}", self.id);
-        let mut text = self.fields(to, &boundary);
-        for (kind, part) in [
-            ("text/plain; charset=utf-8", self.words()),
-            ("message/delivery-status", self.status()),
-            ("text/rfc822-headers", String::from_utf8_lossy(self.header).into_owned()),
-        ] {
-            let encoding = if part.is_ascii() { "7bit" } else { "8bit" };
-            push(
-                &mut text,
-                format_args!(
-                    "--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{part}\r\n"
-                ),
-            );
-        }
-        push(&mut text, format_args!("--{boundary}--\r\n"));
-        Some(text)
+        let kind = format!("multipart/report; report-type=delivery-status; boundary=\"=_{}\"", self.id);
+        let report = MultiPart::builder()
+            .header(media_type(&kind))
+            .singlepart(part("text/plain; charset=utf-8", self.words()))
+            .singlepart(part("message/delivery-status", self.status()))
+            .singlepart(part("text/rfc822-headers", self.header.to_vec()));
+        let mut message = self.fields(to).into_bytes();
+        message.extend(report.formatted());
+        Some(message)
     }
 
-    fn fields(&self, to: &Address, boundary: &str) -> String {
+    fn fields(&self, to: &Address) -> String {
         let Self { from, id, host_name, .. } = self;
         let date = rfc5322_date(self.now);
         let original = harmless(&self.original.message_id);
         format!(
             "From: \"Mail Delivery System\" <{from}>\r\nTo: <{to}>\r\nSubject: Undelivered mail: returned to sender\r\n\
              Date: {date}\r\nMessage-ID: <{id}@{host_name}>\r\nIn-Reply-To: {original}\r\nReferences: {original}\r\n\
-             Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
-             Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n"
+             Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
         )
     }
 
@@ -193,6 +186,15 @@ impl Unreached<'_> {
     }
 }
 
+/// A part of the report, with the encoding that its content needs to pass as 7-bit text (RFC 6522 §3, §4).
+fn part(kind: &str, content: impl IntoBody) -> SinglePart {
+    SinglePart::builder().header(media_type(kind)).body(content)
+}
+
+fn media_type(kind: &str) -> ContentType {
+    ContentType::parse(kind).expect("the types here are media types")
+}
+
 /// The code of a reply in one line.
 fn reply_code(text: &str) -> Option<u16> {
     text.split(' ').next().filter(|code| code.len() == 3)?.parse().ok()
@@ -226,7 +228,7 @@ fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{BodyType, QueueId};
+    use crate::message::envelope::{BodyType, QueueId};
 
     const HEADER: &[u8] = b"From: <noreply@contoso.com>\r\nSubject: Invoice\r\n";
 
@@ -266,7 +268,7 @@ mod tests {
             header: HEADER,
             now: Timestamp::UNIX_EPOCH,
         };
-        notice.compose()
+        notice.compose().map(|message| String::from_utf8(message).unwrap())
     }
 
     fn from_app() -> Envelope {
@@ -279,7 +281,8 @@ mod tests {
         let parts: Vec<_> = text.split("--=_1k0tjthmp8000000007").collect();
         assert_eq!((parts.len(), parts[4]), (5, "--\r\n"), "{text}");
         assert!(parts[0].contains("multipart/report; report-type=delivery-status;"), "{text}");
-        assert!(parts[1].starts_with("\r\nContent-Type: text/plain") && parts[1].contains("8bit"), "{text}");
+        assert!(parts[1].starts_with("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{text}");
+        assert!(parts[1].contains("<j=C3=B6rg@fabrikam.com>"), "{text}");
         assert!(
             parts[2].contains("message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n"),
             "{text}"
@@ -288,6 +291,7 @@ mod tests {
             parts[3].ends_with("\r\n\r\nFrom: <noreply@contoso.com>\r\nSubject: Invoice\r\n\r\n"),
             "{text}"
         );
+        assert!(text.is_ascii(), "a report passes where only 7-bit text does: {text}");
     }
 
     #[test]

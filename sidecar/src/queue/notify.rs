@@ -6,23 +6,28 @@ use jiff::Timestamp;
 use mailroute_route::RouteFile;
 use mailroute_route::file::Method;
 
-use super::fates::EXPIRED;
 use super::notification::{self, Notice, Unreached};
+use super::recipients::EXPIRED;
 use super::{Queue, chain};
-use crate::body::Body;
 use crate::clock;
-use crate::envelope::{BodyType, Envelope, QueueId, ReversePath};
-use crate::spool::{Entry, Fate, Kind, Progress, Trouble};
+use crate::message::body::Body;
+use crate::message::envelope::{BodyType, Envelope, QueueId, ReversePath};
+use crate::spool::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus};
 
-/// Tells the sender about the recipients at `failed`, where the route says so. The notification is durable before the
-/// failure counts as told.
-pub(super) async fn sender(
-    queue: &Queue,
-    route: &RouteFile,
-    (entry, progress): (&Entry, &Progress),
-    failed: &[usize],
-    now: Timestamp,
-) {
+/// What a message failed at.
+pub(super) struct Failure<'a> {
+    /// The message.
+    pub entry: &'a Entry,
+    /// What has become of its recipients.
+    pub progress: &'a Progress,
+    /// Positions of the recipients that it has failed for now.
+    pub failed: &'a [usize],
+}
+
+/// Tells the sender of a failure, where the route says so. The notification is durable before the failure counts as
+/// reported.
+pub(super) async fn sender(queue: &Queue, route: &RouteFile, failure: Failure<'_>, now: Timestamp) {
+    let entry = failure.entry;
     if !route.delivery.dead_letters.notify_sender || entry.kind == Kind::Notification {
         return;
     }
@@ -30,13 +35,13 @@ pub(super) async fn sender(
         Ok(kept) => header_of(&kept.body).await,
         Err(_) => Bytes::new(),
     };
-    let Some((note, body)) = compose(route, (entry, progress), failed, &header, now) else { return };
+    let Some(Notification { entry: note, body }) = compose(route, &failure, &header, now) else { return };
     let progress = Progress::fresh(&note);
-    let id = note.envelope.id.clone();
-    match queue.keep(note, &body, progress, false).await {
+    match queue.store(&note, progress, &body, false).await {
         Ok(()) => {
             queue.metrics.notified();
-            tracing::info!(queue_id = %entry.envelope.id, notification = %id, "queued a notification for the sender");
+            let (queue_id, notification) = (&entry.envelope.id, &note.envelope.id);
+            tracing::info!(%queue_id, %notification, "queued a notification for the sender");
         }
         Err(error) => {
             tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the notification for the sender could not be queued");
@@ -44,19 +49,19 @@ pub(super) async fn sender(
     }
 }
 
-/// The notification about the recipients at `failed`, as a message of its own.
-fn compose(
-    route: &RouteFile,
-    (entry, progress): (&Entry, &Progress),
-    failed: &[usize],
-    header: &[u8],
-    now: Timestamp,
-) -> Option<(Entry, Body)> {
+/// A notification, as a message of its own.
+struct Notification {
+    entry: Entry,
+    body: Body,
+}
+
+fn compose(route: &RouteFile, failure: &Failure<'_>, header: &[u8], now: Timestamp) -> Option<Notification> {
+    let &Failure { entry, progress, failed } = failure;
     let unreached: Vec<Unreached<'_>> = failed
         .iter()
-        .filter_map(|&position| match progress.fates.get(position)? {
-            Fate::Failed(trouble) => unreached(&entry.envelope, position, trouble),
-            Fate::Waiting | Fate::Delivered => None,
+        .filter_map(|&position| match progress.statuses.get(position)? {
+            RecipientStatus::Failed(problem) => unreached(&entry.envelope, position, problem),
+            RecipientStatus::Waiting | RecipientStatus::Delivered => None,
         })
         .collect();
     let id = QueueId::new(now, random());
@@ -71,7 +76,7 @@ fn compose(
         header,
         now,
     };
-    let text = notice.compose()?;
+    let message = notice.compose()?;
     let to = notification::addressee(&entry.envelope, header)?.clone();
     let envelope = Envelope {
         message_id: format!("<{id}@{}>", route.ehlo_name),
@@ -79,22 +84,26 @@ fn compose(
         client_name: route.ehlo_name.clone(),
         // RFC 5321 §4.5.5: a notification has no reverse path, so that none can follow it.
         reverse_path: ReversePath::Null,
-        body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
+        body: if message.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
         smtp_utf8: !to.is_ascii(),
         recipients: vec![to],
         size: None,
     };
-    let note = Entry { envelope, kind: Kind::Notification, accepted: now };
-    Some((note, Body::new("", Bytes::from(text))))
+    let entry = Entry { envelope, kind: Kind::Notification, accepted: now };
+    Some(Notification { entry, body: Body::new("", Bytes::from(message)) })
 }
 
-fn unreached<'a>(envelope: &'a Envelope, position: usize, trouble: &'a Trouble) -> Option<Unreached<'a>> {
+fn unreached<'a>(
+    envelope: &'a Envelope,
+    position: usize,
+    problem: &'a DeliveryProblem,
+) -> Option<Unreached<'a>> {
     Some(Unreached {
         recipient: envelope.recipients.get(position)?,
-        text: &trouble.text,
-        host: trouble.host.as_deref(),
-        at: trouble.at,
-        expired: trouble.outcome == EXPIRED,
+        text: &problem.text,
+        host: problem.host.as_deref(),
+        at: problem.at,
+        expired: problem.outcome == EXPIRED,
     })
 }
 

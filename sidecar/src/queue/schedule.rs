@@ -1,7 +1,7 @@
 //! When a kept message is tried next.
 //!
 //! Pure: outcome, time and chance come in, a time goes out. A message's own trouble makes its pauses grow; trouble of
-//! the whole route ([`After::Hold`]) is not counted against a message, since it says nothing about it.
+//! the whole route ([`NextAttempt::Hold`]) is not counted against a message, since it says nothing about it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// What the last attempt says about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
+pub enum NextAttempt {
     /// Part of the recipients got through, and the rest was only too many at once: go on.
     GoOn,
     /// The same may work later.
@@ -22,7 +22,7 @@ pub enum After {
 
 /// Lengths of pauses.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct RetrySchedule {
     /// First pause of a message; doubles with each attempt that changed nothing.
     pub first: Duration,
     /// First pause where patience is asked for.
@@ -37,7 +37,7 @@ pub struct Pace {
 const LEAST_SPREAD: f64 = 0.75;
 const MOST_SPREAD: f64 = 1.25;
 
-impl Default for Pace {
+impl Default for RetrySchedule {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(30),
@@ -49,12 +49,12 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl RetrySchedule {
     /// When to try next after `attempts` attempts that counted. `chance` in `0.0..1.0` spreads messages that failed
     /// together. Never later than `expires`: the last attempt is made then.
     pub fn next(
         &self,
-        after: After,
+        after: NextAttempt,
         attempts: u32,
         now: Timestamp,
         expires: Timestamp,
@@ -64,20 +64,20 @@ impl Pace {
         later(now, self.pause(after, attempts).mul_f64(spread)).min(expires.max(now))
     }
 
-    fn pause(&self, after: After, attempts: u32) -> Duration {
+    fn pause(&self, after: NextAttempt, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(16);
         let pause = match after {
-            After::GoOn => Duration::ZERO,
-            After::Hold => self.hold,
-            After::Again => self.first.saturating_mul(1 << doublings),
-            After::Patiently => self.patient.saturating_mul(1 << doublings),
+            NextAttempt::GoOn => Duration::ZERO,
+            NextAttempt::Hold => self.hold,
+            NextAttempt::Again => self.first.saturating_mul(1 << doublings),
+            NextAttempt::Patiently => self.patient.saturating_mul(1 << doublings),
         };
         pause.min(self.longest)
     }
 
     /// The longest pause after so many attempts, whatever came of the last one.
     fn most(&self, attempts: u32) -> Duration {
-        let all = [After::GoOn, After::Hold, After::Again, After::Patiently];
+        let all = [NextAttempt::GoOn, NextAttempt::Hold, NextAttempt::Again, NextAttempt::Patiently];
         let longest = all.into_iter().map(|after| self.pause(after, attempts)).max();
         longest.unwrap_or(self.longest).mul_f64(MOST_SPREAD)
     }
@@ -116,7 +116,7 @@ impl Ahead {
 
     /// By the steady clock, when a message is due that is due at `next` by the system's, after so many attempts. No later
     /// than it could be if the system's clock was not set back in between.
-    pub fn due(&self, next: Timestamp, pace: &Pace, attempts: u32) -> Timestamp {
+    pub fn due(&self, next: Timestamp, pace: &RetrySchedule, attempts: u32) -> Timestamp {
         self.steady(next).min(later(self.now, pace.most(attempts)))
     }
 }
@@ -138,35 +138,35 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-    fn pause(after: After, attempts: u32, chance: f64) -> u64 {
+    fn pause(after: NextAttempt, attempts: u32, chance: f64) -> u64 {
         let expires = later(NOW, Duration::from_secs(48 * 3600));
-        until(Pace::default().next(after, attempts, NOW, expires, chance), NOW).as_secs()
+        until(RetrySchedule::default().next(after, attempts, NOW, expires, chance), NOW).as_secs()
     }
 
     #[test]
     fn pauses_double_from_half_a_minute_to_an_hour() {
-        let pauses = [1, 2, 3, 4, 8, 9, 1000].map(|attempts| pause(After::Again, attempts, 0.5));
+        let pauses = [1, 2, 3, 4, 8, 9, 1000].map(|attempts| pause(NextAttempt::Again, attempts, 0.5));
         assert_eq!(pauses, [30, 60, 120, 240, 3600, 3600, 3600]);
     }
 
     #[test]
     fn patience_begins_with_minutes() {
-        assert_eq!([1, 2, 5].map(|attempts| pause(After::Patiently, attempts, 0.5)), [300, 600, 3600]);
+        assert_eq!([1, 2, 5].map(|attempts| pause(NextAttempt::Patiently, attempts, 0.5)), [300, 600, 3600]);
     }
 
     #[test]
     fn a_held_message_is_not_put_off() {
-        assert_eq!([0, 1, 50].map(|attempts| pause(After::Hold, attempts, 0.5)), [10, 10, 10]);
+        assert_eq!([0, 1, 50].map(|attempts| pause(NextAttempt::Hold, attempts, 0.5)), [10, 10, 10]);
     }
 
     #[test]
     fn what_was_only_too_many_goes_on_at_once() {
-        assert_eq!(pause(After::GoOn, 7, 0.99), 0);
+        assert_eq!(pause(NextAttempt::GoOn, 7, 0.99), 0);
     }
 
     #[test]
     fn messages_that_failed_together_come_back_apart() {
-        assert_eq!([0.0, 0.999_999].map(|chance| pause(After::Again, 1, chance)), [22, 37]);
+        assert_eq!([0.0, 0.999_999].map(|chance| pause(NextAttempt::Again, 1, chance)), [22, 37]);
     }
 
     /// The clocks, when the system's was set back by `hours` since the program started.
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_a_clock_set_back_promises_for_later_is_due_after_the_longest_pause_at_most() {
-        let pace = Pace::default();
+        let pace = RetrySchedule::default();
         let written = later(NOW, Duration::from_secs(5 * 3600));
         let clocks = Ahead::new(NOW, NOW);
         let wait = |attempts| until(clocks.due(written, &pace, attempts), NOW).as_secs();
@@ -193,7 +193,7 @@ mod tests {
             let system = NOW - SignedDuration::from_hours(hours);
             let (next, since) =
                 (later(system, Duration::from_secs(30)), system - SignedDuration::from_mins(7));
-            assert_eq!(until(clocks.due(next, &Pace::default(), 1), NOW).as_secs(), 30);
+            assert_eq!(until(clocks.due(next, &RetrySchedule::default(), 1), NOW).as_secs(), 30);
             assert_eq!(until(NOW, clocks.since(since)).as_secs(), 7 * 60);
             assert_eq!(clocks.system(clocks.steady(next)), next);
         }
@@ -202,8 +202,12 @@ mod tests {
     #[test]
     fn the_last_attempt_is_at_the_end_of_its_time() {
         let expires = later(NOW, Duration::from_secs(20));
-        assert_eq!(Pace::default().next(After::Again, 1, NOW, expires, 0.5), expires);
+        assert_eq!(RetrySchedule::default().next(NextAttempt::Again, 1, NOW, expires, 0.5), expires);
         let over = later(NOW, Duration::from_secs(100));
-        assert_eq!(Pace::default().next(After::Again, 1, over, expires, 0.5), over, "never in the past");
+        assert_eq!(
+            RetrySchedule::default().next(NextAttempt::Again, 1, over, expires, 0.5),
+            over,
+            "never in the past"
+        );
     }
 }

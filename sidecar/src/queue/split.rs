@@ -1,13 +1,59 @@
-//! Which recipients one transaction may have: Microsoft's limits on an envelope.
+//! Which recipients one transaction may have: those that the route's method reaches, within Microsoft's limits on an
+//! envelope.
 //!
-//! Pure. What is split here is joined again in the message's own list of fates, so nobody outside sees the parts.
+//! Pure. What is split here is joined again in the status of each recipient, so nobody outside sees the parts.
 
 use std::collections::HashMap;
 
-use crate::envelope::Address;
+use mailroute_route::RouteFile;
+use mailroute_route::file::Method;
+
+use crate::message::envelope::{Address, Envelope, ReversePath};
+use crate::smtp::senders::{Judgement, Senders};
 
 /// Most recipients of one domain in one transaction (Microsoft 365: `452 4.5.3 Too many recipients` beyond it).
 pub const PER_DOMAIN: usize = 200;
+
+/// The waiting recipients of a kept message, by whether the route's method reaches them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Positions of those that it reaches.
+    pub within: Vec<usize>,
+    /// Why it does not reach the others; nothing when it reaches all.
+    pub beyond: Option<String>,
+}
+
+/// Sorts the recipients at `waiting`, positions in the envelope, by whether the route's method reaches them.
+pub fn reach(route: &RouteFile, envelope: &Envelope, waiting: Vec<usize>) -> Reach {
+    let mut reach = Reach { within: waiting, beyond: None };
+    reach.within.retain(|&position| {
+        let to = envelope.recipients.get(position);
+        let why = to.and_then(|to| out_of_reach(route, &envelope.reverse_path, to));
+        let is_within = why.is_none();
+        reach.beyond = why.or(reach.beyond.take());
+        is_within
+    });
+    reach
+}
+
+/// Why the route's method can never take a kept message to this recipient, as after a change of method: the rules of the
+/// method alone, which MAIL and RCPT had to meet. The upstream would blame the route for it.
+fn out_of_reach(route: &RouteFile, sender: &ReversePath, recipient: &Address) -> Option<String> {
+    let method = Senders { allow: None, ..Senders::of(route) };
+    match (&route.method, method.judge_reverse_path(sender)) {
+        (Method::DirectSend(direct), _) => {
+            let ours =
+                direct.accepted_domains.iter().any(|ours| ours.eq_ignore_ascii_case(recipient.domain()));
+            let domains = direct.accepted_domains.join(", ");
+            (!ours).then(|| format!("the method DirectSend reaches recipients in {domains} only"))
+        }
+        (Method::SmtpRelay(relay), Judgement::Refused(_) | Judgement::Rewrite) => {
+            let domains = relay.accepted_domains.join(", ");
+            Some(format!("the method SmtpRelay takes mail from senders in {domains} only"))
+        }
+        _ => None,
+    }
+}
 
 /// The recipients at `waiting`, positions in `recipients`, in as few groups as fit the limits, each in the order of
 /// the envelope. A domain's later recipients wait for the group after, while other domains fill the one before.
@@ -60,9 +106,11 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use mailroute_route::file::{DirectSend, HostName, OnViolation, SmartHost, SmtpRelay, TlsMode};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::tests::SAMPLE;
 
     fn addresses(domains: impl IntoIterator<Item = usize>) -> Vec<Address> {
         let address = |(n, domain)| Address::parse(&format!("u{n}@d{domain}.example")).unwrap();
@@ -101,6 +149,33 @@ mod tests {
         let mut to = addresses([0; 200]);
         to.push(Address::parse("x@D0.EXAMPLE").unwrap());
         assert!(!fits(&to, 500));
+    }
+
+    #[test]
+    fn only_the_methods_own_rules_put_kept_mail_out_of_reach() {
+        let address = |text: &str| Address::parse(text).unwrap();
+        let reach = |route: &RouteFile, from: &str, to: &str| {
+            out_of_reach(route, &ReversePath::Address(address(from)), &address(to)).is_none()
+        };
+        let mut route = RouteFile::parse(SAMPLE.as_bytes()).unwrap();
+        let accepted_domains = vec!["contoso.com".to_owned()];
+        route.senders =
+            Some(mailroute_route::file::Senders { allow: vec![], on_violation: OnViolation::Reject });
+        assert!(reach(&route, "ceo@fabrikam.com", "ann@fabrikam.com"), "the upstream decides");
+        let host = HostName::MxOf("contoso.com".into());
+        let smart_host = SmartHost { host, port: 25, tls: TlsMode::Opportunistic, ca_file: None };
+        let relay = SmtpRelay {
+            certificate: None,
+            accepted_domains: accepted_domains.clone(),
+            smart_host: smart_host.clone(),
+        };
+        route.method = Method::SmtpRelay(relay);
+        assert!(reach(&route, "app@Contoso.com", "ann@fabrikam.com"));
+        assert!(!reach(&route, "app@fabrikam.com", "ann@contoso.com"));
+        assert!(out_of_reach(&route, &ReversePath::Null, &address("ann@contoso.com")).is_none());
+        route.method = Method::DirectSend(DirectSend { accepted_domains, smart_host });
+        assert!(reach(&route, "app@fabrikam.com", "ann@CONTOSO.com"));
+        assert!(!reach(&route, "app@contoso.com", "ann@fabrikam.com"));
     }
 
     proptest! {

@@ -12,17 +12,16 @@ use mailroute_route::file::ControlService;
 use tempfile::TempDir;
 
 use super::*;
+use crate::attempt::Active;
 use crate::budget::Spans;
 use crate::config;
-use crate::delivery::Deliver;
-use crate::delivery::outcome::{Outcome, Partial, Probe, Verdict};
-use crate::dispatch::Active;
-use crate::envelope::{Address, BodyType, Envelope, ReversePath};
-use crate::health::Board;
+use crate::delivery::{DryRun, Transport};
+use crate::message::envelope::{Address, BodyType, Envelope, ReversePath};
+use crate::outcome::health::SharedHealth;
+use crate::outcome::{DeliveryOutcome, PartialDelivery, Probe, Verdict};
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::spool::Kind;
 
-const PACE: Pace = Pace {
+const PACE: RetrySchedule = RetrySchedule {
     first: Duration::from_millis(20),
     patient: Duration::from_millis(40),
     longest: Duration::from_millis(80),
@@ -42,8 +41,8 @@ struct Fake {
 }
 
 #[async_trait]
-impl Deliver for Fake {
-    async fn deliver(&self, envelope: &Envelope, _: &Body, _: Partial) -> Attempt {
+impl Transport for Fake {
+    async fn deliver(&self, envelope: &Envelope, _: &Body, _: PartialDelivery) -> AttemptResult {
         let to = envelope.recipients[0].as_str();
         let name = to.split('@').next().unwrap().to_owned();
         let attempts = {
@@ -54,23 +53,30 @@ impl Deliver for Fake {
         };
         let verdict = match name.split('-').next().unwrap() {
             "panics" if attempts < 2 => panic!("as it was told"),
-            "poison" => Verdict::without_reply(Outcome::Transient(Some(Reason::UpstreamUnavailable)), "421"),
+            "poison" => {
+                Verdict::without_reply(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable)), "421")
+            }
             "denied" if attempts < 2 => Verdict::without_reply(
-                Outcome::RejectMessage(Some(Reason::SendAsDenied)),
+                DeliveryOutcome::RejectMessage(Some(Reason::SendAsDenied)),
                 "554 5.2.252 SendAsDenied; a@contoso.com not allowed to send as b@contoso.com",
             ),
-            "fault" => Verdict::without_reply(Outcome::RouteFault(Reason::MailboxFull), "full"),
-            _ => Verdict::of_reply(Outcome::Delivered, Reply::new(250, EnhancedCode::new(2, 0, 0), "OK")),
+            "fault" => Verdict::without_reply(DeliveryOutcome::RouteFault(Reason::MailboxFull), "full"),
+            _ => Verdict::of_reply(
+                DeliveryOutcome::Delivered,
+                Reply::new(250, EnhancedCode::new(2, 0, 0), "OK"),
+            ),
         };
-        if verdict.outcome == Outcome::Delivered {
+        if verdict.outcome == DeliveryOutcome::Delivered {
             lock(&self.delivered).push(name);
         }
-        Attempt { verdict, refused: vec![], met: vec![], host: None }
+        AttemptResult { verdict, refused: vec![], observations: vec![], host: None }
     }
 
     async fn probe(&self) -> Probe {
         unreachable!("nobody probes here")
     }
+
+    async fn dry_run(&self, _: &Envelope, _: &mut DryRun) {}
 
     async fn tend(&self, _: watch::Receiver<bool>) {}
 }
@@ -102,25 +108,25 @@ impl Bench {
         let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
         change(&mut route);
         let (fake, metrics) = (Arc::<Fake>::default(), Arc::new(Metrics::new().unwrap()));
-        let active = Active { route: Arc::new(route), deliver: Arc::clone(&fake) as _ };
+        let active = Active { route: Arc::new(route), transport: Arc::clone(&fake) as _ };
         let (publish, active) = watch::channel(Some(Arc::new(active)));
-        let times = (Spans::default(), unit);
-        let dispatch = Dispatch::new(active, Board::default(), Arc::clone(&metrics), directory.path(), times);
-        if let Some(active) = dispatch.active().filter(|active| active.route.control.is_some()) {
-            dispatch.follow(&active.route).await;
+        let (health, shown) = (SharedHealth::default(), Arc::clone(&metrics));
+        let attempts = Attempts::new(active, health, shown, directory.path(), Spans::default(), unit);
+        if let Some(active) = attempts.active().filter(|active| active.route.control.is_some()) {
+            attempts.follow(&active.route).await;
         }
         let (spool, found) = Spool::open(directory.path(), limits(None)).await.unwrap();
         let clock = Steady::start_at(started);
-        let queue = Queue::by_clock(spool, found, dispatch, metrics, (PACE, clock));
+        let queue = Queue::by_clock(spool, found, attempts, metrics, PACE, clock);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(Arc::clone(&queue).run(stopped));
         Self { queue, fake, directory, _stop: stop, _active: publish }
     }
 
     async fn keep(&self, to: &[&str]) -> QueueId {
-        let entry = entry(to);
-        let (id, progress) = (entry.envelope.id.clone(), Progress::fresh(&entry));
-        self.queue.keep(entry, &Body::new("", "Subject: x\r\n\r\n"), progress, false).await.unwrap();
+        let envelope = envelope(to);
+        let id = envelope.id.clone();
+        self.queue.keep(envelope, &Body::new("", "Subject: x\r\n\r\n")).await.unwrap();
         id
     }
 
@@ -136,10 +142,10 @@ impl Bench {
     }
 }
 
-fn entry(to: &[&str]) -> Entry {
+fn envelope(to: &[&str]) -> Envelope {
     let accepted = clock::timestamp();
     let [a, b, c, d, e, f, g, h, ..] = clock::nonce();
-    let envelope = Envelope {
+    Envelope {
         id: QueueId::new(accepted, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
         message_id: "<1@contoso.com>".into(),
         client_name: "app".into(),
@@ -148,8 +154,7 @@ fn entry(to: &[&str]) -> Entry {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
-    };
-    Entry { envelope, kind: Kind::Message, accepted }
+    }
 }
 
 #[tokio::test]
@@ -184,20 +189,21 @@ async fn a_fault_that_everybody_meets_is_counted_against_nobody() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_panics_gives_its_message_back_and_its_place() {
     let bench = Bench::start(3600).await;
     bench.keep(&["panics@a.example"]).await;
     bench.keep(&["good@a.example"]).await;
     bench.until(|queue, _| queue.state().index.is_empty()).await;
     assert_eq!(*lock(&bench.fake.delivered), ["good", "panics"]);
-    assert_eq!(bench.queue.state().flying, 0);
+    assert_eq!(bench.queue.state().in_delivery, 0);
 }
 
 #[tokio::test]
 async fn one_message_is_tried_by_one_at_a_time() {
     let bench = Bench::start(3600).await;
-    let tried = bench.queue.keep_tried(&entry(&["good@a.example"]), &Body::new("", "x\r\n")).await.unwrap();
+    let tried =
+        bench.queue.keep_tried(&envelope(&["good@a.example"]), &Body::new("", "x\r\n")).await.unwrap();
     bench.queue.drain();
     bench.keep(&["good-2@a.example"]).await;
     bench.until(|_, fake| lock(&fake.delivered).len() == 1).await;
@@ -217,18 +223,12 @@ async fn a_fate_that_cannot_be_written_is_remembered_and_not_delivered_twice() {
     let queue_directory = bench.directory.path().join("tmp");
     std::fs::remove_dir(&queue_directory).unwrap();
     std::fs::write(&queue_directory, "in the way").unwrap();
-    let entry = entry(&to);
-    let id = entry.envelope.id.clone();
-    assert!(
-        bench
-            .queue
-            .keep(entry.clone(), &Body::new("", "x\r\n"), Progress::fresh(&entry), false)
-            .await
-            .is_err()
-    );
+    let envelope = envelope(&to);
+    let id = envelope.id.clone();
+    assert!(bench.queue.keep(envelope.clone(), &Body::new("", "x\r\n")).await.is_err());
     std::fs::remove_file(&queue_directory).unwrap();
     std::fs::create_dir(&queue_directory).unwrap();
-    let tried = bench.queue.keep_tried(&entry, &Body::new("", "x\r\n")).await.unwrap();
+    let tried = bench.queue.keep_tried(&envelope, &Body::new("", "x\r\n")).await.unwrap();
     std::fs::remove_dir(&queue_directory).unwrap();
     std::fs::write(&queue_directory, "in the way").unwrap();
     drop(tried);
@@ -257,13 +257,13 @@ async fn what_was_held_beyond_its_time_is_given_up_without_being_tried_again_and
 async fn an_answer_does_not_wait_for_a_disk_that_keeps_a_settled_message() {
     let bench = Bench::start(3600).await;
     for is_released in [true, false] {
-        let entry = entry(&["good@a.example"]);
-        let id = entry.envelope.id.clone();
-        let tried = bench.queue.keep_tried(&entry, &Body::new("", "x\r\n")).await.unwrap();
+        let envelope = envelope(&["good@a.example"]);
+        let id = envelope.id.clone();
+        let tried = bench.queue.keep_tried(&envelope, &Body::new("", "x\r\n")).await.unwrap();
         let put_back = refuse_removal(bench.directory.path(), &id);
         let reply = Reply::new(250, EnhancedCode::new(2, 0, 0), "OK");
-        let verdict = Verdict::of_reply(Outcome::Delivered, reply);
-        let attempt = Attempt { verdict, refused: vec![], met: vec![], host: None };
+        let verdict = Verdict::of_reply(DeliveryOutcome::Delivered, reply);
+        let attempt = AttemptResult { verdict, refused: vec![], observations: vec![], host: None };
         let told = async { if is_released { tried.release().await } else { tried.decide(attempt).await } };
         timeout(PROMPTLY * 2, told).await.expect("the application is answered");
         assert!(bench.queue.state().index.record(&id).is_some_and(|record| record.taken), "not sent again");
@@ -323,7 +323,7 @@ async fn a_drain_does_not_end_while_the_operator_may_still_answer_with_a_lease()
         leases: true,
     };
     let bench = Bench::with(|route| route.control = Some(leased)).await;
-    let budget = Arc::clone(bench.queue.dispatch.budget());
+    let budget = Arc::clone(bench.queue.attempts.budget());
     let mut rounds = bench.queue.rounds();
     bench.keep(&["good@a.example"]).await;
     bench.queue.drain();
@@ -346,7 +346,8 @@ async fn a_drain_does_not_end_while_the_operator_may_still_answer_with_a_lease()
 #[tokio::test]
 async fn what_is_left_is_named_by_its_newest_messages_and_without_what_was_sent_meanwhile() {
     let bench = Bench::with(|route| route.control = None).await;
-    let tried = bench.queue.keep_tried(&entry(&["good@a.example"]), &Body::new("", "x\r\n")).await.unwrap();
+    let tried =
+        bench.queue.keep_tried(&envelope(&["good@a.example"]), &Body::new("", "x\r\n")).await.unwrap();
     bench.queue.name_left().await;
     assert_eq!(bench.queue.left(), ["<1@contoso.com>"]);
     tried.release().await;
@@ -356,11 +357,10 @@ async fn what_is_left_is_named_by_its_newest_messages_and_without_what_was_sent_
 #[tokio::test]
 async fn a_person_who_retries_all_gets_past_a_refusal_in_memory() {
     let bench = Bench::built(|_| {}, clock::since_epoch(), Duration::from_secs(1)).await;
-    let mut entry = entry(&["denied@a.example"]);
-    entry.envelope.reverse_path = ReversePath::Address(Address::parse("b@contoso.com").unwrap());
-    let (body, progress) = (Body::new("", "From: b@contoso.com\r\n\r\n"), Progress::fresh(&entry));
-    let id = entry.envelope.id.clone();
-    bench.queue.keep(entry, &body, progress, false).await.unwrap();
+    let mut envelope = envelope(&["denied@a.example"]);
+    envelope.reverse_path = ReversePath::Address(Address::parse("b@contoso.com").unwrap());
+    let (body, id) = (Body::new("", "From: b@contoso.com\r\n\r\n"), envelope.id.clone());
+    bench.queue.keep(envelope, &body).await.unwrap();
     // The refusal is remembered for five minutes: the second attempt ends in memory.
     let mut attempts = 0;
     while attempts < 2 {

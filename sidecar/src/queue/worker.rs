@@ -1,6 +1,6 @@
 //! Takes what is due, in order, as many at a time as the route allows.
 //!
-//! While the route is known not to work ([`Passage::Shut`]) one message at a time is tried, so that a long queue meets an
+//! While the route is known not to work ([`RouteState::Blocked`]) one message at a time is tried, so that a long queue meets an
 //! upstream that has just come back with one connection and not with all it has; the first that gets through releases
 //! the others.
 
@@ -10,13 +10,14 @@ use std::time::Duration;
 use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_ID_BYTES};
 use tokio::sync::watch;
 
-use super::flight::Taken;
-use super::index::Record;
+use super::Queue;
+use super::delivery_task::ClaimedMessage;
+use super::index::QueueRecord;
 use super::schedule::until;
-use super::{Queue, lock};
+use crate::attempt::{Active, NoPermit, RouteState};
 use crate::clock::{self, Instant};
-use crate::dispatch::{Active, Held, Passage};
-use crate::envelope::QueueId;
+use crate::lock;
+use crate::message::envelope::QueueId;
 
 /// Messages whose time is over and that are looked at in one go.
 const GIVE_UP: usize = 16;
@@ -36,7 +37,7 @@ enum Next {
     /// Nothing, until something changes or the time comes.
     Wait(Option<Instant>),
     /// Try this one.
-    Try(QueueId, Record),
+    Try(QueueId, QueueRecord),
 }
 
 /// How long the worker has nothing to do.
@@ -56,10 +57,10 @@ impl Pause {
 impl Queue {
     /// Works until `stop`. What is under way then is cut off: [`Queue::drained`] comes first.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let (mut passage, mut routes) = (self.dispatch.passage(), self.dispatch.routes());
-        let budget = Arc::clone(self.dispatch.budget());
+        let (mut route_state, mut routes) = (self.attempts.route_state(), self.attempts.routes());
+        let budget = Arc::clone(self.attempts.budget());
         loop {
-            let leave = budget.changed();
+            let budget_changed = budget.changed();
             let wake = self.look().await;
             let sleep = async {
                 match wake {
@@ -69,21 +70,21 @@ impl Queue {
             };
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = leave => {}
+                () = budget_changed => {}
                 () = sleep => {}
-                Ok(()) = passage.changed() => {}
+                Ok(()) = route_state.changed() => {}
                 Ok(()) = routes.changed() => {
                     let active = routes.borrow_and_update().clone();
                     self.spool.set_limits(super::limits(active.as_deref().map(|active| &active.route.delivery)));
                     // Whatever stood in a message's way may be gone.
-                    self.state().index.hurry_all(self.now());
+                    self.state().index.make_all_due(self.now());
                 }
                 _ = stop.wait_for(|&stop| stop) => break,
             }
         }
-        lock(&self.flights).abort_all();
-        let mut flights = std::mem::take(&mut *lock(&self.flights));
-        while flights.join_next().await.is_some() {}
+        lock(&self.tasks).abort_all();
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        while tasks.join_next().await.is_some() {}
     }
 
     /// Tries what may be tried now, and says so to whoever waits for the queue to come to rest.
@@ -107,34 +108,36 @@ impl Queue {
 
     /// Tries what may be tried now. Says when there may be more to try, if nothing else changes before.
     async fn launch(self: &Arc<Self>) -> Pause {
-        let Some(active) = self.dispatch.active() else { return Pause::until(None) };
-        if *self.dispatch.passage().borrow() == Passage::Open {
+        let Some(active) = self.attempts.active() else { return Pause::until(None) };
+        if *self.attempts.route_state().borrow() == RouteState::Open {
             self.release();
         }
-        self.state().held = None;
+        self.state().denied = None;
         loop {
             let (id, record) = match self.next(self.places(&active)) {
                 Next::Wait(wake) => {
-                    self.dispatch.queue_waits(false);
+                    self.attempts.queue_waits(false);
                     return Pause::until(wake);
                 }
                 Next::Try(id, record) => (id, record),
             };
             let recipients = u64::from(record.recipients.min(active.route.limits.max_recipients));
-            match self.dispatch.leave(&active, recipients).await {
-                Ok(leave) => {
+            match self.attempts.permit(recipients).await {
+                Ok(permit) => {
                     let record = self.state().index.take(&id);
                     // Somebody may have dropped it meanwhile.
                     let Some(record) = record else {
-                        leave.unused();
+                        permit.unused();
                         continue;
                     };
-                    self.dispatch.queue_waits(false);
-                    self.spawn(Taken::counted(self, id, record).fly(leave));
+                    self.attempts.queue_waits(false);
+                    self.spawn(
+                        ClaimedMessage::counted(self, id, record).deliver(Arc::clone(&active), permit),
+                    );
                 }
-                Err(held) => {
-                    let until = Some(self.wait_for(&held, &active));
-                    return Pause { until, may_end_sooner: held.may_end_sooner() };
+                Err(denied) => {
+                    let may_end_sooner = denied.may_end_sooner();
+                    return Pause { until: Some(self.wait_for(denied, &active)), may_end_sooner };
                 }
             }
         }
@@ -142,17 +145,17 @@ impl Queue {
 
     /// How many may be under way at once.
     fn places(&self, active: &Active) -> usize {
-        let connections = active.route.limits.connections.min(self.dispatch.budget().connections());
-        match *self.dispatch.passage().borrow() {
-            Passage::Shut => 1,
+        let connections = active.route.limits.connections.min(self.attempts.budget().connections());
+        match *self.attempts.route_state().borrow() {
+            RouteState::Blocked => 1,
             // One more than there are connections: it is read from the disk while the others are on their way.
-            Passage::Open => usize::try_from(connections.max(1)).map_or(1, |connections| connections + 1),
+            RouteState::Open => usize::try_from(connections.max(1)).map_or(1, |connections| connections + 1),
         }
     }
 
     fn next(&self, places: usize) -> Next {
         let state = self.state();
-        if state.flying >= places {
+        if state.in_delivery >= places {
             return Next::Wait(None);
         }
         let Some((id, record)) = state.index.first() else { return Next::Wait(None) };
@@ -161,16 +164,17 @@ impl Queue {
     }
 
     /// Nothing may go now. Gives up what has waited for too long, and says when to look again.
-    fn wait_for(self: &Arc<Self>, held: &Held, active: &Active) -> Instant {
-        self.dispatch.queue_waits(held.limits.is_some());
-        self.state().held = Some(held.clone());
+    fn wait_for(self: &Arc<Self>, denied: NoPermit, active: &Active) -> Instant {
+        self.attempts.queue_waits(denied.is_limit());
+        let until = denied.until;
+        self.state().denied = Some(denied);
         let now = clock::now();
         let look = self.state().next_look.is_none_or(|at| at <= now);
         if look {
             self.give_up_old(Duration::from_secs(active.route.delivery.max_age_seconds));
         }
         let next = self.state().next_look.unwrap_or(now);
-        held.until.min(next).max(now + EXPIRY_LEAST)
+        until.min(next).max(now + EXPIRY_LEAST)
     }
 
     fn give_up_old(self: &Arc<Self>, max_age: Duration) {
@@ -179,7 +183,7 @@ impl Queue {
         for id in over {
             let record = self.state().index.take(&id);
             if let Some(record) = record {
-                self.spawn(Taken::new(self, id, record).give_up());
+                self.spawn(ClaimedMessage::new(self, id, record).give_up());
             }
         }
         let pause = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);
@@ -191,7 +195,7 @@ impl Queue {
         {
             let mut state = self.state();
             state.is_draining = true;
-            state.index.hurry_all(self.now());
+            state.index.make_all_due(self.now());
         }
         self.news();
     }

@@ -5,7 +5,7 @@
 
 use super::command::CommandError;
 use super::reply::{EnhancedCode, Reply};
-use crate::envelope::AddressError;
+use crate::message::envelope::AddressError;
 
 /// Why the server refused something: a closed set, fit for a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

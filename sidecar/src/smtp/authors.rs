@@ -7,7 +7,7 @@
 //! address that is returned, and where readers of mail could come to different addresses there is no result at all. In
 //! return it lets through what names nobody, such as the unquoted comma of `Doe, John <a@b>`.
 
-use crate::envelope::Address;
+use crate::message::envelope::Address;
 
 /// What a `From` field says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

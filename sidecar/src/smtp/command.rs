@@ -14,7 +14,7 @@ use std::fmt;
 pub use mail::Mail;
 
 use super::auth;
-use crate::envelope::{Address, AddressError};
+use crate::message::envelope::{Address, AddressError};
 
 /// A command, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,4 +18,5 @@ pub mod line;
 pub mod reply;
 pub mod senders;
 pub mod session;
+pub mod trace;
 pub mod transaction;

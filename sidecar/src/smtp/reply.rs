@@ -68,25 +68,9 @@ impl Reply {
     /// # Errors
     /// When `input` does not begin with a reply, and cannot by any continuation.
     pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, ReplyError> {
-        let (mut code, mut texts, mut at) = (None, Vec::new(), 0);
-        while let Some(len) = input[at..].iter().position(|&b| b == b'\n') {
-            let line = &input[at..at + len];
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            at += len + 1;
-            if line.len() > MAX_REPLY_LINE || texts.len() == MAX_REPLY_LINES {
-                return Err(ReplyError::TooLong);
-            }
-            let (line_code, more, text) = parse_line(line)?;
-            if *code.get_or_insert(line_code) != line_code {
-                return Err(ReplyError::MixedCodes);
-            }
-            texts.push(text);
-            if !more {
-                return Ok(Some((Self::from_texts(line_code, texts), at)));
-            }
-        }
-        // One more octet may be the CR.
-        if input.len() - at > MAX_REPLY_LINE + 1 { Err(ReplyError::TooLong) } else { Ok(None) }
+        let mut reader = ReplyReader::default();
+        let taken = reader.read(input)?;
+        Ok(reader.reply().map(|reply| (reply, taken)))
     }
 
     /// Whether the command was carried out (2yz) or is to be continued (3yz).
@@ -116,20 +100,82 @@ impl Reply {
     }
 }
 
-/// Code, whether more lines follow, and text of one line.
-fn parse_line(line: &[u8]) -> Result<(u16, bool, String), ReplyError> {
-    let digits =
-        line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(ReplyError::NoCode)?;
-    let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
-    let more = match line.get(3) {
-        None | Some(b' ') => false,
-        Some(b'-') => true,
-        Some(_) => return Err(ReplyError::NoCode),
-    };
-    if !(200..600).contains(&code) {
-        return Err(ReplyError::NoCode);
+/// Reads one reply as its octets come in, and looks at each of them once.
+#[derive(Debug, Default)]
+pub struct ReplyReader {
+    code: Option<u16>,
+    texts: Vec<String>,
+    /// Octets of the unfinished line in which there is no line end.
+    searched: usize,
+    is_complete: bool,
+}
+
+impl ReplyReader {
+    /// Takes the reply's lines off the front of `input`, up to its last one, and says how many octets that are. The others
+    /// have to be at the front of the next `input`.
+    ///
+    /// # Errors
+    /// As [`Reply::parse`].
+    pub fn read(&mut self, input: &[u8]) -> Result<usize, ReplyError> {
+        let mut at = 0;
+        while !self.is_complete {
+            let searched = at + self.searched;
+            let Some(end) = input[searched..].iter().position(|&b| b == b'\n') else { break };
+            let line = &input[at..searched + end];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            (at, self.searched) = (searched + end + 1, 0);
+            if line.len() > MAX_REPLY_LINE || self.texts.len() == MAX_REPLY_LINES {
+                return Err(ReplyError::TooLong);
+            }
+            let line = ReplyLine::parse(line)?;
+            if *self.code.get_or_insert(line.code) != line.code {
+                return Err(ReplyError::MixedCodes);
+            }
+            self.texts.push(line.text);
+            self.is_complete = line.is_last;
+        }
+        if !self.is_complete {
+            self.searched = input.len() - at;
+            // One more octet may be the CR.
+            if self.searched > MAX_REPLY_LINE + 1 {
+                return Err(ReplyError::TooLong);
+            }
+        }
+        Ok(at)
     }
-    Ok((code, more, printable(&String::from_utf8_lossy(line.get(4..).unwrap_or_default()))))
+
+    /// The reply, once its last line was read; the next octets are another one's.
+    pub fn reply(&mut self) -> Option<Reply> {
+        let Self { code: Some(code), texts, is_complete: true, .. } = self else { return None };
+        let reply = Reply::from_texts(*code, std::mem::take(texts));
+        *self = Self::default();
+        Some(reply)
+    }
+}
+
+/// One line of a reply.
+struct ReplyLine {
+    code: u16,
+    is_last: bool,
+    text: String,
+}
+
+impl ReplyLine {
+    fn parse(line: &[u8]) -> Result<Self, ReplyError> {
+        let digits =
+            line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(ReplyError::NoCode)?;
+        let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+        let is_last = match line.get(3) {
+            None | Some(b' ') => true,
+            Some(b'-') => false,
+            Some(_) => return Err(ReplyError::NoCode),
+        };
+        if !(200..600).contains(&code) {
+            return Err(ReplyError::NoCode);
+        }
+        let text = printable(&String::from_utf8_lossy(line.get(4..).unwrap_or_default()));
+        Ok(Self { code, is_last, text })
+    }
 }
 
 /// The same text with everything that could end a line or move a terminal's cursor made harmless.
@@ -207,6 +253,22 @@ mod tests {
         let (reply, taken) = Reply::parse(input.as_bytes()).unwrap().expect("complete");
         assert_eq!(taken, input.len());
         reply
+    }
+
+    #[test]
+    fn a_reply_that_comes_octet_by_octet_is_looked_at_once() {
+        let lines = |mark: char| format!("250{mark}{}\r\n", "x".repeat(MAX_REPLY_LINE - 4));
+        let said = lines('-').repeat(MAX_REPLY_LINES - 1) + &lines(' ') + "2";
+        let (mut reader, mut buffer, mut replies) = (ReplyReader::default(), Vec::new(), Vec::new());
+        // To look at all of them each time would take minutes.
+        for octet in said.bytes() {
+            buffer.push(octet);
+            let taken = reader.read(&buffer).unwrap();
+            buffer.drain(..taken);
+            replies.extend(reader.reply());
+        }
+        assert_eq!(buffer, b"2", "this one is another reply's");
+        assert_eq!(replies.iter().map(|reply| reply.lines.len()).collect::<Vec<_>>(), [MAX_REPLY_LINES]);
     }
 
     #[test]

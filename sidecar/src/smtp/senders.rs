@@ -6,10 +6,11 @@
 //!
 //! Microsoft refuses a foreign sender too, but only after the whole message (`SendAsDenied`), and counts it.
 
-use mailroute_route::file::OnViolation;
+use mailroute_route::RouteFile;
+use mailroute_route::file::{Method, OnViolation};
 
 use super::authors;
-use crate::envelope::{Address, ReversePath};
+use crate::message::envelope::{Address, ReversePath};
 
 /// Most entries that a refusal lists.
 const MAX_LISTED: usize = 8;
@@ -40,6 +41,20 @@ pub enum Judgement {
 }
 
 impl Senders {
+    /// The rules of a route: its own, and that of its method.
+    pub fn of(route: &RouteFile) -> Self {
+        let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+        Self {
+            mailbox: route.method.mailbox().map(Into::into),
+            allow: route.senders.as_ref().map(|senders| boxed(&senders.allow)),
+            domains: match &route.method {
+                Method::SmtpRelay(relay) => Some(boxed(&relay.accepted_domains)),
+                Method::ClientSubmission(_) | Method::DirectSend(_) => None,
+            },
+            on_violation: route.senders.as_ref().map(|senders| senders.on_violation).unwrap_or_default(),
+        }
+    }
+
     /// Whether `From` and `Sender` have to be looked into.
     pub fn restrict_authors(&self) -> bool {
         self.allow.is_some()

@@ -12,8 +12,8 @@ use super::data::Decoder;
 use super::header::{Headers, Pass};
 use super::reply::Reply;
 use super::senders::Senders;
-use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
-use crate::trace::Protocol;
+use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use crate::smtp::trace::Protocol;
 
 /// Hops behind which a message is taken to go in circles: what Exchange allows by default (MaxHopCount).
 pub const MAX_HOPS: u32 = 30;

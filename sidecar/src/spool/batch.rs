@@ -6,7 +6,7 @@
 //!
 //! Owns the order of these steps, and what they share. On a journalling file system a message alone takes two commits of
 //! the journal. So does a batch, since the disk is told to begin with every file before the first one is waited for: the
-//! commit for the first then has them all (on ext4, 2 commits for 20 messages; without that, 21). Small messages are written into the files of messages that are gone, where there are any (see `spare`).
+//! commit for the first then has them all (on ext4, 2 commits for 20 messages; without that, 21). Small messages are written into the files of messages that are gone, where there are any (see `reusable`).
 //!
 //! Invariants: nothing is in `queue/` that is not whole and synced; a message that could not be made durable, or that
 //! nobody keeps, is taken back; a failed sync is never tried again, since the second would lie.
@@ -24,9 +24,9 @@ use super::error::SpoolError;
 use super::layout::{Layout, Shelf, create, sync_directory};
 use super::ledger::Room;
 use super::replace::{Survive, replace};
-use super::spare::{Spare, Spares};
-use crate::body::Body;
-use crate::envelope::QueueId;
+use super::reusable::{ReusableFile, ReusableFiles};
+use crate::message::body::Body;
+use crate::message::envelope::QueueId;
 
 /// One part of a batch.
 pub(super) enum Store {
@@ -47,9 +47,9 @@ pub(super) struct Order {
 }
 
 /// Does a batch.
-pub(super) fn run(layout: &Arc<Layout>, spares: &Spares, batch: impl IntoIterator<Item = Store>) {
+pub(super) fn run(layout: &Arc<Layout>, reusable: &ReusableFiles, batch: impl IntoIterator<Item = Store>) {
     let write = |store| match store {
-        Store::Message(order, done) => Some((Draft::write(layout, spares, order), done)),
+        Store::Message(order, done) => Some((Draft::write(layout, reusable, order), done)),
         Store::Sync => None,
     };
     let drafts: Drafts = batch.into_iter().filter_map(write).collect();
@@ -57,7 +57,7 @@ pub(super) fn run(layout: &Arc<Layout>, spares: &Spares, batch: impl IntoIterato
         drafts.iter().filter_map(|(draft, _)| draft.as_ref().ok()).for_each(Draft::begin_sync);
     }
     let drafts = each(each(drafts, Draft::sync), Draft::place);
-    let gone = spares.gone();
+    let gone = reusable.gone();
     let synced = sync_directory(&layout.shelf(Shelf::Queue));
     for (draft, done) in drafts {
         // Whoever does not listen any more was not told that the message is kept: it is dropped here, and taken back.
@@ -67,8 +67,8 @@ pub(super) fn run(layout: &Arc<Layout>, spares: &Spares, batch: impl IntoIterato
         }));
     }
     match synced {
-        Ok(()) => spares.clear(gone),
-        Err(_) => spares.give_up(gone),
+        Ok(()) => reusable.clear(gone),
+        Err(_) => reusable.give_up(gone),
     }
 }
 
@@ -95,11 +95,11 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Writes the message to `tmp/`, without waiting for the disk.
-    fn write(layout: &Arc<Layout>, spares: &Spares, order: Order) -> Result<Self, SpoolError> {
+    fn write(layout: &Arc<Layout>, reusable: &ReusableFiles, order: Order) -> Result<Self, SpoolError> {
         let Order { id, head, state, body, room } = order;
         let len = head.len() as u64 + body.len();
-        let (file, path) = match spares.take(len) {
-            Some(Spare { file, path }) => (file, path),
+        let (file, path) = match reusable.take(len) {
+            Some(ReusableFile { file, path }) => (file, path),
             None => fresh(layout.tmp().join(id.as_str()))?,
         };
         let has_state = state.is_some();

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
@@ -23,7 +23,8 @@ use tokio::task::spawn_blocking;
 use super::batch::{self, Draft, Order, Store};
 use super::error::SpoolError;
 use super::layout::Layout;
-use super::spare::Spares;
+use super::reusable::ReusableFiles;
+use crate::lock;
 
 /// Batches under way at a time. While one is synced the next is written; more only makes batches smaller.
 const BATCHES: usize = 2;
@@ -40,7 +41,7 @@ const LARGE: usize = 1;
 /// Takes what is to be written, and removed, from any number of tasks.
 pub(super) struct Committer {
     layout: Arc<Layout>,
-    spares: Arc<Spares>,
+    reusable: Arc<ReusableFiles>,
     stores: Arc<Crew<Store>>,
     removals: Arc<Crew<Removal>>,
     large: Arc<Semaphore>,
@@ -51,17 +52,17 @@ struct Removal(Vec<PathBuf>, oneshot::Sender<Result<(), SpoolError>>);
 
 impl Committer {
     pub fn new(layout: Arc<Layout>) -> Self {
-        let spares = Arc::new(Spares::new(Arc::clone(&layout)));
-        let (of, with) = (Arc::clone(&layout), Arc::clone(&spares));
+        let reusable = Arc::new(ReusableFiles::new(Arc::clone(&layout)));
+        let (of, with) = (Arc::clone(&layout), Arc::clone(&reusable));
         let stores = Crew::new(BATCHES, move |batch| batch::run(&of, &with, batch));
-        let (syncing, retired) = (Arc::clone(&stores), Arc::clone(&spares));
+        let (syncing, retired) = (Arc::clone(&stores), Arc::clone(&reusable));
         let removals = Crew::new(1, move |batch| {
             for Removal(files, done) in batch {
                 let _ = done.send(files.iter().try_for_each(|file| retired.retire(file)));
             }
             syncing.add(Store::Sync);
         });
-        Self { layout, spares, stores, removals, large: Arc::new(Semaphore::new(LARGE)) }
+        Self { layout, reusable, stores, removals, large: Arc::new(Semaphore::new(LARGE)) }
     }
 
     /// Writes a message. Durable when this returns.
@@ -71,9 +72,9 @@ impl Committer {
             self.stores.add(Store::Message(order, done));
         } else {
             let large = Arc::clone(&self.large).acquire_owned().await.map_err(|_| SpoolError::Closing)?;
-            let (layout, spares) = (Arc::clone(&self.layout), Arc::clone(&self.spares));
+            let (layout, reusable) = (Arc::clone(&self.layout), Arc::clone(&self.reusable));
             spawn_blocking(move || {
-                batch::run(&layout, &spares, [Store::Message(order, done)]);
+                batch::run(&layout, &reusable, [Store::Message(order, done)]);
                 drop(large);
             });
         }
@@ -110,7 +111,7 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     fn line(&self) -> MutexGuard<'_, Line<J>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.line)
     }
 
     fn add(self: &Arc<Self>, job: J) {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 
-use crate::body::{Body, Content, MEMORY_BYTES};
+use crate::message::body::{Body, Content, MEMORY_BYTES};
 
 /// Writes `head` and the message behind it into an empty file.
 ///
@@ -62,7 +62,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::body::Writer;
+    use crate::message::body::Writer;
 
     async fn large(directory: &Path, content: &[u8]) -> Body {
         let mut writer = Writer::new(Arc::new(directory.to_owned()));

@@ -3,13 +3,14 @@
 //! Plain data. Owns what a fresh message, a settled recipient and a second chance are. Refuses to know where either part
 //! is kept ([`super::format`]) and when a message is due: that is for the queue to decide.
 //!
-//! Invariant: [`Progress::fates`] has one fate for each recipient of the envelope, in its order.
+//! Invariant: [`Progress::statuses`] has one fate for each recipient of the envelope, in its order.
 
 use jiff::Timestamp;
 use mailroute_route::condition::Reason;
+use mailroute_route::text::shortened;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::envelope::Envelope;
+use crate::message::envelope::Envelope;
 
 /// The part of a kept message that never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,28 +46,29 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// What has become of each recipient, in the envelope's order.
-    pub fates: Vec<Fate>,
+    #[serde(rename = "fates")]
+    pub statuses: Vec<RecipientStatus>,
     /// What went wrong last, if anything did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Trouble>,
+    pub last: Option<DeliveryProblem>,
 }
 
 /// What has become of one recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Fate {
+pub enum RecipientStatus {
     /// Still to be delivered to.
     Waiting,
     /// The upstream has taken the message for it.
     Delivered,
     /// Given up, and why.
-    Failed(Trouble),
+    Failed(DeliveryProblem),
 }
 
 /// Something that stood in the way. Free of secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Trouble {
+pub struct DeliveryProblem {
     /// When it was met.
     pub at: Timestamp,
     /// Name of the outcome, as in metrics and logs.
@@ -85,14 +87,21 @@ pub struct Trouble {
     pub host: Option<String>,
 }
 
-/// Octets of a [`Trouble::text`] that are written down. An SMTP reply line has 512 (RFC 5321 §4.5.3.1.5).
+/// Octets of a [`DeliveryProblem::text`] that are written down. An SMTP reply line has 512 (RFC 5321 §4.5.3.1.5).
 pub const MAX_TEXT_BYTES: usize = 512;
+
+impl Entry {
+    /// A message from an application, taken at `accepted`.
+    pub const fn message(envelope: Envelope, accepted: Timestamp) -> Self {
+        Self { envelope, kind: Kind::Message, accepted }
+    }
+}
 
 impl Progress {
     /// How a message begins: due at once, for everybody.
     pub fn fresh(entry: &Entry) -> Self {
-        let fates = vec![Fate::Waiting; entry.envelope.recipients.len()];
-        Self { attempts: 0, next: entry.accepted, since: None, fates, last: None }
+        let statuses = vec![RecipientStatus::Waiting; entry.envelope.recipients.len()];
+        Self { attempts: 0, next: entry.accepted, since: None, statuses, last: None }
     }
 
     /// A second chance for a message that was given up: due at `now`, for everybody who did not get it, with its time
@@ -100,22 +109,27 @@ impl Progress {
     #[must_use]
     pub fn again(mut self, now: Timestamp) -> Self {
         (self.attempts, self.next, self.since) = (0, now, Some(now));
-        for fate in &mut self.fates {
-            if matches!(fate, Fate::Failed(_)) {
-                *fate = Fate::Waiting;
+        for fate in &mut self.statuses {
+            if matches!(fate, RecipientStatus::Failed(_)) {
+                *fate = RecipientStatus::Waiting;
             }
         }
         self
     }
 
+    /// Whether the message was given up for a recipient.
+    pub fn has_failed(&self) -> bool {
+        self.statuses.iter().any(|status| matches!(status, RecipientStatus::Failed(_)))
+    }
+
     /// Recipients still to be delivered to.
     pub fn waiting(&self) -> usize {
-        self.fates.iter().filter(|fate| **fate == Fate::Waiting).count()
+        self.statuses.iter().filter(|fate| **fate == RecipientStatus::Waiting).count()
     }
 
     /// Whether anybody's fate is sealed. To forget that would be a duplicate or a second report.
     pub fn is_settled(&self) -> bool {
-        self.waiting() < self.fates.len()
+        self.waiting() < self.statuses.len()
     }
 }
 
@@ -126,13 +140,13 @@ fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Reason>, D::Error>
 }
 
 fn clipped<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&text[..text.floor_char_boundary(MAX_TEXT_BYTES)])
+    to.serialize_str(&shortened(text, MAX_TEXT_BYTES))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::envelope::{Address, BodyType, QueueId, ReversePath};
+    use crate::message::envelope::{Address, BodyType, QueueId, ReversePath};
 
     pub(in crate::spool) fn sample(second: i64, recipients: &[&str]) -> Entry {
         let accepted = Timestamp::from_second(second).unwrap();
@@ -149,8 +163,8 @@ pub(super) mod tests {
         Entry { envelope, kind: Kind::Message, accepted }
     }
 
-    pub(in crate::spool) fn trouble(text: &str) -> Trouble {
-        Trouble {
+    pub(in crate::spool) fn trouble(text: &str) -> DeliveryProblem {
+        DeliveryProblem {
             at: Timestamp::from_second(1_800_000_000).unwrap(),
             outcome: "reject_recipient".into(),
             reason: Some(Reason::SendAsDenied),
@@ -170,11 +184,18 @@ pub(super) mod tests {
     #[test]
     fn a_second_chance_is_for_those_who_did_not_get_it() {
         let now = Timestamp::from_second(1_900_000_000).unwrap();
-        let fates = vec![Fate::Delivered, Fate::Failed(trouble("550 5.1.1 unknown")), Fate::Waiting];
+        let statuses = vec![
+            RecipientStatus::Delivered,
+            RecipientStatus::Failed(trouble("550 5.1.1 unknown")),
+            RecipientStatus::Waiting,
+        ];
         let (next, last) = (Timestamp::MIN, Some(trouble("last")));
-        let given_up = Progress { attempts: 40, next, since: None, fates, last };
+        let given_up = Progress { attempts: 40, next, since: None, statuses, last };
         let again = given_up.again(now);
-        assert_eq!(again.fates, [Fate::Delivered, Fate::Waiting, Fate::Waiting]);
+        assert_eq!(
+            again.statuses,
+            [RecipientStatus::Delivered, RecipientStatus::Waiting, RecipientStatus::Waiting]
+        );
         assert_eq!((again.attempts, again.next, again.since), (0, now, Some(now)));
         assert_eq!(again.last, Some(trouble("last")));
     }

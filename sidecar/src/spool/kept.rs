@@ -11,8 +11,8 @@ use super::entry::{Entry, Progress};
 use super::error::SpoolError;
 use super::layout::{Layout, Name, Shelf};
 use super::read::{self, HEAD_BYTES, ReadError};
-use crate::body::{Body, MEMORY_BYTES};
-use crate::envelope::QueueId;
+use crate::message::body::{Body, MEMORY_BYTES};
+use crate::message::envelope::QueueId;
 
 /// A kept message.
 #[derive(Debug)]

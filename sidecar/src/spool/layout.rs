@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::SpoolError;
-use crate::envelope::QueueId;
+use crate::message::envelope::QueueId;
 
 /// Where a kept message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

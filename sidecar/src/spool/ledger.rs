@@ -6,18 +6,19 @@
 //! what its volume really holds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::error::Full;
 use super::layout::Shelf;
-use crate::envelope::QueueId;
+use crate::lock;
+use crate::message::envelope::QueueId;
 
 /// The block of nearly all file systems, octets.
 pub(super) const BLOCK: u64 = 4096;
 
 /// Bounds on what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SpoolLimits {
     /// Most octets of all that is kept, in whole blocks.
     pub max_bytes: u64,
     /// Most dead letters. When there are more, those that were accepted first go.
@@ -71,20 +72,20 @@ struct Books {
     dead: BTreeMap<QueueId, Held>,
     corrupt: usize,
     used: u64,
-    limits: Limits,
+    limits: SpoolLimits,
 }
 
 impl Ledger {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: SpoolLimits) -> Self {
         let (queue, dead) = (HashMap::new(), BTreeMap::new());
         Self(Mutex::new(Books { queue, dead, corrupt: 0, used: 0, limits }))
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
-    pub fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: SpoolLimits) {
         self.books().limits = limits;
     }
 
@@ -240,7 +241,7 @@ mod tests {
     }
 
     fn ledger(max_bytes: u64, keep_dead: usize) -> Arc<Ledger> {
-        Arc::new(Ledger::new(Limits { max_bytes, keep_dead }))
+        Arc::new(Ledger::new(SpoolLimits { max_bytes, keep_dead }))
     }
 
     #[test]
@@ -304,7 +305,7 @@ mod tests {
             ledger.enter(Shelf::Dead, id(n), Held { cost: 1, has_state: true, intact: false });
         }
         assert_eq!(ledger.too_many(), [id(1), id(2)]);
-        ledger.set_limits(Limits { max_bytes: 0, keep_dead: 9 });
+        ledger.set_limits(SpoolLimits { max_bytes: 0, keep_dead: 9 });
         assert!(ledger.too_many().is_empty());
     }
 }

@@ -38,7 +38,7 @@ mod moves;
 mod read;
 mod recover;
 mod replace;
-mod spare;
+mod reusable;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -51,19 +51,19 @@ use tokio::task::spawn_blocking;
 
 use batch::Order;
 use commit::Committer;
-pub use entry::{Entry, Fate, Kind, Progress, Trouble};
+pub use entry::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus};
 pub use error::{Full, SpoolError};
 use kept::Check;
 pub use kept::{Glance, Kept, View};
 pub use layout::{Layout, Shelf, is_progress};
 use ledger::{Held, Ledger, cost};
-pub use ledger::{Limits, Stock};
+pub use ledger::{SpoolLimits, Stock};
 use read::ReadError;
 pub use recover::{Recovered, Waiting};
 use replace::{Survive, replace};
 
-use crate::body::{Body, Scratch};
-use crate::envelope::QueueId;
+use crate::message::body::{Body, Scratch};
+use crate::message::envelope::QueueId;
 
 /// An open spool. Cheap to clone; clones are the same spool.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl Spool {
     ///
     /// # Errors
     /// When another program has it open, or the directory cannot be used. Nothing that is found in it is an error.
-    pub async fn open(directory: &Path, limits: Limits) -> Result<(Self, Recovered), SpoolError> {
+    pub async fn open(directory: &Path, limits: SpoolLimits) -> Result<(Self, Recovered), SpoolError> {
         let layout = Layout::new(directory);
         blocking(move || {
             layout.make()?;
@@ -112,7 +112,7 @@ impl Spool {
     }
 
     /// Sets other bounds. What is kept already stays, even when it is more.
-    pub fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: SpoolLimits) {
         self.inner.ledger.set_limits(limits);
     }
 

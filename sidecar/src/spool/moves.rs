@@ -17,7 +17,7 @@ use super::layout::{Layout, Name, STATE_SUFFIX, Shelf, parse_aside, sync_directo
 use super::ledger::{Held, Ledger, cost};
 use super::read::{self, HEAD_BYTES, ReadError};
 use super::replace::{Survive, replace};
-use crate::envelope::QueueId;
+use crate::message::envelope::QueueId;
 
 /// Moves a message to the other shelf, with `state` as its progress there. Durable when this returns. On a full volume
 /// the progress that it has already goes along instead: giving up must not need room.

@@ -12,8 +12,8 @@ use std::path::Path;
 use super::entry::{Entry, Progress};
 use super::format;
 use super::frame::{FormatError, MAX_JSON_BYTES};
-use crate::body::{Body, MEMORY_BYTES};
-use crate::envelope::QueueId;
+use crate::message::body::{Body, MEMORY_BYTES};
+use crate::message::envelope::QueueId;
 
 /// Octets read at first when only the head matters. Most heads have less than 600.
 pub const HEAD_BYTES: usize = 4096;
@@ -48,7 +48,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// When it cannot be read, or its head or length is not what was written. A message that went while its file was read
-/// is not found: the file may be another's by then (see `spare`).
+/// is not found: the file may be another's by then (see `reusable`).
 pub fn open(path: &Path, id: &QueueId, first: usize) -> Result<Opened, ReadError> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;

@@ -21,7 +21,7 @@ use super::layout::{Layout, Name, Shelf};
 use super::ledger::{Held, Ledger, cost};
 use super::moves::{set_aside, set_aside_state};
 use super::read::{self, HEAD_BYTES, ReadError};
-use crate::envelope::QueueId;
+use crate::message::envelope::QueueId;
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use super::entry::tests::{sample, trouble};
 use super::*;
-use crate::body::{MEMORY_BYTES, Scratch, Writer};
+use crate::message::body::{MEMORY_BYTES, Scratch, Writer};
 
-const LIMITS: Limits = Limits { max_bytes: 100 * 1024 * 1024, keep_dead: 3 };
+const LIMITS: SpoolLimits = SpoolLimits { max_bytes: 100 * 1024 * 1024, keep_dead: 3 };
 
 struct Scene {
     directory: TempDir,
@@ -31,7 +31,7 @@ impl Scene {
         Self::start(tempfile::tempdir().unwrap(), LIMITS).await
     }
 
-    async fn start(directory: TempDir, limits: Limits) -> Self {
+    async fn start(directory: TempDir, limits: SpoolLimits) -> Self {
         let (spool, recovered) = Spool::open(directory.path(), limits).await.unwrap();
         Self { directory, spool, recovered }
     }
@@ -88,9 +88,9 @@ async fn contents(body: &Body) -> Vec<u8> {
     all
 }
 
-fn tried(entry: &Entry, fates: Vec<Fate>) -> Progress {
+fn tried(entry: &Entry, statuses: Vec<RecipientStatus>) -> Progress {
     let next = entry.accepted + Duration::from_secs(30);
-    Progress { attempts: 1, next, since: None, fates, last: Some(trouble("451 4.3.2 try later")) }
+    Progress { attempts: 1, next, since: None, statuses, last: Some(trouble("451 4.3.2 try later")) }
 }
 
 fn later() -> Timestamp {

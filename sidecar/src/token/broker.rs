@@ -18,9 +18,9 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
+use crate::net::control_service;
 use crate::net::https::Answer;
 use crate::secret::{Secret, scrub};
-use crate::service;
 
 /// The operator, as a source of tokens.
 pub struct Broker {
@@ -52,7 +52,7 @@ impl TokenSource for Broker {
         let request = serde_json::to_vec(&TokenRequest { route, refused });
         let body = Bytes::from(request.map_err(|error| unavailable(error.to_string()))?);
         let obtained = clock::now();
-        let answer = service::post(&service, None, TOKEN_PATH, body).await;
+        let answer = control_service::post(&service, None, TOKEN_PATH, body).await;
         let reply = read(&answer.map_err(|error| unavailable(error.to_string()))?)?;
         Ok(Token {
             secret: Secret::new(reply.access_token),

@@ -14,8 +14,8 @@ use mailroute_route::file::{Authority, CertificateFiles, Credential};
 
 use super::Failure;
 use super::signed::{self, Statement};
-use crate::certificate::{self, Certificate, CertificateError};
 use crate::clock;
+use crate::net::certificate::{self, Certificate, CertificateError};
 use crate::secret::{self, Secret};
 
 /// Where the proof is.
@@ -161,7 +161,7 @@ mod tests {
 
     use super::super::signed::tests::rsa;
     use super::*;
-    use crate::certificate::tests::{files, issue};
+    use crate::net::certificate::tests::{files, issue};
 
     #[test]
     fn a_password_is_no_proof_for_a_token() {

@@ -12,7 +12,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls::SignatureScheme;
 use serde_json::json;
 
-use crate::certificate::Certificate;
+use crate::net::certificate::Certificate;
 use crate::secret::Secret;
 
 /// How far the assertion reaches back, seconds: a clock of ours that is ahead by no more does no harm.
@@ -96,8 +96,8 @@ pub(super) mod tests {
     use x509_parser::prelude::{FromDer, X509Certificate};
 
     use super::*;
-    use crate::certificate::tests::{files, issue, pair};
-    use crate::certificate::{self, Certificate};
+    use crate::net::certificate::tests::{files, issue, pair};
+    use crate::net::certificate::{self, Certificate};
 
     const STATEMENT: Statement<'_> = Statement {
         audience: "https://login.microsoftonline.com/contoso.com/oauth2/v2.0/token",

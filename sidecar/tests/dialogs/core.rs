@@ -4,11 +4,11 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use mailroute_sidecar::envelope::{Address, BodyType, QueueId};
+use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::reply::Reply;
 use mailroute_sidecar::smtp::session::{Session, Step};
+use mailroute_sidecar::smtp::trace::{Arrival, stamp};
 use mailroute_sidecar::smtp::transaction::{Settings, Transaction};
-use mailroute_sidecar::trace::{Arrival, stamp};
 
 /// A message that was taken: its envelope as the scripts write it, the lines put in front of it that name people, and
 /// its octets.

@@ -9,8 +9,8 @@ use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::TlsMode;
 use mailroute_sidecar::args::{Cli, Command};
-use mailroute_sidecar::check;
-use mailroute_sidecar::check::steps::{Findings, Place, State, Step};
+use mailroute_sidecar::cli::check;
+use mailroute_sidecar::cli::check::steps::{Findings, Place, State, Step};
 
 use crate::client::message;
 use crate::credentials::{with_certificate, with_password, with_secret};
@@ -127,7 +127,7 @@ async fn each_wrong_set_up_fails_at_its_step_with_its_remedy() {
             },
             Tls,
             Reason::StartTlsMissing,
-            "inspection",
+            "service mesh",
         ),
         (
             |_, route| submission(route).endpoint.ca_file = None,

@@ -42,7 +42,7 @@ async fn what_waits_for_its_next_attempt_is_tried_once_more_before_the_end() {
         .queue()
         .list()
         .iter()
-        .any(|one| one.next == Some(one.since) || one.place != mailroute_sidecar::queue::Place::Waiting)
+        .any(|one| one.next == Some(one.since) || one.place != mailroute_sidecar::queue::QueuePlace::Waiting)
     {
         rounds.changed().await.unwrap();
     }
@@ -151,7 +151,7 @@ async fn the_next_start_delivers_what_was_left() {
 async fn a_backlog_is_flushed_as_far_as_the_limits_allow() {
     let hour = Duration::from_secs(3600);
     let spans = mailroute_sidecar::budget::Spans { minute: hour, day: hour };
-    let queue = schedule::Pace { first: hour, ..timing().queue };
+    let queue = schedule::RetrySchedule { first: hour, ..timing().queue };
     let scene = timed(Queue, Timing { spans, queue, ..timing() }, |_, route| {
         route.limits.messages_per_minute = Some(4);
     })

@@ -1,6 +1,6 @@
 //! The way in: what `docs/getting-started.md` says is shown while a step is missing, row by row of its tables.
 //!
-//! The rows of `Ready` are the operator's: `operator/src/controller/status/tests.rs`.
+//! The rows of `Ready` are the operator's: `crates/operator-core/src/status/compute/tests.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use mailroute_route::condition::Reason;
 use mailroute_route::file::{
     CertificateFiles, DeliveryMode, DirectSend, HostName, Method, SmartHost, SmtpRelay, TlsMode,
 };
-use mailroute_sidecar::queue::Place;
+use mailroute_sidecar::queue::QueuePlace;
 use mailroute_sidecar::smtp::reply::Reply;
 use tempfile::TempDir;
 
@@ -423,7 +423,7 @@ async fn what_direct_send_cannot_reach_waits_without_stopping_the_route() {
     let shown = loop {
         let id = queue.list()[0].id.clone();
         let shown = queue.show(&id).await.unwrap();
-        if shown.place == Place::Waiting && shown.kept.progress.attempts > 0 {
+        if shown.place == QueuePlace::Waiting && shown.kept.progress.attempts > 0 {
             break shown;
         }
         rounds.changed().await.unwrap();

@@ -6,8 +6,8 @@ use mailroute_m365::{Faults, Rule, Simulator, SmtpAction, Stage, SubmissionFault
 use mailroute_route::RouteFile;
 use mailroute_route::file::DeliveryMode;
 use mailroute_sidecar::app::Timing;
-use mailroute_sidecar::envelope::QueueId;
-use mailroute_sidecar::queue::Figures;
+use mailroute_sidecar::message::envelope::QueueId;
+use mailroute_sidecar::outcome::queued::QueueFigures;
 use mailroute_sidecar::queue::schedule;
 use mailroute_sidecar::smtp::reply::Reply;
 
@@ -50,7 +50,7 @@ pub async fn timed(
 /// Times at which nothing is tried again by itself.
 pub fn once() -> Timing {
     let hour = std::time::Duration::from_secs(3600);
-    let queue = schedule::Pace { first: hour, patient: hour, longest: hour, hold: hour };
+    let queue = schedule::RetrySchedule { first: hour, patient: hour, longest: hour, hold: hour };
     Timing { queue, ..timing() }
 }
 
@@ -74,7 +74,7 @@ pub fn id_of(reply: &Reply) -> QueueId {
 }
 
 /// Waits until the queue's figures are as wanted.
-pub async fn figures(scene: &Scene, wanted: impl Fn(&Figures) -> bool) -> Figures {
+pub async fn figures(scene: &Scene, wanted: impl Fn(&QueueFigures) -> bool) -> QueueFigures {
     let queue = scene.app.queue();
     let mut rounds = queue.rounds();
     let reached = async {
@@ -91,7 +91,7 @@ pub async fn figures(scene: &Scene, wanted: impl Fn(&Figures) -> bool) -> Figure
 }
 
 /// Waits until nothing waits.
-pub async fn emptied(scene: &Scene) -> Figures {
+pub async fn emptied(scene: &Scene) -> QueueFigures {
     figures(scene, |figures| figures.messages == 0).await
 }
 

@@ -8,8 +8,8 @@ use mailroute_m365::{Faults, Rule, Simulator, SmtpAction, Stage, SubmissionFault
 use mailroute_route::file::{Delivery, DeliveryMode};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Command};
-use mailroute_sidecar::by_hand;
-use mailroute_sidecar::by_hand::serve::Patience;
+use mailroute_sidecar::cli::queue;
+use mailroute_sidecar::cli::queue::server::CommandTimeouts;
 use mailroute_sidecar::clock;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,7 +24,7 @@ pub async fn queue(spool: &Path, words: &str) -> Result<(String, bool), String> 
     let cli = Cli::try_parse_from(start.into_iter().chain(words.split_whitespace())).expect("a command line");
     let Command::Queue(options) = cli.into_command() else { panic!("the command is queue") };
     let mut out = Vec::new();
-    match by_hand::run(&options, &mut out).await {
+    match queue::run(&options, &mut out).await {
         Ok(all) => Ok((String::from_utf8(out).unwrap(), all)),
         Err(error) => Err(error.to_string()),
     }
@@ -266,12 +266,12 @@ async fn limits_that_are_kept_to_are_named_and_no_retry_goes_past_them() {
 }
 
 /// What `check` says beside the sidecar of the scene.
-async fn checked_beside(scene: &Scene) -> mailroute_sidecar::check::steps::Findings {
+async fn checked_beside(scene: &Scene) -> mailroute_sidecar::cli::check::steps::Findings {
     let (route, spool) = (scene.files.path("route.json"), scene.files.path(""));
     let words = ["mailroute-sidecar", "check", "--route", route.to_str().unwrap()];
     let words = words.into_iter().chain(["--spool-dir", spool.to_str().unwrap()]);
     let Command::Check(check) = Cli::parse_from(words).into_command() else { panic!("the command is check") };
-    mailroute_sidecar::check::walk(&check).await.unwrap()
+    mailroute_sidecar::cli::check::walk(&check).await.unwrap()
 }
 
 #[tokio::test]
@@ -311,8 +311,8 @@ async fn said(scene: &Scene, octets: &[u8]) -> String {
 
 #[tokio::test]
 async fn hostile_ends_of_the_socket_get_an_answer_and_nothing_else() {
-    let patience = Patience { request: Duration::from_millis(300), ..Patience::default() };
-    let scene = queueing(down(), Timing { by_hand: patience, ..timing() }).await;
+    let patience = CommandTimeouts { request: Duration::from_millis(300), ..CommandTimeouts::default() };
+    let scene = queueing(down(), Timing { queue_commands: patience, ..timing() }).await;
     scene.accepted(&["ann@fabrikam.com"], "safe").await;
     for (octets, answer) in [
         (b"GET / HTTP/1.1\r\n\r\n".as_slice(), "not a request"),

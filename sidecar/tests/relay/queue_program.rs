@@ -9,9 +9,9 @@ use mailroute_route::RouteFile;
 use mailroute_route::file::{Delivery, DeliveryMode};
 use mailroute_sidecar::app::App;
 use mailroute_sidecar::args::Run;
-use mailroute_sidecar::body::Body;
-use mailroute_sidecar::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
-use mailroute_sidecar::spool::{Entry, Kind, Limits, Progress, Spool};
+use mailroute_sidecar::message::body::Body;
+use mailroute_sidecar::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use mailroute_sidecar::spool::{Entry, Kind, Progress, Spool, SpoolLimits};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -161,7 +161,8 @@ const MANY: i64 = 1001;
 async fn a_long_list_comes_whole_and_in_order() {
     let (_m365, _control, _route, files) = surroundings(Options::default()).await;
     let directory = files.path("spool");
-    let (spool, _) = Spool::open(&directory, Limits { max_bytes: u64::MAX, keep_dead: 10 }).await.unwrap();
+    let (spool, _) =
+        Spool::open(&directory, SpoolLimits { max_bytes: u64::MAX, keep_dead: 10 }).await.unwrap();
     let (entries, body): (Vec<Entry>, _) = ((0..MANY).map(entry).collect(), Body::new("", "x\r\n"));
     let fresh: Vec<Progress> = entries.iter().map(Progress::fresh).collect();
     let stored = entries.iter().zip(&fresh).map(|(entry, fresh)| spool.store(entry, fresh, &body));

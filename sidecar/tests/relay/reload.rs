@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use mailroute_sidecar::args::{Cli, Command};
-use mailroute_sidecar::by_hand;
-use mailroute_sidecar::check;
+use mailroute_sidecar::cli::check;
+use mailroute_sidecar::cli::queue;
 use mailroute_sidecar::route_deleted::{NOTE, RouteDeleted};
 
 use crate::client::message;
@@ -90,6 +90,6 @@ async fn a_pod_whose_route_was_deleted_goes_on_sending_and_check_and_queue_say_s
         panic!("the command is queue")
     };
     let mut printed = Vec::new();
-    by_hand::run(&options, &mut printed).await.unwrap();
+    queue::run(&options, &mut printed).await.unwrap();
     assert!(String::from_utf8(printed).unwrap().ends_with(&format!("{NOTE}\n")));
 }

@@ -11,12 +11,12 @@ use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::budget::Spans;
 use mailroute_sidecar::budget::gate::Gate;
 use mailroute_sidecar::config::Config;
-use mailroute_sidecar::health::Board;
 use mailroute_sidecar::metrics::Metrics;
-use mailroute_sidecar::queue::Notable;
+use mailroute_sidecar::net::control_service::noted_address;
+use mailroute_sidecar::outcome::health::SharedHealth;
+use mailroute_sidecar::queue::QueueSummary;
 use mailroute_sidecar::report::Reporter;
 use mailroute_sidecar::route_deleted::RouteDeleted;
-use mailroute_sidecar::service::noted_address;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -129,7 +129,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
     let service = route.control.as_mut().unwrap();
     service.address = format!("localhost:{}", silent.local_addr().unwrap().port());
     let (_config, config) = watch::channel(Config { route: Some(Arc::new(route)), ..Config::default() });
-    let (board, metrics) = (Board::default(), Arc::new(Metrics::new().unwrap()));
+    let (board, metrics) = (SharedHealth::default(), Arc::new(Metrics::new().unwrap()));
     let reporter = Reporter {
         config,
         health: board.subscribe(),
@@ -137,7 +137,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         queue: Box::new(Queue::default),
         left: Box::new(Vec::new),
         deleted: RouteDeleted::new(&files.path("")),
-        notable: watch::Sender::new(Notable::default()).subscribe(),
+        notable: watch::Sender::new(QueueSummary::default()).subscribe(),
         budget: Gate::new(files.path("").as_path(), Spans::default(), Arc::clone(&metrics) as _),
         metrics: Arc::clone(&metrics),
         least: Duration::from_secs(1),

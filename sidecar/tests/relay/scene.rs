@@ -14,9 +14,9 @@ use mailroute_route::file::{ClientSubmission, ControlService, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Run};
 use mailroute_sidecar::budget::Spans;
-use mailroute_sidecar::by_hand::serve::Patience;
-use mailroute_sidecar::probe::Pace;
+use mailroute_sidecar::cli::queue::server::CommandTimeouts;
 use mailroute_sidecar::queue::schedule;
+use mailroute_sidecar::upstream::probe::ProbeSchedule;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -97,14 +97,14 @@ pub async fn surroundings(options: Options) -> (Simulator, Control, RouteFile, F
 /// Pauses short enough for a test.
 pub fn timing() -> Timing {
     Timing {
-        probe: Pace {
+        probe: ProbeSchedule {
             first: Duration::from_millis(50),
             longest: Duration::from_millis(200),
-            ..Pace::default()
+            ..ProbeSchedule::default()
         },
         pause: Duration::from_millis(5),
         spans: Spans::default(),
-        queue: schedule::Pace {
+        queue: schedule::RetrySchedule {
             first: Duration::from_millis(20),
             patient: Duration::from_millis(60),
             longest: Duration::from_millis(200),
@@ -112,7 +112,7 @@ pub fn timing() -> Timing {
         },
         settle: Duration::from_millis(10),
         report: Duration::from_millis(20),
-        by_hand: Patience::default(),
+        queue_commands: CommandTimeouts::default(),
     }
 }
 

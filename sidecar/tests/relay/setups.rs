@@ -6,7 +6,7 @@ use mailroute_m365::{Faults, LoginAction, LoginFaults, Rule, Simulator, Stage, S
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::file::Credential;
-use mailroute_sidecar::alive;
+use mailroute_sidecar::cli::health_check;
 
 use crate::client::message;
 use crate::kept::reply;
@@ -219,7 +219,7 @@ async fn no_route_at_all_is_answered_and_mended_without_a_restart() {
     let ready = http_get(admin, "/readyz").await;
     assert!(ready.ends_with("\r\n\r\nno valid route\n"), "not what is wrong with it: {ready}");
     let spool = scene.files.path("");
-    tokio::task::spawn_blocking(move || alive::ask(&spool, admin)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || health_check::ask(&spool, admin)).await.unwrap().unwrap();
     let mut route = scene.route.clone();
     route.version = 1;
     scene.files.write_route(&route);

@@ -5,14 +5,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailroute_sidecar::body::{Body, Scratch, Writer};
-use mailroute_sidecar::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
-use mailroute_sidecar::spool::{Entry, Kind, Limits};
+use mailroute_sidecar::message::body::{Body, Scratch, Writer};
+use mailroute_sidecar::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use mailroute_sidecar::spool::{Entry, Kind, SpoolLimits};
 
 /// Names the directory that the child works in. Absent: it is nobody's child.
 const DIRECTORY: &str = "MAILROUTE_TEST_SPOOL";
 
-pub const PLENTY: Limits = Limits { max_bytes: u64::MAX, keep_dead: 1000 };
+pub const PLENTY: SpoolLimits = SpoolLimits { max_bytes: u64::MAX, keep_dead: 1000 };
 
 /// The command that runs only the ignored test `name`, in `directory`.
 pub fn command(name: &str, directory: &Path) -> Command {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mailroute_sidecar::body::Body;
-use mailroute_sidecar::spool::{Fate, Full, Progress, Shelf, Spool, SpoolError};
+use mailroute_sidecar::message::body::Body;
+use mailroute_sidecar::spool::{Full, Progress, RecipientStatus, Shelf, Spool, SpoolError};
 
 use super::child::{self, PLENTY, body, contents, entry};
 
@@ -96,7 +96,10 @@ async fn until_it_is_full() {
 
 async fn kept_ones_stay(spool: &Spool, directory: &Path, taken: Vec<u64>) {
     let first = entry(0);
-    let settled = Progress { fates: vec![Fate::Delivered, Fate::Waiting], ..Progress::fresh(&first) };
+    let settled = Progress {
+        statuses: vec![RecipientStatus::Delivered, RecipientStatus::Waiting],
+        ..Progress::fresh(&first)
+    };
     let recorded = spool.record(&first.envelope.id, &settled).await;
     assert!(matches!(recorded, Err(SpoolError::Full(_))), "{recorded:?}");
     // Giving up needs no room.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use mailroute_sidecar::clock;
-use mailroute_sidecar::spool::{Fate, Progress, Shelf, Spool, Trouble};
+use mailroute_sidecar::spool::{DeliveryProblem, Progress, RecipientStatus, Shelf, Spool};
 
 use super::child::{self, PLENTY, body, contents, entry, octets};
 
@@ -88,7 +88,7 @@ async fn is_true(told: &Told, directory: &Path) -> Result<(), String> {
         if kept.entry != entry(n) || contents(&kept.body).await != octets(n) {
             return Err(format!("message {n} has changed"));
         }
-        if told.sealed.contains(&n) && kept.progress.fates[0] != Fate::Delivered {
+        if told.sealed.contains(&n) && kept.progress.statuses[0] != RecipientStatus::Delivered {
             return Err(format!("message {n} forgot who has got it: {:?}", kept.progress));
         }
         let may = (told.buried.contains(&n), told.burying.contains(&n), kept.shelf);
@@ -123,7 +123,7 @@ async fn live(spool: &Spool, n: u64) {
     println!("told begun {n}");
     spool.store(&entry, &Progress::fresh(&entry), &body).await.unwrap();
     println!("told stored {n}");
-    let trouble = Trouble {
+    let trouble = DeliveryProblem {
         at: entry.accepted,
         outcome: "transient".into(),
         reason: None,
@@ -136,12 +136,12 @@ async fn live(spool: &Spool, n: u64) {
         spool.record(id, &progress).await.unwrap();
     }
     if n.is_multiple_of(4) {
-        progress.fates[0] = Fate::Delivered;
+        progress.statuses[0] = RecipientStatus::Delivered;
         spool.record(id, &progress).await.unwrap();
         println!("told sealed {n}");
     }
     if n.is_multiple_of(8) {
-        progress.fates[1] = Fate::Failed(trouble);
+        progress.statuses[1] = RecipientStatus::Failed(trouble);
         println!("told burying {n}");
         spool.bury(id, &progress).await.unwrap();
         println!("told buried {n}");

@@ -1,9 +1,15 @@
-//! A message of 150 MiB, in and out again, in the memory that a small one takes.
+//! Memory, measured: a message of 150 MiB takes what a small one does, and one that waits takes next to nothing.
 
-use mailroute_sidecar::body::Writer;
+use jiff::Timestamp;
+use mailroute_sidecar::message::body::Writer;
+use mailroute_sidecar::message::envelope::QueueId;
+use mailroute_sidecar::queue::index::{Index, QueueRecord};
 use mailroute_sidecar::spool::{Progress, Spool};
 
 use super::child::{self, PLENTY, entry};
+
+/// Messages that wait.
+const WAITING: u64 = 100_000;
 
 const MIB: usize = 1024 * 1024;
 
@@ -14,6 +20,12 @@ const ROOM_KIB: u64 = 4 * 1024;
 fn a_large_message_takes_the_memory_of_a_small_one() {
     let directory = tempfile::tempdir().unwrap();
     child::succeeds(child::command("memory::a_large_message_goes_through", directory.path()));
+}
+
+#[test]
+fn a_message_that_waits_takes_a_few_hundred_octets() {
+    let directory = tempfile::tempdir().unwrap();
+    child::succeeds(child::command("memory::many_messages_wait", directory.path()));
 }
 
 /// The most memory that this process ever had, KiB.
@@ -51,4 +63,21 @@ async fn a_large_message_goes_through() {
     let took = peak() - before;
     println!("peak memory: {} KiB, {took} KiB of them for the message", peak());
     assert!(took < ROOM_KIB, "{took} KiB");
+}
+
+#[test]
+#[ignore = "the other test runs it, alone in its process"]
+fn many_messages_wait() {
+    if child::directory().is_none() {
+        return;
+    }
+    let now = Timestamp::UNIX_EPOCH;
+    let before = peak();
+    let mut index = Index::default();
+    for n in 0..WAITING {
+        index.insert(QueueId::new(now, n), QueueRecord::new(now, now, 1));
+    }
+    let took = peak() - before;
+    println!("{} octets for each that waits", took * 1024 / WAITING);
+    assert!(took * 1024 / WAITING < 400, "{took} KiB for {}", index.len());
 }

@@ -13,15 +13,15 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::json;
+use steps::Steps;
 
 use crate::cluster::KUBECONFIG_VARIABLE;
 use crate::scene::{PATIENCE, condition_of, microsoft::Microsoft, release};
 use crate::supervisor::record;
 use crate::wait::is_complete;
 use crate::{Cluster, Family, Tier, wait_for, wait_gone};
-use steps::Steps;
 
 /// Name of the cluster that `--keep` leaves up.
 const CLUSTER: &str = "demo";

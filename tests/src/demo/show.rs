@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use mailroute_m365::mailbox::Message;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 
 fn heading(text: &str) {
     println!("\n── {text} {}", "─".repeat(96_usize.saturating_sub(text.chars().count())));

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::Value;
 
 use super::{PATIENCE, Scene};

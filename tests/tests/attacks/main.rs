@@ -77,7 +77,7 @@ impl Seen {
 
 // Eight minutes on programs as they are shipped; a debug build on two busy cores says nothing about milliseconds.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures: run it alone, with MAILROUTE_OPERATOR and MAILROUTE_SIDECAR naming the programs of `make images`"]
+#[ignore = "measures, for ten minutes: `make attacks`"]
 async fn no_attack_takes_a_tenth_of_the_limit_or_fifty_milliseconds_of_admission() -> Result<()> {
     let mut ground = Ground::prepare().await?;
     let wanted = std::env::var(ONLY).unwrap_or_default();

@@ -7,7 +7,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use serde_json::{Value, json};
 

@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
-use mailroute_operator::inject::annotations::KEYS;
-use mailroute_operator::inject::volumes::ROUTE_VOLUME;
+use mailroute_operator_core::inject::names::KEYS;
+use mailroute_operator_core::inject::names::ROUTE_VOLUME;
 use mailroute_route::paths::ROUTE_DIR;
 use serde_json::{Value, json};
 

@@ -1,19 +1,20 @@
 //! The resource definition on a real API server: what is refused, what is filled in, and what people read.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use e2e::scene::{PATIENCE, release, workload};
 use e2e::{Cluster, Tier};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use mailroute_operator::controller::validate::validate;
-use mailroute_operator::crd::MailRoute;
-use mailroute_operator::crd::definition::definition;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::definition::definition;
+use mailroute_operator_core::resolve::{PlatformSettings, resolve};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 use self::table::{Table, sentences};
 
-#[path = "../../../operator/tests/rules/table.rs"]
+#[path = "../../../crates/operator-core/tests/rules/table.rs"]
 mod table;
 
 async fn cluster_with_definition() -> Result<Cluster> {
@@ -102,7 +103,7 @@ async fn every_example_is_taken_by_the_api_server_and_the_operator() -> Result<(
     let api: Api<MailRoute> = Api::default_namespaced(cluster.client());
     for route in api.list(&ListParams::default()).await? {
         let name = route.metadata.name.clone().unwrap_or_default();
-        let valid = validate(&route);
+        let valid = resolve(&route, &PlatformSettings::default()).route;
         ensure!(valid.is_ok(), "the operator cannot use what the API server took: {name}: {valid:?}");
     }
     Ok(())

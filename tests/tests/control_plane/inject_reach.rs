@@ -8,8 +8,8 @@ use e2e::scene::{release, workload};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::{Value, json};
 
 /// Everything that the webhook was ever asked.

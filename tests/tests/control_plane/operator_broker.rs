@@ -14,15 +14,15 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use mailroute_m365::{Options, Simulator};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
+use mailroute_operator_core::crd::MailRoute;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{TOKEN_PATH, TokenRefusal, TokenReply};
 use mailroute_route::file::{ControlService, Credential, Method};
 use mailroute_route::paths::CONTROL_AUDIENCE;
+use mailroute_sidecar::net::control_service;
 use mailroute_sidecar::net::https::Answer;
-use mailroute_sidecar::service;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -131,7 +131,7 @@ impl Stage {
         std::fs::write(&token_file, pod)?;
         let control = ControlService { token_file, ..control.clone() };
         let body = Bytes::from(json!({"route": route}).to_string());
-        Ok(service::post(&control, Some(&replica.to_string()), TOKEN_PATH, body).await?)
+        Ok(control_service::post(&control, Some(&replica.to_string()), TOKEN_PATH, body).await?)
     }
 }
 

@@ -9,8 +9,8 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use mailroute_m365::dns::zone::{Data, Record};
 use mailroute_m365::{Options, Simulator};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]

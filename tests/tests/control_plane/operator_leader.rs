@@ -9,8 +9,8 @@ use e2e::scene::{PATIENCE, condition_of};
 use e2e::wait_for;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]

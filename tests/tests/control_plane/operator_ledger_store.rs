@@ -7,9 +7,9 @@ use e2e::scene::release;
 use e2e::{Cluster, Tier};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use mailroute_operator::budget::mailboxes::Key;
-use mailroute_operator::control::ledger_store::{Error, LedgerStore, MailboxUsages};
-use mailroute_operator::crd::{MailboxUsage, MailboxUsageSpec};
+use mailroute_operator::service::ids::MailboxKey;
+use mailroute_operator::service::ledger_store::{Error, LedgerStore, MailboxUsages};
+use mailroute_operator_core::crd::{MailboxUsage, MailboxUsageSpec};
 use serde_json::json;
 
 fn usage(record: &str) -> MailboxUsageSpec {
@@ -27,8 +27,11 @@ async fn what_is_written_is_read_by_the_next_leader_and_never_over_what_it_wrote
         Ok(MailboxUsages::new(client_of_the_chart(&cluster).await?, release::NAMESPACE))
     };
     let (old, new) = (store().await?, store().await?);
-    let (key, other, shop) =
-        (Key::of("tenant", "noreply@contoso.com"), Key::of("tenant", "shop@contoso.com"), "shop".into());
+    let (key, other, shop) = (
+        MailboxKey::of("tenant", "noreply@contoso.com"),
+        MailboxKey::of("tenant", "shop@contoso.com"),
+        "shop".into(),
+    );
 
     ensure!(old.read(&key).await?.is_none(), "nothing was ever sent");
     let first = old.write(&key, None, &shop, &usage("first")).await?;
@@ -64,7 +67,7 @@ async fn what_a_person_writes_there_is_read_as_damaged_and_can_be_written_over()
     release::install_definitions(&cluster).await?;
     install_chart(&cluster, &[]).await?;
     let store = MailboxUsages::new(client_of_the_chart(&cluster).await?, release::NAMESPACE);
-    let key = Key::of("tenant", "noreply@contoso.com");
+    let key = MailboxKey::of("tenant", "noreply@contoso.com");
     store.write(&key, None, &"shop".into(), &usage("first")).await?;
     let usages: Api<MailboxUsage> = Api::namespaced(cluster.client(), release::NAMESPACE);
     let patch = json!({"spec": {"record": "hello"}});

@@ -12,8 +12,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]

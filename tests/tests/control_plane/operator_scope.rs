@@ -8,8 +8,8 @@ use e2e::{Cluster, Tier, wait_for};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use mailroute_operator::crd::MailRoute;
 use mailroute_operator::pki::Lifetimes;
+use mailroute_operator_core::crd::MailRoute;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_and_pods_of_the_watched_namespaces_alone_are_served() -> Result<()> {

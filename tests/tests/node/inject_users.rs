@@ -52,7 +52,7 @@ async fn the_sidecar_reads_its_tokens_whoever_the_application_runs_as() -> Resul
     ensure!(subjects(&messages) == expected, "from {:?} arrived", subjects(&messages));
 
     // Every sidecar reads its other token too: each has reported, and none met trouble.
-    let all_reported = |route: &mailroute_operator::crd::MailRoute| {
+    let all_reported = |route: &mailroute_operator_core::crd::MailRoute| {
         route.status.as_ref().is_some_and(|status| status.usage.recipients_last_24h == 3)
     };
     let route = e2e::wait_for(scene.api(), "notifications", all_reported, e2e::scene::PATIENCE).await?;

@@ -6,7 +6,7 @@ use e2e::{wait_for, wait_for_all};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::json;
 
 /// What the sidecar says of the largest message that it takes, and of the route that it uses.

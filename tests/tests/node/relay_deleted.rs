@@ -5,7 +5,7 @@ use e2e::scene::{PATIENCE, Scene, workload};
 use e2e::{wait_for_all, wait_gone};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::DeleteParams;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::Value;
 
 /// Messages that are sent in one go, more than half of what a mailbox may send in a minute.

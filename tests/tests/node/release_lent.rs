@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, LogParams};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use mailroute_route::paths::{CONTROL_AUDIENCE, ENTRA_AUDIENCE};
 use serde_json::{Value, json};
 

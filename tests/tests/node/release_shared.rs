@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::DeleteParams;
 use mailroute_m365::Message;
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 
 /// Messages of each pod; there are two in each namespace. All of them together are more than a mailbox may send in a minute.
 const EACH: u32 = 9;

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
 use e2e::chart::{Objects, folder, template, text};
-use mailroute_operator::broker::settings::{NotAllowed, Settings, TOKEN_FILE};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::resolve::operator_identity::{IdentityNotAllowed, OperatorIdentity, TOKEN_FILE};
 use mailroute_route::paths::ENTRA_AUDIENCE;
 use serde_json::{Value, json};
 
@@ -27,9 +27,9 @@ fn rendered(values: &str) -> Result<Objects> {
     Objects::parse(&text(&["--values", &file, "--set", "networkPolicy.limitEgress=true"])?)
 }
 
-fn settings(objects: &Objects) -> Result<Settings> {
+fn settings(objects: &Objects) -> Result<OperatorIdentity> {
     let text = objects.only("ConfigMap")?["data"]["broker.yaml"].as_str().context("the settings")?;
-    Ok(Settings::parse(text)?)
+    Ok(OperatorIdentity::parse(text)?)
 }
 
 fn example(namespace: &str) -> Result<MailRoute> {
@@ -43,10 +43,10 @@ fn example(namespace: &str) -> Result<MailRoute> {
 fn the_values_of_the_guide_allow_the_example_route_where_they_say() -> Result<()> {
     let settings = settings(&rendered(&of_the_guide()?)?)?;
     for namespace in ["shop", "billing"] {
-        ensure!(settings.lent_to(&example(namespace)?)?.is_some(), "{namespace}");
+        ensure!(settings.application_for(&example(namespace)?)?.is_some(), "{namespace}");
     }
-    let elsewhere = settings.lent_to(&example("kitchen")?);
-    ensure!(matches!(elsewhere, Err(NotAllowed::Mailbox { .. })), "{elsewhere:?}");
+    let elsewhere = settings.application_for(&example("kitchen")?);
+    ensure!(matches!(elsewhere, Err(IdentityNotAllowed::Mailbox { .. })), "{elsewhere:?}");
     Ok(())
 }
 

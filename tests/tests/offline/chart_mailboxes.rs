@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::chart::{Objects, text};
-use mailroute_operator::controller::accept::MailboxRules;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxRules;
 use serde_json::json;
 
 /// The values that the guide shows.

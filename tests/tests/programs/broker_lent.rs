@@ -13,14 +13,14 @@ use clap::Parser;
 use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX};
 use mailroute_m365::tls::Identity;
 use mailroute_m365::{Faults, Line, LoginAction, Options, Rule, SmtpAction, Stage as At, SubmissionFaults};
-use mailroute_operator::broker::desk;
+use mailroute_operator::service::token;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{ControlService, Credential, Endpoint, Method};
 use mailroute_sidecar::app::{App, Timing};
 use mailroute_sidecar::args::{Cli, Command};
-use mailroute_sidecar::check;
-use mailroute_sidecar::probe::Pace;
+use mailroute_sidecar::cli::check;
+use mailroute_sidecar::upstream::probe::ProbeSchedule;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,7 +65,7 @@ impl Operator {
         let (ca_pem, acceptor) = (identity.authority.pem, TlsAcceptor::from(identity.submission));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = desk::router(Arc::clone(&stage.desk)).layer(axum::Extension(here()));
+        let router = token::router(Arc::clone(&stage.service)).layer(axum::Extension(here()));
         let mut this = Self { ca_pem, address, acceptor, router, serving: None };
         this.serve(listener);
         this
@@ -186,8 +186,11 @@ async fn metrics(admin: SocketAddr) -> String {
 }
 
 fn timing() -> Timing {
-    let pace =
-        Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200), ..Pace::default() };
+    let pace = ProbeSchedule {
+        first: Duration::from_millis(50),
+        longest: Duration::from_millis(200),
+        ..ProbeSchedule::default()
+    };
     Timing {
         probe: pace,
         pause: Duration::from_millis(5),

@@ -5,15 +5,24 @@ use serde::{Deserialize, Serialize};
 use super::is_default;
 
 /// The promise behind 250.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum DeliveryMode {
     /// Tried at once while the application waits: 250 when Microsoft 365 has accepted the message, Microsoft's own 5yz
     /// when it refuses for good, and otherwise the message is kept and 250 said.
+    #[default]
     DeliverOrQueue,
     /// Kept first, then 250, then delivered.
     Queue,
     /// 250 only when Microsoft 365 has accepted the message; transient trouble is 451 and nothing is kept.
     Deliver,
+}
+
+impl DeliveryMode {
+    /// Whether messages may wait in the sidecar.
+    pub const fn keeps(self) -> bool {
+        matches!(self, Self::DeliverOrQueue | Self::Queue)
+    }
 }
 
 /// What the sidecar does between the end of the data and its reply.
@@ -29,7 +38,7 @@ pub struct Delivery {
     /// How long a kept message is tried, seconds since its 250.
     #[serde(default = "Delivery::default_max_age", skip_serializing_if = "Delivery::is_default_max_age")]
     pub max_age_seconds: u64,
-    /// What becomes of a kept message that is given up.
+    /// What happens to a queued message that is given up.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dead_letters: DeadLetters,
     /// Most octets of kept messages, dead letters included; beyond it the application gets 452. Less than what the
@@ -76,7 +85,7 @@ impl Delivery {
     }
 }
 
-/// What becomes of a kept message that is given up.
+/// What happens to a queued message that is given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeadLetters {

@@ -28,6 +28,7 @@ impl Listen {
 
 /// Whether applications may log in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ListenAuth {
     /// AUTH is not offered.
     #[default]
@@ -38,6 +39,7 @@ pub enum ListenAuth {
 
 /// What happens to a bare LF or CR in a message. Neither is ever passed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum BareLineEnds {
     /// LF becomes CR LF, CR a space.
     #[default]
@@ -58,8 +60,9 @@ pub struct Senders {
 
 /// What happens to a message of a sender that is not allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnViolation {
-    /// It is refused for good.
+    /// It is permanently refused.
     #[default]
     Reject,
     /// `From` becomes the mailbox, and what it was becomes `Reply-To` unless there is one.

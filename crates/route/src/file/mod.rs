@@ -3,6 +3,8 @@
 //! Versioning. [`FORMAT_VERSION`] changes only when an old reader would misread a new file. Within a version, a reader
 //! refuses fields it does not know (it must not ignore a restriction), and a writer leaves out what has its default,
 //! so that an older sidecar keeps working for every route that uses nothing new.
+//!
+//! Enums that the resource has as well are declared here alone; the feature `schema` gives them their schema.
 
 mod credential;
 mod delivery;
@@ -64,6 +66,7 @@ pub struct RouteFile {
 
 /// How much of a mail address a log line shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LogAddresses {
     /// All of it.
     #[default]

@@ -19,16 +19,16 @@ fn the_replies_of_the_local_server_are_those_of_its_table() {
 
 #[test]
 fn the_meaning_of_replies_is_that_of_the_table() {
-    let source = read("sidecar/src/delivery/classify.rs");
+    let source = read("sidecar/src/outcome/classify.rs");
     let rows: Vec<_> = source.lines().filter_map(classification).collect();
-    assert!(rows.len() > 30, "the table of sidecar/src/delivery/classify.rs is not read right: {rows:#?}");
+    assert!(rows.len() > 30, "the table of sidecar/src/outcome/classify.rs is not read right: {rows:#?}");
     let head = "| When | Code | Enhanced | Text holds | Taken as | Reason |\n| --- | --- | --- | --- | --- | --- |\n";
     check_between("docs/reference/replies.md", (BEGIN, END), &(head.to_owned() + &rows.concat()));
 }
 
 #[test]
 fn every_refusal_of_a_pod_is_on_the_page_and_no_other() {
-    let source = read("operator/src/inject/refusal.rs");
+    let source = read("crates/operator-core/src/inject/refusal.rs");
     let (_, arms) =
         source.split_once("pub const fn reason").expect("the reasons are a function of that name");
     let (arms, _) = arms.split_once("\n    }\n").expect("a function ends");
@@ -39,7 +39,10 @@ fn every_refusal_of_a_pod_is_on_the_page_and_no_other() {
         listed.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     in_code.sort_unstable();
     on_page.sort_unstable();
-    assert_eq!(on_page, in_code, "docs/reference/annotations.md and operator/src/inject/refusal.rs differ");
+    assert_eq!(
+        on_page, in_code,
+        "docs/reference/annotations.md and crates/operator-core/src/inject/refusal.rs differ"
+    );
 }
 
 /// A row from an arm such as `Ok => done(250, 0, 0, "OK"),`.
@@ -103,7 +106,7 @@ fn taken_as(outcome: &str) -> (&str, String) {
     } else {
         format!("[{reason}](reasons.md#{})", reason.to_lowercase())
     };
-    let kind = outcome.trim_start_matches("Outcome::").split('(').next().unwrap_or_default();
+    let kind = outcome.trim_start_matches("DeliveryOutcome::").split('(').next().unwrap_or_default();
     let kind = match kind {
         "RouteFault" => "fault of the route",
         "Quota" => "quota",

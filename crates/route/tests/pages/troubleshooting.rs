@@ -61,7 +61,7 @@ fn every_reason_that_asks_for_something_is_a_heading() {
 
 #[test]
 fn what_the_sidecar_is_said_to_answer_stands_in_its_source() {
-    let source = unwrapped(&(read("sidecar/src/smtp/answer.rs") + &read("sidecar/src/relay/reply.rs")));
+    let source = unwrapped(&(read("sidecar/src/smtp/answer.rs") + &read("sidecar/src/accept/reply.rs")));
     for (text, _) in OWN {
         assert!(source.contains(text), "no reply of the sidecar says {text:?}");
     }

@@ -1,15 +1,15 @@
 //! One value for each sentence, and the sentences of which there is no value.
 
-use mailroute_operator::broker::settings::NotAllowed;
-use mailroute_operator::controller::accept::MailboxNotAllowed;
 use mailroute_operator::controller::apply;
-use mailroute_operator::controller::validate::Invalid;
-use mailroute_operator::crd::cloud::Cloud;
-use mailroute_operator::crd::method::{CredentialType, Method};
-use mailroute_operator::inject::Refusal;
-use mailroute_operator::inject::overrides::Wanted;
-use mailroute_operator::kubernetes::Version;
-use mailroute_operator::registration::Finding;
+use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::method::{CredentialType, Method};
+use mailroute_operator_core::inject::Refusal;
+use mailroute_operator_core::inject::refusal::Wanted;
+use mailroute_operator_core::kubernetes_version::Version;
+use mailroute_operator_core::resolve::Invalid;
+use mailroute_operator_core::resolve::mailbox_rules::MailboxNotAllowed;
+use mailroute_operator_core::resolve::operator_identity::IdentityNotAllowed;
+use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 
 /// Why a route cannot be used as it is written.
 pub fn invalid() -> Vec<Invalid> {
@@ -18,8 +18,8 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::BlockMissing("clientSubmission"),
         Invalid::AcceptedDomainsMissing(Method::SmtpRelay),
         Invalid::HostMissing(Cloud::USGovernmentDoD),
-        Invalid::Lent("endpoint"),
-        Invalid::LentHostMissing(Cloud::USGovernmentDoD),
+        Invalid::SetByPlatform("endpoint"),
+        Invalid::PlatformHostMissing(Cloud::USGovernmentDoD),
         Invalid::SubmissionWithoutTls,
         Invalid::CertificateWithoutTls,
         Invalid::ClientIdMissing(CredentialType::WorkloadIdentity),
@@ -33,14 +33,14 @@ pub fn invalid() -> Vec<Invalid> {
 }
 
 /// Why a route may not use the operator's identity.
-pub fn not_allowed() -> Vec<NotAllowed> {
+pub fn not_allowed() -> Vec<IdentityNotAllowed> {
     let (client_id, namespace) = ("<client id>".to_owned(), "<namespace>".to_owned());
     let (tenant, mailbox) = ("<tenant>".to_owned(), "<mailbox>".to_owned());
     vec![
-        NotAllowed::Closed,
-        NotAllowed::Application { client_id: client_id.clone(), tenant, cloud: Cloud::Global },
-        NotAllowed::Namespace { namespace: namespace.clone(), client_id: client_id.clone() },
-        NotAllowed::Mailbox { namespace, mailbox, client_id },
+        IdentityNotAllowed::Closed,
+        IdentityNotAllowed::Application { client_id: client_id.clone(), tenant, cloud: Cloud::Global },
+        IdentityNotAllowed::Namespace { namespace: namespace.clone(), client_id: client_id.clone() },
+        IdentityNotAllowed::Mailbox { namespace, mailbox, client_id },
     ]
 }
 
@@ -100,16 +100,16 @@ pub fn refusals() -> Vec<Refusal> {
 }
 
 /// What is wrong with the webhook configuration.
-pub fn findings() -> Vec<Finding> {
+pub fn findings() -> Vec<ConfigurationFinding> {
     vec![
-        Finding::EntryMissing,
-        Finding::NotOurService,
-        Finding::PodsNotCovered,
-        Finding::TooWide,
-        Finding::TooNarrow,
-        Finding::NamespaceLabels(["<label>".to_owned()].into()),
-        Finding::NamespacesExcluded(["<namespace>".to_owned()].into()),
-        Finding::FailureIgnored,
+        ConfigurationFinding::EntryMissing,
+        ConfigurationFinding::NotOurService,
+        ConfigurationFinding::PodsNotCovered,
+        ConfigurationFinding::TooWide,
+        ConfigurationFinding::TooNarrow,
+        ConfigurationFinding::NamespaceLabels(["<label>".to_owned()].into()),
+        ConfigurationFinding::NamespacesExcluded(["<namespace>".to_owned()].into()),
+        ConfigurationFinding::FailureIgnored,
     ]
 }
 

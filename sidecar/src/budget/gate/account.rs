@@ -1,99 +1,127 @@
-//! What is known of one mailbox: its budget, its leases, its ledger.
+//! One mailbox as this process knows it: its quota, in memory and on disk.
 //!
-//! Owns the two locks and their order, and what is written of the budget when. Refuses to know who waits and who asks. Where no
-//! limit is known nothing is written. A ledger that cannot be written is logged and does not hold mail up: the count in memory
-//! goes on, only a restart would forget it.
+//! Owns the two locks and their order, and what is written to the journal when. Without a known limit nothing is written. A journal
+//! that cannot be written is logged and does not hold mail up: the count in memory goes on, and only a restart would forget it.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailroute_route::control::Turn;
+use mailroute_quota::client::budget::{Budget, BudgetSnapshot};
+use mailroute_quota::client::journal::JournalLine;
+use mailroute_quota::client::lease_client::LeaseClient;
+use mailroute_quota::client::wait::Wait;
+use mailroute_quota::client::{Charge, SidecarQuota};
+use mailroute_quota::wire::TimeSlots;
+use mailroute_quota::{Amount, Timing};
 
-use crate::budget::holding::Holding;
-use crate::budget::ledger::Ledger;
-use crate::budget::{Budget, Snapshot, Spans, memory};
+use crate::budget::journal::Journal;
+use crate::budget::saved_leases;
 use crate::clock::Instant;
 
 /// One mailbox.
 pub(super) struct Account {
     pub(super) subject: String,
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
     /// Locked before `state` where both are needed.
-    pub(super) ledger: Mutex<Option<Ledger>>,
+    journal: Mutex<Option<Journal>>,
 }
 
 pub(super) struct State {
-    pub(super) budget: Budget,
-    /// What the operator leases; nothing where it does not.
-    pub(super) holding: Option<Holding>,
-    /// Lines for the ledger. Settlements wait here for the next message: until then the full amount stands.
-    pub(super) lines: String,
+    pub(super) quota: SidecarQuota,
+    /// Lines for the journal. Settlements wait here for the next message: until then the full amount stands.
+    lines: String,
     pub(super) last_accepted: Option<Instant>,
 }
 
 impl Account {
     pub(super) fn new(subject: String, budget: Budget) -> Self {
-        let state = State { budget, holding: None, lines: String::new(), last_accepted: None };
-        Self { subject, state: Mutex::new(state), ledger: Mutex::new(None) }
+        let state = State { quota: SidecarQuota::new(budget), lines: String::new(), last_accepted: None };
+        Self { subject, state: Mutex::new(state), journal: Mutex::new(None) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a ledger when there are limits to keep, and none otherwise. Blocks on the disk.
-    pub(super) fn keep(&self, path: &Path, now: Duration) {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let limited = self.state().budget.is_limited();
-        if !limited {
-            *ledger = None;
-        } else if ledger.is_none() {
-            *ledger = Ledger::create(path, &self.snapshot(now)).map_err(|error| unwritten(&error)).ok();
+    /// Whether there are limits to keep, so that a message is written down before it is sent.
+    pub(super) fn is_limited(&self) -> bool {
+        self.state().quota.budget.is_limited()
+    }
+
+    /// Takes one message out of the quota.
+    ///
+    /// # Errors
+    /// Not now.
+    pub(super) fn request(&self, now: Duration, recipients: u64) -> Result<Charge, Wait> {
+        let mut state = self.state();
+        let charge = state.quota.request(now, recipients)?;
+        let is_limited = state.quota.budget.is_limited();
+        if let Some(entry) = charge.entry.as_ref().filter(|_| is_limited) {
+            JournalLine::Take { id: entry.id(), amount: entry.amount() }.print(&mut state.lines);
+        }
+        Ok(charge)
+    }
+
+    /// Takes back what was charged.
+    pub(super) fn settle(&self, charge: Charge, now: Duration, used: Amount) {
+        let mut state = self.state();
+        let is_limited = state.quota.budget.is_limited();
+        if let Some(entry) = charge.entry.as_ref().filter(|_| is_limited) {
+            JournalLine::Settle { id: entry.id(), at: now, amount: used }.print(&mut state.lines);
+        }
+        state.quota.settle(charge, now, used);
+    }
+
+    /// Opens a journal if there are limits to keep, and closes it if not. Blocks on the disk.
+    pub(super) fn open_journal(&self, path: &Path, now: Duration) {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_limited() {
+            *journal = None;
+        } else if journal.is_none() {
+            *journal = Journal::create(path, &self.snapshot(now)).map_err(|error| unwritten(&error)).ok();
         }
     }
 
-    /// Needs leases from now on, or does not. Until the first one there may be turns of a stranger. Blocks on the disk.
-    pub(super) fn lease(
+    /// Needs leases from now on. Until the first answer it uses these slots. Blocks on the disk.
+    pub(super) fn use_leases(
         &self,
-        leased: bool,
-        stranger: Option<Turn>,
+        unregistered: Option<TimeSlots>,
         path: &Path,
-        spans: Spans,
+        timing: Timing,
         now: Duration,
     ) {
-        let is_leased = self.state().holding.is_some();
-        if !leased {
-            self.state().holding = None;
-        } else if !is_leased {
-            let mut holding = Holding::new(spans, &memory::read(path), now).or_as_a_stranger(stranger);
-            if let Some(memory) = holding.memory(now) {
-                memory::write(path, &memory);
-            }
-            self.state().holding = Some(holding);
+        if self.state().quota.leases.is_some() {
+            return;
         }
+        let leases = LeaseClient::new(timing, &saved_leases::read(path), now);
+        let mut leases = leases.or_unregistered(unregistered);
+        if let Some(saved) = leases.save(now) {
+            saved_leases::write(path, &saved);
+        }
+        self.state().quota.leases = Some(leases);
     }
 
-    /// Writes the lines that wait. When another thread has taken them already, this waits until they are written.
+    /// Writes the lines that wait. If another thread has taken them, waits until they are written.
     pub(super) fn write(&self, now: Duration) {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = std::mem::take(&mut self.state().lines);
-        let Some(ledger) = ledger.as_mut() else { return };
-        let outcome = if ledger.is_long() {
-            ledger.renew(&self.snapshot(now)).or_else(|_| ledger.append(&lines))
+        let Some(journal) = journal.as_mut() else { return };
+        let outcome = if journal.is_long() {
+            journal.renew(&self.snapshot(now)).or_else(|_| journal.append(&lines))
         } else {
-            ledger.append(&lines)
+            journal.append(&lines)
         };
         if let Err(error) = outcome {
             unwritten(&error);
         }
     }
 
-    /// What has to be in the ledger now; lines that wait are part of it.
-    fn snapshot(&self, now: Duration) -> Snapshot {
+    /// What a new journal says; lines that wait are part of it.
+    fn snapshot(&self, now: Duration) -> BudgetSnapshot {
         let mut state = self.state();
         state.lines.clear();
-        state.budget.snapshot(now)
+        state.quota.budget.snapshot(now)
     }
 }
 

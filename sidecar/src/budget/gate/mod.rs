@@ -1,64 +1,64 @@
-//! The budget as tasks share it: a ticket for each message, written down before the message may go.
+//! The quota as tasks share it: a permit for each message, written down before the message is sent.
 //!
 //! ```text
-//!   take ──► budget (lock) ──► ledger (off the async threads) ──► Ticket ──► settle, or drop: counted in full
+//!   take ──► quota (lock) ──► journal (off the async threads) ──► SendPermit ──► settle, or drop: counted in full
 //! ```
 //!
-//! Owns the clock's conversion, the ledger's place and which mailbox is in use. Where the operator leases the mailbox's limits, a
-//! ticket also needs a lease.
+//! Owns the clock's conversion, the place of the files, and which mailbox is in use.
 //!
-//! * `taking`: who waits, and in which order. `ticket`: what is handed out, and what it counts when it ends.
-//! * `account`: one mailbox, in memory and written down. `leases`: what is said to the operator, and its answers.
+//! * `requests`: who waits, and in which order. `permit`: what is handed out, and what it counts when it ends.
+//! * `account`: one mailbox, in memory and on disk. `exchange`: claims to the operator, and its answers.
 
 mod account;
-mod leases;
-mod taking;
-mod ticket;
+mod exchange;
+mod permit;
+mod requests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mailroute_quota::Timing;
+use mailroute_quota::client::budget::{Budget, BudgetSnapshot, BudgetView, RouteLimits};
+use mailroute_quota::client::wait::WaitReason;
+use mailroute_quota::wire::{Throttled, TimeSlots};
 use mailroute_route::RouteFile;
-use mailroute_route::control::{Throttled, Usage};
+use mailroute_route::control::Usage;
 use mailroute_route::file::ControlService;
 use tokio::sync::Notify;
 
-use super::ledger::Ledger;
-use super::memory;
-use super::restraint::Throttle;
-use super::stranger;
-use super::{Budget, Limits, Spans, Why};
+use super::journal::Journal;
+use super::saved_leases;
 use crate::clock::{Instant, Steady};
-use crate::service;
+use crate::net::control_service;
 use account::Account;
-pub use ticket::Ticket;
+pub use permit::SendPermit;
 
-/// Whom it may concern, to count.
+/// An observer that counts.
 pub trait Observe: Send + Sync {
     /// A message has to wait.
-    fn waits(&self, why: Why);
+    fn waits(&self, why: WaitReason);
 
-    /// The upstream found it too much.
-    fn throttled(&self, what: Throttle);
+    /// The upstream throttled the mailbox.
+    fn throttled(&self, what: Throttled);
 }
 
 /// Not now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// When it is worth asking again, unless [`Gate::changed`] comes first.
+    /// When to ask again, unless [`Gate::changed`] comes first.
     pub until: Instant,
-    /// Why.
-    pub why: Why,
+    /// What it waits for.
+    pub why: WaitReason,
 }
 
-/// The shared budget of the mailbox in use.
+/// The shared quota of the mailbox in use.
 pub struct Gate {
     directory: PathBuf,
-    spans: Spans,
+    timing: Timing,
     clock: Steady,
     account: Mutex<Arc<Account>>,
     observe: Arc<dyn Observe>,
-    /// Those who wait, in order.
+    /// Held by the first task that waits; the others queue for it.
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
     /// There is something to say to the operator.
@@ -66,14 +66,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate without limits, until it follows a route. Ledgers are in `directory`.
-    pub fn new(directory: &Path, spans: Spans, observe: Arc<dyn Observe>) -> Arc<Self> {
-        let limits = Limits { messages: None, recipients: None, connections: 1 };
+    /// A gate without limits, until it follows a route. Journals are in `directory`.
+    pub fn new(directory: &Path, timing: Timing, observe: Arc<dyn Observe>) -> Arc<Self> {
+        let limits = RouteLimits { messages: None, recipients: None, connections: 1 };
         Arc::new(Self {
             directory: directory.to_owned(),
-            spans,
+            timing,
             clock: Steady::start(),
-            account: Mutex::new(Arc::new(Account::new(String::new(), Budget::new(limits, spans)))),
+            account: Mutex::new(Arc::new(Account::new(String::new(), Budget::new(limits, timing)))),
             observe,
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -81,10 +81,10 @@ impl Gate {
         })
     }
 
-    /// Keeps to the limits of a route from now on; with what its mailbox has used already, by this process or before.
+    /// Keeps to the limits of a route from now on. What its mailbox has used counts, by this process or an earlier one.
     pub async fn follow(self: &Arc<Self>, route: &RouteFile) {
         let subject = subject(route);
-        let (limits, gate) = (Limits::from(&route.limits), Arc::clone(self));
+        let (limits, gate) = (route_limits(route), Arc::clone(self));
         let leasing = route.control.clone().filter(|control| control.leases);
         let switch = move || gate.switch(subject, limits, leasing.as_ref());
         if tokio::task::spawn_blocking(switch).await.is_err() {
@@ -94,36 +94,27 @@ impl Gate {
         self.news.notify_one();
     }
 
-    /// Learns that the upstream found it too much.
-    pub fn throttled(&self, what: Throttle) {
-        {
-            let account = self.account();
-            let mut state = account.state();
-            state.budget.throttled(what, self.clock.now());
-            if let Some(holding) = &mut state.holding {
-                holding.throttled(match what {
-                    Throttle::Rate => Throttled::Rate,
-                    Throttle::Connections => Throttled::Connections,
-                });
-            }
-        }
+    /// Notes that the upstream throttled the mailbox.
+    pub fn throttled(&self, what: Throttled) {
+        self.account().state().quota.throttled(what, self.clock.now());
         self.news.notify_one();
         self.observe.throttled(what);
     }
 
     /// How many connections may be used now.
     pub fn connections(&self) -> u32 {
-        self.account().state().budget.connections(self.clock.now())
+        self.account().state().quota.budget.connections(self.clock.now())
     }
 
-    /// What counts against the limits now.
+    /// What was sent in the last minute and the last day.
     pub fn usage(&self) -> Usage {
-        self.account().state().budget.usage(self.clock.now())
+        let used = self.account().state().quota.budget.usage(self.clock.now());
+        Usage { messages_last_minute: used.messages, recipients_last_24h: used.recipients }
     }
 
     /// How much of each limit is used, for metrics.
-    pub fn view(&self) -> super::View {
-        self.account().state().budget.view(self.clock.now())
+    pub fn view(&self) -> BudgetView {
+        self.account().state().quota.budget.view(self.clock.now())
     }
 
     /// When a message was accepted upstream last.
@@ -136,30 +127,43 @@ impl Gate {
     }
 
     /// Blocks on the disk.
-    fn switch(&self, subject: String, limits: Limits, leasing: Option<&ControlService>) {
+    fn switch(&self, subject: String, limits: RouteLimits, leasing: Option<&ControlService>) {
         let now = self.clock.now();
         let current = self.account();
-        let path = Ledger::path(&self.directory, &subject);
+        let path = Journal::path(&self.directory, &subject);
         let account = if current.subject == subject {
-            current.state().budget.reconfigure(limits);
+            current.state().quota.budget.reconfigure(limits);
             current
         } else {
-            let known = Ledger::read(&path).unwrap_or_else(|error| {
+            let known = Journal::read(&path).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error, "the record of sent messages cannot be read; counting starts from zero");
-                super::Snapshot::default()
+                BudgetSnapshot::default()
             });
-            Arc::new(Account::new(subject, Budget::restore(limits, self.spans, &known, now)))
+            Arc::new(Account::new(subject, Budget::restore(limits, self.timing, &known, now)))
         };
-        account.keep(&path, now);
-        let uid = leasing.and_then(|control| service::pod_uid(&control.token_file));
-        let stranger = uid.and_then(|uid| stranger::turn(&uid, limits, self.spans));
-        let memory = memory::path(&self.directory, &account.subject);
-        account.lease(leasing.is_some(), stranger, &memory, self.spans, now);
+        account.open_journal(&path, now);
+        if let Some(control) = leasing {
+            let uid = control_service::pod_uid(&control.token_file);
+            let slots = uid.and_then(|uid| TimeSlots::of_unregistered(&uid, limits.messages, self.timing));
+            let saved = saved_leases::path(&self.directory, &account.subject);
+            account.use_leases(slots, &saved, self.timing, now);
+        } else {
+            account.state().quota.leases = None;
+        }
         *self.account.lock().unwrap_or_else(PoisonError::into_inner) = account;
     }
 }
 
-/// Whose budget it is: the mailbox's, or the route's where the method has none.
+/// The limits that a route names.
+fn route_limits(route: &RouteFile) -> RouteLimits {
+    RouteLimits {
+        messages: route.limits.messages_per_minute,
+        recipients: route.limits.recipients_per_day,
+        connections: route.limits.connections.max(1),
+    }
+}
+
+/// Whose quota it is: the mailbox's, or the route's where the method has none.
 fn subject(route: &RouteFile) -> String {
     let mailbox = route.method.mailbox().map(str::to_ascii_lowercase);
     mailbox.unwrap_or_else(|| format!("{}/{}", route.namespace, route.name))

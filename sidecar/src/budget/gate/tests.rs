@@ -1,4 +1,4 @@
-//! Tickets in order, written down before they are given, and found again after a restart.
+//! Permits in order, written down before they are handed out, and restored after a restart.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use mailroute_route::control::{Allotment, Lease};
 use mailroute_route::file::ControlService;
 
 use super::*;
-use crate::budget::Amount;
 use crate::{clock, config};
+use mailroute_quota::Amount;
 
 #[derive(Default)]
 struct Seen {
@@ -17,11 +17,11 @@ struct Seen {
 }
 
 impl Observe for Seen {
-    fn waits(&self, _: Why) {
+    fn waits(&self, _: WaitReason) {
         self.waits.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn throttled(&self, _: Throttle) {
+    fn throttled(&self, _: Throttled) {
         self.throttles.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -33,7 +33,7 @@ fn route(messages: Option<u32>, recipients: Option<u32>) -> RouteFile {
 }
 
 async fn gate(directory: &Path, route: &RouteFile) -> Arc<Gate> {
-    let gate = Gate::new(directory, Spans::default(), Arc::new(Seen::default()));
+    let gate = Gate::new(directory, Timing::default(), Arc::new(Seen::default()));
     gate.follow(route).await;
     gate
 }
@@ -55,7 +55,7 @@ async fn a_restart_keeps_what_was_sent_and_what_may_have_been() {
     }
     let gate = gate(folder.path(), &route).await;
     assert_eq!(gate.usage(), Usage { messages_last_minute: 2, recipients_last_24h: 40 });
-    assert_eq!(gate.take(61).await.unwrap_err().why, Why::Day);
+    assert_eq!(gate.take(61).await.unwrap_err().why, WaitReason::Day);
     assert!(gate.take(60).await.is_ok());
 }
 
@@ -68,7 +68,7 @@ async fn a_settlement_that_was_not_written_down_is_taken_as_the_full_amount() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_ticket_counts_in_full() {
+async fn a_dropped_permit_counts_in_full() {
     let folder = tempfile::tempdir().unwrap();
     let gate = gate(folder.path(), &route(Some(30), Some(100))).await;
     drop(gate.take(7).await.unwrap());
@@ -83,9 +83,9 @@ async fn those_who_wait_are_served_in_order() {
     let waiting = (0..5).map(|n| {
         let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
         async move {
-            let ticket = gate.take_until(1, soon()).await.unwrap();
+            let permit = gate.take_until(1, soon()).await.unwrap();
             order.lock().unwrap().push(n);
-            ticket.settle(Amount::message(1), true);
+            permit.settle(Amount::message(1), true);
         }
     });
     let started = clock::now();
@@ -98,10 +98,10 @@ async fn those_who_wait_are_served_in_order() {
 async fn a_place_given_back_wakes_the_first_who_waits() {
     let folder = tempfile::tempdir().unwrap();
     let gate = gate(folder.path(), &route(Some(1), None)).await;
-    let ticket = gate.take(1).await.unwrap();
+    let permit = gate.take(1).await.unwrap();
     let started = clock::now();
     let (taken, ()) =
-        tokio::join!(gate.take_until(1, soon()), async { ticket.settle(Amount::NOTHING, false) });
+        tokio::join!(gate.take_until(1, soon()), async { permit.settle(Amount::NOTHING, false) });
     assert!(taken.is_ok());
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
@@ -113,7 +113,7 @@ async fn who_cannot_be_served_in_time_is_told_at_once() {
     gate.take(1).await.unwrap().settle(Amount::message(1), true);
     let started = clock::now();
     let denied = gate.take_until(1, started + Duration::from_secs(10)).await.unwrap_err();
-    assert_eq!(denied.why, Why::Minute);
+    assert_eq!(denied.why, WaitReason::Minute);
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 
@@ -157,13 +157,13 @@ async fn a_lease_that_comes_in_time_serves_who_waits_for_it() {
         gate.answered(sent, &Allotment { lease, ..nothing.clone() }).await;
     };
     let started = clock::now();
-    let (ticket, ()) = tokio::join!(gate.take_until(1, started + Duration::from_secs(2)), operator);
-    assert!(ticket.is_ok());
+    let (permit, ()) = tokio::join!(gate.take_until(1, started + Duration::from_secs(2)), operator);
+    assert!(permit.is_ok());
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 
     let started = clock::now();
     let denied = gate.take_until(1, started + Duration::from_secs(2)).await.unwrap_err();
-    assert_eq!((denied.why, started.elapsed().as_secs()), (Why::Lease, 2));
+    assert_eq!((denied.why, started.elapsed().as_secs()), (WaitReason::Lease, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,17 +206,17 @@ async fn a_directory_that_cannot_be_written_does_not_hold_mail_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ledger_stays_short_however_much_is_sent() {
+async fn the_journal_stays_short_however_much_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let route = route(Some(1_000_000), Some(1_000_000));
     let gate = gate(folder.path(), &route).await;
     for _ in 0..3000 {
         gate.take(2).await.unwrap().settle(Amount::message(2), true);
     }
-    let ledger = Ledger::path(folder.path(), "noreply@contoso.com");
-    assert!(std::fs::metadata(&ledger).unwrap().len() < 70_000);
+    let journal = Journal::path(folder.path(), "noreply@contoso.com");
+    assert!(std::fs::metadata(&journal).unwrap().len() < 70_000);
     assert_eq!(gate.usage().recipients_last_24h, 6000);
-    let again = Gate::new(folder.path(), Spans::default(), Arc::new(Seen::default()));
+    let again = Gate::new(folder.path(), Timing::default(), Arc::new(Seen::default()));
     again.follow(&route).await;
     assert_eq!(again.usage().recipients_last_24h, 6000);
 }
@@ -228,9 +228,13 @@ async fn after_too_many_connections_fewer_are_under_way() {
     route.limits.connections = 3;
     let gate = gate(folder.path(), &route).await;
     let before = [gate.take(1).await.unwrap(), gate.take(1).await.unwrap()];
-    gate.throttled(Throttle::Connections);
+    gate.throttled(Throttled::Connections);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(gate.take(1).await.unwrap_err().why, Why::Restraint, "one is allowed, two are under way");
+    assert_eq!(
+        gate.take(1).await.unwrap_err().why,
+        WaitReason::Restraint,
+        "one is allowed, two are under way"
+    );
     drop(before);
     let one = gate.take(1).await.unwrap();
     let started = clock::now();
@@ -243,10 +247,10 @@ async fn after_too_many_connections_fewer_are_under_way() {
 async fn waits_and_throttles_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let seen = Arc::new(Seen::default());
-    let gate = Gate::new(folder.path(), Spans::default(), Arc::clone(&seen) as _);
+    let gate = Gate::new(folder.path(), Timing::default(), Arc::clone(&seen) as _);
     gate.follow(&route(Some(30), None)).await;
-    gate.throttled(Throttle::Rate);
-    assert_eq!(gate.take(1).await.unwrap_err().why, Why::Restraint);
+    gate.throttled(Throttled::Rate);
+    assert_eq!(gate.take(1).await.unwrap_err().why, WaitReason::Restraint);
     assert_eq!(seen.waits.load(Ordering::Relaxed), 1);
     assert_eq!(seen.throttles.load(Ordering::Relaxed), 1);
     assert!(gate.view().share < 1.0);

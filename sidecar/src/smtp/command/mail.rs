@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{CommandError, path};
-use crate::envelope::{AddressError, BodyType, ReversePath};
+use crate::message::envelope::{AddressError, BodyType, ReversePath};
 
 /// The arguments of MAIL.
 #[derive(Clone, Debug, PartialEq, Eq)]

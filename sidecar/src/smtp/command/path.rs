@@ -1,7 +1,7 @@
 //! The path of MAIL and RCPT (RFC 5321 §4.1.2), told apart from what is behind it.
 
 use super::CommandError;
-use crate::envelope::{Address, AddressError};
+use crate::message::envelope::{Address, AddressError};
 
 /// Splits `KEYWORD <path> parameters` into what is between the brackets and what is behind them. Without brackets, the path
 /// ends at the first space.

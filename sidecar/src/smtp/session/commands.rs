@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Client, Phase, Session, Step};
-use crate::envelope::Address;
+use crate::message::envelope::Address;
 use crate::smtp::answer::Answer;
 use crate::smtp::auth::{self, Next};
 use crate::smtp::command::{Command, CommandError, Mail};
 use crate::smtp::header::Headers;
 use crate::smtp::senders::Judgement;
+use crate::smtp::trace::Protocol;
 use crate::smtp::transaction::{Incoming, Settings, Transaction};
-use crate::trace::Protocol;
 
 impl Session {
     pub(super) fn command(&mut self, line: &[u8]) -> Option<Step> {

@@ -35,7 +35,7 @@ async fn a_content_that_rotted_is_never_sent() {
     let scene = Scene::new().await;
     let (small, big) = (scene.stored(1).await, sample(2, &["a@b.example"]));
     let body = large(&scene.spool.scratch(), 5 * MEMORY_BYTES).await;
-    scene.spool.store(&big, &tried(&big, vec![Fate::Waiting]), &body).await.unwrap();
+    scene.spool.store(&big, &tried(&big, vec![RecipientStatus::Waiting]), &body).await.unwrap();
     let scene = scene.restart().await;
     for (n, entry) in [&small, &big].into_iter().enumerate() {
         let path = scene.file(Shelf::Queue, entry);
@@ -83,7 +83,10 @@ async fn progress_alone_is_no_message() {
     let entry = scene.stored(1).await;
     scene
         .spool
-        .record(&entry.envelope.id, &tried(&entry, vec![Fate::Delivered, Fate::Waiting]))
+        .record(
+            &entry.envelope.id,
+            &tried(&entry, vec![RecipientStatus::Delivered, RecipientStatus::Waiting]),
+        )
         .await
         .unwrap();
     fs::remove_file(scene.file(Shelf::Queue, &entry)).unwrap();
@@ -109,7 +112,7 @@ fn a_message_that_the_disk_does_not_give_now_waits() {
         let scene = Scene::new().await;
         let (entry, other) = (scene.stored(1).await, scene.stored(2).await);
         let id = &entry.envelope.id;
-        let some = tried(&entry, vec![Fate::Delivered, Fate::Waiting]);
+        let some = tried(&entry, vec![RecipientStatus::Delivered, RecipientStatus::Waiting]);
         scene.spool.record(id, &some).await.unwrap();
         let stock = scene.spool.stock();
         let state = scene.spool.inner.layout.state(Shelf::Queue, id);
@@ -133,8 +136,8 @@ async fn what_was_set_aside_comes_back_when_it_is_whole() {
     let scene = Scene::new().await;
     let (entry, other) = (scene.stored(1).await, scene.stored(2).await);
     let (id, before) = (entry.envelope.id.clone(), scene.spool.stock());
-    let failed = Fate::Failed(trouble("550 5.1.1 unknown"));
-    scene.spool.record(&id, &tried(&entry, vec![Fate::Delivered, failed])).await.unwrap();
+    let failed = RecipientStatus::Failed(trouble("550 5.1.1 unknown"));
+    scene.spool.record(&id, &tried(&entry, vec![RecipientStatus::Delivered, failed])).await.unwrap();
     let path = scene.file(Shelf::Queue, &entry);
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[1..]).unwrap();
@@ -156,7 +159,10 @@ async fn what_was_set_aside_comes_back_when_it_is_whole() {
 
     fs::write(scene.directory.path().join("corrupt").join(id.as_str()), &whole).unwrap();
     let (restored, progress) = scene.spool.restore(id.as_str(), later()).await.unwrap();
-    assert_eq!((&restored, &progress.fates), (&id, &vec![Fate::Delivered, Fate::Waiting]));
+    assert_eq!(
+        (&restored, &progress.statuses),
+        (&id, &vec![RecipientStatus::Delivered, RecipientStatus::Waiting])
+    );
     assert_eq!((scene.spool.stock(), scene.names("corrupt").len()), (before, 0));
     let scene = scene.restart().await;
     assert_eq!((scene.recovered.waiting.len(), scene.spool.stock()), (2, before));
@@ -174,7 +180,11 @@ async fn what_was_set_aside_twice_comes_back_with_the_progress_that_it_had() {
     fs::write(scene.spool.inner.layout.state(Shelf::Queue, &id), "").unwrap();
     let scene = scene.restart().await;
     assert_eq!(scene.names("corrupt"), [format!("{id}.state")].into());
-    scene.spool.record(&id, &tried(&entry, vec![Fate::Delivered, Fate::Waiting])).await.unwrap();
+    scene
+        .spool
+        .record(&id, &tried(&entry, vec![RecipientStatus::Delivered, RecipientStatus::Waiting]))
+        .await
+        .unwrap();
     let (path, corrupt) = (scene.file(Shelf::Queue, &entry), scene.directory.path().join("corrupt"));
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[1..]).unwrap();
@@ -188,7 +198,7 @@ async fn what_was_set_aside_twice_comes_back_with_the_progress_that_it_had() {
         let copy = clone_of(&scene);
         let (spool, _) = Spool::open(copy.path(), LIMITS).await.unwrap();
         let (_, progress) = spool.restore(&name, later()).await.unwrap();
-        assert_eq!(progress.fates, [Fate::Delivered, Fate::Waiting], "{name}");
+        assert_eq!(progress.statuses, [RecipientStatus::Delivered, RecipientStatus::Waiting], "{name}");
         let left = fs::read_dir(copy.path().join("corrupt")).unwrap().count();
         assert_eq!(left, spool.stock().corrupt, "{name}");
         fs::rename(corrupt.join(&name), corrupt.join(format!("{id}.1"))).unwrap();
@@ -200,7 +210,11 @@ async fn a_damaged_message_whose_progress_went_is_set_aside_all_the_same() {
     let scene = Scene::new().await;
     let entry = scene.stored(1).await;
     let id = &entry.envelope.id;
-    scene.spool.record(id, &tried(&entry, vec![Fate::Delivered, Fate::Waiting])).await.unwrap();
+    scene
+        .spool
+        .record(id, &tried(&entry, vec![RecipientStatus::Delivered, RecipientStatus::Waiting]))
+        .await
+        .unwrap();
     let scene = scene.restart().await;
     fs::remove_file(scene.spool.inner.layout.state(Shelf::Queue, id)).unwrap();
     fs::write(scene.file(Shelf::Queue, &entry), "cut").unwrap();

@@ -52,7 +52,8 @@ fn a_message_whose_place_is_not_durable_is_not_kept() {
         let error = scene.spool.store(&refused, &fresh, &small()).await.unwrap_err();
         assert!(is_sync_failure(&error), "{error}");
         // One with progress has two names to make durable.
-        let error = scene.spool.store(&refused, &tried(&refused, vec![Fate::Waiting]), &small()).await;
+        let error =
+            scene.spool.store(&refused, &tried(&refused, vec![RecipientStatus::Waiting]), &small()).await;
         assert!(is_sync_failure(&error.unwrap_err()));
         mend_sync(&scene, "queue");
         assert_eq!(scene.spool.stock(), before);
@@ -91,7 +92,7 @@ fn a_message_that_cannot_be_given_up_durably_stays_in_the_queue() {
         let scene = Scene::new().await;
         let entry = scene.stored(1).await;
         let id = entry.envelope.id.clone();
-        let given_up = tried(&entry, vec![Fate::Failed(trouble("550 5.1.1 unknown")); 2]);
+        let given_up = tried(&entry, vec![RecipientStatus::Failed(trouble("550 5.1.1 unknown")); 2]);
         break_sync(&scene, "dead");
         let error = scene.spool.bury(&id, &given_up).await.unwrap_err();
         assert!(is_sync_failure(&error), "{error}");

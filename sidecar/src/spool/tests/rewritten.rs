@@ -5,14 +5,14 @@ use std::os::unix::fs::MetadataExt;
 use super::*;
 use crate::spool::batch::Store;
 use crate::spool::read::HEAD_BYTES;
-use crate::spool::spare::Spares;
+use crate::spool::reusable::ReusableFiles;
 
 #[test]
 fn a_message_in_the_file_of_another_is_all_there_is_in_it() {
     let root = tempfile::tempdir().unwrap();
     let layout = Arc::new(Layout::new(root.path()));
     layout.make().unwrap();
-    let (spares, ledger) = (Spares::new(Arc::clone(&layout)), Arc::new(Ledger::new(LIMITS)));
+    let (reusable, ledger) = (ReusableFiles::new(Arc::clone(&layout)), Arc::new(Ledger::new(LIMITS)));
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     let mut last = None;
     for (second, len) in [(1, 3000), (2, 3000), (3, 100), (4, 20_000), (5, 20_001)] {
@@ -23,15 +23,15 @@ fn a_message_in_the_file_of_another_is_all_there_is_in_it() {
         let id = entry.envelope.id.clone();
         let (done, mut draft) = tokio::sync::oneshot::channel();
         let order = Order { id: id.clone(), head, state: None, body: body.clone(), room };
-        batch::run(&layout, &spares, [Store::Message(order, done)]);
+        batch::run(&layout, &reusable, [Store::Message(order, done)]);
         draft.try_recv().unwrap().unwrap().keep();
 
         let path = layout.entry(Shelf::Queue, &id);
         assert!(last.is_none_or(|last| last == inode(&path)), "message {second} has a file of its own");
         read::open(&path, &id, HEAD_BYTES).unwrap().check().unwrap();
         last = Some(inode(&path));
-        spares.retire(&path).unwrap();
-        batch::run(&layout, &spares, [Store::Sync]);
+        reusable.retire(&path).unwrap();
+        batch::run(&layout, &reusable, [Store::Sync]);
     }
 }
 

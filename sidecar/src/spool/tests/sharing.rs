@@ -15,7 +15,8 @@ async fn two_programs_do_not_share_a_spool() {
 async fn another_program_can_look() {
     let scene = Scene::new().await;
     let (one, two) = (scene.stored(1).await, scene.stored(2).await);
-    let given_up = tried(&two, vec![Fate::Delivered, Fate::Failed(trouble("550 5.1.1 unknown"))]);
+    let given_up =
+        tried(&two, vec![RecipientStatus::Delivered, RecipientStatus::Failed(trouble("550 5.1.1 unknown"))]);
     scene.spool.bury(&two.envelope.id, &given_up).await.unwrap();
 
     let view = View::new(scene.directory.path());

@@ -9,7 +9,7 @@ async fn what_is_stored_is_found_by_the_next_program() {
         (sample(1, &["a@b.example"]), sample(2, &["a@b.example"]), sample(3, &["a@b.example"]));
     let big = large(&scene.spool.scratch(), 5 * MEMORY_BYTES).await;
     let expected = contents(&big).await;
-    let some = tried(&two, vec![Fate::Failed(trouble("550 5.1.1 unknown"))]);
+    let some = tried(&two, vec![RecipientStatus::Failed(trouble("550 5.1.1 unknown"))]);
     scene.spool.store(&three, &Progress::fresh(&three), &small()).await.unwrap();
     scene.spool.store(&two, &some, &small()).await.unwrap();
     scene.spool.store(&one, &Progress::fresh(&one), &big).await.unwrap();
@@ -48,7 +48,8 @@ async fn a_person_can_read_what_is_kept() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_leaves_nothing() {
-    let scene = Scene::start(tempfile::tempdir().unwrap(), Limits { max_bytes: 8192, keep_dead: 1 }).await;
+    let scene =
+        Scene::start(tempfile::tempdir().unwrap(), SpoolLimits { max_bytes: 8192, keep_dead: 1 }).await;
     let entry = sample(1, &["a@b.example"]);
     let body = Body::new("", vec![b'x'; MEMORY_BYTES]);
     let error = scene.spool.store(&entry, &Progress::fresh(&entry), &body).await.unwrap_err();
@@ -101,7 +102,7 @@ fn a_message_nobody_waits_for_is_taken_back() {
             let (release, wait) = std::sync::mpsc::channel::<()>();
             let busy = spawn_blocking(move || wait.recv());
             let entry = sample(1, &["a@b.example"]);
-            let progress = tried(&entry, vec![Fate::Delivered]);
+            let progress = tried(&entry, vec![RecipientStatus::Delivered]);
             let mut store = Box::pin(scene.spool.store(&entry, &progress, &body));
             assert!(futures::poll!(&mut store).is_pending());
             drop(store);
@@ -123,13 +124,16 @@ async fn progress_survives_a_restart() {
     let entry = scene.stored(1).await;
     let id = &entry.envelope.id;
     assert_eq!(scene.spool.load(id).await.unwrap().progress, Progress::fresh(&entry));
-    for fates in [vec![Fate::Waiting, Fate::Waiting], vec![Fate::Delivered, Fate::Waiting]] {
-        scene.spool.record(id, &tried(&entry, fates.clone())).await.unwrap();
-        assert_eq!(scene.spool.load(id).await.unwrap().progress.fates, fates);
+    for statuses in [
+        vec![RecipientStatus::Waiting, RecipientStatus::Waiting],
+        vec![RecipientStatus::Delivered, RecipientStatus::Waiting],
+    ] {
+        scene.spool.record(id, &tried(&entry, statuses.clone())).await.unwrap();
+        assert_eq!(scene.spool.load(id).await.unwrap().progress.statuses, statuses);
     }
     let scene = scene.restart().await;
     let kept = scene.spool.load(id).await.unwrap();
-    assert_eq!(kept.progress, tried(&entry, vec![Fate::Delivered, Fate::Waiting]));
+    assert_eq!(kept.progress, tried(&entry, vec![RecipientStatus::Delivered, RecipientStatus::Waiting]));
     assert_eq!(scene.recovered.waiting[0].next, kept.progress.next);
 }
 
@@ -137,7 +141,7 @@ async fn progress_survives_a_restart() {
 async fn what_is_removed_leaves_nothing() {
     let scene = Scene::new().await;
     let (one, two) = (scene.stored(1).await, scene.stored(2).await);
-    scene.spool.record(&two.envelope.id, &tried(&two, vec![Fate::Waiting; 2])).await.unwrap();
+    scene.spool.record(&two.envelope.id, &tried(&two, vec![RecipientStatus::Waiting; 2])).await.unwrap();
     for entry in [&one, &two, &two] {
         scene.spool.remove(&entry.envelope.id).await.unwrap();
     }
@@ -148,7 +152,7 @@ async fn what_is_removed_leaves_nothing() {
 
 #[tokio::test]
 async fn messages_that_come_in_take_no_more_than_the_limit_either() {
-    let limits = Limits { max_bytes: 5 * MEMORY_BYTES as u64, keep_dead: 1 };
+    let limits = SpoolLimits { max_bytes: 5 * MEMORY_BYTES as u64, keep_dead: 1 };
     let scene = Scene::start(tempfile::tempdir().unwrap(), limits).await;
     let scratch = scene.spool.scratch();
     let one = large(&scratch, 3 * MEMORY_BYTES).await;
@@ -172,7 +176,7 @@ async fn messages_that_come_in_take_no_more_than_the_limit_either() {
     );
     let refused = large(&scratch, MEMORY_BYTES + 2000).await;
     let other = sample(2, &["a@b.example"]);
-    scene.spool.set_limits(Limits { max_bytes: scene.spool.stock().bytes, keep_dead: 1 });
+    scene.spool.set_limits(SpoolLimits { max_bytes: scene.spool.stock().bytes, keep_dead: 1 });
     let before = scene.spool.stock();
     assert!(scene.spool.store(&other, &Progress::fresh(&other), &refused).await.is_err());
     assert_eq!(

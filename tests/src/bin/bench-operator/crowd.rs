@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{self as core, Pod};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use mailroute_operator::crd::MailRoute;
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;

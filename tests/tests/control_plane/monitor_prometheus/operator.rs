@@ -12,9 +12,9 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Config};
-use mailroute_operator::crd::{MailRoute, MailRouteStatus};
-use mailroute_operator::inject::annotations::INJECTED;
 use mailroute_operator::pki::{Lifetimes, trust};
+use mailroute_operator_core::crd::{MailRoute, MailRouteStatus};
+use mailroute_operator_core::inject::names::INJECTED;
 use mailroute_route::condition::{ConditionType, Reason};
 use serde_json::{Value, json};
 

@@ -19,14 +19,49 @@ impl Code {
     /// Whether it holds `word`: a name, a part of a line, or as `crate::{one,other}` the use of one of these modules.
     pub fn uses(&self, word: &str) -> bool {
         if let Some(modules) = word.strip_prefix("crate::{").and_then(|rest| rest.strip_suffix('}')) {
-            let uses = self.text.split("crate::").skip(1);
-            return uses
-                .filter_map(|rest| names(rest).next())
-                .any(|name| modules.split(',').any(|it| it == name));
+            return self.behind("crate::").any(|name| modules.split(',').any(|module| module == name));
         }
         let is_name = names(word).next() == Some(word);
         if is_name { names(&self.text).any(|name| name == word) } else { self.text.contains(word) }
     }
+
+    /// The names that follow `root`, which ends in `::`.
+    pub fn behind(&self, root: &str) -> impl Iterator<Item = &str> {
+        let mut from = 0;
+        let mut found = Vec::new();
+        while let Some(at) = self.text[from..].find(root).map(|at| from + at) {
+            from = at + root.len();
+            // Not the end of a longer path, such as `super::super::` for `super::`.
+            let before = self.text[..at].chars().next_back();
+            if !before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_' || letter == ':') {
+                found.extend(heads(&self.text[from..]));
+            }
+        }
+        found.into_iter()
+    }
+}
+
+/// The names at the top of a path's end: `one` of `one::two`, or `one` and `two` of `{one::{three}, two}`.
+fn heads(path: &str) -> Vec<&str> {
+    let Some(group) = path.strip_prefix('{') else {
+        return path.split(|letter: char| !letter.is_alphanumeric() && letter != '_').take(1).collect();
+    };
+    let (mut heads, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' | ',' if depth == 0 => {
+                heads.extend(names(&group[start..at]).next());
+                start = at + 1;
+                if letter == '}' {
+                    break;
+                }
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    heads
 }
 
 fn names(text: &str) -> impl Iterator<Item = &str> {
@@ -66,8 +101,10 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn read(file: &Path) -> Result<Code> {
     let text = fs::read_to_string(file)?;
     // Tests in the file are its last part.
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let text = text.split("#[cfg(test)]\npub(super) mod tests {").next().unwrap_or_default();
+    let tests = ["mod", "pub(super) mod", "pub(crate) mod", "pub mod"];
+    let text = tests.iter().fold(text.as_str(), |text, tests| {
+        text.split(&format!("#[cfg(test)]\n{tests} tests {{")).next().unwrap_or_default()
+    });
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let path = file.strip_prefix(repository())?.display().to_string();
     Ok(Code { path, text: lines.collect::<Vec<_>>().join("\n") })

@@ -1,12 +1,10 @@
 //! The operator's real control service, without Kubernetes: its records are in memory, and its API server says who calls.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use async_trait::async_trait;
 use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine as _;
@@ -16,22 +14,20 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
-use mailroute_operator::broker::settings::Settings;
-use mailroute_operator::budget::Namespace;
-use mailroute_operator::budget::mailboxes::Key;
-use mailroute_operator::budget::terms::Terms;
-use mailroute_operator::control::authenticate::Authenticator;
-use mailroute_operator::control::leases::Leases;
-use mailroute_operator::control::ledger_store::{Error, LedgerStore, Stored};
-use mailroute_operator::control::server::{self, Control};
-use mailroute_operator::controller::accept::MailboxRules;
-use mailroute_operator::controller::watch::Malformed;
-use mailroute_operator::crd::{MailRoute, MailboxUsageSpec};
-use mailroute_operator::lease::Leadership;
+use mailroute_operator::cache::route::CachedRoute;
+use mailroute_operator::cache::watch::UnreadableRoutes;
+use mailroute_operator::leader_election::Leadership;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::pki;
 use mailroute_operator::rate_limit::RateLimit;
 use mailroute_operator::server as http;
+use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::lease::Leases;
+use mailroute_operator::service::ledger_store::MemoryStore;
+use mailroute_operator::service::report::{self, ReportService};
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::resolve::PlatformSettings;
+use mailroute_quota::Timing;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -39,59 +35,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Records in memory, which outlive a leader.
-#[derive(Default)]
-struct Shelf {
-    records: Mutex<HashMap<Key, (u64, String)>>,
-    writes: Mutex<u32>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[async_trait]
-impl LedgerStore for Shelf {
-    async fn read(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let found = lock(&self.records).get(key).cloned();
-        Ok(found.map(|(version, record)| Stored { record: Some(record), version: version.to_string() }))
-    }
-
-    async fn write(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-        _: &Namespace,
-        usage: &MailboxUsageSpec,
-    ) -> Result<String, Error> {
-        *lock(&self.writes) += 1;
-        let mut records = lock(&self.records);
-        let stored = records.get(key).map(|(version, _)| *version);
-        if stored.map(|stored| stored.to_string()).as_deref() != version {
-            return Err(Error::Overtaken(key.as_str().to_owned()));
-        }
-        let next = stored.map_or(0, |stored| stored + 1);
-        records.insert(key.clone(), (next, usage.record.clone()));
-        Ok(next.to_string())
-    }
-
-    async fn remove(&self, key: &Key, _: &str) -> Result<(), Error> {
-        lock(&self.records).remove(key);
-        Ok(())
-    }
-
-    async fn list(&self) -> Result<Vec<(Key, Namespace)>, Error> {
-        Ok(vec![])
-    }
-}
-
 /// The operator's control service.
 pub struct Operator {
     pub address: SocketAddr,
     pub ca_pem: String,
     key: Arc<rustls::sign::CertifiedKey>,
     crowd: (Duration, usize),
-    shelf: Arc<Shelf>,
+    store: Arc<MemoryStore>,
     service: JoinHandle<()>,
 }
 
@@ -100,21 +50,21 @@ impl Operator {
     pub async fn start(minute: Duration, sidecars: usize) -> Result<Self> {
         let (ca_pem, key) = identity()?;
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
-        let shelf = Arc::<Shelf>::default();
-        let service = serve(address, &key, &shelf, (minute, sidecars)).await?;
-        Ok(Self { address, ca_pem, key, crowd: (minute, sidecars), shelf, service })
+        let store = Arc::<MemoryStore>::default();
+        let service = serve(address, &key, &store, (minute, sidecars)).await?;
+        Ok(Self { address, ca_pem, key, crowd: (minute, sidecars), store, service })
     }
 
     /// Records written so far.
     pub fn records(&self) -> u32 {
-        *lock(&self.shelf.writes)
+        self.store.writes()
     }
 
     /// Another leader, who knows what is written down and nothing else, after a time without one.
     pub async fn replaced(&mut self, after: Duration) -> Result<()> {
         self.service.abort();
         tokio::time::sleep(after).await;
-        self.service = serve(self.address, &self.key, &self.shelf, self.crowd).await?;
+        self.service = serve(self.address, &self.key, &self.store, self.crowd).await?;
         Ok(())
     }
 }
@@ -144,13 +94,13 @@ fn identity() -> Result<(String, Arc<rustls::sign::CertifiedKey>)> {
 async fn serve(
     address: SocketAddr,
     key: &Arc<rustls::sign::CertifiedKey>,
-    shelf: &Arc<Shelf>,
+    store: &Arc<MemoryStore>,
     (minute, sidecars): (Duration, usize),
 ) -> Result<JoinHandle<()>> {
-    let terms = Terms { minute, ..Terms::default() };
+    let timing = Timing { minute, ..Timing::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
     let pods = filled((0..sidecars).map(pod));
-    let control = Control {
+    let control = ReportService {
         authenticator: Arc::new(Authenticator::new(api_server().await?, pods.clone(), true)),
         leadership: leadership.subscribe(),
         pods,
@@ -158,11 +108,9 @@ async fn serve(
         triggers: Default::default(),
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
-        routes: filled([mail_route()]),
-        malformed: Malformed::default(),
-        leases: Arc::new(Leases::new(terms, Arc::clone(shelf) as _)),
-        lending: Arc::new(Settings::default()),
-        mailbox_rules: Arc::new(MailboxRules::default()),
+        routes: filled([CachedRoute::new(mail_route(), &PlatformSettings::default())]),
+        malformed: UnreadableRoutes::default(),
+        leases: Arc::new(Leases::new(timing, Arc::clone(store) as _)),
     };
     let config = pki::tls::server_config(Arc::new(One(Arc::clone(key))))?;
     let listener = TcpListener::bind(address).await?;
@@ -174,7 +122,7 @@ async fn serve(
         ..http::Limits::of(1024)
     };
     Ok(tokio::spawn(async move {
-        let router = server::router(Arc::new(control));
+        let router = report::router(Arc::new(control));
         http::serve(listener, Some(config), router, limits, std::future::pending()).await;
         // Lives as long as the service.
         drop(leadership);

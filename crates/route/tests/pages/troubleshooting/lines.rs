@@ -26,7 +26,7 @@ pub enum Outcome {
 
 /// Microsoft's literal lines with what they come to, and the stages at which they do.
 pub fn replies() -> BTreeMap<(String, Outcome), Vec<String>> {
-    let source = read("sidecar/src/delivery/classify_tests.rs");
+    let source = read("sidecar/src/outcome/classify_tests.rs");
     let mut replies: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (stage, line, outcome) in source.lines().filter_map(tested_line) {
         let stages = replies.entry((line, outcome)).or_default();
@@ -60,7 +60,7 @@ fn outcome_of(text: &str) -> Option<Outcome> {
         "RouteFault" | "Quota" => Outcome::Held(known(reason)),
         "RejectMessage" => Outcome::Refused("message", reason),
         "RejectRecipient" => Outcome::Refused("recipient", None),
-        "Outcome::Delivered" => return None,
+        "DeliveryOutcome::Delivered" => return None,
         other => panic!("what does {other:?} stand for?"),
     })
 }

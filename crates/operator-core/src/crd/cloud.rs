@@ -1,0 +1,102 @@
+//! Microsoft's clouds: one row of endpoints for each.
+//!
+//! Source: Microsoft Learn, "National clouds" (Entra authentication endpoints), "Office 365 URLs and IP address ranges"
+//! and "Workload identity federation considerations". Every value can be overridden in the route.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The Microsoft cloud that the tenant lives in. It chooses the token authority, the scope and the SMTP host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Cloud {
+    /// The worldwide service, and US Government Community Cloud (GCC).
+    #[default]
+    Global,
+    /// GCC High.
+    USGovernment,
+    /// US Department of Defense. Its SMTP host is not published, so `spec.endpoint.host` is needed.
+    USGovernmentDoD,
+    /// Operated by 21Vianet.
+    China,
+}
+
+/// The endpoints of one cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Host of the token authority.
+    pub authority_host: &'static str,
+    /// Scope for SMTP with client credentials.
+    pub scope: &'static str,
+    /// Host of client SMTP submission, when Microsoft publishes one.
+    pub submission_host: Option<&'static str>,
+    /// What the SPF records of domains include for this cloud's Exchange Online. Source: Microsoft Learn, "Set up SPF to
+    /// identify valid email sources for your cloud domains".
+    pub spf_include: &'static str,
+}
+
+impl Cloud {
+    /// The endpoints of this cloud.
+    pub const fn preset(self) -> Preset {
+        match self {
+            Self::Global => Preset {
+                authority_host: "login.microsoftonline.com",
+                scope: "https://outlook.office365.com/.default",
+                submission_host: Some("smtp.office365.com"),
+                spf_include: "spf.protection.outlook.com",
+            },
+            Self::USGovernment => Preset {
+                authority_host: "login.microsoftonline.us",
+                scope: "https://outlook.office365.us/.default",
+                submission_host: Some("smtp.office365.us"),
+                spf_include: "spf.protection.office365.us",
+            },
+            Self::USGovernmentDoD => Preset {
+                authority_host: "login.microsoftonline.us",
+                scope: "https://outlook-dod.office365.us/.default",
+                submission_host: None,
+                spf_include: "spf.protection.office365.us",
+            },
+            Self::China => Preset {
+                authority_host: "login.partner.microsoftonline.cn",
+                scope: "https://partner.outlook.cn/.default",
+                submission_host: Some("smtp.partner.outlook.cn"),
+                spf_include: "spf.protection.partner.outlook.cn",
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scope_asks_for_the_default_permissions() {
+        for cloud in [Cloud::Global, Cloud::USGovernment, Cloud::USGovernmentDoD, Cloud::China] {
+            let scope = cloud.preset().scope;
+            assert!(scope.starts_with("https://") && scope.ends_with("/.default"), "{cloud:?}: {scope}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_the_endpoints_of_every_cloud() {
+        let page = include_str!("../../../../docs/methods/client-submission.md");
+        for cloud in [Cloud::Global, Cloud::USGovernment, Cloud::USGovernmentDoD, Cloud::China] {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{cloud:?}`"))).unwrap();
+            let preset = cloud.preset();
+            let host = preset.submission_host.unwrap_or("endpoint.host");
+            assert!(row.contains(preset.authority_host) && row.contains(&format!("`{host}`")), "{row}");
+        }
+    }
+
+    #[test]
+    fn china_uses_the_authority_of_its_own_operator() {
+        assert_eq!(Cloud::China.preset().authority_host, "login.partner.microsoftonline.cn");
+    }
+
+    #[test]
+    fn only_the_department_of_defense_lacks_a_published_host() {
+        assert_eq!(Cloud::USGovernmentDoD.preset().submission_host, None);
+        assert!(Cloud::Global.preset().submission_host.is_some());
+    }
+}

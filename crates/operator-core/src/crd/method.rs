@@ -1,0 +1,166 @@
+//! How mail leaves: the block of each method, its credential or certificate, and where mail is handed to.
+
+use kube::KubeSchema;
+use mailroute_route::address::{DOMAIN, LOCAL_PART};
+use mailroute_route::file::TlsMode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::tenant::CaBundleRef;
+
+/// How mail leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Method {
+    /// Log in as a mailbox and submit for it, port 587.
+    ClientSubmission,
+    /// Hand over to the tenant's connector, port 25.
+    SmtpRelay,
+    /// Hand over what is for the tenant's own recipients, without log-in, port 25.
+    DirectSend,
+}
+
+/// Client SMTP submission: the mailbox to send as, and how to log in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientSubmission {
+    /// Address of the mailbox to log in as. Messages must be From it, or from an address that it may send as.
+    #[schemars(length(min = 3, max = 254))]
+    #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
+        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces"))]
+    pub mailbox: String,
+    /// How the sidecar proves that it may send as the mailbox.
+    pub credential: Credential,
+}
+
+/// How the sidecar proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type == 'WorkloadIdentity' || has(self.secretRef)")
+        .message("secretRef is missing: name the Secret that holds the client secret, the client certificate or the password"),
+    validation = Rule::new("self.type != 'WorkloadIdentity' || !has(self.secretRef)")
+        .message("secretRef is for the types ClientSecret, ClientCertificate and Password: leave it out for WorkloadIdentity, which has no secret"),
+    validation = Rule::new("self.type == 'Password' || has(self.clientId)")
+        .message("clientId is missing: name the application (client) id in Entra, a GUID"),
+    validation = Rule::new("self.type != 'Password' || !has(self.clientId)")
+        .message("clientId is for the types WorkloadIdentity, ClientSecret and ClientCertificate: leave it out for Password, which belongs to the mailbox"),
+    validation = Rule::new("!has(self.secretRef) || self.type == 'ClientCertificate' || has(self.secretRef.key)")
+        .message("secretRef.key: name the key of the Secret that holds the client secret or the password"),
+    validation = Rule::new("!has(self.subject) || self.subject == 'Pod' || self.type == 'WorkloadIdentity'")
+        .message("subject Operator is for the type WorkloadIdentity: the operator has no access to secrets")
+)]
+pub struct Credential {
+    /// Kind of credential. WorkloadIdentity: the pod's ServiceAccount token, with a federated credential of the application;
+    /// nothing secret is stored. ClientSecret and ClientCertificate: the application's, from a Secret. Password: the
+    /// mailbox's, from a Secret; Microsoft is phasing out passwords.
+    #[serde(rename = "type")]
+    pub type_: CredentialType,
+    /// The ServiceAccount in the federated credential of WorkloadIdentity. Pod: that of the pods that send. Operator: the
+    /// operator's, so that one federated credential serves any number of namespaces; the operator issues access tokens to
+    /// the pods of this route if the platform allows the namespace, the application and the mailbox (broker.applications in
+    /// the chart's values). The platform then sets authority and endpoint: leave out tenant.authority and endpoint.
+    #[serde(default)]
+    pub subject: Subject,
+    /// Application (client) id in Entra. For every type except Password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
+        .message("must be the application (client) id, a GUID; az ad app list --display-name <name> prints it as appId"))]
+    pub client_id: Option<String>,
+    /// The Secret with the credential, in the route's namespace. For every type except WorkloadIdentity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+}
+
+/// Whose ServiceAccount a federated credential names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Subject {
+    /// The ServiceAccount of the pods that send.
+    #[default]
+    Pod,
+    /// The operator's own, which asks Entra in their place.
+    Operator,
+}
+
+/// Kind of credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CredentialType {
+    /// The pod's ServiceAccount token, exchanged under a federated credential.
+    WorkloadIdentity,
+    /// A client secret of the application.
+    ClientSecret,
+    /// A client certificate of the application.
+    ClientCertificate,
+    /// The mailbox's password. Microsoft is switching this off.
+    Password,
+}
+
+/// A Secret in the namespace of the route. The kubelet mounts it into the sidecar and nowhere else; the operator cannot
+/// read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+        .message("must be the name of a Secret: lower-case letters, digits, - and ."))]
+    pub name: String,
+    /// Key in the Secret that holds the client secret or the password, or for ClientCertificate a key with chain and private
+    /// key in PEM. Without it, a ClientCertificate is read from `tls.crt` and `tls.key`, as `kubectl create secret tls`
+    /// creates them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[A-Za-z0-9._-]+$')")
+        .message("must be a key of a Secret: letters, digits, -, _ and ."))]
+    pub key: Option<String>,
+}
+
+/// SMTP relay through a connector of the tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SmtpRelay {
+    /// The certificate by which the connector recognises the sidecar: a Secret of type `kubernetes.io/tls` in the route's
+    /// namespace, with the chain, leaf first, in `tls.crt`. Without it, the connector has to recognise the cluster's
+    /// outgoing IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_secret_ref: Option<CertificateSecretRef>,
+}
+
+/// A Secret of type `kubernetes.io/tls` in the namespace of the route: the chain, leaf first, in `tls.crt` and its key in
+/// `tls.key`. The kubelet mounts it into the sidecar and nowhere else; a renewed one is used without a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+        .message("must be the name of a Secret: lower-case letters, digits, - and ."))]
+    pub name: String,
+}
+
+/// Direct Send has no settings of its own: write `directSend: {}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DirectSend {}
+
+/// The SMTP server that mail is handed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// DNS name, which the server's certificate must contain. IP addresses are refused. Default: for ClientSubmission the
+    /// cloud's host; for SmtpRelay and DirectSend the MX record of the first accepted domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
+        .message("must be a DNS name, such as smtp.office365.com, and not an IP address"))]
+    pub host: Option<String>,
+    /// TCP port. ClientSubmission: 587, or 25 if 587 is blocked; default 587. SmtpRelay and DirectSend: 25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Whether mail may be sent without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// CA certificates to trust instead of the public ones: a key of a ConfigMap in the route's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
+}

@@ -1,0 +1,151 @@
+//! The plan as a JSON Patch (RFC 6902): additions, one number that grows and one list that gets longer; for the API server, and for `mailroute-operator inject`.
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
+use serde_json::{Map, Value, json};
+
+use super::names::{INJECTED, PORT_START, SAFE_TO_EVICT};
+use super::plan::InjectionPlan;
+use super::refusal::Refusal;
+use super::view::PodView;
+
+/// The operations that carry the plan out on this pod. An array or object that the pod lacks is added with its content.
+///
+/// # Errors
+/// [`Refusal::Malformed`] when the pod is not shaped like one; not for the pod that the plan was made of.
+pub fn patch(plan: &InjectionPlan, pod: &Value) -> Result<Patch, Refusal> {
+    let view = PodView::new(pod)?;
+    let mut operations = Vec::new();
+    operations.extend(annotations(&view, plan));
+    if plan.port_start {
+        operations.push(sysctl(&view));
+    }
+    operations.extend(plan.grace_period.map(|seconds| grace_period(&view, seconds)));
+    operations.extend(appended(&view, "imagePullSecrets", &plan.pull_secrets));
+    operations.extend(appended(&view, "volumes", &plan.volumes));
+    operations.extend(plan.container.as_ref().map(|(at, container)| init_container(&view, *at, container)));
+    Ok(Patch(operations))
+}
+
+fn add(path: &[&str], value: Value) -> PatchOperation {
+    let path = PointerBuf::from_tokens(path.iter().copied());
+    PatchOperation::Add(AddOperation { path, value })
+}
+
+/// Adds a value, or puts it in place of the one that is there.
+fn set(is_there: bool, path: &[&str], value: impl Into<Value>) -> PatchOperation {
+    if is_there {
+        let path = PointerBuf::from_tokens(path.iter().copied());
+        return PatchOperation::Replace(ReplaceOperation { path, value: value.into() });
+    }
+    add(path, value.into())
+}
+
+fn annotations(pod: &PodView<'_>, plan: &InjectionPlan) -> Vec<PatchOperation> {
+    let missing = [(INJECTED, &plan.annotation), (SAFE_TO_EVICT, &plan.safe_to_evict)];
+    let missing = missing.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+    if pod.has_annotations() {
+        return missing
+            .map(|(key, value)| set(pod.annotation(key).is_some(), &["metadata", "annotations", key], value))
+            .collect();
+    }
+    let added: Map<_, _> = missing.map(|(key, value)| (key.to_owned(), value.into())).collect();
+    if added.is_empty() { Vec::new() } else { vec![add(&["metadata", "annotations"], added.into())] }
+}
+
+fn sysctl(pod: &PodView<'_>) -> PatchOperation {
+    let sysctl = json!({"name": PORT_START, "value": "0"});
+    match pod.security_context() {
+        None => add(&["spec", "securityContext"], json!({"sysctls": [sysctl]})),
+        Some(context) if context.get("sysctls").is_some_and(Value::is_array) => {
+            add(&["spec", "securityContext", "sysctls", "-"], sysctl)
+        }
+        Some(_) => add(&["spec", "securityContext", "sysctls"], json!([sysctl])),
+    }
+}
+
+fn grace_period(pod: &PodView<'_>, seconds: i64) -> PatchOperation {
+    set(pod.grace_period().is_some(), &["spec", "terminationGracePeriodSeconds"], seconds)
+}
+
+/// Adds to an array of the spec, which the pod may lack.
+fn appended(pod: &PodView<'_>, array: &str, missing: &[Value]) -> Vec<PatchOperation> {
+    if missing.is_empty() {
+        Vec::new()
+    } else if pod.spec().get(array).is_some_and(Value::is_array) {
+        missing.iter().map(|item| add(&["spec", array, "-"], item.clone())).collect()
+    } else {
+        vec![add(&["spec", array], missing.into())]
+    }
+}
+
+fn init_container(pod: &PodView<'_>, at: usize, container: &Value) -> PatchOperation {
+    if pod.spec().get("initContainers").is_some_and(Value::is_array) {
+        add(&["spec", "initContainers", &at.to_string()], container.clone())
+    } else {
+        add(&["spec", "initContainers"], json!([container]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operations(pod: &Value) -> Value {
+        let plan = InjectionPlan {
+            container: Some((1, json!({"name": "mailroute"}))),
+            volumes: vec![json!({"name": "mailroute-route"})],
+            pull_secrets: vec![json!({"name": "registry"})],
+            port_start: true,
+            grace_period: Some(90),
+            annotation: Some("{}".into()),
+            safe_to_evict: Some("cache,mailroute-spool".into()),
+        };
+        serde_json::to_value(patch(&plan, pod).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_absent_is_added_whole() {
+        let pod = json!({"metadata": {}, "spec": {}});
+        let sysctl = json!({"name": PORT_START, "value": "0"});
+        assert_eq!(
+            operations(&pod),
+            json!([
+                {"op": "add", "path": "/metadata/annotations", "value": {INJECTED: "{}", SAFE_TO_EVICT: "cache,mailroute-spool"}},
+                {"op": "add", "path": "/spec/securityContext", "value": {"sysctls": [sysctl]}},
+                {"op": "add", "path": "/spec/terminationGracePeriodSeconds", "value": 90},
+                {"op": "add", "path": "/spec/imagePullSecrets", "value": [{"name": "registry"}]},
+                {"op": "add", "path": "/spec/volumes", "value": [{"name": "mailroute-route"}]},
+                {"op": "add", "path": "/spec/initContainers", "value": [{"name": "mailroute"}]},
+            ])
+        );
+    }
+
+    #[test]
+    fn what_is_there_is_added_to() {
+        let pod = json!({
+            "metadata": {"annotations": {"a~b/c": "d", SAFE_TO_EVICT: "cache"}},
+            "spec": {"volumes": [], "initContainers": [{"name": "istio-init"}], "securityContext": {"sysctls": []},
+                     "terminationGracePeriodSeconds": 30, "imagePullSecrets": [{"name": "own"}]},
+        });
+        assert_eq!(
+            operations(&pod),
+            json!([
+                {"op": "add", "path": "/metadata/annotations/mailroute.dev~1injected", "value": "{}"},
+                {"op": "replace", "path": "/metadata/annotations/cluster-autoscaler.kubernetes.io~1safe-to-evict-local-volumes",
+                 "value": "cache,mailroute-spool"},
+                {"op": "add", "path": "/spec/securityContext/sysctls/-", "value": {"name": PORT_START, "value": "0"}},
+                {"op": "replace", "path": "/spec/terminationGracePeriodSeconds", "value": 90},
+                {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": "registry"}},
+                {"op": "add", "path": "/spec/volumes/-", "value": {"name": "mailroute-route"}},
+                {"op": "add", "path": "/spec/initContainers/1", "value": {"name": "mailroute"}},
+            ])
+        );
+    }
+
+    #[test]
+    fn a_security_context_without_sysctls_keeps_its_fields() {
+        let pod = json!({"metadata": {}, "spec": {"securityContext": {"runAsUser": 1000}}});
+        assert_eq!(operations(&pod)[1]["path"], "/spec/securityContext/sysctls");
+    }
+}

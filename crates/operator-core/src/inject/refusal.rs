@@ -1,0 +1,383 @@
+//! Why a pod is not given a sidecar: each reason once, with a sentence and a remedy, for a person to read.
+//!
+//! The text reaches that person by three ways: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
+//! the ReplicaSet or Job, and as an Event on the MailRoute. The reason alone is a metric label, so the set is closed.
+
+use std::fmt;
+
+use kube::ResourceExt;
+use mailroute_route::paths::{ADMIN_PORT, SIDECAR_USER};
+
+use super::names::{CONTAINER, IMAGE, KEYS, PORT, PORT_START, ROUTE_VOLUME, SHARED_PROCESSES};
+use crate::crd::MailRoute;
+use crate::kubernetes_version::{NativeSidecars, OLDEST, Version};
+use crate::resolve::{Invalid, ResolvedRoute, RouteResolution};
+
+/// Routes named in one message, at most.
+const NAMED: usize = 10;
+
+/// What the value of an annotation has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Processor time.
+    Cpu,
+    /// Bytes.
+    Memory,
+    /// A level of the log.
+    Level,
+    /// A TCP port.
+    Port,
+    /// A reference of an image.
+    Image,
+    /// Yes or no.
+    Flag,
+}
+
+impl Wanted {
+    /// In words, after "has to be".
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "a CPU amount such as 500m or 0.5",
+            Self::Memory => "an amount of memory such as 128Mi",
+            Self::Level => "error, warn, info, debug or trace",
+            Self::Port => "a port from 1 to 65535 other than 9025",
+            Self::Image => "the reference of an image such as registry.example/sidecar@sha256:…",
+            Self::Flag => "\"true\" or \"false\"",
+        }
+    }
+}
+
+/// Why a labelled pod is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The label names a route that does not exist in the pod's namespace.
+    UnknownRoute {
+        /// The name on the label.
+        route: String,
+        /// The pod's namespace.
+        namespace: String,
+        /// The routes that exist there.
+        known: Vec<String>,
+    },
+    /// The route exists and cannot be used as it is written.
+    InvalidRoute {
+        /// Its name.
+        route: String,
+        /// What is wrong, with the field.
+        message: String,
+    },
+    /// The route is stored in a shape that this version cannot read.
+    UnreadableRoute {
+        /// Its name.
+        route: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The pod shares the node's network.
+    HostNetwork,
+    /// The pod is for a Windows node.
+    Windows,
+    /// A container has the sidecar's name and is not the sidecar.
+    ContainerName,
+    /// The pod brings the sidecar along, and not as the webhook adds it.
+    SidecarChanged {
+        /// The first field of the container that differs.
+        field: &'static str,
+    },
+    /// A volume has a name of ours and is not ours.
+    VolumeName {
+        /// Its name.
+        volume: String,
+    },
+    /// A container of the application mounts a volume that is for the sidecar alone.
+    VolumeMounted {
+        /// The volume.
+        volume: String,
+        /// The container.
+        container: String,
+    },
+    /// A container of the application declares a port that the sidecar listens on.
+    PortInUse {
+        /// The container.
+        container: String,
+        /// The port.
+        port: u16,
+    },
+    /// The pod sets the sysctl so that the sidecar may not listen on its port.
+    Sysctl {
+        /// The pod's value.
+        value: String,
+        /// The port.
+        port: u16,
+    },
+    /// The route keeps messages on a volume of a storage class, which the sidecar could not write to.
+    FsGroup,
+    /// An annotation under our group that does not exist.
+    UnknownAnnotation {
+        /// Its key.
+        key: String,
+    },
+    /// The value of one of our annotations is not of its type.
+    InvalidAnnotation {
+        /// Its key.
+        key: String,
+        /// Its value, or the beginning of it.
+        value: String,
+        /// What it has to be.
+        wanted: Wanted,
+    },
+    /// The pod chooses the sidecar's image, and the platform does not let it.
+    ImageNotAllowed,
+    /// The sidecar asks for more of a resource than it may use.
+    RequestOverLimit {
+        /// `cpu` or `memory`.
+        resource: &'static str,
+        /// What it asks for.
+        request: String,
+        /// What it may use.
+        limit: String,
+    },
+    /// The containers of the pod see the sidecar's processes, and so could reach its credential.
+    SharedProcesses {
+        /// The field of the pod that has it so.
+        field: &'static str,
+    },
+    /// The API server may not know native sidecars.
+    KubernetesTooOld {
+        /// What it is.
+        version: Version,
+    },
+    /// The object is not shaped like a pod.
+    Malformed {
+        /// The first field that is not.
+        field: &'static str,
+    },
+}
+
+impl Refusal {
+    /// The constant for metrics and Events.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownRoute { .. } => "UnknownRoute",
+            Self::InvalidRoute { .. } => "InvalidRoute",
+            Self::UnreadableRoute { .. } => "UnreadableRoute",
+            Self::HostNetwork => "HostNetwork",
+            Self::Windows => "Windows",
+            Self::ContainerName => "ContainerName",
+            Self::SidecarChanged { .. } => "SidecarChanged",
+            Self::VolumeName { .. } => "VolumeName",
+            Self::VolumeMounted { .. } => "VolumeMounted",
+            Self::PortInUse { .. } => "PortInUse",
+            Self::Sysctl { .. } => "Sysctl",
+            Self::FsGroup => "FsGroup",
+            Self::UnknownAnnotation { .. } => "UnknownAnnotation",
+            Self::InvalidAnnotation { .. } => "InvalidAnnotation",
+            Self::ImageNotAllowed => "ImageNotAllowed",
+            Self::RequestOverLimit { .. } => "RequestOverLimit",
+            Self::SharedProcesses { .. } => "SharedProcesses",
+            Self::KubernetesTooOld { .. } => "KubernetesTooOld",
+            Self::Malformed { .. } => "Malformed",
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::UnknownRoute { namespace, known, .. } if known.is_empty() => {
+                format!("Apply a MailRoute of that name in namespace {namespace:?} first.")
+            }
+            Self::UnknownRoute { .. } => {
+                "Correct the label mailroute.dev/route, or apply a MailRoute of that name.".to_owned()
+            }
+            Self::InvalidRoute { route, .. } => {
+                format!("Correct the route; see kubectl describe mailroute {route}.")
+            }
+            Self::UnreadableRoute { .. } => {
+                "Apply the MailRoute again as the current schema requires: kubectl explain mailroute.spec"
+                    .to_owned()
+            }
+            Self::HostNetwork => {
+                "Remove hostNetwork: the sidecar's port would be open to every program of the node."
+                    .to_owned()
+            }
+            Self::Windows => "Run the pod on Linux, or remove the label mailroute.dev/route.".to_owned(),
+            Self::ContainerName => format!(
+                "Rename that container; if it is the sidecar, another webhook changed it (restartPolicy Always and the \
+                 mount of {:?} must stay).",
+                ROUTE_VOLUME
+            ),
+            Self::SidecarChanged { .. } => format!(
+                "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, \
+                 set the chart value sidecar.image.repository to the rewritten name."
+            ),
+            Self::VolumeName { .. } => "Rename that volume.".to_owned(),
+            Self::VolumeMounted { .. } => {
+                "Remove that mount: the application's containers must not have credentials for mail."
+                    .to_owned()
+            }
+            Self::PortInUse { port: ADMIN_PORT, .. } => {
+                "Use another port in that container: the sidecar serves its health and metrics there."
+                    .to_owned()
+            }
+            Self::PortInUse { .. } => {
+                format!(
+                    "Use another port in that container, or set spec.listen.port of the route or the pod's {PORT}."
+                )
+            }
+            Self::Sysctl { port, .. } => format!(
+                "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
+            ),
+            Self::FsGroup => format!(
+                "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or remove \
+                 spec.sidecar.spool.storageClassName from the route."
+            ),
+            Self::UnknownAnnotation { .. } => {
+                format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
+            }
+            Self::InvalidAnnotation { wanted, .. } => {
+                format!("Write {}, in quotes; the annotations are: {}.", wanted.as_str(), KEYS.join(", "))
+            }
+            Self::ImageNotAllowed => format!(
+                "Remove {IMAGE}; the platform team can allow it with the chart value sidecar.allowImageOverride."
+            ),
+            Self::RequestOverLimit { resource, .. } => format!(
+                "Set both annotations, mailroute.dev/sidecar-{resource}-request and mailroute.dev/sidecar-{resource}-limit, \
+                 or spec.sidecar.resources of the route."
+            ),
+            Self::SharedProcesses { field } => {
+                format!("Remove {field}, or accept it with the annotation {SHARED_PROCESSES}: \"true\".")
+            }
+            Self::KubernetesTooOld { .. } => {
+                "Upgrade the cluster, which the operator notices within five minutes, or remove the \
+                                              label mailroute.dev/route."
+                    .to_owned()
+            }
+            Self::Malformed { .. } => "Check the manifest with kubectl apply --dry-run=server.".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    /// The sentence, without the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownRoute { route, namespace, known } => {
+                write!(f, "There is no MailRoute {route:?} in namespace {namespace:?}")?;
+                match known.len() {
+                    0 => write!(f, ", and no other MailRoute."),
+                    many => {
+                        let names =
+                            known.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                        let more = if many > NAMED { ", …" } else { "" };
+                        write!(f, ". Existing ones: {names}{more}.")
+                    }
+                }
+            }
+            Self::InvalidRoute { route, message } => {
+                write!(f, "The MailRoute {route:?} is not valid: {message}.")
+            }
+            Self::UnreadableRoute { route, error } => {
+                write!(f, "The MailRoute {route:?} cannot be read by this version of the operator: {error}.")
+            }
+            Self::HostNetwork => write!(f, "The pod uses the node's network (hostNetwork: true)."),
+            Self::Windows => write!(f, "The pod is for a Windows node, and the sidecar runs on Linux."),
+            Self::ContainerName => {
+                write!(f, "The pod has a container {CONTAINER:?} that is not the mail sidecar.")
+            }
+            Self::SidecarChanged { field } => write!(
+                f,
+                "The pod already has a container {CONTAINER:?} whose {field} differs from the mail sidecar's."
+            ),
+            Self::VolumeName { volume } => {
+                write!(
+                    f,
+                    "The pod has a volume {volume:?}, which is the name of a volume of the mail sidecar."
+                )
+            }
+            Self::VolumeMounted { volume, container } => {
+                write!(
+                    f,
+                    "The container {container:?} mounts {volume:?}, which is only for the mail sidecar."
+                )
+            }
+            Self::PortInUse { container, port } => {
+                write!(
+                    f,
+                    "The container {container:?} declares port {port}, on which the mail sidecar listens."
+                )
+            }
+            Self::Sysctl { value, port } => {
+                write!(f, "The pod sets {PORT_START}={value}, so the sidecar may not listen on port {port}.")
+            }
+            Self::FsGroup => write!(
+                f,
+                "The route stores messages on a volume of a storage class, which the sidecar can write to only if the pod \
+                 has an fsGroup."
+            ),
+            Self::UnknownAnnotation { key } => {
+                write!(f, "The pod has the annotation {key:?}, which does not exist.")
+            }
+            Self::InvalidAnnotation { key, value, wanted } => {
+                write!(f, "The annotation {key} is {value:?}, but must be {}.", wanted.as_str())
+            }
+            Self::ImageNotAllowed => {
+                write!(f, "The pod sets the sidecar's image ({IMAGE}), which the platform does not allow.")
+            }
+            Self::RequestOverLimit { resource, request, limit } => {
+                write!(f, "The sidecar's {resource} request ({request}) is more than its limit ({limit}).")
+            }
+            Self::SharedProcesses { field } => write!(
+                f,
+                "Containers of the pod see the processes of the mail sidecar ({field}: true), so one that runs as root could \
+                 read the sidecar's credential."
+            ),
+            Self::KubernetesTooOld { version } => write!(
+                f,
+                "The cluster is Kubernetes {version}, and the mail sidecar needs {OLDEST} or newer, where native sidecars are \
+                 stable."
+            ),
+            Self::Malformed { field } => write!(f, "The pod's {field} is missing or has the wrong type."),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What pods of a route get, as far as that is the route's to say. One that lacks a permission is injectable: its pods start, and its
+/// status says why they send nothing.
+///
+/// # Errors
+/// What the route has wrong.
+pub fn injectable<'a>(
+    route: &MailRoute,
+    resolution: &'a RouteResolution,
+) -> Result<&'a ResolvedRoute, Refusal> {
+    let invalid =
+        |error: &Invalid| Refusal::InvalidRoute { route: route.name_any(), message: error.to_string() };
+    resolution.route.as_ref().map_err(invalid)
+}
+
+/// Refuses to give a sidecar to an API server that is too old.
+///
+/// # Errors
+/// [`Refusal::KubernetesTooOld`].
+pub const fn check_kubernetes(standing: NativeSidecars) -> Result<(), Refusal> {
+    match standing {
+        NativeSidecars::TooOld(version) => Err(Refusal::KubernetesTooOld { version }),
+        NativeSidecars::Unknown | NativeSidecars::Fit => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_both_versions_and_what_to_do() {
+        let refusal = check_kubernetes(NativeSidecars::TooOld(Version { major: 1, minor: 31 })).unwrap_err();
+        let told = format!("{refusal} {}", refusal.remedy());
+        assert!(told.contains("1.31") && told.contains("1.33") && told.contains("Upgrade"), "{told}");
+        let fit = [NativeSidecars::Fit, NativeSidecars::Unknown].map(check_kubernetes);
+        assert_eq!(fit, [Ok(()), Ok(())]);
+    }
+}

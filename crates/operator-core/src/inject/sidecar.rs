@@ -1,0 +1,164 @@
+//! The sidecar of a route: the container and the volumes that every pod of the route gets, whatever the pod.
+//!
+//! The container meets Pod Security `restricted` by itself. It has a startup and a liveness probe on its own listener
+//! and nothing else: a readiness probe would take the application out of its Service when Microsoft 365 is in trouble,
+//! and a preStop hook would close the door while the application still sends.
+
+use mailroute_route::paths;
+use serde_json::{Value, json};
+
+use super::annotations::InjectionRecord;
+use super::names::CONTAINER;
+use super::overrides::Overrides;
+use super::platform::SidecarSettings;
+use super::volumes::{mounts, volumes};
+use crate::resolve::ResolvedRoute;
+
+/// Ports below are privileged unless [`PORT_START`](super::names::PORT_START) says otherwise.
+pub const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
+
+/// Seconds that a pod is given beyond its own grace period, when messages may wait in the sidecar: the kubelet stops the
+/// sidecar when the application has ended, with what is left of the period. At Exchange's 30 messages a minute it is enough
+/// for what a mailbox may send in that time.
+pub const DRAIN_SECONDS: i64 = 60;
+/// How much of it the sidecar uses: it ends by itself, before the kubelet ends it.
+const DRAIN_SHARE_SECONDS: i64 = DRAIN_SECONDS - 5;
+/// Name of the port of health and metrics; a port name has at most 15 characters.
+const ADMIN_PORT_NAME: &str = "mailroute-admin";
+
+/// Everything that a pod of one route gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InjectedSidecar {
+    /// The native sidecar for `spec.initContainers`.
+    pub container: Value,
+    /// The volumes for `spec.volumes`.
+    pub volumes: Vec<Value>,
+    /// Where the application connects.
+    pub port: u16,
+    /// Seconds by which the pod's grace period has to grow.
+    pub drain_seconds: i64,
+    /// Whether a volume is writable only for a group that the pod has to name.
+    pub needs_fs_group: bool,
+    /// For the annotation.
+    pub record: InjectionRecord,
+}
+
+impl InjectedSidecar {
+    /// The sidecar of a route on a platform, as a pod with these overrides gets it.
+    pub fn of(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overrides) -> Self {
+        let image = overrides.image.as_ref().unwrap_or(&platform.image);
+        let port = overrides.port.unwrap_or(route.file.listen.port);
+        let (container, volumes) = (container(route, platform, image, overrides), volumes(route));
+        // The port itself is not in it: a sidecar follows its route to another one, as long as the pod lets it.
+        let added = json!({
+            "container": container, "volumes": volumes, "portStart": port < FIRST_UNPRIVILEGED_PORT,
+        });
+        let record = InjectionRecord {
+            image: image.clone(),
+            route: route.file.name.clone(),
+            generation: route.file.generation,
+            hash: fingerprint(&added),
+            termination_grace_period_seconds: None,
+        };
+        Self {
+            container,
+            volumes,
+            port,
+            drain_seconds: if route.file.delivery.mode.keeps() { DRAIN_SECONDS } else { 0 },
+            needs_fs_group: route.sidecar.spool.storage_class_name.is_some() && !platform.assigns_users,
+            record,
+        }
+    }
+
+    /// Whether the pod needs [`PORT_START`](super::names::PORT_START) lowered.
+    pub const fn is_port_privileged(&self) -> bool {
+        self.port < FIRST_UNPRIVILEGED_PORT
+    }
+}
+
+/// Sixteen hexadecimal digits of SHA-256 over the JSON, whose object keys are sorted.
+fn fingerprint(value: &Value) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, value.to_string().as_bytes());
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn container(route: &ResolvedRoute, platform: &SidecarSettings, image: &str, overrides: &Overrides) -> Value {
+    let mut container = json!({
+        "name": CONTAINER,
+        "image": image,
+        // What makes an init container a sidecar: it runs beside the others and does not keep a Job from completing.
+        "restartPolicy": "Always",
+        "ports": [{"name": ADMIN_PORT_NAME, "containerPort": paths::ADMIN_PORT, "protocol": "TCP"}],
+        "resources": overrides.resources(&route.sidecar.resources),
+        // The next container starts when mail is accepted, and not later than two minutes after.
+        "startupProbe": probe(1, 120),
+        // A minute and a half of silence on the own listener; only then is a restart better than waiting.
+        "livenessProbe": probe(30, 3),
+        "securityContext": security_context(platform),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts(route),
+    });
+    let options = options(route, platform, overrides);
+    if !options.is_empty() {
+        container["args"] = options.into();
+    }
+    if let Some(policy) = platform.pull_policy {
+        container["imagePullPolicy"] = policy.as_str().into();
+    }
+    container
+}
+
+fn security_context(platform: &SidecarSettings) -> Value {
+    let mut context = json!({
+        "runAsNonRoot": true,
+        "readOnlyRootFilesystem": true,
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    if !platform.assigns_users {
+        context["runAsUser"] = paths::SIDECAR_USER.into();
+        context["runAsGroup"] = paths::SIDECAR_USER.into();
+    }
+    context
+}
+
+/// What the sidecar is told beside its route. Never by environment variables: the kubelet sets some in every container, and
+/// a Service named `mailroute` makes one of them `MAILROUTE_PORT`.
+///
+/// The control service is named here, as a pod's arguments are the webhook's and its ConfigMap is anybody's who may write
+/// ConfigMaps in the namespace.
+fn options(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overrides) -> Vec<String> {
+    let keeps = route.file.delivery.mode.keeps();
+    [
+        platform.control_address.as_ref().map(|address| format!("--control={address}")),
+        keeps.then(|| format!("--grace={DRAIN_SHARE_SECONDS}")),
+        overrides.port.map(|port| format!("--port={port}")),
+        overrides.log_level.map(|level| format!("--log-level={level}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Asked inside the container: in a pod of a mesh whose proxy is an ordinary container, a probe over the network would wait
+/// for that proxy, and the proxy for this container to start.
+fn probe(period_seconds: u32, failures: u32) -> Value {
+    json!({
+        "exec": {"command": [paths::PROGRAM, "alive"]},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_runs_as_the_user_that_the_webhook_names() {
+        let dockerfile = include_str!("../../../../sidecar/Dockerfile");
+        assert!(dockerfile.contains(&format!("USER {0}:{0}", paths::SIDECAR_USER)), "{dockerfile}");
+    }
+}

@@ -1,0 +1,29 @@
+//! What the operator decides, as plain functions of what it is given.
+//!
+//! ```text
+//!  MailRoute, platform settings ─► resolve ─► route.json, or why there is none
+//!  pod, resolved route ──────────► inject ──► JSON patch, or why the pod is refused
+//!  pods, resolved route ─────────► rollout ─► which pods have an outdated sidecar, and which may be evicted next
+//!  all of it, and reports ───────► status ──► conditions and sums
+//! ```
+//!
+//! * [`crd`]: the resources. [`pods`]: what a pod says of its sidecar. [`reports`]: what sidecars reported. [`webhook_configuration`]: whether
+//!   API servers ask about the right pods. [`kubernetes_version`]: whether they know native sidecars.
+//!
+//! No client of the API server, no files, no clock and no async: time and files' contents are passed in, and Cargo.toml has
+//! neither a client nor a runtime.
+
+pub mod crd;
+pub mod inject;
+pub mod kubernetes_version;
+pub mod pods;
+pub mod reports;
+pub mod resolve;
+pub mod rollout;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+pub mod status;
+pub mod webhook_configuration;
+
+#[cfg(test)]
+mod tests;

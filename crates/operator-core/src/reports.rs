@@ -1,0 +1,383 @@
+//! The newest report of each pod, in memory, with time passed in.
+//!
+//! Refuses to know how a report came here and what follows from it. A report comes from a pod, so its numbers are bounded
+//! on the way in, its texts are bounded and stripped of control characters, and observations that contradict the list of reasons are
+//! left out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use mailroute_route::condition::ConditionType;
+use mailroute_route::control::{
+    MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Queue, Report, Usage,
+};
+
+/// How often a sidecar reports when nothing changes.
+pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
+
+/// A report this old says nothing any more: three were missed.
+pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * INTERVAL.as_secs());
+
+/// How long it is remembered when a pod reported last.
+const LAST_KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// The most messages or recipients that one pod is believed to have. More than any spool holds or mailbox sends; the sum of all pods
+/// stays a number that a status can hold, and no pod can bring a counter to its end.
+const MOST: u64 = 1_000_000;
+
+/// The greatest age that a pod is believed, seconds: a year.
+const OLDEST_SECONDS: u64 = 365 * 24 * 60 * 60;
+
+/// Which pod reports, as its token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportingPod {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod.
+    pub uid: String,
+}
+
+/// A report and when it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivedReport {
+    /// Name of the pod.
+    pub pod: String,
+    /// What it said.
+    pub report: Report,
+    /// When.
+    pub at: Timestamp,
+    /// Since when it says this, apart from numbers.
+    pub since: Timestamp,
+    /// Whether a written status has taken this into account.
+    pub is_told: bool,
+    /// What of the pod's mail people were told of.
+    pub accounted: AccountedMail,
+}
+
+/// What people were told of the mail that a pod holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountedMail {
+    /// Whether the pod was seen to live. A report may come before the pod is seen, which looks as if the pod had ended.
+    pub was_live: bool,
+    /// Dead letters that were told of; none while nobody has looked.
+    pub dead_letters: Option<u64>,
+    /// Whether it was told that the pod ended.
+    pub is_over: bool,
+}
+
+/// The newest report of each pod, by route.
+#[derive(Debug, Default)]
+pub struct Reports {
+    routes: HashMap<RouteKey, BTreeMap<String, ReceivedReport>>,
+    /// When each pod reported last, by uid, for a day.
+    last: HashMap<String, Timestamp>,
+    swept: Timestamp,
+}
+
+/// Namespace and name of a route.
+type RouteKey = (String, String);
+
+impl Reports {
+    /// Keeps a report in place of the pod's last one, and says whether it tells something new: a first report, another
+    /// generation, a condition that holds or fails otherwise than before, or more dead letters. Other numbers are not news.
+    pub fn record(&mut self, caller: &ReportingPod, report: Report, now: Timestamp) -> bool {
+        self.sweep(now);
+        let report = cleaned(report, now);
+        let route = (caller.namespace.clone(), report.route.clone());
+        let pods = self.routes.entry(route).or_default();
+        let old = pods.get(&caller.uid);
+        let same = old.filter(|old| !differs(&old.report, &report));
+        let (since, is_told) = same.map_or((now, false), |old| (old.since, old.is_told));
+        let news = same.is_none_or(|old| report.queue.dead_letters > old.report.queue.dead_letters);
+        let accounted = old.map(|old| old.accounted).unwrap_or_default();
+        self.last.insert(caller.uid.clone(), now);
+        let received = ReceivedReport { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
+        pods.insert(caller.uid.clone(), received);
+        news
+    }
+
+    /// A status that takes these reports into account was written, and it was told what the pods hold. `is_live` says of a
+    /// pod's uid whether the pod had not ended then.
+    pub fn told(
+        &mut self,
+        namespace: &str,
+        route: &str,
+        reports: &BTreeMap<String, ReceivedReport>,
+        is_live: impl Fn(&str) -> bool,
+    ) {
+        let Some(pods) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
+        for (uid, told) in reports {
+            let Some(received) = pods.get_mut(uid) else { continue };
+            let accounted = &mut received.accounted;
+            accounted.dead_letters = Some(told.report.queue.dead_letters);
+            accounted.is_over = accounted.was_live && !is_live(uid);
+            accounted.was_live |= is_live(uid);
+            // What came meanwhile is not in it.
+            received.is_told |= received.since == told.since;
+        }
+    }
+
+    /// The reports for a route that are not stale, by pod uid.
+    pub fn of(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeMap<String, ReceivedReport> {
+        let key = (namespace.to_owned(), route.to_owned());
+        let pods = self.routes.get(&key).into_iter().flatten();
+        pods.filter(|(_, received)| is_fresh(received, now))
+            .map(|(uid, received)| (uid.clone(), received.clone()))
+            .collect()
+    }
+
+    /// When a pod reported last; none when it did not within a day.
+    pub fn last(&self, uid: &str) -> Option<Timestamp> {
+        self.last.get(uid).copied()
+    }
+
+    /// The addresses that the upstream sees the sidecars of a route come from.
+    pub fn egress(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeSet<IpAddr> {
+        let pods = self.routes.get(&(namespace.to_owned(), route.to_owned()));
+        let fresh = pods.into_iter().flatten().filter(|(_, received)| is_fresh(received, now));
+        fresh.filter_map(|(_, received)| received.report.egress).collect()
+    }
+
+    fn sweep(&mut self, now: Timestamp) {
+        if now.duration_since(self.swept) < INTERVAL {
+            return;
+        }
+        self.swept = now;
+        self.last.retain(|_, at| now.duration_since(*at) < LAST_KEPT);
+        self.routes.retain(|_, pods| {
+            pods.retain(|_, received| is_fresh(received, now));
+            !pods.is_empty()
+        });
+    }
+}
+
+fn is_fresh(received: &ReceivedReport, now: Timestamp) -> bool {
+    now.duration_since(received.at) < STALE_AFTER
+}
+
+fn differs(old: &Report, new: &Report) -> bool {
+    let essence = |report: &Report| -> Vec<_> {
+        report.observations.iter().map(|o| (o.condition, o.holds, o.reason)).collect()
+    };
+    old.generation != new.generation
+        || old.config_error != new.config_error
+        || old.sidecar_version != new.sidecar_version
+        || essence(old) != essence(new)
+}
+
+fn cleaned(report: Report, now: Timestamp) -> Report {
+    let mut observations: Vec<_> =
+        ConditionType::OBSERVED.iter().filter_map(|condition| observation(&report, *condition)).collect();
+    for observation in &mut observations {
+        observation.message = plain(&observation.message);
+        observation.at = observation.at.clamp(0, now.as_second().max(0));
+    }
+    Report {
+        route: report.route,
+        sidecar_version: plain(&report.sidecar_version),
+        config_error: report.config_error.as_deref().map(plain),
+        observations,
+        queue: Queue {
+            messages: report.queue.messages.min(MOST),
+            oldest_seconds: report.queue.oldest_seconds.min(OLDEST_SECONDS),
+            dead_letters: report.queue.dead_letters.min(MOST),
+        },
+        usage: Usage {
+            messages_last_minute: report.usage.messages_last_minute.min(MOST),
+            recipients_last_24h: report.usage.recipients_last_24h.min(MOST),
+        },
+        // Leases are given out by it, and nobody reads it again.
+        claim: None,
+        left: report.left.iter().filter(|id| is_message_id(id)).take(MAX_LEFT).cloned().collect(),
+        ..report
+    }
+}
+
+/// Whether it can be printed as the Message-ID that it claims to be.
+fn is_message_id(id: &str) -> bool {
+    id.len() <= MAX_MESSAGE_ID_BYTES && id.chars().all(|c| !c.is_control() && !c.is_whitespace())
+}
+
+/// What the report says of a condition, if that makes sense. The last one counts.
+fn observation(report: &Report, condition: ConditionType) -> Option<Observation> {
+    let sensible = |o: &&Observation| {
+        o.condition == condition && o.reason.condition() == condition && o.reason.holds() == o.holds
+    };
+    report.observations.iter().rfind(sensible).cloned()
+}
+
+fn plain(text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)];
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailroute_route::condition::Reason;
+    use mailroute_route::control::Claim;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn caller(uid: &str) -> ReportingPod {
+        ReportingPod { namespace: "shop".into(), pod: format!("pod-{uid}"), uid: uid.into() }
+    }
+
+    fn report(observations: Vec<Observation>) -> Report {
+        Report {
+            route: "notifications".into(),
+            generation: 3,
+            sidecar_version: "0.1.0".into(),
+            config_error: None,
+            observations,
+            queue: Queue::default(),
+            usage: Usage::default(),
+            egress: None,
+            left: vec![],
+            claim: None,
+        }
+    }
+
+    fn observation(reason: Reason, message: &str) -> Observation {
+        Observation {
+            condition: reason.condition(),
+            holds: reason.holds(),
+            reason,
+            message: message.into(),
+            at: at(0).as_second(),
+        }
+    }
+
+    #[test]
+    fn only_what_a_person_would_act_on_is_news() {
+        let mut reports = Reports::default();
+        let first = report(vec![observation(Reason::LoggedIn, "235")]);
+        assert!(reports.record(&caller("a"), first.clone(), at(0)), "a first report");
+        let busy =
+            Report { usage: Usage { messages_last_minute: 9, recipients_last_24h: 9 }, ..first.clone() };
+        assert!(!reports.record(&caller("a"), busy, at(1)), "numbers");
+        let refused = report(vec![observation(Reason::ExchangeRejectedToken, "535 5.7.3")]);
+        assert!(reports.record(&caller("a"), refused, at(2)), "a fault");
+        assert!(reports.record(&caller("a"), Report { generation: 4, ..first }, at(3)), "another generation");
+    }
+
+    #[test]
+    fn more_dead_letters_are_news_and_fewer_are_not() {
+        let mut reports = Reports::default();
+        let holding =
+            |dead_letters| Report { queue: Queue { dead_letters, ..Queue::default() }, ..report(vec![]) };
+        reports.record(&caller("a"), holding(1), at(0));
+        assert!(!reports.record(&caller("a"), holding(1), at(1)));
+        assert!(reports.record(&caller("a"), holding(2), at(2)));
+        assert!(!reports.record(&caller("a"), holding(0), at(3)));
+    }
+
+    #[test]
+    fn a_pod_is_over_when_it_was_seen_to_live_and_does_no_more() {
+        let mut reports = Reports::default();
+        let accounted = |reports: &Reports| reports.of("shop", "notifications", at(9))["a"].accounted;
+        reports.record(&caller("a"), report(vec![]), at(0));
+        let look = |reports: &mut Reports, live: bool| {
+            let seen = reports.of("shop", "notifications", at(1));
+            reports.told("shop", "notifications", &seen, |_| live);
+            reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
+        };
+        look(&mut reports, false);
+        assert!(!accounted(&reports).is_over, "it has not been seen yet");
+        look(&mut reports, true);
+        assert_eq!(
+            accounted(&reports),
+            AccountedMail { was_live: true, dead_letters: Some(0), is_over: false }
+        );
+        look(&mut reports, false);
+        assert!(accounted(&reports).is_over, "and another report does not change that");
+    }
+
+    #[test]
+    fn news_is_untold_until_a_status_that_knows_it_is_written() {
+        let mut reports = Reports::default();
+        let told = |reports: &Reports| reports.of("shop", "notifications", at(9))["a"].is_told;
+        reports.record(&caller("a"), report(vec![]), at(0));
+        let seen = reports.of("shop", "notifications", at(0));
+        reports.record(&caller("a"), report(vec![]), at(1));
+        assert!(!told(&reports));
+        reports.told("shop", "notifications", &seen, |_| true);
+        assert!(told(&reports), "the same was said again");
+        reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
+        assert!(!told(&reports), "something new");
+        reports.told("shop", "notifications", &seen, |_| true);
+        assert!(!told(&reports), "the status was computed before");
+    }
+
+    #[test]
+    fn a_report_is_dropped_after_three_intervals() {
+        let mut reports = Reports::default();
+        reports.record(&caller("a"), report(vec![]), at(0));
+        assert_eq!(reports.of("shop", "notifications", at(89)).len(), 1);
+        assert_eq!(reports.of("shop", "notifications", at(90)).len(), 0);
+        reports.record(&caller("b"), Report { route: "other".into(), ..report(vec![]) }, at(200));
+        assert_eq!(reports.routes.len(), 1, "what is stale leaves the memory");
+    }
+
+    #[test]
+    fn one_pod_has_one_report() {
+        let mut reports = Reports::default();
+        for second in 0..100 {
+            reports.record(&caller("a"), report(vec![]), at(second));
+        }
+        assert_eq!(reports.of("shop", "notifications", at(100)).len(), 1);
+    }
+
+    #[test]
+    fn observations_that_contradict_the_list_of_reasons_are_left_out() {
+        let lie = Observation { holds: true, ..observation(Reason::ExchangeRejectedToken, "") };
+        let stray =
+            Observation { condition: ConditionType::CredentialReady, ..observation(Reason::LoggedIn, "") };
+        let sum = observation(Reason::Ready, "");
+        let mut reports = Reports::default();
+        reports.record(&caller("a"), report(vec![lie, stray, sum]), at(0));
+        assert_eq!(reports.of("shop", "notifications", at(0))["a"].report.observations, vec![]);
+    }
+
+    #[test]
+    fn a_claim_is_not_kept() {
+        let mut reports = Reports::default();
+        let claim = Claim { mailbox: "x".repeat(16 * 1024), ..Claim::default() };
+        reports.record(&caller("a"), Report { claim: Some(claim), ..report(vec![]) }, at(0));
+        let kept = serde_json::to_string(&reports.of("shop", "notifications", at(0))["a"].report).unwrap();
+        assert!(kept.len() < 512, "{kept}");
+    }
+
+    #[test]
+    fn numbers_are_bounded() {
+        let mut reports = Reports::default();
+        let most = u64::MAX;
+        let queue = Queue { messages: most, oldest_seconds: most, dead_letters: most };
+        let usage = Usage { messages_last_minute: most, recipients_last_24h: most };
+        let mut past = observation(Reason::LoggedIn, "");
+        past.at = i64::MIN;
+        reports.record(&caller("a"), Report { queue, usage, ..report(vec![past]) }, at(0));
+        let Report { queue, usage, observations, .. } =
+            reports.of("shop", "notifications", at(0))["a"].report.clone();
+        assert_eq!((queue.messages, queue.dead_letters, queue.oldest_seconds), (MOST, MOST, OLDEST_SECONDS));
+        assert_eq!((usage.messages_last_minute, usage.recipients_last_24h), (MOST, MOST));
+        assert_eq!(observations[0].at, 0);
+    }
+
+    #[test]
+    fn texts_are_bounded_and_free_of_control_characters() {
+        let long = format!("535\r\n5.7.3\u{1b}[31m{}", "ä".repeat(1000));
+        let mut reports = Reports::default();
+        let mut future = observation(Reason::LoginFailed, &long);
+        future.at = i64::MAX;
+        reports.record(&caller("a"), report(vec![future]), at(0));
+        let kept = reports.of("shop", "notifications", at(0))["a"].report.observations[0].clone();
+        assert!(kept.message.len() <= MAX_MESSAGE_BYTES && !kept.message.contains(char::is_control));
+        assert_eq!(kept.at, at(0).as_second(), "nothing was met in the future");
+    }
+}

@@ -1,0 +1,73 @@
+//! Why a route cannot be used as it is written.
+
+use mailroute_route::paths::ENTRA_AUDIENCES;
+
+use crate::crd::cloud::Cloud;
+use crate::crd::method::{CredentialType, Method};
+
+/// Why a route cannot be rendered. The text names the field and what to put there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The API server gives every object these; without them nothing can be owned.
+    #[error("the object has no name, namespace or uid")]
+    Unidentified,
+    /// The method's own block is missing.
+    #[error("spec.{0}: the method requires this block")]
+    BlockMissing(&'static str),
+    /// The method goes by domains.
+    #[error("spec.tenant.acceptedDomains: the method {0:?} requires at least one")]
+    AcceptedDomainsMissing(Method),
+    /// No preset and no override.
+    #[error("spec.endpoint.host: Microsoft publishes no SMTP host for the cloud {0:?}; set it")]
+    HostMissing(Cloud),
+    /// The platform's to set.
+    #[error("spec.{0}: leave it out with credential.subject Operator; the platform sets it")]
+    SetByPlatform(&'static str),
+    /// No preset, and nothing in the platform's settings.
+    #[error(
+        "spec.tenant.cloud: Microsoft publishes no SMTP host for the cloud {0:?}, and the platform has set none under \
+         broker.applications"
+    )]
+    PlatformHostMissing(Cloud),
+    /// A log-in would go without TLS.
+    #[error("spec.endpoint.tls: ClientSubmission requires the value Required, because it logs in")]
+    SubmissionWithoutTls,
+    /// A certificate would be of no use.
+    #[error("spec.endpoint.tls: relay by certificate requires the value Required")]
+    CertificateWithoutTls,
+    /// Tokens are asked for by an application.
+    #[error("spec.clientSubmission.credential.clientId: the type {0:?} requires it")]
+    ClientIdMissing(CredentialType),
+    /// A credential that is a secret.
+    #[error("spec.clientSubmission.credential.secretRef: the type {0:?} requires it")]
+    SecretMissing(CredentialType),
+    /// The one key of a Secret that holds it.
+    #[error("spec.clientSubmission.credential.secretRef.key: the type {0:?} requires it")]
+    SecretKeyMissing(CredentialType),
+    /// Rewriting needs a mailbox to write.
+    #[error("spec.senders.onViolation: Rewrite requires the method ClientSubmission; use Reject")]
+    RewriteWithoutMailbox,
+    /// The token would be good for somebody else than Entra.
+    #[error(
+        "spec.tenant.authority.audience: {0:?} is neither an audience of Entra ({known}) nor listed in entra.audiences of \
+         the chart's values",
+        known = ENTRA_AUDIENCES.join(", ")
+    )]
+    Audience(String),
+    /// Not a duration.
+    #[error("spec.delivery.{field}: {value:?} is not a duration such as 48h")]
+    Duration {
+        /// Which.
+        field: &'static str,
+        /// What stands there.
+        value: String,
+    },
+    /// Not an amount of bytes.
+    #[error("spec.{field}: {value:?} is not a size such as 1Gi")]
+    Size {
+        /// Which.
+        field: &'static str,
+        /// What stands there.
+        value: String,
+    },
+}

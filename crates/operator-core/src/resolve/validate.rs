@@ -1,0 +1,221 @@
+//! What of a route needs no look at the platform: its promise, its bounds, its senders; and which audience its tokens may have. Pure.
+//!
+//! The schema's rules refuse all of this at `kubectl apply`; here it is asked again, because an object may have been
+//! stored under an older schema.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use mailroute_route::file::{self, OnViolation};
+use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
+
+use super::invalid::Invalid;
+use crate::crd::MailRouteSpec;
+use crate::crd::delivery::{Delivery, Limits};
+use crate::crd::method::Method;
+use crate::crd::units;
+
+/// Connections of one sidecar by client submission. Exchange takes three of a mailbox at a time, whose sidecars do not know
+/// of each other.
+const CONNECTIONS_PER_MAILBOX_SIDECAR: u32 = 1;
+
+/// The author of a route says which audience a token of the pods' ServiceAccount has, and whom it is shown to. A token that
+/// the API server or the control service takes would be the pod's identity.
+pub(super) fn audience(spec: &MailRouteSpec, allowed: &[String]) -> Result<(), Invalid> {
+    let named = spec.tenant.authority.as_ref().and_then(|authority| authority.audience.as_ref());
+    let is_allowed = |audience: &&String| {
+        ENTRA_AUDIENCES.contains(&audience.as_str()) || (is_for_entra(audience) && allowed.contains(audience))
+    };
+    named.filter(|audience| !is_allowed(audience)).map_or(Ok(()), |it| Err(Invalid::Audience(it.clone())))
+}
+
+pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
+    let Delivery { mode, max_age, wait, dead_letter } = &spec.delivery;
+    let duration = |field, text: &String| {
+        let positive = units::seconds(text).filter(|seconds| *seconds > 0);
+        positive.ok_or_else(|| Invalid::Duration { field, value: text.clone() })
+    };
+    let bytes = size("sidecar.spool.sizeLimit", &spec.sidecar.spool.size_limit)?;
+    Ok(file::Delivery {
+        mode: *mode,
+        wait_seconds: duration("wait", wait)?,
+        max_age_seconds: duration("maxAge", max_age)?,
+        dead_letters: file::DeadLetters { keep: dead_letter.keep, notify_sender: dead_letter.notify_sender },
+        // The rest is for messages that pass through and for the file system's own, as a pod with an overfull volume is
+        // evicted.
+        max_spool_bytes: bytes - bytes.div_ceil(10),
+    })
+}
+
+/// Only a mailbox has limits of its own; connections of the other methods are each sidecar's.
+pub(super) fn limits(method: Method, limits: &Limits) -> Result<file::Limits, Invalid> {
+    let max_message_bytes = size("limits.maxMessageBytes", &limits.max_message_bytes)?;
+    let bare = file::Limits::new(max_message_bytes, limits.max_recipients);
+    Ok(match method {
+        Method::ClientSubmission => file::Limits {
+            messages_per_minute: Some(limits.messages_per_minute),
+            recipients_per_day: Some(limits.recipients_per_day),
+            connections: CONNECTIONS_PER_MAILBOX_SIDECAR,
+            ..bare
+        },
+        Method::SmtpRelay | Method::DirectSend => {
+            file::Limits { connections: limits.connections.max(1), ..bare }
+        }
+    })
+}
+
+/// Bytes of a size.
+fn size(field: &'static str, size: &Quantity) -> Result<u64, Invalid> {
+    units::bytes(size).ok_or_else(|| Invalid::Size { field, value: size.0.clone() })
+}
+
+pub(super) fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
+    let rewrites = spec.senders.as_ref().is_some_and(|senders| senders.on_violation == OnViolation::Rewrite);
+    if rewrites && spec.method != Method::ClientSubmission {
+        return Err(Invalid::RewriteWithoutMailbox);
+    }
+    Ok(spec.senders.clone().map(Into::into))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::MailRoute;
+    use crate::crd::cloud::Cloud;
+    use crate::crd::local::Senders;
+    use crate::crd::method::CredentialType;
+    use crate::crd::method::Endpoint;
+    use crate::crd::tenant::Authority;
+    use crate::resolve::{PlatformSettings, resolve};
+    use crate::samples;
+    use serde_json::json;
+
+    #[test]
+    fn nine_tenths_of_the_volume_are_for_kept_messages() {
+        let mut route = samples::route();
+        for (size, expected) in [("1Gi", 966_367_641), ("100", 90), ("101", 90), ("0", 0)] {
+            route.spec.sidecar.spool.size_limit = Quantity(size.into());
+            assert_eq!(samples::resolved(&route).file.delivery.max_spool_bytes, expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn the_largest_message_is_a_size_or_a_number_of_bytes() {
+        for (written, bytes) in
+            [(json!(36_700_160), 36_700_160), (json!("35Mi"), 36_700_160), (json!("1k"), 1000)]
+        {
+            let mut route = samples::route();
+            route.spec.limits = serde_json::from_value(json!({"maxMessageBytes": written})).unwrap();
+            assert_eq!(samples::resolved(&route).file.limits.max_message_bytes, bytes);
+        }
+        assert_eq!(
+            samples::resolved(&samples::route()).file.limits.max_message_bytes,
+            36_700_160,
+            "the default"
+        );
+    }
+
+    #[test]
+    fn durations_become_seconds() {
+        let delivery = samples::resolved(&samples::route()).file.delivery;
+        assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 4));
+        assert_eq!(delivery.mode, file::DeliveryMode::DeliverOrQueue);
+    }
+
+    #[test]
+    fn limits_of_the_mailbox_are_for_client_submission_alone() {
+        let submission = samples::resolved(&samples::route()).file.limits;
+        assert_eq!((submission.messages_per_minute, submission.recipients_per_day), (Some(30), Some(10_000)));
+        assert_eq!(submission.connections, 1, "the mailbox's three are shared");
+        for route in [samples::relay(true), samples::direct()] {
+            let limits = samples::resolved(&route).file.limits;
+            assert_eq!((limits.messages_per_minute, limits.recipients_per_day), (None, None));
+            assert_eq!(limits.connections, 3);
+        }
+    }
+
+    #[test]
+    fn a_token_of_the_pod_is_projected_for_entra_alone() {
+        let with = |audience: &str, allowed: &[&str]| {
+            let mut route = samples::route();
+            let audience = Some(audience.to_owned());
+            route.spec.tenant.authority = Some(Authority { audience, ..Default::default() });
+            let allowed: Vec<_> = allowed.iter().map(|&audience| audience.to_owned()).collect();
+            resolve(&route, &PlatformSettings { entra_audiences: allowed, ..Default::default() })
+                .route
+                .map(drop)
+        };
+        for audience in ENTRA_AUDIENCES {
+            assert!(with(audience, &[]).is_ok(), "{audience}");
+        }
+        let forbidden = [
+            "mailroute.dev",
+            "https://kubernetes.default.svc",
+            "https://kubernetes.default.svc.cluster.local",
+            "https://oidc.example.com/id/1",
+            "kubernetes",
+            "",
+        ];
+        for audience in forbidden {
+            let told = with(audience, &[audience]).unwrap_err();
+            assert_eq!(told, Invalid::Audience(audience.to_owned()), "listed all the same");
+        }
+        assert!(with("api://private-cloud", &[]).is_err());
+        assert!(with("api://private-cloud", &["api://private-cloud"]).is_ok());
+    }
+
+    #[test]
+    fn what_an_older_schema_let_through_is_named_with_its_field() {
+        type Change = fn(&mut MailRouteSpec);
+        let endpoint = |s: &mut MailRouteSpec| s.endpoint = Some(Endpoint::default());
+        let table: [(MailRoute, Change, &str); 15] = [
+            (samples::with_operator_identity(), endpoint, "spec.endpoint"),
+            (
+                samples::with_operator_identity(),
+                |s| s.tenant.authority = Some(Authority::default()),
+                "spec.tenant.authority",
+            ),
+            (
+                samples::with_operator_identity(),
+                |s| s.tenant.cloud = Cloud::USGovernmentDoD,
+                "spec.tenant.cloud",
+            ),
+            (samples::route(), |s| s.client_submission = None, "spec.clientSubmission"),
+            (samples::relay(true), |s| s.smtp_relay = None, "spec.smtpRelay"),
+            (samples::direct(), |s| s.direct_send = None, "spec.directSend"),
+            (samples::direct(), |s| s.tenant.accepted_domains.clear(), "spec.tenant.acceptedDomains"),
+            (samples::route(), |s| s.tenant.cloud = Cloud::USGovernmentDoD, "spec.endpoint.host"),
+            (samples::route(), |s| s.delivery.wait = "soon".into(), "spec.delivery.wait"),
+            (samples::route(), |s| s.delivery.max_age = "0s".into(), "spec.delivery.maxAge"),
+            (
+                samples::route(),
+                |s| s.sidecar.spool.size_limit = Quantity("much".into()),
+                "spec.sidecar.spool.sizeLimit",
+            ),
+            (
+                samples::route(),
+                |s| s.limits.max_message_bytes = Quantity("much".into()),
+                "spec.limits.maxMessageBytes",
+            ),
+            (
+                samples::with_secret(CredentialType::ClientSecret, None),
+                |_| {},
+                "spec.clientSubmission.credential.secretRef.key",
+            ),
+            (
+                samples::route(),
+                |s| s.client_submission.as_mut().unwrap().credential.client_id = None,
+                "spec.clientSubmission.credential.clientId",
+            ),
+            (
+                samples::relay(true),
+                |s| s.senders = Some(Senders { allow: vec![], on_violation: OnViolation::Rewrite }),
+                "spec.senders.onViolation",
+            ),
+        ];
+        for (mut route, change, field) in table {
+            change(&mut route.spec);
+            let settings = PlatformSettings::default();
+            let error = resolve(&route, &settings).route.unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{field}: ")), "{error}");
+        }
+    }
+}

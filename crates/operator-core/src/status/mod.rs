@@ -1,0 +1,24 @@
+//! What the status of a route should say. Pure.
+//!
+//! * [`mod@compute`]: the whole status. [`aggregate`]: from what many sidecars met to one verdict for each condition. `evidence`:
+//!   what of it still stands.
+//! * One file for each condition that is not observed by sidecars alone: `accepted`, `ready` (with `pods_refused`, what it says of
+//!   refused pods), `dns_published`, `federation_fits`, `sidecars_current`, `sidecars_reporting`. `facts`: what all of them read.
+//! * [`lost_messages`]: what is said of mail that pods left behind.
+
+mod accepted;
+pub mod aggregate;
+pub mod compute;
+mod dns_published;
+mod evidence;
+mod facts;
+mod federation_fits;
+mod finding;
+pub mod lost_messages;
+mod pods_refused;
+mod ready;
+mod sidecars_current;
+pub mod sidecars_reporting;
+
+pub use compute::compute;
+pub use facts::{Acceptance, DnsNotice, DnsVerdict, RouteFacts, SilentSidecar};

@@ -1,0 +1,78 @@
+//! How a replica stands: what its readiness depends on, and what is read from its state when Prometheus asks.
+
+use futures::FutureExt;
+use kube::runtime::reflector::Store;
+use mailroute_operator_core::crd::status::Sidecars;
+use mailroute_operator_core::kubernetes_version::NativeSidecars;
+use tokio::sync::watch;
+
+use super::Known;
+use crate::admin::Check;
+use crate::cache::route::RouteStore;
+use crate::cache::watch::UnreadableRoutes;
+use crate::metrics::{Certificate, Metrics, RouteStanding};
+
+/// What has to hold before the replica is sent requests.
+pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> {
+    let (routes, pods) = (known.routes.clone(), known.pods.clone());
+    let (kubernetes, certificates, stop) = (known.kubernetes.clone(), known.pki.ready.clone(), stop.clone());
+    vec![
+        Check { missing: "MailRoutes are still being listed", holds: Box::new(move || is_filled(&routes)) },
+        Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
+        Check {
+            missing: "the API server has not told its version yet",
+            holds: Box::new(move || *kubernetes.borrow() != NativeSidecars::Unknown),
+        },
+        Check {
+            missing: "the served certificate does not chain to the caBundle of the webhook configuration yet",
+            holds: Box::new(move || *certificates.borrow()),
+        },
+        Check { missing: "this replica is stopping", holds: Box::new(move || !*stop.borrow()) },
+    ]
+}
+
+fn is_filled<K>(store: &Store<K>) -> bool
+where
+    K: kube::runtime::reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    store.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
+}
+
+/// What is read from a state when Prometheus asks.
+pub(super) fn observer(
+    known: &Known,
+    malformed: &UnreadableRoutes,
+) -> impl Fn(&Metrics) + Send + Sync + use<> + 'static {
+    let (routes, leadership) = (known.routes.clone(), known.leadership.clone());
+    let (expiry, malformed) = (known.pki.expiry.clone(), malformed.clone());
+    move |metrics| {
+        metrics.leading(leadership.borrow().leading);
+        metrics.malformed_routes(malformed.all().len());
+        let expiry = *expiry.borrow();
+        for (certificate, ends) in [(Certificate::Authority, expiry.ca), (Certificate::Leaf, expiry.leaf)] {
+            if let Some(ends) = ends {
+                metrics.certificate_expiry(certificate, ends.as_second());
+            }
+        }
+        count_routes(&routes, metrics);
+    }
+}
+
+fn count_routes(routes: &RouteStore, metrics: &Metrics) {
+    let routes = routes.state();
+    for ready in ["True", "False", "Unknown"] {
+        metrics.routes(ready, routes.iter().filter(|route| route.readiness() == ready).count());
+    }
+    let sum = |of: fn(&Sidecars) -> u32| {
+        let sidecars = routes.iter().filter_map(|route| route.status.as_ref().map(|status| &status.sidecars));
+        sidecars.map(|sidecars| of(sidecars) as usize).sum()
+    };
+    metrics.sidecars("injected", sum(|sidecars| sidecars.injected));
+    metrics.sidecars("ready", sum(|sidecars| sidecars.ready));
+    metrics.sidecars("converged", sum(|sidecars| sidecars.converged));
+    metrics.sidecars("outdated", sum(|sidecars| sidecars.outdated));
+    metrics.sidecars("missing", sum(|sidecars| sidecars.missing));
+    metrics.sidecars("silent", sum(|sidecars| sidecars.silent));
+    metrics.each_route(routes.iter().map(|route| RouteStanding::of(route)));
+}

@@ -1,0 +1,162 @@
+//! How many federated credentials an application needs for the pods of this cluster. Pure, apart from the lock; time passed in.
+//!
+//! Entra trusts a pod by the pair of namespace and ServiceAccount that it runs under, one federated credential for each, and
+//! takes twenty of them for one application (Microsoft Entra, "Important considerations and restrictions for federated
+//! identity credentials"). The next ServiceAccount that sends mail then fails for no reason that a route shows, so it is told
+//! before. Pods with an AKS identity binding need none of their own. Other clusters that use the application are not seen
+//! from here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_operator_core::pods::has_identity_binding;
+use mailroute_route::file::{ClientSubmission, Credential, Method};
+
+use super::watch::route_of;
+use crate::cache::route::{CachedRoute, RouteStore};
+
+/// A count is used this long, as it looks at all pods.
+const KEEP: Duration = Duration::from_secs(15);
+
+/// What the pods of each application run under.
+#[derive(Debug, Default)]
+pub struct FederationCapacity(Mutex<Option<(Instant, BTreeMap<String, usize>)>>);
+
+impl FederationCapacity {
+    /// How many ServiceAccounts the route's application has to trust; 0 when no pod asks Entra itself.
+    pub fn subjects(
+        &self,
+        route: &CachedRoute,
+        routes: &RouteStore,
+        pods: &Store<Pod>,
+        now: Instant,
+    ) -> usize {
+        let Some(application) = application(route) else { return 0 };
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = match kept.take() {
+            Some((at, counts)) if now.saturating_duration_since(at) < KEEP => kept.insert((at, counts)),
+            _ => kept.insert((now, count(&routes.state(), &pods.state()))),
+        };
+        counts.1.get(&application).copied().unwrap_or_default()
+    }
+}
+
+/// The pairs of namespace and ServiceAccount for each application.
+fn count(routes: &[Arc<CachedRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usize> {
+    let applications: HashMap<_, _> = routes
+        .iter()
+        .filter_map(|route| Some((ObjectRef::from_obj(&**route), application(route)?)))
+        .collect();
+    let mut subjects = BTreeMap::<&str, BTreeSet<(&str, &str)>>::new();
+    for pod in pods.iter().filter(|pod| !has_identity_binding(pod)) {
+        let Some(application) = route_of(pod).and_then(|route| applications.get(&route)) else { continue };
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        subjects.entry(application).or_default().insert((namespace, account.unwrap_or("default")));
+    }
+    subjects.into_iter().map(|(application, subjects)| (application.to_owned(), subjects.len())).collect()
+}
+
+/// The application whose federated credentials the route's own pods need.
+fn application(route: &CachedRoute) -> Option<String> {
+    match &route.resolution().route.as_ref().ok()?.file.method {
+        Method::ClientSubmission(ClientSubmission {
+            credential: Credential::WorkloadIdentity { client_id, .. },
+            ..
+        }) => Some(client_id.to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::EnvVar;
+    use kube::runtime::reflector::store;
+    use kube::runtime::watcher::Event;
+    use mailroute_operator_core::crd::MailRoute;
+    use mailroute_operator_core::crd::method::{CredentialType, Subject};
+    use mailroute_operator_core::pods::prune;
+    use mailroute_operator_core::resolve::PlatformSettings;
+    use mailroute_operator_core::samples;
+
+    use super::*;
+
+    fn cached(route: MailRoute) -> CachedRoute {
+        CachedRoute::new(route, &PlatformSettings::default())
+    }
+
+    fn route(name: &str, namespace: &str) -> Arc<CachedRoute> {
+        let mut route = samples::route();
+        route.metadata.name = Some(name.into());
+        route.metadata.namespace = Some(namespace.into());
+        Arc::new(cached(route))
+    }
+
+    fn pod(name: &str, route: &str, namespace: &str, account: Option<&str>) -> Arc<Pod> {
+        let mut pod = samples::pod(name, "image");
+        pod.metadata.namespace = Some(namespace.into());
+        pod.metadata.labels = Some([("mailroute.dev/route".to_owned(), route.to_owned())].into());
+        // Where the record is gone, the label says whose sidecar it is.
+        pod.metadata.annotations = None;
+        pod.spec.as_mut().unwrap().service_account_name = account.map(str::to_owned);
+        Arc::new(pod)
+    }
+
+    #[test]
+    fn each_service_account_of_each_namespace_counts_once_for_its_application() {
+        let routes = [route("a", "shop"), route("b", "shop"), route("a", "office")];
+        let pods = [
+            pod("1", "a", "shop", Some("web")),
+            pod("2", "a", "shop", Some("web")),
+            pod("3", "b", "shop", Some("web")),
+            pod("4", "b", "shop", Some("worker")),
+            pod("5", "a", "office", Some("web")),
+            pod("6", "a", "office", None),
+            pod("7", "unknown", "office", Some("other")),
+        ];
+        let expected = [(samples::CLIENT_ID.to_owned(), 4)].into();
+        assert_eq!(count(&routes, &pods), expected);
+    }
+
+    #[test]
+    fn a_pod_with_an_identity_binding_needs_no_credential_of_its_own() {
+        let variable = |name: &str| EnvVar { name: name.into(), ..EnvVar::default() };
+        let with = |name: &str, variables: &[&str]| {
+            let mut pod = Pod::clone(&pod(name, "a", "shop", Some(name)));
+            let containers = pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+            let sidecar = containers.iter_mut().find(|container| container.name == "mailroute").unwrap();
+            sidecar.env = Some(variables.iter().map(|name| variable(name)).collect());
+            prune(&mut pod);
+            Arc::new(pod)
+        };
+        let bound = with("bound", &["AZURE_CLIENT_ID", "AZURE_KUBERNETES_TOKEN_PROXY"]);
+        let pods = [bound, with("plain", &["AZURE_CLIENT_ID"])];
+        assert_eq!(count(&[route("a", "shop")], &pods), [(samples::CLIENT_ID.to_owned(), 1)].into());
+    }
+
+    #[test]
+    fn who_does_not_ask_entra_as_itself_does_not_count() {
+        let mut lent = samples::route();
+        lent.spec.client_submission.as_mut().unwrap().credential.subject = Subject::Operator;
+        let secret = samples::with_secret(CredentialType::ClientSecret, Some("key"));
+        for route in [lent, secret, samples::relay(true), samples::direct()] {
+            assert_eq!(application(&cached(route)), None);
+        }
+    }
+
+    #[test]
+    fn a_count_is_kept_for_a_while() {
+        let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), store());
+        routes_writer.apply_watcher_event(&Event::Apply(cached(samples::route())));
+        let (federation, now) = (FederationCapacity::default(), Instant::now());
+        let subjects = |now| federation.subjects(&cached(samples::route()), &routes, &pods, now);
+        assert_eq!(subjects(now), 0);
+        pods_writer.apply_watcher_event(&Event::Apply(samples::pod("web-1", "image")));
+        assert_eq!(subjects(now + KEEP - Duration::from_secs(1)), 0);
+        assert_eq!(subjects(now + KEEP), 1);
+        assert_eq!(federation.subjects(&cached(samples::direct()), &routes, &pods, now + KEEP), 0);
+    }
+}

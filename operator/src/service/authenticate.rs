@@ -1,0 +1,427 @@
+//! From a bearer token to the pod it was issued for.
+//!
+//! What a token claims is read first, without trust in it: it has to name a pod that is watched, and the request has to come
+//! from an address of that pod. Then the API server checks the token (TokenReview, audience `mailroute.dev`) and names the
+//! pod it is bound to. Of each pod one accepted and one refused token are remembered for a minute, by their hash. So a caller
+//! that is no pod of ours costs the API server nothing, and a pod can use up its own reviews only. The token itself is
+//! neither kept nor printed.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, ResourceExt};
+use mailroute_operator_core::crd::ROUTE_LABEL;
+use mailroute_operator_core::pods::{addresses, has_sidecar};
+use mailroute_operator_core::reports::ReportingPod;
+use mailroute_route::paths::CONTROL_AUDIENCE;
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::api_error::ApiError;
+use crate::cache::watch::filled;
+use crate::lock;
+use crate::rate_limit::RateLimit;
+
+/// How long an answer of the API server is kept.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Reviews for one pod that may come at once. Its token needs one a minute.
+const BURST: u32 = 10;
+
+/// Time after which one more is allowed.
+const REFILL: Duration = Duration::from_secs(10);
+
+/// A sidecar that has just started waits this long for the kubelet to publish the address of its pod.
+const ADDRESSED_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often the watched pod is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Reviews under way at a time; more callers are told to come back.
+const AT_ONCE: usize = 32;
+
+/// A caller does not wait longer for the API server.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest token that is looked at, bytes. A projected token has about one thousand.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Prefix of the user name of a service account, before namespace and name.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+/// Where TokenReview names the pod that a token is bound to.
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Why a caller is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The token is not one of a pod for this service.
+    #[error("the token is not a valid token of a pod with the audience {CONTROL_AUDIENCE}")]
+    Rejected,
+    /// The token claims to be of a pod that is not watched.
+    #[error("there is no pod with the name and uid of the token and the label {ROUTE_LABEL}")]
+    Unknown,
+    /// The token claims to be of a pod, and does not come from it.
+    #[error("the request comes from {0}, which is not an address of the pod in the token")]
+    Elsewhere(IpAddr),
+    /// The pod is watched and has no address yet.
+    #[error("the pod has no address yet")]
+    Unaddressed,
+    /// Pods are still being listed.
+    #[error("the operator has just started and does not know all pods yet")]
+    NotSynced,
+    /// Too many reviews under way, or of this pod's tokens.
+    #[error("too many tokens are being checked")]
+    Busy,
+    /// The API server did not answer in time.
+    #[error("the API server did not answer in time")]
+    Late,
+    /// The API server cannot be asked.
+    #[error("the API server cannot check the token")]
+    Api(#[source] ApiError),
+}
+
+impl Error {
+    /// What became of the request, a closed set for metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Rejected => "unauthenticated",
+            Self::Unknown | Self::Elsewhere(_) => "forbidden",
+            Self::Unaddressed | Self::NotSynced | Self::Busy | Self::Late | Self::Api(_) => "unavailable",
+        }
+    }
+
+    /// The status of the answer.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Rejected => StatusCode::UNAUTHORIZED,
+            Self::Unknown | Self::Elsewhere(_) => StatusCode::FORBIDDEN,
+            Self::Unaddressed | Self::NotSynced | Self::Busy | Self::Late | Self::Api(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+}
+
+/// Checks tokens.
+pub struct Authenticator {
+    api: Api<TokenReview>,
+    pods: Store<Pod>,
+    /// Whether a request has to come from an address of the pod.
+    checks_address: bool,
+    at_once: Semaphore,
+    reviewed: Mutex<Reviewed>,
+}
+
+impl Authenticator {
+    /// Checks the tokens of these pods with this client's API server. `checks_address` is off in clusters that translate
+    /// the addresses of pods on the way to other pods.
+    pub fn new(client: Client, pods: Store<Pod>, checks_address: bool) -> Self {
+        let at_once = Semaphore::new(AT_ONCE);
+        Self { api: Api::all(client), pods, checks_address, at_once, reviewed: Mutex::default() }
+    }
+
+    /// The pod that a token was issued for, which is the one that sends it, `from` its address.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Unknown`] and [`Error::Elsewhere`] for a token that is not the sender's own; the others
+    /// when it could not be checked.
+    pub async fn caller(&self, token: &str, from: IpAddr) -> Result<ReportingPod, Error> {
+        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+            return Err(Error::Rejected);
+        }
+        let claimed = Claims::of(token).and_then(Claims::caller).ok_or(Error::Rejected)?;
+        self.is_from(&claimed, from).await?;
+        let hash = hash(token);
+        if let Some(is_accepted) = lock(&self.reviewed).find(&claimed.uid, &hash, Instant::now()) {
+            return if is_accepted { Ok(claimed) } else { Err(Error::Rejected) };
+        }
+        if !lock(&self.reviewed).allows(&claimed.uid, Instant::now()) {
+            return Err(Error::Busy);
+        }
+        let is_accepted = self.review(token).await?.as_ref() == Some(&claimed);
+        lock(&self.reviewed).keep(&claimed.uid, hash, is_accepted, Instant::now());
+        if is_accepted { Ok(claimed) } else { Err(Error::Rejected) }
+    }
+
+    /// Whether the pod that a token claims to be of is watched and is at this address. Asks nobody.
+    async fn is_from(&self, claimed: &ReportingPod, from: IpAddr) -> Result<(), Error> {
+        if !filled(&self.pods).await {
+            return Err(Error::NotSynced);
+        }
+        let began = Instant::now();
+        loop {
+            let pod = find(claimed, &self.pods).ok_or(Error::Unknown)?;
+            let mut known = addresses(&pod).peekable();
+            if !self.checks_address {
+                return Ok(());
+            }
+            if known.peek().is_some() {
+                return if known.any(|address| address == from) {
+                    Ok(())
+                } else {
+                    Err(Error::Elsewhere(from))
+                };
+            }
+            drop(known);
+            if began.elapsed() >= ADDRESSED_WITHIN {
+                return Err(Error::Unaddressed);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn review(&self, token: &str) -> Result<Option<ReportingPod>, Error> {
+        let _permit = self.at_once.try_acquire().map_err(|_| Error::Busy)?;
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                audiences: Some(vec![CONTROL_AUDIENCE.to_owned()]),
+                token: Some(token.to_owned()),
+            },
+            ..Default::default()
+        };
+        let parameters = PostParams::default();
+        let answer =
+            timeout(PATIENCE, self.api.create(&parameters, &review)).await.map_err(|_| Error::Late)?;
+        Ok(answer.map_err(|error| Error::Api(error.into()))?.status.as_ref().and_then(pod_of))
+    }
+}
+
+fn find(caller: &ReportingPod, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>> {
+    let pod = pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace))?;
+    (pod.uid().as_deref() == Some(&caller.uid)).then_some(pod)
+}
+
+/// Whether a caller is a pod that there is, with the label of the route that it names and its sidecar: what is a pod's own goes to
+/// no other pod, and what is a sidecar's to none that never had one.
+pub fn is_pod_of(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> bool {
+    let pod = find(caller, pods);
+    pod.is_some_and(|pod| {
+        pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route) && has_sidecar(&pod)
+    })
+}
+
+type Hash = [u8; 32];
+
+fn hash(token: &str) -> Hash {
+    let mut hash = Hash::default();
+    hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    hash
+}
+
+/// The pod that an authenticated token is bound to.
+fn pod_of(status: &TokenReviewStatus) -> Option<ReportingPod> {
+    let for_us = status.audiences.iter().flatten().any(|audience| audience == CONTROL_AUDIENCE);
+    if status.authenticated != Some(true) || !for_us {
+        return None;
+    }
+    let user = status.user.as_ref()?;
+    let (namespace, _) = user.username.as_deref()?.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
+    let extra = |key| user.extra.as_ref()?.get(key)?.first().cloned();
+    Some(ReportingPod { namespace: namespace.to_owned(), pod: extra(POD_NAME)?, uid: extra(POD_UID)? })
+}
+
+/// What a token says of itself (RFC 7519), as Kubernetes writes it. Worth nothing until the API server has checked it.
+#[derive(Deserialize)]
+struct Claims {
+    aud: Audiences,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: Bound,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+struct Bound {
+    namespace: String,
+    pod: Named,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    uid: String,
+}
+
+impl Claims {
+    fn of(token: &str) -> Option<Self> {
+        let mut parts = token.split('.');
+        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
+
+    /// The pod, when the token is for us.
+    fn caller(self) -> Option<ReportingPod> {
+        let is_for_us = match &self.aud {
+            Audiences::One(audience) => audience == CONTROL_AUDIENCE,
+            Audiences::Many(audiences) => audiences.iter().any(|audience| audience == CONTROL_AUDIENCE),
+        };
+        let Bound { namespace, pod: Named { name, uid } } = self.kubernetes;
+        is_for_us.then_some(ReportingPod { namespace, pod: name, uid })
+    }
+}
+
+/// What the API server said of tokens, for a while. Only pods that are watched come here, so their number bounds it.
+struct Reviewed {
+    /// By uid of the pod.
+    pods: HashMap<String, Answers>,
+    rate: RateLimit,
+    swept: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Answers {
+    accepted: Option<(Hash, Instant)>,
+    refused: Option<(Hash, Instant)>,
+}
+
+impl Default for Reviewed {
+    fn default() -> Self {
+        Self { pods: HashMap::new(), rate: RateLimit::new(BURST, REFILL), swept: None }
+    }
+}
+
+impl Reviewed {
+    fn find(&self, uid: &str, hash: &Hash, now: Instant) -> Option<bool> {
+        let answers = self.pods.get(uid)?;
+        let is = |answer: &Option<(Hash, Instant)>| {
+            answer.as_ref().is_some_and(|(of, at)| of == hash && now.duration_since(*at) < KEEP)
+        };
+        if is(&answers.accepted) { Some(true) } else { is(&answers.refused).then_some(false) }
+    }
+
+    /// Whether one more token of this pod may be reviewed.
+    fn allows(&mut self, uid: &str, now: Instant) -> bool {
+        self.rate.allows(uid, now)
+    }
+
+    fn keep(&mut self, uid: &str, hash: Hash, is_accepted: bool, now: Instant) {
+        self.sweep(now);
+        let answers = self.pods.entry(uid.to_owned()).or_default();
+        let answer = if is_accepted { &mut answers.accepted } else { &mut answers.refused };
+        *answer = Some((hash, now));
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|at| now.duration_since(at) < KEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        let is_old =
+            |answer: &Option<(Hash, Instant)>| answer.is_none_or(|(_, at)| now.duration_since(at) >= KEEP);
+        self.pods.retain(|_, answers| !(is_old(&answers.accepted) && is_old(&answers.refused)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::authentication::v1::UserInfo;
+    use std::collections::BTreeMap;
+
+    fn status(authenticated: bool, audience: &str, user: &str, pod: Option<&str>) -> TokenReviewStatus {
+        let extra = pod.map(|pod| {
+            BTreeMap::from([
+                (POD_NAME.to_owned(), vec![pod.to_owned()]),
+                (POD_UID.to_owned(), vec![format!("{pod}-uid")]),
+            ])
+        });
+        TokenReviewStatus {
+            authenticated: Some(authenticated),
+            audiences: Some(vec![audience.to_owned()]),
+            user: Some(UserInfo { username: Some(user.to_owned()), extra, ..Default::default() }),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_token_bound_to_a_pod_names_it() {
+        let status = status(true, CONTROL_AUDIENCE, "system:serviceaccount:shop:default", Some("web-1"));
+        let caller = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+        assert_eq!(pod_of(&status), Some(caller));
+    }
+
+    #[test]
+    fn any_other_token_names_nobody() {
+        let account = "system:serviceaccount:shop:default";
+        for status in [
+            status(false, CONTROL_AUDIENCE, account, Some("web-1")),
+            status(true, "https://kubernetes.default.svc", account, Some("web-1")),
+            status(true, CONTROL_AUDIENCE, "admin", Some("web-1")),
+            status(true, CONTROL_AUDIENCE, account, None),
+            TokenReviewStatus::default(),
+        ] {
+            assert_eq!(pod_of(&status), None, "{status:?}");
+        }
+    }
+
+    fn claimed(claims: &str) -> Option<ReportingPod> {
+        Claims::of(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).and_then(Claims::caller)
+    }
+
+    #[test]
+    fn claims_name_a_pod_when_the_token_is_for_us() {
+        let bound = r#""kubernetes.io":{"namespace":"shop","pod":{"name":"web-1","uid":"web-1-uid"}}"#;
+        let expected =
+            ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
+        for audience in [r#""mailroute.dev""#, r#"["mailroute.dev"]"#] {
+            assert_eq!(claimed(&format!(r#"{{"aud":{audience},{bound}}}"#)), Some(expected.clone()));
+        }
+        for other in [
+            format!(r#"{{"aud":["https://kubernetes.default.svc"],{bound}}}"#),
+            r#"{"aud":["mailroute.dev"],"kubernetes.io":{"namespace":"shop"}}"#.to_owned(),
+            "{}".to_owned(),
+            "nonsense".to_owned(),
+        ] {
+            assert_eq!(claimed(&other), None, "{other}");
+        }
+        assert!(Claims::of("no dots").is_none() && Claims::of("e30.!.c2ln").is_none());
+    }
+
+    #[test]
+    fn an_answer_is_kept_for_a_minute() {
+        let (mut reviewed, start) = (Reviewed::default(), Instant::now());
+        reviewed.keep("uid", hash("good"), true, start);
+        reviewed.keep("uid", hash("bad"), false, start);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let found = |token, at| reviewed.find("uid", &hash(token), at);
+        assert_eq!((found("good", after(59)), found("bad", after(59))), (Some(true), Some(false)));
+        assert_eq!((found("good", after(60)), found("bad", after(60))), (None, None));
+        assert_eq!(reviewed.find("another", &hash("good"), start), None);
+    }
+
+    #[test]
+    fn unknown_tokens_never_displace_an_accepted_one_and_take_no_memory() {
+        let (mut reviewed, start) = (Reviewed::default(), Instant::now());
+        reviewed.keep("uid", hash("good"), true, start);
+        for token in 0..100_000 {
+            reviewed.keep("uid", hash(&token.to_string()), false, start);
+        }
+        assert_eq!((reviewed.find("uid", &hash("good"), start), reviewed.pods.len()), (Some(true), 1));
+    }
+
+    #[test]
+    fn pods_that_went_quiet_are_forgotten() {
+        let (mut reviewed, start) = (Reviewed::default(), Instant::now());
+        for pod in 0..1000 {
+            reviewed.keep(&pod.to_string(), hash("token"), true, start + Duration::from_secs(pod));
+        }
+        assert!(reviewed.pods.len() <= 121, "{}", reviewed.pods.len());
+    }
+}

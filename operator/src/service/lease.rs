@@ -1,0 +1,299 @@
+//! Claims in, allotments out: reads a mailbox's ledger when it is first asked for, and has it written down before anything of it
+//! is given out.
+//!
+//! Owns the clock, and which mailboxes there are: no more than [`MOST_MAILBOXES`] that pods of one namespace were the first to
+//! send as. Decides nothing about limits; that is [`crate::budget`]'s. One mailbox waits for no other.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mailroute_entra::clock::Steady;
+use mailroute_quota::Timing;
+use mailroute_quota::server::MailboxView;
+use mailroute_quota::server::grant::Decision;
+use mailroute_quota::server::limits::{MailboxLimits, Namespace, SidecarId};
+use mailroute_quota::server::reserve::RunningSidecar;
+use mailroute_route::control::{Allotment, Claim, ShortOf};
+
+use super::ids::MailboxKey;
+use super::ledger_store::LedgerStore;
+use super::mailbox::{Desk, Job, Mailbox, Unwritten};
+use crate::lock;
+
+/// Decisions about one claim before it is told to come again. Two are needed when something has to be written down.
+const ROUNDS: usize = 4;
+
+/// Mailboxes that pods of one namespace were the first to send as within a day, at most.
+pub const MOST_MAILBOXES: usize = 100;
+
+/// How long a sidecar whose route is gone goes on having leases: enough for what its queue holds. A pod that is asked to end
+/// has less.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+
+/// How often it is looked which mailboxes are stored.
+const LOOK: Duration = Duration::from_secs(10 * 60);
+
+/// Stored mailboxes that are read in one sweep, to see whether anything is left to remember.
+const READ_AT_ONCE: usize = 4;
+
+/// Who claims, for which mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// The sidecar.
+    pub holder: SidecarId,
+    /// The namespace of its pod and its route.
+    pub namespace: Namespace,
+    /// Name of its route.
+    pub route: String,
+    /// The mailbox that the route names.
+    pub mailbox: MailboxKey,
+    /// Its address, as the route writes it.
+    pub address: String,
+    /// What the route says its limits are.
+    pub limits: MailboxLimits,
+}
+
+/// Gives out leases.
+pub struct Leases {
+    desk: Arc<Desk>,
+    mailboxes: Mutex<HashMap<MailboxKey, Arc<Mailbox>>>,
+    /// The mailboxes that are stored, and the namespace whose pod was the first to send as each.
+    opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
+    /// What each sidecar claimed last by a route that was accepted, and when.
+    claimed: Mutex<HashMap<SidecarId, (Claimant, Duration)>>,
+    /// The namespaces that were told of in the log to have opened too many.
+    warned: Mutex<HashSet<Namespace>>,
+    swept: Mutex<Duration>,
+    listed: Mutex<Duration>,
+    /// The sidecars of each mailbox that run, as of then.
+    running: Mutex<HashMap<MailboxKey, Vec<RunningSidecar>>>,
+}
+
+impl Leases {
+    /// Leases with this timing and this store.
+    pub fn new(timing: Timing, store: Arc<dyn LedgerStore>) -> Self {
+        Self {
+            desk: Arc::new(Desk { timing, store, clock: Steady::start() }),
+            mailboxes: Mutex::default(),
+            opened: Arc::default(),
+            claimed: Mutex::default(),
+            warned: Mutex::default(),
+            swept: Mutex::default(),
+            listed: Mutex::default(),
+            running: Mutex::default(),
+        }
+    }
+
+    /// Answers a claim; nothing when a later one of the same sidecar was heard already.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or written. Then nothing of this mailbox is given out.
+    pub async fn exchange(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Unwritten> {
+        let Some(mailbox) = self.mailbox(who) else { return Ok(Some(self.later())) };
+        if !mailbox.is_known() {
+            mailbox.run(&self.desk, Job::Open, self.running(&who.mailbox)).await?;
+        }
+        self.moved(who, claim);
+        let now = self.now();
+        let heard = mailbox.with(|ledger| {
+            ledger.set_limits(&who.namespace, &who.route, who.limits, now);
+            ledger.claim(&who.namespace, who.holder, claim, now)
+        });
+        if !heard.ok_or(Unwritten)? {
+            return Ok(None);
+        }
+        for _ in 0..ROUNDS {
+            if mailbox.is_retired() {
+                break;
+            }
+            let now = self.now();
+            match mailbox.with(|ledger| ledger.decide(who.holder, now)).ok_or(Unwritten)? {
+                Decision::Answer(answer) => {
+                    if mailbox.with(|ledger| ledger.is_due(now)) == Some(true) {
+                        // Nobody waits for it.
+                        let _ = mailbox.begin(&self.desk, Job::Write(None), vec![]);
+                    }
+                    return Ok(Some(answer));
+                }
+                Decision::NeedsWrite => {
+                    mailbox.run(&self.desk, Job::Write(Some(who.holder)), self.running(&who.mailbox)).await?;
+                }
+            }
+        }
+        // Others were quicker each time.
+        Ok(Some(self.later()))
+    }
+
+    /// What a sidecar is told whose mailbox is not the one its route names.
+    pub fn later(&self) -> Allotment {
+        let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        Allotment {
+            short_of: Some(ShortOf::Messages),
+            again_millis: millis(self.desk.timing.poll_interval()),
+            cut_millis: millis(self.desk.timing.cut_off()),
+            ..Allotment::default()
+        }
+    }
+
+    /// What this sidecar claimed last by this route, while the route was accepted, if that is not long ago.
+    pub fn remembered(&self, holder: SidecarId, namespace: &str, route: &str) -> Option<Claimant> {
+        let now = self.now();
+        let claimed = lock(&self.claimed);
+        let (who, at) = claimed.get(&holder)?;
+        let is_it = &*who.namespace == namespace && who.route == route && now < *at + REMEMBERED;
+        is_it.then(|| who.clone())
+    }
+
+    /// A claim by a route that is accepted.
+    pub fn remember(&self, who: &Claimant) {
+        let now = self.now();
+        match lock(&self.claimed).get_mut(&who.holder) {
+            Some((known, at)) if known == who => *at = now,
+            // What it had of another mailbox is given back by `moved`.
+            _ => {}
+        }
+    }
+
+    /// The mailbox of a claim; none when its namespace has opened too many.
+    fn mailbox(&self, who: &Claimant) -> Option<Arc<Mailbox>> {
+        let mut mailboxes = lock(&self.mailboxes);
+        if let Some(mailbox) = mailboxes.get(&who.mailbox) {
+            return Some(Arc::clone(mailbox));
+        }
+        let mut opened = lock(&self.opened);
+        let opened_by = match opened.get(&who.mailbox) {
+            Some(namespace) => namespace.clone(),
+            None if opened.values().filter(|it| **it == who.namespace).count() >= MOST_MAILBOXES => {
+                if lock(&self.warned).insert(who.namespace.clone()) {
+                    let (namespace, route) = (&*who.namespace, &*who.route);
+                    tracing::warn!(
+                        namespace,
+                        route,
+                        "no lease: pods of this namespace have used {MOST_MAILBOXES} new mailboxes within a day, which is \
+                         the limit"
+                    );
+                }
+                return None;
+            }
+            None => who.namespace.clone(),
+        };
+        opened.insert(who.mailbox.clone(), opened_by.clone());
+        let mailbox = Mailbox::new(who.mailbox.clone(), opened_by);
+        mailboxes.insert(who.mailbox.clone(), Arc::clone(&mailbox));
+        Some(mailbox)
+    }
+
+    /// A sidecar whose route names another mailbox now has left the one before.
+    fn moved(&self, who: &Claimant, claim: &Claim) {
+        let now = self.now();
+        let before = {
+            let mut claimed = lock(&self.claimed);
+            let known = claimed.get(&who.holder).map(|(known, at)| (known.mailbox.clone(), *at));
+            if claim.leaving {
+                claimed.remove(&who.holder);
+            } else {
+                // A claim by a route that is gone makes the memory of it no younger.
+                let same = known.as_ref().filter(|(mailbox, _)| *mailbox == who.mailbox);
+                let at = same.map_or(now, |(_, at)| *at);
+                claimed.insert(who.holder, (who.clone(), at));
+            }
+            known.map(|(mailbox, _)| mailbox)
+        };
+        if let Some(before) = before.filter(|before| *before != who.mailbox) {
+            let before = lock(&self.mailboxes).get(&before).map(Arc::clone);
+            before.and_then(|before| before.with(|ledger| ledger.forget(who.holder, now)));
+        }
+    }
+
+    /// Forgets the sidecars whose pods are not among `pods`, now and then, and looks which of those that run were never heard.
+    /// Mailboxes that were not used for a day are removed. `look` gives the pods, and the sidecars that run by their mailbox; it is
+    /// asked only if it is time.
+    pub fn sweep(
+        &self,
+        look: impl FnOnce() -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>),
+    ) {
+        let now = self.now();
+        {
+            let mut swept = lock(&self.swept);
+            if now < *swept + self.desk.timing.idle_interval() {
+                return;
+            }
+            *swept = now;
+        }
+        let (pods, running) = look();
+        let mailboxes: Vec<_> =
+            lock(&self.mailboxes).iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
+        for (key, mailbox) in mailboxes {
+            let is_empty = mailbox.with(|ledger| {
+                ledger.forget_unless(|holder| pods.contains(&holder), now);
+                ledger.expect(running.get(&key).into_iter().flatten().cloned(), now);
+                ledger.is_empty(now)
+            });
+            if mailbox.is_retired() {
+                lock(&self.mailboxes).remove(&key);
+                lock(&self.opened).remove(&key);
+            } else if is_empty != Some(false) {
+                // What fails is tried again in the next sweep.
+                let _ = mailbox.begin(&self.desk, Job::Remove, vec![]);
+            }
+        }
+        lock(&self.claimed).retain(|holder, _| pods.contains(holder));
+        *lock(&self.running) = running;
+        self.look_at_stored(now);
+    }
+
+    /// Lists what is stored, now and then, and reads a few of the mailboxes that nobody has asked for, so that those are removed
+    /// that were not used for a day.
+    fn look_at_stored(&self, now: Duration) {
+        let is_time = {
+            let mut listed = lock(&self.listed);
+            let is_time = now >= *listed + LOOK;
+            *listed = if is_time { now } else { *listed };
+            is_time
+        };
+        if is_time {
+            lock(&self.warned).clear();
+            let (desk, opened) = (Arc::clone(&self.desk), Arc::clone(&self.opened));
+            tokio::spawn(async move {
+                match desk.store.list().await {
+                    Ok(found) => {
+                        let mut opened = lock(&opened);
+                        for (key, namespace) in found {
+                            opened.entry(key).or_insert(namespace);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot list the MailboxUsages"),
+                }
+            });
+        }
+        let unread: Vec<_> = {
+            let (mailboxes, opened) = (lock(&self.mailboxes), lock(&self.opened));
+            let unread = opened.iter().filter(|(key, _)| !mailboxes.contains_key(key));
+            unread.take(READ_AT_ONCE).map(|(key, namespace)| (key.clone(), namespace.clone())).collect()
+        };
+        for (key, namespace) in unread {
+            let mailbox = Mailbox::new(key.clone(), namespace);
+            let mailbox = Arc::clone(lock(&self.mailboxes).entry(key.clone()).or_insert(mailbox));
+            let _ = mailbox.begin(&self.desk, Job::Open, self.running(&key));
+        }
+    }
+
+    /// How the limits of a mailbox are used; nothing when nobody has claimed any of it here.
+    pub fn view(&self, mailbox: &MailboxKey) -> Option<MailboxView> {
+        let now = self.now();
+        let mailbox = lock(&self.mailboxes).get(mailbox).map(Arc::clone)?;
+        mailbox.with(|ledger| ledger.view(now))
+    }
+
+    fn running(&self, mailbox: &MailboxKey) -> Vec<RunningSidecar> {
+        lock(&self.running).get(mailbox).cloned().unwrap_or_default()
+    }
+
+    fn now(&self) -> Duration {
+        self.desk.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests;

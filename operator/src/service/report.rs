@@ -1,0 +1,313 @@
+//! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use futures::FutureExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::pods::{has_run, sidecar};
+use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
+use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
+use mailroute_quota::server::reserve::RunningSidecar;
+use mailroute_route::control::{
+    Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
+};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::authenticate::{self, Authenticator};
+use super::ids::{MailboxKey, running_sidecar, sidecar_id};
+use super::lease::{Claimant, Leases};
+use super::mailbox::Unwritten;
+use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
+use crate::cache::triggers::Triggers;
+use crate::cache::watch::{UnreadableRoutes, route_of};
+use crate::leader_election::Leadership;
+use crate::lock;
+use crate::metrics::Metrics;
+use crate::rate_limit::RateLimit;
+use crate::server::Peer;
+
+/// A request that takes longer is broken off, whatever it waits for.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the service needs.
+pub struct ReportService {
+    /// Checks tokens.
+    pub authenticator: Arc<Authenticator>,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Pods with the label, as watched.
+    pub pods: Store<Pod>,
+    /// Where reports are kept.
+    pub reports: Arc<Mutex<Reports>>,
+    /// Tells the controller of news.
+    pub triggers: Triggers,
+    /// Counts what became of reports.
+    pub metrics: Metrics,
+    /// How often each pod may call.
+    pub rate: Mutex<RateLimit>,
+    /// Routes, as watched.
+    pub routes: RouteStore,
+    /// Those of them that cannot be read.
+    pub malformed: UnreadableRoutes,
+    /// Gives out leases of the mailboxes' limits.
+    pub leases: Arc<Leases>,
+}
+
+/// Why a report is not taken.
+#[derive(Debug, thiserror::Error)]
+enum ReportRefusal {
+    #[error("this replica is not the leader")]
+    NotLeader(NotLeader),
+    #[error("send the projected token as Authorization: Bearer")]
+    NoToken,
+    #[error(transparent)]
+    ReportingPod(#[from] authenticate::Error),
+    #[error("too many reports from this pod; report at most once a second")]
+    TooOften,
+    #[error("the body is larger than {MAX_REPORT_BYTES} bytes, or incomplete")]
+    Body,
+    #[error("the body is not a report: {0}")]
+    NotAReport(#[source] serde_json::Error),
+    #[error(
+        "the pod's label mailroute.dev/route does not name the reported route, or the pod lacks the sidecar of that route"
+    )]
+    NotItsRoute,
+    #[error("the report took too long to arrive or to check")]
+    TooSlow,
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
+}
+
+/// The routes of the service.
+pub fn router(control: Arc<ReportService>) -> Router {
+    Router::new().route(REPORT_PATH, post(report)).with_state(control)
+}
+
+async fn report(State(control): State<Arc<ReportService>>, request: Request) -> Response {
+    control.handle(request).await
+}
+
+impl ReportService {
+    /// Answers one report.
+    pub async fn handle(&self, request: Request) -> Response {
+        let (head, body) = request.into_parts();
+        let taken = timeout(DEADLINE, self.take(&head, body)).await.unwrap_or(Err(ReportRefusal::TooSlow));
+        self.metrics.report(taken.as_ref().map_or_else(ReportRefusal::label, |_| "accepted"));
+        match taken {
+            Ok(reply) => Json(reply).into_response(),
+            Err(refusal) => {
+                tracing::debug!(outcome = refusal.label(), error = %refusal, "report not accepted");
+                refusal.into_response()
+            }
+        }
+    }
+
+    /// The cheap refusals come first: the body of an unknown caller is not read.
+    async fn take(&self, head: &Parts, body: Body) -> Result<ReportReply, ReportRefusal> {
+        self.must_lead()?;
+        let (token, from) = bearer(head).ok_or(ReportRefusal::NoToken)?;
+        let caller = self.authenticator.caller(token, from).await?;
+        if !lock(&self.rate).allows(&caller.uid, Instant::now()) {
+            return Err(ReportRefusal::TooOften);
+        }
+        let report: Report =
+            serde_json::from_slice(&whole(body).await?).map_err(ReportRefusal::NotAReport)?;
+        if !authenticate::is_pod_of(&caller, &self.pods, &report.route) {
+            return Err(ReportRefusal::NotItsRoute);
+        }
+        let route = RouteRef::new(&report.route).within(&caller.namespace);
+        let claim = report.claim.clone();
+        if lock(&self.reports).record(&caller, report, Timestamp::now()) {
+            self.triggers.add_reported(route.clone());
+        }
+        let allotment = match claim {
+            Some(claim) => self.allot(&caller, &route, &claim).await?,
+            None => None,
+        };
+        let next_seconds = u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX);
+        Ok(ReportReply { next_seconds, allotment, route_deleted: self.is_deleted(&route) })
+    }
+
+    /// Whether the route is gone, which one that was not read yet or cannot be read is not.
+    fn is_deleted(&self, route: &RouteRef) -> bool {
+        let is_filled = self.routes.wait_until_ready().now_or_never().is_some_and(|filled| filled.is_ok());
+        let namespace = route.namespace.as_deref().unwrap_or_default();
+        is_filled && self.routes.get(route).is_none() && !self.malformed.may_have(namespace, &route.name)
+    }
+
+    /// Answers what a report asks of the mailbox's limits.
+    async fn allot(
+        &self,
+        caller: &ReportingPod,
+        route: &RouteRef,
+        claim: &Claim,
+    ) -> Result<Option<Allotment>, ReportRefusal> {
+        self.leases.sweep(|| self.running());
+        let Some(who) = self.claimant(route, caller) else { return Ok(None) };
+        if !who.address.eq_ignore_ascii_case(&claim.mailbox) {
+            return Ok(Some(self.leases.later()));
+        }
+        let allotment = self.leases.exchange(&who, claim).await?;
+        // Another replica may lead by now, and give out the same again.
+        self.must_lead()?;
+        if let Some(outcome) = allotment.as_ref().and_then(outcome) {
+            self.metrics.lease(outcome);
+        }
+        Ok(allotment)
+    }
+
+    /// Who claims, and of which mailbox: by the route, when it is accepted; when it is gone, by what it was when this pod claimed
+    /// last, so that what the pod has queued goes out. Nobody by a method that has no mailbox.
+    fn claimant(&self, route: &RouteRef, caller: &ReportingPod) -> Option<Claimant> {
+        let Some(found) = self.routes.get(route) else {
+            return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
+        };
+        let who = claimant(&found, caller).filter(|_| is_accepted(&found))?;
+        self.leases.remember(&who);
+        Some(who)
+    }
+
+    /// The pods that have not ended, and the sidecars that run, by the mailbox of their route. A pod that has not been started, or
+    /// whose route is not accepted, sends nothing.
+    fn running(&self) -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>) {
+        let (mut pods, mut running) = (HashSet::new(), HashMap::<MailboxKey, Vec<RunningSidecar>>::new());
+        let mut mailboxes = HashMap::<RouteRef, Option<MailboxKey>>::new();
+        let accepted = |route: &RouteRef| {
+            let route = self.routes.get(route)?;
+            mailbox_of(&route).filter(|_| is_accepted(&route))
+        };
+        for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
+            let Some(uid) = pod.uid() else { continue };
+            pods.insert(sidecar_id(&uid));
+            let Some(route) = route_of(pod).filter(|_| sidecar(pod).is_some_and(|it| it.ready)) else {
+                continue;
+            };
+            let mailbox = mailboxes.entry(route).or_insert_with_key(accepted);
+            if let Some(mailbox) = mailbox {
+                running.entry(mailbox.clone()).or_default().push(running_as(pod, &uid));
+            }
+        }
+        (pods, running)
+    }
+
+    fn must_lead(&self) -> Result<(), ReportRefusal> {
+        let leadership = self.leadership.borrow();
+        if leadership.leading {
+            return Ok(());
+        }
+        let leader = leadership.leader.as_ref().map(|leader| leader.control.to_string());
+        Err(ReportRefusal::NotLeader(NotLeader { leader }))
+    }
+}
+
+impl ReportRefusal {
+    /// A closed set, for the metric.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::NotLeader(_) => "not_leader",
+            Self::NoToken => "unauthenticated",
+            Self::ReportingPod(error) => error.label(),
+            Self::TooOften => "throttled",
+            Self::Body => "too_large",
+            Self::NotAReport(_) => "malformed",
+            Self::NotItsRoute => "forbidden",
+            Self::TooSlow => "slow",
+            Self::Unwritten(_) => "unwritten",
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NotLeader(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::ReportingPod(error) => error.status(),
+            Self::Unwritten(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAReport(_) => StatusCode::BAD_REQUEST,
+            Self::NotItsRoute => StatusCode::FORBIDDEN,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+}
+
+impl IntoResponse for ReportRefusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        match self {
+            Self::NotLeader(body) => (status, Json(body)).into_response(),
+            other => (status, format!("{other}\n")).into_response(),
+        }
+    }
+}
+
+/// What became of asking for a lease, for the metric; nothing when none was asked for.
+const fn outcome(allotment: &Allotment) -> Option<&'static str> {
+    match (&allotment.lease, allotment.short_of) {
+        (Some(_), _) => Some("granted"),
+        (None, Some(ShortOf::Messages)) => Some("messages"),
+        (None, Some(ShortOf::Recipients)) => Some("recipients"),
+        (None, Some(ShortOf::Connections)) => Some("connections"),
+        (None, None) => None,
+    }
+}
+
+fn is_accepted(route: &CachedRoute) -> bool {
+    route.resolution().accepted().is_ok()
+}
+
+/// Who claims by this route; nobody by a method that has no mailbox.
+fn claimant(route: &MailRoute, caller: &ReportingPod) -> Option<Claimant> {
+    let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
+    Some(Claimant {
+        holder: sidecar_id(&caller.uid),
+        namespace: caller.namespace.as_str().into(),
+        route: route.name_any(),
+        mailbox: mailbox_of(route)?,
+        address: submission.mailbox.clone(),
+        limits: MailboxLimits {
+            messages: limits.messages_per_minute,
+            recipients: limits.recipients_per_day,
+            connections: limits.connections,
+        },
+    })
+}
+
+fn mailbox_of(route: &MailRoute) -> Option<MailboxKey> {
+    let submission = route.spec.client_submission.as_ref()?;
+    Some(MailboxKey::of(&route.spec.tenant.id, &submission.mailbox))
+}
+
+fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
+    let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
+    let namespace = pod.namespace().unwrap_or_default();
+    running_sidecar(&namespace, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+}
+
+async fn whole(body: Body) -> Result<Bytes, ReportRefusal> {
+    to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| ReportRefusal::Body)
+}
+
+/// The token of `Authorization: Bearer`, and the address it comes from.
+pub(crate) fn bearer(head: &Parts) -> Option<(&str, IpAddr)> {
+    let value = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let from = head.extensions.get::<Peer>()?.address();
+    scheme.eq_ignore_ascii_case("bearer").then(|| (token.trim(), from))
+}

@@ -1,0 +1,172 @@
+//! Mode `DeliverOrQueue`: tried at once while the application waits. The upstream's yes and its final no are passed on;
+//! whatever is in between, the message is kept.
+//!
+//! ```text
+//!  permit to try at once? ─ no ──► keep ─────────────────────────────────────► 250 queued
+//!        │ yes
+//!        ▼                  too long   ┌─► keep ─► 250 queued ─► the same attempt goes on, its end settles the message
+//!     attempt ─────────────────────────┤
+//!        │ in time                     └─► no room: wait for the attempt, then 250, 5yz or 452
+//!        ├─► taken: 250    refused for good: 5yz    not now: keep ─► 250 queued
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::enqueue::not_kept;
+use super::{MessageAcceptor, fits, reply};
+use crate::attempt::{Active, Attempt, Origin, SendPermit};
+use crate::clock::{self, Instant};
+use crate::message::body::Body;
+use crate::message::envelope::Envelope;
+use crate::outcome::queued::QueueingCause;
+use crate::outcome::{AttemptResult, DeliveryOutcome, PartialDelivery};
+use crate::smtp::reply::Reply;
+use crate::spool::SpoolError;
+
+impl MessageAcceptor {
+    /// Tries at once, and keeps what remains.
+    pub(super) async fn deliver_or_queue(
+        &self,
+        active: &Arc<Active>,
+        envelope: Envelope,
+        body: Body,
+    ) -> Reply {
+        if !fits(active, &envelope) {
+            return self.enqueue(QueueingCause::Split, envelope, &body).await;
+        }
+        if *self.shutting_down.borrow() {
+            return self.enqueue(QueueingCause::Stopping, envelope, &body).await;
+        }
+        // The time that the application waits counts from the end of its message, whatever it goes into.
+        let started = clock::now();
+        match self.attempts.permit_for_new(envelope.recipients.len() as u64).await {
+            Ok(permit) => self.try_at_once(active, permit, Arc::new(envelope), body, started).await,
+            Err(denied) => {
+                let cause = if denied.is_limit() { QueueingCause::Limits } else { QueueingCause::Fault };
+                self.enqueue(cause, envelope, &body).await
+            }
+        }
+    }
+
+    async fn try_at_once(
+        &self,
+        active: &Arc<Active>,
+        permit: SendPermit,
+        envelope: Arc<Envelope>,
+        body: Body,
+        started: Instant,
+    ) -> Reply {
+        let mut attempt = Box::pin({
+            let (attempts, active, envelope, body) =
+                (Arc::clone(&self.attempts), Arc::clone(active), Arc::clone(&envelope), body.clone());
+            async move {
+                let (partial, origin) = (PartialDelivery::UnlessRejected, Origin::Live);
+                let attempt = Attempt { envelope: &envelope, body: &body, partial, origin, timeout: None };
+                attempts.make(&active, permit, attempt).await
+            }
+        });
+        let wait = Duration::from_secs(active.route.delivery.wait_seconds).min(self.reply_timeout);
+        let cause = tokio::select! {
+            result = &mut attempt => return self.answer(active, &envelope, &body, &result).await,
+            cause = self.too_long(wait.saturating_sub(started.elapsed())) => cause,
+        };
+        // From here on it goes on by itself, whatever becomes of this session.
+        let attempt = tokio::spawn(attempt);
+        self.slow(active, &envelope, &body, attempt, cause, started + self.reply_timeout).await
+    }
+
+    async fn too_long(&self, wait: Duration) -> QueueingCause {
+        let mut shutting_down = self.shutting_down.clone();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => QueueingCause::Slow,
+            Ok(_) = shutting_down.wait_for(|&shutting_down| shutting_down) => QueueingCause::Stopping,
+        }
+    }
+
+    /// The answer to an attempt that ended in time.
+    async fn answer(
+        &self,
+        active: &Active,
+        envelope: &Envelope,
+        body: &Body,
+        attempt: &AttemptResult,
+    ) -> Reply {
+        if is_told_whole(attempt) {
+            return reply::of_attempt(attempt, envelope, &active.route);
+        }
+        self.enqueue_rest(envelope, body, attempt).await
+    }
+
+    /// Makes a message durable while its attempt goes on. Whichever is known when the answer is due decides it.
+    async fn slow(
+        &self,
+        active: &Active,
+        envelope: &Envelope,
+        body: &Body,
+        attempt: JoinHandle<AttemptResult>,
+        cause: QueueingCause,
+        deadline: Instant,
+    ) -> Reply {
+        let tried = match self.queue.keep_tried(envelope, body).await {
+            Ok(tried) => tried,
+            Err(error) => return self.unkept(active, envelope, body, attempt, &error, deadline).await,
+        };
+        if !attempt.is_finished() {
+            tried.adopt(attempt);
+            return self.queued(cause, &envelope.id, envelope.recipients.len());
+        }
+        match attempt.await {
+            Ok(attempt) if is_told_whole(&attempt) => {
+                tried.release().await;
+                reply::of_attempt(&attempt, envelope, &active.route)
+            }
+            Ok(attempt) => {
+                tried.decide(attempt).await;
+                self.queued(cause, &envelope.id, envelope.recipients.len())
+            }
+            // The attempt panicked; the message goes back into the queue.
+            Err(_) => {
+                drop(tried);
+                reply::queued(&envelope.id)
+            }
+        }
+    }
+
+    /// There is no room for the message: only the attempt can save it.
+    async fn unkept(
+        &self,
+        active: &Active,
+        envelope: &Envelope,
+        body: &Body,
+        mut attempt: JoinHandle<AttemptResult>,
+        error: &SpoolError,
+        deadline: Instant,
+    ) -> Reply {
+        let no = not_kept(error, &envelope.id);
+        let ended = tokio::select! {
+            ended = tokio::time::timeout_at(deadline, &mut attempt) => ended,
+            _ = async { drop(self.shutting_down.clone().wait_for(|&shutting_down| shutting_down).await) } => {
+                attempt.abort();
+                return self.turned_away(no);
+            }
+        };
+        match ended {
+            Ok(Ok(ended)) => self.answer(active, envelope, body, &ended).await,
+            Ok(Err(_)) => self.turned_away(no),
+            Err(_) => {
+                // The application will send it again, so this attempt has to end.
+                attempt.abort();
+                self.turned_away(no)
+            }
+        }
+    }
+}
+
+/// Whether the upstream's answer is the whole answer.
+fn is_told_whole(attempt: &AttemptResult) -> bool {
+    let delivered = attempt.verdict.outcome == DeliveryOutcome::Delivered && attempt.refused.is_empty();
+    delivered || attempt.verdict.is_final()
+}

@@ -1,0 +1,248 @@
+//! Fails fast while the upstream is known to refuse, so that every message of a busy application is not one more refused
+//! log-in at Microsoft, and so that a few bad messages do not cost the mailbox all of its mail.
+//!
+//! * For the whole route, here: open for a while after trouble that no message is to blame for, longer each time. What
+//!   opens it, and for how long, is written in [`effect`].
+//! * For single messages, in [`super::rejection_cache`]: what was refused for good is not asked about again for a while, and when there
+//!   is too much of it only what is known to be good goes on. Exchange counts such errors, and bars a mailbox with too
+//!   many of them for hours.
+//!
+//! Pure: time is passed in. [`super::author`] is the one file that reads.
+
+use std::time::Duration;
+
+use super::rejection_cache::{MessageParties, RejectionCache};
+use crate::clock::Instant;
+use crate::outcome::effect::{Pause, effect};
+use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, Verdict};
+
+/// The breaker of one route.
+#[derive(Debug)]
+pub struct CircuitBreaker {
+    /// Length of one unit of pause.
+    unit: Duration,
+    open: Option<Open>,
+    /// Failures for the same reason in a row.
+    times: u32,
+    offences: RejectionCache,
+}
+
+#[derive(Debug)]
+struct Open {
+    until: Instant,
+    verdict: Verdict,
+}
+
+impl CircuitBreaker {
+    /// A closed breaker. `unit` is a second; tests take less.
+    pub fn new(unit: Duration, now: Instant) -> Self {
+        Self { unit, open: None, times: 0, offences: RejectionCache::new(unit, now) }
+    }
+
+    /// The verdict to give without trying, while there is one.
+    pub fn blocks(&self, now: Instant) -> Option<&Verdict> {
+        self.open.as_ref().filter(|open| now < open.until).map(|open| &open.verdict)
+    }
+
+    /// When it lets somebody through again, if it is open.
+    pub fn until(&self) -> Option<Instant> {
+        self.open.as_ref().map(|open| open.until)
+    }
+
+    /// Ends the pause now, as a person asks: the next message is tried. Should it meet the same, the pauses grow on.
+    pub fn end_pause(&mut self, now: Instant) {
+        if let Some(open) = &mut self.open {
+            open.until = open.until.min(now);
+        }
+    }
+
+    /// Learns from a verdict.
+    pub fn learn(&mut self, verdict: &Verdict, now: Instant) {
+        let Some(pause) = effect(verdict.outcome).pause else {
+            if verdict.outcome == DeliveryOutcome::Delivered {
+                self.let_through();
+            }
+            return;
+        };
+        let same = self.open.as_ref().is_some_and(|open| open.verdict.outcome == verdict.outcome);
+        self.times = if same { self.times.saturating_add(1) } else { 1 };
+        let until = now + self.unit * grown(pause, self.times);
+        self.open = Some(Open { until, verdict: verdict.clone() });
+    }
+
+    /// Learns that conditions hold, as from a probe. What those conditions say nothing of stays: no log-in clears what
+    /// only a message can.
+    pub fn learn_observed(&mut self, observations: &[Observation]) {
+        let Some(open) = &self.open else { return };
+        let condition =
+            effect(open.verdict.outcome).reason.map(mailroute_route::condition::Reason::condition);
+        if observations.iter().any(|it| it.reason.holds() && Some(it.condition()) == condition) {
+            self.let_through();
+        }
+    }
+
+    /// Whether something is known about single messages, so that it matters who their author is.
+    pub fn watches_authors(&self) -> bool {
+        self.offences.watches_authors()
+    }
+
+    /// What will come of trying this message, as far as that is known already.
+    pub fn foresees(&mut self, message: &MessageParties<'_>, now: Instant) -> Option<AttemptResult> {
+        self.offences.foresees(message, now)
+    }
+
+    /// Learns what became of this message.
+    pub fn learn_message(&mut self, message: &MessageParties<'_>, attempt: &AttemptResult, now: Instant) {
+        self.offences.learn(message, attempt, now);
+    }
+
+    /// Forgets everything, as after a change of configuration.
+    pub fn close(&mut self) {
+        self.let_through();
+        self.offences.forget();
+    }
+
+    fn let_through(&mut self) {
+        self.open = None;
+        self.times = 0;
+    }
+}
+
+/// The pause after so many times in a row.
+fn grown(pause: Pause, times: u32) -> u32 {
+    pause.first.saturating_mul(1 << times.saturating_sub(1).min(16)).min(pause.longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use mailroute_route::condition::Reason;
+
+    use super::*;
+    use crate::clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn verdict(outcome: DeliveryOutcome) -> Verdict {
+        Verdict::without_reply(outcome, "")
+    }
+
+    #[test]
+    fn a_route_fault_is_answered_from_memory_for_some_seconds() {
+        let now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        breaker.learn(&verdict(DeliveryOutcome::RouteFault(Reason::SmtpAuthDisabledTenant)), now);
+        assert!(breaker.blocks(now + 9 * SECOND).is_some());
+        assert!(breaker.blocks(now + 10 * SECOND).is_none());
+    }
+
+    #[test]
+    fn the_pause_grows_while_the_same_fault_stays_and_has_a_bound() {
+        let mut now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        let fault = verdict(DeliveryOutcome::RouteFault(Reason::LoginFailed));
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            breaker.learn(&fault, now);
+            let open = breaker.open.as_ref().unwrap().until;
+            pauses.push((open - now).as_secs());
+            now = open;
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 120, 120]);
+    }
+
+    #[test]
+    fn a_person_ends_a_pause_and_not_its_growth() {
+        let now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        let quota = verdict(DeliveryOutcome::Quota(Reason::DailyQuotaExceeded));
+        breaker.learn(&quota, now);
+        assert!(breaker.blocks(now).is_some());
+        breaker.end_pause(now);
+        assert!(breaker.blocks(now).is_none());
+        breaker.learn(&quota, now);
+        assert_eq!(breaker.until(), Some(now + 240 * SECOND));
+    }
+
+    #[test]
+    fn a_message_or_recipient_refused_leaves_it_closed() {
+        let now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        for outcome in [
+            DeliveryOutcome::RejectRecipient,
+            DeliveryOutcome::RejectMessage(Some(Reason::SendAsDenied)),
+            DeliveryOutcome::Transient(None),
+            DeliveryOutcome::Transient(Some(Reason::UpstreamProtocolError)),
+        ] {
+            breaker.learn(&verdict(outcome), now);
+            assert!(breaker.blocks(now).is_none(), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_closes_it() {
+        let now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        breaker.learn(&verdict(DeliveryOutcome::Quota(Reason::DailyQuotaExceeded)), now);
+        assert!(breaker.blocks(now).is_some());
+        breaker.learn(&verdict(DeliveryOutcome::Delivered), now);
+        assert!(breaker.blocks(now).is_none());
+    }
+
+    #[test]
+    fn a_rate_is_left_to_the_budget() {
+        let now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        breaker.learn(&verdict(DeliveryOutcome::Quota(Reason::RateExceeded)), now);
+        assert!(breaker.blocks(now).is_none());
+    }
+
+    #[test]
+    fn what_exchange_throttles_is_asked_about_ever_more_seldom() {
+        let mut now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        let throttled = verdict(DeliveryOutcome::RouteFault(Reason::SenderThrottled));
+        let minutes: Vec<_> = (0..6)
+            .map(|_| {
+                breaker.learn(&throttled, now);
+                let until = breaker.until().unwrap();
+                let pause = until - now;
+                now = until;
+                pause.as_secs() / 60
+            })
+            .collect();
+        assert_eq!(minutes, [5, 10, 20, 40, 60, 60]);
+    }
+
+    #[test]
+    fn a_mailbox_that_is_full_is_asked_a_handful_of_times_in_an_hour() {
+        let start = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, start);
+        let (mut now, mut asked) = (start, 0);
+        while now < start + 3600 * SECOND {
+            if breaker.blocks(now).is_none() {
+                asked += 1;
+                breaker.learn(&verdict(DeliveryOutcome::RouteFault(Reason::MailboxFull)), now);
+            }
+            now += SECOND;
+        }
+        assert!((3..10).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn a_probe_clears_what_it_has_seen_and_nothing_behind_it() {
+        let now = clock::now();
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        let observations = [Reason::TokenAcquired, Reason::Connected, Reason::LoggedIn]
+            .map(|reason| Observation::new(reason, ""));
+        breaker.learn(&verdict(DeliveryOutcome::Quota(Reason::DailyQuotaExceeded)), now);
+        breaker.learn_observed(&observations);
+        assert!(breaker.blocks(now).is_some());
+        breaker.learn(&verdict(DeliveryOutcome::RouteFault(Reason::TenantNotFound)), now);
+        breaker.learn_observed(&observations);
+        assert!(breaker.blocks(now).is_none());
+        // A probe on port 25 ends before the connector is matched.
+        breaker.learn(&verdict(DeliveryOutcome::RouteFault(Reason::ConnectorMismatch)), now);
+        breaker.learn_observed(&observations[..2]);
+        assert!(breaker.blocks(now).is_some());
+    }
+}

@@ -1,0 +1,196 @@
+//! Making one attempt: cut off when it takes too long, and what it teaches passed on to all who learn from it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mailroute_route::condition::Reason;
+
+use super::rejection_cache::MessageParties;
+use super::{Active, Attempts, RouteState, author, log};
+use crate::budget::gate::SendPermit;
+use crate::clock;
+use crate::logging::faults::{self, Due};
+use crate::message::body::Body;
+use crate::message::envelope::Envelope;
+use crate::outcome::effect::{concerns_route, effect, used};
+use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Verdict};
+
+/// Who makes an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The application waits.
+    Live,
+    /// The queue; the attempt's number.
+    Queue(u32),
+    /// The queue, because a person asked for it: what is known from before is no reason not to try.
+    Command(u32),
+}
+
+/// One attempt to be made: what is sent to whom, and for whom.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// From whom to whom.
+    pub envelope: &'a Envelope,
+    /// What is sent.
+    pub body: &'a Body,
+    /// What happens when some recipients are refused.
+    pub partial: PartialDelivery,
+    /// Who makes it.
+    pub origin: Origin,
+    /// How long whoever makes it can wait; nothing for as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+impl Attempts {
+    /// Makes one attempt by the route `active`. Dropped, it leaves the fate of the message unknown.
+    pub async fn make(&self, active: &Active, permit: SendPermit, attempt: Attempt<'_>) -> AttemptResult {
+        let Attempt { envelope, body, partial, origin, timeout } = attempt;
+        let started = clock::now();
+        let author = if self.breaker().watches_authors() { author::of(body).await } else { None };
+        let mut parties = MessageParties {
+            mailbox: active.route.method.mailbox(),
+            reverse_path: envelope.reverse_path.address(),
+            author: author.as_deref(),
+            recipients: &envelope.recipients,
+        };
+        let foreseen = self.breaker().foresees(&parties, clock::now());
+        if let Some(result) = foreseen.filter(|_| !matches!(origin, Origin::Command(_))) {
+            self.health.record(&result.observations);
+            self.metrics.failed_fast();
+            log::attempt(&active.route, &attempt, &result, Duration::ZERO, None);
+            permit.unused();
+            return result;
+        }
+        // Fewer for a while after Exchange counted too many.
+        active.transport.resize(usize::try_from(self.budget.connections()).unwrap_or(usize::MAX));
+        let delivery = active.transport.deliver(envelope, body, partial);
+        let result = self.cut_short(delivery, &permit, timeout).await;
+        let took = started.elapsed();
+        // Read only where it matters: at the first refusal that may be about it.
+        let late = if is_refused(&result) && author.is_none() { author::of(body).await } else { None };
+        parties.author = author.as_deref().or(late.as_deref());
+        self.learn(&result, &parties, body, took);
+        let due = self.fault_line(result.verdict.outcome);
+        log::attempt(&active.route, &attempt, &result, took, due);
+        let delivered = result.verdict.outcome == DeliveryOutcome::Delivered;
+        permit.settle(used(&result, envelope.recipients.len() as u64), delivered);
+        result
+    }
+
+    /// What comes of a delivery that ends when nobody waits for it any longer, or the permit for it is over.
+    async fn cut_short(
+        &self,
+        delivery: impl Future<Output = AttemptResult>,
+        permit: &SendPermit,
+        timeout: Option<Duration>,
+    ) -> AttemptResult {
+        let timed_out = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = delivery => result,
+            () = timed_out => cut_off(&format!("no verdict from the upstream within {} seconds", timeout.unwrap_or_default().as_secs())),
+            () = self.budget.overdue(permit) => cut_off("the operator that shares out the mailbox's limits was not reached for too long"),
+        }
+    }
+
+    /// Whether it is time to write of the fault that this outcome tells, and that others are over where it tells none.
+    fn fault_line(&self, outcome: DeliveryOutcome) -> Option<Due> {
+        let (mut faults, now) = (self.faults(), clock::now());
+        match outcome.reason().filter(|_| concerns_route(outcome)) {
+            Some(reason) => faults.met(reason, now),
+            None if outcome == DeliveryOutcome::Delivered => {
+                faults::write(faults.works(now));
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn learn(&self, result: &AttemptResult, parties: &MessageParties<'_>, body: &Body, took: Duration) {
+        let (outcome, now) = (result.verdict.outcome, clock::now());
+        {
+            let mut breaker = self.breaker();
+            breaker.learn(&result.verdict, now);
+            breaker.learn_message(parties, result, now);
+        }
+        self.health.record(&result.observations);
+        self.metrics.attempted(result, accepted(result, parties.recipients.len()), body.len(), took);
+        if outcome == DeliveryOutcome::Delivered {
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(throttle) = effect(outcome).throttle {
+            self.budget.throttled(throttle);
+        }
+        self.notice(if concerns_route(outcome) { RouteState::Blocked } else { RouteState::Open });
+    }
+}
+
+/// Whether the sender or a recipient was refused for good.
+fn is_refused(attempt: &AttemptResult) -> bool {
+    let refused = attempt.refused.iter().map(|refused| refused.verdict.outcome);
+    refused.chain([attempt.verdict.outcome]).any(|outcome| {
+        matches!(
+            outcome,
+            DeliveryOutcome::RejectRecipient | DeliveryOutcome::RejectMessage(Some(Reason::SendAsDenied))
+        )
+    })
+}
+
+/// How many recipients the upstream took the message for.
+fn accepted(attempt: &AttemptResult, recipients: usize) -> u64 {
+    let delivered =
+        (0..recipients).filter(|at| attempt.verdict_for(*at).outcome == DeliveryOutcome::Delivered);
+    delivered.count() as u64
+}
+
+/// The attempt that was cut off. Its connection ended with it, so it goes no further.
+fn cut_off(why: &str) -> AttemptResult {
+    let text = format!("{why}; whether the message was accepted is unknown");
+    let reason = Reason::UpstreamUnavailable;
+    let observations = vec![Observation::new(reason, text.clone())];
+    let verdict = Verdict::without_reply(DeliveryOutcome::Transient(Some(reason)), text);
+    AttemptResult { verdict, refused: vec![], observations, host: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::budget::Spans;
+    use crate::metrics::Metrics;
+    use crate::outcome::RefusedRecipient;
+    use crate::outcome::health::SharedHealth;
+
+    #[tokio::test]
+    async fn a_fault_that_is_met_again_with_another_configuration_has_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let (metrics, (_active, active)) = (Metrics::new().unwrap().into(), watch::channel(None));
+        let (spans, pause) = (Spans::default(), Duration::from_secs(1));
+        let attempts =
+            Attempts::new(active, SharedHealth::default(), metrics, directory.path(), spans, pause);
+        let fault = DeliveryOutcome::RouteFault(Reason::MailboxFull);
+        assert!(attempts.fault_line(fault).is_some() && attempts.fault_line(fault).is_none());
+        attempts.reset();
+        assert!(attempts.fault_line(fault).is_some());
+    }
+
+    #[test]
+    fn recipients_that_were_refused_do_not_count() {
+        let verdict = |outcome| Verdict::without_reply(outcome, "");
+        let refused =
+            vec![RefusedRecipient { recipient: 1, verdict: verdict(DeliveryOutcome::RejectRecipient) }];
+        let partial = AttemptResult {
+            verdict: verdict(DeliveryOutcome::Delivered),
+            refused,
+            observations: vec![],
+            host: None,
+        };
+        assert_eq!(accepted(&partial, 3), 2);
+    }
+}

@@ -1,0 +1,105 @@
+//! `mailroute-sidecar check`: walks the way to Microsoft 365 up to RCPT, without a message, and explains each step.
+//!
+//! * [`steps`]: what was met → steps, each with what to do. Pure.
+//! * [`mod@print`]: steps → text for people, JSON for programs. Pure.
+//!
+//! Here: the files, the walk and its time limit. The walk is the one that mail takes ([`crate::upstream::transport`]), over a
+//! connection and with a token of its own, beside a sidecar that may be running: it neither disturbs that one nor shares
+//! what it remembers, but asks it what it holds mail back for.
+
+pub mod print;
+pub mod steps;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mailroute_dns::resolver::Resolver;
+use mailroute_route::RouteFile;
+use mailroute_route::condition::Reason;
+use mailroute_route::file::Method;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::args::Check;
+use crate::cli::queue::client::ask;
+use crate::cli::queue::protocol::{Answer, Request};
+use crate::config::{self, Config};
+use crate::delivery::DryRun;
+use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use crate::metrics::Metrics;
+use crate::net::control_service;
+use crate::outcome::{DeliveryOutcome, Verdict};
+use crate::queue::Obstacle;
+use crate::route_deleted::RouteDeleted;
+use crate::token::Sources;
+use crate::upstream;
+use steps::Findings;
+
+/// Walks the way, and says what was found.
+///
+/// # Errors
+/// When the metrics that every way counts in cannot be made, which is a mistake in the program.
+pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
+    // The pod's token goes where the sidecar would send it, whatever the route file says by now.
+    let control = control_service::noted_address(&options.spool_dir).await;
+    let Config { route, error, .. } = config::load(&options.route, control.as_deref()).await;
+    let route_deleted = RouteDeleted::new(&options.spool_dir).is_noted();
+    let Some(route) = route else {
+        return Ok(Findings::without_route(error.unwrap_or_default()));
+    };
+    let metrics = Arc::new(Metrics::new()?);
+    let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), ..Config::default() });
+    let sources = Sources::new(config, &options.token_proxy);
+    let transport = upstream::transport(&route, &sources, &Resolver::new(options.nameserver), &metrics);
+    let envelope = envelope(options, &route);
+    let mut dry_run = DryRun::default();
+    // At the same time, so that both fit into the one limit.
+    let (walked, obstacle) =
+        tokio::join!(timeout(options.timeout, transport.dry_run(&envelope, &mut dry_run)), obstacle(options));
+    if walked.is_err() {
+        let text = format!("no result within {} seconds", options.timeout.as_secs_f64());
+        let outcome = DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable));
+        dry_run.stopped = Some(Verdict::without_reply(outcome, text));
+    }
+    let findings = Findings { route_deleted, ..Findings::of(&route, &envelope, &dry_run) };
+    Ok(match obstacle {
+        Some(obstacle) => findings.beside(&obstacle, &route),
+        None => findings,
+    })
+}
+
+/// What the sidecar that runs holds its mail back for; nothing where none runs, or it does not say so in time.
+async fn obstacle(options: &Check) -> Option<Obstacle> {
+    let asked = timeout(options.timeout, ask(&options.spool_dir, Request::Obstacle)).await.ok()?.ok()?;
+    match asked.answer {
+        Answer::Obstacle(obstacle) => obstacle,
+        _ => None,
+    }
+}
+
+/// From whom to whom: as asked for, or an address that the method has to take. The mailbox may write to itself; every
+/// accepted domain has a postmaster (RFC 5321 §4.5.1).
+fn envelope(options: &Check, route: &RouteFile) -> Envelope {
+    let usual = match &route.method {
+        Method::ClientSubmission(submission) => submission.mailbox.clone(),
+        Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains),
+        Method::DirectSend(direct) => postmaster(&direct.accepted_domains),
+    };
+    let usual = || Address::parse(&usual).ok();
+    let from = options.from.clone().or_else(usual);
+    Envelope {
+        // Names nothing: there is no message.
+        id: QueueId::new(Timestamp::UNIX_EPOCH, 0),
+        message_id: String::new(),
+        client_name: String::new(),
+        reverse_path: from.map_or(ReversePath::Null, ReversePath::Address),
+        recipients: options.to.clone().or_else(usual).into_iter().collect(),
+        body: BodyType::SevenBit,
+        smtp_utf8: false,
+        size: None,
+    }
+}
+
+fn postmaster(domains: &[String]) -> String {
+    domains.first().map(|domain| format!("postmaster@{domain}")).unwrap_or_default()
+}

@@ -1,0 +1,386 @@
+//! From what a walk met to steps that a person can read: how far it came, what was met at each, and what to do.
+//!
+//! Pure. The delivering code tells conditions, answers and a verdict; here they are put in the order in which the way
+//! goes. Refuses to know how the walk was made and how the steps are printed.
+
+use jiff::Timestamp;
+use mailroute_route::RouteFile;
+use mailroute_route::condition::{ConditionType, Reason, Subject};
+use mailroute_route::file::{ClientSubmission, Credential, HostName, Method, SmartHost};
+use serde::Serialize;
+
+use crate::delivery::DryRun;
+use crate::message::envelope::Envelope;
+use crate::outcome::classify::Stage;
+use crate::outcome::hint;
+use crate::outcome::{DeliveryOutcome, Observation, Verdict};
+use crate::queue::Obstacle;
+
+/// A place on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Place {
+    /// The rendered route.
+    Route,
+    /// The certificate that is presented, to Entra or to the upstream.
+    Certificate,
+    /// The access token.
+    Token,
+    /// The mailbox's password.
+    Password,
+    /// The upstream's name and addresses.
+    Name,
+    /// TCP.
+    Connection,
+    /// Greeting and EHLO.
+    Greeting,
+    /// STARTTLS and the handshake.
+    Tls,
+    /// AUTH.
+    LogIn,
+    /// MAIL.
+    Sender,
+    /// RCPT.
+    Recipient,
+    /// What the sidecar that runs beside it makes of mail now.
+    Sidecar,
+}
+
+impl Place {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Route => "route file",
+            Self::Certificate => "certificate",
+            Self::Token => "token",
+            Self::Password => "password",
+            Self::Name => "name",
+            Self::Connection => "connection",
+            Self::Greeting => "greeting",
+            Self::Tls => "TLS",
+            Self::LogIn => "log-in",
+            Self::Sender => "sender",
+            Self::Recipient => "recipient",
+            Self::Sidecar => "sidecar",
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Good for now, with something to do.
+    Warning,
+    /// The way ends here.
+    Failed,
+    /// The way ended before.
+    NotReached,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Where.
+    pub step: Place,
+    /// What came of it.
+    pub state: State,
+    /// Why, where there is a constant for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What was met, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub met: String,
+    /// What it means, where it is not as it should be.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub meaning: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    /// `namespace/name` of the route, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Whether a message could be sent.
+    pub well: bool,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// Whether the MailRoute of the pod was deleted; the steps are those of its last configuration.
+    pub route_deleted: bool,
+}
+
+impl Findings {
+    /// Whether a message could be sent.
+    pub const fn is_well(&self) -> bool {
+        self.well
+    }
+
+    /// There is no route to check.
+    pub fn without_route(error: String) -> Self {
+        let remedy = "The operator writes this file into the ConfigMap of the route: see kubectl describe mailroute, and \
+                      whether operator and sidecar are of the same version."
+            .into();
+        let step = Step {
+            state: State::Failed,
+            meaning: "There is no route to check.".into(),
+            remedy,
+            ..plain(Place::Route, error)
+        };
+        Self { route: None, well: false, steps: vec![step], route_deleted: false }
+    }
+
+    /// What `dry_run` met on the way that `route` describes.
+    pub fn of(route: &RouteFile, envelope: &Envelope, dry_run: &DryRun) -> Self {
+        let places = places(&route.method);
+        let end = dry_run.stopped.as_ref().map(|stopped| end(stopped, dry_run, &places));
+        let mut steps = Vec::with_capacity(places.len());
+        for &place in &places {
+            let step = match (&dry_run.stopped, end) {
+                (Some(stopped), Some(end)) if place == end => failed(place, stopped, dry_run, route),
+                _ if end.is_some_and(|end| follows(place, end, &places)) => passed_by(place),
+                _ => passed(place, route, envelope, dry_run),
+            };
+            steps.push(step);
+        }
+        let name = format!("{}/{}", route.namespace, route.name);
+        Self { route: Some(name), well: dry_run.stopped.is_none(), steps, route_deleted: false }
+    }
+}
+
+impl Findings {
+    /// The same, with what the running sidecar holds its mail back for. Where it is only how messages are spread, mail
+    /// goes out a little later.
+    pub fn beside(mut self, obstacle: &Obstacle, route: &RouteFile) -> Self {
+        let until = obstacle.until.and_then(|until| Timestamp::from_second(until.as_second()).ok());
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        let (meaning, remedy) = match obstacle.reason {
+            Some(reason) => explained(reason, route),
+            None => (String::new(), String::new()),
+        };
+        let remedy = match (obstacle.limits, self.well) {
+            (false, true) => {
+                "The connection works now: mailroute-sidecar queue retry --all ends the pause.".into()
+            }
+            _ => remedy,
+        };
+        let is_smoothing = obstacle.limits && obstacle.reason.is_none();
+        let state = if is_smoothing { State::Warning } else { State::Failed };
+        let met = format!("holds mail back{until}: {}", obstacle.text);
+        self.steps.push(Step { step: Place::Sidecar, state, reason: obstacle.reason, met, meaning, remedy });
+        self.well &= is_smoothing;
+        self
+    }
+}
+
+/// The places on the way by this method, in order.
+fn places(method: &Method) -> Vec<Place> {
+    let mut places = vec![Place::Route];
+    match method {
+        Method::ClientSubmission(submission) => places.extend(match submission.credential {
+            Credential::ClientCertificate { .. } => &[Place::Certificate, Place::Token][..],
+            Credential::Password { .. } => &[Place::Password],
+            Credential::WorkloadIdentity { .. }
+            | Credential::ClientSecret { .. }
+            | Credential::Operator { .. } => &[Place::Token],
+        }),
+        Method::SmtpRelay(relay) if relay.certificate.is_some() => places.push(Place::Certificate),
+        Method::SmtpRelay(_) | Method::DirectSend(_) => {}
+    }
+    places.extend([Place::Name, Place::Connection, Place::Greeting, Place::Tls]);
+    if matches!(method, Method::ClientSubmission(_)) {
+        places.push(Place::LogIn);
+    }
+    places.extend([Place::Sender, Place::Recipient]);
+    places
+}
+
+fn follows(place: Place, end: Place, places: &[Place]) -> bool {
+    let at = |wanted| places.iter().position(|&place| place == wanted);
+    at(place) > at(end)
+}
+
+/// Where the way ended: where the reason belongs, or else at the first place without evidence.
+fn end(stopped: &Verdict, dry_run: &DryRun, places: &[Place]) -> Place {
+    let answered = |stage| dry_run.answers.iter().any(|(of, _)| *of == stage);
+    let met =
+        |condition| dry_run.observations.iter().any(|met| met.condition() == condition && met.reason.holds());
+    let credential = || places.iter().copied().find(|place| matches!(place, Place::Token | Place::Password));
+    let reason = stopped.outcome.reason();
+    match reason.map(Reason::condition) {
+        Some(ConditionType::CertificateValid) if places.contains(&Place::Certificate) => {
+            return Place::Certificate;
+        }
+        Some(ConditionType::CredentialReady) => return credential().unwrap_or(Place::Route),
+        _ => {}
+    }
+    if met(ConditionType::UpstreamReachable) {
+        let logs_in = places.contains(&Place::LogIn);
+        return match (logs_in && !met(ConditionType::Authenticated), answered(Stage::Mail)) {
+            (true, _) => Place::LogIn,
+            (false, false) => Place::Sender,
+            (false, true) => Place::Recipient,
+        };
+    }
+    match (reason, credential()) {
+        (Some(Reason::NameNotResolved | Reason::SmartHostNotFound | Reason::SmartHostForeign), _) => {
+            Place::Name
+        }
+        (Some(Reason::ConnectFailed), _) => Place::Connection,
+        (Some(Reason::StartTlsMissing | Reason::TlsFailed | Reason::CaBundleMissing), _) => Place::Tls,
+        (_, Some(credential)) if !met(ConditionType::CredentialReady) => credential,
+        _ => Place::Greeting,
+    }
+}
+
+fn failed(place: Place, stopped: &Verdict, dry_run: &DryRun, route: &RouteFile) -> Step {
+    let reason = stopped.outcome.reason();
+    // The condition's own words say more than the reply alone: what was presented, and from where.
+    let told = dry_run.observations.iter().rfind(|met| Some(met.reason) == reason && !met.reason.holds());
+    let met = told.map_or_else(|| stopped.text.clone(), |met| met.text.clone());
+    let (meaning, remedy) = match reason {
+        Some(reason) => explained(reason, route),
+        None => without_reason(stopped),
+    };
+    Step { step: place, state: State::Failed, reason, met, meaning, remedy }
+}
+
+/// What it means and what to do where the trouble is not the route's.
+fn without_reason(stopped: &Verdict) -> (String, String) {
+    let (meaning, remedy) = match stopped.outcome {
+        DeliveryOutcome::RejectRecipient => ("This concerns only the recipient.", "Name another with --to."),
+        DeliveryOutcome::RejectMessage(_) => {
+            ("This concerns only the sender or the message.", "Name another sender with --from.")
+        }
+        _ => ("This may be temporary.", "Try again."),
+    };
+    match stopped.reply.as_ref().and_then(hint::of) {
+        Some(hint) => (format!("{meaning} The likely cause: {hint}."), remedy.into()),
+        None => (meaning.into(), remedy.into()),
+    }
+}
+
+fn passed_by(place: Place) -> Step {
+    Step { state: State::NotReached, ..plain(place, String::new()) }
+}
+
+fn passed(place: Place, route: &RouteFile, envelope: &Envelope, dry_run: &DryRun) -> Step {
+    let told = |condition: ConditionType| {
+        dry_run.observations.iter().rfind(|met| met.condition() == condition && met.reason.holds())
+    };
+    let answer = |stage: Stage| {
+        let said = dry_run.answers.iter().find(|(of, _)| *of == stage);
+        said.map(|(_, said)| said.clone()).unwrap_or_default()
+    };
+    match place {
+        Place::Certificate => met(place, told(ConditionType::CertificateValid), route),
+        Place::Token | Place::Password => met(place, told(ConditionType::CredentialReady), route),
+        Place::Tls => met(place, told(ConditionType::UpstreamReachable), route),
+        Place::LogIn => met(place, told(ConditionType::Authenticated), route),
+        Place::Route => plain(place, described(route)),
+        Place::Name => plain(place, host(route)),
+        Place::Connection => plain(place, format!("port {}", port(route))),
+        Place::Greeting => plain(place, "greeted, and EHLO answered".into()),
+        // Not on the way: see `Findings::beside`.
+        Place::Sidecar => plain(place, String::new()),
+        Place::Sender => plain(place, format!("{}: {}", envelope.reverse_path, answer(Stage::Mail))),
+        Place::Recipient => {
+            let recipients: Vec<_> = envelope.recipients.iter().map(|to| format!("<{to}>")).collect();
+            let said = format!("{}: {}", recipients.join(", "), answer(Stage::Rcpt));
+            match told(ConditionType::Authenticated).filter(|met| met.reason == Reason::ConnectorMatched) {
+                Some(matched) => plain(place, format!("{said}; {}", matched.text)),
+                None => plain(place, said),
+            }
+        }
+    }
+}
+
+fn plain(place: Place, met: String) -> Step {
+    Step { step: place, state: State::Ok, reason: None, met, meaning: String::new(), remedy: String::new() }
+}
+
+/// A step that a condition speaks for.
+fn met(place: Place, told: Option<&Observation>, route: &RouteFile) -> Step {
+    let Some(Observation { reason, text, .. }) = told else { return plain(place, String::new()) };
+    let step = Step { reason: Some(*reason), ..plain(place, text.clone()) };
+    match explained(*reason, route) {
+        (_, remedy) if remedy.is_empty() => step,
+        (meaning, remedy) => Step { state: State::Warning, meaning, remedy, ..step },
+    }
+}
+
+/// What a reason means, and what to do about it.
+fn explained(reason: Reason, route: &RouteFile) -> (String, String) {
+    (reason.sentence().to_owned(), reason.remedy(&subject(route, &endpoint(route))))
+}
+
+fn described(route: &RouteFile) -> String {
+    let method = route.method.as_str();
+    let who = route.method.mailbox().map(|mailbox| format!(" as {mailbox}")).unwrap_or_default();
+    format!("{} in namespace {}, generation {}: {method}{who}", route.name, route.namespace, route.generation)
+}
+
+fn smart_host(method: &Method) -> Option<&SmartHost> {
+    match method {
+        Method::ClientSubmission(_) => None,
+        Method::SmtpRelay(relay) => Some(&relay.smart_host),
+        Method::DirectSend(direct) => Some(&direct.smart_host),
+    }
+}
+
+fn submission(method: &Method) -> Option<&ClientSubmission> {
+    match method {
+        Method::ClientSubmission(submission) => Some(submission),
+        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
+    }
+}
+
+fn host(route: &RouteFile) -> String {
+    match smart_host(&route.method).map(|smart_host| &smart_host.host) {
+        Some(HostName::Fixed(host)) => host.clone(),
+        Some(HostName::MxOf(domain)) => format!("the MX record of {domain}"),
+        None => submission(&route.method).map(|it| it.endpoint.host.clone()).unwrap_or_default(),
+    }
+}
+
+fn port(route: &RouteFile) -> u16 {
+    let smart_host = smart_host(&route.method).map(|smart_host| smart_host.port);
+    smart_host.or_else(|| submission(&route.method).map(|it| it.endpoint.port)).unwrap_or_default()
+}
+
+fn endpoint(route: &RouteFile) -> String {
+    format!("{}:{}", host(route), port(route))
+}
+
+/// The names for a remedy. Where the file does not name the Secret, the field of the MailRoute stands for it.
+fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
+    let submission = submission(&route.method);
+    let client_id = submission.map(|it| match &it.credential {
+        Credential::WorkloadIdentity { client_id, .. }
+        | Credential::ClientSecret { client_id, .. }
+        | Credential::ClientCertificate { client_id, .. }
+        | Credential::Operator { client_id } => client_id.as_str(),
+        Credential::Password { .. } => "",
+    });
+    Subject {
+        mailbox: route.method.mailbox().unwrap_or_default(),
+        client_id: client_id.unwrap_or_default(),
+        tenant: submission.map(|it| it.authority.tenant.as_str()).unwrap_or_default(),
+        endpoint,
+        authority: submission.map(|it| it.authority.host.as_str()).unwrap_or_default(),
+        secret: match (&route.secret, smart_host(&route.method)) {
+            (Some(name), _) => name,
+            (None, Some(_)) => "<certificateSecretRef.name>",
+            (None, None) => "<secretRef.name>",
+        },
+        key: "<secretRef.key>",
+    }
+}
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

@@ -1,0 +1,248 @@
+//! One connection: octets between a socket and a [`Session`], the message's octets into a [`Writer`], and the clock.
+//!
+//! Owns every wait. Each is bounded: for the client by [`super::timeouts`], and for it to take an answer. Only [`super::Accept`] is waited for without bound: it has bounds of its own.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+
+use super::timeouts::{SessionProgress, SessionTimeouts};
+use super::{Observer, Service};
+use crate::message::body::{Body, Writer};
+use crate::message::envelope::{Envelope, QueueId};
+use crate::smtp::answer::Answer;
+use crate::smtp::session::{Session, Step};
+use crate::smtp::trace::{Arrival, stamp};
+use crate::smtp::transaction::Transaction;
+
+/// Read at once while commands are expected: a pipelined group of a hundred recipients.
+const COMMAND_BUFFER: usize = 4 * 1024;
+
+/// Read at once while a message comes in.
+const DATA_BUFFER: usize = 16 * 1024;
+
+/// After the last answer, what the client still sends is read and thrown away up to these bounds. Closing with unread
+/// octets would make the system send a reset, which can take the answer away from the client.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Serves one client to its end.
+pub(super) async fn run(stream: TcpStream, peer: IpAddr, service: Arc<Service>, stop: watch::Receiver<bool>) {
+    let _open = Open::new(Arc::clone(&service.observer));
+    // Answers are written whole, so there is nothing to gain from waiting for more.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let connection = Connection {
+        stream,
+        peer,
+        session: Session::new((service.settings)()),
+        input: Vec::new(),
+        writer: None,
+        patience: SessionTimeouts::new(service.limits, Instant::now()),
+        service,
+        stop,
+    };
+    if let Err(error) = connection.converse().await {
+        tracing::debug!(%error, "the client disconnected");
+    }
+}
+
+/// Counts a session as open for as long as it lives, also when it ends by a panic.
+struct Open {
+    observer: Arc<dyn Observer>,
+    since: Instant,
+}
+
+impl Open {
+    fn new(observer: Arc<dyn Observer>) -> Self {
+        observer.session_opened();
+        Self { observer, since: Instant::now() }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.observer.session_closed(self.since.elapsed());
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: IpAddr,
+    session: Session,
+    /// Octets received and not yet taken by the session.
+    input: Vec<u8>,
+    /// The message that is coming in.
+    writer: Option<Writer>,
+    patience: SessionTimeouts,
+    service: Arc<Service>,
+    stop: watch::Receiver<bool>,
+}
+
+/// How waiting for the client ended.
+enum Waited {
+    Octets(usize),
+    Ended(Answer),
+}
+
+impl Connection {
+    /// Carries out the session's steps until it or the client ends.
+    async fn converse(mut self) -> io::Result<()> {
+        let mut taken = 0;
+        loop {
+            match self.step(&mut taken) {
+                Step::Write(answers) => self.write(&answers).await?,
+                Step::Begin => self.writer = Some(Writer::new(Arc::clone(&self.service.scratch))),
+                Step::Abandon => self.writer = None,
+                Step::Store(transaction) => self.store(*transaction).await,
+                Step::Refused(reason) => self.service.observer.refused(reason),
+                Step::Close => return self.close().await,
+                Step::Read => {
+                    taken = 0;
+                    self.spill().await;
+                    if !self.read().await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, taken: &mut usize) -> Step {
+        let mut discarded = Vec::new();
+        let message = self.writer.as_mut().map_or(&mut discarded, Writer::buffer);
+        let mut rest = &self.input[*taken..];
+        let step = self.session.step(&mut rest, message);
+        *taken = self.input.len() - rest.len();
+        step
+    }
+
+    /// Waits for more input; false when the client will send no more. Running out of time is told to the session,
+    /// whose next steps say so and close.
+    async fn read(&mut self) -> io::Result<bool> {
+        let wanted = if self.session.is_in_data() { DATA_BUFFER } else { COMMAND_BUFFER };
+        self.input.clear();
+        self.input.shrink_to(wanted);
+        self.input.reserve_exact(wanted);
+        let waited = self.wait().await?;
+        self.session.configure((self.service.settings)());
+        match waited {
+            Waited::Octets(len) => Ok(len > 0),
+            Waited::Ended(answer) => {
+                self.session.end(answer);
+                Ok(true)
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<Waited> {
+        let (deadline, late) = self.patience.deadline(SessionProgress::of(&self.session), Instant::now());
+        let may_stop = self.session.is_between_messages();
+        tokio::select! {
+            read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => {
+                read.map_or(Ok(Waited::Ended(late)), |read| read.map(Waited::Octets))
+            }
+            _ = self.stop.wait_for(|&stop| stop), if may_stop => Ok(Waited::Ended(Answer::ShuttingDown)),
+        }
+    }
+
+    /// Keeps the memory for a message bounded. Where there is no room on disk, the message is refused at its end.
+    async fn spill(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.spill().await
+        {
+            self.refuse_for_storage(&error);
+        }
+    }
+
+    fn refuse_for_storage(&mut self, error: &io::Error) {
+        tracing::error!(%error, directory = %self.service.scratch.directory().display(), "cannot receive a message");
+        self.writer = None;
+        self.session.refuse_message(Answer::NoStorage);
+    }
+
+    async fn store(&mut self, transaction: Transaction) {
+        let started = Instant::now();
+        let reply = match self.complete(transaction).await {
+            Ok((envelope, body)) => {
+                let bytes = body.len();
+                let reply = self.service.accept.accept(envelope, body).await;
+                self.service.observer.answered(&reply, bytes, started.elapsed());
+                reply
+            }
+            Err(error) => {
+                self.refuse_for_storage(&error);
+                self.service.observer.refused(super::Refusal::Storage);
+                Answer::NoStorage.reply()
+            }
+        };
+        self.session.stored(&reply);
+        self.patience.answered(Instant::now());
+    }
+
+    /// Puts the stamp in front of the message that came in.
+    async fn complete(&mut self, transaction: Transaction) -> io::Result<(Envelope, Body)> {
+        let at = Timestamp::now();
+        let id = QueueId::new(at, random()?);
+        let stamp = stamp(
+            &Arrival {
+                client_name: &transaction.client_name,
+                client: self.peer,
+                protocol: transaction.protocol,
+                host_name: &transaction.settings.host_name,
+                id: &id,
+                at,
+                author: transaction.author(),
+                mailbox: transaction.settings.senders.mailbox.as_deref(),
+            },
+            &transaction.headers,
+        );
+        if transaction.repaired {
+            tracing::debug!(queue_id = %id, "line ends other than CR LF were corrected");
+        }
+        if transaction.headers.encoded > 0 {
+            self.service.observer.header_encoded(transaction.headers.encoded);
+            tracing::debug!(queue_id = %id, fields = transaction.headers.encoded, "raw UTF-8 in the header was encoded");
+        }
+        let writer =
+            self.writer.take().ok_or_else(|| io::Error::other("a message ended that did not begin"))?;
+        let body = writer.finish(stamp.lines).await?;
+        Ok((transaction.into_envelope(id, stamp.message_id), body))
+    }
+
+    async fn write(&mut self, answers: &[u8]) -> io::Result<()> {
+        let sent = timeout(self.service.limits.data, self.stream.write_all(answers)).await;
+        sent.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answers"))?
+    }
+
+    /// Closes such that the last answer arrives.
+    async fn close(mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let until_silent = async {
+            let (mut thrown_away, mut read) = ([0; 1024], 0);
+            while read < LINGER_BYTES {
+                match self.stream.read(&mut thrown_away).await? {
+                    0 => break,
+                    len => read += len,
+                }
+            }
+            Ok(())
+        };
+        timeout(LINGER, until_silent).await.unwrap_or(Ok(()))
+    }
+}
+
+/// What tells the ids of two sidecars' messages apart that arrive in the same microsecond.
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system has no randomness"))?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,96 @@
+//! The local SMTP server: sockets, time and limits around [`crate::smtp`]'s conversation.
+//!
+//! Owns connections: how many, how long, how much memory. Refuses to know what happens to a message behind
+//! [`Accept`], and never judges one itself.
+
+mod connection;
+pub mod port;
+pub mod session_count;
+pub mod settings;
+mod sockets;
+mod timeouts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::message::body::{Body, Scratch};
+use crate::message::envelope::Envelope;
+use crate::smtp::reply::Reply;
+
+pub use self::sockets::{BindError, Listeners, serve};
+pub use crate::smtp::answer::Refusal;
+pub use crate::smtp::transaction::Settings;
+
+/// Takes complete messages.
+#[async_trait]
+pub trait Accept: Send + Sync {
+    /// Called at the end of the data, while the client waits; the reply is passed on to it as it is. 250 has to mean
+    /// what the route's delivery mode promises. The future is always awaited to its end, also when the client hangs
+    /// up meanwhile.
+    async fn accept(&self, envelope: Envelope, body: Body) -> Reply;
+}
+
+/// Counts what the server does. Every method has to return at once.
+pub trait Observer: Send + Sync {
+    /// A session began.
+    fn session_opened(&self);
+    /// A session ended, after `lasted`. Follows every [`Observer::session_opened`], whatever happened in between.
+    fn session_closed(&self, lasted: Duration);
+    /// A session, a command or a message was refused by the server itself.
+    fn refused(&self, reason: Refusal);
+    /// So many fields of a message had raw UTF-8, which was written as encoded words.
+    fn header_encoded(&self, fields: u32);
+    /// [`Accept`] answered for a message of `bytes` octets; `elapsed` since the end of its data.
+    fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration);
+}
+
+/// Where the current [`Settings`] are read: after every read from a client, so it has to be quick.
+pub type SettingsSource = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
+
+/// What the sessions share.
+#[derive(Clone)]
+pub struct Service {
+    /// Takes the messages.
+    pub accept: Arc<dyn Accept>,
+    /// The route's settings; a change applies to the next MAIL.
+    pub settings: SettingsSource,
+    /// Counts.
+    pub observer: Arc<dyn Observer>,
+    /// Where messages that do not fit in memory are kept while they come in, in files without names.
+    pub scratch: Arc<dyn Scratch>,
+    /// Bounds that no route changes.
+    pub limits: SessionLimits,
+}
+
+/// Bounds on sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Sessions at once. Each holds at most 256 KiB and its recipients.
+    pub sessions: usize,
+    /// For a client beyond that number to wait for a session to end.
+    pub wait: Duration,
+    /// For a client to send one command, counted from the answer before it.
+    pub command: Duration,
+    /// For a client to send any octets of a message, and to take any of ours.
+    pub data: Duration,
+    /// For a client to complete one message, counted from its MAIL, and to begin another one, counted from the last.
+    /// Bounds what a client can hold that always sends a little.
+    pub message: Duration,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            sessions: 100,
+            wait: Duration::from_secs(30),
+            // RFC 5321 §4.5.3.2.7.
+            command: Duration::from_secs(5 * 60),
+            // RFC 5321 §4.5.3.2.5, for the other side.
+            data: Duration::from_secs(3 * 60),
+            // 150 MiB in that time is 85 KiB a second, over loopback.
+            message: Duration::from_secs(30 * 60),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What a route means for the local side: the rules on senders and recipients, and what is offered.
+//!
+//! [`of_route`] is a plain function; [`source`] keeps its result until the route changes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mailroute_route::RouteFile;
+use mailroute_route::file::{DeliveryMode, ListenAuth, Method};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::listener::{Settings, SettingsSource};
+use crate::smtp::senders::Senders;
+
+/// Most recipients of one domain in one message that Exchange Online takes by submission.
+const MAX_RECIPIENTS_OF_ONE_DOMAIN: u32 = 200;
+
+/// The settings that a route asks for.
+pub fn of_route(route: &RouteFile) -> Settings {
+    // What is kept is sent in as many messages as it takes; what is not has to fit into one.
+    let of_one_domain =
+        (route.delivery.mode == DeliveryMode::Deliver).then_some(MAX_RECIPIENTS_OF_ONE_DOMAIN);
+    let (recipient_domains, encode_header) = match &route.method {
+        Method::DirectSend(direct) => (Some(boxed(&direct.accepted_domains)), false),
+        Method::ClientSubmission(_) | Method::SmtpRelay(_) => (None, true),
+    };
+    Settings {
+        max_recipients_of_one_domain: of_one_domain,
+        recipient_domains,
+        senders: Senders::of(route),
+        auth: route.listen.auth == ListenAuth::Ignore,
+        bare_line_ends: route.listen.bare_line_ends,
+        encode_header,
+        ..Settings::new(route.ehlo_name.as_str(), route.limits.max_message_bytes, route.limits.max_recipients)
+    }
+}
+
+fn boxed(texts: &[String]) -> Vec<Box<str>> {
+    texts.iter().map(|text| text.as_str().into()).collect()
+}
+
+/// Without a route: bounds that let a message in to be answered 451.
+fn unrouted() -> Settings {
+    Settings::new("localhost", 36_700_160, 500)
+}
+
+/// The settings of whatever route is in use. Asked for after every read from a client, so they are made only when the
+/// route changes.
+pub fn source(config: watch::Receiver<Config>) -> SettingsSource {
+    let of_config = |config: &Config| Arc::new(config.route.as_deref().map_or_else(unrouted, of_route));
+    let current = of_config(&config.borrow());
+    let cached = Mutex::new((config, current));
+    Arc::new(move || {
+        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.0.has_changed().unwrap_or(false) {
+            let settings = of_config(&cached.0.borrow_and_update());
+            cached.1 = settings;
+        }
+        Arc::clone(&cached.1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use mailroute_route::file::{
+        BareLineEnds, DirectSend, HostName, OnViolation, SmartHost, SmtpRelay, TlsMode,
+    };
+
+    use super::*;
+    use crate::config::tests::SAMPLE;
+
+    fn sample() -> RouteFile {
+        RouteFile::parse(SAMPLE.as_bytes()).unwrap()
+    }
+
+    fn smart_host() -> SmartHost {
+        let host = HostName::MxOf("contoso.com".into());
+        SmartHost { host, port: 25, tls: TlsMode::Opportunistic, ca_file: None }
+    }
+
+    #[test]
+    fn a_plain_submission_has_no_rules_of_its_own() {
+        let settings = of_route(&sample());
+        let senders = Senders { mailbox: Some("noreply@contoso.com".into()), ..Senders::default() };
+        let expected = Settings {
+            senders,
+            max_recipients_of_one_domain: Some(200),
+            encode_header: true,
+            ..Settings::new("notifications.shop.svc.cluster.local", 1000, 10)
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn what_is_kept_may_go_to_any_number_in_one_domain() {
+        for mode in [DeliveryMode::Queue, DeliveryMode::DeliverOrQueue] {
+            let mut route = sample();
+            route.delivery.mode = mode;
+            assert_eq!(of_route(&route).max_recipients_of_one_domain, None);
+        }
+    }
+
+    #[test]
+    fn a_route_with_every_option_is_taken_at_its_word() {
+        let mut route = sample();
+        route.listen.auth = ListenAuth::Ignore;
+        route.listen.bare_line_ends = BareLineEnds::Refuse;
+        let allow = vec!["*@contoso.com".into()];
+        route.senders = Some(mailroute_route::file::Senders { allow, on_violation: OnViolation::Rewrite });
+        let settings = of_route(&route);
+        assert!(settings.auth && settings.bare_line_ends == BareLineEnds::Refuse);
+        assert_eq!(settings.senders.allow, Some(vec!["*@contoso.com".into()]));
+        assert_eq!(settings.senders.on_violation, OnViolation::Rewrite);
+    }
+
+    #[test]
+    fn relay_binds_the_sender_and_direct_send_the_recipients() {
+        let (mut route, accepted_domains) = (sample(), vec!["contoso.com".to_owned()]);
+        let ours = Some(vec![Box::from("contoso.com")]);
+        let relay = SmtpRelay {
+            certificate: None,
+            accepted_domains: accepted_domains.clone(),
+            smart_host: smart_host(),
+        };
+        route.method = Method::SmtpRelay(relay);
+        let settings = of_route(&route);
+        assert_eq!((settings.senders.domains, settings.recipient_domains), (ours.clone(), None));
+        assert!(settings.encode_header);
+        route.method = Method::DirectSend(DirectSend { accepted_domains, smart_host: smart_host() });
+        let settings = of_route(&route);
+        assert_eq!((settings.senders.domains, settings.recipient_domains), (None, ours));
+        assert!(!settings.encode_header);
+    }
+
+    #[test]
+    fn a_change_of_the_route_shows_at_once() {
+        let (sender, config) = watch::channel(Config::default());
+        let settings = source(config);
+        assert_eq!(&*settings().host_name, "localhost");
+        sender.send_modify(|config| config.route = Some(Arc::new(sample())));
+        assert_eq!(&*settings().host_name, "notifications.shop.svc.cluster.local");
+        assert!(Arc::ptr_eq(&settings(), &settings()), "made once");
+    }
+}

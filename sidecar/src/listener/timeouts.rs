@@ -1,0 +1,126 @@
+//! When to give up on a client that is slow or silent.
+//!
+//! Owns the deadlines; time is passed in. A command has to be complete in time, however its octets drip in. A message has
+//! to be complete in time from its MAIL on. A session that is kept open without mail, as pools of connections do, is
+//! ended as politely as a silent one, and never in the middle of a message that began in time.
+
+use tokio::time::Instant;
+
+use super::SessionLimits;
+use crate::smtp::answer::Answer;
+use crate::smtp::session::Session;
+
+/// The deadlines of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionTimeouts {
+    limits: SessionLimits,
+    /// Commands seen when `command` was set.
+    commands: u64,
+    command: Instant,
+    /// Transactions begun when `message` was set.
+    transactions: u64,
+    message: Instant,
+}
+
+/// What a session has done, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SessionProgress {
+    /// Commands received.
+    pub commands: u64,
+    /// Transactions begun.
+    pub transactions: u64,
+    /// A message is coming in.
+    pub in_data: bool,
+}
+
+impl SessionProgress {
+    pub(super) fn of(session: &Session) -> Self {
+        let (commands, transactions) = (session.commands(), session.transactions());
+        Self { commands, transactions, in_data: session.is_in_data() }
+    }
+}
+
+impl SessionTimeouts {
+    /// With a client that has just connected.
+    pub(super) fn new(limits: SessionLimits, now: Instant) -> Self {
+        let (command, message) = (now + limits.command, now + limits.message);
+        Self { limits, commands: 0, command, transactions: 0, message }
+    }
+
+    /// When to give up on the client, and what to tell it then.
+    pub(super) fn deadline(&mut self, progress: SessionProgress, now: Instant) -> (Instant, Answer) {
+        if progress.commands != self.commands {
+            self.commands = progress.commands;
+            self.command = now + self.limits.command;
+        }
+        if progress.transactions != self.transactions {
+            self.transactions = progress.transactions;
+            self.message = now + self.limits.message;
+        }
+        let quiet = if progress.in_data { now + self.limits.data } else { self.command };
+        if quiet < self.message { (quiet, Answer::Idle) } else { (self.message, Answer::Overdue) }
+    }
+
+    /// A message was answered: all times begin anew, also after a long wait for the answer.
+    pub(super) fn answered(&mut self, now: Instant) {
+        (self.command, self.message) = (now + self.limits.command, now + self.limits.message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const fn minutes(minutes: u64) -> Duration {
+        Duration::from_secs(60 * minutes)
+    }
+
+    fn at(commands: u64, transactions: u64, in_data: bool) -> SessionProgress {
+        SessionProgress { commands, transactions, in_data }
+    }
+
+    #[test]
+    fn octets_that_drip_in_do_not_extend_a_commands_time() {
+        let start = Instant::now();
+        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        let expected = (start + minutes(5), Answer::Idle);
+        assert_eq!(patience.deadline(at(0, 0, false), start + minutes(4)), expected);
+        let next = patience.deadline(at(1, 0, false), start + minutes(4));
+        assert_eq!(next, (start + minutes(9), Answer::Idle));
+    }
+
+    #[test]
+    fn a_session_that_only_lives_is_ended() {
+        let start = Instant::now();
+        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        for noop in 1..7 {
+            patience.deadline(at(noop, 0, false), start + minutes(4) * u32::try_from(noop).unwrap());
+        }
+        let last = patience.deadline(at(7, 0, false), start + minutes(28));
+        assert_eq!(last, (start + minutes(30), Answer::Overdue));
+    }
+
+    #[test]
+    fn a_pooled_session_has_the_whole_time_for_its_next_message() {
+        let start = Instant::now();
+        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        let late = start + minutes(29);
+        assert_eq!(patience.deadline(at(9, 1, false), late), (late + minutes(5), Answer::Idle));
+        let data = late + minutes(2);
+        assert_eq!(patience.deadline(at(11, 1, true), data), (data + minutes(3), Answer::Idle));
+        let end = late + minutes(28);
+        assert_eq!(patience.deadline(at(11, 1, true), end), (late + minutes(30), Answer::Overdue));
+    }
+
+    #[test]
+    fn after_an_answer_all_times_begin_anew() {
+        let start = Instant::now();
+        let mut patience = SessionTimeouts::new(SessionLimits::default(), start);
+        patience.deadline(at(4, 1, true), start);
+        patience.answered(start + minutes(29));
+        let next = patience.deadline(at(4, 1, false), start + minutes(31));
+        assert_eq!(next, (start + minutes(34), Answer::Idle));
+    }
+}

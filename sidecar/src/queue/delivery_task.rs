@@ -1,0 +1,363 @@
+//! One message on its way from the queue: as many transactions as its recipients need, each recipient's fate written
+//! down before more is done, and what follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::index::QueueRecord;
+use super::notify::{self, Failure};
+use super::recipients::{self, GroupResult};
+use super::schedule::{NextAttempt, later, until};
+use super::split::{self, Reach};
+use super::{Queue, chain};
+use crate::attempt::{Active, Attempt, Origin, SendPermit};
+use crate::clock;
+use crate::message::body::Body;
+use crate::message::envelope::QueueId;
+use crate::outcome::queued::QueueExit;
+use crate::outcome::{AttemptResult, PartialDelivery};
+use crate::spool::{Entry, Kept, Progress, RecipientStatus, SpoolError};
+
+/// The next transaction of the same message waits for its permit no longer than this; then others go first.
+const PERMIT_WAIT: Duration = Duration::from_secs(60);
+
+/// How long before the removal of a delivered message is tried again, when the disk refuses it.
+const REMOVAL: Duration = Duration::from_secs(5);
+
+/// Most settled messages that wait for the disk while others have taken their places: beyond it a slow disk slows
+/// delivery down, where it would otherwise fill the memory.
+const SETTLED: usize = 64;
+
+/// A message that nobody else may take. Gives it back when it is dropped without a word, as after a panic.
+pub(super) struct ClaimedMessage {
+    queue: Arc<Queue>,
+    id: Option<QueueId>,
+    /// What was known of it.
+    record: QueueRecord,
+    /// Whether the worker counts it.
+    counted: bool,
+}
+
+impl ClaimedMessage {
+    /// A message taken beside the worker.
+    pub(super) fn new(queue: &Arc<Queue>, id: QueueId, record: QueueRecord) -> Self {
+        Self { queue: Arc::clone(queue), id: Some(id), record, counted: false }
+    }
+
+    /// A message taken by the worker.
+    pub(super) fn counted(queue: &Arc<Queue>, id: QueueId, record: QueueRecord) -> Self {
+        queue.state().in_delivery += 1;
+        let mut taken = Self::new(queue, id, record);
+        taken.counted = true;
+        taken
+    }
+
+    pub(super) const fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Tries a message by the route `active`, once for each group of its waiting recipients. `permit` is for the first.
+    pub(super) async fn deliver(self, active: Arc<Active>, permit: SendPermit) {
+        let Some(Kept { entry, mut progress, body, .. }) = self.load().await else { return };
+        let before = progress.statuses.clone();
+        let most = usize::try_from(active.route.limits.max_recipients).unwrap_or(usize::MAX);
+        let Reach { within, beyond } =
+            split::reach(&active.route, &entry.envelope, recipients::waiting(&progress));
+        let groups = split::groups(&entry.envelope.recipients, &within, most);
+        let (mut first, mut after) = (Some((active, permit)), None);
+        for group in groups {
+            let granted = match first.take() {
+                Some(first) => Some(first),
+                None => self.permit_for_more(group.len() as u64).await,
+            };
+            let Some((active, permit)) = granted else {
+                after = Some(NextAttempt::Hold);
+                break;
+            };
+            let result = self.transaction(&active, permit, &entry, &mut progress, &body, &group).await;
+            after = graver(after, result.after);
+            if after == Some(NextAttempt::Hold) {
+                break;
+            }
+        }
+        if let Some((_, permit)) = first {
+            permit.unused();
+        }
+        if let Some(why) = beyond {
+            after = graver(after, Some(recipients::put_off(&mut progress, why, clock::timestamp())));
+        }
+        // What follows may wait for the disk, and needs no octets.
+        drop(body);
+        self.settle(entry, progress, before, after).await;
+    }
+
+    /// The route as it is now, and a permit for the next transaction of the same message.
+    async fn permit_for_more(&self, recipients: u64) -> Option<(Arc<Active>, SendPermit)> {
+        let attempts = &self.queue.attempts;
+        let active = attempts.active()?;
+        let permit = attempts.permit_until(recipients, clock::now() + PERMIT_WAIT).await.ok()?;
+        Some((active, permit))
+    }
+
+    async fn transaction(
+        &self,
+        active: &Active,
+        permit: SendPermit,
+        entry: &Entry,
+        progress: &mut Progress,
+        body: &Body,
+        group: &[usize],
+    ) -> GroupResult {
+        let envelope = &recipients::part(entry, group);
+        let number = progress.attempts.saturating_add(1);
+        let origin = if self.record.by_command { Origin::Command(number) } else { Origin::Queue(number) };
+        let attempt = Attempt { envelope, body, partial: PartialDelivery::Always, origin, timeout: None };
+        let result = self.queue.attempts.make(active, permit, attempt).await;
+        let result = recipients::apply(progress, group, &result, clock::timestamp());
+        // A recipient that has the message must not get it again, whatever happens to the others. Where nobody waits
+        // the end of the message says the same.
+        if result.delivered > 0 && progress.waiting() > 0 {
+            self.queue.write_down(&entry.envelope.id, progress).await;
+        }
+        result
+    }
+
+    /// Takes in an attempt that was made for all recipients at once.
+    pub(super) async fn attempted(self, entry: Entry, mut progress: Progress, attempt: &AttemptResult) {
+        let before = progress.statuses.clone();
+        let all: Vec<usize> = (0..before.len()).collect();
+        let result = recipients::apply(&mut progress, &all, attempt, clock::timestamp());
+        self.settle(entry, progress, before, result.after).await;
+    }
+
+    /// Gives up what waits, since its time is over and the route still does not work.
+    pub(super) async fn give_up(self) {
+        let Some(Kept { entry, progress, .. }) = self.load().await else { return };
+        let before = progress.statuses.clone();
+        self.settle(entry, progress, before, Some(NextAttempt::Hold)).await;
+    }
+
+    /// The message as it is on disk; nothing when it is not to be tried now, or not any more.
+    async fn load(&self) -> Option<Kept> {
+        let id = self.id.as_ref()?;
+        let error = match self.queue.spool.load(id).await {
+            Ok(mut kept) => {
+                if let Some(newer) = self.queue.state().unwritten.get(id) {
+                    kept.progress = newer.clone();
+                }
+                return Some(kept);
+            }
+            Err(error) => error,
+        };
+        tracing::error!(queue_id = %id, error = chain(&error), "a queued message cannot be read");
+        if matches!(error, SpoolError::Damaged { .. } | SpoolError::Unknown(_)) {
+            let mut state = self.queue.state();
+            // A person may have brought it back meanwhile.
+            if state.index.record(id).is_some_and(|record| record.taken) {
+                state.index.remove(id);
+            }
+        }
+        None
+    }
+
+    /// What follows once an attempt, or the lack of one, has changed the fates from `before`.
+    async fn settle(
+        mut self,
+        entry: Entry,
+        mut progress: Progress,
+        before: Vec<RecipientStatus>,
+        after: Option<NextAttempt>,
+    ) {
+        let (now, active) = (self.queue.now(), self.queue.attempts.active());
+        let max_age = active
+            .as_ref()
+            .map_or(Duration::MAX, |active| Duration::from_secs(active.route.delivery.max_age_seconds));
+        let expires = later(self.record.since, max_age);
+        if progress.waiting() > 0 && now >= expires {
+            recipients::expire(&mut progress, clock::timestamp());
+        }
+        let failed = newly_failed(&before, &progress);
+        if let Some(active) = active.filter(|_| !failed.is_empty()) {
+            let failure = Failure { entry: &entry, progress: &progress, failed: &failed };
+            notify::sender(&self.queue, &active.route, failure, clock::timestamp()).await;
+        }
+        if progress.waiting() == 0 {
+            let last = progress.has_failed().then_some(&progress);
+            return self.gone(&entry, last).await;
+        }
+        let after = self.own_trouble(after.unwrap_or(NextAttempt::Again), &mut progress);
+        let due = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
+        progress.next = self.queue.ahead().system(due);
+        self.queue.write_down(&entry.envelope.id, &progress).await;
+        self.give_back(after == NextAttempt::Hold, due, &progress);
+    }
+
+    /// Trouble of the route that this message meets while others get through is its own after all: it must neither stop
+    /// the others again and again, nor be asked about without end.
+    fn own_trouble(&self, after: NextAttempt, progress: &mut Progress) -> NextAttempt {
+        let through = self.queue.attempts.delivered();
+        let others = self.record.stopped_after.is_some_and(|before| through > before);
+        if after == NextAttempt::Hold && others {
+            progress.attempts = progress.attempts.saturating_add(1);
+            return NextAttempt::Again;
+        }
+        after
+    }
+
+    /// The message leaves the queue: to the dead letters with its `last` progress, or for good.
+    async fn gone(self, entry: &Entry, last: Option<&Progress>) {
+        let (queue, age) = (Arc::clone(&self.queue), until(clock::timestamp(), entry.accepted));
+        let ended = if last.is_some() { QueueExit::DeadLetter } else { QueueExit::Delivered };
+        if let Some(progress) = last {
+            log_dead(entry, progress);
+        }
+        self.clear_away(last).await;
+        queue.metrics.left_queue(ended, age);
+    }
+
+    /// Takes the message off the disk, or moves it to the dead letters. Nobody tries it again.
+    pub(super) async fn clear_away(mut self, last: Option<&Progress>) {
+        let Some(id) = self.id.clone() else { return };
+        let queue = Arc::clone(&self.queue);
+        let landed = self.land_early();
+        let mut failed_before = false;
+        loop {
+            let left = match last {
+                Some(progress) => {
+                    queue.spool.bury(&id, progress).await.map(|removed| log_removed(&queue, &removed))
+                }
+                None => queue.spool.remove(&id).await,
+            };
+            match left {
+                Ok(()) | Err(SpoolError::Unknown(_)) => break,
+                Err(error) if !failed_before => {
+                    // Not given back: it would be delivered again.
+                    failed_before = true;
+                    tracing::error!(queue_id = %id, error = chain(&error), "a finished message cannot be moved; trying again");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(REMOVAL).await;
+        }
+        let mut state = queue.state();
+        state.settled -= usize::from(landed);
+        state.index.remove(&id);
+        state.unwritten.remove(&id);
+        self.id = None;
+    }
+
+    /// The message is gone already.
+    pub(super) fn forget(mut self) {
+        if let Some(id) = self.id.take() {
+            let mut state = self.queue.state();
+            state.index.remove(&id);
+            state.unwritten.remove(&id);
+        }
+    }
+
+    fn give_back(&mut self, held: bool, due: Timestamp, progress: &Progress) {
+        let Some(id) = self.id.take() else { return };
+        let through = self.queue.attempts.delivered();
+        self.queue.state().index.put_back(&id, |record| {
+            record.due = due;
+            record.recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
+            record.held = held;
+            if held {
+                record.stopped_after = Some(through);
+            }
+        });
+    }
+
+    /// Frees the place before the disk has done its part, as the upstream need not wait for it; unless too many wait for
+    /// the disk already.
+    fn land_early(&mut self) -> bool {
+        let mut state = self.queue.state();
+        let early = self.counted && state.settled < SETTLED;
+        state.settled += usize::from(early);
+        drop(state);
+        if early {
+            self.land();
+        }
+        early
+    }
+
+    /// The place among the flights is free again.
+    fn land(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.queue.state().in_delivery -= 1;
+            self.queue.nudge();
+        }
+    }
+}
+
+impl Drop for ClaimedMessage {
+    fn drop(&mut self) {
+        let again = later(self.queue.now(), self.queue.pace.patient);
+        if let Some(id) = self.id.take() {
+            self.queue.state().index.put_back(&id, |record| (record.due, record.held) = (again, false));
+        }
+        self.land();
+        self.queue.news();
+    }
+}
+
+/// What follows for the message when two of its transactions ask for different things: the slower.
+fn graver(one: Option<NextAttempt>, other: Option<NextAttempt>) -> Option<NextAttempt> {
+    let rank = |after: &NextAttempt| match after {
+        NextAttempt::GoOn => 0,
+        NextAttempt::Again => 1,
+        NextAttempt::Patiently => 2,
+        NextAttempt::Hold => 3,
+    };
+    one.into_iter().chain(other).max_by_key(rank)
+}
+
+fn newly_failed(before: &[RecipientStatus], progress: &Progress) -> Vec<usize> {
+    let both = before.iter().zip(&progress.statuses).enumerate();
+    both.filter(|(_, (before, now))| {
+        **before == RecipientStatus::Waiting && matches!(now, RecipientStatus::Failed(_))
+    })
+    .map(|(position, _)| position)
+    .collect()
+}
+
+/// Dead letters that had to go, since more were given up than are kept.
+fn log_removed(queue: &Queue, removed: &[QueueId]) {
+    for id in removed {
+        queue.metrics.dead_letter_removed();
+        tracing::error!(queue_id = %id, "removed a dead letter, because there are more than spec.delivery.deadLetter.keep");
+    }
+}
+
+fn log_dead(entry: &Entry, progress: &Progress) {
+    let failed = progress.statuses.iter().filter_map(|status| match status {
+        RecipientStatus::Failed(problem) => Some(problem),
+        _ => None,
+    });
+    let last = failed.clone().next_back();
+    tracing::error!(
+        queue_id = %entry.envelope.id,
+        message_id = entry.envelope.message_id,
+        recipients = entry.envelope.recipients.len(),
+        failed = failed.count(),
+        attempt = progress.attempts,
+        outcome = last.map(|problem| problem.outcome.as_str()),
+        reason = last.and_then(|problem| problem.reason).map(mailroute_route::condition::Reason::as_str),
+        reply = last.map(|problem| problem.text.as_str()),
+        "given up: stored as a dead letter"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slower_of_two_transactions_decides() {
+        assert_eq!(graver(Some(NextAttempt::Again), Some(NextAttempt::GoOn)), Some(NextAttempt::Again));
+        assert_eq!(graver(None, Some(NextAttempt::Hold)), Some(NextAttempt::Hold));
+        assert_eq!(graver(None, None), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! From the configuration to the transport: builds it, probes it, and replaces it when the route changes.
+//!
+//! What did not change is kept: the access token when identity and authority are the same, the connections and what is
+//! known of the way when the whole method is. A new secret in the credential's file changes nothing of these; it is used
+//! at the next exchange, log-in or connection, and looked at soon when the way does not work.
+
+pub mod probe;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailroute_dns::resolver::Resolver;
+use mailroute_route::RouteFile;
+use mailroute_route::file::Method;
+use tokio::sync::watch;
+
+use self::probe::ProbeSchedule;
+use crate::attempt::{Active, Attempts};
+use crate::config::Config;
+use crate::delivery::Transport;
+use crate::delivery::client_submission::SubmissionConnector;
+use crate::delivery::login::LogIn;
+use crate::delivery::smtp_relay::SmartHostConnector;
+use crate::delivery::transport::{Connect, SmtpTransport};
+use crate::file_watcher::FileWatcher;
+use crate::metrics::Metrics;
+use crate::outcome::health::SharedHealth;
+use crate::token::Sources;
+
+/// Keeps the way out as the route describes it.
+pub struct Upstream {
+    /// Where the way out is published.
+    pub active: watch::Sender<Option<Arc<Active>>>,
+    /// Learns from probes, keeps to the route's limits, and starts anew with another way.
+    pub attempts: Arc<Attempts>,
+    /// What was met.
+    pub health: SharedHealth,
+    /// Where exchanges and probes are counted.
+    pub metrics: Arc<Metrics>,
+    /// When to probe.
+    pub pace: ProbeSchedule,
+    /// How often to look for a changed credential.
+    pub poll: Duration,
+    /// Where MX records are looked up.
+    pub resolver: Resolver,
+    /// Who is asked for tokens.
+    pub sources: Sources,
+}
+
+/// The way out in use.
+struct Current {
+    route: Arc<RouteFile>,
+    transport: Arc<dyn Transport>,
+    /// Of client submission.
+    log_in: Option<Arc<LogIn>>,
+    stop: watch::Sender<bool>,
+}
+
+/// A way out that was just made.
+struct Built {
+    transport: Arc<dyn Transport>,
+    log_in: Option<Arc<LogIn>>,
+    /// What it reads again while it is in use.
+    files: Vec<PathBuf>,
+}
+
+impl Upstream {
+    /// Follows the configuration until `stop`; then ends the connection politely.
+    pub async fn run(self, mut config: watch::Receiver<Config>, mut stop: watch::Receiver<bool>) {
+        let mut current: Option<Current> = None;
+        let mut tending = tokio::task::JoinSet::new();
+        loop {
+            let route = config.borrow_and_update().route.clone();
+            if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
+            {
+                self.attempts.follow(&route).await;
+                current = Some(self.follow(route, current, &mut tending));
+            }
+            tokio::select! {
+                changed = config.changed() => if changed.is_err() { break },
+                _ = stop.wait_for(|&stop| stop) => break,
+            }
+        }
+        if let Some(current) = current {
+            current.stop.send_replace(true);
+        }
+        while tending.join_next().await.is_some() {}
+    }
+
+    fn follow(
+        &self,
+        route: Arc<RouteFile>,
+        before: Option<Current>,
+        tending: &mut tokio::task::JoinSet<()>,
+    ) -> Current {
+        let same_transport =
+            |now: &Current| now.route.method == route.method && now.route.ehlo_name == route.ehlo_name;
+        let current = match before {
+            Some(now) if same_transport(&now) => {
+                now.transport.resize(connections(&route));
+                Current { route: Arc::clone(&route), ..now }
+            }
+            before => {
+                let kept = before.as_ref().and_then(|before| before.log_in_for(&route.method));
+                let built = build(&route, &self.sources, &self.resolver, &self.metrics, kept);
+                if let Some(before) = before {
+                    before.stop.send_replace(true);
+                }
+                self.attempts.reset();
+                self.start(Arc::clone(&route), built, tending)
+            }
+        };
+        let transport = Arc::clone(&current.transport);
+        self.active.send_replace(Some(Arc::new(Active { route, transport })));
+        current
+    }
+
+    fn start(&self, route: Arc<RouteFile>, built: Built, tending: &mut tokio::task::JoinSet<()>) -> Current {
+        let Built { transport, log_in, files } = built;
+        let (stop, stopped) = watch::channel(false);
+        let (wake, woken) = watch::channel(());
+        let (attempts, health, pace) = (Arc::clone(&self.attempts), self.health.clone(), self.pace);
+        let (probed, probe_stop) = (Arc::clone(&transport), stopped.clone());
+        tending.spawn(probe::run(probed, health, pace, woken, probe_stop, attempts));
+        let (health, replaced) = (self.health.subscribe(), log_in.clone());
+        let look = move || {
+            if let Some(log_in) = &replaced {
+                log_in.replaced();
+            }
+            let health = health.borrow();
+            if !health.is_well() || health.warns() {
+                wake.send_replace(());
+            }
+        };
+        let (poll, end) = (self.poll, stopped.clone());
+        tending.spawn(async move { FileWatcher::new(files).await.follow(poll, look, end).await });
+        let tended = Arc::clone(&transport);
+        tending.spawn(async move { tended.tend(stopped).await });
+        Current { route, transport, log_in, stop }
+    }
+}
+
+impl Current {
+    /// The log-in in use, with its token, if it is for the same identity at the same authority.
+    fn log_in_for(&self, method: &Method) -> Option<Arc<LogIn>> {
+        match (&self.route.method, method) {
+            (Method::ClientSubmission(old), Method::ClientSubmission(new))
+                if old.credential == new.credential && old.authority == new.authority =>
+            {
+                self.log_in.clone()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The way out that `route` describes, with nothing in it yet.
+pub fn transport(
+    route: &RouteFile,
+    sources: &Sources,
+    resolver: &Resolver,
+    metrics: &Arc<Metrics>,
+) -> Arc<dyn Transport> {
+    build(route, sources, resolver, metrics, None).transport
+}
+
+/// The way out by the route's method. `kept` is a log-in that client submission can go on with.
+fn build(
+    route: &RouteFile,
+    sources: &Sources,
+    resolver: &Resolver,
+    metrics: &Arc<Metrics>,
+    kept: Option<Arc<LogIn>>,
+) -> Built {
+    let (ehlo_name, resolver) = (route.ehlo_name.clone(), resolver.clone());
+    match &route.method {
+        Method::ClientSubmission(settings) => {
+            let new = || Arc::new(LogIn::new(settings, sources, Arc::clone(metrics) as _));
+            let log_in = kept.unwrap_or_else(new);
+            let submission = SubmissionConnector::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
+            let mut files = LogIn::files(&settings.credential);
+            files.extend(sources.files(&settings.credential));
+            Built { transport: over(submission, route, metrics), log_in: Some(log_in), files }
+        }
+        Method::SmtpRelay(settings) => {
+            let observe = Arc::clone(metrics) as _;
+            let handover = SmartHostConnector::relay(settings.clone(), ehlo_name, resolver, observe);
+            let files = settings.certificate.iter();
+            let files = files.flat_map(|own| [own.certificate_file.clone(), own.key_file.clone()]);
+            Built { transport: over(handover, route, metrics), log_in: None, files: files.collect() }
+        }
+        Method::DirectSend(settings) => {
+            let handover = SmartHostConnector::direct(settings.clone(), ehlo_name, resolver);
+            Built { transport: over(handover, route, metrics), log_in: None, files: vec![] }
+        }
+    }
+}
+
+fn over(open: impl Connect + 'static, route: &RouteFile, metrics: &Arc<Metrics>) -> Arc<dyn Transport> {
+    Arc::new(SmtpTransport::new(open, connections(route), Arc::clone(metrics) as _))
+}
+
+/// How many connections the route allows.
+fn connections(route: &RouteFile) -> usize {
+    usize::try_from(route.limits.connections).unwrap_or(usize::MAX)
+}
