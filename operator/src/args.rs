@@ -33,30 +33,30 @@ pub enum Command {
     Crd,
 }
 
-/// Whose certificate the webhook and the control service are served with.
+/// Source of the certificate of the webhook and the control service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Certificates {
-    /// Of an authority of the operator's own, which it rotates and publishes in the caBundle.
+    /// The operator's own CA, which it rotates and publishes in the caBundle.
     Own,
-    /// Of cert-manager, whose injector keeps the caBundle.
+    /// cert-manager, whose injector writes the caBundle.
     CertManager,
-    /// Of a Secret that somebody keeps; the operator publishes its ca.crt in the caBundle.
+    /// A Secret that you maintain; the operator publishes its ca.crt in the caBundle.
     Secret,
 }
 
 /// Flags of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// Namespace this runs in; its Lease and its Secret live here.
+    /// Namespace of the operator, its Lease and its Secret.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,
     /// Name of this pod.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: String,
-    /// Address of this pod, which sidecars dial when this replica leads.
+    /// Address of this pod, to which sidecars connect when this replica is the leader.
     #[arg(long, env = "POD_IP")]
     pub pod_ip: IpAddr,
-    /// The only namespaces whose MailRoutes and pods are served. Default: all.
+    /// Namespaces whose MailRoutes and pods are served. Default: all.
     #[arg(long, env = "MAILROUTE_WATCH_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
     /// Image of the sidecar that is injected.
@@ -68,34 +68,34 @@ pub struct Run {
     /// Service in front of the webhook and the control service.
     #[arg(long, env = "MAILROUTE_SERVICE", default_value = "mailroute")]
     pub service: String,
-    /// MutatingWebhookConfiguration whose caBundle this keeps right.
+    /// MutatingWebhookConfiguration whose caBundle the operator maintains.
     #[arg(long, env = "MAILROUTE_WEBHOOK_CONFIGURATION", default_value = "mailroute")]
     pub webhook_configuration: String,
-    /// Whose certificate is served.
+    /// Source of the served certificate.
     #[arg(long, env = "MAILROUTE_CERTIFICATES", value_enum, default_value = "own")]
     pub certificates: Certificates,
     /// Secret that holds the operator's own certificate authority.
     #[arg(long, env = "MAILROUTE_CA_SECRET", default_value = "mailroute-ca")]
     pub ca_secret: String,
-    /// Secret with tls.crt, tls.key and ca.crt that is served when --certificates is cert-manager or secret.
+    /// Secret with the served tls.crt, tls.key and ca.crt if --certificates is cert-manager or secret.
     #[arg(long, env = "MAILROUTE_CERTIFICATE_SECRET", default_value = "mailroute-tls")]
     pub certificate_secret: String,
-    /// Lease by which the replicas choose the one that writes.
+    /// Lease for leader election.
     #[arg(long, env = "MAILROUTE_LEASE", default_value = "mailroute")]
     pub lease: String,
-    /// File that says which applications the operator can prove itself as, and which routes may use them. Default: none.
+    /// File that lists the applications of the operator's identity, and which routes may use them. Default: none.
     #[arg(long, env = "MAILROUTE_BROKER_SETTINGS", value_name = "FILE")]
     pub broker_settings: Option<PathBuf>,
-    /// File that says which namespaces may send as which mailbox. Default: every namespace as every mailbox.
+    /// File that lists which namespaces may send as which mailbox. Default: every namespace as every mailbox.
     #[arg(long, env = "MAILROUTE_MAILBOX_RULES", value_name = "FILE")]
     pub mailbox_rules: Option<PathBuf>,
-    /// The operator's own service-account token for Entra, which those applications trust.
+    /// The operator's own ServiceAccount token for Entra, which those applications trust.
     #[arg(long, env = "MAILROUTE_IDENTITY_TOKEN", value_name = "FILE", default_value = TOKEN_FILE)]
     pub identity_token: PathBuf,
     /// The proxy to Entra.
     #[command(flatten)]
     pub proxy: ProxyFlags,
-    /// Where the admission webhook listens, HTTPS. `[::]` is any address, of IPv4 as well.
+    /// Where the admission webhook listens, HTTPS. `[::]` means every address, including IPv4.
     #[arg(long, env = "MAILROUTE_WEBHOOK_LISTEN", default_value = "[::]:8443")]
     pub webhook_listen: SocketAddr,
     /// Where the control service listens, HTTPS.
@@ -104,8 +104,8 @@ pub struct Run {
     /// Where /livez, /readyz and /metrics are served, HTTP.
     #[arg(long, env = "MAILROUTE_ADMIN_LISTEN", default_value = "[::]:8080")]
     pub admin_listen: SocketAddr,
-    /// Whether a request to the control service has to come from an address of the pod whose token it carries. Turn it off
-    /// where the network translates the addresses of pods on the way to other pods.
+    /// Whether a request to the control service has to come from an address of the pod in its token. Disable this if the
+    /// network translates pod addresses between pods.
     #[arg(
         long,
         env = "MAILROUTE_CHECK_SOURCE_ADDRESS",
@@ -117,7 +117,7 @@ pub struct Run {
     /// Domain of the cluster's Services.
     #[arg(long, env = "MAILROUTE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
-    /// Whether to look at what accepted domains publish in DNS (MX, SPF, DKIM, DMARC) and advise on it in the condition
+    /// Whether to check what accepted domains publish in DNS (MX, SPF, DKIM, DMARC) and report it in the condition
     /// DnsPublished.
     #[arg(
         long,
@@ -127,16 +127,16 @@ pub struct Run {
         action = clap::ArgAction::Set
     )]
     pub dns_preflight: bool,
-    /// Name server for that, in place of those in /etc/resolv.conf.
+    /// Name server for these checks, instead of those in /etc/resolv.conf.
     #[arg(long, env = "MAILROUTE_NAMESERVER", value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
-    /// How long a running sidecar may go without a report before the status and an alert name it, seconds.
+    /// After how many seconds without a report the status and an alert name a running sidecar.
     #[arg(long, env = "MAILROUTE_SILENT_AFTER", value_name = "SECONDS", default_value_t = 300)]
     pub silent_after: u32,
-    /// How a log line looks.
+    /// Log format.
     #[arg(long, env = "MAILROUTE_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: Format,
-    /// Least level that is logged: error, warn, info, debug or trace.
+    /// Log level: error, warn, info, debug or trace.
     #[arg(long, env = "MAILROUTE_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
 }

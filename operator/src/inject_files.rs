@@ -65,7 +65,7 @@ pub enum Error {
     #[error("cannot use {0}")]
     Broker(PathBuf, #[source] Box<OperatorIdentityError>),
     /// A document of the file of routes is not a MailRoute.
-    #[error("{0} holds something that is not a MailRoute")]
+    #[error("{0} contains something that is not a MailRoute")]
     NotARoute(PathBuf, #[source] serde_json::Error),
     /// The label is somewhere in the object, and no pod template where it should be.
     #[error(
@@ -363,7 +363,7 @@ spec:
         );
         assert_eq!(
             told.result.unwrap_err().to_string(),
-            "Pod a: There is no MailRoute \"invoices\" in namespace \"shop\"; there is: notifications. \
+            "Pod a: There is no MailRoute \"invoices\" in namespace \"shop\". Existing ones: notifications. \
              Correct the label mailroute.dev/route, or apply a MailRoute of that name."
         );
         assert_eq!(told.printed, "");
@@ -381,7 +381,7 @@ spec:
         let sidecar = &parsed(&told)[0]["spec"]["initContainers"][0];
         assert_eq!(sidecar["resources"]["limits"]["memory"], "256Mi");
         let refused = pod("mailroute.dev/sidecar-image: 'other:1'").result.unwrap_err().to_string();
-        assert!(refused.starts_with("Pod a: The pod names the sidecar's image"), "{refused}");
+        assert!(refused.starts_with("Pod a: The pod sets the sidecar's image"), "{refused}");
         let excused = pod("mailroute.dev/allow-without-sidecar: 'true'");
         assert!(!excused.printed.contains("initContainers"), "{}", excused.printed);
         assert_eq!(excused.notes, "Pod a: annotated to start without its sidecar; left as it is\n");

@@ -237,9 +237,9 @@ impl Candidate {
                 return false;
             }
             match (&news.leading, &news.leader) {
-                (true, _) => tracing::info!("this replica leads"),
-                (false, Some(leader)) => tracing::info!(leader = leader.pod, "another replica leads"),
-                (false, None) => tracing::warn!("no replica is known to lead"),
+                (true, _) => tracing::info!("this replica is the leader"),
+                (false, Some(leader)) => tracing::info!(leader = leader.pod, "another replica is the leader"),
+                (false, None) => tracing::warn!("no replica is known to be the leader"),
             }
             *old = news;
             true
@@ -256,7 +256,7 @@ impl Candidate {
         };
         let lease = Lease { spec: Some(spec), ..lease.clone() };
         let written = timeout(self.terms.every, api.replace(name, &PostParams::default(), &lease)).await;
-        tracing::info!(given_back = matches!(written, Ok(Ok(_))), "stopped leading");
+        tracing::info!(given_back = matches!(written, Ok(Ok(_))), "this replica is no longer the leader");
     }
 }
 

@@ -322,7 +322,7 @@ async fn an_api_server_that_is_too_old_gets_no_sidecar_until_it_is_upgraded() {
     assert_eq!(
         answer["response"]["status"]["message"],
         "MailRoute: The cluster is Kubernetes 1.28, and the mail sidecar needs 1.33 or newer, where native sidecars are \
-         stable. Upgrade the cluster, which the operator sees within five minutes, or remove the label mailroute.dev/route."
+         stable. Upgrade the cluster, which the operator notices within five minutes, or remove the label mailroute.dev/route."
     );
     let event = stage.events.recv().await.unwrap();
     assert_eq!(
@@ -377,7 +377,7 @@ async fn an_unknown_route_is_refused_after_two_seconds() {
     assert_eq!(began.elapsed().as_secs(), 2);
     assert_eq!(
         answer["response"]["status"]["message"],
-        "MailRoute: There is no MailRoute \"invoices\" in namespace \"shop\"; there is: notifications. Correct the \
+        "MailRoute: There is no MailRoute \"invoices\" in namespace \"shop\". Existing ones: notifications. Correct the \
          label mailroute.dev/route, or apply a MailRoute of that name."
     );
 }
@@ -393,7 +393,8 @@ async fn a_route_that_is_stored_and_cannot_be_read_is_not_called_unknown() {
     let answer = stage.ask(&review(&pod)).await;
     let message = answer["response"]["status"]["message"].as_str().unwrap();
     assert!(
-        message.contains("\"broken\" is stored and cannot be read") && message.contains("Pigeon"),
+        message.contains("\"broken\" cannot be read by this version of the operator")
+            && message.contains("Pigeon"),
         "{message}"
     );
     assert!(message.ends_with("kubectl explain mailroute.spec"), "{message}");

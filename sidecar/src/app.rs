@@ -135,7 +135,7 @@ impl App {
                 tasks.spawn(health_check::answer(listening, Arc::clone(&parts.serving), stop.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "the spool cannot hold a socket: probes are answered on the port of the metrics");
+                tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");
             }
         }
         tasks.spawn(parts.admin().run(admin_listener, stop));
@@ -177,7 +177,7 @@ impl App {
         // From now on nobody waits for the upstream: what is not delivered is kept.
         self.closing.send_replace(true);
         if timeout(total / 8, &mut self.port_listener).await.is_err() {
-            tracing::warn!("sessions did not end in time; their messages were not accepted");
+            tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
             self.port_listener.abort();
         }
         self.queue.drained(drained_by).await;
@@ -185,7 +185,7 @@ impl App {
         self.queue.report_left(last / 2).await;
         self.ending.send_replace(true);
         if timeout_at(end, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
-            tracing::warn!("not everything ended in time");
+            tracing::warn!("not all tasks ended in time");
         }
         tracing::info!("stopped");
     }
@@ -262,7 +262,7 @@ impl Parts {
             let mut routes = self.attempts.routes();
             let in_use = routes.wait_for(Option::is_some);
             if timeout(SETTLING, in_use).await.is_err() {
-                tracing::warn!("the route takes long to be set up; mail is answered with 451 until then");
+                tracing::warn!("setting up the route takes long; mail is answered with 451 until then");
             }
         }
     }
@@ -304,7 +304,7 @@ impl Parts {
                 Some(CommandServer { listening, handler, timeouts })
             }
             Err(error) => {
-                tracing::warn!(%error, "no commands are taken: the spool cannot hold a socket");
+                tracing::warn!(%error, "commands are not available: the spool's volume does not support sockets");
                 None
             }
         }

@@ -21,8 +21,8 @@ use crate::token::proxy::Variables;
 
 /// SMTP on localhost, forwarded through Microsoft 365.
 ///
-/// Applications in the same pod send plain SMTP to localhost; this program hands their mail to Microsoft 365 by the method
-/// and with the credential that the route names.
+/// Applications in the same pod send plain SMTP to localhost; this program delivers their mail to Microsoft 365 with the
+/// method and the credential of the route.
 #[derive(Debug, Parser)]
 #[command(name = "mailroute-sidecar", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -35,26 +35,26 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve until SIGTERM (what happens without a command, too).
+    /// Serve until SIGTERM (the default command).
     Run(Box<Run>),
-    /// Walk the way to Microsoft 365 without sending mail, and explain each step.
+    /// Test the connection to Microsoft 365 without sending mail, and explain each step.
     ///
-    /// Reads the route file and the credential, asks for a token, connects, logs in, and says MAIL and RCPT, but never
+    /// Reads the route file and the credential, requests a token, connects, logs in, and sends MAIL and RCPT, but never
     /// DATA. Works beside a running sidecar: kubectl exec POD -c mailroute -- /mailroute-sidecar check
     ///
-    /// Exit code: 0 when a message could be sent, 1 when not, 2 for a mistake on the command line.
+    /// Exit code: 0 if a message could be sent, 1 if not, 2 for a mistake on the command line.
     Check(Box<Check>),
-    /// Look after the messages that are kept: what waits, and what was given up.
+    /// Manage queued messages and dead letters.
     ///
-    /// Asks the sidecar that runs, beside it: kubectl exec POD -c mailroute -- /mailroute-sidecar queue list
+    /// Sends commands to the running sidecar: kubectl exec POD -c mailroute -- /mailroute-sidecar queue list
     ///
-    /// When none runs, list, show and export read the spool itself; retry and drop need one that runs.
+    /// If none runs, list, show and export read the spool themselves; retry and drop need a running sidecar.
     ///
-    /// Exit code: 0 when all was done, 1 when not, 2 for a mistake on the command line.
+    /// Exit code: 0 if everything was done, 1 if not, 2 for a mistake on the command line.
     Queue(queue::Queue),
-    /// Ask the sidecar that runs whether it takes mail. The kubelet's probes run this.
+    /// Ask the running sidecar whether it accepts mail. The kubelet's probes run this.
     ///
-    /// Exit code: 0 when it does, 1 when not, 2 for a mistake on the command line.
+    /// Exit code: 0 if it does, 1 if not, 2 for a mistake on the command line.
     Alive(Alive),
 }
 
@@ -65,7 +65,7 @@ pub struct Alive {
     #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
-    /// Where the sidecar serves /livez: asked when the spool's volume cannot hold a socket.
+    /// Where the sidecar serves /livez: used if the spool's volume does not support sockets.
     #[arg(long, value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 }
@@ -81,23 +81,23 @@ pub struct Check {
     #[arg(long, value_name = "DIRECTORY", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
-    /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
+    /// Name server for the MX record of a smart host, instead of those in /etc/resolv.conf.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
 
-    /// Sender to try. Without it the route's mailbox, or postmaster of its first accepted domain.
+    /// Sender to try. Default: the route's mailbox, or postmaster of its first accepted domain.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub from: Option<Address>,
 
-    /// Recipient to try. Without it the same as the usual sender.
+    /// Recipient to try. Default: the default sender.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub to: Option<Address>,
 
-    /// Longest time for all of it.
+    /// Maximum time for the whole check.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
 
-    /// How the answer looks.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 
@@ -123,7 +123,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", default_value_os_t = default_route())]
     pub route: PathBuf,
 
-    /// How often to look for a changed route.
+    /// How often to check for a changed route.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub route_poll: Duration,
 
@@ -132,16 +132,16 @@ pub struct Run {
     #[arg(long, value_name = "HOST:PORT")]
     pub control: Option<String>,
 
-    /// Directory of the mail queue: messages that were answered 250 and wait for Microsoft 365, dead letters, and what the
-    /// mailbox has sent. One sidecar at a time; on a volume that outlives the container.
+    /// Directory of the mail queue: messages that were answered 250 and wait for delivery, dead letters, and the record of
+    /// sent messages. Only one sidecar at a time may use it, on a volume that outlives the container.
     #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
-    /// Where to listen for SMTP on 127.0.0.1 and ::1, in place of the route's port. 0 takes a free one.
+    /// Port for SMTP on 127.0.0.1 and ::1, instead of the route's port. 0 selects a free one.
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
 
-    /// Most SMTP sessions at once. Each takes at most 256 KiB of memory; more wait for one to end.
+    /// Maximum concurrent SMTP sessions, each with at most 256 KiB of memory; further clients wait for a session to end.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -150,31 +150,31 @@ pub struct Run {
     )]
     pub max_sessions: usize,
 
-    /// How long a client waits for a session to end when there are too many; it gets 421 then.
+    /// How long a client waits for a session to end before it gets 421.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub session_wait: Duration,
 
-    /// Where to serve /livez, /readyz and /metrics. `[::]` is every address, IPv4 too.
+    /// Where to serve /livez, /readyz and /metrics. `[::]` means every address, including IPv4.
     #[arg(long, value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,
 
-    /// Name server for the MX record of a smart host, in place of those in /etc/resolv.conf.
+    /// Name server for the MX record of a smart host, instead of those in /etc/resolv.conf.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub nameserver: Option<SocketAddr>,
 
-    /// Longest wait of an application for the answer to a message; it gets 451 then.
+    /// Maximum time an application waits for the reply to a message before it gets 451.
     #[arg(long, value_name = "SECONDS", default_value = "240", value_parser = seconds)]
     pub reply_timeout: Duration,
 
-    /// Longest time from SIGTERM to the end of the process. Sessions may finish their message in it.
+    /// Maximum time from SIGTERM to the end of the process, in which sessions may finish their message.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub grace: Duration,
 
-    /// How log lines look.
+    /// Log format.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: Format,
 
-    /// What is logged: error, warn, info, debug or trace.
+    /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = Level::INFO)]
     pub log_level: Level,
 

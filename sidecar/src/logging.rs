@@ -21,7 +21,7 @@ use crate::message::redact;
 /// How much of an address is shown now. One for the process, as the log is.
 static SHOWN: AtomicU8 = AtomicU8::new(LogAddresses::Full as u8);
 
-/// How log lines look.
+/// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// One JSON object on each line.

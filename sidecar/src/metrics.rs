@@ -111,7 +111,7 @@ impl Metrics {
         }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics cannot be printed");
+            tracing::error!(%error, "cannot print the metrics");
         }
         text
     }

@@ -76,9 +76,9 @@ enum ReportError {
     Service(#[from] ServiceError),
     #[error("the control service answered HTTP {0}")]
     Status(u16),
-    #[error("the control service's answer is not understood")]
+    #[error("the control service's answer is not valid")]
     Answer,
-    #[error("no replica of the control service is the leader now")]
+    #[error("no replica of the control service is the leader")]
     NoLeader,
 }
 
@@ -127,7 +127,7 @@ impl Reporter {
         memory.is_leaving = true;
         if tokio::time::timeout(FAREWELL, self.exchange(report, &control, memory)).await.is_err() {
             self.metrics.reported(ReportResult::Failed);
-            tracing::warn!("the control service did not take the last report in time");
+            tracing::warn!("the control service did not accept the last report in time");
         }
     }
 
@@ -155,7 +155,7 @@ impl Reporter {
                 self.metrics.reported(ReportResult::Failed);
                 // Once in full; a longer absence is told by the metric.
                 if memory.failures == 1 {
-                    tracing::warn!(%error, "the control service did not take the report");
+                    tracing::warn!(%error, "the control service did not accept the report");
                 }
                 let pause = retry_pause(memory.failures, clock::chance());
                 // Mail that waits for a lease is asked for more often: a change of leader takes seconds.

@@ -43,7 +43,7 @@ impl RouteDeleted {
             tokio::fs::remove_file(&self.mark).await
         };
         if let Err(error) = marked {
-            tracing::warn!(path = %self.mark.display(), %error, "cannot note whether the route is deleted");
+            tracing::warn!(path = %self.mark.display(), %error, "cannot record whether the route is deleted");
         }
     }
 }

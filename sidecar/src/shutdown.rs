@@ -65,7 +65,7 @@ pub async fn settled(mut sessions: watch::Receiver<usize>, grace: Grace) {
         }
     };
     if timeout(grace.total, quiet).await.is_err() {
-        tracing::warn!(open = *sessions.borrow(), "sessions are still open; closing the listener");
+        tracing::warn!(open = *sessions.borrow(), "sessions are still open; accepting no new messages");
     }
 }
 

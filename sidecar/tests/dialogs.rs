@@ -234,7 +234,7 @@ async fn a_full_disk_is_a_temporary_refusal() {
     let mut output = String::new();
     timeout(PATIENCE, client.read_to_string(&mut output)).await.unwrap().unwrap();
     assert!(
-        output.ends_with("452 4.3.1 No room to take the message in; try again later\r\n221 2.0.0 Bye\r\n"),
+        output.ends_with("452 4.3.1 No room to receive the message; try again later\r\n221 2.0.0 Bye\r\n"),
         "{output}"
     );
     assert!(server.stop().await.is_empty());

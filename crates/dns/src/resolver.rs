@@ -37,7 +37,7 @@ pub enum ResolveError {
     #[error("{0:?} is not a domain name")]
     NotAName(String),
     /// No server could tell.
-    #[error("cannot look {wanted:?} of {name} up at {server}: {what}")]
+    #[error("cannot look up {wanted:?} of {name} at {server}: {what}")]
     NoAnswer {
         /// The name.
         name: String,

@@ -129,13 +129,13 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
         (
             with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-memory-limit": "much"})),
             "InvalidAnnotation",
-            "mailroute.dev/sidecar-memory-limit is \"much\" and has to be an amount of memory",
+            "mailroute.dev/sidecar-memory-limit is \"much\", but must be an amount of memory",
             "the annotations are: mailroute.dev/sidecar-cpu-request, ",
         ),
         (
             with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-image": "sidecar:0"})),
             "ImageNotAllowed",
-            "which pods may not do here",
+            "which the platform does not allow",
             "sidecar.allowImageOverride",
         ),
         (
@@ -189,9 +189,9 @@ fn an_unknown_route_is_refused_with_the_ones_that_exist() {
     };
     assert_eq!(
         unknown(&["invoices", "notifications"]).to_string(),
-        "There is no MailRoute \"notification\" in namespace \"shop\"; there is: invoices, notifications."
+        "There is no MailRoute \"notification\" in namespace \"shop\". Existing ones: invoices, notifications."
     );
-    assert!(unknown(&[]).to_string().ends_with("nor any other."));
+    assert!(unknown(&[]).to_string().ends_with(", and no other MailRoute."));
     assert!(unknown(&[]).remedy().contains("Apply a MailRoute"));
     let many = unknown(&["r"; 500]).to_string();
     assert!(many.len() < 200 && many.ends_with("…."), "{many}");

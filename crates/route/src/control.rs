@@ -101,7 +101,7 @@ pub struct Observation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Queue {
-    /// Messages accepted and not yet delivered.
+    /// Messages accepted but not yet delivered.
     pub messages: u64,
     /// Age of the oldest, seconds.
     pub oldest_seconds: u64,

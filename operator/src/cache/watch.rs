@@ -334,7 +334,7 @@ where
 
 fn interrupted(what: &str, error: &watcher::Error) {
     let error = ApiError::from(error);
-    tracing::warn!(what, %error, "watching was interrupted; it goes on");
+    tracing::warn!(what, %error, "the watch was interrupted; it is being resumed");
 }
 
 /// The route that a pod's label names.

@@ -25,7 +25,7 @@ pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
             namespace,
             route = name,
             pods,
-            "the MailRoute was deleted; its pods go on with its last configuration until they end"
+            "the MailRoute was deleted; its pods continue with its last configuration until they end"
         );
     }
     let is_live = |uid: &str| live.contains(uid);

@@ -41,7 +41,7 @@ pub async fn carry_out(
         Ok(EvictionOutcome::Evicted) => {
             rollouts.evicted(&key, owner, EvictedPod::of(next.pod, owner, pods));
             tracing::info!(namespace, pod, %owner, "evicted a pod whose sidecar is outdated");
-            let note = format!("Pod {pod} of {owner} was evicted, as its sidecar is outdated.");
+            let note = format!("Pod {pod} of {owner} was evicted because its sidecar is outdated.");
             context.events.note(route.object_ref(&()), "PodEvicted", "Rollout", note);
         }
         Ok(EvictionOutcome::NotNow) => rollouts.refused(&key, owner, Instant::now() + REFUSED),

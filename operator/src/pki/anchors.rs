@@ -23,7 +23,7 @@ pub struct Anchors(Vec<CertificateDer<'static>>);
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Distrust {
     /// Nothing can be let in.
-    #[error("nothing is trusted: the caBundle holds no certificate that is valid now")]
+    #[error("the caBundle contains no certificate that is valid now")]
     Empty,
     /// A name that is no DNS name.
     #[error("{0:?} is not a DNS name")]

@@ -48,7 +48,7 @@ impl Keep for CaRotation {
             Err(error) => {
                 self.damaged = true;
                 tracing::error!(secret = %self.replica.secret, %error,
-                    "the CA Secret cannot be used; restore it, or delete it to begin with a new CA");
+                    "the CA Secret cannot be used; restore it, or delete it to create a new CA");
             }
         }
         self.secret = Some(seen);
@@ -110,13 +110,13 @@ impl CaRotation {
         let write = secret::write(&self.replica.secrets, &self.replica.secret, read, &advanced);
         match tokio::time::timeout(CALL, write).await {
             Ok(Ok(written)) => {
-                tracing::info!(step = ?due, signing = ?advanced.signing.certificate(), "the CA Secret is written");
+                tracing::info!(step = ?due, signing = ?advanced.signing.certificate(), "wrote the CA Secret");
                 self.secret_pace = Pace::new();
                 self.see(Some(written));
             }
             // The watch brings what another wrote, and then it is decided again.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
-                tracing::debug!(step = ?due, "the CA Secret was written by another");
+                tracing::debug!(step = ?due, "another replica wrote the CA Secret first");
             }
             Ok(Err(error)) => {
                 let error = ApiError::from(error);
@@ -135,7 +135,7 @@ impl CaRotation {
         match Leaf::sign(&keyring.signing, &self.replica.names, now, self.lifetimes.leaf()) {
             Ok(leaf) => {
                 tracing::info!(authority = ?keyring.signing.certificate(), until = %leaf.not_after(),
-                    "a new server certificate is served");
+                    "serving a new server certificate");
                 self.replica.served.swap(leaf.certified());
                 self.leaf = Some(leaf);
             }

@@ -37,7 +37,7 @@ pub enum ContentError {
     #[error("{0} is missing; the Secret needs {CERTIFICATE}, {KEY} and {AUTHORITIES}")]
     Missing(&'static str),
     /// A value is not PEM of the kind that belongs there.
-    #[error("{0} holds no readable PEM of its kind")]
+    #[error("{0} contains no valid PEM of the expected type")]
     Pem(&'static str),
     /// The certificate is not X.509.
     #[error("{0} is not an X.509 certificate")]

@@ -118,7 +118,7 @@ impl Publisher {
                 if is_repair {
                     (self.tell)(BundleWritten::Repair(&configuration));
                 } else {
-                    tracing::info!(certificates = wanted.iter().count(), "the caBundle is published");
+                    tracing::info!(certificates = wanted.iter().count(), "published the caBundle");
                     (self.tell)(BundleWritten::Bundle);
                 }
                 self.see(Some(written));
@@ -129,7 +129,7 @@ impl Publisher {
                 (self.tell)(BundleWritten::Failure);
             }
             Err(_) => {
-                tracing::warn!("the API server does not answer; the caBundle is published later");
+                tracing::warn!("the API server does not answer; trying again to publish the caBundle");
                 (self.tell)(BundleWritten::Failure);
             }
         }

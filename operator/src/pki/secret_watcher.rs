@@ -38,7 +38,7 @@ impl Keep for SecretWatcher {
             }
             Ok(None) => tracing::warn!(secret, "there is no certificate in the Secret; waiting for one"),
             Err(error) => {
-                tracing::error!(secret, %error, "the Secret cannot be used; waiting for a better one")
+                tracing::error!(secret, %error, "the Secret cannot be used; waiting until it is corrected")
             }
         }
     }
@@ -70,7 +70,7 @@ impl SecretWatcher {
     fn serve(&mut self, now: Timestamp) {
         let (live, name) = (self.replica.publisher.live_anchors(), self.name().to_owned());
         if let Some(given) = self.succession.succeed(&live, &name, now) {
-            tracing::info!(secret = %self.replica.secret, until = %given.not_after(), "a new server certificate is served");
+            tracing::info!(secret = %self.replica.secret, until = %given.not_after(), "serving a new server certificate");
             self.replica.served.swap(given.certified());
         }
     }

@@ -150,7 +150,7 @@ async fn ask_all(need: &DnsNeed, resolver: &Resolver) -> DnsLook {
             return DnsLook { standing, ttl: known.ttl };
         }
         if known.len() + examined.wanted.len() > MAX_QUESTIONS {
-            return failed(format!("{}: its records lead to too many others", need.domain));
+            return failed(format!("{}: its records refer to too many others", need.domain));
         }
         let wanted = stream::iter(examined.wanted);
         let mut answers = wanted.map(|question| ask(question, resolver.clone())).buffer_unordered(AT_ONCE);

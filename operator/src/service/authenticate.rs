@@ -73,7 +73,7 @@ pub enum Error {
     #[error("there is no pod with the name and uid of the token and the label {ROUTE_LABEL}")]
     Unknown,
     /// The token claims to be of a pod, and does not come from it.
-    #[error("the request comes from {0}, which is no address of the pod that the token names")]
+    #[error("the request comes from {0}, which is not an address of the pod in the token")]
     Elsewhere(IpAddr),
     /// The pod is watched and has no address yet.
     #[error("the pod has no address yet")]
@@ -85,10 +85,10 @@ pub enum Error {
     #[error("too many tokens are being checked")]
     Busy,
     /// The API server did not answer in time.
-    #[error("the API server does not answer in time")]
+    #[error("the API server did not answer in time")]
     Late,
     /// The API server cannot be asked.
-    #[error("cannot ask the API server to check the token")]
+    #[error("the API server cannot check the token")]
     Api(#[source] ApiError),
 }
 

@@ -180,7 +180,8 @@ impl Leases {
                     tracing::warn!(
                         namespace,
                         route,
-                        "no lease: pods of one namespace were the first to send as {MOST_MAILBOXES} mailboxes within a day"
+                        "no lease: pods of this namespace have used {MOST_MAILBOXES} new mailboxes within a day, which is \
+                         the limit"
                     );
                 }
                 return None;
@@ -272,7 +273,7 @@ impl Leases {
                             opened.entry(key).or_insert(namespace);
                         }
                     }
-                    Err(error) => tracing::warn!(%error, "cannot list what mailboxes have sent"),
+                    Err(error) => tracing::warn!(%error, "cannot list the MailboxUsages"),
                 }
             });
         }

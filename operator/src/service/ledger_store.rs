@@ -29,7 +29,9 @@ pub enum Error {
     #[error("another replica has written the MailboxUsage {0} since it was read")]
     Overtaken(String),
     /// The kind is not known.
-    #[error("there is no kind MailboxUsage: install the chart mailroute-crds of the operator's version")]
+    #[error(
+        "the kind MailboxUsage is not defined: install the chart mailroute-crds in the operator's version"
+    )]
     NotInstalled,
     /// The API server refuses.
     #[error("cannot read or write the MailboxUsage {name}: {source}")]
@@ -40,7 +42,7 @@ pub enum Error {
         source: ApiError,
     },
     /// It does not answer.
-    #[error("the API server does not answer in time about the MailboxUsage {0}")]
+    #[error("the API server did not answer in time for the MailboxUsage {0}")]
     Late(String),
 }
 

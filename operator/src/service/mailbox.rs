@@ -33,7 +33,7 @@ const MAX_NAMES: usize = 500;
 
 /// The ledger of this mailbox cannot be read or written at present. What went wrong is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what the mailbox has sent cannot be read or written down")]
+#[error("the mailbox's usage cannot be read or written")]
 pub struct Unwritten;
 
 /// What every mailbox needs.
@@ -246,7 +246,7 @@ impl Mailbox {
         match outcome {
             Ok(()) => {
                 if std::mem::take(&mut state.has_failed) {
-                    tracing::info!(mailbox, "leases of the mailbox are given out again");
+                    tracing::info!(mailbox, "leases of the mailbox are granted again");
                 }
                 return;
             }
@@ -255,7 +255,7 @@ impl Mailbox {
             Err(error) => {
                 state.again = desk.clock.now() + PAUSE;
                 if !state.has_failed {
-                    tracing::warn!(mailbox, %error, "no leases of the mailbox are given out; it is tried again each second");
+                    tracing::warn!(mailbox, %error, "no leases of the mailbox are granted; trying again every second");
                 }
             }
         }

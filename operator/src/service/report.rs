@@ -80,12 +80,12 @@ enum ReportRefusal {
     ReportingPod(#[from] authenticate::Error),
     #[error("too many reports from this pod; report at most once a second")]
     TooOften,
-    #[error("the body is larger than {MAX_REPORT_BYTES} bytes, or broke off")]
+    #[error("the body is larger than {MAX_REPORT_BYTES} bytes, or incomplete")]
     Body,
     #[error("the body is not a report: {0}")]
     NotAReport(#[source] serde_json::Error),
     #[error(
-        "the pod does not have the label mailroute.dev/route with the route it reports for, or not the sidecar of that route"
+        "the pod's label mailroute.dev/route does not name the reported route, or the pod lacks the sidecar of that route"
     )]
     NotItsRoute,
     #[error("the report took too long to arrive or to check")]
@@ -112,7 +112,7 @@ impl ReportService {
         match taken {
             Ok(reply) => Json(reply).into_response(),
             Err(refusal) => {
-                tracing::debug!(outcome = refusal.label(), error = %refusal, "report not taken");
+                tracing::debug!(outcome = refusal.label(), error = %refusal, "report not accepted");
                 refusal.into_response()
             }
         }

@@ -73,17 +73,17 @@ enum TokenError {
     ReportingPod(#[from] authenticate::Error),
     #[error("too many requests for a token from this pod")]
     TooOften,
-    #[error("the body is larger than {MAX_TOKEN_REQUEST_BYTES} bytes, or broke off")]
+    #[error("the body is larger than {MAX_TOKEN_REQUEST_BYTES} bytes, or incomplete")]
     Body,
     #[error("the body is not a request for a token: {0}")]
     NotARequest(#[source] serde_json::Error),
     #[error("the operator has just started and does not know all pods and routes yet")]
     NotSynced,
     #[error(
-        "the pod does not have the label mailroute.dev/route with the route it asks for, or not the sidecar of that route"
+        "the pod's label mailroute.dev/route does not name the requested route, or the pod lacks the sidecar of that route"
     )]
     NotItsRoute,
-    #[error("there is no such MailRoute in the namespace of the pod")]
+    #[error("there is no such MailRoute in the pod's namespace")]
     NoRoute,
     #[error("the MailRoute does not use the operator's identity")]
     NotLent,
@@ -127,7 +127,7 @@ impl TokenService {
                 granted
             }
             Err(refusal) => {
-                tracing::debug!(outcome = refusal.label(), error = %refusal, "no token handed out");
+                tracing::debug!(outcome = refusal.label(), error = %refusal, "no token issued");
                 Err(refusal)
             }
         };

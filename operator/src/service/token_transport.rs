@@ -38,7 +38,7 @@ const MAX_ANSWER: usize = 64 * 1024;
 
 /// The bundle holds no certificate.
 #[derive(Debug, thiserror::Error)]
-#[error("caPem holds no usable certificate: {0}")]
+#[error("caPem contains no usable certificate: {0}")]
 pub struct BundleError(String);
 
 /// Connects to authorities whose certificate chains to what it trusts.

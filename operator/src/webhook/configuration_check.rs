@@ -79,9 +79,9 @@ pub async fn watch(mut watch: Watch) {
 /// Logs that another actor had changed the `caBundle`, and puts an Event on the configuration that names it.
 pub fn tell_of_repair(configuration: &MutatingWebhookConfiguration, events: &Events) {
     let by = trust::other_owner(configuration).unwrap_or("another writer");
-    tracing::warn!(by, "the caBundle of the webhook configuration was changed, and is put right");
+    tracing::warn!(by, "the caBundle of the webhook configuration was changed; restoring it");
     let note = format!(
-        "{by} changed the caBundle of {}, which the operator keeps; it is put right. While it is wrong, labelled pods \
+        "{by} changed the caBundle of {}, which the operator owns; it is being restored. While it is wrong, labelled pods \
          cannot be created: keep {by} from writing that field.",
         trust::WEBHOOK
     );

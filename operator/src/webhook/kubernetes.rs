@@ -43,7 +43,7 @@ pub async fn follow(client: Client, pace: Pace, told: watch::Sender<NativeSideca
                 pace.again
             }
             Err(error) => {
-                tracing::warn!(error = %ApiError::from(error), "cannot ask for the API server's version");
+                tracing::warn!(error = %ApiError::from(error), "cannot get the API server's version");
                 pace.retry
             }
         };

@@ -84,7 +84,7 @@ impl Refusals {
             while let Some(note) = notes.recv().await {
                 if let Err(error) = write(client.clone(), &note).await {
                     let error = ApiError::from(error);
-                    tracing::warn!(namespace = note.namespace, route = note.route, %error, "cannot note a refused pod");
+                    tracing::warn!(namespace = note.namespace, route = note.route, %error, "cannot record a refused pod in the status");
                 }
                 let text = format!("Pod {} is refused. {}", note.refused.pod, note.refused.message);
                 events.warn(note.object, note.reason, "InjectSidecar", text);

@@ -30,7 +30,7 @@ pub struct AwaitedRoutes {
 
 /// The store has not been filled yet.
 #[derive(Debug, thiserror::Error)]
-#[error("the operator has just started and does not know the MailRoutes yet; it is tried again")]
+#[error("the operator has just started and does not know the MailRoutes yet; Kubernetes tries again")]
 pub struct NotSynced;
 
 impl AwaitedRoutes {

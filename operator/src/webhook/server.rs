@@ -116,7 +116,7 @@ enum ReviewOutcome {
 /// Why there is no answer to the review itself.
 #[derive(Debug, thiserror::Error)]
 enum ReviewFailure {
-    #[error("the body is larger than {MAX_BODY} bytes, or broke off")]
+    #[error("the body is larger than {MAX_BODY} bytes, or incomplete")]
     Body,
     #[error(
         "the object has too many fields and list items: they would take {0} bytes of memory, and {HEAVIEST} are allowed"

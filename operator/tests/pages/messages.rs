@@ -18,10 +18,10 @@ use crate::page::{PLACEHOLDERS, absolute, check, read};
 
 const HEAD: &str = "\
 <!-- Written from the code; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
-# What the operator says
+# Messages of the operator
 
-Search this page for the words that you see in an answer of `kubectl apply`, in an Event, or in the conditions of a route that are not
-about the way to Microsoft 365; those are in [troubleshooting](../troubleshooting.md). Names such as `<route>` stand for yours.
+Search this page for a text from `kubectl apply`, from an Event, or from a route's conditions. Texts about the connection to Microsoft 365
+are in [troubleshooting](../troubleshooting.md). Names such as `<route>` stand for yours.
 ";
 
 #[test]
@@ -98,15 +98,15 @@ fn what_the_policies_are_said_to_answer_stands_in_the_chart() {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     page.push_str(
-        "\n## A MailRoute that the API server refuses\n\n`kubectl apply` says `The MailRoute \"<route>\" is invalid`, the field, and one of \
-         these. Types, bounds and lists of values are with each field in [the reference](mailroute.md).\n",
+        "\n## A MailRoute that the API server refuses\n\n`kubectl apply` prints `The MailRoute \"<route>\" is invalid`, \
+         the field, and one of these. Types, limits and allowed values are in [the reference](mailroute.md).\n",
     );
     for (sentence, fields) in rules() {
         entry(&mut page, &sentence, &format!("At {}.", fields.join(", ")));
     }
     page.push_str(
-        "\n## A MailRoute that the operator cannot use\n\nThe condition `Accepted` is False. What the API server would refuse today gets \
-         this far when it was stored under an older definition.\n",
+        "\n## A MailRoute that the operator cannot use\n\nThe condition `Accepted` is False. Some of these would be \
+         refused by the API server, unless the route was stored under an older definition.\n",
     );
     let reason =
         |reason: Reason| format!("Reason [{reason}](reasons.md#{}).", reason.as_str().to_lowercase());
@@ -128,8 +128,8 @@ fn page() -> String {
         entry(&mut page, &unwritten.to_string(), &reason(Reason::RenderFailed));
     }
     page.push_str(
-        "\n## A pod that is refused\n\n`admission webhook \"inject.mailroute.dev\" denied the request: MailRoute: …`, in the Event \
-         `FailedCreate` of what makes the pod, and in an Event of the MailRoute.\n",
+        "\n## A pod that is refused\n\n`admission webhook \"inject.mailroute.dev\" denied the request: MailRoute: …`, in \
+         the Event `FailedCreate` of the pod's controller, and in an Event of the MailRoute.\n",
     );
     for refusal in said::refusals() {
         entry(
@@ -141,7 +141,7 @@ fn page() -> String {
     for (sentence, remedy) in said::POLICIES.iter().chain(said::WARNINGS).chain(said::NOT_ASKED) {
         entry(&mut page, sentence, remedy);
     }
-    page.push_str("\n## Events\n\nAn Event that is not here has the name of a [reason](reasons.md), or of a refused pod's reason above.\n");
+    page.push_str("\n## Events\n\nOther Events are named after a [reason](reasons.md), or after the reason of a refused pod above.\n");
     for (reason, of, meaning) in said::EVENTS {
         entry(&mut page, reason, &format!("On {of}. {meaning}"));
     }

@@ -10,7 +10,7 @@ const HEAD: &str = "\
 # MailRoute
 
 `mailroute.dev/v1alpha1`, kind `MailRoute`, short name `mr`, namespaced. `kubectl explain mailroute.spec` shows the same on
-the command line. A field without \"required\" may be left out. References stay within the namespace of the route.
+the command line. Fields without \"required\" are optional. References are to objects in the route's namespace.
 ";
 
 #[test]

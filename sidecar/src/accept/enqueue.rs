@@ -47,7 +47,7 @@ impl MessageAcceptor {
 
 /// The answer when a message could not be made durable.
 pub(super) fn not_kept(error: &SpoolError, id: &QueueId) -> Reply {
-    tracing::error!(queue_id = %id, %error, source = ?std::error::Error::source(error), "cannot be kept");
+    tracing::error!(queue_id = %id, %error, source = ?std::error::Error::source(error), "cannot be queued");
     match error {
         SpoolError::Full(_) => reply::spool_full(),
         _ => reply::spool_broken(),

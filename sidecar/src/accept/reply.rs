@@ -22,7 +22,7 @@ pub fn of_attempt(attempt: &AttemptResult, envelope: &Envelope, route: &RouteFil
     let mut reply = of_verdict(&attempt.verdict, route);
     if let (Some(address), Some(first)) = (address, reply.lines.first_mut()) {
         *first = format!("<{address}>: {first}");
-        reply.lines.push("None of the recipients was sent the message".into());
+        reply.lines.push("The message was not sent to any recipient".into());
     }
     reply
 }
@@ -150,7 +150,8 @@ mod tests {
         let outcome = DeliveryOutcome::RouteFault(Reason::SmtpAuthDisabledTenant);
         assert_eq!(
             printed(outcome, "535 5.7.139 Authentication unsuccessful"),
-            "451 4.7.0 SmtpAuthDisabledTenant: SMTP AUTH is switched off for the tenant. See: kubectl describe mailroute notifications -n shop\r\n"
+            "451 4.7.0 SmtpAuthDisabledTenant: SMTP AUTH is switched off for the tenant. See: kubectl describe mailroute \
+             notifications -n shop\r\n"
         );
     }
 
@@ -178,7 +179,7 @@ mod tests {
         let several = of_attempt(&attempt, &envelope(&["a@b.example", "c@d.example"]), &route());
         assert_eq!(
             several.to_string(),
-            "550-5.1.1 <c@d.example>: unknown\r\n550 5.1.1 None of the recipients was sent the message\r\n"
+            "550-5.1.1 <c@d.example>: unknown\r\n550 5.1.1 The message was not sent to any recipient\r\n"
         );
     }
 

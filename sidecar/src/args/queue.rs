@@ -18,7 +18,7 @@ pub struct Queue {
     #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR, global = true)]
     pub spool_dir: PathBuf,
 
-    /// How the answer looks.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     pub output: Output,
 

@@ -53,11 +53,11 @@ impl Journal {
         file.take(LONGEST).read_to_end(&mut octets)?;
         let text = String::from_utf8_lossy(&octets);
         let Some(ParsedJournal { snapshot, unread }) = journal::parse(&text) else {
-            tracing::warn!(path = %path.display(), "not a budget of this program; counting starts anew");
+            tracing::warn!(path = %path.display(), "the file is not a record of sent messages; counting starts from zero");
             return Ok(BudgetSnapshot::default());
         };
         if unread > 0 {
-            tracing::warn!(path = %path.display(), unread, "some lines of the budget cannot be read");
+            tracing::warn!(path = %path.display(), unread, "some lines of the record of sent messages cannot be read");
         }
         Ok(snapshot)
     }

@@ -22,7 +22,7 @@ pub fn path(directory: &Path, subject: &str) -> PathBuf {
 pub fn read(path: &Path) -> SavedLeases {
     load(path).unwrap_or_else(|error| {
         if error.kind() != io::ErrorKind::NotFound {
-            tracing::warn!(path = %path.display(), %error, "what is known of leases cannot be read");
+            tracing::warn!(path = %path.display(), %error, "the saved leases cannot be read");
         }
         SavedLeases::default()
     })
@@ -38,7 +38,7 @@ fn load(path: &Path) -> io::Result<SavedLeases> {
 /// Writes the file anew. Logs a failure: it matters only if the process ends while the operator is out of reach.
 pub fn write(path: &Path, saved: &SavedLeases) {
     if let Err(error) = replace(path, &saved.print()) {
-        tracing::warn!(path = %path.display(), %error, "what is known of leases cannot be written");
+        tracing::warn!(path = %path.display(), %error, "the leases cannot be saved");
     }
 }
 

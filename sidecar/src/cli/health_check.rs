@@ -44,7 +44,7 @@ pub enum Error {
     #[error("the sidecar does not answer on {0}")]
     Silent(String, #[source] io::Error),
     /// It answers that it takes no mail.
-    #[error("the sidecar takes no mail: {0}")]
+    #[error("the sidecar does not accept mail: {0}")]
     Unwell(String),
 }
 
@@ -171,7 +171,7 @@ mod tests {
         super::ask(root.path(), used_up).unwrap();
         serving.store(false, Ordering::Relaxed);
         let unwell = super::ask(root.path(), used_up).unwrap_err();
-        assert_eq!(unwell.to_string(), "the sidecar takes no mail: the local listener is not serving");
+        assert_eq!(unwell.to_string(), "the sidecar does not accept mail: the local listener is not serving");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +214,7 @@ mod tests {
     fn only_a_200_is_alive() {
         assert!(ask(answering("HTTP/1.1 200 OK\r\n\r\nok\n")).is_ok());
         let unwell = ask(answering("HTTP/1.1 503 Service Unavailable\r\n\r\nnot serving\n")).unwrap_err();
-        assert_eq!(unwell.to_string(), "the sidecar takes no mail: not serving");
+        assert_eq!(unwell.to_string(), "the sidecar does not accept mail: not serving");
         for nonsense in ["", "200", "HTTP/1.1", "HTTP/1.1 2000 OK\r\n\r\n"] {
             assert!(ask(answering(nonsense)).is_err(), "{nonsense:?}");
         }

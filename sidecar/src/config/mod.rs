@@ -232,7 +232,7 @@ pub fn log(before: &Config, now: &Config) {
             tracing::error!(
                 error,
                 in_use = route.generation,
-                "the new route file is not used; the last good one stays"
+                "the new route file is not valid; the last good one stays in use"
             );
         }
         (Some(error), None) => {
@@ -248,7 +248,7 @@ pub fn log(before: &Config, now: &Config) {
     }
     match &now.ignored {
         Some(ignored) if before.ignored.as_ref() != Some(ignored) => {
-            tracing::error!(ignored, "the route file is not followed in everything");
+            tracing::error!(ignored, "parts of the route file are ignored");
         }
         _ => {}
     }

@@ -16,7 +16,7 @@ use mailroute_route::paths;
 
 /// A file that a route names and may not.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {}, and has to be {}, where the operator mounts it", file.display(), place.display())]
+#[error("{field} is {}, but must be {}, where the operator mounts it", file.display(), place.display())]
 pub struct Misplaced {
     /// Name in the route file.
     pub field: &'static str,

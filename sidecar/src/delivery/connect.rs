@@ -102,7 +102,7 @@ impl Target<'_> {
 
 /// Goes on in plaintext, for the reason `why`.
 fn expose(plain: PlaintextConnection<TcpStream>, why: String) -> Result<Connection, ConnectionError> {
-    tracing::info!(why, "the upstream is spoken to without TLS");
+    tracing::info!(why, "mail is sent to the upstream without TLS");
     let (stream, ehlo) = plain.stay()?;
     Ok(Connection::over_plaintext(stream, &ehlo, why))
 }

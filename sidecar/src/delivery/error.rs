@@ -31,7 +31,7 @@ pub enum ConnectionError {
     #[error("{0} does not offer STARTTLS")]
     StartTlsMissing(String),
     /// Plaintext followed the answer to STARTTLS: someone on the way puts words into the upstream's mouth.
-    #[error("{0} sent plaintext behind its answer to STARTTLS, which may be an attack")]
+    #[error("{0} sent plaintext after its reply to STARTTLS, which may be an attack")]
     StartTlsInjection(String),
     /// The handshake failed.
     #[error("TLS with {host} failed: {source}")]
@@ -51,7 +51,7 @@ pub enum ConnectionError {
     #[error("the connection to {0} has no TLS, so nothing secret is sent over it")]
     LogInWithoutTls(String),
     /// The upstream does not take what we would log in with.
-    #[error("{host} does not offer AUTH {mechanism}, so it is not where Microsoft 365 takes submissions")]
+    #[error("{host} does not offer AUTH {mechanism}, so it is not Microsoft 365's submission service")]
     MechanismMissing {
         /// The upstream.
         host: String,
@@ -70,7 +70,7 @@ pub enum ConnectionError {
     #[error("no answer to {} within {} seconds", .0.as_str(), .0.limit().as_secs())]
     Timeout(Stage),
     /// The connection broke, or the peer does not speak SMTP.
-    #[error("the connection broke at {}: {what}", .stage.as_str())]
+    #[error("the connection was lost at {}: {what}", .stage.as_str())]
     Broken {
         /// Where.
         stage: Stage,

@@ -76,7 +76,7 @@ impl LogIn {
             Credential::Password { password_file } => {
                 tracing::warn!(
                     reason = Reason::PasswordMounted.as_str(),
-                    "the route logs in with a password, which Microsoft is switching off; change to WorkloadIdentity"
+                    "the route logs in with a password, and Microsoft is phasing out passwords; change to WorkloadIdentity"
                 );
                 Source::Password(password_file.clone(), Mutex::default())
             }
@@ -199,7 +199,7 @@ fn acquired(
     let left = token.expires.saturating_duration_since(clock::now());
     let mut text = format!("a token with {} minutes left", left.as_secs() / 60);
     if let Some(trouble) = renewal.map(|failure| failure.to_string()).or(certificate) {
-        text.push_str(&format!("; no other can be had now: {trouble}"));
+        text.push_str(&format!("; cannot get another one now: {trouble}"));
     }
     observations.push(Observation::new(Reason::TokenAcquired, text));
     Proof::Token(token)
@@ -228,7 +228,8 @@ fn wait(rejected: Option<&Rejected>, password: &Secret, now: Instant) -> Option<
 fn held_back(wait: Duration, observations: &mut Vec<Observation>) -> Verdict {
     let minutes = wait.as_secs().div_ceil(60);
     let text = format!(
-        "the password was rejected before and has not been replaced; it is tried again in {minutes} minutes, so that the account is not locked"
+        "the password was rejected before and has not been replaced; it is tried again in {minutes} minutes, so that the \
+         account is not locked"
     );
     observations.push(Observation::new(Reason::PasswordRejected, text.clone()));
     Verdict::without_reply(DeliveryOutcome::RouteFault(Reason::PasswordRejected), text)
@@ -374,7 +375,7 @@ mod tests {
         assert_eq!(reasons(&observations), [Reason::TokenAcquired]);
         assert_eq!(
             observations[0].text,
-            "a token with 10 minutes left; no other can be had now: SecretExpired: HTTP 401"
+            "a token with 10 minutes left; cannot get another one now: SecretExpired: HTTP 401"
         );
     }
 }

@@ -120,7 +120,7 @@ fn after(
             Ok(Memory { found, answered: now, until: now + good })
         }
         (Err(error), Some(before)) if now < before.answered + STALE => {
-            tracing::warn!(%error, "the MX record cannot be looked up; what was found last is used");
+            tracing::warn!(%error, "the MX record cannot be looked up; the last result is used");
             Ok(Memory { until: now + PAUSE, ..before })
         }
         (Err(error), _) => Err(error),

@@ -107,7 +107,7 @@ impl<T: Connect> SmtpTransport<T> {
                 Err(interrupted) => interrupted.before_data,
             };
             if reused && gone {
-                tracing::debug!("the kept connection was closed by the upstream; connecting again");
+                tracing::debug!("the upstream closed the idle connection; connecting again");
                 continue;
             }
             let ended = outcome

@@ -51,7 +51,7 @@ pub(super) async fn run(stream: TcpStream, peer: IpAddr, service: Arc<Service>, 
         stop,
     };
     if let Err(error) = connection.converse().await {
-        tracing::debug!(%error, "the client is gone");
+        tracing::debug!(%error, "the client disconnected");
     }
 }
 
@@ -164,7 +164,7 @@ impl Connection {
     }
 
     fn refuse_for_storage(&mut self, error: &io::Error) {
-        tracing::error!(%error, directory = %self.service.scratch.directory().display(), "cannot take a message in");
+        tracing::error!(%error, directory = %self.service.scratch.directory().display(), "cannot receive a message");
         self.writer = None;
         self.session.refuse_message(Answer::NoStorage);
     }
@@ -206,7 +206,7 @@ impl Connection {
             &transaction.headers,
         );
         if transaction.repaired {
-            tracing::debug!(queue_id = %id, "the message had line ends other than CR LF, which were repaired");
+            tracing::debug!(queue_id = %id, "line ends other than CR LF were corrected");
         }
         if transaction.headers.encoded > 0 {
             self.service.observer.header_encoded(transaction.headers.encoded);

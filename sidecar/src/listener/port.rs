@@ -54,7 +54,7 @@ impl PortListener {
                     close = self.open(&mut listening, listeners);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the route's new port cannot be used; the old one stays");
+                    tracing::error!(%error, "the route's new port cannot be used; the old one stays in use");
                 }
             }
         }

@@ -31,7 +31,7 @@ pub struct Listeners(Vec<TcpListener>);
 pub enum BindError {
     /// Another program has it.
     #[error(
-        "port {0} of this pod is taken: one of its containers listens there by itself, perhaps without declaring the port; \
+        "port {0} of this pod is in use: another container listens there, perhaps without declaring the port; \
          have it listen on another one, or set another spec.listen.port in the MailRoute, or the annotation \
          mailroute.dev/sidecar-port in the pod template"
     )]
@@ -120,7 +120,7 @@ pub async fn serve(listeners: Listeners, service: Service, mut stop: watch::Rece
             accepted = next(&listeners, &places) => accepted,
             Some(ended) = sessions.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a session ended abnormally; the others go on");
+                    tracing::error!(%error, "a session ended abnormally; the others continue");
                 }
                 continue;
             }
@@ -181,7 +181,7 @@ fn refuse(stream: &TcpStream, answer: Answer, service: &Service) {
         service.observer.refused(Refusal::Sessions);
     }
     if let Err(error) = stream.try_write(answer.reply().to_string().as_bytes()) {
-        tracing::debug!(%error, "a refused client was gone");
+        tracing::debug!(%error, "a refused client had already disconnected");
     }
 }
 

@@ -24,7 +24,7 @@ impl Budgeted {
                 r,
                 Gauge::new(
                     "mailroute_budget_share_ratio",
-                    "The share of the limits that is kept to: below 1 for some minutes after the upstream found it too much.",
+                    "Share of the limits in use: below 1 for some minutes after the upstream throttled.",
                 ),
             )?,
             used: add(

@@ -41,9 +41,13 @@ impl Queued {
             dead_letters: gauge(
                 r,
                 "mailroute_dead_letter_messages",
-                "Messages given up for some recipients after a 250, and kept.",
+                "Stored dead letters: messages given up for some recipients after a 250.",
             )?,
-            bytes: gauge(r, "mailroute_spool_bytes", "Octets on disk of all that is kept, in whole blocks.")?,
+            bytes: gauge(
+                r,
+                "mailroute_spool_bytes",
+                "Bytes on disk of everything stored in the spool, in whole blocks.",
+            )?,
             max_bytes: gauge(r, "mailroute_spool_limit_bytes", "How many octets the spool may hold.")?,
             corrupt: gauge(
                 r,
@@ -53,7 +57,7 @@ impl Queued {
             kept: counters(
                 r,
                 "mailroute_queued_messages_total",
-                "Messages that were kept before the upstream had them, by cause.",
+                "Messages queued before the upstream had them, by cause.",
                 &["cause"],
             )?,
             seconds: add(
@@ -70,7 +74,7 @@ impl Queued {
             removed: counter(
                 r,
                 "mailroute_dead_letters_removed_total",
-                "Dead letters removed because there were more than are kept.",
+                "Dead letters removed because there were more than the limit.",
             )?,
             notifications: counter(
                 r,

@@ -64,10 +64,10 @@ pub enum CertificateError {
         source: io::Error,
     },
     /// The first file has no certificate.
-    #[error("{0}: it holds no certificate in PEM")]
+    #[error("{0}: it contains no certificate in PEM")]
     NoCertificate(PathBuf),
     /// The second file has no key.
-    #[error("{0}: it holds no unencrypted private key in PEM")]
+    #[error("{0}: it contains no unencrypted private key in PEM")]
     NoKey(PathBuf),
     /// A certificate that is not one, or a key of a kind nobody here can use.
     #[error("{path}: {what}")]
@@ -256,7 +256,8 @@ pub(crate) mod tests {
         assert!(leaf.self_issued);
         assert_eq!(
             leaf.to_string(),
-            "certificate of CN=mail.contoso.com for relay.contoso.com, contoso.com, mail.contoso.com, in force from 2026-01-01T00:00:00Z to 2027-01-01T00:00:00Z"
+            "certificate of CN=mail.contoso.com for relay.contoso.com, contoso.com, mail.contoso.com, in force from \
+             2026-01-01T00:00:00Z to 2027-01-01T00:00:00Z"
         );
     }
 

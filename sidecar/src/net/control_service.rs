@@ -70,7 +70,7 @@ pub async fn note_address(directory: &Path, address: Option<&str>) {
         None => Ok(()),
     };
     if let Err(error) = noted {
-        tracing::warn!(path = %file.display(), %error, "cannot note the address of the control service");
+        tracing::warn!(path = %file.display(), %error, "cannot record the address of the control service");
     }
 }
 

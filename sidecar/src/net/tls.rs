@@ -52,7 +52,7 @@ pub enum TrustError {
         source: std::io::Error,
     },
     /// The bundle holds no usable certificate.
-    #[error("the CA bundle holds no usable certificate: {0}")]
+    #[error("the CA bundle contains no usable certificate: {0}")]
     Bundle(String),
 }
 

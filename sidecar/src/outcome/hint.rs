@@ -23,10 +23,10 @@ static HINTS: &[(u16, u16, &str)] = &[
     (
         4,
         1,
-        "the tenant has no such recipient, or the domain is not the tenant's: DirectSend reaches the tenant's own \
-            recipients only",
+        "the tenant has no such recipient, or the domain is not the tenant's: DirectSend reaches only the tenant's own \
+         recipients",
     ),
-    (5, 105, "High Volume Email reaches the tenant's own recipients only"),
+    (5, 105, "High Volume Email reaches only the tenant's own recipients"),
     (6, 11, "the message has line ends that are not CR LF: set spec.listen.bareLineEnds to Normalize"),
     (7, 12, authenticated_only!("Set-DistributionGroup")),
     (

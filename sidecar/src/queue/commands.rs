@@ -104,10 +104,10 @@ pub struct Shown {
 #[derive(Debug, thiserror::Error)]
 pub enum QueueCommandError {
     /// Nothing of that name, or not any more.
-    #[error("no message {0} is kept here")]
+    #[error("no message {0} is stored here")]
     Unknown(QueueId),
     /// It is being tried.
-    #[error("message {0} is being tried right now; ask again in a moment")]
+    #[error("message {0} is being tried right now; try again in a moment")]
     Trying(QueueId),
     /// The disk.
     #[error(transparent)]
@@ -179,7 +179,7 @@ impl Queue {
             return Err(self.not_waiting(id));
         }
         self.attempts.end_pause();
-        tracing::info!(queue_id = %id, "due now, by hand");
+        tracing::info!(queue_id = %id, "due now, requested by a command");
         self.nudge();
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Queue {
             state.index.len()
         };
         self.attempts.end_pause();
-        tracing::info!(waiting, "everything is due now, by hand");
+        tracing::info!(waiting, "all messages are due now, requested by a command");
         self.nudge();
         waiting
     }
@@ -210,7 +210,7 @@ impl Queue {
         let now = clock::timestamp();
         let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
-        tracing::info!(queue_id = %id, "a dead letter is tried again, by hand");
+        tracing::info!(queue_id = %id, "a dead letter is tried again, requested by a command");
         self.enter_by_command(id.clone(), now, &progress);
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Queue {
     pub async fn restore(&self, name: &str) -> Result<(), QueueCommandError> {
         let now = clock::timestamp();
         let (id, progress) = self.spool.restore(name, now).await?;
-        tracing::info!(queue_id = %id, "a message that was set aside is tried again, by hand");
+        tracing::info!(queue_id = %id, "a message that was set aside is tried again, requested by a command");
         self.enter_by_command(id, now, &progress);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Queue {
             return Err(QueueCommandError::Unknown(id.clone()));
         }
         self.spool.remove(id).await?;
-        tracing::warn!(queue_id = %id, "dropped by hand");
+        tracing::warn!(queue_id = %id, "dropped, requested by a command");
         if let Some(taken) = taken {
             taken.forget();
             self.metrics.left_queue(QueueExit::Dropped, Duration::ZERO);

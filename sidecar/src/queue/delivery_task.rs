@@ -151,7 +151,7 @@ impl ClaimedMessage {
             }
             Err(error) => error,
         };
-        tracing::error!(queue_id = %id, error = chain(&error), "a kept message cannot be read");
+        tracing::error!(queue_id = %id, error = chain(&error), "a queued message cannot be read");
         if matches!(error, SpoolError::Damaged { .. } | SpoolError::Unknown(_)) {
             let mut state = self.queue.state();
             // A person may have brought it back meanwhile.
@@ -235,7 +235,7 @@ impl ClaimedMessage {
                 Err(error) if !failed_before => {
                     // Not given back: it would be delivered again.
                     failed_before = true;
-                    tracing::error!(queue_id = %id, error = chain(&error), "a settled message cannot be moved; trying on");
+                    tracing::error!(queue_id = %id, error = chain(&error), "a finished message cannot be moved; trying again");
                 }
                 Err(_) => {}
             }
@@ -327,7 +327,7 @@ fn newly_failed(before: &[RecipientStatus], progress: &Progress) -> Vec<usize> {
 fn log_removed(queue: &Queue, removed: &[QueueId]) {
     for id in removed {
         queue.metrics.dead_letter_removed();
-        tracing::error!(queue_id = %id, "a dead letter is removed, as there are more than spec.delivery.deadLetter.keep");
+        tracing::error!(queue_id = %id, "removed a dead letter, because there are more than spec.delivery.deadLetter.keep");
     }
 }
 
@@ -346,7 +346,7 @@ fn log_dead(entry: &Entry, progress: &Progress) {
         outcome = last.map(|problem| problem.outcome.as_str()),
         reason = last.and_then(|problem| problem.reason).map(mailroute_route::condition::Reason::as_str),
         reply = last.map(|problem| problem.text.as_str()),
-        "given up: kept as a dead letter"
+        "given up: stored as a dead letter"
     );
 }
 

@@ -308,7 +308,7 @@ impl Queue {
                 state.unwritten.remove(id);
             }
             Err(error) => {
-                tracing::error!(queue_id = %id, error = chain(&error), "the message's progress is in memory only");
+                tracing::error!(queue_id = %id, error = chain(&error), "the message's progress could not be written, and is only in memory");
                 state.unwritten.insert(id.clone(), progress.clone());
             }
         }
@@ -332,7 +332,7 @@ impl Queue {
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended {
                 // Its message was given back.
-                tracing::error!(%error, "an attempt ended abnormally; the others go on");
+                tracing::error!(%error, "an attempt ended abnormally; the others continue");
             }
         }
         tasks.spawn(task);

@@ -127,7 +127,7 @@ impl Notice<'_> {
             rfc5322_date(self.accepted)
         );
         for Unreached { recipient, text: reply, expired, .. } in self.unreached {
-            let why = if *expired { "It was tried until its time was over. The last trouble: " } else { "" };
+            let why = if *expired { "It could not be delivered in time. The last error: " } else { "" };
             push(&mut text, format_args!("<{recipient}>\r\n    {why}{}\r\n\r\n", harmless(reply)));
         }
         text.push_str("It will not be tried again. The header of your message follows below.\r\n");
@@ -313,7 +313,7 @@ mod tests {
         let text = composed(&from_app(), "no TCP connection", true).unwrap();
         assert!(text.contains("Status: 4.4.7\r\n"), "{text}");
         assert!(text.contains("Diagnostic-Code: x-mailroute; no TCP connection\r\n"), "{text}");
-        assert!(text.contains("until its time was over. The last trouble: no TCP"), "{text}");
+        assert!(text.contains("could not be delivered in time. The last error: no TCP"), "{text}");
     }
 
     #[test]

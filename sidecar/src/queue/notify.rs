@@ -41,10 +41,10 @@ pub(super) async fn sender(queue: &Queue, route: &RouteFile, failure: Failure<'_
         Ok(()) => {
             queue.metrics.notified();
             let (queue_id, notification) = (&entry.envelope.id, &note.envelope.id);
-            tracing::info!(%queue_id, %notification, "the sender is told");
+            tracing::info!(%queue_id, %notification, "queued a notification for the sender");
         }
         Err(error) => {
-            tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the sender cannot be told");
+            tracing::error!(queue_id = %entry.envelope.id, error = chain(&error), "the notification for the sender could not be queued");
         }
     }
 }

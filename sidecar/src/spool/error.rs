@@ -24,16 +24,16 @@ pub enum SpoolError {
         source: FormatError,
     },
     /// No such message is kept, or not any more.
-    #[error("no message {0} is kept")]
+    #[error("no message {0} is stored")]
     Unknown(QueueId),
     /// A file that was set aside is no message, by its name.
     #[error("{0} is not the file of a message")]
     NoMessage(String),
     /// A file that was set aside is about a message that is kept.
-    #[error("message {0} is kept; the file in corrupt/ is another copy of it")]
+    #[error("message {0} is already stored; the file in corrupt/ is another copy of it")]
     IsKept(QueueId),
     /// The envelope is too large to be kept.
-    #[error("the message's envelope cannot be kept")]
+    #[error("the message's envelope cannot be stored")]
     Envelope(#[source] FormatError),
     /// The disk did not do what it was asked to.
     #[error("cannot {doing} {path}")]
@@ -54,7 +54,7 @@ pub enum SpoolError {
 #[derive(Debug, thiserror::Error)]
 pub enum Full {
     /// The share that the route allows.
-    #[error("{used} octets are kept and {more} more would be over the limit of {max}")]
+    #[error("{used} bytes are in use, and {more} more would exceed the limit of {max}")]
     Limit {
         /// Octets kept, in whole blocks.
         used: u64,

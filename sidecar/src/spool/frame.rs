@@ -23,7 +23,7 @@ pub const MAX_JSON_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// Fewer octets than there have to be. With `needed`, more may be known.
-    #[error("cut off: at least {needed} octets are needed")]
+    #[error("is truncated: at least {needed} bytes are needed")]
     CutOff {
         /// Octets needed to get further.
         needed: usize,
@@ -38,13 +38,13 @@ pub enum FormatError {
     #[error("does not match its CRC-32")]
     Checksum,
     /// It is whole, and makes no sense.
-    #[error("makes no sense: {0}")]
+    #[error("is not valid: {0}")]
     Senseless(String),
     /// It is about another message than its name says.
-    #[error("is about another message than its name says")]
+    #[error("belongs to another message than its name says")]
     OtherName,
     /// The file is longer or shorter than it says.
-    #[error("has {found} octets and should have {expected}")]
+    #[error("has {found} bytes instead of {expected}")]
     Length {
         /// Octets there are.
         found: u64,

@@ -214,7 +214,7 @@ impl Spool {
             match self.remove(&id).await {
                 Ok(()) => gone.push(id),
                 Err(error) => {
-                    tracing::warn!(queue_id = %id, %error, "a dead letter too many cannot be removed")
+                    tracing::warn!(queue_id = %id, %error, "a surplus dead letter cannot be removed")
                 }
             }
         }

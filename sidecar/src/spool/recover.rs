@@ -149,7 +149,7 @@ impl Found<'_> {
     /// A message that cannot be read now. It is due at once, and its age counts from when its file was written, as nothing
     /// else is known of it.
     fn unread(&mut self, id: QueueId, path: &Path, has_state: bool, error: &io::Error) {
-        tracing::error!(queue_id = %id, %error, "a kept message cannot be read now; it waits and is read again");
+        tracing::error!(queue_id = %id, %error, "a queued message cannot be read now; trying again later");
         let file = path.symlink_metadata();
         let bytes = file.as_ref().map_or(0, Metadata::len);
         let written = file.and_then(|file| file.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());

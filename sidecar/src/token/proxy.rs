@@ -103,7 +103,7 @@ pub struct TokenProxy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// Something about a proxy, and no proxy.
-    #[error("{0} is set and {URL} is not")]
+    #[error("{0} is set, but {URL} is not")]
     WithoutProxy(&'static str),
     /// Two bundles, of which one would be passed over.
     #[error("{CA_FILE} and {CA_DATA} are both set")]

@@ -85,7 +85,7 @@ impl Proxied {
     fn new(proxy: &TokenProxy, client_id: &str, token_file: PathBuf, authority: &Authority) -> Self {
         let TokenProxy { host, port, server_name, .. } = proxy;
         let place = format!("{host}:{port} ({server_name})");
-        tracing::info!(proxy = %place, "tokens are asked for through the token proxy of an AKS identity binding");
+        tracing::info!(proxy = %place, "tokens are requested from the token proxy of an AKS identity binding");
         let file = proxy.token_file.clone().unwrap_or(token_file);
         let proof = Federated { file, whose: "the pod's" };
         let transport = Arc::new(proxy.clone());

@@ -257,7 +257,7 @@ async fn the_program_tells_people_and_programs_and_does_not_disturb_the_one_that
     };
     let (code, text) = check(&[]).await;
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("ok       log-in") && text.ends_with("A message would go out.\n"), "{text}");
+    assert!(text.contains("ok       log-in") && text.ends_with("A message would be sent.\n"), "{text}");
     scene.m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
     let (code, json) = check(&["-o", "json"]).await;
     assert_eq!(code, Some(1), "{json}");

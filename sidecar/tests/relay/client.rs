@@ -30,7 +30,7 @@ impl Client {
             assert_ne!(
                 self.stream.read_buf(&mut self.buffer).await.expect("readable"),
                 0,
-                "the sidecar hung up"
+                "the sidecar closed the connection"
             );
         }
     }
@@ -66,6 +66,7 @@ impl Client {
 /// A message from the sample mailbox, with everything in it that Exchange asks for.
 pub fn message(subject: &str) -> String {
     format!(
-        "From: <noreply@contoso.com>\r\nTo: <ann@fabrikam.com>\r\nSubject: {subject}\r\nDate: Sat, 21 Nov 2026 09:00:00 +0000\r\nMessage-ID: <{subject}@contoso.com>\r\n\r\nHello,\r\n.leading dot\r\n..\r\n\r\nend\r\n"
+        "From: <noreply@contoso.com>\r\nTo: <ann@fabrikam.com>\r\nSubject: {subject}\r\nDate: Sat, 21 Nov 2026 09:00:00 \
+         +0000\r\nMessage-ID: <{subject}@contoso.com>\r\n\r\nHello,\r\n.leading dot\r\n..\r\n\r\nend\r\n"
     )
 }

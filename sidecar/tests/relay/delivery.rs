@@ -121,7 +121,7 @@ async fn a_refused_recipient_stops_the_message_for_all_and_is_named() {
     let reply = client.send("noreply@contoso.com", &to, &message("mixed")).await;
     assert_eq!(reply.code, 550, "{reply}");
     assert!(
-        reply.text().contains("<nobody@contoso.com>") && reply.text().contains("None of the recipients"),
+        reply.text().contains("<nobody@contoso.com>") && reply.text().contains("not sent to any recipient"),
         "{reply}"
     );
     assert_eq!(client.send("noreply@contoso.com", &to, &message("again")).await.code, 250);

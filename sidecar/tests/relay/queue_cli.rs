@@ -142,7 +142,7 @@ async fn what_waits_is_listed_shown_exported_and_tried_when_asked() {
     let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
     assert_eq!(arrived[0].data, exported.as_bytes());
     scene.listed_when(<[_]>::is_empty).await;
-    assert_eq!(scene.queue("list").await.0, "Nothing is kept here.\n");
+    assert_eq!(scene.queue("list").await.0, "The queue is empty.\n");
     scene.stop().await;
 }
 
@@ -159,7 +159,7 @@ async fn dead_letters_are_tried_again_or_dropped() {
     assert!(scene.listed("--waiting").await["messages"].as_array().unwrap().is_empty());
 
     let refusal = scene.refused("drop --dead").await;
-    assert_eq!(refusal, "3 messages would be forgotten for good; say --yes to mean it");
+    assert_eq!(refusal, "3 messages would be permanently deleted; confirm with --yes");
     let refusal = scene.refused(&format!("drop {} {}", id(&dead[0]), id(&dead[1]))).await;
     assert!(refusal.starts_with("2 messages"), "{refusal}");
     let (said, all) = scene.queue(&format!("drop {}", id(&dead[0]))).await;

@@ -91,7 +91,8 @@ async fn the_command_works_beside_the_program_and_what_was_done_is_logged() {
     assert_eq!(out(&dropped), "1 message dropped\n");
     let (code, log) = sidecar.terminate().await;
     assert_eq!(code, Some(0), "{log}");
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("dropped by hand")).collect();
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("dropped, requested by a command")).collect();
     assert!(lines.len() == 1 && lines[0].contains(&id), "{lines:?}");
     assert!(!log.contains("leading dot"), "no message is logged: {log}");
     assert!(!files.path("socket").exists());
@@ -111,7 +112,7 @@ async fn what_a_killed_program_left_can_be_looked_at_and_its_socket_is_replaced(
 
     let listed = program(&spool, "list").await;
     assert_eq!(listed.status.code(), Some(0), "{listed:?}");
-    assert!(out(&listed).contains(&id) && out(&listed).contains("this is what lies on disk"), "{listed:?}");
+    assert!(out(&listed).contains(&id) && out(&listed).contains("this is what is on disk"), "{listed:?}");
     let shown = program(&spool, &format!("show {id} --body")).await;
     assert!(
         out(&shown).contains("<ann@fabrikam.com> waiting") && out(&shown).contains("leading dot"),

@@ -87,7 +87,7 @@ fn mirror() -> Value {
 }
 
 const EXCUSE: &str = "mailroute.dev/allow-without-sidecar";
-const POLICY: &str = "came out of admission without the sidecar";
+const POLICY: &str = "but not the sidecar";
 const WEBHOOK: &str = "failed calling webhook \"inject.mailroute.dev\"";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,8 +171,8 @@ async fn workloads_are_warned_of(cluster: &Cluster, shop: &str) -> Result<()> {
     let wrong = [
         ("mailroute.dev/sidecar-prot", "25", "mailroute.dev/sidecar-prot. The annotations are: "),
         ("mailroute.dev/sidecar-memory-limit", "much", "is not a quantity"),
-        ("mailroute.dev/sidecar-log-level", "loud", "sidecar-log-level is one of"),
-        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port is a number"),
+        ("mailroute.dev/sidecar-log-level", "loud", "sidecar-log-level must be"),
+        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port must be a number"),
         (EXCUSE, "yes", "allow-"),
     ];
     for (key, value, told) in wrong {
@@ -272,8 +272,9 @@ async fn webhook_gone(cluster: &Cluster, shop: &str) -> Result<()> {
 
 /// The webhook does not see updates, so a pod gets neither a route nor another program for its sidecar by one.
 async fn route_is_fixed(cluster: &Cluster, shop: &str) -> Result<()> {
-    const LABEL: &str = "the label mailroute.dev/route of a pod cannot be added, changed or removed";
-    const IMAGE: &str = "the image of the sidecar cannot be changed";
+    const LABEL: &str =
+        "the label mailroute.dev/route of an existing pod cannot be added, changed or removed";
+    const IMAGE: &str = "the image of an existing pod's sidecar cannot be changed";
     let pods: Api<Pod> = Api::namespaced(cluster.client(), shop);
     for (name, mut pod) in [("plain", unlabelled()), ("sends", with_sidecar())] {
         pod["metadata"]["name"] = json!(name);

@@ -186,7 +186,7 @@ async fn refuses_to_be_led_elsewhere(stage: &Stage) -> Result<()> {
         let mut route = lent::route("led");
         route["spec"][pointer] = value;
         let refused = stage.apply(&stage.allowed, &route).await.err().context("it was taken")?;
-        ensure!(format!("{refused:#}").contains("whoever runs the operator says"), "{refused:#}");
+        ensure!(format!("{refused:#}").contains("the platform decides"), "{refused:#}");
     }
     Ok(())
 }

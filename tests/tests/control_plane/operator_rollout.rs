@@ -225,7 +225,7 @@ async fn outdated_pods_are_evicted_one_after_another_as_their_budget_allows() ->
     // One goes. The other stays until a new pod is ready in its place.
     budgets.delete("shop", &DeleteParams::default()).await?;
     let first = of_images(&pods, 1, 1, RETRY).await?;
-    told(&routes, Reason::SidecarsRestarting, &["no ready pod has taken the place of"], PATIENCE).await?;
+    told(&routes, Reason::SidecarsRestarting, &["no ready pod has replaced"], PATIENCE).await?;
     ensure!(names(&of_images(&pods, 1, 1, PATIENCE).await?) == names(&first), "the other one went as well");
     for pod in first.iter().filter(|pod| image(pod) == Some(NEW)) {
         comes_up(&pods, &pod.name_any()).await?;

@@ -15,7 +15,7 @@ async fn check_tells_that_all_is_well_and_else_the_step_and_the_cmdlet() -> Resu
     let (steps, sum) = told.trim_end().rsplit_once("\n\n").unwrap_or_default();
     ensure!(steps.lines().count() >= 8, "few steps: {told}");
     ensure!(steps.lines().all(|line| line.starts_with("ok ")), "not all is well: {told}");
-    ensure!(sum == "A message would go out.", "the sum is {sum:?}");
+    ensure!(sum == "A message would be sent.", "the sum is {sum:?}");
     let json: Value = serde_json::from_str(&scene.sidecar_command("shop", &["check", "-o", "json"]).await?)?;
     ensure!(json["well"] == true, "{json}");
     ensure!(scene.microsoft.messages().await?.is_empty(), "a check sends nothing");

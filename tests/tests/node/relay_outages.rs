@@ -104,7 +104,7 @@ async fn while_microsoft_says_nothing_at_all_the_kubelet_finds_the_sidecar_alive
     let probes = probed().await?;
     ensure!(probes.failed == 0, "{probes:?}");
     let log = scene.log("shop", "mailroute").await?;
-    ensure!(!log.contains("did not take the report"), "the operator was asked too often: {log}");
+    ensure!(!log.contains("did not accept the report"), "the operator was asked too often: {log}");
 
     let pod = scene.pod_ready("shop").await?;
     ensure!(restarts(&pod) == 0, "{} restarts", restarts(&pod));

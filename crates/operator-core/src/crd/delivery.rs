@@ -8,34 +8,34 @@ use serde::{Deserialize, Serialize};
 
 use super::units::is_size_within;
 
-/// What the sidecar promises when it accepts a message.
+/// What it means when the sidecar accepts a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.mode != 'Deliver' || !self.deadLetter.notifySender")
-        .message("mode Deliver keeps no message, so there is nothing to notify a sender of; use DeliverOrQueue or Queue")
+        .message("mode Deliver stores no messages, so there are no notifications; use DeliverOrQueue or Queue")
         .field_path(".deadLetter.notifySender")
 )]
 pub struct Delivery {
-    /// What 250 means. DeliverOrQueue: tried at once while the application waits. Accepted by Microsoft 365: 250; refused
-    /// for good: Microsoft's own 5xx; slow, throttled or unreachable: the message is kept on disk and 250 is said. Queue:
-    /// kept first, then 250, then delivered. Deliver: nothing is kept, and on transient trouble the application gets 451 and
-    /// keeps the message.
+    /// What 250 means. DeliverOrQueue: the sidecar tries to deliver while the application waits. If Microsoft 365 accepts,
+    /// the reply is 250; if it permanently refuses, Microsoft's own 5xx; if it is slow, throttles or is unreachable, the
+    /// message is stored on disk and the reply is 250. Queue: the message is stored on disk, answered 250, then delivered.
+    /// Deliver: nothing is stored; on temporary errors the application gets 451 and has to send again.
     #[serde(default)]
     pub mode: DeliveryMode,
-    /// How long a kept message is tried, such as `48h` or `1h30m`; then it is a dead letter.
+    /// How long a queued message is tried, such as `48h` or `1h30m`; then it becomes a dead letter.
     #[serde(default = "Delivery::default_max_age")]
     #[schemars(length(min = 2, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && duration(self) >= duration('1m') && duration(self) <= duration('336h')")
         .message("must be a duration of hours, minutes and seconds from 1m to 336h, such as 48h"))]
     pub max_age: String,
-    /// How long an application waits for Microsoft 365 in mode DeliverOrQueue before the message is kept and answered.
+    /// How long an application waits for Microsoft 365 in mode DeliverOrQueue before the message is queued and answered 250.
     #[serde(default = "Delivery::default_wait")]
     #[schemars(length(min = 2, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && duration(self) >= duration('1s') && duration(self) <= duration('2m')")
         .message("must be a duration of minutes and seconds from 1s to 2m, such as 10s"))]
     pub wait: String,
-    /// What becomes of a kept message that is given up.
+    /// What happens to a queued message that is given up.
     #[serde(default)]
     pub dead_letter: DeadLetter,
 }
@@ -64,14 +64,14 @@ impl Delivery {
     }
 }
 
-/// What becomes of a kept message that is given up.
+/// What happens to a queued message that is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeadLetter {
-    /// How many each sidecar keeps, to be looked at and tried again by hand; beyond it the oldest goes.
+    /// How many dead letters each sidecar stores, for inspection and manual retries; beyond that the oldest is deleted.
     #[schemars(range(min = 0, max = 100_000))]
     pub keep: u32,
-    /// Whether the sender is sent a delivery status notification (RFC 3464), through the same route.
+    /// Whether the sender gets a delivery status notification (RFC 3464), through the same route.
     pub notify_sender: bool,
 }
 
@@ -81,32 +81,32 @@ impl Default for DeadLetter {
     }
 }
 
-/// Bounds on one message, and on what is sent.
+/// Limits on a single message, and on everything that is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// Most messages of the mailbox in any minute; Exchange Online takes 30. For ClientSubmission, as the other methods have
-    /// no mailbox. All pods that send as the mailbox share it, whatever their route and namespace; of several routes of a namespace the
-    /// smallest counts, and it bounds what that namespace gets.
+    /// Maximum messages of the mailbox in any minute; Exchange Online allows 30. Only for ClientSubmission, because the
+    /// other methods have no mailbox. All pods that send as the mailbox share it, whatever their route and namespace. If
+    /// routes of a namespace differ, the smallest value limits what that namespace gets.
     #[schemars(range(min = 1, max = 100_000))]
     pub messages_per_minute: u32,
-    /// Most recipients of the mailbox in any 24 hours; Exchange Online takes 10000. For ClientSubmission, and shared in the same
-    /// way; a twentieth is kept for pods that cannot reach the operator.
+    /// Maximum recipients of the mailbox in any 24 hours; Exchange Online allows 10000. Only for ClientSubmission, and
+    /// shared in the same way; a twentieth is reserved for pods that cannot reach the operator.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub recipients_per_day: u32,
-    /// Most connections to Microsoft 365 at a time. ClientSubmission: of the mailbox, for which Exchange Online takes 3; they
-    /// are shared by all pods, and each sidecar uses one. SmtpRelay and DirectSend: of each sidecar.
+    /// Maximum concurrent connections to Microsoft 365. ClientSubmission: of the mailbox, for which Exchange Online allows
+    /// 3; all pods share them, and each sidecar uses one. SmtpRelay and DirectSend: of each sidecar.
     #[schemars(range(min = 1, max = 100))]
     pub connections: u32,
-    /// Largest message, such as `35Mi`, or a number of bytes; announced as SIZE. Exchange Online takes 35 MiB unless the mailbox
-    /// is set otherwise, and 150 MiB at most.
+    /// Maximum message size, such as `35Mi`, or a number of bytes; announced as SIZE. Exchange Online accepts 35 MiB by
+    /// default, and up to 150 MiB if the mailbox allows it.
     // As an extension, since `KubeSchema` has no defaults of a whole struct.
     #[schemars(extend("maxLength" = 32, "x-kubernetes-validations" = [{
         "rule": is_size_within("1Ki", "150Mi"),
         "message": "must be a size from 1Ki to 150Mi, such as 35Mi, or that number of bytes",
     }]))]
     pub max_message_bytes: Quantity,
-    /// Most recipients of one message. Exchange Online takes 500 unless the mailbox is set otherwise, and 1000 at most.
+    /// Maximum recipients of one message. Exchange Online accepts 500 by default, and up to 1000 if the mailbox allows it.
     #[schemars(range(min = 1, max = 1000))]
     pub max_recipients: u32,
 }

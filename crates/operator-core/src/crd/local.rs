@@ -15,12 +15,12 @@ pub struct Listen {
     #[x_kube(validation = Rule::new("self != 9025")
         .message("the sidecar serves its metrics on 9025; choose another port"))]
     pub port: u16,
-    /// Whether applications may log in. None: AUTH is not offered. Ignore: AUTH PLAIN and LOGIN are offered, for
-    /// applications that insist on it, and whatever is said is taken and forgotten.
+    /// Whether applications may log in. None: AUTH is not offered. Ignore: AUTH PLAIN and LOGIN are offered for applications
+    /// that insist on a login; any user name and password are accepted and discarded.
     #[serde(default)]
     pub auth: ListenAuth,
-    /// What happens to a bare LF or CR in a message, of which neither is ever passed on. Normalize: LF becomes CR LF, CR
-    /// CR LF too, any other CR a space. Refuse: the message is refused.
+    /// What happens to a bare LF or CR in a message; neither is ever passed on. Normalize: LF and CR CR LF become CR LF, any
+    /// other CR a space. Refuse: the message is refused.
     #[serde(default)]
     pub bare_line_ends: BareLineEnds,
 }
@@ -47,17 +47,17 @@ impl Default for Listen {
 #[serde(rename_all = "camelCase")]
 pub struct Senders {
     // `*` is a local part by itself.
-    /// Addresses, or `*@domain` for all of a domain. The mailbox of ClientSubmission is always allowed.
+    /// Addresses, or `*@domain` for all addresses of a domain. The mailbox of ClientSubmission is always allowed.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 3, max = 254)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
         validation = Rule::new(format!(r#"self.all(s, s.matches("^{LOCAL_PART}@{DOMAIN}$"))"#))
-            .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot behind it; no display name, angle brackets or spaces")
+            .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces")
     )]
     pub allow: Vec<String>,
-    /// What happens to a message of another sender. Reject: it is refused for good. Rewrite, for ClientSubmission: `From` and
-    /// `Sender` become the mailbox, and what `From` was becomes `Reply-To` unless there is one.
+    /// What happens to a message from another sender. Reject: it is permanently refused. Rewrite, for ClientSubmission:
+    /// `From` and `Sender` become the mailbox, and the original `From` becomes `Reply-To` unless there is one.
     #[serde(default)]
     pub on_violation: OnViolation,
 }

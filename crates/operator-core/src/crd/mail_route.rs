@@ -14,7 +14,7 @@ use super::status::MailRouteStatus;
 use super::tenant::Tenant;
 use super::units::is_size_of_at_least;
 
-/// A way for pods of this namespace to send mail through Microsoft 365.
+/// How pods of this namespace send mail through Microsoft 365.
 ///
 /// Pods with the label `mailroute.dev/route: <name>` get a sidecar that accepts SMTP on localhost and forwards it as
 /// described here.
@@ -51,7 +51,7 @@ use super::units::is_size_of_at_least;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(self.method == 'ClientSubmission') == has(self.clientSubmission) && (self.method == 'SmtpRelay') == has(self.smtpRelay) && (self.method == 'DirectSend') == has(self.directSend)")
-        .message("set exactly the block that method names: clientSubmission for ClientSubmission, smtpRelay for SmtpRelay, directSend for DirectSend ({} when there is nothing to say in it)"),
+        .message("set exactly the block that method names: clientSubmission for ClientSubmission, smtpRelay for SmtpRelay, directSend for DirectSend (empty blocks are written {})"),
     validation = Rule::new("self.method == 'ClientSubmission' || self.tenant.acceptedDomains.size() > 0")
         .message("SmtpRelay and DirectSend need tenant.acceptedDomains: the domains of senders, or of recipients, and of the MX record")
         .field_path(".tenant.acceptedDomains"),
@@ -60,50 +60,50 @@ use super::units::is_size_of_at_least;
     validation = Rule::new("!has(self.clientSubmission) || self.tenant.acceptedDomains.size() == 0 || self.tenant.acceptedDomains.exists(d, self.clientSubmission.mailbox.lowerAscii().endsWith('@' + d.lowerAscii()) || self.clientSubmission.mailbox.lowerAscii().endsWith('.' + d.lowerAscii()))")
         .message("the domain of clientSubmission.mailbox is not one of tenant.acceptedDomains"),
     validation = Rule::new("!has(self.endpoint) || !has(self.endpoint.port) || self.endpoint.port == 25 || (self.endpoint.port == 587 && self.method == 'ClientSubmission')")
-        .message("endpoint.port: client submission uses port 587, or 25 where 587 is closed; SmtpRelay and DirectSend use port 25"),
+        .message("endpoint.port: client submission uses port 587, or 25 if 587 is blocked; SmtpRelay and DirectSend use port 25"),
     validation = Rule::new("!has(self.endpoint) || !has(self.endpoint.tls) || self.endpoint.tls == 'Required' || has(self.directSend) || (has(self.smtpRelay) && !has(self.smtpRelay.certificateSecretRef))")
-        .message("endpoint.tls Opportunistic is for DirectSend, and for SmtpRelay by IP address: a log-in or a certificate needs TLS"),
+        .message("endpoint.tls Opportunistic is for DirectSend, and for SmtpRelay by IP address: a login or a certificate requires TLS"),
     validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.credential.subject == 'Pod' || (!has(self.endpoint) && !has(self.tenant.authority))")
-        .message("credential.subject Operator: leave endpoint and tenant.authority out; whoever runs the operator says where its tokens come from and where they are used"),
+        .message("credential.subject Operator: leave out endpoint and tenant.authority; the platform decides where the operator's tokens come from and where they are used"),
     validation = Rule::new("!has(self.senders) || self.senders.onViolation != 'Rewrite' || self.method == 'ClientSubmission'")
         .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission"),
     validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method == 'ClientSubmission'")
-        .message("senders.allow: name at least one, else every message would be refused"),
+        .message("senders.allow: list at least one, otherwise every message would be refused"),
     validation = Rule::new("self.method != 'ClientSubmission' || self.limits.recipientsPerDay >= self.limits.maxRecipients")
-        .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to so many could never be sent; lower it, or raise recipientsPerDay")
+        .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to that many could never be sent; lower it, or raise recipientsPerDay")
         .field_path(".limits.maxRecipients"),
     validation = Rule::new(is_size_of_at_least("self.sidecar.spool.sizeLimit", 2.0, "self.limits.maxMessageBytes"))
         .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes: at least 70Mi with the default of 35Mi for a message, and 300Mi with the largest, 150Mi")
         .field_path(".sidecar.spool.sizeLimit")
 )]
 pub struct MailRouteSpec {
-    /// How mail leaves, one of the three methods of Microsoft's guide "How to set up a multifunction device or
-    /// application to send email using Microsoft 365". ClientSubmission: log in as a mailbox and submit for it. SmtpRelay:
-    /// hand over to a connector of the tenant, which knows the sidecar by its certificate or its IP address. DirectSend: hand
-    /// over what is for the tenant's own recipients, without log-in.
+    /// How mail is sent: one of the three methods of Microsoft's guide "How to set up a multifunction device or application
+    /// to send email using Microsoft 365". ClientSubmission: log in as a mailbox and submit from it. SmtpRelay: deliver to a
+    /// connector of the tenant, which recognises the sidecar by its certificate or the cluster by its IP address.
+    /// DirectSend: deliver to the tenant's own recipients, without a login.
     pub method: Method,
     /// The Microsoft 365 tenant.
     pub tenant: Tenant,
     /// For the method ClientSubmission: the mailbox to send as, and how to log in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_submission: Option<ClientSubmission>,
-    /// For the method SmtpRelay: what the connector knows the sidecar by.
+    /// For the method SmtpRelay: how the connector recognises the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp_relay: Option<SmtpRelay>,
-    /// For the method DirectSend: no settings of its own, write `directSend: {}`.
+    /// For the method DirectSend, which has no settings: write `directSend: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_send: Option<DirectSend>,
-    /// Where mail is handed to. Default: what the cloud of the tenant publishes for ClientSubmission; the MX record of the
-    /// first accepted domain for SmtpRelay and DirectSend.
+    /// The SMTP server that mail is delivered to. Default: what the cloud of the tenant publishes for ClientSubmission; the
+    /// MX record of the first accepted domain for SmtpRelay and DirectSend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// Who may be named as the sender. Default: Microsoft 365 alone decides.
+    /// Allowed senders. Default: only Microsoft 365 decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub senders: Option<Senders>,
-    /// What the sidecar promises when it accepts a message.
+    /// What it means when the sidecar accepts a message.
     #[serde(default)]
     pub delivery: Delivery,
-    /// Bounds on one message, and on what is sent.
+    /// Limits on a single message, and on everything that is sent.
     #[serde(default)]
     pub limits: Limits,
     /// Where applications connect: on the loopback addresses of the pod.
@@ -112,10 +112,10 @@ pub struct MailRouteSpec {
     /// The injected container.
     #[serde(default)]
     pub sidecar: Sidecar,
-    /// What becomes of pods whose sidecar is not as a new pod would get it: another image, or settings that only a new pod
-    /// gets. Report: the status counts and names them. Restart: they are evicted one after another, as PodDisruptionBudgets
-    /// allow, when the route is Ready, no message waits in them, and the pod before them was replaced; pods without a
-    /// controller and those of Jobs are only named.
+    /// What to do about pods with an outdated sidecar: another image than a new pod would get, or other settings that only a
+    /// new pod gets. Report: the status counts and names them. Restart: they are evicted one after another, within
+    /// PodDisruptionBudgets, if the route is Ready, they have no queued messages, and the previous pod was replaced; pods
+    /// without a controller and those of Jobs are only named.
     #[serde(default)]
     pub rollout: Rollout,
 }

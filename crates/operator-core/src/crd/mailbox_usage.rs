@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Label with the namespace whose pod was the first to send as the mailbox.
 pub const OPENED_BY_LABEL: &str = "mailroute.dev/opened-by";
 
-/// What of a mailbox's limits was used and leased, as of when it was written last. Written by the operator alone.
+/// How much of a mailbox's limits was used and leased at the last write. Only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[kube(
     group = "mailroute.dev",
@@ -30,11 +30,11 @@ pub const OPENED_BY_LABEL: &str = "mailroute.dev/opened-by";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MailboxUsageSpec {
-    /// Messages used in the last minute or leased, of the mailbox's limit.
+    /// Messages used in the last minute or leased, out of the mailbox's limit.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub messages: String,
-    /// Recipients used in the last 24 hours or leased, of the mailbox's limit.
+    /// Recipients used in the last 24 hours or leased, out of the mailbox's limit.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub recipients: String,
@@ -44,12 +44,12 @@ pub struct MailboxUsageSpec {
     /// Sidecars that wait for their turn.
     #[serde(default)]
     pub waiting: u32,
-    /// The namespaces that send as the mailbox; of many, some.
+    /// The namespaces that send as the mailbox, or some of them if there are many.
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub namespaces: String,
-    /// What the next leader has to know, in a form of the operator's own. When it cannot be read, nothing is sent as this mailbox
-    /// for two minutes.
+    /// State for the next leader, in the operator's own format. If it cannot be read, nothing is sent as this mailbox for
+    /// two minutes.
     #[schemars(length(max = 1_000_000))]
     pub record: String,
 }

@@ -23,12 +23,12 @@ pub enum Method {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientSubmission {
-    /// Address of the mailbox to log in as. Messages must be From it, or from an address it may send as.
+    /// Address of the mailbox to log in as. Messages must be From it, or from an address that it may send as.
     #[schemars(length(min = 3, max = 254))]
     #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
-        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot behind it; no display name, angle brackets or spaces"))]
+        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces"))]
     pub mailbox: String,
-    /// How the sidecar proves that it may send for the mailbox.
+    /// How the sidecar proves that it may send as the mailbox.
     pub credential: Credential,
 }
 
@@ -39,36 +39,35 @@ pub struct ClientSubmission {
     validation = Rule::new("self.type == 'WorkloadIdentity' || has(self.secretRef)")
         .message("secretRef is missing: name the Secret that holds the client secret, the client certificate or the password"),
     validation = Rule::new("self.type != 'WorkloadIdentity' || !has(self.secretRef)")
-        .message("secretRef is for the types ClientSecret, ClientCertificate and Password: leave it out, as WorkloadIdentity has no secret"),
+        .message("secretRef is for the types ClientSecret, ClientCertificate and Password: leave it out for WorkloadIdentity, which has no secret"),
     validation = Rule::new("self.type == 'Password' || has(self.clientId)")
         .message("clientId is missing: name the application (client) id in Entra, a GUID"),
     validation = Rule::new("self.type != 'Password' || !has(self.clientId)")
-        .message("clientId is for the types WorkloadIdentity, ClientSecret and ClientCertificate: leave it out, as a Password is the mailbox's own"),
+        .message("clientId is for the types WorkloadIdentity, ClientSecret and ClientCertificate: leave it out for Password, which belongs to the mailbox"),
     validation = Rule::new("!has(self.secretRef) || self.type == 'ClientCertificate' || has(self.secretRef.key)")
         .message("secretRef.key: name the key of the Secret that holds the client secret or the password"),
     validation = Rule::new("!has(self.subject) || self.subject == 'Pod' || self.type == 'WorkloadIdentity'")
         .message("subject Operator is for the type WorkloadIdentity: the operator has no access to secrets")
 )]
 pub struct Credential {
-    /// Kind of credential. WorkloadIdentity: the ServiceAccount token of the pod, under a federated credential of the
-    /// application; no secret anywhere. ClientSecret and ClientCertificate: the application's own, from a Secret. Password:
-    /// the mailbox's, from a Secret; Microsoft is switching this off.
+    /// Kind of credential. WorkloadIdentity: the pod's ServiceAccount token, with a federated credential of the application;
+    /// nothing secret is stored. ClientSecret and ClientCertificate: the application's, from a Secret. Password: the
+    /// mailbox's, from a Secret; Microsoft is phasing out passwords.
     #[serde(rename = "type")]
     pub type_: CredentialType,
-    /// Whose ServiceAccount the federated credential of WorkloadIdentity names. Pod: the ServiceAccount of the pods that
-    /// send. Operator: the operator's own, so that one federated credential serves any number of namespaces; the operator
-    /// gives the pods of this route access tokens, where whoever runs it allows the namespace, the application and the
-    /// mailbox (broker.applications of the chart's values). Authority and endpoint are then the platform's: leave
-    /// tenant.authority and endpoint out.
+    /// The ServiceAccount in the federated credential of WorkloadIdentity. Pod: that of the pods that send. Operator: the
+    /// operator's, so that one federated credential serves any number of namespaces; the operator issues access tokens to
+    /// the pods of this route if the platform allows the namespace, the application and the mailbox (broker.applications in
+    /// the chart's values). The platform then sets authority and endpoint: leave out tenant.authority and endpoint.
     #[serde(default)]
     pub subject: Subject,
-    /// Application (client) id in Entra. For every type but Password.
+    /// Application (client) id in Entra. For every type except Password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 36, max = 36))]
     #[x_kube(validation = Rule::new(r"self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
         .message("must be the application (client) id, a GUID; az ad app list --display-name <name> prints it as appId"))]
     pub client_id: Option<String>,
-    /// The Secret that holds the credential, in the namespace of the route. For every type but WorkloadIdentity.
+    /// The Secret with the credential, in the route's namespace. For every type except WorkloadIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }
@@ -106,9 +105,9 @@ pub struct SecretRef {
     #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
         .message("must be the name of a Secret: lower-case letters, digits, - and ."))]
     pub name: String,
-    /// Key in the Secret that holds the client secret or the password, or for ClientCertificate one key with chain and
-    /// private key in PEM. Without it, a ClientCertificate is taken from `tls.crt` and `tls.key`, as `kubectl create secret
-    /// tls` makes them.
+    /// Key in the Secret that holds the client secret or the password, or for ClientCertificate a key with chain and private
+    /// key in PEM. Without it, a ClientCertificate is read from `tls.crt` and `tls.key`, as `kubectl create secret tls`
+    /// creates them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(r"self.matches('^[A-Za-z0-9._-]+$')")
@@ -120,9 +119,9 @@ pub struct SecretRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SmtpRelay {
-    /// The certificate that the connector knows the sidecar by: a Secret of type `kubernetes.io/tls` in the namespace of the
-    /// route, with the chain, leaf first, in `tls.crt`. Without it the connector knows the IP address that the cluster
-    /// sends from.
+    /// The certificate by which the connector recognises the sidecar: a Secret of type `kubernetes.io/tls` in the route's
+    /// namespace, with the chain, leaf first, in `tls.crt`. Without it, the connector has to recognise the cluster's
+    /// outgoing IP address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_secret_ref: Option<CertificateSecretRef>,
 }
@@ -147,21 +146,21 @@ pub struct DirectSend {}
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// DNS name, which the certificate must carry. An IP address is refused, as Microsoft asks for the name. Default: for
-    /// ClientSubmission what the cloud publishes; for SmtpRelay and DirectSend the MX record of the first accepted domain.
+    /// DNS name, which the server's certificate must contain. IP addresses are refused. Default: for ClientSubmission the
+    /// cloud's host; for SmtpRelay and DirectSend the MX record of the first accepted domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
         .message("must be a DNS name, such as smtp.office365.com, and not an IP address"))]
     pub host: Option<String>,
-    /// TCP port. ClientSubmission: 587, or 25 where 587 is closed; default 587. SmtpRelay and DirectSend: 25.
+    /// TCP port. ClientSubmission: 587, or 25 if 587 is blocked; default 587. SmtpRelay and DirectSend: 25.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
-    /// Whether mail may go without TLS.
+    /// Whether mail may be sent without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// CA certificates to trust in place of the public ones: a key of a ConfigMap in the namespace of the route.
+    /// CA certificates to trust instead of the public ones: a key of a ConfigMap in the route's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
 }

@@ -12,11 +12,11 @@ use super::units::{AMOUNT, SIZE, has_form};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecar {
-    /// What the container asks for and may use.
+    /// Resource requests and limits of the container.
     pub resources: Resources,
-    /// Where kept messages are, and large ones while they pass through.
+    /// The volume for queued messages, and for large ones while they pass through.
     pub spool: Spool,
-    /// How much of a mail address a log line shows. Domain: what is behind the @. Hidden: nothing.
+    /// How much of a mail address log lines show. Domain: only the part after the @. Hidden: nothing.
     pub log_addresses: LogAddresses,
 }
 
@@ -34,16 +34,16 @@ pub enum Rollout {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spool {
-    /// Size of the volume, such as `1Gi`, or a number of bytes. Messages are kept up to nine tenths of it, dead letters included; beyond it applications get
-    /// 452.
+    /// Size of the volume, such as `1Gi`, or a number of bytes. Messages, including dead letters, may use nine tenths of it;
+    /// beyond that, applications get 452.
     #[serde(default = "Spool::default_size")]
     #[schemars(extend("maxLength" = 32))]
     #[x_kube(validation = Rule::new(has_form(SIZE))
         .message("must be a size such as 1Gi or 500M, or a number of bytes"))]
     pub size_limit: Quantity,
-    /// StorageClass of the volume. Without it the volume is an emptyDir on the disk of the node. With it, it is a generic
-    /// ephemeral volume of that class: Kubernetes claims it for the pod and releases it with the pod, so messages that are
-    /// left outlive the pod only under a class whose reclaim policy is Retain. The pod needs an fsGroup then.
+    /// StorageClass of the volume. Without it, the volume is an emptyDir on the node's disk. With it, the volume is a
+    /// generic ephemeral volume of that class, which Kubernetes releases with the pod: remaining messages outlive the pod
+    /// only if the class's reclaim policy is Retain. The pod then needs an fsGroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
@@ -68,7 +68,7 @@ impl Default for Spool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// What the scheduler sets aside.
+    /// What the scheduler reserves.
     pub requests: ResourceList,
     /// What the container may not exceed.
     pub limits: ResourceList,
@@ -95,22 +95,22 @@ impl Default for Resources {
 /// Amounts of compute resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct ResourceList {
-    /// Processor time, in cores: 500m is half of one.
+    /// CPU, in cores: 500m is half a core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 32))]
     #[x_kube(validation = Rule::new(has_form(AMOUNT))
-        .message("must be an amount of processor time: a number of cores such as 0.5, or 500m"))]
+        .message("must be a number of CPU cores, such as 0.5 or 500m"))]
     pub cpu: Option<Quantity>,
     /// Memory, in bytes: 128Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 32))]
     #[x_kube(validation = Rule::new(has_form(AMOUNT))
-        .message("must be an amount of memory such as 128Mi, or a number of bytes"))]
+        .message("must be a memory size such as 128Mi, or a number of bytes"))]
     pub memory: Option<Quantity>,
     /// Local disk, in bytes.
     #[serde(rename = "ephemeral-storage", default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 32))]
     #[x_kube(validation = Rule::new(has_form(AMOUNT))
-        .message("must be an amount of disk such as 1Gi, or a number of bytes"))]
+        .message("must be a disk size such as 1Gi, or a number of bytes"))]
     pub ephemeral_storage: Option<Quantity>,
 }

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is known of the route. Written by the operator from what the sidecars report.
+/// The state of the route, written by the operator from the sidecars' reports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailRouteStatus {
@@ -13,28 +13,29 @@ pub struct MailRouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted, SidecarsReporting and
-    /// Ready, and what does not touch Ready: SidecarsCurrent, DnsPublished and FederationFits. Each with its reason; a message says what
-    /// was met and what to do about it.
+    /// Ready; also SidecarsCurrent, DnsPublished and FederationFits, which do not affect Ready. Each has a reason, and a
+    /// message with the error and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]
     pub conditions: Vec<Condition>,
-    /// Who mail is from: the mailbox of ClientSubmission; else the senders that the route allows, or the accepted domains.
+    /// Who sends: the mailbox of ClientSubmission; otherwise the senders that the route allows, or the accepted domains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// `host:port` that mail is handed to; `MX of domain:port` where the name is looked up.
+    /// `host:port` that mail is delivered to; `MX of domain:port` if the name is looked up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// The pods that use the route.
     #[serde(default)]
     pub sidecars: Sidecars,
-    /// What waits in the sidecars.
+    /// Messages queued in the sidecars.
     #[serde(default)]
     pub queue: QueueStatus,
     /// What the sidecars sent.
     #[serde(default)]
     pub usage: UsageStatus,
-    /// The pod that was refused last. Written by the replica whose webhook was asked; it stays when pods are let in again.
+    /// The pod that was refused last. Written by the replica whose webhook was called; it remains when pods are admitted
+    /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedPod>,
 }
@@ -46,18 +47,18 @@ pub const LONGEST_REFUSAL: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedPod {
-    /// Its name, or what its controller names its pods after.
+    /// Name of the pod, or the name that its controller generates names from.
     #[schemars(length(max = 253))]
     pub pod: String,
-    /// Why, of a closed set.
+    /// Reason, from a closed set.
     #[schemars(length(max = 64))]
     pub reason: String,
     /// Why, and what to do.
     #[schemars(length(max = LONGEST_REFUSAL))]
     pub message: String,
-    /// When it was refused last, to some minutes.
+    /// Time of the last refusal, to within some minutes.
     pub at: Time,
-    /// The generation of the route that was in use.
+    /// Generation of the route in use at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
@@ -74,17 +75,17 @@ impl MailRouteStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecars {
-    /// Pods with the sidecar that have not ended.
+    /// Pods that have the sidecar and have not ended.
     pub injected: u32,
-    /// Those whose sidecar accepts mail.
+    /// Pods whose sidecar accepts mail.
     pub ready: u32,
-    /// Those whose sidecar uses the current generation of the route.
+    /// Pods whose sidecar uses the current generation of the route.
     pub converged: u32,
-    /// Those whose sidecar is not as a new pod would get it: another image, or settings that only a new pod gets.
+    /// Pods whose sidecar differs from what a new pod would get: another image, or settings that only a new pod gets.
     pub outdated: u32,
-    /// Pods that carry the label of the route and have no sidecar, which are not among those injected.
+    /// Pods that have the route's label but no sidecar; not included in `injected`.
     pub missing: u32,
-    /// Those that run and have not reported to the operator for five minutes or more.
+    /// Pods that run but have not reported to the operator for five minutes or more.
     pub silent: u32,
 }
 
@@ -92,13 +93,13 @@ pub struct Sidecars {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct QueueStatus {
-    /// Messages accepted and not yet delivered.
+    /// Messages accepted but not yet delivered.
     pub messages: u64,
-    /// Age of the oldest, in seconds.
+    /// Age of the oldest message, in seconds.
     pub oldest_seconds: u64,
-    /// Messages given up after they were accepted, and kept.
+    /// Stored dead letters: messages given up after they were accepted.
     pub dead_letters: u64,
-    /// Messages that waited in pods when these ended, since the route was created. With an `emptyDir` they are lost.
+    /// Messages that were queued in pods when the pods ended, since the route was created. With an `emptyDir` they are lost.
     pub lost: u64,
 }
 
@@ -106,9 +107,9 @@ pub struct QueueStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UsageStatus {
-    /// Messages that Microsoft 365 accepted in the last 60 seconds, also from pods that have ended since.
+    /// Messages that Microsoft 365 accepted in the last 60 seconds, including those from pods that have ended.
     pub messages_last_minute: u64,
-    /// Recipients that Microsoft 365 accepted in the last 24 hours, from the sidecars that run now.
+    /// Recipients that Microsoft 365 accepted in the last 24 hours, from the sidecars that are running now.
     #[serde(rename = "recipientsLast24h")]
     pub recipients_last_24h: u64,
 }

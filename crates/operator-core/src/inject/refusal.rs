@@ -39,7 +39,7 @@ impl Wanted {
     /// In words, after "has to be".
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Cpu => "an amount of processor time such as 500m or 0.5",
+            Self::Cpu => "a CPU amount such as 500m or 0.5",
             Self::Memory => "an amount of memory such as 128Mi",
             Self::Level => "error, warn, info, debug or trace",
             Self::Port => "a port from 1 to 65535 other than 9025",
@@ -213,7 +213,7 @@ impl Refusal {
                 format!("Correct the route; see kubectl describe mailroute {}.", cut(route))
             }
             Self::UnreadableRoute { .. } => {
-                "Apply the MailRoute again as the current schema wants it: kubectl explain mailroute.spec"
+                "Apply the MailRoute again as the current schema requires: kubectl explain mailroute.spec"
                     .to_owned()
             }
             Self::HostNetwork => {
@@ -228,11 +228,12 @@ impl Refusal {
             ),
             Self::SidecarChanged { .. } => format!(
                 "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, \
-                 set the chart value sidecar.image.repository to what it makes of them."
+                 set the chart value sidecar.image.repository to the rewritten name."
             ),
             Self::VolumeName { .. } => "Rename that volume.".to_owned(),
             Self::VolumeMounted { .. } => {
-                "Remove that mount: credentials for mail stay out of the application's containers.".to_owned()
+                "Remove that mount: the application's containers must not have credentials for mail."
+                    .to_owned()
             }
             Self::PortInUse { port: ADMIN_PORT, .. } => {
                 "Use another port in that container: the sidecar serves its health and metrics there."
@@ -247,8 +248,8 @@ impl Refusal {
                 "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
             ),
             Self::FsGroup => format!(
-                "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or take \
-                 spec.sidecar.spool.storageClassName out of the route."
+                "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or remove \
+                 spec.sidecar.spool.storageClassName from the route."
             ),
             Self::UnknownAnnotation { .. } => {
                 format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
@@ -257,7 +258,7 @@ impl Refusal {
                 format!("Write {}, in quotes; the annotations are: {}.", wanted.as_str(), KEYS.join(", "))
             }
             Self::ImageNotAllowed => format!(
-                "Remove {IMAGE}; whoever runs the operator can allow it (chart value sidecar.allowImageOverride)."
+                "Remove {IMAGE}; the platform team can allow it with the chart value sidecar.allowImageOverride."
             ),
             Self::RequestOverLimit { resource, .. } => format!(
                 "Set both annotations, mailroute.dev/sidecar-{resource}-request and mailroute.dev/sidecar-{resource}-limit, \
@@ -267,7 +268,7 @@ impl Refusal {
                 format!("Remove {field}, or accept it with the annotation {SHARED_PROCESSES}: \"true\".")
             }
             Self::KubernetesTooOld { .. } => {
-                "Upgrade the cluster, which the operator sees within five minutes, or remove the \
+                "Upgrade the cluster, which the operator notices within five minutes, or remove the \
                                               label mailroute.dev/route."
                     .to_owned()
             }
@@ -283,22 +284,22 @@ impl fmt::Display for Refusal {
             Self::UnknownRoute { route, namespace, known } => {
                 write!(f, "There is no MailRoute {:?} in namespace {:?}", cut(route), cut(namespace))?;
                 match known.len() {
-                    0 => write!(f, ", nor any other."),
+                    0 => write!(f, ", and no other MailRoute."),
                     many => {
                         let names =
                             known.iter().take(NAMED).map(|name| cut(name)).collect::<Vec<_>>().join(", ");
                         let more = if many > NAMED { ", …" } else { "" };
-                        write!(f, "; there is: {names}{more}.")
+                        write!(f, ". Existing ones: {names}{more}.")
                     }
                 }
             }
             Self::InvalidRoute { route, message } => {
                 let (route, message) = (cut(route), shortened(message, LONGEST_MESSAGE));
-                write!(f, "The MailRoute {route:?} cannot be used as it is written: {message}.")
+                write!(f, "The MailRoute {route:?} is not valid: {message}.")
             }
             Self::UnreadableRoute { route, error } => {
                 let (route, error) = (cut(route), shortened(error, LONGEST_MESSAGE));
-                write!(f, "The MailRoute {route:?} is stored and cannot be read: {error}.")
+                write!(f, "The MailRoute {route:?} cannot be read by this version of the operator: {error}.")
             }
             Self::HostNetwork => write!(f, "The pod uses the node's network (hostNetwork: true)."),
             Self::Windows => write!(f, "The pod is for a Windows node, and the sidecar runs on Linux."),
@@ -307,7 +308,7 @@ impl fmt::Display for Refusal {
             }
             Self::SidecarChanged { field } => write!(
                 f,
-                "The pod brings a container {CONTAINER:?} along whose {field} is not that of the mail sidecar."
+                "The pod already has a container {CONTAINER:?} whose {field} differs from the mail sidecar's."
             ),
             Self::VolumeName { volume } => {
                 write!(
@@ -319,7 +320,7 @@ impl fmt::Display for Refusal {
             Self::VolumeMounted { volume, container } => {
                 write!(
                     f,
-                    "The container {:?} mounts {:?}, which is for the mail sidecar alone.",
+                    "The container {:?} mounts {:?}, which is only for the mail sidecar.",
                     cut(container),
                     cut(volume)
                 )
@@ -333,26 +334,26 @@ impl fmt::Display for Refusal {
             }
             Self::Sysctl { value, port } => write!(
                 f,
-                "The pod sets {PORT_START}={:?}, with which the sidecar may not listen on port {port}.",
+                "The pod sets {PORT_START}={:?}, so the sidecar may not listen on port {port}.",
                 cut(value)
             ),
             Self::FsGroup => write!(
                 f,
-                "The route keeps messages on a volume of a storage class, which only an fsGroup makes writable, and the pod \
-                 has none."
+                "The route stores messages on a volume of a storage class, which the sidecar can write to only if the pod \
+                 has an fsGroup."
             ),
             Self::UnknownAnnotation { key } => {
                 write!(f, "The pod has the annotation {:?}, which does not exist.", cut(key))
             }
             Self::InvalidAnnotation { key, value, wanted } => {
-                write!(f, "The annotation {key} is {:?} and has to be {}.", cut(value), wanted.as_str())
+                write!(f, "The annotation {key} is {:?}, but must be {}.", cut(value), wanted.as_str())
             }
             Self::ImageNotAllowed => {
-                write!(f, "The pod names the sidecar's image ({IMAGE}), which pods may not do here.")
+                write!(f, "The pod sets the sidecar's image ({IMAGE}), which the platform does not allow.")
             }
             Self::RequestOverLimit { resource, request, limit } => {
                 let (request, limit) = (cut(request), cut(limit));
-                write!(f, "The sidecar would ask for more {resource} ({request}) than it may use ({limit}).")
+                write!(f, "The sidecar's {resource} request ({request}) is more than its limit ({limit}).")
             }
             Self::SharedProcesses { field } => write!(
                 f,
@@ -364,7 +365,7 @@ impl fmt::Display for Refusal {
                 "The cluster is Kubernetes {version}, and the mail sidecar needs {OLDEST} or newer, where native sidecars are \
                  stable."
             ),
-            Self::Malformed { field } => write!(f, "The pod's {field} is missing or not of the right type."),
+            Self::Malformed { field } => write!(f, "The pod's {field} is missing or has the wrong type."),
         }
     }
 }

@@ -12,43 +12,45 @@ pub enum Invalid {
     #[error("the object has no name, namespace or uid")]
     Unidentified,
     /// The method's own block is missing.
-    #[error("spec.{0}: the method needs this block")]
+    #[error("spec.{0}: the method requires this block")]
     BlockMissing(&'static str),
     /// The method goes by domains.
-    #[error("spec.tenant.acceptedDomains: the method {0:?} needs at least one")]
+    #[error("spec.tenant.acceptedDomains: the method {0:?} requires at least one")]
     AcceptedDomainsMissing(Method),
     /// No preset and no override.
     #[error("spec.endpoint.host: Microsoft publishes no SMTP host for the cloud {0:?}; set it")]
     HostMissing(Cloud),
     /// The platform's to set.
-    #[error("spec.{0}: the platform's to say where credential.subject is Operator; leave it out")]
+    #[error("spec.{0}: leave it out with credential.subject Operator; the platform sets it")]
     SetByPlatform(&'static str),
     /// No preset, and nothing in the platform's settings.
     #[error(
-        "spec.tenant.cloud: Microsoft publishes no SMTP host for the cloud {0:?}, and the platform has set none under broker.applications"
+        "spec.tenant.cloud: Microsoft publishes no SMTP host for the cloud {0:?}, and the platform has set none under \
+         broker.applications"
     )]
     PlatformHostMissing(Cloud),
     /// A log-in would go without TLS.
-    #[error("spec.endpoint.tls: ClientSubmission logs in, and needs Required")]
+    #[error("spec.endpoint.tls: ClientSubmission requires the value Required, because it logs in")]
     SubmissionWithoutTls,
     /// A certificate would be of no use.
-    #[error("spec.endpoint.tls: a relay by certificate needs Required")]
+    #[error("spec.endpoint.tls: relay by certificate requires the value Required")]
     CertificateWithoutTls,
     /// Tokens are asked for by an application.
-    #[error("spec.clientSubmission.credential.clientId: the type {0:?} needs it")]
+    #[error("spec.clientSubmission.credential.clientId: the type {0:?} requires it")]
     ClientIdMissing(CredentialType),
     /// A credential that is a secret.
-    #[error("spec.clientSubmission.credential.secretRef: the type {0:?} needs it")]
+    #[error("spec.clientSubmission.credential.secretRef: the type {0:?} requires it")]
     SecretMissing(CredentialType),
     /// The one key of a Secret that holds it.
-    #[error("spec.clientSubmission.credential.secretRef.key: the type {0:?} needs it")]
+    #[error("spec.clientSubmission.credential.secretRef.key: the type {0:?} requires it")]
     SecretKeyMissing(CredentialType),
     /// Rewriting needs a mailbox to write.
-    #[error("spec.senders.onViolation: Rewrite needs the method ClientSubmission; use Reject")]
+    #[error("spec.senders.onViolation: Rewrite requires the method ClientSubmission; use Reject")]
     RewriteWithoutMailbox,
     /// The token would be good for somebody else than Entra.
     #[error(
-        "spec.tenant.authority.audience: {0:?} is none of Entra's audiences ({known}), nor does entra.audiences of the operator's chart list it",
+        "spec.tenant.authority.audience: {0:?} is neither an audience of Entra ({known}) nor listed in entra.audiences of \
+         the chart's values",
         known = ENTRA_AUDIENCES.join(", ")
     )]
     Audience(String),
@@ -61,7 +63,7 @@ pub enum Invalid {
         value: String,
     },
     /// Not an amount of bytes.
-    #[error("spec.{field}: {value:?} is not an amount of bytes such as 1Gi")]
+    #[error("spec.{field}: {value:?} is not a size such as 1Gi")]
     Size {
         /// Which.
         field: &'static str,

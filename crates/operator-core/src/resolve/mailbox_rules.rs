@@ -19,7 +19,7 @@ pub struct MailboxRules {
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// Not YAML, or not of this shape.
-    #[error("not a list of rules about mailboxes: {0}")]
+    #[error("the mailbox rules are not valid: {0}")]
     Shape(#[from] serde_saphyr::Error),
     /// A value that cannot be.
     #[error("mailboxes[{index}].{field}: {wrong}")]

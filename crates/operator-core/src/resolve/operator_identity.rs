@@ -85,7 +85,7 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorIdentityError {
     /// Not YAML, or not of this shape.
-    #[error("not the settings of a broker: {0}")]
+    #[error("the broker settings are not valid: {0}")]
     Shape(#[from] serde_saphyr::Error),
     /// A value that cannot be.
     #[error("applications[{index}].{field}: {wrong}")]
@@ -103,7 +103,7 @@ pub enum OperatorIdentityError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityNotAllowed {
     /// Nothing is set up.
-    #[error("this installation lends its identity to no route")]
+    #[error("this installation allows no route to use the operator's identity")]
     Closed,
     /// Another application, tenant or cloud.
     #[error(
@@ -242,7 +242,7 @@ impl Application {
                     "the cloud has no published SMTP host; set it",
                 )
             })
-            .or_else(|| said("allow", self.allow.is_empty(), "names nobody; list namespaces and mailboxes"))
+            .or_else(|| said("allow", self.allow.is_empty(), "is empty; list namespaces and mailboxes"))
             .or_else(|| {
                 let (field, wrong) = self.allow.iter().find_map(MailboxRule::wrong)?;
                 let field = if field == "namespaces" { "allow[].namespaces" } else { "allow[].mailboxes" };

@@ -97,18 +97,18 @@ impl Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unowned => write!(f, "no controller would make it again"),
-            Self::RunsToEnd => write!(f, "it is to run to its end"),
+            Self::Unowned => write!(f, "no controller would recreate it"),
+            Self::RunsToEnd => write!(f, "it runs to completion"),
             Self::Refused(refusal) => write!(f, "a new one would be refused ({})", refusal.reason()),
             Self::Unreported => write!(f, "its sidecar does not report"),
             Self::DeadLetters => {
-                write!(f, "it keeps dead letters; export or drop them with mailroute-sidecar queue")
+                write!(f, "it has dead letters; export or drop them with mailroute-sidecar queue")
             }
-            Self::Mail => write!(f, "messages wait in it"),
+            Self::Mail => write!(f, "it has queued messages"),
             Self::Ending => write!(f, "it is ending"),
             Self::Newcomer(pod) => write!(f, "the new sidecar of {pod} does not accept mail yet"),
             Self::Peer(pod) => write!(f, "{pod} is not ready"),
-            Self::Unreplaced(pod) => write!(f, "no ready pod has taken the place of {pod} yet"),
+            Self::Unreplaced(pod) => write!(f, "no ready pod has replaced {pod} yet"),
             Self::Futile(pod) => write!(
                 f,
                 "{pod}, which is new, is outdated as well: does another webhook take {INJECTED} away, or another \

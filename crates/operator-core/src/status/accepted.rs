@@ -32,7 +32,7 @@ pub(super) fn finding(facts: &RouteFacts<'_>, evidence: &Evidence<'_>) -> Condit
         Acceptance::Refusing(refusal) => said(
             FALSE,
             Reason::Invalid,
-            format!("Pods of this route are refused as it is written. {refusal} {}", refusal.remedy()),
+            format!("All pods of this route are refused. {refusal} {}", refusal.remedy()),
         ),
         Acceptance::NotAccepted(NotAccepted::Invalid(invalid)) => {
             said(FALSE, Reason::Invalid, format!("{invalid}."))

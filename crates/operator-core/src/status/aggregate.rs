@@ -211,7 +211,7 @@ mod tests {
         let warned = judged(100, 200);
         assert_eq!((warned.holds, warned.reason), (true, CertificateExpiring));
         let text = warned.message.text();
-        assert!(text.starts_with("it ends on 2026-12-01. The certificate ends soon. Renew"), "{text}");
+        assert!(text.starts_with("it ends on 2026-12-01. The certificate expires soon. Renew"), "{text}");
         assert_eq!(judged(100, 700).reason, CertificateValid, "it was renewed");
     }
 

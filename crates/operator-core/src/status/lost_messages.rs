@@ -87,7 +87,7 @@ pub fn given_up(reports: &BTreeMap<String, ReceivedReport>, is_settling: bool) -
         dead.saturating_sub(before)
     })?;
     Some(format!(
-        "{} given up and kept as dead letters, in {names}. The sidecar's log names each with its recipients and \
+        "{} given up and are now dead letters, in {names}. The sidecar's log names each with its recipients and \
          Microsoft's last reply; they are kept while the pod lives.",
         messages(count),
     ))
@@ -147,7 +147,7 @@ mod tests {
     fn dead_letters_are_told_of_when_they_grow() {
         let grown = by_uid([received("a", 0, 3, told(1)), received("b", 0, 1, AccountedMail::default())]);
         let message = given_up(&grown, false).unwrap();
-        assert!(message.starts_with("3 messages were given up and kept as dead letters, in a (2), b (1)."));
+        assert!(message.starts_with("3 messages were given up and are now dead letters, in a (2), b (1)."));
         assert_eq!(given_up(&by_uid([received("a", 9, 3, told(3))]), false), None);
         assert_eq!(given_up(&by_uid([received("a", 9, 0, told(3))]), false), None, "somebody dropped them");
     }

@@ -19,11 +19,7 @@ pub(super) fn with(ready: ConditionFinding, facts: &RouteFacts<'_>, now: Timesta
     if facts.pods.is_empty() {
         return ConditionFinding { status: FALSE, reason, message, ..ready };
     }
-    ConditionFinding {
-        reason,
-        message: format!("{message} Of the pods that run: {}", ready.message),
-        ..ready
-    }
+    ConditionFinding { reason, message: format!("{message} Of the running pods: {}", ready.message), ..ready }
 }
 
 /// The refusal that stands: of the spec as it is now, of late, and with no pod let in since.

@@ -67,44 +67,42 @@ impl fmt::Display for ConfigurationFinding {
         match self {
             Self::EntryMissing => write!(
                 f,
-                "The configuration has no entry {}, so labelled pods {without}. helm upgrade puts it back.",
+                "The configuration has no entry {}, so labelled pods {without}. helm upgrade restores it.",
                 WEBHOOK
             ),
             Self::NotOurService => write!(
                 f,
-                "The entry does not call the Service of this operator, so labelled pods {without}. helm upgrade puts \
-                 it right."
+                "The entry does not call the Service of this operator, so labelled pods {without}. helm upgrade restores it."
             ),
             Self::PodsNotCovered => write!(
                 f,
                 "The rules of the entry do not cover the creation of pods, so labelled pods {without}. helm upgrade \
-                 puts them right."
+                 restores them."
             ),
             Self::TooWide => write!(
                 f,
-                "objectSelector lets pods without the label {ROUTE_LABEL} through to the operator; while it is away, \
-                 none of them can be created. helm upgrade puts it right."
+                "objectSelector sends pods without the label {ROUTE_LABEL} to the operator; while it is down, none of them \
+                 can be created. helm upgrade restores it."
             ),
             Self::TooNarrow => write!(
                 f,
-                "objectSelector asks for more than the label {ROUTE_LABEL}, so some labelled pods {without}. helm \
-                 upgrade puts it right."
+                "objectSelector requires more than the label {ROUTE_LABEL}, so some labelled pods {without}. helm upgrade \
+                 restores it."
             ),
             Self::NamespaceLabels(keys) => write!(
                 f,
-                "namespaceSelector asks for namespaces with the label {}; in others, labelled pods {without}.",
+                "namespaceSelector requires namespaces with the label {}; in others, labelled pods {without}.",
                 some(keys)
             ),
             Self::NamespacesExcluded(namespaces) => write!(
                 f,
-                "namespaceSelector leaves out {}, where there are MailRoutes; labelled pods there {without}. Move the \
-                 MailRoutes, or take the namespace out of the selector.",
+                "namespaceSelector excludes {}, where there are MailRoutes; labelled pods there {without}. Move the \
+                 MailRoutes, or remove the namespace from the selector.",
                 some(namespaces)
             ),
             Self::FailureIgnored => write!(
                 f,
-                "failurePolicy is Ignore: while the operator is away, labelled pods {without}. helm upgrade puts it \
-                 right."
+                "failurePolicy is Ignore: while the operator is down, labelled pods {without}. helm upgrade restores it."
             ),
         }
     }

@@ -38,7 +38,7 @@ pub struct Delivery {
     /// How long a kept message is tried, seconds since its 250.
     #[serde(default = "Delivery::default_max_age", skip_serializing_if = "Delivery::is_default_max_age")]
     pub max_age_seconds: u64,
-    /// What becomes of a kept message that is given up.
+    /// What happens to a queued message that is given up.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dead_letters: DeadLetters,
     /// Most octets of kept messages, dead letters included; beyond it the application gets 452. Less than what the
@@ -85,7 +85,7 @@ impl Delivery {
     }
 }
 
-/// What becomes of a kept message that is given up.
+/// What happens to a queued message that is given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeadLetters {

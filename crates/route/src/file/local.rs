@@ -62,7 +62,7 @@ pub struct Senders {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnViolation {
-    /// It is refused for good.
+    /// It is permanently refused.
     #[default]
     Reject,
     /// `From` becomes the mailbox, and what it was becomes `Reply-To` unless there is one.

@@ -38,7 +38,7 @@ pub struct SmartHost {
     pub host: HostName,
     /// TCP port.
     pub port: u16,
-    /// Whether mail may go without TLS.
+    /// Whether mail may be sent without TLS.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tls: TlsMode,
     /// PEM bundle to trust in place of the public roots.
@@ -56,9 +56,9 @@ pub enum HostName {
     MxOf(String),
 }
 
-/// Whether mail may go without TLS. Required: TLS by STARTTLS with a verified certificate, or nothing is sent.
-/// Opportunistic, for SmtpRelay by IP address and for DirectSend: TLS when it is offered and can be verified, else without.
-/// Default: Opportunistic for DirectSend, else Required.
+/// Whether mail may be sent without TLS. Required: only with STARTTLS and a verified certificate. Opportunistic, for
+/// SmtpRelay by IP address and for DirectSend: with TLS if it is offered and verified, otherwise without. Default:
+/// Opportunistic for DirectSend, otherwise Required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TlsMode {

@@ -8,13 +8,12 @@ const HEAD: &str = "\
 <!-- Written from crates/route/src/condition.rs; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
 # Conditions and reasons
 
-`kubectl describe mailroute <name>` shows the conditions below. Each has a reason, and a message that says what was met
-(the literal reply of Microsoft 365 where there was one) and what to do about it. The same reasons are in the sidecar's
-log, in its metrics and in the text of its 451 replies.
+`kubectl describe mailroute <name>` shows the conditions below. Each has a reason, and a message with the error (the literal reply of
+Microsoft 365, if there was one) and what to do about it. The same reasons are in the sidecar's log, its metrics and its 451
+replies.
 
-The conditions stand in the order in which they are met on the way to Microsoft 365: when several are False, the first
-one is the cause. In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` are the route's
-own values; a message shows them filled in.
+The conditions are in the order of a delivery's steps: if several are False, the first one is the cause. On this page `<mailbox>`,
+`<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` stand for the route's values, which the messages contain.
 ";
 
 const CONDITIONS: [ConditionType; 11] = [
@@ -66,39 +65,36 @@ fn entry(page: &mut String, reason: Reason) {
 
 const fn meaning(condition: ConditionType) -> &'static str {
     match condition {
-        ConditionType::Accepted => {
-            "The route makes sense and its configuration is rendered for the sidecars."
-        }
-        ConditionType::CredentialReady => "An access token can be had with the route's credential.",
-        ConditionType::CertificateValid => {
-            "The certificate that the route presents is there, belongs to its key and is in force."
-        }
+        ConditionType::Accepted => "The route is valid and its configuration is rendered for the sidecars.",
+        ConditionType::CredentialReady => "The route's credential yields an access token.",
+        ConditionType::CertificateValid => "The route's certificate exists, matches its key and is valid.",
         ConditionType::UpstreamReachable => "The upstream answers over verified TLS.",
         ConditionType::Authenticated => {
-            "The upstream knows who is sending: the mailbox by its log-in, or the tenant by its connector."
+            "The upstream knows who is sending: the mailbox by its login, or the tenant by its connector."
         }
-        ConditionType::SendersAccepted => "The upstream takes mail from the mailbox and the senders in use.",
+        ConditionType::SendersAccepted => {
+            "The upstream accepts mail from the mailbox and the senders in use."
+        }
         ConditionType::DnsPublished => {
-            "Receivers find in DNS that the accepted domains send through Microsoft 365. Advice: it is no part of Ready, and \
-             no mail waits for it. It is Unknown while name servers cannot tell, and left out when the operator runs with \
+            "The accepted domains publish in DNS that they send through Microsoft 365. This is only advice: Ready and mail do not depend on it. It is Unknown while name servers do not answer, and absent if the operator runs with \
              `--dns-preflight=false` or the route has no domain of its own."
         }
         ConditionType::Ready => {
-            "Mail can flow: the sum of those above. When one of them is False, Ready is False with that condition's reason. \
-             While nothing is known (no pod, or no report yet) it is Unknown. Its reason also tells of pods that do not report, or \
-             that are refused, while mail flows from the others."
+            "Mail can flow: the sum of the conditions above. If one of them is False, Ready is False with that condition's \
+             reason. While nothing is known (no pod, or no report yet) it is Unknown. Its reason also reports pods that do \
+             not report or are refused while mail from the others flows."
         }
         ConditionType::SidecarsReporting => {
-            "Every sidecar that runs reports to the operator. Shown when some have not for five minutes or more; Ready then has \
-             the same reason."
+            "Every running sidecar reports to the operator. Shown if some have not reported for five minutes or more; \
+             Ready then has the same reason."
         }
         ConditionType::FederationFits => {
-            "Entra takes as many federated credentials for the route's application as its pods in this cluster need: one \
-             for each ServiceAccount of each namespace. Shown when there is little room. It does not touch Ready."
+            "Entra allows as many federated credentials for the route's application as its pods in this cluster need: one \
+             for each ServiceAccount of each namespace. Shown if there is little room. It does not affect Ready."
         }
         ConditionType::SidecarsCurrent => {
-            "Every pod has the sidecar that a new pod would get. It does not touch Ready: an older sidecar goes on \
-             delivering. What becomes of the others is for spec.rollout."
+            "Every pod has the sidecar that a new pod would get. It does not affect Ready, because an older sidecar \
+             continues to deliver. `spec.rollout` determines what happens to outdated ones."
         }
     }
 }

@@ -20,21 +20,21 @@ const HEAD: &str = "\
 # Troubleshooting: every message
 
 Search this page for the words that you see: in the application's error, in `kubectl describe mailroute`, in the sidecar's log
-(`kubectl logs <pod> -c mailroute`), in a dead letter, or in a notification. Where a line of Microsoft's goes on with a host name, a
-time or an address, those are left out or stand as examples.
+(`kubectl logs <pod> -c mailroute`), in a dead letter, or in a notification. Host names, times and addresses at the end of Microsoft's
+texts are left out or replaced by examples.
 
-Not there, or no message at all: [mail does not flow](guides/wrong-setup.md) asks in order.
-`kubectl exec <pod> -c mailroute -- /mailroute-sidecar check` walks the way and explains each step ([check](guides/check.md)).
+If the text is not here, or there is none, follow [mail does not flow](guides/wrong-setup.md).
+`kubectl exec <pod> -c mailroute -- /mailroute-sidecar check` tests the connection and explains each step ([check](guides/check.md)).
 
-In what follows `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` are the route's own values.
+On this page `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` stand for the route's values.
 
 | You see | Look under |
 | --- | --- |
-| `admission webhook \"inject.mailroute.dev\" denied the request`, `The MailRoute … is invalid`, an Event of the operator | [what the operator says](reference/messages.md), every sentence |
+| `admission webhook \"inject.mailroute.dev\" denied the request`, `The MailRoute … is invalid`, an Event of the operator | [messages of the operator](reference/messages.md) |
 | the name of an alert, such as `MailRouteMailHeld` | [its page](runbooks/README.md) |
-| a name in one word and a sentence, such as `SmtpAuthDisabledMailbox: …`, after 451 or in a condition | [Reasons](#reasons) |
+| a reason with a sentence, such as `SmtpAuthDisabledMailbox: …`, after 451 or in a condition | [Reasons](#reasons) |
 | `AADSTS` and a number | [Errors of Entra](#errors-of-entra) |
-| a reply with the name of an Exchange server, or one that the log calls `reply` | [Replies of Microsoft 365](#replies-of-microsoft-365) |
+| a reply with the name of an Exchange server, or `reply` in the log | [Replies of Microsoft 365](#replies-of-microsoft-365) |
 | any other reply from `localhost` | [Replies of the sidecar itself](#replies-of-the-sidecar-itself) |
 ";
 
@@ -78,8 +78,8 @@ fn the_lines_of_microsoft_are_read_whole() {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     page.push_str(
-        "\n## Reasons\n\nThe same words stand in conditions, Events and metrics; those on the way to Microsoft 365 in a 451 and in the log, \
-         too.\n",
+        "\n## Reasons\n\nConditions, Events and metrics use these reasons; 451 replies and the log use those about the \
+         connection to Microsoft 365.\n",
     );
     for reason in troubles() {
         page.push_str(&format!("\n### `{reason}: {}`\n\n", reason.sentence()));
@@ -90,7 +90,7 @@ fn page() -> String {
             what_to_do(reason)
         ));
     }
-    page.push_str("\n## Errors of Entra\n\nThey stand in the condition `CredentialReady`.\n");
+    page.push_str("\n## Errors of Entra\n\nThey appear in the condition `CredentialReady`.\n");
     for (code, sentence) in UNMATCHED {
         page.push_str(&format!("\n### `AADSTS{code}: {sentence}`\n\n{}", unmatched()));
     }
@@ -98,8 +98,8 @@ fn page() -> String {
         page.push_str(&format!("\n### `{text}`\n\n{}. {}\n", link(reason), what_to_do(reason)));
     }
     page.push_str(
-        "\n## Replies of Microsoft 365\n\nIn the order of their codes. Where mail is held, it waits in the queue until the trouble is over; in mode `Deliver` \
-         the application is answered 451 instead.\n",
+        "\n## Replies of Microsoft 365\n\nIn the order of their codes. Held mail waits in the queue until the problem is \
+         solved; in mode `Deliver` the application gets 451 instead.\n",
     );
     let hints = hints();
     for ((line, outcome), stages) in replies() {
@@ -150,27 +150,29 @@ fn meaning(outcome: &Outcome, hint: Option<&str>) -> String {
     let hint = hint.map(|hint| format!(" **What to do:** {hint}.")).unwrap_or_default();
     match outcome {
         Outcome::NewToken => format!(
-            "A new token is tried, once. Refused again, it is {}, and mail is held. {}",
+            "The sidecar tries once more with a new token. If it is refused again, mail is held with {}. {}",
             link(Reason::ExchangeRejectedToken).replace("Reason ", "the reason "),
             what_to_do(Reason::ExchangeRejectedToken)
         ),
-        Outcome::Later(None) => "Temporary: the message is tried again, or the application told to.".into(),
+        Outcome::Later(None) => {
+            "Temporary: the sidecar tries again, or in mode `Deliver` the application gets 451.".into()
+        }
         Outcome::Later(Some(reason)) => {
             format!("Temporary: it is tried again. {}. {}", link(*reason), what_to_do(*reason))
         }
         Outcome::Held(reason) => {
             format!(
-                "No fault of the message: mail is held, none is returned. {}. {}",
+                "Not a fault of the message: mail is held, and none is returned. {}. {}",
                 link(*reason),
                 what_to_do(*reason)
             )
         }
         Outcome::Refused(whom, None) => format!(
-            "The {whom} is refused for good: the application gets this reply, or the message becomes a dead letter.{hint}"
+            "The {whom} is permanently refused: the application gets this reply, or the message becomes a dead letter.{hint}"
         ),
         Outcome::Refused(whom, Some(reason)) => {
             format!(
-                "The {whom} is refused: the application gets this reply, and a message that is kept waits. {}. {}",
+                "The {whom} is refused: the application gets this reply, and a queued message waits. {}. {}",
                 link(*reason),
                 what_to_do(*reason)
             )

@@ -44,7 +44,8 @@ pub enum Broken {
     },
     /// The policy as a whole needs too much.
     #[error(
-        "the SPF record of {domain} needs more than {MAX_LOOK_UPS} DNS look-ups with all its includes, and receivers stop there: remove includes that are not needed"
+        "the SPF record of {domain} needs more than {MAX_LOOK_UPS} DNS look-ups with all its includes, more than receivers \
+         allow: remove includes that are not needed"
     )]
     TooManyLookUps {
         /// Whose.

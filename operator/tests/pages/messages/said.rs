@@ -116,22 +116,22 @@ pub fn findings() -> Vec<ConfigurationFinding> {
 /// What the chart's policies answer, and what to do. The words are those of the templates.
 pub const POLICIES: &[(&str, &str)] = &[
     (
-        "MailRoute: the pod has the label mailroute.dev/route and came out of admission without the sidecar, so nobody would \
-         answer at localhost:25. …",
-        "The webhook was not asked, or what it added was taken out again: \
-         [does the pod have the sidecar?](../guides/wrong-setup.md#1-does-the-pod-have-the-sidecar)",
+        "MailRoute: the pod has the label mailroute.dev/route but not the sidecar, so nothing would listen on \
+         localhost:25. …",
+        "The webhook was not called, or its sidecar was removed again: [does the pod have the \
+         sidecar?](../guides/wrong-setup.md#1-does-the-pod-have-the-sidecar)",
     ),
     (
-        "MailRoute: its pods will be refused, as …",
-        "A warning about an annotation in the template of a workload: [annotations](annotations.md#annotations) has the keys \
-         and what they may say.",
+        "MailRoute: its pods will be refused, because …",
+        "A warning about an annotation in a workload's template: [annotations](annotations.md#annotations) lists keys and \
+         values.",
     ),
     (
         "MailRoute: credential.type Password is deprecated, …",
-        "A warning about a MailRoute. It works as long as Microsoft takes passwords: [passwords](../faq.md#passwords)",
+        "A warning about a MailRoute. It works as long as Microsoft accepts passwords: [passwords](../faq.md#passwords)",
     ),
     (
-        "MailRoute: limits.messagesPerMinute is more than the 30 that Exchange Online takes of a mailbox. …",
+        "MailRoute: limits.messagesPerMinute is more than the 30 that Exchange Online accepts from a mailbox. …",
         "A warning about a MailRoute: [limits](../guides/limits.md)",
     ),
 ];
@@ -140,11 +140,11 @@ pub const POLICIES: &[(&str, &str)] = &[
 pub const WARNINGS: &[(&str, &str)] = &[
     (
         "MailRoute: its pods will be refused. …",
-        "A warning of `kubectl apply` about the template of a workload; the sentence after it is one of those above, with what to do.",
+        "A warning of `kubectl apply` about a workload's template; one of the messages above follows, with its remedy.",
     ),
     (
         "MailRoute: the label mailroute.dev/route is on the workload itself, where it has no effect. …",
-        "A warning of `kubectl apply`: pods carry the labels of `spec.template.metadata.labels`, and only those.",
+        "A warning of `kubectl apply`: pods get only the labels of `spec.template.metadata.labels`.",
     ),
 ];
 
@@ -152,13 +152,12 @@ pub const WARNINGS: &[(&str, &str)] = &[
 pub const NOT_ASKED: &[(&str, &str)] = &[
     (
         "failed calling webhook \"inject.mailroute.dev\"",
-        "No operator answers: `kubectl get pods --namespace mailroute-system`. What makes the pod tries again by itself; \
-         pods without the label are not affected. \
+        "No operator answers: `kubectl get pods --namespace mailroute-system`. The pod's controller tries again by itself; pods without the label are not affected. \
          [MailRouteOperatorDown](../runbooks/MailRouteOperatorDown.md)",
     ),
     (
-        "MailRoute: the operator has just started and does not know the MailRoutes yet; it is tried again",
-        "Nothing to do. If it stays, the operator cannot list MailRoutes; its log says why.",
+        "MailRoute: the operator has just started and does not know the MailRoutes yet; Kubernetes tries again",
+        "Nothing to do. If the problem persists, the operator cannot list MailRoutes; its log says why.",
     ),
 ];
 
@@ -168,27 +167,28 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     (
         "ReconcileFailed",
         "the MailRoute",
-        "Its ConfigMap or its status could not be written, or a pod not be evicted; the text has the whole chain of causes, to the \
-         API server's answer. It is tried again, with growing pauses. [MailRouteReconcileFailing](../runbooks/MailRouteReconcileFailing.md)",
+        "Its ConfigMap or status could not be written, or a pod could not be evicted; the text has all causes, down to the \
+         API server's answer. The operator tries again at increasing intervals. \
+         [MailRouteReconcileFailing](../runbooks/MailRouteReconcileFailing.md)",
     ),
     (
         "Malformed",
         "the MailRoute",
-        "It is stored in a shape that this version of the operator cannot read, and is passed over: mail of running pods goes on as \
-         before. Apply it again as `kubectl explain mailroute.spec` describes it. \
+        "This version of the operator cannot read the stored route and ignores it; running pods continue with their last configuration. Apply it again as `kubectl explain mailroute.spec` describes. \
          [MailRouteRouteUnreadable](../runbooks/MailRouteRouteUnreadable.md)",
     ),
     (
         "DeadLetters",
         "the MailRoute",
-        "Messages were given up after they had been answered 250, and are kept in the pods that the text names: \
+        "Messages were given up after they were answered 250, and are stored in the pods that the text names: \
          [the queue](../guides/queue.md). [MailRouteDeadLetters](../runbooks/MailRouteDeadLetters.md)",
     ),
     (
         "MessagesLeft",
-        "the MailRoute, or the pod when its route was deleted",
-        "A pod ended with mail in its queue; with an `emptyDir` it is lost: [when the pod ends](../guides/delivery.md#when-the-pod-ends). One for \
-         each pod, with up to ten Message-IDs. [MailRouteMessagesLost](../runbooks/MailRouteMessagesLost.md)",
+        "the MailRoute, or on the pod if its route was deleted",
+        "A pod ended with mail in its queue; with an `emptyDir` it is lost ([when the pod \
+         ends](../guides/delivery.md#when-the-pod-ends)). There is one Event for each pod, with up to ten Message-IDs. \
+         [MailRouteMessagesLost](../runbooks/MailRouteMessagesLost.md)",
     ),
     (
         "PodEvicted",
@@ -198,6 +198,6 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     (
         "CaBundleRepaired",
         "the MutatingWebhookConfiguration",
-        "The text names who had changed the `caBundle`: [certificates](../guides/certificates.md#what-others-change).",
+        "The text names who changed the `caBundle`: [certificates](../guides/certificates.md#what-others-change).",
     ),
 ];

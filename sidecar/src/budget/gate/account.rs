@@ -126,7 +126,7 @@ impl Account {
 }
 
 fn unwritten(error: &std::io::Error) {
-    tracing::warn!(%error, "the budget cannot be written down; a restart would forget what was sent");
+    tracing::warn!(%error, "the record of sent messages cannot be written; a restart would lose it");
 }
 
 impl std::fmt::Debug for Account {

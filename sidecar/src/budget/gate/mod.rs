@@ -88,7 +88,7 @@ impl Gate {
         let leasing = route.control.clone().filter(|control| control.leases);
         let switch = move || gate.switch(subject, limits, leasing.as_ref());
         if tokio::task::spawn_blocking(switch).await.is_err() {
-            tracing::error!("the budget could not be set up; the limits before stay in force");
+            tracing::error!("the limits could not be set up; the previous ones stay in force");
         }
         self.changed.notify_waiters();
         self.news.notify_one();
@@ -136,7 +136,7 @@ impl Gate {
             current
         } else {
             let known = Journal::read(&path).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "the budget cannot be read; counting starts anew");
+                tracing::warn!(path = %path.display(), %error, "the record of sent messages cannot be read; counting starts from zero");
                 BudgetSnapshot::default()
             });
             Arc::new(Account::new(subject, Budget::restore(limits, self.timing, &known, now)))

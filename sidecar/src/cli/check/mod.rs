@@ -62,7 +62,7 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     let (walked, obstacle) =
         tokio::join!(timeout(options.timeout, transport.dry_run(&envelope, &mut dry_run)), obstacle(options));
     if walked.is_err() {
-        let text = format!("nothing more within {} seconds", options.timeout.as_secs_f64());
+        let text = format!("no result within {} seconds", options.timeout.as_secs_f64());
         let outcome = DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable));
         dry_run.stopped = Some(Verdict::without_reply(outcome, text));
     }

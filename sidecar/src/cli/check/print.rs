@@ -23,9 +23,9 @@ pub fn print(findings: &Findings, output: Output) -> String {
 fn text(findings: &Findings) -> String {
     let mut text: String = findings.steps.iter().map(line).collect();
     text.push_str(if findings.is_well() {
-        "\nA message would go out.\n"
+        "\nA message would be sent.\n"
     } else {
-        "\nA message would not go out. Fix what failed and run check again.\n"
+        "\nA message would not be sent. Fix what failed and run check again.\n"
     });
     if findings.route_deleted {
         text.push_str(&format!("{}\n", route_deleted::NOTE));
@@ -101,7 +101,7 @@ FAILED   log-in       SmtpAuthDisabledMailbox: 535 5.7.139 Authentication unsucc
                       Set-CASMailbox -Identity noreply@contoso.com -SmtpClientAuthenticationDisabled $false
 -        sender
 
-A message would not go out. Fix what failed and run check again.
+A message would not be sent. Fix what failed and run check again.
 ";
         assert_eq!(print(&findings(), Output::Text), expected);
     }

@@ -164,7 +164,7 @@ impl Findings {
         };
         let remedy = match (obstacle.limits, self.well) {
             (false, true) => {
-                "The way is open now: mailroute-sidecar queue retry --all ends the pause.".into()
+                "The connection works now: mailroute-sidecar queue retry --all ends the pause.".into()
             }
             _ => remedy,
         };
@@ -252,11 +252,11 @@ fn failed(place: Place, stopped: &Verdict, dry_run: &DryRun, route: &RouteFile) 
 /// What it means and what to do where the trouble is not the route's.
 fn without_reason(stopped: &Verdict) -> (String, String) {
     let (meaning, remedy) = match stopped.outcome {
-        DeliveryOutcome::RejectRecipient => ("This concerns the recipient alone.", "Name another with --to."),
+        DeliveryOutcome::RejectRecipient => ("This concerns only the recipient.", "Name another with --to."),
         DeliveryOutcome::RejectMessage(_) => {
-            ("This concerns the sender or the message alone.", "Name another sender with --from.")
+            ("This concerns only the sender or the message.", "Name another sender with --from.")
         }
-        _ => ("It may pass.", "Try again."),
+        _ => ("This may be temporary.", "Try again."),
     };
     match stopped.reply.as_ref().and_then(hint::of) {
         Some(hint) => (format!("{meaning} The likely cause: {hint}."), remedy.into()),

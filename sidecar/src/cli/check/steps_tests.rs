@@ -149,7 +149,7 @@ fn a_token_that_cannot_be_renewed_after_a_refusal_is_the_tokens_trouble() {
 fn silence_is_where_nothing_is_known_yet() {
     let silence = || {
         let outcome = DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable));
-        Verdict::without_reply(outcome, "nothing more within 60 seconds")
+        Verdict::without_reply(outcome, "no result within 60 seconds")
     };
     assert_eq!(states(&by_secret(), &stopped(&[], &[], silence())), "oF-------");
     assert_eq!(states(&by_secret(), &stopped(&[TokenAcquired], &[], silence())), "ooooF----");

@@ -31,7 +31,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// The conversation broke off.
-    #[error("the sidecar hung up; it may be stopping, or ask again in a moment")]
+    #[error("the sidecar closed the connection; it may be stopping, or try again in a moment")]
     HungUp(#[source] io::Error),
     /// Nothing came.
     #[error("no answer from the sidecar within {} seconds", PATIENCE.as_secs())]
@@ -40,7 +40,7 @@ pub enum AskError {
     #[error("the message cannot be read from the spool")]
     Unreadable(#[source] io::Error),
     /// What came is no answer.
-    #[error("cannot understand the sidecar's answer; are both programs the same version?")]
+    #[error("the sidecar's answer is not valid; are both programs the same version?")]
     Senseless(#[source] serde_json::Error),
     /// It cannot be done, in the words of whoever was asked.
     #[error("{0}")]

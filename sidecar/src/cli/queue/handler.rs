@@ -180,7 +180,7 @@ impl QueueHandler {
         };
         if most.is_some_and(|most| ids.len() > most) {
             return Reply::refused(format!(
-                "{} messages would be forgotten for good; say --yes to mean it",
+                "{} messages would be permanently deleted; confirm with --yes",
                 ids.len()
             ));
         }

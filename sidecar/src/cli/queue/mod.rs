@@ -39,10 +39,10 @@ pub enum CommandError {
     #[error(transparent)]
     Ask(#[from] AskError),
     /// Another answer than was asked for.
-    #[error("the sidecar answered something else than was asked")]
+    #[error("the sidecar's answer does not match the request")]
     OtherAnswer,
     /// The options do not go together.
-    #[error("--body is for people; with -o json take `queue export`")]
+    #[error("--body does not work with -o json; use `queue export`")]
     BodyAsJson,
     /// The answer has nowhere to go.
     #[error("the answer cannot be written")]

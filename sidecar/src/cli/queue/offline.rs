@@ -82,7 +82,7 @@ fn next(state: State, glance: &Glance) -> Option<Timestamp> {
 
 /// A message whose content is what was written.
 fn whole(view: &View, id: &QueueId) -> Result<Kept, String> {
-    let unknown = || format!("no message {id} is kept here");
+    let unknown = || format!("no message {id} is stored here");
     view.check(id).map_err(|error| listing::sentence(&error))?.ok_or_else(unknown)?;
     view.read(id).map_err(|error| listing::sentence(&error))?.ok_or_else(unknown)
 }

@@ -58,9 +58,9 @@ pub fn json(value: &impl Serialize) -> String {
 pub fn list(list: &List, now: Timestamp) -> String {
     let mut cells: Vec<[String; 9]> = list.messages.iter().map(|row| line(row, now)).collect();
     cells.extend(list.corrupt.iter().map(|name| corrupt(name)));
-    let mut text = if cells.is_empty() { "Nothing is kept here.\n".to_owned() } else { table(&cells) };
+    let mut text = if cells.is_empty() { "The queue is empty.\n".to_owned() } else { table(&cells) };
     if !list.running {
-        text.push_str("\nNo sidecar runs on this spool: this is what lies on disk.\n");
+        text.push_str("\nNo sidecar uses this spool: this is what is on disk.\n");
     }
     if list.route_deleted {
         text.push_str(&format!("\n{}\n", route_deleted::NOTE));
@@ -101,7 +101,7 @@ pub fn message(message: &Message, now: Timestamp) -> String {
         say("From", format!("<{}>", about.from));
         say("Message-ID", message.message_id.clone());
         if let Some(trouble) = &about.trouble {
-            say("Last trouble", told(trouble));
+            say("Last error", told(trouble));
         }
     }
     text.push_str("Recipients\n");
@@ -255,7 +255,7 @@ fn told(trouble: &DeliveryProblem) -> String {
     }
     text.push_str(&format!(": {}", trouble.text));
     if let Some(host) = &trouble.host {
-        text.push_str(&format!(" (said by {host})"));
+        text.push_str(&format!(" (from {host})"));
     }
     text
 }

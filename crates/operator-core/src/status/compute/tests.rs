@@ -298,7 +298,7 @@ fn an_invalid_route_says_which_field() {
     assert_eq!(said(&status, ConditionType::Accepted), ("False", "Invalid"));
     assert_eq!(said(&status, ConditionType::Ready), ("False", "Invalid"));
     let message = &find(&status.conditions, ConditionType::Accepted).unwrap().message;
-    assert!(message.contains("spec.smtpRelay") && message.contains("needs this block"), "{message}");
+    assert!(message.contains("spec.smtpRelay") && message.contains("requires this block"), "{message}");
 }
 
 #[test]
@@ -396,9 +396,12 @@ fn a_route_that_may_not_use_the_operators_identity_says_whom_to_ask() {
         assert_eq!(find(&status.conditions, condition).unwrap().reason, "OperatorIdentityNotAllowed");
     }
     let message = message(&status, ConditionType::Accepted);
-    for part in
-        ["lends its identity to no route", samples::CLIENT_ID, "noreply@contoso.com", "broker.applications"]
-    {
+    for part in [
+        "allows no route to use the operator's identity",
+        samples::CLIENT_ID,
+        "noreply@contoso.com",
+        "broker.applications",
+    ] {
         assert!(message.contains(part), "{part}: {message}");
     }
 }

@@ -34,7 +34,7 @@ fn outdated_sidecars_are_named_and_do_not_touch_ready() {
     assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsOutdated"));
     let text = message(&status, ConditionType::SidecarsCurrent);
-    assert!(text.starts_with("1 of 2 pods: b of Deployment web. The sidecar of some pods"), "{text}");
+    assert!(text.starts_with("1 of 2 pods: b of Deployment web. Some pods have a sidecar"), "{text}");
     assert!(text.ends_with("spec.rollout: Restart"), "{text}");
 }
 
@@ -102,7 +102,7 @@ fn pods_with_the_label_and_without_a_sidecar_are_named() {
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsMissing"));
     assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "NoPods"));
     let text = message(&status, ConditionType::SidecarsCurrent);
-    assert!(text.starts_with("Without sidecar: early. Pods carry the route's label"), "{text}");
+    assert!(text.starts_with("Without sidecar: early. Pods have the route's label"), "{text}");
     let mut situation = situation.pod("a").report("a", well());
     situation.pods[0].hash = Some(OLD.into());
     let status = situation.status(at(0));
