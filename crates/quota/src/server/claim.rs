@@ -146,7 +146,9 @@ impl Ledger {
                 }
                 // The sidecar did not receive the lease and never will, as it has asked again since. The same holds for a lease
                 // of an earlier leader, which answers no more.
-                None if lease.sequence == u64::MAX || lease.sequence < claim.sequence => self.end_unused(who, id),
+                None if lease.sequence == u64::MAX || lease.sequence < claim.sequence => {
+                    self.end_unused(who, id)
+                }
                 None => {}
             }
         }
