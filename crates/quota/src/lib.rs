@@ -8,7 +8,7 @@
 //! ```text
 //!  sidecar: client                                             operator: server
 //!  request ─► no lease: demand ──────────── Claim ───────────► Ledger::claim    what was used, who waits
-//!     │                                                        Ledger::answer ─► NeedsWrite ─► LedgerRecord is stored
+//!     │                                                        Ledger::decide ─► NeedsWrite ─► Ledger::record is stored
 //!     ▼                                                            │◄──────────── Ledger::persisted ◄──┘
 //!  lease held ◄──────────────────────────── Allotment ◄────────────┘
 //!     └─► charge ─► message sent ─► settle ─► lease ended, named in each Claim until an Allotment confirms it
@@ -58,7 +58,7 @@
 //! # Where to read
 //!
 //! [`wire`] (the messages), [`timing`] (all lengths of time), [`window`] (sliding sums), [`throttle`] (less after Microsoft found it
-//! too much), [`slots`] (time slots); [`server::ledger`] and what it calls; [`client`], whose entry is [`client::SidecarQuota`].
+//! too much), [`slots`] (time slots); [`server`], whose entry is [`server::Ledger`]; [`client`], whose entry is [`client::SidecarQuota`].
 //! The integration test `simulation` runs days of a thousand sidecars against exact counters.
 
 pub mod client;

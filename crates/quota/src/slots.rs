@@ -120,4 +120,19 @@ mod tests {
         assert_eq!(slots(30).unwrap().assignment(), SlotAssignment { index: 6, of: UNREGISTERED_FRAME });
         assert_eq!(slots(3), None);
     }
+
+    #[test]
+    fn what_was_leased_before_the_reserve_has_left_the_window_at_the_first_slot() {
+        let timing = Timing::default();
+        let reserved = timing.silent_after() + timing.scan_interval();
+        assert!(timing.slots_after() > reserved + timing.cut_off() + timing.minute);
+        let unregistered = timing.unregistered_after() + timing.idle_interval();
+        let first_slot = UNREGISTERED_AFTER_MINUTES * timing.minute;
+        assert!(first_slot > unregistered + timing.cut_off() + timing.minute + 2 * timing.clock_skew());
+        assert!(timing.lease_valid() < timing.cut_off(), "a lease ends before its holder counts as lost");
+        assert!(
+            timing.idle_interval() + timing.persist_interval() < timing.silent_after(),
+            "one missed exchange is not silence"
+        );
+    }
 }

@@ -93,24 +93,3 @@ impl Timing {
 pub(crate) fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::slots;
-
-    #[test]
-    fn what_was_leased_before_the_reserve_has_left_the_window_at_the_first_slot() {
-        let timing = Timing::default();
-        let reserved = timing.silent_after() + timing.scan_interval();
-        assert!(timing.slots_after() > reserved + timing.cut_off() + timing.minute);
-        let unregistered = timing.unregistered_after() + timing.idle_interval();
-        let first_slot = slots::UNREGISTERED_AFTER_MINUTES * timing.minute;
-        assert!(first_slot > unregistered + timing.cut_off() + timing.minute + 2 * timing.clock_skew());
-        assert!(timing.lease_valid() < timing.cut_off(), "a lease ends before its holder counts as lost");
-        assert!(
-            timing.idle_interval() + timing.persist_interval() < timing.silent_after(),
-            "one missed exchange is not silence"
-        );
-    }
-}

@@ -1,8 +1,8 @@
-//! Claims in, allotments out: reads a mailbox's ledger when it is first asked for, and has it written down before anything of it
-//! is given out.
+//! Claims in, allotments out. Reads a mailbox's ledger when it is first needed, and stores its record before anything of it is
+//! granted.
 //!
-//! Owns the clock, and which mailboxes there are: no more than [`MOST_MAILBOXES`] that pods of one namespace were the first to
-//! send as. Decides nothing about limits; that is [`crate::budget`]'s. One mailbox waits for no other.
+//! Owns the clock, and which mailboxes there are: at most [`MOST_MAILBOXES`] for each namespace whose pods were the first to send as
+//! them. What is granted is decided in [`mailroute_quota::server`]. No mailbox waits for another.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -18,31 +18,30 @@ use mailroute_route::control::{Allotment, Claim, ShortOf};
 
 use super::ids::MailboxKey;
 use super::ledger_store::LedgerStore;
-use super::mailbox::{Desk, Job, Mailbox, Unwritten};
+use super::mailbox::{Mailbox, MailboxContext, StoreTask, Unwritten};
 use crate::lock;
 use crate::rate_limit::RateLimit;
 
-/// Decisions about one claim before it is told to come again. Two are needed when something has to be written down.
+/// Decisions about one claim before the sidecar is told to ask again. Two are needed when a record has to be stored.
 const ROUNDS: usize = 4;
 
-/// Mailboxes that pods of one namespace were the first to send as within a day, at most.
+/// Most mailboxes that pods of one namespace were the first to send as within a day.
 pub const MOST_MAILBOXES: usize = 100;
 
 /// Records that claims of one namespace may have written at once, and the time after which one more may be: each mailbox that its pods
 /// were the first to send as once in ten seconds.
 const WRITES: (u32, Duration) = (MOST_MAILBOXES as u32, Duration::from_millis(100));
 
-/// How long a sidecar whose route is gone goes on having leases: enough for what its queue holds. A pod that is asked to end
-/// has less.
+/// How long a sidecar whose route was deleted still gets leases: enough to empty its queue. A pod that ends has less time.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
-/// How often it is looked which mailboxes are stored.
-const LOOK: Duration = Duration::from_secs(10 * 60);
+/// How often the stored mailboxes are listed.
+const LIST_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Stored mailboxes that are read in one sweep, to see whether anything is left to remember.
+/// Stored mailboxes that one sweep reads to see whether they can be removed.
 const READ_AT_ONCE: usize = 4;
 
-/// Who claims, for which mailbox.
+/// A sidecar that claims, and for which mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
     /// The sidecar.
@@ -55,25 +54,25 @@ pub struct Claimant {
     pub mailbox: MailboxKey,
     /// Its address, as the route writes it.
     pub address: String,
-    /// What the route says its limits are.
+    /// The limits that the route names.
     pub limits: MailboxLimits,
 }
 
-/// Gives out leases.
+/// Answers claims of all mailboxes.
 pub struct Leases {
-    desk: Arc<Desk>,
+    context: Arc<MailboxContext>,
     mailboxes: Mutex<HashMap<MailboxKey, Arc<Mailbox>>>,
-    /// The mailboxes that are stored, and the namespace whose pod was the first to send as each.
+    /// The stored mailboxes, each with the namespace whose pod was the first to send as it.
     opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
-    /// What each sidecar claimed last by a route that was accepted, and when.
+    /// The last claim of each sidecar by an accepted route, and when it was made.
     claimed: Mutex<HashMap<SidecarId, (Claimant, Duration)>>,
-    /// How often claims of each namespace have something written.
+    /// How often claims of each namespace have a record stored.
     writes: Mutex<RateLimit<Namespace>>,
-    /// The namespaces that were told of in the log to have opened too many.
+    /// The namespaces that were logged for too many mailboxes.
     warned: Mutex<HashSet<Namespace>>,
     swept: Mutex<Duration>,
     listed: Mutex<Duration>,
-    /// The sidecars of each mailbox that run, as of then.
+    /// The running sidecars of each mailbox, as of the last sweep.
     running: Mutex<HashMap<MailboxKey, Vec<RunningSidecar>>>,
 }
 
@@ -81,7 +80,7 @@ impl Leases {
     /// Leases with this timing and this store.
     pub fn new(timing: Timing, store: Arc<dyn LedgerStore>) -> Self {
         Self {
-            desk: Arc::new(Desk { timing, store, clock: Steady::start() }),
+            context: Arc::new(MailboxContext { timing, store, clock: Steady::start() }),
             mailboxes: Mutex::default(),
             opened: Arc::default(),
             claimed: Mutex::default(),
@@ -93,14 +92,14 @@ impl Leases {
         }
     }
 
-    /// Answers a claim; nothing when a later one of the same sidecar was heard already.
+    /// Answers a claim; nothing if a later claim of the same sidecar was heard before.
     ///
     /// # Errors
-    /// When the ledger cannot be read or written. Then nothing of this mailbox is given out.
+    /// When the record cannot be read or stored. Then nothing of this mailbox is granted.
     pub async fn exchange(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Unwritten> {
         let Some(mailbox) = self.mailbox(who) else { return Ok(Some(self.later())) };
         if !mailbox.is_known() {
-            mailbox.run(&self.desk, Job::Open, self.running(&who.mailbox)).await?;
+            mailbox.run(&self.context, StoreTask::Open, self.running(&who.mailbox)).await?;
         }
         self.moved(who, claim);
         let now = self.now();
@@ -119,15 +118,17 @@ impl Leases {
             match mailbox.with(|ledger| ledger.decide(who.holder, now)).ok_or(Unwritten)? {
                 Decision::Answer(answer) => {
                     if mailbox.with(|ledger| ledger.is_due(now)) == Some(true) {
-                        // Nobody waits for it.
-                        let _ = mailbox.begin(&self.desk, Job::Write(None), vec![]);
+                        // No request waits for it.
+                        let _ = mailbox.begin(&self.context, StoreTask::Write(None), vec![]);
                     }
                     return Ok(Some(answer));
                 }
                 // What is being written may be what it needs.
                 Decision::NeedsWrite if !mailbox.is_busy() && !self.may_write(&who.namespace) => break,
                 Decision::NeedsWrite => {
-                    mailbox.run(&self.desk, Job::Write(Some(who.holder)), self.running(&who.mailbox)).await?;
+                    mailbox
+                        .run(&self.context, StoreTask::Write(Some(who.holder)), self.running(&who.mailbox))
+                        .await?;
                 }
             }
         }
@@ -135,18 +136,18 @@ impl Leases {
         Ok(Some(self.later()))
     }
 
-    /// What a sidecar is told whose mailbox is not the one its route names.
+    /// The answer to a sidecar whose mailbox is not the one that its route names.
     pub fn later(&self) -> Allotment {
         let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         Allotment {
             short_of: Some(ShortOf::Messages),
-            again_millis: millis(self.desk.timing.poll_interval()),
-            cut_millis: millis(self.desk.timing.cut_off()),
+            again_millis: millis(self.context.timing.poll_interval()),
+            cut_millis: millis(self.context.timing.cut_off()),
             ..Allotment::default()
         }
     }
 
-    /// What this sidecar claimed last by this route, while the route was accepted, if that is not long ago.
+    /// The last claim of this sidecar by this route while the route was accepted, if that is not long ago.
     pub fn remembered(&self, holder: SidecarId, namespace: &str, route: &str) -> Option<Claimant> {
         let now = self.now();
         let claimed = lock(&self.claimed);
@@ -155,17 +156,17 @@ impl Leases {
         is_it.then(|| who.clone())
     }
 
-    /// A claim by a route that is accepted.
+    /// Notes a claim by an accepted route.
     pub fn remember(&self, who: &Claimant) {
         let now = self.now();
         match lock(&self.claimed).get_mut(&who.holder) {
             Some((known, at)) if known == who => *at = now,
-            // What it had of another mailbox is given back by `moved`.
+            // `moved` gives back what it had of another mailbox.
             _ => {}
         }
     }
 
-    /// The mailbox of a claim; none when its namespace has opened too many.
+    /// The mailbox of a claim; none if its namespace has opened too many.
     fn mailbox(&self, who: &Claimant) -> Option<Arc<Mailbox>> {
         let mut mailboxes = lock(&self.mailboxes);
         if let Some(mailbox) = mailboxes.get(&who.mailbox) {
@@ -194,7 +195,7 @@ impl Leases {
         Some(mailbox)
     }
 
-    /// A sidecar whose route names another mailbox now has left the one before.
+    /// Forgets a sidecar in the mailbox that its route named before.
     fn moved(&self, who: &Claimant, claim: &Claim) {
         let now = self.now();
         let before = {
@@ -203,7 +204,7 @@ impl Leases {
             if claim.leaving {
                 claimed.remove(&who.holder);
             } else {
-                // A claim by a route that is gone makes the memory of it no younger.
+                // A claim by a deleted route does not extend the time.
                 let same = known.as_ref().filter(|(mailbox, _)| *mailbox == who.mailbox);
                 let at = same.map_or(now, |(_, at)| *at);
                 claimed.insert(who.holder, (who.clone(), at));
@@ -216,9 +217,8 @@ impl Leases {
         }
     }
 
-    /// Forgets the sidecars whose pods are not among `pods`, now and then, and looks which of those that run were never heard.
-    /// Mailboxes that were not used for a day are removed. `look` gives the pods, and the sidecars that run by their mailbox; it is
-    /// asked only if it is time.
+    /// Now and then: forgets sidecars whose pods are gone, notes those that run, and removes mailboxes that were not used for a day.
+    /// `look` returns the pods, and the running sidecars by mailbox. It is called only when a sweep is due.
     pub fn sweep(
         &self,
         look: impl FnOnce() -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>),
@@ -226,7 +226,7 @@ impl Leases {
         let now = self.now();
         {
             let mut swept = lock(&self.swept);
-            if now < *swept + self.desk.timing.idle_interval() {
+            if now < *swept + self.context.timing.idle_interval() {
                 return;
             }
             *swept = now;
@@ -244,8 +244,8 @@ impl Leases {
                 lock(&self.mailboxes).remove(&key);
                 lock(&self.opened).remove(&key);
             } else if is_empty != Some(false) {
-                // What fails is tried again in the next sweep.
-                let _ = mailbox.begin(&self.desk, Job::Remove, vec![]);
+                // The next sweep tries again what fails.
+                let _ = mailbox.begin(&self.context, StoreTask::Remove, vec![]);
             }
         }
         lock(&self.claimed).retain(|holder, _| pods.contains(holder));
@@ -253,20 +253,19 @@ impl Leases {
         self.look_at_stored(now);
     }
 
-    /// Lists what is stored, now and then, and reads a few of the mailboxes that nobody has asked for, so that those are removed
-    /// that were not used for a day.
+    /// Lists the stored mailboxes now and then, and reads a few of those that no claim has named, so that unused ones are removed.
     fn look_at_stored(&self, now: Duration) {
         let is_time = {
             let mut listed = lock(&self.listed);
-            let is_time = now >= *listed + LOOK;
+            let is_time = now >= *listed + LIST_INTERVAL;
             *listed = if is_time { now } else { *listed };
             is_time
         };
         if is_time {
             lock(&self.warned).clear();
-            let (desk, opened) = (Arc::clone(&self.desk), Arc::clone(&self.opened));
+            let (context, opened) = (Arc::clone(&self.context), Arc::clone(&self.opened));
             tokio::spawn(async move {
-                match desk.store.list().await {
+                match context.store.list().await {
                     Ok(found) => {
                         let mut opened = lock(&opened);
                         for (key, namespace) in found {
@@ -285,11 +284,11 @@ impl Leases {
         for (key, namespace) in unread {
             let mailbox = Mailbox::new(key.clone(), namespace);
             let mailbox = Arc::clone(lock(&self.mailboxes).entry(key.clone()).or_insert(mailbox));
-            let _ = mailbox.begin(&self.desk, Job::Open, self.running(&key));
+            let _ = mailbox.begin(&self.context, StoreTask::Open, self.running(&key));
         }
     }
 
-    /// How the limits of a mailbox are used; nothing when nobody has claimed any of it here.
+    /// How the limits of a mailbox are used; nothing if this replica had no claim for it.
     pub fn view(&self, mailbox: &MailboxKey) -> Option<MailboxView> {
         let now = self.now();
         let mailbox = lock(&self.mailboxes).get(mailbox).map(Arc::clone)?;
@@ -305,7 +304,7 @@ impl Leases {
     }
 
     fn now(&self) -> Duration {
-        self.desk.clock.now()
+        self.context.clock.now()
     }
 }
 

@@ -1,9 +1,8 @@
-//! One mailbox: its ledger, and when that is read and written.
+//! One mailbox: its ledger, and when that is read and stored.
 //!
-//! Reads and writes run in a task of their own, one at a time, so that no client can cut one off; whoever needs it waits for its
-//! end. What goes wrong is this mailbox's alone. After a write of which nobody knows what became, the record is read again: when
-//! it is one of this replica's own, the ledger goes on as it is; when it is another's, that one has led meanwhile, and its record
-//! is taken in place of the ledger. Decides nothing about limits.
+//! Reads and writes run in a task of their own, one at a time, so that no client can abort one; requests wait for its end. A failure
+//! concerns this mailbox alone. After a write with an unknown outcome the record is read again. If this replica wrote it, the
+//! ledger goes on as it is. If another replica did, that one has led meanwhile, and its record replaces the ledger.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,37 +22,37 @@ use super::ledger_store::{Error, LedgerStore, Stored};
 use crate::lock;
 
 /// A read or write that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long nothing is tried again after a failure.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long after a failure the next try comes.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Longest list of namespaces for people, bytes.
+/// Longest list of namespaces in the object, bytes.
 const MAX_NAMES: usize = 500;
 
-/// The ledger of this mailbox cannot be read or written at present. What went wrong is in the log.
+/// The record of this mailbox cannot be read or stored now. The log says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the mailbox's usage cannot be read or written")]
 pub struct Unwritten;
 
 /// What every mailbox needs.
-pub struct Desk {
-    /// All lengths of time.
+pub struct MailboxContext {
+    /// The protocol's lengths of time.
     pub timing: Timing,
-    /// Where records are.
+    /// Where records are stored.
     pub store: Arc<dyn LedgerStore>,
     /// The time.
     pub clock: Steady,
 }
 
-/// What to do with the record.
+/// A task for the store.
 #[derive(Clone, Copy, Debug)]
-pub enum Job {
-    /// Read it, where that has not been done.
+pub enum StoreTask {
+    /// Read the record, unless that was done.
     Open,
-    /// Write it, so that it allows for this sidecar.
+    /// Store a record that allows a grant to this sidecar.
     Write(Option<SidecarId>),
-    /// Remove it, when nothing is left to remember.
+    /// Remove the record if nothing is left to remember.
     Remove,
 }
 
@@ -63,79 +62,79 @@ pub struct Mailbox {
     /// The namespace whose pod was the first to send as it.
     pub opened_by: Namespace,
     state: Mutex<State>,
-    /// Changes at the end of each job.
+    /// Changes when a task ends.
     done: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct State {
     ledger: Option<Ledger>,
-    /// What is known to be stored; nothing when that is not known.
+    /// What is known to be stored; nothing if that is not known.
     stored: Option<Version>,
-    /// The texts that this replica wrote last, and that it tried to write.
+    /// The text that this replica stored last, and the one that it tried to store.
     own: [Option<String>; 2],
     is_busy: bool,
     has_failed: bool,
-    /// Nothing is tried before.
+    /// No try before then.
     again: Duration,
-    /// It was removed, and whoever still holds it has to ask anew.
+    /// The mailbox was removed; a request that still has this value has to start again.
     is_retired: bool,
 }
 
-/// The version that is stored; none when nothing is.
+/// The stored version; none if nothing is stored.
 type Version = Option<String>;
 
 impl Mailbox {
-    /// A mailbox of which nothing is known yet.
+    /// A mailbox whose record was not read yet.
     pub fn new(key: MailboxKey, opened_by: Namespace) -> Arc<Self> {
         Arc::new(Self { key, opened_by, state: Mutex::default(), done: watch::Sender::new(0) })
     }
 
-    /// Does something with the ledger; nothing when it is not read.
+    /// Calls `what` with the ledger; nothing before it is read.
     pub fn with<T>(&self, what: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
         lock(&self.state).ledger.as_mut().map(what)
     }
 
-    /// Whether its ledger is read, and nothing has happened since that would have it read again.
+    /// Whether the ledger was read and need not be read again.
     pub fn is_known(&self) -> bool {
         let state = lock(&self.state);
         state.ledger.is_some() && (state.stored.is_some() || state.is_busy)
     }
 
-    /// Whether a job is under way.
+    /// Whether a task runs.
     pub fn is_busy(&self) -> bool {
         lock(&self.state).is_busy
     }
 
-    /// Whether it was removed.
+    /// Whether the mailbox was removed.
     pub fn is_retired(&self) -> bool {
         lock(&self.state).is_retired
     }
 
-    /// Has a job done, unless one is under way, and waits for the end of that.
+    /// Runs a task, or joins the one that is running, and waits for its end.
     ///
     /// # Errors
-    /// When it failed just now.
+    /// When the task failed.
     pub async fn run(
         self: &Arc<Self>,
-        desk: &Arc<Desk>,
-        job: Job,
+        context: &Arc<MailboxContext>,
+        task: StoreTask,
         running: Vec<RunningSidecar>,
     ) -> Result<(), Unwritten> {
-        let mut done = self.begin(desk, job, running)?;
-        // Its sender is this mailbox's.
+        let mut done = self.begin(context, task, running)?;
+        // This mailbox owns the sender.
         let _ = done.changed().await;
         if lock(&self.state).has_failed { Err(Unwritten) } else { Ok(()) }
     }
 
-    /// Begins a job, unless one is under way. What is returned changes at its end.
+    /// Starts a task unless one is running. The returned receiver changes at its end.
     ///
     /// # Errors
-    /// When the last one failed just now.
+    /// When the last task failed just now.
     pub fn begin(
         self: &Arc<Self>,
-        desk: &Arc<Desk>,
-        job: Job,
+        context: &Arc<MailboxContext>,
+        task: StoreTask,
         running: Vec<RunningSidecar>,
     ) -> Result<watch::Receiver<u64>, Unwritten> {
         let mut state = lock(&self.state);
@@ -143,39 +142,46 @@ impl Mailbox {
         if state.is_busy {
             return Ok(done);
         }
-        if desk.clock.now() < state.again {
+        if context.clock.now() < state.again {
             return Err(Unwritten);
         }
         state.is_busy = true;
-        let (mailbox, desk) = (Arc::clone(self), Arc::clone(desk));
+        let (mailbox, context) = (Arc::clone(self), Arc::clone(context));
         tokio::spawn(async move {
-            let end = Ends(&mailbox);
-            let outcome = timeout(PATIENCE, mailbox.work(&desk, job, running)).await;
-            mailbox
-                .ended(outcome.unwrap_or_else(|_| Err(Error::Late(mailbox.key.as_str().to_owned()))), &desk);
+            let end = EndGuard(&mailbox);
+            let outcome = timeout(STORE_TIMEOUT, mailbox.work(&context, task, running)).await;
+            mailbox.ended(
+                outcome.unwrap_or_else(|_| Err(Error::Late(mailbox.key.as_str().to_owned()))),
+                &context,
+            );
             drop(end);
         });
         Ok(done)
     }
 
-    async fn work(&self, desk: &Desk, job: Job, running: Vec<RunningSidecar>) -> Result<(), Error> {
+    async fn work(
+        &self,
+        context: &MailboxContext,
+        task: StoreTask,
+        running: Vec<RunningSidecar>,
+    ) -> Result<(), Error> {
         if lock(&self.state).stored.is_none() {
-            let found = desk.store.read(&self.key).await?;
-            self.found(found, desk, running);
+            let found = context.store.read(&self.key).await?;
+            self.found(found, context, running);
         }
-        match job {
-            Job::Open => Ok(()),
-            Job::Write(asks) => self.write(desk, asks).await,
-            Job::Remove => self.remove(desk).await,
+        match task {
+            StoreTask::Open => Ok(()),
+            StoreTask::Write(asks) => self.write(context, asks).await,
+            StoreTask::Remove => self.remove(context).await,
         }
     }
 
-    /// What is stored was read.
-    fn found(&self, found: Option<Stored>, desk: &Desk, running: Vec<RunningSidecar>) {
-        let (timing, now) = (desk.timing, desk.clock.now());
+    /// Takes in what the store has.
+    fn found(&self, found: Option<Stored>, context: &MailboxContext, running: Vec<RunningSidecar>) {
+        let (timing, now) = (context.timing, context.clock.now());
         let mut state = lock(&self.state);
         let text = found.as_ref().and_then(|stored| stored.record.as_deref());
-        // Nothing is stored: somebody has removed what this replica knows of.
+        // Nothing is stored: somebody has removed the record that this replica knows.
         let is_own = found.is_none() || state.own.iter().any(|own| own.is_some() && own.as_deref() == text);
         if state.ledger.is_none() || !is_own {
             let mut ledger = match &found {
@@ -197,30 +203,30 @@ impl Mailbox {
         state.stored = Some(found.map(|stored| stored.version));
     }
 
-    async fn write(&self, desk: &Desk, asks: Option<SidecarId>) -> Result<(), Error> {
+    async fn write(&self, context: &MailboxContext, asks: Option<SidecarId>) -> Result<(), Error> {
         let (record, usage, version) = {
-            let now = desk.clock.now();
+            let now = context.clock.now();
             let mut state = lock(&self.state);
             let Some(ledger) = state.ledger.as_mut() else { return Ok(()) };
             let record = ledger.record(asks, now);
             let usage = shown(&ledger.view(now), record.print());
             state.own[1] = Some(usage.record.clone());
-            // Not known while it is written.
+            // The version is not known while the record is written.
             (record, usage, state.stored.take().flatten())
         };
-        let version = desk.store.write(&self.key, version.as_deref(), &self.opened_by, &usage).await?;
+        let version = context.store.write(&self.key, version.as_deref(), &self.opened_by, &usage).await?;
         let mut state = lock(&self.state);
         state.stored = Some(Some(version));
         state.own = [state.own[1].take(), None];
         if let Some(ledger) = state.ledger.as_mut() {
-            ledger.persisted(&record, desk.clock.now());
+            ledger.persisted(&record, context.clock.now());
         }
         Ok(())
     }
 
-    async fn remove(&self, desk: &Desk) -> Result<(), Error> {
+    async fn remove(&self, context: &MailboxContext) -> Result<(), Error> {
         let is_empty = |state: &mut State| {
-            let now = desk.clock.now();
+            let now = context.clock.now();
             state.ledger.as_mut().is_none_or(|ledger| ledger.is_empty(now))
         };
         let version = {
@@ -231,7 +237,7 @@ impl Mailbox {
             state.stored.take().flatten()
         };
         if let Some(version) = version {
-            desk.store.remove(&self.key, &version).await?;
+            context.store.remove(&self.key, &version).await?;
         }
         let mut state = lock(&self.state);
         state.stored = Some(None);
@@ -240,7 +246,7 @@ impl Mailbox {
         Ok(())
     }
 
-    fn ended(&self, outcome: Result<(), Error>, desk: &Desk) {
+    fn ended(&self, outcome: Result<(), Error>, context: &MailboxContext) {
         let mut state = lock(&self.state);
         let mailbox = self.key.as_str();
         match outcome {
@@ -250,10 +256,10 @@ impl Mailbox {
                 }
                 return;
             }
-            // It is read again at once.
+            // The next task reads the record again.
             Err(Error::Overtaken(_)) => {}
             Err(error) => {
-                state.again = desk.clock.now() + PAUSE;
+                state.again = context.clock.now() + RETRY_AFTER;
                 if !state.has_failed {
                     tracing::warn!(mailbox, %error, "no leases of the mailbox are granted; trying again every second");
                 }
@@ -264,17 +270,17 @@ impl Mailbox {
     }
 }
 
-/// The end of a job, also of one that panics.
-struct Ends<'a>(&'a Mailbox);
+/// Marks the end of a task, even of one that panics.
+struct EndGuard<'a>(&'a Mailbox);
 
-impl Drop for Ends<'_> {
+impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).is_busy = false;
         self.0.done.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
-/// The object, with its columns.
+/// The object to store, with its columns for people.
 fn shown(view: &MailboxView, record: String) -> MailboxUsageSpec {
     let of = |it: Utilization| format!("{}/{}", it.used, it.limit);
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
 //! The sidecar's end: what one sidecar may send now.
 //!
-//! [`SidecarQuota`] answers that, from two parts. Its [`Budget`](budget::Budget) keeps to the limits that the route names. Where the
-//! operator shares the mailbox among sidecars, a [`LeaseClient`](lease_client::LeaseClient) keeps to its leases as well.
+//! [`SidecarQuota`] answers that, from two parts. Its [`Budget`] keeps to the limits that the route names. Where the
+//! operator shares the mailbox among sidecars, a [`LeaseClient`] keeps to its leases as well.
 //! Each message is a [`Charge`], to be settled whatever came of it. The caller has the clock, the tasks that wait, and the disk:
 //!
 //! * [`journal`]: the lines that restore the budget after a restart. [`saved_leases`]: what the lease client has to remember.
