@@ -23,6 +23,7 @@ use mailroute_operator::webhook::refusals::Refusals;
 use mailroute_operator::webhook::{AwaitedRoutes, Webhook};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::delivery::DeliveryMode;
 use mailroute_operator_core::crd::method::Subject;
 use mailroute_operator_core::crd::tenant::Authority;
 use mailroute_operator_core::inject::SidecarSettings;
@@ -544,7 +545,11 @@ async fn a_large_pod_gets_its_sidecar() {
 
 #[tokio::test(start_paused = true)]
 async fn no_answer_repeats_much_of_a_review_whatever_is_long_in_it() {
-    let stage = stage().await;
+    let mut stage = stage().await;
+    // Its pods' list of volumes is made longer.
+    let mut unqueued = route("notifications");
+    unqueued.spec.delivery.mode = DeliveryMode::Deliver;
+    stage.apply(&Event::Apply(unqueued));
     // One octet in the body that takes six where it is quoted.
     let long = json!("\u{7f}".repeat(1_000_000));
     let with = |pointer: &str| {

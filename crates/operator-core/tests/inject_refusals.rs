@@ -117,7 +117,7 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
                 json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]}),
             ),
             "Sysctl",
-            "net.ipv4.ip_unprivileged_port_start=80",
+            "net.ipv4.ip_unprivileged_port_start=\"80\"",
             "set it to 25 or lower",
         ),
         (

@@ -198,9 +198,14 @@ async fn leases_that_are_returned_unused_again_and_again_have_a_few_records_a_se
             for sequence in 1..=200 {
                 let claim = claim(sequence, 1, std::mem::take(&mut told));
                 if let Ok(Some(Allotment { lease: Some(lease), .. })) = leases.exchange(&who, &claim).await {
-                    let mut unused = LeaseUse { id: lease.id, ended: true, ..LeaseUse::default() };
-                    (unused.messages, unused.recipients) = (lease.messages, lease.recipients);
-                    told.push(unused);
+                    let (messages, recipients) = (lease.messages, lease.recipients);
+                    told.push(LeaseUse {
+                        id: lease.id,
+                        messages,
+                        recipients,
+                        ended: true,
+                        ..LeaseUse::default()
+                    });
                 }
                 sleep(Duration::from_millis(500)).await;
             }
