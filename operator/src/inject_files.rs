@@ -12,7 +12,7 @@ use mailroute_operator_core::crd::{MailRoute, ROUTE_LABEL};
 use mailroute_operator_core::inject::plan::plan;
 use mailroute_operator_core::inject::selection::Selection;
 use mailroute_operator_core::inject::view::PodView;
-use mailroute_operator_core::inject::workload::{has_label_within, is_labelled, pod_pointer};
+use mailroute_operator_core::inject::workload::{has_label, has_label_within, pod_pointer};
 use mailroute_operator_core::inject::{self, Refusal, SidecarSettings};
 use mailroute_operator_core::resolve::operator_identity::{OperatorIdentity, OperatorIdentityError};
 use mailroute_operator_core::resolve::{PlatformSettings, RouteResolution, resolve};
@@ -27,7 +27,7 @@ pub struct Inject {
     /// Deployment, a Job, a CronJob or an Argo Rollout, or a List of them, YAML or JSON; - is standard input.
     #[arg(short = 'f', long, value_name = "FILE")]
     pub filename: PathBuf,
-    /// MailRoutes, YAML or JSON.
+    /// MailRoutes, YAML or JSON; other kinds in the file are skipped.
     #[arg(long, value_name = "FILE")]
     pub route: PathBuf,
     /// Namespace of objects that do not name theirs.
@@ -57,16 +57,55 @@ pub struct Inject {
 pub enum Error {
     /// A file cannot be read.
     #[error("cannot read {0}")]
-    Read(PathBuf, #[source] io::Error),
+    Read(String, #[source] io::Error),
     /// A file is not YAML.
     #[error("{0} is not YAML or JSON")]
-    Yaml(PathBuf, #[source] Box<serde_saphyr::Error>),
+    Yaml(String, #[source] Box<serde_saphyr::Error>),
+    /// There is nothing to inject into.
+    #[error("no object {}", if .0 == Path::new("-") { "on standard input".to_owned() } else { format!("in {}", .0.display()) })]
+    NoObject(PathBuf),
     /// The file is not the settings of a broker.
     #[error("cannot use {0}")]
     Broker(PathBuf, #[source] Box<OperatorIdentityError>),
-    /// A document of the file of routes is not a MailRoute.
-    #[error("{0} contains something that is not a MailRoute")]
-    NotARoute(PathBuf, #[source] serde_json::Error),
+    /// The file of routes has none.
+    #[error("no MailRoute in {0}")]
+    NoRoute(String),
+    /// A MailRoute is not of the form that it should have.
+    #[error("cannot read MailRoute {name} in {file}")]
+    BrokenRoute {
+        /// Its name.
+        name: String,
+        /// The file that it is in.
+        file: String,
+        /// What is wrong.
+        #[source]
+        error: serde_json::Error,
+    },
+    /// The route of a pod's label is in another namespace than the pod.
+    #[error(
+        "{object}: it is in namespace {namespace:?}, and its MailRoute {route:?} in {found:?}. Objects without a namespace, \
+         the MailRoute or the pod, are taken to be in that of the flag: -n {namespace}"
+    )]
+    OtherNamespace {
+        /// Kind and name of the object.
+        object: String,
+        /// The object's namespace.
+        namespace: String,
+        /// The name on the label.
+        route: String,
+        /// The namespace that has a route of that name.
+        found: String,
+    },
+    /// The label is in an object that has a pod template, and not in the template.
+    #[error(
+        "{object}: the label mailroute.dev/route is not where pods get it from. Put it into {path}.metadata.labels"
+    )]
+    Misplaced {
+        /// Kind and name of the object.
+        object: String,
+        /// Where the pod template is.
+        path: String,
+    },
     /// The label is somewhere in the object, and no pod template where it should be.
     #[error(
         "{0}: it has the label mailroute.dev/route, and no pod template in spec.template or spec.jobTemplate.spec.template; \
@@ -114,6 +153,9 @@ pub fn run(
         namespace: flags.namespace.clone(),
     };
     let mut documents = documents(&flags.filename, input)?;
+    if documents.iter().all(Value::is_null) {
+        return Err(Error::NoObject(flags.filename.clone()));
+    }
     for document in &mut documents {
         for left in offline.inject(document)? {
             writeln!(notes, "{left}; left as it is")?;
@@ -124,7 +166,6 @@ pub fn run(
 }
 
 const UNLABELLED: &str = "no label mailroute.dev/route";
-const MISPLACED: &str = "the label mailroute.dev/route is on the object itself; its pods need it in the template's metadata.labels";
 
 /// What stands in for the cluster.
 struct Offline {
@@ -146,24 +187,42 @@ impl Offline {
         let Some(pointer) = pod_pointer(object) else {
             return if has_label_within(object) { Err(Error::NoTemplate(called)) } else { Ok(Vec::new()) };
         };
-        let unlabelled = if !pointer.is_empty() && is_labelled(object) { MISPLACED } else { UNLABELLED };
+        let is_misplaced = !pointer.is_empty() && has_label(object);
         let Some(pod) = object.pointer_mut(pointer) else { return Ok(Vec::new()) };
         // A template may leave its metadata out; then it asks for nothing.
         if pod.pointer("/metadata/labels").and_then(|labels| labels.get(ROUTE_LABEL)).is_none() {
-            return Ok(vec![format!("{called}: {unlabelled}")]);
+            let path = pointer.trim_start_matches('/').replace('/', ".");
+            return if is_misplaced {
+                Err(Error::Misplaced { object: called, path })
+            } else {
+                Ok(vec![format!("{called}: {UNLABELLED}")])
+            };
         }
         self.inject_pod(pod, &namespace, called)
     }
 
     fn inject_pod(&self, pod: &mut Value, namespace: &str, called: String) -> Result<Vec<String>, Error> {
         match self.patch(pod, namespace) {
-            Err(refusal) => Err(Error::Refused { object: called, refusal }),
+            Err(refusal) => Err(self.refused(called, refusal)),
             Ok(Err(why)) => Ok(vec![format!("{called}: {why}")]),
             Ok(Ok(patch)) => {
                 json_patch::patch(pod, &patch).map_err(|error| Error::Patch(called, error))?;
                 Ok(Vec::new())
             }
         }
+    }
+
+    fn refused(&self, object: String, refusal: Refusal) -> Error {
+        if let Refusal::UnknownRoute { route, namespace, .. } = &refusal {
+            let metadata = self.routes.iter().map(|(route, _)| &route.metadata);
+            let found =
+                metadata.filter(|it| it.name.as_ref() == Some(route)).find_map(|it| it.namespace.clone());
+            if let Some(found) = found {
+                let (namespace, route) = (namespace.clone(), route.clone());
+                return Error::OtherNamespace { object, namespace, route, found };
+            }
+        }
+        Error::Refused { object, refusal }
     }
 
     /// The patch, or why there is none.
@@ -208,11 +267,11 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
 /// Which routes may use the operator's identity; none without a file.
 fn operator_identity(path: Option<&Path>) -> Result<OperatorIdentity, Error> {
     let Some(path) = path else { return Ok(OperatorIdentity::default()) };
-    let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    let text = fs::read_to_string(path).map_err(|error| Error::Read(shown(path), error))?;
     OperatorIdentity::parse(&text).map_err(|error| Error::Broker(path.to_owned(), Box::new(error)))
 }
 
-/// The routes of a file, each with what an API server would give it, and resolved.
+/// The routes of a file, each with what an API server would give it, and resolved. Documents of other kinds are passed over.
 fn routes(
     path: &Path,
     namespace: &str,
@@ -220,24 +279,36 @@ fn routes(
 ) -> Result<Vec<(MailRoute, RouteResolution)>, Error> {
     let mut routes = Vec::new();
     for document in documents(path, &mut io::empty())? {
-        let mut route: MailRoute =
-            serde_json::from_value(document).map_err(|error| Error::NotARoute(path.to_owned(), error))?;
+        if text(&document, "/kind") != Some("MailRoute") {
+            continue;
+        }
+        let name = text(&document, "/metadata/name").unwrap_or("(unnamed)").to_owned();
+        let mut route: MailRoute = serde_json::from_value(document).map_err(|error| Error::BrokenRoute {
+            name,
+            file: shown(path),
+            error,
+        })?;
         route.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
         route.metadata.uid.get_or_insert_with(|| "offline".to_owned());
         let resolution = resolve(&route, settings);
         routes.push((route, resolution));
     }
-    Ok(routes)
+    if routes.is_empty() { Err(Error::NoRoute(shown(path))) } else { Ok(routes) }
+}
+
+/// A file as people call it.
+fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 /// The documents of a file, or of `input` when the file is `-`.
 fn documents(path: &Path, input: &mut dyn Read) -> Result<Vec<Value>, Error> {
     let read = if path == Path::new("-") { io::read_to_string(input) } else { fs::read_to_string(path) };
-    let content = read.map_err(|error| Error::Read(path.to_owned(), error))?;
+    let content = read.map_err(|error| Error::Read(shown(path), error))?;
     // As kubectl reads them: 0644 is octal.
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     serde_saphyr::from_multiple_with_options(&content, options)
-        .map_err(|error| Error::Yaml(path.to_owned(), Box::new(error)))
+        .map_err(|error| Error::Yaml(shown(path), Box::new(error)))
 }
 
 #[cfg(test)]
@@ -263,9 +334,13 @@ spec:
     }
 
     fn inject(input: &str) -> Told {
+        inject_by(ROUTE, input)
+    }
+
+    fn inject_by(routes: &str, input: &str) -> Told {
         let directory = tempfile::tempdir().unwrap();
         let route = directory.path().join("route.yaml");
-        fs::write(&route, ROUTE).unwrap();
+        fs::write(&route, routes).unwrap();
         let flags = Inject {
             filename: "-".into(),
             route,
@@ -334,17 +409,73 @@ spec:
     }
 
     #[test]
-    fn a_label_on_the_workload_itself_is_pointed_out() {
-        let told = inject(
-            "kind: Deployment\nmetadata: {name: web, labels: {mailroute.dev/route: notifications}}\n\
-             spec: {template: {metadata: {}, spec: {containers: []}}}\n",
-        );
+    fn a_label_beside_the_template_ends_in_an_error() {
+        let label = "labels: {mailroute.dev/route: notifications}";
+        let template = "{metadata: {}, spec: {containers: []}}";
+        for (kind, object, path) in [
+            (
+                "Deployment",
+                format!("metadata: {{name: web, {label}}}\nspec: {{template: {template}}}\n"),
+                "spec.template.metadata.labels",
+            ),
+            (
+                "CronJob",
+                format!(
+                    "metadata: {{name: web}}\nspec: {{jobTemplate: {{metadata: {{{label}}}, spec: {{template: {template}}}}}}}\n"
+                ),
+                "spec.jobTemplate.spec.template.metadata.labels",
+            ),
+        ] {
+            let told = inject(&format!("kind: {kind}\n{object}"));
+            let error = told.result.unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{kind} web: the label")) && error.ends_with(path), "{error}");
+            assert_eq!(told.printed, "");
+        }
+    }
+
+    const POD: &str = "kind: Pod\nmetadata: {name: a, labels: {mailroute.dev/route: notifications}}\nspec: {containers: []}\n";
+
+    #[test]
+    fn other_kinds_beside_the_route_are_passed_over() {
+        let told = inject_by(&format!("kind: Job\nmetadata: {{name: once}}\n---\n{ROUTE}"), POD);
+        assert!(told.result.is_ok() && told.printed.contains("name: mailroute"), "{}", told.printed);
+        let error = inject_by("kind: Job\n", POD).result.unwrap_err().to_string();
+        assert!(error.starts_with("no MailRoute in ") && error.ends_with("route.yaml"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_route_is_named_with_its_error() {
+        let broken = ROUTE.replace("  method: ClientSubmission\n", "");
+        let error = inject_by(&broken, POD).result.unwrap_err();
+        assert!(error.to_string().starts_with("cannot read MailRoute notifications in "), "{error}");
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("method"), "{source}");
+    }
+
+    #[test]
+    fn a_route_in_another_namespace_is_pointed_out() {
+        let pod = POD.replace("{name: a,", "{name: a, namespace: other,");
+        let error = inject(&pod).result.unwrap_err().to_string();
         assert!(
-            told.notes.starts_with("Deployment web: the label mailroute.dev/route is on the object itself"),
-            "{}",
-            told.notes
+            error.starts_with(
+                r#"Pod a: it is in namespace "other", and its MailRoute "notifications" in "shop"."#
+            ),
+            "{error}"
         );
-        assert!(told.result.is_ok());
+        assert!(error.ends_with("-n other"), "{error}");
+    }
+
+    #[test]
+    fn standard_input_is_called_that() {
+        for empty in ["", "\n", "---\n", "# nothing\n"] {
+            assert_eq!(
+                inject(empty).result.unwrap_err().to_string(),
+                "no object on standard input",
+                "{empty:?}"
+            );
+        }
+        let error = inject("a: [").result.unwrap_err().to_string();
+        assert_eq!(error, "standard input is not YAML or JSON");
     }
 
     #[test]

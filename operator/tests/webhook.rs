@@ -23,13 +23,13 @@ use mailroute_operator::webhook::refusals::Refusals;
 use mailroute_operator::webhook::{AwaitedRoutes, Webhook};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::cloud::Cloud;
-use mailroute_operator_core::crd::delivery::DeliveryMode;
 use mailroute_operator_core::crd::method::Subject;
 use mailroute_operator_core::crd::tenant::Authority;
 use mailroute_operator_core::inject::SidecarSettings;
 use mailroute_operator_core::kubernetes_version::{NativeSidecars, Version};
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
+use mailroute_route::file::DeliveryMode;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 

@@ -41,6 +41,10 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    // What the sidecar says of a port that is taken is about pods.
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).with_context(|| {
+        format!("cannot listen on localhost:{}; with another port: make try PORT=2526", arguments.port)
+    })?;
     let folder = tempfile::tempdir()?;
     let simulator = Simulator::start(Options::default()).await?;
     prepare(&simulator, folder.path())?;
@@ -94,9 +98,7 @@ async fn start_sidecar(folder: &Path, port: u16) -> Result<App> {
         "--admin-listen",
         &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string(),
     ])?;
-    App::start(command_line.into_run(), Timing::default())
-        .await
-        .with_context(|| format!("the sidecar does not start; if port {port} is taken: make try PORT=2526"))
+    App::start(command_line.into_run(), Timing::default()).await.context("the sidecar does not start")
 }
 
 /// What an application does.

@@ -146,7 +146,8 @@ fn place(url: &str) -> std::result::Result<(Option<&str>, &str, Option<u16>), &'
         Some((user, place)) => (Some(user), place),
         None => (None, authority),
     };
-    let (host, port) = split(place).ok_or("has no valid host and port")?;
+    let is_host = |host: &str| host.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c));
+    let (host, port) = split(place).filter(|(host, _)| is_host(host)).ok_or("has no valid host and port")?;
     Ok((user, host, port))
 }
 
@@ -239,7 +240,9 @@ mod tests {
         assert!(
             WebProxy::of(None, None).unwrap().is_none() && WebProxy::of(Some(" "), None).unwrap().is_none()
         );
-        for wrong in ["https://proxy.corp", "socks5://x", "http://", "http://user:canary@x:port"] {
+        for wrong in
+            ["garbage value", "https://proxy.corp", "socks5://x", "http://", "http://user:canary@x:port"]
+        {
             let error = WebProxy::of(Some(wrong), Some(".svc")).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
             assert!(error.is_for("login.example", 443) && !error.is_for("login.svc", 443), "{error}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use mailroute_route::paths;
 
 use super::Output;
@@ -85,15 +85,10 @@ pub struct Retry {
 
 /// What to forget.
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("what").args(["ids", "dead"]).required(true).multiple(false))]
 pub struct Drop {
     /// Which messages.
-    #[arg(
-        value_name = "ID",
-        value_parser = queue_id,
-        num_args = 1..=MAX_IDS,
-        required_unless_present = "dead",
-        conflicts_with = "dead"
-    )]
+    #[arg(value_name = "ID", value_parser = queue_id, num_args = 1..=MAX_IDS)]
     pub ids: Vec<QueueId>,
     /// Every dead letter.
     #[arg(long)]
@@ -138,6 +133,8 @@ mod tests {
     fn what_to_change_has_to_be_said_and_in_one_way() {
         for verb in ["retry", "drop"] {
             assert_eq!(parse(verb).unwrap_err(), ErrorKind::MissingRequiredArgument, "{verb}");
+            let said = Cli::try_parse_from(["mailroute-sidecar", "queue", verb]).unwrap_err().to_string();
+            assert!(said.contains("--dead"), "{said}");
             assert_eq!(parse(&format!("{verb} {ID} --dead")).unwrap_err(), ErrorKind::ArgumentConflict);
             assert!(parse(&format!("{verb} {ID} {ID}")).is_ok() && parse(&format!("{verb} --dead")).is_ok());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 
 use super::rejection_cache::MessageParties;
-use super::{Active, Attempts, RouteState, author, log};
+use super::{Active, Attempts, NoPermit, RouteState, author, log};
 use crate::budget::gate::SendPermit;
 use crate::clock;
 use crate::logging::faults::{self, Due};
@@ -55,16 +55,26 @@ impl Attempts {
         };
         let foreseen = self.breaker().foresees(&parties, clock::now());
         if let Some(result) = foreseen.filter(|_| !matches!(origin, Origin::Command(_))) {
-            self.health.record(&result.observations);
-            self.metrics.failed_fast();
-            log::attempt(&active.route, &attempt, &result, Duration::ZERO, None);
-            permit.unused();
-            return result;
+            return self.untried(active, permit, &attempt, result);
         }
         // Fewer for a while after Exchange counted too many.
         active.transport.resize(usize::try_from(self.budget.connections()).unwrap_or(usize::MAX));
-        let delivery = active.transport.deliver(envelope, body, partial);
-        let result = self.cut_short(delivery, &permit, timeout).await;
+        // Until what was met is learned, so that whoever waits for the connection knows it.
+        let mut held = None;
+        let delivery = async {
+            let slot = match active.transport.slot().await {
+                Ok(slot) => held.insert(slot),
+                Err(verdict) => return Ok(without_connection(verdict)),
+            };
+            match self.obstruction() {
+                Some(met) => Err(met),
+                None => Ok(active.transport.deliver(slot, envelope, body, partial).await),
+            }
+        };
+        let result = match self.cut_short(delivery, &permit, timeout).await {
+            Ok(result) => result,
+            Err(met) => return self.untried(active, permit, &attempt, without_connection(met.verdict())),
+        };
         let took = started.elapsed();
         // Read only where it matters: at the first refusal that may be about it.
         let late = if is_refused(&result) && author.is_none() { author::of(body).await } else { None };
@@ -77,13 +87,28 @@ impl Attempts {
         result
     }
 
+    /// What comes of a message that is not tried, because what was met before says enough. Nothing is learned from it.
+    fn untried(
+        &self,
+        active: &Active,
+        permit: SendPermit,
+        attempt: &Attempt<'_>,
+        result: AttemptResult,
+    ) -> AttemptResult {
+        self.health.record(&result.observations);
+        self.metrics.failed_fast();
+        log::attempt(&active.route, attempt, &result, Duration::ZERO, None);
+        permit.unused();
+        result
+    }
+
     /// What comes of a delivery that ends when nobody waits for it any longer, or the permit for it is over.
     async fn cut_short(
         &self,
-        delivery: impl Future<Output = AttemptResult>,
+        delivery: impl Future<Output = Result<AttemptResult, NoPermit>>,
         permit: &SendPermit,
         timeout: Option<Duration>,
-    ) -> AttemptResult {
+    ) -> Result<AttemptResult, NoPermit> {
         let timed_out = async {
             match timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
@@ -93,8 +118,8 @@ impl Attempts {
         tokio::select! {
             biased;
             result = delivery => result,
-            () = timed_out => cut_off(&format!("no verdict from the upstream within {} seconds", timeout.unwrap_or_default().as_secs())),
-            () = self.budget.overdue(permit) => cut_off("the operator that shares out the mailbox's limits was not reached for too long"),
+            () = timed_out => Ok(cut_off(&format!("no verdict from the upstream within {} seconds", timeout.unwrap_or_default().as_secs()))),
+            () = self.budget.overdue(permit) => Ok(cut_off("the operator that shares out the mailbox's limits was not reached for too long")),
         }
     }
 
@@ -148,6 +173,11 @@ fn accepted(attempt: &AttemptResult, recipients: usize) -> u64 {
     delivered.count() as u64
 }
 
+/// The attempt that ended before there was a connection.
+fn without_connection(verdict: Verdict) -> AttemptResult {
+    AttemptResult { verdict, refused: vec![], observations: vec![], host: None }
+}
+
 /// The attempt that was cut off. Its connection ended with it, so it goes no further.
 fn cut_off(why: &str) -> AttemptResult {
     let text = format!("{why}; whether the message was accepted is unknown");
@@ -159,13 +189,89 @@ fn cut_off(why: &str) -> AttemptResult {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
     use tokio::sync::watch;
 
     use super::*;
     use crate::budget::Spans;
+    use crate::config;
+    use crate::delivery::pool::{Pool, Slot};
+    use crate::delivery::{DryRun, Transport};
+    use crate::message::envelope::{Address, BodyType, QueueId, ReversePath};
     use crate::metrics::Metrics;
-    use crate::outcome::RefusedRecipient;
     use crate::outcome::health::SharedHealth;
+    use crate::outcome::{Probe, RefusedRecipient};
+
+    /// One connection, on which everything is throttled.
+    struct Throttling {
+        pool: Pool,
+        tried: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Transport for Throttling {
+        async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+            Ok(self.pool.slot().await.unwrap())
+        }
+
+        async fn deliver(&self, _: &Slot<'_>, _: &Envelope, _: &Body, _: PartialDelivery) -> AttemptResult {
+            self.tried.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            let text = "421 4.4.2 Message submission rate for this client has exceeded the configured limit";
+            let outcome = DeliveryOutcome::Quota(Reason::RateExceeded);
+            without_connection(Verdict::without_reply(outcome, text))
+        }
+
+        async fn probe(&self) -> Probe {
+            Probe { observations: vec![] }
+        }
+
+        async fn dry_run(&self, _: &Envelope, _: &mut DryRun) {}
+
+        async fn tend(&self, _: watch::Receiver<bool>) {}
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_connection_when_the_mailbox_is_throttled_is_not_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        let (metrics, (_active, active)) = (Arc::new(Metrics::new().unwrap()), watch::channel(None));
+        let (spans, pause) = (Spans::default(), Duration::from_secs(1));
+        let attempts = Attempts::new(
+            active,
+            SharedHealth::default(),
+            Arc::clone(&metrics),
+            directory.path(),
+            spans,
+            pause,
+        );
+        let throttling = Arc::new(Throttling { pool: Pool::new(1), tried: AtomicUsize::new(0) });
+        let route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
+        let active = Active { route: Arc::new(route), transport: Arc::clone(&throttling) as _ };
+        let envelope = Envelope {
+            id: QueueId::new(clock::timestamp(), 1),
+            message_id: "<1@contoso.com>".into(),
+            client_name: "app".into(),
+            reverse_path: ReversePath::Null,
+            recipients: vec![Address::parse("ann@fabrikam.com").unwrap()],
+            body: BodyType::SevenBit,
+            smtp_utf8: false,
+            size: None,
+        };
+        let body = Body::new("", "Subject: x\r\n\r\n");
+        let made = (0..10).map(|_| async {
+            let permit = attempts.permit(1).await.unwrap();
+            tokio::task::yield_now().await;
+            let (partial, origin) = (PartialDelivery::Always, Origin::Queue(1));
+            let attempt = Attempt { envelope: &envelope, body: &body, partial, origin, timeout: None };
+            attempts.make(&active, permit, attempt).await.verdict.outcome
+        });
+        let outcomes = futures::future::join_all(made).await;
+        assert_eq!(outcomes, [DeliveryOutcome::Quota(Reason::RateExceeded); 10]);
+        assert_eq!(throttling.tried.load(Ordering::Relaxed), 1);
+    }
 
     #[tokio::test]
     async fn a_fault_that_is_met_again_with_another_configuration_has_its_line() {

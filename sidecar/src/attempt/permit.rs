@@ -132,6 +132,11 @@ impl Attempts {
         Some(NoPermit { until: breaker.until()?, cause: Obstruction::Route(verdict) })
     }
 
+    /// What keeps a permit that is out from being used, because it was met since.
+    pub(super) fn obstruction(&self) -> Option<NoPermit> {
+        self.known_fault().or_else(|| self.budget.pause().map(|denied| self.beyond_limits(denied)))
+    }
+
     /// A day that is used up is trouble that people should see, though Microsoft was not asked.
     fn beyond_limits(&self, denied: gate::Denied) -> NoPermit {
         if denied.why == Why::Day {

@@ -331,9 +331,12 @@ impl Remembered {
 
     /// The verdict as it is given without asking, which it says.
     fn recalled(&self, now: Instant) -> Verdict {
-        let minutes = |span: Duration| span.as_secs().div_ceil(60);
+        let minutes = |span: Duration| match span.as_secs() {
+            0..60 => "less than a minute".to_owned(),
+            seconds => format!("{} min", seconds.div_ceil(60)),
+        };
         let note = format!(
-            "From memory: refused {} min ago, asked again in {} min",
+            "From memory: refused {} ago, asked again in {}",
             minutes(now.saturating_duration_since(self.since)),
             minutes(self.until.saturating_duration_since(now))
         );

@@ -201,6 +201,10 @@ fn a_reply_from_memory_says_so_and_when_it_is_asked_again() {
     let note = "From memory: refused 2 min ago, asked again in 4 min";
     assert_eq!(again.reply.unwrap().lines.last().unwrap(), note);
     assert!(again.text.ends_with(&format!("({note})")), "{}", again.text);
+    let mut scene = Scene::new();
+    scene.send_to("gone@contoso.com", &unknown_recipient());
+    let again = scene.send(BOX, BOX, &["gone@contoso.com"], &delivered()).verdict;
+    assert!(again.text.contains("refused less than a minute ago, asked again in 5 min"), "{}", again.text);
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub mod transport;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use self::pool::Slot;
 use crate::message::body::Body;
 use crate::message::envelope::Envelope;
 use crate::outcome::classify::Stage;
@@ -45,9 +46,21 @@ use crate::outcome::{AttemptResult, Observation, PartialDelivery, Probe, Verdict
 /// How the mail of a route is sent.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Tries to deliver to the recipients of the envelope, in one transaction. Ends within a bounded time; safe to drop
+    /// Waits for the right to use a connection to the upstream.
+    ///
+    /// # Errors
+    /// The verdict on the message, when that takes too long.
+    async fn slot(&self) -> Result<Slot<'_>, Verdict>;
+
+    /// Tries to deliver to the recipients of the envelope over the connection of `slot`, in one transaction. Ends within a bounded time; safe to drop
     /// at any point, which leaves the fate of the message unknown and ends the connection.
-    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: PartialDelivery) -> AttemptResult;
+    async fn deliver(
+        &self,
+        slot: &Slot<'_>,
+        envelope: &Envelope,
+        body: &Body,
+        partial: PartialDelivery,
+    ) -> AttemptResult;
 
     /// Goes as far as the log-in, without a message.
     async fn probe(&self) -> Probe;

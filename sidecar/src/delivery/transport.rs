@@ -153,13 +153,20 @@ fn doubt(ended: &TransactionEnd) -> Option<(Reason, &str)> {
 
 #[async_trait]
 impl<T: Connect> Transport for SmtpTransport<T> {
-    async fn deliver(&self, envelope: &Envelope, body: &Body, partial: PartialDelivery) -> AttemptResult {
+    async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+        self.pool.slot().await.ok_or_else(crowded)
+    }
+
+    async fn deliver(
+        &self,
+        slot: &Slot<'_>,
+        envelope: &Envelope,
+        body: &Body,
+        partial: PartialDelivery,
+    ) -> AttemptResult {
         let mut course = Course::default();
-        let ended = match self.pool.slot().await {
-            Some(slot) => self.send(&slot, envelope, body, partial, &mut course).await,
-            None => TransactionEnd::without(crowded()),
-        };
-        let TransactionEnd { verdict, refused, .. } = ended;
+        let TransactionEnd { verdict, refused, .. } =
+            self.send(slot, envelope, body, partial, &mut course).await;
         // What was met goes to the operator, and who was written to is not for it to know.
         let redacted = |it: Observation| Observation { text: redact::recipients(&it.text, envelope), ..it };
         let observations = course.observations.into_iter().map(redacted).collect();

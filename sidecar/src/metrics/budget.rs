@@ -67,10 +67,6 @@ impl gate::Observe for Metrics {
 
     fn throttled(&self, what: Throttled) {
         self.budgeted.throttles.with_label_values(&[what.as_str()]).inc();
-        tracing::warn!(
-            kind = what.as_str(),
-            "Microsoft 365 throttled the mailbox; sending is slowed for now"
-        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use super::*;
 use crate::attempt::Active;
 use crate::budget::Spans;
 use crate::config;
+use crate::delivery::pool::{Pool, Slot};
 use crate::delivery::{DryRun, Transport};
 use crate::message::envelope::{Address, BodyType, Envelope, ReversePath};
 use crate::outcome::health::SharedHealth;
@@ -31,6 +33,9 @@ const PACE: RetrySchedule = RetrySchedule {
 /// The breaker's unit.
 const UNIT: Duration = Duration::from_millis(1);
 
+/// Enough for all tests at once.
+static SLOTS: LazyLock<Pool> = LazyLock::new(|| Pool::new(1000));
+
 /// What a recipient's local part asks for.
 #[derive(Default)]
 struct Fake {
@@ -42,7 +47,17 @@ struct Fake {
 
 #[async_trait]
 impl Transport for Fake {
-    async fn deliver(&self, envelope: &Envelope, _: &Body, _: PartialDelivery) -> AttemptResult {
+    async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+        Ok(SLOTS.slot().await.unwrap())
+    }
+
+    async fn deliver(
+        &self,
+        _: &Slot<'_>,
+        envelope: &Envelope,
+        _: &Body,
+        _: PartialDelivery,
+    ) -> AttemptResult {
         let to = envelope.recipients[0].as_str();
         let name = to.split('@').next().unwrap().to_owned();
         let attempts = {

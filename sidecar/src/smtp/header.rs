@@ -34,8 +34,8 @@ pub const MAX_HELD_BYTES: usize = 16 * 1024;
 /// What UTF-8 files of some programs begin with: U+FEFF.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Fields that a header begins with. One of them behind a first line that is no field makes that line part of a header;
-/// otherwise it is text, and there is no header.
+/// Fields that most headers have. One of them behind a first line that is no field, and before an empty line, makes that line part
+/// of a header; otherwise it is text, and there is no header.
 const COMMON_FIELDS: [&str; 12] = [
     "from",
     "sender",
@@ -137,7 +137,7 @@ struct Held {
 enum Place {
     #[default]
     Start,
-    /// Behind a first line that is no field, and not folded.
+    /// Behind a first line that is no field, and not folded: a header only if one of [`COMMON_FIELDS`] comes before an empty line.
     OddStart,
     Field,
     MessageId,
@@ -214,7 +214,7 @@ impl Pass {
     pub fn refusal(&self) -> Option<Answer> {
         let Refused { several_from, long_from, unclear_from, sender } = &self.refused;
         match () {
-            () if self.len > MAX_HEADER_BYTES => Some(Answer::HeaderTooLarge),
+            () if self.len > MAX_HEADER_BYTES && self.at != Place::OddStart => Some(Answer::HeaderTooLarge),
             () if self.found.received > super::transaction::MAX_HOPS => Some(Answer::MailLoop),
             () if *long_from => Some(Answer::FromTooLong),
             () if *several_from => Some(Answer::SeveralFrom),
@@ -261,15 +261,22 @@ impl Pass {
         part
     }
 
-    /// The first line without what stands in front of its field: a byte order mark, or white space, which would make it part
-    /// of the field that the stamp ends with.
+    /// The first line without what stands in front of its field: byte order marks, or white space, which would make it part
+    /// of the field that the stamp ends with. Nothing is left of a line that is a byte order mark.
     fn without_front<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         if self.at != Place::Start {
             return line;
         }
-        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
-        let field = line.trim_ascii_start();
-        if split_field(field).is_some_and(|(name, _)| is_common(name)) { field } else { line }
+        let text = without_marks(line);
+        let mut field = text.trim_ascii_start();
+        while field.starts_with(BYTE_ORDER_MARK) {
+            field = without_marks(field).trim_ascii_start();
+        }
+        match () {
+            () if split_field(field).is_some_and(|(name, _)| is_common(name)) => field,
+            () if field.is_empty() && text.len() < line.len() => field,
+            () => text,
+        }
     }
 
     fn put(&mut self, part: Part, octets: &[u8], message: &mut Vec<u8>) {
@@ -335,14 +342,18 @@ impl Pass {
                 self.end_header(message, senders);
             }
             (Place::OddStart, field) if !field.is_some_and(|(name, _)| is_common(name)) => {
-                self.text();
-                self.end_header(message, senders);
+                if self.len > MAX_HEADER_BYTES {
+                    self.text();
+                    self.end_header(message, senders);
+                }
             }
             (_, Some((name, value))) => {
                 self.close_field(message, senders);
                 return self.field(name, value, senders, message);
             }
-            (Place::Start, None) if is_mbox_line(line) || is_blank(line) => return Part::Nowhere,
+            (Place::Start, None) if line.is_empty() || is_mbox_line(line) || is_blank(line) => {
+                return Part::Nowhere;
+            }
             (Place::Start, None) if is_folded => {
                 self.text();
                 self.end_header(message, senders);
@@ -362,6 +373,7 @@ impl Pass {
     fn text(&mut self) {
         self.found.missing = true;
         self.refused.unclear_from = false;
+        self.len = 0;
     }
 
     fn end_header(&mut self, message: &mut Vec<u8>, senders: &Senders) {
@@ -503,6 +515,13 @@ fn author_field(name: &[u8]) -> Option<Place> {
         () if name.eq_ignore_ascii_case(b"sender") => Some(Place::Sender),
         () => None,
     }
+}
+
+fn without_marks(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK) {
+        line = rest;
+    }
+    line
 }
 
 fn is_common(name: &[u8]) -> bool {

@@ -77,9 +77,9 @@ fn text_without_header_is_seen() {
         " folded\r\n",
         "http //x: y\r\n",
         ": x\r\n",
-        "hello\r\nthere\r\nFrom: x\r\n",
-        "hello\r\nNote: x\r\nFrom: x\r\n",
+        "hello\r\nthere\r\nNote: x\r\n",
         "hello\r\n\r\nFrom: x\r\n",
+        "hello\r\nNote: x\r\n\r\nFrom: x\r\n",
     ] {
         let found = headers(message);
         assert!(found.missing && found.from == From::Absent, "{message:?}");
@@ -221,6 +221,36 @@ fn a_line_that_is_no_field_does_not_end_the_header() {
             assert!(found.from == From::Kept && !found.missing, "{odd:?} behind {front:?}");
         }
     }
+}
+
+#[test]
+fn odd_lines_and_unusual_fields_in_front_of_the_known_ones_do_not_end_the_header() {
+    let fields = "Date: x\r\nFrom: a@b\r\nMessage-ID: <m>\r\n\r\ntext\r\n";
+    for front in [
+        "X-Priority 1\r\nX-App: billing\r\n",
+        "garbage line\r\nX-Mailer:\r\n",
+        "garbage line\r\nList-Id: x\r\n folded\r\n",
+        "one\r\ntwo\r\n",
+        "one\r\n \r\ntwo\r\n",
+    ] {
+        let (out, pass) = passed(&format!("{front}{fields}"), &Senders::default());
+        let found = pass.finish();
+        assert_eq!(out, format!("{front}{fields}"));
+        assert!(found.from == From::Kept && found.date && !found.missing, "{front:?}: {found:?}");
+        assert_eq!(found.message_id.as_deref(), Some("<m>"), "{front:?}");
+    }
+    for marks in ["\u{feff}\u{feff}", "\u{feff}\r\n", "\u{feff} \u{feff}\r\n\u{feff}", "\u{feff} \u{feff}"] {
+        let (out, pass) = passed(&format!("{marks}{fields}"), &Senders::default());
+        assert_eq!(out, fields, "{marks:?}");
+        assert!(pass.found.from == From::Kept && !pass.found.missing, "{marks:?}");
+    }
+}
+
+#[test]
+fn text_without_an_empty_line_is_no_header_however_long_it_is() {
+    let text = "hello there\r\n".repeat(25_000);
+    let (out, pass) = passed(&text, &Senders::default());
+    assert!(out == text && pass.refusal().is_none() && pass.finish().missing);
 }
 
 #[test]

@@ -184,10 +184,11 @@ mod tests {
     use crate::budget::Spans;
     use crate::budget::gate::Gate;
     use crate::delivery::DryRun;
+    use crate::delivery::pool::Slot;
     use crate::message::body::Body;
     use crate::message::envelope::Envelope;
     use crate::metrics::Metrics;
-    use crate::outcome::{AttemptResult, PartialDelivery};
+    use crate::outcome::{AttemptResult, PartialDelivery, Verdict};
 
     /// Probes fail until there were `failures` of them.
     #[derive(Default)]
@@ -232,7 +233,11 @@ mod tests {
 
     #[async_trait]
     impl Transport for Flaky {
-        async fn deliver(&self, _: &Envelope, _: &Body, _: PartialDelivery) -> AttemptResult {
+        async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+            unreachable!("a probe sends no mail")
+        }
+
+        async fn deliver(&self, _: &Slot<'_>, _: &Envelope, _: &Body, _: PartialDelivery) -> AttemptResult {
             unreachable!("a probe sends no mail")
         }
 

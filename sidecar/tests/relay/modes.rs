@@ -137,6 +137,29 @@ async fn a_refusal_after_the_wait_is_a_dead_letter() {
     assert_eq!(scene.app.queue().list_dead(), [id]);
 }
 
+/// Exchange's five seconds before a refusal and waits of four and eight, all at a quarter of their length.
+#[tokio::test]
+async fn exchange_delays_a_refusal_past_the_default_wait_and_not_past_a_longer_one() {
+    let unknown = &["nobody@contoso.com"];
+    let scene = async |wait| {
+        let scene = Scene::with(
+            |options| options.config.pace.tarpit_milliseconds = 1250,
+            |_, route| (route.delivery.mode, route.delivery.wait_seconds) = (DeliverOrQueue, wait),
+        )
+        .await;
+        scene.well().await;
+        scene
+    };
+    let (default, longer) = tokio::join!(scene(1), scene(2));
+    let (id, reply) = tokio::join!(queued(&default, unknown, "late"), send(&longer, unknown, "in time"));
+    assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (550, "5.1.10".into()), "{reply}");
+    nothing_is_kept(&longer);
+    given_up(&default, 1).await;
+    assert_eq!(default.app.queue().list_dead(), [id]);
+    let again = send(&default, unknown, "again").await;
+    assert_eq!((again.code, again.text().contains("From memory")), (550, true), "{again}");
+}
+
 #[tokio::test]
 async fn a_recipient_refused_after_the_wait_is_a_dead_letter_and_the_others_have_the_message() {
     let scene = with(DeliverOrQueue, |_, route| route.delivery.wait_seconds = 1).await;

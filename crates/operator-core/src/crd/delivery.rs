@@ -29,7 +29,10 @@ pub struct Delivery {
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && duration(self) >= duration('1m') && duration(self) <= duration('336h')")
         .message("must be a duration of hours, minutes and seconds from 1m to 336h, such as 48h"))]
     pub max_age: String,
-    /// How long an application waits for Microsoft 365 in mode DeliverOrQueue before the message is queued and answered 250.
+    /// How long an application waits for Microsoft 365 in mode DeliverOrQueue before the message is queued and answered 250. Must be
+    /// less than the read timeout of its mail client, or the client sends again what was accepted. Exchange delays permanent refusals by
+    /// about 5s: with 4s the application rarely sees them, and the message becomes a dead letter or is held; with 8s it gets
+    /// Microsoft's own 5xx.
     #[serde(default = "Delivery::default_wait")]
     #[schemars(length(min = 2, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && duration(self) >= duration('1s') && duration(self) <= duration('2m')")

@@ -28,7 +28,8 @@ pub fn has_label_within(object: &Value) -> bool {
     object.as_object().into_iter().flatten().any(|(field, value)| field != "metadata" && has_label(value))
 }
 
-fn has_label(value: &Value) -> bool {
+/// Whether anything in the object carries the label of a route.
+pub fn has_label(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
             fields.get("labels").is_some_and(|labels| labels.get(ROUTE_LABEL).is_some())

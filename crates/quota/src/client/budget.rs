@@ -198,6 +198,11 @@ impl Budget {
         self.paused_until = self.paused_until.max(now + pause);
     }
 
+    /// Until when nothing goes, since Microsoft throttled the mailbox a moment ago; nothing without such a pause.
+    pub fn pause(&self, now: Duration) -> Option<Duration> {
+        Some(self.paused_until).filter(|until| *until > now)
+    }
+
     /// How many connections may be used at `now`.
     pub fn connections(&self, now: Duration) -> u32 {
         let left = self.throttle.of(u64::from(self.limits.connections), now, self.timing.minute);

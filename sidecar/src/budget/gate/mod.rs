@@ -101,6 +101,13 @@ impl Gate {
         self.observe.throttled(what);
     }
 
+    /// What keeps everything from being sent now, permits included that are out already: Microsoft throttled the mailbox a moment
+    /// ago.
+    pub fn pause(&self) -> Option<Denied> {
+        let until = self.account().state().quota.budget.pause(self.clock.now())?;
+        Some(Denied { until: self.clock.instant(until), why: WaitReason::Restraint })
+    }
+
     /// How many connections may be used now.
     pub fn connections(&self) -> u32 {
         self.account().state().quota.budget.connections(self.clock.now())

@@ -7,6 +7,9 @@ use crate::route_deleted;
 /// Width of the column with the state, and of that with the place.
 const COLUMNS: (usize, usize) = (8, 12);
 
+/// Most characters of what was met that are shown to people: refusals of Exchange go on with diagnostics for pages.
+const MAX_MET: usize = 300;
+
 /// The findings, ending in a newline.
 pub fn print(findings: &Findings, output: Output) -> String {
     match output {
@@ -44,7 +47,9 @@ fn line(step: &Step) -> String {
     let mut text = format!("{state:left$} {:right$}", step.step.as_str());
     let named = step.reason.filter(|_| matches!(step.state, State::Warning | State::Failed));
     let named = named.map(|reason| format!("{reason}: ")).unwrap_or_default();
-    text.push_str(&format!(" {named}{}", step.met));
+    let end = step.met.char_indices().nth(MAX_MET).map(|(at, _)| at);
+    let (met, more) = end.map_or((&*step.met, ""), |end| (&step.met[..end], "…"));
+    text.push_str(&format!(" {named}{met}{more}"));
     let mut text = format!("{}\n", text.trim_end());
     // Not wrapped: a remedy is often a command to copy.
     for line in [&step.meaning, &step.remedy].into_iter().filter(|line| !line.is_empty()) {
@@ -104,6 +109,16 @@ FAILED   log-in       SmtpAuthDisabledMailbox: 535 5.7.139 Authentication unsucc
 A message would not be sent. Fix what failed and run check again.
 ";
         assert_eq!(print(&findings(), Output::Text), expected);
+    }
+
+    #[test]
+    fn a_long_reply_is_cut_for_people_and_whole_for_programs() {
+        let mut findings = findings();
+        findings.steps[1].met = format!("554 5.2.0 {}", "1.84300:0A000000, é ".repeat(60));
+        let text = print(&findings, Output::Text);
+        assert!(text.lines().all(|line| line.chars().count() < 350) && text.contains('…'), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&print(&findings, Output::Json)).unwrap();
+        assert_eq!(json["steps"][1]["met"], *findings.steps[1].met);
     }
 
     #[test]

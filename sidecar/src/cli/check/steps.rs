@@ -162,9 +162,16 @@ impl Findings {
             Some(reason) => explained(reason, route),
             None => (String::new(), String::new()),
         };
+        let only_mail_tells =
+            obstacle.reason.is_some_and(|reason| reason.condition() == ConditionType::SendersAccepted);
         let remedy = match (obstacle.limits, self.well) {
+            (false, true) if only_mail_tells => format!(
+                "{remedy} check sends no message, so it cannot tell whether this is over. To try one message now: \
+                 mailroute-sidecar queue retry --all"
+            ),
             (false, true) => {
-                "The connection works now: mailroute-sidecar queue retry --all ends the pause.".into()
+                "Microsoft 365 can be reached again. To end the pause: mailroute-sidecar queue retry --all"
+                    .into()
             }
             _ => remedy,
         };

@@ -242,7 +242,10 @@ fn a_sidecar_that_holds_mail_back_is_told_although_the_way_is_open() {
     let step = held.steps.last().unwrap();
     assert_eq!((held.well, step.step, step.state), (false, Place::Sidecar, State::Failed));
     assert_eq!(step.met, "holds mail back until 2027-01-15T08:00:00Z: 554 5.2.0 quota");
-    assert!(step.remedy.contains("queue retry --all"), "{step:?}");
+    assert!(step.remedy.contains("cannot tell") && step.remedy.contains("queue retry --all"), "{step:?}");
+    let failed = open.clone().beside(&obstacle(Some(Reason::ConnectFailed), false), &by_secret());
+    let remedy = &failed.steps.last().unwrap().remedy;
+    assert!(remedy.starts_with("Microsoft 365 can be reached again. "), "{remedy}");
     let limited = open.clone().beside(&obstacle(Some(Reason::DailyQuotaExceeded), true), &by_secret());
     assert!(!limited.well && !limited.steps[0].remedy.contains("retry"), "{limited:?}");
     assert!(open.beside(&obstacle(None, true), &by_secret()).well, "it goes out a little later");
