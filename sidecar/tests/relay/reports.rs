@@ -80,7 +80,7 @@ async fn the_pods_token_goes_to_the_control_service_of_the_command_line_whatever
     let report = tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap().last().unwrap().clone();
     assert!(report.config_error.is_some_and(|told| told.contains(&theirs) && told.contains(&ours)));
     // A command beside the sidecar sends it nowhere else either.
-    assert_eq!(noted_address(&files.path("")).await, Some(ours));
+    assert_eq!(noted_address(&files.path("")).await.unwrap(), Some(ours));
     app.stop().await;
     assert!(stranger.accept().now_or_never().is_none(), "nobody came");
     drop(m365);
