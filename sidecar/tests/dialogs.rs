@@ -430,7 +430,7 @@ fn without_stamp(envelope: &Envelope, message: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// Text that does not begin like a header is kept apart from the stamp by an empty line.
 fn with_separator(message: &Message) -> Message {
     let Message { envelope, added, content } = message.clone();
-    let apart = !content.is_empty() && !content.starts_with(b"\r\n") && !is_field(&content);
+    let apart = !content.is_empty() && !content.starts_with(b"\r\n") && !has_header(&content);
     Message { envelope, added, content: if apart { [b"\r\n", content.as_slice()].concat() } else { content } }
 }
 
@@ -472,4 +472,10 @@ impl Observer for Counter {
     fn answered(&self, reply: &Reply, bytes: u64, _elapsed: Duration) {
         assert!(reply.code >= 200 && bytes > 0);
     }
+}
+
+/// Whether a header stands at the beginning: its first line is a field, or a `From` stands before the first empty line.
+fn has_header(content: &[u8]) -> bool {
+    let lines = content.split(|&octet| octet == b'\n').take_while(|line| *line != b"\r");
+    is_field(content) || lines.into_iter().any(|line| line.starts_with(b"From:"))
 }
