@@ -1,8 +1,9 @@
 //! The budget in metrics: how much of the mailbox's limits is used, who waits for them, and what Microsoft found too much.
 
-use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts, Registry};
+use mailroute_metrics::{Families, counters, ratio, ratios};
+use prometheus::{Gauge, GaugeVec, IntCounterVec};
 
-use super::{Metrics, add, counters};
+use super::Metrics;
 use crate::budget::restraint::Throttle;
 use crate::budget::{View, Why, gate};
 
@@ -15,24 +16,18 @@ pub(super) struct Budgeted {
 }
 
 impl Budgeted {
-    pub(super) fn register(r: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn register(r: &Families) -> prometheus::Result<Self> {
         let this = Self {
-            share: add(
+            share: ratio(
                 r,
-                Gauge::new(
-                    "mailroute_budget_share_ratio",
-                    "The share of the limits that is kept to: below 1 for some minutes after the upstream found it too much.",
-                ),
+                "mailroute_budget_share_ratio",
+                "The share of the limits that is kept to: below 1 for some minutes after the upstream found it too much.",
             )?,
-            used: add(
+            used: ratios(
                 r,
-                GaugeVec::new(
-                    Opts::new(
-                        "mailroute_budget_used_ratio",
-                        "How much of a limit of the mailbox is used, by limit; 0 where none is known.",
-                    ),
-                    &["limit"],
-                ),
+                "mailroute_budget_used_ratio",
+                "How much of a limit of the mailbox is used, by limit; 0 where none is known.",
+                &["limit"],
             )?,
             waits: counters(
                 r,
@@ -75,7 +70,7 @@ impl Metrics {
     /// The budget as it is now.
     pub fn show_budget(&self, view: View) {
         for (limit, used) in [("minute", view.minute), ("day", view.day)] {
-            self.budgeted.used.with_label_values(&[limit]).set(used.map_or(0.0, ratio));
+            self.budgeted.used.with_label_values(&[limit]).set(used.map_or(0.0, fraction));
         }
         self.budgeted.share.set(view.share);
     }
@@ -83,7 +78,7 @@ impl Metrics {
 
 /// Far below the numbers that a float cannot hold.
 #[expect(clippy::cast_precision_loss)]
-fn ratio((used, limit): (u64, u64)) -> f64 {
+fn fraction((used, limit): (u64, u64)) -> f64 {
     used as f64 / limit.max(1) as f64
 }
 

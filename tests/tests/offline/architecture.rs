@@ -11,19 +11,21 @@ use e2e::scene::release::repository;
 use self::source::{code, modules};
 
 /// Which crates of this project each crate is made with.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("crates/route", &[]),
     ("crates/dns", &[]),
     ("crates/limits", &[]),
+    ("crates/metrics", &[]),
     ("crates/entra", &["route"]),
-    ("operator", &["dns", "entra", "limits", "route"]),
-    ("sidecar", &["dns", "entra", "limits", "route"]),
+    ("operator", &["dns", "entra", "limits", "metrics", "route"]),
+    ("sidecar", &["dns", "entra", "limits", "metrics", "route"]),
 ];
 
 /// Words of a manifest that a crate does without.
-const WITHOUT: [(&str, &[&str]); 5] = [
+const WITHOUT: [(&str, &[&str]); 6] = [
     ("crates/route", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
     ("crates/limits", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
+    ("crates/metrics", &["kube", "k8s-openapi", "tokio", "lettre", "hyper"]),
     ("crates/dns", &["kube", "k8s-openapi", "lettre", "hyper"]),
     ("crates/entra", &["kube", "k8s-openapi", "lettre"]),
     ("sidecar", &["kube", "k8s-openapi"]),
@@ -39,6 +41,7 @@ const CALLS: [&str; 2] = ["Client", "Api"];
 const UNKNOWN: &[(&str, &[&str])] = &[
     ("crates/route/src", &["std::fs", CLOCK, "tokio"]),
     ("crates/limits/src", &["std::fs", "std::net", CLOCK, "tokio"]),
+    ("crates/metrics/src", &["std::fs", "std::net", CLOCK, "tokio"]),
     ("operator/src/crd", &[CALLS[0], CALLS[1], CLOCK]),
     ("operator/src/controller/accept", &[CALLS[0], CALLS[1], CLOCK, "async"]),
     ("operator/src/controller/validate", &[CALLS[0], CALLS[1], CLOCK, "async"]),
