@@ -38,7 +38,7 @@ use crate::controller::scope::Scope;
 use crate::controller::triggers::Triggers;
 use crate::controller::watch::{self as watches, Malformed, Unreadable};
 use crate::crd::MailRoute;
-use crate::events::Events;
+use crate::events::{Events, OwnReason};
 use crate::kubernetes::{self, Pace, Standing};
 use crate::lease::{self, Identity, Leadership};
 use crate::metrics::Metrics;
@@ -233,5 +233,5 @@ fn warn_of(unreadable: &Unreadable, events: &Events) {
         "This MailRoute cannot be read and is passed over: {}. Apply it again as the current schema wants it.",
         unreadable.error
     );
-    events.warn(unreadable.reference.clone(), "Malformed", "Reconcile", note);
+    events.warn(unreadable.reference.clone(), OwnReason::Malformed.as_str(), "Reconcile", note);
 }

@@ -15,6 +15,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use self::families::{Admission, Control, Leading, Routes, Standing, Trust};
 use crate::crd::MailRoute;
 use crate::crd::status::{QueueStatus, Sidecars};
+use crate::inject::Refusal;
 use crate::pki::Written;
 use crate::registration::Finding;
 
@@ -127,7 +128,7 @@ impl Metrics {
         for outcome in closed::ADMISSIONS {
             self.admission.reviews.with_label_values(&[outcome, ""]);
         }
-        for reason in closed::REFUSALS {
+        for reason in Refusal::REASONS {
             self.admission.reviews.with_label_values(&["refused", reason]);
         }
         self.control.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]);

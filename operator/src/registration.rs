@@ -25,7 +25,7 @@ pub use finding::Finding;
 
 use crate::controller::watch::filled;
 use crate::crd::MailRoute;
-use crate::events::Events;
+use crate::events::{Events, OwnReason};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::pki::{Registration, trust};
@@ -91,7 +91,7 @@ pub fn tell_of_repair(configuration: &MutatingWebhookConfiguration, events: &Eve
          cannot be created: keep {by} from writing that field.",
         trust::WEBHOOK
     );
-    events.warn(configuration.object_ref(&()), "CaBundleRepaired", "Admission", note);
+    events.warn(configuration.object_ref(&()), OwnReason::CaBundleRepaired.as_str(), "Admission", note);
 }
 
 impl Watch {

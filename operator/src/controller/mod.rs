@@ -67,7 +67,7 @@ use crate::api_error::{ApiError, chain};
 use crate::broker::settings::Settings;
 use crate::control::reports::{INTERVAL, Received, Reports, STALE_AFTER};
 use crate::crd::MailRoute;
-use crate::events::Events;
+use crate::events::{Events, OwnReason};
 use crate::inject;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -285,12 +285,18 @@ async fn steps(route: &MailRoute, term: &Term) -> Result<Action, Error> {
     context.lost.written(route, lost);
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
     if let Some(message) = losses::given_up(&reports, settling.is_some()) {
-        context.events.warn(route.object_ref(&()), "DeadLetters", "Reconcile", message);
+        context.events.warn(route.object_ref(&()), OwnReason::DeadLetters.as_str(), "Reconcile", message);
     }
     for left in left {
         orphans::count(context, &namespace, &name, &left);
         let (regarding, message) = (route.object_ref(&()), left.message(None));
-        context.events.warn_of(regarding, left.reference(&namespace), "MessagesLeft", "Reconcile", message);
+        context.events.warn_of(
+            regarding,
+            left.reference(&namespace),
+            OwnReason::MessagesLeft.as_str(),
+            "Reconcile",
+            message,
+        );
     }
     lock(&context.reports).told(&namespace, &name, &reports, is_live);
     applied?;
@@ -360,7 +366,12 @@ fn failed(route: Arc<MailRoute>, error: &Error, term: Arc<Term>) -> Action {
         "reconciliation failed"
     );
     if verdict.is_news {
-        term.context.events.warn(route.object_ref(&()), "ReconcileFailed", "Reconcile", chain);
+        term.context.events.warn(
+            route.object_ref(&()),
+            OwnReason::ReconcileFailed.as_str(),
+            "Reconcile",
+            chain,
+        );
     }
     Action::requeue(verdict.wait)
 }

@@ -13,6 +13,7 @@ use super::losses::{self, Left};
 use super::pods::sidecar;
 use super::watch::route_of;
 use crate::crd::MailRoute;
+use crate::events::OwnReason;
 use crate::lock;
 
 /// Deleted routes that are remembered at most; beyond it some may be logged again.
@@ -57,7 +58,7 @@ pub(super) fn look(context: &Context, route: &ObjectRef<MailRoute>, now: Timesta
     for left in losses::left(&reports, is_live) {
         count(context, namespace, &route.name, &left);
         let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
-        context.events.warn(pod, "MessagesLeft", "Reconcile", message);
+        context.events.warn(pod, OwnReason::MessagesLeft.as_str(), "Reconcile", message);
     }
     lock(&context.reports).told(namespace, &route.name, &reports, is_live);
 }

@@ -1,7 +1,7 @@
 //! Handing one message to the upstream, by whichever of Microsoft's methods.
 //!
 //! * [`outcome`]: what can come of an attempt, as types.
-//! * [`classify`]: the one table from replies to outcomes.
+//! * [`classify`]: the one table from replies to outcomes; [`known_replies`]: the lines that it is tested with.
 //! * [`opening`]: from a name to a connection, over TLS as the route wants it.
 //! * [`effect`]: what follows from an outcome, for everything else.
 //! * [`hint`]: what to know about a refusal of one message or recipient.
@@ -25,6 +25,7 @@ pub mod effect;
 pub mod error;
 pub mod handover;
 pub mod hint;
+pub mod known_replies;
 pub mod limit;
 pub mod login;
 pub mod opening;

@@ -29,6 +29,7 @@ use self::plan::Plan;
 use super::pods::SidecarPod;
 use super::{Context, Error};
 use crate::crd::MailRoute;
+use crate::events::OwnReason;
 
 /// Between two evictions of all routes together: twelve a minute.
 pub const PACE: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ pub async fn carry_out(
             rollouts.evicted(&key, owner, Evicted::of(next.pod, owner, pods));
             tracing::info!(namespace, pod, %owner, "evicted a pod whose sidecar is outdated");
             let note = format!("Pod {pod} of {owner} was evicted, as its sidecar is outdated.");
-            context.events.note(route.object_ref(&()), "PodEvicted", "Rollout", note);
+            context.events.note(route.object_ref(&()), OwnReason::PodEvicted.as_str(), "Rollout", note);
         }
         Ok(Outcome::NotNow) => rollouts.refused(&key, owner, Instant::now() + REFUSED),
         Ok(Outcome::Gone) => {}
