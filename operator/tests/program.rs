@@ -70,7 +70,7 @@ fn what_is_not_yaml_is_told_with_the_place() {
     let odd = inject("kind: Pod\nmetadata: {name: a\n");
     assert_eq!((odd.status.code(), text(&odd.stdout)), (Some(1), ""));
     let told = text(&odd.stderr);
-    assert!(told.contains("- is not YAML or JSON") && told.contains("line"), "{told}");
+    assert!(told.contains("standard input is not YAML or JSON") && told.contains("line"), "{told}");
 }
 
 #[test]

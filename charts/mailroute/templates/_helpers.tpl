@@ -77,3 +77,23 @@ matchExpressions:
       {{- toYaml . | nindent 6 }}
   {{- end }}
 {{- end }}
+
+{{/* Refuses values with a sentence where a JSON schema has none. */}}
+{{- define "mailroute.check" -}}
+{{- with .Values.dns.nameserver -}}
+{{- if not (regexMatch `^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$` .) -}}
+{{- fail (printf "dns.nameserver is %q and has to be ADDRESS:PORT, such as 8.8.8.8:53 or [2001:db8::1]:53: add :53" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $own := list "POD_NAMESPACE" "POD_NAME" "POD_IP" "MAILROUTE_SIDECAR_IMAGE" "MAILROUTE_SIDECAR_IMAGE_PULL_POLICY" "MAILROUTE_SIDECAR_IMAGE_PULL_SECRETS" "MAILROUTE_ENTRA_AUDIENCES" "MAILROUTE_SIDECAR_USER_BY_PLATFORM" "MAILROUTE_ALLOW_IMAGE_OVERRIDE" -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $own -}}
+{{- fail (printf "extraEnv has %s, which the chart sets itself: remove it" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.watch.namespaces -}}
+{{- if has . $.Values.webhook.excludedNamespaces -}}
+{{- fail (printf "namespace %s is in watch.namespaces and in webhook.excludedNamespaces: remove it from one of them" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

@@ -37,6 +37,9 @@ const AT_ONCE: u32 = 5;
 /// Time after which one more is told.
 const ONE_MORE: Duration = Duration::from_secs(15);
 
+/// Stands for a namespace where a review could not be answered; none has that name.
+const FAILURES: &str = "(failures)";
+
 /// How many refusals are told, by namespace; time is passed in.
 #[derive(Debug)]
 pub struct Pace(RateLimit);
@@ -57,6 +60,11 @@ impl Pace {
             _ => true,
         };
         self.0.allows(if is_known { namespace } else { "" }, now)
+    }
+
+    /// Whether one more review is told of that could not be answered, whoever sent it.
+    pub fn allows_failure(&mut self, now: Instant) -> bool {
+        self.0.allows(FAILURES, now)
     }
 }
 

@@ -159,7 +159,9 @@ impl Webhook {
         match answer {
             Ok((_, review)) => Json(review).into_response(),
             Err(failure) => {
-                tracing::warn!(failure = failure.to_string(), "an admission review was not answered");
+                if lock(&self.pace).allows_failure(Instant::now()) {
+                    tracing::warn!(failure = failure.to_string(), "an admission review was not answered");
+                }
                 (failure.status(), format!("MailRoute: {failure}\n")).into_response()
             }
         }

@@ -23,7 +23,7 @@ impl Metrics {
     pub fn attempted(&self, attempt: &AttemptResult, recipients: u64, bytes: u64, took: Duration) {
         let outcome = attempt.verdict.outcome;
         self.sent.deliveries.with_label_values(&[outcome.as_str(), reason_label(outcome)]).inc();
-        self.sent.delivery_seconds.with_label_values(&[outcome.as_str()]).observe(took.as_secs_f64());
+        self.sent.delivery_seconds.observe(took.as_secs_f64());
         if outcome == DeliveryOutcome::Delivered {
             self.sent.recipients.inc_by(recipients);
             self.sent.bytes.inc_by(bytes);

@@ -9,8 +9,7 @@ use super::Metrics;
 use crate::outcome::queued::{QueueExit, QueueFigures, QueueingCause};
 
 /// Upper bounds for what may wait for days, seconds.
-const WAITS: &[f64] =
-    &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0];
+const WAITS: &[f64] = &[0.5, 5.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0, 172_800.0];
 
 /// What is kept.
 pub(super) struct Queued {

@@ -213,12 +213,14 @@ impl Pass {
     /// Why the message is refused for its header, if it is.
     pub fn refusal(&self) -> Option<Answer> {
         let Refused { several_from, long_from, unclear_from, sender } = &self.refused;
+        // What turns out to be text is not judged as a header.
+        let is_header = self.at != Place::OddStart;
         match () {
-            () if self.len > MAX_HEADER_BYTES && self.at != Place::OddStart => Some(Answer::HeaderTooLarge),
+            () if self.len > MAX_HEADER_BYTES && is_header => Some(Answer::HeaderTooLarge),
             () if self.found.received > super::transaction::MAX_HOPS => Some(Answer::MailLoop),
             () if *long_from => Some(Answer::FromTooLong),
             () if *several_from => Some(Answer::SeveralFrom),
-            () if *unclear_from => Some(Answer::NoFieldInHeader),
+            () if *unclear_from && is_header => Some(Answer::NoFieldInHeader),
             () => sender.as_ref().map(|_| Answer::SenderNotAllowed),
         }
     }

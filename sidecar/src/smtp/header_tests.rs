@@ -251,6 +251,10 @@ fn text_without_an_empty_line_is_no_header_however_long_it_is() {
     let text = "hello there\r\n".repeat(25_000);
     let (out, pass) = passed(&text, &Senders::default());
     assert!(out == text && pass.refusal().is_none() && pass.finish().missing);
+
+    let (mut pass, senders) = (Pass::default(), strict(OnViolation::Reject));
+    pass.pass(b"hello\r\nthis is from: bob\r\n", &mut Vec::new(), &senders);
+    assert_eq!(pass.refusal(), None, "before it is known to be a header");
 }
 
 #[test]

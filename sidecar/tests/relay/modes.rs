@@ -137,27 +137,31 @@ async fn a_refusal_after_the_wait_is_a_dead_letter() {
     assert_eq!(scene.app.queue().list_dead(), [id]);
 }
 
-/// Exchange's five seconds before a refusal and waits of four and eight, all at a quarter of their length.
+/// Exchange's five seconds before a refusal and waits of four and eight, all at half of their length.
 #[tokio::test]
 async fn exchange_delays_a_refusal_past_the_default_wait_and_not_past_a_longer_one() {
-    let unknown = &["nobody@contoso.com"];
     let scene = async |wait| {
         let scene = Scene::with(
-            |options| options.config.pace.tarpit_milliseconds = 1250,
+            |options| options.config.pace.tarpit_milliseconds = 2500,
             |_, route| (route.delivery.mode, route.delivery.wait_seconds) = (DeliverOrQueue, wait),
         )
         .await;
         scene.well().await;
         scene
     };
-    let (default, longer) = tokio::join!(scene(1), scene(2));
-    let (id, reply) = tokio::join!(queued(&default, unknown, "late"), send(&longer, unknown, "in time"));
-    assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (550, "5.1.10".into()), "{reply}");
+    let send = async |scene: &Scene| {
+        let text = message("boss").replace("From: <noreply@contoso.com>", "From: <ceo@contoso.com>");
+        scene.client().await.send(SENDER, ANN, &text).await
+    };
+    let (default, longer) = tokio::join!(scene(2), scene(4));
+    let (late, in_time) = tokio::join!(send(&default), send(&longer));
+    assert_eq!((in_time.code, in_time.text().contains("SendAsDenied")), (554, true), "{in_time}");
     nothing_is_kept(&longer);
-    given_up(&default, 1).await;
-    assert_eq!(default.app.queue().list_dead(), [id]);
-    let again = send(&default, unknown, "again").await;
-    assert_eq!((again.code, again.text().contains("From memory")), (550, true), "{again}");
+    let id = id_of(&late);
+    default.told(mailroute_route::condition::Reason::SendAsDenied).await;
+    assert_eq!(default.app.queue().list()[0].id, id, "held");
+    let again = send(&default).await;
+    assert_eq!((again.code, again.text().contains("From memory")), (554, true), "{again}");
 }
 
 #[tokio::test]

@@ -172,7 +172,7 @@ async fn workloads_are_warned_of(cluster: &Cluster, shop: &str) -> Result<()> {
         ("mailroute.dev/sidecar-prot", "25", "mailroute.dev/sidecar-prot. The annotations are: "),
         ("mailroute.dev/sidecar-memory-limit", "much", "is not a quantity"),
         ("mailroute.dev/sidecar-log-level", "loud", "sidecar-log-level must be"),
-        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port must be a number"),
+        ("mailroute.dev/sidecar-port", "smtp", "sidecar-port must be a port"),
         (EXCUSE, "yes", "allow-"),
     ];
     for (key, value, told) in wrong {

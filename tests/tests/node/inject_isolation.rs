@@ -1,6 +1,7 @@
 //! What an injected pod looks like: the credential is the sidecar's alone, and the pod stays within `restricted`.
 
 use anyhow::{Context, Result, ensure};
+use e2e::replica::until;
 use e2e::scene::{Scene, workload};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -35,8 +36,13 @@ async fn the_application_holds_no_token_and_no_azure_variable_and_the_sidecar_do
     }
     ensure!(mounts(sidecar(&pod)?).contains(&"mailroute-tokens"), "the sidecar has no tokens");
 
+    until(async || {
+        let seen = scene.log("shop", "app").await?;
+        ensure!(seen.contains("looked"), "the script has not run: {seen}");
+        Ok(())
+    })
+    .await?;
     let seen = scene.log("shop", "app").await?;
-    ensure!(seen.contains("looked"), "the script ran: {seen}");
     ensure!(!seen.contains("AZURE_") && !seen.contains("mailroute"), "the application sees {seen}");
 
     // The kubelet projects into the sidecar's mount what the application cannot see: it authenticates with it.

@@ -61,6 +61,29 @@ fn malformed_and_unknown_values_are_refused_by_name() -> Result<()> {
 }
 
 #[test]
+fn values_that_contradict_each_other_or_the_chart_are_refused_with_a_sentence() -> Result<()> {
+    let refusals: [(&[&str], &str); 4] = [
+        (&["dns.nameserver=8.8.8.8"], "add :53"),
+        (&["extraEnv[0].name=POD_IP"], "extraEnv has POD_IP, which the chart sets itself"),
+        (&["extraEnv[0].name=MAILROUTE_SIDECAR_IMAGE"], "extraEnv has MAILROUTE_SIDECAR_IMAGE"),
+        (
+            &["watch.namespaces={shop,crm}", "webhook.excludedNamespaces={crm}"],
+            "namespace crm is in watch.namespaces and in webhook.excludedNamespaces",
+        ),
+    ];
+    for (values, said) in refusals {
+        let arguments: Vec<_> = values.iter().flat_map(|value| ["--set", value]).collect();
+        let output = template("mailroute", &arguments)?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && told.contains(said), "{values:?}: {told}");
+    }
+    for accepted in ["8.8.8.8:53", "[2001:db8::1]:53"] {
+        rendered(&["--set", &format!("dns.nameserver={accepted}")])?;
+    }
+    Ok(())
+}
+
+#[test]
 fn kubernetes_without_stable_native_sidecars_is_refused() -> Result<()> {
     let output = Command::new(Tools::find()?.helm())
         .args(["template", "mailroute", "--kube-version", "1.32.0"])
