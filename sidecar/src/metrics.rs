@@ -17,7 +17,7 @@ use crate::listener::Refusal;
 use crate::outcome::health::Health;
 
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
-const SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+const SECONDS: &[f64] = &[0.01, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0, 120.0];
 
 /// The metrics of one sidecar.
 pub struct Metrics {

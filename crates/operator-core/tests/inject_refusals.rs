@@ -141,7 +141,7 @@ fn each_reason_is_told_in_a_sentence_with_a_remedy() {
         (
             with(pod(), "/metadata", "annotations", json!({"mailroute.dev/sidecar-memory-limit": "16Mi"})),
             "RequestOverLimit",
-            "more memory (32Mi) than it may use (16Mi)",
+            "memory request (32Mi) is more than its limit (16Mi)",
             "mailroute.dev/sidecar-memory-request",
         ),
         (

@@ -9,8 +9,8 @@ use crate::smtp::reply::Reply;
 macro_rules! authenticated_only {
     ($cmdlet:literal) => {
         concat!(
-            "the recipient takes mail from authenticated senders only: use the method ClientSubmission or SmtpRelay, or let \
-             it take any: ",
+            "the recipient accepts only authenticated senders: use the method ClientSubmission or SmtpRelay, or let \
+             it accept all: ",
             $cmdlet,
             " -RequireSenderAuthenticationEnabled $false"
         )

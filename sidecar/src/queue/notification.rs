@@ -11,8 +11,8 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use lettre::message::header::ContentType;
-use lettre::message::{IntoBody, MultiPart, SinglePart};
+use lettre::message::header::{ContentTransferEncoding, ContentType};
+use lettre::message::{Body, IntoBody, MultiPart, SinglePart};
 
 use crate::message::envelope::{Address, Envelope, ReversePath};
 use crate::smtp::trace::rfc5322_date;
@@ -101,7 +101,7 @@ impl Notice<'_> {
         let report = MultiPart::builder()
             .header(media_type(&kind))
             .singlepart(part("text/plain; charset=utf-8", self.words()))
-            .singlepart(part("message/delivery-status", self.status()))
+            .singlepart(part("message/delivery-status", unencoded(self.status())))
             .singlepart(part("text/rfc822-headers", self.header.to_vec()));
         let mut message = self.fields(to).into_bytes();
         message.extend(report.formatted());
@@ -189,6 +189,11 @@ impl Unreached<'_> {
 /// A part of the report, with the encoding that its content needs to pass as 7-bit text (RFC 6522 §3, §4).
 fn part(kind: &str, content: impl IntoBody) -> SinglePart {
     SinglePart::builder().header(media_type(kind)).body(content)
+}
+
+/// A part of type `message`, which may not be encoded (RFC 2045 §6.4). Its text is ASCII in lines of less than 998 octets.
+fn unencoded(text: String) -> Body {
+    Body::dangerous_pre_encoded(text.into_bytes(), ContentTransferEncoding::SevenBit)
 }
 
 fn media_type(kind: &str) -> ContentType {
@@ -292,6 +297,15 @@ mod tests {
             "{text}"
         );
         assert!(text.is_ascii(), "a report passes where only 7-bit text does: {text}");
+    }
+
+    #[test]
+    fn a_long_reply_does_not_have_the_status_encoded() {
+        let reply = format!("550 5.2.0 {}", "x = y ".repeat(400));
+        let text = composed(&from_app(), &reply, false).unwrap();
+        assert!(text.contains("message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n"), "{text}");
+        assert!(text.contains("\r\nDiagnostic-Code: smtp; 550 5.2.0 x = y "), "{text}");
+        assert!(text.lines().all(|line| line.len() < 998), "{text}");
     }
 
     #[test]

@@ -196,9 +196,7 @@ fn an_endless_message_id_costs_bounded_memory() {
 
 #[test]
 fn a_byte_order_mark_in_front_of_the_header_goes() {
-    for message in
-        ["From: a@b\r\nDate: x\r\n\r\n\u{feff}text\r\n", "From x\r\nFrom: a@b\r\nDate: x\r\n", "\r\ntext\r\n"]
-    {
+    for message in ["From: a@b\r\nDate: x\r\n\r\n\u{feff}text\r\n", "From x\r\nFrom: a@b\r\nDate: x\r\n"] {
         let (out, pass) = passed(&format!("\u{feff}{message}"), &Senders::default());
         let (expected, without) = passed(message, &Senders::default());
         assert_eq!((out, &pass.found), (expected, &without.found));

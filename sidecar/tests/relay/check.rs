@@ -167,7 +167,7 @@ async fn a_greeting_that_never_comes_ends_the_check_in_its_time() {
     };
     let (_, findings) = checked(|_| {}, silent, &["--timeout", "1"]).await;
     let step = failed(&findings);
-    assert_eq!((step.step, step.met.as_str()), (Greeting, "nothing more within 1 seconds"));
+    assert_eq!((step.step, step.met.as_str()), (Greeting, "no result within 1 seconds"));
 }
 
 #[tokio::test]

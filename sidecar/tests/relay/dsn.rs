@@ -73,7 +73,10 @@ async fn the_sender_is_told_when_the_time_is_over() {
     rules(&scene, vec![]);
     let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
     let text = String::from_utf8(arrived[0].data.clone()).unwrap();
-    assert!(text.contains("Status: 4.4.7\r\n") && text.contains("until its time was over"), "{text}");
+    assert!(
+        text.contains("Status: 4.4.7\r\n") && text.contains("It could not be delivered in time"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ async fn dead_letters_are_tried_again_or_dropped() {
 
     scene.m365.set_faults(Faults::default());
     let (said, all) = scene.queue(&format!("retry {} {UNKNOWN}", id(&dead[1]))).await;
-    assert_eq!(said, format!("1 message will be tried now\nno message {UNKNOWN} is kept here\n"));
+    assert_eq!(said, format!("1 message will be tried now\nno message {UNKNOWN} is stored here\n"));
     assert!(!all, "one of two is not all");
     let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
     assert_eq!(arrived[0].header("Subject"), Some("two"));
@@ -288,9 +288,9 @@ async fn a_message_that_is_delivered_meanwhile_is_not_dropped_and_that_is_said()
     scene.m365.wait_for_messages(1, PATIENCE).await;
     scene.listed_when(<[_]>::is_empty).await;
     let (said, all) = scene.queue(&format!("drop {one}")).await;
-    assert_eq!((said, all), (format!("0 messages dropped\nno message {one} is kept here\n"), false));
+    assert_eq!((said, all), (format!("0 messages dropped\nno message {one} is stored here\n"), false));
     for verb in ["show", "export"] {
-        assert_eq!(scene.refused(&format!("{verb} {one}")).await, format!("no message {one} is kept here"));
+        assert_eq!(scene.refused(&format!("{verb} {one}")).await, format!("no message {one} is stored here"));
     }
     assert_eq!(scene.m365.messages().len(), 1);
     scene.stop().await;

@@ -78,7 +78,7 @@ async fn the_command_works_beside_the_program_and_what_was_done_is_logged() {
     assert_eq!(mistake.status.code(), Some(2), "{mistake:?}");
     let unknown = program(&spool, "show 0000000000000000000").await;
     assert_eq!((unknown.status.code(), out(&unknown)), (Some(1), String::new()));
-    assert_eq!(error(&unknown), "Error: no message 0000000000000000000 is kept here\n");
+    assert_eq!(error(&unknown), "Error: no message 0000000000000000000 is stored here\n");
 
     let dropped = loop {
         let dropped = program(&spool, &format!("drop {id}")).await;
@@ -144,7 +144,7 @@ async fn files_that_cannot_be_read_again_are_listed() {
     let (at_rest, _) = queue(&spool, "list -o json").await.unwrap();
     let at_rest: Value = serde_json::from_str(&at_rest).unwrap();
     let why = at_rest["messages"][0]["unreadable"].as_str().unwrap();
-    assert!(why.contains("0000000000000000001") && why.contains("cut off"), "{at_rest:#}");
+    assert!(why.contains("0000000000000000001") && why.contains("is truncated"), "{at_rest:#}");
 
     let sidecar = started(&files, &spool).await;
     let (running, _) = queue(&spool, "list").await.unwrap();

@@ -184,7 +184,7 @@ mod tests {
         let service = WebhookService { namespace: "mail".into(), name: "mailroute".into() };
         let found = findings(Some(&configuration), &service, &["shop".into(), "news".into()].into());
         assert_eq!(found, [ConfigurationFinding::NamespacesExcluded(["news".to_owned()].into())].into());
-        assert!(found.first().unwrap().to_string().contains("leaves out news"));
+        assert!(found.first().unwrap().to_string().contains("excludes news"));
     }
 
     #[test]

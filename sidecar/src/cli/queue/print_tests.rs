@@ -83,7 +83,7 @@ notes.txt            corrupt    -     -      -         -  -                     
 #[test]
 fn an_empty_list_and_a_program_that_does_not_run_are_said() {
     let empty = List { running: false, messages: vec![], corrupt: vec![], route_deleted: false };
-    let expected = "Nothing is kept here.\n\nNo sidecar uses this spool: this is what is on disk.\n";
+    let expected = "The queue is empty.\n\nNo sidecar uses this spool: this is what is on disk.\n";
     assert_eq!(list(&empty, at(0)), expected);
 }
 
@@ -132,10 +132,10 @@ Tries         3
 Size          14.1 KiB
 From          <noreply@contoso.com>
 Message-ID    <1@contoso.com>
-Last error    2027-01-15T08:00:20Z transient: 452 4.2.2 full (said by FR0P281MB0123.DEUP281.PROD.OUTLOOK.COM)
+Last error    2027-01-15T08:00:20Z transient: 452 4.2.2 full (from FR0P281MB0123.DEUP281.PROD.OUTLOOK.COM)
 Recipients
   <ann@fabrikam.com> waiting
-  <bob@fabrikam.com> failed: 2027-01-15T08:00:20Z transient: 550 5.1.10 unknown (said by FR0P281MB0123.DEUP281.PROD.OUTLOOK.COM)
+  <bob@fabrikam.com> failed: 2027-01-15T08:00:20Z transient: 550 5.1.10 unknown (from FR0P281MB0123.DEUP281.PROD.OUTLOOK.COM)
 
 Subject: \u{fffd}bell
 

@@ -54,7 +54,7 @@ fn a_restart_says_what_each_pod_waits_for() {
     situation.pods.iter_mut().for_each(|pod| pod.runs_on = false);
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsHeld"));
-    assert!(message(&status, ConditionType::SidecarsCurrent).contains("(it is to run to its end)"));
+    assert!(message(&status, ConditionType::SidecarsCurrent).contains("(it runs to completion)"));
 }
 
 #[test]
