@@ -275,7 +275,9 @@ async fn every_refusal_reaches_a_person_by_answer_event_and_metric() {
 async fn a_flood_of_refusals_in_one_namespace_is_told_a_few_times_and_hides_no_refusal_of_another() {
     let mut stage = stage().await;
     let mut elsewhere = route("notifications");
+    // Events of one object and reason become a series.
     elsewhere.metadata.namespace = Some("office".into());
+    elsewhere.metadata.uid = Some("another".into());
     stage.apply(&Event::Apply(elsewhere));
     let mut reviews: Vec<_> = refusals()
         .into_iter()

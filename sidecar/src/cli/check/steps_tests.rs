@@ -215,7 +215,7 @@ fn a_refusal_of_one_recipient_has_microsofts_hint() {
     let verdict = Verdict::of_reply(DeliveryOutcome::RejectRecipient, reply);
     let dry_run = stopped(&[TokenAcquired, Connected, LoggedIn], &[Stage::Mail], verdict);
     let findings = Findings::of(&by_secret(), &envelope(), &dry_run);
-    assert!(findings.steps[8].meaning.contains("authenticated senders only"), "{:?}", findings.steps[8]);
+    assert!(findings.steps[8].meaning.contains("only authenticated senders"), "{:?}", findings.steps[8]);
 }
 
 #[test]
