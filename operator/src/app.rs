@@ -37,7 +37,7 @@ use crate::cache::route::RouteStore;
 use crate::cache::scope::WatchScope;
 use crate::cache::triggers::Triggers;
 use crate::cache::watch::{self as watches, RouteWatch, UnreadableRoute, UnreadableRoutes};
-use crate::events::Events;
+use crate::events::{Events, OwnReason};
 use crate::leader_election::{self, Identity, Leadership};
 use crate::metrics::Metrics;
 use crate::pki::{self, Lifetimes, Pki};
@@ -245,5 +245,5 @@ fn warn_of(unreadable: &UnreadableRoute, events: &Events) {
         "This MailRoute cannot be read and is passed over: {}. Apply it again as the current schema wants it.",
         unreadable.error
     );
-    events.warn(unreadable.reference.clone(), "Malformed", "Reconcile", note);
+    events.warn(unreadable.reference.clone(), OwnReason::Malformed.as_str(), "Reconcile", note);
 }

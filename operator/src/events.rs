@@ -27,6 +27,44 @@ const REMEMBERED: usize = 4096;
 /// Longest note that events.k8s.io takes, bytes.
 const MAX_NOTE_BYTES: usize = 1024;
 
+/// Declares the reasons, and the list of all of them.
+macro_rules! own_reasons {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Reasons of Events that are no reason of a condition, of a refused pod or of the webhook configuration.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum OwnReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl OwnReason {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The constant, as an Event has it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+own_reasons! {
+    /// What a MailRoute asks for could not be written.
+    ReconcileFailed,
+    /// A MailRoute is stored in a shape that cannot be read.
+    Malformed,
+    /// Messages were given up.
+    DeadLetters,
+    /// A pod ended with mail in its queue.
+    MessagesLeft,
+    /// A pod with an outdated sidecar was evicted.
+    PodEvicted,
+    /// Somebody had changed the `caBundle`.
+    CaBundleRepaired,
+}
+
 /// Where Events are handed in. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
 pub struct Events {

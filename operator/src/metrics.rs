@@ -7,14 +7,16 @@ mod families;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use mailroute_metrics::{Families, Family, gauges};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::status::{QueueStatus, Sidecars};
+use mailroute_operator_core::inject::Refusal;
 use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 use mailroute_route::condition::Reason;
 use prometheus::core::MetricVec;
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use self::families::{Admission, Control, Leading, Routes, Standing, Trust, gauges};
+use self::families::{Admission, Control, Leading, Routes, Standing, Trust};
 use crate::pki::BundleWritten;
 
 /// The metrics of one operator process.
@@ -77,21 +79,33 @@ impl Metrics {
     /// # Errors
     /// When two metrics share a name; a programming error that any test would show.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let r = &registry;
+        let this = Self::register(&Families::default())?;
+        this.show_closed_sets();
+        Ok(this)
+    }
+
+    /// Every metric family, for the reference.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn families() -> Result<Vec<Family>, prometheus::Error> {
+        let families = Families::default();
+        Self::register(&families)?;
+        Ok(families.into_list())
+    }
+
+    fn register(r: &Families) -> Result<Self, prometheus::Error> {
         let build = gauges(r, "mailroute_operator_build_info", "The program that runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let this = Self {
+        Ok(Self {
             standing: Standing::register(r)?,
             routes: Routes::register(r)?,
             leading: Leading::register(r)?,
             control: Control::register(r)?,
             admission: Admission::register(r)?,
             trust: Trust::register(r)?,
-            registry,
-        };
-        this.show_closed_sets();
-        Ok(this)
+            registry: r.registry(),
+        })
     }
 
     /// Makes every value of the closed sets visible before it is first counted.
@@ -114,7 +128,7 @@ impl Metrics {
         for outcome in closed::ADMISSIONS {
             self.admission.reviews.with_label_values(&[outcome, ""]);
         }
-        for reason in closed::REFUSALS {
+        for reason in Refusal::REASONS {
             self.admission.reviews.with_label_values(&["refused", reason]);
         }
         self.control.token_exchanges.with_label_values(&[Reason::TokenAcquired.as_str()]);

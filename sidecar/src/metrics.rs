@@ -7,10 +7,9 @@ mod budget;
 mod events;
 mod queue;
 
-use prometheus::core::Collector;
+use mailroute_metrics::{Families, Family, counter, counters, gauge, gauges, histogram};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use crate::delivery::connection::Protection;
@@ -56,21 +55,33 @@ impl Metrics {
     /// # Errors
     /// When two metrics have one name, which is a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let build = Opts::new("mailroute_build_info", "The program that runs.");
-        let build = add(&registry, IntGaugeVec::new(build, &["version"]))?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let this = Self {
-            received: Received::register(&registry)?,
-            sent: Sent::register(&registry)?,
-            state: State::register(&registry)?,
-            queued: queue::Queued::register(&registry)?,
-            budgeted: budget::Budgeted::register(&registry)?,
-            token_faults: std::sync::Mutex::default(),
-            registry,
-        };
+        let this = Self::register(&Families::default())?;
         this.show_closed_sets();
         Ok(this)
+    }
+
+    /// Every metric family, for the reference.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn families() -> prometheus::Result<Vec<Family>> {
+        let families = Families::default();
+        Self::register(&families)?;
+        Ok(families.into_list())
+    }
+
+    fn register(r: &Families) -> prometheus::Result<Self> {
+        let build = gauges(r, "mailroute_build_info", "The program that runs.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            received: Received::register(r)?,
+            sent: Sent::register(r)?,
+            state: State::register(r)?,
+            queued: queue::Queued::register(r)?,
+            budgeted: budget::Budgeted::register(r)?,
+            token_faults: std::sync::Mutex::default(),
+            registry: r.registry(),
+        })
     }
 
     /// Makes the values of closed sets visible before they are first counted, so that a rate has a start.
@@ -125,7 +136,7 @@ struct Received {
 }
 
 impl Received {
-    fn register(r: &Registry) -> prometheus::Result<Self> {
+    fn register(r: &Families) -> prometheus::Result<Self> {
         Ok(Self {
             sessions: gauge(r, "mailroute_sessions_open", "SMTP sessions open now.")?,
             sessions_total: counter(r, "mailroute_sessions_total", "SMTP sessions opened.")?,
@@ -147,12 +158,11 @@ impl Received {
                 "mailroute_encoded_header_fields_total",
                 "Header fields with raw UTF-8 that were written as encoded words.",
             )?,
-            accept_seconds: add(
+            accept_seconds: histogram(
                 r,
-                Histogram::with_opts(seconds(
-                    "mailroute_accept_duration_seconds",
-                    "Time from the end of a message's data to the application's answer.",
-                )),
+                "mailroute_accept_duration_seconds",
+                "Time from the end of a message's data to the application's answer.",
+                SECONDS,
             )?,
         })
     }
@@ -174,7 +184,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn register(r: &Registry) -> prometheus::Result<Self> {
+    fn register(r: &Families) -> prometheus::Result<Self> {
         Ok(Self {
             deliveries: counters(
                 r,
@@ -182,12 +192,11 @@ impl Sent {
                 "Attempts to deliver a message to the upstream, by outcome and reason.",
                 &["outcome", "reason"],
             )?,
-            delivery_seconds: add(
+            delivery_seconds: histogram(
                 r,
-                Histogram::with_opts(seconds(
-                    "mailroute_delivery_duration_seconds",
-                    "Duration of attempts to deliver, waiting for the connection included.",
-                )),
+                "mailroute_delivery_duration_seconds",
+                "Duration of attempts to deliver, waiting for the connection included.",
+                SECONDS,
             )?,
             recipients: counter(
                 r,
@@ -247,13 +256,14 @@ struct State {
 }
 
 impl State {
-    fn register(r: &Registry) -> prometheus::Result<Self> {
-        let conditions = Opts::new(
-            "mailroute_condition_status",
-            "Conditions as this sidecar met them last: 1 for the reason in force, by condition and reason.",
-        );
+    fn register(r: &Families) -> prometheus::Result<Self> {
         Ok(Self {
-            conditions: add(r, IntGaugeVec::new(conditions, &["condition", "reason"]))?,
+            conditions: gauges(
+                r,
+                "mailroute_condition_status",
+                "Conditions as this sidecar met them last: 1 for the reason in force, by condition and reason.",
+                &["condition", "reason"],
+            )?,
             config_generation: gauge(
                 r,
                 "mailroute_config_generation_number",
@@ -282,36 +292,6 @@ impl State {
             )?,
         })
     }
-}
-
-fn add<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: prometheus::Result<C>,
-) -> prometheus::Result<C> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    add(registry, IntCounter::new(name, help))
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    add(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    add(registry, IntGauge::new(name, help))
-}
-
-fn seconds(name: &str, help: &str) -> HistogramOpts {
-    HistogramOpts::new(name, help).buckets(SECONDS.to_vec())
 }
 
 /// Resident memory, from `/proc/self/statm` (pages of 4 KiB on every platform we build for).

@@ -11,6 +11,7 @@ use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
 use super::context::Context;
 use crate::cache::route::RouteRef;
 use crate::cache::watch::route_of;
+use crate::events::OwnReason;
 use crate::lock;
 
 /// Looks after what a deleted route has left: a pod was created, changed, reported or ended.
@@ -33,7 +34,7 @@ pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     for left in lost_messages::left(&reports, is_live) {
         count(context, namespace, &route.name, &left);
         let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
-        context.events.warn(pod, "MessagesLeft", "Reconcile", message);
+        context.events.warn(pod, OwnReason::MessagesLeft.as_str(), "Reconcile", message);
     }
     lock(&context.reports).told(namespace, &route.name, &reports, is_live);
 }

@@ -47,6 +47,7 @@ pub use self::context::{Context, Error};
 use crate::api_error::chain;
 use crate::cache::route::CachedRoute;
 use crate::cache::watch::{self, uses};
+use crate::events::OwnReason;
 use crate::lock;
 use crate::preflight::need::needs;
 
@@ -180,12 +181,18 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     context.lost.written(route, lost);
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
     if let Some(message) = lost_messages::given_up(&reports, settling.is_some()) {
-        context.events.warn(route.object_ref(&()), "DeadLetters", "Reconcile", message);
+        context.events.warn(route.object_ref(&()), OwnReason::DeadLetters.as_str(), "Reconcile", message);
     }
     for left in left {
         deletion::count(context, &namespace, &name, &left);
         let (regarding, message) = (route.object_ref(&()), left.message(None));
-        context.events.warn_of(regarding, left.reference(&namespace), "MessagesLeft", "Reconcile", message);
+        context.events.warn_of(
+            regarding,
+            left.reference(&namespace),
+            OwnReason::MessagesLeft.as_str(),
+            "Reconcile",
+            message,
+        );
     }
     lock(&context.reports).told(&namespace, &name, &reports, is_live);
     applied?;
@@ -249,7 +256,12 @@ fn failed(route: Arc<CachedRoute>, error: &Error, term: Arc<Term>) -> Action {
         "reconciliation failed"
     );
     if retry.is_news {
-        term.context.events.warn(route.object_ref(&()), "ReconcileFailed", "Reconcile", chain);
+        term.context.events.warn(
+            route.object_ref(&()),
+            OwnReason::ReconcileFailed.as_str(),
+            "Reconcile",
+            chain,
+        );
     }
     Action::requeue(retry.wait)
 }

@@ -14,6 +14,7 @@ use mailroute_operator_core::rollout::plan::RolloutPlan;
 use super::context::{Context, Error};
 use super::evict::{EvictionOutcome, evict};
 use crate::cache::route::CachedRoute;
+use crate::events::OwnReason;
 
 /// After the API server refused an eviction, pods of the same owner are left alone this long.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ pub async fn carry_out(
             rollouts.evicted(&key, owner, EvictedPod::of(next.pod, owner, pods));
             tracing::info!(namespace, pod, %owner, "evicted a pod whose sidecar is outdated");
             let note = format!("Pod {pod} of {owner} was evicted because its sidecar is outdated.");
-            context.events.note(route.object_ref(&()), "PodEvicted", "Rollout", note);
+            context.events.note(route.object_ref(&()), OwnReason::PodEvicted.as_str(), "Rollout", note);
         }
         Ok(EvictionOutcome::NotNow) => rollouts.refused(&key, owner, Instant::now() + REFUSED),
         Ok(EvictionOutcome::Gone) => {}

@@ -1,8 +1,7 @@
 //! The metrics by family, each with its name and help line. What is counted when is the business of [`super::Metrics`].
 
-use prometheus::{
-    Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use mailroute_metrics::{Families, counter, counters, gauge, gauges, histogram};
+use prometheus::{Error, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
 const SECONDS: [f64; 11] = [0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
@@ -17,7 +16,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+    pub(super) fn register(r: &Families) -> Result<Self, Error> {
         Ok(Self {
             leader: gauge(r, "mailroute_operator_leader", "1 on the replica that writes, 0 on the others.")?,
             routes: gauges(r, "mailroute_routes", "MailRoutes by the status of Ready.", &["ready"])?,
@@ -44,7 +43,7 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+    pub(super) fn register(r: &Families) -> Result<Self, Error> {
         Ok(Self {
             ready: gauges(
                 r,
@@ -98,7 +97,7 @@ pub(super) struct Leading {
 }
 
 impl Leading {
-    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+    pub(super) fn register(r: &Families) -> Result<Self, Error> {
         Ok(Self {
             reconciles: counters(
                 r,
@@ -110,6 +109,7 @@ impl Leading {
                 r,
                 "mailroute_reconcile_duration_seconds",
                 "Time of one reconciliation.",
+                &SECONDS,
             )?,
             evictions: counters(
                 r,
@@ -148,7 +148,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+    pub(super) fn register(r: &Families) -> Result<Self, Error> {
         Ok(Self {
             reports: counters(
                 r,
@@ -186,7 +186,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+    pub(super) fn register(r: &Families) -> Result<Self, Error> {
         Ok(Self {
             reviews: counters(
                 r,
@@ -194,7 +194,12 @@ impl Admission {
                 "Admission reviews by outcome and, for refusals, by reason.",
                 &["outcome", "reason"],
             )?,
-            seconds: histogram(r, "mailroute_admission_duration_seconds", "Time of one admission review.")?,
+            seconds: histogram(
+                r,
+                "mailroute_admission_duration_seconds",
+                "Time of one admission review.",
+                &SECONDS,
+            )?,
         })
     }
 }
@@ -208,7 +213,7 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    pub(super) fn register(r: &Registry) -> Result<Self, Error> {
+    pub(super) fn register(r: &Families) -> Result<Self, Error> {
         Ok(Self {
             certificate_expiry: gauges(
                 r,
@@ -230,39 +235,4 @@ impl Trust {
             )?,
         })
     }
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, Error> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
-
-pub(super) fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, Error> {
-    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Error> {
-    let counter = IntCounter::new(name, help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, Error> {
-    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?;
-    registry.register(Box::new(histogram.clone()))?;
-    Ok(histogram)
 }

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use crate::cache::route::RouteStore;
 use crate::cache::watch::filled;
-use crate::events::Events;
+use crate::events::{Events, OwnReason};
 use crate::leader_election::Leadership;
 use crate::metrics::Metrics;
 use crate::pki::{WebhookConfiguration, trust};
@@ -85,7 +85,7 @@ pub fn tell_of_repair(configuration: &MutatingWebhookConfiguration, events: &Eve
          cannot be created: keep {by} from writing that field.",
         trust::WEBHOOK
     );
-    events.warn(configuration.object_ref(&()), "CaBundleRepaired", "Admission", note);
+    events.warn(configuration.object_ref(&()), OwnReason::CaBundleRepaired.as_str(), "Admission", note);
 }
 
 impl Watch {

@@ -13,6 +13,17 @@ use crate::smtp::reply::{EnhancedCode, Reply};
 /// Longest upstream text that goes into a reply of ours, octets; the command to run must fit behind it.
 const MAX_QUOTE: usize = 200;
 
+const NO_ROUTE: &str = "This pod has no valid mail route yet; see the log of its container mailroute";
+const SPOOL_FULL: &str = "The mail queue of this pod is full; try again later";
+const SPOOL_BROKEN: &str =
+    "The mail queue of this pod cannot be written; see the log of its container mailroute";
+const TOO_MANY_RECIPIENTS: &str =
+    "Too many recipients for one message without a queue; send to fewer at a time";
+const NOT_NOW: &str = "Not now: ";
+
+/// Every text of the sidecar's own with which a message is not accepted, or its beginning where the upstream's words follow.
+pub const OWN_TEXTS: [&str; 5] = [NO_ROUTE, SPOOL_FULL, SPOOL_BROKEN, TOO_MANY_RECIPIENTS, NOT_NOW];
+
 /// The answer for a message that was tried.
 pub fn of_attempt(attempt: &AttemptResult, envelope: &Envelope, route: &RouteFile) -> Reply {
     // With one recipient it is plain which one was refused; with several the refusal has to say so.
@@ -46,8 +57,7 @@ pub fn of_verdict(verdict: &Verdict, route: &RouteFile) -> Reply {
 
 /// The answer while no valid route is there.
 pub fn without_route() -> Reply {
-    let text = "This pod has no valid mail route yet; see the log of its container mailroute";
-    Reply::new(451, EnhancedCode::new(4, 3, 5), text)
+    Reply::new(451, EnhancedCode::new(4, 3, 5), NO_ROUTE)
 }
 
 /// The answer for a message that is kept.
@@ -57,19 +67,17 @@ pub fn queued(id: &QueueId) -> Reply {
 
 /// The answer when there is no room to keep a message (RFC 3463: mail system full).
 pub fn spool_full() -> Reply {
-    Reply::new(452, EnhancedCode::new(4, 3, 1), "The mail queue of this pod is full; try again later")
+    Reply::new(452, EnhancedCode::new(4, 3, 1), SPOOL_FULL)
 }
 
 /// The answer when the disk refuses a message for another reason.
 pub fn spool_broken() -> Reply {
-    let text = "The mail queue of this pod cannot be written; see the log of its container mailroute";
-    Reply::new(451, EnhancedCode::new(4, 3, 0), text)
+    Reply::new(451, EnhancedCode::new(4, 3, 0), SPOOL_BROKEN)
 }
 
 /// The answer in mode `Transport` for more recipients than one transaction may have.
 pub fn too_many_recipients() -> Reply {
-    let text = "Too many recipients for one message without a queue; send to fewer at a time";
-    Reply::new(452, EnhancedCode::new(4, 5, 3), text)
+    Reply::new(452, EnhancedCode::new(4, 5, 3), TOO_MANY_RECIPIENTS)
 }
 
 fn for_reason(reason: Reason, route: &RouteFile) -> Reply {
@@ -81,7 +89,7 @@ fn for_now(verdict: &Verdict, route: &RouteFile) -> Reply {
     let quoted = verdict.reply.as_ref().map_or_else(|| verdict.text.clone(), one_line);
     let quoted = &quoted[..quoted.floor_char_boundary(MAX_QUOTE)];
     let code = verdict.reply.as_ref().and_then(|reply| reply.enhanced).filter(|code| code.class == 4);
-    let text = format!("Not now: {quoted}; {}", see(route));
+    let text = format!("{NOT_NOW}{quoted}; {}", see(route));
     Reply::new(451, code.unwrap_or(EnhancedCode::new(4, 3, 0)), text)
 }
 

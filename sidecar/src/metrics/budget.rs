@@ -1,12 +1,13 @@
 //! The budget in metrics: how much of the mailbox's limits is used, who waits for them, and what Microsoft found too much.
 
+use mailroute_metrics::{Families, counters, ratio, ratios};
 use mailroute_quota::Utilization;
 use mailroute_quota::client::budget::BudgetView;
 use mailroute_quota::client::wait::WaitReason;
 use mailroute_quota::wire::Throttled;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounterVec};
 
-use super::{Metrics, add, counters};
+use super::Metrics;
 use crate::budget::gate;
 
 /// What is sent, against what may be.
@@ -18,24 +19,18 @@ pub(super) struct Budgeted {
 }
 
 impl Budgeted {
-    pub(super) fn register(r: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn register(r: &Families) -> prometheus::Result<Self> {
         let this = Self {
-            share: add(
+            share: ratio(
                 r,
-                Gauge::new(
-                    "mailroute_budget_share_ratio",
-                    "Share of the limits in use: below 1 for some minutes after the upstream throttled.",
-                ),
+                "mailroute_budget_share_ratio",
+                "Share of the limits in use: below 1 for some minutes after the upstream throttled.",
             )?,
-            used: add(
+            used: ratios(
                 r,
-                GaugeVec::new(
-                    Opts::new(
-                        "mailroute_budget_used_ratio",
-                        "How much of a limit of the mailbox is used, by limit; 0 where none is known.",
-                    ),
-                    &["limit"],
-                ),
+                "mailroute_budget_used_ratio",
+                "How much of a limit of the mailbox is used, by limit; 0 where none is known.",
+                &["limit"],
             )?,
             waits: counters(
                 r,
@@ -74,7 +69,7 @@ impl Metrics {
     /// The budget as it is now.
     pub fn show_budget(&self, view: BudgetView) {
         for (limit, used) in [("minute", view.minute), ("day", view.day)] {
-            self.budgeted.used.with_label_values(&[limit]).set(used.map_or(0.0, ratio));
+            self.budgeted.used.with_label_values(&[limit]).set(used.map_or(0.0, fraction));
         }
         self.budgeted.share.set(view.share);
     }
@@ -82,7 +77,7 @@ impl Metrics {
 
 /// Far below the numbers that a float cannot hold.
 #[expect(clippy::cast_precision_loss)]
-fn ratio(Utilization { used, limit }: Utilization) -> f64 {
+fn fraction(Utilization { used, limit }: Utilization) -> f64 {
     used as f64 / limit.max(1) as f64
 }
 

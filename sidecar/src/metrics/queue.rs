@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
+use mailroute_metrics::{Families, counter, counters, gauge, histograms};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
-use super::{Metrics, add, counter, counters, gauge};
+use super::Metrics;
 use crate::outcome::queued::{QueueExit, QueueFigures, QueueingCause};
 
 /// Upper bounds for what may wait for days, seconds.
@@ -25,7 +26,7 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    pub(super) fn register(r: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn register(r: &Families) -> prometheus::Result<Self> {
         let this = Self {
             messages: gauge(
                 r,
@@ -59,16 +60,12 @@ impl Queued {
                 "Messages queued before the upstream had them, by cause.",
                 &["cause"],
             )?,
-            seconds: add(
+            seconds: histograms(
                 r,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "mailroute_queue_duration_seconds",
-                        "Time that messages spent in the queue, by how they left it.",
-                    )
-                    .buckets(WAITS.to_vec()),
-                    &["result"],
-                ),
+                "mailroute_queue_duration_seconds",
+                "Time that messages spent in the queue, by how they left it.",
+                WAITS,
+                &["result"],
             )?,
             removed: counter(
                 r,

@@ -58,11 +58,15 @@ impl Stage {
 }
 
 /// Where a row applies.
-#[derive(Clone, Copy)]
-enum At {
+#[derive(Clone, Copy, Debug)]
+pub enum At {
+    /// Anywhere.
     Any,
+    /// EHLO.
     Ehlo,
+    /// AUTH.
     Auth,
+    /// MAIL.
     Mail,
     /// From MAIL on.
     Sending,
@@ -81,11 +85,15 @@ impl At {
 }
 
 /// Which reply codes a row is about.
-#[derive(Clone, Copy)]
-enum Code {
+#[derive(Clone, Copy, Debug)]
+pub enum Code {
+    /// This one.
     Is(u16),
+    /// 4yz.
     Transient,
+    /// 5yz.
     Permanent,
+    /// 4yz and 5yz.
     Negative,
 }
 
@@ -101,7 +109,7 @@ impl Code {
 }
 
 /// Which enhanced codes a row is about: subject and range of details; the class follows from the reply code.
-type Detail = Option<(u16, RangeInclusive<u16>)>;
+pub type Detail = Option<(u16, RangeInclusive<u16>)>;
 
 const fn any() -> Detail {
     None
@@ -115,7 +123,9 @@ const fn within(subject: u16, from: u16, to: u16) -> Detail {
     Some((subject, from..=to))
 }
 
-struct Row(At, Code, Detail, &'static str, DeliveryOutcome);
+/// One row: where, reply code, enhanced code, what the text holds in small letters, and what it means.
+#[derive(Debug)]
+pub struct Row(pub At, pub Code, pub Detail, pub &'static str, pub DeliveryOutcome);
 
 use At::{Any, Auth, Ehlo, Mail, Sending};
 use Code::{Is, Negative, Permanent, Transient};
@@ -128,7 +138,7 @@ const fn later(reason: Reason) -> DeliveryOutcome {
 
 /// First match wins. The text is compared without regard to case; an empty one matches everything.
 #[rustfmt::skip]
-static TABLE: &[Row] = &[
+pub static TABLE: &[Row] = &[
     // Before the log-in.
     Row(Ehlo, Permanent, is(5, 4), "invalid domain name",                   RouteFault(R::EhloNameRefused)),
     Row(Any,  Permanent, is(7, 506), "",                                    RouteFault(R::EhloNameRefused)),

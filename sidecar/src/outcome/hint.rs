@@ -18,7 +18,7 @@ macro_rules! authenticated_only {
 }
 
 /// Subject and detail of the enhanced code, and the hint.
-static HINTS: &[(u16, u16, &str)] = &[
+pub static HINTS: &[(u16, u16, &str)] = &[
     (1, 20, "the message has several From addresses and no Sender"),
     (
         4,
@@ -84,15 +84,5 @@ mod tests {
         let verdict =
             Verdict::of_reply(DeliveryOutcome::Transient(None), read("450 4.4.1 Connection timed out"));
         assert_eq!(verdict.text, "450 4.4.1 Connection timed out");
-    }
-
-    #[test]
-    fn every_hint_is_on_the_page_of_replies() {
-        let page = include_str!("../../../docs/reference/replies.md");
-        for (subject, detail, hint) in HINTS {
-            let row = format!("| x.{subject}.{detail} | {hint} |");
-            assert!(page.contains(&row), "docs/reference/replies.md lacks {row}");
-        }
-        assert_eq!(page.matches("\n| x.").count(), HINTS.len(), "docs/reference/replies.md has others");
     }
 }

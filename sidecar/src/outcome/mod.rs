@@ -1,7 +1,7 @@
 //! What can come of an attempt to deliver, as plain data that everything above may read.
 //!
 //! * Here: the outcome of one reply, of one recipient, of one attempt. "Again or give up?" is answered once, by [`DeliveryOutcome`].
-//! * [`classify`]: the one table from replies to outcomes. [`effect`]: what follows from an outcome, for everything else.
+//! * [`classify`]: the one table from replies to outcomes; [`known_replies`]: the lines that it is tested with. [`effect`]: what follows from an outcome, for everything else.
 //! * [`hint`]: what to know about a refusal of one message or recipient.
 //! * [`health`]: the last observation of each condition. [`queued`]: the queue in numbers.
 //!
@@ -11,6 +11,7 @@ pub mod classify;
 pub mod effect;
 pub mod health;
 pub mod hint;
+pub mod known_replies;
 pub mod queued;
 
 use std::net::IpAddr;

@@ -80,10 +80,24 @@ impl Refusal {
     }
 }
 
-/// What the server can say, apart from the greeting and the answers to EHLO and HELO, which hold a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the table below says it in full")]
-pub enum Answer {
+/// Declares the answers, and the list of all of them.
+macro_rules! answers {
+    ($($name:ident,)*) => {
+        /// What the server can say, apart from the greeting and the answers to EHLO and HELO, which hold a name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the table below says it in full")]
+        pub enum Answer {
+            $($name,)*
+        }
+
+        impl Answer {
+            /// Every answer.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+answers! {
     Ok,
     SenderOk,
     RecipientOk,

@@ -174,32 +174,46 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
-    /// The constant for metrics and Events.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::UnknownRoute { .. } => "UnknownRoute",
-            Self::InvalidRoute { .. } => "InvalidRoute",
-            Self::UnreadableRoute { .. } => "UnreadableRoute",
-            Self::HostNetwork => "HostNetwork",
-            Self::Windows => "Windows",
-            Self::ContainerName => "ContainerName",
-            Self::SidecarChanged { .. } => "SidecarChanged",
-            Self::VolumeName { .. } => "VolumeName",
-            Self::VolumeMounted { .. } => "VolumeMounted",
-            Self::PortInUse { .. } => "PortInUse",
-            Self::Sysctl { .. } => "Sysctl",
-            Self::FsGroup => "FsGroup",
-            Self::UnknownAnnotation { .. } => "UnknownAnnotation",
-            Self::InvalidAnnotation { .. } => "InvalidAnnotation",
-            Self::ImageNotAllowed => "ImageNotAllowed",
-            Self::RequestOverLimit { .. } => "RequestOverLimit",
-            Self::SharedProcesses { .. } => "SharedProcesses",
-            Self::KubernetesTooOld { .. } => "KubernetesTooOld",
-            Self::Malformed { .. } => "Malformed",
-        }
-    }
+/// Every reason, and which refusal has it: each is called as its variant is.
+macro_rules! reasons {
+    ($($variant:ident),+ $(,)?) => {
+        impl Refusal {
+            /// Every reason that a refusal can have: the closed set of the metric's label.
+            pub const REASONS: &[&str] = &[$(stringify!($variant)),+];
 
+            /// The constant for metrics and Events.
+            pub const fn reason(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => stringify!($variant),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    UnknownRoute,
+    InvalidRoute,
+    UnreadableRoute,
+    HostNetwork,
+    Windows,
+    ContainerName,
+    SidecarChanged,
+    VolumeName,
+    VolumeMounted,
+    PortInUse,
+    Sysctl,
+    FsGroup,
+    UnknownAnnotation,
+    InvalidAnnotation,
+    ImageNotAllowed,
+    RequestOverLimit,
+    SharedProcesses,
+    KubernetesTooOld,
+    Malformed,
+}
+
+impl Refusal {
     /// What to do about it, in one sentence.
     pub fn remedy(&self) -> String {
         match self {

@@ -201,3 +201,33 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
         "The text names who changed the `caBundle`: [certificates](../guides/certificates.md#what-others-change).",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Holds a list against all variants of its type. A new variant does not compile until it is named here, and fails until
+    /// it has a value above.
+    macro_rules! has_every_variant {
+        ($list:expr, $kind:path: $($variant:ident),+ $(; but $passed_on:ident)? $(,)?) => {{
+            use $kind as Kind;
+            let name = |value: &Kind| match value {
+                $(Kind::$variant { .. } => stringify!($variant),)+
+                $(Kind::$passed_on { .. } => stringify!($passed_on),)?
+            };
+            let listed: BTreeSet<_> = $list.iter().map(name).collect();
+            assert_eq!(listed, BTreeSet::from([$(stringify!($variant)),+]));
+        }};
+    }
+
+    #[test]
+    fn every_way_in_which_a_route_cannot_be_used_is_said() {
+        has_every_variant!(invalid(), Invalid:
+            Unidentified, BlockMissing, AcceptedDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, SubmissionWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, RewriteWithoutMailbox, Audience, Duration, Size);
+        has_every_variant!(not_allowed(), IdentityNotAllowed: Closed, Application, Namespace, Mailbox);
+        // The other one passes on what the API server says.
+        has_every_variant!(unwritten(), apply::Error: Foreign; but Api);
+    }
+}

@@ -3,7 +3,12 @@
 //! A key with a comment above it is a value, whatever lies below it; one without is a section. The table stands between
 //! two marks.
 
-use crate::page::{check_between, read};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::page::between;
 
 const BEGIN: &str = "<!-- from values.yaml: begin -->\n";
 const END: &str = "<!-- from values.yaml: end -->\n";
@@ -18,27 +23,15 @@ struct Line<'a> {
     comment: String,
 }
 
-#[test]
-fn the_table_of_values_is_that_of_the_values() {
-    let values = read("charts/mailroute/values.yaml");
-    let rows = rows(&lines(&values), "");
-    assert!(rows.len() > 40, "values.yaml is not read right: {rows:#?}");
+pub fn fill_in(root: &Path, page: &str) -> Result<String> {
+    let path = "charts/mailroute/values.yaml";
+    let values = fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))?;
+    let rows = rows(&lines(&values)?, "").with_context(|| path.to_owned())?;
     let table = format!("| Key | Default | Meaning |\n| --- | --- | --- |\n{}", rows.concat());
-    check_between("charts/mailroute/README.md", (BEGIN, END), &table);
+    between(page, (BEGIN, END), &table)
 }
 
-#[test]
-fn sections_values_and_defaults_are_told_apart() {
-    let text = "# How many.\n# Of them.\nreplicas: 2\n\nimage:\n  # The | tag.\n  tag: \"\"\n\n# Free.\nlabels:\n  a:\n    b: \"1\"\n  c: 2\n";
-    let expected = [
-        "| `replicas` | `2` | How many. Of them. |\n",
-        "| `image.tag` | `\"\"` | The \\| tag. |\n",
-        "| `labels` | `{a: {b: \"1\"}, c: 2}` | Free. |\n",
-    ];
-    assert_eq!(rows(&lines(text), ""), expected);
-}
-
-fn lines(text: &str) -> Vec<Line<'_>> {
+fn lines(text: &str) -> Result<Vec<Line<'_>>> {
     let (mut found, mut comment) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let trimmed = line.trim_start();
@@ -47,29 +40,30 @@ fn lines(text: &str) -> Vec<Line<'_>> {
         } else if let Some((key, value)) = trimmed.split_once(':') {
             let comment = std::mem::take(&mut comment).join(" ");
             found.push(Line { indent: line.len() - trimmed.len(), key, value: value.trim(), comment });
-        } else {
-            assert!(trimmed.is_empty(), "neither key nor comment: {line}");
+        } else if trimmed.is_empty() {
             comment.clear();
+        } else {
+            bail!("neither key nor comment: {line}");
         }
     }
-    found
+    Ok(found)
 }
 
 /// A row for each value of a block.
-fn rows(block: &[Line<'_>], path: &str) -> Vec<String> {
+fn rows(block: &[Line<'_>], path: &str) -> Result<Vec<String>> {
     let mut rows = Vec::new();
     for entry in entries(block) {
         let (line, below) = (&entry[0], &entry[1..]);
         let path = [path, line.key].join(".").trim_start_matches('.').to_owned();
         if line.comment.is_empty() {
-            assert!(!below.is_empty(), "no comment above the value {path}");
-            rows.extend(self::rows(below, &path));
+            ensure!(!below.is_empty(), "no comment above the value {path}");
+            rows.extend(self::rows(below, &path)?);
         } else {
             let meaning = line.comment.replace('|', "\\|");
             rows.push(format!("| `{path}` | `{}` | {meaning} |\n", default(entry)));
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// Each key of a block with the lines that belong to it.
@@ -87,4 +81,20 @@ fn default(entry: &[Line<'_>]) -> String {
     }
     let below = entries(&entry[1..]).into_iter().map(|entry| format!("{}: {}", entry[0].key, default(entry)));
     format!("{{{}}}", below.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_values_and_defaults_are_told_apart() {
+        let text = "# How many.\n# Of them.\nreplicas: 2\n\nimage:\n  # The | tag.\n  tag: \"\"\n\n# Free.\nlabels:\n  a:\n    b: \"1\"\n  c: 2\n";
+        let expected = [
+            "| `replicas` | `2` | How many. Of them. |\n",
+            "| `image.tag` | `\"\"` | The \\| tag. |\n",
+            "| `labels` | `{a: {b: \"1\"}, c: 2}` | Free. |\n",
+        ];
+        assert_eq!(rows(&lines(text).unwrap(), "").unwrap(), expected);
+    }
 }

@@ -3,18 +3,16 @@
 //!
 //! Written from the values that make the sentences ([`said`]), with names such as `<route>` where others stand in earnest.
 
-mod said;
+pub mod said;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
+use anyhow::Result;
 use mailroute_operator_core::crd::definition::definition;
-use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 use mailroute_route::condition::Reason;
 use serde_json::Value;
 
-use crate::page::{PLACEHOLDERS, absolute, check, read};
+use crate::page::{PLACEHOLDERS, link as link_to};
 
 const HEAD: &str = "\
 <!-- Written from the code; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
@@ -24,92 +22,20 @@ Search this page for a text from `kubectl apply`, from an Event, or from a route
 are in [troubleshooting](../troubleshooting.md). Names such as `<route>` stand for yours.
 ";
 
-#[test]
-fn the_page_says_what_the_code_says() {
-    check("docs/reference/messages.md", &page());
-}
-
-#[test]
-fn every_refusal_of_a_pod_is_said() {
-    let listed: BTreeSet<_> = said::refusals().iter().map(|refusal| refusal.reason()).collect();
-    let source = read("crates/operator-core/src/inject/refusal.rs");
-    let (_, arms) = source.split_once("pub const fn reason").unwrap();
-    let in_code: BTreeSet<_> =
-        arms.split_once("\n    }\n").unwrap().0.split('"').skip(1).step_by(2).collect();
-    assert_eq!(listed, in_code);
-}
-
-#[test]
-fn every_way_in_which_a_route_cannot_be_used_is_said() {
-    for (path, name, listed) in [
-        ("crates/operator-core/src/resolve/invalid.rs", "Invalid", said::invalid().len()),
-        (
-            "crates/operator-core/src/resolve/operator_identity.rs",
-            "IdentityNotAllowed",
-            said::not_allowed().len(),
-        ),
-        ("operator/src/controller/apply.rs", "Error", said::unwritten().len() + 1),
-    ] {
-        let source = read(path);
-        let (_, variants) = source.split_once(&format!("pub enum {name} {{")).unwrap();
-        let in_code = variants.split_once("\n}\n").unwrap().0.matches("#[error(").count();
-        // One of the last kind passes on what the API server says.
-        assert_eq!(listed, in_code, "{name} of {path}");
-    }
-}
-
-#[test]
-fn every_finding_about_the_webhook_configuration_is_said() {
-    let listed: Vec<_> = said::findings().iter().map(ConfigurationFinding::reason).collect();
-    assert_eq!(listed, ConfigurationFinding::REASONS);
-}
-
-#[test]
-fn every_event_of_the_operator_is_said() {
-    let mut in_code = BTreeSet::new();
-    for file in sources(&absolute("operator/src")) {
-        let source = fs::read_to_string(&file).unwrap();
-        let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        for call in code.split("events.warn(").skip(1).chain(code.split("events.note(").skip(1)) {
-            let call = call.split(';').next().unwrap_or_default();
-            in_code.extend(
-                call.split(", ")
-                    .nth(1)
-                    .and_then(|it| it.strip_prefix('"')?.strip_suffix('"'))
-                    .map(str::to_owned),
-            );
-        }
-    }
-    let listed: BTreeSet<_> = said::EVENTS.iter().map(|(reason, ..)| (*reason).to_owned()).collect();
-    assert_eq!(listed, in_code);
-}
-
-#[test]
-fn what_the_policies_are_said_to_answer_stands_in_the_chart() {
-    let folder = absolute("charts/mailroute/templates");
-    let chart = ["validatingadmissionpolicy.yaml", "warnings.yaml"];
-    let chart: String = chart.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap()).collect();
-    let chart = chart.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (sentence, _) in said::POLICIES {
-        assert!(chart.contains(sentence.trim_end_matches(" …")), "no policy of the chart says {sentence:?}");
-    }
-}
-
-fn page() -> String {
+pub fn page() -> Result<String> {
     let mut page = HEAD.to_owned();
     page.push_str(
         "\n## A MailRoute that the API server refuses\n\n`kubectl apply` prints `The MailRoute \"<route>\" is invalid`, \
          the field, and one of these. Types, limits and allowed values are in [the reference](mailroute.md).\n",
     );
-    for (sentence, fields) in rules() {
+    for (sentence, fields) in rules()? {
         entry(&mut page, &sentence, &format!("At {}.", fields.join(", ")));
     }
     page.push_str(
         "\n## A MailRoute that the operator cannot use\n\nThe condition `Accepted` is False. Some of these would be \
          refused by the API server, unless the route was stored under an older definition.\n",
     );
-    let reason =
-        |reason: Reason| format!("Reason [{reason}](reasons.md#{}).", reason.as_str().to_lowercase());
+    let reason = |reason: Reason| format!("Reason {}.", link_to(reason, "reasons.md"));
     for invalid in said::invalid() {
         entry(&mut page, &invalid.to_string(), &reason(Reason::Invalid));
     }
@@ -149,7 +75,7 @@ fn page() -> String {
         let meaning = prose(&finding.to_string());
         entry(&mut page, finding.reason(), &format!("On the MutatingWebhookConfiguration. {meaning}"));
     }
-    page
+    Ok(page)
 }
 
 fn entry(page: &mut String, heading: &str, text: &str) {
@@ -162,12 +88,12 @@ fn prose(text: &str) -> String {
 }
 
 /// The sentence of each rule, with links to the fields it is at.
-fn rules() -> BTreeMap<String, Vec<String>> {
-    let definition = serde_json::to_value(definition().unwrap()).unwrap();
+fn rules() -> Result<BTreeMap<String, Vec<String>>> {
+    let definition = serde_json::to_value(definition()?)?;
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut found = BTreeMap::new();
     rules_below("", schema, &mut found);
-    found
+    Ok(found)
 }
 
 fn rules_below(path: &str, schema: &Value, found: &mut BTreeMap<String, Vec<String>>) {
@@ -189,12 +115,47 @@ fn link(field: &str) -> String {
     }
 }
 
-/// Every `.rs` file below a folder that is no test of its own.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let below = folders.iter().flat_map(|folder| sources(folder));
-    let mut found: Vec<_> = files.into_iter().filter(|file| !file.ends_with("tests.rs")).collect();
-    found.extend(below);
-    found
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use mailroute_operator::events::OwnReason;
+    use mailroute_operator_core::inject::Refusal;
+    use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_of_a_pod_is_said() {
+        let listed: BTreeSet<_> = said::refusals().iter().map(Refusal::reason).collect();
+        assert_eq!(listed, BTreeSet::from_iter(Refusal::REASONS.iter().copied()));
+    }
+
+    #[test]
+    fn every_finding_about_the_webhook_configuration_is_said() {
+        let listed: Vec<_> = said::findings().iter().map(ConfigurationFinding::reason).collect();
+        assert_eq!(listed, ConfigurationFinding::REASONS);
+    }
+
+    #[test]
+    fn every_event_of_the_operator_is_said() {
+        let listed: BTreeSet<_> = said::EVENTS.iter().map(|(reason, ..)| *reason).collect();
+        assert_eq!(listed, OwnReason::ALL.iter().map(|reason| reason.as_str()).collect());
+    }
+
+    #[test]
+    fn what_the_policies_are_said_to_answer_stands_in_the_chart() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/mailroute/templates");
+        let chart = ["validatingadmissionpolicy.yaml", "warnings.yaml"];
+        let chart: String = chart.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap()).collect();
+        let chart = chart.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (sentence, _) in said::POLICIES {
+            assert!(
+                chart.contains(sentence.trim_end_matches(" …")),
+                "no policy of the chart says {sentence:?}"
+            );
+        }
+    }
 }

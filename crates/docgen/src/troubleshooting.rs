@@ -1,19 +1,18 @@
 //! `docs/troubleshooting.md`: every message that a person can see, as a heading that a search finds.
 //!
-//! Written from what the programs are tested with: the literal lines of Microsoft in `classify_tests.rs` and of Entra in
-//! `aadsts.rs`, each with its meaning there, and from the table of reasons. So a line that is not tested is not on the
-//! page, and one that is tested cannot be missing.
+//! Made of what the programs are tested with: the literal lines of Microsoft and of Entra, each with its meaning, and of the
+//! table of reasons. So a line that is not tested is not on the page, and one that is tested cannot be missing.
 
 mod lines;
 mod own;
 
-use std::collections::BTreeMap;
-
+use mailroute_entra::known_errors::UNMATCHED;
 use mailroute_route::condition::Reason;
+use mailroute_sidecar::outcome::hint::HINTS;
 
 use self::lines::{Outcome, entra, replies};
 use self::own::OWN;
-use crate::page::{PLACEHOLDERS, check, read};
+use crate::page::{PLACEHOLDERS, link as link_to};
 
 const HEAD: &str = "\
 <!-- Written from the code; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
@@ -38,44 +37,7 @@ On this page `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>`
 | any other reply from `localhost` | [Replies of the sidecar itself](#replies-of-the-sidecar-itself) |
 ";
 
-/// Codes by which Entra says that no federated credential matches, which the time since the first decides.
-const UNMATCHED: [(u32, &str); 4] = [
-    (70021, "No matching federated identity record found for presented assertion."),
-    (700_211, "No matching federated identity record found for presented assertion issuer."),
-    (700_212, "No matching federated identity record found for presented assertion audience."),
-    (700_213, "No matching federated identity record found for presented assertion subject."),
-];
-
-#[test]
-fn the_page_says_what_the_code_says() {
-    check("docs/troubleshooting.md", &page());
-}
-
-#[test]
-fn every_reason_that_asks_for_something_is_a_heading() {
-    let page = page();
-    for reason in troubles() {
-        assert!(page.contains(&format!("\n### `{reason}: ")), "{reason}");
-    }
-}
-
-#[test]
-fn what_the_sidecar_is_said_to_answer_stands_in_its_source() {
-    let source = unwrapped(&(read("sidecar/src/smtp/answer.rs") + &read("sidecar/src/accept/reply.rs")));
-    for (text, _) in OWN {
-        assert!(source.contains(text), "no reply of the sidecar says {text:?}");
-    }
-}
-
-#[test]
-fn the_lines_of_microsoft_are_read_whole() {
-    let lines = replies();
-    assert!(lines.len() > 90, "only {} replies were read", lines.len());
-    assert!(lines.keys().any(|(line, _)| line.starts_with("550 5.7.64 TenantAttribution")), "{lines:#?}");
-    assert!(entra().len() > 30, "only {} errors of Entra were read", entra().len());
-}
-
-fn page() -> String {
+pub fn page() -> String {
     let mut page = HEAD.to_owned();
     page.push_str(
         "\n## Reasons\n\nConditions, Events and metrics use these reasons; 451 replies and the log use those about the \
@@ -91,7 +53,7 @@ fn page() -> String {
         ));
     }
     page.push_str("\n## Errors of Entra\n\nThey appear in the condition `CredentialReady`.\n");
-    for (code, sentence) in UNMATCHED {
+    for (_, _, code, sentence) in UNMATCHED {
         page.push_str(&format!("\n### `AADSTS{code}: {sentence}`\n\n{}", unmatched()));
     }
     for (text, reason) in entra() {
@@ -101,9 +63,8 @@ fn page() -> String {
         "\n## Replies of Microsoft 365\n\nIn the order of their codes. Held mail waits in the queue until the problem is \
          solved; in mode `Deliver` the application gets 451 instead.\n",
     );
-    let hints = hints();
     for ((line, outcome), stages) in replies() {
-        let meaning = meaning(&outcome, hint(&hints, &line));
+        let meaning = meaning(&outcome, hint(line));
         page.push_str(&format!("\n### `{line}`\n\nAt {}. {meaning}\n", stages.join(", at ")));
     }
     page.push_str("\n## Replies of the sidecar itself\n\nThe others are self-explanatory; [all of them](reference/smtp.md#the-sidecars-own-replies).\n");
@@ -127,7 +88,7 @@ fn status(reason: Reason) -> &'static str {
 }
 
 fn link(reason: Reason) -> String {
-    format!("Reason [{reason}](reference/reasons.md#{})", reason.as_str().to_lowercase())
+    format!("Reason {}", link_to(reason, "reference/reasons.md"))
 }
 
 fn what_to_do(reason: Reason) -> String {
@@ -180,23 +141,33 @@ fn meaning(outcome: &Outcome, hint: Option<&str>) -> String {
     }
 }
 
-/// The table of hints of the page of replies, by the last two numbers of an enhanced code.
-fn hints() -> BTreeMap<String, String> {
-    let page = read("docs/reference/replies.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| x."));
-    rows.filter_map(|row| row.trim_end_matches(" |").split_once(" | "))
-        .map(|(code, hint)| (code.to_owned(), hint.to_owned()))
-        .collect()
-}
-
-fn hint<'a>(hints: &'a BTreeMap<String, String>, line: &str) -> Option<&'a str> {
+fn hint(line: &str) -> Option<&'static str> {
     let (_, detail) = line.split(' ').nth(1)?.split_once('.')?;
-    hints.get(detail).map(String::as_str)
+    let hint = HINTS.iter().find(|(subject, number, _)| detail == format!("{subject}.{number}"));
+    hint.map(|(_, _, hint)| *hint)
 }
 
-/// Source text with strings that go on in the next line made whole.
-fn unwrapped(source: &str) -> String {
-    let mut lines = source.split("\\\n");
-    let first = lines.next().unwrap_or_default().to_owned();
-    lines.fold(first, |text, line| text + line.trim_start())
+#[cfg(test)]
+mod tests {
+    use mailroute_sidecar::accept::reply::OWN_TEXTS;
+    use mailroute_sidecar::smtp::answer::Answer;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_that_asks_for_something_is_a_heading() {
+        let page = page();
+        for reason in troubles() {
+            assert!(page.contains(&format!("\n### `{reason}: ")), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_the_sidecar_is_said_to_answer_is_one_of_its_answers() {
+        for (text, _) in OWN {
+            let is_said =
+                OWN_TEXTS.contains(text) || Answer::ALL.iter().any(|answer| answer.row().text == *text);
+            assert!(is_said, "no reply of the sidecar says {text:?}");
+        }
+    }
 }
