@@ -87,8 +87,8 @@ pub struct ControlService {
     pub ca_pem: String,
     /// File with the projected token of audience [`crate::paths::CONTROL_AUDIENCE`].
     pub token_file: PathBuf,
-    /// Whether it leases the mailbox's limits: then nothing is sent without a lease but in a turn of
-    /// [`crate::control::Turn`].
+    /// Whether it leases the mailbox's limits: then nothing is sent without a lease except in the
+    /// [time slots](mailroute_quota::wire::TimeSlots).
     #[serde(default, skip_serializing_if = "is_default")]
     pub leases: bool,
 }
