@@ -9,7 +9,7 @@
 //! * [`definition`]: the CustomResourceDefinitions and their YAML, for `crds/` and for the chart.
 //!
 //! Types and constants only: no client, no clock. What the schema can refuse it refuses, so that `kubectl apply` tells;
-//! [`crate::resolve::validate`] repeats it for objects that were stored under an older schema.
+//! [`crate::resolve`] repeats it for objects that were stored under an older schema.
 
 pub mod cloud;
 pub mod definition;

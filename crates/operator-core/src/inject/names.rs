@@ -17,7 +17,7 @@ pub const IMAGE: &str = "mailroute.dev/sidecar-image";
 /// Accepts that containers which share the pod's processes could reach the sidecar's credential.
 pub const SHARED_PROCESSES: &str = "mailroute.dev/allow-shared-processes";
 
-/// Records what was injected. Written by the webhook; see [`InjectionRecord`](super::annotations::Record).
+/// Records what was injected. Written by the webhook; see [`InjectionRecord`](super::annotations::InjectionRecord).
 pub const INJECTED: &str = "mailroute.dev/injected";
 /// With the value `true`: the pod may start without its sidecar. For an emergency in which no operator answers, so the
 /// webhook is not even asked about such a pod, and the chart's admission policy lets it pass.
