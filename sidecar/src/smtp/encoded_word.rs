@@ -101,10 +101,12 @@ impl Folded {
         }
     }
 
-    /// A word that stays as it is behind the white space `gap`, at which the line is folded if it has to be.
+    /// A word that stays as it is behind the white space `gap`, at which the line is folded if it has to be. It is also folded
+    /// behind a comma, semicolon or colon of a list.
     fn word(&mut self, gap: &str, word: &str) {
-        let is_full = self.encoded && self.column + gap.len() + word.len() >= MAX_LINE;
-        if is_full && !gap.is_empty() && !gap.contains('\n') && !word.is_empty() {
+        let is_full = self.encoded && self.column + gap.len() + word.len() >= MAX_LINE && !word.is_empty();
+        let gap = if is_full && gap.is_empty() && self.text.ends_with([',', ';', ':']) { " " } else { gap };
+        if is_full && !gap.is_empty() && !gap.contains('\n') {
             self.plain("\r\n");
         }
         self.plain(gap);
@@ -391,6 +393,15 @@ mod tests {
             .flat_map(|word| STANDARD.decode(word).unwrap())
             .collect();
         assert_eq!(String::from_utf8(decoded).unwrap(), text.trim_end());
+    }
+
+    #[test]
+    fn a_list_without_white_space_is_folded_behind_its_commas() {
+        let field = format!("To: Zoë <z@b.example>,{}\r\n", ["somebody@b.example"; 9].join(","));
+        let encoded = encoded(&field).unwrap();
+        let first = encoded.lines().next().unwrap();
+        assert!(first.contains(HEAD) && first.ends_with(',') && first.len() <= MAX_LINE, "{encoded}");
+        assert_eq!(encoded.matches("somebody@b.example").count(), 9);
     }
 
     #[test]
