@@ -35,7 +35,7 @@ test: preflight rust cluster-tools tools images ## every test, those on a real c
 	@$(CARGO) nextest run --workspace --no-run
 	@MAILROUTE_OPERATOR=$(CURDIR)/target/images/mailroute-operator MAILROUTE_SIDECAR=$(CURDIR)/target/images/mailroute-sidecar \
 		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
-	@$(BUILT)/secrets $(or $(CARGO_TARGET_DIR),target)/nextest/default/junit.xml
+	@$(BUILT)/secrets target/nextest/default/junit.xml
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes
 	@$(CARGO) nextest run --workspace --profile check
