@@ -7,7 +7,7 @@
 //! from here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -17,6 +17,7 @@ use mailroute_route::file::{ClientSubmission, Credential, Method};
 
 use super::watch::route_of;
 use crate::cache::route::{CachedRoute, RouteStore};
+use crate::lock;
 
 /// A count is used this long, as it looks at all pods.
 const KEEP: Duration = Duration::from_secs(15);
@@ -35,7 +36,7 @@ impl FederationCapacity {
         now: Instant,
     ) -> usize {
         let Some(application) = application(route) else { return 0 };
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         let counts = match kept.take() {
             Some((at, counts)) if now.saturating_duration_since(at) < KEEP => kept.insert((at, counts)),
             _ => kept.insert((now, count(&routes.state(), &pods.state()))),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -28,6 +28,7 @@ use super::scope::{self, WatchScope};
 use super::triggers::Triggers;
 use crate::api_error::ApiError;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
+use crate::lock;
 
 /// Objects in one answer to a list. A page is in memory as text and as objects, whole, before it is pruned, and an object may
 /// have 1.5 MiB, of which 256 KiB are annotations that any author may fill: 20 such pods are 30 MiB of text, and a list of
@@ -162,7 +163,7 @@ impl UnreadableRoutes {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, UnreadableLists> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

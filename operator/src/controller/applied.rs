@@ -3,12 +3,13 @@
 //! minutes later at the latest.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::cache::route::RouteRef;
+use crate::lock;
 
 /// After this long the ConfigMap is looked at again.
 const CHECK_AFTER: Duration = Duration::from_secs(120);
@@ -20,18 +21,18 @@ pub struct AppliedConfigMaps(Mutex<HashMap<RouteRef, (ConfigMap, Instant)>>);
 impl AppliedConfigMaps {
     /// Whether exactly this was found or written a short while ago.
     pub fn is_recent(&self, route: &RouteRef, wanted: &ConfigMap, now: Instant) -> bool {
-        let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = lock(&self.0);
         applied.get(route).is_some_and(|(known, at)| known == wanted && now.duration_since(*at) < CHECK_AFTER)
     }
 
     /// This was found or written.
     pub fn put(&self, route: RouteRef, written: ConfigMap, now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(route, (written, now));
+        lock(&self.0).insert(route, (written, now));
     }
 
     /// Nothing is known any more.
     pub fn forget(&self, route: &RouteRef) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+        lock(&self.0).remove(route);
     }
 }
 

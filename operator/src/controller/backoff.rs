@@ -1,10 +1,11 @@
 //! How long to wait after a failure, for each route by itself. Pure, apart from the lock.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::cache::route::RouteRef;
+use crate::lock;
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ pub struct Retry {
 impl Backoff {
     /// A route failed, with an error of this static label.
     pub fn failed(&self, route: RouteRef, label: &'static str) -> Retry {
-        let mut streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streaks = lock(&self.0);
         let old = streaks.get(&route).copied();
         let failures = old.map_or(1, |old| old.failures.saturating_add(1));
         streaks.insert(route, Streak { failures, label });
@@ -44,7 +45,7 @@ impl Backoff {
 
     /// A route succeeded, or is gone.
     pub fn succeeded(&self, route: &RouteRef) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+        lock(&self.0).remove(route);
     }
 }
 

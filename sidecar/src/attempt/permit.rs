@@ -10,7 +10,7 @@ use mailroute_route::condition::Reason;
 
 use super::Attempts;
 use crate::budget::gate::{self, SendPermit};
-use crate::budget::{Why, condition_reason};
+use crate::budget::{WaitReason, condition_reason};
 use crate::clock::{self, Instant};
 use crate::outcome::{DeliveryOutcome, Observation, Verdict};
 
@@ -32,7 +32,7 @@ pub enum Obstruction {
     /// The route is known not to work; what the attempt that found out met.
     Route(Verdict),
     /// A limit of the mailbox.
-    Limit(Why),
+    Limit(WaitReason),
     /// Messages that came earlier wait for the limits of the mailbox.
     EarlierMessages,
 }
@@ -45,7 +45,7 @@ impl NoPermit {
 
     /// Whether the operator was asked for a lease, and may answer at any time before `until`.
     pub const fn may_end_sooner(&self) -> bool {
-        matches!(self.cause, Obstruction::Limit(Why::Lease))
+        matches!(self.cause, Obstruction::Limit(WaitReason::Lease))
     }
 
     /// The reason to show to people, when there is something to show: the smoothing of a burst is no trouble.
@@ -94,7 +94,7 @@ impl Attempts {
         }
         self.known_fault().map_or(Ok(()), Err)?;
         let permit = match self.budget.take(recipients).await {
-            Err(denied) if denied.why == Why::Lease => {
+            Err(denied) if denied.why == WaitReason::Lease => {
                 self.budget.take_until(recipients, clock::now() + LEASE_WAIT).await
             }
             outcome => outcome,
@@ -139,7 +139,7 @@ impl Attempts {
 
     /// A day that is used up is trouble that people should see, though Microsoft was not asked.
     fn beyond_limits(&self, denied: gate::Denied) -> NoPermit {
-        if denied.why == Why::Day {
+        if denied.why == WaitReason::Day {
             self.health.record(&[Observation::new(Reason::DailyQuotaExceeded, limit_text(denied.why))]);
         }
         NoPermit { until: denied.until, cause: Obstruction::Limit(denied.why) }
@@ -151,6 +151,6 @@ impl Attempts {
     }
 }
 
-fn limit_text(why: Why) -> String {
+fn limit_text(why: WaitReason) -> String {
     format!("limits of the mailbox: {}", why.sentence())
 }

@@ -11,21 +11,16 @@ pub mod gate;
 pub mod journal;
 pub mod saved_leases;
 
-pub use mailroute_quota::client::budget::BudgetView as View;
-pub use mailroute_quota::client::wait::WaitReason as Why;
+pub use mailroute_quota::client::wait::WaitReason;
+pub use mailroute_quota::wire::Throttled;
 pub use mailroute_quota::{Amount, Timing as Spans};
 use mailroute_route::condition::Reason;
 
 /// The reason of a condition to show for a wait. Smoothing a burst is no problem to show.
-pub const fn condition_reason(why: Why) -> Option<Reason> {
+pub const fn condition_reason(why: WaitReason) -> Option<Reason> {
     match why {
-        Why::Pace | Why::Minute | Why::Lease => None,
-        Why::Restraint => Some(Reason::RateExceeded),
-        Why::Day => Some(Reason::DailyQuotaExceeded),
+        WaitReason::Pace | WaitReason::Minute | WaitReason::Lease => None,
+        WaitReason::Restraint => Some(Reason::RateExceeded),
+        WaitReason::Day => Some(Reason::DailyQuotaExceeded),
     }
-}
-
-/// Another name of what Microsoft found too much.
-pub mod restraint {
-    pub use mailroute_quota::wire::Throttled as Throttle;
 }

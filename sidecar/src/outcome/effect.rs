@@ -16,7 +16,7 @@ use mailroute_route::condition::{ConditionType, Reason};
 
 use super::{AttemptResult, DeliveryOutcome, Verdict};
 use crate::budget::Amount;
-use crate::budget::restraint::Throttle;
+use crate::budget::Throttled;
 
 /// What becomes of a message, or of a recipient, that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ pub struct Effect {
     /// For the message or recipient.
     pub next: NextStep,
     /// For the budget: it was too much.
-    pub throttle: Option<Throttle>,
+    pub throttle: Option<Throttled>,
     /// For the breaker: leave the upstream alone. Nothing for what may be different with the next message.
     pub pause: Option<Pause>,
     /// For the condition: the reason to show.
@@ -130,10 +130,10 @@ const fn pause_of_quota(reason: Reason) -> Option<Pause> {
     }
 }
 
-const fn throttle(reason: Reason) -> Option<Throttle> {
+const fn throttle(reason: Reason) -> Option<Throttled> {
     match reason {
-        Reason::RateExceeded => Some(Throttle::Rate),
-        Reason::ConnectionsExceeded => Some(Throttle::Connections),
+        Reason::RateExceeded => Some(Throttled::Rate),
+        Reason::ConnectionsExceeded => Some(Throttled::Connections),
         _ => None,
     }
 }
@@ -255,9 +255,9 @@ mod tests {
     #[test]
     fn a_rate_is_the_budgets_and_a_day_the_breakers() {
         let rate = effect(DeliveryOutcome::Quota(Reason::RateExceeded));
-        assert_eq!((rate.throttle, rate.pause), (Some(Throttle::Rate), None));
+        assert_eq!((rate.throttle, rate.pause), (Some(Throttled::Rate), None));
         let connections = effect(DeliveryOutcome::Quota(Reason::ConnectionsExceeded));
-        assert_eq!((connections.throttle, connections.pause), (Some(Throttle::Connections), None));
+        assert_eq!((connections.throttle, connections.pause), (Some(Throttled::Connections), None));
         for reason in [Reason::DailyQuotaExceeded, Reason::TenantQuotaExceeded] {
             let day = effect(DeliveryOutcome::Quota(reason));
             assert_eq!((day.throttle, day.pause), (None, pause(120, 900)));

@@ -4,7 +4,7 @@
 //! that cannot be written is logged and does not hold mail up: the count in memory goes on, and only a restart would forget it.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use mailroute_quota::client::budget::{Budget, BudgetSnapshot};
@@ -18,6 +18,7 @@ use mailroute_quota::{Amount, Timing};
 use crate::budget::journal::Journal;
 use crate::budget::saved_leases;
 use crate::clock::Instant;
+use crate::lock;
 
 /// One mailbox.
 pub(super) struct Account {
@@ -41,7 +42,7 @@ impl Account {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Whether there are limits to keep, so that a message is written down before it is sent.
@@ -75,7 +76,7 @@ impl Account {
 
     /// Opens a journal if there are limits to keep, and closes it if not. Blocks on the disk.
     pub(super) fn open_journal(&self, path: &Path, now: Duration) {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut journal = lock(&self.journal);
         if !self.is_limited() {
             *journal = None;
         } else if journal.is_none() {
@@ -104,7 +105,7 @@ impl Account {
 
     /// Writes the lines that wait. If another thread has taken them, waits until they are written.
     pub(super) fn write(&self, now: Duration) {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut journal = lock(&self.journal);
         let lines = std::mem::take(&mut self.state().lines);
         let Some(journal) = journal.as_mut() else { return };
         let outcome = if journal.is_long() {

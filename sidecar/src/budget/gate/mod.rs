@@ -15,7 +15,7 @@ mod permit;
 mod requests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use mailroute_quota::Timing;
 use mailroute_quota::client::budget::{Budget, BudgetSnapshot, BudgetView, RouteLimits};
@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use super::journal::Journal;
 use super::saved_leases;
 use crate::clock::{Instant, Steady};
+use crate::lock;
 use crate::net::control_service;
 use account::Account;
 pub use permit::SendPermit;
@@ -130,7 +131,7 @@ impl Gate {
     }
 
     fn account(&self) -> Arc<Account> {
-        Arc::clone(&self.account.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.account))
     }
 
     /// Blocks on the disk.
@@ -157,7 +158,7 @@ impl Gate {
         } else {
             account.state().quota.leases = None;
         }
-        *self.account.lock().unwrap_or_else(PoisonError::into_inner) = account;
+        *lock(&self.account) = account;
     }
 }
 
