@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, HostName, Method, SmartHost, TlsMode};
+use mailroute_route::file::{ClientSubmission, Credential, Graph, HostName, Method, SmartHost, TlsMode};
 use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
@@ -126,6 +126,7 @@ fn parse_values(content: &[u8]) -> Result<RouteFile, ConfigError> {
     name("ehloName", &route.ehlo_name)?;
     match &route.method {
         Method::ClientSubmission(submission) => check_submission(submission)?,
+        Method::Graph(graph) => check_graph(graph)?,
         Method::SmtpRelay(relay) => {
             check_smart_host(&relay.accepted_domains, &relay.smart_host)?;
             // The certificate is the credential: what it vouches for must not go to whoever answers.
@@ -143,9 +144,30 @@ fn check_submission(submission: &ClientSubmission) -> Result<(), ConfigError> {
     if Address::parse(&submission.mailbox).is_err() {
         return Err(ConfigError::Value { field: "mailbox", value: submission.mailbox.clone() });
     }
+    if let Some(username) = submission.username.as_deref().filter(|it| !is_username(it)) {
+        return Err(ConfigError::Value { field: "username", value: username.to_owned() });
+    }
     name("authority.host", &submission.authority.host)?;
     name("authority.tenant", &submission.authority.tenant)?;
     name("endpoint.host", &submission.endpoint.host)
+}
+
+/// Whether a log-in can hold it: no character that ends a field of XOAUTH2, and no control character.
+fn is_username(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 254 && text.chars().all(|it| !it.is_control())
+}
+
+fn check_graph(graph: &Graph) -> Result<(), ConfigError> {
+    if Address::parse(&graph.mailbox).is_err() {
+        return Err(ConfigError::Value { field: "mailbox", value: graph.mailbox.clone() });
+    }
+    if let Credential::Password { .. } = graph.credential {
+        return Err(ConfigError::Value { field: "credential.type", value: "Password, with Graph".into() });
+    }
+    name("authority.host", &graph.authority.host)?;
+    name("authority.tenant", &graph.authority.tenant)?;
+    name("endpoint.host", &graph.endpoint.host)?;
+    graph.fallback.as_ref().map_or(Ok(()), |fallback| name("fallback.endpoint.host", &fallback.endpoint.host))
 }
 
 fn check_smart_host(domains: &[String], smart_host: &SmartHost) -> Result<(), ConfigError> {

@@ -102,6 +102,15 @@ fn files(route: &RouteFile) -> Vec<Named<'_>> {
             ];
             (of_credential(&submission.credential), ca_files.to_vec())
         }
+        Method::Graph(graph) => {
+            let submission = graph.fallback.as_ref().and_then(|it| it.endpoint.ca_file.as_deref());
+            let ca_files = [
+                ("authority.caFile", graph.authority.ca_file.as_deref(), paths::AUTHORITY_CA_DIR),
+                ("endpoint.caFile", graph.endpoint.ca_file.as_deref(), paths::ENDPOINT_CA_DIR),
+                ("fallback.endpoint.caFile", submission, paths::ENDPOINT_CA_DIR),
+            ];
+            (of_credential(&graph.credential), ca_files.to_vec())
+        }
         Method::SmtpRelay(relay) => {
             let certificate = relay.certificate.as_ref().map(of_certificate).unwrap_or_default();
             (certificate, vec![of_smart_host(&relay.smart_host)])

@@ -54,7 +54,7 @@ impl SubmissionConnector {
     ) -> Result<Result<Connection, Verdict>, Verdict> {
         let mut connection = self.to_endpoint().await.map_err(|error| noted(lost(error), observations))?;
         observations.push(connected(&connection, "answered"));
-        let answer = auth::log_in(&mut connection, &self.settings.mailbox, proof).await;
+        let answer = auth::log_in(&mut connection, self.settings.username(), proof).await;
         match answer.map_err(|error| noted(lost(error), observations))? {
             Ok(()) => {
                 *self.refused() = None;

@@ -273,8 +273,7 @@ mod tests {
             proxy: None,
         };
         let endpoint = Endpoint::new("smtp.office365.com", 587);
-        let mailbox = "noreply@contoso.com".into();
-        let settings = ClientSubmission { mailbox, credential, authority, endpoint };
+        let settings = ClientSubmission::new("noreply@contoso.com", credential, authority, endpoint);
         let (_, config) = watch::channel(Config::default());
         let sources = Sources::new(config, &Variables::default());
         LogIn::new(&settings, &sources, Arc::new(Metrics::new().unwrap()))

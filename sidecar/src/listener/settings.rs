@@ -23,7 +23,7 @@ pub fn of_route(route: &RouteFile) -> Settings {
         (route.delivery.mode == DeliveryMode::Deliver).then_some(MAX_RECIPIENTS_OF_ONE_DOMAIN);
     let (recipient_domains, encode_header) = match &route.method {
         Method::DirectSend(direct) => (Some(boxed(&direct.accepted_domains)), false),
-        Method::ClientSubmission(_) | Method::SmtpRelay(_) => (None, true),
+        Method::ClientSubmission(_) | Method::SmtpRelay(_) | Method::Graph(_) => (None, true),
     };
     Settings {
         max_recipients_of_one_domain: of_one_domain,

@@ -111,6 +111,7 @@ fn unreached<'a>(
 fn author(route: &RouteFile) -> String {
     match &route.method {
         Method::ClientSubmission(submission) => submission.mailbox.clone(),
+        Method::Graph(graph) => graph.mailbox.clone(),
         Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains, &route.ehlo_name),
         Method::DirectSend(direct) => postmaster(&direct.accepted_domains, &route.ehlo_name),
     }

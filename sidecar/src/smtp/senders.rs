@@ -49,7 +49,7 @@ impl Senders {
             allow: route.senders.as_ref().map(|senders| boxed(&senders.allow)),
             domains: match &route.method {
                 Method::SmtpRelay(relay) => Some(boxed(&relay.accepted_domains)),
-                Method::ClientSubmission(_) | Method::DirectSend(_) => None,
+                Method::ClientSubmission(_) | Method::DirectSend(_) | Method::Graph(_) => None,
             },
             on_violation: route.senders.as_ref().map(|senders| senders.on_violation).unwrap_or_default(),
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
-use mailroute_route::file::Method;
+use mailroute_route::file::{ClientSubmission, Graph, Method};
 use tokio::sync::watch;
 
 use self::probe::ProbeSchedule;
@@ -182,6 +182,14 @@ fn build(
             let mut files = LogIn::files(&settings.credential);
             files.extend(sources.files(&settings.credential));
             Built { transport: over(connector, route, metrics), log_in: Some(log_in), files }
+        }
+        Method::Graph(settings) => {
+            let settings = settings.submission().unwrap_or_else(|| {
+                let Graph { mailbox, credential, authority, endpoint, .. } = settings.clone();
+                ClientSubmission::new(mailbox, credential, authority, endpoint)
+            });
+            let route = RouteFile { method: Method::ClientSubmission(settings), ..route.clone() };
+            build(&route, sources, &resolver, metrics, kept)
         }
         Method::SmtpRelay(settings) => {
             let observe = Arc::clone(metrics) as _;

@@ -23,23 +23,23 @@ pub fn to_simulator(
         namespace: "shop".into(),
         generation: 1,
         ehlo_name: "notifications.shop.svc.cluster.local".into(),
-        method: Method::ClientSubmission(ClientSubmission {
-            mailbox: SAMPLE_MAILBOX.into(),
-            credential: Credential::WorkloadIdentity { client_id: SAMPLE_CLIENT_ID.into(), token_file },
-            authority: Authority {
+        method: Method::ClientSubmission(ClientSubmission::new(
+            SAMPLE_MAILBOX,
+            Credential::WorkloadIdentity { client_id: SAMPLE_CLIENT_ID.into(), token_file },
+            Authority {
                 host: format!("localhost:{}", m365.login_address().port()),
                 tenant: SAMPLE_TENANT.into(),
                 scope: "https://outlook.office365.com/.default".into(),
                 ca_file: Some(ca_file.clone()),
                 proxy: None,
             },
-            endpoint: Endpoint {
+            Endpoint {
                 host: "localhost".into(),
                 port: m365.smtp_address().port(),
                 ca_file: Some(ca_file),
                 ca_pem: None,
             },
-        }),
+        )),
         delivery: Delivery::new(DeliveryMode::Deliver),
         limits: Limits::new(36_700_160, 500),
         senders: None,

@@ -36,7 +36,7 @@ fn submission(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::
     let is_lent = matches!(credential, file::Credential::Operator { .. });
     let (authority, endpoint) =
         if is_lent { platforms(spec, lent)? } else { (authority(spec), endpoint(spec)?) };
-    Ok(file::ClientSubmission { mailbox: block.mailbox.clone(), credential, authority, endpoint })
+    Ok(file::ClientSubmission::new(block.mailbox.as_str(), credential, authority, endpoint))
 }
 
 /// Where the operator's tokens come from and where they are used: never what the route says, which could carry them
@@ -90,7 +90,7 @@ pub(super) mod tests {
         match method(spec, None).unwrap() {
             file::Method::SmtpRelay(relay) => relay.smart_host,
             file::Method::DirectSend(direct) => direct.smart_host,
-            file::Method::ClientSubmission(_) => panic!("another method"),
+            file::Method::ClientSubmission(_) | file::Method::Graph(_) => panic!("another method"),
         }
     }
 

@@ -9,6 +9,9 @@ pub fn place(method: &file::Method) -> String {
         file::Method::ClientSubmission(submission) => {
             return format!("{}:{}", submission.endpoint.host, submission.endpoint.port);
         }
+        file::Method::Graph(graph) => {
+            return format!("{}:{}", graph.endpoint.host, graph.endpoint.port);
+        }
         file::Method::SmtpRelay(relay) => &relay.smart_host,
         file::Method::DirectSend(direct) => &direct.smart_host,
     };
@@ -22,6 +25,7 @@ pub fn place(method: &file::Method) -> String {
 pub fn sender(file: &RouteFile) -> Option<String> {
     let accepted = match &file.method {
         file::Method::ClientSubmission(submission) => return Some(submission.mailbox.clone()),
+        file::Method::Graph(graph) => return Some(graph.mailbox.clone()),
         file::Method::SmtpRelay(relay) => &relay.accepted_domains,
         file::Method::DirectSend(direct) => &direct.accepted_domains,
     };

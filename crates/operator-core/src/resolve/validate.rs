@@ -52,6 +52,7 @@ pub(super) fn limits(method: Method, limits: &Limits) -> Result<file::Limits, In
     Ok(match method {
         Method::ClientSubmission => file::Limits {
             messages_per_minute: Some(limits.messages_per_minute),
+            messages_per_hour: None,
             recipients_per_day: Some(limits.recipients_per_day),
             connections: CONNECTIONS_PER_MAILBOX_SIDECAR,
             ..bare

@@ -138,6 +138,7 @@ fn subject<'a>(facts: &RouteFacts<'a>, endpoint: Option<&'a str>) -> Subject<'a>
     let secret = resolved.and_then(|route| route.secret.as_ref());
     let authority = resolved.and_then(|route| match &route.file.method {
         file::Method::ClientSubmission(submission) => Some(submission.authority.host.as_str()),
+        file::Method::Graph(graph) => Some(graph.authority.host.as_str()),
         file::Method::SmtpRelay(_) | file::Method::DirectSend(_) => None,
     });
     Subject {

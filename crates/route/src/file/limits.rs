@@ -13,6 +13,9 @@ pub struct Limits {
     /// Most messages that the mailbox may send in any 60 seconds. Absent: no limit is known, as with SMTP relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_minute: Option<u32>,
+    /// Most messages that the mailbox may send in any 60 minutes. Absent: no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_hour: Option<u32>,
     /// Most recipients that the mailbox may send to in any 24 hours. Absent: no limit is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients_per_day: Option<u32>,
@@ -28,6 +31,7 @@ impl Limits {
             max_message_bytes,
             max_recipients,
             messages_per_minute: None,
+            messages_per_hour: None,
             recipients_per_day: None,
             connections: Self::default_connections(),
         }

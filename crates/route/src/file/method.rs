@@ -1,11 +1,13 @@
-//! How mail leaves: one of Microsoft's three methods, each with what it alone needs.
+//! How mail leaves: one of Microsoft's ways, each with what it alone needs.
 
 use serde::{Deserialize, Serialize};
 
 use super::credential::{Authority, CertificateFiles, Credential};
+use super::is_default;
 use super::upstream::{Endpoint, SmartHost};
 
-/// One of the methods of Microsoft's guide "How to set up a multifunction device or application to send email".
+/// One of the methods of Microsoft's guide "How to set up a multifunction device or application to send email", or Microsoft
+/// Graph.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Method {
@@ -15,6 +17,8 @@ pub enum Method {
     SmtpRelay(SmtpRelay),
     /// Direct Send: to the tenant's own recipients, without any log-in.
     DirectSend(DirectSend),
+    /// Microsoft Graph `sendMail`, as one mailbox, over HTTPS.
+    Graph(Graph),
 }
 
 impl Method {
@@ -22,6 +26,7 @@ impl Method {
     pub fn mailbox(&self) -> Option<&str> {
         match self {
             Self::ClientSubmission(submission) => Some(&submission.mailbox),
+            Self::Graph(graph) => Some(&graph.mailbox),
             Self::SmtpRelay(_) | Self::DirectSend(_) => None,
         }
     }
@@ -32,6 +37,7 @@ impl Method {
             Self::ClientSubmission(_) => "ClientSubmission",
             Self::SmtpRelay(_) => "SmtpRelay",
             Self::DirectSend(_) => "DirectSend",
+            Self::Graph(_) => "Graph",
         }
     }
 }
@@ -40,14 +46,102 @@ impl Method {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClientSubmission {
-    /// Address of the mailbox that the application may send as (`user=` of XOAUTH2).
+    /// Which of Microsoft's services it is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub service: SubmissionService,
+    /// Address of the mailbox that the application may send as; with Communication Services a sender address of a linked
+    /// domain.
     pub mailbox: String,
+    /// The name to log in with (`user=` of XOAUTH2, the user of AUTH LOGIN). Absent: the mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Exchange accepted domains. With High Volume Email, recipients outside them are refused at RCPT; the other services take
+    /// any recipient.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_domains: Vec<String>,
     /// How the sidecar proves who it is.
     pub credential: Credential,
     /// Where access tokens come from. Of no use to [`Credential::Password`].
     pub authority: Authority,
     /// Where mail is submitted.
     pub endpoint: Endpoint,
+}
+
+/// The service of Microsoft's that takes client submission. They share the protocol and differ in host, scope and limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum SubmissionService {
+    /// Exchange Online: a mailbox of the tenant, any recipient.
+    #[default]
+    ExchangeOnline,
+    /// High Volume Email: an account without a mailbox, internal recipients only, no limit on the rate.
+    HighVolumeEmail,
+    /// Azure Communication Services Email: an SMTP username, any recipient, the limits of a subscription.
+    CommunicationServices,
+}
+
+impl ClientSubmission {
+    /// As a mailbox of Exchange Online.
+    pub fn new(
+        mailbox: impl Into<String>,
+        credential: Credential,
+        authority: Authority,
+        endpoint: Endpoint,
+    ) -> Self {
+        Self {
+            service: SubmissionService::ExchangeOnline,
+            mailbox: mailbox.into(),
+            username: None,
+            accepted_domains: vec![],
+            credential,
+            authority,
+            endpoint,
+        }
+    }
+
+    /// The name to log in with.
+    pub fn username(&self) -> &str {
+        self.username.as_deref().unwrap_or(&self.mailbox)
+    }
+}
+
+/// Microsoft Graph: POST each message to the mailbox's `sendMail` in MIME format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Graph {
+    /// User principal name or primary address of the mailbox to send as.
+    pub mailbox: String,
+    /// How the sidecar proves who it is; never a password.
+    pub credential: Credential,
+    /// Where access tokens come from, with Graph's scope.
+    pub authority: Authority,
+    /// Graph's own host, over HTTPS.
+    pub endpoint: Endpoint,
+    /// Largest message that Graph takes, bytes of MIME. Microsoft documents requests of about 4 MB, which hold 3 MiB of MIME in
+    /// base64.
+    pub max_message_bytes: u64,
+    /// The second way, for what Graph cannot carry. Absent: such messages are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Submission>,
+}
+
+/// Client submission of the same mailbox with the same credential, as the second way of [`Graph`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Submission {
+    /// Scope to ask the same authority for.
+    pub scope: String,
+    /// Where mail is submitted.
+    pub endpoint: Endpoint,
+}
+
+impl Graph {
+    /// The second way as a method of its own.
+    pub fn submission(&self) -> Option<ClientSubmission> {
+        let Submission { scope, endpoint } = self.fallback.clone()?;
+        let authority = Authority { scope, ..self.authority.clone() };
+        Some(ClientSubmission::new(self.mailbox.as_str(), self.credential.clone(), authority, endpoint))
+    }
 }
 
 /// SMTP relay: hand over to the tenant's connector on port 25.

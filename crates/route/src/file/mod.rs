@@ -21,7 +21,7 @@ pub use credential::{Authority, CertificateFiles, Credential};
 pub use delivery::{DeadLetters, Delivery, DeliveryMode};
 pub use limits::Limits;
 pub use local::{BareLineEnds, Listen, ListenAuth, OnViolation, Senders};
-pub use method::{ClientSubmission, DirectSend, Method, SmtpRelay};
+pub use method::{ClientSubmission, DirectSend, Graph, Method, SmtpRelay, Submission, SubmissionService};
 pub use upstream::{Endpoint, HostName, SmartHost, TlsMode};
 
 /// The version of the file's format that this crate writes and reads.
@@ -42,7 +42,7 @@ pub struct RouteFile {
     pub generation: i64,
     /// Name the sidecar gives in EHLO: a valid domain name (Exchange answers 501 to others).
     pub ehlo_name: String,
-    /// How mail leaves, one of Microsoft's three methods.
+    /// How mail leaves, one of Microsoft's ways.
     pub method: Method,
     /// What 250 means.
     pub delivery: Delivery,
@@ -148,21 +148,21 @@ mod tests {
             namespace: "shop".into(),
             generation: 3,
             ehlo_name: "notifications.shop.svc.cluster.local".into(),
-            method: Method::ClientSubmission(ClientSubmission {
-                mailbox: "noreply@contoso.com".into(),
-                credential: Credential::WorkloadIdentity {
+            method: Method::ClientSubmission(ClientSubmission::new(
+                "noreply@contoso.com",
+                Credential::WorkloadIdentity {
                     client_id: "1b2c3d4e-0000-4000-8000-000000000001".into(),
                     token_file: "/var/run/secrets/mailroute/tokens/entra".into(),
                 },
-                authority: Authority {
+                Authority {
                     host: "login.microsoftonline.com".into(),
                     tenant: "72f988bf-86f1-41af-91ab-2d7cd011db47".into(),
                     scope: "https://outlook.office365.com/.default".into(),
                     ca_file: None,
                     proxy: None,
                 },
-                endpoint: Endpoint::new("smtp.office365.com", 587),
-            }),
+                Endpoint::new("smtp.office365.com", 587),
+            )),
             delivery: Delivery::new(DeliveryMode::Deliver),
             limits: Limits::new(36_700_160, 500),
             senders: None,
@@ -194,6 +194,10 @@ mod tests {
             "connections",
             "auth\"",
             "logAddresses",
+            "service",
+            "username",
+            "acceptedDomains",
+            "messagesPerHour",
         ] {
             assert!(!json.contains(option), "{option}: {json}");
         }
@@ -213,6 +217,19 @@ mod tests {
         assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
         let host = smart_host(HostName::Fixed("contoso-com.mail.protection.outlook.com".into()));
         route.method = Method::DirectSend(DirectSend { accepted_domains, smart_host: host });
+        assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
+        if let Method::ClientSubmission(submission) = sample().method {
+            let ClientSubmission { mailbox, credential, authority, endpoint, .. } = submission;
+            let fallback = Submission { scope: authority.scope.clone(), endpoint };
+            route.method = Method::Graph(Graph {
+                mailbox,
+                credential,
+                authority,
+                endpoint: Endpoint::new("graph.microsoft.com", 443),
+                max_message_bytes: 3 << 20,
+                fallback: Some(fallback),
+            });
+        }
         assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
         let client_id = || "1b2c3d4e-0000-4000-8000-000000000001".to_owned();
         for credential in [

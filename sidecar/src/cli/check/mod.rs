@@ -101,6 +101,7 @@ async fn obstacle(options: &Check) -> Option<Obstacle> {
 fn envelope(options: &Check, route: &RouteFile) -> Envelope {
     let usual = match &route.method {
         Method::ClientSubmission(submission) => submission.mailbox.clone(),
+        Method::Graph(graph) => graph.mailbox.clone(),
         Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains),
         Method::DirectSend(direct) => postmaster(&direct.accepted_domains),
     };

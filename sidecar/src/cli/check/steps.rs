@@ -196,7 +196,7 @@ fn places(method: &Method) -> Vec<Place> {
             | Credential::Operator { .. } => &[Place::Token],
         }),
         Method::SmtpRelay(relay) if relay.certificate.is_some() => places.push(Place::Certificate),
-        Method::SmtpRelay(_) | Method::DirectSend(_) => {}
+        Method::SmtpRelay(_) | Method::DirectSend(_) | Method::Graph(_) => {}
     }
     places.extend([Place::Name, Place::Connection, Place::Greeting, Place::Tls]);
     if matches!(method, Method::ClientSubmission(_)) {
@@ -333,7 +333,7 @@ fn described(route: &RouteFile) -> String {
 
 fn smart_host(method: &Method) -> Option<&SmartHost> {
     match method {
-        Method::ClientSubmission(_) => None,
+        Method::ClientSubmission(_) | Method::Graph(_) => None,
         Method::SmtpRelay(relay) => Some(&relay.smart_host),
         Method::DirectSend(direct) => Some(&direct.smart_host),
     }
@@ -342,7 +342,7 @@ fn smart_host(method: &Method) -> Option<&SmartHost> {
 fn submission(method: &Method) -> Option<&ClientSubmission> {
     match method {
         Method::ClientSubmission(submission) => Some(submission),
-        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
+        Method::SmtpRelay(_) | Method::DirectSend(_) | Method::Graph(_) => None,
     }
 }
 

@@ -26,18 +26,18 @@ fn route(method: Method) -> RouteFile {
 }
 
 fn submission_with(credential: Credential) -> RouteFile {
-    route(Method::ClientSubmission(ClientSubmission {
-        mailbox: "noreply@contoso.com".into(),
+    route(Method::ClientSubmission(ClientSubmission::new(
+        "noreply@contoso.com",
         credential,
-        authority: Authority {
+        Authority {
             host: "login.microsoftonline.com".into(),
             tenant: "contoso.com".into(),
             scope: "https://outlook.office365.com/.default".into(),
             ca_file: None,
             proxy: None,
         },
-        endpoint: Endpoint::new("smtp.office365.com", 587),
-    }))
+        Endpoint::new("smtp.office365.com", 587),
+    )))
 }
 
 fn files() -> CertificateFiles {
