@@ -11,9 +11,9 @@ pub mod gate;
 pub mod journal;
 pub mod saved_leases;
 
+pub use mailroute_quota::Amount;
 pub use mailroute_quota::client::wait::WaitReason;
 pub use mailroute_quota::wire::Throttled;
-pub use mailroute_quota::{Amount, Timing as Spans};
 use mailroute_route::condition::Reason;
 
 /// The reason of a condition to show for a wait. Smoothing a burst is no problem to show.

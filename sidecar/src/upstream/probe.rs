@@ -178,10 +178,10 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
+    use mailroute_quota::Timing;
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::budget::Spans;
     use crate::budget::gate::Gate;
     use crate::delivery::DryRun;
     use crate::delivery::pool::Slot;
@@ -219,7 +219,7 @@ mod tests {
     #[async_trait]
     impl Traffic for Mail {
         async fn admit(&self) -> Option<SendPermit> {
-            let gate = Gate::new(Path::new("nowhere"), Spans::default(), Arc::new(Metrics::new().unwrap()));
+            let gate = Gate::new(Path::new("nowhere"), Timing::default(), Arc::new(Metrics::new().unwrap()));
             gate.admit(Duration::ZERO).await
         }
 
