@@ -7,7 +7,7 @@ use mailroute_route::condition::Reason;
 
 use super::rejection_cache::MessageParties;
 use super::{Active, Attempts, NoPermit, RouteState, author, log};
-use crate::budget::gate::SendPermit;
+use crate::budget::limiter::SendPermit;
 use crate::clock;
 use crate::logging::faults::{self, Due};
 use crate::message::body::Body;

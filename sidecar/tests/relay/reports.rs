@@ -9,7 +9,7 @@ use mailroute_quota::Timing;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Queue, Report, Usage};
 use mailroute_sidecar::app::{App, Intervals};
-use mailroute_sidecar::budget::gate::Gate;
+use mailroute_sidecar::budget::limiter::RateLimiter;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::net::control_service::noted_address;
@@ -138,7 +138,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         left: Box::new(Vec::new),
         deleted: RouteDeleted::new(&files.path("")),
         notable: watch::Sender::new(QueueSummary::default()).subscribe(),
-        budget: Gate::new(files.path("").as_path(), Timing::default(), Arc::clone(&metrics) as _),
+        budget: RateLimiter::new(files.path("").as_path(), Timing::default(), Arc::clone(&metrics) as _),
         metrics: Arc::clone(&metrics),
         least: Duration::from_secs(1),
     };
