@@ -12,8 +12,7 @@ use super::dmarc::{self, Policy};
 use super::finding::DnsFinding;
 use super::known::{Known, Question, Reader};
 use super::need::DnsNeed;
-use super::spf::permit::{Permit, Sender, permits};
-use super::spf::policy;
+use super::spf::Policy as SpfPolicy;
 
 /// The selectors that Exchange Online signs with.
 const SELECTORS: [&str; 2] = ["selector1", "selector2"];
@@ -77,23 +76,18 @@ fn exchangers(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
 
 fn spf(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
     let domain = &need.domain;
-    let published = match policy::published(reader, domain)? {
-        Ok(Some(published)) => published,
+    let policy = match SpfPolicy::read(reader, domain, &need.addresses)? {
+        Ok(Some(policy)) => policy,
         Ok(None) => {
             let addresses: Vec<_> = need.addresses.iter().copied().collect();
             return Some(DnsFinding::no_spf(domain, need.service, &addresses));
         }
         Err(broken) => return Some(DnsFinding::broken_spf(domain, &broken)),
     };
-    if let Err(broken) = policy::check(reader, domain, &published.record) {
-        return Some(DnsFinding::broken_spf(domain, &broken));
-    }
-    let is_left_out = |sender: Sender<'_>| permits(reader, domain, &published.record, sender) == Permit::No;
-    let service = is_left_out(Sender::Service(need.service)).then_some(need.service);
-    let left_out: Vec<IpAddr> =
-        need.addresses.iter().copied().filter(|ip| is_left_out(Sender::Address(*ip))).collect();
+    let service = policy.leaves_out_service(reader, need.service).then_some(need.service);
+    let left_out: Vec<IpAddr> = need.addresses.iter().copied().filter(|ip| policy.leaves_out(*ip)).collect();
     (service.is_some() || !left_out.is_empty())
-        .then(|| DnsFinding::incomplete_spf(domain, published.text, service, &left_out))
+        .then(|| DnsFinding::incomplete_spf(domain, policy.text, service, &left_out))
 }
 
 fn dkim(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {

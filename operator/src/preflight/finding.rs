@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use mailroute_dns::message::Exchanger;
 use mailroute_route::condition::Reason;
 
-use super::spf::policy::Broken;
+use super::spf::Broken;
 
 /// Longest record that is shown whole with its change, octets; what is longer is said where to change.
 const MAX_RECORD: usize = 450;
