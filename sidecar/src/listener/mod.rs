@@ -64,12 +64,10 @@ pub struct Service {
     pub limits: SessionLimits,
 }
 
-/// Bounds on sessions.
+/// How long a session and its parts may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Sessions at once. Each holds at most 256 KiB and its recipients.
-    pub sessions: usize,
-    /// For a client beyond that number to wait for a session to end.
+    /// For a client beyond the number of sessions to wait for one to end.
     pub wait: Duration,
     /// For a client to send one command, counted from the answer before it.
     pub command: Duration,
@@ -83,7 +81,6 @@ pub struct SessionLimits {
 impl Default for SessionLimits {
     fn default() -> Self {
         Self {
-            sessions: 100,
             wait: Duration::from_secs(30),
             // RFC 5321 §4.5.3.2.7.
             command: Duration::from_secs(5 * 60),

@@ -1,4 +1,4 @@
-//! The local port: serves on the one the route names, and moves when the route names another.
+//! The local port: serves on the one the route names, with as many sessions as it allows, and follows when the route changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,9 @@ use crate::config::Config;
 
 /// The port while no route says otherwise, and the default of `spec.listen.port`.
 const DEFAULT_PORT: u16 = 25;
+
+/// Sessions at once.
+const SESSIONS: usize = 100;
 
 /// Serves applications.
 pub struct PortListener {
@@ -33,8 +36,9 @@ impl PortListener {
     /// Serves until `stop`, then until the last session has ended. Sessions on a port that was left go on.
     pub async fn run(mut self, listeners: Listeners, mut stop: watch::Receiver<bool>) {
         let mut listening = JoinSet::new();
+        let sessions = watch::Sender::new(SESSIONS);
         let mut port = Self::port(self.fixed, &self.config.borrow());
-        let mut close = self.open(&mut listening, listeners);
+        let mut close = self.open(&mut listening, listeners, &sessions);
         loop {
             let (fixed, current) = (self.fixed, port);
             let moved = self.config.wait_for(|config| Self::port(fixed, config) != current);
@@ -51,7 +55,7 @@ impl PortListener {
                 Ok(listeners) => {
                     tracing::info!(port = next, "listening on the route's new port");
                     close.send_replace(true);
-                    close = self.open(&mut listening, listeners);
+                    close = self.open(&mut listening, listeners, &sessions);
                 }
                 Err(error) => {
                     tracing::error!(%error, "the route's new port cannot be used; the old one stays in use");
@@ -63,9 +67,14 @@ impl PortListener {
         while listening.join_next().await.is_some() {}
     }
 
-    fn open(&self, listening: &mut JoinSet<()>, listeners: Listeners) -> watch::Sender<bool> {
+    fn open(
+        &self,
+        listening: &mut JoinSet<()>,
+        listeners: Listeners,
+        sessions: &watch::Sender<usize>,
+    ) -> watch::Sender<bool> {
         let (close, closed) = watch::channel(false);
-        listening.spawn(super::serve(listeners, self.service.clone(), closed));
+        listening.spawn(super::serve(listeners, self.service.clone(), sessions.subscribe(), closed));
         self.serving.store(true, Ordering::Relaxed);
         close
     }
