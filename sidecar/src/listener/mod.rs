@@ -71,10 +71,10 @@ pub struct SessionLimits {
     pub wait: Duration,
     /// For a client to send one command, counted from the answer before it.
     pub command: Duration,
-    /// For a client to send any octets of a message, and to take any of ours.
+    /// For a client to send the next octets of a message, and to read some of ours.
     pub data: Duration,
     /// For a client to complete one message, counted from its MAIL, and to begin another one, counted from the last.
-    /// Bounds what a client can hold that always sends a little.
+    /// Bounds the resources of a client that always sends a little.
     pub message: Duration,
 }
 

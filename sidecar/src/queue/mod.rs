@@ -60,7 +60,7 @@ const PROMPTLY: Duration = Duration::from_secs(1);
 
 /// The queue of one sidecar.
 pub struct Queue {
-    /// What due times are counted by.
+    /// The clock of due times.
     clock: Steady,
     spool: Spool,
     attempts: Arc<Attempts>,
@@ -245,12 +245,12 @@ impl Queue {
         }
     }
 
-    /// Sees news.
+    /// Changes when there is something worth a report.
     pub fn notable(&self) -> watch::Receiver<QueueSummary> {
         self.notable.subscribe()
     }
 
-    /// Sees every round of the worker: something changed, or a time has come.
+    /// Changes with every round of the worker.
     pub fn rounds(&self) -> watch::Receiver<()> {
         self.looks.subscribe()
     }
@@ -276,13 +276,13 @@ impl Queue {
         lock(&self.state)
     }
 
-    /// Lets the worker look, and tells whoever follows.
+    /// Wakes the worker, and whoever follows [`Queue::notable`].
     fn news(&self) {
         self.nudge();
         self.tell();
     }
 
-    /// Lets the worker look.
+    /// Wakes the worker.
     fn nudge(&self) {
         {
             let mut state = self.state();
