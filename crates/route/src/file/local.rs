@@ -22,11 +22,20 @@ pub struct Listen {
     /// What happens to a bare LF or CR in a message; neither is ever passed on. Normalize: LF and CR CR LF become CR LF, any
     /// other CR a space. Refuse: the message is refused.
     pub bare_line_ends: BareLineEnds,
+    /// Maximum concurrent SMTP sessions; further clients wait for one to end, for at most 30 seconds. Each uses up to 256 KiB
+    /// of the sidecar's memory, so with many sessions raise `sidecar.resources.limits.memory`.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4096)))]
+    pub max_sessions: u16,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { port: 25, auth: ListenAuth::default(), bare_line_ends: BareLineEnds::default() }
+        Self {
+            port: 25,
+            auth: ListenAuth::default(),
+            bare_line_ends: BareLineEnds::default(),
+            max_sessions: 100,
+        }
     }
 }
 
