@@ -316,11 +316,7 @@ impl Parts {
             settings: settings::source(self.config.clone()),
             observer: sessions,
             scratch: self.scratch,
-            limits: SessionLimits {
-                sessions: run.max_sessions,
-                wait: run.session_wait,
-                ..SessionLimits::default()
-            },
+            limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
         };
         PortListener { service, config: self.config, fixed: run.port, serving: self.serving }
     }

@@ -1,6 +1,6 @@
 //! One domain: from what is known of it to what is wrong with it. Pure.
 //!
-//! Run again whenever more is known, until nothing is wanted any more. A record that could not be looked up is no finding.
+//! Evaluated again whenever more is known, until nothing else has to be asked. A record that could not be looked up is no finding.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,11 +20,11 @@ const SELECTORS: [&str; 2] = ["selector1", "selector2"];
 /// What can be said of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examined {
-    /// What is wrong, in the order to tell it.
+    /// What is wrong, in the order in which to report it.
     pub findings: Vec<DnsFinding>,
-    /// Why name servers could not tell the rest.
+    /// Why name servers did not answer the rest.
     pub failures: Vec<String>,
-    /// What has to be asked before this is all.
+    /// What has to be asked before the findings are complete.
     pub wanted: BTreeSet<Question>,
 }
 
@@ -110,7 +110,7 @@ fn dkim(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
 /// What the domain asks of receivers, and what is wrong with how it asks.
 fn requested(domain: &str, reader: &Reader<'_>) -> (Option<Policy>, Option<DnsFinding>) {
     for place in dmarc::places(domain) {
-        // Further up only what is not here counts.
+        // The domain above counts only if nothing is published here.
         let Some(texts) = reader.texts(&format!("_dmarc.{place}")) else { return (None, None) };
         let records: Vec<_> = texts.iter().filter(|text| dmarc::is_dmarc(text)).collect();
         match (records.as_slice(), records.first().and_then(|text| dmarc::parse(text))) {

@@ -1,6 +1,6 @@
-//! Why a pod is not given a sidecar: each reason once, with a sentence and a remedy, for a person to read.
+//! Why a pod is refused a sidecar: one table with the reason, the sentence and the remedy of each.
 //!
-//! The text reaches that person by three ways: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
+//! A person reads the text in three places: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
 //! the ReplicaSet or Job, and as an Event on the MailRoute. The reason alone is a metric label, so the set is closed.
 
 use std::borrow::Cow;
@@ -55,8 +55,8 @@ const LONGEST_QUOTE: usize = 253;
 /// Longest part that it repeats of what is wrong with a route, bytes.
 const LONGEST_MESSAGE: usize = 768;
 
-/// The beginning of what the author of a pod or of a route wrote. Pods come here before the API server looks at how long their names,
-/// labels and annotations are.
+/// The beginning of what the author of a pod or of a route wrote. The API server checks how long a pod's names, labels and
+/// annotations are only after this.
 fn cut(text: &str) -> Cow<'_, str> {
     shortened(text, LONGEST_QUOTE)
 }
@@ -159,7 +159,7 @@ pub enum Refusal {
     },
     /// The containers of the pod see the sidecar's processes, and so could reach its credential.
     SharedProcesses {
-        /// The field of the pod that has it so.
+        /// The field of the pod that shares them.
         field: &'static str,
     },
     /// The API server may not know native sidecars.
@@ -297,7 +297,7 @@ refusals! {
         ("Check the manifest with kubectl apply --dry-run=server.");
 }
 
-/// The routes that there are instead.
+/// The other routes of the namespace.
 fn others(known: &[String]) -> String {
     if known.is_empty() {
         return ", and no other MailRoute".to_owned();
@@ -324,11 +324,11 @@ fn why_or_where(port: u16) -> String {
 
 impl std::error::Error for Refusal {}
 
-/// What pods of a route get, as far as that is the route's to say. One that lacks a permission is injectable: its pods start, and its
-/// status says why they send nothing.
+/// The resolved route, if its pods can be injected. A route that lacks a permission is injectable: its pods start, and its status says
+/// why they send nothing.
 ///
 /// # Errors
-/// What the route has wrong.
+/// What is wrong with the route.
 pub fn injectable<'a>(
     route: &MailRoute,
     resolution: &'a RouteResolution,

@@ -106,7 +106,7 @@ fn resolved(
             delivery: validate::delivery(spec)?,
             limits: validate::limits(spec.method, &spec.limits)?,
             senders: validate::senders(spec)?,
-            listen: spec.listen.into(),
+            listen: spec.listen,
             secret: secret.as_ref().map(|secret| secret.name.clone()),
             log_addresses: spec.sidecar.log_addresses,
             control: None,

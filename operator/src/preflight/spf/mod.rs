@@ -1,8 +1,8 @@
-//! The SPF policy of a domain, followed through includes: can receivers evaluate it, and does it let this route's mail come from where
-//! it comes from? Pure.
+//! The SPF policy of a domain, with its includes: can receivers evaluate it, and does it allow the servers that this route's mail
+//! comes from? Pure.
 //!
-//! Less than a receiver does (RFC 7208 section 4.6), who judges one message: a [`Policy`] is all that the terms with a pass let
-//! send. The order of terms does not count, nor does an exception such as `-ip4`. What depends on the message (macros, `ptr`,
+//! This is less than a receiver does (RFC 7208 section 4.6), who judges one message: a [`Policy`] is the sum of all terms that
+//! allow. The order of terms does not count, nor does an exception such as `-ip4`. What depends on the message (macros, `ptr`,
 //! `exists`) or could not be looked up is no finding.
 //!
 //! Invariant: [`Policy::read`] ends, since ten look-ups are the most that a policy may need: a circle of includes needs more.
@@ -62,7 +62,7 @@ pub enum Broken {
     },
 }
 
-/// Whom a domain lets send, with all that it includes.
+/// The senders that a domain allows, with all that it includes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy<'a> {
     /// The domain's own record, as it is published.
@@ -134,7 +134,7 @@ fn published<'a>(reader: &Reader<'a>, domain: &str) -> Option<Result<Option<(&'a
     })
 }
 
-/// Goes through a policy once: counts look-ups, and adds up whom it lets send.
+/// Goes through a policy once: counts look-ups, and sums up whom it allows.
 struct Walk<'r, 'a> {
     reader: &'r Reader<'a>,
     whole: &'r str,
@@ -144,7 +144,7 @@ struct Walk<'r, 'a> {
 }
 
 impl<'a> Walk<'_, 'a> {
-    /// Below a term without a pass nothing `counts` but look-ups.
+    /// Adds a record. In an include that does not allow, only look-ups are counted, and `counts` is false.
     fn add(&mut self, domain: &str, record: &Record, counts: bool) -> Result<(), Broken> {
         for Directive { passes, mechanism } in &record.directives {
             let counts = counts && *passes;
@@ -193,7 +193,7 @@ impl<'a> Walk<'_, 'a> {
         Ok(())
     }
 
-    /// Adds the addresses of hosts that a term with a pass is about, or notes that they are not known.
+    /// Adds the addresses of the hosts of a term that allows, or notes that they are not known.
     fn add_hosts(&mut self, domain: &str, mechanism: &Mechanism) {
         let hosts = match mechanism {
             Mechanism::All | Mechanism::Include(_) | Mechanism::Network(..) => return,

@@ -1,7 +1,7 @@
-//! What is exchanged with the operator about leases.
+//! Claims to the operator, and its answers.
 //!
-//! Owns when there is something to say, and stores what has to outlive the process. The caller carries the messages: it asks here what
-//! to say ([`RateLimiter::claim`]) and brings the answer.
+//! Decides when a claim is due, and stores what has to outlive the process. The caller carries the messages: it asks for the claim
+//! ([`RateLimiter::claim`]) and brings the answer.
 
 use std::sync::Arc;
 use std::time::Duration;

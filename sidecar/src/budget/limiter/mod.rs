@@ -43,7 +43,7 @@ pub trait Observe: Send + Sync {
     fn throttled(&self, what: Throttled);
 }
 
-/// Not now.
+/// No permit now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied {
     /// When to ask again, unless [`RateLimiter::changed`] comes first.
@@ -62,7 +62,7 @@ pub struct RateLimiter {
     /// Held by the first task that waits; the others queue for it.
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
-    /// There is something to say to the operator.
+    /// There is something to report to the operator.
     news: Notify,
 }
 

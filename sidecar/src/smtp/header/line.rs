@@ -1,6 +1,6 @@
-//! What a line of a header section is. Pure functions of its octets.
+//! What a line of a header section is: pure functions of its octets.
 
-/// What UTF-8 files of some programs begin with: U+FEFF.
+/// U+FEFF, with which some programs begin UTF-8 files.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Fields that most headers have. One of them behind a first line that is no field, and before an empty line, makes that line part
@@ -46,7 +46,7 @@ pub(super) fn is_common(name: &[u8]) -> bool {
     COMMON_FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
 }
 
-/// Name and value of a field (RFC 5322 §2.2). Space before the colon is obsolete, and met.
+/// Name and value of a field (RFC 5322 §2.2). Space before the colon is obsolete, and still occurs.
 pub(super) fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&b| b == b':')?;
     let name = line[..colon].trim_ascii_end();

@@ -1,10 +1,10 @@
-//! A message's header section on its way through: looked at, and its `From` judged.
+//! A message's header section on its way through the sidecar.
 //!
 //! Owns what is needed to stamp a message at its end: which fields are there, who `From` and `Sender` name, and how many hops
 //! the message has behind it. Takes out what the stamp puts in anew (a `From` or `Sender` that is to be rewritten, a `From` that
-//! names nothing at all), the byte order mark in front of a header, and the line that mail folders put in front of messages.
-//! Where it is asked to, it writes raw UTF-8 as encoded words. Everything else passes through octet for octet, and behind the
-//! empty line nothing is looked at. Refuses to judge whether any other field is well formed.
+//! names nothing at all), the byte order mark in front of a header, and the line that mail folders put in front of messages. If
+//! asked to, it writes raw UTF-8 as encoded words. Everything else passes octet for octet, and nothing is looked at after the
+//! empty line. Does not judge whether any other field is well formed.
 //!
 //! * here: where the header is, which fields it has, and what passes when.
 //! * `line`: what one line is. `authors`: whether `From` and `Sender` pass.
@@ -104,7 +104,7 @@ struct Held {
 enum Place {
     #[default]
     Start,
-    /// Behind a first line that is no field, and not folded: a header only if one of [`COMMON_FIELDS`] comes before an empty line.
+    /// Behind a first line that is no field, and not folded: a header only if a common field ([`is_common`]) comes before an empty line.
     OddStart,
     Field,
     MessageId,
@@ -163,7 +163,7 @@ impl Pass {
         &self.found
     }
 
-    /// Takes what was found.
+    /// Ends with what was found.
     pub fn finish(self) -> Headers {
         Headers { encodes: self.encode, ..self.found }
     }
@@ -311,7 +311,7 @@ impl Pass {
         Part::Message
     }
 
-    /// What was taken for an odd first line is text, and there is no header.
+    /// The odd first line turns out to be text, and there is no header.
     fn text(&mut self) {
         self.found.missing = true;
         self.refused.unclear_from = false;
