@@ -95,31 +95,18 @@ async fn clocks_that_differ_are_told_with_both_times() {
 
 #[tokio::test]
 async fn a_token_in_use_outlives_an_outage_of_the_token_service() {
-    let scene = Scene::with(|options| options.config.tokens.lifetime_seconds = 8, |_, _| {}).await;
+    let scene = Scene::start().await;
     scene.well().await;
-    scene.m365.set_faults(login(vec![Rule::always(Token::Token, LoginAction::BadGateway)]));
-    let refused = || scene.m365.exchanges().iter().filter(|exchange| exchange.status == 502).count() as u64;
-    // Each message on a new connection, and so with a log-in of its own.
-    let send = async |subject: String| {
-        scene.m365.set_faults(Faults {
-            submission: mailroute_m365::SubmissionFaults {
-                rules: vec![Rule::times(Stage::EndOfData, SmtpAction::CutAfterReply, 1)],
-                ..<_>::default()
-            },
-            ..login(vec![Rule::always(Token::Token, LoginAction::BadGateway)])
-        });
-        sends(&scene, &subject).await;
-    };
-    let mut sent = 0;
-    while refused() == 0 {
-        send(format!("outlived{sent}")).await;
-        sent += 1;
+    let exchanges = scene.m365.exchanges().len();
+    let cut = Rule::times(Stage::EndOfData, SmtpAction::CutAfterReply, 3);
+    scene.m365.set_faults(Faults {
+        submission: mailroute_m365::SubmissionFaults { rules: vec![cut], ..<_>::default() },
+        ..login(vec![Rule::always(Token::Token, LoginAction::BadGateway)])
+    });
+    // Each message on a new connection, and so with a log-in of its own. What comes of a renewal that fails is the store's to say.
+    for n in 0..3 {
+        sends(&scene, &format!("outlived{n}")).await;
     }
-    let since = tokio::time::Instant::now();
-    for n in 0..10 {
-        send(format!("afterwards{n}")).await;
-    }
-    let most = 2 + since.elapsed().as_secs();
-    assert!(refused() <= most, "{} attempts to renew, with a second between them at least", refused());
+    assert_eq!(scene.m365.exchanges().len(), exchanges, "the token is good, so nobody asks for another");
     assert!(scene.told(Reason::TokenAcquired).await.holds, "mail flows");
 }
