@@ -275,7 +275,7 @@ mod tests {
             assert!(usage.spend_recipients(BOX, 1_000, &limits, at(0)));
             assert!(usage.enter(BOX, connection, &limits));
         }
-        assert_eq!(usage.peak(BOX).messages_in_minute + usage.peak(BOX).recipients_in_day, 0);
+        assert_eq!(usage.of(BOX).messages.held() + usage.of(BOX).recipients.held(), 0);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Window {
 
     /// Entries that are held in memory.
     #[cfg(test)]
-    fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.entries.len()
     }
 }
