@@ -16,8 +16,10 @@ use tracing::Level;
 use crate::{
     args::{Arguments, Command, Serve, Token},
     config::Config,
+    files::write_atomically,
     office::{Office, Shared},
-    simulator::{Options, Simulator, write_atomically},
+    options::Options,
+    simulator::Simulator,
     stand_in::StandIn,
     state_secret::StateSecret,
 };

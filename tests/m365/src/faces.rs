@@ -28,20 +28,17 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     authority::Authority,
     control::{self, Configurations},
-    dns::{self, server::Sockets},
-    entra::{
-        issuers::Issuers,
-        server::{Login, routes},
-    },
     graph::server::Graph,
     listener,
     mailbox::{ConnectionFacts, Face},
+    name_server::{self, Sockets},
     office::{Office, Shared},
-    simulator::{Options, StartError},
+    options::{Options, StartError},
     submission::{
         connection::{self, Entrance},
         session::Handshake,
     },
+    token_endpoint::{Login, issuers::Issuers, routes},
 };
 
 /// Time for the TLS handshake and the headers of a request at the token endpoint.
@@ -253,7 +250,7 @@ pub fn run(tasks: &mut JoinSet<()>, ports: Ports, running: &Running) {
         Arc::clone(&running.configurations),
     );
     tasks.spawn(report(async move { axum::serve(control, control_routes).await }));
-    tasks.spawn(report(dns::server::serve(dns, Arc::clone(&running.shared))));
+    tasks.spawn(report(name_server::serve(dns, Arc::clone(&running.shared))));
     tasks.spawn(keep_doors(Arc::clone(&running.shared), doors));
 }
 

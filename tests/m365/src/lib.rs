@@ -16,7 +16,7 @@
 //! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
 //!
 //! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `faces`, `listener`,
-//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `graph::server`, `control`, `authority`, `state`, `state_secret`,
+//! `submission::connection`, `name_server`, `token_endpoint`, `graph::server`, `control`, `authority`, `state`, `state_secret`,
 //! `random` and `web_proxy` touch the world. Sources of the rules are named beside them; what Microsoft does not publish is a setting in [`Config`].
 
 pub mod app;
@@ -29,11 +29,15 @@ pub mod dns;
 pub mod entra;
 mod faces;
 pub mod faults;
+pub mod files;
 pub mod graph;
+pub mod keys;
 pub mod limits;
 pub mod listener;
 pub mod mailbox;
+pub mod name_server;
 pub mod office;
+pub mod options;
 pub mod random;
 pub mod records;
 pub mod relay;
@@ -46,6 +50,7 @@ pub mod submission;
 pub mod tally;
 pub mod tenant_limits;
 pub mod tls;
+pub mod token_endpoint;
 pub mod violations;
 pub mod web_proxy;
 pub mod window;
@@ -59,11 +64,13 @@ pub use faults::{
     DnsAction, DnsFaults, Faults, GraphAction, GraphAnswer, GraphFaults, LoginAction, LoginFaults, Rule,
     SmtpAction, SmtpFaults, Stage, SubmissionFaults, Token,
 };
+pub use files::write_atomically;
 pub use limits::Peak;
 pub use mailbox::{Face, Message, TokenClaims};
+pub use options::{Options, StartError};
 pub use records::{GraphRequest, NonDeliveryReport};
 pub use replies::Line;
-pub use simulator::{Options, Simulator, StartError, write_atomically};
+pub use simulator::Simulator;
 pub use tally::{Statistics, Tally};
 pub use violations::{Kind, Violation};
 pub use web_proxy::WebProxy;

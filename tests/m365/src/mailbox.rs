@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    entra::Credential,
+    entra::{Credential, token::AccessClaims},
     relay::{PresentedCertificate, attribution::Attribution},
 };
 
@@ -125,6 +125,20 @@ pub enum Face {
     CommunicationServices,
     /// Graph's `sendMail`, port 443.
     Graph,
+}
+
+impl From<AccessClaims> for TokenClaims {
+    fn from(claims: AccessClaims) -> Self {
+        Self {
+            tenant: claims.tid,
+            client_id: claims.appid,
+            credential: Some(claims.credential),
+            assertion_issuer: claims.assertion_iss,
+            assertion_subject: claims.assertion_sub,
+            issued_at: claims.iat,
+            expires_at: claims.exp,
+        }
+    }
 }
 
 impl Message {

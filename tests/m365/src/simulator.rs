@@ -2,16 +2,9 @@
 //!
 //! Dropping the handle ends everything it started.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
@@ -20,11 +13,14 @@ use crate::{
     control::Configurations,
     directory::Directory,
     dns::Lookup,
-    entra::{AccessTokenKey, Resource, TokenExchange, client_certificate},
+    entra::{AccessTokenKey, Resource, TokenExchange},
     faces::{self, Addresses, Doors, Handshakes, Ports, Running},
     faults::Faults,
+    files::write_atomically,
+    keys::client_certificate,
     mailbox::Message,
     office::{Office, Shared},
+    options::{Options, StartError},
     records::{GraphRequest, NonDeliveryReport},
     stand_in::StandIn,
     state::Stored,
@@ -32,52 +28,6 @@ use crate::{
     tls::Identity,
     violations::Violation,
 };
-
-/// How the simulator starts.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Address of client submission.
-    pub smtp: SocketAddr,
-    /// Address of the MX endpoint: SMTP relay and Direct Send.
-    pub relay: SocketAddr,
-    /// Address of High Volume Email.
-    pub high_volume_email: SocketAddr,
-    /// Address of Communication Services, SMTP.
-    pub communication_services: SocketAddr,
-    /// Address of Graph.
-    pub graph: SocketAddr,
-    /// Address of the token endpoint.
-    pub login: SocketAddr,
-    /// Address of the name server, UDP and TCP.
-    pub dns: SocketAddr,
-    /// Address of the control API.
-    pub control: SocketAddr,
-    /// Names in the certificate. Clients must ask for one of them.
-    pub names: Vec<String>,
-    /// Set-up, unless the state directory has one of an earlier `PUT /config`.
-    pub config: Config,
-    /// The directory with the certificate authority and what `PUT /config` has set; absent means in memory.
-    pub state: Option<PathBuf>,
-}
-
-/// Why the simulator does not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The configuration contradicts itself.
-    #[error("the configuration cannot be used: {0}")]
-    Config(String),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// No certificate.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
 
 /// A running simulator.
 #[derive(Debug)]
@@ -88,29 +38,6 @@ pub struct Simulator {
     addresses: Addresses,
     doors: Doors<watch::Receiver<bool>>,
     tasks: JoinSet<()>,
-}
-
-impl Default for Options {
-    /// Free ports on loopback, the name `localhost`, the sample directory, no tarpit.
-    fn default() -> Self {
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut config = Config::contoso();
-        config.pace.tarpit_milliseconds = 0;
-        config.tokens.keys_refetch_seconds = 0;
-        Self {
-            smtp: loopback,
-            relay: loopback,
-            high_volume_email: loopback,
-            communication_services: loopback,
-            graph: loopback,
-            login: loopback,
-            dns: loopback,
-            control: loopback,
-            names: vec!["localhost".into()],
-            config,
-            state: None,
-        }
-    }
 }
 
 impl Simulator {
@@ -362,15 +289,4 @@ impl Simulator {
     pub async fn wait(mut self) {
         self.tasks.join_next().await;
     }
-}
-
-/// Writes `text` beside `path` and renames it into place.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, path)
 }

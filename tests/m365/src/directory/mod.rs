@@ -12,7 +12,7 @@ mod tenant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::entra::KeySource;
+use crate::keys::KeySource;
 
 pub use connectors::{InboundConnector, Network, NetworkError, covers};
 pub use credentials::{CertificateSource, ClientSecret, Hidden, RegisteredCertificate};

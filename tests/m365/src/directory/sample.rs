@@ -9,7 +9,7 @@ use super::{
     FederatedCredential, HighVolumeEmailAccount, Issuer, Mailbox, RegisteredCertificate, SmtpUsername,
     Tenant, exchange_audience,
 };
-use crate::entra::KeySource;
+use crate::keys::{KeySource, STAND_IN_ISSUER};
 
 /// Tenant of the sample directory.
 pub const SAMPLE_TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
@@ -56,11 +56,7 @@ impl Issuer {
     /// The built-in issuer for computers without a cluster.
     #[must_use]
     pub fn stand_in() -> Self {
-        Self {
-            name: "stand-in".into(),
-            issuer: Some(crate::stand_in::ISSUER.into()),
-            keys: KeySource::StandIn,
-        }
+        Self { name: "stand-in".into(), issuer: Some(STAND_IN_ISSUER.into()), keys: KeySource::StandIn }
     }
 }
 

@@ -12,13 +12,13 @@ use super::{
     assertion::{Assertion, IssuerNames, check_times, match_credential},
     client_assertion, client_secret,
     error::Refusal,
-    jws::{Algorithm, JwsError, KeySet},
+    resource::Resource,
     token::AccessClaims,
 };
 use crate::{
     config::{Config, Tokens},
     directory::{Application, Tenant},
-    entra::resource::Resource,
+    keys::jws::{Algorithm, JwsError, KeySet},
 };
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::{
         directory::{SAMPLE_CLIENT_ID, SAMPLE_SUBJECT, SAMPLE_TENANT},
-        entra::client_certificate::stand_in,
+        keys::client_certificate::stand_in,
         stand_in::{ISSUER, StandIn},
     };
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Credential;
-use crate::{mailbox::TokenClaims, random};
+use crate::random;
 
 /// Signs and verifies access tokens.
 pub struct AccessTokenKey(hmac::Key);
@@ -107,20 +107,6 @@ impl AccessTokenKey {
 impl fmt::Debug for AccessTokenKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("AccessTokenKey")
-    }
-}
-
-impl From<AccessClaims> for TokenClaims {
-    fn from(claims: AccessClaims) -> Self {
-        Self {
-            tenant: claims.tid,
-            client_id: claims.appid,
-            credential: Some(claims.credential),
-            assertion_issuer: claims.assertion_iss,
-            assertion_subject: claims.assertion_sub,
-            issued_at: claims.iat,
-            expires_at: claims.exp,
-        }
     }
 }
 

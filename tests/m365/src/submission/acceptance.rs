@@ -33,7 +33,7 @@ const MAX_HEADER: usize = 256 * 1024;
 
 /// Why a message is refused: the reply, its blanks, and the breach when the client is to blame.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(super) struct Refused {
     pub line: Line,
     /// The sender that may not be used.
     sender: String,
@@ -76,7 +76,7 @@ impl Session {
     }
 
     /// Keeps an accepted message.
-    pub(crate) fn keep(&self, turn: &mut Turn<'_>, message: Message, octets: usize) {
+    pub(super) fn keep(&self, turn: &mut Turn<'_>, message: Message, octets: usize) {
         tracing::info!(
             connection = self.id(),
             mailbox = message.mailbox,
@@ -152,12 +152,12 @@ impl Refused {
 }
 
 /// The fields of the header, unless nothing is looked at.
-pub(crate) fn read_headers(turn: &Turn<'_>, content: &Content) -> Vec<Header> {
+pub(super) fn read_headers(turn: &Turn<'_>, content: &Content) -> Vec<Header> {
     if turn.office.config.record.inspect { headers(&content.bytes) } else { Vec::new() }
 }
 
 /// What can be seen in the bytes: size, line ends, NUL.
-pub(crate) fn check_bytes(
+pub(super) fn check_bytes(
     transaction: &Transaction,
     content: &Content,
     largest: usize,
@@ -178,7 +178,7 @@ pub(crate) fn check_bytes(
 }
 
 /// What can be seen in the header.
-pub(crate) fn check_fields(content: &Content, fields: &[Header]) -> Result<(), Refused> {
+pub(super) fn check_fields(content: &Content, fields: &[Header]) -> Result<(), Refused> {
     if header_block(&content.bytes).len() > MAX_HEADER {
         return Err(Refused::by(Line::HeaderTooLarge));
     }
@@ -211,7 +211,7 @@ pub(super) fn first_denied(
 ///
 /// # Errors
 /// One of them is used up.
-pub(crate) fn within_tenant_limits(
+pub(super) fn within_tenant_limits(
     usage: &mut Usage,
     limits: &Limits,
     tenant: &Tenant,
@@ -228,7 +228,7 @@ pub(crate) fn within_tenant_limits(
 }
 
 /// What Exchange forgives or repairs, but a careful client does not do.
-pub(crate) fn careless(
+pub(super) fn careless(
     turn: &Turn<'_>,
     transaction: &Transaction,
     content: &Content,
@@ -250,7 +250,7 @@ pub(crate) fn careless(
 }
 
 /// The message as it is kept; `sender` is the mailbox and what is known of its login.
-pub(crate) fn record(
+pub(super) fn record(
     turn: &mut Turn<'_>,
     peer: &Peer,
     transaction: Transaction,

@@ -9,7 +9,7 @@
 //! refuses to know sockets, TLS and clocks. The conversation on port 25 is the same session with another
 //! [`Face`](crate::mailbox::Face); its rules are in [`crate::relay`].
 
-pub(crate) mod acceptance;
+mod acceptance;
 pub mod authentication;
 pub mod command;
 mod communication_services;
@@ -20,6 +20,8 @@ mod high_volume_email;
 mod input;
 pub mod line;
 pub mod message;
+mod relay_acceptance;
+mod relay_envelope;
 mod service;
 pub mod session;
 mod speech;

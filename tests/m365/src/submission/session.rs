@@ -70,12 +70,12 @@ pub struct Peer {
 /// The conversation.
 #[derive(Debug)]
 pub struct Session {
-    pub(crate) peer: Peer,
+    pub(super) peer: Peer,
     pub(super) phase: Phase,
     pub(super) login: Option<Login>,
     /// Text of the refusal when AUTH failed; MAIL quotes it.
     pub(super) failed_login: Option<String>,
-    pub(crate) transaction: Option<Transaction>,
+    pub(super) transaction: Option<Transaction>,
     pub(super) buffer: Vec<u8>,
     /// Whether the banner was sent.
     begun: bool,
@@ -99,7 +99,7 @@ pub(super) enum Phase {
 }
 
 /// One turn of the conversation: what is known and what came of it.
-pub(crate) struct Turn<'a> {
+pub(super) struct Turn<'a> {
     pub office: &'a mut Office,
     pub now: Timestamp,
     pub steps: Vec<Step>,
@@ -273,7 +273,7 @@ impl Session {
     }
 
     /// Whether the conversation is inside TLS.
-    pub(crate) fn is_secure(&self) -> bool {
+    pub(super) fn is_secure(&self) -> bool {
         self.peer.facts.tls_version.is_some()
     }
 
@@ -285,7 +285,7 @@ impl Session {
 
 impl Turn<'_> {
     /// Notes a breach of this conversation.
-    pub(crate) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
+    pub(super) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
         self.office.violation(self.now, session.id(), kind, detail);
     }
 }

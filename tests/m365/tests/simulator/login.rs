@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mailroute_m365::{
     Faults, Kind, LoginAction, LoginFaults, Options, Rule, Simulator, Token,
     directory::{EXCHANGE_AUDIENCE, Issuer, SAMPLE_SUBJECT},
-    entra::{KeySource, keys::Remote},
+    keys::{KeySource, Remote},
     stand_in::{ISSUER, StandIn},
 };
 use serde_json::json;

@@ -1,20 +1,18 @@
 //! The end of data on port 25: what is looked at in the message, and the reply with what message trace searches for.
 
-use super::attribution::{Attribution, By};
+use super::{
+    acceptance::{Refused, careless, check_bytes, check_fields, read_headers, record, within_tenant_limits},
+    data::Content,
+    session::{Session, Turn},
+};
 use crate::{
     mailbox::TokenClaims,
+    relay::attribution::{Attribution, By},
     replies::Line,
-    submission::{
-        acceptance::{
-            Refused, careless, check_bytes, check_fields, read_headers, record, within_tenant_limits,
-        },
-        data::Content,
-        session::{Session, Turn},
-    },
 };
 
 impl Session {
-    pub(crate) fn relay_accept(&mut self, turn: &mut Turn<'_>, content: Content) {
+    pub(super) fn relay_accept(&mut self, turn: &mut Turn<'_>, content: Content) {
         let Some(mut transaction) = self.transaction.take() else { return };
         let fields = read_headers(turn, &content);
         for (kind, detail) in careless(turn, &transaction, &content, &fields) {
