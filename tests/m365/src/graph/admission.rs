@@ -73,8 +73,11 @@ pub(super) fn admit(office: &mut Office, head: &Head, now: Timestamp) -> Result<
     let Some(named) = head.mailbox().filter(|_| head.method == "POST") else {
         let detail = format!("{} {} is not what mail is sent with", head.method, head.path);
         office.violation(now, head.connection, Kind::Protocol, detail);
-        let status = if head.mailbox().is_some() { 405 } else { 404 };
-        return Err(GraphAnswer::new(status).code("ResourceNotFound"));
+        return Err(if head.mailbox().is_some() {
+            GraphAnswer::new(405).code("Request_BadRequest").message("Specified HTTP method is not allowed.")
+        } else {
+            GraphAnswer::new(404).code("ResourceNotFound")
+        });
     };
     let token = authenticate(office, head, &named, now)?;
     let tenant = office.config.directory.tenant(&token.tenant);

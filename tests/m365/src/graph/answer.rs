@@ -21,14 +21,14 @@ const TEXTS: [(&str, &str); 14] = [
     ("ErrorMimeContentInvalidBase64String", "Invalid base64 string for MIME content."),
     (
         "ErrorSendAsDenied",
-        "The user account which was used to submit this request does not have the right to send mail on behalf of the specified sending account., Cannot submit message.",
+        "The user account which was used to submit this request does not have the right to send mail on behalf of the specified sending account. Cannot submit message.",
     ),
     ("ErrorServerBusy", "The server is busy. Please try again later."),
     ("MailboxNotEnabledForRESTAPI", "The mailbox is either inactive, soft-deleted, or is hosted on-premise."),
     ("RequestEntityTooLarge", "Request Entity Too Large"),
     ("ResourceNotFound", "Resource could not be discovered."),
     ("ServiceUnavailable", "The service is temporarily unavailable."),
-    ("UnableToDeserializePostBody", "were unable to deserialize "),
+    ("UnableToDeserializePostBody", "The request body cannot be deserialized."),
 ];
 
 /// What a proxy in front of Graph says in HTML.
