@@ -244,6 +244,19 @@ async fn exchange_reports_what_is_over_its_own_limits_after_the_202() {
 }
 
 #[tokio::test]
+async fn the_minute_of_the_mailbox_is_the_one_of_client_submission() {
+    let simulator = start(|options| options.config.limits.messages_per_minute = 1).await;
+    let submitted = simulator.office().with(|office| {
+        let limits = office.config.limits.clone();
+        office.usage.start_message(SAMPLE_MAILBOX, &limits, jiff::Timestamp::now())
+    });
+    assert_eq!(submitted, Ok(()));
+    assert_eq!(send(&simulator, MIME).await.status, 202);
+    assert!(simulator.messages().is_empty());
+    assert!(simulator.non_delivery_reports()[0].reason.starts_with("421 4.4.2 "));
+}
+
+#[tokio::test]
 async fn faults_answer_before_or_after_the_message_is_accepted() {
     let simulator = start(|_| {}).await;
     let answer = |answer: GraphAnswer| Rule::times(Request::SendMail, GraphAction::Answer(answer), 1);
