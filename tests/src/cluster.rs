@@ -6,7 +6,6 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -15,66 +14,18 @@ use std::{env, process};
 
 use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::ctr;
+use crate::description::{Description, Family, Tier};
 use crate::handle::Supervised;
 use crate::images;
-use crate::namespace::Namespace;
 use crate::tools::{Tools, search_path};
 
 /// Names the kubeconfig of a cluster that is up already; tests that can share a cluster use it.
 pub const KUBECONFIG_VARIABLE: &str = "MAILROUTE_KUBECONFIG";
-
-/// How much of Kubernetes is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tier {
-    /// etcd, kube-apiserver and kube-controller-manager: objects live, pods do not.
-    ControlPlane,
-    /// All of a single-node Kubernetes: also scheduler, kubelet, kube-proxy, containerd and CoreDNS.
-    Node,
-}
-
-/// Which addresses the nodes, pods and Services of a cluster have: of one family alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    /// IPv4.
-    #[default]
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-}
-
-/// What a supervisor tells about its cluster; also kept beside the kubeconfig, as `cluster.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
-    /// Name among the clusters of this machine.
-    pub name: String,
-    /// How much of Kubernetes it is.
-    pub tier: Tier,
-    /// A kubeconfig with every right.
-    pub kubeconfig: PathBuf,
-    /// URL of the API server, reachable from this machine.
-    pub server: String,
-    /// The folder with all of the cluster's files, logs among them.
-    pub state: PathBuf,
-    /// This machine as the cluster sees it: where a webhook or a server of the test's own can be reached.
-    pub host: IpAddr,
-    /// The node as this machine sees it. Pods and Services can be reached from this machine too.
-    pub node: IpAddr,
-    /// The socket that takes images.
-    pub containerd: Option<PathBuf>,
-}
-
-impl Description {
-    /// The file that keeps it, in the folder of the cluster's state.
-    pub const FILE: &'static str = "cluster.json";
-}
 
 /// A running cluster. The last clone to be dropped ends it, unless it was up before or is kept.
 #[derive(Clone)]
@@ -280,14 +231,6 @@ impl Cluster {
         let socket = socket.context("only on a node of this harness can a container be killed")?;
         let id = id.trim_start_matches("containerd://");
         ctr::run(socket, &["tasks", "kill", "--signal", "SIGKILL", id]).await
-    }
-
-    /// Makes a namespace of one's own, whose name starts with the given one, and waits until pods can be made in it.
-    ///
-    /// # Errors
-    /// When the API server refuses it or its ServiceAccount does not appear.
-    pub async fn namespace(&self, prefix: &str, labels: &[(&str, &str)]) -> Result<Namespace> {
-        Namespace::create(self.clone(), prefix, labels).await
     }
 
     fn command(&self, program: &Path) -> Command {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::cluster::{Description, Family, Tier};
+use crate::description::{Description, Family, Tier};
 
 /// The line that unties a cluster from the process that started it.
 pub const KEEP: &str = "keep";
@@ -95,26 +95,6 @@ impl Drop for Supervised {
         }
         if let Some(reader) = self.reader.get_mut().ok().and_then(Option::take) {
             let _ = reader.join();
-        }
-    }
-}
-
-impl Tier {
-    /// The name on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ControlPlane => "control-plane",
-            Self::Node => "node",
-        }
-    }
-}
-
-impl Family {
-    /// The name on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
         }
     }
 }

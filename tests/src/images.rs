@@ -7,8 +7,8 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::Description;
 use crate::ctr;
+use crate::description::Description;
 
 /// Imports an archive unless it was imported before. Processes that load the same archive at once wait for the first.
 ///

@@ -22,6 +22,7 @@ pub mod chart;
 pub mod cluster;
 mod ctr;
 pub mod demo;
+mod description;
 pub mod discovery;
 mod handle;
 mod images;
@@ -37,6 +38,7 @@ pub mod supervisor;
 pub mod tools;
 pub mod wait;
 
-pub use cluster::{Cluster, Description, Family, Tier};
+pub use cluster::Cluster;
+pub use description::{Description, Family, Tier};
 pub use namespace::Namespace;
 pub use wait::{wait_for, wait_for_all, wait_gone};

@@ -28,8 +28,18 @@ pub struct Namespace {
     finished: bool,
 }
 
+impl Cluster {
+    /// Makes a namespace of one's own, whose name starts with the given one, and waits until pods can be made in it.
+    ///
+    /// # Errors
+    /// When the API server refuses it or its ServiceAccount does not appear.
+    pub async fn namespace(&self, prefix: &str, labels: &[(&str, &str)]) -> Result<Namespace> {
+        Namespace::create(self.clone(), prefix, labels).await
+    }
+}
+
 impl Namespace {
-    pub(crate) async fn create(cluster: Cluster, prefix: &str, labels: &[(&str, &str)]) -> Result<Self> {
+    async fn create(cluster: Cluster, prefix: &str, labels: &[(&str, &str)]) -> Result<Self> {
         let labels: BTreeMap<_, _> =
             labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let generate_name = Some(format!("{prefix}-"));

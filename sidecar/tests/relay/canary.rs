@@ -178,7 +178,7 @@ async fn neither_secret_nor_password_nor_key_leaves_the_program() {
     std::fs::write(path("tls.key"), key).unwrap();
     let files = CertificateFiles { certificate_file: path("tls.crt"), key_file: path("tls.key") };
     let by_certificate = Credential::ClientCertificate { client_id: SAMPLE_CLIENT_ID.into(), files };
-    let stand_in = mailroute_m365::entra::client_certificate::stand_in();
+    let stand_in = mailroute_m365::keys::client_certificate::stand_in();
     let (registered, registered_key) = (stand_in.certificate_pem(), stand_in.key_pem());
     let all = [
         all_that_is_said(by_secret, &[(&path("secret"), SAMPLE_SECRET)], "SecretRejected").await,

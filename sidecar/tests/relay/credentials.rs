@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mailroute_m365::directory::{BasicAuth, ClientSecret, SAMPLE_CLIENT_ID, SAMPLE_PASSWORD, SAMPLE_SECRET};
-use mailroute_m365::entra::jws::Algorithm;
+use mailroute_m365::keys::jws::Algorithm;
 use mailroute_m365::{self as m365, Options, Simulator, write_atomically};
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;

@@ -2,16 +2,9 @@
 //!
 //! Dropping the handle ends everything it started.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
@@ -20,57 +13,21 @@ use crate::{
     control::Configurations,
     directory::Directory,
     dns::Lookup,
-    entra::{AccessTokenKey, TokenExchange, client_certificate},
+    entra::{AccessTokenKey, Resource, TokenExchange},
     faces::{self, Addresses, Doors, Handshakes, Ports, Running},
     faults::Faults,
+    files::write_atomically,
+    keys::client_certificate,
     mailbox::Message,
     office::{Office, Shared},
+    options::{Options, StartError},
+    records::{GraphRequest, NonDeliveryReport},
     stand_in::StandIn,
     state::Stored,
     tally::Statistics,
     tls::Identity,
     violations::Violation,
 };
-
-/// How the simulator starts.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Address of client submission.
-    pub smtp: SocketAddr,
-    /// Address of the MX endpoint: SMTP relay and Direct Send.
-    pub relay: SocketAddr,
-    /// Address of the token endpoint.
-    pub login: SocketAddr,
-    /// Address of the name server, UDP and TCP.
-    pub dns: SocketAddr,
-    /// Address of the control API.
-    pub control: SocketAddr,
-    /// Names in the certificate. Clients must ask for one of them.
-    pub names: Vec<String>,
-    /// Set-up, unless the state directory has one of an earlier `PUT /config`.
-    pub config: Config,
-    /// The directory with the certificate authority and what `PUT /config` has set; absent means in memory.
-    pub state: Option<PathBuf>,
-}
-
-/// Why the simulator does not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The configuration contradicts itself.
-    #[error("the configuration cannot be used: {0}")]
-    Config(String),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// No certificate.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
 
 /// A running simulator.
 #[derive(Debug)]
@@ -81,26 +38,6 @@ pub struct Simulator {
     addresses: Addresses,
     doors: Doors<watch::Receiver<bool>>,
     tasks: JoinSet<()>,
-}
-
-impl Default for Options {
-    /// Free ports on loopback, the name `localhost`, the sample directory, no tarpit.
-    fn default() -> Self {
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut config = Config::contoso();
-        config.pace.tarpit_milliseconds = 0;
-        config.tokens.keys_refetch_seconds = 0;
-        Self {
-            smtp: loopback,
-            relay: loopback,
-            login: loopback,
-            dns: loopback,
-            control: loopback,
-            names: vec!["localhost".into()],
-            config,
-            state: None,
-        }
-    }
 }
 
 impl Simulator {
@@ -148,6 +85,24 @@ impl Simulator {
     #[must_use]
     pub fn relay_address(&self) -> SocketAddr {
         self.addresses.relay
+    }
+
+    /// Where High Volume Email listens.
+    #[must_use]
+    pub fn high_volume_email_address(&self) -> SocketAddr {
+        self.addresses.high_volume_email
+    }
+
+    /// Where Communication Services listens for SMTP.
+    #[must_use]
+    pub fn communication_services_address(&self) -> SocketAddr {
+        self.addresses.communication_services
+    }
+
+    /// Where Graph listens.
+    #[must_use]
+    pub fn graph_address(&self) -> SocketAddr {
+        self.addresses.graph
     }
 
     /// Where the token endpoint listens.
@@ -232,6 +187,18 @@ impl Simulator {
         self.shared.read(|office| office.lookups.clone())
     }
 
+    /// Requests at Graph seen so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<GraphRequest> {
+        self.shared.read(|office| office.requests.clone())
+    }
+
+    /// What Exchange did not deliver after Graph had accepted it.
+    #[must_use]
+    pub fn non_delivery_reports(&self) -> Vec<NonDeliveryReport> {
+        self.shared.read(|office| office.non_delivery_reports.clone())
+    }
+
     /// Switches faults on, in the place of those before. When a face goes down or comes up, wait for it with
     /// [`Self::wait_until_settled`].
     pub fn set_faults(&self, faults: Faults) {
@@ -277,10 +244,9 @@ impl Simulator {
     /// Waits until the ports are open or closed, as the faults have it.
     pub async fn wait_until_settled(&self) {
         let wanted = self.shared.read(Doors::wanted);
-        let Doors { smtp, relay, login } = &self.doors;
-        for (door, wanted) in [(smtp, wanted.smtp), (relay, wanted.relay), (login, wanted.login)] {
+        for (door, wanted) in self.doors.each().into_iter().zip(wanted.each()) {
             // A face that failed holds its door no longer; its error is in the log and callers meet a closed port.
-            drop(door.clone().wait_for(|open| *open == wanted).await);
+            drop(door.clone().wait_for(|open| open == wanted).await);
         }
     }
 
@@ -300,11 +266,17 @@ impl Simulator {
         move |subject| shared.read(|office| office.stand_in.assertion(subject, Timestamp::now(), 3600))
     }
 
-    /// An access token as the token endpoint would issue it to the sample application; for tests of the
-    /// submission face alone. It is valid for `seconds` from now, or was until so many seconds ago.
+    /// An access token for client submission as the token endpoint would issue it to the sample application; for tests of
+    /// that face alone. It is valid for `seconds` from now, or was until so many seconds ago.
     #[must_use]
     pub fn access_token(&self, subject: &str, seconds: i64) -> String {
-        self.shared.read(|office| office.sample_token(subject, Timestamp::now(), seconds))
+        self.access_token_for(Resource::Submission, subject, seconds)
+    }
+
+    /// The same for another service.
+    #[must_use]
+    pub fn access_token_for(&self, resource: Resource, subject: &str, seconds: i64) -> String {
+        self.shared.read(|office| office.sample_token(resource, subject, Timestamp::now(), seconds))
     }
 
     /// The state of the service, usable beside the handle.
@@ -317,15 +289,4 @@ impl Simulator {
     pub async fn wait(mut self) {
         self.tasks.join_next().await;
     }
-}
-
-/// Writes `text` beside `path` and renames it into place.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, path)
 }

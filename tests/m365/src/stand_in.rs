@@ -13,12 +13,12 @@ use serde_json::json;
 
 use crate::{
     directory::EXCHANGE_AUDIENCE,
-    entra::jws::{self, Key, KeySet},
+    keys::jws::{self, Key, KeySet},
     random,
 };
 
 /// `iss` of its tokens.
-pub const ISSUER: &str = "https://stand-in-issuer.invalid/";
+pub use crate::keys::STAND_IN_ISSUER as ISSUER;
 
 /// Key ids, in the order of use.
 pub const KEY_IDS: [&str; 2] = ["public-test-key-1", "public-test-key-2"];

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::Config, simulator::write_atomically};
+use crate::{config::Config, files::write_atomically};
 
 const CONFIG: &str = "config.json";
 

@@ -9,11 +9,9 @@ use hyper::{Method, header};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    entra::{
-        issuers::{FetchError, call},
-        keys::Remote,
-    },
-    simulator::write_atomically,
+    files::write_atomically,
+    keys::Remote,
+    token_endpoint::issuers::{FetchError, call},
 };
 
 /// What Kubernetes mounts into every pod: who the pod is, and how the API server proves who it is.

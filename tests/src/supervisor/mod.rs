@@ -31,7 +31,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::cluster::{Family, Tier};
+use crate::description::{Family, Tier};
 use crate::handle::KEEP;
 pub use crate::handle::Message;
 use process::Programs;

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Family;
+use crate::description::Family;
 use crate::tools::search_path;
 
 /// First segment of all addresses of IPv6: a unique local prefix (RFC 4193).

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::{self, Network};
 use super::{sysctl, teardown};
-use crate::cluster::{Family, Tier};
+use crate::description::{Family, Tier};
 
 /// Where the records are.
 pub const REGISTRY: &str = "/run/mailroute-e2e";

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::PostParams;
 use mailroute_m365::Simulator;
 use mailroute_m365::directory::{FederatedCredential, Issuer};
-use mailroute_m365::entra::KeySource;
+use mailroute_m365::keys::KeySource;
 use mailroute_route::paths::ENTRA_AUDIENCE;
 use serde_json::{Value, json};
 

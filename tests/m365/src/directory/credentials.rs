@@ -7,7 +7,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::entra::{CertificateError, RegisteredKey, client_certificate};
+use crate::keys::client_certificate::{self, CertificateError, RegisteredKey};
 
 /// A text that is not shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,13 +2,12 @@
 //! records the configuration adds (SPF, DKIM, DMARC).
 //!
 //! ```text
-//!  UDP, TCP ─► server ─► message::Query ─► zone::look_up(directory, records) ─► message ─► server
-//!              (I/O)        (pure)               (pure)                         (pure)
+//!  UDP, TCP ─► name_server ─► message::Query ─► zone::look_up(directory, records) ─► message ─► name_server
+//!              (I/O)             (pure)               (pure)                         (pure)
 //! ```
 //! It answers for nothing else (`NXDOMAIN`), forwards nothing, and remembers who asked what.
 
-mod message;
-pub mod server;
+pub mod message;
 pub mod zone;
 
 use jiff::Timestamp;

@@ -9,8 +9,11 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{error::Refusal, jws::Compact};
-use crate::directory::{Application, FederatedCredential};
+use super::error::Refusal;
+use crate::{
+    directory::{Application, FederatedCredential},
+    keys::jws::Compact,
+};
 
 /// The claims that are looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

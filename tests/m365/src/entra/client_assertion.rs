@@ -10,11 +10,12 @@ use jiff::Timestamp;
 
 use super::{
     assertion::{Assertion, check_times},
-    client_certificate::RegisteredKey,
     error::Refusal,
-    jws::Header,
 };
-use crate::directory::{Application, Tenant};
+use crate::{
+    directory::{Application, Tenant},
+    keys::{client_certificate::RegisteredKey, jws::Header},
+};
 
 /// "5 to 10 minutes after `nbf` at most".
 const LONGEST_LIFE: i64 = 600;
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         directory::{CertificateSource, Directory, SAMPLE_CLIENT_ID, SAMPLE_TENANT},
-        entra::client_certificate::stand_in,
+        keys::client_certificate::stand_in,
     };
 
     const AUDIENCE: &str = "https://localhost:8443/72f988bf-86f1-41af-91ab-2d7cd011db47/oauth2/v2.0/token";

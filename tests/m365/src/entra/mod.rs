@@ -1,29 +1,27 @@
-//! The Entra half: who may have an access token for Exchange Online.
+//! The Entra half: who may have an access token for Exchange Online, Graph or Communication Services.
 //!
 //! ```text
-//!  POST /<tenant>/oauth2/v2.0/token ─► server ─► request::examine ─► issuers (keys) ─► Examined::verify ─► token
-//!                                      (HTTP)       (pure)             (files, HTTPS)      (pure)          (pure)
+//!  POST /<tenant>/oauth2/v2.0/token ─► token_endpoint ─► request::examine ─► issuers (keys) ─► Examined::verify ─► token
+//!                                      (HTTP)               (pure)             (files, HTTPS)      (pure)          (pure)
 //! ```
-//! It refuses to know mail. Assertions and access tokens are never logged or kept.
+//! Only the pure part is here; the endpoint itself is [`crate::token_endpoint`]. It refuses to know mail.
+//! Assertions and access tokens are never logged or kept.
 
 pub mod assertion;
 pub mod client_assertion;
-pub mod client_certificate;
-mod client_secret;
+pub mod client_secret;
 mod codes;
 pub mod error;
-pub mod issuers;
-pub mod jws;
-pub mod keys;
 pub mod request;
-pub mod server;
+pub mod resource;
 pub mod token;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use client_certificate::{CertificateError, RegisteredKey};
-pub use keys::{Fetched, KeySource};
+use crate::keys::jws;
+
+pub use resource::Resource;
 pub use token::AccessTokenKey;
 
 /// One request for a token and what became of it. Never holds the assertion or the token.

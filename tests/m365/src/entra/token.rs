@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Credential;
-use crate::{mailbox::TokenClaims, random};
+use crate::random;
 
 /// Signs and verifies access tokens.
 pub struct AccessTokenKey(hmac::Key);
@@ -39,6 +39,9 @@ pub struct AccessClaims {
     /// What it was issued for.
     #[serde(default)]
     pub credential: Credential,
+    /// Application permissions at the resource, such as `Mail.Send`.
+    #[serde(default)]
+    pub roles: Vec<String>,
     /// Makes the token as long as a real one.
     pub uti: String,
 }
@@ -107,20 +110,6 @@ impl fmt::Debug for AccessTokenKey {
     }
 }
 
-impl From<AccessClaims> for TokenClaims {
-    fn from(claims: AccessClaims) -> Self {
-        Self {
-            tenant: claims.tid,
-            client_id: claims.appid,
-            credential: Some(claims.credential),
-            assertion_issuer: claims.assertion_iss,
-            assertion_subject: claims.assertion_sub,
-            issued_at: claims.iat,
-            expires_at: claims.exp,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +127,7 @@ mod tests {
             assertion_iss: "i".into(),
             assertion_sub: "s".into(),
             credential: Credential::Federated,
+            roles: Vec::new(),
             uti: "u".into(),
         }
     }

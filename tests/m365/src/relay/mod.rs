@@ -2,14 +2,12 @@
 //!
 //! ```text
 //!  TLS, address ─► certificate ─┐
-//!  MAIL FROM ───────────────────┴► attribution (whose mail is it?) ─► envelope (RCPT) ─► acceptance (end of data)
+//!  MAIL FROM ───────────────────┴► attribution (whose mail is it?) ─► RCPT
 //! ```
-//! The conversation is that of [`crate::submission`], without AUTH. What differs is here, as plain functions of the
+//! The conversation is that of [`crate::submission`], without AUTH. What decides is here, as plain functions of the
 //! directory and the connection: nobody logs in; a connector, or the recipient, decides.
 
-mod acceptance;
 pub mod attribution;
 pub mod certificate;
-mod envelope;
 
 pub use certificate::PresentedCertificate;

@@ -13,6 +13,7 @@ use super::{
     authentication::{Challenge, Login},
     command::Command,
     data::{Content, DataReader},
+    service::Allowance,
     speech::ehlo_lines,
     transaction::Transaction,
 };
@@ -69,12 +70,12 @@ pub struct Peer {
 /// The conversation.
 #[derive(Debug)]
 pub struct Session {
-    pub(crate) peer: Peer,
+    pub(super) peer: Peer,
     pub(super) phase: Phase,
     pub(super) login: Option<Login>,
     /// Text of the refusal when AUTH failed; MAIL quotes it.
     pub(super) failed_login: Option<String>,
-    pub(crate) transaction: Option<Transaction>,
+    pub(super) transaction: Option<Transaction>,
     pub(super) buffer: Vec<u8>,
     /// Whether the banner was sent.
     begun: bool,
@@ -98,7 +99,7 @@ pub(super) enum Phase {
 }
 
 /// One turn of the conversation: what is known and what came of it.
-pub(crate) struct Turn<'a> {
+pub(super) struct Turn<'a> {
     pub office: &'a mut Office,
     pub now: Timestamp,
     pub steps: Vec<Step>,
@@ -232,8 +233,8 @@ impl Session {
             return self.say(turn, Line::Hello);
         }
         let first = self.filled(turn, Line::Hello.text(), &[]);
-        let reply =
-            ehlo_lines(&first, self.extension(turn.office), turn.office.config.limits.advertised_size);
+        let size = Allowance::of(self.peer.facts.face, &turn.office.config).size;
+        let reply = ehlo_lines(&first, self.extension(turn.office), size);
         turn.steps.push(Step::Send(reply.into_bytes()));
     }
 
@@ -241,14 +242,16 @@ impl Session {
     fn extension(&self, office: &Office) -> Option<&'static str> {
         let face = self.peer.facts.face;
         if self.is_secure() {
-            (face == Face::Submission).then_some("AUTH LOGIN XOAUTH2")
+            (face != Face::Relay).then_some("AUTH LOGIN XOAUTH2")
         } else {
-            (!office.faults.of(face).without_start_tls).then_some("STARTTLS")
+            let withheld = office.faults.of(face).is_some_and(|faults| faults.without_start_tls);
+            (!withheld).then_some("STARTTLS")
         }
     }
 
     fn start_tls(&mut self, turn: &mut Turn<'_>) {
-        let withheld = turn.office.faults.of(self.peer.facts.face).without_start_tls;
+        let faults = turn.office.faults.of(self.peer.facts.face);
+        let withheld = faults.is_some_and(|faults| faults.without_start_tls);
         if self.is_secure() || withheld {
             turn.violation(self, Kind::Protocol, "STARTTLS where it was not offered");
             return self.refuse(turn, Line::BadSequence);
@@ -263,14 +266,14 @@ impl Session {
 
     pub(super) fn end_of_data(&mut self, turn: &mut Turn<'_>, content: Content) {
         self.staged(Some(Stage::EndOfData), turn, |session, turn| match session.peer.facts.face {
-            Face::Submission => session.accept(turn, content),
             Face::Relay => session.relay_accept(turn, content),
+            _ => session.accept(turn, content),
         });
         turn.steps.push(Step::Submitted);
     }
 
     /// Whether the conversation is inside TLS.
-    pub(crate) fn is_secure(&self) -> bool {
+    pub(super) fn is_secure(&self) -> bool {
         self.peer.facts.tls_version.is_some()
     }
 
@@ -282,7 +285,7 @@ impl Session {
 
 impl Turn<'_> {
     /// Notes a breach of this conversation.
-    pub(crate) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
+    pub(super) fn violation(&mut self, session: &Session, kind: Kind, detail: impl Into<String>) {
         self.office.violation(self.now, session.id(), kind, detail);
     }
 }

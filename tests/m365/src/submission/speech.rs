@@ -13,12 +13,12 @@ const MAX_ERRORS: u32 = 5;
 
 impl Session {
     /// Says a line of the catalogue that needs no further blanks.
-    pub(crate) fn say(&mut self, turn: &mut Turn<'_>, line: Line) {
+    pub(super) fn say(&mut self, turn: &mut Turn<'_>, line: Line) {
         self.say_with(turn, line.text(), &[]);
     }
 
     /// Says a reply with its blanks filled, a permanent refusal after the tarpit. Gives the text.
-    pub(crate) fn say_with(
+    pub(super) fn say_with(
         &mut self,
         turn: &mut Turn<'_>,
         template: &str,
@@ -59,8 +59,9 @@ impl Session {
             return template.to_owned();
         }
         let (host, internal) = match self.peer.facts.face {
-            Face::Submission => (".outlook.office365.com", ".PROD.OUTLOOK.COM"),
             Face::Relay => (".mail.protection.outlook.com", ".prod.protection.outlook.com"),
+            // What the other services call their hosts is not published.
+            _ => (".outlook.office365.com", ".PROD.OUTLOOK.COM"),
         };
         let (host, internal) = (format!("{}{host}", self.peer.host), format!("{}{internal}", self.peer.host));
         let date = if template.contains("{date}") {

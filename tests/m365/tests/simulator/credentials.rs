@@ -6,7 +6,7 @@ use mailroute_m365::{
     directory::{
         CertificateSource, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_PASSWORD, SAMPLE_SECRET, SAMPLE_TENANT,
     },
-    entra::{client_certificate::stand_in, jws::Algorithm},
+    keys::{client_certificate::stand_in, jws::Algorithm},
 };
 
 use super::client::{Form, control, token};

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::client::{self, Form, login_page, token};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use mailroute_m365::{
     Faults, Kind, LoginAction, LoginFaults, Options, Rule, Simulator, Token,
     directory::{EXCHANGE_AUDIENCE, Issuer, SAMPLE_SUBJECT},
-    entra::{KeySource, keys::Remote},
+    keys::{KeySource, Remote},
     stand_in::{ISSUER, StandIn},
 };
 use serde_json::json;
@@ -56,6 +57,25 @@ async fn the_tenant_may_be_named_by_a_verified_domain() {
 }
 
 #[tokio::test]
+async fn a_token_is_for_the_service_of_its_scope_and_has_the_permissions_there() {
+    let simulator = start().await;
+    simulator.directory(|directory| directory.tenants[0].applications[0].graph_mail_send = true);
+    for (resource, roles) in [
+        ("https://outlook.office365.com", json!(["SMTP.SendAsApp", "Mail.Send"])),
+        ("https://outlook.office.com", json!(["SMTP.SendAsApp", "Mail.Send"])),
+        ("https://graph.microsoft.com", json!(["Mail.Send"])),
+        ("https://communication.azure.com", json!([])),
+    ] {
+        let form = Form { scope: format!("{resource}/.default"), ..Form::sample(&simulator) };
+        let issued = token(&simulator, &form).await.unwrap().json();
+        let claims = issued["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
+        let claims: serde_json::Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        assert_eq!((&claims["aud"], &claims["roles"]), (&json!(resource), &roles));
+    }
+}
+
+#[tokio::test]
 async fn each_refusal_has_its_status_error_and_code() {
     let simulator = start().await;
     let good = Form::sample(&simulator);
@@ -81,7 +101,7 @@ async fn each_refusal_has_its_status_error_and_code() {
             1_002_012,
         ),
         (
-            Form { scope: "https://graph.microsoft.com/.default".into(), ..good.clone() },
+            Form { scope: "https://vault.azure.net/.default".into(), ..good.clone() },
             400,
             "invalid_resource",
             500_011,

@@ -1,6 +1,6 @@
 //! The name server over UDP and TCP.
 //!
-//! It decides nothing: what is known comes from [`super::zone`], what goes wrong from the faults.
+//! It decides nothing: what is known comes from [`crate::dns::zone`], what goes wrong from the faults.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,12 +14,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Lookup, Transport,
-    message::Query,
-    zone::{Data, Record, look_up},
-};
 use crate::{
+    dns::{
+        Lookup, Transport,
+        message::Query,
+        zone::{Data, Record, look_up},
+    },
     faults::DnsAction,
     office::{Office, Shared},
 };

@@ -1,7 +1,9 @@
 //! The token endpoint over HTTP: requests in, answers out, every exchange recorded.
 //!
-//! It decides nothing about tokens itself; see [`super::request`]. Beside the endpoint it serves the discovery documents
+//! It decides nothing about tokens itself; see [`crate::entra::request`]. Beside the endpoint it serves the discovery documents
 //! of the authority and the public keys of the stand-in issuer.
+
+pub mod issuers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,25 +17,25 @@ use axum::{
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{
-    TokenExchange,
-    assertion::{Assertion, Claims, IssuerNames},
-    error::{Refusal, Trace},
-    issuers::Issuers,
-    jws::KeySet,
-    request::{TokenRequest, examine},
-    token::AccessClaims,
-};
 use crate::{
     config::Config,
     directory::Issuer,
-    entra::KeySource,
+    entra::{
+        TokenExchange,
+        assertion::{Assertion, Claims, IssuerNames},
+        error::{Refusal, Trace},
+        request::{TokenRequest, examine},
+        token::AccessClaims,
+    },
     faults::LoginAction,
+    keys::{KeySource, jws::KeySet},
     office::Shared,
     random,
     stand_in::{self, StandIn},
     violations::Kind,
 };
+
+use issuers::Issuers;
 
 /// What the endpoint works with.
 #[derive(Clone, Debug)]
@@ -222,10 +224,7 @@ impl Answer {
     }
 }
 
-fn reachable(
-    found: Option<Result<KeySet, super::issuers::FetchError>>,
-    issuer: &str,
-) -> Result<KeySet, Refusal> {
+fn reachable(found: Option<Result<KeySet, issuers::FetchError>>, issuer: &str) -> Result<KeySet, Refusal> {
     match found {
         Some(Ok(keys)) => Ok(keys),
         Some(Err(error)) => {

@@ -4,14 +4,14 @@
 
 use std::net::IpAddr;
 
-use super::attribution::{Origin, admit, attribute};
+use super::{
+    command::Path,
+    session::{Session, Turn},
+    transaction::Transaction,
+};
 use crate::{
+    relay::attribution::{Origin, admit, attribute},
     replies::Line,
-    submission::{
-        command::Path,
-        session::{Session, Turn},
-        transaction::Transaction,
-    },
     violations::Kind,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 const THEIRS: [&str; 3] = [".protection.outlook.com", ".mx.microsoft", ".outlook.com"];
 
 impl Session {
-    pub(crate) fn relay_mail(&mut self, turn: &mut Turn<'_>, path: Path) {
+    pub(super) fn relay_mail(&mut self, turn: &mut Turn<'_>, path: Path) {
         let attribution = attribute(&turn.office.config.directory, self.origin(), path.domain());
         let foreign = attribution.as_ref().is_some_and(|attribution| {
             let tenant = turn.office.config.directory.tenant(&attribution.tenant);
@@ -34,7 +34,7 @@ impl Session {
     }
 
     /// Whether the recipient may be noted; the refusal is said here.
-    pub(crate) fn relay_admits(&mut self, turn: &mut Turn<'_>, path: &Path) -> bool {
+    pub(super) fn relay_admits(&mut self, turn: &mut Turn<'_>, path: &Path) -> bool {
         let Some(transaction) = &self.transaction else { return false };
         if THEIRS.iter().any(|theirs| self.peer.facts.ehlo.to_ascii_lowercase().ends_with(theirs)) {
             let detail = format!("EHLO {} is a name of Microsoft's", self.peer.facts.ehlo);

@@ -1,4 +1,4 @@
-//! Fetches and remembers the public keys of trusted issuers: the one part of the Entra half that reads files and calls
+//! Fetches and remembers the public keys of trusted issuers: the one part of the token endpoint that reads files and calls
 //! out.
 //!
 //! Invariants: one fetch at a time; a known key is never fetched again; an unknown one at most once per interval.
@@ -19,12 +19,12 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::{
-    assertion::IssuerNames,
-    jws::KeySet,
-    keys::{Fetched, KeySource, Remote},
+use crate::{
+    directory::Issuer,
+    entra::assertion::IssuerNames,
+    keys::{Fetched, KeySource, Remote, jws::KeySet},
+    stand_in,
 };
-use crate::{directory::Issuer, stand_in};
 
 /// Time for one fetch, connection included.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,13 +1,20 @@
-//! Where an issuer's public keys come from, and when they are fetched again.
+//! Public keys: where an issuer's come from, and when they are fetched again; signatures with them; an application's own
+//! certificate.
 //!
-//! Pure: descriptions and the decision. The fetching is in [`super::issuers`].
+//! Pure: descriptions and the decision. The fetching is in [`crate::token_endpoint`].
+
+pub mod client_certificate;
+pub mod jws;
 
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::jws::KeySet;
+use jws::KeySet;
+
+/// `iss` of the tokens of the built-in issuer, whose keys are [`KeySource::StandIn`].
+pub const STAND_IN_ISSUER: &str = "https://stand-in-issuer.invalid/";
 
 /// Where signing keys come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

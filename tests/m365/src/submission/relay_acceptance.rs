@@ -1,18 +1,18 @@
 //! The end of data on port 25: what is looked at in the message, and the reply with what message trace searches for.
 
-use super::attribution::{Attribution, By};
+use super::{
+    acceptance::{Refused, careless, check_bytes, check_fields, read_headers, record, within_tenant_limits},
+    data::Content,
+    session::{Session, Turn},
+};
 use crate::{
     mailbox::TokenClaims,
+    relay::attribution::{Attribution, By},
     replies::Line,
-    submission::{
-        acceptance::{Refused, careless, check_bytes, check_fields, read_headers, record},
-        data::Content,
-        session::{Session, Turn},
-    },
 };
 
 impl Session {
-    pub(crate) fn relay_accept(&mut self, turn: &mut Turn<'_>, content: Content) {
+    pub(super) fn relay_accept(&mut self, turn: &mut Turn<'_>, content: Content) {
         let Some(mut transaction) = self.transaction.take() else { return };
         let fields = read_headers(turn, &content);
         for (kind, detail) in careless(turn, &transaction, &content, &fields) {
@@ -21,6 +21,18 @@ impl Session {
         let largest = turn.office.config.limits.advertised_size;
         let checked =
             check_bytes(&transaction, &content, largest).and_then(|()| check_fields(&content, &fields));
+        let checked = checked.and_then(|()| {
+            let tenant = transaction.attribution.as_ref().map(|found| found.tenant.as_str());
+            let office = &mut *turn.office;
+            match office.config.directory.tenants.iter().find(|known| Some(known.id.as_str()) == tenant) {
+                Some(tenant) => {
+                    let limits = &office.config.limits;
+                    within_tenant_limits(&mut office.usage, limits, tenant, &transaction, &fields, turn.now)
+                }
+                // Direct Send has no external recipients.
+                None => Ok(()),
+            }
+        });
         if let Err(Refused { line, breach, .. }) = checked {
             if let Some((kind, detail)) = breach {
                 turn.violation(self, kind, detail);
