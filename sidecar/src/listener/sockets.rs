@@ -118,7 +118,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let service = Arc::new(service);
-    let mut room = Room::new(*sessions_at_once.borrow_and_update());
+    let mut permits = ResizableSemaphore::new(*sessions_at_once.borrow_and_update());
     let places = Arc::new(Semaphore::new(MAX_WAITING));
     let mut sessions = JoinSet::<Option<OwnedSemaphorePermit>>::new();
     loop {
@@ -126,7 +126,7 @@ pub async fn serve(
             accepted = next(&listeners, &places) => accepted,
             Some(ended) = sessions.join_next() => {
                 match ended {
-                    Ok(permit) => permit.into_iter().for_each(|permit| room.give_back(permit)),
+                    Ok(permit) => permit.into_iter().for_each(|permit| permits.give_back(permit)),
                     Err(error) => {
                         tracing::error!(%error, "a session ended abnormally; the others continue");
                     }
@@ -134,7 +134,7 @@ pub async fn serve(
                 continue;
             }
             Ok(()) = sessions_at_once.changed() => {
-                room.resize(*sessions_at_once.borrow_and_update());
+                permits.resize(*sessions_at_once.borrow_and_update());
                 continue;
             }
             _ = stop.wait_for(|&stop| stop) => break,
@@ -147,7 +147,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let (room, service, stop) = (Arc::clone(&room.free), Arc::clone(&service), stop.clone());
+        let (room, service, stop) = (Arc::clone(&permits.free), Arc::clone(&service), stop.clone());
         sessions.spawn(async move {
             match permit(room, service.limits.wait, stop.clone()).await {
                 Ok(permit) => {
@@ -166,15 +166,15 @@ pub async fn serve(
     while sessions.join_next().await.is_some() {}
 }
 
-/// How many sessions there may be.
-struct Room {
+/// A permit for each session that there may be; their number can change.
+struct ResizableSemaphore {
     free: Arc<Semaphore>,
     size: usize,
     /// Sessions that are open beyond the size, since it fell: as many permits are not used again.
     beyond: usize,
 }
 
-impl Room {
+impl ResizableSemaphore {
     fn new(size: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(size)), size, beyond: 0 }
     }
@@ -249,21 +249,21 @@ mod tests {
 
     #[tokio::test]
     async fn fewer_sessions_count_once_those_that_are_open_have_ended() {
-        let mut room = Room::new(3);
-        let take = |room: &Room| Arc::clone(&room.free).try_acquire_owned().ok();
-        let (first, second) = (take(&room).unwrap(), take(&room).unwrap());
-        room.resize(1);
-        assert_eq!((room.free.available_permits(), room.beyond), (0, 1));
-        room.give_back(first);
-        assert!(take(&room).is_none(), "one is open, and one is allowed");
-        room.give_back(second);
-        let third = take(&room).unwrap();
-        room.resize(2);
-        assert!(take(&room).is_some());
-        room.resize(1);
-        room.resize(3);
-        room.give_back(third);
-        assert_eq!((room.free.available_permits(), room.beyond), (3, 0));
+        let mut permits = ResizableSemaphore::new(3);
+        let take = |permits: &ResizableSemaphore| Arc::clone(&permits.free).try_acquire_owned().ok();
+        let (first, second) = (take(&permits).unwrap(), take(&permits).unwrap());
+        permits.resize(1);
+        assert_eq!((permits.free.available_permits(), permits.beyond), (0, 1));
+        permits.give_back(first);
+        assert!(take(&permits).is_none(), "one is open, and one is allowed");
+        permits.give_back(second);
+        let third = take(&permits).unwrap();
+        permits.resize(2);
+        assert!(take(&permits).is_some());
+        permits.resize(1);
+        permits.resize(3);
+        permits.give_back(third);
+        assert_eq!((permits.free.available_permits(), permits.beyond), (3, 0));
     }
 
     #[tokio::test]
