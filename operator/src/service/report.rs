@@ -21,6 +21,7 @@ use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::{has_run, sidecar};
 use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
+use mailroute_operator_core::resolve::ResolvedRoute;
 use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
@@ -178,7 +179,7 @@ impl ReportService {
         let Some(found) = self.routes.get(route) else {
             return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
         };
-        let who = claimant(&found, caller).filter(|_| is_accepted(&found))?;
+        let who = claimant(&found, caller)?;
         self.leases.remember(&who);
         Some(who)
     }
@@ -190,7 +191,7 @@ impl ReportService {
         let mut mailboxes = HashMap::<RouteRef, Option<MailboxKey>>::new();
         let accepted = |route: &RouteRef| {
             let route = self.routes.get(route)?;
-            mailbox_of(&route).filter(|_| is_accepted(&route))
+            mailbox_of(&route, route.resolution().accepted().ok()?)
         };
         for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
@@ -268,30 +269,31 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
     }
 }
 
-fn is_accepted(route: &CachedRoute) -> bool {
-    route.resolution().accepted().is_ok()
-}
+/// Stands for a limit that a mailbox does not have, where it has others.
+const UNLIMITED: u32 = 10_000_000;
 
-/// Who claims by this route; nobody by a method that has no mailbox.
-fn claimant(route: &MailRoute, caller: &ReportingPod) -> Option<Claimant> {
-    let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
+/// Who claims by this route; nobody by one that is not accepted, or whose sidecars share no limits.
+fn claimant(route: &CachedRoute, caller: &ReportingPod) -> Option<Claimant> {
+    let resolved = route.resolution().accepted().ok()?;
+    let limits = &resolved.file.limits;
     Some(Claimant {
         holder: sidecar_id(&caller.uid),
         namespace: caller.namespace.as_str().into(),
         route: route.name_any(),
-        mailbox: mailbox_of(route)?,
-        address: submission.mailbox.clone(),
+        mailbox: mailbox_of(route, resolved)?,
+        address: resolved.file.method.mailbox()?.to_owned(),
         limits: MailboxLimits {
-            messages: limits.messages_per_minute,
-            recipients: limits.recipients_per_day,
-            connections: limits.connections,
+            messages: limits.messages_per_minute.unwrap_or(UNLIMITED),
+            recipients: limits.recipients_per_day.unwrap_or(UNLIMITED),
+            connections: resolved.connections,
         },
     })
 }
 
-fn mailbox_of(route: &MailRoute) -> Option<MailboxKey> {
-    let submission = route.spec.client_submission.as_ref()?;
-    Some(MailboxKey::of(&route.spec.tenant.id, &submission.mailbox))
+/// The mailbox whose limits the sidecars of a route share, if they share any: the same by Graph and by client submission.
+fn mailbox_of(route: &MailRoute, resolved: &ResolvedRoute) -> Option<MailboxKey> {
+    let mailbox = resolved.file.method.mailbox().filter(|_| resolved.has_shared_limits())?;
+    Some(MailboxKey::of(&route.spec.tenant.id, mailbox))
 }
 
 fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
