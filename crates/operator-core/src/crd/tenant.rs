@@ -59,7 +59,7 @@ pub struct Authority {
     #[x_kube(validation = Rule::new(r"self.matches('^api://[!-+.-~-]+$')")
         .message("must be an audience of Entra, such as api://AzureADTokenExchange: a token for the API server or for MailRoute never leaves the pod"))]
     pub audience: Option<String>,
-    /// HTTP proxy for token requests, such as `http://proxy.corp.example:3128`, instead of the one in `HTTPS_PROXY` of the
+    /// HTTP proxy for token requests and for Graph, such as `http://proxy.corp.example:3128`, instead of the one in `HTTPS_PROXY` of the
     /// sidecar's container. `NO_PROXY` there still applies. SMTP does not use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 300))]
