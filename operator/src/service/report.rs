@@ -18,10 +18,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::{has_run, sidecar};
 use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
-use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
+use mailroute_operator_core::resolve::ResolvedRoute;
+use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT, SidecarId};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
     Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
@@ -178,7 +178,7 @@ impl ReportService {
         let Some(found) = self.routes.get(route) else {
             return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
         };
-        let who = claimant(&found, caller).filter(|_| is_accepted(&found))?;
+        let who = claimant(&found, caller)?;
         self.leases.remember(&who);
         Some(who)
     }
@@ -188,10 +188,7 @@ impl ReportService {
     fn running(&self) -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>) {
         let (mut pods, mut running) = (HashSet::new(), HashMap::<MailboxKey, Vec<RunningSidecar>>::new());
         let mut mailboxes = HashMap::<RouteRef, Option<MailboxKey>>::new();
-        let accepted = |route: &RouteRef| {
-            let route = self.routes.get(route)?;
-            mailbox_of(&route).filter(|_| is_accepted(&route))
-        };
+        let accepted = |route: &RouteRef| mailbox_of(&*self.routes.get(route)?);
         for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
             pods.insert(sidecar_id(&uid));
@@ -268,30 +265,33 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
     }
 }
 
-fn is_accepted(route: &CachedRoute) -> bool {
-    route.resolution().accepted().is_ok()
-}
-
-/// Who claims by this route; nobody by a method that has no mailbox.
-fn claimant(route: &MailRoute, caller: &ReportingPod) -> Option<Claimant> {
-    let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
+/// Who claims by this route; nobody by one whose limits are not shared. The method makes no difference: the limits are the mailbox's.
+fn claimant(route: &CachedRoute, caller: &ReportingPod) -> Option<Claimant> {
+    let file = &shared(route)?.file;
+    let connections: Option<u32> = route.spec.limits.connections.into();
     Some(Claimant {
         holder: sidecar_id(&caller.uid),
         namespace: caller.namespace.as_str().into(),
         route: route.name_any(),
         mailbox: mailbox_of(route)?,
-        address: submission.mailbox.clone(),
+        address: file.method.mailbox()?.to_owned(),
         limits: MailboxLimits {
-            messages: limits.messages_per_minute,
-            recipients: limits.recipients_per_day,
-            connections: limits.connections,
+            messages: file.limits.messages_per_minute.unwrap_or(NO_LIMIT),
+            messages_per_hour: file.limits.messages_per_hour.unwrap_or(NO_LIMIT),
+            recipients: file.limits.recipients_per_day.unwrap_or(NO_LIMIT),
+            connections: connections.unwrap_or(MailboxLimits::PUBLISHED.connections),
         },
     })
 }
 
-fn mailbox_of(route: &MailRoute) -> Option<MailboxKey> {
-    let submission = route.spec.client_submission.as_ref()?;
-    Some(MailboxKey::of(&route.spec.tenant.id, &submission.mailbox))
+/// The mailbox of an accepted route whose limits are shared.
+fn mailbox_of(route: &CachedRoute) -> Option<MailboxKey> {
+    Some(MailboxKey::of(&route.spec.tenant.id, shared(route)?.file.method.mailbox()?))
+}
+
+/// An accepted route that names limits of its mailbox.
+fn shared(route: &CachedRoute) -> Option<&ResolvedRoute> {
+    route.resolution().accepted().ok().filter(|resolved| resolved.file.shares_limits())
 }
 
 fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {

@@ -28,6 +28,8 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug)]
 struct Shortage {
     of: ShortOf,
+    /// It lasts: others go first meanwhile.
+    lasts: bool,
     /// How long until it is worth asking again.
     again: Duration,
 }
@@ -51,8 +53,8 @@ impl Ledger {
         };
         let messages = match self.available(who, demand, now) {
             Ok(messages) => messages,
-            Err(Shortage { of, again }) => {
-                self.queue.set_blocked(who, of == ShortOf::Recipients);
+            Err(Shortage { of, lasts, again }) => {
+                self.queue.set_blocked(who, lasts);
                 self.queue.expect(who, now + again + self.timing.scan_interval());
                 return Decision::Answer(self.answer(who, None, Some(of), again));
             }
@@ -107,7 +109,8 @@ impl Ledger {
 
     /// How many messages a sidecar can be granted now.
     fn available(&mut self, who: SidecarId, demand: Demand, now: Duration) -> Result<u64, Shortage> {
-        let short = |of, again| Err(Shortage { of, again });
+        let short = |of, again| Err(Shortage { of, lasts: false, again });
+        let lasting = |of, again| Err(Shortage { of, lasts: true, again });
         if now < self.opens {
             return short(ShortOf::Messages, (self.opens - now).min(self.timing.idle_interval()));
         }
@@ -129,9 +132,13 @@ impl Ledger {
         if demand.messages == 0 {
             return Ok(0);
         }
-        let recipients = self.free_recipients(&namespace, now) / demand.recipients;
+        let free = self.free_beyond_minute(&namespace, now);
+        let recipients = free.recipients / demand.recipients;
         if recipients == 0 {
-            return short(ShortOf::Recipients, self.timing.idle_interval());
+            return lasting(ShortOf::Recipients, self.timing.idle_interval());
+        }
+        if free.messages == 0 {
+            return lasting(ShortOf::Messages, self.timing.idle_interval());
         }
         self.queue.set_blocked(who, false);
         let next = self.shares.get(&namespace).map_or(now, |share| share.next);
@@ -144,7 +151,11 @@ impl Ledger {
             return short(ShortOf::Messages, again.max(own_again));
         }
         let equal = room / self.queue.len().max(1) as u64;
-        Ok(equal.clamp(1, self.most_at_once()).min(demand.messages).min(recipients).min(own_room))
+        Ok(equal
+            .clamp(1, self.most_at_once())
+            .min(demand.messages)
+            .min(recipients.min(free.messages))
+            .min(own_room))
     }
 
     /// Most messages of one lease, so that no sidecar gets much more than the others.
@@ -161,7 +172,7 @@ impl Ledger {
     /// How long until it is worth asking again for a sidecar with this many before it.
     fn until_message(&mut self, before: usize, now: Duration) -> Duration {
         let load = Load { limit: self.minute_limit(now), busy: self.busy(now) };
-        let frees = self.minute.falls_by((load.busy + 1).saturating_sub(load.limit));
+        let frees = self.used.minute.falls_by((load.busy + 1).saturating_sub(load.limit));
         self.until_room(before, load, frees, self.next, now)
     }
 
@@ -175,7 +186,7 @@ impl Ledger {
     ) -> Duration {
         let over = (load.busy + 1).saturating_sub(load.limit);
         let share = self.shares.get(namespace);
-        let (frees, next) = share.map_or((None, now), |share| (share.minute.falls_by(over), share.next));
+        let (frees, next) = share.map_or((None, now), |share| (share.used.minute.falls_by(over), share.next));
         self.until_room(before, load, frees, next, now)
     }
 
