@@ -107,9 +107,11 @@ impl Window {
         })
     }
 
-    /// What is counted, with the last moment of each slot: counted again at those times, it leaves when it would have.
+    /// What is counted, with the last millisecond of each slot: counted again at those times, it leaves when it would have, also when
+    /// they are stored as milliseconds, rounded up.
     pub fn counted(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        self.sums.iter().map(|&(number, sum)| (self.start(number + 1) - Duration::from_nanos(1), sum))
+        let last = (self.slot / 2).min(Duration::from_millis(1));
+        self.sums.iter().map(move |&(number, sum)| (self.start(number + 1) - last, sum))
     }
 
     fn add_to(&mut self, number: u64, count: u64) {

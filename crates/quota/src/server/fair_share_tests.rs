@@ -76,13 +76,15 @@ fn an_hour_is_not_used_up_by_one_namespace_nor_by_what_it_says_nor_forgotten_by_
     let present = &mut |ledger: &mut Ledger, second| set_limits(ledger, at(second));
     // A tenth is kept for time slots, and a quarter of the rest for the other namespace.
     assert_eq!(sends(&mut old, 1000, 0, 600, present), 23);
+    exchange(&mut old, 1000, &claim(601, 0), at(600));
     let text = old.record(None, at(600)).print();
     let mut new = Ledger::restore(Timing::default(), &LedgerRecord::parse(&text).unwrap(), at(600));
     set_limits(&mut new, at(600));
     assert_eq!(new.view(at(600)).hour, Some(Utilization { used: 27, limit: 40 }));
     assert_eq!(sends(&mut new, 1, 610, 600, present), 9);
     assert_eq!(sends(&mut new, 1000, 1210, 60, present), 0);
-    assert_eq!(sends(&mut new, 1000, 3700, 60, present), 22);
+    assert_eq!(sends(&mut new, 1000, 3715, 4, present), 0);
+    assert_eq!(sends(&mut new, 1000, 3720, 120, present), 27);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::application::Application;
 use super::fair_share::paced;
 use super::limits::{Namespace, SidecarId};
 use super::record::IssuedLease;
@@ -44,14 +45,31 @@ struct Load {
 impl Ledger {
     /// Decides on the answer to a sidecar whose claim was taken in.
     pub fn decide(&mut self, who: SidecarId, now: Duration) -> Decision {
+        self.decide_within(who, None, now)
+    }
+
+    /// The same for a sidecar that also needs one of the connections of an application.
+    pub fn decide_within(
+        &mut self,
+        who: SidecarId,
+        mut application: Option<&mut Application>,
+        now: Duration,
+    ) -> Decision {
         let Some(demand) = self.queue.demand(who) else {
+            application.iter_mut().for_each(|application| application.leaves(who));
             // Should this leader be replaced, the next one has to hear soon of ends that are not stored yet.
             let unstored =
                 self.ended.iter().any(|((holder, _), end)| *holder == who && *end == LeaseEnd::Counted);
             let again = if unstored { self.timing.persist_interval() } else { self.timing.idle_interval() };
             return Decision::Answer(self.answer(who, None, None, again));
         };
-        let messages = match self.available(who, demand, now) {
+        let available = self.available(who, demand, now);
+        if available.is_err() {
+            // Nobody waits for one whose mailbox has nothing to give.
+            application.iter_mut().for_each(|application| application.leaves(who));
+        }
+        let connected = |messages| self.connect(who, application.as_deref_mut(), now).map(|()| messages);
+        let messages = match available.and_then(connected) {
             Ok(messages) => messages,
             Err(Shortage { of, lasts, again }) => {
                 self.queue.set_blocked(who, lasts);
@@ -65,7 +83,24 @@ impl Ledger {
             return Decision::NeedsWrite;
         }
         let lease = self.grant(who, amount, now);
+        if let (Some(application), Some(namespace)) = (application, self.namespaces.get(&who)) {
+            application.granted(who, namespace, now);
+        }
         Decision::Answer(self.answer(who, Some(lease), None, self.timing.persist_interval() / 2))
+    }
+
+    /// Asks the application for a connection. Sidecars of the mailbox that need none of it go first meanwhile.
+    fn connect(
+        &self,
+        who: SidecarId,
+        application: Option<&mut Application>,
+        now: Duration,
+    ) -> Result<(), Shortage> {
+        let (Some(application), Some(namespace)) = (application, self.namespaces.get(&who)) else {
+            return Ok(());
+        };
+        let short = |again| Shortage { of: ShortOf::Connections, lasts: true, again };
+        application.connect(who, namespace, now).map_err(short)
     }
 
     fn grant(&mut self, who: SidecarId, amount: Amount, now: Duration) -> Lease {

@@ -15,8 +15,10 @@
 //! * [`claim`]: what sidecars report. [`grant`]: what they are given. [`persist`]: what is stored, and how a new leader starts.
 //! * [`fair_share`]: how the mailbox is divided among namespaces. [`namespace`]: one namespace. [`wait_queue`]: who is next.
 //! * [`reserve`]: what is held back for sidecars without contact. [`slot_table`], [`unregistered`]: their time slots.
+//! * [`application`]: connections of one application over all its mailboxes, where Microsoft limits those.
 //! * [`limits`]: limits and ids. [`record`]: the stored text.
 
+pub mod application;
 pub mod claim;
 pub mod fair_share;
 pub mod grant;

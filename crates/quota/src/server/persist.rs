@@ -40,7 +40,7 @@ impl Ledger {
         let skew = timing.clock_skew();
         // The other clock may have been ahead or behind; nothing was counted in the future.
         record.minute.iter().for_each(|&(at, count)| ledger.used.minute.add((at + skew).min(now), count));
-        record.hour.iter().for_each(|&(at, count)| ledger.used.hour.add((at + skew).min(now), count));
+        record.hour.iter().for_each(|&(at, count)| ledger.used.hour.add(at.min(now), count));
         record.day.iter().for_each(|&(at, count)| ledger.used.day.add(at.min(now), count));
         // The earlier leader may have been in contact with every holder until just now.
         let until = now + timing.cut_off() + skew;
