@@ -150,7 +150,7 @@ async fn the_next_start_delivers_what_was_left() {
 #[tokio::test]
 async fn a_backlog_is_flushed_as_far_as_the_limits_allow() {
     let hour = Duration::from_secs(3600);
-    let spans = mailroute_sidecar::budget::Spans { minute: hour, day: hour };
+    let spans = mailroute_sidecar::budget::Spans { minute: hour, hour, day: hour };
     let queue = schedule::RetrySchedule { first: hour, ..timing().queue };
     let scene = timed(Queue, Timing { spans, queue, ..timing() }, |_, route| {
         route.limits.messages_per_minute = Some(4);

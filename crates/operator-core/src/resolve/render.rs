@@ -59,7 +59,7 @@ fn route_file(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) 
         address: settings.control_address.clone(),
         ca_pem: ca_pem.to_owned(),
         token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
-        leases: route.has_shared_limits(),
+        leases: route.file.shares_limits(),
     };
     RouteFile { control: Some(control).filter(|_| !ca_pem.is_empty()), ..route.file.clone() }
 }

@@ -50,16 +50,6 @@ pub struct ResolvedRoute {
     pub sidecar: Sidecar,
 }
 
-impl ResolvedRoute {
-    /// Whether its sidecars share limits of a mailbox, of which the operator leases each its part. A mailbox of High Volume
-    /// Email has none unless the route sets some.
-    pub fn has_shared_limits(&self) -> bool {
-        let limits = &self.file.limits;
-        let windows = [limits.messages_per_minute, limits.messages_per_hour, limits.recipients_per_day];
-        self.file.method.mailbox().is_some() && windows.iter().any(Option::is_some)
-    }
-}
-
 /// Why a route is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
