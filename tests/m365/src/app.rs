@@ -52,7 +52,9 @@ async fn run_server(serve: Serve) -> Result<()> {
         Some(path) => read_config(path)?,
         None => Config::contoso(),
     };
-    let Serve { smtp, relay, login, dns, control, names, state, state_secret, assertions, .. } = serve;
+    let Serve { smtp, relay, high_volume_email, communication_services, graph, login, dns, control, .. } =
+        serve;
+    let Serve { names, state, state_secret, assertions, .. } = serve;
     let copy = match (&state, state_secret) {
         (Some(directory), Some(name)) => {
             let secret = StateSecret::of_this_pod(&name).context("--state-secret is for pods")?;
@@ -61,14 +63,28 @@ async fn run_server(serve: Serve) -> Result<()> {
         }
         _ => None,
     };
-    let simulator =
-        Simulator::start(Options { smtp, relay, login, dns, control, names, config, state }).await?;
+    let options = Options {
+        smtp,
+        relay,
+        high_volume_email,
+        communication_services,
+        graph,
+        login,
+        dns,
+        control,
+        names,
+        config,
+        state,
+    };
+    let simulator = Simulator::start(options).await?;
     let (signer, office) = (simulator.signer(), simulator.office());
     for (subject, file) in &assertions {
         write(file, &signer(subject))?;
     }
     tracing::info!(
-        smtp = %simulator.smtp_address(), relay = %simulator.relay_address(), login = %simulator.login_address(), dns = %simulator.dns_address(),
+        smtp = %simulator.smtp_address(), relay = %simulator.relay_address(),
+        high_volume_email = %simulator.high_volume_email_address(),
+        communication_services = %simulator.communication_services_address(), graph = %simulator.graph_address(), login = %simulator.login_address(), dns = %simulator.dns_address(),
         control = %simulator.control_address(),
         "ready"
     );

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-/// A strict simulator of Microsoft 365 for mail: Entra token endpoint, client submission, MX endpoint and name server.
+/// A strict simulator of Microsoft 365 for mail: Entra token endpoint, client submission, Graph, High Volume Email,
+/// Communication Services, MX endpoint and name server.
 #[derive(Debug, Parser)]
 #[command(name = "m365-simulator", version, about, long_about = None)]
 pub struct Arguments {
@@ -33,6 +34,15 @@ pub struct Serve {
     /// Address of the MX endpoint: SMTP relay and Direct Send
     #[arg(long, default_value = "127.0.0.1:8025", value_name = "ADDRESS:PORT")]
     pub relay: SocketAddr,
+    /// Address of High Volume Email (STARTTLS)
+    #[arg(long, default_value = "127.0.0.1:8588", value_name = "ADDRESS:PORT")]
+    pub high_volume_email: SocketAddr,
+    /// Address of Communication Services, SMTP (STARTTLS)
+    #[arg(long, default_value = "127.0.0.1:8589", value_name = "ADDRESS:PORT")]
+    pub communication_services: SocketAddr,
+    /// Address of Graph (HTTPS)
+    #[arg(long, default_value = "127.0.0.1:8444", value_name = "ADDRESS:PORT")]
+    pub graph: SocketAddr,
     /// Address of the token endpoint (HTTPS)
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS:PORT")]
     pub login: SocketAddr,

@@ -3,11 +3,17 @@
 //! Plain data with Microsoft's figures as defaults. It refuses to know how any of it is enforced. Given by `--config`
 //! and replaced as a whole by `PUT /config`.
 
+mod services;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     directory::{Directory, Network},
     dns::zone::Dns,
+};
+
+pub use services::{
+    CommunicationServices, ConcurrencyPer, EndingToken, Graph, HighVolumeEmail, Oversize, RefusedAt,
 };
 
 /// The whole configuration.
@@ -25,6 +31,15 @@ pub struct Config {
     /// The MX endpoint on port 25.
     #[serde(default)]
     pub relay: Relay,
+    /// Graph's `sendMail`.
+    #[serde(default)]
+    pub graph: Graph,
+    /// High Volume Email.
+    #[serde(default)]
+    pub high_volume_email: HighVolumeEmail,
+    /// Azure Communication Services, SMTP.
+    #[serde(default)]
+    pub communication_services: CommunicationServices,
     /// The name server.
     #[serde(default)]
     pub dns: Dns,
@@ -64,6 +79,9 @@ pub struct Limits {
     pub continuous_errors: usize,
     /// How long it stays barred, seconds.
     pub barred_seconds: u64,
+    /// External recipients of a tenant's `*.onmicrosoft.com` senders in any 24 hours, by every way but High Volume Email
+    /// and Communication Services; 0 is no limit. The limit of all senders is a tenant's own: `externalRecipientsPerDay`.
+    pub onmicrosoft_recipients_per_day: u64,
 }
 
 /// What Exchange Online does with messages above the rate. Both have been reported.
@@ -108,7 +126,7 @@ pub enum ForeignRecipient {
 pub struct Tokens {
     /// Lifetime in seconds. Microsoft gives 3600 to 5400 by default, 600 to 86400 by policy; less is for tests.
     pub lifetime_seconds: u64,
-    /// The resource whose `/.default` scope may be asked for.
+    /// The resource of client submission's tokens; Graph and the other services name theirs in their own parts.
     pub resource: String,
     /// How far clocks may differ when an assertion's times are checked, seconds.
     pub clock_skew_seconds: u64,
@@ -173,6 +191,17 @@ impl Config {
         if self.limits.minute_milliseconds == 0 || self.limits.day_milliseconds == 0 {
             faults.push("limits.minuteMilliseconds and limits.dayMilliseconds must be at least 1".into());
         }
+        let (graph, services) = (&self.graph, &self.communication_services);
+        let windows = [
+            graph.requests_milliseconds,
+            graph.upload_milliseconds,
+            services.minute_milliseconds,
+            services.hour_milliseconds,
+        ];
+        if windows.contains(&0) {
+            faults
+                .push("the windows of graph and communicationServices must be at least 1 millisecond".into());
+        }
         if self.limits.message_bytes > self.limits.advertised_size {
             faults.push("limits.messageBytes must not exceed limits.advertisedSize".into());
         }
@@ -196,6 +225,7 @@ impl Default for Limits {
             // Microsoft publishes neither number; these are small enough to be met in a test.
             continuous_errors: 20,
             barred_seconds: 3600,
+            onmicrosoft_recipients_per_day: 100,
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     faults::Faults,
     mailbox::Message,
     office::{Office, Shared},
+    records::{GraphRequest, NonDeliveryReport},
     state::Stored,
     tally::Statistics,
     violations::Violation,
@@ -86,6 +87,8 @@ pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>, configurations: Ar
         .route("/violations", get(violations).delete(forget_violations))
         .route("/tokens", get(tokens).delete(forget_tokens))
         .route("/lookups", get(lookups).delete(forget_lookups))
+        .route("/requests", get(requests).delete(forget_requests))
+        .route("/non-delivery-reports", get(reports).delete(forget_reports))
         .route("/statistics", get(statistics).delete(forget_statistics))
         .route("/config", get(config).put(put_config).delete(reset_config))
         .route("/faults", get(faults).put(put_faults).delete(clear_faults))
@@ -165,6 +168,24 @@ async fn lookups(State(control): State<Control>, Query(poll): Query<Poll>) -> Js
 
 async fn forget_lookups(State(control): State<Control>) -> StatusCode {
     control.shared.with(|office| office.lookups.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn requests(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<GraphRequest>> {
+    control.poll(&poll, |office| (&office.requests, &[])).await
+}
+
+async fn forget_requests(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.requests.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn reports(State(control): State<Control>, Query(poll): Query<Poll>) -> Json<Vec<NonDeliveryReport>> {
+    control.poll(&poll, |office| (&office.non_delivery_reports, &[])).await
+}
+
+async fn forget_reports(State(control): State<Control>) -> StatusCode {
+    control.shared.with(|office| office.non_delivery_reports.clear());
     StatusCode::NO_CONTENT
 }
 

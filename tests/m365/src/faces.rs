@@ -2,9 +2,18 @@
 //!
 //! The only file that sees every face. It refuses to know what they say.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::Router;
+use hyper::{
+    body::{Body, Incoming},
+    service::{HttpService, service_fn},
+};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use jiff::Timestamp;
 use rustls::ServerConfig;
@@ -14,7 +23,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     authority::Authority,
@@ -24,11 +33,15 @@ use crate::{
         issuers::Issuers,
         server::{Login, routes},
     },
+    graph::server::Graph,
     listener,
-    mailbox::Face,
+    mailbox::{ConnectionFacts, Face},
     office::{Office, Shared},
     simulator::{Options, StartError},
-    submission::connection::{self, Entrance},
+    submission::{
+        connection::{self, Entrance},
+        session::Handshake,
+    },
 };
 
 /// Time for the TLS handshake and the headers of a request at the token endpoint.
@@ -41,6 +54,12 @@ pub struct Addresses {
     pub smtp: SocketAddr,
     /// The MX endpoint.
     pub relay: SocketAddr,
+    /// High Volume Email.
+    pub high_volume_email: SocketAddr,
+    /// Communication Services, SMTP.
+    pub communication_services: SocketAddr,
+    /// Graph.
+    pub graph: SocketAddr,
     /// The token endpoint.
     pub login: SocketAddr,
     /// The name server, UDP and TCP.
@@ -56,6 +75,12 @@ pub struct Doors<T> {
     pub smtp: T,
     /// The MX endpoint.
     pub relay: T,
+    /// High Volume Email.
+    pub high_volume_email: T,
+    /// Communication Services.
+    pub communication_services: T,
+    /// Graph.
+    pub graph: T,
     /// The token endpoint.
     pub login: T,
 }
@@ -96,7 +121,26 @@ pub struct Running {
 impl<T> Doors<T> {
     /// The same for each face.
     pub fn map<U>(&self, change: impl Fn(&T) -> U) -> Doors<U> {
-        Doors { smtp: change(&self.smtp), relay: change(&self.relay), login: change(&self.login) }
+        Doors {
+            smtp: change(&self.smtp),
+            relay: change(&self.relay),
+            high_volume_email: change(&self.high_volume_email),
+            communication_services: change(&self.communication_services),
+            graph: change(&self.graph),
+            login: change(&self.login),
+        }
+    }
+
+    /// All of them, in the order of the fields.
+    pub fn each(&self) -> [&T; 6] {
+        [
+            &self.smtp,
+            &self.relay,
+            &self.high_volume_email,
+            &self.communication_services,
+            &self.graph,
+            &self.login,
+        ]
     }
 }
 
@@ -105,7 +149,14 @@ impl Doors<bool> {
     #[must_use]
     pub fn wanted(office: &Office) -> Self {
         let faults = &office.faults;
-        Self { smtp: !faults.submission.down, relay: !faults.relay.down, login: !faults.login.down }
+        Self {
+            smtp: !faults.submission.down,
+            relay: !faults.relay.down,
+            high_volume_email: !faults.high_volume_email.down,
+            communication_services: !faults.communication_services.down,
+            graph: !faults.graph.down,
+            login: !faults.login.down,
+        }
     }
 }
 
@@ -128,15 +179,28 @@ impl Ports {
     /// An address cannot be listened on.
     pub async fn open(options: &Options) -> Result<Self, StartError> {
         let (smtp, relay) = (listen(options.smtp).await?, listen(options.relay).await?);
+        let high_volume_email = listen(options.high_volume_email).await?;
+        let communication_services = listen(options.communication_services).await?;
+        let graph = listen(options.graph).await?;
         let (login, control) = (listen(options.login).await?, listen(options.control).await?);
         let (dns, dns_address) = Sockets::open(options.dns)
             .await
             .map_err(|source| StartError::Listen { address: options.dns, source })?;
-        let listeners = Doors { smtp: smtp.0, relay: relay.0, login: login.0 };
+        let listeners = Doors {
+            smtp: smtp.0,
+            relay: relay.0,
+            high_volume_email: high_volume_email.0,
+            communication_services: communication_services.0,
+            graph: graph.0,
+            login: login.0,
+        };
         Ok(Self {
             addresses: Addresses {
                 smtp: smtp.1,
                 relay: relay.1,
+                high_volume_email: high_volume_email.1,
+                communication_services: communication_services.1,
+                graph: graph.1,
                 login: login.1,
                 dns: dns_address,
                 control: control.1,
@@ -162,8 +226,24 @@ pub fn run(tasks: &mut JoinSet<()>, ports: Ports, running: &Running) {
         last: Arc::default(),
     };
     let relay = Entrance { face: Face::Relay, tls: running.tls.relay.clone(), ..entrance.clone() };
-    tasks.spawn(report(serve_smtp((listeners.smtp, open.smtp), doors.smtp.subscribe(), entrance)));
-    tasks.spawn(report(serve_smtp((listeners.relay, open.relay), doors.relay.subscribe(), relay)));
+    let bulk = Entrance { face: Face::HighVolumeEmail, ..entrance.clone() };
+    let services = Entrance { face: Face::CommunicationServices, ..entrance.clone() };
+    let graph = Entrance { face: Face::Graph, ..entrance.clone() };
+    tasks.spawn(report(serve_graph((listeners.graph, open.graph), doors.graph.subscribe(), graph)));
+    let smtp = [
+        (listeners.smtp, open.smtp, &doors.smtp, entrance),
+        (listeners.relay, open.relay, &doors.relay, relay),
+        (listeners.high_volume_email, open.high_volume_email, &doors.high_volume_email, bulk),
+        (
+            listeners.communication_services,
+            open.communication_services,
+            &doors.communication_services,
+            services,
+        ),
+    ];
+    for (listener, open, door, entrance) in smtp {
+        tasks.spawn(report(serve_smtp((listener, open), door.subscribe(), entrance)));
+    }
     let entra = Login { shared: Arc::clone(&running.shared), issuers: Arc::new(Issuers::default()) };
     let tls = running.tls.submission.clone();
     tasks.spawn(report(serve_login((listeners.login, open.login), doors.login.subscribe(), entra, tls)));
@@ -198,9 +278,9 @@ async fn keep_doors(shared: Arc<Shared>, doors: Doors<watch::Sender<bool>>) {
     loop {
         let now = doors.map(|door| *door.borrow());
         let next = shared.wait_for(|office| Some(Doors::wanted(office)).filter(|next| *next != now)).await;
-        doors.smtp.send_replace(next.smtp);
-        doors.relay.send_replace(next.relay);
-        doors.login.send_replace(next.login);
+        for (door, next) in doors.each().into_iter().zip(next.each()) {
+            door.send_replace(*next);
+        }
     }
 }
 
@@ -229,6 +309,35 @@ async fn serve_login(
     .await
 }
 
+async fn serve_graph(
+    (listener, open): Port,
+    door: watch::Receiver<bool>,
+    entrance: Entrance,
+) -> io::Result<()> {
+    listener::accept(listener, door, open, move |stream, client| {
+        serve_graph_client(stream, client, entrance.clone())
+    })
+    .await
+}
+
+async fn serve_graph_client(stream: TcpStream, client: SocketAddr, entrance: Entrance) {
+    let id = entrance.last.fetch_add(1, Ordering::Relaxed) + 1;
+    let Some((stream, handshake)) = secure(stream, client, &entrance.tls).await else { return };
+    let (shared, sni) = (entrance.shared, handshake.sni.as_deref());
+    shared.with(|office| office.check_server_name(Timestamp::now(), id, entrance.face, sni));
+    let idle = Duration::from_secs(shared.read(|office| office.config.pace.idle_seconds));
+    let facts = ConnectionFacts {
+        id,
+        client: client.ip().to_canonical().to_string(),
+        tls_version: Some(handshake.version),
+        sni: handshake.sni,
+        face: entrance.face,
+        ..ConnectionFacts::default()
+    };
+    let graph = Graph { shared, facts };
+    serve_http(stream, client, idle, service_fn(move |request| graph.clone().answer(request))).await;
+}
+
 async fn serve_https(
     stream: TcpStream,
     client: SocketAddr,
@@ -236,19 +345,48 @@ async fn serve_https(
     tls: TlsAcceptor,
     routes: Router,
 ) {
+    let Some((stream, handshake)) = secure(stream, client, &tls).await else { return };
+    let sni = handshake.sni.as_deref();
+    shared.with(|office| office.check_server_name(Timestamp::now(), 0, Face::Submission, sni));
+    serve_http(stream, client, LOGIN_PATIENCE, TowerToHyperService::new(routes)).await;
+}
+
+/// TLS for HTTP; a client that fails is logged.
+async fn secure(
+    stream: TcpStream,
+    client: SocketAddr,
+    tls: &TlsAcceptor,
+) -> Option<(TlsStream<TcpStream>, Handshake)> {
     let stream = match timeout(LOGIN_PATIENCE, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::warn!(%client, "TLS at the token endpoint failed: {error}"),
-        Err(_) => return,
+        Ok(Err(error)) => {
+            tracing::warn!(%client, "TLS of an HTTPS connection failed: {error}");
+            return None;
+        }
+        Err(_) => return None,
     };
-    let sni = stream.get_ref().1.server_name().map(str::to_owned);
-    shared.with(|office| office.check_server_name(Timestamp::now(), 0, Face::Submission, sni.as_deref()));
+    let (_, connection) = stream.get_ref();
+    let handshake = Handshake {
+        version: connection.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default(),
+        sni: connection.server_name().map(str::to_owned),
+        certificate: None,
+    };
+    Some((stream, handshake))
+}
+
+async fn serve_http<S, B>(stream: TlsStream<TcpStream>, client: SocketAddr, patience: Duration, service: S)
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let served = hyper::server::conn::http1::Builder::new()
         .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(LOGIN_PATIENCE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .header_read_timeout(patience)
+        .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%client, "connection to the token endpoint ended: {error}");
+        tracing::debug!(%client, "an HTTPS connection ended: {error}");
     }
 }

@@ -1,8 +1,13 @@
-//! What can be switched on: replies, cuts and delays in the SMTP dialog, and trouble at the token endpoint.
+//! What can be switched on: replies, cuts and delays in the SMTP dialog, and errors of the token endpoint, the name server and
+//! Graph.
 //!
 //! Pure data and the rule that picks what is due next. It refuses to know how a reply is sent.
 
+mod graph;
+
 use serde::{Deserialize, Serialize};
+
+pub use graph::{GraphAction, GraphAnswer, GraphFaults, Request};
 
 use crate::{dns::zone::Kind, mailbox::Face, replies::ReplyText};
 
@@ -14,6 +19,12 @@ pub struct Faults {
     pub submission: SmtpFaults,
     /// The MX endpoint on port 25.
     pub relay: SmtpFaults,
+    /// High Volume Email.
+    pub high_volume_email: SmtpFaults,
+    /// Communication Services.
+    pub communication_services: SmtpFaults,
+    /// Graph.
+    pub graph: GraphFaults,
     /// Token endpoint.
     pub login: LoginFaults,
     /// Name server.
@@ -172,6 +183,27 @@ pub enum LoginAction {
     Cut,
 }
 
+/// An action of a rule.
+trait Act: Clone {
+    /// How long the proper answer waits, milliseconds, when that is all that happens.
+    fn delay(&self) -> Option<u64>;
+}
+
+/// What is due at `stage`: all delays together, and the first other action.
+fn take<At: PartialEq + Copy, Action: Act>(
+    rules: &mut [Rule<At, Action>],
+    stage: At,
+) -> (u64, Option<Action>) {
+    let mut delay = 0;
+    for action in rules.iter_mut().filter_map(|rule| rule.take(stage)) {
+        match action.delay() {
+            Some(milliseconds) => delay += milliseconds,
+            None => return (delay, Some(action)),
+        }
+    }
+    (delay, None)
+}
+
 impl<At: PartialEq + Copy, Action: Clone> Rule<At, Action> {
     /// A rule that holds until it is cleared.
     pub fn always(stage: At, action: Action) -> Self {
@@ -201,36 +233,40 @@ impl<At: PartialEq + Copy, Action: Clone> Rule<At, Action> {
 }
 
 impl Faults {
-    /// Those of a face.
+    /// Those of an SMTP face; none of Graph.
     #[must_use]
-    pub fn of(&self, face: Face) -> &SmtpFaults {
+    pub fn of(&self, face: Face) -> Option<&SmtpFaults> {
         match face {
-            Face::Submission => &self.submission,
-            Face::Relay => &self.relay,
+            Face::Submission => Some(&self.submission),
+            Face::Relay => Some(&self.relay),
+            Face::HighVolumeEmail => Some(&self.high_volume_email),
+            Face::CommunicationServices => Some(&self.communication_services),
+            Face::Graph => None,
         }
     }
 
-    /// Those of a face, to take from.
-    pub fn of_mut(&mut self, face: Face) -> &mut SmtpFaults {
+    /// Those of an SMTP face, to take from.
+    pub fn of_mut(&mut self, face: Face) -> Option<&mut SmtpFaults> {
         match face {
-            Face::Submission => &mut self.submission,
-            Face::Relay => &mut self.relay,
+            Face::Submission => Some(&mut self.submission),
+            Face::Relay => Some(&mut self.relay),
+            Face::HighVolumeEmail => Some(&mut self.high_volume_email),
+            Face::CommunicationServices => Some(&mut self.communication_services),
+            Face::Graph => None,
         }
+    }
+}
+
+impl Act for SmtpAction {
+    fn delay(&self) -> Option<u64> {
+        if let Self::Delay(milliseconds) = self { Some(*milliseconds) } else { None }
     }
 }
 
 impl SmtpFaults {
     /// What is due at `stage`: all delays together, and the first other action.
     pub fn take(&mut self, stage: Stage) -> (u64, Option<SmtpAction>) {
-        let mut delay = 0;
-        for rule in &mut self.rules {
-            match rule.take(stage) {
-                Some(SmtpAction::Delay(milliseconds)) => delay += milliseconds,
-                Some(action) => return (delay, Some(action)),
-                None => {}
-            }
-        }
-        (delay, None)
+        take(&mut self.rules, stage)
     }
 }
 
@@ -258,33 +294,29 @@ pub enum DnsAction {
     Delay(u64),
 }
 
+impl Act for DnsAction {
+    fn delay(&self) -> Option<u64> {
+        if let Self::Delay(milliseconds) = self { Some(*milliseconds) } else { None }
+    }
+}
+
 impl DnsFaults {
     /// What is due for the next question of this kind: all delays together, and the first other action.
     pub fn take(&mut self, kind: Kind) -> (u64, Option<DnsAction>) {
-        let mut delay = 0;
-        for rule in &mut self.rules {
-            match rule.take(kind) {
-                Some(DnsAction::Delay(milliseconds)) => delay += milliseconds,
-                Some(action) => return (delay, Some(action)),
-                None => {}
-            }
-        }
-        (delay, None)
+        take(&mut self.rules, kind)
+    }
+}
+
+impl Act for LoginAction {
+    fn delay(&self) -> Option<u64> {
+        if let Self::Delay(milliseconds) = self { Some(*milliseconds) } else { None }
     }
 }
 
 impl LoginFaults {
     /// What is due for the next token request: all delays together, and the first other action.
     pub fn take(&mut self) -> (u64, Option<LoginAction>) {
-        let mut delay = 0;
-        for rule in &mut self.rules {
-            match rule.take(Token::Token) {
-                Some(LoginAction::Delay(milliseconds)) => delay += milliseconds,
-                Some(action) => return (delay, Some(action)),
-                None => {}
-            }
-        }
-        (delay, None)
+        take(&mut self.rules, Token::Token)
     }
 }
 

@@ -3,8 +3,10 @@
 //! ```text
 //!            POST /<tenant>/oauth2/v2.0/token            EHLO · STARTTLS · AUTH · MAIL · RCPT · DATA
 //!  client ───────────────────────────────────► entra     ───────────────────────────────► submission (587), relay (25)
-//!    │                                           │                                                    │
-//!    │ MX contoso.com?                           └──────────► office (config, usage, record) ◄────────┘
+//!    │ │                                         │                                                    │
+//!    │ │ POST /v1.0/users/<mailbox>/sendMail     ├──────────► office (config, usage, record) ◄────────┘
+//!    │ └──────────────────────────────────► graph┘                      ▲
+//!    │ MX contoso.com?                                                  │
 //!    └─────────────────► dns ──────────────────────────────────────────►▲
 //!  test or person ── GET /messages, PUT /faults, … ──► control ─────────┘
 //! ```
@@ -14,7 +16,7 @@
 //! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
 //!
 //! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `faces`, `listener`,
-//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `control`, `authority`, `state`, `state_secret`,
+//! `submission::connection`, `dns::server`, `entra::{issuers, server}`, `graph::server`, `control`, `authority`, `state`, `state_secret`,
 //! `random` and `web_proxy` touch the world. Sources of the rules are named beside them; what Microsoft does not publish is a setting in [`Config`].
 
 pub mod app;
@@ -27,11 +29,13 @@ pub mod dns;
 pub mod entra;
 mod faces;
 pub mod faults;
+pub mod graph;
 pub mod limits;
 pub mod listener;
 pub mod mailbox;
 pub mod office;
 pub mod random;
+pub mod records;
 pub mod relay;
 pub mod replies;
 pub mod simulator;
@@ -40,21 +44,24 @@ pub mod state;
 pub mod state_secret;
 pub mod submission;
 pub mod tally;
+pub mod tenant_limits;
 pub mod tls;
 pub mod violations;
 pub mod web_proxy;
+pub mod window;
 
 pub use authority::ClientIdentity;
 pub use config::Config;
 pub use directory::Directory;
 pub use dns::Lookup;
-pub use entra::{Credential, TokenExchange};
+pub use entra::{Credential, Resource, TokenExchange};
 pub use faults::{
-    DnsAction, DnsFaults, Faults, LoginAction, LoginFaults, Rule, SmtpAction, SmtpFaults, Stage,
-    SubmissionFaults, Token,
+    DnsAction, DnsFaults, Faults, GraphAction, GraphAnswer, GraphFaults, LoginAction, LoginFaults, Rule,
+    SmtpAction, SmtpFaults, Stage, SubmissionFaults, Token,
 };
 pub use limits::Peak;
 pub use mailbox::{Face, Message, TokenClaims};
+pub use records::{GraphRequest, NonDeliveryReport};
 pub use replies::Line;
 pub use simulator::{Options, Simulator, StartError, write_atomically};
 pub use tally::{Statistics, Tally};

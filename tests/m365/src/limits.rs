@@ -1,8 +1,7 @@
-//! The counters behind Microsoft's per-mailbox limits: messages a minute, recipients a day, submitting connections, and
-//! the bar after continuous errors.
+//! The counters behind Microsoft's limits. Of a mailbox: messages a minute, recipients a day, submitting connections, and
+//! the bar after continuous errors. Of a tenant: external recipients. Of an application: requests at Graph.
 //!
-//! Pure: time is passed in, nothing is read from a clock. Windows slide; they do not start at the full minute. Keys are
-//! mailbox addresses in lower case. The peaks count what clients tried, also when it was refused. It refuses to know
+//! Pure: time is passed in, nothing is read from a clock. Keys are in lower case. The peaks count what clients tried, also when it was refused. It refuses to know
 //! replies.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Limits;
+use crate::{config::Limits, window::Window};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -18,6 +17,32 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Debug, Default)]
 pub struct Usage {
     mailboxes: HashMap<String, MailboxUsage>,
+    shared: HashMap<(Counter, String), Window>,
+    requests: HashMap<String, Requests>,
+}
+
+/// What is counted of others than a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// External recipients of a tenant in a day.
+    TenantRecipients,
+    /// External recipients in a day of a tenant's `*.onmicrosoft.com` senders.
+    OnmicrosoftRecipients,
+    /// Requests at Graph of an application for a mailbox.
+    GraphRequests,
+    /// Bytes sent to Graph by an application for a mailbox.
+    GraphUpload,
+    /// Messages of a Communication Services resource in a minute.
+    ServiceMinute,
+    /// Messages of a Communication Services resource in an hour.
+    ServiceHour,
+}
+
+/// Requests under way.
+#[derive(Debug, Default)]
+struct Requests {
+    now: usize,
+    peak: usize,
 }
 
 /// The most that clients asked of a mailbox at any time, within its limits or not.
@@ -34,11 +59,10 @@ pub struct Peak {
 
 #[derive(Debug, Default)]
 struct MailboxUsage {
-    peak: Peak,
-    messages: VecDeque<Timestamp>,
-    recipients: VecDeque<(Timestamp, usize)>,
-    recipients_in_window: usize,
+    messages: Window,
+    recipients: Window,
     submitting: HashSet<u64>,
+    submitting_peak: usize,
     errors: VecDeque<Timestamp>,
     barred_until: Option<Timestamp>,
 }
@@ -49,42 +73,50 @@ impl Usage {
     /// # Errors
     /// The rate is used up; nothing was counted.
     pub fn start_message(&mut self, mailbox: &str, limits: &Limits, now: Timestamp) -> Result<(), Timestamp> {
-        if limits.messages_per_minute == 0 {
-            return Ok(());
-        }
-        let (usage, minute) = (self.of(mailbox), window(limits.minute_milliseconds));
-        let messages = &mut usage.messages;
-        while messages.front().is_some_and(|&at| at + minute <= now) {
-            messages.pop_front();
-        }
-        usage.peak.messages_in_minute = usage.peak.messages_in_minute.max(messages.len() + 1);
-        if messages.len() >= limits.messages_per_minute {
-            return Err(messages.front().map_or(now, |&oldest| oldest + minute));
-        }
-        messages.push_back(now);
-        Ok(())
+        let most = limits.messages_per_minute as u64;
+        self.of(mailbox).messages.spend(1, most, limits.minute_milliseconds, now)
     }
 
     /// Counts the recipients of an accepted message, unless they do not fit into the day. Says whether they did.
     pub fn spend_recipients(&mut self, mailbox: &str, count: usize, limits: &Limits, now: Timestamp) -> bool {
-        if limits.recipients_per_day == 0 {
-            return true;
+        let most = limits.recipients_per_day as u64;
+        self.of(mailbox).recipients.spend(count as u64, most, limits.day_milliseconds, now).is_ok()
+    }
+
+    /// Counts something that is not a mailbox's, unless it does not fit.
+    ///
+    /// # Errors
+    /// See [`Window::spend`].
+    pub fn spend(
+        &mut self,
+        (counter, key): (Counter, &str),
+        amount: u64,
+        (most, milliseconds): (u64, u64),
+        now: Timestamp,
+    ) -> Result<(), Timestamp> {
+        let window = self.shared.entry((counter, key.to_ascii_lowercase())).or_default();
+        window.spend(amount, most, milliseconds, now)
+    }
+
+    /// Takes a place among so many requests under way of `key`; 0 is no limit. Says whether it has one.
+    pub fn begin_request(&mut self, key: &str, most: usize) -> bool {
+        let requests = self.requests.entry(key.to_ascii_lowercase()).or_default();
+        requests.peak = requests.peak.max(requests.now + 1);
+        let room = most == 0 || requests.now < most;
+        requests.now += usize::from(room);
+        room
+    }
+
+    /// Gives up the place of a request.
+    pub fn end_request(&mut self, key: &str) {
+        if let Some(requests) = self.requests.get_mut(&key.to_ascii_lowercase()) {
+            requests.now = requests.now.saturating_sub(1);
         }
-        let (usage, day) = (self.of(mailbox), window(limits.day_milliseconds));
-        while let Some(&(at, spent)) = usage.recipients.front()
-            && at + day <= now
-        {
-            usage.recipients_in_window -= spent;
-            usage.recipients.pop_front();
-        }
-        let wanted = usage.recipients_in_window + count;
-        usage.peak.recipients_in_day = usage.peak.recipients_in_day.max(wanted);
-        if wanted > limits.recipients_per_day {
-            return false;
-        }
-        usage.recipients_in_window = wanted;
-        usage.recipients.push_back((now, count));
-        true
+    }
+
+    /// The most requests that were under way at once, by whom they are counted for.
+    pub fn request_peaks(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.requests.iter().map(|(key, requests)| (key.as_str(), requests.peak))
     }
 
     /// Takes a place among the submitting connections, or keeps the one it has. Says whether it has one.
@@ -94,7 +126,7 @@ impl Usage {
         if submitting.contains(&connection) {
             return true;
         }
-        usage.peak.submitting_connections = usage.peak.submitting_connections.max(submitting.len() + 1);
+        usage.submitting_peak = usage.submitting_peak.max(submitting.len() + 1);
         let room = limits.submitting_connections == 0 || submitting.len() < limits.submitting_connections;
         room && submitting.insert(connection)
     }
@@ -130,17 +162,22 @@ impl Usage {
     /// The peaks of a mailbox; none when it was never used.
     #[must_use]
     pub fn peak(&self, mailbox: &str) -> Peak {
-        self.mailboxes.get(&mailbox.to_ascii_lowercase()).map(|usage| usage.peak).unwrap_or_default()
+        self.mailboxes.get(&mailbox.to_ascii_lowercase()).map(MailboxUsage::peak).unwrap_or_default()
     }
 
     /// Every mailbox that was used, with its peaks, in no order.
     pub fn peaks(&self) -> impl Iterator<Item = (&str, Peak)> {
-        self.mailboxes.iter().map(|(mailbox, usage)| (mailbox.as_str(), usage.peak))
+        self.mailboxes.iter().map(|(mailbox, usage)| (mailbox.as_str(), usage.peak()))
     }
 
     /// Forgets the peaks; what counts against the limits stays.
     pub fn forget_peaks(&mut self) {
-        self.mailboxes.values_mut().for_each(|usage| usage.peak = Peak::default());
+        for usage in self.mailboxes.values_mut() {
+            usage.messages.forget_peak();
+            usage.recipients.forget_peak();
+            usage.submitting_peak = 0;
+        }
+        self.requests.values_mut().for_each(|requests| requests.peak = 0);
     }
 
     fn of(&mut self, mailbox: &str) -> &mut MailboxUsage {
@@ -148,11 +185,15 @@ impl Usage {
     }
 }
 
-/// Longest window, about 29 000 years: far from the end of representable time.
-const LONGEST: i64 = i64::MAX / 10_000;
-
-fn window(milliseconds: u64) -> SignedDuration {
-    SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(LONGEST).min(LONGEST))
+impl MailboxUsage {
+    fn peak(&self) -> Peak {
+        let count = |window: &Window| usize::try_from(window.peak()).unwrap_or(usize::MAX);
+        Peak {
+            messages_in_minute: count(&self.messages),
+            recipients_in_day: count(&self.recipients),
+            submitting_connections: self.submitting_peak,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +275,7 @@ mod tests {
             assert!(usage.spend_recipients(BOX, 1_000, &limits, at(0)));
             assert!(usage.enter(BOX, connection, &limits));
         }
-        assert_eq!(usage.of(BOX).messages.len() + usage.of(BOX).recipients.len(), 0);
+        assert_eq!(usage.of(BOX).messages.held() + usage.of(BOX).recipients.held(), 0);
     }
 
     #[test]

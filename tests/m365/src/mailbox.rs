@@ -19,8 +19,11 @@ pub struct Message {
     pub id: u64,
     /// When the end of data was read.
     pub received_at: Timestamp,
-    /// The mailbox that sent it; empty on port 25.
+    /// The mailbox, account or SMTP username that sent it; empty on port 25.
     pub mailbox: String,
+    /// Whether a copy is in the mailbox's Sent Items.
+    #[serde(default)]
+    pub sent_items: bool,
     /// Whose mail it was found to be, and by what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attribution: Option<Attribution>,
@@ -28,13 +31,13 @@ pub struct Message {
     pub mail_from: String,
     /// ESMTP parameters of MAIL, as sent.
     pub mail_parameters: Vec<String>,
-    /// Recipients in the order given.
+    /// Recipients in the order given; at Graph those of To, Cc and Bcc.
     pub recipients: Vec<Recipient>,
     /// `Message-ID` of the message, or the one that the server made.
     pub message_id: String,
     /// Headers, unfolded, in order. For reading; `data` has the bytes.
     pub headers: Vec<Header>,
-    /// The message after dot-unstuffing, byte for byte. Base64 in JSON.
+    /// The message after dot-unstuffing, byte for byte; from Graph as it is delivered. Base64 in JSON.
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     pub data: Vec<u8>,
     /// What the access token said.
@@ -107,7 +110,7 @@ pub struct ConnectionFacts {
     pub certificate: Option<PresentedCertificate>,
 }
 
-/// The two ways in for mail.
+/// The ways in for mail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Face {
@@ -116,6 +119,12 @@ pub enum Face {
     Submission,
     /// The MX endpoint, port 25.
     Relay,
+    /// High Volume Email, port 587.
+    HighVolumeEmail,
+    /// Communication Services, port 587.
+    CommunicationServices,
+    /// Graph's `sendMail`, port 443.
+    Graph,
 }
 
 impl Message {

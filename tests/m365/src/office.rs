@@ -15,10 +15,13 @@ use crate::{
     config::Config,
     directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT, covers},
     dns::Lookup,
-    entra::{AccessTokenKey, Credential, TokenExchange, client_assertion::Replays, token::AccessClaims},
+    entra::{
+        AccessTokenKey, Credential, Resource, TokenExchange, client_assertion::Replays, token::AccessClaims,
+    },
     faults::Faults,
     limits::Usage,
     mailbox::{Face, Message},
+    records::{GraphRequest, NonDeliveryReport},
     stand_in::{self, StandIn},
     tally::{Statistics, Tally},
     tls::MX_NAMES,
@@ -47,6 +50,10 @@ pub struct Office {
     pub exchanges: Vec<TokenExchange>,
     /// Questions to the name server.
     pub lookups: Vec<Lookup>,
+    /// Requests at Graph.
+    pub requests: Vec<GraphRequest>,
+    /// What Exchange did not deliver after Graph had accepted it.
+    pub non_delivery_reports: Vec<NonDeliveryReport>,
     /// Assertions of applications that were exchanged.
     pub replays: Replays,
     /// Signs and verifies access tokens.
@@ -74,6 +81,8 @@ impl Office {
             violations: Vec::new(),
             exchanges: Vec::new(),
             lookups: Vec::new(),
+            requests: Vec::new(),
+            non_delivery_reports: Vec::new(),
             replays: Replays::default(),
             token_key,
             stand_in: StandIn::default(),
@@ -83,19 +92,21 @@ impl Office {
         }
     }
 
-    /// An access token of the sample application that expires `seconds` after `now`.
+    /// An access token of the sample application for `resource` that expires `seconds` after `now`.
     #[must_use]
-    pub fn sample_token(&self, subject: &str, now: Timestamp, seconds: i64) -> String {
+    pub fn sample_token(&self, resource: Resource, subject: &str, now: Timestamp, seconds: i64) -> String {
+        let app = self.config.directory.tenant(SAMPLE_TENANT).and_then(|t| t.application(SAMPLE_CLIENT_ID));
         self.token_key.issue(&AccessClaims {
-            aud: self.config.tokens.resource.clone(),
+            aud: resource.name(&self.config).to_owned(),
             tid: SAMPLE_TENANT.into(),
             appid: SAMPLE_CLIENT_ID.into(),
-            oid: String::new(),
+            oid: app.map(|app| app.object_id.clone()).unwrap_or_default(),
             iat: now.as_second(),
             exp: now.as_second() + seconds,
             assertion_iss: stand_in::ISSUER.into(),
             assertion_sub: subject.into(),
             credential: Credential::Federated,
+            roles: app.map(|app| resource.roles(app)).unwrap_or_default(),
             uti: String::new(),
         })
     }
@@ -128,6 +139,26 @@ impl Office {
         }
     }
 
+    /// Notes a request at Graph.
+    pub fn request(&mut self, request: GraphRequest) {
+        if self.requests.len() < MAX_RECORDS {
+            self.requests.push(request);
+        }
+    }
+
+    /// Notes that Exchange did not deliver a message.
+    pub fn report_non_delivery(&mut self, report: NonDeliveryReport) {
+        tracing::warn!(
+            mailbox = report.mailbox,
+            message_id = report.message_id,
+            "not delivered: {}",
+            report.reason
+        );
+        if self.non_delivery_reports.len() < MAX_RECORDS {
+            self.non_delivery_reports.push(report);
+        }
+    }
+
     /// Notes a question to the name server.
     pub fn lookup(&mut self, lookup: Lookup) {
         if self.lookups.len() < MAX_RECORDS {
@@ -138,8 +169,13 @@ impl Office {
     /// The counters, with the peaks of each mailbox.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let mailboxes = self.usage.peaks().map(|(mailbox, peak)| (mailbox.to_owned(), peak)).collect();
-        Statistics { tally: self.tally.clone(), open_connections: self.connections, mailboxes }
+        let requests = self.usage.request_peaks();
+        Statistics {
+            tally: self.tally.clone(),
+            open_connections: self.connections,
+            mailboxes: self.usage.peaks().map(|(mailbox, peak)| (mailbox.to_owned(), peak)).collect(),
+            requests_at_once: requests.map(|(key, peak)| (key.to_owned(), peak)).collect(),
+        }
     }
 
     /// Begins the counters and peaks anew.

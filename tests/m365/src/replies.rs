@@ -92,6 +92,8 @@ catalogue! {
     SessionTimedOut = "421 4.4.1 Connection timed out. Total session duration: 00:20:55.28",
     /// More recipients than one envelope takes.
     TooManyRecipients = "452 4.5.3 Too many recipients",
+    /// Communication Services: more messages in a minute or hour than it takes. Not Microsoft's text, which is not published.
+    ServiceRate = "450 4.7.1 Message rate limit exceeded, try again later",
     /// Trouble behind AUTH that says nothing of the credential.
     TemporaryAuthFailure = "454 4.7.0 Temporary authentication failure",
     /// No such command.

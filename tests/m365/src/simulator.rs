@@ -20,11 +20,12 @@ use crate::{
     control::Configurations,
     directory::Directory,
     dns::Lookup,
-    entra::{AccessTokenKey, TokenExchange, client_certificate},
+    entra::{AccessTokenKey, Resource, TokenExchange, client_certificate},
     faces::{self, Addresses, Doors, Handshakes, Ports, Running},
     faults::Faults,
     mailbox::Message,
     office::{Office, Shared},
+    records::{GraphRequest, NonDeliveryReport},
     stand_in::StandIn,
     state::Stored,
     tally::Statistics,
@@ -39,6 +40,12 @@ pub struct Options {
     pub smtp: SocketAddr,
     /// Address of the MX endpoint: SMTP relay and Direct Send.
     pub relay: SocketAddr,
+    /// Address of High Volume Email.
+    pub high_volume_email: SocketAddr,
+    /// Address of Communication Services, SMTP.
+    pub communication_services: SocketAddr,
+    /// Address of Graph.
+    pub graph: SocketAddr,
     /// Address of the token endpoint.
     pub login: SocketAddr,
     /// Address of the name server, UDP and TCP.
@@ -93,6 +100,9 @@ impl Default for Options {
         Self {
             smtp: loopback,
             relay: loopback,
+            high_volume_email: loopback,
+            communication_services: loopback,
+            graph: loopback,
             login: loopback,
             dns: loopback,
             control: loopback,
@@ -148,6 +158,24 @@ impl Simulator {
     #[must_use]
     pub fn relay_address(&self) -> SocketAddr {
         self.addresses.relay
+    }
+
+    /// Where High Volume Email listens.
+    #[must_use]
+    pub fn high_volume_email_address(&self) -> SocketAddr {
+        self.addresses.high_volume_email
+    }
+
+    /// Where Communication Services listens for SMTP.
+    #[must_use]
+    pub fn communication_services_address(&self) -> SocketAddr {
+        self.addresses.communication_services
+    }
+
+    /// Where Graph listens.
+    #[must_use]
+    pub fn graph_address(&self) -> SocketAddr {
+        self.addresses.graph
     }
 
     /// Where the token endpoint listens.
@@ -232,6 +260,18 @@ impl Simulator {
         self.shared.read(|office| office.lookups.clone())
     }
 
+    /// Requests at Graph seen so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<GraphRequest> {
+        self.shared.read(|office| office.requests.clone())
+    }
+
+    /// What Exchange did not deliver after Graph had accepted it.
+    #[must_use]
+    pub fn non_delivery_reports(&self) -> Vec<NonDeliveryReport> {
+        self.shared.read(|office| office.non_delivery_reports.clone())
+    }
+
     /// Switches faults on, in the place of those before. When a face goes down or comes up, wait for it with
     /// [`Self::wait_until_settled`].
     pub fn set_faults(&self, faults: Faults) {
@@ -277,10 +317,9 @@ impl Simulator {
     /// Waits until the ports are open or closed, as the faults have it.
     pub async fn wait_until_settled(&self) {
         let wanted = self.shared.read(Doors::wanted);
-        let Doors { smtp, relay, login } = &self.doors;
-        for (door, wanted) in [(smtp, wanted.smtp), (relay, wanted.relay), (login, wanted.login)] {
+        for (door, wanted) in self.doors.each().into_iter().zip(wanted.each()) {
             // A face that failed holds its door no longer; its error is in the log and callers meet a closed port.
-            drop(door.clone().wait_for(|open| *open == wanted).await);
+            drop(door.clone().wait_for(|open| open == wanted).await);
         }
     }
 
@@ -300,11 +339,17 @@ impl Simulator {
         move |subject| shared.read(|office| office.stand_in.assertion(subject, Timestamp::now(), 3600))
     }
 
-    /// An access token as the token endpoint would issue it to the sample application; for tests of the
-    /// submission face alone. It is valid for `seconds` from now, or was until so many seconds ago.
+    /// An access token for client submission as the token endpoint would issue it to the sample application; for tests of
+    /// that face alone. It is valid for `seconds` from now, or was until so many seconds ago.
     #[must_use]
     pub fn access_token(&self, subject: &str, seconds: i64) -> String {
-        self.shared.read(|office| office.sample_token(subject, Timestamp::now(), seconds))
+        self.access_token_for(Resource::Submission, subject, seconds)
+    }
+
+    /// The same for another service.
+    #[must_use]
+    pub fn access_token_for(&self, resource: Resource, subject: &str, seconds: i64) -> String {
+        self.shared.read(|office| office.sample_token(resource, subject, Timestamp::now(), seconds))
     }
 
     /// The state of the service, usable beside the handle.

@@ -24,7 +24,7 @@ pub struct Tally {
     pub recipients: u64,
     /// Bytes of accepted messages.
     pub bytes: u64,
-    /// 4xx and 5xx replies by their codes, such as `432 4.3.2`.
+    /// 4xx and 5xx replies by their codes, such as `432 4.3.2`; at Graph `429 ApplicationThrottled`.
     pub refusals: BTreeMap<String, u64>,
 }
 
@@ -39,12 +39,24 @@ pub struct Statistics {
     pub open_connections: usize,
     /// Peaks by mailbox address in lower case.
     pub mailboxes: BTreeMap<String, Peak>,
+    /// The most requests at Graph that were under way at once, by client id, or by client id and mailbox as
+    /// `graph.concurrencyPer` has it.
+    #[serde(default)]
+    pub requests_at_once: BTreeMap<String, usize>,
 }
 
 impl Tally {
     /// Counts a refusal, given its whole text.
     pub fn refused(&mut self, text: &str) {
-        let codes = codes(text);
+        self.count(codes(text));
+    }
+
+    /// Counts a refusal of Graph's; the code may be empty.
+    pub fn refused_by_graph(&mut self, status: u16, code: &str) {
+        self.count(format!("{status} {code}").trim_end());
+    }
+
+    fn count(&mut self, codes: &str) {
         if let Some(count) = self.refusals.get_mut(codes) {
             *count += 1;
         } else if self.refusals.len() < MAX_KINDS {

@@ -83,6 +83,20 @@ pub enum Kind {
     RecipientsPerMessage,
     /// A message above the announced or configured size.
     MessageSize,
+    /// More external recipients in a day than the tenant may have.
+    TenantRecipients,
+    /// More external recipients in a day than the tenant's `*.onmicrosoft.com` senders may have.
+    OnmicrosoftRecipients,
+    /// An external recipient at High Volume Email.
+    ExternalRecipient,
+    /// More messages in a minute or hour than Communication Services takes.
+    ServiceRate,
+    /// More requests at Graph at once than the application may have.
+    ConcurrentRequests,
+    /// More requests at Graph in ten minutes than an application may make for a mailbox.
+    RequestRate,
+    /// More bytes to Graph in five minutes than an application may send for a mailbox.
+    UploadRate,
     /// A command that does not exist, is malformed or is out of order.
     Protocol,
 }

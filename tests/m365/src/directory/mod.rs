@@ -7,6 +7,7 @@
 mod connectors;
 mod credentials;
 mod sample;
+mod services;
 mod tenant;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,10 @@ use crate::entra::KeySource;
 pub use connectors::{InboundConnector, Network, NetworkError, covers};
 pub use credentials::{CertificateSource, ClientSecret, Hidden, RegisteredCertificate};
 pub use sample::{
-    SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_PASSWORD, SAMPLE_SECRET, SAMPLE_SUBJECT, SAMPLE_TENANT,
+    SAMPLE_BULK_ACCOUNT, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_PASSWORD, SAMPLE_SECRET,
+    SAMPLE_SERVICE_SENDER, SAMPLE_SMTP_USERNAME, SAMPLE_SUBJECT, SAMPLE_TENANT,
 };
+pub use services::{CommunicationServicesResource, HighVolumeEmailAccount, SmtpUsername};
 pub use tenant::{BasicAuth, Mailbox, Tenant};
 
 /// Audience of an assertion that Entra exchanges.
@@ -85,6 +88,16 @@ pub struct Application {
     /// applications without the permission of that name.
     #[serde(default)]
     pub role_scope: Vec<String>,
+    /// Whether its tokens for Graph have the application permission `Mail.Send`, with consent: it may send as every mailbox.
+    #[serde(default)]
+    pub graph_mail_send: bool,
+    /// Mailboxes in the scope of its Exchange role `Application Mail.Send` (RBAC for Applications).
+    #[serde(default)]
+    pub graph_scope: Vec<String>,
+    /// Whether its tokens for Exchange have the application permission `Mail.Send` of Office 365 Exchange Online, with
+    /// consent, which High Volume Email asks for.
+    #[serde(default)]
+    pub exchange_mail_send: bool,
 }
 
 /// A trust: tokens of this issuer, subject and audience may act as the application.
@@ -144,6 +157,12 @@ impl Application {
     pub fn may_open(&self, mailbox: &Mailbox) -> bool {
         let granted = if self.send_as_app { &self.mailboxes } else { &self.role_scope };
         granted.iter().any(|address| address.eq_ignore_ascii_case(&mailbox.address))
+    }
+
+    /// Whether the mailbox of this address is in the scope of the role `Application Mail.Send`.
+    #[must_use]
+    pub fn may_send_by_graph(&self, address: &str) -> bool {
+        self.graph_scope.iter().any(|known| known.eq_ignore_ascii_case(address))
     }
 }
 

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Application, BasicAuth, CertificateSource, ClientSecret, Directory, FederatedCredential, Issuer, Mailbox,
-    RegisteredCertificate, Tenant, exchange_audience,
+    Application, BasicAuth, CertificateSource, ClientSecret, CommunicationServicesResource, Directory,
+    FederatedCredential, HighVolumeEmailAccount, Issuer, Mailbox, RegisteredCertificate, SmtpUsername,
+    Tenant, exchange_audience,
 };
 use crate::entra::KeySource;
 
@@ -25,8 +26,21 @@ pub const SAMPLE_SUBJECT: &str = "system:serviceaccount:shop:default";
 /// Client secret of the sample application. Its characters are those that real ones have.
 pub const SAMPLE_SECRET: &str = "public-test~secret.of_the/simulator+only=";
 
-/// Password of the sample mailbox; it opens it once the tenant's `basicAuth` is `allowed`.
+/// Password of the account of High Volume Email, and of the sample mailbox, which it opens once the tenant's `basicAuth` is
+/// `allowed`.
 pub const SAMPLE_PASSWORD: &str = "public-test+password/of the simulator only";
+
+/// Object id of the enterprise application behind [`SAMPLE_CLIENT_ID`].
+const SAMPLE_OBJECT_ID: &str = "5d0c4a3e-8b1f-4c52-9d7a-6e2f10b9c874";
+
+/// Account of High Volume Email of the sample directory.
+pub const SAMPLE_BULK_ACCOUNT: &str = "bulk@contoso.com";
+
+/// SMTP username of the Communication Services resource of the sample directory; the sample application is behind it.
+pub const SAMPLE_SMTP_USERNAME: &str = "mailroute-smtp";
+
+/// Sender address of that resource.
+pub const SAMPLE_SERVICE_SENDER: &str = "donotreply@contoso.com";
 
 impl Directory {
     /// The sample: one tenant, `contoso.com`, with the mailbox `noreply@contoso.com` and one application that trusts
@@ -62,6 +76,20 @@ impl Tenant {
             blocked_by_conditional_access: false,
             applications: vec![Application::contoso()],
             mailboxes: vec![Mailbox::contoso()],
+            high_volume_email_accounts: vec![HighVolumeEmailAccount {
+                address: SAMPLE_BULK_ACCOUNT.into(),
+                applications: vec![SAMPLE_OBJECT_ID.into()],
+                password: Some(SAMPLE_PASSWORD.into()),
+            }],
+            communication_services: CommunicationServicesResource {
+                usernames: vec![SmtpUsername {
+                    username: SAMPLE_SMTP_USERNAME.into(),
+                    client_id: SAMPLE_CLIENT_ID.into(),
+                }],
+                senders: vec![SAMPLE_SERVICE_SENDER.into()],
+            },
+            external_recipients_per_day: None,
+            trial: false,
             recipients: vec!["alice@contoso.com".into(), "bob@contoso.com".into()],
             inbound_connectors: Vec::new(),
             reject_direct_send: false,
@@ -74,7 +102,7 @@ impl Application {
     pub(super) fn contoso() -> Self {
         Self {
             client_id: SAMPLE_CLIENT_ID.into(),
-            object_id: "5d0c4a3e-8b1f-4c52-9d7a-6e2f10b9c874".into(),
+            object_id: SAMPLE_OBJECT_ID.into(),
             name: "mailroute".into(),
             disabled: false,
             public_client: false,
@@ -96,6 +124,9 @@ impl Application {
             send_as_app: true,
             mailboxes: vec![SAMPLE_MAILBOX.into()],
             role_scope: Vec::new(),
+            graph_mail_send: false,
+            graph_scope: vec![SAMPLE_MAILBOX.into()],
+            exchange_mail_send: true,
         }
     }
 }
@@ -110,6 +141,7 @@ impl Mailbox {
             send_as: vec!["alerts@contoso.com".into()],
             recipient_limit: None,
             max_send_bytes: None,
+            inactive: false,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Application, Hidden, InboundConnector, covers};
+use super::{
+    Application, CommunicationServicesResource, Hidden, HighVolumeEmailAccount, InboundConnector, covers,
+};
 
 /// One customer: an Entra tenant and its Exchange Online organisation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,19 @@ pub struct Tenant {
     /// Mailboxes.
     #[serde(default)]
     pub mailboxes: Vec<Mailbox>,
+    /// Accounts of High Volume Email.
+    #[serde(default)]
+    pub high_volume_email_accounts: Vec<HighVolumeEmailAccount>,
+    /// Its Communication Services resource.
+    #[serde(default)]
+    pub communication_services: CommunicationServicesResource,
+    /// External recipients of all its senders in any 24 hours (TERRL), which Microsoft derives from its licences; absent is
+    /// no limit, and no count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_recipients_per_day: Option<u64>,
+    /// It is a trial: above that limit the reply is 5.7.232 instead of 5.7.233.
+    #[serde(default)]
+    pub trial: bool,
     /// Further recipients that exist in the tenant, beside its mailboxes and their aliases; `*@domain` is everybody.
     #[serde(default)]
     pub recipients: Vec<String>,
@@ -91,6 +106,9 @@ pub struct Mailbox {
     /// `Set-Mailbox -MaxSendSize` in bytes; absent takes the general limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_send_bytes: Option<usize>,
+    /// It is soft-deleted, inactive or on-premises: Graph answers `MailboxNotEnabledForRESTAPI`, and no login is right.
+    #[serde(default)]
+    pub inactive: bool,
 }
 
 impl Tenant {
@@ -151,6 +169,12 @@ impl Tenant {
         )
     }
 
+    /// The account of High Volume Email with this address.
+    #[must_use]
+    pub fn high_volume_email_account(&self, address: &str) -> Option<&HighVolumeEmailAccount> {
+        self.high_volume_email_accounts.iter().find(|account| account.address.eq_ignore_ascii_case(address))
+    }
+
     pub(super) fn collect_faults(&self, faults: &mut Vec<String>) {
         if self.domains.is_empty() {
             faults.push(format!("tenant {} needs at least one entry in `domains`", self.id));
@@ -158,6 +182,19 @@ impl Tenant {
         faults.extend(self.inbound_connectors.iter().flat_map(InboundConnector::faults));
         for domain in self.mx_hosts.keys().filter(|domain| !self.accepts_domain(domain)) {
             faults.push(format!("`mxHosts` names {domain}, which is no domain of tenant {}", self.id));
+        }
+        for account in
+            self.high_volume_email_accounts.iter().filter(|account| account.applications.len() > 10)
+        {
+            faults.push(format!("account {} has more than 10 applications", account.address));
+        }
+        for username in &self.communication_services.usernames {
+            if self.application(&username.client_id).is_none() {
+                faults.push(format!(
+                    "SMTP username {:?} is of {}, which is no application of tenant {}",
+                    username.username, username.client_id, self.id
+                ));
+            }
         }
         for app in &self.applications {
             // Entra's own limit on federated credentials of one application.
@@ -172,7 +209,7 @@ impl Tenant {
                     ));
                 }
             }
-            let granted = app.mailboxes.iter().chain(&app.role_scope);
+            let granted = app.mailboxes.iter().chain(&app.role_scope).chain(&app.graph_scope);
             for granted in granted.filter(|address| self.mailbox(address).is_none()) {
                 faults.push(format!(
                     "application {} is granted {granted}, which is no mailbox of tenant {}",

@@ -1,4 +1,4 @@
-//! The Entra half: who may have an access token for Exchange Online.
+//! The Entra half: who may have an access token for Exchange Online, Graph or Communication Services.
 //!
 //! ```text
 //!  POST /<tenant>/oauth2/v2.0/token ─► server ─► request::examine ─► issuers (keys) ─► Examined::verify ─► token
@@ -9,13 +9,14 @@
 pub mod assertion;
 pub mod client_assertion;
 pub mod client_certificate;
-mod client_secret;
+pub mod client_secret;
 mod codes;
 pub mod error;
 pub mod issuers;
 pub mod jws;
 pub mod keys;
 pub mod request;
+pub mod resource;
 pub mod server;
 pub mod token;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use client_certificate::{CertificateError, RegisteredKey};
 pub use keys::{Fetched, KeySource};
+pub use resource::Resource;
 pub use token::AccessTokenKey;
 
 /// One request for a token and what became of it. Never holds the assertion or the token.

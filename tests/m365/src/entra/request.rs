@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::{Config, Tokens},
     directory::{Application, Tenant},
+    entra::resource::Resource,
 };
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -46,6 +47,8 @@ pub struct Examined {
     tenant_id: String,
     client_id: String,
     object_id: String,
+    audience: String,
+    roles: Vec<String>,
 }
 
 /// What the client proved itself with.
@@ -78,7 +81,7 @@ pub fn examine(
     }
     let tenant = find_tenant(config, tenant)?;
     let app = find_application(tenant, client_id)?;
-    check_scope(&config.tokens, tenant, required(request.scope.as_deref(), "scope")?)?;
+    let resource = check_scope(config, tenant, required(request.scope.as_deref(), "scope")?)?;
     let proof = match read_assertion(request, app)? {
         None => {
             client_secret::check(app, request.client_secret.as_deref().unwrap_or_default(), now)?;
@@ -105,6 +108,8 @@ pub fn examine(
         tenant_id: tenant.id.clone(),
         client_id: app.client_id.clone(),
         object_id: app.object_id.clone(),
+        audience: resource.name(config).to_owned(),
+        roles: resource.roles(app),
     })
 }
 
@@ -169,7 +174,7 @@ impl Examined {
         };
         let lifetime = i64::try_from(tokens.lifetime_seconds).unwrap_or(86_400);
         Ok(AccessClaims {
-            aud: tokens.resource.clone(),
+            aud: self.audience.clone(),
             tid: self.tenant_id.clone(),
             appid: self.client_id.clone(),
             oid: self.object_id.clone(),
@@ -178,6 +183,7 @@ impl Examined {
             assertion_iss,
             assertion_sub,
             credential,
+            roles: self.roles.clone(),
             uti,
         })
     }
@@ -213,17 +219,16 @@ fn find_application<'a>(tenant: &'a Tenant, client_id: &str) -> Result<&'a Appli
     Ok(app)
 }
 
-fn check_scope(tokens: &Tokens, tenant: &Tenant, scope: &str) -> Result<(), Refusal> {
+fn check_scope(config: &Config, tenant: &Tenant, scope: &str) -> Result<Resource, Refusal> {
     if scope.contains(' ') || !scope.contains("://") {
         return Err(Refusal::with(70_011, &[("scope", scope)]));
     }
     let Some(resource) = scope.strip_suffix("/.default") else {
         return Err(Refusal::with(1_002_012, &[("scope", scope)]));
     };
-    if resource != tokens.resource || !tenant.exchange_online {
-        return Err(Refusal::with(500_011, &[("resource", resource), ("tenant", &tenant.name)]));
-    }
-    Ok(())
+    Resource::named(config, resource)
+        .filter(|resource| tenant.exchange_online || !resource.is_exchange())
+        .ok_or_else(|| Refusal::with(500_011, &[("resource", resource), ("tenant", &tenant.name)]))
 }
 
 /// The assertion; `None` when a secret is presented.
@@ -307,7 +312,7 @@ mod tests {
             1_002_012
         );
         assert_eq!(
-            after(|_, request| request.scope = Some("https://graph.microsoft.com/.default".into())),
+            after(|_, request| request.scope = Some("https://vault.azure.net/.default".into())),
             500_011
         );
         assert_eq!(after(|_, request| request.client_assertion = None), 7_000_218);

@@ -39,6 +39,9 @@ pub struct AccessClaims {
     /// What it was issued for.
     #[serde(default)]
     pub credential: Credential,
+    /// Application permissions at the resource, such as `Mail.Send`.
+    #[serde(default)]
+    pub roles: Vec<String>,
     /// Makes the token as long as a real one.
     pub uti: String,
 }
@@ -138,6 +141,7 @@ mod tests {
             assertion_iss: "i".into(),
             assertion_sub: "s".into(),
             credential: Credential::Federated,
+            roles: Vec::new(),
             uti: "u".into(),
         }
     }

@@ -5,7 +5,9 @@ use crate::{
     mailbox::TokenClaims,
     replies::Line,
     submission::{
-        acceptance::{Refused, careless, check_bytes, check_fields, read_headers, record},
+        acceptance::{
+            Refused, careless, check_bytes, check_fields, read_headers, record, within_tenant_limits,
+        },
         data::Content,
         session::{Session, Turn},
     },
@@ -21,6 +23,18 @@ impl Session {
         let largest = turn.office.config.limits.advertised_size;
         let checked =
             check_bytes(&transaction, &content, largest).and_then(|()| check_fields(&content, &fields));
+        let checked = checked.and_then(|()| {
+            let tenant = transaction.attribution.as_ref().map(|found| found.tenant.as_str());
+            let office = &mut *turn.office;
+            match office.config.directory.tenants.iter().find(|known| Some(known.id.as_str()) == tenant) {
+                Some(tenant) => {
+                    let limits = &office.config.limits;
+                    within_tenant_limits(&mut office.usage, limits, tenant, &transaction, &fields, turn.now)
+                }
+                // Direct Send has no external recipients.
+                None => Ok(()),
+            }
+        });
         if let Err(Refused { line, breach, .. }) = checked {
             if let Some((kind, detail)) = breach {
                 turn.violation(self, kind, detail);

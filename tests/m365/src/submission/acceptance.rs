@@ -3,18 +3,25 @@
 //! The verdict is pure. Its order is Exchange's as far as it is known: what the front end can see in the bytes, then the
 //! mailbox's state and limits, then SendAs (which is why a wrong sender is only refused after DATA).
 
+use jiff::Timestamp;
+
 use super::{
     authentication::Login,
+    communication_services,
     data::Content,
-    message::{addresses, all, header_block, headers},
+    high_volume_email,
+    message::{addresses, all, careless_fields, header_block, headers},
     session::{Peer, Session, Step, Turn},
     transaction::Transaction,
 };
 use crate::{
-    directory::Mailbox,
-    mailbox::{Header, Message, Recipient, TokenClaims},
+    config::Limits,
+    directory::Tenant,
+    limits::Usage,
+    mailbox::{Face, Header, Message, Recipient, TokenClaims},
     relay::attribution::{Attribution, By},
     replies::Line,
+    tenant_limits,
     violations::Kind,
 };
 
@@ -24,13 +31,11 @@ const MAX_RECEIVED: usize = 30;
 /// `MaxHeaderSize` of a receive connector, bytes.
 const MAX_HEADER: usize = 256 * 1024;
 
-/// Fields that a message may have once (RFC 5322 section 3.6).
-const ONCE: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Message-ID", "Subject"];
-
 /// Why a message is refused: the reply, its blanks, and the breach when the client is to blame.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub line: Line,
+    /// The sender that may not be used.
     sender: String,
     pub breach: Option<(Kind, String)>,
 }
@@ -42,7 +47,17 @@ impl Session {
         for (kind, detail) in careless(turn, &transaction, &content, &fields) {
             turn.violation(self, kind, detail);
         }
-        if let Err(refused) = self.verdict(turn, &transaction, &login, &content, &fields) {
+        let face = self.peer.facts.face;
+        let verdict = match face {
+            Face::HighVolumeEmail => {
+                high_volume_email::verdict(turn, &transaction, &login, &content, &fields)
+            }
+            Face::CommunicationServices => {
+                communication_services::verdict(turn, &transaction, &login, &content, &fields)
+            }
+            _ => self.verdict(turn, &transaction, &login, &content, &fields),
+        };
+        if let Err(refused) = verdict {
             if let Some((kind, detail)) = refused.breach {
                 turn.violation(self, kind, detail);
             }
@@ -53,7 +68,8 @@ impl Session {
         let attribution = Attribution { tenant: login.token.tenant.clone(), by: By::Login, connector: None };
         let sender = (login.mailbox, login.token);
         let octets = content.length;
-        let message = record(turn, &self.peer, transaction, sender, attribution, content, fields);
+        let mut message = record(turn, &self.peer, transaction, sender, attribution, content, fields);
+        message.sent_items = face == Face::Submission;
         let id = message.message_id.clone();
         self.keep(turn, message, octets);
         self.say_with(turn, Line::Accepted.text(), &[("id", &id)]);
@@ -86,10 +102,9 @@ impl Session {
     ) -> Result<(), Refused> {
         let office = &mut *turn.office;
         let limits = office.config.limits.clone();
-        let Some((_, mailbox)) = office.config.directory.mailbox(&login.mailbox) else {
+        let Some((tenant, mailbox)) = office.config.directory.mailbox(&login.mailbox) else {
             return Err(Refused::by(Line::TemporaryServerError));
         };
-        let mailbox = mailbox.clone();
         let largest = mailbox.max_send_bytes.unwrap_or(limits.message_bytes).min(limits.advertised_size);
         check_bytes(transaction, content, largest)?;
         if office.config.record.inspect {
@@ -108,10 +123,11 @@ impl Session {
         if office.usage.is_barred(&mailbox.address, turn.now) {
             return Err(Refused::by(Line::ThrottledSendAsDenied));
         }
-        if let Some(sender) = denied_sender(&mailbox, transaction, fields) {
+        if let Some(sender) = first_denied(transaction, fields, |address| mailbox.may_send_as(address)) {
             office.usage.record_error(&mailbox.address, &limits, turn.now);
-            return Err(Refused { line: Line::SendAsDenied, sender, breach: None });
+            return Err(Refused::sender(Line::SendAsDenied, sender));
         }
+        within_tenant_limits(&mut office.usage, &limits, tenant, transaction, fields, turn.now)?;
         if !office.usage.spend_recipients(&mailbox.address, transaction.recipients.len(), &limits, turn.now) {
             let detail = format!("more than {} recipients in a day", limits.recipients_per_day);
             return Err(Refused::breach(Line::SubmissionQuotaExceeded, Kind::RecipientsPerDay, detail));
@@ -121,12 +137,17 @@ impl Session {
 }
 
 impl Refused {
-    fn by(line: Line) -> Self {
+    pub fn by(line: Line) -> Self {
         Self { line, sender: String::new(), breach: None }
     }
 
-    fn breach(line: Line, kind: Kind, detail: impl Into<String>) -> Self {
+    pub fn breach(line: Line, kind: Kind, detail: impl Into<String>) -> Self {
         Self { breach: Some((kind, detail.into())), ..Self::by(line) }
+    }
+
+    /// A sender that may not be used.
+    pub fn sender(line: Line, sender: String) -> Self {
+        Self { sender, ..Self::by(line) }
     }
 }
 
@@ -176,10 +197,34 @@ pub(crate) fn check_fields(content: &Content, fields: &[Header]) -> Result<(), R
 }
 
 /// The first sender, of envelope or header, that the login may not use. The null path belongs to nobody.
-fn denied_sender(mailbox: &Mailbox, transaction: &Transaction, fields: &[Header]) -> Option<String> {
+pub(super) fn first_denied(
+    transaction: &Transaction,
+    fields: &[Header],
+    may_send_as: impl Fn(&str) -> bool,
+) -> Option<String> {
     let envelope = Some(transaction.sender.address.clone()).filter(|address| !address.is_empty());
     let from = all(fields, "From").flat_map(addresses);
-    envelope.into_iter().chain(from).find(|address| !mailbox.may_send_as(address))
+    envelope.into_iter().chain(from).find(|address| !may_send_as(address))
+}
+
+/// Counts the external recipients of a message against its tenant's limits.
+///
+/// # Errors
+/// One of them is used up.
+pub(crate) fn within_tenant_limits(
+    usage: &mut Usage,
+    limits: &Limits,
+    tenant: &Tenant,
+    transaction: &Transaction,
+    fields: &[Header],
+    now: Timestamp,
+) -> Result<(), Refused> {
+    let from: Vec<String> = all(fields, "From").flat_map(addresses).collect();
+    let senders: Vec<&str> =
+        std::iter::once(&transaction.sender.address).chain(&from).map(String::as_str).collect();
+    let recipients: Vec<&str> = transaction.recipients.iter().map(|path| path.address.as_str()).collect();
+    tenant_limits::spend(usage, limits, tenant, &senders, &recipients, now)
+        .map_err(|(line, kind, detail)| Refused::breach(line, kind, detail))
 }
 
 /// What Exchange forgives or repairs, but a careful client does not do.
@@ -189,25 +234,15 @@ pub(crate) fn careless(
     content: &Content,
     fields: &[Header],
 ) -> Vec<(Kind, String)> {
-    let mut found = Vec::new();
     if !turn.office.config.record.inspect {
-        return found;
+        return Vec::new();
     }
+    let mut found = careless_fields(fields);
     let mut note = |seen: bool, kind: Kind, detail: String| {
         if seen {
             found.push((kind, detail));
         }
     };
-    note(all(fields, "Date").next().is_none(), Kind::DateMissing, "the message has no Date".into());
-    note(
-        all(fields, "Message-ID").next().is_none(),
-        Kind::MessageIdMissing,
-        "the message has no Message-ID".into(),
-    );
-    for name in ONCE {
-        let detail = format!("the message has more than one {name}");
-        note(all(fields, name).count() > 1, Kind::DuplicateHeader, detail);
-    }
     note(content.not_stuffed, Kind::NotDotStuffed, "a line began with a dot that was not doubled".into());
     let eight_bit = content.eight_bit && !transaction.is_eight_bit();
     note(eight_bit, Kind::EightBitData, "bytes above 127 in a message without BODY=8BITMIME".into());
@@ -233,6 +268,7 @@ pub(crate) fn record(
         id,
         received_at: now,
         mailbox,
+        sent_items: false,
         attribution: Some(attribution),
         mail_from: transaction.sender.address,
         mail_parameters: transaction.sender.parameters,

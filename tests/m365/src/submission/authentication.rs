@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 
 use super::{
+    communication_services, high_volume_email,
     session::{Phase, Session, Step, Turn},
     xoauth2::{self, Credentials},
 };
@@ -29,7 +30,7 @@ const REFUSAL_CHALLENGE: &str =
 /// A successful login.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// Primary address of the mailbox.
+    /// Primary address of the mailbox or account, or the SMTP username.
     pub mailbox: String,
     /// What the token said.
     pub token: TokenClaims,
@@ -48,15 +49,14 @@ pub enum Challenge {
     Refused(Line),
 }
 
+/// Why a login is refused: the reply, and the breach when the client is to blame.
+pub type Denied = (Line, Option<(Kind, String)>);
+
 /// Whether these credentials open the mailbox.
 ///
 /// # Errors
 /// The reply, and the breach when the client is to blame.
-pub fn judge(
-    office: &Office,
-    credentials: &Credentials,
-    now: Timestamp,
-) -> Result<Login, (Line, Option<(Kind, String)>)> {
+pub fn judge(office: &Office, credentials: &Credentials, now: Timestamp) -> Result<Login, Denied> {
     let resource = &office.config.tokens.resource;
     let claims = office.token_key.verify(&credentials.token, resource, now).map_err(|error| {
         let breach =
@@ -65,7 +65,8 @@ pub fn judge(
     })?;
     let refused = |line| (line, None);
     let directory = &office.config.directory;
-    let (tenant, mailbox) = directory.mailbox(&credentials.user).ok_or(refused(Line::AuthUnsuccessful))?;
+    let found = directory.mailbox(&credentials.user).filter(|(_, mailbox)| !mailbox.inactive);
+    let (tenant, mailbox) = found.ok_or(refused(Line::AuthUnsuccessful))?;
     if let Some(line) = switched_off(tenant, mailbox) {
         return Err(refused(line));
     }
@@ -81,7 +82,7 @@ pub fn judge(
 ///
 /// # Errors
 /// The reply.
-pub fn judge_password(office: &Office, user: &str, password: &str) -> Result<Login, Line> {
+fn judge_password(office: &Office, user: &str, password: &str) -> Result<Login, Line> {
     let directory = &office.config.directory;
     let domain = user.rsplit_once('@').map_or("", |(_, domain)| domain);
     let mailbox = directory.mailbox(user);
@@ -167,9 +168,18 @@ impl Session {
     }
 
     fn log_in(&mut self, turn: &mut Turn<'_>, payload: &str) {
-        let verdict = match xoauth2::parse(payload) {
-            Ok(credentials) => judge(turn.office, &credentials, turn.now),
-            Err(error) => Err((Line::AuthUnsuccessful, Some((Kind::MalformedXoauth2, error.to_string())))),
+        let face = self.peer.facts.face;
+        let verdict = match (xoauth2::parse(payload), face) {
+            (Ok(given), Face::HighVolumeEmail) => high_volume_email::judge(turn.office, &given, turn.now),
+            (Ok(given), Face::CommunicationServices) => {
+                communication_services::judge(turn.office, &given, turn.now)
+            }
+            (Ok(given), _) => judge(turn.office, &given, turn.now),
+            (Err(error), _) => {
+                let names_the_fault = face == Face::HighVolumeEmail;
+                let line = if names_the_fault { Line::InvalidXoauth2 } else { Line::AuthUnsuccessful };
+                Err((line, Some((Kind::MalformedXoauth2, error.to_string()))))
+            }
         };
         match verdict {
             Ok(login) => self.welcome(turn, login),
@@ -177,7 +187,7 @@ impl Session {
                 if let Some((kind, detail)) = breach {
                     turn.violation(self, kind, detail);
                 }
-                if turn.office.faults.of(self.peer.facts.face).challenge_before_refusal {
+                if turn.office.faults.of(face).is_some_and(|faults| faults.challenge_before_refusal) {
                     return self.challenge(turn, REFUSAL_CHALLENGE, Challenge::Refused(line));
                 }
                 self.deny(turn, line);
@@ -209,7 +219,14 @@ impl Session {
         let Some(password) = decoded(password) else {
             return self.malformed_login(turn, "the password is not text in base64");
         };
-        match judge_password(turn.office, user, &password) {
+        let verdict = match self.peer.facts.face {
+            Face::HighVolumeEmail => high_volume_email::judge_password(turn.office, user, &password),
+            Face::CommunicationServices => {
+                communication_services::judge_secret(turn.office, user, &password, turn.now)
+            }
+            _ => judge_password(turn.office, user, &password),
+        };
+        match verdict {
             Ok(login) => self.welcome(turn, login),
             Err(line) => self.deny(turn, line),
         }

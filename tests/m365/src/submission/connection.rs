@@ -92,8 +92,8 @@ fn peer(client: SocketAddr, id: u64, face: Face) -> Peer {
     let client = client.ip().to_canonical().to_string();
     let facts = ConnectionFacts { id, client, face, ..ConnectionFacts::default() };
     let host = match face {
-        Face::Submission => random::front_end(),
         Face::Relay => random::edge(),
+        _ => random::front_end(),
     };
     Peer { facts, host, session: random::hex::<8>().to_uppercase() }
 }
@@ -120,7 +120,9 @@ async fn handshake(
     deadline: Instant,
 ) -> Option<TlsStream<TcpStream>> {
     let shared = &entrance.shared;
-    let acceptor = match shared.read(|office| office.faults.of(entrance.face).handshake) {
+    let acceptor = match shared
+        .read(|office| office.faults.of(entrance.face).map(|faults| faults.handshake).unwrap_or_default())
+    {
         HandshakeFault::None => &entrance.tls,
         HandshakeFault::OtherName => &entrance.other_name,
         fault => {

@@ -14,7 +14,8 @@ impl Session {
         work: impl FnOnce(&mut Self, &mut Turn<'_>),
     ) {
         let face = self.peer.facts.face;
-        let (delay, action) = stage.map_or((0, None), |stage| turn.office.faults.of_mut(face).take(stage));
+        let (delay, action) =
+            stage.and_then(|stage| Some(turn.office.faults.of_mut(face)?.take(stage))).unwrap_or_default();
         if delay > 0 {
             turn.steps.push(Step::Wait(delay));
         }

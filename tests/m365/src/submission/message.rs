@@ -2,7 +2,10 @@
 //!
 //! Pure; it reads what RFC 5322 writes and refuses to know bodies.
 
-use crate::mailbox::Header;
+use crate::{mailbox::Header, violations::Kind};
+
+/// Fields that a message may have once (RFC 5322 section 3.6).
+const ONCE: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Message-ID", "Subject"];
 
 /// The header fields of `message`, unfolded, in order. Lines that are no field are passed over.
 #[must_use]
@@ -37,6 +40,19 @@ pub fn all<'a>(headers: &'a [Header], name: &'a str) -> impl Iterator<Item = &'a
         .iter()
         .filter(move |header| header.name.eq_ignore_ascii_case(name))
         .map(|header| header.value.as_str())
+}
+
+/// What Exchange forgives or repairs in a header, but a careful client does not do.
+#[must_use]
+pub fn careless_fields(fields: &[Header]) -> Vec<(Kind, String)> {
+    let absent = |name: &str, kind: Kind| {
+        let none = all(fields, name).next().is_none();
+        none.then(|| (kind, format!("the message has no {name}")))
+    };
+    let twice = ONCE.into_iter().filter(|name| all(fields, name).count() > 1);
+    let missing = [absent("Date", Kind::DateMissing), absent("Message-ID", Kind::MessageIdMissing)];
+    let twice = twice.map(|name| (Kind::DuplicateHeader, format!("the message has more than one {name}")));
+    missing.into_iter().flatten().chain(twice).collect()
 }
 
 /// The addresses in a field such as From: those in angle brackets, else the bare ones. Names, comments and group names

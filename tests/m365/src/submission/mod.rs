@@ -1,4 +1,5 @@
-//! The Exchange Online half: client submission on port 587.
+//! The Exchange Online half: client submission on port 587, and the two services that speak like it, High Volume Email and
+//! Communication Services.
 //!
 //! ```text
 //!  socket ─► connection ─► Session::receive(bytes, &mut Office, now) ─► [Step] ─► connection ─► socket
@@ -11,12 +12,15 @@
 pub(crate) mod acceptance;
 pub mod authentication;
 pub mod command;
+mod communication_services;
 pub mod connection;
 pub mod data;
 mod faulted;
+mod high_volume_email;
 mod input;
 pub mod line;
 pub mod message;
+mod service;
 pub mod session;
 mod speech;
 pub mod transaction;

@@ -13,6 +13,7 @@ use super::{
     authentication::{Challenge, Login},
     command::Command,
     data::{Content, DataReader},
+    service::Allowance,
     speech::ehlo_lines,
     transaction::Transaction,
 };
@@ -232,8 +233,8 @@ impl Session {
             return self.say(turn, Line::Hello);
         }
         let first = self.filled(turn, Line::Hello.text(), &[]);
-        let reply =
-            ehlo_lines(&first, self.extension(turn.office), turn.office.config.limits.advertised_size);
+        let size = Allowance::of(self.peer.facts.face, &turn.office.config).size;
+        let reply = ehlo_lines(&first, self.extension(turn.office), size);
         turn.steps.push(Step::Send(reply.into_bytes()));
     }
 
@@ -241,14 +242,16 @@ impl Session {
     fn extension(&self, office: &Office) -> Option<&'static str> {
         let face = self.peer.facts.face;
         if self.is_secure() {
-            (face == Face::Submission).then_some("AUTH LOGIN XOAUTH2")
+            (face != Face::Relay).then_some("AUTH LOGIN XOAUTH2")
         } else {
-            (!office.faults.of(face).without_start_tls).then_some("STARTTLS")
+            let withheld = office.faults.of(face).is_some_and(|faults| faults.without_start_tls);
+            (!withheld).then_some("STARTTLS")
         }
     }
 
     fn start_tls(&mut self, turn: &mut Turn<'_>) {
-        let withheld = turn.office.faults.of(self.peer.facts.face).without_start_tls;
+        let faults = turn.office.faults.of(self.peer.facts.face);
+        let withheld = faults.is_some_and(|faults| faults.without_start_tls);
         if self.is_secure() || withheld {
             turn.violation(self, Kind::Protocol, "STARTTLS where it was not offered");
             return self.refuse(turn, Line::BadSequence);
@@ -263,8 +266,8 @@ impl Session {
 
     pub(super) fn end_of_data(&mut self, turn: &mut Turn<'_>, content: Content) {
         self.staged(Some(Stage::EndOfData), turn, |session, turn| match session.peer.facts.face {
-            Face::Submission => session.accept(turn, content),
             Face::Relay => session.relay_accept(turn, content),
+            _ => session.accept(turn, content),
         });
         turn.steps.push(Step::Submitted);
     }

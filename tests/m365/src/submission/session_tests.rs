@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     config::{Config, OverRate},
     directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT},
-    entra::AccessTokenKey,
+    entra::{AccessTokenKey, Resource},
     faults::{Rule, SmtpAction},
     submission::{line::MAX_LINE, xoauth2},
 };
@@ -22,7 +22,10 @@ fn logged_in(office: &mut Office) -> Session {
     let mut session = Session::new(Peer::default());
     let handshake = Handshake { version: "TLSv1_3".into(), sni: Some("localhost".into()), certificate: None };
     session.secured(handshake, office, now());
-    let payload = xoauth2::render(SAMPLE_MAILBOX, &office.sample_token(SAMPLE_SUBJECT, now(), 600));
+    let payload = xoauth2::render(
+        SAMPLE_MAILBOX,
+        &office.sample_token(Resource::Submission, SAMPLE_SUBJECT, now(), 600),
+    );
     session.receive(format!("EHLO a\r\nAUTH XOAUTH2 {payload}\r\n").as_bytes(), office, now());
     assert!(session.login.is_some());
     session

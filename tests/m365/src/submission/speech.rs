@@ -59,8 +59,9 @@ impl Session {
             return template.to_owned();
         }
         let (host, internal) = match self.peer.facts.face {
-            Face::Submission => (".outlook.office365.com", ".PROD.OUTLOOK.COM"),
             Face::Relay => (".mail.protection.outlook.com", ".prod.protection.outlook.com"),
+            // What the other services call their hosts is not published.
+            _ => (".outlook.office365.com", ".PROD.OUTLOOK.COM"),
         };
         let (host, internal) = (format!("{}{host}", self.peer.host), format!("{}{internal}", self.peer.host));
         let date = if template.contains("{date}") {

@@ -5,6 +5,7 @@
 use super::{
     command::Path,
     data::{Content, DataReader},
+    service::Allowance,
     session::{Phase, Session, Step, Turn},
 };
 use crate::{
@@ -54,17 +55,20 @@ impl Session {
             turn.violation(self, breach, "MAIL out of order");
             return self.refuse_mail(turn, line);
         }
-        if let Some((line, breach, detail)) =
-            refusal_of_sender(&path, turn.office.config.limits.advertised_size)
-        {
+        let size = Allowance::of(self.peer.facts.face, &turn.office.config).size;
+        if let Some((line, breach, detail)) = refusal_of_sender(&path, size) {
             turn.violation(self, breach, detail);
             return self.refuse(turn, line);
         }
-        if self.peer.facts.face == Face::Relay {
-            return self.relay_mail(turn, path);
-        }
-        if !self.within_rate(turn) {
-            return;
+        match self.peer.facts.face {
+            Face::Relay => return self.relay_mail(turn, path),
+            Face::CommunicationServices => return self.communication_services_mail(turn, path),
+            Face::Submission => {
+                if !self.within_rate(turn) {
+                    return;
+                }
+            }
+            Face::HighVolumeEmail | Face::Graph => {}
         }
         self.transaction = Some(Transaction { sender: path, ..Transaction::default() });
         self.say(turn, Line::SenderOk);
@@ -84,7 +88,12 @@ impl Session {
             turn.violation(self, Kind::RecipientsPerMessage, detail);
             return self.say(turn, line);
         }
-        if self.peer.facts.face == Face::Relay && !self.relay_admits(turn, &path) {
+        let admitted = match self.peer.facts.face {
+            Face::Relay => self.relay_admits(turn, &path),
+            Face::HighVolumeEmail => self.internal_or_refused(turn, path.domain()),
+            _ => true,
+        };
+        if !admitted {
             return;
         }
         if let Some(transaction) = &mut self.transaction {
@@ -125,7 +134,9 @@ impl Session {
             None => Line::NeedMail,
             Some(open) if open.recipients.is_empty() => Line::NeedRcpt,
             Some(_) => {
-                if let Some(login) = &self.login {
+                if let Some(login) = &self.login
+                    && self.peer.facts.face == Face::Submission
+                {
                     turn.office.usage.enter(&login.mailbox, self.peer.facts.id, &turn.office.config.limits);
                 }
                 return true;
@@ -196,24 +207,21 @@ impl Session {
 
     fn too_many(&self, turn: &Turn<'_>, path: &Path) -> Option<(Line, String)> {
         let transaction = self.transaction.as_ref()?;
-        let limits = &turn.office.config.limits;
-        let login = self.login.as_ref();
+        let allowance = Allowance::of(self.peer.facts.face, &turn.office.config);
+        let submission = self.peer.facts.face == Face::Submission;
+        let login = self.login.as_ref().filter(|_| submission);
         let mailbox = login.and_then(|login| turn.office.config.directory.mailbox(&login.mailbox));
         let mailbox = mailbox.map(|(_, mailbox)| mailbox);
-        let allowed =
-            mailbox.and_then(|mailbox| mailbox.recipient_limit).unwrap_or(limits.recipients_per_message);
+        let allowed = mailbox.and_then(|mailbox| mailbox.recipient_limit).unwrap_or(allowance.recipients);
         if transaction.recipients.len() >= allowed {
             return Some((Line::RecipientLimit, format!("more than {allowed} recipients in a message")));
         }
         let domain = path.domain();
         let of_domain =
             transaction.recipients.iter().filter(|known| known.domain().eq_ignore_ascii_case(domain)).count();
-        (of_domain >= limits.recipients_per_domain).then(|| {
-            (
-                Line::TooManyRecipients,
-                format!("more than {} recipients of one domain", limits.recipients_per_domain),
-            )
-        })
+        let most = allowance.recipients_of_domain;
+        (of_domain >= most)
+            .then(|| (Line::TooManyRecipients, format!("more than {most} recipients of one domain")))
     }
 }
 

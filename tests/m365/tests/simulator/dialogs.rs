@@ -1,22 +1,25 @@
 //! Conversations as text, each run twice: against the session as a value, and over a real socket with TLS.
 //!
-//! A file holds one conversation, with client submission or, when it begins with `RELAY`, with the MX endpoint: `C:` the client's line (`\r`, `\n`, `\0`, `\xNN` and `\\` are escapes; consecutive
+//! A file holds one conversation, with client submission or, when it begins with `RELAY`, `HIGH-VOLUME-EMAIL` or
+//! `COMMUNICATION-SERVICES`, with that face: `C:` the client's line (`\r`, `\n`, `\0`, `\xNN` and `\\` are escapes; consecutive
 //! lines are sent at once), `C<` the same without line end, `S:` a line of the server (`*` stands for anything), `TLS` the
 //! handshake, `TLS <name>` one in which the client presents a certificate of that name, `TLS-LEAF <name>` one in which it
 //! does so without the chain, `SET <pointer> <json>` a change of the configuration, `FAULTS <json>`, `MESSAGES <n>`, `CLOSED`, and at the
 //! end `BREACHES` with the kinds of breach that must have been noted, in order. `{ok}`, `{expired}`, `{foreign}` and
-//! `{other-tenant}` become XOAUTH2 payloads for the sample mailbox, `{user NAME}` a good token for another mailbox.
+//! `{other-tenant}` become XOAUTH2 payloads for the sample mailbox, `{user NAME}` a good token for another mailbox;
+//! `{bulk SECONDS}` and `{service SECONDS}` a token of so many seconds for the other two services, and `{bulk-user NAME}`,
+//! `{service-user NAME}` a good one under another name.
 
 use std::path::{Path, PathBuf};
 
 use super::wire::{self, Presents, Wire};
-use mailroute_m365::{Config, Faults};
+use mailroute_m365::{Config, Face, Faults};
 
 #[derive(Debug)]
 enum Line {
     Client(String),
     Server(String),
-    Relay,
+    Face(Face),
     Tls(Option<Presents>),
     Set(String, serde_json::Value),
     Faults(Box<Faults>),
@@ -48,7 +51,9 @@ fn parse_line(line: &str) -> Option<Line> {
         "C:" => Line::Client(format!("{rest}\\r\\n")),
         "C<" => Line::Client(rest.to_owned()),
         "S:" => Line::Server(rest.to_owned()),
-        "RELAY" => Line::Relay,
+        "RELAY" => Line::Face(Face::Relay),
+        "HIGH-VOLUME-EMAIL" => Line::Face(Face::HighVolumeEmail),
+        "COMMUNICATION-SERVICES" => Line::Face(Face::CommunicationServices),
         "TLS" if rest.is_empty() => Line::Tls(None),
         "TLS" => Line::Tls(Some(Presents { name: rest.to_owned(), chain: true })),
         "TLS-LEAF" => Line::Tls(Some(Presents { name: rest.to_owned(), chain: false })),
@@ -78,7 +83,7 @@ async fn run(path: &Path, mut wire: impl Wire) {
                     wire.line().await.unwrap_or_else(|| panic!("{}: the connection is over", at(line)));
                 assert!(matches(pattern, &said), "{}: the server said {said:?}", at(line));
             }
-            Line::Relay => wire.relay(),
+            Line::Face(face) => wire.face(*face),
             Line::Tls(presents) => wire.tls(presents.as_ref()).await,
             Line::Set(pointer, value) => wire.config(|config| set(config, pointer, value)),
             Line::Faults(faults) => wire.faults(faults.as_ref().clone()),

@@ -81,7 +81,7 @@ async fn each_refusal_has_its_status_error_and_code() {
             1_002_012,
         ),
         (
-            Form { scope: "https://graph.microsoft.com/.default".into(), ..good.clone() },
+            Form { scope: "https://vault.azure.net/.default".into(), ..good.clone() },
             400,
             "invalid_resource",
             500_011,

@@ -11,6 +11,8 @@ mod dialogs;
 #[cfg(test)]
 mod dns;
 #[cfg(test)]
+mod graph;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod relay;

@@ -4,8 +4,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use mailroute_m365::{
-    Config, Face, Faults, Options, Simulator,
-    directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT},
+    Config, Face, Faults, Options, Resource, Simulator,
+    directory::{SAMPLE_BULK_ACCOUNT, SAMPLE_MAILBOX, SAMPLE_SMTP_USERNAME, SAMPLE_SUBJECT},
     entra::AccessTokenKey,
     mailbox::ConnectionFacts,
     office::Office,
@@ -40,25 +40,38 @@ pub trait Wire {
     async fn send(&mut self, bytes: &[u8]);
     /// The next line of the server without line end; `None` when the connection is over.
     async fn line(&mut self) -> Option<String>;
-    /// From now on, before anything is said, the other face.
-    fn relay(&mut self);
+    /// From now on, before anything is said, another face.
+    fn face(&mut self, face: Face);
     async fn tls(&mut self, presents: Option<&Presents>);
     fn config(&mut self, change: impl FnOnce(&mut Config));
     fn faults(&mut self, faults: Faults);
     fn messages(&self) -> usize;
-    fn token(&self, seconds: i64) -> String;
+    fn token(&self, resource: Resource, seconds: i64) -> String;
     /// Ends the conversation; the kinds of breach that were noted.
     async fn finish(self) -> Vec<String>;
 
     fn payload(&self, name: &str) -> String {
         match name {
-            "ok" => xoauth2::render(SAMPLE_MAILBOX, &self.token(600)),
-            "expired" => xoauth2::render(SAMPLE_MAILBOX, &self.token(-10)),
+            "ok" => xoauth2::render(SAMPLE_MAILBOX, &self.token(Resource::Submission, 600)),
+            "expired" => xoauth2::render(SAMPLE_MAILBOX, &self.token(Resource::Submission, -10)),
             "foreign" => xoauth2::render(SAMPLE_MAILBOX, "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"),
-            other => match other.strip_prefix("user ") {
-                Some(user) => xoauth2::render(user, &self.token(600)),
-                None => panic!("unknown payload {other:?}"),
-            },
+            other => {
+                let (word, value) = other.split_once(' ').unwrap_or((other, ""));
+                let (user, token) = match word {
+                    "user" => (value, self.token(Resource::Submission, 600)),
+                    "bulk" => {
+                        (SAMPLE_BULK_ACCOUNT, self.token(Resource::HighVolumeEmail, value.parse().unwrap()))
+                    }
+                    "bulk-user" => (value, self.token(Resource::HighVolumeEmail, 3600)),
+                    "service" => (
+                        SAMPLE_SMTP_USERNAME,
+                        self.token(Resource::CommunicationServices, value.parse().unwrap()),
+                    ),
+                    "service-user" => (value, self.token(Resource::CommunicationServices, 600)),
+                    _ => panic!("unknown payload {other:?}"),
+                };
+                xoauth2::render(user, &token)
+            }
         }
     }
 }
@@ -128,8 +141,8 @@ impl Wire for Value {
         line
     }
 
-    fn relay(&mut self) {
-        self.session = Session::new(Self::peer(Face::Relay));
+    fn face(&mut self, face: Face) {
+        self.session = Session::new(Self::peer(face));
     }
 
     async fn tls(&mut self, presents: Option<&Presents>) {
@@ -154,8 +167,8 @@ impl Wire for Value {
         self.office.messages.len()
     }
 
-    fn token(&self, seconds: i64) -> String {
-        self.office.sample_token(SAMPLE_SUBJECT, self.now, seconds)
+    fn token(&self, resource: Resource, seconds: i64) -> String {
+        self.office.sample_token(resource, SAMPLE_SUBJECT, self.now, seconds)
     }
 
     async fn finish(mut self) -> Vec<String> {
@@ -185,6 +198,9 @@ impl Socket {
             let address = match self.face {
                 Face::Submission => self.simulator.smtp_address(),
                 Face::Relay => self.simulator.relay_address(),
+                Face::HighVolumeEmail => self.simulator.high_volume_email_address(),
+                Face::CommunicationServices => self.simulator.communication_services_address(),
+                Face::Graph => panic!("Graph speaks no SMTP"),
             };
             let stream = TcpStream::connect(address).await.unwrap();
             self.stream = Some(BufReader::new(Box::new(stream)));
@@ -213,8 +229,8 @@ impl Wire for Socket {
         Some(text.strip_suffix("\r\n").expect("a line ends with CRLF").to_owned())
     }
 
-    fn relay(&mut self) {
-        self.face = Face::Relay;
+    fn face(&mut self, face: Face) {
+        self.face = face;
     }
 
     async fn tls(&mut self, presents: Option<&Presents>) {
@@ -253,8 +269,8 @@ impl Wire for Socket {
         self.simulator.messages().len()
     }
 
-    fn token(&self, seconds: i64) -> String {
-        self.simulator.access_token(SAMPLE_SUBJECT, seconds)
+    fn token(&self, resource: Resource, seconds: i64) -> String {
+        self.simulator.access_token_for(resource, SAMPLE_SUBJECT, seconds)
     }
 
     async fn finish(mut self) -> Vec<String> {
