@@ -187,7 +187,10 @@ impl GraphConnection {
                 });
             }
             Err(_) => {
-                return Err(interrupted(progress, &format!("no answer within {} seconds", longest.as_secs())));
+                return Err(interrupted(
+                    progress,
+                    &format!("no answer within {} seconds", longest.as_secs()),
+                ));
             }
         };
         let reply = read(response, &settings.endpoint.host).await;
