@@ -249,6 +249,8 @@ reasons! {
         "Check that spec.endpoint names the submission service ({endpoint}).";
     LoginFailed: Authenticated, "The upstream refused the login.",
         "Look up the reply in the message in docs/troubleshooting.md.";
+    SmtpUsernameRejected: Authenticated, "The token is good, but Communication Services does not let the application use the SMTP username.",
+        "Check that the SMTP username of the Communication Services resource is for the application {client_id} in this tenant (Azure portal: the resource, SMTP Usernames), and that the application has the role Communication and Email Service Owner on the resource. A change can take some minutes to take effect.";
     GraphRejectedToken: Authenticated, "Microsoft Graph refuses the access token, and a new one, too.",
         "Check spec.tenant.cloud, and that spec.tenant.authority.scope, where it is set, is Graph's: a token for another service or another cloud is of no use.";
     GraphAccessDenied: Authenticated, "The token is good, but Microsoft Graph does not let the application send as the mailbox.",
