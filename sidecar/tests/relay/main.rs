@@ -12,6 +12,7 @@ mod delivery;
 mod drain;
 mod dsn;
 mod first_mail;
+mod first_mail_elsewhere;
 mod floods;
 mod graph;
 mod graph_fallback;

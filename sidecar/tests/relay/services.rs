@@ -12,7 +12,7 @@ use mailroute_route::file::{Credential, OnViolation, Senders, SubmissionService}
 use crate::client::message;
 use crate::scene::{PATIENCE, Scene, submission};
 
-fn bulk(m365: &Simulator, route: &mut RouteFile) {
+pub fn bulk(m365: &Simulator, route: &mut RouteFile) {
     let submission = submission(route);
     submission.service = SubmissionService::HighVolumeEmail;
     submission.mailbox = SAMPLE_BULK_ACCOUNT.into();
@@ -22,7 +22,7 @@ fn bulk(m365: &Simulator, route: &mut RouteFile) {
     route.senders = Some(Senders { allow: vec![], on_violation: OnViolation::Rewrite });
 }
 
-fn services(m365: &Simulator, route: &mut RouteFile) {
+pub fn services(m365: &Simulator, route: &mut RouteFile) {
     let submission = submission(route);
     submission.service = SubmissionService::CommunicationServices;
     submission.mailbox = SAMPLE_SERVICE_SENDER.into();
