@@ -77,8 +77,7 @@ pub fn graph_recipients(header: &[u8]) {
         for line in header.split_inclusive(|&b| b == b'\n') {
             let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
             // The first line continues nothing.
-            in_bcc =
-                if is_folded && !kept.is_empty() || is_folded && in_bcc { in_bcc } else { is_bcc(&line) };
+            in_bcc = if is_folded && (in_bcc || !kept.is_empty()) { in_bcc } else { is_bcc(&line) };
             if !in_bcc {
                 kept.extend_from_slice(line);
             }

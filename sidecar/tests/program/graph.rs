@@ -42,7 +42,7 @@ async fn a_message_of_three_mebibytes_costs_little_memory() {
         message(&mut stream, LARGEST - 4096).await;
     }
     let arrived = m365.wait_for_messages(4, Duration::from_secs(60)).await;
-    assert!(arrived[3].data.len() > LARGEST - 8192, "{} octets", arrived[3].data.len());
+    assert!(arrived[3].data.len() > LARGEST - 100_000, "{} octets", arrived[3].data.len());
     let after = peak(program.id().unwrap());
     assert!(after - before < MOST_MORE, "{before} octets became {after}");
     assert!(cfg!(debug_assertions) || after < MOST, "{after} octets");

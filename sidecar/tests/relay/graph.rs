@@ -117,7 +117,9 @@ async fn the_size_is_announced_and_refused_at_mail_and_the_null_sender_too() {
     assert_eq!(client.command(&format!("MAIL FROM:<{SENDER}> SIZE=4097")).await.code, 552);
     let null = client.command("MAIL FROM:<>").await;
     assert!(null.code == 550 && null.text().contains("graph.fallback"), "{null}");
-    let large = format!("{}{}\r\n", message("large"), "x\r\n".repeat(1250));
+    // As much as is announced, and too much with the header lines that are added.
+    let large = message("large");
+    let large = format!("{large}{}", "x\r\n".repeat((4096 - large.len()) / 3));
     let reply = client.send(SENDER, &["ann@fabrikam.com"], &large).await;
     assert_eq!((reply.code, reply.text().contains("Microsoft Graph takes 4096")), (552, true), "{reply}");
     assert_eq!(accepted(&scene.m365), 0);
@@ -128,7 +130,7 @@ async fn only_202_is_delivered() {
     let scene = scene(DeliveryMode::Deliver).await;
     fault(&scene, GraphAction::Answer(GraphAnswer::new(200)), 1);
     let reply = send(&scene, "silent").await;
-    assert_eq!(reply.to_string(), "552 5.3.4 Microsoft Graph answered 200\r\n");
+    assert!(reply.code == 552 && reply.text().starts_with("Microsoft Graph answered 200"), "{reply}");
     scene.told(Reason::GraphCannotCarry).await;
     assert_eq!(send(&scene, "taken").await.code, 250);
     scene.told(Reason::MailAccepted).await;
