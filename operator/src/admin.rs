@@ -24,7 +24,7 @@ pub struct Check {
     pub holds: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// How long a page of metrics is shown before the metrics are counted and printed again, however often somebody asks.
+/// How long a printed page of metrics is served before the next is printed, however often somebody asks.
 pub const PRINTED: Duration = Duration::from_secs(1);
 
 /// What the pages are made of.
@@ -36,8 +36,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Pages of everything that has to hold, and of the metrics; `observe` brings those up to date that are read from a
-    /// state.
+    /// Pages of these checks and metrics. `observe` updates the metrics that show a state, before they are printed.
     pub fn new(checks: Vec<Check>, metrics: Metrics, observe: Box<dyn Fn(&Metrics) + Send + Sync>) -> Self {
         Self { checks, metrics, observe, printed: Mutex::default() }
     }

@@ -1,8 +1,8 @@
-//! What may be told of an API server's answer: enough to act on, and nothing of a body that was not understood.
+//! What may be shown of an API server's answer: enough to act on, and nothing of a body that was not understood.
 //!
 //! The Kubernetes client puts the whole body of an answer that it cannot read into its errors, and a proxy in between, or
-//! the answer to a TokenReview or about a Secret, may have a credential in it. So its errors are turned into this one at
-//! once, and reach no log, Event or status themselves.
+//! the answer to a TokenReview or about a Secret, may have a credential in it. So its errors are converted to this one at
+//! once, and never reach a log, Event or status themselves.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use std::io;
 use kube::core::Status;
 use kube::runtime::watcher;
 
-/// How the Kubernetes client marks a `Status` that it made up around a body that was none.
+/// How the Kubernetes client marks a `Status` that it made up because the body was none.
 const NOT_A_STATUS: &str = "Failed to parse error data";
 
 /// Longest message of an API server that is passed on, bytes.
@@ -91,17 +91,6 @@ fn unreachable(error: &(dyn Error + 'static)) -> String {
             let _ = write!(text, ": {error}");
         }
         next = error.source();
-    }
-    text
-}
-
-/// An error and all its causes, in one line. Ours only: those of the Kubernetes client end as an [`ApiError`].
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
     }
     text
 }

@@ -47,10 +47,10 @@ use crate::service::token_cache::TokenCache;
 use crate::webhook::configuration_check;
 use crate::webhook::kubernetes::{self, Pace};
 
-/// After SIGTERM: as long as it may take until nobody is sent here any more.
+/// How long to keep serving after SIGTERM: until API servers and sidecars have learned that this replica is going.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// After that: what was begun may take this long to end.
+/// How long requests under way may then take to finish.
 const FINISH: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
@@ -63,8 +63,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let stop = until_told()?;
     let mut config =
         Config::infer().await.context("cannot find the API server: no kubeconfig, and not in a pod")?;
-    // Each part has its own pauses between attempts. A client that repeats by itself what was refused hides them, and takes
-    // the "not now" of a PodDisruptionBudget for something to repeat at once.
+    // Each part pauses between its own attempts. A client that retries refused requests by itself would hide those pauses, and would
+    // at once retry what a PodDisruptionBudget does not allow yet.
     config.default_retry = false;
     let client = Client::try_from(config).context("cannot make a client of the API server")?;
     replica(flags, client, Lifetimes::default(), stop).await
@@ -205,7 +205,7 @@ impl App {
         (routes, pods, changes)
     }
 
-    /// Tells when the webhook configuration, which is not ours but for one field, keeps pods from us.
+    /// Reports when the webhook configuration, of which we own one field, keeps labelled pods from this webhook.
     fn guard(&self, parts: &mut Parts, known: &Known) {
         let flags = &self.flags;
         let watch = configuration_check::watch(configuration_check::Watch {
@@ -237,7 +237,7 @@ impl App {
                 stop,
             )
             .await;
-            // The others learn from `told` that nobody leads; it has to outlive them.
+            // Other parts learn from `told` that nobody leads, so it has to outlive them.
             std::future::pending().await
         });
     }

@@ -21,7 +21,7 @@ const QUEUE: usize = 256;
 /// The same reason for the same object is published once in this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
 
-/// Keys remembered at most; beyond it the oldest facts may be told again.
+/// Keys remembered at most; of older facts the Event may be repeated.
 const REMEMBERED: usize = 4096;
 
 /// Longest note that events.k8s.io takes, bytes.
@@ -92,7 +92,7 @@ impl Events {
         Self { queue, metrics }
     }
 
-    /// Tells that something is wrong. `reason` and `action` are CamelCase constants; `note` is for a person.
+    /// Warns that something is wrong. `reason` and `action` are CamelCase constants; `note` is for a person.
     pub fn warn(&self, regarding: ObjectReference, reason: &'static str, action: &'static str, note: String) {
         self.send(Item { regarding, related: None, kind: EventType::Warning, reason, action, note });
     }
@@ -109,7 +109,7 @@ impl Events {
         self.send(Item { regarding, related: Some(related), kind: EventType::Warning, reason, action, note });
     }
 
-    /// Tells that something is as it should be.
+    /// Notes that something is as it should be.
     pub fn note(&self, regarding: ObjectReference, reason: &'static str, action: &'static str, note: String) {
         self.send(Item { regarding, related: None, kind: EventType::Normal, reason, action, note });
     }
@@ -146,7 +146,7 @@ async fn publish(recorder: Recorder, mut items: mpsc::Receiver<Item>, metrics: M
     }
 }
 
-/// What was told, and when last.
+/// What was published, and when last.
 #[derive(Debug, Default)]
 struct Told(HashMap<Fact, Instant>);
 

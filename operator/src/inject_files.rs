@@ -1,7 +1,7 @@
 //! `mailroute-operator inject`: the webhook's work without a cluster, on files.
 //!
-//! Reads YAML or JSON, any number of documents, pods or what makes pods; prints them all as YAML, those that ask for a
-//! sidecar with it. Reading and printing are here; what is added is decided where the webhook decides it.
+//! Reads any number of YAML or JSON documents, pods or objects with a pod template, and prints them all as YAML, with the sidecar in
+//! those that ask for it. Reading and printing are here; what is added is decided by the same code as in the webhook.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -167,7 +167,7 @@ pub fn run(
 
 const UNLABELLED: &str = "no label mailroute.dev/route";
 
-/// What stands in for the cluster.
+/// What the webhook would know of the cluster, from files.
 struct Offline {
     routes: Vec<(MailRoute, RouteResolution)>,
     platform: SidecarSettings,
@@ -296,7 +296,7 @@ fn routes(
     if routes.is_empty() { Err(Error::NoRoute(shown(path))) } else { Ok(routes) }
 }
 
-/// A file as people call it.
+/// The name of a file for messages.
 fn shown(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }

@@ -1,4 +1,4 @@
-//! What the command line says about sidecars, of the operator and of `inject` alike.
+//! Flags about sidecars, which `run` and `inject` share.
 
 use clap::Args;
 use mailroute_operator_core::inject::{PullPolicy, SidecarSettings};

@@ -1,11 +1,11 @@
 //! The MailRoute operator: turns `MailRoute` resources into the configuration of their sidecars, adds the sidecar to
-//! labelled pods, and tells in `status` what the sidecars meet at Microsoft 365.
+//! labelled pods, and shows in `status` what the sidecars meet at Microsoft 365.
 //!
 //! ```text
-//! kubectl apply MailRoute ──► controller: validate ► build ► apply ► status ► publish
-//!                                          (pure)    (pure)           (pure)
-//! new labelled Pod ─────────► webhook ──► inject (pure) ──► JSON patch with the sidecar
-//! sidecar's report ─────────► control (TokenReview, store) ──► controller ──► status, Events
+//! kubectl apply MailRoute ──► cache (resolved) ──► controller: render ► apply ► status ► publish
+//!                                                             (core)           (core)
+//! new labelled pod ─────────► webhook ──► inject (core) ──► JSON patch with the sidecar
+//! sidecar's report ─────────► service (TokenReview) ──► controller ──► status, Events
 //! ```
 
 pub mod admin;
@@ -29,7 +29,7 @@ pub mod webhook;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A panic under one of the operator's locks leaves whole values behind, so a poisoned one may be used.
+/// Locks. A panic under one of the operator's locks leaves whole values behind, so a poisoned lock is used like any other.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,7 +31,7 @@ pub struct Metrics {
     trust: Trust,
 }
 
-/// How a route stands, as its status says.
+/// What the status of a route says, for metrics.
 #[derive(Clone, Debug, Default)]
 pub struct RouteStanding {
     /// Its namespace.
@@ -42,12 +42,12 @@ pub struct RouteStanding {
     pub ready: Option<bool>,
     /// Its sidecars.
     pub sidecars: Sidecars,
-    /// What waits in them.
+    /// The messages in them.
     pub queue: QueueStatus,
 }
 
 impl RouteStanding {
-    /// As the status of the route says.
+    /// From the status of the route.
     pub fn of(route: &MailRoute) -> Self {
         let status = route.status.as_ref();
         Self {

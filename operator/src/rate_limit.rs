@@ -1,4 +1,4 @@
-//! How often each caller may call: a token bucket each, with time passed in.
+//! How often each caller may call: one token bucket each. Time is passed in.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -1,4 +1,4 @@
-//! The HTTP server of the operator's three ports, in which no caller can take the place of another.
+//! The HTTP server of the operator's three ports, on which no caller can crowd out another.
 //!
 //! ```text
 //!  listener ─► Places: too many, too fast? ─► TLS, where there is a certificate ─► HTTP/1.1 ─► router
@@ -73,7 +73,7 @@ pub struct Limits {
 /// Most bytes of a request before its body. Our longest heads hold a token of about one thousand.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// What an answer may take at most once a connection has lived its time, before the connection is cut.
+/// Longest answer on a connection that has reached its age, before the connection is cut.
 const LAST_ANSWER: Duration = Duration::from_secs(60);
 
 impl Limits {
@@ -174,7 +174,7 @@ impl Server {
         lock(&self.places).leave(&connection);
     }
 
-    /// Ready when a connection has no right to last any longer.
+    /// Ready when the connection has to be closed.
     async fn outstays(&self, connection: &Connection) {
         sleep(self.limits.first_request).await;
         if connection.has_asked() {

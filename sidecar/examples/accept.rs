@@ -113,7 +113,7 @@ async fn over_loopback(arguments: &Arguments, message: &(String, String)) -> Res
         limits: SessionLimits::default(),
     };
     let (_stop, stopped) = watch::channel(false);
-    tokio::spawn(serve(listeners, service, stopped));
+    tokio::spawn(serve(listeners, service, watch::channel(100).1, stopped));
     let each = arguments.messages / arguments.sessions;
     let started = Instant::now();
     let mut clients = JoinSet::new();

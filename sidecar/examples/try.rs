@@ -18,7 +18,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT};
 use mailroute_m365::{Message, Options, Simulator};
 use mailroute_route::paths;
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::Cli;
 
 /// How long one message may take on this computer.
@@ -117,7 +117,7 @@ async fn start_sidecar(folder: &Path, port: u16) -> Result<App> {
         "--admin-listen",
         &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string(),
     ])?;
-    App::start(command_line.into_run(), Timing::default()).await.context("the sidecar does not start")
+    App::start(command_line.into_run(), Intervals::default()).await.context("the sidecar does not start")
 }
 
 /// What an application does.

@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::budget::gate::Gate;
+use crate::budget::limiter::RateLimiter;
 use crate::config::Config;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -75,7 +75,7 @@ pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The budget, of which the metrics tell.
-    pub budget: Arc<Gate>,
+    pub budget: Arc<RateLimiter>,
     /// The queue, of which the metrics tell, too.
     pub queue: Arc<Queue>,
 }

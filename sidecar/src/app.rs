@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mailroute_dns::resolver::Resolver;
+use mailroute_quota::Timing;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,7 +29,6 @@ use crate::accept::MessageAcceptor;
 use crate::admin::{self, Admin};
 use crate::args::Run;
 use crate::attempt::Attempts;
-use crate::budget::Spans;
 use crate::cli::health_check;
 use crate::cli::queue::handler::QueueHandler;
 use crate::cli::queue::server::{CommandServer, CommandTimeouts};
@@ -53,13 +53,13 @@ use crate::upstream::probe::ProbeSchedule;
 
 /// Times that no user sets; tests shorten them.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
+pub struct Intervals {
     /// When to probe.
     pub probe: ProbeSchedule,
     /// The unit in which a route that does not work is left alone.
     pub pause: Duration,
     /// The windows in which Microsoft counts.
-    pub spans: Spans,
+    pub quota: Timing,
     /// When a kept message is tried again.
     pub queue: schedule::RetrySchedule,
     /// How long no session must have been open before the listener closes.
@@ -70,12 +70,12 @@ pub struct Timing {
     pub queue_commands: CommandTimeouts,
 }
 
-impl Default for Timing {
+impl Default for Intervals {
     fn default() -> Self {
         Self {
             probe: ProbeSchedule::default(),
             pause: Duration::from_secs(1),
-            spans: Spans::default(),
+            quota: Timing::default(),
             queue: schedule::RetrySchedule::default(),
             settle: Duration::from_millis(500),
             report: Duration::from_secs(1),
@@ -108,7 +108,7 @@ impl App {
     ///
     /// # Errors
     /// When a port cannot be listened on or the spool cannot be opened.
-    pub async fn start(run: Run, timing: Timing) -> anyhow::Result<Self> {
+    pub async fn start(run: Run, intervals: Intervals) -> anyhow::Result<Self> {
         let config = config::load(&run.route, run.control.as_deref()).await;
         config::log(&Config::default(), &config);
         let listeners = Listeners::bind(PortListener::port(run.port, &config)).await?;
@@ -124,9 +124,9 @@ impl App {
         let (route, control) = (run.route.clone(), run.control.clone());
         tasks.spawn(config::watch_file(route, control, run.route_poll, config_sender, stop.clone()));
         let kept = Kept { spool, found, shutting_down: closed.clone() };
-        let parts = Parts::start(config, &run, timing, kept, &stop, &mut tasks)?;
+        let parts = Parts::start(config, &run, intervals, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
-        if let Some(served) = parts.queue_commands(&run.spool_dir, timing.queue_commands) {
+        if let Some(served) = parts.queue_commands(&run.spool_dir, intervals.queue_commands) {
             tasks.spawn(served.run(stop.clone()));
         }
         let layout = Layout::new(&run.spool_dir);
@@ -145,7 +145,7 @@ impl App {
         let port_listener = tokio::spawn(parts.port_listener(&run, sessions).run(listeners, closed));
 
         tracing::info!(addresses = ?smtp, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
-        let grace = Grace { settle: timing.settle, total: run.grace };
+        let grace = Grace { settle: intervals.settle, total: run.grace };
         Ok(Self { smtp, admin, grace, sessions: open, queue, port_listener, closing, ending, tasks })
     }
 
@@ -216,7 +216,7 @@ impl Parts {
     fn start(
         config: watch::Receiver<Config>,
         run: &Run,
-        timing: Timing,
+        intervals: Intervals,
         Kept { spool, found, shutting_down }: Kept,
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
@@ -229,11 +229,11 @@ impl Parts {
             health.clone(),
             Arc::clone(&metrics),
             &run.spool_dir,
-            timing.spans,
-            timing.pause,
+            intervals.quota,
+            intervals.pause,
         );
         let scratch = spool.scratch();
-        let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), timing.queue);
+        let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), intervals.queue);
         let (attempting, queued) = (Arc::clone(&attempts), Arc::clone(&queue));
         let acceptor =
             MessageAcceptor::new(attempting, queued, Arc::clone(&metrics), run.reply_timeout, shutting_down);
@@ -244,14 +244,14 @@ impl Parts {
             attempts: Arc::clone(&parts.attempts),
             health: parts.health.clone(),
             metrics: Arc::clone(&parts.metrics),
-            pace: timing.probe,
+            pace: intervals.probe,
             poll: run.route_poll,
             resolver: Resolver::new(run.nameserver),
             sources: Sources::new(parts.config.clone(), &run.token_proxy),
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
         tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));
-        tasks.spawn(parts.reporter(timing.report, &run.spool_dir).run(stop.clone()));
+        tasks.spawn(parts.reporter(intervals.report, &run.spool_dir).run(stop.clone()));
         tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
         Ok(parts)
     }
@@ -316,11 +316,7 @@ impl Parts {
             settings: settings::source(self.config.clone()),
             observer: sessions,
             scratch: self.scratch,
-            limits: SessionLimits {
-                sessions: run.max_sessions,
-                wait: run.session_wait,
-                ..SessionLimits::default()
-            },
+            limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
         };
         PortListener { service, config: self.config, fixed: run.port, serving: self.serving }
     }

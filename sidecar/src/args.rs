@@ -10,7 +10,6 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use mailroute_route::paths;
 use tracing::Level;
@@ -140,15 +139,6 @@ pub struct Run {
     /// Port for SMTP on 127.0.0.1 and ::1, instead of the route's port. 0 selects a free one.
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-
-    /// Maximum concurrent SMTP sessions, each with at most 256 KiB of memory; further clients wait for a session to end.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value = "100",
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000)
-    )]
-    pub max_sessions: usize,
 
     /// How long a client waits for a session to end before it gets 421.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]

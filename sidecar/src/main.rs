@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::queue::Queue;
 use mailroute_sidecar::args::{Check, Cli, Command, Run};
 use mailroute_sidecar::cli::{check, health_check, queue};
@@ -45,7 +45,7 @@ fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 
 async fn serve(run: Run) -> anyhow::Result<()> {
     let signals = Signals::listen().context("signals cannot be listened for")?;
-    let app = App::start(run, Timing::default()).await?;
+    let app = App::start(run, Intervals::default()).await?;
     signals.requested().await;
     tracing::info!("asked to stop");
     app.stop().await;

@@ -16,7 +16,7 @@ use mailroute_route::file::{ControlService, LogAddresses};
 use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
-use crate::budget::gate::Gate;
+use crate::budget::limiter::RateLimiter;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics::{Metrics, ReportResult};
@@ -66,7 +66,7 @@ pub struct Reporter {
     /// Least time between two reports.
     pub least: Duration,
     /// The mailbox's limits, of which the service may lease a share.
-    pub budget: Arc<Gate>,
+    pub budget: Arc<RateLimiter>,
 }
 
 /// Why nobody took a report.

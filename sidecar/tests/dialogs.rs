@@ -149,8 +149,8 @@ async fn dripping_octets_do_not_extend_a_commands_time() {
 
 #[tokio::test]
 async fn one_session_too_many_is_told_why() {
-    let limits = SessionLimits { sessions: 1, wait: Duration::from_millis(50), ..SessionLimits::default() };
-    let server = Server::start(defaults(), ok(), limits).await;
+    let limits = SessionLimits { wait: Duration::from_millis(50), ..SessionLimits::default() };
+    let server = Server::with_sessions(1, limits).await;
     let mut first = BufStream::new(server.connect().await);
     assert!(line(&mut first).await.starts_with("220 "));
     let mut second = BufStream::new(server.connect().await);
@@ -165,8 +165,7 @@ async fn one_session_too_many_is_told_why() {
 
 #[tokio::test]
 async fn one_session_too_many_waits_for_another_to_end() {
-    let server =
-        Server::start(defaults(), ok(), SessionLimits { sessions: 1, ..SessionLimits::default() }).await;
+    let server = Server::with_sessions(1, SessionLimits::default()).await;
     let mut first = BufStream::new(server.connect().await);
     assert!(line(&mut first).await.starts_with("220 "));
     let [mut second, mut third] =
@@ -178,6 +177,18 @@ async fn one_session_too_many_waits_for_another_to_end() {
     assert!(line(&mut third).await.starts_with("421 4.3.2 Shutting down"), "who waits is told of the end");
     assert!(line(&mut second).await.starts_with("421 4.3.2 Shutting down"));
     assert!(!server.counts.lock().unwrap().refused.contains(&Refusal::Sessions));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn more_sessions_are_open_to_those_that_wait() {
+    let server = Server::with_sessions(1, SessionLimits::default()).await;
+    let mut first = BufStream::new(server.connect().await);
+    assert!(line(&mut first).await.starts_with("220 "));
+    let mut second = BufStream::new(server.connect().await);
+    server.sessions.send_replace(2);
+    assert!(line(&mut second).await.starts_with("220 "));
+    drop((first, second));
     server.stop().await;
 }
 
@@ -226,7 +237,7 @@ async fn fields_that_are_encoded_are_counted() {
 #[tokio::test]
 async fn a_full_disk_is_a_temporary_refusal() {
     let directory = Path::new("/nonexistent/spool");
-    let server = Server::start_in(directory, defaults(), ok(), SessionLimits::default()).await;
+    let server = Server::start_in(directory, defaults(), ok(), SessionLimits::default(), 100).await;
     let mut client = BufStream::new(server.connect().await);
     send(&mut client, "HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n").await;
     send(&mut client, &"long enough for the disk\r\n".repeat(10_000)).await;
@@ -307,6 +318,7 @@ struct Server {
     address: std::net::SocketAddr,
     settings: Arc<Mutex<Settings>>,
     stop: watch::Sender<bool>,
+    sessions: watch::Sender<usize>,
     task: tokio::task::JoinHandle<()>,
     stored: Arc<Store>,
     counts: Arc<Mutex<Counts>>,
@@ -318,12 +330,22 @@ struct Server {
 impl Server {
     async fn start(settings: Settings, answer: Reply, limits: SessionLimits) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Self::start_in(directory.path(), settings, answer, limits).await;
+        let mut server = Self::start_in(directory.path(), settings, answer, limits, 100).await;
         server.directory = Some(directory);
         server
     }
 
-    async fn start_in(directory: &Path, settings: Settings, answer: Reply, limits: SessionLimits) -> Self {
+    async fn with_sessions(sessions: usize, limits: SessionLimits) -> Self {
+        Self::start_in(&std::env::temp_dir(), defaults(), ok(), limits, sessions).await
+    }
+
+    async fn start_in(
+        directory: &Path,
+        settings: Settings,
+        answer: Reply,
+        limits: SessionLimits,
+        sessions: usize,
+    ) -> Self {
         let listeners = Listeners::bind(0).await.unwrap();
         let address = listeners.addresses()[0];
         let settings = Arc::new(Mutex::new(settings));
@@ -339,8 +361,9 @@ impl Server {
             limits,
         };
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve(listeners, service, stopped));
-        Self { address, settings, stop, task, stored, counts, closed, directory: None }
+        let (sessions, at_once) = watch::channel(sessions);
+        let task = tokio::spawn(serve(listeners, service, at_once, stopped));
+        Self { address, settings, stop, sessions, task, stored, counts, closed, directory: None }
     }
 
     async fn connect(&self) -> TcpStream {

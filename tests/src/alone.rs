@@ -9,7 +9,7 @@ use mailroute_m365::directory::SAMPLE_SUBJECT;
 use mailroute_m365::{Options, Simulator};
 use mailroute_route::RouteFile;
 use mailroute_route::paths;
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::Cli;
 
 #[path = "../../sidecar/tests/relay/route.rs"]
@@ -55,7 +55,7 @@ impl Alone {
         std::fs::create_dir(at("spool"))?;
         prepare(folder.path())?;
         let run = Cli::try_parse_from(arguments(folder.path()))?.into_run();
-        let app = App::start(run, Timing::default()).await?;
+        let app = App::start(run, Intervals::default()).await?;
         let smtp = *app.smtp_addresses().first().context("the sidecar listens nowhere")?;
         Ok(Self { microsoft, smtp, app, folder })
     }

@@ -1,7 +1,7 @@
-//! Whether an API server is of a version that keeps native sidecars. Pure.
+//! Whether an API server knows native sidecars, by its version. Pure.
 //!
-//! An API server that does not know `restartPolicy` of an init container drops it, and the sidecar that is left holds the pod
-//! back for ever. Kubelets need not be asked: one may be three minor versions older than its API server and no more
+//! An API server that does not know `restartPolicy` of an init container drops it, and the pod then waits for ever for the
+//! sidecar to end. Kubelets need not be asked: one may be three minor versions older than its API server and no more
 //! (Kubernetes, "Version Skew Policy"), and those of 1.30 know native sidecars.
 
 use std::fmt;
@@ -32,9 +32,9 @@ pub enum NativeSidecars {
     /// It has not answered yet.
     #[default]
     Unknown,
-    /// Sidecars may be given to it, as far as it tells.
+    /// It knows native sidecars, as far as can be told.
     Fit,
-    /// They may not.
+    /// It does not.
     TooOld(Version),
 }
 
@@ -50,7 +50,7 @@ impl NativeSidecars {
     }
 }
 
-/// Providers write what is theirs behind the number: `33+`.
+/// Providers append something to the number: `33+`.
 fn version(major: Option<&str>, minor: Option<&str>) -> Option<Version> {
     let number = |text: &str| {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

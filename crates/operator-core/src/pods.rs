@@ -1,4 +1,4 @@
-//! What is kept of a pod, and what it says of its sidecar. Pure.
+//! What is stored of a pod, and what that says about its sidecar. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,7 +92,7 @@ impl fmt::Display for PodOwner {
     }
 }
 
-/// Takes out of a pod all that nobody here looks at, as thousands are kept in memory.
+/// Removes all that the operator does not use from a pod, since thousands are in memory.
 pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.finalizers = None;
@@ -128,7 +128,7 @@ pub fn prune(pod: &mut Pod) {
     pod.status = pod.status.take().map(pruned_status);
 }
 
-/// The record of the injection goes first, so that no other annotation takes its place.
+/// Keeps the record of the injection first, so that other annotations cannot crowd it out.
 fn prune_annotations(annotations: &mut BTreeMap<String, String>) {
     let record = annotations.remove_entry(INJECTED);
     let mut room = MOST_ANNOTATIONS;
@@ -141,7 +141,7 @@ fn prune_annotations(annotations: &mut BTreeMap<String, String>) {
     annotations.extend(record.into_iter().chain(others).filter(|it| fits(it)));
 }
 
-/// Whoever may write the status of pods may write anything into it, so it is put together anew.
+/// Whoever may write the status of pods may write anything into it, so only known fields are copied.
 fn pruned_status(status: PodStatus) -> PodStatus {
     let containers = status.init_container_statuses.unwrap_or_default().into_iter();
     let sidecar = containers.filter(|container| container.name == CONTAINER).take(1);
@@ -172,13 +172,13 @@ fn pruned_status(status: PodStatus) -> PodStatus {
     }
 }
 
-/// A pod that has not ended and has no sidecar, for all its label; none for one that could not have any.
+/// A pod that has not ended and has no sidecar in spite of its label; none for one that could not have any.
 pub fn without_sidecar(pod: &Pod) -> Option<BarePod> {
     let is_bare = !has_run(pod) && container(pod).is_none() && !pod.annotations().contains_key(MIRROR);
     is_bare.then(|| BarePod { name: pod.name_any(), owner: owner(pod) })
 }
 
-/// The sidecar of a pod; none when the pod came out without one, or has ended.
+/// The sidecar of a pod; none if the pod has none or has ended.
 pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
     if has_run(pod) {
         return None;

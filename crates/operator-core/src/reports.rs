@@ -16,7 +16,7 @@ use mailroute_route::control::{
 /// How often a sidecar reports when nothing changes.
 pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
-/// A report this old says nothing any more: three were missed.
+/// Age at which a report no longer counts: three were missed.
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * INTERVAL.as_secs());
 
 /// How long it is remembered when a pod reported last.
@@ -49,22 +49,22 @@ pub struct ReceivedReport {
     pub report: Report,
     /// When.
     pub at: Timestamp,
-    /// Since when it says this, apart from numbers.
+    /// Since when the reports say the same, apart from numbers.
     pub since: Timestamp,
     /// Whether a written status has taken this into account.
     pub is_told: bool,
-    /// What of the pod's mail people were told of.
+    /// What was reported to people about the pod's mail.
     pub accounted: AccountedMail,
 }
 
-/// What people were told of the mail that a pod holds.
+/// What was reported to people about the mail that a pod holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccountedMail {
     /// Whether the pod was seen to live. A report may come before the pod is seen, which looks as if the pod had ended.
     pub was_live: bool,
-    /// Dead letters that were told of; none while nobody has looked.
+    /// Dead letters that were reported; none while nobody has looked.
     pub dead_letters: Option<u64>,
-    /// Whether it was told that the pod ended.
+    /// Whether the end of the pod was reported.
     pub is_over: bool,
 }
 

@@ -1,6 +1,7 @@
-//! Texts that have to be short.
+//! Texts for people: shortened, and of an error with its causes.
 
 use std::borrow::Cow;
+use std::error::Error;
 
 /// What stands for the rest.
 const ELLIPSIS: &str = " …";
@@ -16,6 +17,12 @@ pub fn shortened(text: &str, bytes: usize) -> Cow<'_, str> {
     let words = if follows_word { Some(room.len()) } else { room.rfind(char::is_whitespace) };
     let end = words.filter(|&end| end >= room.len() / 3 * 2).unwrap_or(room.len());
     Cow::Owned(format!("{}{ELLIPSIS}", room[..end].trim_end()))
+}
+
+/// An error and all its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

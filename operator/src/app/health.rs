@@ -1,4 +1,4 @@
-//! How a replica stands: what its readiness depends on, and what is read from its state when Prometheus asks.
+//! The health of a replica: what its readiness depends on, and the metrics that are read from its state when Prometheus asks.
 
 use futures::FutureExt;
 use kube::runtime::reflector::Store;
@@ -12,7 +12,7 @@ use crate::cache::route::RouteStore;
 use crate::cache::watch::UnreadableRoutes;
 use crate::metrics::{Certificate, Metrics, RouteStanding};
 
-/// What has to hold before the replica is sent requests.
+/// What has to hold before requests are sent to this replica.
 pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> {
     let (routes, pods) = (known.routes.clone(), known.pods.clone());
     let (kubernetes, certificates, stop) = (known.kubernetes.clone(), known.pki.ready.clone(), stop.clone());
@@ -39,7 +39,7 @@ where
     store.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
 }
 
-/// What is read from a state when Prometheus asks.
+/// Sets the metrics that show a state. Called when Prometheus asks.
 pub(super) fn observer(
     known: &Known,
     malformed: &UnreadableRoutes,

@@ -19,7 +19,7 @@ use crate::preflight::observations::DnsObservations;
 use crate::preflight::rounds::DnsRounds;
 
 impl App {
-    /// The part that writes, while this replica leads.
+    /// Starts the part that writes, which works while this replica leads.
     pub(super) fn lead(&self, parts: &mut Parts, known: Known) {
         let flags = &self.flags;
         let dns = if flags.dns_preflight { DnsObservations::on() } else { DnsObservations::default() };

@@ -1,4 +1,4 @@
-//! What the flags choose for the parts: certificates, sidecars, and the identity that is lent.
+//! From flags to the settings of the parts: certificates, sidecars, and the operator's identity.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::webhook::configuration_check;
 const CONTROL_SERVICE_PORT: u16 = 8444;
 
 impl App {
-    /// Whose certificates are served, and who is told what is written of them.
+    /// Whose certificates are served, and who hears of writes to the `caBundle`.
     pub(super) fn pki_settings(&self) -> pki::PkiSettings {
         let flags = &self.flags;
         let given =
@@ -65,7 +65,7 @@ pub(super) fn platform(flags: &Run) -> anyhow::Result<PlatformSettings> {
     })
 }
 
-/// Which applications there are: none without settings.
+/// The applications of the operator's identity: none without settings.
 fn operator_identity(flags: &Run) -> anyhow::Result<OperatorIdentity> {
     let Some(path) = &flags.broker_settings else { return Ok(OperatorIdentity::default()) };
     let unusable = || format!("cannot use the settings of the broker {}", path.display());
@@ -73,7 +73,7 @@ fn operator_identity(flags: &Run) -> anyhow::Result<OperatorIdentity> {
     OperatorIdentity::parse(&text).with_context(unusable)
 }
 
-/// Which namespaces may send as which mailbox: without rules every one as every one.
+/// Which namespaces may send as which mailbox. Without rules, every namespace may send as every mailbox.
 fn mailbox_rules(flags: &Run) -> anyhow::Result<MailboxRules> {
     let Some(path) = &flags.mailbox_rules else { return Ok(MailboxRules::default()) };
     let unusable = || format!("cannot use the rules about mailboxes {}", path.display());

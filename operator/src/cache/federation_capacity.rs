@@ -2,8 +2,8 @@
 //!
 //! Entra trusts a pod by the pair of namespace and ServiceAccount that it runs under, one federated credential for each, and
 //! takes twenty of them for one application (Microsoft Entra, "Important considerations and restrictions for federated
-//! identity credentials"). The next ServiceAccount that sends mail then fails for no reason that a route shows, so it is told
-//! before. Pods with an AKS identity binding need none of their own. Other clusters that use the application are not seen
+//! identity credentials"). The next ServiceAccount that sends mail would fail for no reason that a route shows, so the status
+//! warns earlier. Pods with an AKS identity binding need none of their own. Other clusters that use the application are not seen
 //! from here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,7 +19,7 @@ use super::watch::route_of;
 use crate::cache::route::{CachedRoute, RouteStore};
 use crate::lock;
 
-/// A count is used this long, as it looks at all pods.
+/// How long a count is reused, since counting looks at all pods.
 const KEEP: Duration = Duration::from_secs(15);
 
 /// What the pods of each application run under.

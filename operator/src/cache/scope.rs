@@ -1,8 +1,8 @@
 //! Which namespaces are watched, and several watches as one.
 //!
-//! A watch is of the whole cluster or of one namespace. With some namespaces there are as many watches, and who reads
-//! them must not notice: the first lists of all become one list, which is complete when the last has come, and a list that
-//! is made anew later changes its own namespace and no other. A namespace that may not be read counts as empty, so that
+//! A watch covers the whole cluster or one namespace. For several namespaces there is one watch each, and readers must not
+//! notice: the first lists become one list, which is complete when the last has come, and a later list changes its own namespace
+//! and no other. A namespace that may not be read counts as empty, so that
 //! deleting one, and its role with it, does not keep the operator from starting.
 //!
 //! `MergedWatches` is that rule, without I/O; [`events`] feeds it.
@@ -35,7 +35,7 @@ impl WatchScope {
     }
 }
 
-/// What happens to the objects of a scope, as one watch would tell it. `prepare` sees each object first; `gone` makes the
+/// What happens to the objects of a scope, as one watch would report it. `prepare` sees each object first; `gone` makes the
 /// last state of one, by namespace and name, that a later list does not have any more.
 pub fn events<K>(
     client: &Client,
@@ -102,7 +102,7 @@ impl<K: Resource<DynamicType = ()>> MergedWatches<K> {
         Self { namespaces: names.iter().map(|name| (name.clone(), watched())).collect(), listed: false }
     }
 
-    /// What one watch tells, as the one watch would tell it.
+    /// Turns an event of one watch into what a watch of all would report.
     fn take(
         &mut self,
         namespace: &str,
@@ -190,7 +190,7 @@ impl<K: Resource<DynamicType = ()>> WatchedNamespace<K> {
     }
 }
 
-/// Whether the objects may not be read, which a role that is gone causes, as with its namespace.
+/// Whether the objects may not be read, as when the namespace was deleted and its role with it.
 fn is_forbidden(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
         return false;

@@ -1,4 +1,4 @@
-//! Which routes have to be looked at again: a set that anyone adds to and the controller drains.
+//! The routes that have to be looked at again: a set that anyone adds to and the controller drains.
 //!
 //! A set, not a queue: however much happens to a route between two looks, it is looked at once, and memory is bounded by
 //! the number of routes. Adding never blocks. What pods report comes as often as they like, so because of reports a route is

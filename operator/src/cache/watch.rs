@@ -1,7 +1,7 @@
 //! What the operator watches, kept in memory on every replica: MailRoutes, and the pods that carry the route label.
 //!
 //! The webhook answers from these stores and the controller reconciles from them, so neither asks the API server for what
-//! it was told already. A stored MailRoute that this version cannot read is set aside and shows; the others go on.
+//! is already known. A stored MailRoute that this version cannot read is set aside and reported; the others continue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
@@ -44,7 +44,7 @@ const MOST_UNREADABLE: usize = 64;
 /// Unreadable routes of one namespace that are remembered at all. Beyond that any name may be one.
 const MOST_NAMES: usize = 1024;
 
-/// How long whoever waits for a store relies on being woken.
+/// How often a task that waits for a store looks again, as it may not be woken.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Stored MailRoutes that cannot be read, and why.
@@ -91,7 +91,7 @@ pub struct UnreadableRoute {
 }
 
 impl UnreadableRoutes {
-    /// All of them, but of each namespace no more than 64.
+    /// All of them, at most 64 of each namespace.
     pub fn all(&self) -> Vec<UnreadableRoute> {
         self.lock().known.routes.values().flatten().cloned().collect()
     }
@@ -267,8 +267,8 @@ fn known(store: &RouteStore, object: &InvalidObject) -> Option<CachedRoute> {
     store.get(&reference).map(|route| CachedRoute::clone(&route))
 }
 
-/// Whether the event changes no more of a route than its status, which others make the operator write: its own author, pods that
-/// report, and whoever has a pod refused. `store` has the route as it was.
+/// Whether the event changes only the status of a route. Others cause such changes: the operator itself, pods that report, and
+/// whoever has a pod refused. `store` has the route as it was.
 fn is_status_alone(event: &Event<CachedRoute>, store: &RouteStore) -> bool {
     let Event::Apply(route) = event else { return false };
     let same = |metadata: &ObjectMeta| {
@@ -288,8 +288,8 @@ fn trigger(event: &Event<CachedRoute>, is_status: bool, store: &RouteStore, trig
     }
 }
 
-/// Follows the pods that carry the route label for ever, into the store behind `writer`. What happens to a pod has its
-/// route looked at.
+/// Follows the pods that carry the route label for ever, into the store behind `writer`. Any change of a pod triggers a look at its
+/// route.
 pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<Pod>, triggers: Triggers) {
     let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PODS_PAGE);
     let store = writer.as_reader();
@@ -308,7 +308,7 @@ pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<Pod>, tr
     }
 }
 
-/// As often as with a report: whoever may change pods may change them all the time.
+/// Triggers a look, as rarely as for reports: whoever may change pods may change them all the time.
 fn pod_changed(event: &Event<Pod>, triggers: &Triggers) {
     if let Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) = event
         && let Some(route) = route_of(pod)

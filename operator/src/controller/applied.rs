@@ -1,6 +1,5 @@
-//! What was written lately, so that a look at the numbers of a route does not ask the API server for its ConfigMap each
-//! time. What somebody else changes is still found and put right, two
-//! minutes later at the latest.
+//! The ConfigMaps that were written lately, so that not every look at a route asks the API server for its ConfigMap. What somebody
+//! else changes is found and corrected within two minutes.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use crate::cache::route::RouteRef;
 use crate::lock;
 
-/// After this long the ConfigMap is looked at again.
+/// How long a ConfigMap is taken to be unchanged.
 const CHECK_AFTER: Duration = Duration::from_secs(120);
 
 /// The ConfigMaps that are known to be right.
@@ -19,7 +18,7 @@ const CHECK_AFTER: Duration = Duration::from_secs(120);
 pub struct AppliedConfigMaps(Mutex<HashMap<RouteRef, (ConfigMap, Instant)>>);
 
 impl AppliedConfigMaps {
-    /// Whether exactly this was found or written a short while ago.
+    /// Whether exactly this was found or written recently.
     pub fn is_recent(&self, route: &RouteRef, wanted: &ConfigMap, now: Instant) -> bool {
         let applied = lock(&self.0);
         applied.get(route).is_some_and(|(known, at)| known == wanted && now.duration_since(*at) < CHECK_AFTER)
@@ -30,7 +29,7 @@ impl AppliedConfigMaps {
         lock(&self.0).insert(route, (written, now));
     }
 
-    /// Nothing is known any more.
+    /// Forgets a route.
     pub fn forget(&self, route: &RouteRef) {
         lock(&self.0).remove(route);
     }

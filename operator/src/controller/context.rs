@@ -26,7 +26,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::preflight::observations::DnsObservations;
 
-/// One reconciliation makes four calls at most; more than this is a hanging API server.
+/// Longest reconciliation. It makes at most four calls, so the API server hangs when it takes longer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the controller works with. Handles only; the rules are in the steps.
@@ -55,15 +55,15 @@ pub struct Context {
     pub silent_after: SignedDuration,
     /// Routes that fail at present.
     pub backoff: Backoff,
-    /// What was written lately.
+    /// ConfigMaps that were written lately.
     pub applied: AppliedConfigMaps,
-    /// What was evicted lately.
+    /// Evictions of late.
     pub rollouts: EvictionHistory<RouteRef>,
     /// What the pods of each application run under.
     pub federation: FederationCapacity,
     /// What domains publish in DNS.
     pub dns: DnsObservations,
-    /// Deleted routes whose pods run on.
+    /// Deleted routes whose pods still run.
     pub orphans: OrphanedRoutes,
     /// How many messages each route has lost.
     pub lost: LostMessageSums,

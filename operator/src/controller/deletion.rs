@@ -1,5 +1,5 @@
-//! Pods whose MailRoute was deleted. They run on with its last configuration, and nothing has a status any more to show
-//! what becomes of their mail: so it is logged, counted, and told by Events on the pods themselves.
+//! Pods whose MailRoute was deleted. They continue with its last configuration, and no status is left to show what becomes of their
+//! mail: so that is logged, counted, and reported by Events on the pods.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::cache::watch::route_of;
 use crate::events::OwnReason;
 use crate::lock;
 
-/// Looks after what a deleted route has left: a pod was created, changed, reported or ended.
+/// Called when a pod of a deleted route was created, changed, reported or ended.
 pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     let namespace = route.namespace.as_deref().unwrap_or_default();
     let pods = context.pods.state();

@@ -1,5 +1,5 @@
-//! How many messages each route has lost with its pods. The sum is in the route's status; a watched route may lag behind
-//! what was written last, and a sum must not go back for that.
+//! How many messages each route has lost with its pods. The sum is in the route's status. A watched route may lag behind what was
+//! written last, and the sum must not fall because of that.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use mailroute_operator_core::crd::MailRoute;
 
 use crate::lock;
 
-/// Routes remembered at most; beyond it what the watched status says counts alone.
+/// Routes remembered at most. Of others, the sum in the watched status counts alone.
 const REMEMBERED: usize = 4096;
 
 /// The sums written last, by the uid of the route.

@@ -39,12 +39,13 @@ use mailroute_operator_core::reports::{INTERVAL, ReceivedReport, STALE_AFTER};
 use mailroute_operator_core::resolve::render;
 use mailroute_operator_core::rollout::age::ages;
 use mailroute_operator_core::rollout::plan::{RolloutFacts, plan};
+use mailroute_operator_core::status::lost_messages::LeftMessages;
 use mailroute_operator_core::status::{self, Acceptance, RouteFacts, lost_messages, sidecars_reporting};
+use mailroute_route::text::chain;
 use tokio::time::timeout;
 
 use self::context::DEADLINE;
 pub use self::context::{Context, Error};
-use crate::api_error::chain;
 use crate::cache::route::CachedRoute;
 use crate::cache::watch::{self, uses};
 use crate::events::OwnReason;
@@ -83,7 +84,7 @@ pub async fn run(context: Arc<Context>) {
         config,
     );
     let reconciled = reconciled.for_each(|outcome| async {
-        // Failures were told of by `failed`; what is left are triggers for routes that are gone.
+        // `failed` has reported failures; what is left are triggers for routes that are gone.
         if let Err(controller::Error::ObjectNotFound(gone)) = outcome {
             let gone = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
             deletion::look(&context, &gone, Timestamp::now());
@@ -98,8 +99,8 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-/// Waits for what would otherwise be told wrongly: no pods while they are still being listed, no control service while
-/// the authority is still being read.
+/// Waits for what a first look would get wrong: it would find no pods while they are being listed, and no control service while the
+/// authority is being read.
 async fn until_known(context: &Context) {
     watch::filled(&context.pods).await;
     watch::filled(&context.routes).await;
@@ -179,31 +180,35 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         .await
         .map_err(|error| Error::Publish(error.into()))?;
     context.lost.written(route, lost);
-    let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
-    if let Some(message) = lost_messages::given_up(&reports, settling.is_some()) {
-        context.events.warn(route.object_ref(&()), OwnReason::DeadLetters.as_str(), "Reconcile", message);
-    }
-    for left in left {
-        deletion::count(context, &namespace, &name, &left);
-        let (regarding, message) = (route.object_ref(&()), left.message(None));
-        context.events.warn_of(
-            regarding,
-            left.reference(&namespace),
-            OwnReason::MessagesLeft.as_str(),
-            "Reconcile",
-            message,
-        );
-    }
-    lock(&context.reports).told(&namespace, &name, &reports, is_live);
+    warn_of_losses(route, context, &left, lost_messages::given_up(&reports, settling.is_some()));
+    lock(&context.reports).told(&route.namespace().unwrap_or_default(), &route.name_any(), &reports, is_live);
     applied?;
     let soon = match status.readiness() {
         "True" => rollout::carry_out(route, &pods, &plan, context).await?,
         _ => None,
     };
-    // Numbers and ages of reports move without a trigger.
+    // Numbers and ages of reports change without a trigger.
     let is_idle = status.sidecars.injected == 0 && status.usage.messages_last_minute == 0;
     let usual = if is_idle { IDLE_INTERVAL } else { INTERVAL.unsigned_abs() };
     Ok(Action::requeue(soon.unwrap_or(usual)))
+}
+
+/// Sends Events about dead letters, in words, and about messages that pods left behind when they ended.
+fn warn_of_losses(route: &MailRoute, context: &Context, left: &[LeftMessages], given_up: Option<String>) {
+    if let Some(message) = given_up {
+        context.events.warn(route.object_ref(&()), OwnReason::DeadLetters.as_str(), "Reconcile", message);
+    }
+    let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
+    for left in left {
+        deletion::count(context, &namespace, &name, left);
+        context.events.warn_of(
+            route.object_ref(&()),
+            left.reference(&namespace),
+            OwnReason::MessagesLeft.as_str(),
+            "Reconcile",
+            left.message(None),
+        );
+    }
 }
 
 /// accepted? → render → apply.

@@ -1,4 +1,4 @@
-//! Deleted routes whose pods run on, in memory.
+//! Deleted routes whose pods still run, in memory.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -9,12 +9,12 @@ use crate::lock;
 /// Deleted routes that are remembered at most; beyond it some may be logged again.
 const REMEMBERED: usize = 4096;
 
-/// Deleted routes whose pods run on, so that each is logged once.
+/// Deleted routes whose pods still run, so that each is logged once.
 #[derive(Debug, Default)]
 pub struct OrphanedRoutes(Mutex<HashSet<RouteRef>>);
 
 impl OrphanedRoutes {
-    /// Whether pods run on without the route and nobody was told yet. The route counts as new when it comes back.
+    /// Whether pods run without the route and that was not logged yet. A route that comes back counts as new.
     pub(super) fn is_news(&self, route: &RouteRef, has_pods: bool) -> bool {
         let mut known = lock(&self.0);
         if !has_pods {

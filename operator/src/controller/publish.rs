@@ -1,4 +1,4 @@
-//! Writes a route's status and tells of its turns: only what differs, and each turn once.
+//! Writes a route's status and sends an Event for each turn of a condition: only what differs, and each turn once.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::apply::FIELD_MANAGER;
 use crate::events::Events;
 
-/// A turn that a person wants to know of.
+/// A change of a condition that a person wants to know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Whether it is for the worse.
@@ -31,7 +31,7 @@ pub async fn publish(
     route: &MailRoute,
     status: &MailRouteStatus,
 ) -> kube::Result<()> {
-    // What the webhook noted is its own field.
+    // The webhook owns this field.
     let shown = route.status.clone().map(|shown| MailRouteStatus { refused: None, ..shown });
     if shown.as_ref() == Some(status) {
         return Ok(());

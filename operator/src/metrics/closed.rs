@@ -1,5 +1,5 @@
-//! The label values that counters can have, so that each is shown as 0 before it is first counted: a rate needs a start,
-//! and an alert would miss the first of its kind.
+//! The label values that counters can have. Each is shown as 0 before it is first counted: otherwise a rate would miss the first
+//! event, and so would an alert.
 
 /// Of reconciliations, by the label `outcome`.
 pub(super) const RECONCILES: [&str; 6] = ["ok", "foreign_config_map", "apply", "status", "evict", "timeout"];

@@ -6,7 +6,7 @@ use prometheus::{Error, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 /// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
 const SECONDS: [f64; 11] = [0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
 
-/// How everything stands, on this replica and in the status of all routes.
+/// The state of this replica and of all routes.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     pub(super) leader: IntGauge,

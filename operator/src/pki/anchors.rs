@@ -1,4 +1,4 @@
-//! Certificates that somebody else keeps: what to trust, as PEM text or in DER, and whether that lets a chain in.
+//! Trust anchors that somebody else maintains, as PEM or DER, and whether a chain is valid under them.
 //!
 //! Unlike a [`super::bundle::Bundle`], which holds authorities of our own making, this takes what others put there: an
 //! authority without a name, or a server certificate that is its own root, as a self-signing issuer makes them.
@@ -19,16 +19,16 @@ use super::bundle::pem_block;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Anchors(Vec<CertificateDer<'static>>);
 
-/// Why a chain is not let in.
+/// Why a chain is not trusted.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Distrust {
-    /// Nothing can be let in.
+    /// No anchor is valid now.
     #[error("the caBundle contains no certificate that is valid now")]
     Empty,
     /// A name that is no DNS name.
     #[error("{0:?} is not a DNS name")]
     Name(String),
-    /// As a client would say it.
+    /// What a TLS client would report.
     #[error("{0}")]
     Certificate(rustls::Error),
 }
@@ -59,7 +59,7 @@ impl Anchors {
     /// Whether a TLS client that trusts these accepts the chain (leaf first) for `name` at `now`.
     ///
     /// # Errors
-    /// What the client would complain of.
+    /// What the client would report.
     pub fn admit(
         &self,
         chain: &[CertificateDer<'static>],

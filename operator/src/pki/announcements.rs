@@ -1,4 +1,4 @@
-//! What the rest of the program learns of the certificates.
+//! What the certificates' tasks announce to the rest of the program.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct Pki {
     pub registration: watch::Receiver<WebhookConfiguration>,
 }
 
-/// What the rest of the program learns.
+/// The senders.
 pub(super) struct Announcements {
     pub(super) ca_bundle: watch::Sender<String>,
     pub(super) ready: watch::Sender<bool>,
@@ -40,7 +40,7 @@ pub(super) struct Announcements {
     pub(super) registration: watch::Sender<WebhookConfiguration>,
 }
 
-/// Where things are announced, and what makes the handle of them.
+/// The senders, and a function that makes the handle with their receivers.
 pub(super) fn announcements() -> (Announcements, impl FnOnce(Arc<ServerConfig>) -> Pki) {
     let (ca_bundle, to_ca_bundle) = watch::channel(String::new());
     let (ready, to_ready) = watch::channel(false);

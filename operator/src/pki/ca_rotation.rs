@@ -1,5 +1,5 @@
-//! Keeps this replica's certificate good under an authority of our own: looks at the Secret and the webhook configuration,
-//! and does what the pure parts say is due. Calls the API server and reads the clock.
+//! Keeps this replica's certificate valid under an authority of our own: watches the Secret and the webhook configuration, and does
+//! what the pure parts say is due. Calls the API server and reads the clock.
 //!
 //! Every replica signs and serves a leaf of its own. Only the leader changes the Secret and the `caBundle`.
 

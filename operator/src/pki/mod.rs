@@ -1,5 +1,5 @@
-//! The certificates of the admission webhook and the control service: of an authority of our own, with nothing to set
-//! up, or given in a Secret that cert-manager or a person keeps.
+//! The certificates of the admission webhook and the control service: from an authority of our own, with nothing to set
+//! up, or from a Secret that cert-manager or a person maintains.
 //!
 //! ```text
 //!                    leader                         every replica
@@ -20,7 +20,7 @@
 //!
 //! Invariant: at any instant every leaf that a replica serves chains to the published bundle, through any number of
 //! rotations. It is broken only by force: deleting the Secret begins anew, so that a stolen CA can be thrown away; and,
-//! with a given certificate, by whoever gives it or keeps the bundle.
+//! with an external certificate, by whoever issues it or maintains the bundle.
 
 use std::future::Future;
 

@@ -1,5 +1,5 @@
-//! How soon to repeat a write that failed or was undone: quickly after a quiet time, then ever slower, so that neither an
-//! API server in trouble nor two actors who disagree about an object make for a storm. A function of the times passed in.
+//! How soon to repeat a write that failed or was undone: quickly after a quiet time, then ever slower, so that neither a failing API
+//! server nor two actors who disagree about an object cause a storm of writes. A function of the times passed in.
 
 use std::time::Duration;
 

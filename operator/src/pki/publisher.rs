@@ -1,7 +1,7 @@
 //! The webhook configuration as it was read last, and the one field of it that is ours: `caBundle`.
 //!
-//! What was read goes on to whoever else has to know it. A new bundle is written at once; one that another actor undid is
-//! written again at the pace of a dispute, and told of with that actor's name.
+//! What was read is passed on to other parts. A new bundle is written at once. One that another actor undid is written again, ever
+//! more slowly, and reported with that actor's name.
 
 use futures::Stream;
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use super::trust;
 use super::watching::{complain, replace, watched};
 use crate::api_error::ApiError;
 
-/// See the module.
+/// Publishes the `caBundle` while this replica leads.
 pub(super) struct Publisher {
     api: Api<MutatingWebhookConfiguration>,
     name: String,

@@ -1,5 +1,4 @@
-//! One replica, as whoever keeps its certificates needs it, whosever they are: what is followed, served and told, and when
-//! it is acted on.
+//! What a replica's certificates need whoever issues them: the objects to watch, what is served and announced, and when to act.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::settings::PkiSettings;
 use super::watching::{complain, watched};
 use crate::leader_election::Leadership;
 
-/// See the module.
+/// The names, the Secret and the announcements of one replica.
 pub(super) struct Replica {
     /// DNS names of the served certificate.
     pub names: Vec<String>,
@@ -30,14 +29,14 @@ pub(super) struct Replica {
     leading: watch::Receiver<Leadership>,
 }
 
-/// What is done about the certificates of a replica.
+/// Maintains the certificates of a replica.
 pub(super) trait Keep: Send {
     fn replica(&mut self) -> &mut Replica;
 
     /// The Secret was read; `None` while there is none.
     fn see(&mut self, secret: Option<Secret>);
 
-    /// Does what is due and says how long nothing more will be.
+    /// Does what is due, and returns how long nothing else will be due.
     fn act(&mut self) -> impl Future<Output = Duration> + Send;
 }
 
@@ -66,7 +65,7 @@ impl Replica {
     }
 }
 
-/// Runs until it is dropped, or until whoever decides who leads is gone.
+/// Runs until it is dropped, or until the election's task is gone.
 pub(super) async fn run(mut keeper: impl Keep) {
     let replica = keeper.replica();
     let (name, mut leading) = (replica.secret.clone(), replica.leading.clone());

@@ -1,5 +1,5 @@
-//! Serves the certificate that somebody else keeps in a Secret: looks at it and at the webhook configuration, and does what
-//! the pure parts say. Calls the API server and reads the clock; changes nothing but, where it is asked to, the `caBundle`.
+//! Serves the certificate that somebody else keeps in a Secret: watches it and the webhook configuration, and does what the pure
+//! parts decide. Calls the API server and reads the clock; writes only the `caBundle`, and only if asked to.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct SecretWatcher {
     /// Whether the leader writes the Secret's `ca.crt` into the `caBundle`; else somebody else does.
     publishes: bool,
     succession: Succession,
-    /// What was said last of the trust in the served certificate, so that it is said once.
+    /// What was logged last about the trust in the served certificate, so that it is logged once.
     said: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the certificates are for, where they are kept, and who is told what came of it.
+//! What the certificates are for, where they are stored, and who hears of writes to the `caBundle`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,18 +36,18 @@ pub enum CertificateSource {
 /// no such object.
 pub type WebhookConfiguration = Option<Option<MutatingWebhookConfiguration>>;
 
-/// What came of writing the `caBundle`.
+/// The result of writing the `caBundle`.
 #[derive(Clone, Copy, Debug)]
 pub enum BundleWritten<'a> {
     /// A new bundle is published.
     Bundle,
-    /// Another actor had changed it, as seen here, and it is put right.
+    /// Another actor had changed it, as seen here, and it is restored.
     Repair(&'a MutatingWebhookConfiguration),
     /// It could not be written.
     Failure,
 }
 
-/// Who is told what came of writing the `caBundle`.
+/// Called after each write of the `caBundle`, with its result.
 pub type OnBundleWritten = Arc<dyn Fn(BundleWritten<'_>) + Send + Sync>;
 
 /// Where the certificates are kept, and what they are for.
@@ -61,6 +61,6 @@ pub struct PkiSettings {
     pub webhook_configuration: String,
     /// DNS names of the served certificate, see [`service_names`](super::service_names).
     pub names: Vec<String>,
-    /// Who is told of writes.
+    /// Called after each write of the `caBundle`.
     pub tell: OnBundleWritten,
 }

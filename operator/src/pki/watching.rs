@@ -1,4 +1,4 @@
-//! Following one object by its name, and telling of a change: what both keepers of certificates share.
+//! Watches one object by its name: what both ways of maintaining certificates share.
 
 use std::fmt::Debug;
 
@@ -27,7 +27,7 @@ pub(super) fn complain(kind: &str, name: &str, error: &watcher::Error) {
     tracing::warn!(kind, name, %error, "cannot watch; check the operator's permissions and the API server");
 }
 
-/// Tells receivers only of a change.
+/// Wakes receivers only if the value changed.
 pub(super) fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     sender.send_if_modified(|present| {
         let changed = *present != value;

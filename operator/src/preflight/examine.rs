@@ -1,6 +1,6 @@
 //! One domain: from what is known of it to what is wrong with it. Pure.
 //!
-//! Run again whenever more is known, until nothing is wanted any more. A record that could not be looked up is no finding.
+//! Evaluated again whenever more is known, until nothing else has to be asked. A record that could not be looked up is no finding.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,8 +12,7 @@ use super::dmarc::{self, Policy};
 use super::finding::DnsFinding;
 use super::known::{Known, Question, Reader};
 use super::need::DnsNeed;
-use super::spf::permit::{Permit, Sender, permits};
-use super::spf::policy;
+use super::spf::Policy as SpfPolicy;
 
 /// The selectors that Exchange Online signs with.
 const SELECTORS: [&str; 2] = ["selector1", "selector2"];
@@ -21,11 +20,11 @@ const SELECTORS: [&str; 2] = ["selector1", "selector2"];
 /// What can be said of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examined {
-    /// What is wrong, in the order to tell it.
+    /// What is wrong, in the order in which to report it.
     pub findings: Vec<DnsFinding>,
-    /// Why name servers could not tell the rest.
+    /// Why name servers did not answer the rest.
     pub failures: Vec<String>,
-    /// What has to be asked before this is all.
+    /// What has to be asked before the findings are complete.
     pub wanted: BTreeSet<Question>,
 }
 
@@ -77,23 +76,18 @@ fn exchangers(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
 
 fn spf(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
     let domain = &need.domain;
-    let published = match policy::published(reader, domain)? {
-        Ok(Some(published)) => published,
+    let policy = match SpfPolicy::read(reader, domain, &need.addresses)? {
+        Ok(Some(policy)) => policy,
         Ok(None) => {
             let addresses: Vec<_> = need.addresses.iter().copied().collect();
             return Some(DnsFinding::no_spf(domain, need.service, &addresses));
         }
         Err(broken) => return Some(DnsFinding::broken_spf(domain, &broken)),
     };
-    if let Err(broken) = policy::check(reader, domain, &published.record) {
-        return Some(DnsFinding::broken_spf(domain, &broken));
-    }
-    let is_left_out = |sender: Sender<'_>| permits(reader, domain, &published.record, sender) == Permit::No;
-    let service = is_left_out(Sender::Service(need.service)).then_some(need.service);
-    let left_out: Vec<IpAddr> =
-        need.addresses.iter().copied().filter(|ip| is_left_out(Sender::Address(*ip))).collect();
+    let service = policy.leaves_out_service(reader, need.service).then_some(need.service);
+    let left_out: Vec<IpAddr> = need.addresses.iter().copied().filter(|ip| policy.leaves_out(*ip)).collect();
     (service.is_some() || !left_out.is_empty())
-        .then(|| DnsFinding::incomplete_spf(domain, published.text, service, &left_out))
+        .then(|| DnsFinding::incomplete_spf(domain, policy.text, service, &left_out))
 }
 
 fn dkim(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
@@ -116,7 +110,7 @@ fn dkim(need: &DnsNeed, reader: &Reader<'_>) -> Option<DnsFinding> {
 /// What the domain asks of receivers, and what is wrong with how it asks.
 fn requested(domain: &str, reader: &Reader<'_>) -> (Option<Policy>, Option<DnsFinding>) {
     for place in dmarc::places(domain) {
-        // Further up only what is not here counts.
+        // The domain above counts only if nothing is published here.
         let Some(texts) = reader.texts(&format!("_dmarc.{place}")) else { return (None, None) };
         let records: Vec<_> = texts.iter().filter(|text| dmarc::is_dmarc(text)).collect();
         match (records.as_slice(), records.first().and_then(|text| dmarc::parse(text))) {

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use mailroute_dns::message::Exchanger;
 use mailroute_route::condition::Reason;
 
-use super::spf::policy::Broken;
+use super::spf::Broken;
 
-/// Longest record that is shown whole with its change, octets; what is longer is said where to change.
+/// Longest record that is shown whole with its change, octets. Of a longer one, only the change is shown.
 const MAX_RECORD: usize = 450;
 
 /// Most names of others that are quoted.
 const MAX_NAMES: usize = 3;
 
-/// One thing to put right. In the order in which they are told: the first is the reason of the condition.
+/// One thing to correct. Ordered as they are reported: the first is the reason of the condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DnsFinding {
     /// Why.
@@ -123,7 +123,7 @@ impl DnsFinding {
         Self::new(Reason::DmarcMissing, domain, text)
     }
 
-    /// Adds what the domain asks of receivers while nothing proves its mail.
+    /// Adds what the domain's DMARC policy has receivers do while nothing authenticates its mail.
     pub fn aggravate(&mut self, policy: &str) {
         let what = if policy == "reject" { "refuse" } else { "distrust" };
         self.text.push_str(&format!(
@@ -143,7 +143,7 @@ fn own_terms(addresses: &[IpAddr]) -> Vec<String> {
     addresses.iter().map(term).collect()
 }
 
-/// The record with further terms, where they are looked at.
+/// The record with further terms, inserted where they count.
 fn spliced(text: &str, terms: &[String]) -> String {
     let closes = |term: &str| {
         let term = term.to_ascii_lowercase();
@@ -159,7 +159,7 @@ fn all_of(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Names that others chose: a few, and without what does not belong into a message.
+/// A few names that others chose, printable characters only.
 fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let plain = |name: &str| -> String { name.chars().filter(char::is_ascii_graphic).take(253).collect() };
     names.take(MAX_NAMES).map(plain).collect::<Vec<_>>().join(", ")

@@ -1,7 +1,7 @@
-//! What name servers said so far, and what else has to be asked. Pure: nothing here asks.
+//! What name servers have answered, and what else has to be asked. Pure: nothing here asks.
 //!
-//! Whoever evaluates records looks at them through [`Reader`]. What is not known yet is noted as wanted and taken as
-//! absent for now; when it was asked for, the evaluation is done again. So evaluations stay functions of values.
+//! Evaluations look at records through [`Reader`]. It notes what is not known yet as wanted; once that has been asked, the
+//! evaluation is done again. So evaluations stay functions of values.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mailroute_dns::message::{Answer, Exchanger, Wanted};
 
-/// Most records of one answer that are kept. A domain has two or three; more are somebody's mischief.
+/// Most records of one answer that are kept. A domain has two or three; many more are an attack.
 const MAX_RECORDS: usize = 64;
 
 /// Longest text that is kept, octets. What is longer is no policy that a receiver would evaluate.
@@ -25,7 +25,7 @@ pub struct Question {
     pub wanted: Wanted,
 }
 
-/// What was said to a question.
+/// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// The name does not exist.
@@ -38,15 +38,15 @@ pub enum Fact {
     Aliases(Vec<String>),
     /// Its addresses, possibly none.
     Addresses(Vec<IpAddr>),
-    /// No name server could tell, for this reason.
+    /// No name server answered, for this reason.
     Failed(String),
 }
 
-/// Everything that was said about one domain.
+/// All answers about one domain.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     facts: BTreeMap<Question, Fact>,
-    /// How long all of it is good; none while no answer had a record.
+    /// How long all of it is valid; none while no answer had a record.
     pub ttl: Option<Duration>,
 }
 
@@ -66,7 +66,7 @@ impl Question {
 }
 
 impl Fact {
-    /// What an answer says, bounded, and how long it is good.
+    /// What an answer says, bounded, and how long it is valid.
     pub fn read(wanted: Wanted, answer: &Answer) -> (Self, Option<Duration>) {
         if answer.has_no_name() {
             return (Self::NoSuchName, None);
@@ -99,7 +99,7 @@ fn bounded<T>(mut records: Vec<T>) -> Vec<T> {
 }
 
 impl Known {
-    /// Keeps what was said, good for `ttl`.
+    /// Stores an answer, valid for `ttl`.
     pub fn learn(&mut self, question: Question, fact: Fact, ttl: Option<Duration>) {
         self.ttl = self.ttl.into_iter().chain(ttl).min();
         self.facts.insert(question, fact);
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         self.wanted.into_inner()
     }
 
-    /// Why name servers could not tell something that was looked at.
+    /// Why name servers did not answer something that was needed.
     pub fn failures(&self) -> Vec<String> {
         self.failed.borrow().iter().map(|failure| (*failure).to_owned()).collect()
     }

@@ -4,12 +4,12 @@
 //!  routes, egress addresses ─► need ─► rounds ──► known ─► examine (spf, dkim, dmarc, MX) ─► finding ─► verdict
 //!                             (pure)    (I/O)               (pure)                           (pure)     (pure)
 //!                                         │ asks name servers until examine wants no more           │
-//!                                         └──────────────────────► board ◄──────────────────────────┘
+//!                                         └─────────────────────► observations ◄───────────────────────┘
 //!                                                                    ▲ read by the controller
 //! ```
 //!
 //! Advice only. Invariants: no reconciliation waits for DNS, and no mail; the number of questions for one domain is
-//! bounded, so is what is kept of the answers; a name server that cannot tell makes the condition Unknown, never False.
+//! bounded, and so is what is stored of the answers; a name server that does not answer makes the condition Unknown, never False.
 
 pub mod dmarc;
 pub mod examine;

@@ -22,7 +22,7 @@ pub struct DnsNeed {
     pub is_signed: bool,
     /// Whether the MX record names the smart host.
     pub names_smart_host: bool,
-    /// Where the mail comes from before Exchange Online has it.
+    /// The addresses from which the mail reaches Exchange Online.
     pub addresses: BTreeSet<IpAddr>,
 }
 
@@ -67,7 +67,7 @@ fn domains(spec: &MailRouteSpec) -> Vec<String> {
     if listed.is_empty() { of_mailbox.into_iter().collect() } else { listed }
 }
 
-/// Whether an SPF record can name the address: what a server on the same network sees says nothing of the internet.
+/// Whether an SPF record can name the address. A private one, which a server on the same network sees, means nothing elsewhere.
 const fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {

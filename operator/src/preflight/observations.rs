@@ -1,11 +1,11 @@
-//! What is known of every domain that routes need something of, and when to look at it again. In memory, time passed in.
+//! What was found at each domain of a route, and when to look again. In memory; time is passed in.
 //!
 //! The controller reads it, [`super::rounds`] fills it. A change of leader loses it; the condition that stands in the
 //! status stays until it is known anew.
 //!
 //! Invariants: no domain is looked at more often than once in [`SHORTEST`] for a namespace, whatever addresses its sidecars
-//! report, but for the first `AT_ONCE` changes of them; no namespace has more than `OF_A_NAMESPACE` of the looks of a round; a look that fails does not at once replace
-//! what an earlier one found.
+//! report, except for the first `AT_ONCE` changes of them; no namespace has more than `OF_A_NAMESPACE` of the looks of a round; a
+//! look that fails does not at once replace what an earlier one found.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -18,28 +18,28 @@ use super::need::DnsNeed;
 use super::verdict::{DomainStanding, verdict};
 use crate::lock;
 
-/// What is published is looked at this often at most.
+/// Least time between two looks at a domain.
 pub const SHORTEST: Duration = Duration::from_secs(60);
 
-/// What is in order is looked at again after this at the latest, whatever its time to live.
+/// Longest time until the next look at a domain without findings, whatever the time to live of its records.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What is not in order is looked at again after this at the latest: somebody may be at work on it.
+/// Longest time until the next look at a domain with findings: somebody may be correcting them.
 const LONGEST_WRONG: Duration = Duration::from_secs(300);
 
-/// After failures, which are spaced out, at the latest after this.
+/// Longest time until the next look after failures, whose pauses grow.
 const LONGEST_FAILED: Duration = Duration::from_secs(900);
 
-/// Looks of one round that one namespace may have: routes that name many domains, or slow ones, hold up their own.
+/// Looks of one round that one namespace may have: routes with many domains, or slow ones, delay only their own namespace.
 const OF_A_NAMESPACE: usize = 4;
 
 /// Changes of the addresses that are followed by a look at once.
 const AT_ONCE: u32 = 3;
 
-/// Looks in a row that may fail before what was found earlier is no longer told.
+/// Looks in a row that may fail before what was found earlier is no longer shown.
 const PATIENCE: u32 = 3;
 
-/// The shared board. Without anything behind it, nobody looks.
+/// The observations, shared. The default has none, and nobody looks.
 #[derive(Clone, Debug, Default)]
 pub struct DnsObservations(Option<Arc<Mutex<BTreeMap<DnsNeed, Entry>>>>);
 
@@ -66,7 +66,7 @@ struct Entry {
 }
 
 impl DnsObservations {
-    /// A board that is filled.
+    /// Observations that somebody fills.
     pub fn on() -> Self {
         Self(Some(Arc::default()))
     }
@@ -120,7 +120,7 @@ impl DnsObservations {
         lock(board).values().map(|entry| entry.due).min()
     }
 
-    /// Takes in what a look found, and says whether routes have to be told. `chance`, from 0 to 1, spreads the next looks.
+    /// Stores what a look found, and returns whether the status of routes has to be written. `chance`, from 0 to 1, spreads the next looks.
     pub fn put(&self, need: &DnsNeed, look: DnsLook, now: Instant, chance: f64) -> bool {
         let Some(board) = &self.0 else { return false };
         let mut board = lock(board);

@@ -1,8 +1,8 @@
-//! Goes round the domains of all routes and asks name servers, in a task of its own. Runs on the leader alone.
+//! Asks name servers about the domains of all routes, round after round, in a task of its own. Runs only on the leader.
 //!
-//! Owns sockets (by [`Resolver`]), the clock and chance; what is asked and what answers mean is decided elsewhere.
+//! Owns sockets (through [`Resolver`]), the clock and randomness. What is asked, and what answers mean, is decided elsewhere.
 //!
-//! Invariants: at most `AT_ONCE` domains are looked at a time, each with at most `MAX_QUESTIONS` questions and within
+//! Invariants: at most `AT_ONCE` domains are looked at at a time, each with at most `MAX_QUESTIONS` questions and within
 //! `DEADLINE`; a domain whose name servers fail is left alone after `MAX_FAILURES` questions.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 /// Domains that are looked at at a time.
 const AT_ONCE: usize = 4;
 
-/// Domains of one round; those that are new meanwhile come first in the next. Each namespace has its share of them.
+/// Domains of one round; new ones come first in the next. Each namespace has its share.
 const MAX_ROUND: usize = 32;
 
 /// Most questions about one domain: its own six, the ten look-ups of an SPF policy, and addresses of mail exchangers.
@@ -44,7 +44,7 @@ const MAX_FAILURES: usize = 2;
 /// Longest time for one domain.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Longest pause between two rounds: addresses that sidecars come from change without a sign.
+/// Longest pause between two rounds: the addresses of sidecars change without an event.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Shortest pause between two rounds, however often routes change.
@@ -53,7 +53,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// What the rounds work with. Handles only.
 #[derive(Clone)]
 pub struct DnsRounds {
-    /// To ask with.
+    /// Asks name servers.
     pub resolver: Resolver,
     /// Where findings go.
     pub board: DnsObservations,
@@ -63,14 +63,14 @@ pub struct DnsRounds {
     pub changes: watch::Receiver<u64>,
     /// What sidecars reported.
     pub reports: Arc<Mutex<Reports>>,
-    /// Has a route's status written anew.
+    /// Has the status of a route written again.
     pub triggers: Triggers,
     /// Where looks are counted.
     pub metrics: Metrics,
 }
 
 impl DnsRounds {
-    /// Goes round until it is dropped.
+    /// Makes rounds until it is dropped.
     pub async fn run(mut self) {
         loop {
             let started = Instant::now();

@@ -5,7 +5,7 @@ use mailroute_route::condition::Reason;
 
 use super::finding::DnsFinding;
 
-/// Most findings that a message tells, so that it stays readable; the others are counted.
+/// Most findings in one message, so that it stays readable; the others are counted.
 const MAX_TOLD: usize = 8;
 
 /// Longest cause of a failure that a message quotes, octets.
@@ -16,11 +16,11 @@ const MAX_CAUSE: usize = 300;
 pub struct DomainStanding {
     /// What is wrong.
     pub findings: Vec<DnsFinding>,
-    /// Why name servers could not tell something.
+    /// Why name servers did not answer something.
     pub failure: Option<String>,
 }
 
-/// The verdict on a route with domains that stand like this.
+/// The verdict on a route whose domains were found like this.
 pub fn verdict<'s>(standings: impl IntoIterator<Item = &'s DomainStanding>) -> DnsVerdict {
     let (mut findings, mut failures) = (Vec::new(), Vec::new());
     for standing in standings {

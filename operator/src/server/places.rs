@@ -1,8 +1,8 @@
 //! Which connections are open and from which addresses, and which one gives way when there is no place. No I/O, no clock.
 //!
 //! What matters is that the API server keeps its places on the webhook's port, and it cannot be told from others by its
-//! address. It is known by what strangers lack: it was answered before they came. So an address that was never answered gives way
-//! before any that was, and of those the one that was answered first gives way last.
+//! address. What tells it from strangers is that it was answered before they came. So an address that was never answered gives way
+//! before any that was, and among those the one that was answered first gives way last.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

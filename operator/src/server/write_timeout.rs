@@ -1,4 +1,4 @@
-//! A stream whose peer has to take what it is sent. Knows nothing of what that is.
+//! A stream whose peer has to read what it is sent in time. Knows nothing of the content.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -39,7 +39,7 @@ const KEEP: Duration = Duration::from_secs(60);
 /// Reviews for one pod that may come at once. Its token needs one a minute.
 const BURST: u32 = 10;
 
-/// Time after which one more is allowed.
+/// Time after which one more review is allowed.
 const REFILL: Duration = Duration::from_secs(10);
 
 /// A sidecar that has just started waits this long for the kubelet to publish the address of its pod.
@@ -51,7 +51,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Reviews under way at a time; more callers are told to come back.
 const AT_ONCE: usize = 32;
 
-/// A caller does not wait longer for the API server.
+/// Longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest token that is looked at, bytes. A projected token has about one thousand.
@@ -232,7 +232,7 @@ fn pod_of(status: &TokenReviewStatus) -> Option<ReportingPod> {
     Some(ReportingPod { namespace: namespace.to_owned(), pod: extra(POD_NAME)?, uid: extra(POD_UID)? })
 }
 
-/// What a token says of itself (RFC 7519), as Kubernetes writes it. Worth nothing until the API server has checked it.
+/// The claims of a token (RFC 7519), as Kubernetes writes them. Not to be trusted until the API server has checked the token.
 #[derive(Deserialize)]
 struct Claims {
     aud: Audiences,

@@ -43,7 +43,7 @@ use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 use crate::server::Peer;
 
-/// A request that takes longer is broken off, whatever it waits for.
+/// Longest request, whatever it waits for.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the service needs.
@@ -56,7 +56,7 @@ pub struct ReportService {
     pub pods: Store<Pod>,
     /// Where reports are kept.
     pub reports: Arc<Mutex<Reports>>,
-    /// Tells the controller of news.
+    /// Triggers the controller.
     pub triggers: Triggers,
     /// Counts what became of reports.
     pub metrics: Metrics,
@@ -145,7 +145,7 @@ impl ReportService {
         Ok(ReportReply { next_seconds, allotment, route_deleted: self.is_deleted(&route) })
     }
 
-    /// Whether the route is gone, which one that was not read yet or cannot be read is not.
+    /// Whether the route is gone. One that was not read yet, or cannot be read, is not.
     fn is_deleted(&self, route: &RouteRef) -> bool {
         let is_filled = self.routes.wait_until_ready().now_or_never().is_some_and(|filled| filled.is_ok());
         let namespace = route.namespace.as_deref().unwrap_or_default();

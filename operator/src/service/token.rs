@@ -1,8 +1,7 @@
 //! HTTP in and out of the broker: reads one request for a token, and answers with one or with the reason why not.
 //!
-//! Each grant and each refusal to a known pod is one line in the log, `token granted` or `token refused`. Decides
-//! nothing itself: who calls is the authenticator's to say, who may have what the settings', and whether there is a token
-//! Entra's.
+//! Each grant and each refusal to a known pod is one line in the log, `token granted` or `token refused`. Decides nothing itself: the
+//! authenticator says who calls, the settings say who may have a token, and Entra issues it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,7 +37,7 @@ use crate::service::report::bearer;
 /// A request that takes longer than this is broken off, apart from the wait for Entra.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A pod does not wait longer for Entra. The exchange goes on, and what it brings is there for the next request.
+/// Longest wait of a pod for Entra. The exchange continues, and its result serves the next request.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Requests of one pod that may come at once. A sidecar asks once an hour; after trouble it asks again after one second, two,
@@ -48,7 +47,7 @@ const BURST: u32 = 10;
 /// Time after which one more is allowed. Also what a pod that asks too often is told to wait.
 const REFILL: Duration = Duration::from_secs(10);
 
-/// What the desk needs.
+/// What the service needs.
 pub struct TokenService {
     /// Checks who calls.
     pub authenticator: Arc<Authenticator>,
@@ -167,7 +166,7 @@ fn late() -> Failure {
     Failure::new(Reason::TokenServiceUnavailable, what)
 }
 
-/// Who got what, and who did not: never the token.
+/// Logs who got a token and who did not; never the token.
 fn audit(Asked { caller, request }: &Asked, granted: &Result<Token, TokenError>) {
     let ReportingPod { namespace, pod, uid } = caller;
     // A pod can write what it likes there.
@@ -201,7 +200,7 @@ fn handed_out(token: &Token) -> Response {
     )
 }
 
-/// RFC 6749 §5.1: what holds a token says so to everything on the way.
+/// Forbids caches to store the answer (RFC 6749 §5.1).
 fn kept_by_nobody(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,7 +1,7 @@
 //! The token of each application: asked for once, used by all, refreshed ahead of its end.
 //!
-//! Owns one store for each application of the settings, and how often a pod may make it ask Entra anew. Refuses to know who
-//! is given a token.
+//! Owns one store for each application of the settings, and limits how often pods may have a new token requested. Does not know who
+//! gets a token.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -87,7 +87,7 @@ impl Held {
     }
 }
 
-/// What a pod is told of the operator's own assertion is not what it is told of its own.
+/// The reason that a pod sees for a failure of the operator's own assertion, which differs from that for its own.
 fn own(failure: Failure) -> Failure {
     match failure.reason {
         Reason::AssertionUnavailable => Failure { reason: Reason::OperatorIdentityMissing, ..failure },
@@ -101,7 +101,7 @@ fn fingerprint(token: &Secret) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Tells of exchanges in metrics and logs.
+/// Reports exchanges in metrics and logs.
 struct Told {
     client_id: String,
     metrics: Metrics,

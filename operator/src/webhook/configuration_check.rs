@@ -3,7 +3,7 @@
 //!
 //! The operator owns the `caBundle` of its entry and nothing else. Selectors, rules and policy belong to the chart, and
 //! others change them: AKS adds expressions to `namespaceSelector`, people narrow it. What would let a labelled pod start
-//! without its sidecar, or would send pods here that nobody labelled, is found, and told of, and left as it is.
+//! without its sidecar, or would send pods here that nobody labelled, is reported and left as it is.
 //!
 //! What can be wrong, and what is, given an entry, is in [`mailroute_operator_core::webhook_configuration`]. [`watch`] follows the
 //! entry, and tells.
@@ -24,10 +24,10 @@ use crate::leader_election::Leadership;
 use crate::metrics::Metrics;
 use crate::pki::{WebhookConfiguration, trust};
 
-/// After a change of the routes, others that come within this time are taken along.
+/// Changes of routes within this time are handled together.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// What telling needs.
+/// What the watch needs.
 pub struct Watch {
     /// The configuration.
     pub registration: channel::Receiver<WebhookConfiguration>,
@@ -37,7 +37,7 @@ pub struct Watch {
     pub routes: RouteStore,
     /// Changes with every change of those.
     pub changes: channel::Receiver<u64>,
-    /// Whether this replica is the one that speaks.
+    /// Whether this replica leads, and so reports.
     pub leadership: channel::Receiver<Leadership>,
     /// For every replica's metric.
     pub metrics: Metrics,

@@ -1,9 +1,7 @@
 //! Which Kubernetes the API server is: whether a native sidecar may be given to it.
 //!
-//! An API server that does not know `restartPolicy` of an init container drops it, and the sidecar that is left holds the pod
-//! back for ever. Kubelets need not be asked: one may be three minor versions older than its API server and no more
-//! (Kubernetes, "Version Skew Policy"), and those of 1.30 know native sidecars. [`NativeSidecars::of`] judges, a pure function;
-//! [`follow`] asks, at the start and from time to time, since clusters are upgraded under a running operator.
+//! Asks at the start and from time to time, since clusters are upgraded under a running operator. [`NativeSidecars::of`] judges the
+//! answer and says why the version matters.
 
 use std::time::Duration;
 

@@ -7,9 +7,8 @@
 //! * [`review`]: AdmissionReview in and out. [`routes`]: the watched routes. [`server`]: the service. `weight`: how much
 //!   memory a body takes once it is read. [`refusals`]: notes on the route who was refused, after the answer.
 //!
-//! Invariants: no call to the API server before the answer; an answer, whatever happens, before the API server's
-//! patience of five seconds ends; bounded memory for what is asked, for each address and in
-//! all; a dry run leaves no trace.
+//! Invariants: no call to the API server before the answer; an answer, whatever happens, within the five seconds that the API
+//! server waits; bounded memory for requests, of each address and in all; a dry run leaves no trace.
 
 pub mod configuration_check;
 pub mod kubernetes;

@@ -1,4 +1,4 @@
-//! Tells of refused pods: in the log, and on their route, in `status.refused` and as an Event, so that its owner and the leader
+//! Reports refused pods: in the log, and on their route, in `status.refused` and as an Event, so that its owner and the leader
 //! learn of it whichever replica was asked.
 //!
 //! Owns one field of the status, by its own field manager; the leader owns the others. Off the webhook's path and bounded: a note

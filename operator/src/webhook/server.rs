@@ -1,4 +1,4 @@
-//! The service: reads a review, has it answered by the pure parts, and tells of refusals beside the answer.
+//! The service: reads a review, answers it with what the pure parts decide, and reports refusals.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use mailroute_quota::Timing;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Usage;
 use tokio::sync::watch;
@@ -33,11 +34,10 @@ use tokio::sync::watch;
 pub use perform::{Attempt, Origin};
 pub use permit::{NoPermit, Obstruction};
 
-pub use crate::budget::gate::SendPermit;
+pub use crate::budget::limiter::SendPermit;
 
 use self::circuit_breaker::CircuitBreaker;
-use crate::budget::Spans;
-use crate::budget::gate::Gate;
+use crate::budget::limiter::RateLimiter;
 use crate::clock;
 use crate::delivery::Transport;
 use crate::lock;
@@ -67,7 +67,7 @@ pub enum RouteState {
 pub struct Attempts {
     active: watch::Receiver<Option<Arc<Active>>>,
     breaker: Mutex<CircuitBreaker>,
-    budget: Arc<Gate>,
+    budget: Arc<RateLimiter>,
     route_state: watch::Sender<RouteState>,
     /// The queue waits for the mailbox's limits: who comes now goes behind it.
     queue_waits: AtomicBool,
@@ -80,19 +80,19 @@ pub struct Attempts {
 
 impl Attempts {
     /// For whatever route is `active`. What the mailbox has sent is written down in `directory` and counted over
-    /// `spans`; `pause` is the breaker's unit.
+    /// the windows of `timing`; `pause` is the breaker's unit.
     pub fn new(
         active: watch::Receiver<Option<Arc<Active>>>,
         health: SharedHealth,
         metrics: Arc<Metrics>,
         directory: &Path,
-        spans: Spans,
+        timing: Timing,
         pause: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             active,
             breaker: Mutex::new(CircuitBreaker::new(pause, clock::now())),
-            budget: Gate::new(directory, spans, Arc::clone(&metrics) as _),
+            budget: RateLimiter::new(directory, timing, Arc::clone(&metrics) as _),
             route_state: watch::Sender::new(RouteState::Open),
             queue_waits: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
@@ -123,7 +123,7 @@ impl Attempts {
     }
 
     /// The mailbox's limits and what is left of them.
-    pub const fn budget(&self) -> &Arc<Gate> {
+    pub const fn budget(&self) -> &Arc<RateLimiter> {
         &self.budget
     }
 

@@ -7,7 +7,7 @@ use mailroute_route::condition::Reason;
 
 use super::rejection_cache::MessageParties;
 use super::{Active, Attempts, NoPermit, RouteState, author, log};
-use crate::budget::gate::SendPermit;
+use crate::budget::limiter::SendPermit;
 use crate::clock;
 use crate::logging::faults::{self, Due};
 use crate::message::body::Body;
@@ -193,10 +193,10 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use async_trait::async_trait;
+    use mailroute_quota::Timing;
     use tokio::sync::watch;
 
     use super::*;
-    use crate::budget::Spans;
     use crate::config;
     use crate::delivery::connection::Connection;
     use crate::delivery::pool::{Pool, Slot};
@@ -239,13 +239,13 @@ mod tests {
     async fn who_waits_for_a_connection_when_the_mailbox_is_throttled_is_not_tried() {
         let directory = tempfile::tempdir().unwrap();
         let (metrics, (_active, active)) = (Arc::new(Metrics::new().unwrap()), watch::channel(None));
-        let (spans, pause) = (Spans::default(), Duration::from_secs(1));
+        let (quota, pause) = (Timing::default(), Duration::from_secs(1));
         let attempts = Attempts::new(
             active,
             SharedHealth::default(),
             Arc::clone(&metrics),
             directory.path(),
-            spans,
+            quota,
             pause,
         );
         let throttling = Arc::new(Throttling { pool: Pool::new(1), tried: AtomicUsize::new(0) });
@@ -278,9 +278,9 @@ mod tests {
     async fn a_fault_that_is_met_again_with_another_configuration_has_its_line() {
         let directory = tempfile::tempdir().unwrap();
         let (metrics, (_active, active)) = (Metrics::new().unwrap().into(), watch::channel(None));
-        let (spans, pause) = (Spans::default(), Duration::from_secs(1));
+        let (quota, pause) = (Timing::default(), Duration::from_secs(1));
         let attempts =
-            Attempts::new(active, SharedHealth::default(), metrics, directory.path(), spans, pause);
+            Attempts::new(active, SharedHealth::default(), metrics, directory.path(), quota, pause);
         let fault = DeliveryOutcome::RouteFault(Reason::MailboxFull);
         assert!(attempts.fault_line(fault).is_some() && attempts.fault_line(fault).is_none());
         attempts.reset();

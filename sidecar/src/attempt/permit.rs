@@ -9,7 +9,7 @@ use std::time::Duration;
 use mailroute_route::condition::Reason;
 
 use super::Attempts;
-use crate::budget::gate::{self, SendPermit};
+use crate::budget::limiter::{self, SendPermit};
 use crate::budget::{WaitReason, condition_reason};
 use crate::clock::{self, Instant};
 use crate::outcome::{DeliveryOutcome, Observation, Verdict};
@@ -138,7 +138,7 @@ impl Attempts {
     }
 
     /// A day that is used up is trouble that people should see, though Microsoft was not asked.
-    fn beyond_limits(&self, denied: gate::Denied) -> NoPermit {
+    fn beyond_limits(&self, denied: limiter::Denied) -> NoPermit {
         if denied.why == WaitReason::Day {
             self.health.record(&[Observation::new(Reason::DailyQuotaExceeded, limit_text(denied.why))]);
         }

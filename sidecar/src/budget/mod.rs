@@ -2,18 +2,18 @@
 //!
 //! Every decision is [`mailroute_quota::client`]'s. Here is what it leaves to its caller: the clock, the tasks that wait, the disk.
 //!
-//! * [`gate`]: requests, and permits that settle themselves when they are dropped.
+//! * [`limiter`]: requests, and permits that settle themselves when they are dropped.
 //! * [`journal`], [`saved_leases`]: what survives a restart, as files.
 //!
 //! Knows nothing of mail, SMTP and its callers.
 
-pub mod gate;
 pub mod journal;
+pub mod limiter;
 pub mod saved_leases;
 
+pub use mailroute_quota::Amount;
 pub use mailroute_quota::client::wait::WaitReason;
 pub use mailroute_quota::wire::Throttled;
-pub use mailroute_quota::{Amount, Timing as Spans};
 use mailroute_route::condition::Reason;
 
 /// The reason of a condition to show for a wait. Smoothing a burst is no problem to show.

@@ -1,6 +1,7 @@
 //! One connection: octets between a socket and a [`Session`], the message's octets into a [`Writer`], and the clock.
 //!
-//! Owns every wait. Each is bounded: for the client by [`super::timeouts`], and for it to take an answer. Only [`super::Accept`] is waited for without bound: it has bounds of its own.
+//! Owns every wait. Waits for the client are bounded ([`super::timeouts`]), also for it to take an answer. Only [`super::Accept`] is
+//! waited for without bound: it has bounds of its own.
 
 use std::io;
 use std::net::IpAddr;
@@ -125,8 +126,8 @@ impl Connection {
         step
     }
 
-    /// Waits for more input; false when the client will send no more. Running out of time is told to the session,
-    /// whose next steps say so and close.
+    /// Waits for more input; false when the client will send no more. When time runs out, the session is informed: its next steps tell
+    /// the client and close.
     async fn read(&mut self) -> io::Result<bool> {
         let wanted = if self.session.is_in_data() { DATA_BUFFER } else { COMMAND_BUFFER };
         self.input.clear();
@@ -223,7 +224,7 @@ impl Connection {
         sent.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answers"))?
     }
 
-    /// Closes such that the last answer arrives.
+    /// Closes in a way that lets the last answer arrive.
     async fn close(mut self) -> io::Result<()> {
         self.stream.shutdown().await?;
         let until_silent = async {

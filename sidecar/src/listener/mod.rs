@@ -64,26 +64,23 @@ pub struct Service {
     pub limits: SessionLimits,
 }
 
-/// Bounds on sessions.
+/// How long a session and its parts may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Sessions at once. Each holds at most 256 KiB and its recipients.
-    pub sessions: usize,
-    /// For a client beyond that number to wait for a session to end.
+    /// For a client beyond the number of sessions to wait for one to end.
     pub wait: Duration,
     /// For a client to send one command, counted from the answer before it.
     pub command: Duration,
-    /// For a client to send any octets of a message, and to take any of ours.
+    /// For a client to send the next octets of a message, and to read some of ours.
     pub data: Duration,
     /// For a client to complete one message, counted from its MAIL, and to begin another one, counted from the last.
-    /// Bounds what a client can hold that always sends a little.
+    /// Bounds the resources of a client that always sends a little.
     pub message: Duration,
 }
 
 impl Default for SessionLimits {
     fn default() -> Self {
         Self {
-            sessions: 100,
             wait: Duration::from_secs(30),
             // RFC 5321 §4.5.3.2.7.
             command: Duration::from_secs(5 * 60),

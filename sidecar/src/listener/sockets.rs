@@ -108,20 +108,33 @@ const MAX_WAITING: usize = 100;
 /// Serves clients until `stop` becomes true, or its sender is gone. Then no new ones are let in, sessions between
 /// messages are ended with 421, those in a message after its answer; and when the last one has ended, this returns.
 ///
-/// Clients beyond the number of sessions wait, in the order in which they came, and are told 421 when that takes too
-/// long: applications that send a hundred messages at once would fail where a second's wait is all that is needed.
-pub async fn serve(listeners: Listeners, service: Service, mut stop: watch::Receiver<bool>) {
+/// Clients beyond the number of `sessions` wait, in the order in which they came, and are told 421 when that takes too
+/// long: applications that send a hundred messages at once would fail where a second's wait is all that is needed. Where the
+/// number falls, open sessions go on.
+pub async fn serve(
+    listeners: Listeners,
+    service: Service,
+    mut sessions_at_once: watch::Receiver<usize>,
+    mut stop: watch::Receiver<bool>,
+) {
     let service = Arc::new(service);
-    let room = Arc::new(Semaphore::new(service.limits.sessions));
+    let mut room = Room::new(*sessions_at_once.borrow_and_update());
     let places = Arc::new(Semaphore::new(MAX_WAITING));
-    let mut sessions = JoinSet::new();
+    let mut sessions = JoinSet::<Option<OwnedSemaphorePermit>>::new();
     loop {
         let accepted = tokio::select! {
             accepted = next(&listeners, &places) => accepted,
             Some(ended) = sessions.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a session ended abnormally; the others continue");
+                match ended {
+                    Ok(permit) => permit.into_iter().for_each(|permit| room.give_back(permit)),
+                    Err(error) => {
+                        tracing::error!(%error, "a session ended abnormally; the others continue");
+                    }
                 }
+                continue;
+            }
+            Ok(()) = sessions_at_once.changed() => {
+                room.resize(*sessions_at_once.borrow_and_update());
                 continue;
             }
             _ = stop.wait_for(|&stop| stop) => break,
@@ -134,20 +147,58 @@ pub async fn serve(listeners: Listeners, service: Service, mut stop: watch::Rece
                 continue;
             }
         };
-        let (room, service, stop) = (Arc::clone(&room), Arc::clone(&service), stop.clone());
+        let (room, service, stop) = (Arc::clone(&room.free), Arc::clone(&service), stop.clone());
         sessions.spawn(async move {
             match permit(room, service.limits.wait, stop.clone()).await {
                 Ok(permit) => {
                     drop(place);
                     connection::run(stream, peer.ip(), service, stop).await;
-                    drop(permit);
+                    Some(permit)
                 }
-                Err(answer) => refuse(&stream, answer, &service),
+                Err(answer) => {
+                    refuse(&stream, answer, &service);
+                    None
+                }
             }
         });
     }
     drop(listeners);
     while sessions.join_next().await.is_some() {}
+}
+
+/// How many sessions there may be.
+struct Room {
+    free: Arc<Semaphore>,
+    size: usize,
+    /// Sessions that are open beyond the size, since it fell: as many permits are not used again.
+    beyond: usize,
+}
+
+impl Room {
+    fn new(size: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(size)), size, beyond: 0 }
+    }
+
+    fn resize(&mut self, size: usize) {
+        if size < self.size {
+            let fewer = self.size - size;
+            self.beyond += fewer - self.free.forget_permits(fewer);
+        } else {
+            let more = size - self.size;
+            let kept = more.min(self.beyond);
+            self.beyond -= kept;
+            self.free.add_permits(more - kept);
+        }
+        self.size = size;
+    }
+
+    /// A session has ended.
+    fn give_back(&mut self, permit: OwnedSemaphorePermit) {
+        if self.beyond > 0 {
+            self.beyond -= 1;
+            permit.forget();
+        }
+    }
 }
 
 /// The next client, as soon as there is a place for one that waits.
@@ -194,6 +245,25 @@ mod tests {
         let addresses = Listeners::bind(0).await.unwrap().addresses();
         assert!(!addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()));
         assert!(addresses.iter().all(|address| address.port() == addresses[0].port()));
+    }
+
+    #[tokio::test]
+    async fn fewer_sessions_count_once_those_that_are_open_have_ended() {
+        let mut room = Room::new(3);
+        let take = |room: &Room| Arc::clone(&room.free).try_acquire_owned().ok();
+        let (first, second) = (take(&room).unwrap(), take(&room).unwrap());
+        room.resize(1);
+        assert_eq!((room.free.available_permits(), room.beyond), (0, 1));
+        room.give_back(first);
+        assert!(take(&room).is_none(), "one is open, and one is allowed");
+        room.give_back(second);
+        let third = take(&room).unwrap();
+        room.resize(2);
+        assert!(take(&room).is_some());
+        room.resize(1);
+        room.resize(3);
+        room.give_back(third);
+        assert_eq!((room.free.available_permits(), room.beyond), (3, 0));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use mailroute_quota::wire::Throttled;
 use prometheus::{Gauge, GaugeVec, IntCounterVec};
 
 use super::Metrics;
-use crate::budget::gate;
+use crate::budget::limiter;
 
 /// What is sent, against what may be.
 pub(super) struct Budgeted {
@@ -55,7 +55,7 @@ impl Budgeted {
     }
 }
 
-impl gate::Observe for Metrics {
+impl limiter::Observe for Metrics {
     fn waits(&self, why: WaitReason) {
         self.budgeted.waits.with_label_values(&[why.as_str()]).inc();
     }
@@ -83,7 +83,7 @@ fn fraction(Utilization { used, limit }: Utilization) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::gate::Observe;
+    use super::limiter::Observe;
     use super::*;
     use crate::outcome::health::Health;
 

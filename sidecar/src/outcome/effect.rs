@@ -9,7 +9,7 @@
 //! | recipient or message refused | given up | the message counts | the error is remembered | of the reason |
 //! | refused, and an administrator can end it | tried again | the message counts | the error is remembered | of the reason |
 //!
-//! Pure. The metric is the outcome's name and reason ([`DeliveryOutcome::as_str`]). The queue, the gate of the budget and the
+//! Pure. The metric is the outcome's name and reason ([`DeliveryOutcome::as_str`]). The queue, the rate limiter and the
 //! breaker do as they are told here; none of them looks at outcomes by itself.
 
 use mailroute_route::condition::{ConditionType, Reason};

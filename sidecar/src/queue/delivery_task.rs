@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mailroute_route::text::chain;
 
+use super::Queue;
 use super::index::QueueRecord;
 use super::notify::{self, Failure};
 use super::recipients::{self, GroupResult};
 use super::schedule::{NextAttempt, later, until};
 use super::split::{self, Reach};
-use super::{Queue, chain};
 use crate::attempt::{Active, Attempt, Origin, SendPermit};
 use crate::clock;
 use crate::message::body::Body;

@@ -17,6 +17,7 @@
 mod commands;
 mod delivery_task;
 pub mod index;
+mod kept_attempt;
 pub mod notification;
 mod notify;
 pub mod recipients;
@@ -30,13 +31,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mailroute_route::file::{Delivery, DeliveryMode};
+use mailroute_route::text::chain;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
 use self::delivery_task::ClaimedMessage;
 use self::index::{Index, QueueRecord};
+pub use self::kept_attempt::KeptAttempt;
 pub(crate) use self::notify::header_of;
 use self::schedule::{Ahead, NextAttempt, RetrySchedule, later};
 use crate::attempt::{Attempts, NoPermit};
@@ -57,7 +60,7 @@ const PROMPTLY: Duration = Duration::from_secs(1);
 
 /// The queue of one sidecar.
 pub struct Queue {
-    /// What due times are counted by.
+    /// The clock of due times.
     clock: Steady,
     spool: Spool,
     attempts: Arc<Attempts>,
@@ -207,7 +210,7 @@ impl Queue {
         let id = entry.envelope.id.clone();
         self.state().index.insert(id.clone(), record);
         self.tell();
-        Ok(KeptAttempt { taken: ClaimedMessage::new(self, id, record), entry, progress })
+        Ok(KeptAttempt::new(ClaimedMessage::new(self, id, record), entry, progress))
     }
 
     /// Makes a message durable and enters it into the index. `held`: it waits for the route and not for its own time.
@@ -242,12 +245,12 @@ impl Queue {
         }
     }
 
-    /// Sees news.
+    /// Changes when there is something worth a report.
     pub fn notable(&self) -> watch::Receiver<QueueSummary> {
         self.notable.subscribe()
     }
 
-    /// Sees every round of the worker: something changed, or a time has come.
+    /// Changes with every round of the worker.
     pub fn rounds(&self) -> watch::Receiver<()> {
         self.looks.subscribe()
     }
@@ -273,13 +276,13 @@ impl Queue {
         lock(&self.state)
     }
 
-    /// Lets the worker look, and tells whoever follows.
+    /// Wakes the worker, and whoever follows [`Queue::notable`].
     fn news(&self) {
         self.nudge();
         self.tell();
     }
 
-    /// Lets the worker look.
+    /// Wakes the worker.
     fn nudge(&self) {
         {
             let mut state = self.state();
@@ -339,55 +342,6 @@ impl Queue {
     }
 }
 
-/// A message that is kept and was being tried before.
-pub struct KeptAttempt {
-    taken: ClaimedMessage,
-    entry: Entry,
-    progress: Progress,
-}
-
-impl KeptAttempt {
-    /// Lets the attempt that is under way decide, whenever it ends. Its end settles the message as one from the queue.
-    pub fn adopt(self, attempt: JoinHandle<AttemptResult>) {
-        let queue = Arc::clone(self.taken.queue());
-        // Cut off with the queue: what is found in the spool at the next start must not be under way still.
-        let mut attempt = AbortOnDrop(attempt);
-        queue.spawn(async move {
-            match (&mut attempt.0).await {
-                Ok(attempt) => self.settle(attempt).await,
-                // The message is given back as this ends.
-                Err(error) => tracing::error!(%error, "an attempt ended abnormally"),
-            }
-        });
-    }
-
-    /// Settles the message as the attempt says. Does not wait for a disk that refuses.
-    pub async fn decide(self, attempt: AttemptResult) {
-        let queue = Arc::clone(self.taken.queue());
-        queue.finish(self.settle(attempt)).await;
-    }
-
-    /// Takes the message out again: somebody else answers for it. Does not wait for a disk that refuses.
-    pub async fn release(self) {
-        let queue = Arc::clone(self.taken.queue());
-        queue.finish(self.taken.clear_away(None)).await;
-    }
-
-    async fn settle(self, attempt: AttemptResult) {
-        let Self { taken, entry, progress } = self;
-        taken.attempted(entry, progress, &attempt).await;
-    }
-}
-
-/// A task that does not outlive its handle.
-struct AbortOnDrop(JoinHandle<AttemptResult>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// What the spool may hold, as the route says.
 pub fn limits(delivery: Option<&Delivery>) -> SpoolLimits {
     let default = Delivery::new(DeliveryMode::DeliverOrQueue);
@@ -402,18 +356,6 @@ fn steady(clock: Steady) -> Timestamp {
 
 fn ahead(clock: Steady) -> Ahead {
     Ahead::new(steady(clock), clock::timestamp())
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

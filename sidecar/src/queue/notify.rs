@@ -5,10 +5,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use mailroute_route::RouteFile;
 use mailroute_route::file::Method;
+use mailroute_route::text::chain;
 
+use super::Queue;
 use super::notification::{self, Notice, Unreached};
 use super::recipients::EXPIRED;
-use super::{Queue, chain};
 use crate::clock;
 use crate::message::body::Body;
 use crate::message::envelope::{BodyType, Envelope, QueueId, ReversePath};

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mailroute_quota::Timing;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Allotment, Lease};
@@ -14,7 +15,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::attempt::Active;
-use crate::budget::Spans;
 use crate::config;
 use crate::delivery::connection::Connection;
 use crate::delivery::pool::{Pool, Slot};
@@ -127,7 +127,7 @@ impl Bench {
         let active = Active { route: Arc::new(route), transport: Arc::clone(&fake) as _ };
         let (publish, active) = watch::channel(Some(Arc::new(active)));
         let (health, shown) = (SharedHealth::default(), Arc::clone(&metrics));
-        let attempts = Attempts::new(active, health, shown, directory.path(), Spans::default(), unit);
+        let attempts = Attempts::new(active, health, shown, directory.path(), Timing::default(), unit);
         if let Some(active) = attempts.active().filter(|active| active.route.control.is_some()) {
             attempts.follow(&active.route).await;
         }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::attempt::Attempts;
 use crate::budget::Amount;
-use crate::budget::gate::SendPermit;
+use crate::budget::limiter::SendPermit;
 use crate::clock::{self, Instant};
 use crate::delivery::Transport;
 use crate::outcome::health::{Health, SharedHealth};
@@ -178,11 +178,11 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
+    use mailroute_quota::Timing;
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::budget::Spans;
-    use crate::budget::gate::Gate;
+    use crate::budget::limiter::RateLimiter;
     use crate::delivery::DryRun;
     use crate::delivery::pool::Slot;
     use crate::message::body::Body;
@@ -219,8 +219,9 @@ mod tests {
     #[async_trait]
     impl Traffic for Mail {
         async fn admit(&self) -> Option<SendPermit> {
-            let gate = Gate::new(Path::new("nowhere"), Spans::default(), Arc::new(Metrics::new().unwrap()));
-            gate.admit(Duration::ZERO).await
+            let limiter =
+                RateLimiter::new(Path::new("nowhere"), Timing::default(), Arc::new(Metrics::new().unwrap()));
+            limiter.admit(Duration::ZERO).await
         }
 
         fn probed(&self, _: &Probe) {}

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use mailroute_m365::{Options, Simulator, SmtpAction, Stage};
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
 use mailroute_route::file::LogAddresses;
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::queue::schedule;
 
 use crate::canary::{Program, port};
 use crate::client::{Client, message};
 use crate::kept::{SENDER, down, emptied, files, id_of, once, queued, reply, scene, subjects, timed, with};
-use crate::scene::{PATIENCE, Scene, surroundings, timing};
+use crate::scene::{PATIENCE, Scene, intervals, surroundings};
 
 const ANN: &[&str] = &["ann@fabrikam.com"];
 
@@ -85,7 +85,8 @@ async fn a_route_that_hides_addresses_hides_the_message_ids_of_what_is_left() {
 
 #[tokio::test]
 async fn what_waits_is_told_as_the_end_begins_which_may_be_cut_short() {
-    let mut scene = timed(Queue, Timing { report: Duration::from_secs(3), ..timing() }, |_, _| {}).await;
+    let mut scene =
+        timed(Queue, Intervals { report: Duration::from_secs(3), ..intervals() }, |_, _| {}).await;
     scene.well().await;
     // Nothing is wrong with the route that would have to be told before.
     scene.fault(Stage::EndOfData, reply("451 4.6.99 Not this message, not now"), 1000);
@@ -150,9 +151,9 @@ async fn the_next_start_delivers_what_was_left() {
 #[tokio::test]
 async fn a_backlog_is_flushed_as_far_as_the_limits_allow() {
     let hour = Duration::from_secs(3600);
-    let spans = mailroute_sidecar::budget::Spans { minute: hour, hour, day: hour };
-    let queue = schedule::RetrySchedule { first: hour, ..timing().queue };
-    let scene = timed(Queue, Timing { spans, queue, ..timing() }, |_, route| {
+    let quota = mailroute_quota::Timing { minute: hour, hour, day: hour };
+    let queue = schedule::RetrySchedule { first: hour, ..intervals().queue };
+    let scene = timed(Queue, Intervals { quota, queue, ..intervals() }, |_, route| {
         route.limits.messages_per_minute = Some(4);
     })
     .await;

@@ -191,19 +191,18 @@ async fn an_unfinished_request_is_not_waited_for() {
     program.terminate().await;
 }
 
-/// A hundred and fifty applications' threads that send at once, through a handful of sessions.
+/// Twice as many applications' threads as sessions, which send at once.
 #[tokio::test]
 async fn more_clients_than_sessions_wait_and_all_are_served() {
     let (m365, _control, mut route, files) = surroundings(Options::default()).await;
     route.delivery.mode = DeliveryMode::Queue;
     files.write_route(&route);
-    let arguments = ["--max-sessions", "5"].map(str::to_owned);
-    let mut program = Program::start([files.arguments(), arguments.into()].concat());
+    let mut program = Program::start(files.arguments());
     let address: SocketAddr =
         ([127, 0, 0, 1], port(&program.line_with("\"listening\"").await["addresses"])).into();
     program.line_with("LoggedIn").await;
     let mut clients = JoinSet::new();
-    for n in 0..150 {
+    for n in 0..2 * SESSIONS {
         clients.spawn(async move {
             let mut client = Client::connect(address).await;
             client.send("noreply@contoso.com", &["ann@fabrikam.com"], &message(&format!("m{n}"))).await

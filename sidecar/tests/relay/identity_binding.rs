@@ -20,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::client::message;
 use crate::control::{identity, read};
 use crate::credentials::with_secret;
-use crate::scene::{Scene, submission, timing};
+use crate::scene::{Scene, intervals, submission};
 
 /// Name of the proxy, as AKS forms them.
 const NAME: &str = "0a1b2c.sni.ests.aks";
@@ -103,7 +103,7 @@ impl Proxy {
     async fn scene(&self, name: &str, change: impl FnOnce(&Simulator, &mut RouteFile)) -> Scene {
         let arguments = self.arguments(name);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        Scene::run(&arguments, timing(), |_| {}, change).await
+        Scene::run(&arguments, intervals(), |_| {}, change).await
     }
 }
 
@@ -215,7 +215,7 @@ async fn a_refusal_of_the_proxy_is_told_as_its_own_and_passes() {
 #[tokio::test]
 async fn half_a_binding_is_told_with_the_variable_that_is_missing() {
     let half = ["--token-proxy-name", NAME];
-    let scene = Scene::run(&half, timing(), |_| {}, |_, _| {}).await;
+    let scene = Scene::run(&half, intervals(), |_| {}, |_, _| {}).await;
     let told = scene.told(Reason::TokenProxyInvalid).await;
     assert!(!told.holds && told.message.contains("AZURE_KUBERNETES_TOKEN_PROXY is not"), "{told:?}");
     let reply =

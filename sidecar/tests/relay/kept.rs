@@ -5,14 +5,14 @@ use std::path::Path;
 use mailroute_m365::{Faults, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
 use mailroute_route::RouteFile;
 use mailroute_route::file::DeliveryMode;
-use mailroute_sidecar::app::Timing;
+use mailroute_sidecar::app::Intervals;
 use mailroute_sidecar::message::envelope::QueueId;
 use mailroute_sidecar::outcome::queued::QueueFigures;
 use mailroute_sidecar::queue::schedule;
 use mailroute_sidecar::smtp::reply::Reply;
 
 use crate::client::message;
-use crate::scene::{PATIENCE, Scene, timing};
+use crate::scene::{PATIENCE, Scene, intervals};
 
 /// The sample mailbox.
 pub const SENDER: &str = "noreply@contoso.com";
@@ -24,18 +24,18 @@ pub async fn scene(mode: DeliveryMode) -> Scene {
 
 /// The same, changed before the sidecar sees it.
 pub async fn with(mode: DeliveryMode, change: impl FnOnce(&Simulator, &mut RouteFile)) -> Scene {
-    timed(mode, timing(), change).await
+    timed(mode, intervals(), change).await
 }
 
 /// The same with other times.
 pub async fn timed(
     mode: DeliveryMode,
-    timing: Timing,
+    intervals: Intervals,
     change: impl FnOnce(&Simulator, &mut RouteFile),
 ) -> Scene {
     let scene = Scene::run(
         &[],
-        timing,
+        intervals,
         |_| {},
         |m365, route| {
             route.delivery.mode = mode;
@@ -48,10 +48,10 @@ pub async fn timed(
 }
 
 /// Times at which nothing is tried again by itself.
-pub fn once() -> Timing {
+pub fn once() -> Intervals {
     let hour = std::time::Duration::from_secs(3600);
     let queue = schedule::RetrySchedule { first: hour, patient: hour, longest: hour, hold: hour };
-    Timing { queue, ..timing() }
+    Intervals { queue, ..intervals() }
 }
 
 /// Sends one message and gives the answer.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use mailroute_m365::directory::SAMPLE_MAILBOX;
 use mailroute_m365::limits::Peak;
 use mailroute_m365::{Line, Options, Simulator, SmtpAction, Stage};
+use mailroute_quota::Timing;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::DeliveryMode;
-use mailroute_sidecar::app::Timing;
-use mailroute_sidecar::budget::Spans;
+use mailroute_sidecar::app::Intervals;
 
 use crate::client::{Client, message};
-use crate::scene::{PATIENCE, Scene, metric, timing};
+use crate::scene::{PATIENCE, Scene, intervals, metric};
 
 /// A burst has to wait for several of the simulator's minutes.
 const LONG: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the mailbox may send in the windows, messages and recipients: as Exchange counts, and as the route says.
 struct Bounds {
-    windows: Spans,
+    windows: Timing,
     exchange: (u32, u32),
     route: (u32, u32),
 }
@@ -32,7 +32,7 @@ struct Bounds {
 impl Bounds {
     /// The same on both sides.
     fn both(minute: Duration, day: Duration, bounds: (u32, u32)) -> Self {
-        Self { windows: Spans { minute, day, ..Spans::default() }, exchange: bounds, route: bounds }
+        Self { windows: Timing { minute, day, ..Timing::default() }, exchange: bounds, route: bounds }
     }
 
     /// A sidecar under these, once all is well.
@@ -51,7 +51,7 @@ impl Bounds {
             file.limits.messages_per_minute = Some(route.0);
             file.limits.recipients_per_day = Some(route.1);
         };
-        let scene = Scene::run(&[], Timing { spans: windows, ..timing() }, options, limited).await;
+        let scene = Scene::run(&[], Intervals { quota: windows, ..intervals() }, options, limited).await;
         scene.well().await;
         scene
     }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use mailroute_m365::{Line, Rule, SmtpAction, Stage};
+use mailroute_quota::Timing;
 use mailroute_route::file::DeliveryMode::{Deliver, DeliverOrQueue, Queue};
-use mailroute_sidecar::app::Timing;
-use mailroute_sidecar::budget::Spans;
+use mailroute_sidecar::app::Intervals;
 
 use crate::client::message;
 use crate::kept::{
     SENDER, always, down, emptied, figures, files, given_up, id_of, queued, reply, rules, scene, send,
     subjects, timed, with,
 };
-use crate::scene::{PATIENCE, Scene, metric, timing};
+use crate::scene::{PATIENCE, Scene, intervals, metric};
 
 const ANN: &[&str] = &["ann@fabrikam.com"];
 const TWO: &[&str] = &["ann@fabrikam.com", "bob@fabrikam.com"];
@@ -85,8 +85,8 @@ async fn a_known_fault_of_the_route_is_250_without_an_attempt() {
 async fn throttled_is_250_and_a_delivery_later() {
     for line in [Line::ConcurrentConnections, Line::MessageRate, Line::TemporaryServerError] {
         // After such a reply the mailbox is used less for some minutes; here these are short.
-        let spans = Spans { minute: Duration::from_millis(200), ..Spans::default() };
-        let scene = timed(DeliverOrQueue, Timing { spans, ..timing() }, |_, _| {}).await;
+        let quota = Timing { minute: Duration::from_millis(200), ..Timing::default() };
+        let scene = timed(DeliverOrQueue, Intervals { quota, ..intervals() }, |_, _| {}).await;
         scene.fault(Stage::Mail, SmtpAction::Reply(line.into()), 1);
         queued(&scene, ANN, "throttled").await;
         emptied(&scene).await;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use mailroute_m365::{Faults, Line, Rule, SmtpAction, Stage, SubmissionFaults};
 use mailroute_route::condition::Reason;
-use mailroute_sidecar::app::Timing;
+use mailroute_sidecar::app::Intervals;
 use mailroute_sidecar::upstream::probe::ProbeSchedule;
 
 use crate::client::message;
-use crate::scene::{PATIENCE, Scene, metric, timing};
+use crate::scene::{PATIENCE, Scene, intervals, metric};
 
 /// Sends until it is taken, as an application with an outbox does; every refusal has to be a temporary one.
 async fn insist(scene: &Scene, subject: &str) -> u32 {
@@ -55,8 +55,8 @@ async fn an_upstream_that_is_down_is_451_and_then_recovers() {
 
 #[tokio::test]
 async fn what_breaks_while_nobody_sends_is_told_without_mail() {
-    let quick = ProbeSchedule { idle: Duration::from_millis(50), ..timing().probe };
-    let scene = Scene::run(&[], Timing { probe: quick, ..timing() }, |_| {}, |_, _| {}).await;
+    let quick = ProbeSchedule { idle: Duration::from_millis(50), ..intervals().probe };
+    let scene = Scene::run(&[], Intervals { probe: quick, ..intervals() }, |_| {}, |_, _| {}).await;
     scene.well().await;
     scene.m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
     assert!(!scene.told(Reason::SmtpAuthDisabledTenant).await.holds);
@@ -219,7 +219,7 @@ async fn a_stop_lets_an_open_session_finish_its_message() {
 
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_in_time_is_451_and_its_connection_is_not_used_again() {
-    let scene = Scene::run(&["--reply-timeout", "0.5"], timing(), |_| {}, |_, _| {}).await;
+    let scene = Scene::run(&["--reply-timeout", "0.5"], intervals(), |_| {}, |_, _| {}).await;
     scene.well().await;
     scene.fault(Stage::EndOfData, SmtpAction::Delay(60_000), 1);
     let reply =

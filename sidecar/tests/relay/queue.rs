@@ -5,7 +5,7 @@ use std::time::Duration;
 use mailroute_m365::{Rule, SmtpAction, Stage};
 use mailroute_route::condition::Reason;
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
-use mailroute_sidecar::app::Timing;
+use mailroute_sidecar::app::Intervals;
 use mailroute_sidecar::message::envelope::QueueId;
 use mailroute_sidecar::queue::{QueueCommandError, QueuePlace};
 use mailroute_sidecar::spool::{DeliveryProblem, RecipientStatus};
@@ -15,7 +15,7 @@ use crate::kept::{
     SENDER, always, down, emptied, figures, files, given_up, once, queued, reply, rules, scene, subjects,
     timed, with,
 };
-use crate::scene::{PATIENCE, Scene, metric, submission, timing};
+use crate::scene::{PATIENCE, Scene, intervals, metric, submission};
 
 const ANN: &[&str] = &["ann@fabrikam.com"];
 /// Unknown to the table, so about this message and for now.
@@ -245,7 +245,7 @@ async fn a_lost_answer_repeats_the_message_with_the_same_id() {
 #[tokio::test]
 async fn a_damaged_message_is_set_aside_and_stops_nobody() {
     // Once the upstream was found to be down, it is not tried again by itself.
-    let times = Timing { pause: Duration::from_secs(3600), ..once() };
+    let times = Intervals { pause: Duration::from_secs(3600), ..once() };
     let scene = timed(Queue, times, |_, _| {}).await;
     down(&scene.m365, true).await;
     let ids = [
@@ -389,8 +389,8 @@ async fn more_dead_letters_than_are_kept_push_out_the_oldest_and_are_counted() {
 #[tokio::test]
 async fn new_mail_does_not_overtake_what_waits_for_the_limits() {
     let minute = Duration::from_millis(400);
-    let spans = mailroute_sidecar::budget::Spans { minute, ..<_>::default() };
-    let scene = timed(DeliverOrQueue, Timing { spans, ..timing() }, |m365, route| {
+    let quota = mailroute_quota::Timing { minute, ..<_>::default() };
+    let scene = timed(DeliverOrQueue, Intervals { quota, ..intervals() }, |m365, route| {
         route.limits.messages_per_minute = Some(4);
         m365.config(|config| {
             (config.limits.messages_per_minute, config.limits.minute_milliseconds) = (4, 400);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use mailroute_m365::{Faults, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
 use mailroute_route::file::{Delivery, DeliveryMode};
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::{Cli, Command};
 use mailroute_sidecar::cli::queue;
 use mailroute_sidecar::cli::queue::server::CommandTimeouts;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::client::message;
-use crate::scene::{PATIENCE, Scene, timing};
+use crate::scene::{PATIENCE, Scene, intervals};
 
 /// What a command writes, and whether it did all; or why it could not.
 pub async fn queue(spool: &Path, words: &str) -> Result<(String, bool), String> {
@@ -80,12 +80,12 @@ fn refusing(stage: Stage, line: &str) -> Faults {
 }
 
 /// A sidecar that queues what comes, with something wrong upstream.
-async fn queueing(wrong: Faults, timing: Timing) -> Scene {
+async fn queueing(wrong: Faults, intervals: Intervals) -> Scene {
     let change = |m365: &Simulator, route: &mut mailroute_route::RouteFile| {
         route.delivery = Delivery::new(DeliveryMode::Queue);
         m365.set_faults(wrong);
     };
-    Scene::run(&[], timing, |_| {}, change).await
+    Scene::run(&[], intervals, |_| {}, change).await
 }
 
 fn id(row: &Value) -> &str {
@@ -99,7 +99,7 @@ const UNKNOWN: &str = "0000000000000000000";
 
 #[tokio::test]
 async fn what_waits_is_listed_shown_exported_and_tried_when_asked() {
-    let mut slow = timing();
+    let mut slow = intervals();
     slow.queue.hold = Duration::from_secs(3600);
     slow.queue.first = Duration::from_secs(3600);
     slow.queue.longest = Duration::from_secs(3600);
@@ -148,7 +148,7 @@ async fn what_waits_is_listed_shown_exported_and_tried_when_asked() {
 
 #[tokio::test]
 async fn dead_letters_are_tried_again_or_dropped() {
-    let scene = queueing(refusing(Stage::EndOfData, BLOCKED), timing()).await;
+    let scene = queueing(refusing(Stage::EndOfData, BLOCKED), intervals()).await;
     for subject in ["one", "two", "three"] {
         scene.accepted(&["ann@fabrikam.com"], subject).await;
     }
@@ -187,7 +187,7 @@ async fn dead_letters_are_tried_again_or_dropped() {
 
 #[tokio::test]
 async fn a_route_that_does_not_work_holds_what_comes_and_says_why() {
-    let scene = queueing(down(), timing()).await;
+    let scene = queueing(down(), intervals()).await;
     scene.accepted(&["ann@fabrikam.com"], "held").await;
     let held = |rows: &[Value]| rows.iter().any(|row| row["state"] == "held" && row["trouble"].is_object());
     let rows = scene.listed_when(held).await;
@@ -200,7 +200,7 @@ async fn a_route_that_does_not_work_holds_what_comes_and_says_why() {
 
 /// A sidecar that queues what comes and pauses for as long as it does in earnest.
 async fn pausing(wrong: Faults, change: impl FnOnce(&mut mailroute_route::RouteFile)) -> Scene {
-    let mut slow = Timing { pause: Duration::from_secs(1), ..timing() };
+    let mut slow = Intervals { pause: Duration::from_secs(1), ..intervals() };
     slow.queue.first = Duration::from_secs(3600);
     slow.queue.longest = Duration::from_secs(3600);
     let change = |m365: &Simulator, route: &mut mailroute_route::RouteFile| {
@@ -277,7 +277,7 @@ async fn checked_beside(scene: &Scene) -> mailroute_sidecar::cli::check::steps::
 #[tokio::test]
 async fn a_message_that_is_delivered_meanwhile_is_not_dropped_and_that_is_said() {
     let rules = vec![Rule::times(Stage::EndOfData, SmtpAction::Delay(4000), 1)];
-    let scene = queueing(faults(SubmissionFaults { rules, ..<_>::default() }), timing()).await;
+    let scene = queueing(faults(SubmissionFaults { rules, ..<_>::default() }), intervals()).await;
     scene.accepted(&["ann@fabrikam.com"], "raced").await;
     let rows = scene.listed_when(|rows| rows.iter().any(|row| row["state"] == "trying")).await;
     let one = id(&rows[0]);
@@ -312,7 +312,7 @@ async fn said(scene: &Scene, octets: &[u8]) -> String {
 #[tokio::test]
 async fn hostile_ends_of_the_socket_get_an_answer_and_nothing_else() {
     let patience = CommandTimeouts { request: Duration::from_millis(300), ..CommandTimeouts::default() };
-    let scene = queueing(down(), Timing { queue_commands: patience, ..timing() }).await;
+    let scene = queueing(down(), Intervals { queue_commands: patience, ..intervals() }).await;
     scene.accepted(&["ann@fabrikam.com"], "safe").await;
     for (octets, answer) in [
         (b"GET / HTTP/1.1\r\n\r\n".as_slice(), "not a request"),
@@ -340,8 +340,8 @@ async fn hostile_ends_of_the_socket_get_an_answer_and_nothing_else() {
 
 #[tokio::test]
 async fn a_second_program_does_not_touch_the_first_ones_socket() {
-    let scene = queueing(down(), timing()).await;
-    let second = App::start(scene.files.run(&[]), timing()).await;
+    let scene = queueing(down(), intervals()).await;
+    let second = App::start(scene.files.run(&[]), intervals()).await;
     let error = format!("{:#}", second.err().expect("the spool is taken"));
     assert!(error.contains("in use by another program"), "{error}");
     assert_eq!(scene.listed("").await["running"], true);

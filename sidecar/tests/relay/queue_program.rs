@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::canary::{Program, port};
 use crate::client::{Client, message};
 use crate::queue_cli::queue;
-use crate::scene::{Files, PATIENCE, surroundings, timing};
+use crate::scene::{Files, PATIENCE, intervals, surroundings};
 
 async fn program(spool: &Path, words: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailroute-sidecar"));
@@ -37,7 +37,7 @@ fn error(output: &Output) -> String {
 /// A sidecar on another spool, in this process.
 async fn started(files: &Files, spool: &Path) -> App {
     let run = Run { spool_dir: spool.into(), ..files.run(&[]) };
-    App::start(run, timing()).await.expect("the sidecar starts")
+    App::start(run, intervals()).await.expect("the sidecar starts")
 }
 
 /// A program whose upstream is down, with one message that it has taken, and that message's id.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use mailroute_m365::Options;
+use mailroute_quota::Timing;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Queue, Report, Usage};
-use mailroute_sidecar::app::{App, Timing};
-use mailroute_sidecar::budget::Spans;
-use mailroute_sidecar::budget::gate::Gate;
+use mailroute_sidecar::app::{App, Intervals};
+use mailroute_sidecar::budget::limiter::RateLimiter;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::net::control_service::noted_address;
@@ -23,11 +23,11 @@ use tokio::time::Instant;
 
 use crate::client::message;
 use crate::control::Control;
-use crate::scene::{PATIENCE, Scene, metric, surroundings, timing};
+use crate::scene::{PATIENCE, Scene, intervals, metric, surroundings};
 
 /// Times at which nothing is told after the first report.
-fn once() -> Timing {
-    Timing { report: Duration::from_secs(3600), ..timing() }
+fn once() -> Intervals {
+    Intervals { report: Duration::from_secs(3600), ..intervals() }
 }
 
 /// Waits until the sidecar knows that so many reports were taken.
@@ -69,7 +69,7 @@ async fn the_pods_token_goes_to_the_control_service_of_the_command_line_whatever
     let theirs = format!("localhost:{}", stranger.local_addr().unwrap().port());
     let app = {
         files.write_route(&route);
-        App::start(files.run(&["--control", &ours]), timing()).await.expect("the sidecar starts")
+        App::start(files.run(&["--control", &ours]), intervals()).await.expect("the sidecar starts")
     };
     let mut reports = control.reports.clone();
     let service = route.control.as_mut().unwrap();
@@ -138,7 +138,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         left: Box::new(Vec::new),
         deleted: RouteDeleted::new(&files.path("")),
         notable: watch::Sender::new(QueueSummary::default()).subscribe(),
-        budget: Gate::new(files.path("").as_path(), Spans::default(), Arc::clone(&metrics) as _),
+        budget: RateLimiter::new(files.path("").as_path(), Timing::default(), Arc::clone(&metrics) as _),
         metrics: Arc::clone(&metrics),
         least: Duration::from_secs(1),
     };

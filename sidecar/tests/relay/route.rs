@@ -43,7 +43,7 @@ pub fn to_simulator(
         delivery: Delivery::new(DeliveryMode::Deliver),
         limits: Limits::new(36_700_160, 500),
         senders: None,
-        listen: Listen::new(25),
+        listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
         control,

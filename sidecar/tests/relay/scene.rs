@@ -7,13 +7,13 @@ use std::time::Duration;
 use clap::Parser;
 use mailroute_m365::directory::SAMPLE_SUBJECT;
 use mailroute_m365::{Faults, Options, Rule, Simulator, SmtpAction, Stage, SubmissionFaults};
+use mailroute_quota::Timing;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::{Observation, Report};
 use mailroute_route::file::{ClientSubmission, ControlService, Method};
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::{Cli, Run};
-use mailroute_sidecar::budget::Spans;
 use mailroute_sidecar::cli::queue::server::CommandTimeouts;
 use mailroute_sidecar::queue::schedule;
 use mailroute_sidecar::upstream::probe::ProbeSchedule;
@@ -73,7 +73,7 @@ pub struct Scene {
     pub files: Files,
     pub app: App,
     run: Run,
-    timing: Timing,
+    intervals: Intervals,
 }
 
 /// Everything but the sidecar.
@@ -95,15 +95,15 @@ pub async fn surroundings(options: Options) -> (Simulator, Control, RouteFile, F
 }
 
 /// Pauses short enough for a test.
-pub fn timing() -> Timing {
-    Timing {
+pub fn intervals() -> Intervals {
+    Intervals {
         probe: ProbeSchedule {
             first: Duration::from_millis(50),
             longest: Duration::from_millis(200),
             ..ProbeSchedule::default()
         },
         pause: Duration::from_millis(5),
-        spans: Spans::default(),
+        quota: Timing::default(),
         queue: schedule::RetrySchedule {
             first: Duration::from_millis(20),
             patient: Duration::from_millis(60),
@@ -133,13 +133,13 @@ impl Scene {
         options: impl FnOnce(&mut Options),
         change: impl FnOnce(&Simulator, &mut RouteFile),
     ) -> Self {
-        Self::run(&[], timing(), options, change).await
+        Self::run(&[], intervals(), options, change).await
     }
 
     /// The same, with more on the command line and other times.
     pub async fn run(
         arguments: &[&str],
-        timing: Timing,
+        intervals: Intervals,
         options: impl FnOnce(&mut Options),
         change: impl FnOnce(&Simulator, &mut RouteFile),
     ) -> Self {
@@ -152,8 +152,8 @@ impl Scene {
         files.write_route(&route);
         let mut run = files.run(arguments);
         run.nameserver = Some(m365.dns_address());
-        let app = App::start(run.clone(), timing).await.expect("the sidecar starts");
-        Self { m365, control, route, files, app, run, timing }
+        let app = App::start(run.clone(), intervals).await.expect("the sidecar starts");
+        Self { m365, control, route, files, app, run, intervals }
     }
 
     pub async fn client(&self) -> Client {
@@ -163,7 +163,7 @@ impl Scene {
     /// The same scene after the sidecar was stopped and started again on the same files.
     pub async fn restarted(self) -> Self {
         self.app.stop().await;
-        let app = App::start(self.run.clone(), self.timing).await.expect("the sidecar starts again");
+        let app = App::start(self.run.clone(), self.intervals).await.expect("the sidecar starts again");
         Self { app, ..self }
     }
 

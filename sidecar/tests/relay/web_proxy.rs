@@ -5,7 +5,7 @@ use mailroute_route::condition::Reason;
 use tokio::net::TcpListener;
 
 use crate::client::message;
-use crate::scene::{PATIENCE, Scene, submission, timing};
+use crate::scene::{PATIENCE, Scene, intervals, submission};
 
 /// A name that only the proxy can resolve.
 const AUTHORITY: &str = "login.contoso.test";
@@ -14,7 +14,7 @@ const AUTHORITY: &str = "login.contoso.test";
 async fn scene(variables: &[&str], of_route: Option<String>, proxy: &WebProxy) -> Scene {
     Scene::run(
         variables,
-        timing(),
+        intervals(),
         |options| options.names.push(AUTHORITY.into()),
         |m365, route| {
             let authority = &mut submission(route).authority;

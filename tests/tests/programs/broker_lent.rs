@@ -17,7 +17,7 @@ use mailroute_operator::service::token;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{ControlService, Credential, Endpoint, Method};
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::{Cli, Command};
 use mailroute_sidecar::cli::check;
 use mailroute_sidecar::upstream::probe::ProbeSchedule;
@@ -135,7 +135,7 @@ impl Scene {
         std::fs::write(folder.path().join("control"), jwt(WEB)).unwrap();
         let route = route(&stage, &operator, &folder);
         std::fs::write(folder.path().join("route.json"), route.to_json()).unwrap();
-        let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
+        let sidecar = App::start(arguments(&folder).into_run(), intervals()).await.unwrap();
         Self { operator, stage, sidecar, folder }
     }
 
@@ -185,17 +185,17 @@ async fn metrics(admin: SocketAddr) -> String {
     answer
 }
 
-fn timing() -> Timing {
+fn intervals() -> Intervals {
     let pace = ProbeSchedule {
         first: Duration::from_millis(50),
         longest: Duration::from_millis(200),
         ..ProbeSchedule::default()
     };
-    Timing {
+    Intervals {
         probe: pace,
         pause: Duration::from_millis(5),
         settle: Duration::from_millis(10),
-        ..Timing::default()
+        ..Intervals::default()
     }
 }
 
@@ -253,7 +253,7 @@ async fn a_sidecar_that_does_not_reach_the_operator_says_so_and_finds_it_again()
     let Scene { mut operator, stage, sidecar, folder } = scene;
     operator.leave();
     sidecar.stop().await;
-    let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
+    let sidecar = App::start(arguments(&folder).into_run(), intervals()).await.unwrap();
     let mut scene = Scene { operator, stage, sidecar, folder };
     scene.met(Reason::OperatorUnavailable).await;
     scene.operator.come_back().await;
@@ -286,7 +286,7 @@ async fn a_pod_of_another_route_is_refused_and_its_route_shows_it() {
     let Scene { operator, stage, sidecar, folder } = scene;
     sidecar.stop().await;
     std::fs::write(folder.path().join("control"), jwt("shop/worker-1/uid-2")).unwrap();
-    let sidecar = App::start(arguments(&folder).into_run(), timing()).await.unwrap();
+    let sidecar = App::start(arguments(&folder).into_run(), intervals()).await.unwrap();
     let scene = Scene { operator, stage, sidecar, folder };
     scene.met(Reason::OperatorRefused).await;
     assert!(scene.stage.m365.messages().is_empty());

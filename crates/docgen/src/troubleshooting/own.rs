@@ -81,7 +81,8 @@ pub const OWN: &[(&str, &str)] = &[
     ),
     (
         "Too many sessions at once; try again later",
-        "The application has held more than 100 connections for half a minute: use a pool, and close unused connections.",
+        "For half a minute the application has held as many connections as the sidecar serves at once \
+         ([limits](reference/smtp.md#limits)): use a pool, and close unused connections.",
     ),
     (
         "Nothing received for too long. Closing",

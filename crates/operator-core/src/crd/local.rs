@@ -1,46 +1,9 @@
-//! The application's side: where it connects and whom it may name as the sender. `spec.listen` and `spec.senders`.
+//! Whom applications may name as the sender: `spec.senders`.
 
 use kube::KubeSchema;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
-use mailroute_route::file::{self, BareLineEnds, ListenAuth, OnViolation};
+use mailroute_route::file::{self, OnViolation};
 use serde::{Deserialize, Serialize};
-
-/// Where applications connect: on the loopback addresses of the pod, IPv4 and IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Listen {
-    /// TCP port, on 127.0.0.1 and ::1.
-    #[serde(default = "Listen::default_port")]
-    #[schemars(range(min = 1, max = 65535))]
-    #[x_kube(validation = Rule::new("self != 9025")
-        .message("the sidecar serves its metrics on 9025; choose another port"))]
-    pub port: u16,
-    /// Whether applications may log in. None: AUTH is not offered. Ignore: AUTH PLAIN and LOGIN are offered for applications
-    /// that insist on a login; any user name and password are accepted and discarded.
-    #[serde(default)]
-    pub auth: ListenAuth,
-    /// What happens to a bare LF or CR in a message; neither is ever passed on. Normalize: LF and CR CR LF become CR LF, any
-    /// other CR a space. Refuse: the message is refused.
-    #[serde(default)]
-    pub bare_line_ends: BareLineEnds,
-}
-
-impl Listen {
-    /// The port that applications expect of a mail relay.
-    const fn default_port() -> u16 {
-        25
-    }
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            port: Self::default_port(),
-            auth: ListenAuth::default(),
-            bare_line_ends: BareLineEnds::default(),
-        }
-    }
-}
 
 /// Who may be named as the sender, in the envelope, in `From` and in `Sender`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -62,12 +25,6 @@ pub struct Senders {
     /// Reject; without senders, with the service HighVolumeEmail, Rewrite.
     #[serde(default)]
     pub on_violation: OnViolation,
-}
-
-impl From<Listen> for file::Listen {
-    fn from(Listen { port, auth, bare_line_ends }: Listen) -> Self {
-        Self { port, auth, bare_line_ends }
-    }
 }
 
 impl From<Senders> for file::Senders {

@@ -4,10 +4,11 @@
 //! that a CEL rule looks at is bounded, which keeps the rules within the API server's cost budget.
 
 use kube::{CustomResource, KubeSchema};
+use mailroute_route::file::Listen;
 use serde::{Deserialize, Serialize};
 
 use super::delivery::{Delivery, Limits};
-use super::local::{Listen, Senders};
+use super::local::Senders;
 use super::method::{ClientSubmission, Credential, DirectSend, Endpoint, Graph, Method, SmtpRelay};
 use super::sidecar::{Rollout, Sidecar};
 use super::status::MailRouteStatus;

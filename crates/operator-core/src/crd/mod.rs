@@ -2,7 +2,7 @@
 //! `MailboxUsage`, which the operator writes for itself.
 //!
 //! * [`mail_route`]: the spec as a whole and the rules that span it. Its parts: [`tenant`], [`method`] (how mail leaves),
-//!   [`delivery`] (what is promised, and bounds), [`local`] (the application's side), [`sidecar`] (the container).
+//!   [`delivery`] (what is promised, and bounds), [`local`] (senders), [`sidecar`] (the container).
 //! * [`status`]: what the operator writes back.
 //! * [`cloud`]: Microsoft's clouds and the endpoints of each. [`units`]: durations and quantities.
 //! * [`mailbox_usage`]: what was used of a mailbox's limits.

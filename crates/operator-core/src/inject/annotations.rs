@@ -1,6 +1,6 @@
 //! The annotations of a pod that are ours: which keys exist, and what the record of an injection says.
 //!
-//! A key of ours that does not exist is refused, because a person wrote it and expects something of it.
+//! An unknown key of our group is refused, because a person wrote it and expects it to have an effect.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
-//! What one pod may say otherwise about its sidecar than its route: a small set of annotations, each of a type. Pure.
+//! How a pod may override its route for its own sidecar: a small set of typed annotations. Pure.
 //!
-//! Refuses to know the rest of the pod. Invariants: a value that is not of its type refuses the pod, as nobody would see
-//! that it has no effect; nothing here reaches the credential, the upstream or the senders, which are the route's alone.
+//! Knows nothing else of the pod. Invariants: a pod with a value of the wrong type is refused, since nobody would notice that it has
+//! no effect; no annotation reaches the credential, the upstream or the senders, which only the route sets.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// Longest part of a value that a refusal repeats, bytes.
 const QUOTED: usize = 64;
 
-/// What a pod says otherwise. Empty for nearly every pod.
+/// What a pod overrides: nothing, for nearly every pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Overrides {
     cpu_request: Option<String>,
@@ -145,7 +145,7 @@ fn is_memory(text: &str) -> bool {
     text.len() <= 32 && units::bytes(&Quantity(text.to_owned())).is_some_and(|bytes| bytes > 0)
 }
 
-/// Loosely: the kubelet knows better. Nothing that would end a line or a word.
+/// Checked loosely, as the kubelet will check it: nothing that would end a line or a word.
 fn is_image(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./-_:@".contains(&byte);
     (1..=512).contains(&text.len())

@@ -49,8 +49,8 @@ fn image(container: &Value) -> &str {
     container.get("image").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The same repository, whatever its tag or digest, as webhooks pin tags and two versions of the operator may run for a while;
-/// or the same digest, wherever it is pulled from.
+/// Whether both are of the same repository, whatever the tag or digest, since webhooks pin tags and two versions of the operator may
+/// run for a while; or have the same digest, wherever it is pulled from.
 fn is_same_image(present: &str, wanted: &str) -> bool {
     let (present, wanted) = (parts(present), parts(wanted));
     present.0 == wanted.0 || present.1.is_some() && present.1 == wanted.1
@@ -65,7 +65,7 @@ fn parts(image: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Everything that is wanted is there, and nothing that gives more rights.
+/// Whether the security context has everything that is wanted, and nothing that gives more rights.
 fn is_confined_alike(present: &Value, wanted: &Value) -> bool {
     let same = |(field, value): (&String, &Value)| present.get(field) == Some(value);
     wanted.as_object().into_iter().flatten().all(same)
@@ -106,7 +106,8 @@ fn overlap(one: &str, other: &str) -> bool {
     one.iter().any(|name| name == "..") || one.iter().zip(&other).all(|(one, other)| one == other)
 }
 
-/// A probe that runs a program in the container runs ours. Meshes probe over the network in its place, and timing is anyone's.
+/// Whether a probe that runs a program in the container runs ours. Meshes may replace it by one over the network, and anybody may
+/// change its timing.
 fn is_probed_alike(present: &Value, wanted: &Value, probe: &str) -> bool {
     let command = |container: &Value| container[probe].get("exec").map(|exec| exec["command"].clone());
     command(present).is_none_or(|present| Some(present) == command(wanted))

@@ -1,6 +1,6 @@
-//! Why a pod is not given a sidecar: each reason once, with a sentence and a remedy, for a person to read.
+//! Why a pod is refused a sidecar: one table with the reason, the sentence and the remedy of each.
 //!
-//! The text reaches that person by three ways: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
+//! A person reads the text in three places: as the API server's answer to `kubectl`, as the `FailedCreate` Event of
 //! the ReplicaSet or Job, and as an Event on the MailRoute. The reason alone is a metric label, so the set is closed.
 
 use std::borrow::Cow;
@@ -55,8 +55,8 @@ const LONGEST_QUOTE: usize = 253;
 /// Longest part that it repeats of what is wrong with a route, bytes.
 const LONGEST_MESSAGE: usize = 768;
 
-/// The beginning of what the author of a pod or of a route wrote. Pods come here before the API server looks at how long their names,
-/// labels and annotations are.
+/// The beginning of what the author of a pod or of a route wrote. The API server checks how long a pod's names, labels and
+/// annotations are only after this.
 fn cut(text: &str) -> Cow<'_, str> {
     shortened(text, LONGEST_QUOTE)
 }
@@ -159,7 +159,7 @@ pub enum Refusal {
     },
     /// The containers of the pod see the sidecar's processes, and so could reach its credential.
     SharedProcesses {
-        /// The field of the pod that has it so.
+        /// The field of the pod that shares them.
         field: &'static str,
     },
     /// The API server may not know native sidecars.
@@ -174,9 +174,10 @@ pub enum Refusal {
     },
 }
 
-/// Every reason, and which refusal has it: each is called as its variant is.
-macro_rules! reasons {
-    ($($variant:ident),+ $(,)?) => {
+/// The table of refusals, a row each: the variant, whose name is the reason, with the fields that the texts name; the sentence; the
+/// remedy. Both are arguments of `format!`.
+macro_rules! refusals {
+    ($($variant:ident { $($field:ident),* }: ($($sentence:tt)+), ($($remedy:tt)+);)+) => {
         impl Refusal {
             /// Every reason that a refusal can have: the closed set of the metric's label.
             pub const REASONS: &[&str] = &[$(stringify!($variant)),+];
@@ -187,210 +188,147 @@ macro_rules! reasons {
                     $(Self::$variant { .. } => stringify!($variant),)+
                 }
             }
+
+            /// What to do about it, in one sentence.
+            pub fn remedy(&self) -> String {
+                match self {
+                    $(#[allow(unused_variables, reason = "not every remedy names every field")]
+                    Self::$variant { $($field,)* .. } => format!($($remedy)+),)+
+                }
+            }
+        }
+
+        impl fmt::Display for Refusal {
+            /// The sentence, without the remedy.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(#[allow(unused_variables, reason = "not every sentence names every field")]
+                    Self::$variant { $($field,)* .. } => write!(f, $($sentence)+),)+
+                }
+            }
         }
     };
 }
 
-reasons! {
-    UnknownRoute,
-    InvalidRoute,
-    UnreadableRoute,
-    HostNetwork,
-    Windows,
-    ContainerName,
-    SidecarChanged,
-    VolumeName,
-    VolumeMounted,
-    PortInUse,
-    Sysctl,
-    FsGroup,
-    UnknownAnnotation,
-    InvalidAnnotation,
-    ImageNotAllowed,
-    RequestOverLimit,
-    SharedProcesses,
-    KubernetesTooOld,
-    Malformed,
+refusals! {
+    UnknownRoute { route, namespace, known }:
+        ("There is no MailRoute {:?} in namespace {:?}{}.", cut(route), cut(namespace), others(known)),
+        ("{}", name_a_route(namespace, known));
+    InvalidRoute { route, message }:
+        ("The MailRoute {:?} is not valid: {}.", cut(route), shortened(message, LONGEST_MESSAGE)),
+        ("Correct the route; see kubectl describe mailroute {}.", cut(route));
+    UnreadableRoute { route, error }:
+        (
+            "The MailRoute {:?} cannot be read by this version of the operator: {}.",
+            cut(route),
+            shortened(error, LONGEST_MESSAGE)
+        ),
+        ("Apply the MailRoute again as the current schema requires: kubectl explain mailroute.spec");
+    HostNetwork {}:
+        ("The pod uses the node's network (hostNetwork: true)."),
+        ("Remove hostNetwork: the sidecar's port would be open to every program of the node.");
+    Windows {}:
+        ("The pod is for a Windows node, and the sidecar runs on Linux."),
+        ("Run the pod on Linux, or remove the label mailroute.dev/route.");
+    ContainerName {}:
+        ("The pod has a container {CONTAINER:?} that is not the mail sidecar."),
+        (
+            "Rename that container; if it is the sidecar, another webhook changed it (restartPolicy Always and the mount of \
+             {ROUTE_VOLUME:?} must stay)."
+        );
+    SidecarChanged { field }:
+        ("The pod already has a container {CONTAINER:?} whose {field} differs from the mail sidecar's."),
+        (
+            "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, set \
+             the chart value sidecar.image.repository to the rewritten name."
+        );
+    VolumeName { volume }:
+        ("The pod has a volume {:?}, which is the name of a volume of the mail sidecar.", cut(volume)),
+        ("Rename that volume.");
+    VolumeMounted { volume, container }:
+        ("The container {:?} mounts {:?}, which is only for the mail sidecar.", cut(container), cut(volume)),
+        ("Remove that mount: the application's containers must not have credentials for mail.");
+    PortInUse { container, port }:
+        ("The container {:?} declares port {port}, on which the mail sidecar listens.", cut(container)),
+        ("Use another port in that container{}.", why_or_where(*port));
+    Sysctl { value, port }:
+        ("The pod sets {PORT_START}={:?}, so the sidecar may not listen on port {port}.", cut(value)),
+        ("Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more.");
+    FsGroup {}:
+        (
+            "The route stores messages on a volume of a storage class, which the sidecar can write to only if the pod has an \
+             fsGroup."
+        ),
+        (
+            "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or remove \
+             spec.sidecar.spool.storageClassName from the route."
+        );
+    UnknownAnnotation { key }:
+        ("The pod has the annotation {:?}, which does not exist.", cut(key)),
+        ("Remove it or correct it; the annotations are: {}.", KEYS.join(", "));
+    InvalidAnnotation { key, value, wanted }:
+        ("The annotation {key} is {:?}, but must be {}.", cut(value), wanted.as_str()),
+        ("Write {}, in quotes; the annotations are: {}.", wanted.as_str(), KEYS.join(", "));
+    ImageNotAllowed {}:
+        ("The pod sets the sidecar's image ({IMAGE}), which the platform does not allow."),
+        ("Remove {IMAGE}; the platform team can allow it with the chart value sidecar.allowImageOverride.");
+    RequestOverLimit { resource, request, limit }:
+        ("The sidecar's {resource} request ({}) is more than its limit ({}).", cut(request), cut(limit)),
+        (
+            "Set both annotations, mailroute.dev/sidecar-{resource}-request and mailroute.dev/sidecar-{resource}-limit, or \
+             spec.sidecar.resources of the route."
+        );
+    SharedProcesses { field }:
+        (
+            "Containers of the pod see the processes of the mail sidecar ({field}: true), so one that runs as root could read \
+             the sidecar's credential."
+        ),
+        ("Remove {field}, or accept it with the annotation {SHARED_PROCESSES}: \"true\".");
+    KubernetesTooOld { version }:
+        (
+            "The cluster is Kubernetes {version}, and the mail sidecar needs {OLDEST} or newer, where native sidecars are \
+             stable."
+        ),
+        (
+            "Upgrade the cluster, which the operator notices within five minutes, or remove the label mailroute.dev/route."
+        );
+    Malformed { field }:
+        ("The pod's {field} is missing or has the wrong type."),
+        ("Check the manifest with kubectl apply --dry-run=server.");
 }
 
-impl Refusal {
-    /// What to do about it, in one sentence.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::UnknownRoute { namespace, known, .. } if known.is_empty() => {
-                format!("Apply a MailRoute of that name in namespace {:?} first.", cut(namespace))
-            }
-            Self::UnknownRoute { .. } => {
-                "Correct the label mailroute.dev/route, or apply a MailRoute of that name.".to_owned()
-            }
-            Self::InvalidRoute { route, .. } => {
-                format!("Correct the route; see kubectl describe mailroute {}.", cut(route))
-            }
-            Self::UnreadableRoute { .. } => {
-                "Apply the MailRoute again as the current schema requires: kubectl explain mailroute.spec"
-                    .to_owned()
-            }
-            Self::HostNetwork => {
-                "Remove hostNetwork: the sidecar's port would be open to every program of the node."
-                    .to_owned()
-            }
-            Self::Windows => "Run the pod on Linux, or remove the label mailroute.dev/route.".to_owned(),
-            Self::ContainerName => format!(
-                "Rename that container; if it is the sidecar, another webhook changed it (restartPolicy Always and the \
-                 mount of {:?} must stay).",
-                ROUTE_VOLUME
-            ),
-            Self::SidecarChanged { .. } => format!(
-                "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, \
-                 set the chart value sidecar.image.repository to the rewritten name."
-            ),
-            Self::VolumeName { .. } => "Rename that volume.".to_owned(),
-            Self::VolumeMounted { .. } => {
-                "Remove that mount: the application's containers must not have credentials for mail."
-                    .to_owned()
-            }
-            Self::PortInUse { port: ADMIN_PORT, .. } => {
-                "Use another port in that container: the sidecar serves its health and metrics there."
-                    .to_owned()
-            }
-            Self::PortInUse { .. } => {
-                format!(
-                    "Use another port in that container, or set spec.listen.port of the route or the pod's {PORT}."
-                )
-            }
-            Self::Sysctl { port, .. } => format!(
-                "Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more."
-            ),
-            Self::FsGroup => format!(
-                "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or remove \
-                 spec.sidecar.spool.storageClassName from the route."
-            ),
-            Self::UnknownAnnotation { .. } => {
-                format!("Remove it or correct it; the annotations are: {}.", KEYS.join(", "))
-            }
-            Self::InvalidAnnotation { wanted, .. } => {
-                format!("Write {}, in quotes; the annotations are: {}.", wanted.as_str(), KEYS.join(", "))
-            }
-            Self::ImageNotAllowed => format!(
-                "Remove {IMAGE}; the platform team can allow it with the chart value sidecar.allowImageOverride."
-            ),
-            Self::RequestOverLimit { resource, .. } => format!(
-                "Set both annotations, mailroute.dev/sidecar-{resource}-request and mailroute.dev/sidecar-{resource}-limit, \
-                 or spec.sidecar.resources of the route."
-            ),
-            Self::SharedProcesses { field } => {
-                format!("Remove {field}, or accept it with the annotation {SHARED_PROCESSES}: \"true\".")
-            }
-            Self::KubernetesTooOld { .. } => {
-                "Upgrade the cluster, which the operator notices within five minutes, or remove the \
-                                              label mailroute.dev/route."
-                    .to_owned()
-            }
-            Self::Malformed { .. } => "Check the manifest with kubectl apply --dry-run=server.".to_owned(),
-        }
+/// The other routes of the namespace.
+fn others(known: &[String]) -> String {
+    if known.is_empty() {
+        return ", and no other MailRoute".to_owned();
     }
+    let names: Vec<_> = known.iter().take(NAMED).map(|name| cut(name)).collect();
+    let more = if known.len() > NAMED { ", …" } else { "" };
+    format!(". Existing ones: {}{more}", names.join(", "))
 }
 
-impl fmt::Display for Refusal {
-    /// The sentence, without the remedy.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownRoute { route, namespace, known } => {
-                write!(f, "There is no MailRoute {:?} in namespace {:?}", cut(route), cut(namespace))?;
-                match known.len() {
-                    0 => write!(f, ", and no other MailRoute."),
-                    many => {
-                        let names =
-                            known.iter().take(NAMED).map(|name| cut(name)).collect::<Vec<_>>().join(", ");
-                        let more = if many > NAMED { ", …" } else { "" };
-                        write!(f, ". Existing ones: {names}{more}.")
-                    }
-                }
-            }
-            Self::InvalidRoute { route, message } => {
-                let (route, message) = (cut(route), shortened(message, LONGEST_MESSAGE));
-                write!(f, "The MailRoute {route:?} is not valid: {message}.")
-            }
-            Self::UnreadableRoute { route, error } => {
-                let (route, error) = (cut(route), shortened(error, LONGEST_MESSAGE));
-                write!(f, "The MailRoute {route:?} cannot be read by this version of the operator: {error}.")
-            }
-            Self::HostNetwork => write!(f, "The pod uses the node's network (hostNetwork: true)."),
-            Self::Windows => write!(f, "The pod is for a Windows node, and the sidecar runs on Linux."),
-            Self::ContainerName => {
-                write!(f, "The pod has a container {CONTAINER:?} that is not the mail sidecar.")
-            }
-            Self::SidecarChanged { field } => write!(
-                f,
-                "The pod already has a container {CONTAINER:?} whose {field} differs from the mail sidecar's."
-            ),
-            Self::VolumeName { volume } => {
-                write!(
-                    f,
-                    "The pod has a volume {:?}, which is the name of a volume of the mail sidecar.",
-                    cut(volume)
-                )
-            }
-            Self::VolumeMounted { volume, container } => {
-                write!(
-                    f,
-                    "The container {:?} mounts {:?}, which is only for the mail sidecar.",
-                    cut(container),
-                    cut(volume)
-                )
-            }
-            Self::PortInUse { container, port } => {
-                write!(
-                    f,
-                    "The container {:?} declares port {port}, on which the mail sidecar listens.",
-                    cut(container)
-                )
-            }
-            Self::Sysctl { value, port } => write!(
-                f,
-                "The pod sets {PORT_START}={:?}, so the sidecar may not listen on port {port}.",
-                cut(value)
-            ),
-            Self::FsGroup => write!(
-                f,
-                "The route stores messages on a volume of a storage class, which the sidecar can write to only if the pod \
-                 has an fsGroup."
-            ),
-            Self::UnknownAnnotation { key } => {
-                write!(f, "The pod has the annotation {:?}, which does not exist.", cut(key))
-            }
-            Self::InvalidAnnotation { key, value, wanted } => {
-                write!(f, "The annotation {key} is {:?}, but must be {}.", cut(value), wanted.as_str())
-            }
-            Self::ImageNotAllowed => {
-                write!(f, "The pod sets the sidecar's image ({IMAGE}), which the platform does not allow.")
-            }
-            Self::RequestOverLimit { resource, request, limit } => {
-                let (request, limit) = (cut(request), cut(limit));
-                write!(f, "The sidecar's {resource} request ({request}) is more than its limit ({limit}).")
-            }
-            Self::SharedProcesses { field } => write!(
-                f,
-                "Containers of the pod see the processes of the mail sidecar ({field}: true), so one that runs as root could \
-                 read the sidecar's credential."
-            ),
-            Self::KubernetesTooOld { version } => write!(
-                f,
-                "The cluster is Kubernetes {version}, and the mail sidecar needs {OLDEST} or newer, where native sidecars are \
-                 stable."
-            ),
-            Self::Malformed { field } => write!(f, "The pod's {field} is missing or has the wrong type."),
-        }
+fn name_a_route(namespace: &str, known: &[String]) -> String {
+    if known.is_empty() {
+        return format!("Apply a MailRoute of that name in namespace {:?} first.", cut(namespace));
+    }
+    "Correct the label mailroute.dev/route, or apply a MailRoute of that name.".to_owned()
+}
+
+/// The sidecar can listen elsewhere for mail, but not for probes.
+fn why_or_where(port: u16) -> String {
+    match port {
+        ADMIN_PORT => ": the sidecar serves its health and metrics there".to_owned(),
+        _ => format!(", or set spec.listen.port of the route or the pod's {PORT}"),
     }
 }
 
 impl std::error::Error for Refusal {}
 
-/// What pods of a route get, as far as that is the route's to say. One that lacks a permission is injectable: its pods start, and its
-/// status says why they send nothing.
+/// The resolved route, if its pods can be injected. A route that lacks a permission is injectable: its pods start, and its status says
+/// why they send nothing.
 ///
 /// # Errors
-/// What the route has wrong.
+/// What is wrong with the route.
 pub fn injectable<'a>(
     route: &MailRoute,
     resolution: &'a RouteResolution,

@@ -1,8 +1,8 @@
 //! The sidecar of a route: the container and the volumes that every pod of the route gets, whatever the pod.
 //!
 //! The container meets Pod Security `restricted` by itself. It has a startup and a liveness probe on its own listener
-//! and nothing else: a readiness probe would take the application out of its Service when Microsoft 365 is in trouble,
-//! and a preStop hook would close the door while the application still sends.
+//! and nothing else: a readiness probe would take the application out of its Service when Microsoft 365 has an outage,
+//! and a preStop hook would stop the listener while the application still sends.
 
 use mailroute_route::paths;
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ fn container(route: &ResolvedRoute, platform: &SidecarSettings, image: &str, ove
         "resources": overrides.resources(&route.sidecar.resources),
         // The next container starts when mail is accepted, and not later than two minutes after.
         "startupProbe": probe(1, 120),
-        // A minute and a half of silence on the own listener; only then is a restart better than waiting.
+        // After a minute and a half without an answer from its own listener a restart is better than waiting.
         "livenessProbe": probe(30, 3),
         "securityContext": security_context(platform),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -123,11 +123,11 @@ fn security_context(platform: &SidecarSettings) -> Value {
     context
 }
 
-/// What the sidecar is told beside its route. Never by environment variables: the kubelet sets some in every container, and
-/// a Service named `mailroute` makes one of them `MAILROUTE_PORT`.
+/// The sidecar's arguments. Never environment variables: the kubelet sets some in every container, and a Service named `mailroute`
+/// makes one of them `MAILROUTE_PORT`.
 ///
-/// The control service is named here, as a pod's arguments are the webhook's and its ConfigMap is anybody's who may write
-/// ConfigMaps in the namespace.
+/// The control service is named here, because the webhook sets a pod's arguments, whereas anybody who may write ConfigMaps in the
+/// namespace can change its ConfigMap.
 fn options(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overrides) -> Vec<String> {
     let keeps = route.file.delivery.mode.keeps();
     [
@@ -141,7 +141,7 @@ fn options(route: &ResolvedRoute, platform: &SidecarSettings, overrides: &Overri
     .collect()
 }
 
-/// Asked inside the container: in a pod of a mesh whose proxy is an ordinary container, a probe over the network would wait
+/// A probe that runs inside the container: in a pod of a mesh whose proxy is an ordinary container, a probe over the network would wait
 /// for that proxy, and the proxy for this container to start.
 fn probe(period_seconds: u32, failures: u32) -> Value {
     json!({

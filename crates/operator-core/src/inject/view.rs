@@ -1,4 +1,4 @@
-//! A pod as the JSON that the API server sent: reading only, nothing lost.
+//! Reads a pod as the JSON that the API server sent.
 //!
 //! The pod is never turned into typed structures and back, as those would drop fields that a newer Kubernetes knows.
 //! An absent array, a null and an empty one mean the same.

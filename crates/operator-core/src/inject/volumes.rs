@@ -1,12 +1,11 @@
 //! The volumes of a sidecar and where it mounts them. Pure.
 //!
-//! Files it has to read are readable for it in every pod: the kubelet writes projected tokens with mode 0644, unless all
+//! The sidecar can read its files in every pod: the kubelet writes projected tokens with mode 0644, unless all
 //! containers share one user, who then owns them (0600), or the pod has an fsGroup, which is then also a group of this
 //! container. Secrets and ConfigMaps belong to root and have mode 0444 and 0644, so that user 65532 can read them without an
-//! fsGroup. Who can read is bounded by who mounts: the sidecar alone.
+//! fsGroup. Only the sidecar mounts them, so nobody else can read them.
 //!
-//! Whatever people create by themselves is mounted as optional: what is missing is a condition that names it, and not a pod
-//! that hangs.
+//! What people create themselves is mounted as optional: if it is missing, a condition names it, and the pod does not hang.
 
 use mailroute_route::paths;
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ use crate::crd::ROUTE_LABEL;
 const TEMPLATES: [&str; 2] = ["/spec/template", "/spec/jobTemplate/spec/template"];
 
 /// Where the pod, or the template of pods, is in an object, as a JSON pointer; empty for a pod itself. `None` when it is not
-/// where the common kinds have it. Kinds that nobody here has heard of, such as an Argo Rollout, are told by what is there.
+/// where the common kinds have it. Unknown kinds, such as an Argo Rollout, are recognised by their fields.
 pub fn pod_pointer(object: &Value) -> Option<&'static str> {
     if object.get("kind").and_then(Value::as_str) == Some("Pod") {
         return Some("");

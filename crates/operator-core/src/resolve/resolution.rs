@@ -113,7 +113,7 @@ fn resolved(
             delivery: validate::delivery(spec)?,
             limits: limits::limits(spec)?,
             senders: validate::senders(spec)?,
-            listen: spec.listen.into(),
+            listen: spec.listen,
             secret: secret.as_ref().map(|secret| secret.name.clone()),
             log_addresses: spec.sidecar.log_addresses,
             control: None,

@@ -1,9 +1,8 @@
 //! Whether a pod's sidecar is as a new pod would get it. Pure.
 //!
-//! Compared is the fingerprint of all that is added to a pod, which the webhook left in it, with that of what it would add
-//! now, for the same annotations: image, resources, probes, volumes, environment. What a sidecar takes up by itself (the
-//! rendered route, Secrets) is not in it, nor what others make of it afterwards: a webhook that has images pulled from a
-//! mirror would do so with a new pod as well.
+//! Compares two fingerprints: that of all that was added to the pod, which the webhook recorded in it, and that of what it would add
+//! now with the same annotations (image, resources, probes, volumes). What a sidecar follows by itself (the rendered route, Secrets)
+//! is not in them, nor what others change afterwards: a webhook that has images pulled from a mirror does that to a new pod as well.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ use crate::inject::{InjectedSidecar, Overrides, Refusal, SidecarSettings};
 use crate::pods::SidecarPod;
 use crate::resolve::{ResolvedRoute, RouteResolution};
 
-/// What a pod's sidecar is like beside a new one.
+/// How a pod's sidecar compares to a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SidecarAge {
     /// The same.

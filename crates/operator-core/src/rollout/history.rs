@@ -1,8 +1,8 @@
 //! What was evicted and has not been replaced yet, and when the last eviction was. Pure, apart from the lock; time passed in.
 //!
-//! In the memory of the leader alone. A new leader begins anew, and with a pause: the one before may have evicted a pod just then,
-//! whose successor is there and not ready yet by the end of it. At worst one more pod of an owner is evicted whose last one was not
-//! replaced at all, which a PodDisruptionBudget bounds like any other eviction.
+//! Only in the leader's memory. A new leader starts without history and with a pause, since the previous one may just have evicted a
+//! pod. At worst, a further pod is evicted of an owner whose last one was not replaced at all; a PodDisruptionBudget bounds that like
+//! any other eviction.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;

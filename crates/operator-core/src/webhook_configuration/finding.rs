@@ -1,4 +1,4 @@
-//! What can be wrong with our entry: each once, with its reason, what comes of it and what to do.
+//! What can be wrong with our entry, each with its reason, its consequence and its remedy.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::entry::WEBHOOK;
 /// Namespaces that one finding names at most.
 const NAMED: usize = 5;
 
-/// Something about the entry that is not as the chart makes it, and matters.
+/// A difference between the entry and what the chart installs that matters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigurationFinding {
     /// There is no such configuration, or no entry of ours in it.

@@ -1,4 +1,4 @@
-//! The operator's entry in the MutatingWebhookConfiguration: which it is, and whether API servers ask by it about the pods that
+//! The operator's entry in the MutatingWebhookConfiguration: which it is, and whether it makes API servers ask about the pods that
 //! want a sidecar, and about no others. Pure.
 //!
 //! * [`ConfigurationFinding`]: what can be wrong. [`findings`]: what is, given an entry.

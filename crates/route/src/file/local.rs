@@ -2,27 +2,75 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
-
-/// Where applications connect: loopback only, IPv4 and IPv6.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// Where applications connect: on the loopback addresses of the pod, IPv4 and IPv6. In the resource as in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
 pub struct Listen {
-    /// TCP port.
+    /// TCP port, on 127.0.0.1 and ::1.
+    #[cfg_attr(feature = "schema", schemars(
+        range(min = 1, max = 65535),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self != 9025",
+            "message": "the sidecar serves its metrics on 9025; choose another port",
+        }])
+    ))]
     pub port: u16,
-    /// Whether AUTH PLAIN and LOGIN are offered, for applications that insist on a log-in. Whatever they say is taken
-    /// and forgotten.
-    #[serde(default, skip_serializing_if = "is_default")]
+    /// Whether applications may log in. None: AUTH is not offered. Ignore: AUTH PLAIN and LOGIN are offered for applications
+    /// that insist on a login; any user name and password are accepted and discarded.
     pub auth: ListenAuth,
-    /// What happens to a bare LF or CR in a message.
-    #[serde(default, skip_serializing_if = "is_default")]
+    /// What happens to a bare LF or CR in a message; neither is ever passed on. Normalize: LF and CR CR LF become CR LF, any
+    /// other CR a space. Refuse: the message is refused.
     pub bare_line_ends: BareLineEnds,
+    /// Maximum concurrent SMTP sessions; further clients wait for one to end, for at most 30 seconds. Each uses up to 256 KiB
+    /// of the sidecar's memory, so with many sessions raise `sidecar.resources.limits.memory`.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4096)))]
+    pub max_sessions: u16,
 }
 
-impl Listen {
-    /// A port with the default of everything else.
-    pub const fn new(port: u16) -> Self {
-        Self { port, auth: ListenAuth::None, bare_line_ends: BareLineEnds::Normalize }
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            port: 25,
+            auth: ListenAuth::default(),
+            bare_line_ends: BareLineEnds::default(),
+            max_sessions: 100,
+        }
+    }
+}
+
+/// [`Listen`] in the file: the port, and what differs from the default. An option that this version does not know is an error,
+/// whereas the operator ignores one that a newer definition of the resource allows.
+pub(super) mod listen_in_file {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::{Map, Value};
+
+    use super::Listen;
+
+    pub(in super::super) fn serialize<S: Serializer>(listen: &Listen, to: S) -> Result<S::Ok, S::Error> {
+        let value = |listen: &Listen| serde_json::to_value(listen).map_err(serde::ser::Error::custom);
+        let (mut options, defaults): (Value, Value) = (value(listen)?, value(&Listen::default())?);
+        if let Some(options) = options.as_object_mut() {
+            // Sidecars have always needed the port.
+            options.retain(|name, value| name == "port" || defaults.get(name) != Some(value));
+        }
+        options.serialize(to)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Listen, D::Error> {
+        #[derive(Deserialize)]
+        struct Options {
+            #[serde(flatten)]
+            known: Listen,
+            #[serde(flatten)]
+            unknown: Map<String, Value>,
+        }
+        let Options { known, unknown } = Options::deserialize(from)?;
+        match unknown.keys().next() {
+            None => Ok(known),
+            Some(name) => Err(D::Error::custom(format!("unknown field `listen.{name}`"))),
+        }
     }
 }
 

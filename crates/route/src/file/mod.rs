@@ -4,7 +4,7 @@
 //! refuses fields it does not know (it must not ignore a restriction), and a writer leaves out what has its default,
 //! so that an older sidecar keeps working for every route that uses nothing new.
 //!
-//! Enums that the resource has as well are declared here alone; the feature `schema` gives them their schema.
+//! [`Listen`], and enums that the resource has as well, are declared here alone; the feature `schema` gives them their schema.
 
 mod credential;
 mod delivery;
@@ -52,6 +52,7 @@ pub struct RouteFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub senders: Option<Senders>,
     /// Where applications connect, and what they may say there.
+    #[serde(with = "local::listen_in_file")]
     pub listen: Listen,
     /// Name of the Secret that credential or certificate are mounted from, for people: a remedy names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,7 +175,7 @@ mod tests {
             delivery: Delivery::new(DeliveryMode::Deliver),
             limits: Limits::new(36_700_160, 500),
             senders: None,
-            listen: Listen::new(25),
+            listen: Listen::default(),
             secret: None,
             log_addresses: LogAddresses::Full,
             control: None,
@@ -258,6 +259,21 @@ mod tests {
     fn an_unknown_field_is_refused() {
         let json = sample().to_json().replacen("\"limits\"", "\"surprise\": {}, \"limits\"", 1);
         assert!(matches!(RouteFile::parse(json.as_bytes()), Err(ParseError::Shape(_))));
+        let json = sample().to_json().replacen("\"port\": 25", "\"port\": 25, \"surprise\": {}", 1);
+        let error = RouteFile::parse(json.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("unknown field `listen.surprise`"), "{error}");
+    }
+
+    #[test]
+    fn of_listen_the_port_is_written_and_what_differs_from_the_default() {
+        let written = |listen| {
+            let route = RouteFile { listen, ..sample() };
+            assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
+            serde_json::from_str::<serde_json::Value>(&route.to_json()).unwrap()["listen"].take()
+        };
+        assert_eq!(written(Listen::default()), serde_json::json!({"port": 25}));
+        let listen = Listen { auth: ListenAuth::Ignore, ..Listen::default() };
+        assert_eq!(written(listen), serde_json::json!({"port": 25, "auth": "Ignore"}));
     }
 
     #[test]

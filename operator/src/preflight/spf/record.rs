@@ -1,7 +1,7 @@
 //! The text of an SPF record as a value (RFC 7208 sections 4.5, 4.6 and 12).
 //!
-//! Invariants: a text is read in one pass and in bounded memory; what the grammar does not allow is an error that names
-//! the term, since receivers answer it with `permerror`.
+//! Invariants: a text is read in one pass and in bounded memory; a term that the grammar does not allow is an error that names it,
+//! since receivers then answer `permerror`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -62,10 +62,12 @@ pub struct Lengths {
     pub six: u8,
 }
 
-/// A term that the grammar does not allow.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not understood")]
-pub struct NotATerm(pub String);
+impl Lengths {
+    /// For the family of this address.
+    pub const fn of(self, ip: IpAddr) -> u8 {
+        if ip.is_ipv4() { self.four } else { self.six }
+    }
+}
 
 /// Longest term that an error quotes, characters.
 const MAX_QUOTE: usize = 80;
@@ -79,12 +81,12 @@ pub fn is_spf(text: &str) -> bool {
 /// Reads a record for which [`is_spf`] holds.
 ///
 /// # Errors
-/// The first term that is not allowed.
-pub fn parse(text: &str) -> Result<Record, NotATerm> {
+/// The first term that is not allowed, or its beginning.
+pub fn parse(text: &str) -> Result<Record, String> {
     let mut record = Record::default();
     let (mut is_closed, mut is_explained) = (false, false);
     for term in text.split(' ').skip(1).filter(|term| !term.is_empty()) {
-        let wrong = || NotATerm(term.chars().take(MAX_QUOTE).collect());
+        let wrong = || term.chars().take(MAX_QUOTE).collect::<String>();
         match modifier(term) {
             Some(("redirect", value)) if record.redirect.is_none() => {
                 record.redirect = Some(target(value).ok_or_else(wrong)?);
@@ -271,7 +273,7 @@ mod tests {
             ("v=spf1 exp=a.example exp=b.example", "exp=b.example"),
             ("v=spf1 -", "-"),
         ] {
-            assert_eq!(parse(text), Err(NotATerm(term.into())), "{text}");
+            assert_eq!(parse(text), Err(term.to_owned()), "{text}");
         }
     }
 

@@ -1,9 +1,11 @@
-//! Policies as domains publish them, asked about services and addresses.
+//! Policies as domains publish them, asked about a service and addresses.
 
 use mailroute_dns::message::Wanted::{self, A, Aaaa, Mx, Txt};
 
-use super::permit::{Permit, Sender, permits};
-use super::policy::{Broken, check, published};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Broken, Policy};
 use crate::preflight::known::tests::answer_from;
 use crate::preflight::known::{Fact, Known, Question, Reader};
 
@@ -29,59 +31,67 @@ fn asked<T>(zone: &[(&str, Wanted, &[&str])], evaluate: impl Fn(&Reader<'_>) -> 
     }
 }
 
-/// The policy of contoso.com for a sender, with these records.
-fn judged(zone: &[(&str, Wanted, &[&str])], sender: Sender<'_>) -> Result<Permit, Broken> {
-    asked(zone, |reader| match published(reader, "contoso.com") {
-        None => Ok(Permit::Unsure),
-        Some(found) => {
-            let record = found?.expect("a record").record;
-            check(reader, "contoso.com", &record)?;
-            Ok(permits(reader, "contoso.com", &record, sender))
-        }
+/// Who wants to send.
+#[derive(Clone, Copy)]
+enum Sender {
+    Service,
+    Address(IpAddr),
+}
+
+/// Whether the policy of contoso.com certainly leaves a sender out, with these records.
+fn leaves_out(zone: &[(&str, Wanted, &[&str])], sender: Sender) -> Result<bool, Broken> {
+    let addresses: BTreeSet<_> = match sender {
+        Sender::Service => [].into(),
+        Sender::Address(ip) => [ip].into(),
+    };
+    asked(zone, |reader| {
+        let Some(policy) = Policy::read(reader, "contoso.com", &addresses) else { return Ok(false) };
+        let policy = policy?.expect("a record");
+        Ok(match sender {
+            Sender::Service => policy.leaves_out_service(reader, EXCHANGE),
+            Sender::Address(ip) => policy.leaves_out(ip),
+        })
     })
 }
 
-fn of_text(text: &str, sender: Sender<'_>) -> Result<Permit, Broken> {
-    judged(&[("contoso.com", Txt, &[text]), MICROSOFT], sender)
+fn of_text(text: &str, sender: Sender) -> Result<bool, Broken> {
+    leaves_out(&[("contoso.com", Txt, &[text]), MICROSOFT], sender)
 }
 
-fn address(ip: &str) -> Sender<'static> {
+fn address(ip: &str) -> Sender {
     Sender::Address(ip.parse().unwrap())
 }
 
 #[test]
 fn a_service_may_send_when_it_is_included_before_all() {
-    for (text, permit) in [
-        ("v=spf1 include:spf.protection.outlook.com -all", Permit::Yes),
-        ("v=spf1 +include:SPF.Protection.Outlook.com ~all", Permit::Yes),
-        ("v=spf1 redirect=spf.protection.outlook.com", Permit::Yes),
-        ("v=spf1 +all", Permit::Yes),
-        ("v=spf1 -all", Permit::No),
-        ("v=spf1 ?include:spf.protection.outlook.com -all", Permit::No),
-        ("v=spf1 -all include:spf.protection.outlook.com", Permit::No),
-        ("v=spf1 ip4:40.92.0.0/15 -all", Permit::No),
-        ("v=spf1 exists:%{i}.example.net -all", Permit::Unsure),
-        ("v=spf1 include:%{d}.example.net include:spf.protection.outlook.com -all", Permit::Yes),
+    for (text, is_left_out) in [
+        ("v=spf1 include:spf.protection.outlook.com -all", false),
+        ("v=spf1 +include:SPF.Protection.Outlook.com ~all", false),
+        ("v=spf1 redirect=spf.protection.outlook.com", false),
+        ("v=spf1 +all", false),
+        ("v=spf1 -all", true),
+        ("v=spf1 ptr mx a:%{d} -all", true),
+        ("v=spf1 ?include:spf.protection.outlook.com -all", true),
+        ("v=spf1 -all include:spf.protection.outlook.com", true),
+        ("v=spf1 ip4:40.92.0.0/15 -all", true),
+        ("v=spf1 exists:%{i}.example.net -all", false),
+        ("v=spf1 include:%{d}.example.net include:spf.protection.outlook.com -all", false),
     ] {
-        let expected = Ok(permit);
-        let redirected = text.contains("redirect");
-        // A redirect evaluates the other record in place of one's own: the addresses decide.
-        let sender = if redirected { address("40.92.3.4") } else { Sender::Service(EXCHANGE) };
-        assert_eq!(of_text(text, sender), expected, "{text}");
+        assert_eq!(of_text(text, Sender::Service), Ok(is_left_out), "{text}");
     }
 }
 
 #[test]
 fn a_service_whose_networks_are_spelled_out_may_send() {
-    assert_eq!(of_text("v=spf1 ip4:40.0.0.0/8 -all", Sender::Service(EXCHANGE)), Ok(Permit::Yes));
+    assert_eq!(of_text("v=spf1 ip4:40.0.0.0/8 -all", Sender::Service), Ok(false));
     let redirect = "v=spf1 redirect=spf.protection.outlook.com";
-    assert_eq!(of_text(redirect, Sender::Service(EXCHANGE)), Ok(Permit::Yes));
+    assert_eq!(of_text(redirect, address("40.92.3.4")), Ok(false));
 }
 
 #[test]
 fn a_service_that_does_not_publish_anything_is_not_judged() {
     let zone: &[(&str, Wanted, &[&str])] = &[("contoso.com", Txt, &["v=spf1 -all"])];
-    assert_eq!(judged(zone, Sender::Service(EXCHANGE)), Ok(Permit::Unsure));
+    assert_eq!(leaves_out(zone, Sender::Service), Ok(false));
 }
 
 #[test]
@@ -91,15 +101,14 @@ fn includes_are_followed_and_only_their_pass_counts() {
         (
             "a.example",
             Txt,
-            &["v=spf1 -ip4:203.0.113.9 ip4:203.0.113.0/24 include:spf.protection.outlook.com ~all"],
+            &["v=spf1 ?ip4:198.51.100.1 ip4:203.0.113.0/24 include:spf.protection.outlook.com ~all"],
         ),
         MICROSOFT,
     ];
-    assert_eq!(judged(zone, Sender::Service(EXCHANGE)), Ok(Permit::Yes));
-    assert_eq!(judged(zone, address("203.0.113.7")), Ok(Permit::Yes));
-    assert_eq!(judged(zone, address("203.0.113.9")), Ok(Permit::No));
-    assert_eq!(judged(zone, address("198.51.100.1")), Ok(Permit::No));
-    assert_eq!(judged(zone, address("40.93.1.1")), Ok(Permit::Yes));
+    assert_eq!(leaves_out(zone, Sender::Service), Ok(false));
+    assert_eq!(leaves_out(zone, address("203.0.113.7")), Ok(false));
+    assert_eq!(leaves_out(zone, address("198.51.100.1")), Ok(true));
+    assert_eq!(leaves_out(zone, address("40.93.1.1")), Ok(false));
 }
 
 #[test]
@@ -111,21 +120,21 @@ fn hosts_and_mail_exchangers_stand_for_their_addresses() {
         ("one.contoso.com", A, &["198.51.100.7"]),
         ("one.contoso.com", Aaaa, &["2001:db8:1:2::1"]),
     ];
-    for (ip, permit) in [
-        ("192.0.2.200", Permit::Yes),
-        ("192.0.3.1", Permit::No),
-        ("198.51.100.7", Permit::Yes),
-        ("198.51.100.8", Permit::No),
-        ("2001:db8:1:2::ffff", Permit::Yes),
-        ("2001:db8:1:3::1", Permit::No),
+    for (ip, is_left_out) in [
+        ("192.0.2.200", false),
+        ("192.0.3.1", true),
+        ("198.51.100.7", false),
+        ("198.51.100.8", true),
+        ("2001:db8:1:2::ffff", false),
+        ("2001:db8:1:3::1", true),
     ] {
-        assert_eq!(judged(zone, address(ip)), Ok(permit), "{ip}");
+        assert_eq!(leaves_out(zone, address(ip)), Ok(is_left_out), "{ip}");
     }
 }
 
 #[test]
 fn what_receivers_cannot_evaluate_is_said() {
-    let broken = |zone: &[(&str, Wanted, &[&str])]| judged(zone, Sender::Service(EXCHANGE)).unwrap_err();
+    let broken = |zone: &[(&str, Wanted, &[&str])]| leaves_out(zone, Sender::Service).unwrap_err();
     let two = broken(&[("contoso.com", Txt, &["v=spf1 -all", "v=spf1 a -all"])]);
     assert_eq!(two.to_string(), "contoso.com has 2 SPF records: merge them into one");
     let term = broken(&[("contoso.com", Txt, &["v=spf1 ipv4:1.2.3.4 -all"])]);
@@ -143,9 +152,9 @@ fn what_receivers_cannot_evaluate_is_said() {
 fn ten_look_ups_are_allowed_and_eleven_are_not() {
     let of = |count| {
         let text = format!("v=spf1 {} include:{EXCHANGE} -all", vec!["exists:x.example"; count].join(" "));
-        of_text(&text, Sender::Service(EXCHANGE))
+        of_text(&text, Sender::Service)
     };
-    assert_eq!(of(9), Ok(Permit::Yes));
+    assert_eq!(of(9), Ok(false));
     assert_eq!(of(10), Err(Broken::TooManyLookUps { domain: "contoso.com".into() }));
 }
 
@@ -155,8 +164,8 @@ fn a_circle_of_includes_ends() {
         ("contoso.com", Txt, &["v=spf1 include:a.example -all"]),
         ("a.example", Txt, &["v=spf1 redirect=contoso.com"]),
     ];
-    let sender = Sender::Service(EXCHANGE);
-    assert!(matches!(judged(zone, sender), Err(Broken::TooManyLookUps { .. })));
+    let sender = Sender::Service;
+    assert!(matches!(leaves_out(zone, sender), Err(Broken::TooManyLookUps { .. })));
 }
 
 #[test]
@@ -166,9 +175,9 @@ fn what_cannot_be_looked_up_is_neither_yes_nor_no() {
     learn(&mut known, "contoso.com", Fact::Texts(vec!["v=spf1 include:a.example -all".into()]));
     learn(&mut known, "a.example", Fact::Failed("SERVFAIL".into()));
     let reader = Reader::new(&known);
-    let record = published(&reader, "contoso.com").unwrap().unwrap().unwrap().record;
-    assert_eq!(check(&reader, "contoso.com", &record), Ok(()));
-    assert_eq!(permits(&reader, "contoso.com", &record, address("192.0.2.1")), Permit::Unsure);
+    let ip: IpAddr = "192.0.2.1".parse().unwrap();
+    let policy = Policy::read(&reader, "contoso.com", &[ip].into()).unwrap().unwrap().unwrap();
+    assert!(!policy.leaves_out(ip) && !policy.leaves_out_service(&reader, EXCHANGE));
     assert_eq!(reader.failures(), ["SERVFAIL"]);
 }
 
@@ -187,7 +196,7 @@ proptest::proptest! {
             ("d0.example", A, &["192.0.2.1"]), ("contoso.com", Mx, &["d0.example", "d1.example"]),
         ];
         // No more than the terms that need a look-up, the addresses of exchangers and the service's own record.
-        let _ = judged(zone, address("192.0.2.77"));
-        let _ = judged(zone, Sender::Service(EXCHANGE));
+        let _ = leaves_out(zone, address("192.0.2.77"));
+        let _ = leaves_out(zone, Sender::Service);
     }
 }

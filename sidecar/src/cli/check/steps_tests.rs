@@ -18,7 +18,7 @@ fn route(method: Method) -> RouteFile {
         delivery: Delivery::new(DeliveryMode::Deliver),
         limits: Limits::new(1000, 10),
         senders: None,
-        listen: Listen::new(25),
+        listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
         control: None,

@@ -83,7 +83,7 @@ fn route_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
         delivery: Delivery { max_spool_bytes: 20 << 30, ..Delivery::new(mode) },
         limits: Limits { connections: CONNECTIONS, ..Limits::new(36_700_160, 500) },
         senders: None,
-        listen: Listen::new(25),
+        listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
         control: None,

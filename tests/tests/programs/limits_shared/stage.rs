@@ -13,10 +13,10 @@ use clap::Parser;
 use e2e::replica::asking::until;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_SUBJECT};
 use mailroute_m365::{Options, Simulator};
+use mailroute_quota::Timing;
 use mailroute_route::file::{ControlService, DeliveryMode};
-use mailroute_sidecar::app::{App, Timing};
+use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::Cli;
-use mailroute_sidecar::budget::Spans;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -134,8 +134,8 @@ impl Sidecar {
         match way {
             Way::Here(minute) => {
                 let run = Cli::try_parse_from(arguments(folder, 0))?.into_run();
-                let spans = Spans { minute: *minute, ..Spans::default() };
-                let app = App::start(run, Timing { spans, ..Timing::default() }).await?;
+                let quota = Timing { minute: *minute, ..Timing::default() };
+                let app = App::start(run, Intervals { quota, ..Intervals::default() }).await?;
                 let smtp = app.smtp_addresses().first().copied().context("it listens")?;
                 Ok(Self { smtp, _runs: Runs::Here { _app: app } })
             }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use mailroute_quota::client::wait::{Wait, WaitReason};
 use tokio::sync::futures::Notified;
 
-use super::{Denied, Gate, SendPermit};
+use super::{Denied, RateLimiter, SendPermit};
 use crate::clock::{self, Instant};
 
 /// Minutes over which checks of the upstream are spread while the operator shares no connections out: a check takes a second or
 /// two, so that some hundred pods rarely have more than three under way.
 const SPREAD: f64 = 4.0;
 
-impl Gate {
+impl RateLimiter {
     /// Requests permission to send one message to this many recipients.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mailroute_quota::Amount;
 use mailroute_quota::client::Charge;
 
-use super::Gate;
+use super::RateLimiter;
 use super::account::Account;
 use crate::clock;
 
@@ -16,7 +16,7 @@ use crate::clock;
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts in full"]
 pub struct SendPermit {
-    gate: Arc<Gate>,
+    limiter: Arc<RateLimiter>,
     pub(super) account: Arc<Account>,
     /// What was taken; nothing once it is settled.
     pub(super) charge: Option<Charge>,
@@ -25,8 +25,13 @@ pub struct SendPermit {
 }
 
 impl SendPermit {
-    pub(super) fn new(gate: &Arc<Gate>, account: Arc<Account>, charge: Charge, is_out: bool) -> Self {
-        Self { gate: Arc::clone(gate), account, charge: Some(charge), is_out }
+    pub(super) fn new(
+        limiter: &Arc<RateLimiter>,
+        account: Arc<Account>,
+        charge: Charge,
+        is_out: bool,
+    ) -> Self {
+        Self { limiter: Arc::clone(limiter), account, charge: Some(charge), is_out }
     }
 
     /// Gives the permit back, with what the upstream counts of it, and whether it accepted the message.
@@ -44,9 +49,9 @@ impl SendPermit {
 
     fn end(&mut self, used: Amount) {
         let Some(charge) = self.charge.take() else { return };
-        self.account.settle(charge, self.gate.clock.now(), used);
-        self.gate.news.notify_one();
-        self.gate.changed.notify_waiters();
+        self.account.settle(charge, self.limiter.clock.now(), used);
+        self.limiter.news.notify_one();
+        self.limiter.changed.notify_waiters();
     }
 }
 

@@ -1,4 +1,4 @@
-//! One mailbox as this process knows it: its quota, in memory and on disk.
+//! One mailbox: what it may still send, in memory and on disk.
 //!
 //! Owns the two locks and their order, and what is written to the journal when. Without a known limit nothing is written. A journal
 //! that cannot be written is logged and does not hold mail up: the count in memory goes on, and only a restart would forget it.

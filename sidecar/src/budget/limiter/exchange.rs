@@ -1,7 +1,7 @@
-//! What is exchanged with the operator about leases.
+//! Claims to the operator, and its answers.
 //!
-//! Owns when there is something to say, and stores what has to outlive the process. The caller carries the messages: it asks here what
-//! to say ([`Gate::claim`]) and brings the answer.
+//! Decides when a claim is due, and stores what has to outlive the process. The caller carries the messages: it asks for the claim
+//! ([`RateLimiter::claim`]) and brings the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use mailroute_quota::wire::{Allotment, Claim};
 
 use super::account::Account;
-use super::{Gate, SendPermit};
+use super::{RateLimiter, SendPermit};
 use crate::budget::saved_leases;
 
-impl Gate {
+impl RateLimiter {
     /// What to claim from the operator now, and when the claim was made; nothing where it leases nothing.
     pub fn claim(&self) -> Option<(Claim, Duration)> {
         let account = self.account();

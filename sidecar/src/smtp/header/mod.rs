@@ -1,10 +1,13 @@
-//! A message's header section on its way through: looked at, and its `From` judged.
+//! A message's header section on its way through the sidecar.
 //!
 //! Owns what is needed to stamp a message at its end: which fields are there, who `From` and `Sender` name, and how many hops
 //! the message has behind it. Takes out what the stamp puts in anew (a `From` or `Sender` that is to be rewritten, a `From` that
-//! names nothing at all), the byte order mark in front of a header, and the line that mail folders put in front of messages.
-//! Where it is asked to, it writes raw UTF-8 as encoded words. Everything else passes through octet for octet, and behind the
-//! empty line nothing is looked at. Refuses to judge whether any other field is well formed.
+//! names nothing at all), the byte order mark in front of a header, and the line that mail folders put in front of messages. If
+//! asked to, it writes raw UTF-8 as encoded words. Everything else passes octet for octet, and nothing is looked at after the
+//! empty line. Does not judge whether any other field is well formed.
+//!
+//! * here: where the header is, which fields it has, and what passes when.
+//! * `line`: what one line is. `authors`: whether `From` and `Sender` pass.
 //!
 //! Memory: one shortened line and one field; behind a field that was encoded, [`MAX_HELD_BYTES`] twice.
 //!
@@ -14,9 +17,20 @@
 //!
 //! Signatures: a `DKIM-Signature` covers fields above and below it, so once there is one, nothing is encoded.
 
+mod authors;
+mod line;
+
+#[cfg(test)]
+mod tests;
+
+use self::authors::Refused;
+pub use self::authors::{From, Sender};
+use self::line::{
+    could_be_author, is_blank, is_common, is_mbox_line, split_field, value_text, without_front,
+};
 use super::answer::Answer;
 use super::encoded_word;
-use super::senders::{Judgement, Senders};
+use super::senders::Senders;
 
 /// Most octets of a line that are looked at. Enough for every field name and for any Message-ID that RFC 5322 §2.1.1
 /// lets into one line.
@@ -30,26 +44,6 @@ pub const MAX_FROM_BYTES: usize = 16 * 1024;
 
 /// Most octets that wait behind an encoded field for a `DKIM-Signature`, which would make it stay as it was.
 pub const MAX_HELD_BYTES: usize = 16 * 1024;
-
-/// What UTF-8 files of some programs begin with: U+FEFF.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Fields that most headers have. One of them behind a first line that is no field, and before an empty line, makes that line part
-/// of a header; otherwise it is text, and there is no header.
-const COMMON_FIELDS: [&str; 12] = [
-    "from",
-    "sender",
-    "reply-to",
-    "to",
-    "cc",
-    "subject",
-    "date",
-    "message-id",
-    "mime-version",
-    "content-type",
-    "received",
-    "return-path",
-];
 
 /// What the header section holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,33 +66,6 @@ pub struct Headers {
     pub encoded: u32,
     /// Whether raw UTF-8 in a field that is put in front has to be encoded too.
     pub encodes: bool,
-}
-
-/// What became of `From`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum From {
-    /// There was none, or none with a value. One has to be added.
-    #[default]
-    Absent,
-    /// There is one, and it was passed on.
-    Kept,
-    /// It was taken out. Another one has to be put in.
-    Removed {
-        /// Its value, up to and including the line end.
-        value: Vec<u8>,
-    },
-}
-
-/// What became of `Sender`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sender {
-    /// There was none.
-    #[default]
-    Absent,
-    /// There is one, and it was passed on.
-    Kept,
-    /// It was taken out.
-    Removed,
 }
 
 /// Passes a header section on: decoded octets, with CR LF line ends only.
@@ -137,7 +104,7 @@ struct Held {
 enum Place {
     #[default]
     Start,
-    /// Behind a first line that is no field, and not folded: a header only if one of [`COMMON_FIELDS`] comes before an empty line.
+    /// Behind a first line that is no field, and not folded: a header only if a common field ([`is_common`]) comes before an empty line.
     OddStart,
     Field,
     MessageId,
@@ -154,15 +121,6 @@ enum Part {
     Message,
     Field,
     Nowhere,
-}
-
-/// What was met that a message is refused for.
-#[derive(Clone, Debug, Default)]
-struct Refused {
-    several_from: bool,
-    long_from: bool,
-    unclear_from: bool,
-    sender: Option<String>,
 }
 
 impl Pass {
@@ -205,7 +163,7 @@ impl Pass {
         &self.found
     }
 
-    /// Takes what was found.
+    /// Ends with what was found.
     pub fn finish(self) -> Headers {
         Headers { encodes: self.encode, ..self.found }
     }
@@ -239,7 +197,7 @@ impl Pass {
             return;
         }
         if ends && self.line.is_empty() && piece.len() <= MAX_LOOKED_AT {
-            let line = self.without_front(piece);
+            let line = if self.at == Place::Start { without_front(piece) } else { piece };
             let part = self.line(line, message, senders);
             return self.put(part, line, message);
         }
@@ -255,30 +213,12 @@ impl Pass {
     /// Judges and passes the line that was gathered.
     fn begin_line(&mut self, message: &mut Vec<u8>, senders: &Senders) -> Part {
         let line = std::mem::take(&mut self.line);
-        let text = self.without_front(&line);
+        let text = if self.at == Place::Start { without_front(&line) } else { &line };
         let part = self.line(text, message, senders);
         self.put(part, text, message);
         self.line = line;
         self.line.clear();
         part
-    }
-
-    /// The first line without what stands in front of its field: byte order marks, or white space, which would make it part
-    /// of the field that the stamp ends with. Nothing is left of a line that is a byte order mark.
-    fn without_front<'l>(&self, line: &'l [u8]) -> &'l [u8] {
-        if self.at != Place::Start {
-            return line;
-        }
-        let text = without_marks(line);
-        let mut field = text.trim_ascii_start();
-        while field.starts_with(BYTE_ORDER_MARK) {
-            field = without_marks(field).trim_ascii_start();
-        }
-        match () {
-            () if split_field(field).is_some_and(|(name, _)| is_common(name)) => field,
-            () if field.is_empty() && text.len() < line.len() => field,
-            () => text,
-        }
     }
 
     fn put(&mut self, part: Part, octets: &[u8], message: &mut Vec<u8>) {
@@ -371,7 +311,7 @@ impl Pass {
         Part::Message
     }
 
-    /// What was taken for an odd first line is text, and there is no header.
+    /// The odd first line turns out to be text, and there is no header.
     fn text(&mut self) {
         self.found.missing = true;
         self.refused.unclear_from = false;
@@ -454,60 +394,6 @@ impl Pass {
         held.encoded.extend_from_slice(&encoded);
         held.fields += 1;
     }
-
-    /// Whether a `From` field is passed on.
-    fn passes_from(&mut self, field: &[u8], senders: &Senders) -> bool {
-        let value = value_of(field);
-        if value.trim_ascii().is_empty() {
-            return false;
-        }
-        if self.found.from != From::Absent {
-            self.refused.several_from = true;
-            return false;
-        }
-        match senders.judge_authors("From", value) {
-            Judgement::Rewrite => {
-                let encoded = self.encode.then(|| encoded_word::field(field)).flatten();
-                self.found.encoded += u32::from(encoded.is_some());
-                let value = value_of(encoded.as_deref().unwrap_or(field)).to_vec();
-                self.found.from = From::Removed { value };
-                false
-            }
-            judgement => {
-                self.refuse(judgement);
-                self.found.from = From::Kept;
-                true
-            }
-        }
-    }
-
-    /// Whether a `Sender` field is passed on. Only asked where there are rules.
-    fn passes_sender(&mut self, field: &[u8], senders: &Senders) -> bool {
-        if value_of(field).trim_ascii().is_empty() {
-            return false;
-        }
-        let judgement = senders.judge_authors("Sender", value_of(field));
-        let passes = judgement != Judgement::Rewrite;
-        match (passes, self.found.sender) {
-            (true, _) => self.found.sender = Sender::Kept,
-            (false, Sender::Absent) => self.found.sender = Sender::Removed,
-            (false, _) => {}
-        }
-        self.refuse(judgement);
-        passes
-    }
-
-    fn refuse(&mut self, judgement: Judgement) {
-        if let Judgement::Refused(who) = judgement {
-            self.refused.sender.get_or_insert(who);
-        }
-    }
-}
-
-/// What stands behind the colon of a field.
-fn value_of(field: &[u8]) -> &[u8] {
-    let colon = field.iter().position(|&b| b == b':').map_or(field.len(), |at| at + 1);
-    &field[colon..]
 }
 
 /// Whether a field names who a message is from.
@@ -518,53 +404,3 @@ fn author_field(name: &[u8]) -> Option<Place> {
         () => None,
     }
 }
-
-fn without_marks(mut line: &[u8]) -> &[u8] {
-    while let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK) {
-        line = rest;
-    }
-    line
-}
-
-fn is_common(name: &[u8]) -> bool {
-    COMMON_FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
-}
-
-/// Name and value of a field (RFC 5322 §2.2). Space before the colon is obsolete, and met.
-fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = line.iter().position(|&b| b == b':')?;
-    let name = line[..colon].trim_ascii_end();
-    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-    is_name.then_some((name, &line[colon + 1..]))
-}
-
-/// Whether any reader could find the name of a `From` or `Sender` field anywhere in a line, or there is more of it than is
-/// looked at. Some readers skip white space in the middle of a name.
-fn could_be_author(line: &[u8]) -> bool {
-    let ends_in = |front: &[u8], backwards: &[u8]| {
-        let mut octets = front.iter().rev().filter(|octet| !octet.is_ascii_whitespace());
-        backwards.iter().all(|letter| octets.next().is_some_and(|octet| octet.eq_ignore_ascii_case(letter)))
-    };
-    let mut colons = line.iter().enumerate().filter(|&(_, &octet)| octet == b':');
-    !line.ends_with(b"\n")
-        || colons.any(|(at, _)| ends_in(&line[..at], b"morf") || ends_in(&line[..at], b"rednes"))
-}
-
-/// A line of white space, which is not the empty one.
-fn is_blank(line: &[u8]) -> bool {
-    line.ends_with(b"\n") && line.trim_ascii().is_empty()
-}
-
-/// The line that mail folders put between messages. Some senders leave it in front of the header.
-fn is_mbox_line(line: &[u8]) -> bool {
-    line.starts_with(b"From ") || line.starts_with(b">From ")
-}
-
-fn value_text(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(value.trim_ascii());
-    text.chars().filter(|c| !c.is_control()).collect()
-}
-
-#[cfg(test)]
-#[path = "header_tests.rs"]
-mod tests;

@@ -1,4 +1,4 @@
-//! The quota as tasks share it: a permit for each message, written down before the message is sent.
+//! The mailbox's limits as tasks share them: a permit for each message, written down before the message is sent.
 //!
 //! ```text
 //!   take ──► quota (lock) ──► journal (off the async threads) ──► SendPermit ──► settle, or drop: counted in full
@@ -43,17 +43,17 @@ pub trait Observe: Send + Sync {
     fn throttled(&self, what: Throttled);
 }
 
-/// Not now.
+/// No permit now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// When to ask again, unless [`Gate::changed`] comes first.
+    /// When to ask again, unless [`RateLimiter::changed`] comes first.
     pub until: Instant,
     /// What it waits for.
     pub why: WaitReason,
 }
 
-/// The shared quota of the mailbox in use.
-pub struct Gate {
+/// Keeps all tasks to the limits of the mailbox in use.
+pub struct RateLimiter {
     directory: PathBuf,
     timing: Timing,
     clock: Steady,
@@ -62,12 +62,12 @@ pub struct Gate {
     /// Held by the first task that waits; the others queue for it.
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
-    /// There is something to say to the operator.
+    /// There is something to report to the operator.
     news: Notify,
 }
 
-impl Gate {
-    /// A gate without limits, until it follows a route. Journals are in `directory`.
+impl RateLimiter {
+    /// A limiter without limits, until it follows a route. Journals are in `directory`.
     pub fn new(directory: &Path, timing: Timing, observe: Arc<dyn Observe>) -> Arc<Self> {
         let limits = RouteLimits::NONE;
         Arc::new(Self {
@@ -85,9 +85,9 @@ impl Gate {
     /// Keeps to the limits of a route from now on. What its mailbox has used counts, by this process or an earlier one.
     pub async fn follow(self: &Arc<Self>, route: &RouteFile) {
         let subject = subject(route);
-        let (limits, gate) = (route_limits(route), Arc::clone(self));
+        let (limits, limiter) = (route_limits(route), Arc::clone(self));
         let leasing = route.control.clone().filter(|control| control.leases);
-        let switch = move || gate.switch(subject, limits, leasing.as_ref());
+        let switch = move || limiter.switch(subject, limits, leasing.as_ref());
         if tokio::task::spawn_blocking(switch).await.is_err() {
             tracing::error!("the limits could not be set up; the previous ones stay in force");
         }
@@ -178,9 +178,9 @@ fn subject(route: &RouteFile) -> String {
     mailbox.unwrap_or_else(|| format!("{}/{}", route.namespace, route.name))
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").finish_non_exhaustive()
+        f.debug_struct("RateLimiter").finish_non_exhaustive()
     }
 }
 
