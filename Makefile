@@ -26,10 +26,10 @@ demo-down: ## remove what `make demo KEEP=1` left up
 	@[ -x $(DEMO)/cluster ] || { echo 'error: no demo was built in this checkout'; exit 1; } >&2
 	@$(DEMO)/cluster down --name demo
 
-try: rust ## the sidecar and the simulator alone on this computer: a message to localhost:2525 (PORT=, KEEP=1)
+try: rust ## the sidecar and the simulator alone on this computer: a message to localhost:2525 (PORT=, METHOD=Graph, KEEP=1)
 	@echo 'building the sidecar and the simulator (a minute or two the first time) …'
 	@$(CARGO) build --quiet -p mailroute-sidecar --example try
-	@$(BUILT)/examples/try $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
+	@$(BUILT)/examples/try $(if $(PORT),--port $(PORT)) $(if $(METHOD),--method $(METHOD)) $(if $(KEEP),--keep)
 
 test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
 	@$(CARGO) nextest run --workspace --no-run

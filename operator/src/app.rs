@@ -132,7 +132,10 @@ impl App {
         let token_cache = Arc::new(token_cache.context("cannot set the broker up")?);
         let store = MailboxUsages::new(client.clone(), &flags.namespace);
         Ok(Self {
-            leases: Arc::new(Leases::new(Timing::default(), Arc::new(store))),
+            leases: Arc::new(
+                Leases::new(Timing::default(), Arc::new(store))
+                    .with_application_connections(flags.graph_connections),
+            ),
             events: Events::start(client.clone(), &flags.pod_name, metrics.clone()),
             flags,
             client,

@@ -12,6 +12,7 @@ use tracing::Level;
 use crate::inject_files::Inject;
 use crate::injection_flags::InjectionFlags;
 use crate::logging::Format;
+use crate::service::application::CONNECTIONS;
 
 /// Kubernetes operator that lets pods send mail through Microsoft 365 by SMTP on localhost.
 #[derive(Debug, Parser)]
@@ -89,6 +90,10 @@ pub struct Run {
     /// File that lists which namespaces may send as which mailbox. Default: every namespace as every mailbox.
     #[arg(long, env = "MAILROUTE_MAILBOX_RULES", value_name = "FILE")]
     pub mailbox_rules: Option<PathBuf>,
+    /// Requests of one Entra application at a time by the method Graph, over all its mailboxes.
+    #[arg(long, env = "MAILROUTE_GRAPH_CONNECTIONS", value_name = "COUNT", default_value_t = CONNECTIONS,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub graph_connections: u32,
     /// The operator's own ServiceAccount token for Entra, which those applications trust.
     #[arg(long, env = "MAILROUTE_IDENTITY_TOKEN", value_name = "FILE", default_value = TOKEN_FILE)]
     pub identity_token: PathBuf,

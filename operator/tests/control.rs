@@ -345,7 +345,7 @@ async fn pods_that_were_never_started_have_nothing_set_aside_for_them() {
     let crowd = |runs| (100..180).map(move |n| with_sidecar(&format!("web-{n}"), runs));
     let claimants = || (2..20).map(|n| pod(&format!("web-{n}")));
     let connections = |mut route: MailRoute| {
-        route.spec.limits.connections = 100;
+        route.spec.limits.connections = Some(100);
         route
     };
     let mut leased = vec![];

@@ -33,9 +33,22 @@ struct Arguments {
     /// Port on localhost for applications.
     #[arg(long, default_value_t = 2525)]
     port: u16,
+    /// How the message goes: ClientSubmission or Graph.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Way::ClientSubmission)]
+    method: Way,
     /// Stay up until Ctrl-C and show every message that arrives.
     #[arg(long)]
     keep: bool,
+}
+
+/// The methods to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Way {
+    /// Client submission.
+    ClientSubmission,
+    /// Microsoft Graph.
+    Graph,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -47,12 +60,15 @@ async fn main() -> Result<()> {
     })?;
     let folder = tempfile::tempdir()?;
     let simulator = Simulator::start(Options::default()).await?;
-    prepare(&simulator, folder.path())?;
+    prepare(&simulator, folder.path(), arguments.method)?;
     let app = start_sidecar(folder.path(), arguments.port).await?;
     println!("sidecar        localhost:{}  (what applications send to)", arguments.port);
     println!(
         "Microsoft 365  {}  (simulated; control API http://{})",
-        simulator.smtp_address(),
+        match arguments.method {
+            Way::ClientSubmission => format!("smtp://{}", simulator.smtp_address()),
+            Way::Graph => format!("https://{}", simulator.graph_address()),
+        },
         simulator.control_address()
     );
 
@@ -74,12 +90,15 @@ async fn main() -> Result<()> {
 }
 
 /// What a pod would have mounted: the simulator's CA, a service-account token, and the rendered route.
-fn prepare(simulator: &Simulator, folder: &Path) -> Result<()> {
+fn prepare(simulator: &Simulator, folder: &Path, method: Way) -> Result<()> {
     let ca_file = folder.join(paths::CA_FILE);
     let token_file = folder.join(paths::ENTRA_TOKEN_FILE);
     std::fs::write(&ca_file, simulator.ca_pem())?;
     simulator.write_assertion(SAMPLE_SUBJECT, &token_file)?;
-    let route = route::to_simulator(simulator, ca_file, token_file, None);
+    let mut route = route::to_simulator(simulator, ca_file, token_file, None);
+    if method == Way::Graph {
+        route::by_graph(simulator, &mut route, false);
+    }
     std::fs::write(folder.join(paths::ROUTE_KEY), route.to_json())?;
     Ok(())
 }
@@ -120,6 +139,7 @@ async fn send(port: u16) -> Result<()> {
 
 fn show(message: &Message) {
     println!("\nMicrosoft 365 received:");
+    println!("  by             {:?}", message.connection.face);
     println!("  mailbox        {}", message.mailbox);
     println!("  MAIL FROM      {} {}", message.mail_from, message.mail_parameters.join(" "));
     println!("  RCPT TO        {}", message.recipient_addresses().join(", "));

@@ -33,6 +33,47 @@ fn address() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Address lists, good and bad, in the fields that name recipients.
+fn recipients() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "a@b",
+        "A@B",
+        "bob@fabrikam.com",
+        "\"c d\"@e",
+        "x@y",
+        "<a@b>",
+        "Bob <bob@fabrikam.com>",
+        "(x@y)",
+        "\"x@y\"",
+        "Team:",
+        ";",
+        ",",
+        ", ",
+        "\r\n ",
+        "\r\n\t",
+        "=?utf-8?Q?x=40y?=",
+        "=?utf-8?B?eEB5?=",
+        "<",
+        ">",
+        "\"",
+        "(",
+        ")",
+        "\\",
+        "@",
+        ":",
+        " ",
+        "\r\nTo: ",
+        "\r\nCc:",
+        "\r\nBcc: ",
+        "\r\nSubject: x",
+        "\r\nno field",
+        "undisclosed-recipients:;",
+        "ä",
+        "\n",
+    ]);
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("To: {}\r\n", pieces.concat()))
+}
+
 fn line() -> impl Strategy<Value = String> {
     let parameter = prop::sample::select(vec![
         "SIZE=1",
@@ -162,6 +203,11 @@ fn kept() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_header_for_graph_names_the_envelope_and_nobody_else(header in recipients()) {
+        checks::graph_recipients(header.as_bytes());
+    }
 
     #[test]
     fn any_line_is_read_the_same_again(line in line()) {

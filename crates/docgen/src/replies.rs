@@ -4,6 +4,7 @@ use anyhow::Result;
 use mailroute_route::condition::Reason;
 use mailroute_sidecar::outcome::DeliveryOutcome;
 use mailroute_sidecar::outcome::classify::{At, Code, Detail, Row, TABLE};
+use mailroute_sidecar::outcome::graph;
 use mailroute_sidecar::outcome::hint::HINTS;
 use mailroute_sidecar::smtp::answer::Answer;
 
@@ -13,11 +14,18 @@ const TABLE_MARKS: (&str, &str) = ("<!-- from the code: begin -->\n", "<!-- from
 const HINT_MARKS: (&str, &str) =
     ("<!-- hints from the code: begin -->\n", "<!-- hints from the code: end -->\n");
 
+const GRAPH_MARKS: (&str, &str) =
+    ("<!-- Graph's from the code: begin -->\n", "<!-- Graph's from the code: end -->\n");
+
 /// `docs/reference/replies.md` with the rows of the classification and the hints.
 pub fn of_microsoft(page: &str) -> Result<String> {
     let rows: String = TABLE.iter().map(classification).collect();
     let head = "| When | Code | Enhanced | Text holds | Taken as | Reason |\n| --- | --- | --- | --- | --- | --- |\n";
     let page = between(page, TABLE_MARKS, &(head.to_owned() + &rows))?;
+    let rows: String = graph::TABLE.iter().map(of_graph).collect();
+    let head =
+        "| Status | `error.code` | Text holds | Taken as | Reason |\n| --- | --- | --- | --- | --- |\n";
+    let page = between(&page, GRAPH_MARKS, &(head.to_owned() + &rows))?;
     let hints = HINTS.iter().map(|(subject, detail, hint)| format!("| x.{subject}.{detail} | {hint} |\n"));
     let hints: String = hints.collect();
     between(&page, HINT_MARKS, &format!("| Enhanced | Hint |\n| --- | --- |\n{hints}"))
@@ -38,6 +46,18 @@ fn classification(row: &Row) -> String {
     let reason = reason.map(|reason| link(reason, "reasons.md")).unwrap_or_default();
     let (at, code, detail) = (stage(*at), reply_code(*code), enhanced(detail));
     format!("| {at} | {code} | {detail} | {text} | {kind} | {reason} |\n")
+}
+
+fn of_graph(row: &graph::Row) -> String {
+    let graph::Row(statuses, code, text, outcome) = row;
+    let quoted = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+    let (kind, reason) = taken_as(*outcome);
+    let reason = reason.map(|reason| link(reason, "reasons.md")).unwrap_or_default();
+    let statuses = match (*statuses.start(), *statuses.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
+    };
+    format!("| {statuses} | {} | {} | {kind} | {reason} |\n", quoted(code), quoted(text))
 }
 
 const fn stage(at: At) -> &'static str {

@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn a_field_stands_with_its_default_bounds_and_rules() {
         let page = page().unwrap();
-        assert!(page.contains("### `spec.limits.maxRecipients`\n"), "{page}");
-        assert!(page.contains("Default: `500`.") && page.contains("1 to 1000"), "{page}");
+        assert!(page.contains("### `spec.listen.port`\n"), "{page}");
+        assert!(page.contains("Default: `25`.") && page.contains("1 to 65535"), "{page}");
         assert!(page.contains("Refused with: \"set exactly the block that method names"), "{page}");
     }
 }

@@ -2,7 +2,7 @@
 //! so.
 //!
 //! That the trouble of each row of the way in really shows so is tested with a sidecar and a simulator
-//! (`sidecar/tests/relay/first_mail.rs`), which looks at the same rows: they have to be of one form.
+//! (`sidecar/tests/relay/first_mail.rs`, `first_mail_elsewhere.rs`), which look at the same rows: they have to be of one form.
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test says what it cannot read")]
 
@@ -11,8 +11,11 @@ use std::fs;
 use std::path::Path;
 
 use mailroute_operator_core::crd::cloud::Cloud;
+use mailroute_operator_core::crd::method::Method;
 use mailroute_operator_core::inject::names::{INJECTED, KEYS};
+use mailroute_operator_core::resolve::LimitPreset;
 use mailroute_route::condition::{ConditionType, Reason};
+use mailroute_route::file::SubmissionService;
 use mailroute_sidecar::outcome::health::Health;
 
 const WAY_IN: &str = "docs/getting-started.md";
@@ -45,10 +48,17 @@ fn every_step_of_the_way_in_has_commands_and_what_is_shown_while_it_is_missing()
 
 #[test]
 fn what_is_missing_shows_under_a_condition_that_has_the_reason() {
-    for path in [WAY_IN, "docs/guides/operator-identity.md"] {
+    let pages = [
+        WAY_IN,
+        "docs/guides/operator-identity.md",
+        "docs/methods/graph.md",
+        "docs/methods/high-volume-email.md",
+        "docs/methods/communication-services.md",
+    ];
+    for path in pages {
         let page = read(path);
         let rows = rows(&page, MISSING);
-        assert!(rows.len() > 2, "{path}: the table is not read right: {rows:?}");
+        assert!(!rows.is_empty(), "{path}: the table is not read right: {rows:?}");
         for row in rows {
             let [_, condition, reasons] = &row[..] else { panic!("{path}: {row:?}") };
             let named = reasons_in(reasons);
@@ -96,6 +106,65 @@ fn the_endpoints_of_every_cloud_are_on_the_page_of_client_submission() {
         let preset = cloud.preset();
         let host = preset.submission_host.unwrap_or("endpoint.host");
         assert!(row.contains(preset.authority_host) && row.contains(&format!("`{host}`")), "{row}");
+    }
+}
+
+#[test]
+fn the_graph_of_every_cloud_is_on_its_page() {
+    let page = read("docs/methods/graph.md");
+    for cloud in [Cloud::Global, Cloud::USGovernment, Cloud::USGovernmentDoD, Cloud::China] {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{cloud:?}`"))).expect("a row");
+        assert!(row.ends_with(&format!("| `{}` |", cloud.preset().graph_host)), "{row}");
+    }
+}
+
+#[test]
+fn every_way_is_on_the_page_that_helps_to_choose() {
+    let page = read("docs/methods/README.md");
+    let (choices, _) = page.split_once("\n## ").expect("the questions, and a comparison");
+    let methods =
+        ["ClientSubmission", "Graph", "SmtpRelay", "DirectSend"].map(|it| format!("`method: {it}`"));
+    let services =
+        ["HighVolumeEmail", "CommunicationServices"].map(|it| format!("`clientSubmission.service: {it}`"));
+    for way in methods.iter().chain(&services) {
+        assert_eq!(choices.matches(way.as_str()).count(), 1, "{way}");
+    }
+}
+
+/// What stands for a limit in the table of presets.
+fn limit(limit: Option<u32>) -> String {
+    match limit {
+        Some(10_000) => "10 000".to_owned(),
+        Some(limit) => limit.to_string(),
+        None => String::new(),
+    }
+}
+
+#[test]
+fn the_presets_of_limits_are_those_that_routes_get() {
+    use Method::{ClientSubmission, DirectSend, Graph, SmtpRelay};
+    use SubmissionService::{CommunicationServices, ExchangeOnline, HighVolumeEmail};
+    let page = read("docs/guides/limits.md");
+    for (title, method, service) in [
+        ("client submission, `ExchangeOnline`", ClientSubmission, ExchangeOnline),
+        ("client submission, `HighVolumeEmail`", ClientSubmission, HighVolumeEmail),
+        ("client submission, `CommunicationServices`", ClientSubmission, CommunicationServices),
+        ("Graph", Graph, ExchangeOnline),
+        ("SMTP relay, Direct Send", SmtpRelay, ExchangeOnline),
+        ("SMTP relay, Direct Send", DirectSend, ExchangeOnline),
+    ] {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {title} |"))).expect("a row");
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let preset = LimitPreset::of(method, service);
+        let windows = [preset.messages_per_minute, preset.messages_per_hour, preset.recipients_per_day];
+        assert_eq!(cells[1..4], windows.map(limit), "{row}");
+        assert!(cells[4].starts_with(&preset.connections.to_string()), "{row}");
+        assert_eq!(cells[5], preset.max_recipients.to_string(), "{row}");
+        let size = match preset.max_message_bytes {
+            10_000_000 => "10 MB".to_owned(),
+            bytes => format!("{} MiB", bytes >> 20),
+        };
+        assert!(cells[6].ends_with(&size), "{row}");
     }
 }
 

@@ -19,10 +19,9 @@ use tokio::sync::watch;
 use crate::clock::{self, Instant};
 use crate::{Failure, Token, TokenSource};
 
-/// With less than this left, a new log-in waits for another token, so that its own does not end inside a conversation.
-/// High Volume Email refuses a token that ends within ten minutes (`501 5.5.127`); two more are for the difference
-/// between clocks.
-const MIN_LEFT: Duration = Duration::from_secs(12 * 60);
+/// With less than this left, a new log-in usually waits for another token, so that its own does not end inside a conversation.
+/// Ten minutes, and two more for the difference between clocks.
+pub const MIN_LEFT: Duration = Duration::from_secs(12 * 60);
 
 /// With less than this left, no log-in begins at all: the other side counts in whole seconds, and the log-in itself
 /// takes a moment.
@@ -53,8 +52,10 @@ enum Step {
 }
 
 /// Everything the decision depends on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Life {
+    /// With less than this left, a token is scarce.
+    margin: Duration,
     token: Option<Held>,
     failed: Option<Failed>,
     asking: bool,
@@ -78,6 +79,12 @@ struct Failed {
     again: Instant,
 }
 
+impl Default for Life {
+    fn default() -> Self {
+        Self { margin: MIN_LEFT, token: None, failed: None, asking: false }
+    }
+}
+
 impl Life {
     fn step(&self, now: Instant) -> Step {
         let blocked = self.failed.as_ref().filter(|failed| now < failed.again);
@@ -95,11 +102,12 @@ impl Life {
     fn succeed(&mut self, token: Token, chance: f64) {
         let life = token.expires.saturating_duration_since(token.obtained);
         // Ten minutes are the least an administrator can set.
-        let plenty = life - MIN_LEFT.min(life / 2);
+        let plenty = life - self.margin.min(life / 2);
         // Between 60 % and 70 % of the life; with a short one, before it becomes scarce.
         let renew = token.obtained + life.mul_f64(0.6 + 0.1 * chance).min(plenty.mul_f64(0.8 + 0.1 * chance));
         let (scarce, last_use) = (token.obtained + plenty, token.expires - LEAST_LEFT.min(life / 2));
-        *self = Self { token: Some(Held { token, renew, scarce, last_use }), failed: None, asking: false };
+        let held = Held { token, renew, scarce, last_use };
+        *self = Self { token: Some(held), failed: None, asking: false, ..*self };
     }
 
     fn fail(&mut self, failure: Failure, now: Instant, chance: f64) {
@@ -158,7 +166,17 @@ pub struct Store {
 impl Store {
     /// A store without a token yet; nothing is asked for before the first use.
     pub fn new(source: Arc<dyn TokenSource>, observer: Arc<dyn Observe>) -> Arc<Self> {
-        Arc::new(Self { source, observer, life: Mutex::default(), ended: watch::Sender::new(0) })
+        Self::with_margin(source, observer, MIN_LEFT)
+    }
+
+    /// The same, for a service that wants tokens to have at least `margin` left.
+    pub fn with_margin(
+        source: Arc<dyn TokenSource>,
+        observer: Arc<dyn Observe>,
+        margin: Duration,
+    ) -> Arc<Self> {
+        let life = Mutex::new(Life { margin, ..Life::default() });
+        Arc::new(Self { source, observer, life, ended: watch::Sender::new(0) })
     }
 
     /// A token with enough life left for a conversation.

@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "for tests alone")]
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Observation, Queue, Report, Usage};
+use mailroute_route::file::SubmissionService;
 use serde_json::json;
 
 use crate::crd::MailRoute;
 use crate::crd::method::{
-    CertificateSecretRef, CredentialType, DirectSend, Method, SecretRef, SmtpRelay, Subject,
+    CertificateSecretRef, CredentialType, DirectSend, Graph, GraphFallback, Method, SecretRef, SmtpRelay,
+    Subject,
 };
 use crate::inject::{InjectedSidecar, Overrides, SidecarSettings};
 use crate::pods::{PodOwner, SidecarPod};
@@ -60,6 +63,29 @@ pub fn with_secret(type_: CredentialType, key: Option<&str>) -> MailRoute {
         credential.secret_ref = Some(SecretRef { name: "m365".into(), key: key.map(str::to_owned) });
         credential.client_id.take_if(|_| type_ == CredentialType::Password);
     }
+    route
+}
+
+/// The sample route by client submission to another service.
+pub fn submitted_to(service: SubmissionService) -> MailRoute {
+    let mut route = route();
+    route.spec.tenant.accepted_domains = vec!["contoso.com".into()];
+    route.spec.client_submission.iter_mut().for_each(|it| it.service = service);
+    route
+}
+
+/// The mailbox and the application of the sample route, by Graph.
+pub fn graph() -> MailRoute {
+    let mut route = route();
+    let submission = route.spec.client_submission.take().unwrap();
+    route.spec.method = Method::Graph;
+    route.spec.graph = Some(Graph {
+        mailbox: submission.mailbox,
+        credential: submission.credential,
+        fallback: GraphFallback::None,
+        fallback_endpoint: None,
+        max_message_bytes: Quantity("3Mi".into()),
+    });
     route
 }
 

@@ -32,13 +32,21 @@ fn method() -> impl Strategy<Value = Value> {
     let types = vec!["WorkloadIdentity", "ClientSecret", "ClientCertificate", "Password"];
     let secrets = vec![json!(null), json!({"name": "m365"}), json!({"name": "m365", "key": "one"})];
     let subjects = select(vec!["Pod", "Operator"]);
-    let submission = (select(types), subjects, select(secrets), option::weighted(0.9, Just(CLIENT_ID)))
-        .prop_map(|(type_, subject, secret, client)| {
-            json!({"method": "ClientSubmission", "clientSubmission": {
-                "mailbox": "noreply@contoso.com",
-                "credential": {"type": type_, "subject": subject, "secretRef": secret, "clientId": client},
-            }})
-        });
+    let services = select(vec!["ExchangeOnline", "HighVolumeEmail", "CommunicationServices"]);
+    let credential = (select(types), subjects, select(secrets), option::weighted(0.9, Just(CLIENT_ID)))
+        .prop_map(|(type_, subject, secret, client)| json!({"type": type_, "subject": subject, "secretRef": secret, "clientId": client}));
+    let submission = (credential.clone(), services).prop_map(|(credential, service)| {
+        json!({"method": "ClientSubmission", "clientSubmission": {
+            "service": service, "mailbox": "noreply@contoso.com", "credential": credential,
+        }})
+    });
+    let fallbacks = select(vec!["None", "ClientSubmission"]);
+    let graph = (credential, fallbacks, ca()).prop_map(|(credential, fallback, ca)| {
+        json!({"method": "Graph", "graph": {
+            "mailbox": "noreply@contoso.com", "credential": credential, "fallback": fallback,
+            "fallbackEndpoint": {"caBundleRef": ca},
+        }})
+    });
     let certificates = select(vec![json!(null), json!({"name": "relay-tls"})]);
     let relay = certificates.prop_map(
         |certificate| json!({"method": "SmtpRelay", "smtpRelay": {"certificateSecretRef": certificate}}),
@@ -48,7 +56,7 @@ fn method() -> impl Strategy<Value = Value> {
         json!({"method": "SmtpRelay"}),
         json!({"method": "ClientSubmission"}),
     ]);
-    prop_oneof![6 => submission, 3 => relay, 2 => others]
+    prop_oneof![6 => submission, 4 => graph, 3 => relay, 2 => others]
 }
 
 fn endpoint() -> impl Strategy<Value = Value> {

@@ -39,8 +39,16 @@ fn every_example_can_be_rendered() {
 fn every_route_that_a_page_shows_can_be_rendered() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let mut shown = 0;
-    for page in ["methods/client-submission.md", "methods/smtp-relay.md", "methods/direct-send.md"] {
-        let text = fs::read_to_string(docs.join(page)).unwrap();
+    let pages = [
+        "client-submission",
+        "graph",
+        "high-volume-email",
+        "communication-services",
+        "smtp-relay",
+        "direct-send",
+    ];
+    for page in pages.map(|page| format!("methods/{page}.md")) {
+        let text = fs::read_to_string(docs.join(&page)).unwrap();
         let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
         for block in blocks.filter(|block| block.contains("kind: MailRoute")) {
             let mut document: Value = serde_saphyr::from_str(block).unwrap();
@@ -54,7 +62,7 @@ fn every_route_that_a_page_shows_can_be_rendered() {
             shown += 1;
         }
     }
-    assert_eq!(shown, 4, "one for each method, and the two kinds of connector");
+    assert_eq!(shown, 7, "one for each page, and the two kinds of connector");
 }
 
 /// What a shell makes of the documents that the way in pipes into `kubectl` and `az`.
@@ -101,7 +109,9 @@ fn every_method_and_credential_has_an_example() {
         values.map(|value| value.as_str().unwrap().to_owned()).collect()
     };
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(shown("/spec/method"), set(&["ClientSubmission", "SmtpRelay", "DirectSend"]));
+    assert_eq!(shown("/spec/method"), set(&["ClientSubmission", "Graph", "SmtpRelay", "DirectSend"]));
+    let services = ["ExchangeOnline", "HighVolumeEmail", "CommunicationServices"];
+    assert_eq!(shown("/spec/clientSubmission/service"), set(&services));
     assert_eq!(
         shown("/spec/clientSubmission/credential/type"),
         set(&["WorkloadIdentity", "ClientSecret", "ClientCertificate", "Password"])

@@ -21,7 +21,18 @@ struct Shape {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    let ways = vec!["WorkloadIdentity", "ClientSecret", "ClientCertificate", "Password", "relay", "direct"];
+    let ways = vec![
+        "WorkloadIdentity",
+        "ClientSecret",
+        "ClientCertificate",
+        "Password",
+        "graph",
+        "graph, else client submission",
+        "HighVolumeEmail",
+        "CommunicationServices",
+        "relay",
+        "direct",
+    ];
     let modes = vec!["Deliver", "Queue", "DeliverOrQueue"];
     (select(vec![25, 587, 2525]), select(ways), any::<bool>(), select(modes))
         .prop_map(|(port, way, ca, mode)| Shape { port, way, ca, mode })
@@ -32,6 +43,7 @@ fn route(shape: &Shape) -> ResolvedRoute {
     let mut spec = json!({
         "method": "ClientSubmission",
         "tenant": {"id": "contoso.com", "acceptedDomains": ["contoso.com"], "authority": ca},
+        "endpoint": ca,
         "delivery": {"mode": shape.mode},
         "listen": {"port": shape.port},
     });
@@ -39,6 +51,19 @@ fn route(shape: &Shape) -> ResolvedRoute {
         "relay" => {
             spec["method"] = json!("SmtpRelay");
             spec["smtpRelay"] = json!({"certificateSecretRef": {"name": "relay-tls"}});
+        }
+        "graph" | "graph, else client submission" => {
+            spec["method"] = json!("Graph");
+            spec["graph"] = json!({"mailbox": "noreply@contoso.com", "credential": workload_identity()});
+            if shape.way != "graph" {
+                spec["graph"]["fallback"] = json!("ClientSubmission");
+                spec["graph"]["fallbackEndpoint"] = json!(ca);
+            }
+        }
+        service @ ("HighVolumeEmail" | "CommunicationServices") => {
+            spec["clientSubmission"] = json!({
+                "service": service, "mailbox": "noreply@contoso.com", "credential": workload_identity(),
+            });
         }
         "direct" => {
             spec["method"] = json!("DirectSend");
@@ -63,6 +88,10 @@ fn route(shape: &Shape) -> ResolvedRoute {
     }))
     .unwrap();
     resolve(&route, &PlatformSettings::default()).route.unwrap()
+}
+
+fn workload_identity() -> Value {
+    json!({"type": "WorkloadIdentity", "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9"})
 }
 
 fn platform() -> SidecarSettings {

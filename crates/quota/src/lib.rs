@@ -1,6 +1,7 @@
 //! Sharing the sending limits of a Microsoft 365 mailbox among many sidecars: the whole protocol, both ends, as values.
 //!
-//! Exchange Online limits each *mailbox*: messages in any minute, recipients in any 24 hours, connections at a time. Any number
+//! Microsoft 365 limits each *mailbox*: messages in any minute, with Communication Services in any hour as well, recipients in any
+//! 24 hours, connections at a time. Any number
 //! of pods may send as one mailbox. The operator's leader keeps a ledger for each mailbox ([`server`]) and leases small amounts
 //! to sidecars ([`client`]); a sidecar sends only what it holds a lease for. No code here reads a clock, a file or a socket:
 //! callers pass the time in, carry the messages ([`wire`]) and store what has to survive a restart.
@@ -29,7 +30,8 @@
 //! assumes that everything in it was granted, until it hears from those sidecars or a lease can no longer be in use.
 //!
 //! **Fairness.** Sidecars without a lease wait in a queue. The namespace that uses least goes first (dominant resource fairness),
-//! then the sidecar that has waited longest. Of the day's recipients, half of an equal share is kept for each namespace.
+//! then the sidecar that has waited longest. Of the hour's messages and the day's
+//! recipients, half of an equal share is kept for each namespace.
 //!
 //! **Trust.** Namespaces do not trust each other. A claim counts for at most what was granted, and what a namespace says of itself
 //! (its limits, that Microsoft throttled it, that its pods were out of contact) comes out of its own share.
@@ -54,6 +56,8 @@
 //!   Their slot is a hash of the pod's uid, in a frame of 16 ([`slots::unregistered_index`]): the server watches pods and knows it
 //!   too. They start ten minutes after the pod and send one message in each frame. The server reserves for the pods of which
 //!   it has heard nothing for six minutes ([`server::unregistered`]).
+//! * *Hour.* A reserve that begins when sidecars fall silent would come an hour too late. Where the hour is limited, a tenth of it is
+//!   always kept for time slots, and unregistered sidecars, which nobody counts, have none.
 //!
 //! # Where to read
 //!

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::client::budget::RouteLimits;
 use crate::timing::{Timing, millis};
 use crate::wire::{SlotAssignment, TimeSlots};
 
@@ -46,12 +47,14 @@ impl TimeSlots {
             cut_millis: millis(minute - 2 * skew),
             after_millis: millis(after),
             recipients,
+            messages_per_hour: None,
         }
     }
 
-    /// The slots of a sidecar that never had an answer. None with a limit of messages a minute so small that nothing can be reserved.
-    pub fn of_unregistered(uid: &str, limit: Option<u32>, timing: Timing) -> Option<Self> {
-        if limit.is_some_and(|messages| messages < 4) {
+    /// The slots of a sidecar that never had an answer. None with a limit of messages a minute so small that nothing can be reserved,
+    /// nor with a limit of messages an hour: a few such sidecars would use it up.
+    pub fn of_unregistered(uid: &str, limits: RouteLimits, timing: Timing) -> Option<Self> {
+        if limits.messages.is_some_and(|messages| messages < 4) || limits.messages_per_hour.is_some() {
             return None;
         }
         let assignment = SlotAssignment { index: unregistered_index(uid), of: UNREGISTERED_FRAME };
@@ -116,9 +119,12 @@ mod tests {
 
     #[test]
     fn an_unregistered_sidecar_uses_the_slot_that_the_server_expects() {
-        let slots = |limit| TimeSlots::of_unregistered(UID, Some(limit), Timing::default());
+        let limits = |messages| RouteLimits { messages: Some(messages), ..RouteLimits::NONE };
+        let slots = |messages| TimeSlots::of_unregistered(UID, limits(messages), Timing::default());
         assert_eq!(slots(30).unwrap().assignment(), SlotAssignment { index: 6, of: UNREGISTERED_FRAME });
         assert_eq!(slots(3), None);
+        let hourly = RouteLimits { messages_per_hour: Some(1000), ..limits(30) };
+        assert_eq!(TimeSlots::of_unregistered(UID, hourly, Timing::default()), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Every length of time in the protocol, derived from the two windows in which Microsoft counts.
+//! Every length of time in the protocol, derived from the windows in which Microsoft counts.
 //!
 //! They belong together: the promise depends on how they compare, and tests shorten all of them by shortening the windows.
 
@@ -9,13 +9,16 @@ use std::time::Duration;
 pub struct Timing {
     /// The window of messages.
     pub minute: Duration,
+    /// The longer window of messages.
+    pub hour: Duration,
     /// The window of recipients.
     pub day: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { minute: Duration::from_secs(60), day: Duration::from_secs(24 * 60 * 60) }
+        let hour = Duration::from_secs(60 * 60);
+        Self { minute: Duration::from_secs(60), hour, day: 24 * hour }
     }
 }
 

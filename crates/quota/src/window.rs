@@ -6,8 +6,53 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::Amount;
+use crate::timing::Timing;
+
 /// Slots of a day that bounds what Microsoft counts: ten minutes each.
 pub(crate) const DAY_SLOTS: u32 = 144;
+
+/// Slots of an hour: a minute each, as long as a message that was taken may be on its way in a time slot.
+pub(crate) const HOUR_SLOTS: u32 = 60;
+
+/// What is counted of a mailbox: messages of the minute and of the hour, recipients of the day.
+#[derive(Clone, Debug)]
+pub struct UsageWindows {
+    /// Messages of the minute.
+    pub minute: Window,
+    /// Messages of the hour.
+    pub hour: Window,
+    /// Recipients of the day.
+    pub day: Window,
+}
+
+impl UsageWindows {
+    /// Empty windows with this many slots in the minute and the day.
+    pub fn new(timing: Timing, minute_slots: u32, day_slots: u32) -> Self {
+        Self {
+            minute: Window::new(timing.minute, minute_slots),
+            hour: Window::new(timing.hour, HOUR_SLOTS),
+            day: Window::new(timing.day, day_slots),
+        }
+    }
+
+    /// Counts in all windows at `at`.
+    pub fn add(&mut self, at: Duration, amount: Amount) {
+        self.minute.add(at, amount.messages);
+        self.add_beyond_minute(at, amount);
+    }
+
+    /// Counts in the longer windows alone.
+    pub fn add_beyond_minute(&mut self, at: Duration, amount: Amount) {
+        self.hour.add(at, amount.messages);
+        self.day.add(at, amount.recipients);
+    }
+
+    /// Removes what has left the windows, so that old sums do not pile up. Returns whether nothing is left.
+    pub fn expire(&mut self, now: Duration) -> bool {
+        self.minute.sum(now) + self.hour.sum(now) + self.day.sum(now) == 0
+    }
+}
 
 /// A sliding window. Times are since an epoch that the caller chooses and that stays the same.
 #[derive(Clone, Debug)]
@@ -62,9 +107,11 @@ impl Window {
         })
     }
 
-    /// What is counted, with the last moment of each slot: counted again at those times, it leaves when it would have.
+    /// What is counted, with the last millisecond of each slot: counted again at those times, it leaves when it would have, also when
+    /// they are stored as milliseconds, rounded up.
     pub fn counted(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        self.sums.iter().map(|&(number, sum)| (self.start(number + 1) - Duration::from_nanos(1), sum))
+        let last = (self.slot / 2).min(Duration::from_millis(1));
+        self.sums.iter().map(move |&(number, sum)| (self.start(number + 1) - last, sum))
     }
 
     fn add_to(&mut self, number: u64, count: u64) {

@@ -44,6 +44,9 @@ pub struct Claim {
     /// Recipients that Microsoft may have counted in time slots since the last exchange.
     #[serde(default, rename = "aloneRecipients")]
     pub slot_recipients: u32,
+    /// Messages of them.
+    #[serde(default, rename = "aloneMessages", skip_serializing_if = "is_zero")]
+    pub slot_messages: u32,
     /// No time slot was used that is still in a window.
     #[serde(default, rename = "noTurnsTaken")]
     pub no_slots_used: bool,
@@ -198,6 +201,15 @@ pub struct TimeSlots {
     pub after_millis: u64,
     /// Recipients in any day, all slots together.
     pub recipients: u32,
+    /// Messages in any hour, all slots together. Absent: no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_hour: Option<u32>,
+}
+
+/// Whether to leave a number out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -216,6 +228,7 @@ mod tests {
             cut_millis: 56_000,
             after_millis: 189_000,
             recipients: 5,
+            messages_per_hour: None,
         };
         let allotment = Allotment { slots: Some(slots), ..Allotment::default() };
         let claim = Claim { slot_assignment: Some(slots.assignment()), ..Claim::default() };

@@ -224,7 +224,7 @@ reasons! {
         "Rename the route or its namespace so that <route>.<namespace>.svc.<cluster domain>, which the operator uses, is a valid host name.";
     UpstreamUnavailable: UpstreamReachable, "The upstream answers that it is currently unavailable.",
         "Nothing; it is tried again. https://status.cloud.microsoft reports outages.";
-    UpstreamProtocolError: UpstreamReachable, "The upstream closed the connection, or sent something that is not SMTP.",
+    UpstreamProtocolError: UpstreamReachable, "The upstream closed the connection, or did not answer as its protocol says.",
         "Check what is between the pod and {endpoint}.";
 
     // Authenticated
@@ -249,6 +249,16 @@ reasons! {
         "Check that spec.endpoint names the submission service ({endpoint}).";
     LoginFailed: Authenticated, "The upstream refused the login.",
         "Look up the reply in the message in docs/troubleshooting.md.";
+    SmtpUsernameRejected: Authenticated, "The token is good, but Communication Services does not let the application use the SMTP username.",
+        "Check that the SMTP username of the Communication Services resource is for the application {client_id} in this tenant (Azure portal: the resource, SMTP Usernames), and that the application has the role Communication and Email Service Owner on the resource. A change can take some minutes to take effect.";
+    GraphRejectedToken: Authenticated, "Microsoft Graph refuses the access token, and a new one, too.",
+        "Check spec.tenant.cloud, and that spec.tenant.authority.scope, where it is set, is Graph's: a token for another service or another cloud is of no use.";
+    GraphAccessDenied: Authenticated, "The token is good, but Microsoft Graph does not let the application send as the mailbox.",
+        "Let the application {client_id} send in one of two ways. Either the application permission Mail.Send of Microsoft Graph with admin consent: az ad app permission admin-consent --id {client_id}. Or, without that permission, RBAC for Applications: Test-ServicePrincipalAuthorization -Identity {client_id} -Resource {mailbox} shows the role Application Mail.Send in scope. If there are application access policies: Test-ApplicationAccessPolicy -Identity {mailbox} -AppId {client_id}. A change can take two hours to take effect.";
+    MailboxNotFound: Authenticated, "Microsoft Graph knows no user by the mailbox's address.",
+        "Set spec.graph.mailbox to the user principal name or the primary address of the mailbox, not to another of its addresses: Get-Mailbox -Identity {mailbox} | Format-List UserPrincipalName,PrimarySmtpAddress";
+    MailboxNotEnabled: Authenticated, "Microsoft Graph cannot use the mailbox: it is on-premises, soft-deleted, inactive or only some hours old.",
+        "Check that it is a mailbox of Exchange Online: Get-EXOMailbox -Identity {mailbox}. A shared mailbox needs no licence. A new mailbox can take some hours; mail is tried again.";
 
     ConnectorMatched: Authenticated, "The upstream accepts mail from here for the tenant.", "";
     ConnectorMismatch: Authenticated, "No inbound connector of the tenant matches this certificate or IP address.",
@@ -285,9 +295,15 @@ reasons! {
     RateExceeded: SendersAccepted, "The mailbox exceeds Exchange's limit of messages a minute.",
         "Find out what else sends as {mailbox} (Get-MessageTraceV2 -SenderAddress {mailbox}) and give it its own mailbox: MailRoute's pods already stay within the limit. If that is not possible, lower spec.limits.messagesPerMinute by what it needs.";
     ConnectionsExceeded: SendersAccepted, "More connections submit as the mailbox than Exchange allows at once.",
-        "Find out what else logs in as {mailbox} and give it its own mailbox: MailRoute's pods already share the three connections that Exchange allows. If that is not possible, lower spec.limits.connections of the routes that use {mailbox}.";
+        "Find out what else logs in as {mailbox} and give it its own mailbox: MailRoute's pods already share those that Exchange allows. If that is not possible, lower spec.limits.connections of the routes that use {mailbox}.";
     DailyQuotaExceeded: SendersAccepted, "The mailbox has used up its recipients of the day.",
         "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method. If spec.limits.recipientsPerDay is lower than what the mailbox may send, raise it.";
+    GraphThrottled: SendersAccepted, "Microsoft Graph asks for fewer requests.",
+        "Find out what else uses Graph as the application {client_id} and give it its own application; the sidecar waits as long as Graph says.";
+    GraphCannotCarry: SendersAccepted, "Microsoft Graph cannot carry a message as it is: it is too large, its sender is null, or its header names recipients that the envelope does not.",
+        "Set spec.graph.fallback to ClientSubmission, for a mailbox with SMTP AUTH switched on, or change what the application sends as the message says. If Graph refused a message for its size, lower spec.graph.maxMessageBytes.";
+    GraphResultUnknown: SendersAccepted, "Microsoft Graph did not say whether it accepted a message, so the message is sent again later and can arrive twice.",
+        "Nothing at first; the next accepted message ends it. If the problem persists, check what is between the pod and {endpoint}, and https://status.cloud.microsoft for an outage.";
     TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
         "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences. Senders at *.onmicrosoft.com have a limit of 100 a day: send from your own domain.";
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
@@ -447,7 +463,7 @@ mod tests {
     #[test]
     fn remedies_say_what_the_guides_say() {
         use Reason as R;
-        let table: [(Reason, &[&str]); 17] = [
+        let table: [(Reason, &[&str]); 20] = [
             (R::AssertionUnavailable, &["queue list"]),
             (R::ApplicationNotFound, &["az ad sp create --id 1b2c3d4e"]),
             (R::FederationNotTrusted, &["--parameters credential.json"]),
@@ -465,6 +481,9 @@ mod tests {
             (R::ConnectFailed, &["egress", "outage"]),
             (R::ExchangeRejectedToken, &["SMTP.SendAsApp", "Add-MailboxPermission", "RBAC for Applications"]),
             (R::ApiPermissionMissing, &["SMTP.SendAsApp", "Mail.Send for High Volume Email"]),
+            (R::GraphAccessDenied, &["Mail.Send of Microsoft Graph", "Application Mail.Send", "two hours"]),
+            (R::MailboxNotFound, &["primary address"]),
+            (R::GraphCannotCarry, &["spec.graph.fallback"]),
             (R::ConnectionsExceeded, &["what else logs in as noreply@contoso.com", "its own mailbox"]),
             (R::WaitingForReports, &["8444"]),
             (R::SidecarsSilent, &["8444", "Do not delete"]),

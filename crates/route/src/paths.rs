@@ -38,8 +38,11 @@ pub const KEY_FILE: &str = "tls.key";
 /// Directory of the CA bundle for the token authority, when the route names one.
 pub const AUTHORITY_CA_DIR: &str = "/etc/mailroute/authority-ca";
 
-/// Directory of the CA bundle for the upstream SMTP endpoint, when the route names one.
+/// Directory of the CA bundle for the upstream, when the route names one.
 pub const ENDPOINT_CA_DIR: &str = "/etc/mailroute/endpoint-ca";
+
+/// Directory of the CA bundle for the SMTP endpoint of Graph's fallback, when the route names one.
+pub const FALLBACK_CA_DIR: &str = "/etc/mailroute/fallback-ca";
 
 /// File name of a mounted CA bundle (PEM), whatever its key in the ConfigMap is called.
 pub const CA_FILE: &str = "ca.crt";

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_operator_core::pods::has_identity_binding;
-use mailroute_route::file::{ClientSubmission, Credential, Method};
+use mailroute_route::file::{ClientSubmission, Credential, Graph, Method};
 
 use super::watch::route_of;
 use crate::cache::route::{CachedRoute, RouteStore};
@@ -67,7 +67,10 @@ fn application(route: &CachedRoute) -> Option<String> {
         Method::ClientSubmission(ClientSubmission {
             credential: Credential::WorkloadIdentity { client_id, .. },
             ..
-        }) => Some(client_id.to_ascii_lowercase()),
+        })
+        | Method::Graph(Graph { credential: Credential::WorkloadIdentity { client_id, .. }, .. }) => {
+            Some(client_id.to_ascii_lowercase())
+        }
         _ => None,
     }
 }
@@ -94,6 +97,13 @@ mod tests {
         route.metadata.name = Some(name.into());
         route.metadata.namespace = Some(namespace.into());
         Arc::new(cached(route))
+    }
+
+    #[test]
+    fn graph_needs_federated_credentials_like_client_submission() {
+        let client_id = Some(samples::CLIENT_ID.to_owned());
+        assert_eq!(application(&cached(samples::graph())), client_id);
+        assert_eq!(application(&cached(samples::route())), client_id);
     }
 
     fn pod(name: &str, route: &str, namespace: &str, account: Option<&str>) -> Arc<Pod> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use mailroute_operator_core::crd::MailRouteSpec;
 use mailroute_operator_core::crd::method::Method;
 use mailroute_route::exchange_online::is_microsofts_own;
+use mailroute_route::file::SubmissionService;
 
 /// Most egress addresses that are looked at; a cluster has a few.
 const MAX_ADDRESSES: usize = 8;
@@ -34,9 +35,14 @@ impl DnsNeed {
 }
 
 /// The needs of a route whose sidecars are seen to come from `egress`. None for a domain that Microsoft gave the tenant:
-/// its records are Microsoft's.
+/// its records are Microsoft's. None for Communication Services, which sends from linked domains alone and verifies their records
+/// itself.
 pub fn needs(spec: &MailRouteSpec, egress: impl IntoIterator<Item = IpAddr>) -> BTreeSet<DnsNeed> {
-    let by_address = spec.method != Method::ClientSubmission;
+    let submission = spec.client_submission.as_ref();
+    if submission.is_some_and(|it| it.service == SubmissionService::CommunicationServices) {
+        return BTreeSet::new();
+    }
+    let by_address = spec.mailbox().is_none();
     let addresses: BTreeSet<_> =
         egress.into_iter().filter(|ip| by_address && is_public(*ip)).collect::<BTreeSet<_>>();
     let addresses: BTreeSet<_> = addresses.into_iter().take(MAX_ADDRESSES).collect();
@@ -56,8 +62,9 @@ pub fn needs(spec: &MailRouteSpec, egress: impl IntoIterator<Item = IpAddr>) -> 
 fn domains(spec: &MailRouteSpec) -> Vec<String> {
     let listed: Vec<_> =
         spec.tenant.accepted_domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
-    let mailbox = spec.client_submission.iter().filter_map(|it| it.mailbox.rsplit_once('@'));
-    if listed.is_empty() { mailbox.map(|(_, domain)| domain.to_ascii_lowercase()).collect() } else { listed }
+    let mailbox = spec.mailbox().and_then(|mailbox| mailbox.rsplit_once('@'));
+    let of_mailbox = mailbox.map(|(_, domain)| domain.to_ascii_lowercase());
+    if listed.is_empty() { of_mailbox.into_iter().collect() } else { listed }
 }
 
 /// Whether an SPF record can name the address. A private one, which a server on the same network sees, means nothing elsewhere.
@@ -92,11 +99,20 @@ mod tests {
 
     #[test]
     fn a_mailbox_without_accepted_domains_stands_for_its_own() {
-        let needs = needs(&samples::route().spec, addresses(&["203.0.113.7"]));
-        let need = needs.first().unwrap();
-        assert_eq!((needs.len(), need.domain.as_str()), (1, "contoso.com"));
-        assert!(need.is_signed && !need.names_smart_host);
-        assert!(need.addresses.is_empty(), "Exchange Online's own addresses count, not the cluster's");
+        for route in [samples::route(), samples::graph()] {
+            let needs = needs(&route.spec, addresses(&["203.0.113.7"]));
+            let need = needs.first().unwrap();
+            assert_eq!((needs.len(), need.domain.as_str()), (1, "contoso.com"));
+            assert!(need.is_signed && !need.names_smart_host);
+            assert!(need.addresses.is_empty(), "Exchange Online's own addresses count, not the cluster's");
+        }
+    }
+
+    #[test]
+    fn the_records_of_linked_domains_are_looked_after_by_communication_services() {
+        let needs = |service| needs(&samples::submitted_to(service).spec, []);
+        assert!(needs(SubmissionService::CommunicationServices).is_empty());
+        assert_eq!(domains_of(&needs(SubmissionService::HighVolumeEmail)), ["contoso.com"]);
     }
 
     #[test]

@@ -37,6 +37,17 @@ impl MailboxKey {
     }
 }
 
+/// An Entra application of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ApplicationKey(String);
+
+impl ApplicationKey {
+    /// The key of an application by its client id. Upper and lower case make no difference.
+    pub fn of(tenant: &str, client_id: &str) -> Self {
+        Self(format!("{tenant}\n{client_id}").to_ascii_lowercase())
+    }
+}
+
 /// The sidecar of the pod with this uid.
 pub fn sidecar_id(uid: &str) -> SidecarId {
     let digest = ring::digest::digest(&ring::digest::SHA256, uid.as_bytes());

@@ -11,12 +11,14 @@ use std::time::Duration;
 use mailroute_entra::clock::Steady;
 use mailroute_quota::Timing;
 use mailroute_quota::server::MailboxView;
+use mailroute_quota::server::application::Holders;
 use mailroute_quota::server::grant::Decision;
 use mailroute_quota::server::limits::{MailboxLimits, Namespace, SidecarId};
 use mailroute_quota::server::reserve::RunningSidecar;
-use mailroute_route::control::{Allotment, Claim, ShortOf};
+use mailroute_route::control::{Allotment, Claim, ShortOf, Throttled};
 
-use super::ids::MailboxKey;
+use super::application::{Applications, CONNECTIONS};
+use super::ids::{ApplicationKey, MailboxKey};
 use super::ledger_store::LedgerStore;
 use super::mailbox::{Mailbox, MailboxContext, StoreTask, Unwritten};
 use crate::lock;
@@ -56,12 +58,27 @@ pub struct Claimant {
     pub address: String,
     /// The limits that the route names.
     pub limits: MailboxLimits,
+    /// The application whose connections are limited, too; none but with Microsoft Graph.
+    pub application: Option<ApplicationKey>,
+}
+
+/// What runs, as far as leases go.
+#[derive(Debug, Default)]
+pub struct RunningPods {
+    /// The sidecars of the pods that have not ended.
+    pub pods: HashSet<SidecarId>,
+    /// The sidecars that run, by the mailbox of their route.
+    pub by_mailbox: HashMap<MailboxKey, Vec<RunningSidecar>>,
+    /// The mailboxes of them by application, where an application's connections are limited.
+    pub applications: HashMap<ApplicationKey, HashSet<MailboxKey>>,
 }
 
 /// Answers claims of all mailboxes.
 pub struct Leases {
     context: Arc<MailboxContext>,
     mailboxes: Mutex<HashMap<MailboxKey, Arc<Mailbox>>>,
+    /// Locked before `mailboxes`.
+    applications: Mutex<Applications>,
     /// The stored mailboxes, each with the namespace whose pod was the first to send as it.
     opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
     /// The last claim of each sidecar by an accepted route, and when it was made.
@@ -82,6 +99,7 @@ impl Leases {
         Self {
             context: Arc::new(MailboxContext { timing, store, clock: Steady::start() }),
             mailboxes: Mutex::default(),
+            applications: Mutex::new(Applications::new(CONNECTIONS, timing)),
             opened: Arc::default(),
             claimed: Mutex::default(),
             writes: Mutex::new(RateLimit::new(WRITES.0, WRITES.1)),
@@ -92,12 +110,20 @@ impl Leases {
         }
     }
 
+    /// The same with at most so many connections of one application at a time.
+    #[must_use]
+    pub fn with_application_connections(mut self, limit: u32) -> Self {
+        self.applications = Mutex::new(Applications::new(limit, self.context.timing));
+        self
+    }
+
     /// Answers a claim; nothing if a later claim of the same sidecar was heard before.
     ///
     /// # Errors
     /// When the record cannot be read or stored. Then nothing of this mailbox is granted.
     pub async fn exchange(&self, who: &Claimant, claim: &Claim) -> Result<Option<Allotment>, Unwritten> {
-        let Some(mailbox) = self.mailbox(who) else { return Ok(Some(self.later())) };
+        let mailbox = self.mailbox(&who.mailbox, &who.namespace);
+        let Some(mailbox) = mailbox else { return Ok(Some(self.later())) };
         if !mailbox.is_known() {
             mailbox.run(&self.context, StoreTask::Open, self.running(&who.mailbox)).await?;
         }
@@ -110,12 +136,15 @@ impl Leases {
         if !heard.ok_or(Unwritten)? {
             return Ok(None);
         }
+        if let (Some(application), Some(Throttled::Connections)) = (&who.application, claim.throttled) {
+            lock(&self.applications).throttled(application, &who.namespace, now);
+        }
         for _ in 0..ROUNDS {
             if mailbox.is_retired() {
                 break;
             }
             let now = self.now();
-            match mailbox.with(|ledger| ledger.decide(who.holder, now)).ok_or(Unwritten)? {
+            match self.decide(&mailbox, who, now).ok_or(Unwritten)? {
                 Decision::Answer(answer) => {
                     if mailbox.with(|ledger| ledger.is_due(now)) == Some(true) {
                         // No request waits for it.
@@ -134,6 +163,29 @@ impl Leases {
         }
         // Others were quicker each time, or its namespace has had enough written.
         Ok(Some(self.later()))
+    }
+
+    /// Decides on a claim; nothing before the ledger is read.
+    fn decide(&self, mailbox: &Mailbox, who: &Claimant, now: Duration) -> Option<Decision> {
+        let Some(application) = &who.application else {
+            return mailbox.with(|ledger| ledger.decide(who.holder, now));
+        };
+        let mut applications = lock(&self.applications);
+        let mailboxes: Vec<Arc<Mailbox>> = {
+            let known = lock(&self.mailboxes);
+            let keys = applications.mailboxes(application, &who.mailbox, now).iter();
+            keys.filter_map(|key| known.get(key).map(Arc::clone)).collect()
+        };
+        let holders = mailboxes.iter().filter_map(|it| it.with(|ledger| ledger.holders(now)));
+        let mut holders: Holders = holders.flatten().collect();
+        {
+            // Of a holder that an earlier leader's record names, it is not known whether it uses the application.
+            let claimed = lock(&self.claimed);
+            let uses = |it: &Claimant| it.application.as_ref() == Some(application);
+            holders.retain(|holder, _| claimed.get(holder).is_none_or(|(it, _)| uses(it)));
+        }
+        let connections = applications.connections(application, holders, now);
+        mailbox.with(|ledger| ledger.decide_within(who.holder, Some(connections), now))
     }
 
     /// The answer to a sidecar whose mailbox is not the one that its route names.
@@ -166,32 +218,31 @@ impl Leases {
         }
     }
 
-    /// The mailbox of a claim; none if its namespace has opened too many.
-    fn mailbox(&self, who: &Claimant) -> Option<Arc<Mailbox>> {
+    /// A mailbox that pods of a namespace send as; none if the namespace has opened too many.
+    fn mailbox(&self, key: &MailboxKey, namespace: &Namespace) -> Option<Arc<Mailbox>> {
         let mut mailboxes = lock(&self.mailboxes);
-        if let Some(mailbox) = mailboxes.get(&who.mailbox) {
+        if let Some(mailbox) = mailboxes.get(key) {
             return Some(Arc::clone(mailbox));
         }
         let mut opened = lock(&self.opened);
-        let opened_by = match opened.get(&who.mailbox) {
-            Some(namespace) => namespace.clone(),
-            None if opened.values().filter(|it| **it == who.namespace).count() >= MOST_MAILBOXES => {
-                if lock(&self.warned).insert(who.namespace.clone()) {
-                    let (namespace, route) = (&*who.namespace, &*who.route);
+        let opened_by = match opened.get(key) {
+            Some(opened_by) => opened_by.clone(),
+            None if opened.values().filter(|it| *it == namespace).count() >= MOST_MAILBOXES => {
+                if lock(&self.warned).insert(namespace.clone()) {
+                    let namespace = &**namespace;
                     tracing::warn!(
                         namespace,
-                        route,
                         "no lease: pods of this namespace have used {MOST_MAILBOXES} new mailboxes within a day, which is \
                          the limit"
                     );
                 }
                 return None;
             }
-            None => who.namespace.clone(),
+            None => namespace.clone(),
         };
-        opened.insert(who.mailbox.clone(), opened_by.clone());
-        let mailbox = Mailbox::new(who.mailbox.clone(), opened_by);
-        mailboxes.insert(who.mailbox.clone(), Arc::clone(&mailbox));
+        opened.insert(key.clone(), opened_by.clone());
+        let mailbox = Mailbox::new(key.clone(), opened_by);
+        mailboxes.insert(key.clone(), Arc::clone(&mailbox));
         Some(mailbox)
     }
 
@@ -218,11 +269,8 @@ impl Leases {
     }
 
     /// Now and then: forgets sidecars whose pods are gone, notes those that run, and removes mailboxes that were not used for a day.
-    /// `look` returns the pods, and the running sidecars by mailbox. It is called only when a sweep is due.
-    pub fn sweep(
-        &self,
-        look: impl FnOnce() -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>),
-    ) {
+    /// `look` is called only when a sweep is due.
+    pub fn sweep(&self, look: impl FnOnce() -> RunningPods) {
         let now = self.now();
         {
             let mut swept = lock(&self.swept);
@@ -231,7 +279,7 @@ impl Leases {
             }
             *swept = now;
         }
-        let (pods, running) = look();
+        let RunningPods { pods, by_mailbox: running, applications } = look();
         let mailboxes: Vec<_> =
             lock(&self.mailboxes).iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
         for (key, mailbox) in mailboxes {
@@ -249,6 +297,15 @@ impl Leases {
             }
         }
         lock(&self.claimed).retain(|holder, _| pods.contains(holder));
+        let new = lock(&self.applications).sweep(applications, now);
+        for key in new {
+            let sidecars = running.get(&key).cloned().unwrap_or_default();
+            let first = sidecars.first().map(|it| it.namespace.clone());
+            if let Some(mailbox) = first.and_then(|namespace| self.mailbox(&key, &namespace)) {
+                // Its leases count as soon as they are read. If that fails, the next claim tries again.
+                let _ = mailbox.begin(&self.context, StoreTask::Open, sidecars);
+            }
+        }
         *lock(&self.running) = running;
         self.look_at_stored(now);
     }

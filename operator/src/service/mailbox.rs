@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mailroute_entra::clock::Steady;
 use mailroute_operator_core::crd::MailboxUsageSpec;
-use mailroute_quota::server::limits::{Namespace, SidecarId};
+use mailroute_quota::server::limits::{NO_LIMIT, Namespace, SidecarId};
 use mailroute_quota::server::record::LedgerRecord;
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_quota::server::{Ledger, MailboxView};
@@ -282,7 +282,9 @@ impl Drop for EndGuard<'_> {
 
 /// The object to store, with its columns for people.
 fn shown(view: &MailboxView, record: String) -> MailboxUsageSpec {
-    let of = |it: Utilization| format!("{}/{}", it.used, it.limit);
+    let of = |Utilization { used, limit }: Utilization| {
+        if limit < NO_LIMIT.into() { format!("{used}/{limit}") } else { used.to_string() }
+    };
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let mut namespaces = String::new();
     for name in &view.namespaces {

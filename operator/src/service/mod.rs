@@ -9,7 +9,7 @@
 //! ```
 //!
 //! * [`authenticate`]: from a bearer token to a pod.
-//! * [`report`]: HTTP in and out of reports. [`lease`], [`mailbox`] and [`ledger_store`]: each sidecar's share of its mailbox's
+//! * [`report`]: HTTP in and out of reports. [`lease`], [`mailbox`], [`application`] and [`ledger_store`]: each sidecar's share of its mailbox's
 //!   limits, and where that is stored. What is granted is decided in [`mailroute_quota::server`]. [`ids`]: digests of mailboxes and
 //!   pods.
 //! * [`token`]: HTTP in and out of tokens, and the line in the log for each grant and each refusal. [`token_cache`]: the token of
@@ -25,6 +25,7 @@
 //! tenant, application and SMTP server of a token come from the settings alone, so that no route can carry the operator's
 //! assertion or its tokens elsewhere. A token is in memory and in the answer over TLS, nowhere else.
 
+pub mod application;
 pub mod authenticate;
 pub mod ids;
 pub mod lease;

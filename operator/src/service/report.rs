@@ -1,6 +1,6 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,20 +18,21 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::{has_run, sidecar};
 use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
-use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
+use mailroute_operator_core::resolve::ResolvedRoute;
+use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
     Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
 };
+use mailroute_route::file::Method;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
-use super::ids::{MailboxKey, running_sidecar, sidecar_id};
-use super::lease::{Claimant, Leases};
+use super::ids::{ApplicationKey, MailboxKey, running_sidecar, sidecar_id};
+use super::lease::{Claimant, Leases, RunningPods};
 use super::mailbox::Unwritten;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
@@ -178,32 +179,35 @@ impl ReportService {
         let Some(found) = self.routes.get(route) else {
             return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
         };
-        let who = claimant(&found, caller).filter(|_| is_accepted(&found))?;
+        let who = claimant(&found, caller)?;
         self.leases.remember(&who);
         Some(who)
     }
 
     /// The pods that have not ended, and the sidecars that run, by the mailbox of their route. A pod that has not been started, or
     /// whose route is not accepted, sends nothing.
-    fn running(&self) -> (HashSet<SidecarId>, HashMap<MailboxKey, Vec<RunningSidecar>>) {
-        let (mut pods, mut running) = (HashSet::new(), HashMap::<MailboxKey, Vec<RunningSidecar>>::new());
-        let mut mailboxes = HashMap::<RouteRef, Option<MailboxKey>>::new();
+    fn running(&self) -> RunningPods {
+        let mut running = RunningPods::default();
+        let mut mailboxes = HashMap::<RouteRef, Option<(MailboxKey, Option<ApplicationKey>)>>::new();
         let accepted = |route: &RouteRef| {
             let route = self.routes.get(route)?;
-            mailbox_of(&route).filter(|_| is_accepted(&route))
+            Some((mailbox_of(&route)?, application_of(&route)))
         };
         for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
             let Some(uid) = pod.uid() else { continue };
-            pods.insert(sidecar_id(&uid));
+            running.pods.insert(sidecar_id(&uid));
             let Some(route) = route_of(pod).filter(|_| sidecar(pod).is_some_and(|it| it.ready)) else {
                 continue;
             };
             let mailbox = mailboxes.entry(route).or_insert_with_key(accepted);
-            if let Some(mailbox) = mailbox {
-                running.entry(mailbox.clone()).or_default().push(running_as(pod, &uid));
+            if let Some((mailbox, application)) = mailbox {
+                running.by_mailbox.entry(mailbox.clone()).or_default().push(running_as(pod, &uid));
+                if let Some(application) = application {
+                    running.applications.entry(application.clone()).or_default().insert(mailbox.clone());
+                }
             }
         }
-        (pods, running)
+        running
     }
 
     fn must_lead(&self) -> Result<(), ReportRefusal> {
@@ -268,30 +272,40 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
     }
 }
 
-fn is_accepted(route: &CachedRoute) -> bool {
-    route.resolution().accepted().is_ok()
-}
-
-/// Who claims by this route; nobody by a method that has no mailbox.
-fn claimant(route: &MailRoute, caller: &ReportingPod) -> Option<Claimant> {
-    let (submission, limits) = (route.spec.client_submission.as_ref()?, &route.spec.limits);
+/// Who claims by this route; nobody by one whose limits are not shared. The method makes no difference: the limits are the mailbox's.
+fn claimant(route: &CachedRoute, caller: &ReportingPod) -> Option<Claimant> {
+    let resolved = shared(route)?;
+    let file = &resolved.file;
     Some(Claimant {
         holder: sidecar_id(&caller.uid),
         namespace: caller.namespace.as_str().into(),
         route: route.name_any(),
         mailbox: mailbox_of(route)?,
-        address: submission.mailbox.clone(),
+        address: file.method.mailbox()?.to_owned(),
         limits: MailboxLimits {
-            messages: limits.messages_per_minute,
-            recipients: limits.recipients_per_day,
-            connections: limits.connections,
+            messages: file.limits.messages_per_minute.unwrap_or(NO_LIMIT),
+            messages_per_hour: file.limits.messages_per_hour.unwrap_or(NO_LIMIT),
+            recipients: file.limits.recipients_per_day.unwrap_or(NO_LIMIT),
+            connections: resolved.connections,
         },
+        application: application_of(route),
     })
 }
 
-fn mailbox_of(route: &MailRoute) -> Option<MailboxKey> {
-    let submission = route.spec.client_submission.as_ref()?;
-    Some(MailboxKey::of(&route.spec.tenant.id, &submission.mailbox))
+/// The mailbox of an accepted route whose limits are shared.
+fn mailbox_of(route: &CachedRoute) -> Option<MailboxKey> {
+    Some(MailboxKey::of(&route.spec.tenant.id, shared(route)?.file.method.mailbox()?))
+}
+
+/// The application of an accepted route whose connections Microsoft limits over all mailboxes.
+fn application_of(route: &CachedRoute) -> Option<ApplicationKey> {
+    let Method::Graph(graph) = &shared(route)?.file.method else { return None };
+    Some(ApplicationKey::of(&route.spec.tenant.id, graph.credential.client_id()?))
+}
+
+/// An accepted route that names limits of its mailbox.
+fn shared(route: &CachedRoute) -> Option<&ResolvedRoute> {
+    route.resolution().accepted().ok().filter(|resolved| resolved.file.shares_limits())
 }
 
 fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {

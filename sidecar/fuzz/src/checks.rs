@@ -12,6 +12,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::config;
+use mailroute_sidecar::delivery::graph::recipients::{comparable, for_graph};
 use mailroute_sidecar::listener::settings;
 use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
@@ -58,6 +59,48 @@ pub fn address(input: &[u8]) {
         let taken = Address::parse(&within_contoso).is_ok();
         assert_eq!(is_address(&within_contoso), taken, "{within_contoso:?}");
     }
+}
+
+/// A header that goes to Graph names the envelope and nobody else, by our own reading and by `mail-parser`'s; nothing but `Bcc` is
+/// changed, and a second time nothing at all.
+pub fn graph_recipients(header: &[u8]) {
+    let envelope: Vec<_> =
+        ["a@b", "bob@fabrikam.com", "\"c d\"@e"].iter().filter_map(|to| Address::parse(to).ok()).collect();
+    let Ok(sent) = for_graph(header, &envelope) else { return };
+    assert_eq!(for_graph(&sent, &envelope).as_ref(), Ok(&sent), "{}", sent.escape_ascii());
+    let is_bcc = |field: &&[u8]| {
+        let name = field.split(|&b| b == b':').next().unwrap_or_default();
+        field.contains(&b':') && name.trim_ascii_end().eq_ignore_ascii_case(b"bcc")
+    };
+    let without_bcc = |header: &[u8]| {
+        let (mut kept, mut in_bcc) = (Vec::new(), false);
+        for line in header.split_inclusive(|&b| b == b'\n') {
+            let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
+            // The first line continues nothing.
+            in_bcc = if is_folded && (in_bcc || !kept.is_empty()) { in_bcc } else { is_bcc(&line) };
+            if !in_bcc {
+                kept.extend_from_slice(line);
+            }
+        }
+        kept
+    };
+    assert_eq!(without_bcc(&sent), without_bcc(header), "{}", sent.escape_ascii());
+    let mut named = std::collections::HashSet::new();
+    let whole = [&sent[..], b"\r\n\r\n"].concat();
+    let Some(message) = mail_parser::MessageParser::default().parse(&whole) else { return };
+    let fields = message
+        .headers()
+        .iter()
+        .filter(|field| ["to", "cc", "bcc"].contains(&field.name().to_ascii_lowercase().as_str()));
+    for list in fields.filter_map(|field| field.value().as_address()) {
+        for address in list.iter().filter_map(|address| address.address()) {
+            if Address::parse(address).is_ok() {
+                named.insert(comparable(address));
+            }
+        }
+    }
+    let allowed: Vec<_> = envelope.iter().map(|to| comparable(to.as_str())).collect();
+    assert!(named.iter().all(|address| allowed.contains(address)), "{named:?} in {}", sent.escape_ascii());
 }
 
 /// smtp-proto takes quotes off, refuses dots at odd places and most literals, reads `postmaster` as nothing, and ends

@@ -4,6 +4,8 @@
 //! * `deliver_or_queue`: tried at once; kept where the upstream neither takes it nor refuses it for good.
 //! * `enqueue`: kept first, delivered later.
 //!
+//! What the transport can never carry is refused in every mode, while the application can be told.
+//!
 //! Owns what happens between the end of a message's data and the answer. Refuses to know the method, how attempts are
 //! made ([`Attempts`]), what becomes of a kept message ([`Queue`]), and the words ([`reply`]).
 //!
@@ -61,6 +63,10 @@ impl Accept for MessageAcceptor {
         let Some(active) = self.attempts.active() else {
             return reply::without_route();
         };
+        if let Some(verdict) = active.transport.refusal(&envelope, &body).await {
+            tracing::warn!(queue_id = %envelope.id, sender = %envelope.reverse_path, reply = verdict.text, "refused");
+            return reply::of_verdict(&verdict, &active.route);
+        }
         match active.route.delivery.mode {
             DeliveryMode::Deliver => self.deliver(&active, &envelope, &body).await,
             DeliveryMode::DeliverOrQueue => self.deliver_or_queue(&active, envelope, body).await,
@@ -71,6 +77,5 @@ impl Accept for MessageAcceptor {
 
 /// Whether one transaction can have all recipients.
 fn fits(active: &Active, envelope: &Envelope) -> bool {
-    let most = usize::try_from(active.route.limits.max_recipients).unwrap_or(usize::MAX);
-    split::fits(&envelope.recipients, most)
+    split::fits(&active.route, &envelope.recipients)
 }

@@ -11,10 +11,15 @@
 
 use std::time::Duration;
 
+use mailroute_route::condition::Reason;
+
 use super::rejection_cache::{MessageParties, RejectionCache};
 use crate::clock::Instant;
 use crate::outcome::effect::{Pause, effect};
 use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, Verdict};
+
+/// Longest `Retry-After` that is obeyed: an absurd one must not silence a route until a restart.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The breaker of one route.
 #[derive(Debug)]
@@ -56,26 +61,31 @@ impl CircuitBreaker {
         }
     }
 
-    /// Learns from a verdict.
+    /// Learns from a verdict. The upstream is left alone as long as it asks, also where it took the message.
     pub fn learn(&mut self, verdict: &Verdict, now: Instant) {
-        let Some(pause) = effect(verdict.outcome).pause else {
-            if verdict.outcome == DeliveryOutcome::Delivered {
-                self.let_through();
-            }
+        let asked = verdict.retry_after.map(|asked| self.unit * whole_seconds(asked));
+        let pause = effect(verdict.outcome).pause;
+        if verdict.outcome == DeliveryOutcome::Delivered {
+            self.let_through();
+        }
+        if pause.is_none() && asked.is_none() {
             return;
+        }
+        let verdict = match verdict.outcome {
+            DeliveryOutcome::Delivered => throttled(verdict),
+            _ => verdict.clone(),
         };
         let same = self.open.as_ref().is_some_and(|open| open.verdict.outcome == verdict.outcome);
         self.times = if same { self.times.saturating_add(1) } else { 1 };
-        let until = now + self.unit * grown(pause, self.times);
-        self.open = Some(Open { until, verdict: verdict.clone() });
+        let own = pause.map_or(Duration::ZERO, |pause| self.unit * grown(pause, self.times));
+        self.open = Some(Open { until: now + own.max(asked.unwrap_or_default()), verdict });
     }
 
     /// Learns that conditions hold, as from a probe. What those conditions say nothing of stays: no log-in clears what
     /// only a message can.
     pub fn learn_observed(&mut self, observations: &[Observation]) {
         let Some(open) = &self.open else { return };
-        let condition =
-            effect(open.verdict.outcome).reason.map(mailroute_route::condition::Reason::condition);
+        let condition = effect(open.verdict.outcome).reason.map(Reason::condition);
         if observations.iter().any(|it| it.reason.holds() && Some(it.condition()) == condition) {
             self.let_through();
         }
@@ -108,6 +118,20 @@ impl CircuitBreaker {
     }
 }
 
+/// What the messages meet that come after one which was taken with a `Retry-After`.
+fn throttled(taken: &Verdict) -> Verdict {
+    let outcome = DeliveryOutcome::Quota(Reason::GraphThrottled);
+    Verdict::without_reply(
+        outcome,
+        format!("asked to wait after a message that was accepted: {}", taken.text),
+    )
+}
+
+/// Seconds of a `Retry-After`, no more than are obeyed.
+fn whole_seconds(asked: Duration) -> u32 {
+    u32::try_from(asked.min(RETRY_AFTER_MAX).as_secs()).unwrap_or(u32::MAX)
+}
+
 /// The pause after so many times in a row.
 fn grown(pause: Pause, times: u32) -> u32 {
     pause.first.saturating_mul(1 << times.saturating_sub(1).min(16)).min(pause.longest)
@@ -115,8 +139,6 @@ fn grown(pause: Pause, times: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use mailroute_route::condition::Reason;
-
     use super::*;
     use crate::clock;
 
@@ -148,6 +170,26 @@ mod tests {
             now = open;
         }
         assert_eq!(pauses, [10, 20, 40, 80, 120, 120]);
+    }
+
+    #[test]
+    fn the_upstream_is_left_alone_as_long_as_it_asks_whatever_it_did_with_the_message() {
+        let now = clock::now();
+        for (outcome, reason) in [
+            (DeliveryOutcome::Delivered, Reason::GraphThrottled),
+            (DeliveryOutcome::Quota(Reason::ConnectionsExceeded), Reason::ConnectionsExceeded),
+            (DeliveryOutcome::Quota(Reason::GraphThrottled), Reason::GraphThrottled),
+        ] {
+            let mut breaker = CircuitBreaker::new(SECOND, now);
+            breaker.learn(&Verdict { retry_after: Some(30 * SECOND), ..verdict(outcome) }, now);
+            let blocks = breaker.blocks(now + 29 * SECOND).expect("half a minute was asked for");
+            assert_eq!(blocks.outcome, DeliveryOutcome::Quota(reason));
+            assert!(breaker.blocks(now + 30 * SECOND).is_none());
+        }
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        let absurd = Verdict { retry_after: Some(Duration::MAX), ..verdict(DeliveryOutcome::Delivered) };
+        breaker.learn(&absurd, now);
+        assert_eq!(breaker.until(), Some(now + RETRY_AFTER_MAX));
     }
 
     #[test]

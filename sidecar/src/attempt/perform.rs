@@ -198,6 +198,7 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::delivery::connection::Connection;
     use crate::delivery::pool::{Pool, Slot};
     use crate::delivery::{DryRun, Transport};
     use crate::message::envelope::{Address, BodyType, QueueId, ReversePath};
@@ -207,7 +208,7 @@ mod tests {
 
     /// One connection, on which everything is throttled.
     struct Throttling {
-        pool: Pool,
+        pool: Pool<Connection>,
         tried: AtomicUsize,
     }
 

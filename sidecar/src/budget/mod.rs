@@ -19,7 +19,7 @@ use mailroute_route::condition::Reason;
 /// The reason of a condition to show for a wait. Smoothing a burst is no problem to show.
 pub const fn condition_reason(why: WaitReason) -> Option<Reason> {
     match why {
-        WaitReason::Pace | WaitReason::Minute | WaitReason::Lease => None,
+        WaitReason::Pace | WaitReason::Minute | WaitReason::Hour | WaitReason::Lease => None,
         WaitReason::Restraint => Some(Reason::RateExceeded),
         WaitReason::Day => Some(Reason::DailyQuotaExceeded),
     }

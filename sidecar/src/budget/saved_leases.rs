@@ -64,7 +64,7 @@ mod tests {
         let path = path(folder.path(), "noreply@contoso.com");
         assert_eq!(read(&path), SavedLeases::default());
         let slot_recipients = vec![(Duration::from_millis(5), 3)];
-        let saved = SavedLeases { instance: 7, slots: None, slot_recipients };
+        let saved = SavedLeases { instance: 7, slots: None, slot_recipients, ..SavedLeases::default() };
         write(&path, &saved);
         assert_eq!(read(&path), saved);
         fs::write(&path, "{").unwrap();

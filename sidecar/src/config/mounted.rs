@@ -107,7 +107,7 @@ fn files(route: &RouteFile) -> Vec<Named<'_>> {
             let ca_files = [
                 ("authority.caFile", graph.authority.ca_file.as_deref(), paths::AUTHORITY_CA_DIR),
                 ("endpoint.caFile", graph.endpoint.ca_file.as_deref(), paths::ENDPOINT_CA_DIR),
-                ("fallback.endpoint.caFile", submission, paths::ENDPOINT_CA_DIR),
+                ("fallback.endpoint.caFile", submission, paths::FALLBACK_CA_DIR),
             ];
             (of_credential(&graph.credential), ca_files.to_vec())
         }

@@ -5,12 +5,11 @@
 //!
 //! Invariant: TLS is required and verified, whatever else the route says.
 
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{ClientSubmission, TlsMode};
+use mailroute_route::file::{ClientSubmission, SubmissionService, TlsMode};
 
 use super::auth;
 use super::connect::Target;
@@ -18,32 +17,20 @@ use super::connection::Connection;
 use super::error::ConnectionError;
 use super::login::{LogIn, Proof};
 use super::transport::{Connect, connected, lost, noted};
-use crate::clock::{self, Instant};
-use crate::lock;
 use crate::net::tls::{self, Trust};
 use crate::outcome::{DeliveryOutcome, Observation, Verdict};
-
-/// For so long after another proof was refused too, no further one is tried. Permissions take effect with new tokens, so
-/// it has to be tried again at some time; each refusal counts against the mailbox, so not at every message.
-const REFUSED_TWICE: Duration = Duration::from_secs(5 * 60);
 
 /// Makes connections that are logged in.
 pub struct SubmissionConnector {
     settings: ClientSubmission,
     ehlo_name: String,
     log_in: Arc<LogIn>,
-    /// When a second proof was refused last.
-    refused: Mutex<Option<Instant>>,
 }
 
 impl SubmissionConnector {
     /// Log-ins as `settings` say, with what `log_in` presents.
     pub fn new(settings: ClientSubmission, ehlo_name: String, log_in: Arc<LogIn>) -> Self {
-        Self { settings, ehlo_name, log_in, refused: Mutex::default() }
-    }
-
-    fn refused(&self) -> MutexGuard<'_, Option<Instant>> {
-        lock(&self.refused)
+        Self { settings, ehlo_name, log_in }
     }
 
     /// One connection and one log-in. The outer error ends the way; the inner one is the upstream's answer to AUTH.
@@ -57,7 +44,7 @@ impl SubmissionConnector {
         let answer = auth::log_in(&mut connection, self.settings.username(), proof).await;
         match answer.map_err(|error| noted(lost(error), observations))? {
             Ok(()) => {
-                *self.refused() = None;
+                self.log_in.accepted();
                 observations
                     .push(Observation::new(Reason::LoggedIn, format!("logged in at {}", connection.host)));
                 Ok(Ok(connection))
@@ -91,8 +78,17 @@ impl SubmissionConnector {
             refusal,
             DeliveryOutcome::RefreshToken | DeliveryOutcome::RouteFault(Reason::PasswordRejected)
         );
-        let worth = self.refused().is_none_or(|at| at.elapsed() >= REFUSED_TWICE);
-        if is_about_proof && worth { self.log_in.other(proof, observations).await } else { None }
+        if is_about_proof { self.log_in.other(proof, observations).await } else { None }
+    }
+}
+
+/// What it means that two tokens were refused.
+const fn rejected_by(service: SubmissionService) -> Reason {
+    match service {
+        SubmissionService::ExchangeOnline | SubmissionService::HighVolumeEmail => {
+            Reason::ExchangeRejectedToken
+        }
+        SubmissionService::CommunicationServices => Reason::SmtpUsernameRejected,
     }
 }
 
@@ -110,11 +106,11 @@ impl Connect for SubmissionConnector {
                 Ok(connection) => return Ok(connection),
                 Err(refusal) => refusal,
             };
-            *self.refused() = Some(clock::now());
+            self.log_in.refused_again();
         }
         match refusal.outcome {
             DeliveryOutcome::RefreshToken => {
-                refusal.outcome = DeliveryOutcome::RouteFault(Reason::ExchangeRejectedToken);
+                refusal.outcome = DeliveryOutcome::RouteFault(rejected_by(self.settings.service));
             }
             DeliveryOutcome::RouteFault(Reason::PasswordRejected) => self.log_in.rejected(&proof),
             _ => {}

@@ -18,8 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mailroute_route::file::TlsMode;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -91,11 +91,7 @@ impl Target<'_> {
             .await
             .unwrap_or_else(|_| Err(Error::from(ErrorKind::TimedOut)))
             .map_err(|source| ConnectionError::Tls { host: self.host.to_owned(), source })?;
-        let protection = match stream.get_ref().1.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => Protection::Tls13,
-            // The oldest one that rustls speaks.
-            _ => Protection::Tls12,
-        };
+        let protection = Protection::of(stream.get_ref().1);
         Connection::over_tls(stream, protection, self.ehlo_name).await
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::capabilities::{self, Capabilities};
 use super::conversation::{Conversation, Stream};
 use super::error::ConnectionError;
+use super::pool::Reusable;
 use crate::clock::{self, Instant};
 use crate::net::certificate::Leaf;
 use crate::outcome::classify::Stage;
@@ -41,6 +42,16 @@ impl Protection {
             Self::Tls13 => "TLSv1.3",
             Self::Tls12 => "TLSv1.2",
             Self::Plaintext => "plaintext",
+        }
+    }
+}
+
+impl Protection {
+    /// What a handshake came to. TLS 1.2 is the oldest that rustls speaks.
+    pub(super) fn of(connection: &rustls::ClientConnection) -> Self {
+        match connection.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => Self::Tls13,
+            _ => Self::Tls12,
         }
     }
 }
@@ -146,6 +157,20 @@ impl Connection {
     /// Ends the connection politely.
     pub async fn quit(self) {
         self.conversation.quit().await;
+    }
+}
+
+impl Reusable for Connection {
+    fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    fn used(&self) -> Instant {
+        self.used
+    }
+
+    async fn end(self) {
+        self.quit().await;
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{CertificateFiles, ClientSubmission, Credential};
+use mailroute_route::file::{Authority, CertificateFiles, Credential};
 
 use crate::clock::{self, Instant};
 use crate::lock;
@@ -25,6 +25,10 @@ use crate::token::{Failure, Sources, Token};
 /// For so long a rejected password is not presented again, unless another one is in its place: a few wrong ones lock the
 /// account for everybody who uses it, and every pod of a route has the same.
 const REJECTED: Duration = Duration::from_secs(10 * 60);
+
+/// For so long after another token was refused too, no further one is tried. Permissions take effect with new tokens, so
+/// it has to be tried again at some time; each refusal counts against the mailbox, so not at every message.
+const REFUSED_TWICE: Duration = Duration::from_secs(5 * 60);
 
 /// What is presented.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ impl<T: store::Observe + certificate::CertificateObserver> LogInObserver for T {
 pub struct LogIn {
     source: Source,
     observer: Arc<dyn LogInObserver>,
+    /// When a second proof was refused last.
+    refused: Mutex<Option<Instant>>,
 }
 
 enum Source {
@@ -70,9 +76,16 @@ struct Rejected {
 }
 
 impl LogIn {
-    /// The log-in that `settings` describe, with tokens of whom `sources` has for it.
-    pub fn new(settings: &ClientSubmission, sources: &Sources, observer: Arc<dyn LogInObserver>) -> Self {
-        let source = match &settings.credential {
+    /// The log-in with `credential`, with tokens of whom `sources` has for it. A new conversation waits for another token when
+    /// one has less than `margin` left.
+    pub fn new(
+        credential: &Credential,
+        authority: &Authority,
+        margin: Duration,
+        sources: &Sources,
+        observer: Arc<dyn LogInObserver>,
+    ) -> Self {
+        let source = match credential {
             Credential::Password { password_file } => {
                 tracing::warn!(
                     reason = Reason::PasswordMounted.as_str(),
@@ -87,12 +100,12 @@ impl LogIn {
                 };
                 // Every other credential is had a token with.
                 let source = sources
-                    .of(credential, &settings.authority)
+                    .of(credential, authority)
                     .expect("a credential that is no password has a token source");
-                Source::Tokens(Store::new(source, Arc::clone(&observer) as _), certificate)
+                Source::Tokens(Store::with_margin(source, Arc::clone(&observer) as _, margin), certificate)
             }
         };
-        Self { source, observer }
+        Self { source, observer, refused: Mutex::default() }
     }
 
     /// A proof for a new log-in. What was met on the way is added to `met`, the trouble last.
@@ -117,6 +130,16 @@ impl LogIn {
         }
     }
 
+    /// The upstream took a proof.
+    pub fn accepted(&self) {
+        *lock(&self.refused) = None;
+    }
+
+    /// The upstream took neither a proof nor the other one that was tried for it.
+    pub fn refused_again(&self) {
+        *lock(&self.refused) = Some(clock::now());
+    }
+
     /// The upstream did not take `proof`, and there is no other.
     pub fn rejected(&self, proof: &Proof) {
         if let (Source::Password(_, rejected), Proof::Password(password)) = (&self.source, proof) {
@@ -125,12 +148,15 @@ impl LogIn {
     }
 
     /// Another proof than `rejected`, where that may be answered differently: a new token, or the password that has been
-    /// put into the place of the old one.
+    /// put into the place of the old one. None for a while after that was refused, too.
     pub async fn other(
         &self,
         rejected: &Proof,
         observations: &mut Vec<Observation>,
     ) -> Option<Result<Proof, Verdict>> {
+        if lock(&self.refused).is_some_and(|at| at.elapsed() < REFUSED_TWICE) {
+            return None;
+        }
         match (&self.source, rejected) {
             (Source::Tokens(store, _), Proof::Token(rejected)) => {
                 let token = store.renewed(rejected).await;
@@ -255,8 +281,6 @@ fn verdict(failure: Failure) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use mailroute_route::file::{Authority, Endpoint};
-
     use tokio::sync::watch;
 
     use super::*;
@@ -272,11 +296,9 @@ mod tests {
             ca_file: None,
             proxy: None,
         };
-        let endpoint = Endpoint::new("smtp.office365.com", 587);
-        let settings = ClientSubmission::new("noreply@contoso.com", credential, authority, endpoint);
         let (_, config) = watch::channel(Config::default());
         let sources = Sources::new(config, &Variables::default());
-        LogIn::new(&settings, &sources, Arc::new(Metrics::new().unwrap()))
+        LogIn::new(&credential, &authority, store::MIN_LEFT, &sources, Arc::new(Metrics::new().unwrap()))
     }
 
     fn reasons(observations: &[Observation]) -> Vec<Reason> {

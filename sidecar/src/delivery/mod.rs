@@ -12,6 +12,7 @@
 //! * [`client_submission`]: how one is made for client submission: [what is presented](login), and [how](auth).
 //! * [`connect`]: from a name to a connection, over STARTTLS as the route wants it.
 //! * [`connection`]: one SMTP connection: a `conversation` with [`timeouts`] on each step, and the [`error`] that ends it.
+//! * [`graph`]: Microsoft Graph, over HTTPS.
 //! * [`transaction`]: one message over one connection.
 //!
 //! Refuses to know who asked and what becomes of a message that was not delivered. An attempt never keeps anything:
@@ -25,6 +26,7 @@ pub mod connect;
 pub mod connection;
 mod conversation;
 pub mod error;
+pub mod graph;
 pub mod login;
 pub mod pool;
 pub mod smart_host;
@@ -61,6 +63,11 @@ pub trait Transport: Send + Sync {
         body: &Body,
         partial: PartialDelivery,
     ) -> AttemptResult;
+
+    /// Why this message can never go this way, as far as that can be told without asking the upstream.
+    async fn refusal(&self, _envelope: &Envelope, _body: &Body) -> Option<Verdict> {
+        None
+    }
 
     /// Goes as far as the log-in, without a message.
     async fn probe(&self) -> Probe;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::connection::{Connection, Protection};
 use super::error::ConnectionError;
-use super::pool::{self, Pool, Slot};
+use super::pool::{self, Pool, Reusable, Slot};
 use super::transaction::{self, DryTransaction, Interruption, TransactionEnd};
 use super::{DryRun, Transport};
 use crate::clock;
@@ -33,7 +33,7 @@ use crate::outcome::{
 const TEND: Duration = Duration::from_secs(5);
 
 /// Longest wait of a probe for a connection that is not in use: well within what it may take as a whole.
-const PROBE_WAIT: Duration = Duration::from_secs(30);
+pub(super) const PROBE_WAIT: Duration = Duration::from_secs(30);
 
 /// Makes connections that take mail.
 #[async_trait]
@@ -58,7 +58,7 @@ pub trait TransportObserver: Send + Sync {
 /// Sends over connections that `T` makes.
 pub struct SmtpTransport<T> {
     connect: T,
-    pool: Pool,
+    pool: Pool<Connection>,
     observe: Arc<dyn TransportObserver>,
 }
 
@@ -91,7 +91,7 @@ impl<T: Connect> SmtpTransport<T> {
         course: &mut Course,
     ) -> TransactionEnd {
         loop {
-            let kept = slot.kept();
+            let kept = self.pool.kept(slot);
             let reused = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
@@ -116,7 +116,7 @@ impl<T: Connect> SmtpTransport<T> {
             // What the upstream thinks of us it thinks of the connection: the next one may present something better.
             if ended.clean && doubt(&ended).is_none() {
                 connection.used = clock::now();
-                slot.keep(connection);
+                self.pool.keep(connection);
             }
             return ended;
         }
@@ -180,13 +180,13 @@ impl<T: Connect> Transport for SmtpTransport<T> {
             && let Ok(connection) = self.connection(&mut observations).await
         {
             // The first message after a start finds it ready. One is enough, and the one in use has proven itself.
-            match slot.kept() {
+            match self.pool.kept(&slot) {
                 Some(kept) => {
-                    slot.keep(kept);
+                    self.pool.keep(kept);
                     drop(slot);
                     connection.quit().await;
                 }
-                None => slot.keep(connection),
+                None => self.pool.keep(connection),
             }
         }
         Probe { observations }
@@ -225,18 +225,23 @@ impl<T: Connect> Transport for SmtpTransport<T> {
         self.pool.resize(connections);
     }
 
-    async fn tend(&self, mut stop: watch::Receiver<bool>) {
-        let mut rounds = tokio::time::interval(TEND);
-        loop {
-            let stopping = tokio::select! {
-                _ = stop.wait_for(|&stop| stop) => true,
-                _ = rounds.tick() => false,
-            };
-            if stopping {
-                return self.pool.close().await;
-            }
-            self.pool.tidy().await;
+    async fn tend(&self, stop: watch::Receiver<bool>) {
+        tended(&self.pool, stop).await;
+    }
+}
+
+/// Looks after the connections of `pool` until `stop`.
+pub(super) async fn tended<C: Reusable>(pool: &Pool<C>, mut stop: watch::Receiver<bool>) {
+    let mut rounds = tokio::time::interval(TEND);
+    loop {
+        let stopping = tokio::select! {
+            _ = stop.wait_for(|&stop| stop) => true,
+            _ = rounds.tick() => false,
+        };
+        if stopping {
+            return pool.close().await;
         }
+        pool.tidy().await;
     }
 }
 
@@ -249,7 +254,7 @@ fn is_farewell(ended: &TransactionEnd) -> bool {
 }
 
 /// The verdict when too many wait already. Says nothing about the upstream.
-fn crowded() -> Verdict {
+pub(super) fn crowded() -> Verdict {
     let seconds = pool::WAIT.as_secs();
     let text = format!("no connection to the upstream became free within {seconds} seconds");
     Verdict::without_reply(DeliveryOutcome::Transient(None), text)
@@ -389,7 +394,7 @@ mod tests {
         let way = SmtpTransport::new(Silent, 1, Arc::new(Silent));
         assert!(way.probe().await.is_well());
         let slot = way.pool.slot().await.unwrap();
-        assert!(slot.kept().is_some(), "the next message has it");
+        assert!(way.pool.kept(&slot).is_some(), "the next message has it");
         let started = clock::now();
         assert!(way.probe().await.observations.is_empty());
         assert_eq!(started.elapsed(), PROBE_WAIT);

@@ -5,12 +5,13 @@
 use std::sync::{Arc, Mutex};
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{DeliveryMode, ListenAuth, Method};
+use mailroute_route::file::{DeliveryMode, Limits, ListenAuth, Method};
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::listener::{Settings, SettingsSource};
 use crate::lock;
+use crate::smtp::answer::Answer;
 use crate::smtp::senders::Senders;
 
 /// Most recipients of one domain in one message that Exchange Online takes by submission.
@@ -21,18 +22,36 @@ pub fn of_route(route: &RouteFile) -> Settings {
     // What is kept is sent in as many messages as it takes; what is not has to fit into one.
     let of_one_domain =
         (route.delivery.mode == DeliveryMode::Deliver).then_some(MAX_RECIPIENTS_OF_ONE_DOMAIN);
-    let (recipient_domains, encode_header) = match &route.method {
-        Method::DirectSend(direct) => (Some(boxed(&direct.accepted_domains)), false),
-        Method::ClientSubmission(_) | Method::SmtpRelay(_) | Method::Graph(_) => (None, true),
+    let Limits { max_message_bytes, max_recipients, .. } = route.limits;
+    let settings = Settings::new(route.ehlo_name.as_str(), max_message_bytes, max_recipients);
+    let of_method = match &route.method {
+        Method::DirectSend(direct) => {
+            Settings { recipient_domains: Some(boxed(&direct.accepted_domains)), ..settings }
+        }
+        Method::ClientSubmission(submission) if submission.is_internal() => Settings {
+            recipient_domains: Some(boxed(&submission.accepted_domains)),
+            other_domains: Answer::RecipientNotInternal,
+            encode_header: true,
+            ..settings
+        },
+        // The second way takes what Graph does not.
+        Method::Graph(graph) if graph.fallback.is_none() => Settings {
+            max_message_bytes: max_message_bytes.min(graph.max_message_bytes),
+            null_sender: false,
+            encode_header: true,
+            ..settings
+        },
+        Method::ClientSubmission(_) | Method::SmtpRelay(_) | Method::Graph(_) => {
+            Settings { encode_header: true, ..settings }
+        }
     };
+    let of_one_domain = of_one_domain.filter(|_| !matches!(route.method, Method::Graph(_)));
     Settings {
         max_recipients_of_one_domain: of_one_domain,
-        recipient_domains,
         senders: Senders::of(route),
         auth: route.listen.auth == ListenAuth::Ignore,
         bare_line_ends: route.listen.bare_line_ends,
-        encode_header,
-        ..Settings::new(route.ehlo_name.as_str(), route.limits.max_message_bytes, route.limits.max_recipients)
+        ..of_method
     }
 }
 
@@ -64,7 +83,8 @@ pub fn source(config: watch::Receiver<Config>) -> SettingsSource {
 #[cfg(test)]
 mod tests {
     use mailroute_route::file::{
-        BareLineEnds, DirectSend, HostName, OnViolation, SmartHost, SmtpRelay, TlsMode,
+        BareLineEnds, ClientSubmission, DirectSend, Graph, HostName, OnViolation, SmartHost, SmtpRelay,
+        Submission, SubmissionService, TlsMode,
     };
 
     use super::*;
@@ -131,6 +151,36 @@ mod tests {
         let settings = of_route(&route);
         assert_eq!((settings.senders.domains, settings.recipient_domains), (None, ours));
         assert!(!settings.encode_header);
+    }
+
+    #[test]
+    fn graph_takes_no_null_sender_and_nothing_larger_than_it_carries_unless_there_is_a_second_way() {
+        let mut route = sample();
+        let Method::ClientSubmission(submission) = route.method else { panic!("the sample's method") };
+        let ClientSubmission { mailbox, credential, authority, endpoint, .. } = submission;
+        let fallback = Submission { scope: "s".into(), endpoint: endpoint.clone() };
+        let graph =
+            Graph { mailbox, credential, authority, endpoint, max_message_bytes: 900, fallback: None };
+        route.method = Method::Graph(graph.clone());
+        let settings = of_route(&route);
+        assert_eq!((settings.max_message_bytes, settings.null_sender), (900, false));
+        assert!(settings.encode_header && settings.max_recipients_of_one_domain.is_none());
+        route.method = Method::Graph(Graph { fallback: Some(fallback), ..graph });
+        let settings = of_route(&route);
+        assert_eq!((settings.max_message_bytes, settings.null_sender), (1000, true));
+    }
+
+    #[test]
+    fn high_volume_email_binds_the_recipients() {
+        let mut route = sample();
+        let Method::ClientSubmission(submission) = &mut route.method else { panic!("the sample's method") };
+        submission.service = SubmissionService::HighVolumeEmail;
+        assert_eq!(of_route(&route).recipient_domains, None, "the upstream says who is outside");
+        let Method::ClientSubmission(submission) = &mut route.method else { panic!("the sample's method") };
+        submission.accepted_domains = vec!["contoso.com".into()];
+        let settings = of_route(&route);
+        assert_eq!(settings.recipient_domains, Some(vec!["contoso.com".into()]));
+        assert_eq!((settings.other_domains, settings.encode_header), (Answer::RecipientNotInternal, true));
     }
 
     #[test]

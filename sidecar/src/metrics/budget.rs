@@ -68,7 +68,7 @@ impl limiter::Observe for Metrics {
 impl Metrics {
     /// The budget as it is now.
     pub fn show_budget(&self, view: BudgetView) {
-        for (limit, used) in [("minute", view.minute), ("day", view.day)] {
+        for (limit, used) in [("minute", view.minute), ("hour", view.hour), ("day", view.day)] {
             self.budgeted.used.with_label_values(&[limit]).set(used.map_or(0.0, fraction));
         }
         self.budgeted.share.set(view.share);
@@ -92,6 +92,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.show_budget(BudgetView {
             minute: Some(Utilization { used: 15, limit: 30 }),
+            hour: None,
             day: None,
             share: 0.5,
         });

@@ -1,4 +1,5 @@
-//! One HTTPS POST over its own connection: dial, verify, send, read a bounded answer, close.
+//! One HTTPS POST over its own connection: dial, verify, send, read a bounded answer, close. And its parts, for whoever keeps
+//! connections.
 //!
 //! Both callers (token exchange, report) post rarely and rather want a fresh connection than a pool. The address that is
 //! dialled and the name that is verified are two things, so that a report can be posted to a certain replica under the
@@ -9,8 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use hyper::http::request;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use mailroute_entra::web_proxy::WebProxy;
@@ -18,16 +21,31 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::dial::{self, DialError};
 use super::tls::{self, Trust, TrustError};
 use crate::clock;
+use crate::secret::Secret;
 
 /// Longest exchange from name look-up to last byte.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest answer that is read, bytes. Token answers have some kilobytes.
-const MAX_ANSWER: usize = 64 * 1024;
+pub const MAX_ANSWER: usize = 64 * 1024;
+
+/// Whom to talk HTTPS to, and how to get there.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Host to connect to: a name or an address.
+    pub dial: &'a str,
+    /// TCP port.
+    pub port: u16,
+    /// The proxy to go through, unless it is not for this host.
+    pub proxy: Option<&'a WebProxy>,
+    /// Name the certificate must carry, sent as SNI and `Host`.
+    pub server_name: &'a str,
+}
 
 /// A POST to be made.
 #[derive(Debug)]
@@ -45,7 +63,7 @@ pub struct Post<'a> {
     /// `Content-Type`.
     pub content_type: &'a str,
     /// `Authorization: Bearer`, when the callee wants one.
-    pub bearer: Option<&'a crate::secret::Secret>,
+    pub bearer: Option<&'a Secret>,
     /// Content.
     pub body: Bytes,
 }
@@ -118,7 +136,7 @@ async fn exchange(post: Post<'_>, trust: &Trust) -> Result<Answer, HttpsError> {
         host: post.server_name.to_owned(),
         message: error.to_string(),
     };
-    let stream = handshake(&post, trust).await?;
+    let stream = post.peer().open(trust).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // Ends with the sender; its error is the request's error too.
     tokio::spawn(connection);
@@ -126,44 +144,59 @@ async fn exchange(post: Post<'_>, trust: &Trust) -> Result<Answer, HttpsError> {
     read(response, post.server_name).await
 }
 
-async fn handshake(
-    post: &Post<'_>,
-    trust: &Trust,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpsError> {
-    let name = ServerName::try_from(post.server_name.to_owned())
-        .map_err(|_| HttpsError::ServerName(post.server_name.to_owned()))?;
-    let config = tls::client_config(trust).await?;
-    let stream = connect(post).await?;
-    let connected = TlsConnector::from(config).connect(name, stream).await;
-    connected.map_err(|source| HttpsError::Tls { host: post.server_name.to_owned(), source })
+impl Peer<'_> {
+    /// Connects, through the proxy where there is one, and verifies the peer.
+    ///
+    /// # Errors
+    /// When there is no connection, or no verified TLS over it.
+    pub async fn open(&self, trust: &Trust) -> Result<TlsStream<TcpStream>, HttpsError> {
+        let name = ServerName::try_from(self.server_name.to_owned())
+            .map_err(|_| HttpsError::ServerName(self.server_name.to_owned()))?;
+        let config = tls::client_config(trust).await?;
+        let stream = self.connect().await?;
+        let connected = TlsConnector::from(config).connect(name, stream).await;
+        connected.map_err(|source| HttpsError::Tls { host: self.server_name.to_owned(), source })
+    }
+
+    async fn connect(&self) -> Result<TcpStream, HttpsError> {
+        let Some(proxy) = self.proxy.filter(|proxy| proxy.is_for(self.dial, self.port)) else {
+            return Ok(dial::connect(self.dial, self.port).await?);
+        };
+        let failed = |message: String| HttpsError::Proxy { proxy: proxy.place(), message };
+        let mut stream =
+            dial::connect(&proxy.host, proxy.port).await.map_err(|error| failed(error.to_string()))?;
+        let tunnel = proxy.tunnel(&mut stream, self.dial, self.port).await;
+        tunnel.map_err(|error| failed(error.to_string()))?;
+        Ok(stream)
+    }
+
+    /// A POST to the peer, without content yet.
+    pub fn post(&self, path: &str, content_type: &str, bearer: Option<&Secret>) -> request::Builder {
+        let host = match self.port {
+            443 => self.server_name.to_owned(),
+            port => format!("{}:{port}", self.server_name),
+        };
+        let builder = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, host)
+            .header(USER_AGENT, concat!("mailroute-sidecar/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, content_type);
+        match bearer {
+            Some(bearer) => builder.header(AUTHORIZATION, format!("Bearer {}", bearer.expose())),
+            None => builder,
+        }
+    }
 }
 
-async fn connect(post: &Post<'_>) -> Result<TcpStream, HttpsError> {
-    let Some(proxy) = post.proxy.filter(|proxy| proxy.is_for(post.dial, post.port)) else {
-        return Ok(dial::connect(post.dial, post.port).await?);
-    };
-    let failed = |message: String| HttpsError::Proxy { proxy: proxy.place(), message };
-    let mut stream =
-        dial::connect(&proxy.host, proxy.port).await.map_err(|error| failed(error.to_string()))?;
-    let tunnel = proxy.tunnel(&mut stream, post.dial, post.port).await;
-    tunnel.map_err(|error| failed(error.to_string()))?;
-    Ok(stream)
+impl<'a> Post<'a> {
+    const fn peer(&self) -> Peer<'a> {
+        Peer { dial: self.dial, port: self.port, proxy: self.proxy, server_name: self.server_name }
+    }
 }
 
 fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
-    let host = match post.port {
-        443 => post.server_name.to_owned(),
-        port => format!("{}:{port}", post.server_name),
-    };
-    let mut builder = Request::builder()
-        .method(Method::POST)
-        .uri(post.path)
-        .header(HOST, host)
-        .header(USER_AGENT, concat!("mailroute-sidecar/", env!("CARGO_PKG_VERSION")))
-        .header(CONTENT_TYPE, post.content_type);
-    if let Some(bearer) = post.bearer {
-        builder = builder.header(hyper::header::AUTHORIZATION, format!("Bearer {}", bearer.expose()));
-    }
+    let builder = post.peer().post(post.path, post.content_type, post.bearer);
     // The error's text would be about a header's name only, but the request must not be part of it.
     builder.body(Full::new(post.body.clone())).map_err(|_| HttpsError::Http {
         host: post.server_name.to_owned(),
@@ -171,7 +204,11 @@ fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
     })
 }
 
-async fn read(response: Response<hyper::body::Incoming>, host: &str) -> Result<Answer, HttpsError> {
+/// Reads an answer to its end, at most [`MAX_ANSWER`] of it.
+///
+/// # Errors
+/// When it is longer, or breaks off.
+pub async fn read(response: Response<Incoming>, host: &str) -> Result<Answer, HttpsError> {
     let status = response.status().as_u16();
     let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = asked.and_then(|value| clock::retry_after(value, clock::unix_seconds()));

@@ -93,7 +93,13 @@ pub const fn effect(outcome: DeliveryOutcome) -> Effect {
 
 const fn patience(reason: Option<Reason>) -> RetryPace {
     match reason {
-        Some(Reason::EgressAddressDeferred | Reason::ErrorsHeldBack) => RetryPace::Late,
+        Some(
+            Reason::EgressAddressDeferred
+            | Reason::ErrorsHeldBack
+            // Each attempt may be one more copy.
+            | Reason::GraphResultUnknown
+            | Reason::GraphCannotCarry,
+        ) => RetryPace::Late,
         _ => RetryPace::Soon,
     }
 }
@@ -126,6 +132,7 @@ const fn pause_of_fault(reason: Reason) -> Option<Pause> {
 const fn pause_of_quota(reason: Reason) -> Option<Pause> {
     match reason {
         Reason::RateExceeded | Reason::ConnectionsExceeded => None,
+        Reason::GraphThrottled => pause(10, 5 * MINUTE),
         _ => pause(2 * MINUTE, 15 * MINUTE),
     }
 }
@@ -182,6 +189,10 @@ fn is_before_mail(reason: Reason, verdict: &Verdict) -> bool {
                 | Reason::ApiPermissionMissing
                 | Reason::BasicAuthDisabled
                 | Reason::LoginFailed
+                | Reason::GraphRejectedToken
+                | Reason::GraphAccessDenied
+                | Reason::MailboxNotFound
+                | Reason::MailboxNotEnabled
         ),
         _ => false,
     }
@@ -226,6 +237,12 @@ mod tests {
     fn what_is_held_back_is_looked_at_again_late_and_stops_nothing_else() {
         let held = effect(DeliveryOutcome::Transient(Some(Reason::ErrorsHeldBack)));
         assert_eq!((held.next, held.pause), (NextStep::Retry(RetryPace::Late), None));
+    }
+
+    #[test]
+    fn what_may_have_been_sent_is_sent_again_late_and_stops_nothing_else() {
+        let unknown = effect(DeliveryOutcome::Transient(Some(Reason::GraphResultUnknown)));
+        assert_eq!((unknown.next, unknown.pause), (NextStep::Retry(RetryPace::Late), None));
     }
 
     #[test]
@@ -293,7 +310,7 @@ mod tests {
 
     fn attempt(outcome: DeliveryOutcome, line: Option<&str>, refused: usize) -> AttemptResult {
         let reply = line.map(|line| Reply::parse(format!("{line}\r\n").as_bytes()).unwrap().unwrap().0);
-        let verdict = Verdict { outcome, reply, text: String::new() };
+        let verdict = Verdict { reply, ..Verdict::without_reply(outcome, "") };
         let refused =
             (0..refused).map(|recipient| RefusedRecipient { recipient, verdict: verdict.clone() }).collect();
         AttemptResult { verdict, refused, observations: vec![], host: None }

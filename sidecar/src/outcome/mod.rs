@@ -2,6 +2,7 @@
 //!
 //! * Here: the outcome of one reply, of one recipient, of one attempt. "Again or give up?" is answered once, by [`DeliveryOutcome`].
 //! * [`classify`]: the one table from replies to outcomes; [`known_replies`]: the lines that it is tested with. [`effect`]: what follows from an outcome, for everything else.
+//! * [`graph`]: the same table for answers of Microsoft Graph.
 //! * [`hint`]: what to know about a refusal of one message or recipient.
 //! * [`health`]: the last observation of each condition. [`queued`]: the queue in numbers.
 //!
@@ -9,12 +10,14 @@
 
 pub mod classify;
 pub mod effect;
+pub mod graph;
 pub mod health;
 pub mod hint;
 pub mod known_replies;
 pub mod queued;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::text::shortened;
@@ -85,6 +88,8 @@ pub struct Verdict {
     pub reply: Option<Reply>,
     /// What was met, in words. Free of secrets and of recipients' addresses.
     pub text: String,
+    /// How long the upstream asks to be left alone, whatever it did with the message.
+    pub retry_after: Option<Duration>,
 }
 
 impl Verdict {
@@ -96,7 +101,7 @@ impl Verdict {
             Some(hint) => format!("{} ({hint})", one_line(&reply)),
             None => one_line(&reply),
         };
-        Self { outcome, reply: Some(reply), text }
+        Self { outcome, reply: Some(reply), text, retry_after: None }
     }
 
     /// Whether it is the upstream's last word. A refusal in which it did not say so itself is not.
@@ -107,7 +112,7 @@ impl Verdict {
 
     /// A conclusion from something else, such as a connection that broke.
     pub fn without_reply(outcome: DeliveryOutcome, text: impl Into<String>) -> Self {
-        Self { outcome, reply: None, text: text.into() }
+        Self { outcome, reply: None, text: text.into(), retry_after: None }
     }
 }
 

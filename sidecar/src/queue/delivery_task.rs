@@ -63,10 +63,9 @@ impl ClaimedMessage {
     pub(super) async fn deliver(self, active: Arc<Active>, permit: SendPermit) {
         let Some(Kept { entry, mut progress, body, .. }) = self.load().await else { return };
         let before = progress.statuses.clone();
-        let most = usize::try_from(active.route.limits.max_recipients).unwrap_or(usize::MAX);
         let Reach { within, beyond } =
             split::reach(&active.route, &entry.envelope, recipients::waiting(&progress));
-        let groups = split::groups(&entry.envelope.recipients, &within, most);
+        let groups = split::groups(&active.route, &entry.envelope.recipients, within);
         let (mut first, mut after) = (Some((active, permit)), None);
         for group in groups {
             let granted = match first.take() {

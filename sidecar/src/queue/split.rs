@@ -47,6 +47,11 @@ fn out_of_reach(route: &RouteFile, sender: &ReversePath, recipient: &Address) ->
             let domains = direct.accepted_domains.join(", ");
             (!ours).then(|| format!("the method DirectSend reaches recipients in {domains} only"))
         }
+        (Method::ClientSubmission(submission), _) if submission.is_internal() => {
+            let ours = &submission.accepted_domains;
+            let is_ours = ours.iter().any(|ours| ours.eq_ignore_ascii_case(recipient.domain()));
+            (!is_ours).then(|| format!("High Volume Email reaches recipients in {} only", ours.join(", ")))
+        }
         (Method::SmtpRelay(relay), Judgement::Refused(_) | Judgement::Rewrite) => {
             let domains = relay.accepted_domains.join(", ");
             Some(format!("the method SmtpRelay takes mail from senders in {domains} only"))
@@ -55,9 +60,25 @@ fn out_of_reach(route: &RouteFile, sender: &ReversePath, recipient: &Address) ->
     }
 }
 
+/// The recipients at `waiting`, positions in `recipients`, in as many groups as the route's method needs: Graph reads the
+/// recipients from the header, so a part of them would be all of them.
+pub fn groups(route: &RouteFile, recipients: &[Address], waiting: Vec<usize>) -> Vec<Vec<usize>> {
+    if waiting.is_empty() {
+        return vec![];
+    }
+    if matches!(route.method, Method::Graph(_)) {
+        return vec![waiting];
+    }
+    grouped(recipients, &waiting, most(route))
+}
+
+fn most(route: &RouteFile) -> usize {
+    usize::try_from(route.limits.max_recipients).unwrap_or(usize::MAX)
+}
+
 /// The recipients at `waiting`, positions in `recipients`, in as few groups as fit the limits, each in the order of
 /// the envelope. A domain's later recipients wait for the group after, while other domains fill the one before.
-pub fn groups(recipients: &[Address], waiting: &[usize], most: usize) -> Vec<Vec<usize>> {
+fn grouped(recipients: &[Address], waiting: &[usize], most: usize) -> Vec<Vec<usize>> {
     let most = most.max(1);
     let mut groups: Vec<Group> = Vec::new();
     // Groups before it are full, so that a long list is not looked through again for every recipient.
@@ -77,14 +98,18 @@ pub fn groups(recipients: &[Address], waiting: &[usize], most: usize) -> Vec<Vec
     groups.into_iter().map(|group| group.positions).collect()
 }
 
-/// Whether one transaction can have all of these recipients.
-pub fn fits(recipients: &[Address], most: usize) -> bool {
+/// Whether one transaction by the route's method can have all of these recipients.
+pub fn fits(route: &RouteFile, recipients: &[Address]) -> bool {
+    matches!(route.method, Method::Graph(_)) || are_one_group(recipients, most(route))
+}
+
+fn are_one_group(recipients: &[Address], most: usize) -> bool {
     // The common case needs no counting.
     if recipients.len() <= PER_DOMAIN.min(most) {
         return true;
     }
     let all: Vec<usize> = (0..recipients.len()).collect();
-    groups(recipients, &all, most).len() == 1
+    grouped(recipients, &all, most).len() == 1
 }
 
 #[derive(Default)]
@@ -106,7 +131,10 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use mailroute_route::file::{DirectSend, HostName, OnViolation, SmartHost, SmtpRelay, TlsMode};
+    use mailroute_route::file::{
+        ClientSubmission, DirectSend, Graph, HostName, OnViolation, SmartHost, SmtpRelay, SubmissionService,
+        TlsMode,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -122,24 +150,51 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_by_graph_is_never_sent_in_parts() {
+        let mut route = RouteFile::parse(SAMPLE.as_bytes()).unwrap();
+        let to = addresses(std::iter::repeat_n(1, 450));
+        assert!(!fits(&route, &to) && groups(&route, &to, all(&to)).len() > 1);
+        let Method::ClientSubmission(submission) = route.method else { panic!("the sample's method") };
+        let ClientSubmission { mailbox, credential, authority, endpoint, .. } = submission;
+        let (max_message_bytes, fallback) = (3 << 20, None);
+        route.method =
+            Method::Graph(Graph { mailbox, credential, authority, endpoint, max_message_bytes, fallback });
+        assert!(fits(&route, &to));
+        assert_eq!(groups(&route, &to, all(&to)), [all(&to)]);
+        assert!(groups(&route, &to, vec![]).is_empty());
+    }
+
+    #[test]
+    fn high_volume_email_reaches_the_tenants_own() {
+        let mut route = RouteFile::parse(SAMPLE.as_bytes()).unwrap();
+        let Method::ClientSubmission(submission) = &mut route.method else { panic!("the sample's method") };
+        (submission.service, submission.accepted_domains) =
+            (SubmissionService::HighVolumeEmail, vec!["D1.example".into()]);
+        let to = addresses([1, 2]);
+        let (sender, beyond) = (ReversePath::Null, "High Volume Email reaches recipients in D1.example only");
+        assert_eq!(out_of_reach(&route, &sender, &to[0]), None);
+        assert_eq!(out_of_reach(&route, &sender, &to[1]).as_deref(), Some(beyond));
+    }
+
+    #[test]
     fn a_usual_envelope_is_one_group_in_its_order() {
         let to = addresses([0, 1, 0]);
-        assert_eq!(groups(&to, &all(&to), 500), [[0, 1, 2]]);
-        assert!(fits(&to, 500));
+        assert_eq!(grouped(&to, &all(&to), 500), [[0, 1, 2]]);
+        assert!(are_one_group(&to, 500));
     }
 
     #[test]
     fn more_than_two_hundred_of_one_domain_are_two_groups() {
         let to = addresses([0; 201]);
-        let groups = groups(&to, &all(&to), 500);
+        let groups = grouped(&to, &all(&to), 500);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [200, 1]);
-        assert!(!fits(&to, 500) && fits(&to[..200], 500));
+        assert!(!are_one_group(&to, 500) && are_one_group(&to[..200], 500));
     }
 
     #[test]
     fn other_domains_fill_the_group_that_one_domain_is_done_with() {
         let to = addresses([0; 250].into_iter().chain([1; 50]));
-        let groups = groups(&to, &all(&to), 500);
+        let groups = grouped(&to, &all(&to), 500);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [250, 50]);
         assert_eq!(groups[0][200..], (250..300).collect::<Vec<_>>());
     }
@@ -148,7 +203,7 @@ mod tests {
     fn spelling_makes_no_second_domain() {
         let mut to = addresses([0; 200]);
         to.push(Address::parse("x@D0.EXAMPLE").unwrap());
-        assert!(!fits(&to, 500));
+        assert!(!are_one_group(&to, 500));
     }
 
     #[test]
@@ -184,7 +239,7 @@ mod tests {
             domains in proptest::collection::vec(0_usize..4, 0..900), most in 1_usize..600,
         ) {
             let to = addresses(domains);
-            let groups = groups(&to, &all(&to), most);
+            let groups = grouped(&to, &all(&to), most);
             let mut seen: Vec<usize> = groups.concat();
             seen.sort_unstable();
             prop_assert_eq!(seen, all(&to));

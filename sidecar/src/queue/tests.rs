@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::attempt::Active;
 use crate::config;
+use crate::delivery::connection::Connection;
 use crate::delivery::pool::{Pool, Slot};
 use crate::delivery::{DryRun, Transport};
 use crate::message::envelope::{Address, BodyType, Envelope, ReversePath};
@@ -34,7 +35,7 @@ const PACE: RetrySchedule = RetrySchedule {
 const UNIT: Duration = Duration::from_millis(1);
 
 /// Enough for all tests at once.
-static SLOTS: LazyLock<Pool> = LazyLock::new(|| Pool::new(1000));
+static SLOTS: LazyLock<Pool<Connection>> = LazyLock::new(|| Pool::new(1000));
 
 /// What a recipient's local part asks for.
 #[derive(Default)]

@@ -142,6 +142,8 @@ answers! {
     TooManyOfOneDomain,
     SenderNotAllowed,
     RecipientNotAllowed,
+    RecipientNotInternal,
+    NullSender,
     TooLarge,
     HeaderTooLarge,
     NulInMessage,
@@ -236,6 +238,12 @@ impl Answer {
             Self::RecipientNotAllowed => refused(550, 7, 1, R::Policy,
                 "Direct Send reaches only recipients of the tenant's own domains; for others the MailRoute needs the \
                  method ClientSubmission or SmtpRelay. Allowed:"),
+
+            Self::RecipientNotInternal => refused(550, 7, 1, R::Policy,
+                "High Volume Email reaches only recipients of the tenant's own domains; for others the MailRoute needs \
+                 another service or method. Allowed:"),
+            Self::NullSender => refused(550, 7, 1, R::Policy,
+                "Microsoft Graph cannot send with a null sender; send as the mailbox, or set graph.fallback of the MailRoute"),
 
             Self::TooLarge => refused(552, 3, 4, R::Size, "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute)"),
             Self::HeaderTooLarge => refused(552, 3, 4, R::Size, "Header of more than 256 KiB"),

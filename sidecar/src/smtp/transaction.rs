@@ -29,8 +29,12 @@ pub struct Settings {
     pub max_recipients: u32,
     /// Most of them in one domain. None: no bound, since what is kept can be sent in parts.
     pub max_recipients_of_one_domain: Option<u32>,
-    /// The only domains that recipients may be in (Direct Send). None: any.
+    /// The only domains that recipients may be in (Direct Send, High Volume Email). None: any.
     pub recipient_domains: Option<Vec<Box<str>>>,
+    /// What others are told.
+    pub other_domains: Answer,
+    /// Whether the null sender is taken.
+    pub null_sender: bool,
     /// Who may be named as the sender.
     pub senders: Senders,
     /// AUTH is offered, and whatever the client says is right.
@@ -50,6 +54,8 @@ impl Settings {
             max_recipients,
             max_recipients_of_one_domain: None,
             recipient_domains: None,
+            other_domains: Answer::RecipientNotAllowed,
+            null_sender: true,
             senders: Senders::default(),
             auth: false,
             bare_line_ends: BareLineEnds::Normalize,
@@ -101,12 +107,12 @@ impl Transaction {
     /// # Errors
     /// With what the client is told, and the end of its text.
     pub fn admit(&self, address: &Address) -> Result<(), (Answer, String)> {
-        let Settings { recipient_domains, .. } = &*self.settings;
+        let Settings { recipient_domains, other_domains, .. } = &*self.settings;
         let domain = address.domain();
         let is_ours = |domains: &Vec<Box<str>>| domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
         match recipient_domains {
             _ if !address.is_ascii() && !self.smtp_utf8 => Err((Answer::NonAsciiAddress, String::new())),
-            Some(domains) if !is_ours(domains) => Err((Answer::RecipientNotAllowed, domains.join(", "))),
+            Some(domains) if !is_ours(domains) => Err((*other_domains, domains.join(", "))),
             _ if self.recipients.len() >= self.settings.max_recipients as usize => {
                 Err((Answer::TooManyRecipients, String::new()))
             }

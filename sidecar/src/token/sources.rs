@@ -58,8 +58,8 @@ impl Sources {
         }
     }
 
-    /// The proxy that the route names, or else the container's variables; what is reached without one is the variables' to say.
-    fn proxy_to(&self, authority: &Authority) -> Result<Option<WebProxy>, WrongProxy> {
+    /// The proxy on the way to Microsoft: the one that the route names, or else the container's variables; what is reached without one is the variables' to say.
+    pub fn proxy_to(&self, authority: &Authority) -> Result<Option<WebProxy>, WrongProxy> {
         match &authority.proxy {
             Some(url) => WebProxy::of(Some(url), self.no_proxy.as_deref()),
             None => self.web_proxy.clone(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, Graph, Method};
+use mailroute_route::file::{ClientSubmission, Credential, Graph, Method, SubmissionService};
 use tokio::sync::watch;
 
 use self::probe::ProbeSchedule;
@@ -20,13 +20,18 @@ use crate::attempt::{Active, Attempts};
 use crate::config::Config;
 use crate::delivery::Transport;
 use crate::delivery::client_submission::SubmissionConnector;
+use crate::delivery::graph::GraphTransport;
+use crate::delivery::graph::fallback::WithFallback;
 use crate::delivery::login::LogIn;
 use crate::delivery::smtp_relay::SmartHostConnector;
 use crate::delivery::transport::{Connect, SmtpTransport};
 use crate::file_watcher::FileWatcher;
 use crate::metrics::Metrics;
 use crate::outcome::health::SharedHealth;
-use crate::token::Sources;
+use crate::token::{Sources, store};
+
+/// High Volume Email refuses a token that ends within ten minutes (`501 5.5.127`), and some of its servers count otherwise.
+const HIGH_VOLUME_MARGIN: Duration = Duration::from_secs(20 * 60);
 
 /// Keeps the transport as the route describes it.
 pub struct Upstream {
@@ -52,7 +57,7 @@ pub struct Upstream {
 struct Current {
     route: Arc<RouteFile>,
     transport: Arc<dyn Transport>,
-    /// Of client submission.
+    /// Of client submission and Graph.
     log_in: Option<Arc<LogIn>>,
     stop: watch::Sender<bool>,
 }
@@ -146,6 +151,13 @@ impl Current {
     fn log_in_for(&self, method: &Method) -> Option<Arc<LogIn>> {
         match (&self.route.method, method) {
             (Method::ClientSubmission(old), Method::ClientSubmission(new))
+                if old.service == new.service
+                    && old.credential == new.credential
+                    && old.authority == new.authority =>
+            {
+                self.log_in.clone()
+            }
+            (Method::Graph(old), Method::Graph(new))
                 if old.credential == new.credential && old.authority == new.authority =>
             {
                 self.log_in.clone()
@@ -165,7 +177,7 @@ pub fn transport(
     build(route, sources, resolver, metrics, None).transport
 }
 
-/// The transport for the route's method. `kept` is a log-in that client submission can go on with.
+/// The transport for the route's method. `kept` is a log-in that it can go on with.
 fn build(
     route: &RouteFile,
     sources: &Sources,
@@ -176,20 +188,32 @@ fn build(
     let (ehlo_name, resolver) = (route.ehlo_name.clone(), resolver.clone());
     match &route.method {
         Method::ClientSubmission(settings) => {
-            let new = || Arc::new(LogIn::new(settings, sources, Arc::clone(metrics) as _));
-            let log_in = kept.unwrap_or_else(new);
+            let log_in = kept.unwrap_or_else(|| log_in_of(settings, sources, metrics));
             let connector = SubmissionConnector::new(settings.clone(), ehlo_name, Arc::clone(&log_in));
-            let mut files = LogIn::files(&settings.credential);
-            files.extend(sources.files(&settings.credential));
+            let files = credential_files(&settings.credential, sources);
             Built { transport: over(connector, route, metrics), log_in: Some(log_in), files }
         }
         Method::Graph(settings) => {
-            let settings = settings.submission().unwrap_or_else(|| {
-                let Graph { mailbox, credential, authority, endpoint, .. } = settings.clone();
-                ClientSubmission::new(mailbox, credential, authority, endpoint)
-            });
-            let route = RouteFile { method: Method::ClientSubmission(settings), ..route.clone() };
-            build(&route, sources, &resolver, metrics, kept)
+            let Graph { credential, authority, .. } = settings;
+            let observe = Arc::clone(metrics);
+            let new = || LogIn::new(credential, authority, store::MIN_LEFT, sources, observe as _);
+            let log_in = kept.unwrap_or_else(|| Arc::new(new()));
+            let proxy = sources.proxy_to(authority);
+            let (settings, connections) = (settings.clone(), connections(route));
+            let files = credential_files(credential, sources);
+            let fallback = settings.submission();
+            let observe = Arc::clone(metrics) as _;
+            let graph = GraphTransport::new(settings, Arc::clone(&log_in), proxy, connections, observe);
+            let transport: Arc<dyn Transport> = match fallback {
+                None => Arc::new(graph),
+                Some(submission) => {
+                    let log_in = log_in_of(&submission, sources, metrics);
+                    let connector = SubmissionConnector::new(submission, ehlo_name, log_in);
+                    let submission = SmtpTransport::new(connector, connections, Arc::clone(metrics) as _);
+                    Arc::new(WithFallback::new(graph, submission))
+                }
+            };
+            Built { transport, log_in: Some(log_in), files }
         }
         Method::SmtpRelay(settings) => {
             let observe = Arc::clone(metrics) as _;
@@ -203,6 +227,22 @@ fn build(
             Built { transport: over(connector, route, metrics), log_in: None, files: vec![] }
         }
     }
+}
+
+fn log_in_of(settings: &ClientSubmission, sources: &Sources, metrics: &Arc<Metrics>) -> Arc<LogIn> {
+    let margin = match settings.service {
+        SubmissionService::HighVolumeEmail => HIGH_VOLUME_MARGIN,
+        SubmissionService::ExchangeOnline | SubmissionService::CommunicationServices => store::MIN_LEFT,
+    };
+    let ClientSubmission { credential, authority, .. } = settings;
+    Arc::new(LogIn::new(credential, authority, margin, sources, Arc::clone(metrics) as _))
+}
+
+/// What is read again while tokens are had with `credential`.
+fn credential_files(credential: &Credential, sources: &Sources) -> Vec<PathBuf> {
+    let mut files = LogIn::files(credential);
+    files.extend(sources.files(credential));
+    files
 }
 
 fn over(open: impl Connect + 'static, route: &RouteFile, metrics: &Arc<Metrics>) -> Arc<dyn Transport> {

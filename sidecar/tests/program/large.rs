@@ -45,7 +45,7 @@ async fn goes_through(mode: DeliveryMode) {
 }
 
 /// Sends a message of about so many octets, without its end.
-async fn send(stream: &mut TcpStream, octets: usize) -> usize {
+pub async fn send(stream: &mut TcpStream, octets: usize) -> usize {
     let header = "From: <noreply@contoso.com>\r\nTo: <ann@fabrikam.com>\r\nSubject: large\r\n\r\n";
     stream.write_all(header.as_bytes()).await.unwrap();
     let line = format!("{}\r\n", "x".repeat(LINE - 2));
@@ -59,7 +59,7 @@ async fn send(stream: &mut TcpStream, octets: usize) -> usize {
 }
 
 /// The most that was ever resident, octets.
-fn peak(pid: u32) -> u64 {
+pub fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod families;
+mod graph;
 mod kill;
 mod large;
 mod process;

@@ -151,7 +151,7 @@ async fn the_next_start_delivers_what_was_left() {
 #[tokio::test]
 async fn a_backlog_is_flushed_as_far_as_the_limits_allow() {
     let hour = Duration::from_secs(3600);
-    let quota = mailroute_quota::Timing { minute: hour, day: hour };
+    let quota = mailroute_quota::Timing { minute: hour, hour, day: hour };
     let queue = schedule::RetrySchedule { first: hour, ..intervals().queue };
     let scene = timed(Queue, Intervals { quota, queue, ..intervals() }, |_, route| {
         route.limits.messages_per_minute = Some(4);

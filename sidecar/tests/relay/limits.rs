@@ -32,7 +32,7 @@ struct Bounds {
 impl Bounds {
     /// The same on both sides.
     fn both(minute: Duration, day: Duration, bounds: (u32, u32)) -> Self {
-        Self { windows: Timing { minute, day }, exchange: bounds, route: bounds }
+        Self { windows: Timing { minute, day, ..Timing::default() }, exchange: bounds, route: bounds }
     }
 
     /// A sidecar under these, once all is well.

@@ -7,7 +7,7 @@ use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT}
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
     Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
-    FORMAT_VERSION, Limits, Listen, LogAddresses, Method,
+    FORMAT_VERSION, Graph, Limits, Listen, LogAddresses, Method, Submission,
 };
 
 /// A route that trusts `ca_file` and logs in with the assertion in `token_file`.
@@ -48,4 +48,20 @@ pub fn to_simulator(
         log_addresses: LogAddresses::Full,
         control,
     }
+}
+
+/// The same mailbox by Microsoft Graph, with client submission as the second way or without.
+#[allow(dead_code, reason = "not every program with this file has a route by Graph")]
+pub fn by_graph(m365: &Simulator, route: &mut RouteFile, with_fallback: bool) {
+    let Method::ClientSubmission(submission) = &route.method else { return };
+    let ClientSubmission { mailbox, credential, authority, endpoint, .. } = submission.clone();
+    let fallback = Submission { scope: authority.scope.clone(), endpoint: endpoint.clone() };
+    route.method = Method::Graph(Graph {
+        mailbox,
+        credential,
+        authority: Authority { scope: "https://graph.microsoft.com/.default".into(), ..authority },
+        endpoint: Endpoint { port: m365.graph_address().port(), ..endpoint },
+        max_message_bytes: 3 * 1024 * 1024,
+        fallback: with_fallback.then_some(fallback),
+    });
 }

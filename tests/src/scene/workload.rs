@@ -74,6 +74,19 @@ pub fn with_client_secret(name: &str, namespace: &str, secret: &str) -> Value {
     route
 }
 
+/// A route by Microsoft Graph through the simulator of a namespace, in mode Deliver.
+pub fn by_graph(name: &str, namespace: &str) -> Value {
+    let mut route = delivering(name, namespace);
+    let spec = &mut route["spec"];
+    spec["method"] = json!("Graph");
+    spec["graph"] = spec["clientSubmission"].take();
+    spec["endpoint"]["host"] = json!(format!("graph.{namespace}.svc.cluster.local"));
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("clientSubmission");
+    }
+    route
+}
+
 /// A route that relays by the certificate of a Secret through the simulator's MX endpoint.
 pub fn relaying(name: &str, namespace: &str, secret: &str) -> Value {
     let mut route = by_mx(name, namespace, "SmtpRelay");

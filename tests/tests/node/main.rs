@@ -8,6 +8,7 @@ mod relay_clients;
 mod relay_commands;
 mod relay_deleted;
 mod relay_drain;
+mod relay_graph;
 mod relay_jobs;
 mod relay_outages;
 mod relay_port_25;

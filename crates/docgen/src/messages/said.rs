@@ -17,14 +17,18 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::Unidentified,
         Invalid::BlockMissing("clientSubmission"),
         Invalid::AcceptedDomainsMissing(Method::SmtpRelay),
-        Invalid::HostMissing(Cloud::USGovernmentDoD),
+        Invalid::InternalDomainsMissing,
+        Invalid::HostMissing("endpoint", Cloud::USGovernmentDoD),
         Invalid::SetByPlatform("endpoint"),
         Invalid::PlatformHostMissing(Cloud::USGovernmentDoD),
-        Invalid::SubmissionWithoutTls,
+        Invalid::LogInWithoutTls(Method::ClientSubmission),
         Invalid::CertificateWithoutTls,
-        Invalid::ClientIdMissing(CredentialType::WorkloadIdentity),
-        Invalid::SecretMissing(CredentialType::ClientSecret),
-        Invalid::SecretKeyMissing(CredentialType::ClientSecret),
+        Invalid::ClientIdMissing("clientSubmission", CredentialType::WorkloadIdentity),
+        Invalid::SecretMissing("clientSubmission", CredentialType::ClientSecret),
+        Invalid::SecretKeyMissing("clientSubmission", CredentialType::ClientSecret),
+        Invalid::PasswordByGraph,
+        Invalid::OperatorOfAnotherScope("graph"),
+        Invalid::NotificationByGraph,
         Invalid::RewriteWithoutMailbox,
         Invalid::Audience("<audience>".into()),
         Invalid::Duration { field: "maxAge", value: "2d".into() },
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn every_way_in_which_a_route_cannot_be_used_is_said() {
         has_every_variant!(invalid(), Invalid:
-            Unidentified, BlockMissing, AcceptedDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, SubmissionWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, RewriteWithoutMailbox, Audience, Duration, Size);
+            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, NotificationByGraph, RewriteWithoutMailbox, Audience, Duration, Size);
         has_every_variant!(not_allowed(), IdentityNotAllowed: Closed, Application, Namespace, Mailbox);
         // The other one passes on what the API server says.
         has_every_variant!(unwritten(), apply::Error: Foreign; but Api);

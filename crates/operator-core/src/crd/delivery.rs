@@ -84,45 +84,48 @@ impl Default for DeadLetter {
     }
 }
 
-/// Limits on a single message, and on everything that is sent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Limits on a single message, and on everything that is sent. What is left out is what Microsoft allows by the route's
+/// method and service: [`crate::resolve`] fills it in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// Maximum messages of the mailbox in any minute; Exchange Online allows 30. Only for ClientSubmission, because the
-    /// other methods have no mailbox. All pods that send as the mailbox share it, whatever their route and namespace. If
-    /// routes of a namespace differ, the smallest value limits what that namespace gets.
+    /// Maximum messages of the mailbox in any minute. Only for methods with a mailbox: ClientSubmission and Graph, which
+    /// share it. All pods that send as the mailbox share it, whatever their route and namespace. If routes of a namespace
+    /// differ, the smallest value limits what that namespace gets. Default: 30, as Exchange Online and Communication Services
+    /// allow; with HighVolumeEmail no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
-    pub messages_per_minute: u32,
-    /// Maximum recipients of the mailbox in any 24 hours; Exchange Online allows 10000. Only for ClientSubmission, and
-    /// shared in the same way; a twentieth is reserved for pods that cannot reach the operator.
+    pub messages_per_minute: Option<u32>,
+    /// Maximum messages of the mailbox in any 60 minutes, shared in the same way. Default: 100 with CommunicationServices,
+    /// otherwise no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub messages_per_hour: Option<u32>,
+    /// Maximum recipients of the mailbox in any 24 hours, shared in the same way; a twentieth is reserved for pods that
+    /// cannot reach the operator. Default: 10000, as Exchange Online allows; with HighVolumeEmail and CommunicationServices
+    /// no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
-    pub recipients_per_day: u32,
+    pub recipients_per_day: Option<u32>,
     /// Maximum concurrent connections to Microsoft 365. ClientSubmission: of the mailbox, for which Exchange Online allows
-    /// 3; all pods share them, and each sidecar uses one. SmtpRelay and DirectSend: of each sidecar.
+    /// 3; all pods share them, and each sidecar uses one. Graph: requests at once, in the same way. SmtpRelay and
+    /// DirectSend: of each sidecar. Default: 4 with Graph, otherwise 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
-    pub connections: u32,
+    pub connections: Option<u32>,
     /// Maximum message size, such as `35Mi`, or a number of bytes; announced as SIZE. Exchange Online accepts 35 MiB by
-    /// default, and up to 150 MiB if the mailbox allows it.
+    /// default, and up to 150 MiB if the mailbox allows it. Default: 35Mi; with HighVolumeEmail and CommunicationServices
+    /// 10M; with Graph without a fallback graph.maxMessageBytes.
     // As an extension, since `KubeSchema` has no defaults of a whole struct.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 32, "x-kubernetes-validations" = [{
         "rule": is_size_within("1Ki", "150Mi"),
         "message": "must be a size from 1Ki to 150Mi, such as 35Mi, or that number of bytes",
     }]))]
-    pub max_message_bytes: Quantity,
+    pub max_message_bytes: Option<Quantity>,
     /// Maximum recipients of one message. Exchange Online accepts 500 by default, and up to 1000 if the mailbox allows it.
+    /// Default: 500; with HighVolumeEmail and CommunicationServices 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
-    pub max_recipients: u32,
-}
-
-impl Default for Limits {
-    /// What Exchange Online has for a mailbox that nobody set otherwise.
-    fn default() -> Self {
-        Self {
-            messages_per_minute: 30,
-            recipients_per_day: 10_000,
-            connections: 3,
-            max_message_bytes: Quantity("35Mi".to_owned()),
-            max_recipients: 500,
-        }
-    }
+    pub max_recipients: Option<u32>,
 }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Senders {
     // `*` is a local part by itself.
-    /// Addresses, or `*@domain` for all addresses of a domain. The mailbox of ClientSubmission is always allowed.
+    /// Addresses, or `*@domain` for all addresses of a domain. The mailbox of ClientSubmission or Graph is always
+    /// allowed.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 3, max = 254)))]
     #[x_kube(
@@ -19,8 +20,9 @@ pub struct Senders {
             .message("must be addresses such as noreply@contoso.com, or *@contoso.com for all of a domain: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces")
     )]
     pub allow: Vec<String>,
-    /// What happens to a message from another sender. Reject: it is permanently refused. Rewrite, for ClientSubmission:
-    /// `From` and `Sender` become the mailbox, and the original `From` becomes `Reply-To` unless there is one.
+    /// What happens to a message from another sender. Reject: it is permanently refused. Rewrite, for ClientSubmission
+    /// and Graph: `From` and `Sender` become the mailbox, and the original `From` becomes `Reply-To` unless there is one. Default:
+    /// Reject; without senders, with the service HighVolumeEmail, Rewrite.
     #[serde(default)]
     pub on_violation: OnViolation,
 }

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::delivery::{Delivery, Limits};
 use super::local::Senders;
-use super::method::{ClientSubmission, DirectSend, Endpoint, Method, SmtpRelay};
+use super::method::{ClientSubmission, Credential, DirectSend, Endpoint, Graph, Method, SmtpRelay};
 use super::sidecar::{Rollout, Sidecar};
 use super::status::MailRouteStatus;
 use super::tenant::Tenant;
-use super::units::is_size_of_at_least;
+use super::units::{is_size_of_at_least, is_size_of_at_least_bytes};
 
 /// How pods of this namespace send mail through Microsoft 365.
 ///
@@ -51,35 +51,52 @@ use super::units::is_size_of_at_least;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(self.method == 'ClientSubmission') == has(self.clientSubmission) && (self.method == 'SmtpRelay') == has(self.smtpRelay) && (self.method == 'DirectSend') == has(self.directSend)")
-        .message("set exactly the block that method names: clientSubmission for ClientSubmission, smtpRelay for SmtpRelay, directSend for DirectSend (empty blocks are written {})"),
-    validation = Rule::new("self.method == 'ClientSubmission' || self.tenant.acceptedDomains.size() > 0")
+    validation = Rule::new("(self.method == 'ClientSubmission') == has(self.clientSubmission) && (self.method == 'Graph') == has(self.graph) && (self.method == 'SmtpRelay') == has(self.smtpRelay) && (self.method == 'DirectSend') == has(self.directSend)")
+        .message("set exactly the block that method names: clientSubmission for ClientSubmission, graph for Graph, smtpRelay for SmtpRelay, directSend for DirectSend (empty blocks are written {})"),
+    validation = Rule::new("self.method in ['ClientSubmission', 'Graph'] || self.tenant.acceptedDomains.size() > 0")
         .message("SmtpRelay and DirectSend need tenant.acceptedDomains: the domains of senders, or of recipients, and of the MX record")
         .field_path(".tenant.acceptedDomains"),
-    validation = Rule::new("self.method != 'ClientSubmission' || self.tenant.cloud != 'USGovernmentDoD' || (has(self.clientSubmission) && self.clientSubmission.credential.subject == 'Operator') || (has(self.endpoint) && has(self.endpoint.host))")
-        .message("Microsoft publishes no SMTP host for USGovernmentDoD: set endpoint.host"),
-    validation = Rule::new("!has(self.clientSubmission) || self.tenant.acceptedDomains.size() == 0 || self.tenant.acceptedDomains.exists(d, self.clientSubmission.mailbox.lowerAscii().endsWith('@' + d.lowerAscii()) || self.clientSubmission.mailbox.lowerAscii().endsWith('.' + d.lowerAscii()))")
+    validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.service != 'HighVolumeEmail' || self.tenant.acceptedDomains.size() > 0")
+        .message("the service HighVolumeEmail needs tenant.acceptedDomains: it delivers to recipients in them only")
+        .field_path(".tenant.acceptedDomains"),
+    validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.service != 'ExchangeOnline' || self.tenant.cloud != 'USGovernmentDoD' || self.clientSubmission.credential.subject == 'Operator' || (has(self.endpoint) && has(self.endpoint.host))")
+        .message("Microsoft publishes no SMTP host for USGovernmentDoD: set endpoint.host, or use the method Graph"),
+    validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.service == 'ExchangeOnline' || self.tenant.cloud == 'Global' || (has(self.endpoint) && has(self.endpoint.host) && has(self.tenant.authority) && has(self.tenant.authority.scope))")
+        .message("HighVolumeEmail and CommunicationServices have a known host and scope in the cloud Global only: set endpoint.host and tenant.authority.scope"),
+    validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.service != 'HighVolumeEmail' || self.tenant.cloud != 'China'")
+        .message("there is no High Volume Email in the cloud China"),
+    validation = Rule::new("!has(self.graph) || self.graph.fallback == 'None' || self.tenant.cloud != 'USGovernmentDoD' || (has(self.graph.fallbackEndpoint) && has(self.graph.fallbackEndpoint.host))")
+        .message("Microsoft publishes no SMTP host for USGovernmentDoD: set graph.fallbackEndpoint.host, or fallback None"),
+    validation = Rule::new("!has(self.graph) || self.graph.fallback != 'None' || !self.delivery.deadLetter.notifySender")
+        .message("delivery.deadLetter.notifySender needs graph.fallback ClientSubmission: notifications have no sender, and Graph cannot send such a message"),
+    validation = Rule::new("!has(self.graph) || self.tenant.acceptedDomains.size() == 0 || self.tenant.acceptedDomains.exists(d, self.graph.mailbox.lowerAscii().endsWith('@' + d.lowerAscii()) || self.graph.mailbox.lowerAscii().endsWith('.' + d.lowerAscii()))")
+        .message("the domain of graph.mailbox is not one of tenant.acceptedDomains"),
+    validation = Rule::new(format!("!has(self.graph) || self.graph.fallback != 'None' || !has(self.limits.maxMessageBytes) || {}", is_size_of_at_least("self.graph.maxMessageBytes", 1.0, "self.limits.maxMessageBytes")))
+        .message("limits.maxMessageBytes is more than graph.maxMessageBytes: leave it out, or set graph.fallback to ClientSubmission")
+        .field_path(".limits.maxMessageBytes"),
+    validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.service == 'CommunicationServices' || self.tenant.acceptedDomains.size() == 0 || self.tenant.acceptedDomains.exists(d, self.clientSubmission.mailbox.lowerAscii().endsWith('@' + d.lowerAscii()) || self.clientSubmission.mailbox.lowerAscii().endsWith('.' + d.lowerAscii()))")
         .message("the domain of clientSubmission.mailbox is not one of tenant.acceptedDomains"),
-    validation = Rule::new("!has(self.endpoint) || !has(self.endpoint.port) || self.endpoint.port == 25 || (self.endpoint.port == 587 && self.method == 'ClientSubmission')")
-        .message("endpoint.port: client submission uses port 587, or 25 if 587 is blocked; SmtpRelay and DirectSend use port 25"),
+    validation = Rule::new("!has(self.endpoint) || !has(self.endpoint.port) || (self.method == 'Graph' ? !(self.endpoint.port in [25, 465, 587]) : self.endpoint.port == 25 || (self.endpoint.port == 587 && self.method == 'ClientSubmission'))")
+        .message("endpoint.port: client submission uses port 587, or 25 if 587 is blocked; SmtpRelay and DirectSend use port 25; Graph uses HTTPS, port 443"),
     validation = Rule::new("!has(self.endpoint) || !has(self.endpoint.tls) || self.endpoint.tls == 'Required' || has(self.directSend) || (has(self.smtpRelay) && !has(self.smtpRelay.certificateSecretRef))")
         .message("endpoint.tls Opportunistic is for DirectSend, and for SmtpRelay by IP address: a login or a certificate requires TLS"),
     validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.credential.subject == 'Pod' || (!has(self.endpoint) && !has(self.tenant.authority))")
         .message("credential.subject Operator: leave out endpoint and tenant.authority; the platform decides where the operator's tokens come from and where they are used"),
-    validation = Rule::new("!has(self.senders) || self.senders.onViolation != 'Rewrite' || self.method == 'ClientSubmission'")
-        .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission"),
-    validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method == 'ClientSubmission'")
+    validation = Rule::new("!has(self.senders) || self.senders.onViolation != 'Rewrite' || self.method in ['ClientSubmission', 'Graph']")
+        .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission or Graph"),
+    validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method in ['ClientSubmission', 'Graph']")
         .message("senders.allow: list at least one, otherwise every message would be refused"),
-    validation = Rule::new("self.method != 'ClientSubmission' || self.limits.recipientsPerDay >= self.limits.maxRecipients")
+    validation = Rule::new("!(self.method in ['ClientSubmission', 'Graph']) || !has(self.limits.recipientsPerDay) || self.limits.recipientsPerDay >= (has(self.limits.maxRecipients) ? self.limits.maxRecipients : has(self.clientSubmission) && self.clientSubmission.service != 'ExchangeOnline' ? 50 : 500)")
         .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to that many could never be sent; lower it, or raise recipientsPerDay")
         .field_path(".limits.maxRecipients"),
-    validation = Rule::new(is_size_of_at_least("self.sidecar.spool.sizeLimit", 2.0, "self.limits.maxMessageBytes"))
+    validation = Rule::new(format!("has(self.limits.maxMessageBytes) ? ({}) : ({})", is_size_of_at_least("self.sidecar.spool.sizeLimit", 2.0, "self.limits.maxMessageBytes"), is_size_of_at_least_bytes("self.sidecar.spool.sizeLimit", 2 * 35 * 1024 * 1024)))
         .message("sidecar.spool.sizeLimit must hold at least two messages of limits.maxMessageBytes: at least 70Mi with the default of 35Mi for a message, and 300Mi with the largest, 150Mi")
         .field_path(".sidecar.spool.sizeLimit")
 )]
 pub struct MailRouteSpec {
-    /// How mail is sent: one of the three methods of Microsoft's guide "How to set up a multifunction device or application
-    /// to send email using Microsoft 365". ClientSubmission: log in as a mailbox and submit from it. SmtpRelay: deliver to a
+    /// How mail is sent: Microsoft Graph, or one of the three methods of Microsoft's guide "How to set up a multifunction
+    /// device or application to send email using Microsoft 365". ClientSubmission: log in as a mailbox and submit from it.
+    /// Graph: call sendMail of Microsoft Graph as a mailbox, over HTTPS. SmtpRelay: deliver to a
     /// connector of the tenant, which recognises the sidecar by its certificate or the cluster by its IP address.
     /// DirectSend: deliver to the tenant's own recipients, without a login.
     pub method: Method,
@@ -88,14 +105,17 @@ pub struct MailRouteSpec {
     /// For the method ClientSubmission: the mailbox to send as, and how to log in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_submission: Option<ClientSubmission>,
+    /// For the method Graph: the mailbox to send as, and how to get a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
     /// For the method SmtpRelay: how the connector recognises the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp_relay: Option<SmtpRelay>,
     /// For the method DirectSend, which has no settings: write `directSend: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_send: Option<DirectSend>,
-    /// The SMTP server that mail is delivered to. Default: what the cloud of the tenant publishes for ClientSubmission; the
-    /// MX record of the first accepted domain for SmtpRelay and DirectSend.
+    /// The server that mail is delivered to. Default: what the cloud of the tenant publishes for ClientSubmission and Graph;
+    /// the MX record of the first accepted domain for SmtpRelay and DirectSend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
     /// Allowed senders. Default: only Microsoft 365 decides.
@@ -119,6 +139,20 @@ pub struct MailRouteSpec {
     /// without a controller and those of Jobs are only named.
     #[serde(default)]
     pub rollout: Rollout,
+}
+
+impl MailRouteSpec {
+    /// The mailbox to send as; none by the methods that need none.
+    pub fn mailbox(&self) -> Option<&str> {
+        let submission = self.client_submission.as_ref().map(|submission| &submission.mailbox);
+        submission.or(self.graph.as_ref().map(|graph| &graph.mailbox)).map(String::as_str)
+    }
+
+    /// The credential of the mailbox's application; none by the methods that need none.
+    pub fn credential(&self) -> Option<&Credential> {
+        let submission = self.client_submission.as_ref().map(|submission| &submission.credential);
+        submission.or(self.graph.as_ref().map(|graph| &graph.credential))
+    }
 }
 
 impl MailRoute {

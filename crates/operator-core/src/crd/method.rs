@@ -1,18 +1,22 @@
 //! How mail leaves: the block of each method, its credential or certificate, and where mail is handed to.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
-use mailroute_route::file::TlsMode;
+use mailroute_route::file::{SubmissionService, TlsMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tenant::CaBundleRef;
+use super::units::is_size_within;
 
 /// How mail leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Method {
     /// Log in as a mailbox and submit for it, port 587.
     ClientSubmission,
+    /// POST each message to Microsoft Graph as a mailbox, port 443.
+    Graph,
     /// Hand over to the tenant's connector, port 25.
     SmtpRelay,
     /// Hand over what is for the tenant's own recipients, without log-in, port 25.
@@ -22,14 +26,108 @@ pub enum Method {
 /// Client SMTP submission: the mailbox to send as, and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.username) || self.service == 'CommunicationServices'")
+        .message("clientSubmission.username is for the service CommunicationServices: the other services log in as the mailbox"),
+    validation = Rule::new("self.service == 'ExchangeOnline' || self.credential.subject == 'Pod'")
+        .message("credential.subject Operator is for the service ExchangeOnline: the operator requests no tokens of another scope")
+)]
 pub struct ClientSubmission {
-    /// Address of the mailbox to log in as. Messages must be From it, or from an address that it may send as.
+    /// The service that accepts the mail; determines host, scope and default limits. ExchangeOnline: a mailbox, any
+    /// recipient. HighVolumeEmail: a High Volume Email account, recipients in tenant.acceptedDomains only, no limit on the
+    /// rate. CommunicationServices: Azure Communication Services Email, any recipient.
+    #[serde(default)]
+    pub service: SubmissionService,
+    /// Address of the mailbox to log in as. Messages must be From it, or from an address that it may send as. With
+    /// CommunicationServices: a MailFrom address of a domain that is linked to the resource.
     #[schemars(length(min = 3, max = 254))]
     #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
         .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces"))]
     pub mailbox: String,
+    /// SMTP username of the Communication Services resource, if it is not the mailbox's address. Only for
+    /// CommunicationServices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 254))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[!-~]+$')")
+        .message("must be the SMTP username of the Communication Services resource: printable ASCII without spaces"))]
+    pub username: Option<String>,
     /// How the sidecar proves that it may send as the mailbox.
     pub credential: Credential,
+}
+
+/// Microsoft Graph `sendMail`: the mailbox to send as, and how to get a token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.credential.type != 'Password'")
+        .message("Graph accepts no passwords: use WorkloadIdentity, ClientCertificate or ClientSecret"),
+    validation = Rule::new("self.credential.subject == 'Pod'")
+        .message("credential.subject Operator is for ClientSubmission: the operator requests no tokens for Graph"),
+    validation = Rule::new("!has(self.fallbackEndpoint) || self.fallback == 'ClientSubmission'")
+        .message("graph.fallbackEndpoint is for fallback ClientSubmission")
+)]
+pub struct Graph {
+    /// Address of the mailbox to send as: its user principal name or its primary address, not an alias. Messages must be
+    /// From it, or from an address that it may send as.
+    #[schemars(length(min = 3, max = 254))]
+    #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
+        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces"))]
+    pub mailbox: String,
+    /// How the sidecar proves that it may send as the mailbox. Password is not possible.
+    pub credential: Credential,
+    /// What happens to messages that Graph cannot carry: larger than maxMessageBytes, with the null sender, or with addresses in To
+    /// or Cc that are no recipients of the envelope. None: they are refused. ClientSubmission: they are submitted by SMTP as
+    /// the same mailbox with the same credential, which needs SMTP AUTH and port 587.
+    #[serde(default)]
+    pub fallback: GraphFallback,
+    /// The SMTP server of the fallback. Default: what the cloud of the tenant publishes, port 587.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_endpoint: Option<FallbackEndpoint>,
+    /// Largest message that is sent by Graph, such as `3Mi`, or a number of bytes. Microsoft accepts requests of about 4 MB,
+    /// which hold 3 MiB.
+    #[serde(default = "Graph::default_max_message_bytes")]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new(is_size_within("1Ki", "150Mi"))
+        .message("must be a size from 1Ki to 150Mi, such as 3Mi, or that number of bytes"))]
+    pub max_message_bytes: Quantity,
+}
+
+impl Graph {
+    /// What a request of 4 MiB holds in base64.
+    fn default_max_message_bytes() -> Quantity {
+        Quantity("3Mi".to_owned())
+    }
+}
+
+/// What happens to messages that Graph cannot carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GraphFallback {
+    /// They are refused.
+    #[default]
+    None,
+    /// They are submitted by SMTP as the same mailbox.
+    ClientSubmission,
+}
+
+/// The SMTP server of Graph's fallback. TLS is always required.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FallbackEndpoint {
+    /// DNS name, which the server's certificate must contain. Default: the cloud's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
+        .message("must be a DNS name, such as smtp.office365.com, and not an IP address"))]
+    pub host: Option<String>,
+    /// TCP port: 587, or 25 if 587 is blocked. Default: 587.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    #[x_kube(validation = Rule::new("self == 587 || self == 25")
+        .message("must be 587, or 25 if 587 is blocked"))]
+    pub port: Option<u16>,
+    /// CA certificates to trust instead of the public ones: a key of a ConfigMap in the route's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
 }
 
 /// How the sidecar proves who it is.
@@ -52,7 +150,8 @@ pub struct ClientSubmission {
 pub struct Credential {
     /// Kind of credential. WorkloadIdentity: the pod's ServiceAccount token, with a federated credential of the application;
     /// nothing secret is stored. ClientSecret and ClientCertificate: the application's, from a Secret. Password: the
-    /// mailbox's, from a Secret; Microsoft is phasing out passwords.
+    /// mailbox's, from a Secret; Microsoft is phasing out passwords. With CommunicationServices, Password is the client secret
+    /// of the application behind the SMTP username, for AUTH LOGIN.
     #[serde(rename = "type")]
     pub type_: CredentialType,
     /// The ServiceAccount in the federated credential of WorkloadIdentity. Pod: that of the pods that send. Operator: the
@@ -142,18 +241,20 @@ pub struct CertificateSecretRef {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DirectSend {}
 
-/// The SMTP server that mail is handed to.
+/// The server that mail is handed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// DNS name, which the server's certificate must contain. IP addresses are refused. Default: for ClientSubmission the
-    /// cloud's host; for SmtpRelay and DirectSend the MX record of the first accepted domain.
+    /// host of the service in the cloud; for Graph the cloud's; for SmtpRelay and DirectSend the MX record of the first
+    /// accepted domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
         .message("must be a DNS name, such as smtp.office365.com, and not an IP address"))]
     pub host: Option<String>,
-    /// TCP port. ClientSubmission: 587, or 25 if 587 is blocked; default 587. SmtpRelay and DirectSend: 25.
+    /// TCP port. ClientSubmission: 587, or 25 if 587 is blocked; default 587. Graph: 443 by default. SmtpRelay and
+    /// DirectSend: 25.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,

@@ -19,7 +19,7 @@ pub struct MailRouteStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]
     pub conditions: Vec<Condition>,
-    /// Who sends: the mailbox of ClientSubmission; otherwise the senders that the route allows, or the accepted domains.
+    /// Who sends: the mailbox of ClientSubmission or Graph; otherwise the senders that the route allows, or the accepted domains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// `host:port` that mail is delivered to; `MX of domain:port` if the name is looked up.

@@ -15,11 +15,11 @@ pub struct Tenant {
     #[x_kube(validation = Rule::new(r"self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$') || self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
         .message("must be the tenant's GUID or a verified domain; az account show --query tenantId prints it"))]
     pub id: String,
-    /// The Microsoft cloud of the tenant; determines authority, scope and SMTP host.
+    /// The Microsoft cloud of the tenant; determines authority, scope, SMTP host and Graph host.
     #[serde(default)]
     pub cloud: Cloud,
-    /// The tenant's accepted domains in Exchange. ClientSubmission: if set, the mailbox must be in one of them or in a
-    /// subdomain. SmtpRelay requires them: senders and a name of the certificate must be in one. DirectSend requires them:
+    /// The tenant's accepted domains in Exchange. ClientSubmission and Graph: if set, the mailbox must be in one of them or in
+    /// a subdomain. The service HighVolumeEmail requires them: mail is sent only to recipients in them. SmtpRelay requires them: senders and a name of the certificate must be in one. DirectSend requires them:
     /// mail is sent only to recipients in them. The MX record of the first leads to the tenant's smart host.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
@@ -30,7 +30,7 @@ pub struct Tenant {
     )]
     pub accepted_domains: Vec<String>,
     /// Where tokens come from. Default: the cloud's authority; each field overrides one part of it. Only ClientSubmission
-    /// uses tokens.
+    /// and Graph use tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Authority>,
 }
@@ -45,7 +45,7 @@ pub struct Authority {
     #[x_kube(validation = Rule::new(r"self.matches('^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$')")
         .message("must be a host or host:port, without https:// and without a path"))]
     pub host: Option<String>,
-    /// Scope of the token, ending in `/.default`. Default: that of Exchange Online in the cloud.
+    /// Scope of the token, ending in `/.default`. Default: that of the service, or of Graph, in the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new(r"self.matches('^[!-~]+/[.]default$')")
@@ -59,7 +59,7 @@ pub struct Authority {
     #[x_kube(validation = Rule::new(r"self.matches('^api://[!-+.-~-]+$')")
         .message("must be an audience of Entra, such as api://AzureADTokenExchange: a token for the API server or for MailRoute never leaves the pod"))]
     pub audience: Option<String>,
-    /// HTTP proxy for token requests, such as `http://proxy.corp.example:3128`, instead of the one in `HTTPS_PROXY` of the
+    /// HTTP proxy for token requests and for Graph, such as `http://proxy.corp.example:3128`, instead of the one in `HTTPS_PROXY` of the
     /// sidecar's container. `NO_PROXY` there still applies. SMTP does not use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 300))]

@@ -43,6 +43,13 @@ pub fn is_size_of_at_least(field: &str, times: f64, other: &str) -> String {
     format!("{} || {} || {} >= {times:.1} * {}", is_none[0], is_none[1], bytes[0], bytes[1])
 }
 
+/// The CEL rule that one field of the spec is a size of at least so many bytes. Passes when it is no size.
+pub fn is_size_of_at_least_bytes(field: &str, bytes: u64) -> String {
+    format!(
+        "{field} == string({field}) ? !isQuantity({field}) || quantity({field}).asApproximateFloat() >= {bytes}.0 : {field} >= {bytes}"
+    )
+}
+
 /// Whole seconds of a duration of hours, minutes and seconds, in this order and each at most once.
 pub fn seconds(text: &str) -> Option<u64> {
     let mut rest = text;

@@ -44,6 +44,8 @@ pub const SPOOL_VOLUME: &str = "mailroute-spool";
 pub const AUTHORITY_CA_VOLUME: &str = "mailroute-authority-ca";
 /// Volume of the CA bundle for the upstream.
 pub const ENDPOINT_CA_VOLUME: &str = "mailroute-endpoint-ca";
+/// Volume of the CA bundle for the upstream of Graph's fallback.
+pub const FALLBACK_CA_VOLUME: &str = "mailroute-fallback-ca";
 
 /// Every annotation key of ours that a person may write on a pod.
 pub const KEYS: [&str; 9] = [
@@ -58,5 +60,12 @@ pub const KEYS: [&str; 9] = [
     ALLOW_WITHOUT,
 ];
 /// Every volume name of ours.
-pub const VOLUMES: [&str; 6] =
-    [ROUTE_VOLUME, TOKENS_VOLUME, CREDENTIAL_VOLUME, SPOOL_VOLUME, AUTHORITY_CA_VOLUME, ENDPOINT_CA_VOLUME];
+pub const VOLUMES: [&str; 7] = [
+    ROUTE_VOLUME,
+    TOKENS_VOLUME,
+    CREDENTIAL_VOLUME,
+    SPOOL_VOLUME,
+    AUTHORITY_CA_VOLUME,
+    ENDPOINT_CA_VOLUME,
+    FALLBACK_CA_VOLUME,
+];

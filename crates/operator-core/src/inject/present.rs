@@ -10,13 +10,14 @@ use serde_json::Value;
 use super::view::items;
 
 /// The program and the directories that the sidecar reads and writes.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     paths::PROGRAM,
     paths::ROUTE_DIR,
     paths::TOKENS_DIR,
     paths::CREDENTIAL_DIR,
     paths::AUTHORITY_CA_DIR,
     paths::ENDPOINT_CA_DIR,
+    paths::FALLBACK_CA_DIR,
     paths::SPOOL_DIR,
 ];
 

@@ -11,7 +11,8 @@ use mailroute_route::paths;
 use serde_json::{Value, json};
 
 use super::names::{
-    AUTHORITY_CA_VOLUME, CREDENTIAL_VOLUME, ENDPOINT_CA_VOLUME, ROUTE_VOLUME, SPOOL_VOLUME, TOKENS_VOLUME,
+    AUTHORITY_CA_VOLUME, CREDENTIAL_VOLUME, ENDPOINT_CA_VOLUME, FALLBACK_CA_VOLUME, ROUTE_VOLUME,
+    SPOOL_VOLUME, TOKENS_VOLUME,
 };
 use super::view::{PodView, items};
 use crate::crd::tenant::CaBundleRef;
@@ -37,6 +38,7 @@ pub(super) fn mounts(route: &ResolvedRoute) -> Vec<Value> {
         (route.secret.is_some(), CREDENTIAL_VOLUME, paths::CREDENTIAL_DIR),
         (route.authority_ca.is_some(), AUTHORITY_CA_VOLUME, paths::AUTHORITY_CA_DIR),
         (route.endpoint_ca.is_some(), ENDPOINT_CA_VOLUME, paths::ENDPOINT_CA_DIR),
+        (route.fallback_ca.is_some(), FALLBACK_CA_VOLUME, paths::FALLBACK_CA_DIR),
     ];
     let used = optional.into_iter().filter(|(is_used, ..)| *is_used);
     mounts.extend(used.map(|(_, volume, path)| read_only(volume, path)));
@@ -53,6 +55,7 @@ pub(super) fn volumes(route: &ResolvedRoute) -> Vec<Value> {
     volumes.extend(route.secret.as_ref().map(credential));
     volumes.extend(route.authority_ca.as_ref().map(|ca| ca_volume(AUTHORITY_CA_VOLUME, ca)));
     volumes.extend(route.endpoint_ca.as_ref().map(|ca| ca_volume(ENDPOINT_CA_VOLUME, ca)));
+    volumes.extend(route.fallback_ca.as_ref().map(|ca| ca_volume(FALLBACK_CA_VOLUME, ca)));
     volumes
 }
 
@@ -133,7 +136,7 @@ pub(super) fn with_local_storage(mut container: Value, pod: &PodView<'_>, route:
 mod tests {
     use super::*;
     use crate::crd::MailRoute;
-    use crate::crd::method::CredentialType;
+    use crate::crd::method::{CredentialType, Endpoint, FallbackEndpoint, GraphFallback};
     use crate::inject::view::name_of;
     use crate::samples;
 
@@ -210,7 +213,14 @@ mod tests {
     fn every_mount_has_its_volume_and_every_volume_its_mount() {
         let mut claimed = samples::relay(true);
         claimed.spec.sidecar.spool.storage_class_name = Some("fast".into());
-        for route in [samples::route(), samples::relay(false), samples::direct(), claimed] {
+        let mut graph = samples::graph();
+        let ca = || Some(CaBundleRef { name: "smtp-ca".into(), key: "ca.pem".into() });
+        graph.spec.endpoint = Some(Endpoint { ca_bundle_ref: ca(), ..Default::default() });
+        graph.spec.graph.as_mut().unwrap().fallback = GraphFallback::ClientSubmission;
+        let fallback_endpoint = FallbackEndpoint { ca_bundle_ref: ca(), ..Default::default() };
+        graph.spec.graph.as_mut().unwrap().fallback_endpoint = Some(fallback_endpoint);
+        assert_eq!(volume(&graph, FALLBACK_CA_VOLUME).unwrap()["configMap"]["name"], "smtp-ca");
+        for route in [samples::route(), samples::relay(false), samples::direct(), claimed, graph] {
             let route = samples::resolved(&route);
             let named = |list: Vec<Value>| -> std::collections::BTreeSet<String> {
                 list.iter().map(|item| name_of(item).unwrap().to_owned()).collect()

@@ -9,16 +9,16 @@ use super::invalid::Invalid;
 use crate::crd::MailRouteSpec;
 use crate::crd::method::{Credential, CredentialType, SecretRef, Subject};
 
-/// The credential of client submission.
+/// The credential of a mailbox's application, in a block of the spec.
 ///
 /// # Errors
 /// When something is missing that its type needs.
-pub(super) fn credential(credential: &Credential) -> Result<file::Credential, Invalid> {
-    let client_id = || credential.client_id.clone().ok_or(Invalid::ClientIdMissing(credential.type_));
-    let secret = || credential.secret_ref.as_ref().ok_or(Invalid::SecretMissing(credential.type_));
+pub(super) fn credential(block: &'static str, credential: &Credential) -> Result<file::Credential, Invalid> {
+    let client_id = || credential.client_id.clone().ok_or(Invalid::ClientIdMissing(block, credential.type_));
+    let secret = || credential.secret_ref.as_ref().ok_or(Invalid::SecretMissing(block, credential.type_));
     let value_file = || match secret()? {
         SecretRef { key: Some(_), .. } => Ok(mounted(paths::SECRET_FILE)),
-        SecretRef { key: None, .. } => Err(Invalid::SecretKeyMissing(credential.type_)),
+        SecretRef { key: None, .. } => Err(Invalid::SecretKeyMissing(block, credential.type_)),
     };
     Ok(match credential.type_ {
         CredentialType::WorkloadIdentity if credential.subject == Subject::Operator => {
@@ -75,9 +75,8 @@ pub struct MountedSecret {
 
 /// The Secret with the credential or the certificate.
 pub(super) fn secret(spec: &MailRouteSpec) -> Option<MountedSecret> {
-    let credential = spec.client_submission.as_ref().map(|submission| &submission.credential);
     let certificate = spec.smtp_relay.as_ref().and_then(|relay| relay.certificate_secret_ref.as_ref());
-    let of_credential = credential.and_then(|credential| {
+    let of_credential = spec.credential().and_then(|credential| {
         let SecretRef { name, key } = credential.secret_ref.clone()?;
         let is_certificate = credential.type_ == CredentialType::ClientCertificate;
         let files = match &key {
@@ -103,7 +102,7 @@ fn pair_of_files() -> Vec<(String, &'static str)> {
 
 /// Audience of the pod's token that Entra is shown; none where the pod's own ServiceAccount is not what Entra trusts.
 pub(super) fn entra_token_audience(spec: &MailRouteSpec) -> Option<String> {
-    let credential = &spec.client_submission.as_ref()?.credential;
+    let credential = spec.credential()?;
     if credential.type_ != CredentialType::WorkloadIdentity || credential.subject != Subject::Pod {
         return None;
     }

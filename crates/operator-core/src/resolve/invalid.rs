@@ -17,9 +17,12 @@ pub enum Invalid {
     /// The method goes by domains.
     #[error("spec.tenant.acceptedDomains: the method {0:?} requires at least one")]
     AcceptedDomainsMissing(Method),
+    /// High Volume Email delivers within the tenant.
+    #[error("spec.tenant.acceptedDomains: the service HighVolumeEmail requires at least one")]
+    InternalDomainsMissing,
     /// No preset and no override.
-    #[error("spec.endpoint.host: Microsoft publishes no SMTP host for the cloud {0:?}; set it")]
-    HostMissing(Cloud),
+    #[error("spec.{0}.host: Microsoft publishes no SMTP host for the cloud {1:?}; set it")]
+    HostMissing(&'static str, Cloud),
     /// The platform's to set.
     #[error("spec.{0}: leave it out with credential.subject Operator; the platform sets it")]
     SetByPlatform(&'static str),
@@ -30,22 +33,37 @@ pub enum Invalid {
     )]
     PlatformHostMissing(Cloud),
     /// A log-in would go without TLS.
-    #[error("spec.endpoint.tls: ClientSubmission requires the value Required, because it logs in")]
-    SubmissionWithoutTls,
+    #[error("spec.endpoint.tls: {0:?} requires the value Required, because it logs in")]
+    LogInWithoutTls(Method),
     /// A certificate would be of no use.
     #[error("spec.endpoint.tls: relay by certificate requires the value Required")]
     CertificateWithoutTls,
     /// Tokens are asked for by an application.
-    #[error("spec.clientSubmission.credential.clientId: the type {0:?} requires it")]
-    ClientIdMissing(CredentialType),
+    #[error("spec.{0}.credential.clientId: the type {1:?} requires it")]
+    ClientIdMissing(&'static str, CredentialType),
     /// A credential that is a secret.
-    #[error("spec.clientSubmission.credential.secretRef: the type {0:?} requires it")]
-    SecretMissing(CredentialType),
+    #[error("spec.{0}.credential.secretRef: the type {1:?} requires it")]
+    SecretMissing(&'static str, CredentialType),
     /// The one key of a Secret that holds it.
-    #[error("spec.clientSubmission.credential.secretRef.key: the type {0:?} requires it")]
-    SecretKeyMissing(CredentialType),
+    #[error("spec.{0}.credential.secretRef.key: the type {1:?} requires it")]
+    SecretKeyMissing(&'static str, CredentialType),
+    /// Graph's tokens are an application's.
+    #[error(
+        "spec.graph.credential.type: Graph accepts no passwords; use WorkloadIdentity, ClientCertificate or ClientSecret"
+    )]
+    PasswordByGraph,
+    /// The operator requests tokens of one scope.
+    #[error(
+        "spec.{0}.credential.subject: Operator is for ClientSubmission with the service ExchangeOnline; use Pod"
+    )]
+    OperatorOfAnotherScope(&'static str),
+    /// A notification has the null sender.
+    #[error(
+        "spec.delivery.deadLetter.notifySender: Graph cannot send notifications; set graph.fallback to ClientSubmission"
+    )]
+    NotificationByGraph,
     /// Rewriting needs a mailbox to write.
-    #[error("spec.senders.onViolation: Rewrite requires the method ClientSubmission; use Reject")]
+    #[error("spec.senders.onViolation: Rewrite requires the method ClientSubmission or Graph; use Reject")]
     RewriteWithoutMailbox,
     /// The token would be good for somebody else than Entra.
     #[error(

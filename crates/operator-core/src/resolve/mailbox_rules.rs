@@ -63,8 +63,8 @@ impl MailboxRules {
     /// # Errors
     /// When it may not.
     pub fn allow(&self, route: &MailRoute) -> Result<(), MailboxNotAllowed> {
-        let Some(submission) = &route.spec.client_submission else { return Ok(()) };
-        let (namespace, mailbox) = (route.namespace().unwrap_or_default(), submission.mailbox.clone());
+        let Some(mailbox) = route.spec.mailbox().map(str::to_owned) else { return Ok(()) };
+        let namespace = route.namespace().unwrap_or_default();
         let mut rules = self.mailboxes.iter();
         if self.mailboxes.is_empty() || rules.any(|rule| rule.is_for(&namespace) && rule.has(&mailbox)) {
             return Ok(());
@@ -103,6 +103,15 @@ mod tests {
         ] {
             assert_eq!(allowed(&format!("mailboxes: {rules}")), expected, "{rules}");
         }
+    }
+
+    #[test]
+    fn graph_sends_as_a_mailbox_too() {
+        let rules = |namespace: &str| {
+            format!("mailboxes: [{{namespaces: [{namespace}], mailboxes: [noreply@contoso.com]}}]")
+        };
+        let allowed = |rules: String| MailboxRules::parse(&rules).unwrap().allow(&samples::graph());
+        assert!(allowed(rules("shop")).is_ok() && allowed(rules("billing")).is_err());
     }
 
     #[test]

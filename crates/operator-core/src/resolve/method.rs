@@ -2,14 +2,17 @@
 //!
 //! The same answers serve the rendered route, the status and the pod's mounts, so that they cannot disagree.
 
-use mailroute_route::file::{self, Authority};
+use mailroute_route::file::{self, Authority, SubmissionService};
 
 use super::credential::{credential, pair};
-use super::endpoints::{SUBMISSION_PORT, accepted_domains, authority, endpoint, smart_host};
+use super::endpoints::{
+    SUBMISSION_PORT, accepted_domains, authority, endpoint, fallback_endpoint, graph_endpoint, smart_host,
+};
 use super::invalid::Invalid;
+use super::limits::largest_by_graph;
 use super::operator_identity::Application;
 use crate::crd::MailRouteSpec;
-use crate::crd::method::Method;
+use crate::crd::method::{GraphFallback, Method};
 
 /// The method with everything that the sidecar needs for it. `lent` is what the platform lends the route, where it uses the
 /// operator's identity.
@@ -19,6 +22,7 @@ use crate::crd::method::Method;
 pub fn method(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::Method, Invalid> {
     match spec.method {
         Method::ClientSubmission => submission(spec, lent).map(file::Method::ClientSubmission),
+        Method::Graph => graph(spec).map(file::Method::Graph),
         Method::SmtpRelay => relay(spec).map(file::Method::SmtpRelay),
         Method::DirectSend => {
             spec.direct_send.ok_or(Invalid::BlockMissing("directSend"))?;
@@ -32,11 +36,54 @@ pub fn method(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::
 
 fn submission(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::ClientSubmission, Invalid> {
     let block = spec.client_submission.as_ref().ok_or(Invalid::BlockMissing("clientSubmission"))?;
-    let credential = credential(&block.credential)?;
-    let is_lent = matches!(credential, file::Credential::Operator { .. });
-    let (authority, endpoint) =
-        if is_lent { platforms(spec, lent)? } else { (authority(spec), endpoint(spec)?) };
-    Ok(file::ClientSubmission::new(block.mailbox.as_str(), credential, authority, endpoint))
+    let credential = credential("clientSubmission", &block.credential)?;
+    let preset = spec.tenant.cloud.service(block.service);
+    let (authority, endpoint) = match &credential {
+        file::Credential::Operator { .. } if block.service != SubmissionService::ExchangeOnline => {
+            return Err(Invalid::OperatorOfAnotherScope("clientSubmission"));
+        }
+        file::Credential::Operator { .. } => platforms(spec, lent)?,
+        _ => (authority(spec, preset.scope), endpoint(spec, preset.host)?),
+    };
+    let accepted_domains = match block.service {
+        SubmissionService::HighVolumeEmail if spec.tenant.accepted_domains.is_empty() => {
+            return Err(Invalid::InternalDomainsMissing);
+        }
+        SubmissionService::HighVolumeEmail => spec.tenant.accepted_domains.clone(),
+        SubmissionService::ExchangeOnline | SubmissionService::CommunicationServices => vec![],
+    };
+    Ok(file::ClientSubmission {
+        service: block.service,
+        username: block.username.clone(),
+        accepted_domains,
+        ..file::ClientSubmission::new(block.mailbox.as_str(), credential, authority, endpoint)
+    })
+}
+
+fn graph(spec: &MailRouteSpec) -> Result<file::Graph, Invalid> {
+    let block = spec.graph.as_ref().ok_or(Invalid::BlockMissing("graph"))?;
+    let credential = credential("graph", &block.credential)?;
+    match credential {
+        file::Credential::Password { .. } => return Err(Invalid::PasswordByGraph),
+        file::Credential::Operator { .. } => return Err(Invalid::OperatorOfAnotherScope("graph")),
+        _ => {}
+    }
+    let preset = spec.tenant.cloud.preset();
+    let fallback = match block.fallback {
+        GraphFallback::None => None,
+        GraphFallback::ClientSubmission => Some(file::Submission {
+            scope: preset.scope.to_owned(),
+            endpoint: fallback_endpoint(spec, block.fallback_endpoint.as_ref())?,
+        }),
+    };
+    Ok(file::Graph {
+        mailbox: block.mailbox.clone(),
+        credential,
+        authority: authority(spec, preset.graph_scope),
+        endpoint: graph_endpoint(spec)?,
+        max_message_bytes: largest_by_graph(block)?,
+        fallback,
+    })
 }
 
 /// Where the operator's tokens come from and where they are used: never what the route says, which could carry them
@@ -56,7 +103,8 @@ fn platforms(
         Some(lent) => Ok((lent.token_authority(), lent.submission_endpoint().ok_or_else(host_missing)?)),
         None => {
             let host = spec.tenant.cloud.preset().submission_host.ok_or_else(host_missing)?;
-            Ok((authority(spec), file::Endpoint::new(host, SUBMISSION_PORT)))
+            let authority = authority(spec, spec.tenant.cloud.preset().scope);
+            Ok((authority, file::Endpoint::new(host, SUBMISSION_PORT)))
         }
     }
 }
@@ -84,6 +132,11 @@ pub(super) mod tests {
             panic!("another method")
         };
         submission
+    }
+
+    pub(in crate::resolve) fn by_graph(spec: &MailRouteSpec) -> file::Graph {
+        let file::Method::Graph(graph) = method(spec, None).unwrap() else { panic!("another method") };
+        graph
     }
 
     pub(in crate::resolve) fn relayed(spec: &MailRouteSpec) -> SmartHost {

@@ -17,6 +17,7 @@
 mod credential;
 mod endpoints;
 mod invalid;
+mod limits;
 pub mod mailbox_rules;
 mod method;
 pub mod operator_identity;
@@ -28,6 +29,7 @@ mod validate;
 
 pub use credential::MountedSecret;
 pub use invalid::Invalid;
+pub use limits::LimitPreset;
 use method::method;
 pub use platform::PlatformSettings;
 pub use resolution::{NotAccepted, ResolvedRoute, RouteResolution, resolve};

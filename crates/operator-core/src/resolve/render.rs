@@ -59,7 +59,7 @@ fn route_file(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) 
         address: settings.control_address.clone(),
         ca_pem: ca_pem.to_owned(),
         token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
-        leases: route.file.method.mailbox().is_some(),
+        leases: route.file.shares_limits(),
     };
     RouteFile { control: Some(control).filter(|_| !ca_pem.is_empty()), ..route.file.clone() }
 }
@@ -67,7 +67,9 @@ fn route_file(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::method::CredentialType;
+    use mailroute_route::file::SubmissionService;
+
+    use crate::crd::method::{CredentialType, GraphFallback};
     use crate::resolve::resolve;
     use crate::samples;
 
@@ -102,7 +104,20 @@ mod tests {
 
     #[test]
     fn every_method_can_be_read_back() {
-        for route in [samples::route(), samples::relay(true), samples::relay(false), samples::direct()] {
+        let services = [SubmissionService::HighVolumeEmail, SubmissionService::CommunicationServices];
+        let mut fallback = samples::graph();
+        fallback.spec.graph.as_mut().unwrap().fallback = GraphFallback::ClientSubmission;
+        let routes = [
+            (samples::route(), true),
+            (samples::graph(), true),
+            (fallback, true),
+            (samples::submitted_to(services[0]), false),
+            (samples::submitted_to(services[1]), true),
+            (samples::relay(true), false),
+            (samples::relay(false), false),
+            (samples::direct(), false),
+        ];
+        for (route, leases) in routes {
             let resolved = resolved(&route);
             let config_map = config_map(&resolved, &settings(), "PEM");
             let json = &config_map.data.as_ref().unwrap()["route.json"];
@@ -110,8 +125,9 @@ mod tests {
             assert_eq!(file.method, resolved.file.method);
             assert_eq!(
                 file.control.unwrap().leases,
-                resolved.file.method.mailbox().is_some(),
-                "only a mailbox has limits to share"
+                leases,
+                "only a mailbox has limits to share, and one of High Volume Email none: {:?}",
+                file.method
             );
         }
     }

@@ -9,8 +9,9 @@ use super::invalid::Invalid;
 use super::mailbox_rules::MailboxNotAllowed;
 use super::operator_identity::{Application, IdentityNotAllowed};
 use super::platform::PlatformSettings;
-use super::{method, validate};
+use super::{limits, method, validate};
 use crate::crd::MailRoute;
+use crate::crd::method::{Graph, GraphFallback};
 use crate::crd::sidecar::Sidecar;
 use crate::crd::tenant::CaBundleRef;
 
@@ -41,6 +42,10 @@ pub struct ResolvedRoute {
     pub authority_ca: Option<CaBundleRef>,
     /// The CA bundle for the upstream.
     pub endpoint_ca: Option<CaBundleRef>,
+    /// The CA bundle for the upstream of Graph's fallback.
+    pub fallback_ca: Option<CaBundleRef>,
+    /// Connections, or requests of Graph, that all sidecars of the mailbox share; without a mailbox each sidecar's own.
+    pub connections: u32,
     /// The container: what it may use, and its volume.
     pub sidecar: Sidecar,
 }
@@ -94,6 +99,8 @@ fn resolved(
     let namespace = route.namespace().ok_or(Invalid::Unidentified)?;
     let secret = secret(spec);
     let authority = spec.tenant.authority.as_ref();
+    let falls_back = |graph: &&Graph| graph.fallback == GraphFallback::ClientSubmission;
+    let fallback = spec.graph.as_ref().filter(falls_back).and_then(|graph| graph.fallback_endpoint.as_ref());
     Ok(ResolvedRoute {
         uid: route.uid().ok_or(Invalid::Unidentified)?,
         file: RouteFile {
@@ -104,7 +111,7 @@ fn resolved(
             generation: route.meta().generation.unwrap_or_default(),
             method: method(spec, lent)?,
             delivery: validate::delivery(spec)?,
-            limits: validate::limits(spec.method, &spec.limits)?,
+            limits: limits::limits(spec)?,
             senders: validate::senders(spec)?,
             listen: spec.listen,
             secret: secret.as_ref().map(|secret| secret.name.clone()),
@@ -115,6 +122,8 @@ fn resolved(
         entra_token_audience: entra_token_audience(spec),
         authority_ca: authority.and_then(|authority| authority.ca_bundle_ref.clone()),
         endpoint_ca: spec.endpoint.as_ref().and_then(|endpoint| endpoint.ca_bundle_ref.clone()),
+        fallback_ca: fallback.and_then(|endpoint| endpoint.ca_bundle_ref.clone()),
+        connections: limits::connections(spec),
         sidecar: spec.sidecar.clone(),
     })
 }

@@ -4,18 +4,14 @@
 //! stored under an older schema.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use mailroute_route::file::{self, OnViolation};
+use mailroute_route::file::{self, OnViolation, SubmissionService};
 use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
 
 use super::invalid::Invalid;
 use crate::crd::MailRouteSpec;
-use crate::crd::delivery::{Delivery, Limits};
-use crate::crd::method::Method;
+use crate::crd::delivery::Delivery;
+use crate::crd::method::{ClientSubmission, Graph, GraphFallback};
 use crate::crd::units;
-
-/// Connections of one sidecar by client submission. Exchange takes three of a mailbox at a time, whose sidecars do not know
-/// of each other.
-const CONNECTIONS_PER_MAILBOX_SIDECAR: u32 = 1;
 
 /// The author of a route says which audience a token of the pods' ServiceAccount has, and whom it is shown to. A token that
 /// the API server or the control service takes would be the pod's identity.
@@ -33,6 +29,10 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
         let positive = units::seconds(text).filter(|seconds| *seconds > 0);
         positive.ok_or_else(|| Invalid::Duration { field, value: text.clone() })
     };
+    let falls_back = |graph: &Graph| graph.fallback == GraphFallback::ClientSubmission;
+    if dead_letter.notify_sender && !spec.graph.as_ref().is_none_or(falls_back) {
+        return Err(Invalid::NotificationByGraph);
+    }
     let bytes = size("sidecar.spool.sizeLimit", &spec.sidecar.spool.size_limit)?;
     Ok(file::Delivery {
         mode: *mode,
@@ -45,35 +45,22 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
     })
 }
 
-/// Only a mailbox has limits of its own; connections of the other methods are each sidecar's.
-pub(super) fn limits(method: Method, limits: &Limits) -> Result<file::Limits, Invalid> {
-    let max_message_bytes = size("limits.maxMessageBytes", &limits.max_message_bytes)?;
-    let bare = file::Limits::new(max_message_bytes, limits.max_recipients);
-    Ok(match method {
-        Method::ClientSubmission => file::Limits {
-            messages_per_minute: Some(limits.messages_per_minute),
-            messages_per_hour: None,
-            recipients_per_day: Some(limits.recipients_per_day),
-            connections: CONNECTIONS_PER_MAILBOX_SIDECAR,
-            ..bare
-        },
-        Method::SmtpRelay | Method::DirectSend => {
-            file::Limits { connections: limits.connections.max(1), ..bare }
-        }
-    })
-}
-
 /// Bytes of a size.
-fn size(field: &'static str, size: &Quantity) -> Result<u64, Invalid> {
+pub(super) fn size(field: &'static str, size: &Quantity) -> Result<u64, Invalid> {
     units::bytes(size).ok_or_else(|| Invalid::Size { field, value: size.0.clone() })
 }
 
+/// Who may be named as the sender. High Volume Email takes mail from the account alone, so that every other sender is rewritten
+/// unless the route says otherwise.
 pub(super) fn senders(spec: &MailRouteSpec) -> Result<Option<file::Senders>, Invalid> {
     let rewrites = spec.senders.as_ref().is_some_and(|senders| senders.on_violation == OnViolation::Rewrite);
-    if rewrites && spec.method != Method::ClientSubmission {
+    if rewrites && spec.mailbox().is_none() {
         return Err(Invalid::RewriteWithoutMailbox);
     }
-    Ok(spec.senders.clone().map(Into::into))
+    let is_account = |it: &ClientSubmission| it.service == SubmissionService::HighVolumeEmail;
+    let rewritten = file::Senders { allow: vec![], on_violation: OnViolation::Rewrite };
+    let preset = spec.client_submission.as_ref().is_some_and(is_account).then_some(rewritten);
+    Ok(spec.senders.clone().map(Into::into).or(preset))
 }
 
 #[cfg(test)]
@@ -82,12 +69,10 @@ mod tests {
     use crate::crd::MailRoute;
     use crate::crd::cloud::Cloud;
     use crate::crd::local::Senders;
-    use crate::crd::method::CredentialType;
-    use crate::crd::method::Endpoint;
+    use crate::crd::method::{CredentialType, Endpoint, SecretRef, Subject};
     use crate::crd::tenant::Authority;
     use crate::resolve::{PlatformSettings, resolve};
     use crate::samples;
-    use serde_json::json;
 
     #[test]
     fn nine_tenths_of_the_volume_are_for_kept_messages() {
@@ -99,38 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_message_is_a_size_or_a_number_of_bytes() {
-        for (written, bytes) in
-            [(json!(36_700_160), 36_700_160), (json!("35Mi"), 36_700_160), (json!("1k"), 1000)]
-        {
-            let mut route = samples::route();
-            route.spec.limits = serde_json::from_value(json!({"maxMessageBytes": written})).unwrap();
-            assert_eq!(samples::resolved(&route).file.limits.max_message_bytes, bytes);
-        }
-        assert_eq!(
-            samples::resolved(&samples::route()).file.limits.max_message_bytes,
-            36_700_160,
-            "the default"
-        );
-    }
-
-    #[test]
     fn durations_become_seconds() {
         let delivery = samples::resolved(&samples::route()).file.delivery;
         assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 4));
         assert_eq!(delivery.mode, file::DeliveryMode::DeliverOrQueue);
-    }
-
-    #[test]
-    fn limits_of_the_mailbox_are_for_client_submission_alone() {
-        let submission = samples::resolved(&samples::route()).file.limits;
-        assert_eq!((submission.messages_per_minute, submission.recipients_per_day), (Some(30), Some(10_000)));
-        assert_eq!(submission.connections, 1, "the mailbox's three are shared");
-        for route in [samples::relay(true), samples::direct()] {
-            let limits = samples::resolved(&route).file.limits;
-            assert_eq!((limits.messages_per_minute, limits.recipients_per_day), (None, None));
-            assert_eq!(limits.connections, 3);
-        }
     }
 
     #[test]
@@ -164,10 +121,24 @@ mod tests {
     }
 
     #[test]
+    fn high_volume_email_rewrites_senders_unless_the_route_says_otherwise() {
+        let mut route = samples::submitted_to(SubmissionService::HighVolumeEmail);
+        let rewritten = file::Senders { allow: vec![], on_violation: OnViolation::Rewrite };
+        assert_eq!(samples::resolved(&route).file.senders, Some(rewritten));
+        let rejected = Senders { allow: vec!["a@contoso.com".into()], on_violation: OnViolation::Reject };
+        route.spec.senders = Some(rejected.clone());
+        assert_eq!(samples::resolved(&route).file.senders, Some(rejected.into()));
+        assert_eq!(samples::resolved(&samples::route()).file.senders, None);
+    }
+
+    #[test]
     fn what_an_older_schema_let_through_is_named_with_its_field() {
         type Change = fn(&mut MailRouteSpec);
         let endpoint = |s: &mut MailRouteSpec| s.endpoint = Some(Endpoint::default());
-        let table: [(MailRoute, Change, &str); 15] = [
+        let rewrite = |s: &mut MailRouteSpec| {
+            s.senders = Some(Senders { allow: vec![], on_violation: OnViolation::Rewrite });
+        };
+        let table: [(MailRoute, Change, &str); 23] = [
             (samples::with_operator_identity(), endpoint, "spec.endpoint"),
             (
                 samples::with_operator_identity(),
@@ -193,7 +164,7 @@ mod tests {
             ),
             (
                 samples::route(),
-                |s| s.limits.max_message_bytes = Quantity("much".into()),
+                |s| s.limits.max_message_bytes = Some(Quantity("much".into())),
                 "spec.limits.maxMessageBytes",
             ),
             (
@@ -206,10 +177,49 @@ mod tests {
                 |s| s.client_submission.as_mut().unwrap().credential.client_id = None,
                 "spec.clientSubmission.credential.clientId",
             ),
+            (samples::relay(true), rewrite, "spec.senders.onViolation"),
+            (samples::graph(), |s| s.graph = None, "spec.graph"),
             (
-                samples::relay(true),
-                |s| s.senders = Some(Senders { allow: vec![], on_violation: OnViolation::Rewrite }),
-                "spec.senders.onViolation",
+                samples::graph(),
+                |s| s.graph.as_mut().unwrap().credential.client_id = None,
+                "spec.graph.credential.clientId",
+            ),
+            (
+                samples::graph(),
+                |s| {
+                    let credential = &mut s.graph.as_mut().unwrap().credential;
+                    credential.type_ = CredentialType::Password;
+                    credential.secret_ref = Some(SecretRef { name: "m365".into(), key: Some("k".into()) });
+                },
+                "spec.graph.credential.type",
+            ),
+            (
+                samples::graph(),
+                |s| s.graph.as_mut().unwrap().credential.subject = Subject::Operator,
+                "spec.graph.credential.subject",
+            ),
+            (
+                samples::graph(),
+                |s| s.delivery.dead_letter.notify_sender = true,
+                "spec.delivery.deadLetter.notifySender",
+            ),
+            (
+                samples::graph(),
+                |s| {
+                    s.tenant.cloud = Cloud::USGovernmentDoD;
+                    s.graph.as_mut().unwrap().fallback = GraphFallback::ClientSubmission;
+                },
+                "spec.graph.fallbackEndpoint.host",
+            ),
+            (
+                samples::submitted_to(SubmissionService::HighVolumeEmail),
+                |s| s.tenant.accepted_domains.clear(),
+                "spec.tenant.acceptedDomains",
+            ),
+            (
+                samples::submitted_to(SubmissionService::CommunicationServices),
+                |s| s.client_submission.as_mut().unwrap().credential.subject = Subject::Operator,
+                "spec.clientSubmission.credential.subject",
             ),
         ];
         for (mut route, change, field) in table {

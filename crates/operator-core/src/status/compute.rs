@@ -132,8 +132,7 @@ fn no_smaller(sum: UsageStatus, before: UsageStatus) -> UsageStatus {
 /// The names that remedies mention. What a route has none of is named as the reference of reasons names it.
 fn subject<'a>(facts: &RouteFacts<'a>, endpoint: Option<&'a str>) -> Subject<'a> {
     let spec = &facts.route.spec;
-    let submission = spec.client_submission.as_ref();
-    let client_id = submission.and_then(|submission| submission.credential.client_id.as_deref());
+    let client_id = spec.credential().and_then(|credential| credential.client_id.as_deref());
     let resolved = facts.resolution.route.as_ref().ok();
     let secret = resolved.and_then(|route| route.secret.as_ref());
     let authority = resolved.and_then(|route| match &route.file.method {
@@ -142,7 +141,7 @@ fn subject<'a>(facts: &RouteFacts<'a>, endpoint: Option<&'a str>) -> Subject<'a>
         file::Method::SmtpRelay(_) | file::Method::DirectSend(_) => None,
     });
     Subject {
-        mailbox: submission.map_or("<mailbox>", |submission| &submission.mailbox),
+        mailbox: spec.mailbox().unwrap_or("<mailbox>"),
         client_id: client_id.unwrap_or("<client id>"),
         tenant: &spec.tenant.id,
         endpoint: endpoint.unwrap_or("<endpoint>"),

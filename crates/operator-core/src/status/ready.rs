@@ -10,7 +10,7 @@ use super::facts::RouteFacts;
 use super::finding::{ConditionFinding, FALSE, TRUE, UNKNOWN};
 use super::{pods_refused, sidecars_reporting};
 use crate::crd::MailRouteSpec;
-use crate::crd::method::{ClientSubmission, CredentialType};
+use crate::crd::method::{Credential, CredentialType};
 
 /// What the condition should say at `now`, given the others.
 pub(super) fn finding(
@@ -81,12 +81,12 @@ const MET_BY_THE_LAST: &str = " No pod uses the route now; this is what the last
 /// The first part of the way that nothing is known of. By port 25 there is no log-in to try, so whether the tenant knows
 /// the sidecar shows with the first message.
 fn missing(spec: &MailRouteSpec, findings: &[ConditionFinding]) -> Option<ConditionType> {
-    let has_tokens = |submission: &ClientSubmission| submission.credential.type_ != CredentialType::Password;
+    let has_tokens = |credential: &Credential| credential.type_ != CredentialType::Password;
     let on_the_way = [
         (ConditionType::CertificateValid, presents_certificate(spec)),
-        (ConditionType::CredentialReady, spec.client_submission.as_ref().is_some_and(has_tokens)),
+        (ConditionType::CredentialReady, spec.credential().is_some_and(has_tokens)),
         (ConditionType::UpstreamReachable, true),
-        (ConditionType::Authenticated, spec.client_submission.is_some()),
+        (ConditionType::Authenticated, spec.mailbox().is_some()),
     ];
     let needed = on_the_way.into_iter().filter(|(_, is_needed)| *is_needed).map(|(condition, _)| condition);
     needed.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))

@@ -1,4 +1,5 @@
-//! What the mailbox may still send by the route's own limits: messages in any minute, recipients in any day, connections at a time.
+//! What the mailbox may still send by the route's own limits: messages in any minute and any hour, recipients in any day, connections
+//! at a time.
 //!
 //! The promise holds on Microsoft's clock, not only on ours. Microsoft counts a message at some time between its request and its
 //! settlement, so an entry fills its place from the request until a whole window after the settlement:
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::wait::{Wait, WaitReason};
 use crate::throttle::Throttle;
 use crate::timing::Timing;
-use crate::window::{DAY_SLOTS, Window};
+use crate::window::{DAY_SLOTS, UsageWindows, Window};
 use crate::wire::Throttled;
 use crate::{Amount, Utilization};
 
@@ -32,10 +33,17 @@ const MINUTE_SLOTS: u32 = 512;
 pub struct RouteLimits {
     /// Messages in any minute.
     pub messages: Option<u32>,
+    /// Messages in any hour.
+    pub messages_per_hour: Option<u32>,
     /// Recipients in any day.
     pub recipients: Option<u32>,
     /// Connections at a time.
     pub connections: u32,
+}
+
+impl RouteLimits {
+    /// No limits, over one connection.
+    pub const NONE: Self = Self { messages: None, messages_per_hour: None, recipients: None, connections: 1 };
 }
 
 /// One message in the budget. Has to be settled, whatever came of it.
@@ -72,6 +80,8 @@ pub struct BudgetSnapshot {
 pub struct BudgetView {
     /// Messages of the minute; nothing where no limit is known.
     pub minute: Option<Utilization>,
+    /// Messages of the hour; nothing where no limit is known.
+    pub hour: Option<Utilization>,
     /// Recipients of the day; nothing where no limit is known.
     pub day: Option<Utilization>,
     /// The share of the limits that may be used after Microsoft throttled the mailbox, 1 without.
@@ -83,8 +93,7 @@ pub struct BudgetView {
 pub struct Budget {
     limits: RouteLimits,
     timing: Timing,
-    minute: Window,
-    day: Window,
+    used: UsageWindows,
     open: BTreeMap<u64, Amount>,
     opened: Amount,
     next_id: u64,
@@ -101,8 +110,7 @@ impl Budget {
         Self {
             limits,
             timing,
-            minute: Window::new(timing.minute, MINUTE_SLOTS),
-            day: Window::new(timing.day, DAY_SLOTS),
+            used: UsageWindows::new(timing, MINUTE_SLOTS, DAY_SLOTS),
             open: BTreeMap::new(),
             opened: Amount::NOTHING,
             next_id: 1,
@@ -128,10 +136,13 @@ impl Budget {
 
     /// What has to outlive the process at `now`.
     pub fn snapshot(&mut self, now: Duration) -> BudgetSnapshot {
-        self.minute.sum(now);
-        self.day.sum(now);
-        let messages = self.minute.counted().map(|(at, messages)| (at, Amount { messages, recipients: 0 }));
-        let recipients = self.day.counted().map(|(at, recipients)| (at, Amount { messages: 0, recipients }));
+        self.used.expire(now);
+        // Messages of the hour are those of the minute, too, if less finely divided.
+        let of_messages =
+            if self.limits.messages_per_hour.is_some() { &self.used.hour } else { &self.used.minute };
+        let messages = of_messages.counted().map(|(at, messages)| (at, Amount { messages, recipients: 0 }));
+        let recipients =
+            self.used.day.counted().map(|(at, recipients)| (at, Amount { messages: 0, recipients }));
         let mut counted: Vec<_> = messages.chain(recipients).collect();
         counted.sort_by_key(|(at, _)| *at);
         BudgetSnapshot { counted, open: self.open.iter().map(|(id, amount)| (*id, *amount)).collect() }
@@ -148,8 +159,8 @@ impl Budget {
     }
 
     /// Whether there is any limit.
-    pub const fn is_limited(&self) -> bool {
-        self.limits.messages.is_some() || self.limits.recipients.is_some()
+    pub fn is_limited(&self) -> bool {
+        self.limits.messages.or(self.limits.messages_per_hour).or(self.limits.recipients).is_some()
     }
 
     /// Checks whether this amount could go now.
@@ -217,17 +228,20 @@ impl Budget {
 
     /// What is free at `now`; nothing where no limit is known.
     pub fn room(&mut self, now: Duration) -> (Option<u64>, Option<u64>) {
-        let (used, day) = (self.used_minute(now), self.used_day(now));
-        let messages = self.minute_limit(now).map(|limit| limit.saturating_sub(used));
+        let (used, hour, day) = (self.used_minute(now), self.used_hour(now), self.used_day(now));
+        let minute = self.minute_limit(now).map(|limit| limit.saturating_sub(used));
+        let hour = self.limits.messages_per_hour.map(|limit| u64::from(limit).saturating_sub(hour));
+        let messages = minute.into_iter().chain(hour).min();
         (messages, self.limits.recipients.map(|limit| u64::from(limit).saturating_sub(day)))
     }
 
     /// How much of the limits is in use at `now`.
     pub fn view(&mut self, now: Duration) -> BudgetView {
-        let (minute, day) = (self.used_minute(now), self.used_day(now));
+        let (minute, hour, day) = (self.used_minute(now), self.used_hour(now), self.used_day(now));
         let of = |used, limit: u32| Utilization { used, limit: limit.into() };
         BudgetView {
             minute: self.limits.messages.map(|limit| of(minute, limit)),
+            hour: self.limits.messages_per_hour.map(|limit| of(hour, limit)),
             day: self.limits.recipients.map(|limit| of(day, limit)),
             share: self.share(now),
         }
@@ -235,12 +249,13 @@ impl Budget {
 
     /// What was sent: messages in the last minute, and recipients in the last day.
     pub fn usage(&mut self, now: Duration) -> Amount {
-        Amount { messages: self.minute.sum(now), recipients: self.day.sum(now) }
+        Amount { messages: self.used.minute.sum(now), recipients: self.used.day.sum(now) }
     }
 
     /// Checks whether the amount may go now; if so, returns whether as part of a burst. Of all waits, the longest counts.
     fn wait(&mut self, now: Duration, amount: Amount) -> Result<bool, Wait> {
         let mut waits = vec![Wait { until: self.paused_until, why: WaitReason::Restraint }];
+        waits.extend(self.wait_for_hour(now, amount.messages));
         waits.extend(self.wait_for_day(now, amount.recipients));
         let mut burst = true;
         if let Some(limit) = self.minute_limit(now) {
@@ -249,7 +264,7 @@ impl Budget {
             waits.push(Wait { until: if burst { now } else { self.next }, why: WaitReason::Pace });
             let excess = (used + amount.messages).saturating_sub(limit);
             if excess > 0 {
-                let until = self.minute.falls_by(excess).unwrap_or(now + self.timing.minute);
+                let until = self.used.minute.falls_by(excess).unwrap_or(now + self.timing.minute);
                 waits.push(Wait { until, why: self.why_full(now) });
             }
         }
@@ -259,11 +274,16 @@ impl Budget {
         }
     }
 
+    fn wait_for_hour(&mut self, now: Duration, messages: u64) -> Option<Wait> {
+        let used = self.used_hour(now);
+        let until = until_room(&self.used.hour, self.limits.messages_per_hour?, used + messages)?;
+        Some(Wait { until: until.unwrap_or(now + self.timing.hour), why: WaitReason::Hour })
+    }
+
     fn wait_for_day(&mut self, now: Duration, recipients: u64) -> Option<Wait> {
-        let limit = u64::from(self.limits.recipients?);
-        let short = (self.used_day(now) + recipients).checked_sub(limit).filter(|short| *short > 0)?;
-        let until = self.day.falls_by(short).unwrap_or(now + self.timing.day);
-        Some(Wait { until, why: WaitReason::Day })
+        let used = self.used_day(now);
+        let until = until_room(&self.used.day, self.limits.recipients?, used + recipients)?;
+        Some(Wait { until: until.unwrap_or(now + self.timing.day), why: WaitReason::Day })
     }
 
     /// Why the minute is full: at the limit, or only at what throttling leaves of it.
@@ -286,20 +306,34 @@ impl Budget {
     }
 
     fn used_minute(&mut self, now: Duration) -> u64 {
-        self.minute.sum(now) + self.opened.messages
+        self.used.minute.sum(now) + self.opened.messages
+    }
+
+    fn used_hour(&mut self, now: Duration) -> u64 {
+        self.used.hour.sum(now) + self.opened.messages
     }
 
     fn used_day(&mut self, now: Duration) -> u64 {
-        self.day.sum(now) + self.opened.recipients
+        self.used.day.sum(now) + self.opened.recipients
     }
 
     fn count(&mut self, at: Duration, amount: Amount) {
-        self.minute.add_forward(at, amount.messages);
-        self.day.add_forward(at, amount.recipients);
+        self.used.minute.add_forward(at, amount.messages);
+        self.used.hour.add_forward(at, amount.messages);
+        self.used.day.add_forward(at, amount.recipients);
         // Old sums must not pile up, even if nobody asks.
-        self.minute.sum(at);
-        self.day.sum(at);
+        self.used.expire(at);
     }
+}
+
+/// When a window has room for what would make the sum `wanted`: nothing if it has room now, `Some(None)` if not by what is counted.
+#[expect(
+    clippy::option_option,
+    reason = "two questions: whether it has to wait, and whether it is known until when"
+)]
+fn until_room(window: &Window, limit: u32, wanted: u64) -> Option<Option<Duration>> {
+    let excess = wanted.checked_sub(limit.into()).filter(|excess| *excess > 0)?;
+    Some(window.falls_by(excess))
 }
 
 #[cfg(test)]

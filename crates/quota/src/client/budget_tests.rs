@@ -5,10 +5,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::client::journal;
 
-const TIMING: Timing = Timing { minute: Duration::from_secs(60), day: Duration::from_secs(86_400) };
+const TIMING: Timing = Timing {
+    minute: Duration::from_secs(60),
+    hour: Duration::from_secs(3600),
+    day: Duration::from_secs(86_400),
+};
 
 fn limits(messages: u32, recipients: u32) -> RouteLimits {
-    RouteLimits { messages: Some(messages), recipients: Some(recipients), connections: 3 }
+    RouteLimits {
+        messages: Some(messages),
+        recipients: Some(recipients),
+        connections: 3,
+        ..RouteLimits::NONE
+    }
 }
 
 fn ms(millis: u64) -> Duration {
@@ -247,7 +256,7 @@ fn a_queue_settles_into_an_even_pace() {
 
 #[test]
 fn without_limits_everything_goes_and_is_counted() {
-    let none = RouteLimits { messages: None, recipients: None, connections: 2 };
+    let none = RouteLimits { connections: 2, ..RouteLimits::NONE };
     let mut budget = Budget::new(none, TIMING);
     for n in 0..10_000 {
         let entry = budget.request(ms(n), Amount::message(3)).unwrap();
@@ -268,6 +277,25 @@ fn a_day_that_is_used_up_says_when_it_has_room() {
     assert!((ms(86_400_000)..=ms(86_400_000 + 1_200_000)).contains(&wait.until), "{wait:?}");
     assert!(budget.request(ms(200), Amount::message(2)).is_ok(), "a smaller message still fits");
     assert!(budget.request(wait.until, Amount::message(3)).is_ok());
+}
+
+#[test]
+fn an_hour_that_is_used_up_says_when_it_has_room_also_after_a_restart() {
+    let hourly = RouteLimits { messages_per_hour: Some(3), ..limits(100, 1000) };
+    let mut budget = Budget::new(hourly, TIMING);
+    for _ in 0..3 {
+        let entry = budget.request(ms(0), Amount::message(1)).unwrap();
+        budget.settle(entry, ms(100), Amount::message(1));
+    }
+    let mut restarted = Budget::restore(hourly, TIMING, &budget.snapshot(ms(90_000)), ms(90_000));
+    for budget in [&mut budget, &mut restarted] {
+        assert_eq!(budget.room(ms(90_000)), (Some(0), Some(997)));
+        assert_eq!(budget.view(ms(90_000)).hour, Some(Utilization { used: 3, limit: 3 }));
+        let wait = budget.request(ms(90_000), Amount::message(1)).unwrap_err();
+        assert_eq!(wait.why, WaitReason::Hour);
+        assert!((ms(3_600_000)..=ms(3_600_000 + 120_000)).contains(&wait.until), "{wait:?}");
+        assert!(budget.request(wait.until, Amount::message(1)).is_ok());
+    }
 }
 
 #[test]

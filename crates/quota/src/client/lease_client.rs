@@ -19,7 +19,7 @@ use super::wait::{Wait, WaitReason};
 use crate::Amount;
 use crate::slots::OpenSlot;
 use crate::timing::{Timing, millis};
-use crate::window::{DAY_SLOTS, Window};
+use crate::window::{DAY_SLOTS, HOUR_SLOTS, Window};
 use crate::wire::{Allotment, Claim, MAX_LEASES, ShortOf, Throttled, TimeSlots};
 
 /// What allows a message.
@@ -67,7 +67,7 @@ impl OpenDemand {
 #[derive(Clone, Copy, Debug, Default)]
 struct Claimed {
     throttled: Option<Throttled>,
-    slot_recipients: u64,
+    in_slots: Amount,
     news: u64,
 }
 
@@ -97,7 +97,9 @@ pub struct LeaseClient {
     used_slot: Option<UsedSlot>,
     /// Recipients of messages in slots.
     slot_recipients: Window,
-    unreported_slot_recipients: u64,
+    /// Messages in slots.
+    slot_messages: Window,
+    unreported: Amount,
     short_of: Option<ShortOf>,
     /// When to claim next without news.
     again: Duration,
@@ -112,6 +114,8 @@ impl LeaseClient {
     pub fn new(timing: Timing, saved: &SavedLeases, now: Duration) -> Self {
         let mut slot_recipients = Window::new(timing.day, DAY_SLOTS);
         saved.slot_recipients.iter().for_each(|&(at, count)| slot_recipients.add_forward(at.min(now), count));
+        let mut slot_messages = Window::new(timing.hour, HOUR_SLOTS);
+        saved.slot_messages.iter().for_each(|&(at, count)| slot_messages.add_forward(at.min(now), count));
         Self {
             timing,
             instance: millis(now).max(saved.instance + 1),
@@ -126,7 +130,8 @@ impl LeaseClient {
             unregistered_slots: None,
             used_slot: None,
             slot_recipients,
-            unreported_slot_recipients: 0,
+            slot_messages,
+            unreported: Amount::NOTHING,
             short_of: None,
             again: now,
             tried: Duration::ZERO,
@@ -149,7 +154,9 @@ impl LeaseClient {
         }
         self.slot_recipients.sum(now);
         let slot_recipients = self.slot_recipients.counted().collect();
-        Some(SavedLeases { instance: self.instance, slots: self.slots, slot_recipients })
+        self.slot_messages.sum(now);
+        let slot_messages = self.slot_messages.counted().collect();
+        Some(SavedLeases { instance: self.instance, slots: self.slots, slot_recipients, slot_messages })
     }
 
     /// Checks whether this amount could go now. If not, notes the demand.
@@ -173,7 +180,8 @@ impl LeaseClient {
         let OpenSlot { number, cut_off } = self.open_slot(now, amount)?;
         self.used_slot = Some(UsedSlot { number, messages: self.messages_in(number) + 1 });
         self.slot_recipients.add_forward(now, amount.recipients);
-        self.unreported_slot_recipients += amount.recipients;
+        self.slot_messages.add_forward(now, amount.messages);
+        self.unreported = self.unreported.and(amount);
         self.save_due = true;
         Some(LeaseSource::Slot { cut_off })
     }
@@ -224,11 +232,7 @@ impl LeaseClient {
             self.demand = None;
         }
         self.sequence += 1;
-        self.claimed = Claimed {
-            throttled: self.throttled,
-            slot_recipients: self.unreported_slot_recipients,
-            news: self.news,
-        };
+        self.claimed = Claimed { throttled: self.throttled, in_slots: self.unreported, news: self.news };
         let demand = self.demand;
         let waited = demand.map_or(Duration::ZERO, |demand| now.saturating_sub(demand.since));
         Claim {
@@ -242,7 +246,8 @@ impl LeaseClient {
             throttled: self.throttled,
             leases: self.leases.iter().map(|(id, lease)| lease.report(*id, now)).take(MAX_LEASES).collect(),
             slot_assignment: self.slots.map(|slots| slots.assignment()),
-            slot_recipients: narrow(self.unreported_slot_recipients),
+            slot_recipients: narrow(self.unreported.recipients),
+            slot_messages: narrow(self.unreported.messages),
             no_slots_used: self.slot_recipients.sum(now) == 0,
             leaving: false,
         }
@@ -255,8 +260,7 @@ impl LeaseClient {
         if self.throttled == self.claimed.throttled {
             self.throttled = None;
         }
-        self.unreported_slot_recipients =
-            self.unreported_slot_recipients.saturating_sub(self.claimed.slot_recipients);
+        self.unreported = self.unreported.less(self.claimed.in_slots);
         self.news = self.news.saturating_sub(self.claimed.news);
         self.claimed = Claimed::default();
         self.cut_off = Some(Duration::from_millis(allotment.cut_millis));
@@ -310,6 +314,8 @@ impl LeaseClient {
         let slots = self.current_slots().filter(|_| amount.messages == 1 && self.uses_slots(now))?;
         let open = slots.open(now)?;
         let fits = self.slot_recipients.sum(now) + amount.recipients <= u64::from(slots.recipients);
+        let fits =
+            fits && slots.messages_per_hour.is_none_or(|most| self.slot_messages.sum(now) < u64::from(most));
         (fits && self.messages_in(open.number) < slots.messages).then_some(open)
     }
 

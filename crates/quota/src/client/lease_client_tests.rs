@@ -1,5 +1,6 @@
 //! What the client does with leases, and without.
 
+use crate::client::budget::RouteLimits;
 use crate::wire::Lease;
 
 use super::*;
@@ -121,6 +122,7 @@ fn slots() -> TimeSlots {
         cut_millis: 26_000,
         after_millis: 189_000,
         recipients: 5,
+        messages_per_hour: None,
     }
 }
 
@@ -157,7 +159,8 @@ fn without_contact_one_message_goes_in_each_own_slot_and_no_other() {
 }
 
 fn unregistered() -> Option<TimeSlots> {
-    TimeSlots::of_unregistered("uid", Some(30), Timing::default())
+    let limits = RouteLimits { messages: Some(30), ..RouteLimits::NONE };
+    TimeSlots::of_unregistered("uid", limits, Timing::default())
 }
 
 #[test]
@@ -182,6 +185,21 @@ fn a_slot_takes_as_many_messages_as_it_is_for() {
     let slot = own_slot(at(189)) + Duration::from_secs(5);
     let went = (0..5).filter(|_| client.take(slot, ONE).is_some()).count();
     assert_eq!(went, 3);
+}
+
+#[test]
+fn messages_in_slots_are_limited_by_the_hour_also_after_a_restart() {
+    let mut client = client();
+    let slots = Some(TimeSlots { messages: 3, messages_per_hour: Some(2), ..slots() });
+    client.answered(at(0), at(0), &Allotment { slots, ..allotment(None) });
+    let slot = own_slot(at(189)) + Duration::from_secs(5);
+    assert_eq!((0..5).filter(|_| client.take(slot, ONE).is_some()).count(), 2);
+    assert_eq!(client.claim(slot).slot_messages, 2);
+    let restart = slot + Duration::from_secs(100);
+    let mut again = LeaseClient::new(Timing::default(), &client.save(slot).unwrap(), restart);
+    let later = |after| own_slot(restart + Duration::from_secs(after)) + Duration::from_secs(5);
+    assert!(again.take(later(189), ONE).is_none());
+    assert!(again.take(later(3600), ONE).is_some());
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct SavedLeases {
     pub slots: Option<TimeSlots>,
     /// Recipients of messages in slots, and when.
     pub slot_recipients: Vec<(Duration, u64)>,
+    /// Messages in slots, and when.
+    pub slot_messages: Vec<(Duration, u64)>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -24,13 +26,17 @@ struct SavedText {
     turn: Option<TimeSlots>,
     /// Milliseconds since the Unix epoch, and recipients.
     taken: Vec<(u64, u64)>,
+    /// Milliseconds since the Unix epoch, and messages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sent: Vec<(u64, u64)>,
 }
 
 impl SavedLeases {
     /// The text.
     pub fn print(&self) -> String {
-        let taken = self.slot_recipients.iter().map(|&(at, recipients)| (millis(at), recipients)).collect();
-        let text = SavedText { life: self.instance, turn: self.slots, taken };
+        let counted = |counted: &[(Duration, u64)]| counted.iter().map(|&(at, n)| (millis(at), n)).collect();
+        let (taken, sent) = (counted(&self.slot_recipients), counted(&self.slot_messages));
+        let text = SavedText { life: self.instance, turn: self.slots, taken, sent };
         serde_json::to_string(&text).expect("plain data serialises")
     }
 
@@ -39,9 +45,15 @@ impl SavedLeases {
     /// # Errors
     /// When it is not one.
     pub fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        let SavedText { life, turn, taken } = serde_json::from_slice(text)?;
-        let taken = taken.into_iter().map(|(at, recipients)| (Duration::from_millis(at), recipients));
-        Ok(Self { instance: life, slots: turn, slot_recipients: taken.collect() })
+        let SavedText { life, turn, taken, sent } = serde_json::from_slice(text)?;
+        let counted =
+            |text: Vec<(u64, u64)>| text.into_iter().map(|(at, n)| (Duration::from_millis(at), n)).collect();
+        Ok(Self {
+            instance: life,
+            slots: turn,
+            slot_recipients: counted(taken),
+            slot_messages: counted(sent),
+        })
     }
 }
 
@@ -51,9 +63,14 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read_back_also_in_the_form_of_other_releases() {
-        let saved =
-            SavedLeases { instance: 7, slots: None, slot_recipients: vec![(Duration::from_millis(5), 3)] };
+        let saved = SavedLeases {
+            instance: 7,
+            slot_recipients: vec![(Duration::from_millis(5), 3)],
+            ..<_>::default()
+        };
         assert_eq!(saved.print(), r#"{"life":7,"turn":null,"taken":[[5,3]]}"#);
+        assert_eq!(SavedLeases::parse(saved.print().as_bytes()).unwrap(), saved);
+        let saved = SavedLeases { slot_messages: vec![(Duration::from_millis(6), 1)], ..saved };
         assert_eq!(SavedLeases::parse(saved.print().as_bytes()).unwrap(), saved);
         assert!(SavedLeases::parse(b"{").is_err());
     }

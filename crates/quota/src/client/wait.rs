@@ -18,6 +18,8 @@ pub enum WaitReason {
     Pace,
     /// The minute's limit is used up.
     Minute,
+    /// The hour's limit is used up.
+    Hour,
     /// Microsoft throttled the mailbox.
     Restraint,
     /// The day's recipients are used up.
@@ -28,13 +30,15 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every value.
-    pub const ALL: [Self; 5] = [Self::Pace, Self::Minute, Self::Restraint, Self::Day, Self::Lease];
+    pub const ALL: [Self; 6] =
+        [Self::Pace, Self::Minute, Self::Hour, Self::Restraint, Self::Day, Self::Lease];
 
     /// The name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pace => "pace",
             Self::Minute => "minute",
+            Self::Hour => "hour",
             Self::Restraint => "restraint",
             Self::Day => "day",
             Self::Lease => "lease",
@@ -46,6 +50,7 @@ impl WaitReason {
         match self {
             Self::Pace => "messages are spread evenly over the minute",
             Self::Minute => "this minute's message limit is used up",
+            Self::Hour => "this hour's message limit is used up",
             Self::Restraint => "Microsoft 365 throttled the mailbox; sending is slowed for now",
             Self::Day => "the 24-hour recipient limit is used up",
             Self::Lease => "the pod waits for its share of the mailbox's limits",

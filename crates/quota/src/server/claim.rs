@@ -36,7 +36,7 @@ impl Ledger {
         let share = self.share(namespace, now);
         share.heard = now;
         share.unregistered.heard(who);
-        self.count_slot_recipients(who, claim, now);
+        self.count_slots(who, claim, now);
         self.slots.set_acknowledged(who, claim.slot_assignment.is_some());
         self.settle(who, claim, now);
         if claim.throttled.is_some() {
@@ -56,26 +56,30 @@ impl Ledger {
         true
     }
 
-    /// Counts recipients of time slots: at most what the sidecar's slots allowed, or those of an unregistered sidecar.
-    fn count_slot_recipients(&mut self, who: SidecarId, claim: &Claim, now: Duration) {
+    /// Counts messages and recipients of time slots: at most what the sidecar's slots allowed, or the recipients of an unregistered
+    /// sidecar. The minute counts them by the reserve.
+    fn count_slots(&mut self, who: SidecarId, claim: &Claim, now: Duration) {
         let slots = self.slots.assignment(who).and_then(|assignment| self.time_slots(assignment));
-        let allowed =
-            slots.map_or(UNREGISTERED_RECIPIENTS, |slots| slots.recipients.max(UNREGISTERED_RECIPIENTS));
-        self.count_unleased(who, claim.slot_recipients.min(allowed).into(), now);
+        let recipients = slots.map_or(0, |slots| slots.recipients).max(UNREGISTERED_RECIPIENTS);
+        let messages = slots.and_then(|slots| slots.messages_per_hour).unwrap_or(0);
+        let allowed = Amount { messages: messages.into(), recipients: recipients.into() };
+        let said = Amount { messages: claim.slot_messages.into(), recipients: claim.slot_recipients.into() };
+        self.count_unleased(who, said.least(allowed), now);
     }
 
-    /// Counts recipients of messages that went without a lease, as far as the sidecar's namespace is believed.
-    pub(super) fn count_unleased(&mut self, who: SidecarId, recipients: u64, now: Duration) {
-        let believed = self.believe(who, recipients, now);
+    /// Counts what went without a lease, as far as the sidecar's namespace is believed.
+    pub(super) fn count_unleased(&mut self, who: SidecarId, amount: Amount, now: Duration) {
+        let believed = self.believe(who, amount, now);
         let Some(share) = self.share_of(who) else { return };
-        share.day.add(now, believed);
-        self.day.add(now, believed);
+        share.used.add_beyond_minute(now, believed);
+        self.used.add_beyond_minute(now, believed);
     }
 
-    /// How many of these recipients, which no lease allowed, are believed: a part of the day for each namespace.
-    fn believe(&mut self, who: SidecarId, recipients: u64, now: Duration) -> u64 {
-        let most = u64::from(self.limits.recipients / 20);
-        self.share_of(who).map_or(0, |share| share.count_unleased(recipients, most, now))
+    /// How much of this, which no lease allowed, is believed: for each namespace as much as is kept for time slots.
+    fn believe(&mut self, who: SidecarId, amount: Amount, now: Duration) -> Amount {
+        let (messages, recipients) = (self.limits.messages_per_hour / 10, self.limits.recipients / 20);
+        let most = Amount { messages: messages.into(), recipients: recipients.into() };
+        self.share_of(who).map_or(Amount::NOTHING, |share| share.count_unleased(amount, most, now))
     }
 
     /// Forgets a sidecar whose pod is gone. What it had counts as used just now.
@@ -191,7 +195,7 @@ impl Ledger {
             let mut amount = said.least(left);
             left = left.less(amount);
             if inherited.is_none() {
-                amount.recipients = self.believe(who, amount.recipients, now);
+                amount.recipients = self.believe(who, Amount { messages: 0, ..amount }, now).recipients;
             }
             if reported.ended {
                 self.end(who, amount, reported, now);

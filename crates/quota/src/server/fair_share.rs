@@ -1,7 +1,8 @@
 //! How a mailbox is divided among the namespaces that send as it.
 //!
 //! Messages and connections go to the namespace that has least at that moment ([`super::wait_queue`]), so what one does not want is
-//! the others'. The day cannot be waited out, so half of an equal share of it is kept for each namespace that has pods.
+//! the others'. The hour and the day cannot be waited out, so half of an equal share of each is kept for each namespace that has
+//! pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::namespace::NamespaceShare;
 use super::wait_queue::NamespaceUse;
 use crate::Amount;
 use crate::timing::Timing;
+use crate::window::UsageWindows;
 
 /// What a namespace has leased: the amount, and the sidecars with a connection.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ impl Ledger {
         let used = |(name, share): (&Namespace, &mut NamespaceShare)| {
             let nothing = NamespaceLeases::default();
             let leased = leases.get(name).unwrap_or(&nothing);
-            let messages = share.minute.sum(now) + leased.amount.messages;
+            let messages = share.used.minute.sum(now) + leased.amount.messages;
             let connections = leased.holders.len() as u64;
             let own = limits_of(share, limits, division, timing, now);
             let more_messages = paced(own.messages.into(), messages, share.next, now);
@@ -53,30 +55,32 @@ impl Ledger {
         let division = self.division(now);
         match self.shares.get(namespace) {
             Some(share) => limits_of(share, self.limits, division, self.timing, now),
-            None => MailboxLimits { messages: 0, recipients: 0, connections: 0 },
+            None => MailboxLimits { messages: 0, messages_per_hour: 0, recipients: 0, connections: 0 },
         }
     }
 
-    /// Recipients of the day that a namespace may have now: what its own limit leaves, and what is left of the mailbox's without the
-    /// part that is kept for the others.
-    pub(super) fn free_recipients(&mut self, namespace: &Namespace, now: Duration) -> u64 {
+    /// Messages of the hour and recipients of the day that a namespace may have now: what its own limits leave, and what is left of
+    /// the mailbox's without the part that is kept for the others.
+    pub(super) fn free_beyond_minute(&mut self, namespace: &Namespace, now: Duration) -> Amount {
         let leases = self.leases_by_namespace();
-        let leased = |name: &Namespace| leases.get(name).map_or(0, |leased| leased.amount.recipients);
-        let whole = u64::from(self.limits.recipients) - self.limits.slot_recipients();
-        let whole = whole.saturating_sub(self.unregistered_recipients(now));
-        let left = whole.saturating_sub(self.day.sum(now) + self.leased().recipients);
+        let leased = |name: &Namespace| leases.get(name).map_or(Amount::NOTHING, |leased| leased.amount);
+        let unregistered = Amount { messages: 0, recipients: self.unregistered_recipients(now) };
+        let whole = self.limits.beyond_minute().less(self.limits.kept_for_slots()).less(unregistered);
+        let left = whole.less(beyond_minute(&mut self.used, now).and(self.leased()));
         let (timing, present) = (self.timing, self.present(now) as u64);
-        let kept_for_each = whole / (2 * present.max(1));
-        let (mut kept, mut own) = (0, 0);
+        let parts = 2 * present.max(1);
+        let kept_for_each = Amount { messages: whole.messages / parts, recipients: whole.recipients / parts };
+        let (mut kept, mut own) = (Amount::NOTHING, Amount::NOTHING);
         for (name, share) in &mut self.shares {
-            let used = share.day.sum(now) + leased(name);
+            let used = beyond_minute(&mut share.used, now).and(leased(name));
+            let limits = share.limits.beyond_minute();
             if name == namespace {
-                own = u64::from(share.limits.recipients).saturating_sub(used);
+                own = limits.less(used);
             } else if share.is_present(timing, now) {
-                kept += kept_for_each.min(share.limits.recipients.into()).saturating_sub(used);
+                kept = kept.and(kept_for_each.least(limits).less(used));
             }
         }
-        left.saturating_sub(kept).min(own)
+        left.less(kept).least(own)
     }
 
     /// How many namespaces have pods.
@@ -88,7 +92,7 @@ impl Ledger {
         let waiting: BTreeSet<Namespace> = self.queue.namespaces().cloned().collect();
         let mut active = 0;
         for (name, share) in &mut self.shares {
-            active += u64::from(waiting.contains(name) || share.minute.sum(now) > 0);
+            active += u64::from(waiting.contains(name) || share.used.minute.sum(now) > 0);
         }
         Division { active: active.max(1), present: self.present(now) }
     }
@@ -105,6 +109,11 @@ impl Ledger {
         }
         all
     }
+}
+
+/// Messages of the hour and recipients of the day.
+fn beyond_minute(used: &mut UsageWindows, now: Duration) -> Amount {
+    Amount { messages: used.hour.sum(now), recipients: used.day.sum(now) }
 }
 
 /// What a namespace may have of the minute and of the connections: its own limits; a part of an equal share for a while after
@@ -129,7 +138,7 @@ fn limits_of(
     MailboxLimits {
         messages: throttled(share.limits.messages.min(limits.messages), limits.messages),
         connections: throttled(share.limits.connections.min(connections), limits.connections),
-        recipients: share.limits.recipients.min(limits.recipients),
+        ..share.limits.least(limits)
     }
 }
 

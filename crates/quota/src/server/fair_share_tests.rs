@@ -61,6 +61,33 @@ fn recipients_that_a_sidecar_claims_for_slots_count_for_no_more_than_it_was_gran
 }
 
 #[test]
+fn an_hour_is_not_used_up_by_one_namespace_nor_by_what_it_says_nor_forgotten_by_a_new_leader() {
+    let hourly = MailboxLimits { messages_per_hour: 40, ..LIMITS };
+    let set_limits = |ledger: &mut Ledger, now| {
+        ledger.set_limits(&"shop".into(), "notifications", hourly, now);
+        ledger.set_limits(&OTHER.into(), "x", hourly, now);
+    };
+    let mut old = Ledger::new(Timing::default());
+    set_limits(&mut old, at(0));
+    for sequence in 1..30 {
+        exchange(&mut old, 1001, &Claim { slot_messages: 9, ..claim(sequence, 0) }, at(0));
+    }
+    assert_eq!(old.view(at(0)).hour.unwrap().used, 4, "as much as is kept for time slots");
+    let present = &mut |ledger: &mut Ledger, second| set_limits(ledger, at(second));
+    // A tenth is kept for time slots, and a quarter of the rest for the other namespace.
+    assert_eq!(sends(&mut old, 1000, 0, 600, present), 23);
+    exchange(&mut old, 1000, &claim(601, 0), at(600));
+    let text = old.record(None, at(600)).print();
+    let mut new = Ledger::restore(Timing::default(), &LedgerRecord::parse(&text).unwrap(), at(600));
+    set_limits(&mut new, at(600));
+    assert_eq!(new.view(at(600)).hour, Some(Utilization { used: 27, limit: 40 }));
+    assert_eq!(sends(&mut new, 1, 610, 600, present), 9);
+    assert_eq!(sends(&mut new, 1000, 1210, 60, present), 0);
+    assert_eq!(sends(&mut new, 1000, 3715, 4, present), 0);
+    assert_eq!(sends(&mut new, 1000, 3720, 120, present), 27);
+}
+
+#[test]
 fn more_recipients_than_a_message_can_have_are_not_allowed_for() {
     let mut ledger = ledger();
     ledger.claim(
@@ -185,7 +212,7 @@ fn numbers_that_were_never_granted_are_not_taken_from_later_leases() {
 #[test]
 fn small_limits_of_a_route_bind_its_own_namespace_alone() {
     let mut ledger = ledger();
-    let one = MailboxLimits { messages: 1, recipients: 1, connections: 1 };
+    let one = MailboxLimits { messages: 1, recipients: 1, connections: 1, ..LIMITS };
     ledger.set_limits(&OTHER.into(), "x", one, at(0));
     assert!(exchange(&mut ledger, 1000, &claim(1, 30), at(0)).lease.is_some_and(|lease| lease.messages == 1));
     let mut greedy =
@@ -334,7 +361,7 @@ fn a_new_leader_knows_what_each_namespace_has_had() {
     let record = LedgerRecord::parse(&old.record(None, at(2)).print()).unwrap();
     let mut new = Ledger::restore(Timing::default(), &record, at(3));
     let other = new.shares.get_mut(OTHER).unwrap();
-    assert_eq!((other.limits, other.day.sum(at(3))), (LIMITS, 3));
+    assert_eq!((other.limits, other.used.day.sum(at(3))), (LIMITS, 3));
     assert!(other.throttle.share(at(3), Timing::default().minute) < 1.0);
     assert_eq!(new.view(at(3)).namespaces, [Namespace::from(OTHER), "shop".into()]);
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::application::Application;
 use super::fair_share::paced;
 use super::limits::{Namespace, SidecarId};
 use super::record::IssuedLease;
@@ -28,6 +29,8 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug)]
 struct Shortage {
     of: ShortOf,
+    /// It lasts: others go first meanwhile.
+    lasts: bool,
     /// How long until it is worth asking again.
     again: Duration,
 }
@@ -42,17 +45,34 @@ struct Load {
 impl Ledger {
     /// Decides on the answer to a sidecar whose claim was taken in.
     pub fn decide(&mut self, who: SidecarId, now: Duration) -> Decision {
+        self.decide_within(who, None, now)
+    }
+
+    /// The same for a sidecar that also needs one of the connections of an application.
+    pub fn decide_within(
+        &mut self,
+        who: SidecarId,
+        mut application: Option<&mut Application>,
+        now: Duration,
+    ) -> Decision {
         let Some(demand) = self.queue.demand(who) else {
+            application.iter_mut().for_each(|application| application.leaves(who));
             // Should this leader be replaced, the next one has to hear soon of ends that are not stored yet.
             let unstored =
                 self.ended.iter().any(|((holder, _), end)| *holder == who && *end == LeaseEnd::Counted);
             let again = if unstored { self.timing.persist_interval() } else { self.timing.idle_interval() };
             return Decision::Answer(self.answer(who, None, None, again));
         };
-        let messages = match self.available(who, demand, now) {
+        let available = self.available(who, demand, now);
+        if available.is_err() {
+            // Nobody waits for one whose mailbox has nothing to give.
+            application.iter_mut().for_each(|application| application.leaves(who));
+        }
+        let connected = |messages| self.connect(who, application.as_deref_mut(), now).map(|()| messages);
+        let messages = match available.and_then(connected) {
             Ok(messages) => messages,
-            Err(Shortage { of, again }) => {
-                self.queue.set_blocked(who, of == ShortOf::Recipients);
+            Err(Shortage { of, lasts, again }) => {
+                self.queue.set_blocked(who, lasts);
                 self.queue.expect(who, now + again + self.timing.scan_interval());
                 return Decision::Answer(self.answer(who, None, Some(of), again));
             }
@@ -63,7 +83,24 @@ impl Ledger {
             return Decision::NeedsWrite;
         }
         let lease = self.grant(who, amount, now);
+        if let (Some(application), Some(namespace)) = (application, self.namespaces.get(&who)) {
+            application.granted(who, namespace, now);
+        }
         Decision::Answer(self.answer(who, Some(lease), None, self.timing.persist_interval() / 2))
+    }
+
+    /// Asks the application for a connection. Sidecars of the mailbox that need none of it go first meanwhile.
+    fn connect(
+        &self,
+        who: SidecarId,
+        application: Option<&mut Application>,
+        now: Duration,
+    ) -> Result<(), Shortage> {
+        let (Some(application), Some(namespace)) = (application, self.namespaces.get(&who)) else {
+            return Ok(());
+        };
+        let short = |again| Shortage { of: ShortOf::Connections, lasts: true, again };
+        application.connect(who, namespace, now).map_err(short)
     }
 
     fn grant(&mut self, who: SidecarId, amount: Amount, now: Duration) -> Lease {
@@ -107,7 +144,8 @@ impl Ledger {
 
     /// How many messages a sidecar can be granted now.
     fn available(&mut self, who: SidecarId, demand: Demand, now: Duration) -> Result<u64, Shortage> {
-        let short = |of, again| Err(Shortage { of, again });
+        let short = |of, again| Err(Shortage { of, lasts: false, again });
+        let lasting = |of, again| Err(Shortage { of, lasts: true, again });
         if now < self.opens {
             return short(ShortOf::Messages, (self.opens - now).min(self.timing.idle_interval()));
         }
@@ -129,9 +167,13 @@ impl Ledger {
         if demand.messages == 0 {
             return Ok(0);
         }
-        let recipients = self.free_recipients(&namespace, now) / demand.recipients;
+        let free = self.free_beyond_minute(&namespace, now);
+        let recipients = free.recipients / demand.recipients;
         if recipients == 0 {
-            return short(ShortOf::Recipients, self.timing.idle_interval());
+            return lasting(ShortOf::Recipients, self.timing.idle_interval());
+        }
+        if free.messages == 0 {
+            return lasting(ShortOf::Messages, self.timing.idle_interval());
         }
         self.queue.set_blocked(who, false);
         let next = self.shares.get(&namespace).map_or(now, |share| share.next);
@@ -144,7 +186,11 @@ impl Ledger {
             return short(ShortOf::Messages, again.max(own_again));
         }
         let equal = room / self.queue.len().max(1) as u64;
-        Ok(equal.clamp(1, self.most_at_once()).min(demand.messages).min(recipients).min(own_room))
+        Ok(equal
+            .clamp(1, self.most_at_once())
+            .min(demand.messages)
+            .min(recipients.min(free.messages))
+            .min(own_room))
     }
 
     /// Most messages of one lease, so that no sidecar gets much more than the others.
@@ -161,7 +207,7 @@ impl Ledger {
     /// How long until it is worth asking again for a sidecar with this many before it.
     fn until_message(&mut self, before: usize, now: Duration) -> Duration {
         let load = Load { limit: self.minute_limit(now), busy: self.busy(now) };
-        let frees = self.minute.falls_by((load.busy + 1).saturating_sub(load.limit));
+        let frees = self.used.minute.falls_by((load.busy + 1).saturating_sub(load.limit));
         self.until_room(before, load, frees, self.next, now)
     }
 
@@ -175,7 +221,7 @@ impl Ledger {
     ) -> Duration {
         let over = (load.busy + 1).saturating_sub(load.limit);
         let share = self.shares.get(namespace);
-        let (frees, next) = share.map_or((None, now), |share| (share.minute.falls_by(over), share.next));
+        let (frees, next) = share.map_or((None, now), |share| (share.used.minute.falls_by(over), share.next));
         self.until_room(before, load, frees, next, now)
     }
 

@@ -4,18 +4,21 @@
 //!
 //! ```text
 //!  minute:      used in the window + leased + inherited from an earlier leader   ≤ limit − reserve
+//!  hour:        the same, where the mailbox has such a limit                     ≤ limit − what is kept for time slots
 //!  day:         the same for recipients                                          ≤ limit − reserve
 //!  connections: sidecars with a lease                                            ≤ limit − reserve
 //! ```
 //!
 //! The same holds for each namespace with its own limits. Where there are several namespaces, one connection is kept for the
-//! others, and half of an equal share of the day for each.
+//! others, and half of an equal share of the hour and of the day for each.
 //!
 //! * [`claim`]: what sidecars report. [`grant`]: what they are given. [`persist`]: what is stored, and how a new leader starts.
 //! * [`fair_share`]: how the mailbox is divided among namespaces. [`namespace`]: one namespace. [`wait_queue`]: who is next.
 //! * [`reserve`]: what is held back for sidecars without contact. [`slot_table`], [`unregistered`]: their time slots.
+//! * [`application`]: connections of one application over all its mailboxes, where Microsoft limits those.
 //! * [`limits`]: limits and ids. [`record`]: the stored text.
 
+pub mod application;
 pub mod claim;
 pub mod fair_share;
 pub mod grant;
@@ -31,14 +34,14 @@ pub mod wait_queue;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use limits::{MailboxLimits, Namespace, SidecarId};
+use limits::{MailboxLimits, NO_LIMIT, Namespace, SidecarId};
 use namespace::{NamespaceShare, SlotReserve};
 use record::IssuedLease;
 use slot_table::SlotTable;
 use wait_queue::WaitQueue;
 
 use crate::timing::Timing;
-use crate::window::{DAY_SLOTS, Window};
+use crate::window::{DAY_SLOTS, UsageWindows};
 use crate::{Amount, Utilization};
 
 /// Slots of the minute's window, so that rounding costs less than a percent.
@@ -88,8 +91,7 @@ pub struct Ledger {
     shares: BTreeMap<Namespace, NamespaceShare>,
     /// The namespace of each known sidecar, heard or not.
     namespaces: HashMap<SidecarId, Namespace>,
-    minute: Window,
-    day: Window,
+    used: UsageWindows,
     /// By sidecar first, as any sidecar may name any number: none ends, extends or takes over another's lease.
     leases: BTreeMap<(SidecarId, u64), IssuedLease>,
     inherited: BTreeMap<SidecarId, InheritedGrant>,
@@ -123,11 +125,10 @@ impl Ledger {
     pub fn new(timing: Timing) -> Self {
         Self {
             timing,
-            limits: MailboxLimits { messages: 1, recipients: 1, connections: 1 },
+            limits: MailboxLimits::LEAST,
             shares: BTreeMap::new(),
             namespaces: HashMap::new(),
-            minute: Window::new(timing.minute, MINUTE_SLOTS),
-            day: Window::new(timing.day, DAY_SLOTS),
+            used: UsageWindows::new(timing, MINUTE_SLOTS, DAY_SLOTS),
             leases: BTreeMap::new(),
             inherited: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -153,7 +154,7 @@ impl Ledger {
     pub fn is_empty(&mut self, now: Duration) -> bool {
         self.expire(now);
         let nothing_out = self.leases.is_empty() && self.inherited.is_empty() && self.sidecars.is_empty();
-        nothing_out && now >= self.opens && self.slots.owners().next().is_none() && self.day.sum(now) == 0
+        nothing_out && now >= self.opens && self.slots.owners().next().is_none() && self.used.expire(now)
     }
 
     /// Notes the limits that a route of this namespace names. They bound what the namespace gets; of several routes the smallest
@@ -171,9 +172,13 @@ impl Ledger {
         let namespaces: Vec<Namespace> = self.shares.keys().cloned().collect();
         let throttles = self.shares.values().map(|share| share.throttle.share(now, self.timing.minute));
         let throttle = throttles.fold(1.0, f64::min);
-        let recipients = self.day.sum(now) + self.leased().recipients;
+        let leased = self.leased();
+        let (messages, recipients) =
+            (self.used.hour.sum(now) + leased.messages, self.used.day.sum(now) + leased.recipients);
         MailboxView {
             minute: Utilization { used: self.busy(now), limit: self.limits.messages.into() },
+            hour: (self.limits.messages_per_hour < NO_LIMIT)
+                .then(|| Utilization { used: messages, limit: self.limits.messages_per_hour.into() }),
             day: Utilization { used: recipients, limit: self.limits.recipients.into() },
             throttle,
             waiting: self.queue.len(),
@@ -202,11 +207,9 @@ impl Ledger {
     }
 
     fn count(&mut self, who: SidecarId, amount: Amount, now: Duration) {
-        self.minute.add(now, amount.messages);
-        self.day.add(now, amount.recipients);
+        self.used.add(now, amount);
         if let Some(share) = self.share_of(who) {
-            share.minute.add(now, amount.messages);
-            share.day.add(now, amount.recipients);
+            share.used.add(now, amount);
         }
         self.dirty = true;
     }
@@ -224,7 +227,7 @@ impl Ledger {
 
     /// Messages of the minute that are used or leased.
     fn busy(&mut self, now: Duration) -> u64 {
-        self.minute.sum(now) + self.leased().messages
+        self.used.minute.sum(now) + self.leased().messages
     }
 
     fn leased(&self) -> Amount {
@@ -238,6 +241,8 @@ impl Ledger {
 pub struct MailboxView {
     /// Messages of the minute.
     pub minute: Utilization,
+    /// Messages of the hour; nothing where it has no limit.
+    pub hour: Option<Utilization>,
     /// Recipients of the day.
     pub day: Utilization,
     /// The smallest part of its share that a namespace may use after Microsoft throttled it, 1 without.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::limits::MailboxLimits;
 use super::unregistered::UnregisteredSidecars;
+use crate::Amount;
 use crate::throttle::Throttle;
 use crate::timing::Timing;
-use crate::window::Window;
+use crate::window::UsageWindows;
 
 /// Slots of the minute's window.
 const MINUTE_SLOTS: u32 = 240;
@@ -55,12 +56,10 @@ pub struct NamespaceShare {
     routes: HashMap<String, NamedLimits>,
     /// The smallest limits that its routes name.
     pub limits: MailboxLimits,
-    /// Messages that it used.
-    pub minute: Window,
-    /// Recipients that it used.
-    pub day: Window,
-    /// Recipients that it says it used without a lease.
-    unleased: Window,
+    /// What it used.
+    pub used: UsageWindows,
+    /// What it says it used without a lease.
+    unleased: UsageWindows,
     /// Smaller limits after Microsoft throttled it.
     pub throttle: Throttle,
     /// Its pods that may be sending without ever having had an answer.
@@ -80,10 +79,9 @@ impl NamespaceShare {
     pub fn new(timing: Timing, now: Duration) -> Self {
         Self {
             routes: HashMap::new(),
-            limits: MailboxLimits { messages: 1, recipients: 1, connections: 1 },
-            minute: Window::new(timing.minute, MINUTE_SLOTS),
-            day: Window::new(timing.day, DAY_SLOTS),
-            unleased: Window::new(timing.day, DAY_SLOTS),
+            limits: MailboxLimits::LEAST,
+            used: UsageWindows::new(timing, MINUTE_SLOTS, DAY_SLOTS),
+            unleased: UsageWindows::new(timing, MINUTE_SLOTS, DAY_SLOTS),
             throttle: Throttle::default(),
             unregistered: UnregisteredSidecars::default(),
             slot_reserve: SlotReserve::default(),
@@ -140,14 +138,15 @@ impl NamespaceShare {
         !self.is_present(timing, now)
             && self.unregistered.is_empty()
             && self.slot_reserve.is_over(now)
-            && self.minute.sum(now) == 0
-            && self.day.sum(now) == 0
+            && self.used.expire(now)
     }
 
-    /// Counts recipients that its pods say they used without a lease, at most `most` a day. Returns how many count.
-    pub fn count_unleased(&mut self, said: u64, most: u64, now: Duration) -> u64 {
-        let counted = said.min(most.saturating_sub(self.unleased.sum(now)));
-        self.unleased.add(now, counted);
+    /// Counts what its pods say they used without a lease: at most `most`, messages in an hour and recipients in a day. Returns
+    /// what counts.
+    pub fn count_unleased(&mut self, said: Amount, most: Amount, now: Duration) -> Amount {
+        let known = Amount { messages: self.unleased.hour.sum(now), recipients: self.unleased.day.sum(now) };
+        let counted = said.least(most.less(known));
+        self.unleased.add_beyond_minute(now, counted);
         counted
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::limits::{Namespace, SidecarId};
+use super::limits::{MailboxLimits, NO_LIMIT, Namespace, SidecarId};
 use super::namespace::NamespaceShare;
 use super::record::{IssuedLease, LedgerRecord, NamespaceRecord, Preallocation};
 use super::slot_table::SlotTable;
@@ -14,6 +14,7 @@ use super::{Grantable, InheritedGrant, LeaseEnd, Ledger};
 use crate::Amount;
 use crate::throttle::{LastThrottle, Throttle};
 use crate::timing::Timing;
+use crate::window::UsageWindows;
 
 /// Sidecars to which one record allows grants.
 const PREALLOCATED_SIDECARS: usize = 4;
@@ -38,8 +39,9 @@ impl Ledger {
         let mut ledger = Self { opens: now + timing.scan_interval(), scanned: now, ..Self::new(timing) };
         let skew = timing.clock_skew();
         // The other clock may have been ahead or behind; nothing was counted in the future.
-        record.minute.iter().for_each(|&(at, count)| ledger.minute.add((at + skew).min(now), count));
-        record.day.iter().for_each(|&(at, count)| ledger.day.add(at.min(now), count));
+        record.minute.iter().for_each(|&(at, count)| ledger.used.minute.add((at + skew).min(now), count));
+        record.hour.iter().for_each(|&(at, count)| ledger.used.hour.add(at.min(now), count));
+        record.day.iter().for_each(|&(at, count)| ledger.used.day.add(at.min(now), count));
         // The earlier leader may have been in contact with every holder until just now.
         let until = now + timing.cut_off() + skew;
         for &(id, lease) in &record.leases {
@@ -56,7 +58,8 @@ impl Ledger {
         record.unacknowledged.iter().for_each(|&who| ledger.slots.set_acknowledged(who, false));
         for it in &record.namespaces {
             let mut share = NamespaceShare::restored(timing, it.limits, now);
-            it.day.iter().for_each(|&(at, count)| share.day.add(at.min(now), count));
+            it.hour.iter().for_each(|&(at, count)| share.used.hour.add(at.min(now), count));
+            it.day.iter().for_each(|&(at, count)| share.used.day.add(at.min(now), count));
             let last = it.throttle.map(|last| LastThrottle { at: last.at.min(now), ..last });
             share.throttle = Throttle::restored(last);
             ledger.shares.insert(it.name.clone(), share);
@@ -87,8 +90,9 @@ impl Ledger {
         LedgerRecord {
             namespaces,
             members,
-            minute: self.minute.counted().collect(),
-            day: self.day.counted().collect(),
+            minute: self.used.minute.counted().collect(),
+            hour: hour(&self.used, self.limits),
+            day: self.used.day.counted().collect(),
             leases: self.leases.iter().map(|((_, id), lease)| (*id, *lease)).collect(),
             preallocated,
             preallocated_until: now + self.timing.persist_interval(),
@@ -104,7 +108,8 @@ impl Ledger {
         let record = |(name, share): (&Namespace, &NamespaceShare)| NamespaceRecord {
             name: name.clone(),
             limits: share.limits,
-            day: share.day.counted().collect(),
+            hour: hour(&share.used, share.limits),
+            day: share.used.day.counted().collect(),
             throttle: share.throttle.last(),
         };
         let places: HashMap<&Namespace, u32> = self.shares.keys().zip(0..).collect();
@@ -155,4 +160,9 @@ impl Ledger {
         }
         preallocated.into_values().collect()
     }
+}
+
+/// Messages of the hour by time, where they are limited.
+fn hour(used: &UsageWindows, limits: MailboxLimits) -> Vec<(Duration, u64)> {
+    if limits.messages_per_hour == NO_LIMIT { vec![] } else { used.hour.counted().collect() }
 }

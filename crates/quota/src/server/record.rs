@@ -2,13 +2,14 @@
 //!
 //! Times are milliseconds since the Unix epoch, rounded up. A sidecar is written as its id, and its namespace as the place in the
 //! list of namespaces. Only text of this version is read. Any other text counts as a lost record. Names in the text stay as they
-//! are: the leader of another release reads them.
+//! are: the leader of another release reads them. What only some mailboxes have, such as a limit of the hour, is left out of the
+//! text of the others, so that leaders that do not know it read those.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{MailboxLimits, Namespace, SidecarId};
+use super::limits::{MailboxLimits, NO_LIMIT, Namespace, SidecarId};
 use crate::Amount;
 use crate::throttle::LastThrottle;
 use crate::wire::SlotAssignment;
@@ -51,6 +52,8 @@ pub struct NamespaceRecord {
     pub name: Namespace,
     /// The limits that its routes name.
     pub limits: MailboxLimits,
+    /// Messages of the hour that it used, by time; none without a limit of the hour.
+    pub hour: Vec<(Duration, u64)>,
     /// Recipients that it used, by time.
     pub day: Vec<(Duration, u64)>,
     /// When Microsoft last throttled it.
@@ -64,6 +67,8 @@ pub struct LedgerRecord {
     /// The namespace of each sidecar that is named below, as its place in the list.
     pub(super) members: Vec<(SidecarId, u32)>,
     pub(super) minute: Vec<(Duration, u64)>,
+    /// None without a limit of the hour.
+    pub(super) hour: Vec<(Duration, u64)>,
     pub(super) day: Vec<(Duration, u64)>,
     pub(super) leases: Vec<(u64, IssuedLease)>,
     pub(super) preallocated: Vec<Preallocation>,
@@ -94,7 +99,14 @@ struct RecordText {
     turns: Vec<(HexId, u32, u32)>,
     #[serde(default)]
     untold: Vec<HexId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hour: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hour_limits: Vec<HourText>,
 }
+
+/// Namespace; limit of messages in an hour; messages by time.
+type HourText = (u32, u32, Vec<(u64, u64)>);
 
 /// Name; limits of messages, recipients and connections; recipients by time; throttle.
 type NamespaceText = (String, (u32, u32, u32), Vec<(u64, u64)>, Option<(u64, f64)>);
@@ -129,9 +141,13 @@ impl LedgerRecord {
         let preallocation =
             |it: &Preallocation| (HexId(it.holder), it.instance, it.amount.messages, it.amount.recipients);
         let namespace = |it: &NamespaceRecord| {
-            let MailboxLimits { messages, recipients, connections } = it.limits;
+            let MailboxLimits { messages, recipients, connections, .. } = it.limits;
             let throttle = it.throttle.map(|last| (millis(last.at), last.share));
             (it.name.to_string(), (messages, recipients, connections), counted(&it.day), throttle)
+        };
+        let hour = |(it, place): (&NamespaceRecord, u32)| {
+            let limit = it.limits.messages_per_hour;
+            (limit < NO_LIMIT).then(|| (place, limit, counted(&it.hour)))
         };
         let text = RecordText {
             version: VERSION,
@@ -146,6 +162,8 @@ impl LedgerRecord {
             next_id: self.next_id,
             turns: self.slots.iter().map(|&(who, slots)| (HexId(who), slots.index, slots.of)).collect(),
             untold: self.unacknowledged.iter().copied().map(HexId).collect(),
+            hour: counted(&self.hour),
+            hour_limits: self.namespaces.iter().zip(0..).filter_map(hour).collect(),
         };
         serde_json::to_string(&text).expect("plain data serialises")
     }
@@ -179,12 +197,18 @@ impl LedgerRecord {
             |(name, (messages, recipients, connections), day, throttle): (String, _, _, Option<_>)| {
                 NamespaceRecord {
                     name: name.into(),
-                    limits: MailboxLimits { messages, recipients, connections },
+                    limits: MailboxLimits { messages, messages_per_hour: NO_LIMIT, recipients, connections },
+                    hour: vec![],
                     day: counted(day),
                     throttle: throttle.map(|(at, share)| LastThrottle { at: time(at), share }),
                 }
             };
-        let namespaces: Vec<NamespaceRecord> = text.namespaces.into_iter().map(namespace).collect();
+        let mut namespaces: Vec<NamespaceRecord> = text.namespaces.into_iter().map(namespace).collect();
+        for (place, limit, hour) in text.hour_limits {
+            let namespace = namespaces.get_mut(place as usize)?;
+            namespace.limits.messages_per_hour = limit;
+            namespace.hour = counted(hour);
+        }
         let members: Vec<_> = text.homes.into_iter().map(|(HexId(who), place)| (who, place)).collect();
         if members.iter().any(|(_, place)| *place as usize >= namespaces.len()) {
             return None;
@@ -193,6 +217,7 @@ impl LedgerRecord {
             namespaces,
             members,
             minute: counted(text.minute),
+            hour: counted(text.hour),
             day: counted(text.day),
             leases: text.leases.into_iter().map(lease).collect(),
             preallocated: text.ahead.into_iter().map(preallocation).collect(),
@@ -220,10 +245,11 @@ mod tests {
     fn sample() -> LedgerRecord {
         let (holder, amount) = (SidecarId(u64::MAX), Amount { messages: 2, recipients: 7 });
         let at = Duration::from_millis(1_800_000_000_123);
-        let limits = MailboxLimits { messages: 30, recipients: 10_000, connections: 3 };
+        let limits = MailboxLimits { messages_per_hour: 100, ..MailboxLimits::PUBLISHED };
         let namespace = NamespaceRecord {
             name: "shop".into(),
             limits,
+            hour: vec![(at, 4)],
             day: vec![(at, 12)],
             throttle: Some(LastThrottle { at, share: 0.5 }),
         };
@@ -231,6 +257,7 @@ mod tests {
             namespaces: vec![namespace],
             members: vec![(holder, 0)],
             minute: vec![(at, 3)],
+            hour: vec![(at, 5)],
             day: vec![(at, 12)],
             leases: vec![(
                 9,
@@ -248,6 +275,20 @@ mod tests {
     #[test]
     fn what_is_printed_is_read_back() {
         assert_eq!(LedgerRecord::parse(&sample().print()), Some(sample()));
+    }
+
+    #[test]
+    fn a_mailbox_without_a_limit_of_the_hour_has_the_text_of_earlier_releases() {
+        let mut record = sample();
+        record.hour.clear();
+        record.namespaces[0].hour.clear();
+        record.namespaces[0].limits.messages_per_hour = NO_LIMIT;
+        let text = record.print();
+        assert_eq!(
+            text,
+            r#"{"version":1,"namespaces":[["shop",[30,10000,3],[[1800000000123,12]],[1800000000123,0.5]]],"homes":[["ffffffffffffffff",0]],"minute":[[1800000000123,3]],"day":[[1800000000123,12]],"leases":[[9,"ffffffffffffffff",5,2,7,1800000000123]],"ahead":[["ffffffffffffffff",5,2,7]],"aheadUntil":1800000000123,"ended":[[8,"ffffffffffffffff"]],"nextId":1009,"turns":[["ffffffffffffffff",3,8]],"untold":["ffffffffffffffff"]}"#
+        );
+        assert_eq!(LedgerRecord::parse(&text), Some(record));
     }
 
     #[test]

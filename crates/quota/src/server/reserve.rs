@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Ledger;
-use super::limits::{Namespace, SidecarId};
+use super::limits::{NO_LIMIT, Namespace, SidecarId};
 use super::namespace::NamespaceShare;
 use super::unregistered::Reserve;
+use crate::Amount;
 use crate::slots::UNREGISTERED_RECIPIENTS;
 use crate::wire::{SlotAssignment, TimeSlots};
 
@@ -41,7 +42,7 @@ impl Ledger {
             self.shares.values_mut().flat_map(|share| share.unregistered.expire(now)).collect();
         for who in unheard {
             // What they sent is not known.
-            self.count_unleased(who, UNREGISTERED_RECIPIENTS.into(), now);
+            self.count_unleased(who, Amount { messages: 0, recipients: UNREGISTERED_RECIPIENTS.into() }, now);
             if !self.slots.owns(who) {
                 self.namespaces.remove(&who);
             }
@@ -141,12 +142,22 @@ impl Ledger {
     pub(super) fn time_slots(&self, assignment: SlotAssignment) -> Option<TimeSlots> {
         let messages = self.limits.messages_per_slot(assignment.of);
         let messages = u32::try_from(messages).ok().filter(|messages| *messages > 0)?;
-        let all = self.limits.slot_recipients();
-        let equal = all / u64::from(assignment.of);
-        // With less than one for each, some sidecars have one.
-        let recipients = if equal == 0 { u64::from(u64::from(assignment.index) < all) } else { equal };
-        let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
-        Some(TimeSlots::new(assignment, messages, recipients, self.timing.slots_after(), self.timing))
+        let all = self.limits.kept_for_slots();
+        let part = |all: u64| {
+            let equal = all / u64::from(assignment.of);
+            // With less than one for each, some sidecars have one.
+            let part = if equal == 0 { u64::from(u64::from(assignment.index) < all) } else { equal };
+            u32::try_from(part).unwrap_or(u32::MAX)
+        };
+        let has_hour = self.limits.messages_per_hour < NO_LIMIT;
+        let slots = TimeSlots::new(
+            assignment,
+            messages,
+            part(all.recipients),
+            self.timing.slots_after(),
+            self.timing,
+        );
+        Some(TimeSlots { messages_per_hour: has_hour.then(|| part(all.messages)), ..slots })
     }
 
     /// When what is sent in a slot that ends now has left the window.

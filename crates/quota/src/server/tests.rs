@@ -9,7 +9,7 @@ use super::*;
 
 const SHOP: &str = "shop";
 
-pub(super) const LIMITS: MailboxLimits = MailboxLimits { messages: 30, recipients: 10_000, connections: 3 };
+pub(super) const LIMITS: MailboxLimits = MailboxLimits::PUBLISHED;
 
 pub(super) fn at(second: u64) -> Duration {
     Duration::from_secs(1_800_000_000 + second)

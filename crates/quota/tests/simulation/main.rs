@@ -16,7 +16,7 @@ use mailroute_quota::server::limits::MailboxLimits;
 use plan::{Failures, Plan};
 use world::{HOUR, MINUTE, World};
 
-const LIMITS: MailboxLimits = MailboxLimits { messages: 30, recipients: 10_000, connections: 3 };
+const LIMITS: MailboxLimits = MailboxLimits::PUBLISHED;
 
 const DAY: Plan = Plan {
     seed: 1,
@@ -39,10 +39,11 @@ fn simulate(plan: Plan) -> World {
     let (upstream, seen) = (&world.upstream, &world.seen);
     let utilisation = share(&world, plan);
     println!(
-        "seed {}: most {} messages a minute, {} recipients a day, {} connections; {:.1} % of the limit in {} busy minutes; \
+        "seed {}: most {} messages a minute, {} an hour, {} recipients a day, {} connections; {:.1} % of the limit in {} busy minutes; \
          {} writes; {:?}",
         plan.seed,
         upstream.most_messages,
+        upstream.most_in_hour,
         upstream.most_recipients,
         upstream.most_connections,
         100.0 * utilisation,
@@ -51,6 +52,7 @@ fn simulate(plan: Plan) -> World {
         seen,
     );
     assert!(upstream.most_messages <= plan.limits.messages as usize);
+    assert!(upstream.most_in_hour <= plan.limits.messages_per_hour as usize);
     assert!(upstream.most_recipients <= u64::from(plan.limits.recipients));
     assert!(upstream.most_connections <= u64::from(plan.limits.connections));
     world
@@ -106,6 +108,29 @@ fn days_that_slide_are_kept_too() {
     };
     let world = simulate(plan);
     assert!(world.upstream.most_recipients > 1800, "{}", world.upstream.most_recipients);
+}
+
+/// As in Communication Services. Slots of sidecars without contact keep to the hour, too.
+#[test]
+fn hours_that_slide_are_kept_whatever_fails() {
+    let limits = MailboxLimits { messages_per_hour: 100, ..LIMITS };
+    let (mut most, mut slots) = (0, 0);
+    for (seed, sidecars, elsewhere) in [(30, 8, 0), (31, 8, 0), (32, 100, 20), (33, 200, 0)] {
+        let failures = Failures { falls: 2, partitions: 60, ..Failures::usual(sidecars, 24) };
+        let world = simulate(Plan {
+            seed,
+            sidecars: sidecars as usize,
+            elsewhere,
+            limits,
+            burst: (130, HOUR),
+            failures,
+            ..DAY
+        });
+        most = most.max(world.upstream.most_in_hour);
+        slots += world.seen.slots;
+        assert!(world.upstream.counted >= 24 * 80, "{}", world.upstream.counted);
+    }
+    assert!(most >= 90 && slots > 0, "{most} messages in an hour, {slots} slots");
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Sidecar {
 
     pub fn restart(&mut self, now: u64) {
         let local = self.local(now);
-        let slots = TimeSlots::of_unregistered(&self.uid, self.limits.messages, self.timing);
+        let slots = TimeSlots::of_unregistered(&self.uid, self.limits, self.timing);
         let leases = LeaseClient::new(self.timing, &self.saved, local).or_unregistered(slots);
         let budget = Budget::restore(self.limits, self.timing, &self.snapshot, local);
         self.quota = SidecarQuota { budget, leases: Some(leases) };

@@ -8,10 +8,12 @@ pub struct Upstream {
     minute: u64,
     day: u64,
     messages: VecDeque<u64>,
+    in_hour: VecDeque<u64>,
     recipients: VecDeque<(u64, u64)>,
     recipients_in_day: u64,
     connections: u64,
     pub most_messages: usize,
+    pub most_in_hour: usize,
     pub most_recipients: u64,
     pub most_connections: u64,
     pub counted: u64,
@@ -32,12 +34,16 @@ impl Upstream {
     }
 
     pub fn message(&mut self, now: u64) {
-        while self.messages.front().is_some_and(|at| at + self.minute <= now) {
-            self.messages.pop_front();
-        }
-        self.messages.push_back(now);
+        let count = |counted: &mut VecDeque<u64>, length| {
+            while counted.front().is_some_and(|at| at + length <= now) {
+                counted.pop_front();
+            }
+            counted.push_back(now);
+            counted.len()
+        };
+        self.most_messages = self.most_messages.max(count(&mut self.messages, self.minute));
+        self.most_in_hour = self.most_in_hour.max(count(&mut self.in_hour, 60 * self.minute));
         self.counted += 1;
-        self.most_messages = self.most_messages.max(self.messages.len());
     }
 
     pub fn accepted(&mut self, recipients: u64, now: u64) {

@@ -44,6 +44,19 @@ pub enum Credential {
     },
 }
 
+impl Credential {
+    /// The Entra application; none with a password.
+    pub fn client_id(&self) -> Option<&str> {
+        match self {
+            Self::WorkloadIdentity { client_id, .. }
+            | Self::ClientSecret { client_id, .. }
+            | Self::ClientCertificate { client_id, .. }
+            | Self::Operator { client_id } => Some(client_id),
+            Self::Password { .. } => None,
+        }
+    }
+}
+
 /// A certificate with its key, as two PEM files that may be the same one. Watched: a new pair is used as soon as both
 /// belong together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

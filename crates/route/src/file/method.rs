@@ -99,6 +99,11 @@ impl ClientSubmission {
         }
     }
 
+    /// Whether it reaches recipients of the accepted domains alone.
+    pub fn is_internal(&self) -> bool {
+        self.service == SubmissionService::HighVolumeEmail && !self.accepted_domains.is_empty()
+    }
+
     /// The name to log in with.
     pub fn username(&self) -> &str {
         self.username.as_deref().unwrap_or(&self.mailbox)

@@ -125,6 +125,14 @@ impl RouteFile {
         Ok(serde_json::from_slice(json)?)
     }
 
+    /// Whether there are limits to share among all pods that send as the mailbox. Without any, as in High Volume Email, the operator
+    /// leases nothing.
+    pub fn shares_limits(&self) -> bool {
+        let Limits { messages_per_minute, messages_per_hour, recipients_per_day, .. } = self.limits;
+        let is_limited = messages_per_minute.or(messages_per_hour).or(recipients_per_day).is_some();
+        self.method.mailbox().is_some() && is_limited
+    }
+
     /// Prints the file, stable and readable, ending in a newline.
     pub fn to_json(&self) -> String {
         // Only maps with non-string keys and failing `Serialize` impls can fail, and there are none here.

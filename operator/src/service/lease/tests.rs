@@ -81,6 +81,7 @@ fn claimant(namespace: &str, pod: &str, address: &str) -> Claimant {
         mailbox: key(address),
         address: address.into(),
         limits: LIMITS,
+        application: None,
     }
 }
 
@@ -290,7 +291,7 @@ async fn a_mailbox_that_nobody_used_for_a_day_is_removed() {
     let new = leases(&store);
     for _ in 0..30 {
         sleep(Duration::from_secs(3600)).await;
-        new.sweep(|| (HashSet::new(), HashMap::new()));
+        new.sweep(RunningPods::default);
     }
     assert_eq!((store.len().await, lock(&new.mailboxes).len()), (0, 0));
 }
@@ -312,4 +313,48 @@ async fn what_a_pod_claimed_by_an_accepted_route_is_remembered_for_an_hour() {
     assert!(leases.remembered(sidecar_id("b"), "shop", "notifications").is_none());
     sleep(Duration::from_secs(101)).await;
     assert_eq!(remembered(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_has_four_connections_over_all_mailboxes_also_by_a_new_leader() {
+    let store = Arc::new(FaultyStore::default());
+    let old = leases(&store);
+    let pod = |number: u32| Claimant {
+        application: Some(ApplicationKey::of("contoso.com", "1b2c3d4e")),
+        ..claimant("shop", &number.to_string(), &format!("{}@contoso.com", number % 3))
+    };
+    let running = || {
+        let (mut running, mailboxes) = (RunningPods::default(), (0..9).map(|number| pod(number).mailbox));
+        running.pods = (0..9).map(|number| pod(number).holder).collect();
+        running.applications.insert(pod(0).application.unwrap(), mailboxes.collect());
+        for who in (0..9).map(pod) {
+            let sidecar = RunningSidecar {
+                id: who.holder,
+                namespace: who.namespace,
+                unregistered_index: 0,
+                since: Duration::MAX / 2,
+            };
+            running.by_mailbox.entry(who.mailbox).or_default().push(sidecar);
+        }
+        running
+    };
+    let granted = async |leases: &Leases, sequence, pods: std::ops::Range<u32>| {
+        let mut granted = 0;
+        for number in pods {
+            let answer = leases.exchange(&pod(number), &claim(sequence, 1, vec![])).await.unwrap().unwrap();
+            granted += u32::from(answer.lease.is_some());
+        }
+        granted
+    };
+    old.sweep(running);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(granted(&old, 1, 0..9).await, 4);
+
+    let new = leases(&store);
+    new.sweep(running);
+    sleep(Duration::from_secs(6)).await;
+    // Pods of a mailbox of which the new leader has heard nobody else.
+    assert_eq!(granted(&new, 2, 5..6).await, 0, "the records name four");
+    sleep(Duration::from_secs(65)).await;
+    assert_eq!(granted(&new, 3, 5..9).await, 4, "nobody can be using them any more");
 }

@@ -69,7 +69,7 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// A limiter without limits, until it follows a route. Journals are in `directory`.
     pub fn new(directory: &Path, timing: Timing, observe: Arc<dyn Observe>) -> Arc<Self> {
-        let limits = RouteLimits { messages: None, recipients: None, connections: 1 };
+        let limits = RouteLimits::NONE;
         Arc::new(Self {
             directory: directory.to_owned(),
             timing,
@@ -152,7 +152,7 @@ impl RateLimiter {
         account.open_journal(&path, now);
         if let Some(control) = leasing {
             let uid = control_service::pod_uid(&control.token_file);
-            let slots = uid.and_then(|uid| TimeSlots::of_unregistered(&uid, limits.messages, self.timing));
+            let slots = uid.and_then(|uid| TimeSlots::of_unregistered(&uid, limits, self.timing));
             let saved = saved_leases::path(&self.directory, &account.subject);
             account.use_leases(slots, &saved, self.timing, now);
         } else {
@@ -166,6 +166,7 @@ impl RateLimiter {
 fn route_limits(route: &RouteFile) -> RouteLimits {
     RouteLimits {
         messages: route.limits.messages_per_minute,
+        messages_per_hour: route.limits.messages_per_hour,
         recipients: route.limits.recipients_per_day,
         connections: route.limits.connections.max(1),
     }

@@ -55,22 +55,45 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     let metrics = Arc::new(Metrics::new()?);
     let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), ..Config::default() });
     let sources = Sources::new(config, &options.token_proxy);
-    let transport = upstream::transport(&route, &sources, &Resolver::new(options.nameserver), &metrics);
-    let envelope = envelope(options, &route);
-    let mut dry_run = DryRun::default();
-    // At the same time, so that both fit into the one limit.
-    let (walked, obstacle) =
-        tokio::join!(timeout(options.timeout, transport.dry_run(&envelope, &mut dry_run)), obstacle(options));
-    if walked.is_err() {
-        let text = format!("no result within {} seconds", options.timeout.as_secs_f64());
-        let outcome = DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable));
-        dry_run.stopped = Some(Verdict::without_reply(outcome, text));
-    }
-    let findings = Findings { route_deleted, ..Findings::of(&route, &envelope, &dry_run) };
+    let second = fallback(&route);
+    let walk_one = |route: RouteFile| walked(options, route, &sources, &metrics);
+    let second = async {
+        match second {
+            Some(second) => Some(walk_one(second).await),
+            None => None,
+        }
+    };
+    // At the same time, so that all fit into the one limit.
+    let (first, second, obstacle) =
+        tokio::join!(walk_one(RouteFile::clone(&route)), second, obstacle(options));
+    let findings = Findings { route_deleted, ..first };
+    let findings = match second {
+        Some(second) => findings.with_fallback(second),
+        None => findings,
+    };
     Ok(match obstacle {
         Some(obstacle) => findings.beside(&obstacle, &route),
         None => findings,
     })
+}
+
+/// What the way that `route` describes meets.
+async fn walked(options: &Check, route: RouteFile, sources: &Sources, metrics: &Arc<Metrics>) -> Findings {
+    let transport = upstream::transport(&route, sources, &Resolver::new(options.nameserver), metrics);
+    let envelope = envelope(options, &route);
+    let mut dry_run = DryRun::default();
+    if timeout(options.timeout, transport.dry_run(&envelope, &mut dry_run)).await.is_err() {
+        let text = format!("no result within {} seconds", options.timeout.as_secs_f64());
+        let outcome = DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable));
+        dry_run.stopped = Some(Verdict::without_reply(outcome, text));
+    }
+    Findings::of(&route, &envelope, &dry_run)
+}
+
+/// The second way of a Graph route, as a route.
+fn fallback(route: &RouteFile) -> Option<RouteFile> {
+    let Method::Graph(graph) = &route.method else { return None };
+    Some(RouteFile { method: Method::ClientSubmission(graph.submission()?), ..route.clone() })
 }
 
 /// The route without its control service where the sidecar's own is not known: in a pod, the one that the route names might be

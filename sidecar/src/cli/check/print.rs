@@ -25,6 +25,10 @@ pub fn print(findings: &Findings, output: Output) -> String {
 
 fn text(findings: &Findings) -> String {
     let mut text: String = findings.steps.iter().map(line).collect();
+    if !findings.fallback.is_empty() {
+        text.push_str("\nThe fallback, for what Microsoft Graph cannot carry:\n");
+        text.extend(findings.fallback.iter().map(line));
+    }
     text.push_str(if findings.is_well() {
         "\nA message would be sent.\n"
     } else {
@@ -94,7 +98,13 @@ mod tests {
             ),
             step(Place::Sender, State::NotReached, None, "", ("", "")),
         ];
-        Findings { route: Some("shop/notifications".into()), well: false, steps, route_deleted: false }
+        Findings {
+            route: Some("shop/notifications".into()),
+            well: false,
+            steps,
+            fallback: vec![],
+            route_deleted: false,
+        }
     }
 
     #[test]
@@ -109,6 +119,15 @@ FAILED   log-in       SmtpAuthDisabledMailbox: 535 5.7.139 Authentication unsucc
 A message would not be sent. Fix what failed and run check again.
 ";
         assert_eq!(print(&findings(), Output::Text), expected);
+    }
+
+    #[test]
+    fn the_second_way_comes_behind_the_first() {
+        let findings = Findings { fallback: findings().steps, ..findings() };
+        let text = print(&findings, Output::Text);
+        let (_, second) =
+            text.split_once("\nThe fallback, for what Microsoft Graph cannot carry:\n").unwrap();
+        assert!(second.starts_with("ok       token "), "{second}");
     }
 
     #[test]

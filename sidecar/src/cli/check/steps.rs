@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
-use mailroute_route::file::{ClientSubmission, Credential, HostName, Method, SmartHost};
+use mailroute_route::file::{Authority, Credential, Endpoint, HostName, Method, SmartHost};
 use serde::Serialize;
 
 use crate::delivery::DryRun;
@@ -35,6 +35,8 @@ pub enum Place {
     Greeting,
     /// STARTTLS and the handshake.
     Tls,
+    /// What Microsoft Graph lets the application do with the mailbox.
+    Permission,
     /// AUTH.
     LogIn,
     /// MAIL.
@@ -57,6 +59,7 @@ impl Place {
             Self::Connection => "connection",
             Self::Greeting => "greeting",
             Self::Tls => "TLS",
+            Self::Permission => "permission",
             Self::LogIn => "log-in",
             Self::Sender => "sender",
             Self::Recipient => "recipient",
@@ -110,6 +113,9 @@ pub struct Findings {
     pub well: bool,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// The steps of the second way, for what the first cannot carry; none where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<Step>,
     /// Whether the MailRoute of the pod was deleted; the steps are those of its last configuration.
     pub route_deleted: bool,
 }
@@ -131,7 +137,7 @@ impl Findings {
             remedy,
             ..plain(Place::Route, error)
         };
-        Self { route: None, well: false, steps: vec![step], route_deleted: false }
+        Self { route: None, well: false, steps: vec![step], fallback: vec![], route_deleted: false }
     }
 
     /// What `dry_run` met on the way that `route` describes.
@@ -148,11 +154,24 @@ impl Findings {
             steps.push(step);
         }
         let name = format!("{}/{}", route.namespace, route.name);
-        Self { route: Some(name), well: dry_run.stopped.is_none(), steps, route_deleted: false }
+        Self {
+            route: Some(name),
+            well: dry_run.stopped.is_none(),
+            steps,
+            fallback: vec![],
+            route_deleted: false,
+        }
     }
 }
 
 impl Findings {
+    /// The same, with what was met on the second way. A message that needs it could not be sent where that one ends.
+    pub fn with_fallback(mut self, second: Self) -> Self {
+        self.fallback = second.steps;
+        self.well &= second.well;
+        self
+    }
+
     /// The same, with what the running sidecar holds its mail back for. Where it is only how messages are spread, mail
     /// goes out a little later.
     pub fn beside(mut self, obstacle: &Obstacle, route: &RouteFile) -> Self {
@@ -187,16 +206,23 @@ impl Findings {
 /// The places on the way by this method, in order.
 fn places(method: &Method) -> Vec<Place> {
     let mut places = vec![Place::Route];
-    match method {
-        Method::ClientSubmission(submission) => places.extend(match submission.credential {
-            Credential::ClientCertificate { .. } => &[Place::Certificate, Place::Token][..],
-            Credential::Password { .. } => &[Place::Password],
+    match log_in(method).map(|(credential, _)| credential) {
+        Some(Credential::ClientCertificate { .. }) => places.extend([Place::Certificate, Place::Token]),
+        Some(Credential::Password { .. }) => places.push(Place::Password),
+        Some(
             Credential::WorkloadIdentity { .. }
             | Credential::ClientSecret { .. }
-            | Credential::Operator { .. } => &[Place::Token],
-        }),
+            | Credential::Operator { .. },
+        ) => places.push(Place::Token),
+        None => {}
+    }
+    match method {
         Method::SmtpRelay(relay) if relay.certificate.is_some() => places.push(Place::Certificate),
-        Method::SmtpRelay(_) | Method::DirectSend(_) | Method::Graph(_) => {}
+        Method::Graph(_) => {
+            places.extend([Place::Name, Place::Connection, Place::Tls, Place::Permission]);
+            return places;
+        }
+        Method::ClientSubmission(_) | Method::SmtpRelay(_) | Method::DirectSend(_) => {}
     }
     places.extend([Place::Name, Place::Connection, Place::Greeting, Place::Tls]);
     if matches!(method, Method::ClientSubmission(_)) {
@@ -226,6 +252,9 @@ fn end(stopped: &Verdict, dry_run: &DryRun, places: &[Place]) -> Place {
         _ => {}
     }
     if met(ConditionType::UpstreamReachable) {
+        if places.contains(&Place::Permission) {
+            return Place::Permission;
+        }
         let logs_in = places.contains(&Place::LogIn);
         return match (logs_in && !met(ConditionType::Authenticated), answered(Stage::Mail)) {
             (true, _) => Place::LogIn,
@@ -240,6 +269,7 @@ fn end(stopped: &Verdict, dry_run: &DryRun, places: &[Place]) -> Place {
         (Some(Reason::ConnectFailed), _) => Place::Connection,
         (Some(Reason::StartTlsMissing | Reason::TlsFailed | Reason::CaBundleMissing), _) => Place::Tls,
         (_, Some(credential)) if !met(ConditionType::CredentialReady) => credential,
+        _ if places.contains(&Place::Permission) => Place::Permission,
         _ => Place::Greeting,
     }
 }
@@ -287,7 +317,7 @@ fn passed(place: Place, route: &RouteFile, envelope: &Envelope, dry_run: &DryRun
         Place::Certificate => met(place, told(ConditionType::CertificateValid), route),
         Place::Token | Place::Password => met(place, told(ConditionType::CredentialReady), route),
         Place::Tls => met(place, told(ConditionType::UpstreamReachable), route),
-        Place::LogIn => met(place, told(ConditionType::Authenticated), route),
+        Place::LogIn | Place::Permission => met(place, told(ConditionType::Authenticated), route),
         Place::Route => plain(place, described(route)),
         Place::Name => plain(place, host(route)),
         Place::Connection => plain(place, format!("port {}", port(route))),
@@ -339,10 +369,20 @@ fn smart_host(method: &Method) -> Option<&SmartHost> {
     }
 }
 
-fn submission(method: &Method) -> Option<&ClientSubmission> {
+/// What is proved to Entra, and where; none by the methods that prove nothing.
+const fn log_in(method: &Method) -> Option<(&Credential, &Authority)> {
     match method {
-        Method::ClientSubmission(submission) => Some(submission),
-        Method::SmtpRelay(_) | Method::DirectSend(_) | Method::Graph(_) => None,
+        Method::ClientSubmission(submission) => Some((&submission.credential, &submission.authority)),
+        Method::Graph(graph) => Some((&graph.credential, &graph.authority)),
+        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
+    }
+}
+
+const fn named_endpoint(method: &Method) -> Option<&Endpoint> {
+    match method {
+        Method::ClientSubmission(submission) => Some(&submission.endpoint),
+        Method::Graph(graph) => Some(&graph.endpoint),
+        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
     }
 }
 
@@ -350,13 +390,13 @@ fn host(route: &RouteFile) -> String {
     match smart_host(&route.method).map(|smart_host| &smart_host.host) {
         Some(HostName::Fixed(host)) => host.clone(),
         Some(HostName::MxOf(domain)) => format!("the MX record of {domain}"),
-        None => submission(&route.method).map(|it| it.endpoint.host.clone()).unwrap_or_default(),
+        None => named_endpoint(&route.method).map(|it| it.host.clone()).unwrap_or_default(),
     }
 }
 
 fn port(route: &RouteFile) -> u16 {
     let smart_host = smart_host(&route.method).map(|smart_host| smart_host.port);
-    smart_host.or_else(|| submission(&route.method).map(|it| it.endpoint.port)).unwrap_or_default()
+    smart_host.or_else(|| named_endpoint(&route.method).map(|it| it.port)).unwrap_or_default()
 }
 
 fn endpoint(route: &RouteFile) -> String {
@@ -365,8 +405,8 @@ fn endpoint(route: &RouteFile) -> String {
 
 /// The names for a remedy. Where the file does not name the Secret, the field of the MailRoute stands for it.
 fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
-    let submission = submission(&route.method);
-    let client_id = submission.map(|it| match &it.credential {
+    let (credential, authority) = log_in(&route.method).unzip();
+    let client_id = credential.map(|credential| match credential {
         Credential::WorkloadIdentity { client_id, .. }
         | Credential::ClientSecret { client_id, .. }
         | Credential::ClientCertificate { client_id, .. }
@@ -376,9 +416,9 @@ fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
     Subject {
         mailbox: route.method.mailbox().unwrap_or_default(),
         client_id: client_id.unwrap_or_default(),
-        tenant: submission.map(|it| it.authority.tenant.as_str()).unwrap_or_default(),
+        tenant: authority.map(|it| it.tenant.as_str()).unwrap_or_default(),
         endpoint,
-        authority: submission.map(|it| it.authority.host.as_str()).unwrap_or_default(),
+        authority: authority.map(|it| it.host.as_str()).unwrap_or_default(),
         secret: match (&route.secret, smart_host(&route.method)) {
             (Some(name), _) => name,
             (None, Some(_)) => "<certificateSecretRef.name>",

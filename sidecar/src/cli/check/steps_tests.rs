@@ -1,5 +1,5 @@
 use mailroute_route::file::{
-    Authority, CertificateFiles, Delivery, DeliveryMode, DirectSend, Endpoint, FORMAT_VERSION, Limits,
+    CertificateFiles, ClientSubmission, Delivery, DeliveryMode, DirectSend, FORMAT_VERSION, Graph, Limits,
     Listen, LogAddresses, SmtpRelay, TlsMode,
 };
 
@@ -100,7 +100,39 @@ fn stopped(reasons: &[Reason], answers: &[Stage], verdict: Verdict) -> DryRun {
     DryRun { observations: met(reasons), answers, stopped: Some(verdict) }
 }
 
+fn by_graph() -> RouteFile {
+    let Method::ClientSubmission(submission) = by_secret().method else { panic!("client submission") };
+    let ClientSubmission { mailbox, credential, authority, .. } = submission;
+    let (endpoint, max_message_bytes) = (Endpoint::new("graph.microsoft.com", 443), 3 << 20);
+    route(Method::Graph(Graph {
+        mailbox,
+        credential,
+        authority,
+        endpoint,
+        max_message_bytes,
+        fallback: None,
+    }))
+}
+
 use Reason::{Connected, LoggedIn, TokenAcquired};
+
+#[test]
+fn the_way_to_graph_ends_with_what_the_application_may_do() {
+    let open = DryRun { observations: met(&[TokenAcquired, Connected, LoggedIn]), ..DryRun::default() };
+    assert_eq!(states(&by_graph(), &open), "oooooo");
+    let denied = stopped(&[TokenAcquired, Connected], &[], fault(Reason::GraphAccessDenied));
+    assert_eq!(states(&by_graph(), &denied), "oooooF");
+    let unresolved = stopped(&[TokenAcquired], &[], fault(Reason::NameNotResolved));
+    assert_eq!(states(&by_graph(), &unresolved), "ooF---");
+    let findings = Findings::of(&by_graph(), &envelope(), &denied);
+    let last = findings.steps.last().unwrap();
+    assert_eq!((last.step, findings.steps[2].met.as_str()), (Place::Permission, "graph.microsoft.com"));
+    assert!(
+        last.remedy.contains("application 1b2c") && last.remedy.contains("noreply@contoso.com"),
+        "{}",
+        last.remedy
+    );
+}
 
 #[test]
 fn a_walk_to_the_end_is_well_at_every_step() {
@@ -237,7 +269,7 @@ fn obstacle(reason: Option<Reason>, limits: bool) -> Obstacle {
 
 #[test]
 fn a_sidecar_that_holds_mail_back_is_told_although_the_way_is_open() {
-    let open = Findings { route: None, well: true, steps: vec![], route_deleted: false };
+    let open = Findings { route: None, well: true, steps: vec![], fallback: vec![], route_deleted: false };
     let held = open.clone().beside(&obstacle(Some(Reason::DailyQuotaExceeded), false), &by_secret());
     let step = held.steps.last().unwrap();
     assert_eq!((held.well, step.step, step.state), (false, Place::Sidecar, State::Failed));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Client, Phase, Session, Step};
-use crate::message::envelope::Address;
+use crate::message::envelope::{Address, ReversePath};
 use crate::smtp::answer::Answer;
 use crate::smtp::auth::{self, Next};
 use crate::smtp::command::{Command, CommandError, Mail};
@@ -114,6 +114,11 @@ impl Session {
                 if mail.size.is_some_and(|size| size > self.settings.max_message_bytes) =>
             {
                 Answer::TooLarge
+            }
+            (Phase::Greeted, Some(_))
+                if mail.reverse_path == ReversePath::Null && !self.settings.null_sender =>
+            {
+                Answer::NullSender
             }
             (Phase::Greeted, Some(client)) => {
                 match self.settings.senders.judge_reverse_path(&mail.reverse_path) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mailroute_quota::Timing;
 use mailroute_quota::client::budget::RouteLimits;
-use mailroute_quota::server::limits::{MailboxLimits, SidecarId};
+use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT, SidecarId};
 use mailroute_quota::wire::{Allotment, Claim};
 
 use super::agenda::Agenda;
@@ -187,10 +187,14 @@ impl World {
     /// A sidecar of a new pod.
     fn sidecar(&mut self, who: usize) -> Sidecar {
         self.next_id += 1;
-        let timing =
-            Timing { minute: Duration::from_millis(MINUTE), day: Duration::from_millis(self.plan.day) };
-        let MailboxLimits { messages, recipients, .. } = self.plan.limits;
-        let limits = RouteLimits { messages: Some(messages), recipients: Some(recipients), connections: 1 };
+        let timing = Timing { day: Duration::from_millis(self.plan.day), ..Timing::default() };
+        let MailboxLimits { messages, messages_per_hour, recipients, .. } = self.plan.limits;
+        let limits = RouteLimits {
+            messages: Some(messages),
+            messages_per_hour: Some(messages_per_hour).filter(|limit| *limit < NO_LIMIT),
+            recipients: Some(recipients),
+            connections: 1,
+        };
         let offset = HOUR + self.chance.between(0, 2 * SECOND);
         let namespace = if self.is_elsewhere(who) { "elsewhere" } else { "shop" };
         Sidecar::new(namespace.into(), self.next_id, offset, limits, timing, self.now)
