@@ -124,7 +124,7 @@ impl GraphReply {
 
     /// Whether it answers content that is no message, in the way of somebody who may send.
     pub fn proves_permission(&self) -> bool {
-        self.status == 400
+        self.status == 400 && !self.code.is_empty()
     }
 
     /// What it means for a message.

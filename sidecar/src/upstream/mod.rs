@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::delivery::Transport;
 use crate::delivery::client_submission::SubmissionConnector;
 use crate::delivery::graph::GraphTransport;
-use crate::delivery::graph::fallback::WithFallback;
+use crate::delivery::graph::fallback::{SUBMISSION_CONNECTIONS, WithFallback};
 use crate::delivery::login::LogIn;
 use crate::delivery::smtp_relay::SmartHostConnector;
 use crate::delivery::transport::{Connect, SmtpTransport};
@@ -209,6 +209,7 @@ fn build(
                 Some(submission) => {
                     let log_in = log_in_of(&submission, sources, metrics);
                     let connector = SubmissionConnector::new(submission, ehlo_name, log_in);
+                    let connections = connections.min(SUBMISSION_CONNECTIONS);
                     let submission = SmtpTransport::new(connector, connections, Arc::clone(metrics) as _);
                     Arc::new(WithFallback::new(graph, submission))
                 }

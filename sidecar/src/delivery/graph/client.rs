@@ -37,6 +37,9 @@ const ANSWER: Duration = Duration::from_secs(180);
 /// From the first octet of an answer to its last.
 const REST: Duration = Duration::from_secs(30);
 
+/// How long a connection may take to be ready for the next request.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Octets that wait to be written, at most: a large message is read no faster than it is sent.
 const BUFFER: usize = 64 * 1024;
 
@@ -162,9 +165,9 @@ fn broken(reason: Reason, what: &str) -> Verdict {
 }
 
 impl GraphConnection {
-    /// Whether another request may follow.
-    pub fn is_reusable(&self) -> bool {
-        self.sender.is_ready()
+    /// Whether another request may follow. Not behind an answer that came before all of the content was read.
+    pub async fn is_reusable(&mut self) -> bool {
+        timeout(SETTLE, self.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
     }
 
     /// Sends one message, or what is none, as `mailbox` of `settings`, and reads the answer.

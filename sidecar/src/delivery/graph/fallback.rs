@@ -17,7 +17,7 @@ use crate::outcome::{
 };
 
 /// Most connections of client submission that Exchange allows a mailbox at a time.
-const SUBMISSION_CONNECTIONS: usize = 3;
+pub const SUBMISSION_CONNECTIONS: usize = 3;
 
 /// Graph, and client submission where Graph will not do.
 pub struct WithFallback<T> {
@@ -27,8 +27,7 @@ pub struct WithFallback<T> {
 
 impl<T: Transport> WithFallback<T> {
     /// Sends by `graph`, and by `submission` what that cannot carry.
-    pub fn new(graph: GraphTransport, submission: T) -> Self {
-        submission.resize(SUBMISSION_CONNECTIONS);
+    pub const fn new(graph: GraphTransport, submission: T) -> Self {
         Self { graph, submission }
     }
 

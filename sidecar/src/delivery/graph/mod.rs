@@ -124,8 +124,7 @@ impl GraphTransport {
             match connection.send(&self.settings, mail).await {
                 Ok(reply) => {
                     observations.push(connected(&self.settings, &connection));
-                    // An answer that came before all of the content was read leaves the connection of no use.
-                    if connection.is_reusable() {
+                    if connection.is_reusable().await {
                         self.pool.keep(connection);
                     }
                     return Ok(reply);

@@ -190,13 +190,14 @@ mod tests {
         assert_eq!(foreign("To: a@b\r\nCc:\r\n c@d\r\n", &["a@b"]), "c@d");
         assert_eq!(foreign("To: a@b\r\nTo: c@d\r\n", &["a@b"]), "c@d", "each of several");
         assert_eq!(foreign("To: c@d <a@b>\r\n", &["a@b"]), "c@d", "some take the name for an address");
+        assert_eq!(foreign("To: Ann @home <a@b>\r\n", &["a@b"]), "ann@home");
         let many: String = (0..5000).map(|at| format!("a{at}@b,\r\n ")).collect();
         assert_eq!(foreign(&format!("To: {many}z@b\r\n"), &["a@b"]), "a0@b, a1@b, a2@b, …");
     }
 
     #[test]
     fn what_can_be_read_in_two_ways_is_not_sent() {
-        for value in ["a@b c@d", "\"open a@b", "<a@b", "(open a@b", "Ann @home <a@b>", "<@c:a@b>"] {
+        for value in ["a@b c@d", "\"open a@b", "<a@b", "(open a@b", "my x@y <a@b>", "<@c:a@b>"] {
             let outcome = sent(&format!("To: {value}\r\n"), &["a@b", "c@d"]);
             assert_eq!(outcome, Err(HeaderProblem::Ambiguous("To")), "{value}");
         }
