@@ -289,7 +289,9 @@ reasons! {
     DailyQuotaExceeded: SendersAccepted, "The mailbox has used up its recipients of the day.",
         "Wait for the rolling 24 hours to move, or use another mailbox or the SMTP relay method. If spec.limits.recipientsPerDay is lower than what the mailbox may send, raise it.";
     TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
-        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences. Senders at *.onmicrosoft.com have a limit of 100 a day: send from your own domain.";
+        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences.";
+    OnmicrosoftQuotaExceeded: SendersAccepted, "Senders at *.onmicrosoft.com have used up the 100 external recipients a day that they share in the tenant.",
+        "Send from a domain of your own, which has no such limit; mail from other domains is not held up. The held messages are tried again as the rolling 24 hours move.";
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
         "Look up the reply in the message, and contact Microsoft support.";
 
