@@ -7,8 +7,9 @@
 //!  all of it, and reports ───────► status ──► conditions and sums
 //! ```
 //!
-//! * [`crd`]: the resources. [`pods`]: what a pod says of its sidecar. [`reports`]: what sidecars reported. [`webhook_configuration`]: whether
-//!   API servers ask about the right pods. [`kubernetes_version`]: whether they know native sidecars.
+//! * [`crd`]: the resources. [`pods`]: what a pod says of its sidecar. [`reports`]: what sidecars reported. [`tenant_quotas`]: which
+//!   routes met a limit of their tenant. [`webhook_configuration`]: whether API servers ask
+//!   about the right pods. [`kubernetes_version`]: whether they know native sidecars.
 //!
 //! No client of the API server, no files, no clock and no async: time and files' contents are passed in, and Cargo.toml has
 //! neither a client nor a runtime.
@@ -23,6 +24,7 @@ pub mod rollout;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 pub mod status;
+pub mod tenant_quotas;
 pub mod webhook_configuration;
 
 #[cfg(test)]

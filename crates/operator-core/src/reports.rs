@@ -13,6 +13,8 @@ use mailroute_route::control::{
     MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Queue, Report, Usage,
 };
 
+use crate::tenant_quotas::{self, TenantQuotas};
+
 /// How often a sidecar reports when nothing changes.
 pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
@@ -74,6 +76,8 @@ pub struct Reports {
     routes: HashMap<RouteKey, BTreeMap<String, ReceivedReport>>,
     /// When each pod reported last, by uid, for a day.
     last: HashMap<String, Timestamp>,
+    /// What they say of limits that whole tenants have.
+    pub tenants: TenantQuotas,
     swept: Timestamp,
 }
 
@@ -97,6 +101,14 @@ impl Reports {
         let received = ReceivedReport { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
         pods.insert(caller.uid.clone(), received);
         news
+    }
+
+    /// Notes what a report of an accepted route's pod says of its tenant's limit. Comes before [`Reports::record`].
+    pub fn note_tenant(&mut self, tenant: &str, caller: &ReportingPod, report: &Report, now: Timestamp) {
+        let key = (caller.namespace.clone(), report.route.clone());
+        let last = self.routes.get(&key).and_then(|pods| pods.get(&caller.uid));
+        let had_met = last.is_some_and(|last| tenant_quotas::refusal(&last.report).is_some());
+        self.tenants.note(tenant, (&caller.namespace, &report.route), had_met, report, now);
     }
 
     /// A status that takes these reports into account was written, and it was told what the pods hold. `is_live` says of a

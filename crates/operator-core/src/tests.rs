@@ -190,6 +190,7 @@ fn status(
         dns: &DnsNotice::None,
         silent: &[],
         lost: 0,
+        tenant_quota_met: false,
     };
     compute(&facts, Timestamp::UNIX_EPOCH)
 }

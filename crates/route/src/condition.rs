@@ -305,7 +305,9 @@ reasons! {
     GraphResultUnknown: SendersAccepted, "Microsoft Graph did not say whether it accepted a message, so the message is sent again later and can arrive twice.",
         "Nothing at first; the next accepted message ends it. If the problem persists, check what is between the pod and {endpoint}, and https://status.cloud.microsoft for an outage.";
     TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
-        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences. Senders at *.onmicrosoft.com have a limit of 100 a day: send from your own domain.";
+        "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences.";
+    OnmicrosoftQuotaExceeded: SendersAccepted, "Senders at *.onmicrosoft.com have used up the 100 external recipients a day that they share in the tenant.",
+        "Send from a domain of your own, which has no such limit; mail from other domains is not held up. The held messages are tried again as the rolling 24 hours move.";
     TenantBlocked: SendersAccepted, "Exchange blocks the tenant's outgoing mail.",
         "Look up the reply in the message, and contact Microsoft support.";
 

@@ -9,6 +9,7 @@ use kube::api::ObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::resolve::{PlatformSettings, RouteResolution, resolve};
+use mailroute_operator_core::tenant_quotas::tenant_of;
 
 /// The watched routes.
 pub type RouteStore = Store<CachedRoute>;
@@ -27,6 +28,12 @@ impl CachedRoute {
     /// Resolves the route.
     pub fn new(route: MailRoute, settings: &PlatformSettings) -> Self {
         Self { resolution: resolve(&route, settings), route }
+    }
+
+    /// The tenant whose limit the route's mail counts against, if the route is accepted.
+    pub fn counted_tenant(&self) -> Option<String> {
+        let resolved = self.resolution.accepted().ok()?;
+        tenant_of(&resolved.file, &self.route.spec.tenant.id)
     }
 
     /// What the route amounts to.

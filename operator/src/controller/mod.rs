@@ -174,6 +174,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         dns: &dns,
         silent: &silent,
         lost,
+        tenant_quota_met: is_tenant_quota_met(route, context, now),
     };
     let status = status::compute(&facts, now);
     publish::publish(context.client.clone(), &context.events, route, &status)
@@ -234,6 +235,14 @@ async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(
 
 fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<String, ReceivedReport> {
     lock(&context.reports).of(&route.namespace().unwrap_or_default(), &route.name_any(), now)
+}
+
+/// Whether another route of its tenant says that the tenant's external recipients are used up.
+fn is_tenant_quota_met(route: &CachedRoute, context: &Context, now: Timestamp) -> bool {
+    let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
+    let met =
+        |tenant: String| lock(&context.reports).tenants.is_met_elsewhere(&tenant, (&namespace, &name), now);
+    route.counted_tenant().is_some_and(met)
 }
 
 fn pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<SidecarPod> {

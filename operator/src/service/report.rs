@@ -21,6 +21,7 @@ use kube::runtime::reflector::Store;
 use mailroute_operator_core::pods::{has_run, sidecar};
 use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
 use mailroute_operator_core::resolve::ResolvedRoute;
+use mailroute_operator_core::tenant_quotas::refusal;
 use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
@@ -133,7 +134,8 @@ impl ReportService {
             return Err(ReportRefusal::NotItsRoute);
         }
         let route = RouteRef::new(&report.route).within(&caller.namespace);
-        let claim = report.claim.clone();
+        let tenant = self.routes.get(&route).and_then(|route| route.counted_tenant());
+        let claim = self.take_in(&caller, &report, tenant.as_deref());
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
             self.triggers.add_reported(route.clone());
         }
@@ -143,6 +145,21 @@ impl ReportService {
         };
         let next_seconds = u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX);
         Ok(ReportReply { next_seconds, allotment, route_deleted: self.is_deleted(&route) })
+    }
+
+    /// Notes what a report says of its tenant's limit, and returns its claim. A sidecar that met that limit asks for a lease when it is
+    /// its turn to try.
+    fn take_in(&self, caller: &ReportingPod, report: &Report, tenant: Option<&str>) -> Option<Claim> {
+        let mut claim = report.claim.clone();
+        let Some(tenant) = tenant else { return claim };
+        let (now, mut reports) = (Timestamp::now(), lock(&self.reports));
+        reports.note_tenant(tenant, caller, report, now);
+        if let (Some(met), Some(claim)) = (refusal(report), claim.as_mut().filter(|claim| claim.messages > 0))
+            && !reports.tenants.may_try(tenant, &caller.namespace, &caller.uid, met, now)
+        {
+            claim.messages = 0;
+        }
+        claim
     }
 
     /// Whether the route is gone. One that was not read yet, or cannot be read, is not.

@@ -185,7 +185,7 @@ pub static TABLE: &[Row] = &[
 
     // The tenant.
     Row(Sending, Permanent, within(7, 232, 233), "",                        Quota(R::TenantQuotaExceeded)),
-    Row(Sending, Permanent, is(7, 236), "",                                 Quota(R::TenantQuotaExceeded)),
+    Row(Sending, Permanent, is(7, 236), "",                                 DeliveryOutcome::Transient(Some(R::OnmicrosoftQuotaExceeded))),
     Row(Sending, Permanent, is(7, 705), "",                                 RouteFault(R::TenantBlocked)),
     Row(Sending, Permanent, is(7, 708), "",                                 RouteFault(R::TenantBlocked)),
     Row(Sending, Permanent, is(7, 750), "",                                 RouteFault(R::SenderDomainUnregistered)),

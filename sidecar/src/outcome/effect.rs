@@ -98,7 +98,8 @@ const fn patience(reason: Option<Reason>) -> RetryPace {
             | Reason::ErrorsHeldBack
             // Each attempt may be one more copy.
             | Reason::GraphResultUnknown
-            | Reason::GraphCannotCarry,
+            | Reason::GraphCannotCarry
+            | Reason::OnmicrosoftQuotaExceeded,
         ) => RetryPace::Late,
         _ => RetryPace::Soon,
     }
@@ -237,6 +238,14 @@ mod tests {
     fn what_is_held_back_is_looked_at_again_late_and_stops_nothing_else() {
         let held = effect(DeliveryOutcome::Transient(Some(Reason::ErrorsHeldBack)));
         assert_eq!((held.next, held.pause), (NextStep::Retry(RetryPace::Late), None));
+    }
+
+    /// Only senders of *.onmicrosoft.com meet it.
+    #[test]
+    fn a_quota_of_some_senders_holds_no_other_and_is_tried_again_late() {
+        let quota = DeliveryOutcome::Transient(Some(Reason::OnmicrosoftQuotaExceeded));
+        assert_eq!((next(quota), effect(quota).pause), (NextStep::Retry(RetryPace::Late), None));
+        assert!(!concerns_route(quota));
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub const KNOWN_REPLIES: &[(Stage, &str, DeliveryOutcome)] = &[
     (Stage::Message, "550 5.7.512 Access denied, message must be RFC 5322 section 3.6.2 compliant", RejectMessage(None)),
     (Stage::Message, "550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients", Quota(R::TenantQuotaExceeded)),
     (Stage::Message, "550 5.7.232 Your message can't be sent because your trial tenant has exceeded its daily limit", Quota(R::TenantQuotaExceeded)),
-    (Stage::Message, "550 5.7.236 Your message can't be sent because your tenant exceeded its daily limit for external recipients of onmicrosoft.com senders", Quota(R::TenantQuotaExceeded)),
+    (Stage::Message, "550 5.7.236 Your message can't be sent because your tenant exceeded its daily limit for external recipients of onmicrosoft.com senders", DeliveryOutcome::Transient(Some(R::OnmicrosoftQuotaExceeded))),
     (Stage::Message, "550 5.7.705 Access denied, tenant has exceeded threshold", RouteFault(R::TenantBlocked)),
     (Stage::Message, "550 5.7.708 Access denied, traffic not accepted from this IP", RouteFault(R::TenantBlocked)),
     (Stage::Message, "550 5.7.750 Client blocked from sending from unregistered domains", RouteFault(R::SenderDomainUnregistered)),

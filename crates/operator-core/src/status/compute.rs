@@ -19,7 +19,9 @@ use mailroute_route::file;
 use super::evidence::{Evidence, Gathered};
 use super::facts::RouteFacts;
 use super::finding::ConditionFinding;
-use super::{accepted, dns_published, federation_fits, ready, sidecars_current, sidecars_reporting};
+use super::{
+    accepted, dns_published, federation_fits, ready, sidecars_current, sidecars_reporting, tenant_quota,
+};
 use crate::crd::MailRouteStatus;
 use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
 use crate::pods::SidecarPod;
@@ -35,6 +37,7 @@ pub fn compute(facts: &RouteFacts<'_>, now: Timestamp) -> MailRouteStatus {
     let evidence = Evidence::new(facts, &reports, &previous.conditions, &subject, now);
     let settling = evidence.settling;
     let mut findings = findings(facts, &evidence, now);
+    tenant_quota::judge(&mut findings, facts, &subject);
     findings.extend(dns_published::finding(facts, &previous.conditions));
     let reports = reports.live;
     let (mut queue, mut usage) = sums(&reports);

@@ -39,6 +39,8 @@ pub struct RouteFacts<'a> {
     pub silent: &'a [SilentSidecar],
     /// Messages that were left in pods that have ended, since the route was created.
     pub lost: u64,
+    /// Whether another route of its tenant says that the tenant's external recipients are used up.
+    pub tenant_quota_met: bool,
 }
 
 /// How far the route got on its way to its sidecars.

@@ -19,6 +19,7 @@ mod pods_refused;
 mod ready;
 mod sidecars_current;
 pub mod sidecars_reporting;
+mod tenant_quota;
 
 pub use compute::compute;
 pub use facts::{Acceptance, DnsNotice, DnsVerdict, RouteFacts, SilentSidecar};

@@ -48,6 +48,7 @@ struct Situation {
     dns: DnsNotice,
     federated: usize,
     silent: Vec<SilentSidecar>,
+    tenant_quota_met: bool,
 }
 
 impl Situation {
@@ -63,6 +64,7 @@ impl Situation {
             dns: DnsNotice::None,
             federated: 0,
             silent: Vec::new(),
+            tenant_quota_met: false,
         }
     }
 
@@ -140,6 +142,7 @@ impl Situation {
             dns: &self.dns,
             silent: &self.silent,
             lost: 0,
+            tenant_quota_met: self.tenant_quota_met,
         };
         compute(&facts, now)
     }
@@ -428,4 +431,30 @@ fn a_lent_identity_is_told_with_the_platforms_own_endpoint() {
     assert_eq!(status.endpoint.as_deref(), Some("smtp.m365.svc:587"));
     let message = message(&status, ConditionType::CredentialReady);
     assert!(message.contains("https://login.m365.svc:8443"), "{message}");
+}
+
+#[test]
+fn what_another_route_of_the_tenant_met_is_unknown_here_and_goes_with_it() {
+    let senders = |status: &MailRouteStatus| {
+        let found = status.conditions.iter().find(|it| it.type_ == "SendersAccepted");
+        found.map(|it| (it.status.clone(), it.reason.clone()))
+    };
+    let says = |status: &str, reason: &str| Some((status.to_owned(), reason.to_owned()));
+    let mut situation = Situation::new().pod("web-1").report("web-1", well());
+    let before = situation.status(at(0));
+    situation.tenant_quota_met = true;
+    let met = situation.status(at(1));
+    assert_eq!(senders(&met), says("Unknown", "TenantQuotaExceeded"));
+    let ready = |status: &MailRouteStatus| status.conditions.iter().find(|it| it.type_ == "Ready").cloned();
+    assert_eq!(ready(&met), ready(&before));
+
+    let own = report(vec![observation(Reason::SendAsDenied, "550 5.7.60", 1)]);
+    let mut failing = Situation::new().pod("web-1").report("web-1", own);
+    failing.tenant_quota_met = true;
+    assert_eq!(senders(&failing.status(at(1))), says("False", "SendAsDenied"), "its own fault stays");
+
+    let mut idle = Situation::new().after(met);
+    assert_eq!(senders(&idle.status(at(2))), None, "nothing of it is inherited");
+    idle.tenant_quota_met = true;
+    assert_eq!(senders(&idle.status(at(2))), says("Unknown", "TenantQuotaExceeded"));
 }
