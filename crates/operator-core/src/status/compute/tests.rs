@@ -443,7 +443,7 @@ fn what_another_route_of_the_tenant_met_is_unknown_here_and_goes_with_it() {
     let mut situation = Situation::new().pod("web-1").report("web-1", well());
     let before = situation.status(at(0));
     situation.tenant_quota_met = true;
-    let met = situation.status(at(1));
+    let met = situation.status(at(0));
     assert_eq!(senders(&met), says("Unknown", "TenantQuotaExceeded"));
     let ready = |status: &MailRouteStatus| status.conditions.iter().find(|it| it.type_ == "Ready").cloned();
     assert_eq!(ready(&met), ready(&before));
