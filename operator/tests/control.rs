@@ -359,6 +359,25 @@ async fn pods_that_were_never_started_have_nothing_set_aside_for_them() {
 }
 
 #[tokio::test]
+async fn of_the_pods_that_met_the_tenants_limit_one_tries_and_when_it_gets_through_all_do() {
+    let stage = stage_with([pod("web-2"), pod("web-3")], [mail_route("Pod")], MailboxRules::default()).await;
+    let said = async |pod: u64, sequence: u64, reason: &str| {
+        let mut report: Value = serde_json::from_str(&claiming(sequence)).unwrap();
+        let holds = reason == "MailAccepted";
+        report["observations"] = json!([{"condition": "SendersAccepted", "holds": holds, "reason": reason,
+            "message": "", "at": Timestamp::now().as_second() - 1}]);
+        let token = token(&format!("web-{pod}"), &format!("uid-{pod}"), "good");
+        let (_, body) = stage.send(&token, report.to_string()).await;
+        serde_json::from_str::<ReportReply>(&body).unwrap().allotment.unwrap().lease.is_some()
+    };
+    assert!(said(1, 1, "TenantQuotaExceeded").await);
+    assert!(!said(2, 1, "TenantQuotaExceeded").await);
+    assert!(said(3, 1, "MailAccepted").await, "that one has not met it");
+    said(1, 2, "MailAccepted").await;
+    assert!(said(2, 2, "TenantQuotaExceeded").await);
+}
+
+#[tokio::test]
 async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_none() {
     let mut stage = stage_with([pod("web-2")], [mail_route("Pod")], MailboxRules::default()).await;
     assert!(stage.claim(&good(), 1).await.unwrap().lease.is_some());

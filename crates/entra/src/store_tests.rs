@@ -43,7 +43,18 @@ async fn a_good_token_is_used_although_its_renewal_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_less_left_than_high_volume_email_wants_another_token_is_waited_for() {
+async fn a_service_that_wants_more_life_left_has_another_token_sooner() {
+    let mut life = Life { margin: seconds(1200), ..Life::default() };
+    let start = clock::now();
+    life.succeed(token("a", 3600), 0.5);
+    assert!(matches!(life.step(start + seconds(2399)), Step::UseAndRenew(_)));
+    assert!(matches!(life.step(start + seconds(2401)), Step::Ask), "fewer than twenty minutes are left");
+    life.succeed(token("b", 3600), 0.5);
+    assert_eq!(life.margin, seconds(1200), "it is the service's, not the token's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_less_left_than_twelve_minutes_another_token_is_waited_for() {
     let mut life = Life::default();
     let start = clock::now();
     life.succeed(token("a", 3600), 0.5);

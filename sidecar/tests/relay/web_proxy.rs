@@ -5,6 +5,8 @@ use mailroute_route::condition::Reason;
 use tokio::net::TcpListener;
 
 use crate::client::message;
+use crate::graph::graph;
+use crate::route::by_graph;
 use crate::scene::{PATIENCE, Scene, intervals, submission};
 
 /// A name that only the proxy can resolve.
@@ -45,6 +47,31 @@ async fn tokens_are_asked_for_through_the_proxy_and_mail_goes_without_it() {
     assert_asked(&requests);
     assert!(requests[0].contains("Proxy-Authorization: Basic YXBwOnBhc3M=\r\n"), "{requests:?}");
     scene.assert_careful();
+}
+
+#[tokio::test]
+async fn graph_is_reached_through_the_proxy() {
+    const GRAPH: &str = "graph.contoso.test";
+    let proxy = WebProxy::start().await.unwrap();
+    let url = format!("http://{}", proxy.address);
+    let scene = Scene::run(
+        &["--https-proxy", &url],
+        intervals(),
+        |options| options.names.push(GRAPH.into()),
+        |m365, route| {
+            by_graph(m365, route, false);
+            (graph(route).endpoint.host, graph(route).endpoint.port) = (GRAPH.into(), 443);
+            proxy.lead_to(m365.graph_address());
+        },
+    )
+    .await;
+    scene.well().await;
+    let reply =
+        scene.client().await.send("noreply@contoso.com", &["ann@fabrikam.com"], &message("tunnelled")).await;
+    assert_eq!(reply.code, 250, "{reply}");
+    let requests = proxy.requests();
+    assert_eq!(requests.len(), 1, "one tunnel for the probe and the message: {requests:?}");
+    assert!(requests[0].starts_with("CONNECT graph.contoso.test:443 HTTP/1.1\r\n"), "{requests:?}");
 }
 
 #[tokio::test]
