@@ -29,6 +29,9 @@ pub enum HeaderProblem {
     /// Readers could find different addresses in a field.
     #[error("the field {0} cannot be read in one way only, and Microsoft Graph takes the recipients from it")]
     Ambiguous(&'static str),
+    /// The first line continues no field, and would continue one that is put in front of it.
+    #[error("the header begins with a folded line")]
+    Folded,
 }
 
 /// The header section `header`, without the empty line behind it, such that Graph sends to `envelope` and to nobody else.
@@ -36,6 +39,9 @@ pub enum HeaderProblem {
 /// # Errors
 /// When that cannot be had by changing `Bcc` alone.
 pub fn for_graph(header: &[u8], envelope: &[Address]) -> Result<Vec<u8>, HeaderProblem> {
+    if header.starts_with(b" ") || header.starts_with(b"\t") {
+        return Err(HeaderProblem::Folded);
+    }
     let allowed: HashSet<String> = envelope.iter().map(|to| comparable(to.as_str())).collect();
     let (mut visible, mut foreign) = (HashSet::new(), Vec::new());
     let mut kept = Vec::with_capacity(header.len());
@@ -202,6 +208,11 @@ mod tests {
             assert_eq!(outcome, Err(HeaderProblem::Ambiguous("To")), "{value}");
         }
         assert_eq!(for_graph(b"Cc: \xff@b\r\n", &envelope(&["a@b"])), Err(HeaderProblem::Ambiguous("Cc")));
+    }
+
+    #[test]
+    fn a_first_line_that_is_folded_does_not_become_part_of_the_added_field() {
+        assert_eq!(sent(" c@d\r\nTo: a@b\r\n", &["a@b"]), Err(HeaderProblem::Folded));
     }
 
     #[test]
