@@ -63,7 +63,9 @@ pub fn address(input: &[u8]) {
 
 /// A header that goes to Graph names the envelope and nobody else, by our own reading and by `mail-parser`'s; nothing but `Bcc` is
 /// changed, and a second time nothing at all.
-pub fn graph_recipients(header: &[u8]) {
+pub fn graph_recipients(input: &[u8]) {
+    // A message that is kept has no bare CR or LF.
+    let header = &decoded(input)[..];
     let envelope: Vec<_> =
         ["a@b", "bob@fabrikam.com", "\"c d\"@e"].iter().filter_map(|to| Address::parse(to).ok()).collect();
     let Ok(sent) = for_graph(header, &envelope) else { return };
