@@ -70,13 +70,15 @@ pub fn for_graph(header: &[u8], envelope: &[Address]) -> Result<Vec<u8>, HeaderP
     Ok(result)
 }
 
-/// The fields of a header section, each with the lines that continue it. A line that is no field stands for itself.
+/// The fields of a header section, each with the lines that continue it. A line that is no field stands for itself, and for some
+/// readers a folded line behind it is a field.
 fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = header;
     std::iter::from_fn(move || {
         let mut len = 0;
         for line in rest.split_inclusive(|&b| b == b'\n') {
-            if len > 0 && !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
+            if len > 0 && !(is_folded && rest[..len].contains(&b':')) {
                 break;
             }
             len += line.len();
@@ -90,7 +92,7 @@ fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Name and value of a field that names recipients. Space before the colon is obsolete, and met.
 fn recipient_field(field: &[u8]) -> Option<(&'static str, &[u8])> {
     let colon = field.iter().position(|&b| b == b':')?;
-    let name = field[..colon].trim_ascii_end();
+    let name = field[..colon].trim_ascii();
     let known = ["To", "Cc", "Bcc"].into_iter().find(|known| name.eq_ignore_ascii_case(known.as_bytes()))?;
     Some((known, &field[colon + 1..]))
 }
@@ -196,6 +198,7 @@ mod tests {
         assert_eq!(foreign("To: a@b\r\nCc:\r\n c@d\r\n", &["a@b"]), "c@d");
         assert_eq!(foreign("To: a@b\r\nTo: c@d\r\n", &["a@b"]), "c@d", "each of several");
         assert_eq!(foreign("To: c@d <a@b>\r\n", &["a@b"]), "c@d", "some take the name for an address");
+        assert_eq!(foreign("no field\r\n\tTo: c@d\r\n", &["a@b"]), "c@d");
         assert_eq!(foreign("To: Ann @home <a@b>\r\n", &["a@b"]), "ann@home");
         let many: String = (0..5000).map(|at| format!("a{at}@b,\r\n ")).collect();
         assert_eq!(foreign(&format!("To: {many}z@b\r\n"), &["a@b"]), "a0@b, a1@b, a2@b, …");
