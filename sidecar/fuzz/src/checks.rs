@@ -63,21 +63,24 @@ pub fn address(input: &[u8]) {
 
 /// A header that goes to Graph names the envelope and nobody else, by our own reading and by `mail-parser`'s; nothing but `Bcc` is
 /// changed, and a second time nothing at all.
-pub fn graph_recipients(header: &[u8]) {
+pub fn graph_recipients(input: &[u8]) {
+    // A message that is kept has no bare CR or LF.
+    let header = &decoded(input)[..];
     let envelope: Vec<_> =
         ["a@b", "bob@fabrikam.com", "\"c d\"@e"].iter().filter_map(|to| Address::parse(to).ok()).collect();
     let Ok(sent) = for_graph(header, &envelope) else { return };
     assert_eq!(for_graph(&sent, &envelope).as_ref(), Ok(&sent), "{}", sent.escape_ascii());
-    let is_bcc = |field: &&[u8]| {
-        let name = field.split(|&b| b == b':').next().unwrap_or_default();
-        field.contains(&b':') && name.trim_ascii_end().eq_ignore_ascii_case(b"bcc")
+    let is_bcc = |line: &[u8]| {
+        let name = line.split(|&b| b == b':').next().unwrap_or_default();
+        line.contains(&b':') && name.trim_ascii().eq_ignore_ascii_case(b"bcc")
     };
     let without_bcc = |header: &[u8]| {
-        let (mut kept, mut in_bcc) = (Vec::new(), false);
+        let (mut kept, mut in_field, mut in_bcc) = (Vec::new(), false, false);
         for line in header.split_inclusive(|&b| b == b'\n') {
             let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
-            // The first line continues nothing.
-            in_bcc = if is_folded && (in_bcc || !kept.is_empty()) { in_bcc } else { is_bcc(&line) };
+            if !(is_folded && in_field) {
+                (in_field, in_bcc) = (line.contains(&b':'), is_bcc(line));
+            }
             if !in_bcc {
                 kept.extend_from_slice(line);
             }

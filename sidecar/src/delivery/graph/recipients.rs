@@ -29,6 +29,9 @@ pub enum HeaderProblem {
     /// Readers could find different addresses in a field.
     #[error("the field {0} cannot be read in one way only, and Microsoft Graph takes the recipients from it")]
     Ambiguous(&'static str),
+    /// The first line continues no field, and would continue one that is put in front of it.
+    #[error("the header begins with a folded line")]
+    Folded,
 }
 
 /// The header section `header`, without the empty line behind it, such that Graph sends to `envelope` and to nobody else.
@@ -36,6 +39,9 @@ pub enum HeaderProblem {
 /// # Errors
 /// When that cannot be had by changing `Bcc` alone.
 pub fn for_graph(header: &[u8], envelope: &[Address]) -> Result<Vec<u8>, HeaderProblem> {
+    if header.starts_with(b" ") || header.starts_with(b"\t") {
+        return Err(HeaderProblem::Folded);
+    }
     let allowed: HashSet<String> = envelope.iter().map(|to| comparable(to.as_str())).collect();
     let (mut visible, mut foreign) = (HashSet::new(), Vec::new());
     let mut kept = Vec::with_capacity(header.len());
@@ -64,13 +70,15 @@ pub fn for_graph(header: &[u8], envelope: &[Address]) -> Result<Vec<u8>, HeaderP
     Ok(result)
 }
 
-/// The fields of a header section, each with the lines that continue it. A line that is no field stands for itself.
+/// The fields of a header section, each with the lines that continue it. A line that is no field stands for itself, and for some
+/// readers a folded line behind it is a field.
 fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = header;
     std::iter::from_fn(move || {
         let mut len = 0;
         for line in rest.split_inclusive(|&b| b == b'\n') {
-            if len > 0 && !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
+            if len > 0 && !(is_folded && rest[..len].contains(&b':')) {
                 break;
             }
             len += line.len();
@@ -84,7 +92,7 @@ fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Name and value of a field that names recipients. Space before the colon is obsolete, and met.
 fn recipient_field(field: &[u8]) -> Option<(&'static str, &[u8])> {
     let colon = field.iter().position(|&b| b == b':')?;
-    let name = field[..colon].trim_ascii_end();
+    let name = field[..colon].trim_ascii();
     let known = ["To", "Cc", "Bcc"].into_iter().find(|known| name.eq_ignore_ascii_case(known.as_bytes()))?;
     Some((known, &field[colon + 1..]))
 }
@@ -190,6 +198,7 @@ mod tests {
         assert_eq!(foreign("To: a@b\r\nCc:\r\n c@d\r\n", &["a@b"]), "c@d");
         assert_eq!(foreign("To: a@b\r\nTo: c@d\r\n", &["a@b"]), "c@d", "each of several");
         assert_eq!(foreign("To: c@d <a@b>\r\n", &["a@b"]), "c@d", "some take the name for an address");
+        assert_eq!(foreign("no field\r\n\tTo: c@d\r\n", &["a@b"]), "c@d");
         assert_eq!(foreign("To: Ann @home <a@b>\r\n", &["a@b"]), "ann@home");
         let many: String = (0..5000).map(|at| format!("a{at}@b,\r\n ")).collect();
         assert_eq!(foreign(&format!("To: {many}z@b\r\n"), &["a@b"]), "a0@b, a1@b, a2@b, …");
@@ -202,6 +211,11 @@ mod tests {
             assert_eq!(outcome, Err(HeaderProblem::Ambiguous("To")), "{value}");
         }
         assert_eq!(for_graph(b"Cc: \xff@b\r\n", &envelope(&["a@b"])), Err(HeaderProblem::Ambiguous("Cc")));
+    }
+
+    #[test]
+    fn a_first_line_that_is_folded_does_not_become_part_of_the_added_field() {
+        assert_eq!(sent(" c@d\r\nTo: a@b\r\n", &["a@b"]), Err(HeaderProblem::Folded));
     }
 
     #[test]
