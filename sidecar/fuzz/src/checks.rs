@@ -72,7 +72,8 @@ pub fn graph_recipients(input: &[u8]) {
     assert_eq!(for_graph(&sent, &envelope).as_ref(), Ok(&sent), "{}", sent.escape_ascii());
     let is_bcc = |line: &[u8]| {
         let name = line.split(|&b| b == b':').next().unwrap_or_default();
-        line.contains(&b':') && name.trim_ascii().eq_ignore_ascii_case(b"bcc")
+        let name: Vec<u8> = name.iter().copied().filter(u8::is_ascii_graphic).collect();
+        line.contains(&b':') && name.eq_ignore_ascii_case(b"bcc")
     };
     let without_bcc = |header: &[u8]| {
         let (mut kept, mut in_field, mut in_bcc) = (Vec::new(), false, false);
@@ -104,6 +105,10 @@ pub fn graph_recipients(input: &[u8]) {
     }
     let allowed: Vec<_> = envelope.iter().map(|to| comparable(to.as_str())).collect();
     assert!(named.iter().all(|address| allowed.contains(address)), "{named:?} in {}", sent.escape_ascii());
+    // `mail-parser` takes the quotes off a local part.
+    let unquoted = allowed.iter().filter(|address| !address.contains('"'));
+    let left_out: Vec<_> = unquoted.filter(|address| !named.contains(*address)).collect();
+    assert!(left_out.is_empty(), "{left_out:?} not in {}", sent.escape_ascii());
 }
 
 /// smtp-proto takes quotes off, refuses dots at odd places and most literals, reads `postmaster` as nothing, and ends

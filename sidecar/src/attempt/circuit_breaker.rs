@@ -71,22 +71,22 @@ impl CircuitBreaker {
         if pause.is_none() && asked.is_none() {
             return;
         }
-        let verdict = match verdict.outcome {
-            DeliveryOutcome::Delivered => throttled(verdict),
-            _ => verdict.clone(),
-        };
+        // What is said of one message is not to be said of the others.
+        let verdict = if pause.is_some() { verdict.clone() } else { throttled(verdict) };
         let same = self.open.as_ref().is_some_and(|open| open.verdict.outcome == verdict.outcome);
         self.times = if same { self.times.saturating_add(1) } else { 1 };
         let own = pause.map_or(Duration::ZERO, |pause| self.unit * grown(pause, self.times));
-        self.open = Some(Open { until: now + own.max(asked.unwrap_or_default()), verdict });
+        let until = now + own.max(asked.unwrap_or_default());
+        self.open = Some(Open { until, asked: asked.map(|asked| now + asked), verdict });
     }
 
     /// Learns that conditions hold, as from a probe. What those conditions say nothing of stays: no log-in clears what
-    /// only a message can.
-    pub fn learn_observed(&mut self, observations: &[Observation]) {
+    /// only a message can. What the upstream asked for is kept to all the same.
+    pub fn learn_observed(&mut self, observations: &[Observation], now: Instant) {
         let Some(open) = &self.open else { return };
         let condition = effect(open.verdict.outcome).reason.map(Reason::condition);
-        if observations.iter().any(|it| it.reason.holds() && Some(it.condition()) == condition) {
+        let last = observations.iter().rev().find(|it| Some(it.condition()) == condition);
+        if last.is_some_and(|it| it.reason.holds()) && open.asked.is_none_or(|asked| asked <= now) {
             self.let_through();
         }
     }
@@ -118,13 +118,10 @@ impl CircuitBreaker {
     }
 }
 
-/// What the messages meet that come after one which was taken with a `Retry-After`.
-fn throttled(taken: &Verdict) -> Verdict {
-    let outcome = DeliveryOutcome::Quota(Reason::GraphThrottled);
-    Verdict::without_reply(
-        outcome,
-        format!("asked to wait after a message that was accepted: {}", taken.text),
-    )
+/// What the messages meet that come after one which was answered with a `Retry-After`.
+fn throttled(answered: &Verdict) -> Verdict {
+    let text = format!("asked to wait after another message: {}", answered.text);
+    Verdict::without_reply(DeliveryOutcome::Quota(Reason::GraphThrottled), text)
 }
 
 /// Seconds of a `Retry-After`, no more than are obeyed.

@@ -124,7 +124,7 @@ impl GraphReply {
 
     /// Whether it answers content that is no message, in the way of somebody who may send.
     pub fn proves_permission(&self) -> bool {
-        self.status == 400 && !self.code.is_empty()
+        self.status == 400 && self.code.eq_ignore_ascii_case("ErrorMimeContentInvalidBase64String")
     }
 
     /// What it means for a message.
@@ -135,7 +135,9 @@ impl GraphReply {
             Some(reply) => Verdict { text, ..Verdict::of_reply(outcome, reply) },
             None => Verdict::without_reply(outcome, text),
         };
-        Verdict { retry_after: self.retry_after, ..verdict }
+        // A refusal says for certain that nothing was sent.
+        let is_unsent = matches!(self.status, 400..=499 | 503);
+        Verdict { retry_after: self.retry_after, is_unsent, ..verdict }
     }
 
     /// The reply that stands for it in SMTP. None where it is not known whether the message was taken, nor where there is

@@ -110,6 +110,12 @@ impl Verdict {
             && self.reply.as_ref().is_some_and(Reply::is_permanent)
     }
 
+    /// The same, with the certainty that the upstream did not get the whole message.
+    #[must_use]
+    pub fn unsent(self) -> Self {
+        Self { is_unsent: true, ..self }
+    }
+
     /// A conclusion from something else, such as a connection that broke.
     pub fn without_reply(outcome: DeliveryOutcome, text: impl Into<String>) -> Self {
         Self { outcome, reply: None, text: text.into(), retry_after: None }

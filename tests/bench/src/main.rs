@@ -16,6 +16,7 @@
 mod disk;
 mod generator;
 mod measure;
+mod methods;
 mod process;
 mod program;
 mod sink;
@@ -42,7 +43,7 @@ struct Arguments {
     /// Where Debian's packages are unpacked; without it Postfix is left out.
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
-    /// Only works whose name holds this text.
+    /// Only works whose name holds this text; `methods` for Graph beside client submission alone.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Longest time of sending in one work, seconds.
@@ -58,6 +59,9 @@ enum Command {
     /// The upstream: takes mail and forgets it. Used by the program itself.
     #[command(hide = true)]
     Sink(sink::Arguments),
+    /// Microsoft 365, simulated. Used by the program itself.
+    #[command(hide = true)]
+    Simulator(methods::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -65,6 +69,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.command {
         Some(Command::Sink(sink)) => runtime.block_on(sink::run(sink)),
+        Some(Command::Simulator(simulator)) => runtime.block_on(methods::simulate(simulator)),
         None => runtime.block_on(run(arguments)),
     }
 }
@@ -81,6 +86,9 @@ async fn run(arguments: Arguments) -> Result<()> {
         let row = bench.measure(work).await.with_context(|| work.name())?;
         println!("{}", table::row(work, &row));
         measurements.extend(row);
+    }
+    if let Some(sidecar) = bench.sidecar.as_deref().filter(|_| "methods".contains(&arguments.only)) {
+        measurements.extend(methods::measure(sidecar, bench.seconds).await?);
     }
     if let Some(folder) = arguments.json.parent() {
         std::fs::create_dir_all(folder)?;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::disk;
 use crate::generator::{self, Load, Sent};
 use crate::process::{self, Used};
-use crate::program::{Postfix, Sidecar, Upstream};
+use crate::program::{Postfix, Sidecar, Upstream, relay_to};
 use crate::sink::Ready;
 use crate::table::Measurement;
 use crate::work::Work;
@@ -101,7 +101,7 @@ impl Bench {
                 Ok(Running::Postfix(Postfix::start(peers, folder, upstream).await?))
             }
             (Some(sidecar), _) => {
-                Ok(Running::Sidecar(Sidecar::start(sidecar, folder, upstream, mode).await?))
+                Ok(Running::Sidecar(Sidecar::start(sidecar, folder, &relay_to(upstream, mode)).await?))
             }
             _ => bail!("nothing to start"),
         }
@@ -189,17 +189,22 @@ impl Sink {
 
     /// Waits until so many messages have come.
     async fn reached(&self, messages: u64) -> Result<()> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ready.count)).await?;
-        stream.write_all(format!("{messages}\n").as_bytes()).await?;
-        let mut answer = String::new();
-        let read = stream.read_to_string(&mut answer);
-        tokio::time::timeout(Duration::from_secs(300), read).await.context("mail does not arrive")??;
-        Ok(())
+        reached(self.ready.count, messages).await
     }
 }
 
+/// Waits until the counter at this port has seen so many messages.
+pub async fn reached(count: u16, messages: u64) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", count)).await?;
+    stream.write_all(format!("{messages}\n").as_bytes()).await?;
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_secs(300), read).await.context("mail does not arrive")??;
+    Ok(())
+}
+
 /// Runs something and gives the most memory that the program had meanwhile.
-async fn watched<T>(work: impl Future<Output = T>, pid: u32) -> (T, Used) {
+pub async fn watched<T>(work: impl Future<Output = T>, pid: u32) -> (T, Used) {
     let mut peak = Used::default();
     let mut rounds = tokio::time::interval(LOOK);
     tokio::pin!(work);
@@ -237,6 +242,7 @@ fn report(
     ]
 }
 
-fn mebibytes(used: Used) -> f64 {
+/// Memory in MiB.
+pub fn mebibytes(used: Used) -> f64 {
     used.bytes as f64 / f64::from(1 << 20)
 }

@@ -75,7 +75,11 @@ fn identity(path: &std::path::Path) -> Result<ServerConfig> {
         .with_single_cert(vec![certificate.der().clone()], key)?)
 }
 
-async fn serve_count(listener: TcpListener, taken: watch::Receiver<u64>) -> Result<()> {
+/// Answers each line with a number when so many messages have been taken.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve_count(listener: TcpListener, taken: watch::Receiver<u64>) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let mut taken = taken.clone();

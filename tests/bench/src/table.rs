@@ -9,7 +9,7 @@ use crate::work::Work;
 pub struct Measurement {
     /// What was done.
     pub work: String,
-    /// By which program: `sidecar`, `postfix`, or `limit` for what no program can exceed.
+    /// By which program: `sidecar`, `postfix`, or `limit` for what no program can exceed; or by which method of the sidecar.
     pub program: &'static str,
     /// What was measured.
     pub metric: &'static str,
@@ -54,11 +54,11 @@ pub fn row(work: &Work, row: &[Measurement]) -> String {
     )
 }
 
-/// What is not part of a work: start, idle memory and the limits.
+/// What is not part of a work: start, idle memory, the limits, and the methods beside each other.
 pub fn summary(measurements: &[Measurement]) -> String {
     let lines: Vec<String> = measurements
         .iter()
-        .filter(|m| m.program == "limit" || m.work == "start")
+        .filter(|m| m.work == "start" || !["sidecar", "postfix"].contains(&m.program))
         .map(|m| format!("{:<10} {:<34} {:<28} {:>10.1} {}", m.program, m.work, m.metric, m.value, m.unit))
         .collect();
     lines.join("\n")

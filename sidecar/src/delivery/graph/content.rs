@@ -71,6 +71,8 @@ pub struct Content {
     front: BytesMut,
     rest: Reader,
     len: u64,
+    /// Octets that were not taken yet.
+    left: u64,
 }
 
 impl Content {
@@ -97,7 +99,7 @@ impl Content {
         let len = body.len() - end as u64 + header.len() as u64;
         let mut front = BytesMut::from(&header[..]);
         front.extend_from_slice(&read[end..]);
-        Ok(Self { front, rest, len })
+        Ok(Self { front, rest, len, left: len })
     }
 
     /// Octets of the message as it is sent.
@@ -119,7 +121,9 @@ impl Content {
                 let Some(mut content) = content else { return Ok(None) };
                 let taken = content.next().await;
                 let raw = taken.inspect_err(|_| progress.0.unreadable.store(true, Ordering::Relaxed))?;
-                let is_last = raw.len() < PIECE;
+                content.left = content.left.saturating_sub(raw.len() as u64);
+                // Nobody asks for a piece behind the last octet.
+                let is_last = content.left == 0 || raw.len() < PIECE;
                 progress.0.handed_over.fetch_or(is_last, Ordering::Relaxed);
                 let encoded = Bytes::from(STANDARD.encode(&raw));
                 Ok::<_, io::Error>(Some((Frame::data(encoded), (!is_last).then_some(content))))

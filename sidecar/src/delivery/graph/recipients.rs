@@ -5,7 +5,8 @@
 //! get the message, the envelope says.
 //!
 //! Pure. Each address list is read twice: by [`authors`], which gives no result where readers of mail could come to different
-//! addresses, and by `mail-parser`, which decodes and guesses. What either finds counts.
+//! addresses, and by `mail-parser`, which decodes and guesses. Whom either finds has to be in the envelope. Whoever is not found by
+//! both, in a header that no reader can take for another, goes into `Bcc` as well: better named twice than left out.
 
 use std::collections::HashSet;
 
@@ -16,6 +17,9 @@ use crate::smtp::authors;
 
 /// Most addresses that a refusal names.
 const MAX_NAMED: usize = 3;
+
+/// Longest encoded word, octets: RFC 2047 section 2 allows 75, and some programs write longer ones.
+const MAX_ENCODED_WORD: usize = 1000;
 
 /// Why the header cannot go as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,28 +48,37 @@ pub fn for_graph(header: &[u8], envelope: &[Address]) -> Result<Vec<u8>, HeaderP
     }
     let allowed: HashSet<String> = envelope.iter().map(|to| comparable(to.as_str())).collect();
     let (mut visible, mut foreign) = (HashSet::new(), Vec::new());
+    let (mut met, mut is_plain) = (Vec::new(), true);
     let mut kept = Vec::with_capacity(header.len());
     for field in fields(header) {
+        // A line of white space ends the header for some readers.
+        is_plain &= !field.split_inclusive(|&b| b == b'\n').any(|line| line.trim_ascii().is_empty());
         let (name, value) = match recipient_field(field) {
             Some(("Bcc", _)) => continue,
             Some(found) => found,
             None => {
+                // Behind a line that is no field, some readers find no header any more.
+                is_plain &= field.contains(&b':');
                 kept.extend_from_slice(field);
                 continue;
             }
         };
-        for address in addresses(value).ok_or(HeaderProblem::Ambiguous(name))? {
+        let found = addresses(value).ok_or(HeaderProblem::Ambiguous(name))?;
+        for address in found.by_any {
             if !allowed.contains(&address) && !foreign.contains(&address) && foreign.len() <= MAX_NAMED {
-                foreign.push(address.clone());
+                foreign.push(address);
             }
-            visible.insert(address);
         }
+        // Of several fields of a name, some readers take the first alone.
+        is_plain &= !met.contains(&name);
+        met.push(name);
+        visible.extend(found.by_all);
         kept.extend_from_slice(field);
     }
     if !foreign.is_empty() {
         return Err(HeaderProblem::NotInEnvelope(named(&foreign)));
     }
-    let mut result = bcc(envelope, visible);
+    let mut result = bcc(envelope, if is_plain { visible } else { HashSet::new() });
     result.append(&mut kept);
     Ok(result)
 }
@@ -89,35 +102,60 @@ fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Name and value of a field that names recipients. Space before the colon is obsolete, and met.
+/// Name and value of a field that names recipients. Space before the colon is obsolete, and met; what else does not belong into a
+/// name, some readers skip.
 fn recipient_field(field: &[u8]) -> Option<(&'static str, &[u8])> {
     let colon = field.iter().position(|&b| b == b':')?;
-    let name = field[..colon].trim_ascii();
+    let name: Vec<u8> = field[..colon].iter().copied().filter(u8::is_ascii_graphic).collect();
     let known = ["To", "Cc", "Bcc"].into_iter().find(|known| name.eq_ignore_ascii_case(known.as_bytes()))?;
     Some((known, &field[colon + 1..]))
 }
 
-/// Every address that a reader could find in a list, comparable. None: it cannot be read in one way only.
-fn addresses(value: &[u8]) -> Option<Vec<String>> {
-    let strict = authors::parse(value)?.addresses;
-    let mut found: Vec<_> = strict.iter().map(|address| comparable(address.as_str())).collect();
-    let lenient = MessageStream::new(value).parse_address().into_address();
-    for address in lenient.iter().flat_map(|list| list.iter()).filter_map(|address| address.address()) {
-        // Of a quoted local part it takes the quotes off, or the domain alone.
-        if Address::parse(address).is_ok() {
-            found.push(comparable(address));
-        }
+/// Whom a list names, comparable.
+struct Found {
+    /// Every address that some reader could find.
+    by_any: Vec<String>,
+    /// Those that every reader finds.
+    by_all: Vec<String>,
+}
+
+/// The addresses of a list. None: it cannot be read in one way only, or names somebody without an address.
+fn addresses(value: &[u8]) -> Option<Found> {
+    let mut by_any: Vec<_> =
+        authors::parse(value)?.addresses.iter().map(|address| comparable(address.as_str())).collect();
+    if !ends_its_encoded_words(value) {
+        return None;
     }
-    Some(found)
+    let lenient = MessageStream::new(value).parse_address().into_address();
+    let lenient: Vec<_> = lenient.iter().flat_map(|list| list.iter()).collect();
+    // A name alone, or an address in an encoded word.
+    if lenient.len() > by_any.len() {
+        return None;
+    }
+    // Of a quoted local part it takes the quotes off, or the domain alone.
+    let plain = lenient.iter().filter_map(|it| it.address()).filter(|it| Address::parse(it).is_ok());
+    let lenient: HashSet<_> = plain.map(comparable).collect();
+    let by_all = by_any.iter().filter(|address| lenient.contains(*address)).cloned().collect();
+    by_any.extend(lenient);
+    Some(Found { by_any, by_all })
+}
+
+/// Whether each encoded word has its end where one may be. Decoders look for it up to the end of the field, for each of them anew.
+fn ends_its_encoded_words(value: &[u8]) -> bool {
+    let starts = value.windows(2).enumerate().filter(|(_, two)| two == b"=?").map(|(at, _)| at + 2);
+    starts.into_iter().all(|at| {
+        let word = &value[at..value.len().min(at + MAX_ENCODED_WORD)];
+        word.windows(2).any(|two| two == b"?=")
+    })
 }
 
 /// An address as Exchange compares it: without regard to case, and to quotes that are not needed.
 pub fn comparable(address: &str) -> String {
-    let Some((local, domain)) = address.rsplit_once('@') else { return address.to_lowercase() };
+    let Some((local, domain)) = address.rsplit_once('@') else { return address.to_ascii_lowercase() };
     let inner = local.strip_prefix('"').and_then(|local| local.strip_suffix('"'));
     let is_plain = |local: &&str| Address::parse(&format!("{local}@{domain}")).is_ok();
     let local = inner.filter(is_plain).unwrap_or(local);
-    format!("{local}@{domain}").to_lowercase()
+    format!("{local}@{domain}").to_ascii_lowercase()
 }
 
 fn named(addresses: &[String]) -> String {
@@ -206,11 +244,31 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_not_sent() {
-        for value in ["a@b c@d", "\"open a@b", "<a@b", "(open a@b", "my x@y <a@b>", "<@c:a@b>"] {
+        for value in ["a@b c@d", "\"open a@b", "<a@b", "(open a@b", "my x@y <a@b>", "<@c:a@b>", "root", "=?utf-8?Q?c=40d?=", "=?utf-8?Q?Ann <a@b>"] {
             let outcome = sent(&format!("To: {value}\r\n"), &["a@b", "c@d"]);
             assert_eq!(outcome, Err(HeaderProblem::Ambiguous("To")), "{value}");
         }
         assert_eq!(for_graph(b"Cc: \xff@b\r\n", &envelope(&["a@b"])), Err(HeaderProblem::Ambiguous("Cc")));
+    }
+
+    #[test]
+    fn whoever_some_readers_do_not_find_in_the_header_is_in_bcc_as_well() {
+        for (header, to, bcc) in [
+            ("To: c@d <a@b>\r\n", &["a@b", "c@d"][..], "Bcc: c@d\r\n"),
+            ("To: a@b\r\nTo: c@d\r\n", &["a@b", "c@d"], "Bcc: a@b,\r\n c@d\r\n"),
+            ("no field\r\nTo: a@b\r\n", &["a@b"], "Bcc: a@b\r\n"),
+            ("X: y\r\n \r\nTo: a@b\r\n", &["a@b"], "Bcc: a@b\r\n"),
+            ("To: \"a b\"@c\r\n", &["\"a b\"@c"], "Bcc: \"a b\"@c\r\n"),
+        ] {
+            assert_eq!(sent(header, to), Ok(format!("{bcc}{header}")), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_odd_characters_is_read_as_some_readers_do() {
+        assert_eq!(sent("Bcc\x0b: eve@x\r\nB cc: eve@x\r\n", &["a@b"]).unwrap(), "Bcc: a@b\r\n");
+        assert_eq!(foreign("T\x7fo: eve@x\r\n", &["a@b"]), "eve@x");
+        assert_eq!(foreign("To: bo\u{212a}@x\r\n", &["bok@x"]), "bo\u{212a}@x");
     }
 
     #[test]
@@ -221,7 +279,7 @@ mod tests {
     #[test]
     fn what_is_no_recipients_field_is_left_alone() {
         let header = "Received: from x\r\n\tby y; z\r\nReply-To: c@d\r\nToo: e@f\r\nno field\r\n  folded To: g@h\r\nTo: a@b\r\n";
-        assert_eq!(sent(header, &["a@b"]).as_deref(), Ok(header));
+        assert_eq!(sent(header, &["a@b"]), Ok(format!("Bcc: a@b\r\n{header}")));
     }
 
     #[test]
@@ -231,6 +289,8 @@ mod tests {
         sent(&format!("To: {list}\r\n"), &["a@b"]).unwrap();
         let deep = format!("To: {}{} a@b\r\n", "(".repeat(120_000), ")".repeat(120_000));
         sent(&deep, &["a@b"]).unwrap();
+        let words = format!("To: {} a@b\r\n", "=?aa?q? ".repeat(32_000));
+        assert_eq!(sent(&words, &["a@b"]), Err(HeaderProblem::Ambiguous("To")));
         let to: Vec<_> = (0..500).map(|at| format!("someone{at}@fabrikam.com")).collect();
         let to: Vec<_> = to.iter().map(String::as_str).collect();
         assert_eq!(

@@ -4,7 +4,7 @@ mod postfix;
 mod sidecar;
 
 pub use postfix::Postfix;
-pub use sidecar::Sidecar;
+pub use sidecar::{Sidecar, relay_to};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

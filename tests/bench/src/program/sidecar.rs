@@ -1,4 +1,4 @@
-//! The sidecar, relaying by IP address, which needs no token service.
+//! The sidecar. Beside Postfix it relays by IP address, which needs no token service.
 
 use std::path::Path;
 
@@ -24,15 +24,10 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start(
-        program: &Path,
-        folder: &Path,
-        upstream: &Upstream,
-        mode: DeliveryMode,
-    ) -> Result<Self> {
+    pub async fn start(program: &Path, folder: &Path, file: &RouteFile) -> Result<Self> {
         let (route, spool, port) = (folder.join("route.json"), folder.join("spool"), free_port()?);
         std::fs::create_dir(&spool)?;
-        std::fs::write(&route, route_to(upstream, mode).to_json())?;
+        std::fs::write(&route, file.to_json())?;
         let log = std::fs::File::create(folder.join("log"))?;
         let child = Command::new(program)
             .arg("--route")
@@ -63,7 +58,8 @@ impl Sidecar {
     }
 }
 
-fn route_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
+/// A route that relays to `upstream`.
+pub fn relay_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
     RouteFile {
         version: FORMAT_VERSION,
         name: "bench".into(),
