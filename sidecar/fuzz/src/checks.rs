@@ -12,7 +12,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::config;
-use mailroute_sidecar::delivery::graph::recipients::{comparable, for_graph};
+use mailroute_sidecar::delivery::graph::recipients::{begins_field, comparable, for_graph};
 use mailroute_sidecar::listener::settings;
 use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
@@ -79,7 +79,7 @@ pub fn graph_recipients(input: &[u8]) {
         for line in header.split_inclusive(|&b| b == b'\n') {
             let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
             if !(is_folded && in_field) {
-                (in_field, in_bcc) = (line.contains(&b':'), is_bcc(line));
+                (in_field, in_bcc) = (begins_field(line), is_bcc(line));
             }
             if !in_bcc {
                 kept.extend_from_slice(line);

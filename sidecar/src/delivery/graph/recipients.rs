@@ -78,7 +78,7 @@ fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
         let mut len = 0;
         for line in rest.split_inclusive(|&b| b == b'\n') {
             let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
-            if len > 0 && !(is_folded && rest[..len].contains(&b':')) {
+            if len > 0 && !(is_folded && begins_field(&rest[..len])) {
                 break;
             }
             len += line.len();
@@ -87,6 +87,13 @@ fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = behind;
         (!field.is_empty()).then_some(field)
     })
+}
+
+/// Whether a line has the name of a field.
+pub fn begins_field(line: &[u8]) -> bool {
+    let Some(colon) = line.iter().position(|&b| b == b':') else { return false };
+    let name = line[..colon].trim_ascii();
+    !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
 }
 
 /// Name and value of a field that names recipients. Space before the colon is obsolete, and met.
