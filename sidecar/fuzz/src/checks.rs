@@ -12,7 +12,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::config;
-use mailroute_sidecar::delivery::graph::recipients::{comparable, for_graph};
+use mailroute_sidecar::delivery::graph::recipients::{begins_field, comparable, for_graph};
 use mailroute_sidecar::listener::settings;
 use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
@@ -72,15 +72,14 @@ pub fn graph_recipients(input: &[u8]) {
     assert_eq!(for_graph(&sent, &envelope).as_ref(), Ok(&sent), "{}", sent.escape_ascii());
     let is_bcc = |line: &[u8]| {
         let name = line.split(|&b| b == b':').next().unwrap_or_default();
-        let name: Vec<u8> = name.iter().copied().filter(u8::is_ascii_graphic).collect();
-        line.contains(&b':') && name.eq_ignore_ascii_case(b"bcc")
+        line.contains(&b':') && name.trim_ascii().eq_ignore_ascii_case(b"bcc")
     };
     let without_bcc = |header: &[u8]| {
         let (mut kept, mut in_field, mut in_bcc) = (Vec::new(), false, false);
         for line in header.split_inclusive(|&b| b == b'\n') {
             let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
             if !(is_folded && in_field) {
-                (in_field, in_bcc) = (line.contains(&b':'), is_bcc(line));
+                (in_field, in_bcc) = (begins_field(line), is_bcc(line));
             }
             if !in_bcc {
                 kept.extend_from_slice(line);

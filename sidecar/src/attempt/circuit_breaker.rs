@@ -35,6 +35,8 @@ pub struct CircuitBreaker {
 #[derive(Debug)]
 struct Open {
     until: Instant,
+    /// Until when the upstream asked to be left alone.
+    asked: Option<Instant>,
     verdict: Verdict,
 }
 
@@ -274,14 +276,34 @@ mod tests {
         let observations = [Reason::TokenAcquired, Reason::Connected, Reason::LoggedIn]
             .map(|reason| Observation::new(reason, ""));
         breaker.learn(&verdict(DeliveryOutcome::Quota(Reason::DailyQuotaExceeded)), now);
-        breaker.learn_observed(&observations);
+        breaker.learn_observed(&observations, now);
         assert!(breaker.blocks(now).is_some());
         breaker.learn(&verdict(DeliveryOutcome::RouteFault(Reason::TenantNotFound)), now);
-        breaker.learn_observed(&observations);
+        breaker.learn_observed(&observations, now);
         assert!(breaker.blocks(now).is_none());
         // A probe on port 25 ends before the connector is matched.
         breaker.learn(&verdict(DeliveryOutcome::RouteFault(Reason::ConnectorMismatch)), now);
-        breaker.learn_observed(&observations[..2]);
+        breaker.learn_observed(&observations[..2], now);
         assert!(breaker.blocks(now).is_some());
+    }
+
+    #[test]
+    fn what_the_upstream_asked_for_is_kept_to_by_probes_and_said_of_no_other_message() {
+        let now = clock::now();
+        for outcome in [
+            DeliveryOutcome::RejectMessage(None),
+            DeliveryOutcome::RejectMessage(Some(Reason::GraphCannotCarry)),
+            DeliveryOutcome::Transient(None),
+        ] {
+            let mut breaker = CircuitBreaker::new(SECOND, now);
+            breaker.learn(&Verdict { retry_after: Some(600 * SECOND), ..verdict(outcome) }, now);
+            let met = breaker.blocks(now).unwrap();
+            assert_eq!((met.outcome, &met.reply), (DeliveryOutcome::Quota(Reason::GraphThrottled), &None));
+        }
+        let mut breaker = CircuitBreaker::new(SECOND, now);
+        let busy = verdict(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable)));
+        breaker.learn(&Verdict { retry_after: Some(600 * SECOND), ..busy }, now);
+        breaker.learn_observed(&[Observation::new(Reason::Connected, "")], now);
+        assert!(breaker.blocks(now + 599 * SECOND).is_some() && breaker.blocks(now + 600 * SECOND).is_none());
     }
 }

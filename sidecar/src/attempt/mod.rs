@@ -162,7 +162,7 @@ impl Attempts {
     /// Takes in what a probe of the transport met: in metrics, circuit breaker and log.
     pub fn probed(&self, probe: &Probe) {
         self.metrics.probed(probe.is_well());
-        self.breaker().learn_observed(&probe.observations);
+        self.breaker().learn_observed(&probe.observations, clock::now());
         if probe.is_well() {
             self.notice(RouteState::Open);
         }

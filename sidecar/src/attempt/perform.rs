@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mailroute_route::condition::Reason;
+use mailroute_route::file::Method;
 
 use super::rejection_cache::MessageParties;
 use super::{Active, Attempts, NoPermit, RouteState, author, log};
@@ -62,7 +63,7 @@ impl Attempts {
         // Until what was met is learned, so that whoever waits for the connection knows it.
         let mut held = None;
         let delivery = async {
-            let slot = match active.transport.slot().await {
+            let slot = match active.transport.slot(envelope, body).await {
                 Ok(slot) => held.insert(slot),
                 Err(verdict) => return Ok(without_connection(verdict)),
             };
@@ -71,7 +72,7 @@ impl Attempts {
                 None => Ok(active.transport.deliver(slot, envelope, body, partial).await),
             }
         };
-        let result = match self.cut_short(delivery, &permit, timeout).await {
+        let result = match self.cut_short(delivery, &active.route.method, &permit, timeout).await {
             Ok(result) => result,
             Err(met) => return self.untried(active, permit, &attempt, without_connection(met.verdict())),
         };
@@ -106,6 +107,7 @@ impl Attempts {
     async fn cut_short(
         &self,
         delivery: impl Future<Output = Result<AttemptResult, NoPermit>>,
+        method: &Method,
         permit: &SendPermit,
         timeout: Option<Duration>,
     ) -> Result<AttemptResult, NoPermit> {
@@ -118,8 +120,8 @@ impl Attempts {
         tokio::select! {
             biased;
             result = delivery => result,
-            () = timed_out => Ok(cut_off(&format!("no verdict from the upstream within {} seconds", timeout.unwrap_or_default().as_secs()))),
-            () = self.budget.overdue(permit) => Ok(cut_off("the operator that shares out the mailbox's limits was not reached for too long")),
+            () = timed_out => Ok(cut_off(method, &format!("no verdict from the upstream within {} seconds", timeout.unwrap_or_default().as_secs()))),
+            () = self.budget.overdue(permit) => Ok(cut_off(method, "the operator that shares out the mailbox's limits was not reached for too long")),
         }
     }
 
@@ -178,10 +180,14 @@ fn without_connection(verdict: Verdict) -> AttemptResult {
     AttemptResult { verdict, refused: vec![], observations: vec![], host: None }
 }
 
-/// The attempt that was cut off. Its connection ended with it, so it goes no further.
-fn cut_off(why: &str) -> AttemptResult {
+/// The attempt that was cut off. Its connection ended with it, so by SMTP it goes no further. Graph may go on with a request that
+/// it has.
+fn cut_off(method: &Method, why: &str) -> AttemptResult {
     let text = format!("{why}; whether the message was accepted is unknown");
-    let reason = Reason::UpstreamUnavailable;
+    let reason = match method {
+        Method::Graph(_) => Reason::GraphResultUnknown,
+        _ => Reason::UpstreamUnavailable,
+    };
     let observations = vec![Observation::new(reason, text.clone())];
     let verdict = Verdict::without_reply(DeliveryOutcome::Transient(Some(reason)), text);
     AttemptResult { verdict, refused: vec![], observations, host: None }
@@ -214,7 +220,7 @@ mod tests {
 
     #[async_trait]
     impl Transport for Throttling {
-        async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+        async fn slot(&self, _: &Envelope, _: &Body) -> Result<Slot<'_>, Verdict> {
             Ok(self.pool.slot().await.unwrap())
         }
 

@@ -48,11 +48,11 @@ use crate::outcome::{AttemptResult, Observation, PartialDelivery, Probe, Verdict
 /// How the mail of a route is sent.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Waits for the right to use a connection to the upstream.
+    /// Waits for the right to use a connection to the upstream for this message.
     ///
     /// # Errors
     /// The verdict on the message, when that takes too long.
-    async fn slot(&self) -> Result<Slot<'_>, Verdict>;
+    async fn slot(&self, envelope: &Envelope, body: &Body) -> Result<Slot<'_>, Verdict>;
 
     /// Tries to deliver to the recipients of the envelope over the connection of `slot`, in one transaction. Ends within a bounded time; safe to drop
     /// at any point, which leaves the fate of the message unknown and ends the connection.

@@ -153,7 +153,7 @@ fn doubt(ended: &TransactionEnd) -> Option<(Reason, &str)> {
 
 #[async_trait]
 impl<T: Connect> Transport for SmtpTransport<T> {
-    async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+    async fn slot(&self, _: &Envelope, _: &Body) -> Result<Slot<'_>, Verdict> {
         self.pool.slot().await.ok_or_else(crowded)
     }
 

@@ -204,14 +204,18 @@ fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, HttpsError> {
     })
 }
 
+/// How long an answer asks to be left alone.
+pub fn retry_after<T>(response: &Response<T>) -> Option<Duration> {
+    let asked = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    clock::retry_after(asked, clock::unix_seconds())
+}
+
 /// Reads an answer to its end, at most [`MAX_ANSWER`] of it.
 ///
 /// # Errors
 /// When it is longer, or breaks off.
 pub async fn read(response: Response<Incoming>, host: &str) -> Result<Answer, HttpsError> {
-    let status = response.status().as_u16();
-    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let retry_after = asked.and_then(|value| clock::retry_after(value, clock::unix_seconds()));
+    let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             HttpsError::TooLarge

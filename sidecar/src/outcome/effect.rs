@@ -166,10 +166,15 @@ pub fn used(attempt: &AttemptResult, recipients: u64) -> Amount {
             let refused = u64::try_from(attempt.refused.len()).unwrap_or(u64::MAX);
             Amount::message(recipients.saturating_sub(refused))
         }
-        outcome if outcome.reason().is_some_and(|reason| is_before_mail(reason, verdict)) => Amount::NOTHING,
+        _ if is_uncounted(verdict) => Amount::NOTHING,
         _ if verdict.reply.is_some() => Amount::message(0),
         _ => Amount::message(recipients),
     }
+}
+
+/// Whether the upstream counts nothing of what led to a verdict.
+pub fn is_uncounted(verdict: &Verdict) -> bool {
+    verdict.is_unsent || verdict.outcome.reason().is_some_and(|reason| is_before_mail(reason, verdict))
 }
 
 /// Whether a verdict can only have been reached before MAIL.

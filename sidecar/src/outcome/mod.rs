@@ -90,6 +90,8 @@ pub struct Verdict {
     pub text: String,
     /// How long the upstream asks to be left alone, whatever it did with the message.
     pub retry_after: Option<Duration>,
+    /// Whether it is certain that the upstream did not get the whole message, so that it counts for no limit.
+    pub is_unsent: bool,
 }
 
 impl Verdict {
@@ -101,7 +103,7 @@ impl Verdict {
             Some(hint) => format!("{} ({hint})", one_line(&reply)),
             None => one_line(&reply),
         };
-        Self { outcome, reply: Some(reply), text, retry_after: None }
+        Self { outcome, reply: Some(reply), text, retry_after: None, is_unsent: false }
     }
 
     /// Whether it is the upstream's last word. A refusal in which it did not say so itself is not.
@@ -118,7 +120,7 @@ impl Verdict {
 
     /// A conclusion from something else, such as a connection that broke.
     pub fn without_reply(outcome: DeliveryOutcome, text: impl Into<String>) -> Self {
-        Self { outcome, reply: None, text: text.into(), retry_after: None }
+        Self { outcome, reply: None, text: text.into(), retry_after: None, is_unsent: false }
     }
 }
 

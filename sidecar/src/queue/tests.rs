@@ -48,7 +48,7 @@ struct Fake {
 
 #[async_trait]
 impl Transport for Fake {
-    async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+    async fn slot(&self, _: &Envelope, _: &Body) -> Result<Slot<'_>, Verdict> {
         Ok(SLOTS.slot().await.unwrap())
     }
 

@@ -234,7 +234,7 @@ mod tests {
 
     #[async_trait]
     impl Transport for Flaky {
-        async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+        async fn slot(&self, _: &Envelope, _: &Body) -> Result<Slot<'_>, Verdict> {
             unreachable!("a probe sends no mail")
         }
 

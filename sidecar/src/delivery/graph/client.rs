@@ -100,7 +100,8 @@ pub async fn connect(
     opened.unwrap_or_else(|_| {
         let text =
             format!("no connection to {} within {} seconds", settings.endpoint.host, OPENING.as_secs());
-        Err(Verdict::without_reply(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable)), text))
+        Err(Verdict::without_reply(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable)), text)
+            .unsent())
     })
 }
 
@@ -151,12 +152,12 @@ fn unopened(error: &HttpsError) -> Verdict {
             DeliveryOutcome::Transient(Some(Reason::UpstreamProtocolError))
         }
     };
-    Verdict::without_reply(outcome, error.to_string())
+    Verdict::without_reply(outcome, error.to_string()).unsent()
 }
 
 /// The verdict when a new connection is closed before anything was sent over it.
 pub fn closed() -> Verdict {
-    broken(Reason::UpstreamProtocolError, "it was closed before a request")
+    broken(Reason::UpstreamProtocolError, "it was closed before a request").unsent()
 }
 
 fn broken(reason: Reason, what: &str) -> Verdict {
@@ -206,10 +207,11 @@ impl GraphConnection {
 fn interrupted(progress: &Progress, what: &str) -> NoAnswer {
     let verdict = if progress.is_unreadable() {
         Verdict::without_reply(DeliveryOutcome::Transient(None), "the message cannot be read from the spool")
+            .unsent()
     } else if progress.is_handed_over() {
         broken(Reason::GraphResultUnknown, &format!("{what}; whether the message was accepted is unknown"))
     } else {
-        broken(Reason::UpstreamProtocolError, what)
+        broken(Reason::UpstreamProtocolError, what).unsent()
     };
     NoAnswer::Broken(Box::new(verdict))
 }
@@ -240,10 +242,11 @@ fn request(
 async fn read(response: Response<Incoming>, host: &str) -> GraphReply {
     let status = response.status().as_u16();
     let id = response.headers().get("request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let request_id: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    let request_id: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(36).collect();
+    let retry_after = https::retry_after(&response);
     let reply = match timeout(REST, https::read(response, host)).await {
-        Ok(Ok(answer)) => GraphReply::read(status, answer.retry_after, &answer.body),
-        Ok(Err(_)) | Err(_) => GraphReply { status, ..GraphReply::default() },
+        Ok(Ok(answer)) => GraphReply::read(status, retry_after, &answer.body),
+        Ok(Err(_)) | Err(_) => GraphReply { status, retry_after, ..GraphReply::default() },
     };
     GraphReply { request_id, ..reply }
 }

@@ -1,53 +1,70 @@
-//! The second way of a Graph route: client submission of the same mailbox, for what Graph cannot carry.
+//! The fallback of a Graph route: client submission of the same mailbox, for what Graph cannot carry.
 //!
-//! Owns the choice between the two. What is wrong with the second way alone concerns the messages that need it: it does not
-//! hold the others, and no condition of the route tells of it.
+//! Owns the choice between the two. A fault of the fallback alone concerns the messages that need it: it does not hold the others,
+//! and no condition of the route tells of it.
+
+use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mailroute_route::condition::Reason;
 use tokio::sync::watch;
 
 use super::GraphTransport;
+use crate::clock::{self, Instant};
 use crate::delivery::pool::Slot;
 use crate::delivery::{DryRun, Transport};
+use crate::lock;
 use crate::message::body::Body;
 use crate::message::envelope::Envelope;
-use crate::outcome::{
-    AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Probe, RefusedRecipient, Verdict,
-};
+use crate::outcome::effect::is_uncounted;
+use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Probe, Verdict};
 
 /// Most connections of client submission that Exchange allows a mailbox at a time.
 pub const SUBMISSION_CONNECTIONS: usize = 3;
+
+/// How long the fallback is left alone after a fault of its own: it is tried with one message and not with all that wait.
+const PAUSE: Duration = Duration::from_secs(120);
 
 /// Graph, and client submission where Graph will not do.
 pub struct WithFallback<T> {
     graph: GraphTransport,
     submission: T,
+    /// The fault that the fallback met last, and when.
+    fault: Mutex<Option<(Instant, Verdict)>>,
 }
 
 impl<T: Transport> WithFallback<T> {
     /// Sends by `graph`, and by `submission` what that cannot carry.
     pub const fn new(graph: GraphTransport, submission: T) -> Self {
-        Self { graph, submission }
+        Self { graph, submission, fault: Mutex::new(None) }
     }
 
-    async fn submit(&self, envelope: &Envelope, body: &Body, partial: PartialDelivery) -> AttemptResult {
-        let slot = match self.submission.slot().await {
-            Ok(slot) => slot,
-            Err(verdict) => {
-                return AttemptResult { verdict, refused: vec![], observations: vec![], host: None };
-            }
-        };
-        let mut result = self.submission.deliver(&slot, envelope, body, partial).await;
+    /// A slot of client submission, unless that does not work.
+    async fn submission_slot(&self, envelope: &Envelope, body: &Body) -> Result<Slot<'_>, Verdict> {
+        let met = lock(&self.fault).clone().filter(|(at, _)| at.elapsed() < PAUSE);
+        match met {
+            Some((_, verdict)) => Err(verdict),
+            None => self.submission.slot(envelope, body).await.map_err(of_message),
+        }
+    }
+
+    async fn submit(
+        &self,
+        slot: &Slot<'_>,
+        envelope: &Envelope,
+        body: &Body,
+        partial: PartialDelivery,
+    ) -> AttemptResult {
+        let mut result = self.submission.deliver(slot, envelope, body, partial).await;
+        let own =
+            |verdict: &Verdict| verdict.outcome == DeliveryOutcome::Transient(Some(Reason::GraphCannotCarry));
         result.verdict = of_message(result.verdict);
-        result.refused = result
-            .refused
-            .into_iter()
-            .map(|RefusedRecipient { recipient, verdict }| RefusedRecipient {
-                recipient,
-                verdict: of_message(verdict),
-            })
-            .collect();
+        let fault = Some(&result.verdict).filter(|verdict| own(verdict));
+        *lock(&self.fault) = fault.map(|verdict| (clock::now(), verdict.clone()));
+        for refused in &mut result.refused {
+            refused.verdict = of_message(refused.verdict.clone());
+        }
         result.observations = match result.verdict.outcome {
             DeliveryOutcome::Delivered => {
                 result.observations.into_iter().filter(|met| met.reason == Reason::MailAccepted).collect()
@@ -62,10 +79,13 @@ impl<T: Transport> WithFallback<T> {
     }
 }
 
-/// What is the matter with the second way as something that only the messages meet which need it.
+/// A fault of the fallback as one of the message alone, as only messages that need the fallback meet it.
 fn of_message(verdict: Verdict) -> Verdict {
     let fault = match verdict.outcome {
-        DeliveryOutcome::RefreshToken | DeliveryOutcome::RouteFault(_) => verdict.outcome.reason(),
+        DeliveryOutcome::RefreshToken
+        | DeliveryOutcome::RouteFault(_)
+        // The connections of client submission, not those to Graph.
+        | DeliveryOutcome::Quota(Reason::ConnectionsExceeded) => verdict.outcome.reason(),
         DeliveryOutcome::Transient(reason) => reason,
         _ => None,
     };
@@ -74,6 +94,7 @@ fn of_message(verdict: Verdict) -> Verdict {
         Some(fault) => Verdict {
             outcome: DeliveryOutcome::Transient(Some(Reason::GraphCannotCarry)),
             text: format!("the fallback to client submission does not work: {fault}: {}", verdict.text),
+            is_unsent: is_uncounted(&verdict),
             ..verdict
         },
     }
@@ -81,8 +102,12 @@ fn of_message(verdict: Verdict) -> Verdict {
 
 #[async_trait]
 impl<T: Transport> Transport for WithFallback<T> {
-    async fn slot(&self) -> Result<Slot<'_>, Verdict> {
-        self.graph.slot().await
+    /// For a message that needs the fallback a slot of that, so that it holds up no other.
+    async fn slot(&self, envelope: &Envelope, body: &Body) -> Result<Slot<'_>, Verdict> {
+        match self.graph.refusal(envelope, body).await {
+            Some(_) => self.submission_slot(envelope, body).await,
+            None => self.graph.slot(envelope, body).await,
+        }
     }
 
     async fn deliver(
@@ -93,13 +118,16 @@ impl<T: Transport> Transport for WithFallback<T> {
         partial: PartialDelivery,
     ) -> AttemptResult {
         if self.graph.refusal(envelope, body).await.is_some() {
-            return self.submit(envelope, body, partial).await;
+            return self.submit(slot, envelope, body, partial).await;
         }
         let result = self.graph.deliver(slot, envelope, body, partial).await;
         match result.verdict.outcome {
             // Graph's own edge is lower than the route says.
             DeliveryOutcome::RejectMessage(Some(Reason::GraphCannotCarry)) => {
-                self.submit(envelope, body, partial).await
+                match self.submission_slot(envelope, body).await {
+                    Ok(slot) => self.submit(&slot, envelope, body, partial).await,
+                    Err(verdict) => AttemptResult { verdict, ..result },
+                }
             }
             _ => result,
         }

@@ -203,7 +203,7 @@ impl GraphTransport {
 
 #[async_trait]
 impl Transport for GraphTransport {
-    async fn slot(&self) -> Result<Slot<'_>, Verdict> {
+    async fn slot(&self, _: &Envelope, _: &Body) -> Result<Slot<'_>, Verdict> {
         self.pool.slot().await.ok_or_else(crowded)
     }
 
