@@ -12,7 +12,7 @@ use mailroute_route::RouteFile;
 use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::config;
-use mailroute_sidecar::delivery::graph::recipients::{begins_field, comparable, for_graph};
+use mailroute_sidecar::delivery::graph::recipients::{comparable, for_graph};
 use mailroute_sidecar::listener::settings;
 use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
 use mailroute_sidecar::smtp::command::{Command, Mail};
@@ -75,11 +75,11 @@ pub fn graph_recipients(input: &[u8]) {
         line.contains(&b':') && name.trim_ascii().eq_ignore_ascii_case(b"bcc")
     };
     let without_bcc = |header: &[u8]| {
-        let (mut kept, mut in_field, mut in_bcc) = (Vec::new(), false, false);
+        let (mut kept, mut in_bcc) = (Vec::new(), false);
         for line in header.split_inclusive(|&b| b == b'\n') {
             let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
-            if !(is_folded && in_field) {
-                (in_field, in_bcc) = (begins_field(line), is_bcc(line));
+            if !is_folded {
+                in_bcc = is_bcc(line);
             }
             if !in_bcc {
                 kept.extend_from_slice(line);

@@ -74,7 +74,8 @@ impl CircuitBreaker {
             return;
         }
         // What is said of one message is not to be said of the others.
-        let verdict = if pause.is_some() { verdict.clone() } else { throttled(verdict) };
+        let is_of_all = pause.is_some() || matches!(verdict.outcome, DeliveryOutcome::Quota(_));
+        let verdict = if is_of_all { verdict.clone() } else { throttled(verdict) };
         let same = self.open.as_ref().is_some_and(|open| open.verdict.outcome == verdict.outcome);
         self.times = if same { self.times.saturating_add(1) } else { 1 };
         let own = pause.map_or(Duration::ZERO, |pause| self.unit * grown(pause, self.times));

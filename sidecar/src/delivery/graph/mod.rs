@@ -284,6 +284,6 @@ fn cannot_carry(code: (u16, u16, u16), said: &str, text: &str) -> Verdict {
 fn brief(problem: &HeaderProblem) -> String {
     match problem {
         HeaderProblem::NotInEnvelope(_) => "To or Cc names recipients that the envelope does not".to_owned(),
-        HeaderProblem::Ambiguous(_) | HeaderProblem::Folded => problem.to_string(),
+        HeaderProblem::Ambiguous(_) | HeaderProblem::NoField => problem.to_string(),
     }
 }
