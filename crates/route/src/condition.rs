@@ -226,6 +226,8 @@ reasons! {
         "Nothing; it is tried again. https://status.cloud.microsoft reports outages.";
     UpstreamProtocolError: UpstreamReachable, "The upstream closed the connection, or did not answer as its protocol says.",
         "Check what is between the pod and {endpoint}.";
+    GraphResultUnknown: UpstreamReachable, "Microsoft Graph did not say whether it accepted a message, so the message is sent again later and can arrive twice.",
+        "Nothing at first; the next answer ends it. If the problem persists, check what is between the pod and {endpoint}, and https://status.cloud.microsoft for an outage.";
 
     // Authenticated
     LoggedIn: Authenticated, "The upstream accepted the login as the mailbox.", "";
@@ -302,8 +304,8 @@ reasons! {
         "Find out what else uses Graph as the application {client_id} and give it its own application; the sidecar waits as long as Graph says.";
     GraphCannotCarry: SendersAccepted, "Microsoft Graph cannot carry a message as it is: it is too large, its sender is null, or its header names recipients that the envelope does not.",
         "Set spec.graph.fallback to ClientSubmission, for a mailbox with SMTP AUTH switched on, or change what the application sends as the message says. If Graph refused a message for its size, lower spec.graph.maxMessageBytes.";
-    GraphResultUnknown: SendersAccepted, "Microsoft Graph did not say whether it accepted a message, so the message is sent again later and can arrive twice.",
-        "Nothing at first; the next accepted message ends it. If the problem persists, check what is between the pod and {endpoint}, and https://status.cloud.microsoft for an outage.";
+    FallbackFailed: SendersAccepted, "The fallback of a Graph route to client submission does not work, so messages that Graph cannot carry wait.",
+        "Correct what the message names; {mailbox} needs SMTP AUTH and the application the permission for it (docs/methods/client-submission.md). Or remove spec.graph.fallback, and such messages are refused at once.";
     TenantQuotaExceeded: SendersAccepted, "The tenant has used up its external recipients of the day.",
         "Wait for the rolling 24 hours to move; Get-LimitsEnforcementStatus shows the tenant's limit, which grows with its licences.";
     OnmicrosoftQuotaExceeded: SendersAccepted, "Senders at *.onmicrosoft.com have used up the 100 external recipients a day that they share in the tenant.",

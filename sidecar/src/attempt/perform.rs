@@ -50,7 +50,11 @@ impl Attempts {
         let author = if self.breaker().watches_authors() { author::of(body).await } else { None };
         let mut parties = MessageParties {
             mailbox: active.route.method.mailbox(),
-            reverse_path: envelope.reverse_path.address(),
+            reverse_path: match active.route.method {
+                // Graph never sees the envelope's.
+                Method::Graph(_) => None,
+                _ => envelope.reverse_path.address(),
+            },
             author: author.as_deref(),
             recipients: &envelope.recipients,
         };

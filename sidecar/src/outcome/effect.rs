@@ -98,7 +98,7 @@ const fn patience(reason: Option<Reason>) -> RetryPace {
             | Reason::ErrorsHeldBack
             // Each attempt may be one more copy.
             | Reason::GraphResultUnknown
-            | Reason::GraphCannotCarry
+            | Reason::FallbackFailed
             | Reason::OnmicrosoftQuotaExceeded,
         ) => RetryPace::Late,
         _ => RetryPace::Soon,
@@ -110,7 +110,7 @@ const fn patience(reason: Option<Reason>) -> RetryPace {
 const fn pause_of_transient(reason: Option<Reason>) -> Option<Pause> {
     match reason {
         Some(Reason::EgressAddressDeferred) => pause(MINUTE, 15 * MINUTE),
-        None | Some(Reason::UpstreamProtocolError) => None,
+        None | Some(Reason::UpstreamProtocolError | Reason::GraphResultUnknown) => None,
         Some(reason) if matches!(reason.condition(), ConditionType::SendersAccepted) => None,
         Some(_) => pause(3, 30),
     }
@@ -152,7 +152,8 @@ pub fn concerns_route(outcome: DeliveryOutcome) -> bool {
         _ if effect(outcome).next == NextStep::Hold => true,
         // What stands between here and the log-in. A connection that broke in a message may be that message's fault.
         DeliveryOutcome::Transient(Some(reason)) => {
-            reason != Reason::UpstreamProtocolError && reason.condition() != ConditionType::SendersAccepted
+            !matches!(reason, Reason::UpstreamProtocolError | Reason::GraphResultUnknown)
+                && reason.condition() != ConditionType::SendersAccepted
         }
         _ => false,
     }
@@ -183,7 +184,10 @@ fn is_before_mail(reason: Reason, verdict: &Verdict) -> bool {
         ConditionType::CertificateValid | ConditionType::CredentialReady => true,
         ConditionType::UpstreamReachable => {
             verdict.reply.is_none()
-                && !matches!(reason, Reason::UpstreamUnavailable | Reason::UpstreamProtocolError)
+                && !matches!(
+                    reason,
+                    Reason::UpstreamUnavailable | Reason::UpstreamProtocolError | Reason::GraphResultUnknown
+                )
         }
         ConditionType::Authenticated => matches!(
             reason,

@@ -245,7 +245,7 @@ impl Answer {
             Self::NullSender => refused(550, 7, 1, R::Policy,
                 "Microsoft Graph cannot send with a null sender; send as the mailbox, or set graph.fallback of the MailRoute"),
 
-            Self::TooLarge => refused(552, 3, 4, R::Size, "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute)"),
+            Self::TooLarge => refused(552, 3, 4, R::Size, "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute, or graph.maxMessageBytes)"),
             Self::HeaderTooLarge => refused(552, 3, 4, R::Size, "Header of more than 256 KiB"),
             Self::NulInMessage => refused(554, 6, 0, R::Content, "Message contains a NUL character; encode binary content as base64"),
             Self::TextLineTooLong => refused(554, 6, 0, R::Content, "Message has a line of more than 1 MiB; encode it as quoted-printable or base64"),

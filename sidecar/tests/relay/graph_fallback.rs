@@ -67,8 +67,8 @@ async fn a_second_way_that_is_closed_stops_only_what_needs_it() {
     scene.m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
     let mut client = scene.client().await;
     let reply = client.send(SENDER, &["ann@fabrikam.com"], &large()).await;
-    assert!(reply.code == 451 && reply.text().starts_with("GraphCannotCarry"), "{reply}");
-    let told = scene.told(Reason::GraphCannotCarry).await;
+    assert!(reply.code == 451 && reply.text().starts_with("FallbackFailed"), "{reply}");
+    let told = scene.told(Reason::FallbackFailed).await;
     assert!(told.message.contains("SmtpAuthDisabledTenant"), "{told:?}");
     let reply = client.send(SENDER, &["ann@fabrikam.com"], &message("small")).await;
     assert_eq!(reply.code, 250, "{reply}");

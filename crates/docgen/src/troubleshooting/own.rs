@@ -37,7 +37,7 @@ pub const OWN: &[(&str, &str)] = &[
          tenant.",
     ),
     (
-        "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute)",
+        "Message larger than the limit that EHLO announces (limits.maxMessageBytes of the MailRoute, or graph.maxMessageBytes)",
         "Send smaller messages, or raise `spec.limits.maxMessageBytes` and the mailbox's own limit: \
          `Set-Mailbox -Identity <mailbox> -MaxSendSize 150MB -MaxReceiveSize 150MB`.",
     ),

@@ -58,7 +58,7 @@ impl<T: Transport> WithFallback<T> {
     ) -> AttemptResult {
         let mut result = self.submission.deliver(slot, envelope, body, partial).await;
         let own =
-            |verdict: &Verdict| verdict.outcome == DeliveryOutcome::Transient(Some(Reason::GraphCannotCarry));
+            |verdict: &Verdict| verdict.outcome == DeliveryOutcome::Transient(Some(Reason::FallbackFailed));
         result.verdict = of_message(result.verdict);
         let fault = Some(&result.verdict).filter(|verdict| own(verdict));
         *lock(&self.fault) = fault.map(|verdict| (clock::now(), verdict.clone()));
@@ -92,7 +92,7 @@ fn of_message(verdict: Verdict) -> Verdict {
     match fault {
         None => verdict,
         Some(fault) => Verdict {
-            outcome: DeliveryOutcome::Transient(Some(Reason::GraphCannotCarry)),
+            outcome: DeliveryOutcome::Transient(Some(Reason::FallbackFailed)),
             text: format!("the fallback to client submission does not work: {fault}: {}", verdict.text),
             is_unsent: is_uncounted(&verdict),
             ..verdict

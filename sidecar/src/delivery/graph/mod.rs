@@ -111,8 +111,10 @@ impl GraphTransport {
             let progress = Progress::default();
             let (id, len, content) = match payload {
                 Payload::Message(envelope, body) => {
-                    let content =
-                        self.content(envelope, body).await.map_err(|verdict| noted(verdict, observations))?;
+                    let content = self
+                        .content(envelope, body)
+                        .await
+                        .map_err(|verdict| noted_of_route(verdict, observations))?;
                     (envelope.id.as_str().to_owned(), content.encoded_len(), content.into_body(&progress))
                 }
                 Payload::Nothing => {
@@ -174,7 +176,7 @@ impl GraphTransport {
         if verdict.outcome == DeliveryOutcome::RefreshToken {
             verdict.outcome = DeliveryOutcome::RouteFault(Reason::GraphRejectedToken);
         }
-        let verdict = noted(verdict, observations);
+        let verdict = noted_of_route(verdict, observations);
         if verdict.outcome == DeliveryOutcome::Delivered {
             observations.push(self.permitted("took a message"));
             observations.push(Observation::new(Reason::MailAccepted, verdict.text.clone()));
@@ -255,6 +257,14 @@ impl Transport for GraphTransport {
 
     async fn tend(&self, stop: watch::Receiver<bool>) {
         tended(&self.pool, stop).await;
+    }
+}
+
+/// Adds what a verdict says about the route to what was met. What Graph cannot carry says nothing of the others.
+fn noted_of_route(verdict: Verdict, observations: &mut Vec<Observation>) -> Verdict {
+    match verdict.outcome.reason() {
+        Some(Reason::GraphCannotCarry) => verdict,
+        _ => noted(verdict, observations),
     }
 }
 
