@@ -226,7 +226,7 @@ reasons! {
         "Nothing; it is tried again. https://status.cloud.microsoft reports outages.";
     UpstreamProtocolError: UpstreamReachable, "The upstream closed the connection, or did not answer as its protocol says.",
         "Check what is between the pod and {endpoint}.";
-    GraphResultUnknown: UpstreamReachable, "Microsoft Graph did not say whether it accepted a message, so the message is sent again later and can arrive twice.",
+    GraphResultUnknown: UpstreamReachable, "Microsoft Graph did not say whether it accepted a message; sent again, the message can arrive twice.",
         "Nothing at first; the next answer ends it. If the problem persists, check what is between the pod and {endpoint}, and https://status.cloud.microsoft for an outage.";
 
     // Authenticated
@@ -256,7 +256,7 @@ reasons! {
     GraphRejectedToken: Authenticated, "Microsoft Graph refuses the access token, and a new one, too.",
         "Check spec.tenant.cloud, and that spec.tenant.authority.scope, where it is set, is Graph's: a token for another service or another cloud is of no use.";
     GraphAccessDenied: Authenticated, "The token is good, but Microsoft Graph does not let the application send as the mailbox.",
-        "Let the application {client_id} send in one of two ways. Either the application permission Mail.Send of Microsoft Graph with admin consent: az ad app permission admin-consent --id {client_id}. Or, without that permission, RBAC for Applications: Test-ServicePrincipalAuthorization -Identity {client_id} -Resource {mailbox} shows the role Application Mail.Send in scope. If there are application access policies: Test-ApplicationAccessPolicy -Identity {mailbox} -AppId {client_id}. A change can take two hours to take effect.";
+        "Check that {mailbox} is the primary address and not an alias. Then let the application {client_id} send in one of two ways. Either the application permission Mail.Send of Microsoft Graph with admin consent: az ad app permission admin-consent --id {client_id}. Or, without that permission, RBAC for Applications: Test-ServicePrincipalAuthorization -Identity {client_id} -Resource {mailbox} shows the role Application Mail.Send in scope. If there are application access policies: Test-ApplicationAccessPolicy -Identity {mailbox} -AppId {client_id}. A change can take two hours to take effect.";
     MailboxNotFound: Authenticated, "Microsoft Graph knows no user by the mailbox's address.",
         "Set spec.graph.mailbox to the user principal name or the primary address of the mailbox, not to another of its addresses: Get-Mailbox -Identity {mailbox} | Format-List UserPrincipalName,PrimarySmtpAddress";
     MailboxNotEnabled: Authenticated, "Microsoft Graph cannot use the mailbox: it is on-premises, soft-deleted, inactive or only some hours old.",

@@ -34,7 +34,7 @@ pub fn of_route(route: &RouteFile) -> Settings {
             encode_header: true,
             ..settings
         },
-        // The second way takes what Graph does not.
+        // The fallback takes what Graph does not.
         Method::Graph(graph) if graph.fallback.is_none() => Settings {
             max_message_bytes: max_message_bytes.min(graph.max_message_bytes),
             null_sender: false,

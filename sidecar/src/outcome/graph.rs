@@ -151,7 +151,13 @@ impl GraphReply {
             Quota(_) => (451, EnhancedCode::new(4, 7, 0)),
             _ => return None,
         };
-        Some(Reply::new(code, enhanced, format!("Microsoft Graph answered {self}")))
+        let advice = match outcome {
+            RejectMessage(Some(R::GraphCannotCarry)) => {
+                "; it takes this for too large: send less at once, or set spec.graph.fallback in the MailRoute"
+            }
+            _ => "",
+        };
+        Some(Reply::new(code, enhanced, format!("Microsoft Graph answered {self}{advice}")))
     }
 }
 
@@ -267,7 +273,9 @@ mod tests {
             "550 5.7.60 Microsoft Graph answered 403 ErrorSendAsDenied Cannot submit message.\r\n"
         );
         let large = GraphReply::read(413, None, b"").verdict();
-        assert_eq!(large.reply.unwrap().to_string(), "552 5.3.4 Microsoft Graph answered 413\r\n");
+        assert!(
+            large.reply.unwrap().to_string().starts_with("552 5.3.4 Microsoft Graph answered 413; it takes")
+        );
         let unknown = GraphReply::read(504, None, b"").verdict();
         assert_eq!((unknown.reply, unknown.text.as_str()), (None, "504"));
         let throttled = GraphReply::read(429, Some(Duration::from_secs(7)), b"").verdict();

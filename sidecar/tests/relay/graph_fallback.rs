@@ -1,4 +1,4 @@
-//! The second way of a Graph route: client submission of the same mailbox, for what Graph cannot carry.
+//! The fallback of a Graph route: client submission of the same mailbox, for what Graph cannot carry.
 
 use clap::Parser;
 use mailroute_m365::faults::Request;
@@ -35,7 +35,7 @@ fn large() -> String {
 #[tokio::test]
 async fn what_graph_cannot_carry_goes_by_client_submission() {
     let scene = scene().await;
-    assert_eq!(scene.m365.exchanges().len(), 1, "no token for the second way before it is needed");
+    assert_eq!(scene.m365.exchanges().len(), 1, "no token for the fallback before it is needed");
     let mut client = scene.client().await;
     let list = message("list").replace("ann@", "list@");
     for (from, text) in [(SENDER, message("small")), (SENDER, large()), (SENDER, list), ("", message("null"))]
@@ -62,7 +62,7 @@ async fn what_graph_itself_finds_too_large_goes_by_client_submission() {
 }
 
 #[tokio::test]
-async fn a_second_way_that_is_closed_stops_only_what_needs_it() {
+async fn a_fallback_that_is_closed_stops_only_what_needs_it() {
     let scene = scene().await;
     scene.m365.directory(|directory| directory.tenants[0].smtp_auth_disabled = true);
     let mut client = scene.client().await;

@@ -50,7 +50,7 @@ pub fn to_simulator(
     }
 }
 
-/// The same mailbox by Microsoft Graph, with client submission as the second way or without.
+/// The same mailbox by Microsoft Graph, with client submission as the fallback or without.
 #[allow(dead_code, reason = "not every program with this file has a route by Graph")]
 pub fn by_graph(m365: &Simulator, route: &mut RouteFile, with_fallback: bool) {
     let Method::ClientSubmission(submission) = &route.method else { return };

@@ -125,12 +125,12 @@ pub struct Graph {
     /// Largest message that Graph takes, bytes of MIME. Microsoft documents requests of about 4 MB, which hold 3 MiB of MIME in
     /// base64.
     pub max_message_bytes: u64,
-    /// The second way, for what Graph cannot carry. Absent: such messages are refused.
+    /// The fallback, for what Graph cannot carry. Absent: such messages are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Submission>,
 }
 
-/// Client submission of the same mailbox with the same credential, as the second way of [`Graph`].
+/// Client submission of the same mailbox with the same credential, as the fallback of [`Graph`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Submission {
@@ -141,7 +141,7 @@ pub struct Submission {
 }
 
 impl Graph {
-    /// The second way as a method of its own.
+    /// The fallback as a method of its own.
     pub fn submission(&self) -> Option<ClientSubmission> {
         let Submission { scope, endpoint } = self.fallback.clone()?;
         let authority = Authority { scope, ..self.authority.clone() };

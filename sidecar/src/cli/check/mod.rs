@@ -90,7 +90,7 @@ async fn walked(options: &Check, route: RouteFile, sources: &Sources, metrics: &
     Findings::of(&route, &envelope, &dry_run)
 }
 
-/// The second way of a Graph route, as a route.
+/// The fallback of a Graph route, as a route.
 fn fallback(route: &RouteFile) -> Option<RouteFile> {
     let Method::Graph(graph) = &route.method else { return None };
     Some(RouteFile { method: Method::ClientSubmission(graph.submission()?), ..route.clone() })

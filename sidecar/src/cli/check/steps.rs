@@ -113,7 +113,7 @@ pub struct Findings {
     pub well: bool,
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// The steps of the second way, for what the first cannot carry; none where there is none.
+    /// The steps of the fallback, for what the first cannot carry; none where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Step>,
     /// Whether the MailRoute of the pod was deleted; the steps are those of its last configuration.
@@ -165,7 +165,7 @@ impl Findings {
 }
 
 impl Findings {
-    /// The same, with what was met on the second way. A message that needs it could not be sent where that one ends.
+    /// The same, with what was met on the fallback. A message that needs it could not be sent where that one ends.
     pub fn with_fallback(mut self, second: Self) -> Self {
         self.fallback = second.steps;
         self.well &= second.well;

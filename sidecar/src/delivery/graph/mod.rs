@@ -3,7 +3,7 @@
 //! * Here: the order token → connection → request, the one answer to a refused token (another one, once), and what an answer
 //!   says of the route.
 //! * [`recipients`]: Graph has no envelope; the header is made to name it. [`content`]: the message in base64, streamed.
-//! * [`fallback`]: the second way, for what Graph cannot carry.
+//! * [`fallback`]: the fallback, for what Graph cannot carry.
 //! * [`client`]: the connection and the words. What an answer means is [`crate::outcome::graph`]'s to say.
 //!
 //! What Graph cannot carry (a null sender, header recipients outside the envelope, too large) is refused before it is asked.
