@@ -125,6 +125,24 @@ impl Amount {
     }
 }
 
+/// The limits that a route names. An absent one is not known, and does not limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// Messages in any minute.
+    pub messages: Option<u32>,
+    /// Messages in any hour.
+    pub messages_per_hour: Option<u32>,
+    /// Recipients in any day.
+    pub recipients: Option<u32>,
+    /// Connections at a time.
+    pub connections: u32,
+}
+
+impl RouteLimits {
+    /// No limits, over one connection.
+    pub const NONE: Self = Self { messages: None, messages_per_hour: None, recipients: None, connections: 1 };
+}
+
 /// How much of a limit is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Utilization {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::client::budget::RouteLimits;
+use crate::RouteLimits;
 use crate::timing::{Timing, millis};
 use crate::wire::{SlotAssignment, TimeSlots};
 

@@ -23,28 +23,10 @@ use crate::throttle::Throttle;
 use crate::timing::Timing;
 use crate::window::{DAY_SLOTS, UsageWindows, Window};
 use crate::wire::Throttled;
-use crate::{Amount, Utilization};
+use crate::{Amount, RouteLimits, Utilization};
 
 /// Slots of the minute: an eighth of a second each, so that rounding costs a third of a percent of the rate.
 const MINUTE_SLOTS: u32 = 512;
-
-/// The limits that a route names. An absent one is not known, and does not limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteLimits {
-    /// Messages in any minute.
-    pub messages: Option<u32>,
-    /// Messages in any hour.
-    pub messages_per_hour: Option<u32>,
-    /// Recipients in any day.
-    pub recipients: Option<u32>,
-    /// Connections at a time.
-    pub connections: u32,
-}
-
-impl RouteLimits {
-    /// No limits, over one connection.
-    pub const NONE: Self = Self { messages: None, messages_per_hour: None, recipients: None, connections: 1 };
-}
 
 /// One message in the budget. Has to be settled, whatever came of it.
 #[derive(Debug, PartialEq, Eq)]

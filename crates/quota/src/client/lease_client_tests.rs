@@ -1,6 +1,6 @@
 //! What the client does with leases, and without.
 
-use crate::client::budget::RouteLimits;
+use crate::RouteLimits;
 use crate::wire::Lease;
 
 use super::*;

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mailroute_quota::client::budget::{Budget, BudgetSnapshot, RouteLimits};
+use mailroute_quota::RouteLimits;
+use mailroute_quota::client::budget::{Budget, BudgetSnapshot};
 use mailroute_quota::client::lease_client::LeaseClient;
 use mailroute_quota::client::saved_leases::SavedLeases;
 use mailroute_quota::client::{Charge, SidecarQuota};

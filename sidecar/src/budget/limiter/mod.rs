@@ -17,8 +17,9 @@ mod requests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use mailroute_quota::RouteLimits;
 use mailroute_quota::Timing;
-use mailroute_quota::client::budget::{Budget, BudgetSnapshot, BudgetView, RouteLimits};
+use mailroute_quota::client::budget::{Budget, BudgetSnapshot, BudgetView};
 use mailroute_quota::client::wait::WaitReason;
 use mailroute_quota::wire::{Throttled, TimeSlots};
 use mailroute_route::RouteFile;

@@ -7,8 +7,8 @@ mod sending;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use mailroute_quota::RouteLimits;
 use mailroute_quota::Timing;
-use mailroute_quota::client::budget::RouteLimits;
 use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT, SidecarId};
 use mailroute_quota::wire::{Allotment, Claim};
 
