@@ -14,6 +14,8 @@
 //! No client of the API server, no files, no clock and no async: time and files' contents are passed in, and Cargo.toml has
 //! neither a client nor a runtime.
 
+use jiff::SignedDuration;
+
 pub mod crd;
 pub mod inject;
 pub mod kubernetes_version;
@@ -26,6 +28,12 @@ pub mod samples;
 pub mod status;
 pub mod tenant_quotas;
 pub mod webhook_configuration;
+
+/// How often a sidecar reports when nothing changes.
+pub const REPORT_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
+
+/// Age at which a report no longer counts: three were missed.
+pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * REPORT_INTERVAL.as_secs());
 
 #[cfg(test)]
 mod tests;

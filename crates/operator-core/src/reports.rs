@@ -14,12 +14,7 @@ use mailroute_route::control::{
 };
 
 use crate::tenant_quotas::{self, TenantQuotas};
-
-/// How often a sidecar reports when nothing changes.
-pub const INTERVAL: SignedDuration = SignedDuration::from_secs(30);
-
-/// Age at which a report no longer counts: three were missed.
-pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(3 * INTERVAL.as_secs());
+use crate::{REPORT_INTERVAL, STALE_AFTER};
 
 /// How long it is remembered when a pod reported last.
 const LAST_KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -154,7 +149,7 @@ impl Reports {
     }
 
     fn sweep(&mut self, now: Timestamp) {
-        if now.duration_since(self.swept) < INTERVAL {
+        if now.duration_since(self.swept) < REPORT_INTERVAL {
             return;
         }
         self.swept = now;

@@ -17,7 +17,7 @@ use mailroute_route::condition::Reason;
 use mailroute_route::control::{Observation, Report};
 use mailroute_route::file::{Method, SubmissionService};
 
-use crate::reports::STALE_AFTER;
+use crate::STALE_AFTER;
 
 /// Time between two tries of one namespace: the first pause of a sidecar's circuit breaker.
 const TRY_INTERVAL: SignedDuration = SignedDuration::from_mins(2);

@@ -35,12 +35,13 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
-use mailroute_operator_core::reports::{INTERVAL, ReceivedReport, STALE_AFTER};
+use mailroute_operator_core::reports::ReceivedReport;
 use mailroute_operator_core::resolve::render;
 use mailroute_operator_core::rollout::age::ages;
 use mailroute_operator_core::rollout::plan::{RolloutFacts, plan};
 use mailroute_operator_core::status::lost_messages::LeftMessages;
 use mailroute_operator_core::status::{self, Acceptance, RouteFacts, lost_messages, sidecars_reporting};
+use mailroute_operator_core::{REPORT_INTERVAL, STALE_AFTER};
 use mailroute_route::text::chain;
 use tokio::time::timeout;
 
@@ -190,7 +191,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     };
     // Numbers and ages of reports change without a trigger.
     let is_idle = status.sidecars.injected == 0 && status.usage.messages_last_minute == 0;
-    let usual = if is_idle { IDLE_INTERVAL } else { INTERVAL.unsigned_abs() };
+    let usual = if is_idle { IDLE_INTERVAL } else { REPORT_INTERVAL.unsigned_abs() };
     Ok(Action::requeue(soon.unwrap_or(usual)))
 }
 

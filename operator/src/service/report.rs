@@ -18,8 +18,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
+use mailroute_operator_core::REPORT_INTERVAL;
 use mailroute_operator_core::pods::{has_run, sidecar};
-use mailroute_operator_core::reports::{INTERVAL, ReportingPod, Reports};
+use mailroute_operator_core::reports::{ReportingPod, Reports};
 use mailroute_operator_core::resolve::ResolvedRoute;
 use mailroute_operator_core::tenant_quotas::refusal;
 use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT};
@@ -143,7 +144,7 @@ impl ReportService {
             Some(claim) => self.allot(&caller, &route, &claim).await?,
             None => None,
         };
-        let next_seconds = u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX);
+        let next_seconds = u32::try_from(REPORT_INTERVAL.as_secs()).unwrap_or(u32::MAX);
         Ok(ReportReply { next_seconds, allotment, route_deleted: self.is_deleted(&route) })
     }
 

@@ -12,8 +12,8 @@ use mailroute_route::control::Report;
 use super::aggregate::{ConditionVerdict, verdict};
 use super::facts::RouteFacts;
 use super::finding::{ConditionFinding, FALSE, TRUE, find};
+use crate::STALE_AFTER;
 use crate::pods::SidecarPod;
-use crate::reports::STALE_AFTER;
 
 /// The reports that count.
 pub(super) struct Gathered<'a> {
