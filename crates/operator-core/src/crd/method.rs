@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
+use kube::core::Rule;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
 use mailroute_route::file::{SubmissionService, TlsMode};
 use schemars::JsonSchema;
@@ -23,6 +24,20 @@ pub enum Method {
     DirectSend,
 }
 
+/// The rule of a field that names the mailbox to send as.
+fn is_one_mailbox() -> Rule {
+    Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
+        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces")
+}
+
+/// The rule of a field that names a server.
+fn is_dns_name() -> Rule {
+    Rule::new(
+        r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')",
+    )
+    .message("must be a DNS name, such as smtp.office365.com, and not an IP address")
+}
+
 /// Client SMTP submission: the mailbox to send as, and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -41,8 +56,7 @@ pub struct ClientSubmission {
     /// Address of the mailbox to log in as. Messages must be From it, or from an address that it may send as. With
     /// CommunicationServices: a MailFrom address of a domain that is linked to the resource.
     #[schemars(length(min = 3, max = 254))]
-    #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
-        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces"))]
+    #[x_kube(validation = is_one_mailbox())]
     pub mailbox: String,
     /// SMTP username of the Communication Services resource, if it is not the mailbox's address. Only for
     /// CommunicationServices.
@@ -70,8 +84,7 @@ pub struct Graph {
     /// Address of the mailbox to send as: its user principal name or its primary address, not an alias. Messages must be
     /// From it, or from an address that it may send as.
     #[schemars(length(min = 3, max = 254))]
-    #[x_kube(validation = Rule::new(format!(r#"self.matches("^{LOCAL_PART}@{DOMAIN}$")"#))
-        .message("must be the address of one mailbox, such as noreply@contoso.com: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces"))]
+    #[x_kube(validation = is_one_mailbox())]
     pub mailbox: String,
     /// How the sidecar proves that it may send as the mailbox. Password is not possible.
     pub credential: Credential,
@@ -116,8 +129,7 @@ pub struct FallbackEndpoint {
     /// DNS name, which the server's certificate must contain. Default: the cloud's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
-        .message("must be a DNS name, such as smtp.office365.com, and not an IP address"))]
+    #[x_kube(validation = is_dns_name())]
     pub host: Option<String>,
     /// TCP port: 587, or 25 if 587 is blocked. Default: 587.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -250,8 +262,7 @@ pub struct Endpoint {
     /// accepted domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(r"self.matches('^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])*[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$')")
-        .message("must be a DNS name, such as smtp.office365.com, and not an IP address"))]
+    #[x_kube(validation = is_dns_name())]
     pub host: Option<String>,
     /// TCP port. ClientSubmission: 587, or 25 if 587 is blocked; default 587. Graph: 443 by default. SmtpRelay and
     /// DirectSend: 25.
