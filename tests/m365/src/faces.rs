@@ -33,7 +33,7 @@ use crate::{
     mailbox::{ConnectionFacts, Face},
     name_server::{self, Sockets},
     office::{Office, Shared},
-    options::{Options, StartError},
+    options::{Addresses, Options, StartError},
     submission::{
         connection::{self, Entrance},
         session::Handshake,
@@ -43,27 +43,6 @@ use crate::{
 
 /// Time for the TLS handshake and the headers of a request at the token endpoint.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where the faces listen.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// Client submission.
-    pub smtp: SocketAddr,
-    /// The MX endpoint.
-    pub relay: SocketAddr,
-    /// High Volume Email.
-    pub high_volume_email: SocketAddr,
-    /// Communication Services, SMTP.
-    pub communication_services: SocketAddr,
-    /// Graph.
-    pub graph: SocketAddr,
-    /// The token endpoint.
-    pub login: SocketAddr,
-    /// The name server, UDP and TCP.
-    pub dns: SocketAddr,
-    /// The control API.
-    pub control: SocketAddr,
-}
 
 /// One of something for each face that can go down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,14 +154,14 @@ impl Ports {
     /// # Errors
     /// An address cannot be listened on.
     pub async fn open(options: &Options) -> Result<Self, StartError> {
-        let (smtp, relay) = (listen(options.smtp).await?, listen(options.relay).await?);
-        let high_volume_email = listen(options.high_volume_email).await?;
-        let communication_services = listen(options.communication_services).await?;
-        let graph = listen(options.graph).await?;
-        let (login, control) = (listen(options.login).await?, listen(options.control).await?);
-        let (dns, dns_address) = Sockets::open(options.dns)
-            .await
-            .map_err(|source| StartError::Listen { address: options.dns, source })?;
+        let at = options.addresses;
+        let (smtp, relay) = (listen(at.smtp).await?, listen(at.relay).await?);
+        let high_volume_email = listen(at.high_volume_email).await?;
+        let communication_services = listen(at.communication_services).await?;
+        let graph = listen(at.graph).await?;
+        let (login, control) = (listen(at.login).await?, listen(at.control).await?);
+        let (dns, dns_address) =
+            Sockets::open(at.dns).await.map_err(|source| StartError::Listen { address: at.dns, source })?;
         let listeners = Doors {
             smtp: smtp.0,
             relay: relay.0,

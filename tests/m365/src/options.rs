@@ -10,25 +10,32 @@ use thiserror::Error;
 
 use crate::{authority::TlsError, config::Config};
 
+/// Where the faces listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Client submission.
+    pub smtp: SocketAddr,
+    /// The MX endpoint.
+    pub relay: SocketAddr,
+    /// High Volume Email.
+    pub high_volume_email: SocketAddr,
+    /// Communication Services, SMTP.
+    pub communication_services: SocketAddr,
+    /// Graph.
+    pub graph: SocketAddr,
+    /// The token endpoint.
+    pub login: SocketAddr,
+    /// The name server, UDP and TCP.
+    pub dns: SocketAddr,
+    /// The control API.
+    pub control: SocketAddr,
+}
+
 /// How the simulator starts.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address of client submission.
-    pub smtp: SocketAddr,
-    /// Address of the MX endpoint: SMTP relay and Direct Send.
-    pub relay: SocketAddr,
-    /// Address of High Volume Email.
-    pub high_volume_email: SocketAddr,
-    /// Address of Communication Services, SMTP.
-    pub communication_services: SocketAddr,
-    /// Address of Graph.
-    pub graph: SocketAddr,
-    /// Address of the token endpoint.
-    pub login: SocketAddr,
-    /// Address of the name server, UDP and TCP.
-    pub dns: SocketAddr,
-    /// Address of the control API.
-    pub control: SocketAddr,
+    /// Where the faces listen.
+    pub addresses: Addresses,
     /// Names in the certificate. Clients must ask for one of them.
     pub names: Vec<String>,
     /// Set-up, unless the state directory has one of an earlier `PUT /config`.
@@ -64,14 +71,16 @@ impl Default for Options {
         config.pace.tarpit_milliseconds = 0;
         config.tokens.keys_refetch_seconds = 0;
         Self {
-            smtp: loopback,
-            relay: loopback,
-            high_volume_email: loopback,
-            communication_services: loopback,
-            graph: loopback,
-            login: loopback,
-            dns: loopback,
-            control: loopback,
+            addresses: Addresses {
+                smtp: loopback,
+                relay: loopback,
+                high_volume_email: loopback,
+                communication_services: loopback,
+                graph: loopback,
+                login: loopback,
+                dns: loopback,
+                control: loopback,
+            },
             names: vec!["localhost".into()],
             config,
             state: None,
