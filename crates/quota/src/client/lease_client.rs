@@ -313,10 +313,10 @@ impl LeaseClient {
     fn open_slot(&mut self, now: Duration, amount: Amount) -> Option<OpenSlot> {
         let slots = self.current_slots().filter(|_| amount.messages == 1 && self.uses_slots(now))?;
         let open = slots.open(now)?;
-        let fits = self.slot_recipients.sum(now) + amount.recipients <= u64::from(slots.recipients);
-        let fits =
-            fits && slots.messages_per_hour.is_none_or(|most| self.slot_messages.sum(now) < u64::from(most));
-        (fits && self.messages_in(open.number) < slots.messages).then_some(open)
+        let in_hour =
+            slots.messages_per_hour.is_none_or(|most| self.slot_messages.sum(now) < u64::from(most));
+        let in_day = self.slot_recipients.sum(now) + amount.recipients <= u64::from(slots.recipients);
+        (in_hour && in_day && self.messages_in(open.number) < slots.messages).then_some(open)
     }
 
     fn messages_in(&self, slot: u64) -> u32 {
