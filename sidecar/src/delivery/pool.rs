@@ -101,6 +101,11 @@ impl<C: Reusable> Pool<C> {
         Some(Slot { slots: &self.slots, permit: Some(permit) })
     }
 
+    /// Whether a slot is one of this pool's.
+    pub fn gave(&self, slot: &Slot<'_>) -> bool {
+        std::ptr::eq(slot.slots, &self.slots)
+    }
+
     /// A kept connection that is fresh, the one used last, for whoever has a slot. Those that are not stay for
     /// [`Pool::tidy`].
     pub fn kept(&self, _: &Slot<'_>) -> Option<C> {

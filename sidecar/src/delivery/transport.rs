@@ -167,9 +167,7 @@ impl<T: Connect> Transport for SmtpTransport<T> {
         let mut course = Course::default();
         let TransactionEnd { verdict, refused, .. } =
             self.send(slot, envelope, body, partial, &mut course).await;
-        // What was met goes to the operator, and who was written to is not for it to know.
-        let redacted = |it: Observation| Observation { text: redact::recipients(&it.text, envelope), ..it };
-        let observations = course.observations.into_iter().map(redacted).collect();
+        let observations = redacted(course.observations, envelope);
         AttemptResult { verdict, refused, observations, host: course.host }
     }
 
@@ -297,6 +295,12 @@ fn explained(reason: Reason, text: &str, connection: &Connection) -> String {
         None => "no certificate".to_owned(),
     };
     format!("{text} (sent from {from} with {shown})")
+}
+
+/// What was met, for the operator: who was written to is not for it to know.
+pub(super) fn redacted(met: Vec<Observation>, envelope: &Envelope) -> Vec<Observation> {
+    let redacted = |it: Observation| Observation { text: redact::recipients(&it.text, envelope), ..it };
+    met.into_iter().map(redacted).collect()
 }
 
 /// Adds what a verdict says about the route to what was met.

@@ -13,12 +13,13 @@ use tokio::sync::watch;
 use super::GraphTransport;
 use crate::clock::{self, Instant};
 use crate::delivery::pool::Slot;
+use crate::delivery::transport::noted;
 use crate::delivery::{DryRun, Transport};
 use crate::lock;
 use crate::message::body::Body;
 use crate::message::envelope::Envelope;
 use crate::outcome::effect::is_uncounted;
-use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Probe, Verdict};
+use crate::outcome::{AttemptResult, DeliveryOutcome, PartialDelivery, Probe, Verdict};
 
 /// Most connections of client submission that Exchange allows a mailbox at a time.
 pub const SUBMISSION_CONNECTIONS: usize = 3;
@@ -57,24 +58,18 @@ impl<T: Transport> WithFallback<T> {
         partial: PartialDelivery,
     ) -> AttemptResult {
         let mut result = self.submission.deliver(slot, envelope, body, partial).await;
-        let own =
-            |verdict: &Verdict| verdict.outcome == DeliveryOutcome::Transient(Some(Reason::FallbackFailed));
         result.verdict = of_message(result.verdict);
-        let fault = Some(&result.verdict).filter(|verdict| own(verdict));
-        *lock(&self.fault) = fault.map(|verdict| (clock::now(), verdict.clone()));
+        let has_failed = result.verdict.outcome.reason() == Some(Reason::FallbackFailed);
+        *lock(&self.fault) = has_failed.then(|| (clock::now(), result.verdict.clone()));
         for refused in &mut result.refused {
             refused.verdict = of_message(refused.verdict.clone());
         }
-        result.observations = match result.verdict.outcome {
-            DeliveryOutcome::Delivered => {
-                result.observations.into_iter().filter(|met| met.reason == Reason::MailAccepted).collect()
-            }
-            outcome => outcome
-                .reason()
-                .map(|why| Observation::new(why, result.verdict.text.clone()))
-                .into_iter()
-                .collect(),
-        };
+        if result.verdict.outcome == DeliveryOutcome::Delivered {
+            result.observations.retain(|met| met.reason == Reason::MailAccepted);
+        } else {
+            result.observations.clear();
+            result.verdict = noted(result.verdict, &mut result.observations);
+        }
         result
     }
 }
@@ -117,7 +112,7 @@ impl<T: Transport> Transport for WithFallback<T> {
         body: &Body,
         partial: PartialDelivery,
     ) -> AttemptResult {
-        if self.graph.refusal(envelope, body).await.is_some() {
+        if !self.graph.gave(slot) {
             return self.submit(slot, envelope, body, partial).await;
         }
         let result = self.graph.deliver(slot, envelope, body, partial).await;

@@ -30,13 +30,12 @@ use self::content::{Content, ContentError, Progress};
 use self::recipients::HeaderProblem;
 use super::login::{LogIn, Proof};
 use super::pool::{Pool, Slot};
-use super::transport::{PROBE_WAIT, TransportObserver, crowded, noted, tended};
+use super::transport::{PROBE_WAIT, TransportObserver, crowded, noted, redacted, tended};
 use super::{DryRun, Transport};
 use crate::clock;
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, ReversePath};
-use crate::message::redact;
-use crate::outcome::graph::GraphReply;
+use crate::outcome::graph::{GraphReply, classify};
 use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Probe, Verdict};
 use crate::smtp::reply::{EnhancedCode, Reply};
 
@@ -72,6 +71,11 @@ impl GraphTransport {
         Self { settings, log_in, proxy, pool: Pool::new(connections), observe }
     }
 
+    /// Whether a slot is one of these connections.
+    fn gave(&self, slot: &Slot<'_>) -> bool {
+        self.pool.gave(slot)
+    }
+
     /// One request, with another token if the first is refused.
     async fn request(
         &self,
@@ -81,13 +85,13 @@ impl GraphTransport {
     ) -> Result<GraphReply, Verdict> {
         let proof = self.log_in.proof(observations).await?;
         let reply = self.request_with(slot, &proof, payload, observations).await?;
-        if reply.verdict().outcome != DeliveryOutcome::RefreshToken {
+        if classify(&reply) != DeliveryOutcome::RefreshToken {
             self.log_in.accepted();
             return Ok(reply);
         }
         let Some(other) = self.log_in.other(&proof, observations).await else { return Ok(reply) };
         let reply = self.request_with(slot, &other?, payload, observations).await?;
-        match reply.verdict().outcome {
+        match classify(&reply) {
             DeliveryOutcome::RefreshToken => self.log_in.refused_again(),
             _ => self.log_in.accepted(),
         }
@@ -221,13 +225,10 @@ impl Transport for GraphTransport {
             Ok(reply) => self.conclude(&reply, &mut observations),
             Err(verdict) => verdict,
         };
-        // What was met goes to the operator, and who was written to is not for it to know.
-        let redacted = |it: Observation| Observation { text: redact::recipients(&it.text, envelope), ..it };
-        let observations = observations.into_iter().map(redacted).collect();
         AttemptResult {
             verdict,
             refused: vec![],
-            observations,
+            observations: redacted(observations, envelope),
             host: Some(self.settings.endpoint.host.clone()),
         }
     }
