@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use mailroute_operator_core::pods::has_identity_binding;
-use mailroute_route::file::{ClientSubmission, Credential, Graph, Method};
+use mailroute_route::file::Credential;
 
 use super::watch::route_of;
 use crate::cache::route::{CachedRoute, RouteStore};
@@ -63,14 +63,8 @@ fn count(routes: &[Arc<CachedRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usi
 
 /// The application whose federated credentials the route's own pods need.
 fn application(route: &CachedRoute) -> Option<String> {
-    match &route.resolution().route.as_ref().ok()?.file.method {
-        Method::ClientSubmission(ClientSubmission {
-            credential: Credential::WorkloadIdentity { client_id, .. },
-            ..
-        })
-        | Method::Graph(Graph { credential: Credential::WorkloadIdentity { client_id, .. }, .. }) => {
-            Some(client_id.to_ascii_lowercase())
-        }
+    match route.resolution().route.as_ref().ok()?.file.method.log_in()?.credential {
+        Credential::WorkloadIdentity { client_id, .. } => Some(client_id.to_ascii_lowercase()),
         _ => None,
     }
 }

@@ -6,20 +6,18 @@
 //! Invariant: a route that was published stays in use until a valid one replaces it.
 
 pub mod mounted;
+mod values;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, Credential, Graph, HostName, Method, SmartHost, TlsMode};
 use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
 use self::mounted::Misplaced;
 use crate::logging;
-use crate::message::envelope::Address;
 
 /// Longest part of a name that is quoted, bytes. The names of hosts have 253.
 const MAX_NAME_BYTES: usize = 256;
@@ -123,74 +121,8 @@ pub fn parse(content: &[u8]) -> Result<RouteFile, ConfigError> {
 
 fn parse_values(content: &[u8]) -> Result<RouteFile, ConfigError> {
     let route = RouteFile::parse(content)?;
-    name("ehloName", &route.ehlo_name)?;
-    match &route.method {
-        Method::ClientSubmission(submission) => check_submission(submission)?,
-        Method::Graph(graph) => check_graph(graph)?,
-        Method::SmtpRelay(relay) => {
-            check_smart_host(&relay.accepted_domains, &relay.smart_host)?;
-            // The certificate is the credential: what it vouches for must not go to whoever answers.
-            if relay.certificate.is_some() && relay.smart_host.tls != TlsMode::Required {
-                let value = "Opportunistic, with a certificate".into();
-                return Err(ConfigError::Value { field: "smartHost.tls", value });
-            }
-        }
-        Method::DirectSend(direct) => check_smart_host(&direct.accepted_domains, &direct.smart_host)?,
-    }
+    values::check(&route)?;
     Ok(route)
-}
-
-fn check_submission(submission: &ClientSubmission) -> Result<(), ConfigError> {
-    if Address::parse(&submission.mailbox).is_err() {
-        return Err(ConfigError::Value { field: "mailbox", value: submission.mailbox.clone() });
-    }
-    if let Some(username) = submission.username.as_deref().filter(|it| !is_username(it)) {
-        return Err(ConfigError::Value { field: "username", value: username.to_owned() });
-    }
-    name("authority.host", &submission.authority.host)?;
-    name("authority.tenant", &submission.authority.tenant)?;
-    name("endpoint.host", &submission.endpoint.host)
-}
-
-/// Whether a log-in can hold it: no character that ends a field of XOAUTH2, and no control character.
-fn is_username(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 254 && text.chars().all(|it| !it.is_control())
-}
-
-fn check_graph(graph: &Graph) -> Result<(), ConfigError> {
-    if Address::parse(&graph.mailbox).is_err() {
-        return Err(ConfigError::Value { field: "mailbox", value: graph.mailbox.clone() });
-    }
-    if let Credential::Password { .. } = graph.credential {
-        return Err(ConfigError::Value { field: "credential.type", value: "Password, with Graph".into() });
-    }
-    name("authority.host", &graph.authority.host)?;
-    name("authority.tenant", &graph.authority.tenant)?;
-    name("endpoint.host", &graph.endpoint.host)?;
-    graph.fallback.as_ref().map_or(Ok(()), |fallback| name("fallback.endpoint.host", &fallback.endpoint.host))
-}
-
-fn check_smart_host(domains: &[String], smart_host: &SmartHost) -> Result<(), ConfigError> {
-    if domains.is_empty() {
-        return Err(ConfigError::Value { field: "acceptedDomains", value: String::new() });
-    }
-    domains.iter().try_for_each(|domain| name("acceptedDomains", domain))?;
-    match &smart_host.host {
-        HostName::MxOf(domain) => name("smartHost.host", domain),
-        // Addresses of Exchange Online change, and no certificate is issued for one.
-        HostName::Fixed(host) if host.parse::<IpAddr>().is_ok() => {
-            Err(ConfigError::Value { field: "smartHost.host", value: host.clone() })
-        }
-        HostName::Fixed(host) => name("smartHost.host", host),
-    }
-}
-
-/// Refuses what ends a line, an argument or a host name, and nothing at all.
-fn name(field: &'static str, value: &str) -> Result<(), ConfigError> {
-    if value.is_empty() || value.chars().any(|c| c.is_control() || c.is_whitespace() || "<>/".contains(c)) {
-        return Err(ConfigError::Value { field, value: value.to_owned() });
-    }
-    Ok(())
 }
 
 async fn read(path: &Path, control: Option<&str>) -> Result<Followed, ConfigError> {

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{CertificateFiles, Credential, Method, SmartHost};
+use mailroute_route::file::{CertificateFiles, Credential, LogInSettings, Method, SmartHost};
 use mailroute_route::paths;
 
 /// A file that a route names and may not.
@@ -92,31 +92,26 @@ impl Named<'_> {
 
 /// Every file that a route names.
 fn files(route: &RouteFile) -> Vec<Named<'_>> {
-    let (mut files, ca_files) = match &route.method {
-        Method::ClientSubmission(submission) => {
-            let authority = submission.authority.ca_file.as_deref();
-            let endpoint = submission.endpoint.ca_file.as_deref();
-            let ca_files = [
-                ("authority.caFile", authority, paths::AUTHORITY_CA_DIR),
-                ("endpoint.caFile", endpoint, paths::ENDPOINT_CA_DIR),
-            ];
-            (of_credential(&submission.credential), ca_files.to_vec())
-        }
+    let (mut files, mut ca_files) = (vec![], vec![]);
+    if let Some(LogInSettings { credential, authority, endpoint, .. }) = route.method.log_in() {
+        files = of_credential(credential);
+        ca_files = vec![
+            ("authority.caFile", authority.ca_file.as_deref(), paths::AUTHORITY_CA_DIR),
+            ("endpoint.caFile", endpoint.ca_file.as_deref(), paths::ENDPOINT_CA_DIR),
+        ];
+    }
+    match &route.method {
+        Method::ClientSubmission(_) => {}
         Method::Graph(graph) => {
-            let submission = graph.fallback.as_ref().and_then(|it| it.endpoint.ca_file.as_deref());
-            let ca_files = [
-                ("authority.caFile", graph.authority.ca_file.as_deref(), paths::AUTHORITY_CA_DIR),
-                ("endpoint.caFile", graph.endpoint.ca_file.as_deref(), paths::ENDPOINT_CA_DIR),
-                ("fallback.endpoint.caFile", submission, paths::FALLBACK_CA_DIR),
-            ];
-            (of_credential(&graph.credential), ca_files.to_vec())
+            let fallback = graph.fallback.as_ref().and_then(|it| it.endpoint.ca_file.as_deref());
+            ca_files.push(("fallback.endpoint.caFile", fallback, paths::FALLBACK_CA_DIR));
         }
         Method::SmtpRelay(relay) => {
-            let certificate = relay.certificate.as_ref().map(of_certificate).unwrap_or_default();
-            (certificate, vec![of_smart_host(&relay.smart_host)])
+            files = relay.certificate.as_ref().map(of_certificate).unwrap_or_default();
+            ca_files.push(of_smart_host(&relay.smart_host));
         }
-        Method::DirectSend(direct) => (vec![], vec![of_smart_host(&direct.smart_host)]),
-    };
+        Method::DirectSend(direct) => ca_files.push(of_smart_host(&direct.smart_host)),
+    }
     for (field, file, directory) in ca_files {
         files.extend(file.map(|file| Named { field, file, directory, name: Some(paths::CA_FILE) }));
     }

@@ -10,7 +10,8 @@ use mailroute_route::condition::Reason;
 use mailroute_route::file::TlsMode;
 use mailroute_sidecar::args::{Cli, Command};
 use mailroute_sidecar::cli::check;
-use mailroute_sidecar::cli::check::steps::{Findings, Place, State, Step};
+use mailroute_sidecar::cli::check::places::Place;
+use mailroute_sidecar::cli::check::steps::{Findings, State, Step};
 
 use crate::client::message;
 use crate::credentials::{with_certificate, with_password, with_secret};

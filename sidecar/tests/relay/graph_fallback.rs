@@ -6,7 +6,8 @@ use mailroute_m365::{Face, Faults, GraphAction, GraphAnswer, GraphFaults, Option
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_sidecar::args::{Cli, Command};
 use mailroute_sidecar::cli::check;
-use mailroute_sidecar::cli::check::steps::{Place, State};
+use mailroute_sidecar::cli::check::places::Place;
+use mailroute_sidecar::cli::check::steps::State;
 
 use crate::client::message;
 use crate::graph::graph;

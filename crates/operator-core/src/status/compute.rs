@@ -14,7 +14,6 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use mailroute_route::condition::{ConditionType, Subject};
 use mailroute_route::control::Report;
-use mailroute_route::file;
 
 use super::evidence::{Evidence, Gathered};
 use super::facts::RouteFacts;
@@ -138,17 +137,13 @@ fn subject<'a>(facts: &RouteFacts<'a>, endpoint: Option<&'a str>) -> Subject<'a>
     let client_id = spec.credential().and_then(|credential| credential.client_id.as_deref());
     let resolved = facts.resolution.route.as_ref().ok();
     let secret = resolved.and_then(|route| route.secret.as_ref());
-    let authority = resolved.and_then(|route| match &route.file.method {
-        file::Method::ClientSubmission(submission) => Some(submission.authority.host.as_str()),
-        file::Method::Graph(graph) => Some(graph.authority.host.as_str()),
-        file::Method::SmtpRelay(_) | file::Method::DirectSend(_) => None,
-    });
+    let log_in = resolved.and_then(|route| route.file.method.log_in());
     Subject {
         mailbox: spec.mailbox().unwrap_or("<mailbox>"),
         client_id: client_id.unwrap_or("<client id>"),
         tenant: &spec.tenant.id,
         endpoint: endpoint.unwrap_or("<endpoint>"),
-        authority: authority.unwrap_or("<authority>"),
+        authority: log_in.map_or("<authority>", |log_in| &log_in.authority.host),
         secret: secret.map_or("<secret>", |secret| &secret.name),
         key: secret.and_then(|secret| secret.key.as_deref()).unwrap_or("<key>"),
     }

@@ -22,13 +22,21 @@ pub enum Method {
 }
 
 impl Method {
+    /// Who sends as which mailbox, and where; none by the methods that log nobody in.
+    pub const fn log_in(&self) -> Option<LogInSettings<'_>> {
+        let (mailbox, credential, authority, endpoint) = match self {
+            Self::ClientSubmission(ClientSubmission { mailbox, credential, authority, endpoint, .. })
+            | Self::Graph(Graph { mailbox, credential, authority, endpoint, .. }) => {
+                (mailbox.as_str(), credential, authority, endpoint)
+            }
+            Self::SmtpRelay(_) | Self::DirectSend(_) => return None,
+        };
+        Some(LogInSettings { mailbox, credential, authority, endpoint })
+    }
+
     /// The mailbox that is logged in as; none by the methods that need none.
     pub fn mailbox(&self) -> Option<&str> {
-        match self {
-            Self::ClientSubmission(submission) => Some(&submission.mailbox),
-            Self::Graph(graph) => Some(&graph.mailbox),
-            Self::SmtpRelay(_) | Self::DirectSend(_) => None,
-        }
+        self.log_in().map(|log_in| log_in.mailbox)
     }
 
     /// The name in metrics and logs, as `spec.method` has it.
@@ -40,6 +48,19 @@ impl Method {
             Self::Graph(_) => "Graph",
         }
     }
+}
+
+/// What the methods have in common that send as a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub struct LogInSettings<'a> {
+    /// The mailbox.
+    pub mailbox: &'a str,
+    /// How the sidecar proves who it is.
+    pub credential: &'a Credential,
+    /// Where access tokens come from.
+    pub authority: &'a Authority,
+    /// Where mail is handed over.
+    pub endpoint: &'a Endpoint,
 }
 
 /// Client SMTP submission: authenticate as a mailbox and submit for it.

@@ -21,7 +21,9 @@ pub use credential::{Authority, CertificateFiles, Credential};
 pub use delivery::{DeadLetters, Delivery, DeliveryMode};
 pub use limits::Limits;
 pub use local::{BareLineEnds, Listen, ListenAuth, OnViolation, Senders};
-pub use method::{ClientSubmission, DirectSend, Graph, Method, SmtpRelay, Submission, SubmissionService};
+pub use method::{
+    ClientSubmission, DirectSend, Graph, LogInSettings, Method, SmtpRelay, Submission, SubmissionService,
+};
 pub use upstream::{Endpoint, HostName, SmartHost, TlsMode};
 
 /// The version of the file's format that this crate writes and reads.

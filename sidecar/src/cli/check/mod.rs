@@ -7,6 +7,7 @@
 //! connection and with a token of its own, beside a sidecar that may be running: it neither disturbs that one nor shares
 //! what it remembers, but asks it what it holds mail back for.
 
+pub mod places;
 pub mod print;
 pub mod steps;
 

@@ -66,7 +66,7 @@ fn line(step: &Step) -> String {
 mod tests {
     use mailroute_route::condition::Reason;
 
-    use super::super::steps::Place;
+    use super::super::places::Place;
     use super::*;
 
     fn findings() -> Findings {

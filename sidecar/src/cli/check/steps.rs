@@ -6,67 +6,16 @@
 use jiff::Timestamp;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
-use mailroute_route::file::{Authority, Credential, Endpoint, HostName, Method, SmartHost};
+use mailroute_route::file::{Credential, HostName, Method, SmartHost};
 use serde::Serialize;
 
+use super::places::{self, Place, end, follows};
 use crate::delivery::DryRun;
 use crate::message::envelope::Envelope;
 use crate::outcome::classify::Stage;
 use crate::outcome::hint;
 use crate::outcome::{DeliveryOutcome, Observation, Verdict};
 use crate::queue::Obstacle;
-
-/// A place on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Place {
-    /// The rendered route.
-    Route,
-    /// The certificate that is presented, to Entra or to the upstream.
-    Certificate,
-    /// The access token.
-    Token,
-    /// The mailbox's password.
-    Password,
-    /// The upstream's name and addresses.
-    Name,
-    /// TCP.
-    Connection,
-    /// Greeting and EHLO.
-    Greeting,
-    /// STARTTLS and the handshake.
-    Tls,
-    /// What Microsoft Graph lets the application do with the mailbox.
-    Permission,
-    /// AUTH.
-    LogIn,
-    /// MAIL.
-    Sender,
-    /// RCPT.
-    Recipient,
-    /// What the sidecar that runs beside it makes of mail now.
-    Sidecar,
-}
-
-impl Place {
-    /// For people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Route => "route file",
-            Self::Certificate => "certificate",
-            Self::Token => "token",
-            Self::Password => "password",
-            Self::Name => "name",
-            Self::Connection => "connection",
-            Self::Greeting => "greeting",
-            Self::Tls => "TLS",
-            Self::Permission => "permission",
-            Self::LogIn => "log-in",
-            Self::Sender => "sender",
-            Self::Recipient => "recipient",
-            Self::Sidecar => "sidecar",
-        }
-    }
-}
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -142,7 +91,7 @@ impl Findings {
 
     /// What `dry_run` met on the way that `route` describes.
     pub fn of(route: &RouteFile, envelope: &Envelope, dry_run: &DryRun) -> Self {
-        let places = places(&route.method);
+        let places = places::places(&route.method);
         let end = dry_run.stopped.as_ref().map(|stopped| end(stopped, dry_run, &places));
         let mut steps = Vec::with_capacity(places.len());
         for &place in &places {
@@ -200,77 +149,6 @@ impl Findings {
         self.steps.push(Step { step: Place::Sidecar, state, reason: obstacle.reason, met, meaning, remedy });
         self.well &= is_smoothing;
         self
-    }
-}
-
-/// The places on the way by this method, in order.
-fn places(method: &Method) -> Vec<Place> {
-    let mut places = vec![Place::Route];
-    match log_in(method).map(|(credential, _)| credential) {
-        Some(Credential::ClientCertificate { .. }) => places.extend([Place::Certificate, Place::Token]),
-        Some(Credential::Password { .. }) => places.push(Place::Password),
-        Some(
-            Credential::WorkloadIdentity { .. }
-            | Credential::ClientSecret { .. }
-            | Credential::Operator { .. },
-        ) => places.push(Place::Token),
-        None => {}
-    }
-    match method {
-        Method::SmtpRelay(relay) if relay.certificate.is_some() => places.push(Place::Certificate),
-        Method::Graph(_) => {
-            places.extend([Place::Name, Place::Connection, Place::Tls, Place::Permission]);
-            return places;
-        }
-        Method::ClientSubmission(_) | Method::SmtpRelay(_) | Method::DirectSend(_) => {}
-    }
-    places.extend([Place::Name, Place::Connection, Place::Greeting, Place::Tls]);
-    if matches!(method, Method::ClientSubmission(_)) {
-        places.push(Place::LogIn);
-    }
-    places.extend([Place::Sender, Place::Recipient]);
-    places
-}
-
-fn follows(place: Place, end: Place, places: &[Place]) -> bool {
-    let at = |wanted| places.iter().position(|&place| place == wanted);
-    at(place) > at(end)
-}
-
-/// Where the way ended: where the reason belongs, or else at the first place without evidence.
-fn end(stopped: &Verdict, dry_run: &DryRun, places: &[Place]) -> Place {
-    let answered = |stage| dry_run.answers.iter().any(|(of, _)| *of == stage);
-    let met =
-        |condition| dry_run.observations.iter().any(|met| met.condition() == condition && met.reason.holds());
-    let credential = || places.iter().copied().find(|place| matches!(place, Place::Token | Place::Password));
-    let reason = stopped.outcome.reason();
-    match reason.map(Reason::condition) {
-        Some(ConditionType::CertificateValid) if places.contains(&Place::Certificate) => {
-            return Place::Certificate;
-        }
-        Some(ConditionType::CredentialReady) => return credential().unwrap_or(Place::Route),
-        _ => {}
-    }
-    if met(ConditionType::UpstreamReachable) {
-        if places.contains(&Place::Permission) {
-            return Place::Permission;
-        }
-        let logs_in = places.contains(&Place::LogIn);
-        return match (logs_in && !met(ConditionType::Authenticated), answered(Stage::Mail)) {
-            (true, _) => Place::LogIn,
-            (false, false) => Place::Sender,
-            (false, true) => Place::Recipient,
-        };
-    }
-    match (reason, credential()) {
-        (Some(Reason::NameNotResolved | Reason::SmartHostNotFound | Reason::SmartHostForeign), _) => {
-            Place::Name
-        }
-        (Some(Reason::ConnectFailed), _) => Place::Connection,
-        (Some(Reason::StartTlsMissing | Reason::TlsFailed | Reason::CaBundleMissing), _) => Place::Tls,
-        (_, Some(credential)) if !met(ConditionType::CredentialReady) => credential,
-        _ if places.contains(&Place::Permission) => Place::Permission,
-        _ => Place::Greeting,
     }
 }
 
@@ -369,34 +247,17 @@ fn smart_host(method: &Method) -> Option<&SmartHost> {
     }
 }
 
-/// What is proved to Entra, and where; none by the methods that prove nothing.
-const fn log_in(method: &Method) -> Option<(&Credential, &Authority)> {
-    match method {
-        Method::ClientSubmission(submission) => Some((&submission.credential, &submission.authority)),
-        Method::Graph(graph) => Some((&graph.credential, &graph.authority)),
-        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
-    }
-}
-
-const fn named_endpoint(method: &Method) -> Option<&Endpoint> {
-    match method {
-        Method::ClientSubmission(submission) => Some(&submission.endpoint),
-        Method::Graph(graph) => Some(&graph.endpoint),
-        Method::SmtpRelay(_) | Method::DirectSend(_) => None,
-    }
-}
-
 fn host(route: &RouteFile) -> String {
     match smart_host(&route.method).map(|smart_host| &smart_host.host) {
         Some(HostName::Fixed(host)) => host.clone(),
         Some(HostName::MxOf(domain)) => format!("the MX record of {domain}"),
-        None => named_endpoint(&route.method).map(|it| it.host.clone()).unwrap_or_default(),
+        None => route.method.log_in().map(|it| it.endpoint.host.clone()).unwrap_or_default(),
     }
 }
 
 fn port(route: &RouteFile) -> u16 {
     let smart_host = smart_host(&route.method).map(|smart_host| smart_host.port);
-    smart_host.or_else(|| named_endpoint(&route.method).map(|it| it.port)).unwrap_or_default()
+    smart_host.or_else(|| route.method.log_in().map(|it| it.endpoint.port)).unwrap_or_default()
 }
 
 fn endpoint(route: &RouteFile) -> String {
@@ -405,8 +266,8 @@ fn endpoint(route: &RouteFile) -> String {
 
 /// The names for a remedy. Where the file does not name the Secret, the field of the MailRoute stands for it.
 fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
-    let (credential, authority) = log_in(&route.method).unzip();
-    let client_id = credential.map(|credential| match credential {
+    let log_in = route.method.log_in();
+    let client_id = log_in.map(|log_in| match log_in.credential {
         Credential::WorkloadIdentity { client_id, .. }
         | Credential::ClientSecret { client_id, .. }
         | Credential::ClientCertificate { client_id, .. }
@@ -416,9 +277,9 @@ fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
     Subject {
         mailbox: route.method.mailbox().unwrap_or_default(),
         client_id: client_id.unwrap_or_default(),
-        tenant: authority.map(|it| it.tenant.as_str()).unwrap_or_default(),
+        tenant: log_in.map(|it| it.authority.tenant.as_str()).unwrap_or_default(),
         endpoint,
-        authority: authority.map(|it| it.host.as_str()).unwrap_or_default(),
+        authority: log_in.map(|it| it.authority.host.as_str()).unwrap_or_default(),
         secret: match (&route.secret, smart_host(&route.method)) {
             (Some(name), _) => name,
             (None, Some(_)) => "<certificateSecretRef.name>",

@@ -1,6 +1,6 @@
 use mailroute_route::file::{
-    CertificateFiles, ClientSubmission, Delivery, DeliveryMode, DirectSend, FORMAT_VERSION, Graph, Limits,
-    Listen, LogAddresses, SmtpRelay, TlsMode,
+    Authority, CertificateFiles, ClientSubmission, Delivery, DeliveryMode, DirectSend, Endpoint,
+    FORMAT_VERSION, Graph, Limits, Listen, LogAddresses, SmtpRelay, TlsMode,
 };
 
 use super::*;
