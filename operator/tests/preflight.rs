@@ -159,6 +159,7 @@ fn seen_from(address: &str) -> Report {
         observations: vec![],
         queue: Default::default(),
         usage: Default::default(),
+        gateway_error: None,
         claim: None,
         left: vec![],
         egress: Some(address.parse().unwrap()),

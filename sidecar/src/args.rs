@@ -4,6 +4,7 @@
 //! pods, and those of one named `mailroute` begin with `MAILROUTE_`. The exception are the variables by which Azure's webhook
 //! names a token proxy.
 
+pub mod gateway;
 pub mod queue;
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -171,6 +172,10 @@ pub struct Run {
     /// The token proxy of an AKS identity binding.
     #[command(flatten)]
     pub token_proxy: Variables,
+
+    /// A gateway's.
+    #[command(flatten)]
+    pub gateway: gateway::GatewayOptions,
 }
 
 impl Cli {

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod file_watcher;
+pub mod gateway;
 pub mod listener;
 pub mod logging;
 pub mod message;

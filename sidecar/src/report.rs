@@ -226,6 +226,7 @@ impl Reporter {
             usage: (self.usage)(),
             egress: health.egress(),
             left: if shows_ids { (self.left)() } else { vec![] },
+            gateway_error: None,
             claim: None,
         };
         (report, route.and_then(|route| route.control.clone()))

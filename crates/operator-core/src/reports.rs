@@ -196,6 +196,7 @@ fn cleaned(report: Report, now: Timestamp) -> Report {
             messages_last_minute: report.usage.messages_last_minute.min(MOST),
             recipients_last_24h: report.usage.recipients_last_24h.min(MOST),
         },
+        gateway_error: report.gateway_error.as_deref().map(plain),
         // Leases are given out by it, and nobody reads it again.
         claim: None,
         left: report.left.iter().filter(|id| is_message_id(id)).take(MAX_LEFT).cloned().collect(),
@@ -246,6 +247,7 @@ mod tests {
             usage: Usage::default(),
             egress: None,
             left: vec![],
+            gateway_error: None,
             claim: None,
         }
     }

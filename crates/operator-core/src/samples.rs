@@ -190,6 +190,7 @@ pub fn report(observations: Vec<Observation>) -> Report {
         usage: Usage { messages_last_minute: 1, recipients_last_24h: 2 },
         egress: None,
         left: vec![],
+        gateway_error: None,
         claim: None,
     }
 }

@@ -10,6 +10,16 @@
 //! * 200 and a [`TokenReply`].
 //! * Any other status and a [`TokenRefusal`]: 401, 403, 413, 429 as above; 502: Entra issued none; 503: try again.
 //!
+//! `POST /v1/certificate` with the same header and a [`CertificateRequest`], for routes with a gateway. Every replica answers.
+//! * 200 and a [`CertificateReply`].
+//! * Any other status and a [`ServiceRefusal`]: 401, 403, 413, 429 as above; 400: not a valid request; 503: try again.
+//!
+//! `POST /v1/review` with the same header and a [`ReviewRequest`], from gateways: whose ServiceAccount token is this? Every
+//! replica answers.
+//! * 200 and a [`ReviewReply`]: the API server has accepted the token.
+//! * Any other status and a [`ServiceRefusal`]: 401, 403, 413, 429 as above; 422: the API server has refused the client's token;
+//!   503: try again.
+//!
 //! The report also shares out what a mailbox may send: it carries a [`Claim`], the reply an [`Allotment`]. They belong to the
 //! protocol of limits, which is [`mailroute_quota`]'s.
 //!
@@ -31,6 +41,18 @@ pub const REPORT_PATH: &str = "/v1/report";
 
 /// Path of requests for an access token.
 pub const TOKEN_PATH: &str = "/v1/token";
+
+/// Path of requests for a certificate.
+pub const CERTIFICATE_PATH: &str = "/v1/certificate";
+
+/// Path of requests to review a client's token.
+pub const REVIEW_PATH: &str = "/v1/review";
+
+/// Largest body of a [`CertificateRequest`], bytes. A request for an ECDSA P-256 key has about 500.
+pub const MAX_CERTIFICATE_REQUEST_BYTES: usize = 4 * 1024;
+
+/// Largest body of a [`ReviewRequest`], bytes: a token of 8 KiB, and the rest.
+pub const MAX_REVIEW_REQUEST_BYTES: usize = 9 * 1024;
 
 /// Largest body of a [`TokenRequest`], bytes.
 pub const MAX_TOKEN_REQUEST_BYTES: usize = 1024;
@@ -76,6 +98,9 @@ pub struct Report {
     /// says `logAddresses: Hidden`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
+    /// Why the route's gateway could not be reached when it was needed last; none since it was. At most [`MAX_MESSAGE_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_error: Option<String>,
     /// What is asked of the mailbox's limits, where the service leases them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
@@ -175,6 +200,66 @@ impl fmt::Debug for TokenReply {
 pub struct TokenRefusal {
     /// What stands in the way, a reason of the condition `CredentialReady`.
     pub reason: Reason,
+    /// What was met, in words. Free of secrets.
+    pub message: String,
+    /// How long not to ask again, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
+}
+
+/// Asks for a certificate of the pod that asks, in its role for the route: a client's, and a gateway's is a server's as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRequest {
+    /// Name of the route in use.
+    pub route: String,
+    /// A certificate signing request (RFC 2986), PEM. Of it only the public key is used, and the proof that the caller has the
+    /// private one.
+    pub csr_pem: String,
+}
+
+/// A certificate; its names are in [`crate::identity`], its life is [`crate::identity::CERTIFICATE_SECONDS`] or less.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateReply {
+    /// The chain, leaf first, without the root, PEM.
+    pub chain_pem: String,
+    /// How long it is good yet, seconds.
+    pub expires_in: u64,
+}
+
+/// Asks whose token a client of the gateway has shown. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReviewRequest {
+    /// Name of the route in use.
+    pub route: String,
+    /// A ServiceAccount's token of audience [`crate::paths::CONTROL_AUDIENCE`], bound to a pod.
+    pub token: String,
+}
+
+impl fmt::Debug for ReviewRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReviewRequest").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+/// Whose token it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReviewReply {
+    /// Namespace of the ServiceAccount and of the pod.
+    pub namespace: String,
+    /// Name of the ServiceAccount.
+    pub service_account: String,
+    /// Name of the pod that the token is bound to.
+    pub pod: String,
+}
+
+/// Why there is no certificate, or no review.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRefusal {
     /// What was met, in words. Free of secrets.
     pub message: String,
     /// How long not to ask again, seconds.

@@ -5,6 +5,7 @@
 //! * [`control`]: the messages of the control service, which sidecars call and the operator answers.
 //! * [`condition`]: every condition and reason that either program may report, each with its sentence and remedy.
 //! * [`exchange_online`]: names in DNS that both programs recognise as Microsoft's.
+//! * [`identity`]: the names in the certificates of sidecars and gateways.
 //! * [`paths`]: where the injected pod mounts things; the operator's patch and the sidecar's defaults must agree.
 //! * [`text`]: texts that have to be short.
 //!
@@ -16,6 +17,7 @@ pub mod condition;
 pub mod control;
 pub mod exchange_online;
 pub mod file;
+pub mod identity;
 pub mod paths;
 pub mod text;
 

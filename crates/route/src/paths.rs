@@ -53,6 +53,25 @@ pub const SPOOL_DIR: &str = "/var/spool/mailroute";
 /// TCP port, on the pod's address, of `/livez`, `/readyz` and `/metrics`.
 pub const ADMIN_PORT: u16 = 9025;
 
+/// TCP port, on the addresses of a gateway pod, where sidecars of the route hand messages over.
+pub const GATEWAY_PORT: u16 = 9026;
+
+/// TCP port, on the addresses of a gateway pod, where pods and machines without a sidecar send mail. Above 1023, so that no
+/// sysctl is needed; the gateway's Service offers it as 25 and 587.
+pub const GATEWAY_SMTP_PORT: u16 = 2525;
+
+/// Directory of the Secret with the certificate that a gateway shows to SMTP clients: [`CERTIFICATE_FILE`] and [`KEY_FILE`].
+pub const GATEWAY_TLS_DIR: &str = "/etc/mailroute/tls";
+
+/// Directory of the Secret with the users of a gateway: [`USERS_FILE`].
+pub const GATEWAY_USERS_DIR: &str = "/etc/mailroute/users";
+
+/// File in [`GATEWAY_USERS_DIR`]: one `name:hash` a line, as htpasswd writes them; hashes are bcrypt or Argon2.
+pub const USERS_FILE: &str = "users";
+
+/// Image of the container `mailroute` in the pod template of a gateway; the webhook replaces it.
+pub const AUTO_IMAGE: &str = "auto";
+
 /// Audience of the token that Entra exchanges.
 /// Source: Microsoft Entra, "Configure an app to trust an external identity provider".
 pub const ENTRA_AUDIENCE: &str = "api://AzureADTokenExchange";

@@ -46,6 +46,7 @@ pub fn to_simulator(
         listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
+        gateway: None,
         control,
     }
 }

@@ -116,6 +116,7 @@ fn resolved(
             listen: spec.listen,
             secret: secret.as_ref().map(|secret| secret.name.clone()),
             log_addresses: spec.sidecar.log_addresses,
+            gateway: None,
             control: None,
         },
         secret,

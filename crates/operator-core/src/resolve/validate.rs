@@ -42,6 +42,8 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
         // The rest is for messages that pass through and for the file system's own, as a pod with an overfull volume is
         // evicted.
         max_spool_bytes: bytes - bytes.div_ceil(10),
+        durability: file::Durability::Pod,
+        gateway_unavailable: file::GatewayUnavailable::Refuse,
     })
 }
 

@@ -25,6 +25,28 @@ impl DeliveryMode {
     }
 }
 
+/// What a queued message survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Durability {
+    /// The crash of the sidecar: the message is synced to the pod's own volume before the 250.
+    #[default]
+    Pod,
+    /// The loss of the pod and of its node: the message is synced to the gateway's volume before the 250.
+    Gateway,
+}
+
+/// What the application is told when a message has to wait and no gateway can be reached, with [`Durability::Gateway`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum GatewayUnavailable {
+    /// 451; the application sends the message again.
+    #[default]
+    Refuse,
+    /// 250, once the message is synced to the pod's own volume.
+    Pod,
+}
+
 /// What the sidecar does between the end of the data and its reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -45,6 +67,12 @@ pub struct Delivery {
     /// volume holds, since Kubernetes evicts a pod whose volume is overfull.
     #[serde(default = "Delivery::default_spool", skip_serializing_if = "Delivery::is_default_spool")]
     pub max_spool_bytes: u64,
+    /// What a queued message survives.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub durability: Durability,
+    /// What happens while no gateway can be reached.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gateway_unavailable: GatewayUnavailable,
 }
 
 impl Delivery {
@@ -56,6 +84,8 @@ impl Delivery {
             max_age_seconds: Self::default_max_age(),
             dead_letters: DeadLetters { keep: DeadLetters::default_keep(), notify_sender: false },
             max_spool_bytes: Self::default_spool(),
+            durability: Durability::Pod,
+            gateway_unavailable: GatewayUnavailable::Refuse,
         }
     }
 

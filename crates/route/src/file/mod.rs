@@ -8,6 +8,7 @@
 
 mod credential;
 mod delivery;
+mod gateway;
 mod limits;
 mod local;
 mod method;
@@ -18,7 +19,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use credential::{Authority, CertificateFiles, Credential};
-pub use delivery::{DeadLetters, Delivery, DeliveryMode};
+pub use delivery::{DeadLetters, Delivery, DeliveryMode, Durability, GatewayUnavailable};
+pub use gateway::Gateway;
 pub use limits::Limits;
 pub use local::{BareLineEnds, Listen, ListenAuth, OnViolation, Senders};
 pub use method::{
@@ -62,6 +64,9 @@ pub struct RouteFile {
     /// How much of a mail address a log line shows.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log_addresses: LogAddresses,
+    /// The route's gateway. Absent: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
     /// The control service. Absent: the sidecar reports to nobody and mail flows all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<ControlService>,
@@ -180,6 +185,7 @@ mod tests {
             listen: Listen::default(),
             secret: None,
             log_addresses: LogAddresses::Full,
+            gateway: None,
             control: None,
         }
     }

@@ -21,6 +21,7 @@ fn route(method: Method) -> RouteFile {
         listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
+        gateway: None,
         control: None,
     }
 }

@@ -82,6 +82,7 @@ pub fn relay_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
         listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
+        gateway: None,
         control: None,
     }
 }

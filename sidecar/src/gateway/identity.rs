@@ -1,0 +1,159 @@
+//! This pod's certificate for its route, by which sidecars and gateways know each other; names as in
+//! [`mailroute_route::identity`].
+//!
+//! Owns what is verified: the CA of the route file, and the role and the route in the peer's certificate. Refuses to know what is
+//! said over the connection.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use mailroute_route::file::Gateway;
+use mailroute_route::identity::{Role, dns_name};
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::Config;
+use crate::net::tls::{Trust, TrustError, client_config_with, roots_from_pem};
+
+/// Why there is no TLS between sidecar and gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The route has no gateway, or there is no route.
+    #[error("the route has no gateway")]
+    NoGateway,
+    /// The operator has issued no certificate yet.
+    #[error("the operator has not issued a certificate for this pod yet")]
+    NoCertificate,
+    /// The CA bundle of the route file cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Names or certificates that TLS cannot use.
+    #[error("the certificates cannot be used for TLS: {0}")]
+    Tls(String),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What the pod does for the route.
+    pub role: Role,
+    /// The URI in its certificate, which names the pod. For logs.
+    pub uri: String,
+}
+
+/// Why the other end is nobody to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// It showed no certificate.
+    #[error("the client has shown no certificate")]
+    NoCertificate,
+    /// Its certificate is not of a pod of this route.
+    #[error("the client's certificate is not of a pod of this route")]
+    OtherRoute,
+}
+
+/// This pod's certificate and key, and what it verifies others with.
+pub struct Identity {
+    config: watch::Receiver<Config>,
+    role: Role,
+    certified: RwLock<Option<Arc<CertifiedKey>>>,
+}
+
+impl Identity {
+    /// Without a certificate yet.
+    pub fn new(config: watch::Receiver<Config>, role: Role) -> Arc<Self> {
+        Arc::new(Self { config, role, certified: RwLock::default() })
+    }
+
+    /// What this pod does for the route.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Uses this certificate from the next connection on.
+    pub fn set(&self, certified: Arc<CertifiedKey>) {
+        // The lock guards one assignment, so a poisoned one still holds a whole value.
+        *self.certified.write().unwrap_or_else(PoisonError::into_inner) = Some(certified);
+    }
+
+    /// The route's gateway, as the route file has it now.
+    pub fn gateway(&self) -> Option<Gateway> {
+        self.config.borrow().route.as_ref().and_then(|route| route.gateway.clone())
+    }
+
+    /// For a connection to a gateway of the route: this pod's certificate is shown, and the server's has to be of a gateway of the
+    /// same route.
+    ///
+    /// # Errors
+    /// While there is no gateway, no certificate or no CA.
+    pub async fn client(&self) -> Result<(Arc<ClientConfig>, ServerName<'static>), IdentityError> {
+        let (gateway, certified) = self.both()?;
+        let name = ServerName::try_from(self.name(Role::Gateway)?)
+            .map_err(|error| IdentityError::Tls(error.to_string()))?;
+        let config = client_config_with(&Trust::Pem(gateway.ca_pem), Some(certified)).await?;
+        Ok((config, name))
+    }
+
+    /// For connections of sidecars and of other gateways: they have to show a certificate of the CA; [`Identity::peer`] tells whose.
+    ///
+    /// # Errors
+    /// While there is no gateway, no certificate or no CA.
+    pub fn server(&self) -> Result<Arc<ServerConfig>, IdentityError> {
+        let (gateway, certified) = self.both()?;
+        let roots = Arc::new(roots_from_pem(gateway.ca_pem.as_bytes())?);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|error| IdentityError::Tls(error.to_string()))?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| IdentityError::Tls(error.to_string()))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        // Every connection shows its certificate anew.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// Who a client is, by the chain that it has shown and TLS has verified: a sidecar or a gateway of this route.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<Peer, PeerError> {
+        let leaf = chain.and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
+        let parsed = ParsedCertificate::try_from(leaf).map_err(|_| PeerError::OtherRoute)?;
+        let is = |role: &Role| {
+            let name = self.name(*role).ok().and_then(|name| ServerName::try_from(name).ok());
+            name.is_some_and(|name| verify_server_name(&parsed, &name).is_ok())
+        };
+        let role = [Role::Sidecar, Role::Gateway].into_iter().find(is).ok_or(PeerError::OtherRoute)?;
+        Ok(Peer { role, uri: uri_of(leaf).unwrap_or_default() })
+    }
+
+    fn both(&self) -> Result<(Gateway, Arc<CertifiedKey>), IdentityError> {
+        let gateway = self.gateway().ok_or(IdentityError::NoGateway)?;
+        let certified = self.certified.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok((gateway, certified.ok_or(IdentityError::NoCertificate)?))
+    }
+
+    fn name(&self, role: Role) -> Result<String, IdentityError> {
+        let config = self.config.borrow();
+        let route = config.route.as_ref().ok_or(IdentityError::NoGateway)?;
+        Ok(dns_name(role, &route.namespace, &route.name))
+    }
+}
+
+fn uri_of(leaf: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    })
+}
