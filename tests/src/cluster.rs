@@ -205,7 +205,7 @@ impl Cluster {
 
     /// Whether [`Cluster::load_image`] works: only on a node that this harness started.
     pub fn takes_images(&self) -> bool {
-        self.description().is_some_and(|description| description.containerd.is_some())
+        self.description().is_some_and(|description| !description.containerd.is_empty())
     }
 
     /// Puts an image archive on the node, unless this very archive is there already.
@@ -227,7 +227,7 @@ impl Cluster {
     /// # Errors
     /// When containerd has no such container running, or the cluster is not this harness's node.
     pub async fn kill_container(&self, id: &str) -> Result<()> {
-        let socket = self.description().and_then(|description| description.containerd.as_ref());
+        let socket = self.description().and_then(|description| description.containerd.first());
         let socket = socket.context("only on a node of this harness can a container be killed")?;
         let id = id.trim_start_matches("containerd://");
         ctr::run(socket, &["tasks", "kill", "--signal", "SIGKILL", id]).await

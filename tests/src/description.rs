@@ -13,6 +13,8 @@ pub enum Tier {
     ControlPlane,
     /// All of a single-node Kubernetes: also scheduler, kubelet, kube-proxy, containerd and CoreDNS.
     Node,
+    /// The same with a second node, which may be killed.
+    TwoNodes,
 }
 
 /// Which addresses the nodes, pods and Services of a cluster have: of one family alone.
@@ -43,8 +45,8 @@ pub struct Description {
     pub host: IpAddr,
     /// The node as this machine sees it. Pods and Services can be reached from this machine too.
     pub node: IpAddr,
-    /// The socket that takes images.
-    pub containerd: Option<PathBuf>,
+    /// The sockets that take images, one for each node.
+    pub containerd: Vec<PathBuf>,
 }
 
 impl Tier {
@@ -53,6 +55,7 @@ impl Tier {
         match self {
             Self::ControlPlane => "control-plane",
             Self::Node => "node",
+            Self::TwoNodes => "two-nodes",
         }
     }
 }

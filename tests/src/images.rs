@@ -15,14 +15,16 @@ use crate::description::Description;
 /// # Errors
 /// When the archive cannot be read or containerd refuses it.
 pub async fn load(description: &Description, archive: &Path) -> Result<()> {
-    let Some(socket) = &description.containerd else {
+    if description.containerd.is_empty() {
         bail!("cluster {} is a control plane only: it has no node to put images on", description.name);
-    };
+    }
     let mark = description.state.join("images").join(mark(archive)?);
     let lock = mark.with_extension("lock");
     let _held = tokio::task::spawn_blocking(move || locked(&lock)).await??;
     if !mark.exists() {
-        import(socket, archive).await?;
+        for socket in &description.containerd {
+            import(socket, archive).await?;
+        }
         File::create(&mark)?;
     }
     Ok(())

@@ -6,11 +6,13 @@
 //! * [`microsoft`]: a simulator in the scene's namespace and what its control API tells.
 //! * `route` and `pods`: what a scene's routes and pods come to.
 //! * [`sidecar`]: the sidecar of a pod: its life, its death, its commands.
+//! * [`gateway`]: a route's gateway, installed by its chart.
 //! * [`workload`]: manifests of the routes and pods that play the application.
 //! * [`front`]: a proxy between an operator in this process ([`crate::replica`]) and the API server.
 
 pub mod admissions;
 pub mod front;
+pub mod gateway;
 pub mod microsoft;
 mod pods;
 pub mod release;

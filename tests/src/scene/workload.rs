@@ -115,6 +115,13 @@ fn by_mx(name: &str, namespace: &str, method: &str) -> Value {
     })
 }
 
+/// The same with a gateway that is installed as [`super::gateway::GATEWAY`], and so much durability.
+pub fn with_gateway(mut route: Value, durability: &str) -> Value {
+    route["spec"]["gateway"] = json!({"serviceName": super::gateway::GATEWAY});
+    route["spec"]["delivery"]["durability"] = json!(durability);
+    route
+}
+
 /// A container of the client image that runs a shell script.
 pub fn container(name: &str, script: &str) -> Value {
     json!({

@@ -16,10 +16,8 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
+use super::member::Member;
 use super::network::Network;
-
-/// Name of the only node.
-pub const NODE: &str = "node";
 
 /// Who has every right.
 const MASTERS: Option<&str> = Some("system:masters");
@@ -87,8 +85,8 @@ pub struct Certificates {
     pub server_to_kubelet: Pair,
     /// The API server towards extension servers.
     pub front_proxy: Pair,
-    /// The kubelet, as server and client.
-    pub kubelet: Pair,
+    /// The kubelets, as servers and clients: of the first node, of the second.
+    pub kubelets: [Pair; 2],
     /// The controller manager.
     pub controller_manager: Pair,
     /// The scheduler.
@@ -116,16 +114,15 @@ impl Certificates {
         ];
         let server_addresses = [network.node(), network.kubernetes_service(), network.loopback()];
         let client = |name: &str, organisation| authority.issue(name, organisation, &[], &[]);
+        let kubelet = |member: Member| {
+            let (name, addresses) = (member.name(), [network.node(), network.loopback()]);
+            authority.issue(&format!("system:node:{name}"), Some("system:nodes"), &[name], &addresses)
+        };
         Ok(Self {
             server: authority.issue("kube-apiserver", None, &server_names, &server_addresses)?,
             server_to_kubelet: client("kube-apiserver-kubelet-client", MASTERS)?,
             front_proxy: front_proxy_authority.issue("front-proxy-client", None, &[], &[])?,
-            kubelet: authority.issue(
-                &format!("system:node:{NODE}"),
-                Some("system:nodes"),
-                &[NODE],
-                &[network.node(), network.loopback()],
-            )?,
+            kubelets: [kubelet(Member::First)?, kubelet(Member::Second)?],
             controller_manager: client("system:kube-controller-manager", None)?,
             scheduler: client("system:kube-scheduler", None)?,
             proxy: client("system:kube-proxy", None)?,
@@ -147,7 +144,8 @@ impl Certificates {
             ("server", &self.server),
             ("server-to-kubelet", &self.server_to_kubelet),
             ("front-proxy", &self.front_proxy),
-            ("kubelet", &self.kubelet),
+            ("kubelet", &self.kubelets[0]),
+            ("kubelet-2", &self.kubelets[1]),
         ] {
             fs::write(folder.join(format!("{name}.crt")), &pair.certificate)?;
             write_private(&folder.join(format!("{name}.key")), &pair.key)?;

@@ -8,11 +8,13 @@
 //!
 //! * [`record`]: the clusters of this machine, who is alive, which subnet is whose.
 //! * [`network`], [`cgroup`], [`sysctl`]: the pieces of the machine that a cluster takes and gives back.
+//! * [`member`]: the nodes of a cluster, of which one may be killed.
 //! * [`certificates`], [`settings`], [`programs`]: pure; what the programs are told.
 //! * [`process`]: the running programs.  `orphans`: what they leave.  [`start`]: the order of things.
 
 pub mod certificates;
 pub mod cgroup;
+pub mod member;
 pub mod network;
 mod orphans;
 pub mod process;

@@ -31,6 +31,7 @@ pub struct Programs {
 struct Running {
     name: &'static str,
     log: PathBuf,
+    may_end: bool,
     child: Child,
 }
 
@@ -57,7 +58,7 @@ impl Programs {
         command.env_clear().env("PATH", search_path()).env("HOME", &self.home);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| format!("cannot start {}", program.name))?;
-        self.running.push(Running { name: program.name, log, child });
+        self.running.push(Running { name: program.name, log, may_end: program.may_end, child });
         Ok(())
     }
 
@@ -78,12 +79,15 @@ impl Programs {
     }
 
     async fn wait_for_an_end(&mut self) -> (std::io::Result<ExitStatus>, usize) {
-        if self.running.is_empty() {
+        let last = |(_, running): &(usize, &mut Running)| !running.may_end;
+        let ends = self.running.iter_mut().enumerate().filter(last);
+        let ends: Vec<_> = ends
+            .map(|(which, running)| Box::pin(async move { (running.child.wait().await, which) }))
+            .collect();
+        if ends.is_empty() {
             return std::future::pending().await;
         }
-        let ends = self.running.iter_mut().map(|running| Box::pin(running.child.wait()));
-        let (status, which, _) = select_all(ends).await;
-        (status, which)
+        select_all(ends).await.0
     }
 
     /// Waits for all of them, which have been killed, so that no zombie is left.

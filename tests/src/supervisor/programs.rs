@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::certificates::NODE;
+use super::member::Member;
 use super::record::Record;
 use super::settings::{API_PORT, DOMAIN};
 use crate::tools::Tools;
@@ -16,11 +16,13 @@ pub struct Program {
     pub path: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// Whether its end is no failure of the cluster.
+    pub may_end: bool,
 }
 
 impl Program {
     fn new(name: &'static str, path: impl Into<PathBuf>, arguments: Vec<String>) -> Self {
-        Self { name, path: path.into(), arguments }
+        Self { name, path: path.into(), arguments, may_end: false }
     }
 }
 
@@ -112,23 +114,29 @@ pub fn scheduler(tools: &Tools, record: &Record) -> Program {
     Program::new("kube-scheduler", tools.kubernetes("kube-scheduler"), arguments)
 }
 
-/// containerd.
-pub fn containerd(record: &Record) -> Program {
-    let arguments = vec!["--config".to_owned(), record.file("containerd.toml").display().to_string()];
-    Program::new("containerd", "containerd", arguments)
+/// The containerd of a node.
+pub fn containerd(record: &Record, member: Member) -> Program {
+    let config = member.file(record, "containerd.toml");
+    let arguments = vec!["--config".to_owned(), config.display().to_string()];
+    of(member, Program::new(member.programs().1, "containerd", arguments))
 }
 
-/// The kubelet.
-pub fn kubelet(tools: &Tools, record: &Record) -> Program {
+fn of(member: Member, program: Program) -> Program {
+    Program { may_end: member == Member::Second, ..program }
+}
+
+/// The kubelet of a node.
+pub fn kubelet(tools: &Tools, record: &Record, member: Member) -> Program {
+    let file = |name: &str| member.file(record, name);
     let arguments = vec![
-        option("--config", &record.file("kubelet.json").display()),
-        option("--kubeconfig", &record.file("kubelet.kubeconfig").display()),
-        option("--root-dir", &record.file("kubelet").display()),
-        option("--cert-dir", &record.file("kubelet/pki").display()),
-        option("--hostname-override", &NODE),
+        option("--config", &file("kubelet.json").display()),
+        option("--kubeconfig", &file("kubelet.kubeconfig").display()),
+        option("--root-dir", &file("kubelet").display()),
+        option("--cert-dir", &file("kubelet/pki").display()),
+        option("--hostname-override", &member.name()),
         option("--node-ip", &record.node()),
     ];
-    Program::new("kubelet", tools.kubernetes("kubelet"), arguments)
+    of(member, Program::new(member.programs().0, tools.kubernetes("kubelet"), arguments))
 }
 
 /// kube-proxy.

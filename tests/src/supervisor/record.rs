@@ -47,7 +47,12 @@ impl Record {
 
     /// Name of the cgroup that holds every pod.
     pub fn cgroup(&self) -> String {
-        format!("mailroute-e2e-{}", self.name)
+        Self::cgroup_of(&self.name)
+    }
+
+    /// The same of a cluster with this name.
+    pub fn cgroup_of(name: &str) -> String {
+        format!("mailroute-e2e-{name}")
     }
 
     /// The kubeconfig for people and tests.
@@ -63,11 +68,6 @@ impl Record {
     /// The part of the state that is kept in memory.
     pub fn memory(&self) -> PathBuf {
         self.file("memory")
-    }
-
-    /// The socket of containerd.
-    pub fn containerd(&self) -> PathBuf {
-        self.file("containerd.sock")
     }
 
     /// Address of the node.
@@ -119,7 +119,7 @@ pub fn claim(name: &str, tier: Tier, family: Family) -> Result<Claim> {
     let alive = File::create(record.folder().join("alive"))?;
     alive.lock()?;
     fs::write(record.folder().join("record.json"), serde_json::to_vec_pretty(&record)?)?;
-    if tier == Tier::Node {
+    if tier != Tier::ControlPlane {
         sysctl::save(Path::new(REGISTRY))?;
     }
     Ok(Claim { record, _alive: alive })
@@ -189,7 +189,7 @@ fn sweep_locked() -> Result<Vec<String>> {
 /// Removes a record, and with the last node's what was saved for it. The registry is locked by the caller.
 fn forget(record: &Record) -> Result<()> {
     fs::remove_dir_all(record.folder())?;
-    if !list()?.iter().any(|other| other.tier == Tier::Node) {
+    if !list()?.iter().any(|other| other.tier != Tier::ControlPlane) {
         sysctl::restore(Path::new(REGISTRY))?;
     }
     Ok(())

@@ -9,7 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::certificates::{NODE, Pair};
+use super::certificates::Pair;
+use super::member::Member;
 use super::record::Record;
 
 /// Port of the API server, on the node's address. Each cluster has its own network, so it is always the usual one.
@@ -40,8 +41,9 @@ pub fn kubeconfig(server: &str, authority: &str, user: &Pair) -> Value {
     })
 }
 
-/// The kubelet's configuration.
-pub fn kubelet(record: &Record) -> Value {
+/// The configuration of a node's kubelet.
+pub fn kubelet(record: &Record, member: Member) -> Value {
+    let certificate = member.programs().0;
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -51,21 +53,24 @@ pub fn kubelet(record: &Record) -> Value {
             "x509": {"clientCAFile": record.file("pki/ca.crt")},
         },
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": record.file("pki/kubelet.crt"),
-        "tlsPrivateKeyFile": record.file("pki/kubelet.key"),
-        "containerRuntimeEndpoint": format!("unix://{}", record.containerd().display()),
+        "tlsCertFile": record.file(&format!("pki/{certificate}.crt")),
+        "tlsPrivateKeyFile": record.file(&format!("pki/{certificate}.key")),
+        "containerRuntimeEndpoint": format!("unix://{}", member.containerd(record).display()),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": format!("/{}", record.cgroup()),
+        "cgroupRoot": format!("/{}", member.cgroup(record)),
         "failCgroupV1": false,
         "failSwapOn": false,
         // Lowering the score needs CAP_SYS_RESOURCE.
         "oomScoreAdj": 0,
         "address": record.network.any(),
+        "port": member.port(10_250),
+        "healthzPort": member.port(10_248),
+        "maxPods": 250,
         "clusterDNS": [record.node()],
         "clusterDomain": DOMAIN,
         "resolvConf": record.file("resolv.conf"),
-        "podLogsDir": record.file("pod-logs"),
-        "volumePluginDir": record.file("volume-plugins"),
+        "podLogsDir": member.file(record, "pod-logs"),
+        "volumePluginDir": member.file(record, "volume-plugins"),
         // Changed ConfigMaps reach running pods within seconds, not within a minute.
         "syncFrequency": "5s",
         // The machine's disk is not the cluster's: nothing is collected or evicted because others have filled it.
@@ -84,7 +89,7 @@ pub fn proxy(record: &Record) -> Value {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": record.file("kube-proxy.kubeconfig")},
-        "hostnameOverride": NODE,
+        "hostnameOverride": Member::First.name(),
         "bindAddress": record.network.any(),
         "mode": "nftables",
         "clusterCIDR": record.network.pods(),
@@ -93,11 +98,11 @@ pub fn proxy(record: &Record) -> Value {
     })
 }
 
-/// containerd's configuration.
-pub fn containerd(record: &Record) -> String {
-    let (folder, memory) = (record.file("containerd"), record.memory());
+/// The configuration of a node's containerd.
+pub fn containerd(record: &Record, member: Member) -> String {
+    let (folder, memory) = (member.file(record, "containerd"), member.memory(record));
     let (folder, memory) = (folder.display(), memory.display());
-    let (socket, cni) = (record.containerd(), record.file("cni"));
+    let (socket, cni) = (member.containerd(record), record.file("cni"));
     let (socket, cni) = (socket.display(), cni.display());
     format!(
         r#"version = 2

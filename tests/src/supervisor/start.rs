@@ -21,7 +21,8 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 
-use super::certificates::{Certificates, NODE, Pair};
+use super::certificates::{Certificates, Pair};
+use super::member::Member;
 use super::process::Programs;
 use super::record::Record;
 use super::{Message, cgroup, network, programs, settings, tell};
@@ -50,8 +51,8 @@ pub async fn start(record: &Record, programs: &mut Programs) -> Result<Descripti
     let certificates = Certificates::make(record.network)?;
     write_files(record, &certificates).await?;
     control_plane(&tools, record, programs).await?;
-    if record.tier == Tier::Node {
-        node(&tools, record, programs).await?;
+    if record.tier != Tier::ControlPlane {
+        nodes(&tools, record, programs).await?;
     }
     let description = describe(record);
     fs::write(record.file(Description::FILE), serde_json::to_vec_pretty(&description)?)?;
@@ -78,7 +79,7 @@ fn describe(record: &Record) -> Description {
         state: record.state.clone(),
         host: record.network.host(),
         node: record.node(),
-        containerd: (record.tier == Tier::Node).then(|| record.containerd()),
+        containerd: Member::of(record.tier).iter().map(|member| member.containerd(record)).collect(),
     }
 }
 
@@ -87,9 +88,9 @@ async fn control_plane(tools: &Tools, record: &Record, programs: &mut Programs) 
     let begun = Instant::now();
     programs.start(&programs::etcd(record))?;
     programs.start(&programs::apiserver(tools, record))?;
-    if record.tier == Tier::Node {
-        cgroup::make(&record.cgroup())?;
-        programs.start(&programs::containerd(record))?;
+    for member in Member::of(record.tier) {
+        cgroup::make(&member.cgroup(record))?;
+        programs.start(&programs::containerd(record, *member))?;
     }
     let client = cluster::client(&record.kubeconfig()).await?;
     step(programs, "kube-apiserver is not ready", api_is_ready(&client)).await?;
@@ -98,18 +99,22 @@ async fn control_plane(tools: &Tools, record: &Record, programs: &mut Programs) 
     Ok(())
 }
 
-async fn node(tools: &Tools, record: &Record, programs: &mut Programs) -> Result<()> {
+async fn nodes(tools: &Tools, record: &Record, programs: &mut Programs) -> Result<()> {
     let begun = Instant::now();
-    let socket = record.containerd();
-    step(programs, "containerd does not answer", knock(|| UnixStream::connect(&socket))).await?;
-    images::import(&socket, &tools.pause_archive()).await?;
-    programs.start(&programs::kubelet(tools, record))?;
+    for member in Member::of(record.tier) {
+        let socket = member.containerd(record);
+        step(programs, "containerd does not answer", knock(|| UnixStream::connect(&socket))).await?;
+        images::import(&socket, &tools.pause_archive()).await?;
+        programs.start(&programs::kubelet(tools, record, *member))?;
+    }
     programs.start(&programs::scheduler(tools, record))?;
     programs.start(&programs::proxy(tools, record))?;
     programs.start(&programs::coredns(tools, record))?;
     let client = cluster::client(&record.kubeconfig()).await?;
-    let node = wait_for(Api::<Node>::all(client), NODE, is_ready, STEP);
-    step(programs, "the node is not ready", node).await??;
+    for member in Member::of(record.tier) {
+        let node = wait_for(Api::<Node>::all(client.clone()), member.name(), is_ready, STEP);
+        step(programs, "the node is not ready", node).await??;
+    }
     let names = SocketAddr::from((record.node(), 53));
     step(programs, "CoreDNS does not answer", knock(|| TcpStream::connect(names))).await?;
     say(record, "node ready", begun);
@@ -164,22 +169,27 @@ async fn write_files(record: &Record, certificates: &Certificates) -> Result<()>
     service_account_key(&record.file("pki/service-account.key")).await?;
     let server = settings::server(record);
     let authority = &certificates.authority.pair.certificate;
-    let users: [(&str, &Pair); 5] = [
+    fs::create_dir_all(Member::Second.file(record, ""))?;
+    let [first, second] = &certificates.kubelets;
+    let users: [(&str, &Pair); 6] = [
         ("kubeconfig", &certificates.admin),
         ("kube-controller-manager.kubeconfig", &certificates.controller_manager),
         ("kube-scheduler.kubeconfig", &certificates.scheduler),
         ("kube-proxy.kubeconfig", &certificates.proxy),
-        ("kubelet.kubeconfig", &certificates.kubelet),
+        ("kubelet.kubeconfig", first),
+        ("node-2/kubelet.kubeconfig", second),
     ];
     for (file, user) in users {
         let content = settings::kubeconfig(&server, authority, user);
         super::certificates::write_private(&record.file(file), &format!("{content:#}\n"))?;
     }
-    write_json(&record.file("kubelet.json"), &settings::kubelet(record))?;
+    for member in Member::of(record.tier) {
+        write_json(&member.file(record, "kubelet.json"), &settings::kubelet(record, *member))?;
+        fs::write(member.file(record, "containerd.toml"), settings::containerd(record, *member))?;
+    }
     write_json(&record.file("kube-proxy.json"), &settings::proxy(record))?;
     fs::create_dir_all(record.file("cni"))?;
     write_json(&record.file("cni/10-pods.conflist"), &settings::pod_network(record))?;
-    fs::write(record.file("containerd.toml"), settings::containerd(record))?;
     fs::write(record.file("Corefile"), settings::coredns(record))?;
     fs::write(record.file("resolv.conf"), format!("nameserver {}\n", record.node()))?;
     Ok(())

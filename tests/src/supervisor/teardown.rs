@@ -82,8 +82,9 @@ fn processes(record: &Record) -> Result<BTreeSet<i32>> {
 
 /// containerd keeps the sockets of its shims in one folder for the whole machine; each task's folder names its own.
 fn remove_shim_sockets(state: &Path) {
-    let tasks = state.join("containerd/run/io.containerd.runtime.v2.task/k8s.io");
-    for task in fs::read_dir(tasks).into_iter().flatten().filter_map(Result::ok) {
+    let tasks = ["containerd", "node-2/containerd"]
+        .map(|folder| state.join(folder).join("run/io.containerd.runtime.v2.task/k8s.io"));
+    for task in tasks.iter().filter_map(|tasks| fs::read_dir(tasks).ok()).flatten().filter_map(Result::ok) {
         let address = fs::read_to_string(task.path().join("address")).unwrap_or_default();
         if let Some(socket) = address.trim().strip_prefix("unix://") {
             let _ = fs::remove_file(socket);

@@ -22,6 +22,16 @@ impl Microsoft {
         self.faults(&faults).await
     }
 
+    /// Closes the ports of both faces: submission, and port 25.
+    ///
+    /// # Errors
+    /// When the control API cannot be reached.
+    pub async fn go_down_entirely(&self) -> Result<()> {
+        let mut faults = Faults::default();
+        (faults.submission.down, faults.relay.down) = (true, true);
+        self.faults(&faults).await
+    }
+
     /// Takes connections and never says a word.
     ///
     /// # Errors
