@@ -59,6 +59,8 @@ own_reasons! {
     DeadLetters,
     /// A pod ended with mail in its queue.
     MessagesLeft,
+    /// A gateway's pod has mail on its volume claim, and its MailRoute was deleted.
+    MessagesOnClaim,
     /// A pod with an outdated sidecar was evicted.
     PodEvicted,
     /// Somebody had changed the `caBundle`.

@@ -12,7 +12,7 @@ use mailroute_operator_core::crd::{MailRoute, ROUTE_LABEL};
 use mailroute_operator_core::inject::plan::plan;
 use mailroute_operator_core::inject::selection::Selection;
 use mailroute_operator_core::inject::view::PodView;
-use mailroute_operator_core::inject::workload::{has_label, has_label_within, pod_pointer};
+use mailroute_operator_core::inject::workload::{has_label, has_label_within, pod_pointer, with_claims};
 use mailroute_operator_core::inject::{self, Refusal, SidecarSettings};
 use mailroute_operator_core::resolve::operator_identity::{OperatorIdentity, OperatorIdentityError};
 use mailroute_operator_core::resolve::{PlatformSettings, RouteResolution, resolve};
@@ -188,6 +188,7 @@ impl Offline {
             return if has_label_within(object) { Err(Error::NoTemplate(called)) } else { Ok(Vec::new()) };
         };
         let is_misplaced = !pointer.is_empty() && has_label(object);
+        let made = object.pointer(pointer).map(|template| with_claims(object, template)).unwrap_or_default();
         let Some(pod) = object.pointer_mut(pointer) else { return Ok(Vec::new()) };
         // A template may leave its metadata out; then it asks for nothing.
         if pod.pointer("/metadata/labels").and_then(|labels| labels.get(ROUTE_LABEL)).is_none() {
@@ -198,11 +199,18 @@ impl Offline {
                 Ok(vec![format!("{called}: {UNLABELLED}")])
             };
         }
-        self.inject_pod(pod, &namespace, called)
+        self.inject_pod(pod, &made, &namespace, called)
     }
 
-    fn inject_pod(&self, pod: &mut Value, namespace: &str, called: String) -> Result<Vec<String>, Error> {
-        match self.patch(pod, namespace) {
+    /// `made` is the pod as its controller makes it of the template `pod`.
+    fn inject_pod(
+        &self,
+        pod: &mut Value,
+        made: &Value,
+        namespace: &str,
+        called: String,
+    ) -> Result<Vec<String>, Error> {
+        match self.patch(pod, made, namespace) {
             Err(refusal) => Err(self.refused(called, refusal)),
             Ok(Err(why)) => Ok(vec![format!("{called}: {why}")]),
             Ok(Ok(patch)) => {
@@ -229,6 +237,7 @@ impl Offline {
     fn patch(
         &self,
         pod: &Value,
+        made: &Value,
         namespace: &str,
     ) -> Result<Result<json_patch::Patch, &'static str>, Refusal> {
         let name = match Selection::of(&PodView::new(pod)?) {
@@ -239,7 +248,7 @@ impl Offline {
         };
         let (route, resolution) = self.route(namespace, name)?;
         let route = inject::injectable(route, resolution)?;
-        inject::patch(&plan(pod, route, &self.platform)?, pod).map(Ok)
+        inject::patch(&plan(made, route, &self.platform)?, pod).map(Ok)
     }
 
     fn route(&self, namespace: &str, name: &str) -> Result<&(MailRoute, RouteResolution), Refusal> {
@@ -485,6 +494,24 @@ spec:
                 "labels": {"mailroute.dev/route": "notifications"}}, "spec": {"containers": []}}]}"#,
         );
         assert_eq!(parsed(&told)[0]["items"][0]["spec"]["initContainers"][0]["name"], "mailroute");
+    }
+
+    #[test]
+    fn the_gateway_of_a_stateful_set_is_completed_and_its_claims_stay_claims() {
+        let set = "kind: StatefulSet\nmetadata: {name: mail-gateway}\nspec:\n  template:\n    metadata: {labels: \
+                   {mailroute.dev/route: notifications}}\n    spec:\n      securityContext: {fsGroup: 61025}\n      containers: \
+                   [{name: mailroute, image: auto, imagePullPolicy: Never}]\n";
+        let claimed = format!("{set}  volumeClaimTemplates: [{{metadata: {{name: mailroute-spool}}}}]\n");
+        let told = inject(&claimed);
+        assert!(told.result.is_ok(), "{:?}", told.result);
+        let spec = &parsed(&told)[0]["spec"]["template"]["spec"];
+        assert_eq!(spec["containers"][0]["image"], "mailroute.dev/sidecar:0.1.0");
+        assert_eq!(spec.get("initContainers"), None);
+        let volumes = spec["volumes"].as_array().unwrap();
+        assert!(volumes.iter().all(|volume| volume["name"] != "mailroute-spool"), "{volumes:?}");
+        assert_eq!(parsed(&inject(&told.printed)), parsed(&told), "again");
+        let error = inject(set).result.unwrap_err().to_string();
+        assert!(error.contains("has no volume claim") && error.contains("volumeClaimTemplate"), "{error}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::rollout::history::EvictionHistory;
 use mailroute_route::RouteFile;
 use mailroute_route::control::Report;
+use mailroute_route::identity::Role;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -243,6 +244,7 @@ fn pod_named(name: &str) -> Pod {
     let platform =
         SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
     let record = InjectedSidecar::of(
+        Role::Sidecar,
         cached(route()).resolution().route.as_ref().unwrap(),
         &platform,
         &Overrides::default(),
@@ -437,6 +439,33 @@ async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), sum).await.expect("the sum of all three");
+}
+
+#[tokio::test]
+async fn what_a_gateway_has_on_its_claim_is_not_lost_with_its_pod_and_told_of_when_the_route_goes() {
+    let mut stage = stage(BTreeMap::new()).await;
+    let sidecar = stage.waits_in("web-1", 2, &[]).await;
+    let mut gateway = stage.waits_in("mail-gateway-0", 5, &[]).await;
+    let spec = gateway.spec.as_mut().unwrap();
+    spec.containers = spec.init_containers.take().unwrap();
+    stage.pods.apply_watcher_event(&Event::Apply(gateway.clone()));
+    stage.look_again().await;
+    stage.routes.apply_watcher_event(&Event::Delete(cached(route())));
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
+    let event = stage.event("MessagesOnClaim").await;
+    assert_eq!(event["regarding"]["name"], "mail-gateway-0");
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.contains("5 messages wait") && note.contains("MailRoute notifications was deleted"),
+        "{note}"
+    );
+    for pod in [gateway, sidecar] {
+        stage.pods.apply_watcher_event(&Event::Delete(pod));
+    }
+    stage.triggers.add(ObjectRef::from_obj(&cached(route())));
+    assert_eq!(stage.event("MessagesLeft").await["regarding"]["name"], "web-1");
+    let text = String::from_utf8(stage.metrics.text().unwrap()).unwrap();
+    assert!(text.contains("\nmailroute_messages_lost_total 2\n"), "{text}");
 }
 
 #[tokio::test]

@@ -185,6 +185,26 @@ async fn a_labelled_pod_is_answered_with_a_patch() {
 }
 
 #[tokio::test]
+async fn a_gateway_is_completed_and_its_stateful_set_brings_no_warning() {
+    let stage = stage().await;
+    let pod: Value =
+        serde_saphyr::from_str(include_str!("../../crates/operator-core/tests/inject/gateway.yaml")).unwrap();
+    let completed = patched(&stage.ask(&review(&pod)).await, pod.clone());
+    assert_eq!(completed["spec"]["containers"][0]["image"], "mailroute.dev/sidecar:0.1.0");
+    assert!(stage.ask(&review(&completed)).await["response"].get("patch").is_none());
+
+    let mut template = pod;
+    let claim = template["spec"]["volumes"].take();
+    assert_eq!(claim[0]["name"], "mailroute-spool");
+    let mut set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "mail-gateway"},
+        "spec": {"template": template, "volumeClaimTemplates": [{"metadata": {"name": "mailroute-spool"}}]}});
+    assert_eq!(warned(&stage, &set).await, None);
+    set["spec"]["volumeClaimTemplates"] = json!([]);
+    let warning = warned(&stage, &set).await.unwrap();
+    assert!(warning.contains("has no volume claim"), "{warning}");
+}
+
+#[tokio::test]
 async fn what_is_none_of_ours_is_allowed_unchanged() {
     let stage = stage().await;
     let mut unlabelled = pod();

@@ -5,6 +5,7 @@ use mailroute_route::condition::{Reason, Subject};
 
 /// What a page shows in the place of a route's own values.
 pub const PLACEHOLDERS: Subject<'_> = Subject {
+    route: "<route>",
     mailbox: "<mailbox>",
     client_id: "<client id>",
     tenant: "<tenant>",

@@ -12,17 +12,19 @@ const HEAD: &str = "\
 Microsoft 365, if there was one) and what to do about it. The same reasons are in the sidecar's log, its metrics and its 451
 replies.
 
-The conditions are in the order of a delivery's steps: if several are False, the first one is the cause. On this page `<mailbox>`,
-`<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` stand for the route's values, which the messages contain.
+The conditions are in the order of a delivery's steps: if several are False, the first one is the cause. On this page `<route>`,
+`<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` stand for the route's values, which the
+messages contain.
 ";
 
-const CONDITIONS: [ConditionType; 11] = [
+const CONDITIONS: [ConditionType; 12] = [
     ConditionType::Accepted,
     ConditionType::CertificateValid,
     ConditionType::CredentialReady,
     ConditionType::UpstreamReachable,
     ConditionType::Authenticated,
     ConditionType::SendersAccepted,
+    ConditionType::GatewayReady,
     ConditionType::Ready,
     ConditionType::SidecarsReporting,
     ConditionType::SidecarsCurrent,
@@ -78,6 +80,10 @@ const fn meaning(condition: ConditionType) -> &'static str {
         ConditionType::FederationFits => {
             "Entra allows as many federated credentials for the route's application as its pods in this cluster need: one \
              for each ServiceAccount of each namespace. Shown if there is little room. It does not affect Ready."
+        }
+        ConditionType::GatewayReady => {
+            "The route's gateway is there and takes messages over. Shown if the route has `spec.gateway`; the message says \
+             how many messages wait in the gateway. It affects Ready only with `spec.delivery.durability: Gateway`."
         }
         ConditionType::SidecarsCurrent => {
             "Every pod has the sidecar that a new pod would get. It does not affect Ready, because an older sidecar \

@@ -25,7 +25,7 @@ texts are left out or replaced by examples.
 If the text is not here, or there is none, follow [mail does not flow](guides/wrong-setup.md).
 `kubectl exec <pod> -c mailroute -- /mailroute-sidecar check` tests the connection and explains each step ([check](guides/check.md)).
 
-On this page `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` stand for the route's values.
+On this page `<route>`, `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<authority>` and `<secret>` stand for the route's values.
 
 | You see | Look under |
 | --- | --- |

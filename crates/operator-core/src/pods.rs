@@ -1,4 +1,4 @@
-//! What is stored of a pod, and what that says about its sidecar. Pure.
+//! What is stored of a pod, and what that says about its sidecar, or about the gateway that it is. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
+use mailroute_route::identity::Role;
+use mailroute_route::paths::AUTO_IMAGE;
 
 use crate::crd::ROUTE_LABEL;
 use crate::inject::annotations::{InjectionRecord, is_ours};
@@ -41,9 +43,11 @@ const LONGEST_ADDRESS: usize = 45;
 /// The phases that there are. Source: Kubernetes, Pod Lifecycle.
 const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Unknown"];
 
-/// What a pod says of its sidecar.
+/// What a pod says of its sidecar, or of the gateway that it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarPod {
+    /// What it does for its route.
+    pub role: Role,
     /// Name of the pod.
     pub name: String,
     /// Uid of the pod.
@@ -56,7 +60,7 @@ pub struct SidecarPod {
     pub hash: Option<String>,
     /// The annotations of ours that a person wrote.
     pub annotations: BTreeMap<String, String>,
-    /// Whether the sidecar accepts mail: its startup probe has passed and it runs.
+    /// Whether the sidecar accepts mail: its startup probe has passed and it runs. Of a gateway: its container is ready.
     pub ready: bool,
     /// Whether the pod as a whole is ready.
     pub is_pod_ready: bool,
@@ -111,7 +115,9 @@ pub fn prune(pod: &mut Pod) {
         labels.retain(|key, _| key == ROUTE_LABEL || key == TEMPLATE_HASH);
     }
     if let Some(spec) = pod.spec.take() {
-        let sidecar = spec.init_containers.into_iter().flatten().filter(|c| c.name == CONTAINER);
+        let is_ours = |c: &Container| c.name == CONTAINER;
+        let sidecar = spec.init_containers.into_iter().flatten().filter(is_ours);
+        let gateway = spec.containers.into_iter().filter(is_ours).take(1);
         let bare = |c: Container| {
             let proxy = c.env.into_iter().flatten().find(|variable| variable.name == TOKEN_PROXY);
             let env = proxy.map(|proxy| vec![EnvVar { name: proxy.name, ..Default::default() }]);
@@ -120,6 +126,7 @@ pub fn prune(pod: &mut Pod) {
         };
         pod.spec = Some(PodSpec {
             init_containers: Some(sidecar.map(bare).collect()),
+            containers: gateway.map(bare).collect(),
             restart_policy: spec.restart_policy,
             service_account_name: spec.service_account_name,
             ..Default::default()
@@ -143,11 +150,14 @@ fn prune_annotations(annotations: &mut BTreeMap<String, String>) {
 
 /// Whoever may write the status of pods may write anything into it, so only known fields are copied.
 fn pruned_status(status: PodStatus) -> PodStatus {
-    let containers = status.init_container_statuses.unwrap_or_default().into_iter();
-    let sidecar = containers.filter(|container| container.name == CONTAINER).take(1);
+    let ours = |containers: Option<Vec<ContainerStatus>>| {
+        containers.into_iter().flatten().filter(|container| container.name == CONTAINER).take(1)
+    };
+    let (sidecar, gateway) = (ours(status.init_container_statuses), ours(status.container_statuses));
     let bare = |container: ContainerStatus| ContainerStatus {
         name: container.name,
         started: container.started,
+        ready: container.ready,
         state: container.state.map(|state| ContainerState {
             running: state.running.map(|_| Default::default()),
             terminated: state.terminated.map(|_| Default::default()),
@@ -168,32 +178,34 @@ fn pruned_status(status: PodStatus) -> PodStatus {
         pod_ips: Some(addresses.collect()),
         conditions: Some(ready.map(is_true).collect()),
         init_container_statuses: Some(sidecar.map(bare).collect()),
+        container_statuses: Some(gateway.map(bare).collect()),
         ..Default::default()
     }
 }
 
-/// A pod that has not ended and has no sidecar in spite of its label; none for one that could not have any.
+/// A pod that has not ended and has no sidecar in spite of its label, nor is a gateway; none for one that could not have any.
 pub fn without_sidecar(pod: &Pod) -> Option<BarePod> {
     let is_bare = !has_run(pod) && container(pod).is_none() && !pod.annotations().contains_key(MIRROR);
     is_bare.then(|| BarePod { name: pod.name_any(), owner: owner(pod) })
 }
 
-/// The sidecar of a pod; none if the pod has none or has ended.
+/// The sidecar of a pod, or the gateway that it is; none if the pod has none or has ended.
 pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
     if has_run(pod) {
         return None;
     }
-    let (status, spec, container) = (pod.status.as_ref(), pod.spec.as_ref()?, container(pod)?);
+    let (status, spec, (container, role)) = (pod.status.as_ref(), pod.spec.as_ref()?, container(pod)?);
     let record = pod.annotations().get(INJECTED).and_then(|json| InjectionRecord::parse(json));
     let written = pod.annotations().iter().filter(|(key, _)| *key != INJECTED && is_ours(key));
     Some(SidecarPod {
+        role,
         name: pod.name_any(),
         uid: pod.uid()?,
         owner: owner(pod),
         image: container.image.clone(),
         hash: record.map(|record| record.hash),
         annotations: written.map(|(key, value)| (key.clone(), value.clone())).collect(),
-        ready: status.is_some_and(is_started),
+        ready: status.is_some_and(|status| takes_mail(status, role)),
         is_pod_ready: status.is_some_and(is_ready),
         is_ending: pod.metadata.deletion_timestamp.is_some(),
         runs_on: spec.restart_policy.as_deref().is_none_or(|policy| policy == "Always"),
@@ -203,7 +215,7 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
 
 /// Whether the sidecar shows its ServiceAccount's token to the proxy of an AKS identity binding, and not to Entra.
 pub fn has_identity_binding(pod: &Pod) -> bool {
-    let env = container(pod).and_then(|container| container.env.as_deref()).unwrap_or_default();
+    let env = container(pod).and_then(|(container, _)| container.env.as_deref()).unwrap_or_default();
     env.iter().any(|variable| variable.name == TOKEN_PROXY)
 }
 
@@ -219,19 +231,30 @@ pub fn has_run(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Whether the pod has the sidecar of the route on its label.
+/// Whether the pod has the sidecar of the route on its label, or is its gateway.
 pub fn has_sidecar(pod: &Pod) -> bool {
-    container(pod).is_some()
+    role(pod).is_some()
 }
 
-/// The sidecar of the route on the pod's label; none of another route, as in a pod whose label was changed later.
-fn container(pod: &Pod) -> Option<&Container> {
+/// What the pod does for the route on its label: it has the native sidecar, or its container is a gateway that the webhook has
+/// completed.
+pub fn role(pod: &Pod) -> Option<Role> {
+    container(pod).map(|(_, role)| role)
+}
+
+/// The container that runs our program for the route on the pod's label; none of another route, as in a pod whose label was
+/// changed later.
+fn container(pod: &Pod) -> Option<(&Container, Role)> {
     let record = pod.annotations().get(INJECTED).and_then(|json| InjectionRecord::parse(json));
     if record.is_some_and(|record| pod.labels().get(ROUTE_LABEL) != Some(&record.route)) {
         return None;
     }
-    let containers = pod.spec.as_ref()?.init_containers.as_deref().unwrap_or_default();
-    containers.iter().find(|container| container.name == CONTAINER)
+    let spec = pod.spec.as_ref()?;
+    if let Some(sidecar) = spec.init_containers.iter().flatten().find(|it| it.name == CONTAINER) {
+        return Some((sidecar, Role::Sidecar));
+    }
+    let gateway = spec.containers.iter().find(|it| it.name == CONTAINER)?;
+    (gateway.image.as_deref() != Some(AUTO_IMAGE)).then_some((gateway, Role::Gateway))
 }
 
 fn owner(pod: &Pod) -> Option<PodOwner> {
@@ -247,9 +270,14 @@ fn owner(pod: &Pod) -> Option<PodOwner> {
     })
 }
 
-fn is_started(status: &PodStatus) -> bool {
-    status.init_container_statuses.iter().flatten().any(|status| {
-        status.name == CONTAINER && status.started == Some(true) && !has_ended(status.state.as_ref())
+fn takes_mail(status: &PodStatus, role: Role) -> bool {
+    let (statuses, is_gateway) = match role {
+        Role::Sidecar => (&status.init_container_statuses, false),
+        Role::Gateway => (&status.container_statuses, true),
+    };
+    statuses.iter().flatten().any(|status| {
+        let runs = status.started == Some(true) && !has_ended(status.state.as_ref());
+        status.name == CONTAINER && runs && (status.ready || !is_gateway)
     })
 }
 
@@ -282,6 +310,28 @@ mod tests {
         for gone in ["shop/", "note", "node-1", "restartPolicy\":\"Always\",\"v", "PodScheduled"] {
             assert!(!json.contains(gone), "{gone} in {json}");
         }
+    }
+
+    #[test]
+    fn a_gateway_is_a_regular_container_that_was_completed() {
+        let whole = samples::gateway_pod("mail-gateway-0", "mailroute.dev/sidecar:0.1.0");
+        let mut pruned = whole.clone();
+        prune(&mut pruned);
+        for pod in [&whole, &pruned] {
+            let said = sidecar(pod).unwrap();
+            assert_eq!((said.role, said.ready, role(pod)), (Role::Gateway, true, Some(Role::Gateway)));
+            assert_eq!(said.owner.unwrap().to_string(), "StatefulSet mail-gateway");
+        }
+        let mut not_ready = pruned.clone();
+        not_ready.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].ready = false;
+        assert!(!sidecar(&not_ready).unwrap().ready);
+        let untouched = samples::gateway_pod("mail-gateway-0", AUTO_IMAGE);
+        assert_eq!(role(&untouched), None);
+        assert!(without_sidecar(&untouched).is_some(), "the webhook was not asked");
+        assert_eq!(role(&samples::pod("web-1", "image")), Some(Role::Sidecar));
+        let mut other = whole;
+        other.metadata.labels.as_mut().unwrap().insert(ROUTE_LABEL.into(), "invoices".into());
+        assert_eq!(role(&other), None);
     }
 
     #[test]
@@ -345,6 +395,7 @@ mod tests {
     fn a_pod_says_what_was_added_and_what_it_asked_for() {
         let said = sidecar(&samples::pod("web-1", "mailroute.dev/sidecar:0.1.0")).unwrap();
         let expected = SidecarPod {
+            role: Role::Sidecar,
             name: "web-1".into(),
             uid: "web-1-uid".into(),
             owner: Some(PodOwner { kind: "Deployment".into(), name: "web".into() }),

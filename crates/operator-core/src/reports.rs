@@ -12,6 +12,7 @@ use mailroute_route::condition::ConditionType;
 use mailroute_route::control::{
     MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Queue, Report, Usage,
 };
+use mailroute_route::identity::Role;
 
 use crate::tenant_quotas::{self, TenantQuotas};
 use crate::{REPORT_INTERVAL, STALE_AFTER};
@@ -63,6 +64,8 @@ pub struct AccountedMail {
     pub dead_letters: Option<u64>,
     /// Whether the end of the pod was reported.
     pub is_over: bool,
+    /// Whether the pod was a gateway, whose mail is on a volume claim.
+    pub is_gateway: bool,
 }
 
 /// The newest report of each pod, by route.
@@ -106,22 +109,24 @@ impl Reports {
         self.tenants.note(tenant, (&caller.namespace, &report.route), had_met, report, now);
     }
 
-    /// A status that takes these reports into account was written, and it was told what the pods hold. `is_live` says of a
-    /// pod's uid whether the pod had not ended then.
+    /// A status that takes these reports into account was written, and it was told what the pods hold. `live` says of a pod's
+    /// uid what the pod does for the route; none when it had ended then.
     pub fn told(
         &mut self,
         namespace: &str,
         route: &str,
         reports: &BTreeMap<String, ReceivedReport>,
-        is_live: impl Fn(&str) -> bool,
+        live: impl Fn(&str) -> Option<Role>,
     ) {
         let Some(pods) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
         for (uid, told) in reports {
             let Some(received) = pods.get_mut(uid) else { continue };
             let accounted = &mut received.accounted;
             accounted.dead_letters = Some(told.report.queue.dead_letters);
-            accounted.is_over = accounted.was_live && !is_live(uid);
-            accounted.was_live |= is_live(uid);
+            let role = live(uid);
+            accounted.is_over = accounted.was_live && role.is_none();
+            accounted.was_live |= role.is_some();
+            accounted.is_gateway = role.map_or(accounted.is_gateway, |role| role == Role::Gateway);
             // What came meanwhile is not in it.
             received.is_told |= received.since == told.since;
         }
@@ -293,7 +298,7 @@ mod tests {
         reports.record(&caller("a"), report(vec![]), at(0));
         let look = |reports: &mut Reports, live: bool| {
             let seen = reports.of("shop", "notifications", at(1));
-            reports.told("shop", "notifications", &seen, |_| live);
+            reports.told("shop", "notifications", &seen, |_| live.then_some(Role::Sidecar));
             reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
         };
         look(&mut reports, false);
@@ -301,7 +306,7 @@ mod tests {
         look(&mut reports, true);
         assert_eq!(
             accounted(&reports),
-            AccountedMail { was_live: true, dead_letters: Some(0), is_over: false }
+            AccountedMail { was_live: true, dead_letters: Some(0), is_over: false, is_gateway: false }
         );
         look(&mut reports, false);
         assert!(accounted(&reports).is_over, "and another report does not change that");
@@ -315,11 +320,11 @@ mod tests {
         let seen = reports.of("shop", "notifications", at(0));
         reports.record(&caller("a"), report(vec![]), at(1));
         assert!(!told(&reports));
-        reports.told("shop", "notifications", &seen, |_| true);
+        reports.told("shop", "notifications", &seen, |_| Some(Role::Sidecar));
         assert!(told(&reports), "the same was said again");
         reports.record(&caller("a"), report(vec![observation(Reason::LoggedIn, "")]), at(2));
         assert!(!told(&reports), "something new");
-        reports.told("shop", "notifications", &seen, |_| true);
+        reports.told("shop", "notifications", &seen, |_| Some(Role::Sidecar));
         assert!(!told(&reports), "the status was computed before");
     }
 

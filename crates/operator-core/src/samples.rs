@@ -6,10 +6,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Observation, Queue, Report, Usage};
-use mailroute_route::file::SubmissionService;
+use mailroute_route::file::{Durability, SubmissionService};
+use mailroute_route::identity::Role;
 use serde_json::json;
 
 use crate::crd::MailRoute;
+use crate::crd::delivery::Gateway;
 use crate::crd::method::{
     CertificateSecretRef, CredentialType, DirectSend, Graph, GraphFallback, Method, SecretRef, SmtpRelay,
     Subject,
@@ -71,6 +73,14 @@ pub fn submitted_to(service: SubmissionService) -> MailRoute {
     let mut route = route();
     route.spec.tenant.accepted_domains = vec!["contoso.com".into()];
     route.spec.client_submission.iter_mut().for_each(|it| it.service = service);
+    route
+}
+
+/// The sample route with a gateway, and every message that waits in it.
+pub fn with_gateway() -> MailRoute {
+    let mut route = route();
+    route.spec.gateway = Some(Gateway { service_name: "mail-gateway".into() });
+    route.spec.delivery.durability = Durability::Gateway;
     route
 }
 
@@ -150,6 +160,20 @@ pub fn pod(name: &str, image: &str) -> Pod {
     .unwrap()
 }
 
+/// A running gateway pod, as the API server shows it.
+pub fn gateway_pod(name: &str, image: &str) -> Pod {
+    let mut pod = serde_json::to_value(pod(name, image)).unwrap();
+    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "mail-gateway", "uid": "set", "controller": true});
+    pod["metadata"]["ownerReferences"] = json!([owner]);
+    pod["spec"]["initContainers"] = json!([]);
+    pod["spec"]["containers"] = json!([{"name": "mailroute", "image": image}]);
+    pod["status"]["initContainerStatuses"] = json!([]);
+    pod["status"]["containerStatuses"] = json!([
+        {"name": "mailroute", "image": "", "imageID": "", "ready": true, "restartCount": 0, "started": true},
+    ]);
+    serde_json::from_value(pod).unwrap()
+}
+
 /// What is injected now.
 pub fn platform() -> SidecarSettings {
     SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() }
@@ -157,8 +181,10 @@ pub fn platform() -> SidecarSettings {
 
 /// A ready pod of the Deployment `web` with the sidecar that a new pod of the sample route would get.
 pub fn current(name: &str) -> SidecarPod {
-    let record = InjectedSidecar::of(&resolved(&route()), &platform(), &Overrides::default()).record;
+    let record =
+        InjectedSidecar::of(Role::Sidecar, &resolved(&route()), &platform(), &Overrides::default()).record;
     SidecarPod {
+        role: Role::Sidecar,
         name: name.into(),
         uid: format!("{name}-uid"),
         owner: Some(PodOwner { kind: "Deployment".into(), name: "web".into() }),
@@ -170,6 +196,19 @@ pub fn current(name: &str) -> SidecarPod {
         is_ending: false,
         runs_on: true,
         created: Some("2026-11-01T00:00:00Z".parse().unwrap()),
+    }
+}
+
+/// A ready gateway pod of the StatefulSet `mail-gateway`, as a new one of the sample route would be.
+pub fn gateway(name: &str) -> SidecarPod {
+    let record =
+        InjectedSidecar::of(Role::Gateway, &resolved(&route()), &platform(), &Overrides::default()).record;
+    SidecarPod {
+        role: Role::Gateway,
+        owner: Some(PodOwner { kind: "StatefulSet".into(), name: "mail-gateway".into() }),
+        image: Some(record.image),
+        hash: Some(record.hash),
+        ..current(name)
     }
 }
 

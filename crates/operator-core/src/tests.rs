@@ -197,7 +197,7 @@ fn status(
 
 /// The file as the sidecar reads it.
 fn rendered(resolution: &RouteResolution, settings: &PlatformSettings) -> RouteFile {
-    let map = render::config_map(resolution.route.as_ref().unwrap(), settings, "PEM");
+    let map = render::config_map(resolution.route.as_ref().unwrap(), settings, "PEM", "PEM");
     RouteFile::parse(map.data.unwrap()["route.json"].as_bytes()).unwrap()
 }
 

@@ -60,5 +60,7 @@ golden! {
     a_pod_under_pod_security_restricted: "restricted_pod.yaml" with "route.yaml";
     a_relay_with_a_certificate: "of_a_deployment.yaml" with "route_relay.yaml";
     a_client_secret_and_a_claimed_spool: "restricted_pod.yaml" with "route_client_secret.yaml";
+    a_gateway: "gateway.yaml" with "route_gateway.yaml";
+    a_gateway_for_others: "gateway_for_others.yaml" with "route_gateway.yaml";
     a_route_with_bundles_and_an_unprivileged_port: "of_a_deployment.yaml" with "route_private_cloud.yaml";
 }

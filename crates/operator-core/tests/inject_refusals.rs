@@ -5,6 +5,7 @@ use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::inject::{self, Overrides, Refusal, SidecarSettings};
 use mailroute_operator_core::resolve::{PlatformSettings, ResolvedRoute, resolve};
 use mailroute_route::file::DeliveryMode;
+use mailroute_route::identity::Role;
 use serde_json::{Value, json};
 
 fn route() -> MailRoute {
@@ -244,7 +245,9 @@ fn what_another_webhook_took_away_is_added_again() {
 #[test]
 fn another_image_or_route_is_another_fingerprint() {
     let hash = |route: &MailRoute, platform: &SidecarSettings| {
-        inject::InjectedSidecar::of(&resolved(route), platform, &Overrides::default()).record.hash
+        inject::InjectedSidecar::of(Role::Sidecar, &resolved(route), platform, &Overrides::default())
+            .record
+            .hash
     };
     let usual = hash(&route(), &platform());
     let newer = SidecarSettings { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform() };

@@ -35,6 +35,8 @@ pub enum ConditionType {
     /// Entra takes as many federated credentials as the application's pods need. Shown when there is little room. Does not
     /// touch Ready.
     FederationFits,
+    /// The route's gateway takes messages over. Shown while the route names one; touches Ready with durability Gateway alone.
+    GatewayReady,
 }
 
 impl ConditionType {
@@ -62,6 +64,7 @@ impl ConditionType {
             Self::SidecarsCurrent => "SidecarsCurrent",
             Self::SidecarsReporting => "SidecarsReporting",
             Self::FederationFits => "FederationFits",
+            Self::GatewayReady => "GatewayReady",
         }
     }
 }
@@ -75,6 +78,8 @@ impl fmt::Display for ConditionType {
 /// The names a remedy may mention. Nothing here is secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
+    /// Name of the route.
+    pub route: &'a str,
     /// The mailbox of the route.
     pub mailbox: &'a str,
     /// Application (client) id.
@@ -125,7 +130,7 @@ macro_rules! reasons {
     };
 }
 
-// Placeholders of a remedy: {mailbox} {client_id} {tenant} {endpoint} {authority} {secret} {key}. An empty remedy: nothing to do.
+// Placeholders of a remedy: {route} {mailbox} {client_id} {tenant} {endpoint} {authority} {secret} {key}. An empty remedy: nothing to do.
 // Sources: Microsoft Learn, "Authenticate an IMAP, POP or SMTP connection using OAuth", "Enable or disable SMTP AUTH in
 // Exchange Online", "Microsoft Entra authentication and authorization error codes", "Non-delivery reports in Exchange
 // Online".
@@ -367,6 +372,15 @@ reasons! {
         "Have pods share ServiceAccounts, spread the routes over several applications, or use one federated credential for all: the operator's (spec.clientSubmission.credential.subject: Operator), or that of an AKS identity binding.";
     FederationFull: FederationFits, "The pods of the application run under more than 20 ServiceAccounts, the number of federated credentials that an application may have: some of them cannot log in.",
         "Have pods share ServiceAccounts, spread the routes over several applications, or use one federated credential for all: the operator's (spec.clientSubmission.credential.subject: Operator), or that of an AKS identity binding.";
+
+    // GatewayReady
+    GatewayReady: GatewayReady, "The gateway takes messages over.", "";
+    GatewayMissing: GatewayReady, "The route names a gateway, and no pod of one exists.",
+        "Install the gateway in the route's namespace with the chart mailroute-gateway: helm install <name> charts/mailroute-gateway --namespace <namespace> --set route={route}. If it is installed, look in the Events of its StatefulSet for a pod that is refused, and whether it is scaled to 0; its volume claims keep the messages that it had.";
+    GatewayNotReady: GatewayReady, "No pod of the gateway is ready.",
+        "Read why: kubectl describe pod <pod>. A pod that is Pending waits for its volume claim or for a node; for one that starts again and again read its log: kubectl logs <pod> -c mailroute";
+    GatewayUnreachable: GatewayReady, "The gateway is ready, and sidecars cannot hand messages over to it.",
+        "Check that spec.gateway.serviceName names the gateway's headless Service, and that the pods reach it on port 9026 (NetworkPolicy). If the message speaks of a certificate, check that the pods reach the operator on port 8444, which signs theirs.";
 }
 
 impl fmt::Display for Reason {
@@ -389,6 +403,7 @@ impl Reason {
     /// there is nothing to do.
     pub fn remedy(self, subject: &Subject<'_>) -> String {
         self.remedy_template()
+            .replace("{route}", subject.route)
             .replace("{mailbox}", &argument(subject.mailbox))
             .replace("{client_id}", subject.client_id)
             .replace("{tenant}", subject.tenant)
@@ -436,6 +451,7 @@ impl Reason {
                 | Self::Ready
                 | Self::SidecarsCurrent
                 | Self::FederationNearlyFull
+                | Self::GatewayReady
         )
     }
 }
@@ -445,6 +461,7 @@ mod tests {
     use super::*;
 
     const SUBJECT: Subject<'_> = Subject {
+        route: "notifications",
         mailbox: "noreply@contoso.com",
         client_id: "1b2c3d4e",
         tenant: "contoso.com",
@@ -467,7 +484,7 @@ mod tests {
     #[test]
     fn remedies_say_what_the_guides_say() {
         use Reason as R;
-        let table: [(Reason, &[&str]); 20] = [
+        let table: [(Reason, &[&str]); 22] = [
             (R::AssertionUnavailable, &["queue list"]),
             (R::ApplicationNotFound, &["az ad sp create --id 1b2c3d4e"]),
             (R::FederationNotTrusted, &["--parameters credential.json"]),
@@ -491,6 +508,8 @@ mod tests {
             (R::ConnectionsExceeded, &["what else logs in as noreply@contoso.com", "its own mailbox"]),
             (R::WaitingForReports, &["8444"]),
             (R::SidecarsSilent, &["8444", "Do not delete"]),
+            (R::GatewayMissing, &["chart mailroute-gateway", "--set route=notifications"]),
+            (R::GatewayUnreachable, &["spec.gateway.serviceName", "9026", "8444"]),
         ];
         for (reason, expected) in table {
             let remedy = reason.remedy(&SUBJECT);

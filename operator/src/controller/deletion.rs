@@ -1,10 +1,9 @@
 //! Pods whose MailRoute was deleted. They continue with its last configuration, and no status is left to show what becomes of their
 //! mail: so that is logged, counted, and reported by Events on the pods.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 use mailroute_operator_core::pods::sidecar;
 use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
 
@@ -18,9 +17,11 @@ use crate::lock;
 pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     let namespace = route.namespace.as_deref().unwrap_or_default();
     let pods = context.pods.state();
-    let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route) && sidecar(pod).is_some());
-    let live: HashSet<String> = of_route.filter_map(|pod| pod.uid()).collect();
-    if context.orphans.is_news(route, !live.is_empty()) {
+    let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route));
+    let live: HashMap<_, _> =
+        of_route.filter_map(|pod| sidecar(pod)).map(|pod| (pod.uid, pod.role)).collect();
+    let is_news = context.orphans.is_news(route, !live.is_empty());
+    if is_news {
         let (pods, name) = (live.len(), &route.name);
         tracing::warn!(
             namespace,
@@ -29,14 +30,25 @@ pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
             "the MailRoute was deleted; its pods continue with its last configuration until they end"
         );
     }
-    let is_live = |uid: &str| live.contains(uid);
+    let live = |uid: &str| live.get(uid).copied();
     let reports = lock(&context.reports).of(namespace, &route.name, now);
-    for left in lost_messages::left(&reports, is_live) {
+    for waiting in lost_messages::on_claims(&reports, live, is_news) {
+        let (pod, message) = (waiting.reference(namespace), waiting.on_claim(&route.name));
+        tracing::warn!(
+            namespace,
+            route = route.name,
+            pod = waiting.pod,
+            messages = waiting.messages,
+            "messages wait on the claim of a gateway whose MailRoute was deleted"
+        );
+        context.events.warn(pod, OwnReason::MessagesOnClaim.as_str(), "Reconcile", message);
+    }
+    for left in lost_messages::left(&reports, |uid| live(uid).is_some()) {
         count(context, namespace, &route.name, &left);
         let (pod, message) = (left.reference(namespace), left.message(Some(&route.name)));
         context.events.warn(pod, OwnReason::MessagesLeft.as_str(), "Reconcile", message);
     }
-    lock(&context.reports).told(namespace, &route.name, &reports, is_live);
+    lock(&context.reports).told(namespace, &route.name, &reports, live);
 }
 
 /// Counts and logs what a pod left behind.

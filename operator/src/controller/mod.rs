@@ -155,8 +155,8 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     let settling = (now.duration_since(term.since) < STALE_AFTER).then_some(term.since);
     let egress = reports.values().filter_map(|received| received.report.egress);
     let dns = context.dns.notice(&needs(&route.spec, egress));
-    let is_live = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
-    let left = lost_messages::left(&reports, is_live);
+    let live = |uid: &str| pods.iter().find(|pod| pod.uid == uid).map(|pod| pod.role);
+    let left = lost_messages::left(&reports, |uid| live(uid).is_some());
     let silent = {
         let reports = lock(&context.reports);
         sidecars_reporting::silent(&pods, context.silent_after, |uid| reports.last(uid), term.since, now)
@@ -183,7 +183,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         .map_err(|error| Error::Publish(error.into()))?;
     context.lost.written(route, lost);
     warn_of_losses(route, context, &left, lost_messages::given_up(&reports, settling.is_some()));
-    lock(&context.reports).told(&route.namespace().unwrap_or_default(), &route.name_any(), &reports, is_live);
+    lock(&context.reports).told(&route.namespace().unwrap_or_default(), &route.name_any(), &reports, live);
     applied?;
     let soon = match status.readiness() {
         "True" => rollout::carry_out(route, &pods, &plan, context).await?,
@@ -217,7 +217,8 @@ fn warn_of_losses(route: &MailRoute, context: &Context, left: &[LeftMessages], g
 async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
     let acceptance = Acceptance::of(route.resolution(), &context.sidecar);
     let Ok(resolved) = route.resolution().accepted() else { return (acceptance, Ok(())) };
-    let config_map = render::config_map(resolved, &context.settings, &context.ca_bundle.borrow());
+    let bundle = context.ca_bundle.borrow().clone();
+    let config_map = render::config_map(resolved, &context.settings, &bundle, &bundle);
     let key = ObjectRef::from_obj(route);
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
         return (acceptance, Ok(()));

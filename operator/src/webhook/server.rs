@@ -196,7 +196,7 @@ impl Webhook {
             return is_misplaced.then(|| MISPLACED.to_owned());
         };
         let refusal = match self.routes.find(namespace, name, patience).await.ok()? {
-            Ok(route) => self.injection(template, &route).err()?,
+            Ok(route) => self.injection(&workload::with_claims(object, template), &route).err()?,
             Err(refusal) => refusal,
         };
         // The chart's policy warns of annotations, also while no operator runs.

@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use mailroute_operator_core::inject::names::KEYS;
 use mailroute_operator_core::inject::names::ROUTE_VOLUME;
-use mailroute_route::paths::ROUTE_DIR;
+use mailroute_route::paths::{AUTO_IMAGE, ROUTE_DIR};
 use serde_json::{Value, json};
 
 /// The namespace that the chart is told to leave out.
@@ -72,6 +72,25 @@ fn with_sidecar() -> Value {
     pod
 }
 
+/// A gateway as its owner applies it: nobody has completed it.
+fn with_auto_gateway() -> Value {
+    let mut pod = labelled();
+    pod["spec"]["containers"] =
+        json!([{"name": "mailroute", "image": AUTO_IMAGE, "imagePullPolicy": "Never"}]);
+    pod
+}
+
+/// A gateway that looks as the webhook completes it.
+fn with_gateway() -> Value {
+    let mut pod = with_auto_gateway();
+    let container = &mut pod["spec"]["containers"][0];
+    container["image"] = json!("mailroute.dev/sidecar:0.1.0");
+    container["volumeMounts"] = json!([{"name": ROUTE_VOLUME, "mountPath": ROUTE_DIR}]);
+    let route = json!({"name": ROUTE_VOLUME, "configMap": {"name": "mailroute-notifications"}});
+    pod["spec"]["volumes"].as_array_mut().expect("volumes").push(route);
+    pod
+}
+
 fn unlabelled() -> Value {
     let mut pod = labelled();
     pod["metadata"]["labels"] = json!({"app": "web"});
@@ -88,6 +107,7 @@ fn mirror() -> Value {
 
 const EXCUSE: &str = "mailroute.dev/allow-without-sidecar";
 const POLICY: &str = "but not the sidecar";
+const AUTO: &str = "the image \"auto\" of the gateway's container was not replaced";
 const WEBHOOK: &str = "failed calling webhook \"inject.mailroute.dev\"";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,6 +270,14 @@ async fn webhook_gone(cluster: &Cluster, shop: &str) -> Result<()> {
     }
     ask(cluster, shop, &unlabelled()).await.context("an unlabelled pod")?;
     ask(cluster, shop, &with_sidecar()).await.context("a pod with the sidecar")?;
+    ask(cluster, shop, &with_gateway()).await.context("a gateway")?;
+    is_refused(cluster, shop, &with_auto_gateway(), AUTO).await?;
+    let mut own = with_gateway();
+    own["spec"]["containers"][0]["command"] = json!(["/bin/sh"]);
+    is_refused(cluster, shop, &own, POLICY).await?;
+    own = with_gateway();
+    own["spec"]["containers"][0]["volumeMounts"] = json!([]);
+    is_refused(cluster, shop, &own, POLICY).await?;
     // A program of the pod's own under the sidecar's name.
     is_refused(cluster, shop, &with_container(Some("Always")), POLICY).await?;
     let mut own = with_sidecar();
@@ -276,17 +304,21 @@ async fn route_is_fixed(cluster: &Cluster, shop: &str) -> Result<()> {
         "the label mailroute.dev/route of an existing pod cannot be added, changed or removed";
     const IMAGE: &str = "the image of an existing pod's sidecar cannot be changed";
     let pods: Api<Pod> = Api::namespaced(cluster.client(), shop);
-    for (name, mut pod) in [("plain", unlabelled()), ("sends", with_sidecar())] {
+    let pods_of_all = [("plain", unlabelled()), ("sends", with_sidecar()), ("gateway", with_gateway())];
+    for (name, mut pod) in pods_of_all {
         pod["metadata"]["name"] = json!(name);
         pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
     }
     let labels = |value: Value| json!({"metadata": {"labels": {"mailroute.dev/route": value}}});
     let image = json!({"spec": {"initContainers": [{"name": "mailroute", "image": "evil.example/x"}]}});
+    let of_gateway = json!({"spec": {"containers": [{"name": "mailroute", "image": "evil.example/x"}]}});
     for (name, change, told) in [
         ("plain", labels(json!("notifications")), LABEL),
         ("sends", labels(json!("invoices")), LABEL),
         ("sends", labels(Value::Null), LABEL),
         ("sends", image, IMAGE),
+        ("gateway", of_gateway, "the image of an existing gateway's pod cannot be changed"),
+        ("gateway", labels(json!("invoices")), LABEL),
     ] {
         let change = Patch::Strategic(change);
         let refused = pods.patch(name, &PatchParams::default(), &change).await;
@@ -308,7 +340,7 @@ async fn route_is_fixed(cluster: &Cluster, shop: &str) -> Result<()> {
     }
     let other =
         Patch::Strategic(json!({"metadata": {"labels": {"app": "other"}, "annotations": {"a": "b"}}}));
-    for name in ["plain", "sends"] {
+    for name in ["plain", "sends", "gateway"] {
         pods.patch(name, &PatchParams::default(), &other).await?;
         pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
     }

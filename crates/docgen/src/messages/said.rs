@@ -29,6 +29,10 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::PasswordByGraph,
         Invalid::OperatorOfAnotherScope("graph"),
         Invalid::NotificationByGraph,
+        Invalid::GatewayMissing,
+        Invalid::DurabilityWithoutQueue,
+        Invalid::GatewayNotUsed,
+        Invalid::ServiceName("<service>".into()),
         Invalid::RewriteWithoutMailbox,
         Invalid::Audience("<audience>".into()),
         Invalid::Duration { field: "maxAge", value: "2d".into() },
@@ -81,6 +85,10 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::Windows,
         Refusal::ContainerName,
         Refusal::SidecarChanged { field: "image" },
+        Refusal::TwoRoles,
+        Refusal::GatewaySpool,
+        Refusal::GatewayArgument { argument: "--route=<file>".into() },
+        Refusal::GatewayChanged { field: "command" },
         Refusal::VolumeName { volume: "mailroute-tokens".into() },
         Refusal::VolumeMounted { volume: "mailroute-tokens".into(), container: container.clone() },
         Refusal::PortInUse { container: container.clone(), port: 25 },
@@ -123,6 +131,12 @@ pub const POLICIES: &[(&str, &str)] = &[
         "MailRoute: the pod has the label mailroute.dev/route but not the sidecar, so nothing would listen on \
          localhost:25. …",
         "The webhook was not called, or its sidecar was removed again: [does the pod have the \
+         sidecar?](../guides/wrong-setup.md#1-does-the-pod-have-the-sidecar)",
+    ),
+    (
+        "MailRoute: the image \"auto\" of the gateway's container was not replaced, because the operator was not asked about the \
+         pod. …",
+        "The webhook is missing, or the namespace is excluded from it: [does the pod have the \
          sidecar?](../guides/wrong-setup.md#1-does-the-pod-have-the-sidecar)",
     ),
     (
@@ -195,6 +209,12 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
          [MailRouteMessagesLost](../runbooks/MailRouteMessagesLost.md)",
     ),
     (
+        "MessagesOnClaim",
+        "the pod of a gateway whose route was deleted",
+        "Messages wait on the volume claim of the gateway's pod. The pod continues to deliver them with the last configuration; if it \
+         ends before, the claim keeps them, and apply the MailRoute again, so that the next pod delivers them.",
+    ),
+    (
         "PodEvicted",
         "the MailRoute",
         "The route says `rollout: Restart`, and the pod's sidecar was outdated: [upgrade](../guides/upgrade.md).",
@@ -229,7 +249,7 @@ mod tests {
     #[test]
     fn every_way_in_which_a_route_cannot_be_used_is_said() {
         has_every_variant!(invalid(), Invalid:
-            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, NotificationByGraph, RewriteWithoutMailbox, Audience, Duration, Size);
+            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, NotificationByGraph, GatewayMissing, DurabilityWithoutQueue, GatewayNotUsed, ServiceName, RewriteWithoutMailbox, Audience, Duration, Size);
         has_every_variant!(not_allowed(), IdentityNotAllowed: Closed, Application, Namespace, Mailbox);
         // The other one passes on what the API server says.
         has_every_variant!(unwritten(), apply::Error: Foreign; but Api);

@@ -1,8 +1,8 @@
-//! What is promised to applications, and within which bounds: `spec.delivery` and `spec.limits`.
+//! What is promised to applications, with what behind it, and within which bounds: `spec.delivery`, `spec.gateway`, `spec.limits`.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
-use mailroute_route::file::DeliveryMode;
+use mailroute_route::file::{DeliveryMode, Durability, GatewayUnavailable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,13 @@ use super::units::is_size_within;
 #[x_kube(
     validation = Rule::new("self.mode != 'Deliver' || !self.deadLetter.notifySender")
         .message("mode Deliver stores no messages, so there are no notifications; use DeliverOrQueue or Queue")
-        .field_path(".deadLetter.notifySender")
+        .field_path(".deadLetter.notifySender"),
+    validation = Rule::new("self.mode != 'Deliver' || self.durability != 'Gateway'")
+        .message("mode Deliver stores no messages, so there are none to store in a gateway: use durability Pod, or the mode DeliverOrQueue or Queue")
+        .field_path(".durability"),
+    validation = Rule::new("self.durability == 'Gateway' || self.gatewayUnavailable == 'Refuse'")
+        .message("gatewayUnavailable says what happens with durability Gateway: set that too, or leave gatewayUnavailable out")
+        .field_path(".gatewayUnavailable")
 )]
 pub struct Delivery {
     /// What 250 means. DeliverOrQueue: the sidecar tries to deliver while the application waits. If Microsoft 365 accepts,
@@ -41,6 +47,28 @@ pub struct Delivery {
     /// What happens to a queued message that is given up.
     #[serde(default)]
     pub dead_letter: DeadLetter,
+    /// What a message that waits survives. Pod: the crash of its containers; with an emptyDir the message is lost if the pod is
+    /// deleted without its grace period, or its node is lost. Gateway: those too; what cannot be delivered at once is stored
+    /// on the volume claim of the route's gateway before the application gets 250. Needs `spec.gateway`.
+    #[serde(default)]
+    pub durability: Durability,
+    /// What the application gets if a message has to wait and no gateway can be reached, with durability Gateway. Refuse: 451, so
+    /// that the application sends again. Pod: 250, when the message is stored on the pod's own volume; it is handed over when
+    /// a gateway can be reached.
+    #[serde(default)]
+    pub gateway_unavailable: GatewayUnavailable,
+}
+
+/// The gateway of the route: pods with volume claims, installed by the chart `mailroute-gateway` into the namespace of the route. Pods
+/// that end hand over to it what they have not delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Name of the gateway's headless Service, in the namespace of the route. The chart names it like its release.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')")
+        .message("must be the name of a Service, such as mail-gateway: a lower-case letter first, then lower-case letters, digits and -"))]
+    pub service_name: String,
 }
 
 impl Default for Delivery {
@@ -50,6 +78,8 @@ impl Default for Delivery {
             max_age: Self::default_max_age(),
             wait: Self::default_wait(),
             dead_letter: DeadLetter::default(),
+            durability: Durability::default(),
+            gateway_unavailable: GatewayUnavailable::default(),
         }
     }
 }

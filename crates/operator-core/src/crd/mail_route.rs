@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use mailroute_route::file::Listen;
 use serde::{Deserialize, Serialize};
 
-use super::delivery::{Delivery, Limits};
+use super::delivery::{Delivery, Gateway, Limits};
 use super::local::Senders;
 use super::method::{ClientSubmission, Credential, DirectSend, Endpoint, Graph, Method, SmtpRelay};
 use super::sidecar::{Rollout, Sidecar};
@@ -82,6 +82,9 @@ use super::units::{is_size_of_at_least, is_size_of_at_least_bytes};
         .message("endpoint.tls Opportunistic is for DirectSend, and for SmtpRelay by IP address: a login or a certificate requires TLS"),
     validation = Rule::new("!has(self.clientSubmission) || self.clientSubmission.credential.subject == 'Pod' || (!has(self.endpoint) && !has(self.tenant.authority))")
         .message("credential.subject Operator: leave out endpoint and tenant.authority; the platform decides where the operator's tokens come from and where they are used"),
+    validation = Rule::new("self.delivery.durability != 'Gateway' || has(self.gateway)")
+        .message("delivery.durability Gateway needs gateway.serviceName: the headless Service of the route's gateway, which the chart mailroute-gateway installs")
+        .field_path(".delivery.durability"),
     validation = Rule::new("!has(self.senders) || self.senders.onViolation != 'Rewrite' || self.method in ['ClientSubmission', 'Graph']")
         .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission or Graph"),
     validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method in ['ClientSubmission', 'Graph']")
@@ -124,6 +127,9 @@ pub struct MailRouteSpec {
     /// What it means when the sidecar accepts a message.
     #[serde(default)]
     pub delivery: Delivery,
+    /// The gateway that takes over what pods cannot deliver. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
     /// Limits on a single message, and on everything that is sent.
     #[serde(default)]
     pub limits: Limits,

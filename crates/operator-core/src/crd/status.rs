@@ -12,9 +12,9 @@ pub struct MailRouteStatus {
     /// The generation of the spec that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted, SidecarsReporting and
-    /// Ready; also SidecarsCurrent, DnsPublished and FederationFits, which do not affect Ready. Each has a reason, and a
-    /// message with the error and what to do about it.
+    /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted, GatewayReady,
+    /// SidecarsReporting and Ready; also SidecarsCurrent, DnsPublished and FederationFits, which do not affect Ready, as
+    /// GatewayReady does with durability Gateway alone. Each has a reason, and a message with the error and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]
@@ -25,12 +25,15 @@ pub struct MailRouteStatus {
     /// `host:port` that mail is delivered to; `MX of domain:port` if the name is looked up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// The pods that use the route.
+    /// The pods that use the route, those of its gateway included: they run the same program.
     #[serde(default)]
     pub sidecars: Sidecars,
-    /// Messages queued in the sidecars.
+    /// Messages queued in the sidecars and in the gateway.
     #[serde(default)]
     pub queue: QueueStatus,
+    /// The pods of the route's gateway. Absent if the route names none and has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayStatus>,
     /// What the sidecars sent.
     #[serde(default)]
     pub usage: UsageStatus,
@@ -71,7 +74,7 @@ impl MailRouteStatus {
     }
 }
 
-/// The pods that use a route.
+/// The pods that use a route: with a sidecar, or as its gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecars {
@@ -100,7 +103,22 @@ pub struct QueueStatus {
     /// Stored dead letters: messages given up after they were accepted.
     pub dead_letters: u64,
     /// Messages that were queued in pods when the pods ended, since the route was created. With an `emptyDir` they are lost.
+    /// What a gateway's pod leaves on its volume claim is not counted: the next pod delivers it.
     pub lost: u64,
+}
+
+/// The gateway of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayStatus {
+    /// Pods of the gateway that have not ended.
+    pub pods: u32,
+    /// Pods of the gateway that take messages over.
+    pub ready: u32,
+    /// Messages that wait in them; included in `queue.messages`.
+    pub queued: u64,
+    /// Age of the oldest of these messages, in seconds.
+    pub oldest_seconds: u64,
 }
 
 /// What the sidecars of a route sent.

@@ -2,10 +2,13 @@
 //!
 //! The kubelet stops a native sidecar after the application's containers have ended, with what they left of the pod's
 //! `terminationGracePeriodSeconds`. An application that uses up its period leaves nothing, so the pod is given the
-//! sidecar's share on top of whatever period it has, long or short or 0.
+//! sidecar's share on top of whatever period it has, long or short or 0. In a gateway's pod the whole period is the gateway's own, so
+//! that it only has to be as long as the share.
 //!
 //! Invariants: a period never gets shorter; a second pass does not raise it again, for which the record of the first has
 //! what it was raised to.
+
+use mailroute_route::identity::Role;
 
 use super::annotations::InjectionRecord;
 use super::sidecar::InjectedSidecar;
@@ -17,6 +20,8 @@ const DEFAULT_SECONDS: i64 = 30;
 /// What becomes of the grace period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Grace {
+    /// The period that the pod will have.
+    pub(super) seconds: i64,
     /// The period to set, when it differs from the pod's.
     pub(super) raised: Option<i64>,
     /// The period to record, when it is one that was raised.
@@ -32,14 +37,16 @@ pub(super) fn grace_period(
     let current = pod.grace_period().unwrap_or(DEFAULT_SECONDS);
     let before = recorded.and_then(|record| record.termination_grace_period_seconds);
     let wanted = match before {
-        _ if sidecar.drain_seconds == 0 => return Grace::default(),
+        _ if sidecar.drain_seconds == 0 => return Grace { seconds: current, ..Grace::default() },
         Some(raised) => raised,
         // Somebody took the record away and left the sidecar: it was raised before.
         None if is_injected => current,
+        None if sidecar.role == Role::Gateway => current.max(sidecar.drain_seconds),
         // The API server takes a negative period for 1.
         None => current.max(0).saturating_add(sidecar.drain_seconds),
     };
-    Grace { raised: (wanted > current).then_some(wanted), recorded: Some(wanted.max(current)) }
+    let seconds = wanted.max(current);
+    Grace { seconds, raised: (wanted > current).then_some(wanted), recorded: Some(seconds) }
 }
 
 #[cfg(test)]
@@ -55,7 +62,12 @@ mod tests {
         route.spec.delivery.mode = serde_json::from_value(json!(mode)).unwrap();
         let platform =
             SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
-        InjectedSidecar::of(&crate::samples::resolved(&route), &platform, &Overrides::default())
+        InjectedSidecar::of(
+            Role::Sidecar,
+            &crate::samples::resolved(&route),
+            &platform,
+            &Overrides::default(),
+        )
     }
 
     fn raised(mode: &str, period: Option<i64>, recorded: Option<i64>, is_injected: bool) -> Option<i64> {

@@ -7,17 +7,19 @@
 //!          plan(pod, route, platform) ─► Refusal (a sentence and a remedy)
 //!            │ Plan
 //!            ▼
-//!          patch ─► JSON patch: sidecar, volumes, sysctl, longer grace period, annotation; nothing is taken away
+//!          patch ─► JSON patch: sidecar or completed gateway, volumes, sysctl, longer grace period, annotation; nothing is taken away
 //! ```
 //!
 //! * [`selection`]: whether and by which route. [`sidecar`], [`volumes`]: what is added. [`mod@plan`], [`grace`]: what of it is missing in this pod.
 //! * [`mod@patch`]: the plan as operations. [`refusal`]: every reason against. [`annotations`], [`overrides`]: the keys of ours. [`names`]: every name
 //!   that is put into a pod.
+//! * [`gateway`]: the container of a gateway, which comes with the pod and is completed.
 //! * [`view`]: the pod as JSON. [`workload`]: where the pod is in what makes pods.
 //!
 //! Refuses to know the API server and the clock.
 
 pub mod annotations;
+pub mod gateway;
 pub mod grace;
 pub mod names;
 pub mod overrides;

@@ -69,3 +69,18 @@ pub const VOLUMES: [&str; 7] = [
     ENDPOINT_CA_VOLUME,
     FALLBACK_CA_VOLUME,
 ];
+/// Options that the owner of a gateway may set in its container, each as `--name=value`: what a gateway is for others, and what a person reads or waits for.
+/// Those that name files of the webhook's, the control service, or where mail goes are not among them.
+pub const GATEWAY_OPTIONS: [&str; 8] = [
+    "--smtp-listen",
+    "--smtp-tls",
+    "--smtp-users",
+    "--smtp-token-namespaces",
+    "--session-wait",
+    "--reply-timeout",
+    "--log-format",
+    "--log-level",
+];
+
+/// The option without a value that the owner may set.
+pub const WITHOUT_AUTH: &str = "--smtp-without-auth";

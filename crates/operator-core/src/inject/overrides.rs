@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mailroute_route::paths::ADMIN_PORT;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::names::{
     ALLOW_WITHOUT, CPU_LIMIT, CPU_REQUEST, IMAGE, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST, PORT,
@@ -16,7 +16,6 @@ use super::names::{
 use super::platform::SidecarSettings;
 use super::quality::RESOURCES;
 use super::refusal::{Refusal, Wanted};
-use crate::crd::sidecar::Resources;
 use crate::crd::units;
 
 /// Levels that the sidecar knows.
@@ -92,18 +91,20 @@ impl Overrides {
         Ok(())
     }
 
-    /// The route's resources with the pod's own amounts over them.
-    pub(super) fn resources(&self, route: &Resources) -> Resources {
-        let mut resources = route.clone();
-        let over = |amount: &Option<String>, field: &mut Option<Quantity>| {
-            if let Some(amount) = amount {
-                *field = Some(Quantity(amount.clone()));
+    /// Resources of a container with the pod's own amounts over them.
+    pub(super) fn resources(&self, mut resources: Value) -> Value {
+        for (kind, resource, amount) in [
+            ("requests", "cpu", &self.cpu_request),
+            ("limits", "cpu", &self.cpu_limit),
+            ("requests", "memory", &self.memory_request),
+            ("limits", "memory", &self.memory_limit),
+        ] {
+            let Some(amount) = amount else { continue };
+            if !resources[kind].is_object() {
+                resources[kind] = json!({});
             }
-        };
-        over(&self.cpu_request, &mut resources.requests.cpu);
-        over(&self.cpu_limit, &mut resources.limits.cpu);
-        over(&self.memory_request, &mut resources.requests.memory);
-        over(&self.memory_limit, &mut resources.limits.memory);
+            resources[kind][resource] = amount.as_str().into();
+        }
         resources
     }
 }
@@ -168,6 +169,7 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::sidecar::Resources;
     use crate::inject::names::KEYS;
 
     fn read(key: &str, value: &str) -> Result<Overrides, Refusal> {
@@ -220,11 +222,16 @@ mod tests {
 
     #[test]
     fn only_the_amounts_that_are_named_change() {
-        let route = Resources::default();
-        let changed = read(MEMORY_LIMIT, "256Mi").unwrap().resources(&route);
-        assert_eq!(changed.limits.memory, Some(Quantity("256Mi".into())));
-        assert_eq!((&changed.requests, &changed.limits.cpu), (&route.requests, &route.limits.cpu));
-        assert_eq!(Overrides::default().resources(&route), route);
+        let route = json!(Resources::default());
+        let changed = read(MEMORY_LIMIT, "256Mi").unwrap().resources(route.clone());
+        assert_eq!(changed["limits"]["memory"], "256Mi");
+        assert_eq!(
+            (&changed["requests"], &changed["limits"]["cpu"]),
+            (&route["requests"], &route["limits"]["cpu"])
+        );
+        assert_eq!(Overrides::default().resources(route.clone()), route);
+        let of_none = read(MEMORY_LIMIT, "256Mi").unwrap().resources(json!({"claims": []}));
+        assert_eq!(of_none, json!({"claims": [], "limits": {"memory": "256Mi"}}));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The plan as a JSON Patch (RFC 6902): additions, one number that grows and one list that gets longer; for the API server, and for `mailroute-operator inject`.
+//! The plan as a JSON Patch (RFC 6902): additions, one number that grows, one list that gets longer, and the container of a gateway,
+//! which is replaced by the completed one; for the API server, and for `mailroute-operator inject`.
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
@@ -24,6 +25,11 @@ pub fn patch(plan: &InjectionPlan, pod: &Value) -> Result<Patch, Refusal> {
     operations.extend(appended(&view, "imagePullSecrets", &plan.pull_secrets));
     operations.extend(appended(&view, "volumes", &plan.volumes));
     operations.extend(plan.container.as_ref().map(|(at, container)| init_container(&view, *at, container)));
+    operations.extend(
+        plan.completed
+            .as_ref()
+            .map(|(at, container)| set(true, &["spec", "containers", &at.to_string()], container.clone())),
+    );
     Ok(Patch(operations))
 }
 
@@ -94,6 +100,7 @@ mod tests {
     fn operations(pod: &Value) -> Value {
         let plan = InjectionPlan {
             container: Some((1, json!({"name": "mailroute"}))),
+            completed: None,
             volumes: vec![json!({"name": "mailroute-route"})],
             pull_secrets: vec![json!({"name": "registry"})],
             port_start: true,
@@ -140,6 +147,17 @@ mod tests {
                 {"op": "add", "path": "/spec/volumes/-", "value": {"name": "mailroute-route"}},
                 {"op": "add", "path": "/spec/initContainers/1", "value": {"name": "mailroute"}},
             ])
+        );
+    }
+
+    #[test]
+    fn a_completed_container_takes_the_place_of_the_one_that_was_there() {
+        let pod = json!({"metadata": {}, "spec": {"containers": [{"name": "a"}, {"name": "mailroute"}]}});
+        let completed = Some((1, json!({"name": "mailroute", "image": "i"})));
+        let patch = patch(&InjectionPlan { completed, ..InjectionPlan::default() }, &pod).unwrap();
+        assert_eq!(
+            serde_json::to_value(patch).unwrap(),
+            json!([{"op": "replace", "path": "/spec/containers/1", "value": {"name": "mailroute", "image": "i"}}])
         );
     }
 

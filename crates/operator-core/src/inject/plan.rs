@@ -1,16 +1,18 @@
 //! What has to be added to one pod, or why nothing can be: a function of the pod, its route and the platform.
 //!
 //! Invariants: deterministic; only additions, and a grace period that only grows; a pod that has everything needs nothing, also after other webhooks have
-//! added to it or reordered it; no container of the application is touched or given anything to mount.
+//! added to it or reordered it; no container of the application is touched or given anything to mount. The one container that is
+//! changed is that of a gateway, which asks for it.
 
 use serde_json::{Value, json};
 
 use super::annotations::{self, InjectionRecord};
+use super::gateway::{GatewayContainer, check_claim};
 use super::grace::grace_period;
-use super::names::{CONTAINER, INJECTED, PORT_START, ROUTE_VOLUME, SAFE_TO_EVICT, SPOOL_VOLUME, VOLUMES};
+use super::names::{CONTAINER, INJECTED, PORT_START, SAFE_TO_EVICT, SPOOL_VOLUME, VOLUMES};
 use super::overrides::Overrides;
 use super::platform::SidecarSettings;
-use super::present;
+use super::present::{self, mounts_route};
 use super::quality::is_guaranteed;
 use super::refusal::Refusal;
 use super::sidecar::InjectedSidecar;
@@ -18,7 +20,7 @@ use super::view::{PodView, items, name_of};
 use super::volumes::{means_the_same, with_local_storage};
 use crate::crd::units;
 use crate::resolve::ResolvedRoute;
-use mailroute_route::paths;
+use mailroute_route::identity::Role;
 
 /// Init containers of meshes and of Azure workload identity. Where they come first, the sidecar comes after them: they
 /// set up the network that it uses.
@@ -41,6 +43,8 @@ const LONGEST_LIST: usize = 4096;
 pub struct InjectionPlan {
     /// The container, and its place among the init containers.
     pub container: Option<(usize, Value)>,
+    /// The gateway's container, completed, and its place among the containers.
+    pub completed: Option<(usize, Value)>,
     /// The volumes.
     pub volumes: Vec<Value>,
     /// The Secrets to pull the sidecar's image with, as `{name}`.
@@ -62,10 +66,10 @@ impl InjectionPlan {
     }
 }
 
-/// Plans the injection of the route's sidecar into the pod.
+/// Plans the injection of the route's sidecar into the pod, or the completion of its gateway.
 ///
 /// # Errors
-/// When the pod cannot have a sidecar, with what to change.
+/// When the pod cannot have a sidecar or be a gateway, with what to change.
 pub fn plan(
     pod: &Value,
     route: &ResolvedRoute,
@@ -74,24 +78,36 @@ pub fn plan(
     let pod = PodView::new(pod)?;
     annotations::check(&pod)?;
     let overrides = Overrides::read(pod.annotations(), platform)?;
-    let sidecar = InjectedSidecar::of(route, platform, &overrides);
-    check_resources(&sidecar)?;
+    let gateway = GatewayContainer::find(&pod)?;
+    let role = if gateway.is_some() { Role::Gateway } else { Role::Sidecar };
+    let sidecar = InjectedSidecar::of(role, route, platform, &overrides);
     check_node(&pod)?;
     check_processes(&pod, &overrides)?;
-    let present = check_container(&pod, &sidecar)?;
+    let present = match &gateway {
+        Some(gateway) => gateway.is_complete,
+        None => check_container(&pod, &sidecar)?,
+    };
     check_ports(&pod, &sidecar)?;
     check_mounts(&pod)?;
     let port_start = check_port_start(&pod, &sidecar)?;
     let volumes = missing_volumes(&pod, &sidecar)?;
+    if gateway.is_some() {
+        check_claim(&pod)?;
+    }
     check_fs_group(&pod, &sidecar)?;
     let recorded = pod.annotation(INJECTED).and_then(InjectionRecord::parse);
     let grace = grace_period(&pod, &sidecar, recorded.as_ref(), present);
+    let completed =
+        gateway.map(|it| it.completed(&sidecar, &overrides, grace.seconds)).transpose()?.flatten();
+    check_resources(completed.as_ref().map_or(&sidecar.container, |(_, container)| container))?;
     let is_new = !present || pod.annotation(INJECTED).is_none();
     let record = InjectionRecord { termination_grace_period_seconds: grace.recorded, ..sidecar.record };
     Ok(InjectionPlan {
         annotation: is_new.then(|| record.to_json()),
-        safe_to_evict: safe_to_evict(&pod, route),
-        container: (!present).then(|| (place(&pod), container(&pod, route, &overrides, sidecar.container))),
+        safe_to_evict: if role == Role::Sidecar { safe_to_evict(&pod, route) } else { None },
+        container: (role == Role::Sidecar && !present)
+            .then(|| (place(&pod), container(&pod, route, &overrides, sidecar.container))),
+        completed,
         volumes,
         pull_secrets: missing_pull_secrets(&pod, platform),
         port_start,
@@ -150,9 +166,9 @@ fn check_processes(pod: &PodView<'_>, overrides: &Overrides) -> Result<(), Refus
 }
 
 /// The API server refuses such a container too, and names a field that nobody wrote.
-fn check_resources(sidecar: &InjectedSidecar) -> Result<(), Refusal> {
+fn check_resources(container: &Value) -> Result<(), Refusal> {
     let amount = |kind: &str, resource: &str| {
-        let text = sidecar.container.pointer(&format!("/resources/{kind}/{resource}"))?.as_str()?;
+        let text = container.pointer(&format!("/resources/{kind}/{resource}"))?.as_str()?;
         Some((text.to_owned(), units::thousandths(text)?))
     };
     for resource in ["cpu", "memory"] {
@@ -185,13 +201,9 @@ fn check_container(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<bool,
 /// The sidecar is known by what no other container has: the name, its restart policy and the mount of the route. Other
 /// webhooks may have added environment and mounts to it.
 fn is_ours(container: &Value) -> bool {
-    let mounts_route = items(container.get("volumeMounts")).iter().any(|mount| {
-        name_of(mount) == Some(ROUTE_VOLUME)
-            && mount.get("mountPath").and_then(Value::as_str) == Some(paths::ROUTE_DIR)
-    });
     name_of(container) == Some(CONTAINER)
         && container.get("restartPolicy").and_then(Value::as_str) == Some("Always")
-        && mounts_route
+        && mounts_route(container)
 }
 
 fn others<'a>(pod: &PodView<'a>) -> impl Iterator<Item = (&'a Value, String)> + use<'a> {
@@ -205,8 +217,7 @@ fn check_ports(pod: &PodView<'_>, sidecar: &InjectedSidecar) -> Result<(), Refus
         for declared in items(container.get("ports")) {
             let is_tcp = declared.get("protocol").and_then(Value::as_str).is_none_or(|p| p == "TCP");
             let number = declared.get("containerPort").and_then(Value::as_u64);
-            let clash =
-                [sidecar.port, paths::ADMIN_PORT].into_iter().find(|port| Some(u64::from(*port)) == number);
+            let clash = sidecar.ports().into_iter().find(|port| Some(u64::from(*port)) == number);
             if let Some(port) = clash.filter(|_| is_tcp) {
                 return Err(Refusal::PortInUse { container: name, port });
             }

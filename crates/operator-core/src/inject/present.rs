@@ -1,4 +1,4 @@
-//! Whether a container that a pod brings along is the sidecar that the webhook would add. Pure.
+//! Whether a container that a pod brings along is the sidecar that the webhook would add, or the gateway that it has completed. Pure.
 //!
 //! The API server asks the webhook again after others have changed the pod, and people apply pods that they have read from a
 //! cluster, so the sidecar may be there already. Other webhooks add environment and mounts to every container, tune
@@ -7,7 +7,8 @@
 use mailroute_route::paths;
 use serde_json::Value;
 
-use super::view::items;
+use super::names::ROUTE_VOLUME;
+use super::view::{items, name_of};
 
 /// The program and the directories that the sidecar reads and writes.
 const OURS: [&str; 8] = [
@@ -20,6 +21,14 @@ const OURS: [&str; 8] = [
     paths::FALLBACK_CA_DIR,
     paths::SPOOL_DIR,
 ];
+
+/// Whether the container mounts the route, which no other container may.
+pub(super) fn mounts_route(container: &Value) -> bool {
+    items(container.get("volumeMounts")).iter().any(|mount| {
+        name_of(mount) == Some(ROUTE_VOLUME)
+            && mount.get("mountPath").and_then(Value::as_str) == Some(paths::ROUTE_DIR)
+    })
+}
 
 /// The first field in which the container is not the sidecar that is wanted.
 pub(super) fn difference(present: &Value, wanted: &Value) -> Option<&'static str> {

@@ -7,10 +7,13 @@ use std::borrow::Cow;
 use std::fmt;
 
 use kube::ResourceExt;
-use mailroute_route::paths::{ADMIN_PORT, SIDECAR_USER};
+use mailroute_route::paths::{ADMIN_PORT, AUTO_IMAGE, GATEWAY_PORT, SIDECAR_USER};
 use mailroute_route::text::shortened;
 
-use super::names::{CONTAINER, IMAGE, KEYS, PORT, PORT_START, ROUTE_VOLUME, SHARED_PROCESSES};
+use super::names::{
+    CONTAINER, GATEWAY_OPTIONS, IMAGE, KEYS, PORT, PORT_START, ROUTE_VOLUME, SHARED_PROCESSES, SPOOL_VOLUME,
+    WITHOUT_AUTH,
+};
 use crate::crd::MailRoute;
 use crate::kubernetes_version::{NativeSidecars, OLDEST, Version};
 use crate::resolve::{Invalid, ResolvedRoute, RouteResolution};
@@ -104,6 +107,20 @@ pub enum Refusal {
         /// The first field of the container that differs.
         field: &'static str,
     },
+    /// The pod would be a gateway and have a sidecar.
+    TwoRoles,
+    /// The pod of a gateway has no volume claim for its messages.
+    GatewaySpool,
+    /// The container of a gateway has an argument that is not the owner's to set.
+    GatewayArgument {
+        /// The argument.
+        argument: String,
+    },
+    /// The container of a gateway has something that the webhook would not give it.
+    GatewayChanged {
+        /// The first such field.
+        field: &'static str,
+    },
     /// A volume has a name of ours and is not ours.
     VolumeName {
         /// Its name.
@@ -130,7 +147,7 @@ pub enum Refusal {
         /// The port.
         port: u16,
     },
-    /// The route keeps messages on a volume of a storage class, which the sidecar could not write to.
+    /// Messages are kept on a volume claim, which the sidecar could not write to.
     FsGroup,
     /// An annotation under our group that does not exist.
     UnknownAnnotation {
@@ -242,6 +259,27 @@ refusals! {
             "Remove the container {CONTAINER:?} from the pod, and the webhook adds it; if another webhook rewrites images, set \
              the chart value sidecar.image.repository to the rewritten name."
         );
+    TwoRoles {}:
+        ("The pod has more than one container {CONTAINER:?}: it cannot be a gateway and have the mail sidecar."),
+        ("Remove the init container {CONTAINER:?}; a gateway needs no sidecar.");
+    GatewaySpool {}:
+        ("The gateway's pod has no volume claim {SPOOL_VOLUME:?}, so its messages would be lost with the pod."),
+        (
+            "Install the gateway with the chart mailroute-gateway, or give its StatefulSet a volumeClaimTemplate \
+             {SPOOL_VOLUME:?}."
+        );
+    GatewayArgument { argument }:
+        ("The gateway's container has the argument {:?}, which its pod template may not set.", cut(argument)),
+        (
+            "Remove it. Arguments that the template may set, as --name=value: {}; and {WITHOUT_AUTH}.",
+            GATEWAY_OPTIONS.join(", ")
+        );
+    GatewayChanged { field }:
+        ("The gateway's container {CONTAINER:?} has {field} otherwise than the webhook sets it."),
+        (
+            "Remove {field} from the container and set its image to {AUTO_IMAGE:?}; if another webhook rewrites images, set the \
+             chart value sidecar.image.repository to the rewritten name."
+        );
     VolumeName { volume }:
         ("The pod has a volume {:?}, which is the name of a volume of the mail sidecar.", cut(volume)),
         ("Rename that volume.");
@@ -256,11 +294,11 @@ refusals! {
         ("Remove that sysctl or set it to {port} or lower, or set spec.listen.port of the route to 1024 or more.");
     FsGroup {}:
         (
-            "The route stores messages on a volume of a storage class, which the sidecar can write to only if the pod has an \
-             fsGroup."
+            "Messages are stored on a volume of a storage class, which the sidecar or the gateway can write to only if the pod has \
+             an fsGroup."
         ),
         (
-            "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example, or remove \
+            "Set spec.securityContext.fsGroup of the pod, to {SIDECAR_USER} for example; for a sidecar, or remove \
              spec.sidecar.spool.storageClassName from the route."
         );
     UnknownAnnotation { key }:
@@ -318,6 +356,7 @@ fn name_a_route(namespace: &str, known: &[String]) -> String {
 fn why_or_where(port: u16) -> String {
     match port {
         ADMIN_PORT => ": the sidecar serves its health and metrics there".to_owned(),
+        GATEWAY_PORT => ": the gateway takes messages over there".to_owned(),
         _ => format!(", or set spec.listen.port of the route or the pod's {PORT}"),
     }
 }

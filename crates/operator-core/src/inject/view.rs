@@ -122,6 +122,11 @@ impl<'a> PodView<'a> {
         items(self.spec.get("initContainers"))
     }
 
+    /// `spec.containers`, in order.
+    pub fn containers(&self) -> &'a [Value] {
+        items(self.spec.get("containers"))
+    }
+
     /// Every container: those of the application, init containers and ephemeral ones.
     pub fn all_containers(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
         let lists = ["initContainers", "containers", "ephemeralContainers"];

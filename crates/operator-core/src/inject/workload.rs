@@ -1,7 +1,8 @@
 //! Where the pod is in the objects that make pods.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::view::{items, name_of};
 use crate::crd::ROUTE_LABEL;
 
 /// Where the common kinds have their pod template; a CronJob's is further down, in that of its Job.
@@ -16,6 +17,26 @@ pub fn pod_pointer(object: &Value) -> Option<&'static str> {
     TEMPLATES.into_iter().find(|pointer| {
         object.pointer(pointer).and_then(|template| template.pointer("/spec/containers")).is_some()
     })
+}
+
+/// The template of pods as its controller makes them: a StatefulSet adds a volume for each of its claim templates.
+pub fn with_claims(object: &Value, template: &Value) -> Value {
+    let claims = items(object.pointer("/spec/volumeClaimTemplates")).iter();
+    let claims: Vec<_> = claims.filter_map(|claim| claim.pointer("/metadata/name")?.as_str()).collect();
+    let mut pod = template.clone();
+    if object.get("kind").and_then(Value::as_str) != Some("StatefulSet") || claims.is_empty() {
+        return pod;
+    }
+    let own = items(template.pointer("/spec/volumes")).iter();
+    // Of two of one name that of the claim counts.
+    let own = own.filter(|volume| !name_of(volume).is_some_and(|name| claims.contains(&name))).cloned();
+    let claimed =
+        claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    let volumes: Vec<_> = own.chain(claimed).collect();
+    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("volumes".to_owned(), volumes.into());
+    }
+    pod
 }
 
 /// Whether the object itself carries the label of a route.
@@ -61,6 +82,20 @@ mod tests {
         ] {
             assert_eq!(pod_pointer(&object), pointer, "{object}");
         }
+    }
+
+    #[test]
+    fn a_stateful_set_gives_its_pods_a_volume_for_each_claim() {
+        let template = json!({"spec": {"volumes": [{"name": "tls"}, {"name": "data", "emptyDir": {}}]}});
+        let claims = json!([{"metadata": {"name": "data"}}, {"metadata": {"name": "mailroute-spool"}}]);
+        let of = |kind: &str| {
+            let object =
+                json!({"kind": kind, "spec": {"template": template, "volumeClaimTemplates": claims}});
+            with_claims(&object, &template)["spec"]["volumes"].clone()
+        };
+        let claim = |name: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        assert_eq!(of("StatefulSet"), json!([{"name": "tls"}, claim("data"), claim("mailroute-spool")]));
+        assert_eq!(of("Deployment"), template["spec"]["volumes"]);
     }
 
     #[test]

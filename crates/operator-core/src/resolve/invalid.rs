@@ -62,6 +62,22 @@ pub enum Invalid {
         "spec.delivery.deadLetter.notifySender: Graph cannot send notifications; set graph.fallback to ClientSubmission"
     )]
     NotificationByGraph,
+    /// Messages would be stored in a gateway that nobody names.
+    #[error(
+        "spec.gateway: delivery.durability Gateway requires it; name the gateway's headless Service in serviceName"
+    )]
+    GatewayMissing,
+    /// There would be nothing to store.
+    #[error(
+        "spec.delivery.durability: Gateway requires the mode DeliverOrQueue or Queue, because Deliver stores nothing"
+    )]
+    DurabilityWithoutQueue,
+    /// It would have no effect.
+    #[error("spec.delivery.gatewayUnavailable: Pod requires durability Gateway")]
+    GatewayNotUsed,
+    /// It becomes part of a DNS name.
+    #[error("spec.gateway.serviceName: {0:?} is not the name of a Service")]
+    ServiceName(String),
     /// Rewriting needs a mailbox to write.
     #[error("spec.senders.onViolation: Rewrite requires the method ClientSubmission or Graph; use Reject")]
     RewriteWithoutMailbox,

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use mailroute_route::RouteFile;
-use mailroute_route::file::ControlService;
+use mailroute_route::file::{ControlService, Gateway};
 use mailroute_route::paths;
 
 use super::platform::PlatformSettings;
@@ -16,10 +16,16 @@ use super::resolution::ResolvedRoute;
 use crate::crd::{self, MailRoute};
 
 /// The ConfigMap of a route. `ca_pem` is what the control service's certificate chains to; while it is empty the
-/// sidecars are not told of the service, and mail flows without reports.
-pub fn config_map(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) -> ConfigMap {
+/// sidecars are not told of the service, and mail flows without reports. `identity_ca_pem` is what the certificates of gateways
+/// and sidecars chain to; while it is empty nothing is handed over.
+pub fn config_map(
+    route: &ResolvedRoute,
+    settings: &PlatformSettings,
+    ca_pem: &str,
+    identity_ca_pem: &str,
+) -> ConfigMap {
     let name = &route.file.name;
-    let file = route_file(route, settings, ca_pem);
+    let file = route_file(route, settings, ca_pem, identity_ca_pem);
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(crd::config_map_name(name)),
@@ -54,14 +60,21 @@ fn owner(route: &ResolvedRoute) -> OwnerReference {
 }
 
 /// What the sidecars of the route read.
-fn route_file(route: &ResolvedRoute, settings: &PlatformSettings, ca_pem: &str) -> RouteFile {
+fn route_file(
+    route: &ResolvedRoute,
+    settings: &PlatformSettings,
+    ca_pem: &str,
+    identity_ca_pem: &str,
+) -> RouteFile {
     let control = ControlService {
         address: settings.control_address.clone(),
         ca_pem: ca_pem.to_owned(),
         token_file: Path::new(paths::TOKENS_DIR).join(paths::CONTROL_TOKEN_FILE),
         leases: route.file.shares_limits(),
     };
-    RouteFile { control: Some(control).filter(|_| !ca_pem.is_empty()), ..route.file.clone() }
+    let gateway = route.file.gateway.as_ref();
+    let gateway = gateway.map(|it| Gateway { host: it.host.clone(), ca_pem: identity_ca_pem.to_owned() });
+    RouteFile { control: Some(control).filter(|_| !ca_pem.is_empty()), gateway, ..route.file.clone() }
 }
 
 #[cfg(test)]
@@ -86,7 +99,7 @@ mod tests {
     }
 
     fn rendered(ca_pem: &str) -> (ConfigMap, RouteFile) {
-        let config_map = config_map(&resolved(&samples::route()), &settings(), ca_pem);
+        let config_map = config_map(&resolved(&samples::route()), &settings(), ca_pem, ca_pem);
         let json = config_map.data.as_ref().unwrap()["route.json"].clone();
         (config_map, RouteFile::parse(json.as_bytes()).unwrap())
     }
@@ -119,7 +132,7 @@ mod tests {
         ];
         for (route, leases) in routes {
             let resolved = resolved(&route);
-            let config_map = config_map(&resolved, &settings(), "PEM");
+            let config_map = config_map(&resolved, &settings(), "PEM", "");
             let json = &config_map.data.as_ref().unwrap()["route.json"];
             let file = RouteFile::parse(json.as_bytes()).unwrap();
             assert_eq!(file.method, resolved.file.method);
@@ -134,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_secret_is_named_for_those_who_read_remedies() {
-        let named = |route: &MailRoute| route_file(&resolved(route), &settings(), "").secret;
+        let named = |route: &MailRoute| route_file(&resolved(route), &settings(), "", "").secret;
         assert_eq!(named(&samples::route()), None);
         let with_secret = samples::with_secret(CredentialType::ClientSecret, Some("client-secret"));
         assert_eq!(named(&with_secret).as_deref(), Some("m365"));
@@ -149,6 +162,13 @@ mod tests {
         let owner = &config_map.metadata.owner_references.unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("MailRoute", "route-uid"));
         assert_eq!(owner.api_version, "mailroute.dev/v1alpha1");
+    }
+
+    #[test]
+    fn a_gateway_is_named_with_the_authority_of_its_certificates() {
+        let file = |route: &MailRoute| route_file(&resolved(route), &settings(), "PEM", "of identities");
+        assert_eq!(file(&samples::with_gateway()).gateway.unwrap().ca_pem, "of identities");
+        assert_eq!(file(&samples::route()).gateway, None);
     }
 
     #[test]

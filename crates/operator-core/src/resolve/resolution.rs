@@ -30,7 +30,7 @@ pub struct RouteResolution {
 /// A route with presets looked up, references turned into mounted files, and amounts into numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResolvedRoute {
-    /// What its sidecars read, but for the control service, whose certificate authority changes in time.
+    /// What its sidecars read, but for the certificate authorities, which change in time, and with them the control service.
     pub file: RouteFile,
     /// Uid of the route, by which it owns what is rendered.
     pub uid: String,
@@ -105,6 +105,7 @@ fn resolved(
         uid: route.uid().ok_or(Invalid::Unidentified)?,
         file: RouteFile {
             version: FORMAT_VERSION,
+            gateway: validate::gateway(spec, &namespace, &settings.cluster_domain)?,
             ehlo_name: format!("{name}.{namespace}.svc.{}", settings.cluster_domain),
             name,
             namespace,
@@ -116,7 +117,6 @@ fn resolved(
             listen: spec.listen,
             secret: secret.as_ref().map(|secret| secret.name.clone()),
             log_addresses: spec.sidecar.log_addresses,
-            gateway: None,
             control: None,
         },
         secret,

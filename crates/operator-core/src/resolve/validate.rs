@@ -4,7 +4,9 @@
 //! stored under an older schema.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use mailroute_route::file::{self, OnViolation, SubmissionService};
+use mailroute_route::file::{
+    self, DeliveryMode, Durability, GatewayUnavailable, OnViolation, SubmissionService,
+};
 use mailroute_route::paths::{ENTRA_AUDIENCES, is_for_entra};
 
 use super::invalid::Invalid;
@@ -24,7 +26,7 @@ pub(super) fn audience(spec: &MailRouteSpec, allowed: &[String]) -> Result<(), I
 }
 
 pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> {
-    let Delivery { mode, max_age, wait, dead_letter } = &spec.delivery;
+    let Delivery { mode, max_age, wait, dead_letter, durability, gateway_unavailable } = &spec.delivery;
     let duration = |field, text: &String| {
         let positive = units::seconds(text).filter(|seconds| *seconds > 0);
         positive.ok_or_else(|| Invalid::Duration { field, value: text.clone() })
@@ -32,6 +34,14 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
     let falls_back = |graph: &Graph| graph.fallback == GraphFallback::ClientSubmission;
     if dead_letter.notify_sender && !spec.graph.as_ref().is_none_or(falls_back) {
         return Err(Invalid::NotificationByGraph);
+    }
+    match (durability, gateway_unavailable) {
+        (Durability::Gateway, _) if spec.gateway.is_none() => return Err(Invalid::GatewayMissing),
+        (Durability::Gateway, _) if *mode == DeliveryMode::Deliver => {
+            return Err(Invalid::DurabilityWithoutQueue);
+        }
+        (Durability::Pod, GatewayUnavailable::Pod) => return Err(Invalid::GatewayNotUsed),
+        (Durability::Gateway, _) | (Durability::Pod, GatewayUnavailable::Refuse) => {}
     }
     let bytes = size("sidecar.spool.sizeLimit", &spec.sidecar.spool.size_limit)?;
     Ok(file::Delivery {
@@ -42,9 +52,30 @@ pub(super) fn delivery(spec: &MailRouteSpec) -> Result<file::Delivery, Invalid> 
         // The rest is for messages that pass through and for the file system's own, as a pod with an overfull volume is
         // evicted.
         max_spool_bytes: bytes - bytes.div_ceil(10),
-        durability: file::Durability::Pod,
-        gateway_unavailable: file::GatewayUnavailable::Refuse,
+        durability: *durability,
+        gateway_unavailable: *gateway_unavailable,
     })
+}
+
+/// Where the route's gateway is. Its CA is filled in when the route is rendered.
+pub(super) fn gateway(
+    spec: &MailRouteSpec,
+    namespace: &str,
+    cluster_domain: &str,
+) -> Result<Option<file::Gateway>, Invalid> {
+    let Some(gateway) = &spec.gateway else { return Ok(None) };
+    let name = &gateway.service_name;
+    let is_label = (1..=63).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !is_label {
+        return Err(Invalid::ServiceName(name.clone()));
+    }
+    Ok(Some(file::Gateway {
+        host: format!("{name}.{namespace}.svc.{cluster_domain}"),
+        ca_pem: String::new(),
+    }))
 }
 
 /// Bytes of a size.
@@ -70,6 +101,7 @@ mod tests {
     use super::*;
     use crate::crd::MailRoute;
     use crate::crd::cloud::Cloud;
+    use crate::crd::delivery::Gateway;
     use crate::crd::local::Senders;
     use crate::crd::method::{CredentialType, Endpoint, SecretRef, Subject};
     use crate::crd::tenant::Authority;
@@ -89,7 +121,16 @@ mod tests {
     fn durations_become_seconds() {
         let delivery = samples::resolved(&samples::route()).file.delivery;
         assert_eq!((delivery.max_age_seconds, delivery.wait_seconds), (172_800, 4));
-        assert_eq!(delivery.mode, file::DeliveryMode::DeliverOrQueue);
+        assert_eq!(delivery.mode, DeliveryMode::DeliverOrQueue);
+    }
+
+    #[test]
+    fn a_gateway_is_looked_up_by_the_name_of_its_service() {
+        let settings = PlatformSettings { cluster_domain: "cluster.local".into(), ..Default::default() };
+        let file = resolve(&samples::with_gateway(), &settings).route.unwrap().file;
+        assert_eq!(file.gateway.unwrap().host, "mail-gateway.shop.svc.cluster.local");
+        assert_eq!(file.delivery.durability, Durability::Gateway);
+        assert_eq!(samples::resolved(&samples::route()).file.gateway, None);
     }
 
     #[test]
@@ -140,7 +181,21 @@ mod tests {
         let rewrite = |s: &mut MailRouteSpec| {
             s.senders = Some(Senders { allow: vec![], on_violation: OnViolation::Rewrite });
         };
-        let table: [(MailRoute, Change, &str); 23] = [
+        let durable = |s: &mut MailRouteSpec| s.delivery.durability = Durability::Gateway;
+        let named = |s: &mut MailRouteSpec| s.gateway = Some(Gateway { service_name: "a.b".into() });
+        let table: [(MailRoute, Change, &str); 27] = [
+            (samples::route(), durable, "spec.gateway"),
+            (samples::route(), named, "spec.gateway.serviceName"),
+            (
+                samples::with_gateway(),
+                |s| s.delivery.mode = DeliveryMode::Deliver,
+                "spec.delivery.durability",
+            ),
+            (
+                samples::route(),
+                |s| s.delivery.gateway_unavailable = GatewayUnavailable::Pod,
+                "spec.delivery.gatewayUnavailable",
+            ),
             (samples::with_operator_identity(), endpoint, "spec.endpoint"),
             (
                 samples::with_operator_identity(),

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use mailroute_route::identity::Role;
+
 use crate::inject::{InjectedSidecar, Overrides, Refusal, SidecarSettings};
 use crate::pods::SidecarPod;
 use crate::resolve::{ResolvedRoute, RouteResolution};
@@ -41,8 +43,8 @@ pub fn ages(
 pub struct WantedSidecar<'a> {
     route: &'a ResolvedRoute,
     platform: &'a SidecarSettings,
-    /// For each set of overrides in use, of which there are few, the image and the fingerprint.
-    known: BTreeMap<Overrides, (String, String)>,
+    /// For each role and set of overrides in use, of which there are few, the image and the fingerprint.
+    known: BTreeMap<(bool, Overrides), (String, String)>,
 }
 
 impl<'a> WantedSidecar<'a> {
@@ -58,8 +60,9 @@ impl<'a> WantedSidecar<'a> {
             Ok(overrides) => overrides,
             Err(refusal) => return SidecarAge::Refused(refusal),
         };
-        let (image, hash) = self.known.entry(overrides).or_insert_with_key(|overrides| {
-            let record = InjectedSidecar::of(self.route, self.platform, overrides).record;
+        let key = (pod.role == Role::Gateway, overrides);
+        let (image, hash) = self.known.entry(key).or_insert_with_key(|(_, overrides)| {
+            let record = InjectedSidecar::of(pod.role, self.route, self.platform, overrides).record;
             (record.image, record.hash)
         });
         let is_same = match &pod.hash {
@@ -102,6 +105,19 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_is_compared_with_a_new_gateway() {
+        let (mut route, platform) = (samples::route(), samples::platform());
+        let pod = samples::gateway("mail-gateway-0");
+        assert_eq!(age(&pod, &route, &platform), SidecarAge::Current);
+        assert_ne!(pod.hash, samples::current("web-1").hash);
+        route.spec.sidecar.spool.storage_class_name = Some("fast".into());
+        route.spec.sidecar.resources.limits.memory = Some(Quantity("256Mi".into()));
+        assert_eq!(age(&pod, &route, &platform), SidecarAge::Current, "its spool and resources are its own");
+        let newer = SidecarSettings { image: "mailroute.dev/sidecar:0.2.0".into(), ..platform };
+        assert_eq!(age(&pod, &route, &newer), SidecarAge::Outdated);
+    }
+
+    #[test]
     fn an_image_that_another_webhook_takes_from_a_mirror_is_current() {
         let mut pod = samples::current("web-1");
         pod.image = Some("mirror.example.com/sidecar:0.1.0".into());
@@ -116,7 +132,9 @@ mod tests {
         assert_eq!(age(&pod, &route, &platform), SidecarAge::Outdated, "it was not injected with it");
         let overrides =
             Overrides::read([("mailroute.dev/sidecar-memory-limit", "256Mi")], &platform).unwrap();
-        pod.hash = Some(InjectedSidecar::of(&samples::resolved(&route), &platform, &overrides).record.hash);
+        pod.hash = Some(
+            InjectedSidecar::of(Role::Sidecar, &samples::resolved(&route), &platform, &overrides).record.hash,
+        );
         assert_eq!(age(&pod, &route, &platform), SidecarAge::Current);
     }
 

@@ -10,7 +10,7 @@
 //!   evicted and not replaced yet.
 //!
 //! Invariants: one at a time for each owner, and the next when a new pod has taken its place and is ready; none without a
-//! controller that makes it again, none that runs to an end, and none that holds mail; none while a new sidecar is not ready.
+//! controller that makes it again, none that runs to an end, and none that holds mail which would go with it; none while a new sidecar is not ready.
 
 pub mod age;
 pub mod history;

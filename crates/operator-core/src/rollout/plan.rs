@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use mailroute_route::control::Queue;
+use mailroute_route::identity::Role;
+
 use super::age::SidecarAge;
 use super::history::RouteEvictions;
 use crate::crd::sidecar::Rollout;
@@ -166,10 +169,12 @@ fn obstacle(pod: &SidecarPod, newcomer: Option<&str>, known: &RolloutFacts<'_>) 
         return Some(Obstacle::Ending);
     }
     let Some(received) = known.reports.get(&pod.uid) else { return Some(Obstacle::Unreported) };
-    if received.report.queue.dead_letters > 0 {
+    // What a gateway has is on its claim, which the next pod gets.
+    let held = if pod.role == Role::Gateway { Queue::default() } else { received.report.queue };
+    if held.dead_letters > 0 {
         return Some(Obstacle::DeadLetters);
     }
-    if received.report.queue.messages > 0 {
+    if held.messages > 0 {
         return Some(Obstacle::Mail);
     }
     if let Some(evicted) = known.history.evicted.get(owner) {

@@ -43,6 +43,21 @@ pub struct ConditionMessage {
 }
 
 impl ConditionMessage {
+    /// What `failing` of `reporting` pods met, in the words of one of them.
+    pub(super) fn of(
+        failing: usize,
+        reporting: usize,
+        quote: &str,
+        reason: Reason,
+        subject: &Subject<'_>,
+    ) -> Self {
+        Self {
+            scope: scope(failing, reporting),
+            quote: sentence(quote),
+            explanation: explanation(reason, subject),
+        }
+    }
+
     /// The whole text.
     pub fn text(&self) -> String {
         let parts = [&self.scope, &self.quote, &self.explanation];
@@ -73,11 +88,7 @@ pub fn verdict(
     }
     let reason = commonest(&failures)?;
     let newest = failures.iter().filter(|o| o.reason == reason).max_by_key(|o| o.at)?;
-    let message = ConditionMessage {
-        scope: scope(failures.len(), reports.len()),
-        quote: sentence(&newest.message),
-        explanation: explanation(reason, subject),
-    };
+    let message = ConditionMessage::of(failures.len(), reports.len(), &newest.message, reason, subject);
     Some(ConditionVerdict { condition, holds: false, reason, message })
 }
 
@@ -128,6 +139,7 @@ mod tests {
     };
 
     const SUBJECT: Subject<'_> = Subject {
+        route: "notifications",
         mailbox: "noreply@contoso.com",
         client_id: "1b2c3d4e",
         tenant: "contoso.com",

@@ -11,6 +11,7 @@
 //! `evidence`.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use mailroute_route::condition::{ConditionType, Subject};
 use mailroute_route::control::Report;
@@ -19,10 +20,11 @@ use super::evidence::{Evidence, Gathered};
 use super::facts::RouteFacts;
 use super::finding::ConditionFinding;
 use super::{
-    accepted, dns_published, federation_fits, ready, sidecars_current, sidecars_reporting, tenant_quota,
+    accepted, dns_published, federation_fits, gateway_ready, ready, sidecars_current, sidecars_reporting,
+    tenant_quota,
 };
 use crate::crd::MailRouteStatus;
-use crate::crd::status::{QueueStatus, Sidecars, UsageStatus};
+use crate::crd::status::{GatewayStatus, QueueStatus, Sidecars, UsageStatus};
 use crate::pods::SidecarPod;
 use crate::resolve;
 
@@ -35,7 +37,8 @@ pub fn compute(facts: &RouteFacts<'_>, now: Timestamp) -> MailRouteStatus {
     let reports = Gathered::of(facts);
     let evidence = Evidence::new(facts, &reports, &previous.conditions, &subject, now);
     let settling = evidence.settling;
-    let mut findings = findings(facts, &evidence, now);
+    let gateway = gateway_ready::status(facts, settling.and(previous.gateway));
+    let mut findings = findings(facts, gateway, &previous.conditions, &evidence, now);
     tenant_quota::judge(&mut findings, facts, &subject);
     findings.extend(dns_published::finding(facts, &previous.conditions));
     let reports = reports.live;
@@ -59,16 +62,29 @@ pub fn compute(facts: &RouteFacts<'_>, now: Timestamp) -> MailRouteStatus {
         endpoint,
         sidecars,
         queue,
+        gateway,
         usage,
         // Not the leader's to write.
         refused: None,
     }
 }
 
-fn findings(facts: &RouteFacts<'_>, evidence: &Evidence<'_>, now: Timestamp) -> Vec<ConditionFinding> {
+fn findings(
+    facts: &RouteFacts<'_>,
+    gateway: Option<GatewayStatus>,
+    previous: &[Condition],
+    evidence: &Evidence<'_>,
+    now: Timestamp,
+) -> Vec<ConditionFinding> {
     let mut findings = vec![accepted::finding(facts, evidence)];
     findings.extend(ConditionType::OBSERVED.into_iter().filter_map(|condition| evidence.finding(condition)));
+    let is_settling = evidence.settling.is_some();
+    let gateway = gateway_ready::finding(facts, gateway, previous, is_settling, evidence.subject);
+    let (counted, beside) =
+        if gateway_ready::counts(&facts.route.spec) { (gateway, None) } else { (None, gateway) };
+    findings.extend(counted);
     findings.push(ready::finding(&findings, facts, evidence, now));
+    findings.extend(beside);
     findings.extend(sidecars_current::finding(facts, &findings, evidence.subject));
     findings.extend(sidecars_reporting::finding(facts, evidence.subject));
     findings.extend(federation_fits::finding(facts, evidence.subject));
@@ -139,6 +155,7 @@ fn subject<'a>(facts: &RouteFacts<'a>, endpoint: Option<&'a str>) -> Subject<'a>
     let secret = resolved.and_then(|route| route.secret.as_ref());
     let log_in = resolved.and_then(|route| route.file.method.log_in());
     Subject {
+        route: facts.route.metadata.name.as_deref().unwrap_or("<route>"),
         mailbox: spec.mailbox().unwrap_or("<mailbox>"),
         client_id: client_id.unwrap_or("<client id>"),
         tenant: &spec.tenant.id,

@@ -2,11 +2,13 @@
 //!
 //! Told from the reports alone, each once: the growth of a pod's dead letters since it was told of last, and what a pod's
 //! last report says that it held. A pod counts as ended when it was seen to live before. A new leader does not know what
-//! the one before told, so while it is new, the dead letters that it finds are where it counts from.
+//! the one before told, so while it is new, the dead letters that it finds are where it counts from. What a gateway's pod leaves on
+//! its volume claim is not lost: the next pod delivers it, unless the route was deleted.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use mailroute_route::identity::Role;
 
 use crate::reports::ReceivedReport;
 
@@ -29,10 +31,33 @@ pub struct LeftMessages {
 /// What nobody was told of yet of the messages that pods left behind. `is_live` says of a pod's uid whether it has not
 /// ended.
 pub fn left(reports: &BTreeMap<String, ReceivedReport>, is_live: impl Fn(&str) -> bool) -> Vec<LeftMessages> {
-    let ended = reports.iter().filter(|(uid, received)| {
-        received.accounted.was_live && !received.accounted.is_over && !is_live(uid)
-    });
-    ended
+    held(reports, |uid, received| !received.accounted.is_gateway && has_ended(received, is_live(uid)))
+}
+
+/// What waits on the claims of gateways whose route was deleted, and nobody was told of yet: of those that have ended, and with
+/// `is_news` of those that live.
+pub fn on_claims(
+    reports: &BTreeMap<String, ReceivedReport>,
+    live: impl Fn(&str) -> Option<Role>,
+    is_news: bool,
+) -> Vec<LeftMessages> {
+    held(reports, |uid, received| match live(uid) {
+        Some(role) => is_news && role == Role::Gateway,
+        None => received.accounted.is_gateway && has_ended(received, false),
+    })
+}
+
+fn has_ended(received: &ReceivedReport, is_live: bool) -> bool {
+    received.accounted.was_live && !received.accounted.is_over && !is_live
+}
+
+fn held(
+    reports: &BTreeMap<String, ReceivedReport>,
+    is_concerned: impl Fn(&str, &ReceivedReport) -> bool,
+) -> Vec<LeftMessages> {
+    reports
+        .iter()
+        .filter(|(uid, received)| is_concerned(uid, received))
         .filter(|(_, received)| received.report.queue.messages > 0)
         .map(|(uid, received)| LeftMessages {
             pod: received.pod.clone(),
@@ -74,6 +99,20 @@ impl LeftMessages {
             "{} left in the queue of the pod {}{route} when it ended. With an emptyDir they are lost. A longer \
              terminationGracePeriodSeconds gives a sidecar more time to send. To look them up: {named}.",
             messages(self.messages),
+            self.pod,
+        )
+    }
+}
+
+impl LeftMessages {
+    /// For a person who has deleted the route of a gateway.
+    pub fn on_claim(&self, deleted_route: &str) -> String {
+        let count =
+            if self.messages == 1 { "1 message waits" } else { &format!("{} messages wait", self.messages) };
+        format!(
+            "{count} on the volume claim of the gateway pod {}, whose MailRoute {deleted_route} was deleted. A pod that runs \
+             continues to deliver, and a new one is refused until the MailRoute is applied again. Before you delete the \
+             claim or the namespace, see mailroute-sidecar queue list in the pod.",
             self.pod,
         )
     }
@@ -132,7 +171,7 @@ mod tests {
     }
 
     fn told(dead_letters: u64) -> AccountedMail {
-        AccountedMail { was_live: true, dead_letters: Some(dead_letters), is_over: false }
+        AccountedMail { was_live: true, dead_letters: Some(dead_letters), ..AccountedMail::default() }
     }
 
     fn by_uid(all: impl IntoIterator<Item = ReceivedReport>) -> BTreeMap<String, ReceivedReport> {
@@ -184,6 +223,27 @@ mod tests {
             [],
             "it was never seen to live"
         );
+    }
+
+    #[test]
+    fn what_a_gateway_has_on_its_claim_is_not_lost_and_is_told_of_when_the_route_is_deleted() {
+        let gateway = AccountedMail { is_gateway: true, ..told(0) };
+        let all = by_uid([
+            ReceivedReport { accounted: gateway, ..received("mail-gateway-0", 3, 0, told(0)) },
+            received("web-1", 2, 0, told(0)),
+        ]);
+        let pods = |found: Vec<LeftMessages>| found.into_iter().map(|it| it.pod).collect::<Vec<_>>();
+        assert_eq!(pods(left(&all, |_| false)), ["web-1"]);
+        assert_eq!(pods(on_claims(&all, |_| None, false)), ["mail-gateway-0"]);
+        let live = |uid: &str| Some(if uid == "web-1" { Role::Sidecar } else { Role::Gateway });
+        assert_eq!(pods(on_claims(&all, live, false)), Vec::<String>::new(), "it goes on");
+        let found = on_claims(&all, live, true);
+        let message = found[0].on_claim("notifications");
+        assert!(
+            message
+                .starts_with("3 messages wait on the volume claim of the gateway pod mail-gateway-0, whose")
+        );
+        assert!(message.contains("MailRoute notifications was deleted") && message.contains("namespace"));
     }
 
     #[test]

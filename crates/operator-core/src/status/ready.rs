@@ -31,7 +31,8 @@ fn ready(findings: &[ConditionFinding], facts: &RouteFacts<'_>, evidence: &Evide
     };
     let is_over = facts.pods.is_empty();
     if let Some(failing) = findings.iter().find(|finding| finding.status == FALSE) {
-        let was_met = is_over && failing.condition != ConditionType::Accepted;
+        let is_of_pods = !matches!(failing.condition, ConditionType::Accepted | ConditionType::GatewayReady);
+        let was_met = is_over && is_of_pods;
         return ConditionFinding {
             condition: ConditionType::Ready,
             status: FALSE,

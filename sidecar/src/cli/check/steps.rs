@@ -275,6 +275,7 @@ fn subject<'a>(route: &'a RouteFile, endpoint: &'a str) -> Subject<'a> {
         Credential::Password { .. } => "",
     });
     Subject {
+        route: &route.name,
         mailbox: route.method.mailbox().unwrap_or_default(),
         client_id: client_id.unwrap_or_default(),
         tenant: log_in.map(|it| it.authority.tenant.as_str()).unwrap_or_default(),

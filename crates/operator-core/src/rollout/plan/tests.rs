@@ -163,6 +163,18 @@ fn a_replacement_that_is_outdated_as_well_ends_the_restarts() {
 }
 
 #[test]
+fn what_a_gateway_has_on_its_claim_does_not_keep_it_from_being_evicted() {
+    let mut situation = Situation::new([old("g-0", "StatefulSet", "g"), old("g-1", "StatefulSet", "g")]);
+    let queue = Queue { messages: 3, oldest_seconds: 9, dead_letters: 2 };
+    situation.queue("g-0", queue);
+    situation.queue("g-1", queue);
+    assert_eq!(situation.next(), None);
+    situation.pods.iter_mut().for_each(|pod| pod.role = Role::Gateway);
+    assert_eq!(situation.evict(), "g-0");
+    assert_eq!(situation.obstacle("g-1"), Some(Obstacle::Unreplaced("g-0".into())), "one at a time");
+}
+
+#[test]
 fn a_new_sidecar_that_does_not_start_stops_the_whole_route() {
     let mut situation = Situation::new([old("db-0", "StatefulSet", "db"), old("web-1", "Deployment", "web")]);
     situation.comes("new-1");

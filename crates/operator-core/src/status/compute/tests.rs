@@ -1,6 +1,7 @@
 //! A status for each situation that a route can be in.
 
 mod dns_published;
+mod gateway_ready;
 mod inheritance;
 mod pods_refused;
 mod sidecars_current;
