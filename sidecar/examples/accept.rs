@@ -75,7 +75,12 @@ fn session_alone(arguments: &Arguments, (commands, data): &(String, String)) {
                     session.stored(&ok());
                 }
                 Step::Begin => message.clear(),
-                Step::Write(_) | Step::Abandon | Step::Refused(_) | Step::Close => {}
+                Step::Write(_)
+                | Step::Abandon
+                | Step::Refused(_)
+                | Step::Verify(_)
+                | Step::StartTls(_)
+                | Step::Close => {}
             }
         }
     }

@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::delivery::connection::Protection;
-use crate::listener::Refusal;
+use crate::listener::{LoginResult, Refusal};
 use crate::outcome::health::Health;
 
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
@@ -89,6 +89,9 @@ impl Metrics {
         for refusal in Refusal::ALL {
             self.received.refusals.with_label_values(&[refusal.as_str()]);
         }
+        for result in LoginResult::ALL {
+            self.received.logins.with_label_values(&[result.as_str()]);
+        }
         for result in ["accepted", "deferred", "refused"] {
             self.received.messages.with_label_values(&[result]);
         }
@@ -133,6 +136,8 @@ struct Received {
     bytes: IntCounter,
     encoded_fields: IntCounter,
     accept_seconds: Histogram,
+    logins: IntCounterVec,
+    certificate_expiry: IntGauge,
 }
 
 impl Received {
@@ -163,6 +168,17 @@ impl Received {
                 "mailroute_accept_duration_seconds",
                 "Time from the end of a message's data to the application's answer.",
                 SECONDS,
+            )?,
+            logins: counters(
+                r,
+                "mailroute_logins_total",
+                "Logins of SMTP clients of a gateway, by result.",
+                &["result"],
+            )?,
+            certificate_expiry: gauge(
+                r,
+                "mailroute_smtp_certificate_expiry_timestamp_seconds",
+                "When the certificate ends that a gateway shows to SMTP clients, seconds since the epoch; 0 without one.",
             )?,
         })
     }

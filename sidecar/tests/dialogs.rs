@@ -84,7 +84,7 @@ fn cut(input: &[u8], seed: u64) -> Vec<&[u8]> {
 
 #[tokio::test]
 async fn dialogs_hold_over_a_socket() {
-    for script in scripts() {
+    for script in scripts().into_iter().filter(|script| !script.is_of_network()) {
         let server = Server::start(script.settings.clone(), answer(&script), SessionLimits::default()).await;
         let outcome = server.play(&script).await;
         let stored = server.stop().await;

@@ -7,6 +7,8 @@ mod checks;
 #[path = "dialogs/core.rs"]
 mod core;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 /// Octets that matter to line ends and dots, and some that do not.
@@ -122,7 +124,12 @@ fn conversation() -> impl Strategy<Value = Vec<u8>> {
     let message = text().prop_map(|text| {
         [b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n".as_slice(), &text, b"\r\n.\r\n"].concat()
     });
-    let piece = prop_oneof![4 => ended, 2 => message, 1 => text()];
+    let secured = prop::sample::select(vec![
+        b"EHLO a\r\nSTARTTLS\r\nEHLO a\r\n".to_vec(),
+        b"EHLO a\r\nSTARTTLS\r\nEHLO a\r\nAUTH PLAIN AGFubgByaWdodA==\r\n".to_vec(),
+        b"AUTH LOGIN YW5u\r\ncmlnaHQ=\r\n".to_vec(),
+    ]);
+    let piece = prop_oneof![4 => ended, 2 => message, 1 => secured, 1 => text()];
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
@@ -173,6 +180,32 @@ fn field() -> impl Strategy<Value = Vec<u8>> {
     ];
     (name, prop::collection::vec(piece, 0..12), prop::sample::select(vec!["\r\n", ""]))
         .prop_map(|(name, value, end)| [name, &value.concat(), end].concat().into_bytes())
+}
+
+/// Exchanges of AUTH, and lines of users.
+fn logins() -> impl Strategy<Value = String> {
+    let response = prop_oneof![
+        2 => "\\PC{0,6}\0\\PC{0,6}\0\\PC{1,6}",
+        1 => "\0[a-z]{1,4}\0[ -~]{1,9}",
+        1 => "[a-z]{0,4}",
+    ]
+    .prop_map(|text| STANDARD.encode(text));
+    let hash = prop::sample::select(vec![
+        "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW",
+        "$argon2id$v=19$m=64,t=1,p=1$vIwxhyj1oFabQwg3Ve8rYw$GszFMOsMURFzAxBsL5oesFmvDszZcDIAFp2Ce9yfLm8",
+        "$2y$99$",
+        "x",
+    ]);
+    let line = prop_oneof![
+        2 => response.clone().prop_map(|response| format!("AUTH PLAIN {response}")),
+        1 => response.clone().prop_map(|response| format!("AUTH LOGIN {response}")),
+        1 => Just("AUTH LOGIN".to_owned()),
+        1 => Just("AUTH PLAIN".to_owned()),
+        2 => response,
+        2 => ("[a-c]{0,2}", hash).prop_map(|(name, hash)| format!("{name}:{hash}")),
+        1 => "[ -~]{0,9}",
+    ];
+    prop::collection::vec(line, 0..5).prop_map(|lines| lines.join("\n"))
 }
 
 fn replies() -> impl Strategy<Value = Vec<u8>> {
@@ -233,6 +266,11 @@ proptest! {
     #[test]
     fn any_conversation_is_the_same_in_any_cut(octets in conversation()) {
         checks::session(&octets);
+    }
+
+    #[test]
+    fn any_login_is_read_the_same_again(text in logins()) {
+        checks::login(text.as_bytes());
     }
 
     #[test]

@@ -13,8 +13,11 @@ use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::config;
 use mailroute_sidecar::delivery::graph::recipients::{comparable, for_graph};
+use mailroute_sidecar::gateway::smtp::tokens::{Claims, is_token};
+use mailroute_sidecar::gateway::smtp::users::Users;
 use mailroute_sidecar::listener::settings;
 use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
+use mailroute_sidecar::smtp::auth::{Auth, Credentials, Gathering, Next, initial_response};
 use mailroute_sidecar::smtp::command::{Command, Mail};
 use mailroute_sidecar::smtp::data::{Decoder, Encoder};
 use mailroute_sidecar::smtp::encoded_word;
@@ -22,7 +25,7 @@ use mailroute_sidecar::smtp::header::{From, Headers, Pass, Sender};
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use mailroute_sidecar::smtp::senders::{Judgement, Senders};
 use mailroute_sidecar::smtp::trace::{Arrival, Protocol, Stamp, stamp};
-use mailroute_sidecar::smtp::transaction::Settings;
+use mailroute_sidecar::smtp::transaction::{Settings, StartTls};
 use mailroute_sidecar::spool::{format, frame};
 use smtp_proto::request::receiver::DataReceiver;
 use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, Request};
@@ -253,9 +256,9 @@ fn same_data(input: &[u8], message: &[u8], taken: Option<usize>) {
 }
 
 /// A conversation comes to the same however it is cut; every answer is a reply; every message is safe to pass on. With
-/// no rules, and with all of them.
+/// no rules, with all of them, and on the network.
 pub fn session(input: &[u8]) {
-    for settings in [Settings::new("mail.example", 512, 3), strict()] {
+    for settings in [Settings::new("mail.example", 512, 3), strict(), network()] {
         let whole = converse(&settings, input, input.len().max(1));
         for step in [1, 3, 64] {
             assert!(converse(&settings, input, step) == whole, "cut into pieces of {step}");
@@ -279,10 +282,60 @@ fn strict() -> Settings {
         max_recipients_of_one_domain: Some(2),
         recipient_domains: Some(vec!["d".into(), "d.example".into()]),
         senders: senders(OnViolation::Rewrite),
-        auth: true,
+        auth: Auth::Ignored,
         bare_line_ends: BareLineEnds::Refuse,
         ..Settings::new("mail.example", 512, 3)
     }
+}
+
+fn network() -> Settings {
+    Settings {
+        auth: Auth::Verified { required: true },
+        start_tls: StartTls::Offered,
+        ..Settings::new("mail.example", 512, 3)
+    }
+}
+
+/// What a client logs in with is read, or refused; what is read is written and read again. So is a file of users, and a token.
+pub fn login(input: &[u8]) {
+    let lines: Vec<_> = input.split(|&b| b == b'\n').collect();
+    if let Some(credentials) = gathered(&lines) {
+        let Credentials { user, password, .. } = &credentials;
+        let response = |text: &str| STANDARD.encode(text);
+        let login = [format!("AUTH LOGIN {}", response(user)), response(password.expose())];
+        // An empty response is no initial response.
+        if !user.is_empty() {
+            let again = gathered(&[login[0].as_bytes(), login[1].as_bytes()]).expect("written well");
+            assert_eq!((&again.user, &again.password), (user, password));
+        }
+        if !user.contains('\0') && !password.expose().contains('\0') {
+            let plain = format!("AUTH PLAIN {}", response(&format!("\0{user}\0{}", password.expose())));
+            let again = gathered(&[plain.as_bytes()]).expect("written well");
+            assert_eq!((&again.user, &again.password), (user, password));
+        }
+    }
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (users, errors) = Users::parse(text);
+    assert!(users.len() + errors.len() <= text.lines().count());
+    assert!(errors.is_sorted_by(|one, next| one.0 < next.0));
+    let found = text.lines().filter_map(|line| users.get(line.trim().split_once(':')?.0));
+    assert!(found.count() >= users.len());
+    if is_token(text) {
+        let _ = Claims::of(text);
+    }
+}
+
+/// The credentials of an exchange, its first line with AUTH.
+fn gathered(lines: &[&[u8]]) -> Option<Credentials> {
+    let (first, rest) = lines.split_first()?;
+    let Ok(Command::Auth(request)) = Command::parse(first) else { return None };
+    let mut gathering = Gathering::default();
+    let mut next = gathering.gather(request.begin(), initial_response(first));
+    for line in rest {
+        let Next::Ask(awaited) = next else { break };
+        next = gathering.gather(awaited.take(line), line);
+    }
+    if let Next::Verify(credentials) = next { Some(credentials) } else { None }
 }
 
 /// What may be named in the checks: one mailbox, and all of one domain.

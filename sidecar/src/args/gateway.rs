@@ -18,20 +18,29 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "ADDRESS", requires = "gateway")]
     pub smtp_listen: Option<SocketAddr>,
 
-    /// Directory with tls.crt and tls.key, the certificate for SMTP clients. Watched; without it STARTTLS is not offered, and
+    /// Directory with tls.crt and tls.key, the certificate for SMTP clients. Watched; while it has none, STARTTLS is not offered, and
     /// nobody can log in.
     #[arg(long, value_name = "DIR", requires = "smtp_listen")]
     pub smtp_tls: Option<PathBuf>,
 
-    /// File with users who may log in: one name:hash a line, bcrypt or Argon2. Watched.
+    /// File with users who may log in: one name:hash a line, as htpasswd writes them, bcrypt up to cost 14 or Argon2 up to m=32768, t=10;
+    /// at most 64 KiB. Watched.
     #[arg(long, value_name = "FILE", requires = "smtp_tls")]
     pub smtp_users: Option<PathBuf>,
 
-    /// Namespaces whose ServiceAccounts may log in, with a projected token of audience mailroute.dev as password.
+    /// Namespaces whose ServiceAccounts may log in, with a projected token of audience mailroute.dev as password and any user name.
     #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',', requires = "smtp_tls")]
     pub smtp_token_namespaces: Vec<String>,
 
     /// Take mail from everybody who reaches --smtp-listen, without a login: only where a NetworkPolicy names the peers.
     #[arg(long, requires = "smtp_listen")]
     pub smtp_without_auth: bool,
+
+    /// Most SMTP sessions of one client address at once. Default: 20.
+    #[arg(long, value_name = "NUMBER", requires = "smtp_listen", value_parser = clap::value_parser!(u32).range(1..))]
+    pub smtp_client_sessions: Option<u32>,
+
+    /// Most messages of one client address in a minute. Default: 120.
+    #[arg(long, value_name = "NUMBER", requires = "smtp_listen", value_parser = clap::value_parser!(u32).range(1..))]
+    pub smtp_client_messages: Option<u32>,
 }

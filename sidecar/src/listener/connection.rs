@@ -14,11 +14,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
+use super::network::{Entered, Verified};
+use super::stream::ClientStream;
 use super::timeouts::{SessionProgress, SessionTimeouts};
-use super::{Observer, Service};
+use super::{Observer, Refusal, Service};
 use crate::message::body::{Body, Writer};
 use crate::message::envelope::{Envelope, QueueId};
 use crate::smtp::answer::Answer;
+use crate::smtp::auth::Credentials;
 use crate::smtp::session::{Session, Step};
 use crate::smtp::trace::{Arrival, stamp};
 use crate::smtp::transaction::Transaction;
@@ -34,16 +37,24 @@ const DATA_BUFFER: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// Serves one client to its end.
-pub(super) async fn run(stream: TcpStream, peer: IpAddr, service: Arc<Service>, stop: watch::Receiver<bool>) {
+/// Serves one client to its end. Where it comes from the network, it has `entered`.
+pub(super) async fn run(
+    stream: TcpStream,
+    peer: IpAddr,
+    service: Arc<Service>,
+    entered: Option<Entered>,
+    stop: watch::Receiver<bool>,
+) {
     let _open = Open::new(Arc::clone(&service.observer));
     // Answers are written whole, so there is nothing to gain from waiting for more.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let connection = Connection {
-        stream,
+        stream: ClientStream::Plain(stream),
         peer,
+        entered,
+        user: None,
         session: Session::new((service.settings)()),
         input: Vec::new(),
         writer: None,
@@ -76,8 +87,11 @@ impl Drop for Open {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: ClientStream,
     peer: IpAddr,
+    entered: Option<Entered>,
+    /// Who has logged in.
+    user: Option<Arc<str>>,
     session: Session,
     /// Octets received and not yet taken by the session.
     input: Vec<u8>,
@@ -104,6 +118,12 @@ impl Connection {
                 Step::Begin => self.writer = Some(Writer::new(Arc::clone(&self.service.scratch))),
                 Step::Abandon => self.writer = None,
                 Step::Store(transaction) => self.store(*transaction).await,
+                Step::Verify(credentials) => {
+                    // What was taken holds them, too.
+                    self.input[..taken].fill(0);
+                    self.verify(credentials).await;
+                }
+                Step::StartTls(reply) => self.start_tls(&reply, &mut taken).await?,
                 Step::Refused(reason) => self.service.observer.refused(reason),
                 Step::Close => return self.close().await,
                 Step::Read => {
@@ -135,6 +155,7 @@ impl Connection {
         self.input.reserve_exact(wanted);
         let waited = self.wait().await?;
         self.session.configure((self.service.settings)());
+        self.throttle();
         match waited {
             Waited::Octets(len) => Ok(len > 0),
             Waited::Ended(answer) => {
@@ -170,23 +191,78 @@ impl Connection {
         self.session.refuse_message(Answer::NoStorage);
     }
 
+    fn throttle(&mut self) {
+        if let Some(entered) = &self.entered {
+            self.session.throttle(entered.is_throttled());
+        }
+    }
+
+    async fn verify(&mut self, credentials: Credentials) {
+        let verified = match &self.entered {
+            Some(entered) => entered.network.verify(credentials, self.peer).await,
+            None => Verified::Unavailable,
+        };
+        self.service.observer.login(verified.result());
+        self.session.verified(verified.result());
+        if let Verified::Accepted(user) = verified {
+            tracing::debug!(client = %self.peer, %user, "logged in");
+            self.user = Some(user);
+        }
+    }
+
+    /// Answers STARTTLS and shakes hands, unless the client has not waited for the answer.
+    async fn start_tls(&mut self, reply: &[u8], taken: &mut usize) -> io::Result<()> {
+        if *taken < self.input.len() || self.stream.has_more() {
+            *taken = self.input.len();
+            self.session.refuse_tls();
+            return Ok(());
+        }
+        let Some((entered, config)) =
+            self.entered.as_ref().and_then(|entered| Some((entered, entered.network.tls()?)))
+        else {
+            self.session.end(Answer::NoTls);
+            return Ok(());
+        };
+        let network = Arc::clone(&entered.network);
+        self.write(reply).await?;
+        if let Err(error) = network.shake_hands(&mut self.stream, config).await {
+            self.service.observer.refused(Refusal::Tls);
+            return Err(io::Error::new(error.kind(), format!("TLS handshake: {error}")));
+        }
+        (self.input, *taken) = (Vec::new(), 0);
+        self.session.secured();
+        self.user = None;
+        Ok(())
+    }
+
     async fn store(&mut self, transaction: Transaction) {
         let started = Instant::now();
         let reply = match self.complete(transaction).await {
             Ok((envelope, body)) => {
                 let bytes = body.len();
+                self.came_from_network(&envelope);
                 let reply = self.service.accept.accept(envelope, body).await;
                 self.service.observer.answered(&reply, bytes, started.elapsed());
                 reply
             }
             Err(error) => {
                 self.refuse_for_storage(&error);
-                self.service.observer.refused(super::Refusal::Storage);
+                self.service.observer.refused(Refusal::Storage);
                 Answer::NoStorage.reply()
             }
         };
         self.session.stored(&reply);
+        self.throttle();
         self.timeouts.answered(Instant::now());
+    }
+
+    /// Counts a message from the network, and logs whose it is.
+    fn came_from_network(&self, envelope: &Envelope) {
+        if let Some(entered) = &self.entered {
+            entered.message();
+            let user = self.user.as_deref().unwrap_or_default();
+            tracing::info!(queue_id = %envelope.id, client = %self.peer, user, "message from the network");
+        }
     }
 
     /// Puts the stamp in front of the message that came in.
@@ -220,14 +296,18 @@ impl Connection {
     }
 
     async fn write(&mut self, answers: &[u8]) -> io::Result<()> {
-        let sent = timeout(self.service.limits.data, self.stream.write_all(answers)).await;
+        let sent = async {
+            self.stream.write_all(answers).await?;
+            self.stream.flush().await
+        };
+        let sent = timeout(self.service.limits.data, sent).await;
         sent.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answers"))?
     }
 
     /// Closes in a way that lets the last answer arrive.
     async fn close(mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
         let until_silent = async {
+            self.stream.shutdown().await?;
             let (mut thrown_away, mut read) = ([0; 1024], 0);
             while read < LINGER_BYTES {
                 match self.stream.read(&mut thrown_away).await? {

@@ -1,12 +1,16 @@
-//! The local SMTP server: sockets, time and limits around [`crate::smtp`]'s conversation.
+//! The SMTP server: sockets, time and limits around [`crate::smtp`]'s conversation. On localhost, or for the network with TLS, logins
+//! and bounds for each client address ([`Network`]).
 //!
 //! Owns connections: how many, how long, how much memory. Refuses to know what happens to a message behind
 //! [`Accept`], and never judges one itself.
 
+pub mod clients;
 mod connection;
+mod network;
 pub mod port;
 pub mod settings;
 mod sockets;
+mod stream;
 mod timeouts;
 
 use std::sync::Arc;
@@ -19,8 +23,11 @@ use crate::message::body::{Body, Scratch};
 use crate::message::envelope::Envelope;
 use crate::smtp::reply::Reply;
 
-pub use self::sockets::{BindError, Listeners, serve};
+pub use self::clients::ClientLimits;
+pub use self::network::{Network, TlsSource, Verified, Verify};
+pub use self::sockets::{BindError, Listeners, serve, serve_network};
 pub use crate::smtp::answer::Refusal;
+pub use crate::smtp::auth::LoginResult;
 pub use crate::smtp::transaction::Settings;
 
 /// Takes complete messages.
@@ -44,6 +51,10 @@ pub trait Observer: Send + Sync {
     fn header_encoded(&self, fields: u32);
     /// [`Accept`] answered for a message of `bytes` octets; `elapsed` since the end of its data.
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration);
+    /// A login ended, where they are verified.
+    fn login(&self, _: LoginResult) {}
+    /// The certificate for SMTP clients ends at `not_after`, seconds since the epoch; 0: there is none.
+    fn tls_certificate(&self, _not_after: i64) {}
 }
 
 /// Where the current [`Settings`] are read: after every read from a client, so it has to be quick.
@@ -131,5 +142,13 @@ impl Observer for SessionCount {
 
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
         self.metrics.answered(reply, bytes, elapsed);
+    }
+
+    fn login(&self, result: LoginResult) {
+        self.metrics.login(result);
+    }
+
+    fn tls_certificate(&self, not_after: i64) {
+        self.metrics.tls_certificate(not_after);
     }
 }

@@ -85,7 +85,8 @@ fn listen(config: &Config) -> Listen {
     config.route.as_ref().map(|route| route.listen).unwrap_or_default()
 }
 
-fn sessions_at_once(config: &Config) -> usize {
+/// How many sessions there may be at once.
+pub(crate) fn sessions_at_once(config: &Config) -> usize {
     listen(config).max_sessions.into()
 }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::listener::{Settings, SettingsSource};
 use crate::lock;
 use crate::smtp::answer::Answer;
+use crate::smtp::auth::Auth;
 use crate::smtp::senders::Senders;
 
 /// Most recipients of one domain in one message that Exchange Online takes by submission.
@@ -49,7 +50,7 @@ pub fn of_route(route: &RouteFile) -> Settings {
     Settings {
         max_recipients_of_one_domain: of_one_domain,
         senders: Senders::of(route),
-        auth: route.listen.auth == ListenAuth::Ignore,
+        auth: if route.listen.auth == ListenAuth::Ignore { Auth::Ignored } else { Auth::Off },
         bare_line_ends: route.listen.bare_line_ends,
         ..of_method
     }
@@ -129,7 +130,7 @@ mod tests {
         let allow = vec!["*@contoso.com".into()];
         route.senders = Some(mailroute_route::file::Senders { allow, on_violation: OnViolation::Rewrite });
         let settings = of_route(&route);
-        assert!(settings.auth && settings.bare_line_ends == BareLineEnds::Refuse);
+        assert_eq!((settings.auth, settings.bare_line_ends), (Auth::Ignored, BareLineEnds::Refuse));
         assert_eq!(settings.senders.allow, Some(vec!["*@contoso.com".into()]));
         assert_eq!(settings.senders.on_violation, OnViolation::Rewrite);
     }

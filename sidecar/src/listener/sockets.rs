@@ -1,4 +1,4 @@
-//! Listens on loopback, and on nothing else: what may send mail is what runs in this pod.
+//! Listens on loopback, where what may send mail is what runs in this pod; or on an address of the network.
 //!
 //! Owns the number of sessions and the way in and out: binding, refusing when full, stopping.
 
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::connection;
+use super::network::Network;
 use super::{Refusal, Service};
 use crate::net::is_absent;
 use crate::smtp::answer::Answer;
@@ -74,6 +75,20 @@ impl Listeners {
         if listeners.is_empty() { Err(BindError::NoLoopback) } else { Ok(Self(listeners)) }
     }
 
+    /// Listens on one address for the network. `[::]` is every address, also where the machine has no IPv6.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub async fn bind_network(address: SocketAddr) -> io::Result<Self> {
+        let bound = match TcpListener::bind(address).await {
+            Err(error) if address.is_ipv6() && address.ip().is_unspecified() && is_absent(&error) => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            }
+            bound => bound,
+        };
+        bound.map(|listener| Self(vec![listener]))
+    }
+
     /// The addresses listened on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
@@ -114,6 +129,27 @@ const MAX_WAITING: usize = 100;
 pub async fn serve(
     listeners: Listeners,
     service: Service,
+    sessions_at_once: watch::Receiver<usize>,
+    stop: watch::Receiver<bool>,
+) {
+    serve_all(listeners, service, None, sessions_at_once, stop).await;
+}
+
+/// The same for clients of the network. An address with as many sessions as it may have does not wait.
+pub async fn serve_network(
+    listeners: Listeners,
+    service: Service,
+    network: Arc<Network>,
+    sessions_at_once: watch::Receiver<usize>,
+    stop: watch::Receiver<bool>,
+) {
+    serve_all(listeners, service, Some(network), sessions_at_once, stop).await;
+}
+
+async fn serve_all(
+    listeners: Listeners,
+    service: Service,
+    network: Option<Arc<Network>>,
     mut sessions_at_once: watch::Receiver<usize>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -147,12 +183,18 @@ pub async fn serve(
                 continue;
             }
         };
+        let peer = peer.ip().to_canonical();
+        let entered = network.as_ref().map(|network| network.enter(peer));
+        let Some(entered) = entered.map_or(Some(None), |entered| entered.map(Some)) else {
+            refuse(&stream, Answer::TooManySessionsOfClient, &service);
+            continue;
+        };
         let (room, service, stop) = (Arc::clone(&permits.free), Arc::clone(&service), stop.clone());
         sessions.spawn(async move {
             match permit(room, service.limits.wait, stop.clone()).await {
                 Ok(permit) => {
                     drop(place);
-                    connection::run(stream, peer.ip(), service, stop).await;
+                    connection::run(stream, peer, service, entered, stop).await;
                     Some(permit)
                 }
                 Err(answer) => {
@@ -228,7 +270,7 @@ async fn permit(
 
 /// Says why in place of the greeting. Nothing was sent on this connection yet, so its buffer has room.
 fn refuse(stream: &TcpStream, answer: Answer, service: &Service) {
-    if answer == Answer::TooManySessions {
+    if answer.row().refusal == Some(Refusal::Sessions) {
         service.observer.refused(Refusal::Sessions);
     }
     if let Err(error) = stream.try_write(answer.reply().to_string().as_bytes()) {

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::delivery::connection::Protection;
 use crate::delivery::transport;
-use crate::listener::{self, Refusal};
+use crate::listener::{self, LoginResult, Refusal};
 use crate::lock;
 use crate::logging::faults::{self, FaultLog};
 use crate::net::certificate;
@@ -97,6 +97,14 @@ impl listener::Observer for Metrics {
         self.received.messages.with_label_values(&[result]).inc();
         self.received.bytes.inc_by(bytes);
         self.received.accept_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    fn login(&self, result: LoginResult) {
+        self.received.logins.with_label_values(&[result.as_str()]).inc();
+    }
+
+    fn tls_certificate(&self, not_after: i64) {
+        self.received.certificate_expiry.set(not_after);
     }
 }
 

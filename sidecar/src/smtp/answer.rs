@@ -38,11 +38,17 @@ pub enum Refusal {
     Storage,
     /// The server is stopping.
     Shutdown,
+    /// No TLS: there is no certificate, or the handshake failed.
+    Tls,
+    /// Nobody has logged in, or a login was refused.
+    Login,
+    /// A client that sends more messages than it may.
+    Rate,
 }
 
 impl Refusal {
     /// Every refusal, for the registration of metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Sessions,
         Self::Timeout,
         Self::Protocol,
@@ -57,6 +63,9 @@ impl Refusal {
         Self::Loop,
         Self::Storage,
         Self::Shutdown,
+        Self::Tls,
+        Self::Login,
+        Self::Rate,
     ];
 
     /// The label's value.
@@ -76,6 +85,9 @@ impl Refusal {
             Self::Loop => "loop",
             Self::Storage => "storage",
             Self::Shutdown => "shutdown",
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::Rate => "rate",
         }
     }
 }
@@ -105,6 +117,8 @@ answers! {
     Help,
     CannotVerify,
     LoggedIn,
+    StartTls,
+    Authenticated,
     AskPlain,
     AskUser,
     AskPassword,
@@ -120,7 +134,18 @@ answers! {
     NoAuth,
     UnknownMechanism,
     NotBase64,
+    NoCredentials,
     AuthCancelled,
+    NoTls,
+    TlsActive,
+    TlsTooLate,
+    TlsPipelined,
+    TlsFirst,
+    TlsForAuth,
+    LoginFirst,
+    LoginRefused,
+    LoginUnavailable,
+    TooManyLogins,
     NoChunking,
     NoExpand,
     HelloFirst,
@@ -157,6 +182,8 @@ answers! {
     Idle,
     Overdue,
     TooManySessions,
+    TooManySessionsOfClient,
+    TooManyMessages,
     ShuttingDown,
 }
 
@@ -195,6 +222,8 @@ impl Answer {
             Self::Help => done(214, 0, 0, "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
             Self::CannotVerify => done(252, 0, 0, "Cannot verify the address; send the message and see"),
             Self::LoggedIn => done(235, 7, 0, "OK; user names and passwords are not checked here"),
+            Self::StartTls => done(220, 0, 0, "Ready to start TLS"),
+            Self::Authenticated => done(235, 7, 0, "Authentication successful"),
             Self::AskPlain => Row { code: 334, enhanced: None, text: "", refusal: None },
             Self::AskUser => Row { code: 334, enhanced: None, text: "VXNlcm5hbWU6", refusal: None },
             Self::AskPassword => Row { code: 334, enhanced: None, text: "UGFzc3dvcmQ6", refusal: None },
@@ -213,7 +242,18 @@ impl Answer {
             Self::NoAuth => refused(502, 5, 1, R::Command, "AUTH is not offered; send without user name and password"),
             Self::UnknownMechanism => refused(504, 5, 4, R::Command, "Mechanism not offered; use PLAIN or LOGIN"),
             Self::NotBase64 => refused(501, 5, 2, R::Command, "Not base64; login aborted"),
+            Self::NoCredentials => refused(501, 5, 2, R::Command, "Not a user name and a password as the mechanism has them; login aborted"),
             Self::AuthCancelled => refused(501, 7, 0, R::Command, "Login aborted, as requested"),
+            Self::NoTls => refused(454, 7, 0, R::Tls, "TLS is not available: the gateway has no usable certificate; try again later"),
+            Self::TlsActive => refused(503, 5, 1, R::Sequence, "TLS is already in use"),
+            Self::TlsTooLate => refused(503, 5, 1, R::Sequence, "STARTTLS comes before MAIL; RSET ends the transaction"),
+            Self::TlsPipelined => refused(503, 5, 1, R::Protocol, "Nothing may follow STARTTLS before its reply. Closing"),
+            Self::TlsFirst => refused(530, 7, 0, R::Login, "Send STARTTLS and log in first"),
+            Self::TlsForAuth => refused(538, 7, 11, R::Login, "AUTH is only offered under TLS; send STARTTLS first"),
+            Self::LoginFirst => refused(530, 7, 0, R::Login, "Log in first, with AUTH PLAIN or AUTH LOGIN"),
+            Self::LoginRefused => refused(535, 7, 8, R::Login, "User name or password not accepted"),
+            Self::LoginUnavailable => refused(454, 7, 0, R::Login, "User name and password cannot be checked now; try again later"),
+            Self::TooManyLogins => refused(421, 7, 0, R::Login, "Too many failed logins. Closing"),
             Self::NoChunking => refused(502, 5, 1, R::Command, "CHUNKING is not offered; use DATA. Closing"),
             Self::NoExpand => refused(502, 5, 1, R::Command, "EXPN is not implemented"),
             Self::HelloFirst => refused(503, 5, 1, R::Sequence, "Send EHLO first"),
@@ -262,6 +302,8 @@ impl Answer {
             Self::Idle => refused(421, 4, 2, R::Timeout, "Nothing received for too long. Closing"),
             Self::Overdue => refused(421, 4, 2, R::Timeout, "No message completed for too long. Closing"),
             Self::TooManySessions => refused(421, 3, 2, R::Sessions, "Too many sessions at once; try again later"),
+            Self::TooManySessionsOfClient => refused(421, 7, 0, R::Sessions, "Too many sessions from this address at once; try again later"),
+            Self::TooManyMessages => refused(450, 7, 1, R::Rate, "Too many messages from this address; try again in a minute"),
             Self::ShuttingDown => refused(421, 3, 2, R::Shutdown, "Shutting down; try again later"),
         }
     }
@@ -283,7 +325,14 @@ impl Answer {
     pub const fn is_error(self) -> bool {
         matches!(
             self.row().refusal,
-            Some(Refusal::Protocol | Refusal::Command | Refusal::Sequence | Refusal::Address)
+            Some(
+                Refusal::Protocol
+                    | Refusal::Command
+                    | Refusal::Sequence
+                    | Refusal::Address
+                    | Refusal::Tls
+                    | Refusal::Login
+            )
         )
     }
 
@@ -297,11 +346,14 @@ impl Answer {
                 | Self::LineTooLong
                 | Self::NotSmtp
                 | Self::HalfMessage
+                | Self::TlsPipelined
+                | Self::TooManyLogins
                 | Self::NoChunking
                 | Self::TooManyErrors
                 | Self::Idle
                 | Self::Overdue
                 | Self::TooManySessions
+                | Self::TooManySessionsOfClient
                 | Self::ShuttingDown
         )
     }

@@ -1,14 +1,76 @@
-//! AUTH for applications that insist on a log-in: PLAIN and LOGIN, asked for as RFC 4954 has it, and never looked at.
+//! AUTH PLAIN and LOGIN (RFC 4954, RFC 4616): what is asked next, and what the client's responses say.
 //!
-//! Owns what is asked next. Who may use the port is decided by where it listens, so every well-formed answer is right.
-//! What the client says is checked for being base64 and nothing else: it is not decoded, kept, counted or printed.
+//! Owns the exchange. On localhost it is for applications that insist on a login: who may use the port is decided by where it listens,
+//! so every well-formed response is right. It is checked for being base64 and nothing else, and is not decoded, kept, counted or
+//! printed. For the network, [`Gathering`] decodes responses to [`Credentials`]. Refuses to know whose they are.
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::answer::Answer;
+use crate::secret::Secret;
 
 /// The mechanisms that are offered, as EHLO lists them.
 pub const OFFERED: &str = "AUTH PLAIN LOGIN";
+
+/// Whether clients log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// AUTH is not offered.
+    #[default]
+    Off,
+    /// AUTH is offered, and whatever the client says is right.
+    Ignored,
+    /// AUTH is offered under TLS, and credentials are verified.
+    Verified {
+        /// Whether no mail is taken without it.
+        required: bool,
+    },
+}
+
+/// What a client logs in with. `Debug` shows the mechanism alone: people mistake one field for the other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// How they came.
+    pub mechanism: Mechanism,
+    /// The user name.
+    pub user: String,
+    /// The password, or the token in its place.
+    pub password: Secret,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("mechanism", &self.mechanism).finish_non_exhaustive()
+    }
+}
+
+/// What came of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginResult {
+    /// The credentials are right.
+    Accepted,
+    /// They are not.
+    Refused,
+    /// Nobody can say now.
+    Unavailable,
+}
+
+impl LoginResult {
+    /// Every result, for the registration of metrics.
+    pub const ALL: [Self; 3] = [Self::Accepted, Self::Refused, Self::Unavailable];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
 
 /// What AUTH asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +113,14 @@ pub enum Awaited {
 }
 
 /// How an exchange goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Send [`Awaited::challenge`] and wait.
     Ask(Awaited),
     /// It is over, well or not.
     Over(Answer),
+    /// Everything is said, and has to be verified.
+    Verify(Credentials),
 }
 
 impl Request {
@@ -88,6 +152,78 @@ impl Request {
             (Some(Mechanism::Login), Initial::Given) => Next::Ask(Awaited::Password),
         }
     }
+}
+
+impl Mechanism {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+        }
+    }
+}
+
+/// The initial response in a line with AUTH, in base64; empty when there is none.
+pub fn initial_response(line: &[u8]) -> &[u8] {
+    let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).skip(2);
+    words.next().filter(|&response| response != b"=").unwrap_or_default()
+}
+
+/// Decodes the responses of an exchange.
+#[derive(Default)]
+pub struct Gathering {
+    /// The user name of LOGIN, once it was said.
+    user: Option<Secret>,
+}
+
+impl fmt::Debug for Gathering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gathering")
+    }
+}
+
+impl Gathering {
+    /// What follows from a `response` in base64, where an exchange that is not verified would go on with `next`.
+    pub fn gather(&mut self, next: Next, response: &[u8]) -> Next {
+        let credentials = match next {
+            Next::Ask(Awaited::Password) => match text(response) {
+                Some(user) => {
+                    self.user = Some(user);
+                    return next;
+                }
+                None => None,
+            },
+            Next::Over(Answer::LoggedIn) => match self.user.take() {
+                Some(user) => login(&user, response),
+                None => plain(response),
+            },
+            Next::Ask(Awaited::Plain | Awaited::User) | Next::Over(_) | Next::Verify(_) => return next,
+        };
+        credentials.map_or(Next::Over(Answer::NoCredentials), Next::Verify)
+    }
+}
+
+fn text(response: &[u8]) -> Option<Secret> {
+    let octets = STANDARD.decode(response.trim_ascii_end()).ok()?;
+    String::from_utf8(octets).ok().map(Secret::new)
+}
+
+fn login(user: &Secret, response: &[u8]) -> Option<Credentials> {
+    let password = text(response).filter(|password| !password.expose().is_empty())?;
+    Some(Credentials { mechanism: Mechanism::Login, user: user.expose().to_owned(), password })
+}
+
+/// `[authzid] NUL authcid NUL passwd` (RFC 4616 §2). Nobody acts for another one, so the first is empty or the second.
+fn plain(response: &[u8]) -> Option<Credentials> {
+    let message = text(response)?;
+    let mut parts = message.expose().split('\0');
+    let (acts_for, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || password.is_empty() || !(acts_for.is_empty() || acts_for == user) {
+        return None;
+    }
+    let password = Secret::new(password.to_owned());
+    Some(Credentials { mechanism: Mechanism::Plain, user: user.to_owned(), password })
 }
 
 /// The initial response is not known any more; a placeholder of the same kind stands for it.
@@ -180,6 +316,47 @@ mod tests {
             );
             assert_eq!(begin(&format!("PLAIN {response}")), Next::Over(Answer::NotBase64), "{response:?}");
         }
+    }
+
+    /// What the lines of an exchange come to, the first one with AUTH.
+    fn gathered(lines: &[&str]) -> Next {
+        let mut gathering = Gathering::default();
+        let request = Request::parse(lines[0].strip_prefix("AUTH ").unwrap().as_bytes()).unwrap();
+        let mut next = gathering.gather(request.begin(), initial_response(lines[0].as_bytes()));
+        for line in &lines[1..] {
+            let Next::Ask(awaited) = next else { panic!("{line:?} is not asked for: {next:?}") };
+            next = gathering.gather(awaited.take(line.as_bytes()), line.as_bytes());
+        }
+        next
+    }
+
+    #[test]
+    fn credentials_are_gathered_from_every_form_of_an_exchange() {
+        for (mechanism, lines) in [
+            (Mechanism::Plain, &["AUTH PLAIN AGFubgBzZWNyZXQ="][..]),
+            (Mechanism::Plain, &["AUTH PLAIN", "AGFubgBzZWNyZXQ="]),
+            (Mechanism::Plain, &["AUTH PLAIN YW5uAGFubgBzZWNyZXQ="]),
+            (Mechanism::Login, &["AUTH LOGIN", "YW5u", "c2VjcmV0"]),
+            (Mechanism::Login, &["AUTH LOGIN YW5u", "c2VjcmV0 "]),
+        ] {
+            let (user, password) = ("ann".to_owned(), Secret::new("secret".into()));
+            let next = gathered(lines);
+            assert!(!format!("{next:?}").contains("ann") && !format!("{next:?}").contains("secret"));
+            assert_eq!(next, Next::Verify(Credentials { mechanism, user, password }), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_user_name_and_password_is_refused_before_anybody_verifies_it() {
+        let plain = |text: &str| format!("AUTH PLAIN {}", STANDARD.encode(text));
+        for line in ["ann", "\0ann", "\0ann\0", "\0ann\0a\0b", "bob\0ann\0secret", "a\0\0secret"] {
+            assert_eq!(gathered(&[&plain(line)]), Next::Over(Answer::NoCredentials), "{line:?}");
+        }
+        assert_eq!(gathered(&["AUTH PLAIN ="]), Next::Over(Answer::NoCredentials));
+        assert_eq!(gathered(&["AUTH LOGIN YW5u", ""]), Next::Over(Answer::NoCredentials));
+        assert_eq!(gathered(&["AUTH LOGIN", "/w=="]), Next::Over(Answer::NoCredentials));
+        assert_eq!(gathered(&["AUTH LOGIN", "*"]), Next::Over(Answer::AuthCancelled));
+        assert_eq!(gathered(&["AUTH PLAIN !"]), Next::Over(Answer::NotBase64));
     }
 
     #[test]

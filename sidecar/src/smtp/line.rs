@@ -9,6 +9,10 @@ use super::answer::Answer;
 /// is more than the sum of those offered, with the longest address.
 pub const MAX_COMMAND_LINE: usize = 2048;
 
+/// Longest line with credentials that are verified, with its CR LF: what RFC 4954 §4 asks for, and room for the token of a
+/// ServiceAccount.
+pub const MAX_CREDENTIALS_LINE: usize = 12288;
+
 /// Gathers the octets of one line at a time.
 #[derive(Debug, Default)]
 pub struct LineReader {
@@ -29,6 +33,12 @@ pub enum Framed {
 impl LineReader {
     /// Takes octets from the front of `input`, up to the end of the first line.
     pub fn take(&mut self, input: &mut &[u8]) -> Framed {
+        self.take_longer(input, |_| false)
+    }
+
+    /// The same; a line for which `is_longer` may have [`MAX_CREDENTIALS_LINE`]. Asked with the octets that are there when the line gets
+    /// longer than a command.
+    pub fn take_longer(&mut self, input: &mut &[u8], is_longer: impl Fn(&[u8]) -> bool) -> Framed {
         while let Some((&octet, rest)) = input.split_first() {
             *input = rest;
             match (self.line.last() == Some(&b'\r'), octet) {
@@ -42,7 +52,8 @@ impl LineReader {
                 (false, _) => {}
             }
             // The LF is still to come.
-            if self.line.len() + 1 >= MAX_COMMAND_LINE {
+            let len = self.line.len() + 1;
+            if len >= MAX_COMMAND_LINE && (len >= MAX_CREDENTIALS_LINE || !is_longer(&self.line)) {
                 return Framed::Broken(Answer::LineTooLong);
             }
             self.line.push(octet);
@@ -93,5 +104,15 @@ mod tests {
         let line = |len: usize| [vec![b'x'; len], b"\r\n".to_vec()].concat();
         assert!(matches!(first(&line(MAX_COMMAND_LINE - 2)), Framed::Complete(_)));
         assert_eq!(first(&line(MAX_COMMAND_LINE - 1)), Framed::Broken(Answer::LineTooLong));
+    }
+
+    #[test]
+    fn credentials_may_be_longer() {
+        let take = |len: usize| {
+            let line = [vec![b'x'; len], b"\r\n".to_vec()].concat();
+            LineReader::default().take_longer(&mut line.as_slice(), |front| front.starts_with(b"x"))
+        };
+        assert!(matches!(take(MAX_CREDENTIALS_LINE - 2), Framed::Complete(_)));
+        assert_eq!(take(MAX_CREDENTIALS_LINE - 1), Framed::Broken(Answer::LineTooLong));
     }
 }

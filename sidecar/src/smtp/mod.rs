@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              ┌──────────────── session ────────────────┐
-//!  octets ──►  │ line ─► command ─► state ─► answer       │ ──► Write · Begin · Store · Close …
+//!  octets ──►  │ line ─► command ─► state ─► answer       │ ──► Write · Begin · Store · Verify · Close …
 //!              │ data  ─► decoder ─► header pass          │ ──► the message's octets
 //!              └──────────────────────────────────────────┘
 //! ```

@@ -5,7 +5,7 @@
 //!   Fresh ──────► Greeted ───► Sender ───► Recipients ───► Body ───────────► Storing
 //!                    ▲  ▲──────── RSET, EHLO ──────┘        │ refused           │ answered
 //!                    └──────────────────────────────────────┴───────────────────┘
-//!   AUTH leaves Greeted and comes back to it.   From everywhere: QUIT, what is not SMTP, too many errors, time ──► Closed
+//!   AUTH leaves Greeted and comes back to it; STARTTLS leaves it for Fresh.   From everywhere: QUIT, what is not SMTP, too many errors, time ──► Closed
 //! ```
 //!
 //! Owns the order of commands and every limit that is counted in octets, lines or recipients. Refuses to know time,
@@ -15,11 +15,12 @@
 //! by [`super::line::MAX_COMMAND_LINE`], the recipients and a few replies; behind an answer that closes, no input is looked at.
 
 mod commands;
+mod login;
 
 use std::sync::Arc;
 
 use super::answer::{Answer, Refusal};
-use super::auth::Awaited;
+use super::auth::{Awaited, Credentials, Gathering, Next};
 use super::line::{Framed, LineReader};
 use super::reply::Reply;
 use super::transaction::{Incoming, Settings, Transaction};
@@ -28,6 +29,9 @@ use super::transaction::{Incoming, Settings, Transaction};
 /// rest of a message which ended too early is not tried line by line. A session that sends mail may stay open for days,
 /// and its users mistype addresses.
 pub const MAX_ERRORS: u32 = 10;
+
+/// Logins that a session may fail before it is closed.
+pub const MAX_FAILED_LOGINS: u32 = 3;
 
 /// Replies are handed out once this much has gathered, also while more commands are at hand.
 const MAX_PENDING_OUTPUT: usize = 4096;
@@ -46,6 +50,11 @@ pub enum Step {
     Abandon,
     /// The message is complete. Store it, then say with [`Session::stored`] what the client is told.
     Store(Box<Transaction>),
+    /// Whose credentials are these? Then say so with [`Session::verified`].
+    Verify(Credentials),
+    /// Start TLS: when the client has sent nothing more, send these octets, shake hands and say [`Session::secured`]; otherwise
+    /// [`Session::refuse_tls`].
+    StartTls(Vec<u8>),
     /// Something was refused: to be counted.
     Refused(Refusal),
     /// Close the connection.
@@ -64,7 +73,12 @@ pub struct Session {
     errors: u32,
     commands: u64,
     transactions: u64,
+    /// TLS protects what is said.
+    tls: bool,
     logged_in: bool,
+    failed_logins: u32,
+    /// No message is taken for now.
+    throttled: bool,
     behind_data: bool,
 }
 
@@ -78,7 +92,11 @@ struct Client {
 enum Phase {
     Fresh,
     Greeted,
-    Auth(Awaited),
+    Auth(Awaited, Gathering),
+    Login(Credentials),
+    Verifying,
+    StartTls,
+    Handshake,
     Sender { transaction: Box<Transaction>, refused_any: bool },
     Recipients(Box<Transaction>),
     Body(Box<Incoming>),
@@ -101,7 +119,10 @@ impl Session {
             errors: 0,
             commands: 0,
             transactions: 0,
+            tls: false,
             logged_in: false,
+            failed_logins: 0,
+            throttled: false,
             behind_data: false,
         }
     }
@@ -152,6 +173,11 @@ impl Session {
         self.settings = settings;
     }
 
+    /// Whether messages are refused for now, from the next MAIL on: the client has sent too many.
+    pub fn throttle(&mut self, throttled: bool) {
+        self.throttled = throttled;
+    }
+
     /// Whether the session waits for a message's octets, not for a command.
     pub fn is_in_data(&self) -> bool {
         matches!(self.phase, Phase::Body(_))
@@ -159,7 +185,7 @@ impl Session {
 
     /// Whether nothing is lost when the session ends now: no transaction is open and no command half received.
     pub fn is_between_messages(&self) -> bool {
-        matches!(self.phase, Phase::Fresh | Phase::Greeted | Phase::Auth(_)) && self.line.is_empty()
+        matches!(self.phase, Phase::Fresh | Phase::Greeted | Phase::Auth(..)) && self.line.is_empty()
     }
 
     /// Commands received so far, complete lines only: how a client that works is told from one that drips.
@@ -190,6 +216,8 @@ impl Session {
                 self.stored(&Answer::NoStorage.reply());
                 None
             }
+            Phase::Login(_) | Phase::StartTls if !self.output.is_empty() => Some(self.write()),
+            Phase::Login(_) | Phase::Verifying | Phase::StartTls | Phase::Handshake => self.wait_for_caller(),
             _ if input.is_empty() => Some(if self.output.is_empty() { Step::Read } else { self.write() }),
             _ => self.command_line(input),
         }
@@ -226,21 +254,53 @@ impl Session {
     }
 
     fn command_line(&mut self, input: &mut &[u8]) -> Option<Step> {
-        match self.line.take(input) {
+        let (verifies, responds) = (self.verifies(), matches!(self.phase, Phase::Auth(..)));
+        let is_longer = |front: &[u8]| verifies && (responds || is_auth(front));
+        match self.line.take_longer(input, is_longer) {
             Framed::Unfinished => None,
             Framed::Broken(answer) => {
                 self.answer(answer);
                 None
             }
-            Framed::Complete(line) => {
+            Framed::Complete(mut line) => {
                 self.commands += 1;
-                match self.phase {
-                    Phase::Auth(awaited) => {
-                        self.auth_goes_on(awaited.take(&line));
+                let step = match std::mem::replace(&mut self.phase, Phase::Greeted) {
+                    Phase::Auth(awaited, gathering) => {
+                        self.respond(awaited, gathering, &line);
                         None
                     }
-                    _ => self.command(&line),
+                    phase => {
+                        self.phase = phase;
+                        self.command(&line)
+                    }
+                };
+                if verifies {
+                    wipe(&mut line);
                 }
+                step
+            }
+        }
+    }
+
+    /// A response of an exchange that was begun.
+    fn respond(&mut self, awaited: Awaited, mut gathering: Gathering, line: &[u8]) {
+        let mut next = awaited.take(line);
+        if self.verifies() {
+            next = gathering.gather(next, line);
+        }
+        self.auth_goes_on(next, gathering);
+    }
+
+    fn auth_goes_on(&mut self, next: Next, gathering: Gathering) {
+        match next {
+            Next::Ask(awaited) => {
+                self.phase = Phase::Auth(awaited, gathering);
+                self.answer(awaited.challenge());
+            }
+            Next::Verify(credentials) => self.phase = Phase::Login(credentials),
+            Next::Over(answer) => {
+                self.logged_in |= answer == Answer::LoggedIn;
+                self.answer(answer);
             }
         }
     }
@@ -267,4 +327,15 @@ impl Session {
             None => self.phase = Phase::Complete(incoming.finish()),
         }
     }
+}
+
+/// Whether a line is the command AUTH.
+fn is_auth(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|front| front.eq_ignore_ascii_case(b"AUTH "))
+}
+
+/// Overwrites credentials.
+fn wipe(line: &mut [u8]) {
+    line.fill(0);
+    std::hint::black_box(line);
 }

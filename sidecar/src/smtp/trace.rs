@@ -43,8 +43,31 @@ pub enum Protocol {
     Smtp,
     /// EHLO.
     Esmtp,
+    /// EHLO under TLS.
+    EsmtpS,
+    /// EHLO under TLS, and a login that was verified.
+    EsmtpSa,
     /// EHLO, and MAIL with SMTPUTF8.
     Utf8Smtp,
+    /// The same under TLS.
+    Utf8SmtpS,
+    /// The same under TLS, and a login that was verified.
+    Utf8SmtpSa,
+}
+
+impl Protocol {
+    /// As in `Received`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "SMTP",
+            Self::Esmtp => "ESMTP",
+            Self::EsmtpS => "ESMTPS",
+            Self::EsmtpSa => "ESMTPSA",
+            Self::Utf8Smtp => "UTF8SMTP",
+            Self::Utf8SmtpS => "UTF8SMTPS",
+            Self::Utf8SmtpSa => "UTF8SMTPSA",
+        }
+    }
 }
 
 /// What is to be put in front of a message.
@@ -104,11 +127,7 @@ fn put_from(lines: &mut Vec<u8>, arrival: &Arrival<'_>, headers: &Headers) {
 
 /// The trace line (RFC 5321 §4.4).
 fn received(arrival: &Arrival<'_>, date: &str) -> String {
-    let protocol = match arrival.protocol {
-        Protocol::Smtp => "SMTP",
-        Protocol::Esmtp => "ESMTP",
-        Protocol::Utf8Smtp => "UTF8SMTP",
-    };
+    let protocol = arrival.protocol.as_str();
     let client = match arrival.client {
         IpAddr::V4(address) => format!("[{address}]"),
         IpAddr::V6(address) => format!("[IPv6:{address}]"),

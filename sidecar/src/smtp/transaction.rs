@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mailroute_route::file::BareLineEnds;
 
 use super::answer::Answer;
+use super::auth::Auth;
 use super::data::Decoder;
 use super::header::{Headers, Pass};
 use super::reply::Reply;
@@ -17,6 +18,18 @@ use crate::smtp::trace::Protocol;
 
 /// Hops behind which a message is taken to go in circles: what Exchange allows by default (MaxHopCount).
 pub const MAX_HOPS: u32 = 30;
+
+/// Whether STARTTLS is offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartTls {
+    /// Never: on localhost.
+    #[default]
+    No,
+    /// Not now: there is no certificate.
+    Unavailable,
+    /// Yes.
+    Offered,
+}
 
 /// What the route says about the local side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +50,10 @@ pub struct Settings {
     pub null_sender: bool,
     /// Who may be named as the sender.
     pub senders: Senders,
-    /// AUTH is offered, and whatever the client says is right.
-    pub auth: bool,
+    /// Whether clients log in.
+    pub auth: Auth,
+    /// Whether TLS is offered.
+    pub start_tls: StartTls,
     /// What happens to a CR or LF alone in a message.
     pub bare_line_ends: BareLineEnds,
     /// Raw UTF-8 in the header is written as encoded words, unless the message came with SMTPUTF8.
@@ -57,7 +72,8 @@ impl Settings {
             other_domains: Answer::RecipientNotAllowed,
             null_sender: true,
             senders: Senders::default(),
-            auth: false,
+            auth: Auth::Off,
+            start_tls: StartTls::No,
             bare_line_ends: BareLineEnds::Normalize,
             encode_header: false,
         }

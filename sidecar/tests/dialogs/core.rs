@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use mailroute_sidecar::message::envelope::{Address, BodyType, QueueId};
+use mailroute_sidecar::smtp::auth::{Auth, Credentials, LoginResult};
 use mailroute_sidecar::smtp::reply::Reply;
 use mailroute_sidecar::smtp::session::{Session, Step};
-use mailroute_sidecar::smtp::trace::{Arrival, stamp};
+use mailroute_sidecar::smtp::trace::{Arrival, Protocol, stamp};
 use mailroute_sidecar::smtp::transaction::{Settings, Transaction};
 
 /// A message that was taken: its envelope as the scripts write it, the lines put in front of it that name people, and
@@ -33,7 +34,8 @@ pub struct Outcome {
     pub closed: bool,
 }
 
-/// Gives the session one piece after the other, and answers `answer` for every message.
+/// Gives the session one piece after the other, and answers `answer` for every message. TLS is taken as started when the client asks
+/// for it, and what follows as said under it. Where a login is required, no message comes in without one.
 pub fn converse<'a>(
     settings: Settings,
     answer: &Reply,
@@ -41,6 +43,7 @@ pub fn converse<'a>(
 ) -> Outcome {
     // A field with raw UTF-8 grows when it is written as encoded words.
     let most = if settings.encode_header { 8 } else { 2 };
+    let requires_login = settings.auth == Auth::Verified { required: true };
     let mut session = Session::new(Arc::new(settings));
     let (mut outcome, mut message) = (Outcome::default(), Vec::new());
     let mut total = 0;
@@ -66,10 +69,17 @@ pub fn converse<'a>(
                 }
                 Step::Store(transaction) => {
                     let t = transaction;
+                    let is_logged_in = matches!(t.protocol, Protocol::EsmtpSa | Protocol::Utf8SmtpSa);
+                    assert!(is_logged_in || !requires_login, "a message of a stranger");
                     let envelope = describe(&t.reverse_path, &t.recipients, t.body, t.smtp_utf8);
                     let (added, content) = (naming(&stamp_of(&t)), std::mem::take(&mut message));
                     outcome.messages.push(Message { envelope, added, content });
                     session.stored(answer);
+                }
+                Step::Verify(credentials) => session.verified(result_of(&credentials)),
+                Step::StartTls(reply) => {
+                    outcome.output.extend(reply);
+                    session.secured();
                 }
                 Step::Refused(_) => {}
                 Step::Close => {
@@ -80,6 +90,15 @@ pub fn converse<'a>(
         }
     }
     outcome
+}
+
+/// The password is `right`, and the user `later` cannot be verified.
+fn result_of(credentials: &Credentials) -> LoginResult {
+    match (credentials.user.as_str(), credentials.password.expose()) {
+        ("later", _) => LoginResult::Unavailable,
+        (_, "right") => LoginResult::Accepted,
+        _ => LoginResult::Refused,
+    }
 }
 
 /// An envelope as the scripts write it.

@@ -3,8 +3,10 @@
 //! ```text
 //! # a comment
 //! = size 4096          settings: `size`, `recipients`, `recipients-of-a-domain`, `recipient-domains a,b`,
-//!                      `bare-line-ends Refuse`, `encode-header`, `auth`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`;
+//!                      `bare-line-ends Refuse`, `encode-header`, `auth`, `network` (logins are verified, and required with
+//!                      `required`, under TLS), `certificate` and `no-certificate`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`;
 //!                      `answer TEXT` is what is said about complete messages
+//! = tls                shorthand for STARTTLS and EHLO
 //! = ehlo               shorthand for greeting and EHLO; `mail` for MAIL, RCPT and DATA from <a@b.example>
 //! C: NOOP              the client sends a line; `c:` the same without CR LF
 //! S: 250 2.0.0 *       the server answers a line; `*` stands for any text
@@ -19,7 +21,8 @@
 use std::path::Path;
 
 use mailroute_route::file::{BareLineEnds, OnViolation};
-use mailroute_sidecar::smtp::transaction::Settings;
+use mailroute_sidecar::smtp::auth::Auth;
+use mailroute_sidecar::smtp::transaction::{Settings, StartTls};
 
 use super::core::Message;
 
@@ -100,10 +103,19 @@ impl Script {
         match word {
             "answer" => self.answer = value.into(),
             "ehlo" => {
-                let extensions = if self.settings.auth { 7 } else { 6 };
+                let is_longer =
+                    self.settings.auth == Auth::Ignored || self.settings.start_tls == StartTls::Offered;
+                let extensions = if is_longer { 7 } else { 6 };
                 self.line("S: 220 *");
                 self.line("C: EHLO app");
                 (1..extensions).for_each(|_| self.line("S: 250-*"));
+                self.line("S: 250 *");
+            }
+            "tls" => {
+                for line in ["C: STARTTLS", "S: 220 2.0.0 *", "C: EHLO app"] {
+                    self.line(line);
+                }
+                (1..7).for_each(|_| self.line("S: 250-*"));
                 self.line("S: 250 *");
             }
             "mail" => {
@@ -131,7 +143,10 @@ impl Script {
             }
             "recipient-domains" => self.settings.recipient_domains = Some(list()),
             "bare-line-ends" if value == "Refuse" => self.settings.bare_line_ends = BareLineEnds::Refuse,
-            "auth" => self.settings.auth = true,
+            "auth" => self.settings.auth = Auth::Ignored,
+            "network" => self.settings.auth = Auth::Verified { required: value == "required" },
+            "certificate" => self.settings.start_tls = StartTls::Offered,
+            "no-certificate" => self.settings.start_tls = StartTls::Unavailable,
             "encode-header" => self.settings.encode_header = true,
             "mailbox" => senders.mailbox = Some(value.into()),
             "allow" => senders.allow = Some(list()),
@@ -139,6 +154,11 @@ impl Script {
             "rewrite" => senders.on_violation = OnViolation::Rewrite,
             _ => panic!("{}: unknown directive {word:?} {value:?}", self.name),
         }
+    }
+
+    /// Whether it takes more than a socket on localhost.
+    pub fn is_of_network(&self) -> bool {
+        self.settings.start_tls != StartTls::No
     }
 
     /// All that the client sends.

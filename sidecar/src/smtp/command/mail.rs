@@ -49,8 +49,8 @@ fn parameters(text: &[u8]) -> Result<Mail, CommandError> {
             (b"SIZE", Some(value)) => once(&mut size, size_of(value)?)?,
             (b"BODY", Some(value)) => once(&mut body, body_of(value)?)?,
             (b"SMTPUTF8", None) => once(&mut smtp_utf8, true)?,
-            // Names who the client says submitted the message (RFC 4954 §5). Nobody is authenticated here, so it
-            // means nothing, and is not passed on.
+            // Names who the client says submitted the message (RFC 4954 §5). No client is trusted to know that, so it means
+            // nothing, and is not passed on.
             (b"AUTH", Some(_)) => once(&mut auth, ())?,
             (b"SIZE" | b"BODY" | b"SMTPUTF8" | b"AUTH", _) => return Err(CommandError::Parameter),
             _ => return Err(CommandError::UnknownParameter),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::{Client, Phase, Session, Step};
 use crate::message::envelope::{Address, ReversePath};
 use crate::smtp::answer::Answer;
-use crate::smtp::auth::{self, Next};
+use crate::smtp::auth::{self, Auth, Gathering, Next};
 use crate::smtp::command::{Command, CommandError, Mail};
 use crate::smtp::header::Headers;
 use crate::smtp::senders::Judgement;
 use crate::smtp::trace::Protocol;
-use crate::smtp::transaction::{Incoming, Settings, Transaction};
+use crate::smtp::transaction::{Incoming, Settings, StartTls, Transaction};
 
 impl Session {
     pub(super) fn command(&mut self, line: &[u8]) -> Option<Step> {
@@ -43,8 +43,8 @@ impl Session {
             Command::Vrfy => self.answer(Answer::CannotVerify),
             Command::Help => self.answer(Answer::Help),
             Command::Expn => self.answer(Answer::NoExpand),
-            Command::StartTls => self.answer(Answer::NoStartTls),
-            Command::Auth(request) => self.auth(request),
+            Command::StartTls => self.start_tls(),
+            Command::Auth(request) => self.auth(request, auth::initial_response(line)),
             Command::Bdat => self.answer(Answer::NoChunking),
             Command::Http => self.answer(Answer::NotSmtp),
         }
@@ -63,11 +63,14 @@ impl Session {
         self.client = Some(Client { name, extended });
         self.reset();
         let Settings { host_name, max_message_bytes, .. } = &*self.settings;
-        let auth = if self.settings.auth { format!("250-{}\r\n", auth::OFFERED) } else { String::new() };
+        let offers_auth = self.settings.auth == Auth::Ignored || self.verifies();
+        let auth = if offers_auth { format!("250-{}\r\n", auth::OFFERED) } else { String::new() };
+        let offers_tls = self.settings.start_tls == StartTls::Offered && !self.tls;
+        let start_tls = if offers_tls { "250-STARTTLS\r\n" } else { "" };
         let text = if extended {
             format!(
                 "250-{host_name}\r\n250-SIZE {max_message_bytes}\r\n250-PIPELINING\r\n250-8BITMIME\r\n\
-                 250-SMTPUTF8\r\n{auth}250 ENHANCEDSTATUSCODES\r\n"
+                 250-SMTPUTF8\r\n{start_tls}{auth}250 ENHANCEDSTATUSCODES\r\n"
             )
         } else {
             format!("250 {host_name}\r\n")
@@ -79,37 +82,29 @@ impl Session {
         self.phase = if self.client.is_some() { Phase::Greeted } else { Phase::Fresh };
     }
 
-    fn auth(&mut self, request: auth::Request) {
-        let next = match (&self.phase, &self.client) {
-            _ if !self.settings.auth => Next::Over(Answer::NoAuth),
-            (Phase::Greeted, Some(Client { extended: true, .. })) if self.logged_in => {
-                Next::Over(Answer::AuthGiven)
-            }
-            (Phase::Greeted, Some(Client { extended: true, .. })) => request.begin(),
-            (Phase::Fresh | Phase::Greeted, _) => Next::Over(Answer::HelloFirst),
-            _ => Next::Over(Answer::AuthTooLate),
-        };
-        self.auth_goes_on(next);
+    fn auth(&mut self, request: auth::Request, response: &[u8]) {
+        let (next, mut gathering) = (self.auth_begins(request), Gathering::default());
+        let next = if self.verifies() { gathering.gather(next, response) } else { next };
+        self.auth_goes_on(next, gathering);
     }
 
-    pub(super) fn auth_goes_on(&mut self, next: Next) {
-        match next {
-            Next::Ask(awaited) => {
-                self.phase = Phase::Auth(awaited);
-                self.answer(awaited.challenge());
+    fn auth_begins(&self, request: auth::Request) -> Next {
+        match (&self.phase, &self.client, self.settings.auth) {
+            (_, _, Auth::Off) => Next::Over(Answer::NoAuth),
+            (_, _, Auth::Verified { .. }) if !self.tls => Next::Over(self.without_tls(Answer::TlsForAuth)),
+            (Phase::Greeted, Some(Client { extended: true, .. }), _) if self.logged_in => {
+                Next::Over(Answer::AuthGiven)
             }
-            Next::Over(answer) => {
-                self.logged_in |= answer == Answer::LoggedIn;
-                if matches!(self.phase, Phase::Auth(_)) {
-                    self.phase = Phase::Greeted;
-                }
-                self.answer(answer);
-            }
+            (Phase::Greeted, Some(Client { extended: true, .. }), _) => request.begin(),
+            (Phase::Fresh | Phase::Greeted, _, _) => Next::Over(Answer::HelloFirst),
+            _ => Next::Over(Answer::AuthTooLate),
         }
     }
 
     fn mail(&mut self, mut mail: Mail) {
         let answer = match (&self.phase, &self.client) {
+            (Phase::Greeted, Some(_)) if self.is_stranger() => self.login_first(),
+            (Phase::Greeted, Some(_)) if self.throttled => Answer::TooManyMessages,
             (Phase::Greeted, Some(_))
                 if mail.size.is_some_and(|size| size > self.settings.max_message_bytes) =>
             {
@@ -132,7 +127,9 @@ impl Session {
                         if judgement == Judgement::Rewrite {
                             mail.reverse_path = self.settings.senders.substitute();
                         }
-                        let transaction = Box::new(client.transaction(mail, Arc::clone(&self.settings)));
+                        let protocol = self.protocol(client, mail.smtp_utf8);
+                        let transaction = client.transaction(mail, protocol, Arc::clone(&self.settings));
+                        let transaction = Box::new(transaction);
                         self.transactions += 1;
                         self.phase = Phase::Sender { transaction, refused_any: false };
                         Answer::SenderOk
@@ -197,12 +194,7 @@ impl Session {
 }
 
 impl Client {
-    fn transaction(&self, mail: Mail, settings: Arc<Settings>) -> Transaction {
-        let protocol = match (self.extended, mail.smtp_utf8) {
-            (_, true) => Protocol::Utf8Smtp,
-            (true, false) => Protocol::Esmtp,
-            (false, false) => Protocol::Smtp,
-        };
+    fn transaction(&self, mail: Mail, protocol: Protocol, settings: Arc<Settings>) -> Transaction {
         Transaction {
             settings,
             client_name: self.name.clone(),

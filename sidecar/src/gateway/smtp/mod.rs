@@ -1,0 +1,174 @@
+//! SMTP for pods and machines without a sidecar: the listener on the network, who may log in there, and its certificate.
+//!
+//! What is said to clients is [`crate::smtp`]'s, the sockets and the bounds of each client are [`crate::listener`]'s. Owns whose mail is
+//! taken: of users in a file, and of pods by the token of their ServiceAccount. Refuses to know what becomes of a message.
+
+mod certificate;
+mod failed_logins;
+mod known_logins;
+pub mod login;
+pub mod tokens;
+pub mod users;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::certificate::CertificateLoader;
+use self::login::Logins;
+use self::tokens::{ReviewTokens, Tokens};
+use self::users::UsersLoader;
+use crate::args::gateway::GatewayOptions;
+use crate::config::Config;
+use crate::file_watcher::FileWatcher;
+use crate::listener::port::sessions_at_once;
+use crate::listener::{
+    ClientLimits, Listeners, Network, Service, SettingsSource, TlsSource, serve_network, settings,
+};
+use crate::lock;
+use crate::smtp::auth::Auth;
+use crate::smtp::transaction::{Settings, StartTls};
+
+/// What the listener is made of.
+pub struct Parts {
+    /// The command line's.
+    pub options: GatewayOptions,
+    /// What the sessions share; the settings are replaced.
+    pub service: Service,
+    /// The configuration, with the route's rules and its number of sessions.
+    pub config: watch::Receiver<Config>,
+    /// How often to look for changed files.
+    pub poll: Duration,
+    /// Who reviews tokens.
+    pub review: Option<Arc<dyn ReviewTokens>>,
+}
+
+/// A listener that serves.
+pub struct Serving {
+    /// Where.
+    pub address: SocketAddr,
+    /// Ends when it was told to stop and the last session has ended.
+    pub task: JoinHandle<()>,
+}
+
+/// Serves SMTP on `--smtp-listen` until `stop`, then until the last session has ended. Nothing is served without that option.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn start(parts: Parts, stop: watch::Receiver<bool>) -> anyhow::Result<Option<Serving>> {
+    let Parts { options, mut service, config, poll, review } = parts;
+    let Some(address) = options.smtp_listen else { return Ok(None) };
+    let bound = Listeners::bind_network(address).await;
+    let listeners =
+        bound.with_context(|| format!("cannot listen on {address} for SMTP; see --smtp-listen"))?;
+    let address = listeners.addresses().first().copied().unwrap_or(address);
+
+    let mut files = JoinSet::new();
+    let (publish_tls, tls) = watch::channel(None);
+    if let Some(directory) = &options.smtp_tls {
+        let loader = CertificateLoader::new(directory, publish_tls, Arc::clone(&service.observer));
+        let watcher = FileWatcher::new(loader.paths()).await;
+        loader.load().await;
+        let stop = stop.clone();
+        files.spawn(follow(watcher, poll, stop, async move || loader.load().await));
+    }
+    let (publish_users, users) = watch::channel(Arc::default());
+    if let Some(path) = &options.smtp_users {
+        let loader = UsersLoader::new(path.clone(), publish_users);
+        let watcher = FileWatcher::new(vec![path.clone()]).await;
+        loader.load().await;
+        let stop = stop.clone();
+        files.spawn(follow(watcher, poll, stop, async move || loader.load().await));
+    }
+    let sessions = watch::Sender::new(sessions_at_once(&config.borrow()));
+    let at_once = sessions.subscribe();
+    files.spawn(follow_sessions(config.clone(), sessions));
+
+    let auth = auth(&options, address);
+    service.settings = source(settings::source(config), tls.clone(), auth);
+    let tokens = Tokens::new(options.smtp_token_namespaces.clone(), review);
+    let logins = Logins::new(users, tokens).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
+    let network = Network::new(tls, Arc::new(logins), limits(&options));
+    let task = tokio::spawn(async move {
+        serve_network(listeners, service, network, at_once, stop).await;
+        files.shutdown().await;
+    });
+    tracing::info!(%address, "listening for SMTP from the network");
+    Ok(Some(Serving { address, task }))
+}
+
+fn limits(options: &GatewayOptions) -> ClientLimits {
+    let defaults = ClientLimits::default();
+    ClientLimits {
+        sessions: options.smtp_client_sessions.unwrap_or(defaults.sessions),
+        messages_per_minute: options.smtp_client_messages.unwrap_or(defaults.messages_per_minute),
+    }
+}
+
+/// Who has to log in, said in the log.
+fn auth(options: &GatewayOptions, address: SocketAddr) -> Auth {
+    let nobody = options.smtp_users.is_none() && options.smtp_token_namespaces.is_empty();
+    if options.smtp_without_auth {
+        tracing::warn!(
+            %address,
+            "SMTP WITHOUT LOGIN: everybody who reaches this address can send mail as this route; only a NetworkPolicy protects it"
+        );
+    } else if nobody {
+        tracing::error!("nobody can log in: neither --smtp-users nor --smtp-token-namespaces is set");
+    }
+    match (options.smtp_without_auth, nobody) {
+        (true, true) => Auth::Off,
+        (without, _) => Auth::Verified { required: !without },
+    }
+}
+
+/// The route's settings with what is different on the network. Asked for after every read from a client.
+fn source(of_route: SettingsSource, tls: TlsSource, auth: Auth) -> SettingsSource {
+    let make = move |base: &Settings, has_tls: bool| {
+        let start_tls = if has_tls { StartTls::Offered } else { StartTls::Unavailable };
+        Arc::new(Settings { auth, start_tls, ..base.clone() })
+    };
+    let first = of_route();
+    let has_tls = tls.borrow().is_some();
+    let cached = Mutex::new((make(&first, has_tls), first, has_tls));
+    Arc::new(move || {
+        let (base, has_tls) = (of_route(), tls.borrow().is_some());
+        let mut cached = lock(&cached);
+        if !Arc::ptr_eq(&cached.1, &base) || cached.2 != has_tls {
+            *cached = (make(&base, has_tls), base, has_tls);
+        }
+        Arc::clone(&cached.0)
+    })
+}
+
+/// Calls `load` whenever the files have other content, until `stop`.
+async fn follow(watcher: FileWatcher, poll: Duration, stop: watch::Receiver<bool>, load: impl AsyncFn()) {
+    let (changed, mut changes) = watch::channel(());
+    let look = move || {
+        changed.send_replace(());
+    };
+    let loads = async {
+        while changes.changed().await.is_ok() {
+            load().await;
+        }
+    };
+    tokio::join!(watcher.follow(poll, look, stop), loads);
+}
+
+/// As many sessions at once as the route says.
+async fn follow_sessions(mut config: watch::Receiver<Config>, sessions: watch::Sender<usize>) {
+    while config.changed().await.is_ok() {
+        sessions.send_replace(sessions_at_once(&config.borrow()));
+    }
+}
+
+/// The two files of a certificate in a directory as the kubelet mounts a Secret.
+fn certificate_files(directory: &std::path::Path) -> (PathBuf, PathBuf) {
+    use mailroute_route::paths::{CERTIFICATE_FILE, KEY_FILE};
+    (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE))
+}

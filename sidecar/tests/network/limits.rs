@@ -1,0 +1,94 @@
+//! What one address may hold, and how failed logins slow down.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::client::{Client, plain};
+use crate::server::{Server, Setup};
+
+#[tokio::test]
+async fn an_address_has_so_many_sessions() {
+    let server =
+        Server::with(Setup { arguments: vec!["--smtp-client-sessions", "2"], ..Setup::default() }).await;
+    let first = Client::connect(server.address).await;
+    let _second = Client::connect(server.address).await;
+    let mut third = Client::silent(server.address).await;
+    let reply = third.reply().await;
+    assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (421, "4.7.0".into()));
+    assert_eq!(server.metric("mailroute_refusals_total{reason=\"sessions\"}"), 1.0);
+    drop(first);
+    loop {
+        let mut next = Client::silent(server.address).await;
+        if next.reply().await.code == 220 {
+            break;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn all_addresses_together_have_as_many_sessions_as_the_route_says() {
+    let server = Server::with(Setup { sessions: 1, ..Setup::default() }).await;
+    let _first = Client::connect(server.address).await;
+    let mut second = Client::silent(server.address).await;
+    let reply = second.reply().await;
+    assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (421, "4.3.2".into()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_sends_so_many_messages_a_minute_over_all_of_its_sessions() {
+    let server =
+        Server::with(Setup { arguments: vec!["--smtp-client-messages", "3"], ..Setup::default() }).await;
+    let (mut one, mut other) = (Client::logged_in(&server).await, Client::logged_in(&server).await);
+    for client in [0, 1, 0] {
+        let client = if client == 0 { &mut one } else { &mut other };
+        assert_eq!(client.send("noreply@contoso.com", "a@b.example").await.code, 250);
+    }
+    for client in [&mut one, &mut other] {
+        let reply = client.send("noreply@contoso.com", "a@b.example").await;
+        assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (450, "4.7.1".into()));
+    }
+    assert_eq!(server.metric("mailroute_refusals_total{reason=\"rate\"}"), 2.0);
+    assert_eq!(server.stop().await.len(), 3);
+}
+
+#[tokio::test]
+async fn three_failed_logins_end_a_session_and_each_makes_the_next_wait() {
+    let server = Server::start().await;
+    let mut client = Client::secured(&server).await;
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(client.command(&plain("ann", "wrong")).await.code, 535);
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(3), "one second, then two: {:?}", begin.elapsed());
+    assert_eq!(client.reply().await.code, 421);
+    assert_eq!(client.next_reply().await, None);
+    assert_eq!(server.metric("mailroute_logins_total{result=\"refused\"}"), 3.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn many_who_log_in_at_once_all_get_in() {
+    let server = Server::start().await;
+    let mut clients = JoinSet::new();
+    let (address, certificate) = (server.address, server.certificate.clone());
+    for n in 0..15 {
+        let certificate = certificate.clone();
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            client.command("EHLO a").await;
+            client.command("STARTTLS").await;
+            let mut client = client.under_tls(&certificate).await.unwrap();
+            client.command("EHLO a").await;
+            let (user, password) = if n % 2 == 0 { ("ann", "secret") } else { ("bob", "geheim") };
+            assert_eq!(client.command(&plain(user, password)).await.code, 235);
+            assert_eq!(client.send("noreply@contoso.com", "a@b.example").await.code, 250);
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    assert_eq!(server.stop().await.len(), 15);
+}
