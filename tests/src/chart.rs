@@ -1,6 +1,6 @@
-//! The operator's chart as the real Helm renders it, without a cluster.
+//! The charts of operator and gateway as the real Helm renders them, without a cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
@@ -22,9 +22,20 @@ pub const EVERYTHING: [&str; 6] = [
 /// Helm renders for this version, as it cannot ask a cluster.
 pub const KUBERNETES: &str = "1.36.3";
 
-/// The folder of the chart.
+/// Name of the gateway's release, and so of its StatefulSet and of its headless Service.
+pub const GATEWAY: &str = "mail-gateway";
+
+/// Namespace of the gateway's release, as of its route.
+pub const GATEWAY_NAMESPACE: &str = "shop";
+
+/// The folder of the operator's chart.
 pub fn folder() -> PathBuf {
     release::repository().join("charts/mailroute")
+}
+
+/// The folder of the gateway's chart.
+pub fn gateway_folder() -> PathBuf {
+    folder().with_file_name("mailroute-gateway")
 }
 
 /// Runs `helm template` for a release in the usual namespace.
@@ -39,10 +50,23 @@ pub fn template(release: &str, arguments: &[&str]) -> Result<Output> {
 ///
 /// # Errors
 /// As for [`template`].
-pub fn template_with(helm: &std::path::Path, release: &str, arguments: &[&str]) -> Result<Output> {
+pub fn template_with(helm: &Path, release: &str, arguments: &[&str]) -> Result<Output> {
+    let arguments = [&["template", release, "--namespace", release::NAMESPACE], arguments].concat();
+    run(helm, &arguments, &folder())
+}
+
+/// Runs `helm template` on the gateway's chart, for a release in the namespace of its route.
+///
+/// # Errors
+/// As for [`template`].
+pub fn gateway_with(helm: &Path, release: &str, arguments: &[&str]) -> Result<Output> {
+    let arguments = [&["template", release, "--namespace", GATEWAY_NAMESPACE], arguments].concat();
+    run(helm, &arguments, &gateway_folder())
+}
+
+fn run(helm: &Path, arguments: &[&str], chart: &Path) -> Result<Output> {
     let mut command = Command::new(helm);
-    command.args(["template", release, "--namespace", release::NAMESPACE, "--kube-version", KUBERNETES]);
-    Ok(command.args(arguments).arg(folder()).output()?)
+    Ok(command.args(arguments).args(["--kube-version", KUBERNETES]).arg(chart).output()?)
 }
 
 /// What `helm template` prints.
@@ -62,18 +86,28 @@ pub fn printed(output: Output) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The objects of the chart.
+/// The objects of a chart.
 #[derive(Debug)]
 pub struct Objects(Vec<Value>);
 
 impl Objects {
-    /// Renders the chart with some values set (`replicas=3`, each as for Helm's `--set`).
+    /// Renders the operator's chart with some values set (`replicas=3`, each as for Helm's `--set`).
     ///
     /// # Errors
     /// Helm's refusal, or text that is no YAML.
     pub fn with(values: &[&str]) -> Result<Self> {
         let arguments: Vec<_> = values.iter().flat_map(|value| ["--set", value]).collect();
         Self::parse(&text(&arguments)?)
+    }
+
+    /// Renders the gateway's chart for the route `notifications` with some values set.
+    ///
+    /// # Errors
+    /// Helm's refusal, or text that is no YAML.
+    pub fn of_gateway(values: &[&str]) -> Result<Self> {
+        let values = values.iter().chain(&["route=notifications"]);
+        let arguments: Vec<_> = values.flat_map(|value| ["--set", value]).collect();
+        Self::parse(&printed(gateway_with(&Tools::find()?.helm(), GATEWAY, &arguments)?)?)
     }
 
     /// Reads what Helm printed.

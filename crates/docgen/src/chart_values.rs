@@ -1,4 +1,4 @@
-//! The table of values in the chart's README, written from `values.yaml`: its keys, its defaults and the comments above them.
+//! The table of values in a chart's README, written from `values.yaml`: its keys, its defaults and the comments above them.
 //!
 //! A key with a comment above it is a value, whatever lies below it; one without is a section. The table stands between
 //! two marks.
@@ -23,10 +23,11 @@ struct Line<'a> {
     comment: String,
 }
 
-pub fn fill_in(root: &Path, page: &str) -> Result<String> {
-    let path = "charts/mailroute/values.yaml";
-    let values = fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))?;
-    let rows = rows(&lines(&values)?, "").with_context(|| path.to_owned())?;
+/// The README of a chart, with the table of its values.
+pub fn fill_in(root: &Path, chart: &str, page: &str) -> Result<String> {
+    let path = format!("charts/{chart}/values.yaml");
+    let values = fs::read_to_string(root.join(&path)).with_context(|| format!("cannot read {path}"))?;
+    let rows = rows(&lines(&values)?, "").with_context(|| path.clone())?;
     let table = format!("| Key | Default | Meaning |\n| --- | --- | --- |\n{}", rows.concat());
     between(page, (BEGIN, END), &table)
 }

@@ -82,10 +82,13 @@ pub fn files(root: &Path) -> Result<Vec<File>> {
 type FillIn = fn(&Path, &str) -> Result<String>;
 
 /// Pages of which a part is generated.
-const PARTLY: [(&str, FillIn); 5] = [
+const PARTLY: [(&str, FillIn); 6] = [
     ("docs/reference/replies.md", |_, page| replies::of_microsoft(page)),
     ("docs/reference/smtp.md", |_, page| replies::of_the_sidecar(page)),
     ("docs/reference/metrics.md", |_, page| metrics::fill_in(page)),
     ("docs/reference/annotations.md", |_, page| annotations::fill_in(page)),
-    ("charts/mailroute/README.md", chart_values::fill_in),
+    ("charts/mailroute/README.md", |root, page| chart_values::fill_in(root, "mailroute", page)),
+    ("charts/mailroute-gateway/README.md", |root, page| {
+        chart_values::fill_in(root, "mailroute-gateway", page)
+    }),
 ];

@@ -1,9 +1,10 @@
-//! The operator's chart as text: what the real Helm renders from it, and which values it refuses. No cluster.
+//! The operator's chart as text: what the real Helm renders from it, and which values it refuses; and what holds for every
+//! chart. No cluster.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::chart::{Objects, folder, printed, template, template_with, text as rendered};
+use e2e::chart::{Objects, folder, gateway_folder, printed, template, template_with, text as rendered};
 use e2e::tools::Tools;
 use serde_json::Value;
 
@@ -167,13 +168,19 @@ fn helm_3_renders_the_same_objects_as_helm_4() -> Result<()> {
     Ok(())
 }
 
+/// What the gateway's chart has no default for.
+const ROUTE: [&str; 2] = ["--set", "route=notifications"];
+
 #[test]
 fn neither_helm_finds_fault_with_the_charts() -> Result<()> {
     let tools = Tools::find()?;
     for helm in [tools.helm3()?, tools.helm()] {
-        for chart in ["mailroute", "mailroute-crds"] {
+        for (chart, values) in
+            [("mailroute", &[][..]), ("mailroute-crds", &[]), ("mailroute-gateway", &ROUTE)]
+        {
             let output = Command::new(&helm)
                 .args(["lint", "--strict"])
+                .args(values)
                 .arg(folder().with_file_name(chart))
                 .output()?;
             let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -204,11 +211,14 @@ fn two_releases_share_no_cluster_wide_name() -> Result<()> {
 
 #[test]
 fn every_value_is_in_the_schema_and_every_key_of_the_schema_has_a_default() -> Result<()> {
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(folder().join("values.schema.json"))?)?;
-    let values: Value = serde_saphyr::from_str(&std::fs::read_to_string(folder().join("values.yaml"))?)?;
-    let mut keys = Vec::new();
-    compare(&schema, &schema, &values, "", &mut keys)?;
-    ensure!(keys.len() > 40, "the schema is not read right: {keys:?}");
+    for chart in [folder(), gateway_folder()] {
+        let file = |name: &str| std::fs::read_to_string(chart.join(name));
+        let schema: Value = serde_json::from_str(&file("values.schema.json")?)?;
+        let values: Value = serde_saphyr::from_str(&file("values.yaml")?)?;
+        let mut keys = Vec::new();
+        compare(&schema, &schema, &values, "", &mut keys)?;
+        ensure!(keys.len() > 40, "the schema is not read right: {keys:?}");
+    }
     Ok(())
 }
 

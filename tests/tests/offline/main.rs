@@ -2,6 +2,8 @@
 
 mod architecture;
 mod chart_broker;
+mod chart_gateway;
+mod chart_gateway_smtp;
 mod chart_mailboxes;
 mod chart_objects;
 mod chart_rbac;
