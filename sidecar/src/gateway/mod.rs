@@ -2,3 +2,4 @@
 //! each other.
 
 pub mod identity;
+pub mod review;
