@@ -2,4 +2,5 @@
 //! each other.
 
 pub mod identity;
+pub mod review;
 pub mod smtp;

@@ -3,15 +3,17 @@
 //! Refuses to know what is said: callers bring the path and the body, and read the answer.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use mailroute_route::control::{MAX_MESSAGE_BYTES, ServiceRefusal};
 use mailroute_route::file::ControlService;
 
 use crate::net::https::{self, Answer, HttpsError, Post};
 use crate::net::tls::Trust;
-use crate::secret;
+use crate::secret::{self, scrub};
 
 /// Why the service cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,24 @@ pub async fn post(
     let bearer = Some(&bearer);
     let post = Post { dial, port, proxy: None, server_name, path, content_type, bearer, body };
     Ok(https::post(post, &Trust::Pem(service.ca_pem.clone())).await?)
+}
+
+/// What the service said instead of doing what it was asked for, and how long it asks not to be asked again.
+pub fn refusal(answer: &Answer) -> (String, Option<Duration>) {
+    let status = answer.status;
+    match serde_json::from_slice::<ServiceRefusal>(&answer.body) {
+        Ok(ServiceRefusal { message, retry_after_seconds }) => (
+            format!("the operator answered HTTP {status}: {}", plain(&message)),
+            retry_after_seconds.map(Duration::from_secs),
+        ),
+        Err(_) => (format!("the operator answered HTTP {status}"), answer.retry_after),
+    }
+}
+
+/// Text of the service that can be shown: bounded, on one line, without what looks like a token.
+pub fn plain(text: &str) -> String {
+    let text = scrub(&text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)]).into_owned();
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The uid of this pod, as the token names it. Blocks on the disk.
@@ -103,6 +123,22 @@ mod tests {
         assert_eq!(split("mailroute.mailroute.svc:8444").unwrap(), ("mailroute.mailroute.svc", 8444));
         assert_eq!(split("[fd00::1]:8444").unwrap(), ("fd00::1", 8444));
         assert!(split("mailroute").is_err() && split("mailroute:x").is_err());
+    }
+
+    #[test]
+    fn a_refusal_is_shown_on_one_line_and_without_what_it_echoes() {
+        let answer = |status, body: &str| Answer {
+            status,
+            retry_after: None,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let echo = "eyJhbGci".repeat(40);
+        let body = format!(r#"{{"message":"no\n{echo}","retryAfterSeconds":7}}"#);
+        assert_eq!(
+            refusal(&answer(429, &body)),
+            ("the operator answered HTTP 429: no [removed]".to_owned(), Some(Duration::from_secs(7)))
+        );
+        assert_eq!(refusal(&answer(502, "<html>")), ("the operator answered HTTP 502".to_owned(), None));
     }
 
     #[tokio::test]

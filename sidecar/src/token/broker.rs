@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mailroute_entra::{Failure, Token, TokenSource};
 use mailroute_route::condition::{ConditionType, Reason};
-use mailroute_route::control::{MAX_MESSAGE_BYTES, TOKEN_PATH, TokenRefusal, TokenReply, TokenRequest};
+use mailroute_route::control::{TOKEN_PATH, TokenRefusal, TokenReply, TokenRequest};
 use mailroute_route::file::ControlService;
 use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::config::Config;
 use crate::lock;
-use crate::net::control_service;
+use crate::net::control_service::{self, plain};
 use crate::net::https::Answer;
-use crate::secret::{Secret, scrub};
+use crate::secret::Secret;
 
 /// The operator, as a source of tokens.
 pub struct Broker {
@@ -91,11 +91,6 @@ fn read(answer: &Answer) -> Result<TokenReply, Failure> {
 
 fn unavailable(what: impl Into<String>) -> Failure {
     Failure::new(Reason::OperatorUnavailable, what)
-}
-
-fn plain(text: &str) -> String {
-    let text = scrub(&text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)]).into_owned();
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,106 @@
+//! Whose ServiceAccount token has a client shown? The operator has the API server review it.
+//!
+//! Owns one question and the meaning of its answer. Refuses to know whom the gateway lets in.
+
+use bytes::Bytes;
+use mailroute_route::control::{REVIEW_PATH, ReviewReply, ReviewRequest};
+use mailroute_route::file::ControlService;
+
+use crate::net::control_service::{self, ServiceError};
+use crate::net::https::Answer;
+
+/// Longest token that is shown to the operator, bytes. A projected token has about one thousand.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Why it is not known whose token it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewError {
+    /// The operator cannot be asked.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The operator has not had the token reviewed.
+    #[error("{0}")]
+    NotReviewed(String),
+    /// Its answer makes no sense.
+    #[error("the operator's answer is not understood")]
+    Answer,
+}
+
+/// Whose token it is; nobody's when the API server does not accept it, or it is not bound to a pod.
+///
+/// # Errors
+/// When that could not be checked.
+pub async fn review(
+    service: &ControlService,
+    route: &str,
+    token: &str,
+) -> Result<Option<ReviewReply>, ReviewError> {
+    if !may_be_token(token) {
+        return Ok(None);
+    }
+    let request = ReviewRequest { route: route.to_owned(), token: token.to_owned() };
+    let body = serde_json::to_vec(&request).map_err(|_| ReviewError::Answer)?;
+    read(&control_service::post(service, None, REVIEW_PATH, Bytes::from(body)).await?)
+}
+
+fn read(answer: &Answer) -> Result<Option<ReviewReply>, ReviewError> {
+    match answer.status {
+        200 => serde_json::from_slice(&answer.body).map(Some).map_err(|_| ReviewError::Answer),
+        422 => Ok(None),
+        _ => Err(ReviewError::NotReviewed(control_service::refusal(answer).0)),
+    }
+}
+
+/// Whether it has the form of a signed JWT (RFC 7515 §7.1). What else people use as a password costs no request, and leaves the pod
+/// in none.
+fn may_be_token(token: &str) -> bool {
+    let mut parts = token.split('.');
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    token.len() <= MAX_TOKEN_BYTES && parts.clone().count() == 3 && parts.all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, retry_after: None, body: Bytes::copy_from_slice(body.as_bytes()) }
+    }
+
+    #[test]
+    fn an_answer_says_whose_token_it_is_or_that_it_is_nobodys() {
+        let body = r#"{"namespace":"shop","serviceAccount":"grafana","pod":"grafana-0"}"#;
+        let reply = read(&answer(200, body)).unwrap().unwrap();
+        assert_eq!((reply.namespace.as_str(), reply.pod.as_str()), ("shop", "grafana-0"));
+        assert!(read(&answer(422, r#"{"message":"no"}"#)).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_could_not_be_checked_is_not_taken_for_a_refusal() {
+        for (status, body) in
+            [(200, "{}"), (401, ""), (403, "{}"), (429, r#"{"message":"slower"}"#), (503, "")]
+        {
+            assert!(read(&answer(status, body)).is_err(), "{status}");
+        }
+        let error = read(&answer(429, r#"{"message":"slower"}"#)).unwrap_err();
+        assert_eq!(error.to_string(), "the operator answered HTTP 429: slower");
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_no_token_is_shown_to_nobody() {
+        let nobody = ControlService {
+            address: "localhost:1".into(),
+            ca_pem: String::new(),
+            token_file: "/nonexistent".into(),
+            leases: false,
+        };
+        for password in
+            ["", "hunter2", "a.b", "a..c", "a.b.c.d", "a.b.c d", &format!("a.b.{}", "c".repeat(8192))]
+        {
+            assert!(review(&nobody, "mail", password).await.unwrap().is_none(), "{password}");
+        }
+        assert!(review(&nobody, "mail", "e30.e30.c2ln").await.is_err());
+    }
+}
