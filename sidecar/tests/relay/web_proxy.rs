@@ -2,7 +2,6 @@
 
 use mailroute_m365::WebProxy;
 use mailroute_route::condition::Reason;
-use tokio::net::TcpListener;
 
 use crate::client::message;
 use crate::graph::graph;
