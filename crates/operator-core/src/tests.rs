@@ -80,9 +80,20 @@ fn route() -> impl Strategy<Value = MailRoute> {
         json!({"allow": ["a@contoso.com"], "onViolation": "Reject"}),
         json!({"allow": ["a@contoso.com"], "onViolation": "Rewrite"}),
     ];
+    let modes = select(vec!["DeliverOrQueue", "Queue", "Deliver"]);
+    let durability = select(vec![
+        json!({}),
+        json!({}),
+        json!({"durability": "Gateway"}),
+        json!({"gatewayUnavailable": "Pod"}),
+    ]);
     let delivery =
-        (select(vec!["DeliverOrQueue", "Queue", "Deliver"]), select(vec!["4s", "4s", "4s", "soon"]))
-            .prop_map(|(mode, wait)| json!({"mode": mode, "wait": wait}));
+        (modes, select(vec!["4s", "4s", "4s", "soon"]), durability).prop_map(|(mode, wait, mut delivery)| {
+            delivery["mode"] = json!(mode);
+            delivery["wait"] = json!(wait);
+            delivery
+        });
+    let gateway = select(vec![json!(null), json!({"serviceName": "mail-gateway"})]);
     let sidecar =
         (select(vec!["1Gi", "1Gi", "much"]), option::of(Just("fast")), select(vec!["128Mi", "16Mi"]))
             .prop_map(|(size, class, limit)| {
@@ -94,25 +105,35 @@ fn route() -> impl Strategy<Value = MailRoute> {
             });
     let listen = select(vec![json!({"port": 25}), json!({"port": 2525, "auth": "Ignore"})]);
     let tenant = (select(CLOUDS.to_vec()), select(domains), option::of(authority()));
-    (method(), tenant, option::of(endpoint()), select(senders), delivery, sidecar, listen).prop_map(
-        |(mut spec, (cloud, domains, authority), endpoint, senders, delivery, sidecar, listen)| {
-            spec["tenant"] = json!({
-                "id": "contoso.com", "cloud": cloud, "acceptedDomains": domains, "authority": authority,
-            });
-            spec["endpoint"] = json!(endpoint);
-            spec["senders"] = senders;
-            spec["delivery"] = delivery;
-            spec["sidecar"] = sidecar;
-            spec["listen"] = listen;
-            serde_json::from_value(json!({
-                "apiVersion": "mailroute.dev/v1alpha1",
-                "kind": "MailRoute",
-                "metadata": {"name": "notifications", "namespace": "shop", "uid": "u", "generation": 3},
-                "spec": spec,
-            }))
-            .unwrap()
-        },
-    )
+    (method(), tenant, option::of(endpoint()), select(senders), (delivery, gateway), sidecar, listen)
+        .prop_map(
+            |(
+                mut spec,
+                (cloud, domains, authority),
+                endpoint,
+                senders,
+                (delivery, gateway),
+                sidecar,
+                listen,
+            )| {
+                spec["tenant"] = json!({
+                    "id": "contoso.com", "cloud": cloud, "acceptedDomains": domains, "authority": authority,
+                });
+                spec["endpoint"] = json!(endpoint);
+                spec["senders"] = senders;
+                spec["delivery"] = delivery;
+                spec["gateway"] = gateway;
+                spec["sidecar"] = sidecar;
+                spec["listen"] = listen;
+                serde_json::from_value(json!({
+                    "apiVersion": "mailroute.dev/v1alpha1",
+                    "kind": "MailRoute",
+                    "metadata": {"name": "notifications", "namespace": "shop", "uid": "u", "generation": 3},
+                    "spec": spec,
+                }))
+                .unwrap()
+            },
+        )
 }
 
 /// Settings that lend to the namespace or to another one, in one of the clouds, over a host of their own or not.
@@ -152,9 +173,25 @@ fn pod() -> Value {
     })
 }
 
+/// The pod of a gateway as its owner makes it.
+fn gateway() -> Value {
+    json!({
+        "metadata": {"labels": {"mailroute.dev/route": "notifications"}},
+        "spec": {
+            "containers": [{"name": "mailroute", "image": "auto"}], "securityContext": {"fsGroup": 1000},
+            "volumes": [{"name": "mailroute-spool", "persistentVolumeClaim": {"claimName": "mailroute-spool-0"}}],
+        },
+    })
+}
+
 /// The pod with its sidecar, if it gets one.
 fn injected(resolution: &RouteResolution, platform: &SidecarSettings) -> Option<Value> {
-    let (route, mut pod) = (resolution.route.as_ref().ok()?, pod());
+    completed(resolution, platform, pod())
+}
+
+/// The pod with what the webhook adds, if it is not refused.
+fn completed(resolution: &RouteResolution, platform: &SidecarSettings, mut pod: Value) -> Option<Value> {
+    let route = resolution.route.as_ref().ok()?;
     let plan = inject::plan(&pod, route, platform).ok()?;
     let patch = inject::patch(&plan, &pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();
@@ -211,9 +248,11 @@ fn paths(value: &Value) -> Vec<String> {
     }
 }
 
-/// Every file that the volumes of the sidecar hold, where the sidecar has it.
+/// Every file that the volumes of the sidecar or the gateway hold, where it has them.
 fn mounted(pod: &Value) -> Vec<String> {
-    let (volumes, sidecar) = (pod["spec"]["volumes"].as_array().unwrap(), &pod["spec"]["initContainers"][0]);
+    let native = &pod["spec"]["initContainers"][0];
+    let sidecar = if native.is_null() { &pod["spec"]["containers"][0] } else { native };
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
     let mounts = sidecar["volumeMounts"].as_array().unwrap();
     let files = mounts.iter().flat_map(|mount| {
         let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
@@ -249,11 +288,13 @@ proptest! {
         settings in settings(),
     ) {
         let (resolution, platform) = (resolve(&route, &settings), samples::platform());
-        let Some(pod) = injected(&resolution, &platform) else { return Ok(()) };
-        let (file, mounted) = (rendered(&resolution, &settings), mounted(&pod));
-        prop_assert_eq!(&file.name, "notifications");
-        for path in paths(&serde_json::to_value(&file).unwrap()) {
-            prop_assert!(mounted.contains(&path), "{path} is not among {mounted:?}");
+        for pod in [pod(), gateway()] {
+            let Some(pod) = completed(&resolution, &platform, pod) else { return Ok(()) };
+            let (file, mounted) = (rendered(&resolution, &settings), mounted(&pod));
+            prop_assert_eq!(&file.name, "notifications");
+            for path in paths(&serde_json::to_value(&file).unwrap()) {
+                prop_assert!(mounted.contains(&path), "{path} is not among {mounted:?}");
+            }
         }
     }
 

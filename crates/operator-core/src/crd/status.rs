@@ -78,7 +78,7 @@ impl MailRouteStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecars {
-    /// Pods that have the sidecar and have not ended.
+    /// Pods that have the sidecar, or are a gateway, and have not ended.
     pub injected: u32,
     /// Pods whose sidecar accepts mail.
     pub ready: u32,
