@@ -66,8 +66,9 @@ impl NetworkListener {
 
     /// Serves clients until `stop`, then until the last session has ended.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        let Self { listeners, service, network, sessions_at_once, .. } = self;
+        let Self { listeners, service, network, sessions_at_once, files, .. } = self;
         serve_network(listeners, service, network, sessions_at_once, stop).await;
+        drop(files);
     }
 }
 
@@ -82,6 +83,8 @@ pub async fn bind(parts: Parts) -> anyhow::Result<Option<NetworkListener>> {
     let listeners =
         bound.with_context(|| format!("cannot listen on {address} for SMTP; see --smtp-listen"))?;
     let address = listeners.addresses().first().copied().unwrap_or(address);
+
+    service.observer.serves_network();
 
     let mut files = JoinSet::new();
     let (publish_tls, tls) = watch::channel(None);
