@@ -35,6 +35,7 @@ use crate::cli::queue::server::{CommandServer, CommandTimeouts};
 use crate::cli::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
+use crate::gateway;
 use crate::listener::port::PortListener;
 use crate::listener::settings;
 use crate::listener::{Listeners, Service, SessionCount, SessionLimits};
@@ -142,7 +143,15 @@ impl App {
         parts.settled().await;
         let sessions = SessionCount::new(Arc::clone(&parts.metrics) as _);
         let open = sessions.subscribe();
-        let port_listener = tokio::spawn(parts.port_listener(&run, sessions).run(listeners, closed));
+        let network = gateway::smtp::bind(parts.network_parts(&run, Arc::clone(&sessions))).await?;
+        let port_listener = parts.port_listener(&run, sessions).run(listeners, closed.clone());
+        let port_listener = tokio::spawn(async move {
+            tokio::join!(port_listener, async {
+                if let Some(network) = network {
+                    network.run(closed).await;
+                }
+            });
+        });
 
         tracing::info!(addresses = ?smtp, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
         let grace = Grace { settle: intervals.settle, total: run.grace };
@@ -307,6 +316,24 @@ impl Parts {
                 tracing::warn!(%error, "commands are not available: the spool's volume does not support sockets");
                 None
             }
+        }
+    }
+
+    /// What a gateway's listener for clients without a sidecar is made of.
+    fn network_parts(&self, run: &Run, sessions: Arc<SessionCount>) -> gateway::smtp::Parts {
+        let service = Service {
+            accept: Arc::clone(&self.acceptor) as _,
+            settings: settings::source(self.config.clone()),
+            observer: sessions,
+            scratch: Arc::clone(&self.scratch),
+            limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
+        };
+        gateway::smtp::Parts {
+            options: run.gateway.clone(),
+            service,
+            config: self.config.clone(),
+            poll: run.route_poll,
+            review: None,
         }
     }
 

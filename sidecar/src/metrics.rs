@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::delivery::connection::Protection;
-use crate::listener::{LoginResult, Refusal};
+use crate::listener::Refusal;
 use crate::outcome::health::Health;
 
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
@@ -86,11 +86,8 @@ impl Metrics {
 
     /// Makes the values of closed sets visible before they are first counted, so that a rate has a start.
     fn show_closed_sets(&self) {
-        for refusal in Refusal::ALL {
+        for refusal in Refusal::ALL.iter().filter(|refusal| !Refusal::OF_NETWORK.contains(refusal)) {
             self.received.refusals.with_label_values(&[refusal.as_str()]);
-        }
-        for result in LoginResult::ALL {
-            self.received.logins.with_label_values(&[result.as_str()]);
         }
         for result in ["accepted", "deferred", "refused"] {
             self.received.messages.with_label_values(&[result]);
@@ -137,7 +134,8 @@ struct Received {
     encoded_fields: IntCounter,
     accept_seconds: Histogram,
     logins: IntCounterVec,
-    certificate_expiry: IntGauge,
+    /// Without a label; only a gateway has it.
+    certificate_expiry: IntGaugeVec,
 }
 
 impl Received {
@@ -175,10 +173,11 @@ impl Received {
                 "Logins of SMTP clients of a gateway, by result.",
                 &["result"],
             )?,
-            certificate_expiry: gauge(
+            certificate_expiry: gauges(
                 r,
                 "mailroute_smtp_certificate_expiry_timestamp_seconds",
                 "When the certificate ends that a gateway shows to SMTP clients, seconds since the epoch; 0 without one.",
+                &[],
             )?,
         })
     }

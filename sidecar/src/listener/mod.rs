@@ -51,6 +51,8 @@ pub trait Observer: Send + Sync {
     fn header_encoded(&self, fields: u32);
     /// [`Accept`] answered for a message of `bytes` octets; `elapsed` since the end of its data.
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration);
+    /// Clients of the network are served, who meet more than those on localhost.
+    fn serves_network(&self) {}
     /// A login ended, where they are verified.
     fn login(&self, _: LoginResult) {}
     /// The certificate for SMTP clients ends at `not_after`, seconds since the epoch; 0: there is none.
@@ -142,6 +144,10 @@ impl Observer for SessionCount {
 
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
         self.metrics.answered(reply, bytes, elapsed);
+    }
+
+    fn serves_network(&self) {
+        self.metrics.serves_network();
     }
 
     fn login(&self, result: LoginResult) {

@@ -99,12 +99,22 @@ impl listener::Observer for Metrics {
         self.received.accept_seconds.observe(elapsed.as_secs_f64());
     }
 
+    fn serves_network(&self) {
+        for refusal in Refusal::OF_NETWORK {
+            self.received.refusals.with_label_values(&[refusal.as_str()]);
+        }
+        for result in LoginResult::ALL {
+            self.received.logins.with_label_values(&[result.as_str()]);
+        }
+        self.tls_certificate(0);
+    }
+
     fn login(&self, result: LoginResult) {
         self.received.logins.with_label_values(&[result.as_str()]).inc();
     }
 
     fn tls_certificate(&self, not_after: i64) {
-        self.received.certificate_expiry.set(not_after);
+        self.received.certificate_expiry.with_label_values::<&str>(&[]).set(not_after);
     }
 }
 

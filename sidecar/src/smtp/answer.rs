@@ -68,6 +68,9 @@ impl Refusal {
         Self::Rate,
     ];
 
+    /// Those that only clients of the network meet.
+    pub const OF_NETWORK: [Self; 3] = [Self::Tls, Self::Login, Self::Rate];
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {

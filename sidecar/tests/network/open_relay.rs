@@ -86,6 +86,7 @@ async fn nobody_sends_who_has_not_logged_in() {
             let reply = client.command(&line).await;
             assert!(matches!(reply.code, 503 | 530), "{name}: {line}: {reply:?}");
         }
+        drop(client);
         let taken = server.stop().await;
         assert!(taken.is_empty(), "{name}: {taken:#?}");
     }

@@ -14,7 +14,7 @@ use mailroute_route::control::ReviewReply;
 use mailroute_sidecar::args::Cli;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::gateway::smtp::tokens::ReviewTokens;
-use mailroute_sidecar::gateway::smtp::{Parts, Serving, start};
+use mailroute_sidecar::gateway::smtp::{Parts, bind};
 use mailroute_sidecar::listener::{Accept, Service, SessionLimits};
 use mailroute_sidecar::message::body::Body;
 use mailroute_sidecar::message::envelope::Envelope;
@@ -131,7 +131,7 @@ pub struct Server {
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     stop: watch::Sender<bool>,
-    serving: Serving,
+    serving: tokio::task::JoinHandle<()>,
     _config: watch::Sender<Config>,
 }
 
@@ -180,8 +180,9 @@ impl Server {
             poll: Duration::from_millis(20),
             review: Some(Arc::new(Operator { away: setup.operator_away })),
         };
-        let serving = start(parts, stopped).await.unwrap().expect("it listens");
-        let address = SocketAddr::from(([127, 0, 0, 1], serving.address.port()));
+        let listener = bind(parts).await.unwrap().expect("it listens");
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.address().port()));
+        let serving = tokio::spawn(listener.run(stopped));
         Self { address, certificate, files, mailbox, metrics, stop, serving, _config: config_sender }
     }
 
@@ -208,7 +209,7 @@ impl Server {
 
     pub async fn stop(self) -> Vec<Taken> {
         self.stop.send_replace(true);
-        tokio::time::timeout(PATIENCE, self.serving.task).await.expect("stopped in time").unwrap();
+        tokio::time::timeout(PATIENCE, self.serving).await.expect("stopped in time").unwrap();
         std::mem::take(&mut self.mailbox.0.lock().unwrap())
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use self::certificate::CertificateLoader;
 use self::login::Logins;
@@ -26,9 +26,8 @@ use self::users::UsersLoader;
 use crate::args::gateway::GatewayOptions;
 use crate::config::Config;
 use crate::file_watcher::FileWatcher;
-use crate::listener::port::sessions_at_once;
 use crate::listener::{
-    ClientLimits, Listeners, Network, Service, SettingsSource, TlsSource, serve_network, settings,
+    ClientLimits, Listeners, Network, Service, SettingsSource, TlsSource, port, serve_network, settings,
 };
 use crate::lock;
 use crate::smtp::auth::Auth;
@@ -48,19 +47,36 @@ pub struct Parts {
     pub review: Option<Arc<dyn ReviewTokens>>,
 }
 
-/// A listener that serves.
-pub struct Serving {
-    /// Where.
-    pub address: SocketAddr,
-    /// Ends when it was told to stop and the last session has ended.
-    pub task: JoinHandle<()>,
+/// A listener on its address. Clients wait until it is run.
+pub struct NetworkListener {
+    address: SocketAddr,
+    listeners: Listeners,
+    service: Service,
+    network: Arc<Network>,
+    sessions_at_once: watch::Receiver<usize>,
+    /// What follows files and the route. Ends with this.
+    files: JoinSet<()>,
 }
 
-/// Serves SMTP on `--smtp-listen` until `stop`, then until the last session has ended. Nothing is served without that option.
+impl NetworkListener {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves clients until `stop`, then until the last session has ended.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let Self { listeners, service, network, sessions_at_once, files, .. } = self;
+        serve_network(listeners, service, network, sessions_at_once, stop).await;
+        drop(files);
+    }
+}
+
+/// Listens on `--smtp-listen`, with certificate and users loaded; none without that option.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn start(parts: Parts, stop: watch::Receiver<bool>) -> anyhow::Result<Option<Serving>> {
+pub async fn bind(parts: Parts) -> anyhow::Result<Option<NetworkListener>> {
     let Parts { options, mut service, config, poll, review } = parts;
     let Some(address) = options.smtp_listen else { return Ok(None) };
     let bound = Listeners::bind_network(address).await;
@@ -68,25 +84,25 @@ pub async fn start(parts: Parts, stop: watch::Receiver<bool>) -> anyhow::Result<
         bound.with_context(|| format!("cannot listen on {address} for SMTP; see --smtp-listen"))?;
     let address = listeners.addresses().first().copied().unwrap_or(address);
 
+    service.observer.serves_network();
+
     let mut files = JoinSet::new();
     let (publish_tls, tls) = watch::channel(None);
     if let Some(directory) = &options.smtp_tls {
         let loader = CertificateLoader::new(directory, publish_tls, Arc::clone(&service.observer));
         let watcher = FileWatcher::new(loader.paths()).await;
         loader.load().await;
-        let stop = stop.clone();
-        files.spawn(follow(watcher, poll, stop, async move || loader.load().await));
+        files.spawn(follow(watcher, poll, async move || loader.load().await));
     }
     let (publish_users, users) = watch::channel(Arc::default());
     if let Some(path) = &options.smtp_users {
         let loader = UsersLoader::new(path.clone(), publish_users);
         let watcher = FileWatcher::new(vec![path.clone()]).await;
         loader.load().await;
-        let stop = stop.clone();
-        files.spawn(follow(watcher, poll, stop, async move || loader.load().await));
+        files.spawn(follow(watcher, poll, async move || loader.load().await));
     }
-    let sessions = watch::Sender::new(sessions_at_once(&config.borrow()));
-    let at_once = sessions.subscribe();
+    let sessions = watch::Sender::new(port::sessions_at_once(&config.borrow()));
+    let sessions_at_once = sessions.subscribe();
     files.spawn(follow_sessions(config.clone(), sessions));
 
     let auth = auth(&options, address);
@@ -94,12 +110,8 @@ pub async fn start(parts: Parts, stop: watch::Receiver<bool>) -> anyhow::Result<
     let tokens = Tokens::new(options.smtp_token_namespaces.clone(), review);
     let logins = Logins::new(users, tokens).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
     let network = Network::new(tls, Arc::new(logins), limits(&options));
-    let task = tokio::spawn(async move {
-        serve_network(listeners, service, network, at_once, stop).await;
-        files.shutdown().await;
-    });
     tracing::info!(%address, "listening for SMTP from the network");
-    Ok(Some(Serving { address, task }))
+    Ok(Some(NetworkListener { address, listeners, service, network, sessions_at_once, files }))
 }
 
 fn limits(options: &GatewayOptions) -> ClientLimits {
@@ -146,9 +158,10 @@ fn source(of_route: SettingsSource, tls: TlsSource, auth: Auth) -> SettingsSourc
     })
 }
 
-/// Calls `load` whenever the files have other content, until `stop`.
-async fn follow(watcher: FileWatcher, poll: Duration, stop: watch::Receiver<bool>, load: impl AsyncFn()) {
+/// Calls `load` whenever the files have other content.
+async fn follow(watcher: FileWatcher, poll: Duration, load: impl AsyncFn()) {
     let (changed, mut changes) = watch::channel(());
+    let (_keep, never) = watch::channel(false);
     let look = move || {
         changed.send_replace(());
     };
@@ -157,13 +170,13 @@ async fn follow(watcher: FileWatcher, poll: Duration, stop: watch::Receiver<bool
             load().await;
         }
     };
-    tokio::join!(watcher.follow(poll, look, stop), loads);
+    tokio::join!(watcher.follow(poll, look, never), loads);
 }
 
 /// As many sessions at once as the route says.
 async fn follow_sessions(mut config: watch::Receiver<Config>, sessions: watch::Sender<usize>) {
     while config.changed().await.is_ok() {
-        sessions.send_replace(sessions_at_once(&config.borrow()));
+        sessions.send_replace(port::sessions_at_once(&config.borrow()));
     }
 }
 
