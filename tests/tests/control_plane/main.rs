@@ -3,6 +3,7 @@
 mod admit_policy;
 mod admit_routes;
 mod chart_enforcer;
+mod chart_gateway;
 mod chart_lifecycle;
 mod chart_rights;
 mod inject_reach;

@@ -90,7 +90,8 @@ fn the_service_for_others_has_both_ports_and_keeps_addresses_of_clients() -> Res
     let spec = service(&[])?["spec"].clone();
     same(&spec["type"], json!("ClusterIP"))?;
     ensure!(spec.get("externalTrafficPolicy").is_none(), "{spec:#}");
-    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": paths::GATEWAY_SMTP_PORT, "protocol": "TCP"});
+    let target = paths::GATEWAY_SMTP_PORT;
+    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP", "appProtocol": "tcp"});
     same(&spec["ports"], json!([port("smtp", 25), port("submission", 587)]))?;
     let outside = service(&[
         "smtp.service.type=LoadBalancer,smtp.service.loadBalancerSourceRanges={192.0.2.0/24}",

@@ -14,7 +14,8 @@ use mailroute_m365::{
 };
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
-    CertificateFiles, ControlService, DeliveryMode, HostName, Method, SmartHost, SmtpRelay, TlsMode,
+    CertificateFiles, ControlService, DeliveryMode, Durability, Gateway, HostName, Method, SmartHost,
+    SmtpRelay, TlsMode,
 };
 use mailroute_route::paths;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -62,9 +63,16 @@ impl Sidecars {
             route.delivery.mode = DeliveryMode::Queue;
             route.delivery.dead_letters.keep = 1;
         };
+        // Nobody signs its certificate, and no gateway is there.
+        let stranded = |route: &mut RouteFile| {
+            route.delivery.mode = DeliveryMode::DeliverOrQueue;
+            route.delivery.durability = Durability::Gateway;
+            route.gateway = Some(Gateway { host: "localhost".into(), ca_pem: String::new() });
+        };
         let quota = |route: &mut RouteFile| route.limits.recipients_per_day = Some(5);
         let all = [
             ("held", faulty(Stage::EndOfData, "451 4.3.2 Try later", small).await?),
+            ("stranded", faulty(Stage::EndOfData, "451 4.3.2 Try later", stranded).await?),
             ("refused", faulty(Stage::Rcpt, "550 5.1.10 Recipient not found", |_| {}).await?),
             ("dead", faulty(Stage::EndOfData, "554 5.2.0 Refused for good", dead).await?),
             (
@@ -85,7 +93,7 @@ impl Sidecars {
     pub(crate) async fn make_trouble(&self) -> Result<()> {
         replace(&self.of("lonely")?.folder().join(paths::ROUTE_KEY), "{}")?;
         for number in 0..8 {
-            for route in ["held", "refused", "throttled"] {
+            for route in ["held", "refused", "throttled", "stranded"] {
                 // Nobody is asked about twice who was refused for good.
                 send(self.of(route)?.smtp, &[&format!("person-{number}@contoso.com")]).await?;
             }

@@ -34,7 +34,7 @@ fn values_leave_alerts_out_and_add_labels_and_links() -> Result<()> {
 }
 
 /// Alerts with a number to compare with that values can replace.
-const TUNABLE: [&str; 8] = [
+const TUNABLE: [&str; 10] = [
     "MailRouteCaBundleDisputed",
     "MailRouteMailHeld",
     "MailRouteMailOverdue",
@@ -42,6 +42,8 @@ const TUNABLE: [&str; 8] = [
     "MailRouteBudgetNearlyUsed",
     "MailRouteTokenExpiring",
     "MailRouteCertificateExpiring",
+    "MailRouteIdentityExpiring",
+    "MailRouteSmtpCertificateExpiring",
     "MailRouteSpoolNearlyFull",
 ];
 
