@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
+use mailroute_route::identity::Role;
 
 use crate::crd::ROUTE_LABEL;
 use crate::inject::annotations::{InjectionRecord, is_ours};
@@ -263,6 +264,15 @@ fn is_ready(status: &PodStatus) -> bool {
 
 fn has_ended(state: Option<&ContainerState>) -> bool {
     state.is_some_and(|state| state.terminated.is_some() || state.waiting.is_some())
+}
+
+/// What the pod does for the route on its label; none without its container.
+pub fn role(pod: &Pod) -> Option<Role> {
+    if has_sidecar(pod) {
+        return Some(Role::Sidecar);
+    }
+    let containers = pod.spec.as_ref()?.containers.iter();
+    containers.into_iter().any(|container| container.name == CONTAINER).then_some(Role::Gateway)
 }
 
 #[cfg(test)]
