@@ -75,7 +75,7 @@ pub struct Run {
     /// Source of the served certificate.
     #[arg(long, env = "MAILROUTE_CERTIFICATES", value_enum, default_value = "own")]
     pub certificates: Certificates,
-    /// Secret that holds the operator's own certificate authority.
+    /// Secret that holds the operator's own certificate authority, which signs the certificates of sidecars and gateways in any case.
     #[arg(long, env = "MAILROUTE_CA_SECRET", default_value = "mailroute-ca")]
     pub ca_secret: String,
     /// Secret with the served tls.crt, tls.key and ca.crt if --certificates is cert-manager or secret.

@@ -115,6 +115,8 @@ impl Metrics {
             (&self.control.reports, &closed::REPORTS),
             (&self.control.leases, &closed::LEASES),
             (&self.control.token_requests, &closed::TOKEN_REQUESTS),
+            (&self.control.certificate_requests, &closed::CERTIFICATE_REQUESTS),
+            (&self.control.review_requests, &closed::REVIEW_REQUESTS),
             (&self.leading.evictions, &closed::EVICTIONS),
             (&self.trust.ca_bundle_writes, &closed::CA_BUNDLE_WRITES),
             (&self.leading.events, &closed::EVENTS),
@@ -208,6 +210,16 @@ impl Metrics {
     /// One request for an access token was answered. `outcome` comes from a closed set of the broker.
     pub fn token_asked(&self, outcome: &'static str) {
         self.control.token_requests.with_label_values(&[outcome]).inc();
+    }
+
+    /// One request for a certificate was answered. `outcome` comes from a closed set of the control service.
+    pub fn certificate_asked(&self, outcome: &'static str) {
+        self.control.certificate_requests.with_label_values(&[outcome]).inc();
+    }
+
+    /// One request to review a client's token was answered. `outcome` comes from a closed set of the control service.
+    pub fn review_asked(&self, outcome: &'static str) {
+        self.control.review_requests.with_label_values(&[outcome]).inc();
     }
 
     /// One exchange of the operator's own identity ended.

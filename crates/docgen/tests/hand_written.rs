@@ -199,11 +199,13 @@ fn the_meaning_of_a_metric_names_every_value_of_its_labels() {
 }
 
 /// Metrics of the operator of which the meaning names every value, and other words as code.
-const CLOSED: [(&str, &[&str]); 9] = [
+const CLOSED: [(&str, &[&str]); 11] = [
     ("mailroute_reconciles_total", &[]),
     ("mailroute_reports_received_total", &[]),
     ("mailroute_leases_total", &[]),
     ("mailroute_token_requests_total", &["broker.applications"]),
+    ("mailroute_certificate_requests_total", &[]),
+    ("mailroute_review_requests_total", &[]),
     ("mailroute_admissions_total", &["reason"]),
     ("mailroute_evictions_total", &["rollout: Restart"]),
     ("mailroute_ca_bundle_writes_total", &["caBundle"]),

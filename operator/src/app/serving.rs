@@ -15,7 +15,10 @@ use crate::admin::{self, Admin};
 use crate::rate_limit::RateLimit;
 use crate::server::{self, Limits};
 use crate::service::authenticate::Authenticator;
+use crate::service::certificate::{self, CertificateService};
 use crate::service::report::{self, ReportService};
+use crate::service::request::{Callers, RequestBounds};
+use crate::service::review::{self, ReviewService};
 use crate::service::token::{self, TokenService};
 use crate::webhook::refusals::Refusals;
 use crate::webhook::{self, Webhook};
@@ -57,14 +60,20 @@ impl App {
             known.pods.clone(),
             self.flags.check_source_address,
         ));
+        let callers = |bounds: RequestBounds| {
+            Callers::new(Arc::clone(&authenticator), known.pods.clone(), known.routes.clone(), bounds)
+        };
         let tokens = TokenService {
-            authenticator: Arc::clone(&authenticator),
-            pods: known.pods.clone(),
-            routes: known.routes.clone(),
+            callers: callers(token::BOUNDS),
             token_cache: Arc::clone(&self.token_cache),
-            rate: Mutex::new(token::rate()),
             metrics: self.metrics.clone(),
         };
+        let certificates = CertificateService {
+            callers: callers(certificate::BOUNDS),
+            signer: known.pki.identity_signer.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let reviews = ReviewService::new(self.client.clone(), callers(review::BOUNDS), self.metrics.clone());
         let service = ReportService {
             authenticator,
             leadership: known.leadership.clone(),
@@ -78,7 +87,10 @@ impl App {
             leases: Arc::clone(&self.leases),
         };
         let port = Port { address: self.flags.control_listen, tls: Some(&known.pki.tls), limits: CONTROL };
-        let router = report::router(Arc::new(service)).merge(token::router(Arc::new(tokens)));
+        let router = report::router(Arc::new(service))
+            .merge(token::router(Arc::new(tokens)))
+            .merge(certificate::router(Arc::new(certificates)))
+            .merge(review::router(Arc::new(reviews)));
         serve(parts, SERVERS[1], port, router, closing).await
     }
 

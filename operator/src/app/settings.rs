@@ -26,12 +26,12 @@ impl App {
         pki::PkiSettings {
             namespace: flags.namespace.clone(),
             source: match flags.certificates {
-                Certificates::Own => {
-                    CertificateSource::Own { secret: flags.ca_secret.clone(), lifetimes: self.lifetimes }
-                }
+                Certificates::Own => CertificateSource::Own,
                 Certificates::CertManager => given(false),
                 Certificates::Secret => given(true),
             },
+            ca_secret: flags.ca_secret.clone(),
+            lifetimes: self.lifetimes,
             webhook_configuration: flags.webhook_configuration.clone(),
             names: pki::service_names(&flags.service, &flags.namespace, &flags.cluster_domain),
             tell: Arc::new(move |written| {

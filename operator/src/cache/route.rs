@@ -27,7 +27,12 @@ pub struct CachedRoute {
 impl CachedRoute {
     /// Resolves the route.
     pub fn new(route: MailRoute, settings: &PlatformSettings) -> Self {
-        Self { resolution: resolve(&route, settings), route }
+        Self::of(resolve(&route, settings), route)
+    }
+
+    /// A route that was resolved like this.
+    pub const fn of(resolution: RouteResolution, route: MailRoute) -> Self {
+        Self { route, resolution }
     }
 
     /// The tenant whose limit the route's mail counts against, if the route is accepted.

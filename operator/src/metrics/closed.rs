@@ -34,6 +34,22 @@ pub(super) const TOKEN_REQUESTS: [&str; 9] = [
     "unavailable",
 ];
 
+/// Of requests for a certificate, by the label `outcome`.
+pub(super) const CERTIFICATE_REQUESTS: [&str; 8] = [
+    "granted",
+    "no_gateway",
+    "forbidden",
+    "unauthenticated",
+    "throttled",
+    "malformed",
+    "slow",
+    "unavailable",
+];
+
+/// Of requests to review a client's token, by the label `outcome`.
+pub(super) const REVIEW_REQUESTS: [&str; 8] =
+    ["accepted", "refused", "forbidden", "unauthenticated", "throttled", "malformed", "slow", "unavailable"];
+
 /// Of admission reviews without a reason, by the label `outcome`.
 pub(super) const ADMISSIONS: [&str; 6] = ["injected", "complete", "skipped", "deferred", "dry_run", "failed"];
 

@@ -138,13 +138,15 @@ impl Leading {
     }
 }
 
-/// What sidecars ask the control service for, and the exchanges that lending tokens takes.
+/// What sidecars and gateways ask the control service for, and the exchanges that lending tokens takes.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     pub(super) reports: IntCounterVec,
     pub(super) leases: IntCounterVec,
     pub(super) token_requests: IntCounterVec,
     pub(super) token_exchanges: IntCounterVec,
+    pub(super) certificate_requests: IntCounterVec,
+    pub(super) review_requests: IntCounterVec,
 }
 
 impl Control {
@@ -173,6 +175,18 @@ impl Control {
                 "mailroute_operator_token_exchanges_total",
                 "Exchanges of the operator at the token endpoint by reason; TokenAcquired for those that worked.",
                 &["reason"],
+            )?,
+            certificate_requests: counters(
+                r,
+                "mailroute_certificate_requests_total",
+                "Requests of sidecars and gateways for a certificate by what became of them.",
+                &["outcome"],
+            )?,
+            review_requests: counters(
+                r,
+                "mailroute_review_requests_total",
+                "Requests of gateways to review a client's token by what became of them.",
+                &["outcome"],
             )?,
         })
     }

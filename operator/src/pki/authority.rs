@@ -147,20 +147,31 @@ impl Authority {
     /// # Errors
     /// When a name is not a DNS name, or the random source fails.
     pub fn sign(&self, names: &[String], now: Timestamp, life: Duration) -> Result<SignedLeaf, Error> {
-        let not_after = (now + life).min(self.certificate.not_after);
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names.to_vec())?;
-        set_validity(&mut params, now - BACKDATE, not_after);
-        params.distinguished_name = name("mailroute operator");
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let (mut params, not_after) = self.leaf("mailroute operator", now, life);
+        params.subject_alt_names = CertificateParams::new(names.to_vec())?.subject_alt_names;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
         let chain = vec![params.signed_by(&key, &self.issuer()?)?.der().clone()];
-        let not_after = Timestamp::from_second(not_after.as_second()).unwrap_or(not_after);
         Ok(SignedLeaf { chain, key: PrivateKeyDer::from(key), not_after })
     }
 
-    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Error> {
+    /// What all leaves have in common, and when this one ends: never after the authority.
+    pub(super) fn leaf(
+        &self,
+        common_name: &str,
+        now: Timestamp,
+        life: Duration,
+    ) -> (CertificateParams, Timestamp) {
+        let not_after = (now + life).min(self.certificate.not_after);
+        let mut params = CertificateParams::default();
+        set_validity(&mut params, now - BACKDATE, not_after);
+        params.distinguished_name = name(common_name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        (params, Timestamp::from_second(not_after.as_second()).unwrap_or(not_after))
+    }
+
+    pub(super) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = name(&self.certificate.common_name);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

@@ -1,5 +1,5 @@
 //! The certificates of the admission webhook and the control service: from an authority of our own, with nothing to set
-//! up, or from a Secret that cert-manager or a person maintains.
+//! up, or from a Secret that cert-manager or a person maintains. And those of sidecars and gateways, from that authority.
 //!
 //! ```text
 //!                    leader                         every replica
@@ -10,13 +10,15 @@
 //!     └──────────── watch ─────────────────────┴─► ready: our leaf chains to the live caBundle
 //! ```
 //! With an external certificate the Secret is only watched ([`external_certificate`]), and the `caBundle` is written by the leader from its
-//! `ca.crt`, or by cert-manager's injector.
+//! `ca.crt`, or by cert-manager's injector. The authority of our own is there all the same: it signs the certificates by which
+//! sidecars and gateways know each other ([`identity`]), and its bundle goes into route files.
 //!
 //! * [`authority`]: one CA, and the leaves it signs. [`bundle`]: CAs that are trusted together.
 //! * [`keyring`]: which CA signs when, a state machine over values. [`leaf`]: when this replica takes a new leaf.
 //! * [`anchors`], [`external_certificate`]: certificates that somebody else keeps, and which of two is served.
 //! * [`secret`], [`trust`]: the two objects. [`tls`]: the server's configuration. `ca_rotation` (own authority) and `secret_watcher`
-//!   (external certificate) tie them together for one replica; the publisher owns the write of the `caBundle`.
+//!   (external certificate, `identity_ca` beside it) tie them together for one replica; the publisher owns the write of the `caBundle`,
+//!   `stored_keyring` that of the Secret.
 //!
 //! Invariant: at any instant every leaf that a replica serves chains to the published bundle, through any number of
 //! rotations. It is broken only by force: deleting the Secret begins anew, so that a stolen CA can be thrown away; and,
@@ -24,7 +26,8 @@
 
 use std::future::Future;
 
-use futures::future::Either;
+use futures::FutureExt;
+use futures::future::{Either, join};
 use kube::Client;
 use tokio::sync::watch;
 
@@ -33,6 +36,7 @@ use announcements::announcements;
 use ca_rotation::CaRotation;
 use replica::Replica;
 use secret_watcher::SecretWatcher;
+use stored_keyring::StoredKeyring;
 
 pub mod anchors;
 mod announcements;
@@ -40,6 +44,8 @@ pub mod authority;
 pub mod bundle;
 mod ca_rotation;
 pub mod external_certificate;
+pub mod identity;
+mod identity_ca;
 pub mod keyring;
 pub mod leaf;
 mod pace;
@@ -48,6 +54,7 @@ mod replica;
 pub mod secret;
 mod secret_watcher;
 mod settings;
+mod stored_keyring;
 pub mod tls;
 pub mod trust;
 mod watching;
@@ -73,17 +80,22 @@ pub fn start(
     settings: PkiSettings,
     leading: watch::Receiver<Leadership>,
 ) -> Result<(Pki, impl Future<Output = ()> + Send), rustls::Error> {
-    let (announce, pki) = announcements();
-    let source = settings.source.clone();
-    let (CertificateSource::Own { secret, .. } | CertificateSource::External { secret, .. }) = &source;
-    let replica = Replica::new(client, settings, secret.clone(), leading, announce);
+    let (announce, identities, pki) = announcements();
+    let PkiSettings { source, ca_secret, lifetimes, .. } = settings.clone();
+    let served = match &source {
+        CertificateSource::Own => ca_secret.clone(),
+        CertificateSource::External { secret, .. } => secret.clone(),
+    };
+    let replica = Replica::new(client, settings, served, leading.clone(), announce);
+    let secrets = replica.secrets.clone();
+    let stored = StoredKeyring::new(secrets.clone(), ca_secret.clone(), lifetimes, identities);
     let tls = tls::server_config(replica.served.clone())?;
     let keeper = match source {
-        CertificateSource::Own { lifetimes, .. } => {
-            Either::Left(replica::run(CaRotation::new(replica, lifetimes)))
-        }
+        CertificateSource::Own => Either::Left(replica::run(CaRotation::new(replica, lifetimes, stored))),
         CertificateSource::External { publishes, .. } => {
-            Either::Right(replica::run(SecretWatcher::new(replica, publishes)))
+            let watcher = replica::run(SecretWatcher::new(replica, publishes));
+            let authorities = identity_ca::run(stored, secrets, ca_secret, leading);
+            Either::Right(join(watcher, authorities).map(drop))
         }
     };
     Ok((pki(tls), keeper))

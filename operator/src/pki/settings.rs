@@ -13,19 +13,14 @@ pub(super) const FIELD_MANAGER: &str = "mailroute-operator-pki";
 /// Longest call to the API server.
 pub(super) const CALL: Duration = Duration::from_secs(10);
 
-/// Whose certificate is served, and from which Secret of the operator's namespace.
+/// Whose certificate is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// An authority of our own, founded and rotated by the leader, and published in the `caBundle`.
-    Own {
-        /// The Secret that holds the authorities.
-        secret: String,
-        /// How long things live.
-        lifetimes: Lifetimes,
-    },
+    /// The authority of our own, which the leader then publishes in the `caBundle`.
+    Own,
     /// A certificate with key and CA that somebody else keeps.
     External {
-        /// The Secret that holds them.
+        /// The Secret of the operator's namespace that holds them.
         secret: String,
         /// Whether the leader publishes its CA in the `caBundle`; else that is somebody else's, too.
         publishes: bool,
@@ -57,6 +52,11 @@ pub struct PkiSettings {
     pub namespace: String,
     /// Whose certificate is served.
     pub source: CertificateSource,
+    /// The Secret that holds the authorities of our own, founded and rotated by the leader. They sign the certificates of sidecars and
+    /// gateways, whatever is served.
+    pub ca_secret: String,
+    /// How long they live.
+    pub lifetimes: Lifetimes,
     /// Name of the MutatingWebhookConfiguration whose entry [`WEBHOOK`](super::trust::WEBHOOK) calls us.
     pub webhook_configuration: String,
     /// DNS names of the served certificate, see [`service_names`](super::service_names).

@@ -12,22 +12,17 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use mailroute_operator_core::crd::ROUTE_LABEL;
-use mailroute_operator_core::pods::{addresses, has_sidecar};
+use mailroute_operator_core::pods::{addresses, role};
 use mailroute_operator_core::reports::ReportingPod;
+use mailroute_route::identity::Role;
 use mailroute_route::paths::CONTROL_AUDIENCE;
-use ring::digest::{SHA256, digest};
-use serde::Deserialize;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::token_review::{ReviewError, TokenHash, TokenReviews, claimed, hash};
 use crate::api_error::ApiError;
 use crate::cache::watch::filled;
 use crate::lock;
@@ -50,18 +45,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Reviews under way at a time; more callers are told to come back.
 const AT_ONCE: usize = 32;
-
-/// Longest wait for the API server.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Longest token that is looked at, bytes. A projected token has about one thousand.
-const MAX_TOKEN_BYTES: usize = 8 * 1024;
-
-/// Prefix of the user name of a service account, before namespace and name.
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
-/// Where TokenReview names the pod that a token is bound to.
-const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
-const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// Why a caller is not known.
 #[derive(Debug, thiserror::Error)]
@@ -116,11 +99,10 @@ impl Error {
 
 /// Checks tokens.
 pub struct Authenticator {
-    api: Api<TokenReview>,
+    reviews: TokenReviews,
     pods: Store<Pod>,
     /// Whether a request has to come from an address of the pod.
     checks_address: bool,
-    at_once: Semaphore,
     reviewed: Mutex<Reviewed>,
 }
 
@@ -128,8 +110,8 @@ impl Authenticator {
     /// Checks the tokens of these pods with this client's API server. `checks_address` is off in clusters that translate
     /// the addresses of pods on the way to other pods.
     pub fn new(client: Client, pods: Store<Pod>, checks_address: bool) -> Self {
-        let at_once = Semaphore::new(AT_ONCE);
-        Self { api: Api::all(client), pods, checks_address, at_once, reviewed: Mutex::default() }
+        let reviews = TokenReviews::new(client, AT_ONCE);
+        Self { reviews, pods, checks_address, reviewed: Mutex::default() }
     }
 
     /// The pod that a token was issued for, which is the one that sends it, `from` its address.
@@ -138,10 +120,7 @@ impl Authenticator {
     /// [`Error::Rejected`], [`Error::Unknown`] and [`Error::Elsewhere`] for a token that is not the sender's own; the others
     /// when it could not be checked.
     pub async fn caller(&self, token: &str, from: IpAddr) -> Result<ReportingPod, Error> {
-        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
-            return Err(Error::Rejected);
-        }
-        let claimed = Claims::of(token).and_then(Claims::caller).ok_or(Error::Rejected)?;
+        let claimed = claimed(token).ok_or(Error::Rejected)?;
         self.is_from(&claimed, from).await?;
         let hash = hash(token);
         if let Some(is_accepted) = lock(&self.reviewed).find(&claimed.uid, &hash, Instant::now()) {
@@ -150,7 +129,7 @@ impl Authenticator {
         if !lock(&self.reviewed).allows(&claimed.uid, Instant::now()) {
             return Err(Error::Busy);
         }
-        let is_accepted = self.review(token).await?.as_ref() == Some(&claimed);
+        let is_accepted = self.reviews.ask(token).await?.is_some_and(|bound| bound.pod == claimed);
         lock(&self.reviewed).keep(&claimed.uid, hash, is_accepted, Instant::now());
         if is_accepted { Ok(claimed) } else { Err(Error::Rejected) }
     }
@@ -181,21 +160,6 @@ impl Authenticator {
             sleep(LOOK).await;
         }
     }
-
-    async fn review(&self, token: &str) -> Result<Option<ReportingPod>, Error> {
-        let _permit = self.at_once.try_acquire().map_err(|_| Error::Busy)?;
-        let review = TokenReview {
-            spec: TokenReviewSpec {
-                audiences: Some(vec![CONTROL_AUDIENCE.to_owned()]),
-                token: Some(token.to_owned()),
-            },
-            ..Default::default()
-        };
-        let parameters = PostParams::default();
-        let answer =
-            timeout(PATIENCE, self.api.create(&parameters, &review)).await.map_err(|_| Error::Late)?;
-        Ok(answer.map_err(|error| Error::Api(error.into()))?.status.as_ref().and_then(pod_of))
-    }
 }
 
 fn find(caller: &ReportingPod, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>> {
@@ -203,77 +167,21 @@ fn find(caller: &ReportingPod, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>>
     (pod.uid().as_deref() == Some(&caller.uid)).then_some(pod)
 }
 
-/// Whether a caller is a pod that there is, with the label of the route that it names and its sidecar: what is a pod's own goes to
-/// no other pod, and what is a sidecar's to none that never had one.
-pub fn is_pod_of(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> bool {
-    let pod = find(caller, pods);
-    pod.is_some_and(|pod| {
-        pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route) && has_sidecar(&pod)
-    })
+/// The role of a caller for the route that it names, when it is a pod that there is, with the label of that route and its container:
+/// what is a pod's own goes to no other pod, and what is a sidecar's or gateway's to none that never had one.
+pub fn role_in(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> Option<Role> {
+    let pod = find(caller, pods)?;
+    let is_labelled = pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route);
+    role(&pod).filter(|_| is_labelled)
 }
 
-type Hash = [u8; 32];
-
-fn hash(token: &str) -> Hash {
-    let mut hash = Hash::default();
-    hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    hash
-}
-
-/// The pod that an authenticated token is bound to.
-fn pod_of(status: &TokenReviewStatus) -> Option<ReportingPod> {
-    let for_us = status.audiences.iter().flatten().any(|audience| audience == CONTROL_AUDIENCE);
-    if status.authenticated != Some(true) || !for_us {
-        return None;
-    }
-    let user = status.user.as_ref()?;
-    let (namespace, _) = user.username.as_deref()?.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
-    let extra = |key| user.extra.as_ref()?.get(key)?.first().cloned();
-    Some(ReportingPod { namespace: namespace.to_owned(), pod: extra(POD_NAME)?, uid: extra(POD_UID)? })
-}
-
-/// The claims of a token (RFC 7519), as Kubernetes writes them. Not to be trusted until the API server has checked the token.
-#[derive(Deserialize)]
-struct Claims {
-    aud: Audiences,
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: Bound,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audiences {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize)]
-struct Bound {
-    namespace: String,
-    pod: Named,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-    uid: String,
-}
-
-impl Claims {
-    fn of(token: &str) -> Option<Self> {
-        let mut parts = token.split('.');
-        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
-    }
-
-    /// The pod, when the token is for us.
-    fn caller(self) -> Option<ReportingPod> {
-        let is_for_us = match &self.aud {
-            Audiences::One(audience) => audience == CONTROL_AUDIENCE,
-            Audiences::Many(audiences) => audiences.iter().any(|audience| audience == CONTROL_AUDIENCE),
-        };
-        let Bound { namespace, pod: Named { name, uid } } = self.kubernetes;
-        is_for_us.then_some(ReportingPod { namespace, pod: name, uid })
+impl From<ReviewError> for Error {
+    fn from(error: ReviewError) -> Self {
+        match error {
+            ReviewError::Busy => Self::Busy,
+            ReviewError::Late => Self::Late,
+            ReviewError::Api(error) => Self::Api(error),
+        }
     }
 }
 
@@ -287,8 +195,8 @@ struct Reviewed {
 
 #[derive(Default)]
 struct Answers {
-    accepted: Option<(Hash, Instant)>,
-    refused: Option<(Hash, Instant)>,
+    accepted: Option<(TokenHash, Instant)>,
+    refused: Option<(TokenHash, Instant)>,
 }
 
 impl Default for Reviewed {
@@ -298,9 +206,9 @@ impl Default for Reviewed {
 }
 
 impl Reviewed {
-    fn find(&self, uid: &str, hash: &Hash, now: Instant) -> Option<bool> {
+    fn find(&self, uid: &str, hash: &TokenHash, now: Instant) -> Option<bool> {
         let answers = self.pods.get(uid)?;
-        let is = |answer: &Option<(Hash, Instant)>| {
+        let is = |answer: &Option<(TokenHash, Instant)>| {
             answer.as_ref().is_some_and(|(of, at)| of == hash && now.duration_since(*at) < KEEP)
         };
         if is(&answers.accepted) { Some(true) } else { is(&answers.refused).then_some(false) }
@@ -311,7 +219,7 @@ impl Reviewed {
         self.rate.allows(uid, now)
     }
 
-    fn keep(&mut self, uid: &str, hash: Hash, is_accepted: bool, now: Instant) {
+    fn keep(&mut self, uid: &str, hash: TokenHash, is_accepted: bool, now: Instant) {
         self.sweep(now);
         let answers = self.pods.entry(uid.to_owned()).or_default();
         let answer = if is_accepted { &mut answers.accepted } else { &mut answers.refused };
@@ -323,8 +231,9 @@ impl Reviewed {
             return;
         }
         self.swept = Some(now);
-        let is_old =
-            |answer: &Option<(Hash, Instant)>| answer.is_none_or(|(_, at)| now.duration_since(at) >= KEEP);
+        let is_old = |answer: &Option<(TokenHash, Instant)>| {
+            answer.is_none_or(|(_, at)| now.duration_since(at) >= KEEP)
+        };
         self.pods.retain(|_, answers| !(is_old(&answers.accepted) && is_old(&answers.refused)));
     }
 }
@@ -332,67 +241,7 @@ impl Reviewed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::authentication::v1::UserInfo;
-    use std::collections::BTreeMap;
-
-    fn status(authenticated: bool, audience: &str, user: &str, pod: Option<&str>) -> TokenReviewStatus {
-        let extra = pod.map(|pod| {
-            BTreeMap::from([
-                (POD_NAME.to_owned(), vec![pod.to_owned()]),
-                (POD_UID.to_owned(), vec![format!("{pod}-uid")]),
-            ])
-        });
-        TokenReviewStatus {
-            authenticated: Some(authenticated),
-            audiences: Some(vec![audience.to_owned()]),
-            user: Some(UserInfo { username: Some(user.to_owned()), extra, ..Default::default() }),
-            error: None,
-        }
-    }
-
-    #[test]
-    fn a_token_bound_to_a_pod_names_it() {
-        let status = status(true, CONTROL_AUDIENCE, "system:serviceaccount:shop:default", Some("web-1"));
-        let caller = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
-        assert_eq!(pod_of(&status), Some(caller));
-    }
-
-    #[test]
-    fn any_other_token_names_nobody() {
-        let account = "system:serviceaccount:shop:default";
-        for status in [
-            status(false, CONTROL_AUDIENCE, account, Some("web-1")),
-            status(true, "https://kubernetes.default.svc", account, Some("web-1")),
-            status(true, CONTROL_AUDIENCE, "admin", Some("web-1")),
-            status(true, CONTROL_AUDIENCE, account, None),
-            TokenReviewStatus::default(),
-        ] {
-            assert_eq!(pod_of(&status), None, "{status:?}");
-        }
-    }
-
-    fn claimed(claims: &str) -> Option<ReportingPod> {
-        Claims::of(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).and_then(Claims::caller)
-    }
-
-    #[test]
-    fn claims_name_a_pod_when_the_token_is_for_us() {
-        let bound = r#""kubernetes.io":{"namespace":"shop","pod":{"name":"web-1","uid":"web-1-uid"}}"#;
-        let expected =
-            ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
-        for audience in [r#""mailroute.dev""#, r#"["mailroute.dev"]"#] {
-            assert_eq!(claimed(&format!(r#"{{"aud":{audience},{bound}}}"#)), Some(expected.clone()));
-        }
-        for other in [
-            format!(r#"{{"aud":["https://kubernetes.default.svc"],{bound}}}"#),
-            r#"{"aud":["mailroute.dev"],"kubernetes.io":{"namespace":"shop"}}"#.to_owned(),
-            "{}".to_owned(),
-            "nonsense".to_owned(),
-        ] {
-            assert_eq!(claimed(&other), None, "{other}");
-        }
-        assert!(Claims::of("no dots").is_none() && Claims::of("e30.!.c2ln").is_none());
-    }
+    use crate::service::token_review::hash;
 
     #[test]
     fn an_answer_is_kept_for_a_minute() {

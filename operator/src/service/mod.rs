@@ -1,19 +1,25 @@
-//! The control service: where sidecars report what they meet, and are told what they may send of their mailbox's limits; and
-//! where they get access tokens by the operator's own identity. The messages are in [`mailroute_route::control`].
+//! The control service: where sidecars report what they meet, and are told what they may send of their mailbox's limits; where
+//! they get access tokens by the operator's own identity; and where they and gateways get the certificates by which they know each
+//! other. The messages are in [`mailroute_route::control`].
 //!
 //! ```text
 //! POST /v1/report ─► leader? ─► who calls? ─────────► how often? ─► its own route? ─► Reports ─► controller
 //!                    421        TokenReview, cached    429           watched pods      (memory)
 //! POST /v1/token ──────────────► who calls? ─────────► how often? ─► its own route? ─► may the route? ─► token cache ─► Entra
 //!                                401                    429           403               403
+//! POST /v1/certificate ────────► who calls? ─────────► how often? ─► its own route? ─► a gateway? ─► pki
+//! POST /v1/review ─────────────► who calls? ─────────► how often? ─► is it a gateway? ─► TokenReview, cached
 //! ```
 //!
-//! * [`authenticate`]: from a bearer token to a pod.
+//! * [`authenticate`]: from a bearer token to a pod. `token_review`: what the API server says of a token. [`request`]: what all
+//!   requests but reports have in common.
 //! * [`report`]: HTTP in and out of reports. [`lease`], [`mailbox`], [`application`] and [`ledger_store`]: each sidecar's share of its mailbox's
 //!   limits, and where that is stored. What is granted is decided in [`mailroute_quota::server`]. [`ids`]: digests of mailboxes and
 //!   pods.
 //! * [`token`]: HTTP in and out of tokens, and the line in the log for each grant and each refusal. [`token_cache`]: the token of
 //!   each application. [`token_transport`]: the connection to Entra.
+//! * [`certificate`]: certificates by which sidecars and gateways of a route know each other. [`review`]: whose token a client has
+//!   shown to a gateway.
 //!
 //! One federated credential, for the operator's ServiceAccount, serves any number of namespaces; Entra allows twenty for an
 //! application. Which applications there are, and who may use them, is in
@@ -27,11 +33,15 @@
 
 pub mod application;
 pub mod authenticate;
+pub mod certificate;
 pub mod ids;
 pub mod lease;
 pub mod ledger_store;
 pub mod mailbox;
 pub mod report;
+pub mod request;
+pub mod review;
 pub mod token;
 pub mod token_cache;
+mod token_review;
 pub mod token_transport;

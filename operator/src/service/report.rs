@@ -1,15 +1,14 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::FutureExt;
@@ -36,6 +35,7 @@ use super::authenticate::{self, Authenticator};
 use super::ids::{ApplicationKey, MailboxKey, running_sidecar, sidecar_id};
 use super::lease::{Claimant, Leases, RunningPods};
 use super::mailbox::Unwritten;
+use super::request::bearer;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
 use crate::cache::watch::{UnreadableRoutes, route_of};
@@ -43,7 +43,6 @@ use crate::leader_election::Leadership;
 use crate::lock;
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
-use crate::server::Peer;
 
 /// Longest request, whatever it waits for.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -131,7 +130,7 @@ impl ReportService {
         }
         let report: Report =
             serde_json::from_slice(&whole(body).await?).map_err(ReportRefusal::NotAReport)?;
-        if !authenticate::is_pod_of(&caller, &self.pods, &report.route) {
+        if authenticate::role_in(&caller, &self.pods, &report.route).is_none() {
             return Err(ReportRefusal::NotItsRoute);
         }
         let route = RouteRef::new(&report.route).within(&caller.namespace);
@@ -334,12 +333,4 @@ fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
 
 async fn whole(body: Body) -> Result<Bytes, ReportRefusal> {
     to_bytes(body, MAX_REPORT_BYTES).await.map_err(|_| ReportRefusal::Body)
-}
-
-/// The token of `Authorization: Bearer`, and the address it comes from.
-pub(crate) fn bearer(head: &Parts) -> Option<(&str, IpAddr)> {
-    let value = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let from = head.extensions.get::<Peer>()?.address();
-    scheme.eq_ignore_ascii_case("bearer").then(|| (token.trim(), from))
 }

@@ -1,6 +1,6 @@
 //! The broker with what is around it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -19,6 +19,7 @@ use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
 use mailroute_operator::service::authenticate::Authenticator;
+use mailroute_operator::service::request::Callers;
 use mailroute_operator::service::token::{self, TokenService};
 use mailroute_operator::service::token_cache::TokenCache;
 use mailroute_operator::service::token_transport::Proxy;
@@ -92,15 +93,17 @@ impl Stage {
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
         let pods = filled(pods);
         let service = TokenService {
-            authenticator: Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),
-            pods,
-            routes: filled(
-                routes
-                    .into_iter()
-                    .map(|route| CachedRoute::new(serde_json::from_value(route).unwrap(), &settings)),
+            callers: Callers::new(
+                Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),
+                pods,
+                filled(
+                    routes
+                        .into_iter()
+                        .map(|route| CachedRoute::new(serde_json::from_value(route).unwrap(), &settings)),
+                ),
+                token::BOUNDS,
             ),
             token_cache: Arc::new(token_cache),
-            rate: Mutex::new(token::rate()),
             metrics: metrics.clone(),
         };
         Self { m365, service: Arc::new(service), metrics, folder }

@@ -1,11 +1,14 @@
 //! This pod's certificate for its route, by which sidecars and gateways know each other; names as in
 //! [`mailroute_route::identity`].
 //!
-//! Owns what is verified: the CA of the route file, and the role and the route in the peer's certificate. Refuses to know what is
-//! said over the connection.
+//! Owns what is verified: the CA of the route file, and the role and the route in the peer's certificate; and, in `renewal`, how the
+//! certificate is had from the operator. Refuses to know what is said over the connection. The key is in memory alone.
 
-use std::sync::{Arc, PoisonError, RwLock};
+mod renewal;
 
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use jiff::Timestamp;
 use mailroute_route::file::Gateway;
 use mailroute_route::identity::{Role, dns_name};
 use rustls::client::verify_server_name;
@@ -13,11 +16,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::renewal::Held;
+use crate::clock;
 use crate::config::Config;
+use crate::lock;
 use crate::net::tls::{Trust, TrustError, client_config_with, roots_from_pem};
 
 /// Why there is no TLS between sidecar and gateway.
@@ -26,9 +32,15 @@ pub enum IdentityError {
     /// The route has no gateway, or there is no route.
     #[error("the route has no gateway")]
     NoGateway,
+    /// The operator has no CA yet.
+    #[error("the operator has no CA yet that signs certificates of sidecars and gateways")]
+    NoAuthority,
     /// The operator has issued no certificate yet.
     #[error("the operator has not issued a certificate for this pod yet")]
     NoCertificate,
+    /// The certificate has ended.
+    #[error("this pod's certificate has expired, the operator has not renewed it since {0}")]
+    Expired(Timestamp),
     /// The CA bundle of the route file cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -57,17 +69,38 @@ pub enum PeerError {
     OtherRoute,
 }
 
+/// Told when a new certificate ends, seconds since the epoch.
+type Observer = Box<dyn Fn(i64) + Send + Sync>;
+
 /// This pod's certificate and key, and what it verifies others with.
 pub struct Identity {
     config: watch::Receiver<Config>,
     role: Role,
-    certified: RwLock<Option<Arc<CertifiedKey>>>,
+    held: RwLock<Option<Held>>,
+    /// Why the operator has issued none when it was asked last.
+    failure: Mutex<Option<String>>,
+    /// Somebody needs one.
+    wanted: Notify,
+    observer: OnceLock<Observer>,
 }
 
 impl Identity {
-    /// Without a certificate yet.
+    /// Without a certificate yet. [`Identity::run`] gets one.
     pub fn new(config: watch::Receiver<Config>, role: Role) -> Arc<Self> {
-        Arc::new(Self { config, role, certified: RwLock::default() })
+        Arc::new(Self {
+            config,
+            role,
+            held: RwLock::default(),
+            failure: Mutex::default(),
+            wanted: Notify::new(),
+            observer: OnceLock::new(),
+        })
+    }
+
+    /// Tells `observer` when each new certificate ends, seconds since the epoch: for the metric. The first observer counts.
+    pub fn observe(&self, observer: impl Fn(i64) + Send + Sync + 'static) {
+        // One that is there already is the same.
+        let _ = self.observer.set(Box::new(observer));
     }
 
     /// What this pod does for the route.
@@ -77,8 +110,26 @@ impl Identity {
 
     /// Uses this certificate from the next connection on.
     pub fn set(&self, certified: Arc<CertifiedKey>) {
+        let held = Held::new(certified, clock::unix_seconds(), clock::chance());
+        if let Some(observer) = self.observer.get() {
+            observer(held.ends());
+        }
         // The lock guards one assignment, so a poisoned one still holds a whole value.
-        *self.certified.write().unwrap_or_else(PoisonError::into_inner) = Some(certified);
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
+    }
+
+    /// A certificate is needed: after a failure the operator is asked again soon.
+    pub fn wanted(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Why this pod has no certificate that it can use, once it has been asked for in vain. None while it has one, or needs none.
+    pub fn problem(&self) -> Option<String> {
+        match self.usable() {
+            Ok(_) | Err(IdentityError::NoGateway) => None,
+            Err(error @ IdentityError::NoAuthority) => Some(error.to_string()),
+            Err(error) => lock(&self.failure).as_ref().map(|failure| format!("{error}: {failure}")),
+        }
     }
 
     /// The route's gateway, as the route file has it now.
@@ -137,9 +188,20 @@ impl Identity {
     }
 
     fn both(&self) -> Result<(Gateway, Arc<CertifiedKey>), IdentityError> {
+        self.usable().inspect_err(|_| self.wanted())
+    }
+
+    fn usable(&self) -> Result<(Gateway, Arc<CertifiedKey>), IdentityError> {
         let gateway = self.gateway().ok_or(IdentityError::NoGateway)?;
-        let certified = self.certified.read().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok((gateway, certified.ok_or(IdentityError::NoCertificate)?))
+        if gateway.ca_pem.is_empty() {
+            return Err(IdentityError::NoAuthority);
+        }
+        let certified = self.held().ok_or(IdentityError::NoCertificate)?.at(clock::unix_seconds())?;
+        Ok((gateway, certified))
+    }
+
+    fn held(&self) -> Option<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn name(&self, role: Role) -> Result<String, IdentityError> {

@@ -133,13 +133,15 @@ fn only_what_the_source_of_the_certificate_needs_is_allowed() -> Result<()> {
     let bundle =
         "resources: [mutatingwebhookconfigurations]\nresourceNames: [mailroute]\nverbs: [list, watch, patch]";
     let secret = "resources: [secrets]\nresourceNames: [mailroute-tls]\nverbs: [list, watch]";
-    let create = "resources: [secrets]\nverbs: [create]";
+    // The CA of sidecars and gateways is the operator's own in any case.
+    let own = "resources: [secrets]\nresourceNames: [mailroute-ca]\nverbs: [list, watch, update]\n- apiGroups: [\"\"]\n\
+               resources: [secrets]\nverbs: [create]";
     for (source, allowed) in [
         ("Operator", [true, false, true]),
-        ("CertManager", [false, true, false]),
-        ("Secret", [true, true, false]),
+        ("CertManager", [false, true, true]),
+        ("Secret", [true, true, true]),
     ] {
-        let found = [holds(source, bundle)?, holds(source, secret)?, holds(source, create)?];
+        let found = [holds(source, bundle)?, holds(source, secret)?, holds(source, own)?];
         ensure!(found == allowed, "{source}: {found:?}");
         ensure!(
             holds(source, "cert-manager.io/inject-ca-from: mailroute-system/mailroute")?

@@ -7,11 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::Listener;
 use clap::Parser;
 use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX};
-use mailroute_m365::tls::Identity;
 use mailroute_m365::{Faults, Line, LoginAction, Options, Rule, SmtpAction, Stage as At, SubmissionFaults};
 use mailroute_operator::service::token;
 use mailroute_route::RouteFile;
@@ -23,10 +20,7 @@ use mailroute_sidecar::cli::check;
 use mailroute_sidecar::upstream::probe::ProbeSchedule;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::net::TcpStream;
 
 #[path = "../../../sidecar/tests/relay/client.rs"]
 mod client;
@@ -37,6 +31,7 @@ mod stage;
 use client::{Client, message};
 use stage::{OPERATOR, Stage, WEB, here, jwt, lent};
 
+use crate::operator_served::Operator;
 use crate::route::to_simulator;
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
@@ -50,75 +45,6 @@ struct Scene {
     folder: TempDir,
 }
 
-/// The control service at one address, which can go away and come back.
-struct Operator {
-    ca_pem: String,
-    address: SocketAddr,
-    acceptor: TlsAcceptor,
-    router: Router,
-    serving: Option<AbortHandle>,
-}
-
-impl Operator {
-    async fn new(stage: &Stage) -> Self {
-        let identity = Identity::new(&["localhost".to_owned()], None).unwrap();
-        let (ca_pem, acceptor) = (identity.authority.pem, TlsAcceptor::from(identity.submission));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = token::router(Arc::clone(&stage.service)).layer(axum::Extension(here()));
-        let mut this = Self { ca_pem, address, acceptor, router, serving: None };
-        this.serve(listener);
-        this
-    }
-
-    fn serve(&mut self, listener: TcpListener) {
-        let (listener, router) = (Tls { listener, acceptor: self.acceptor.clone() }, self.router.clone());
-        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-        self.serving = Some(serving.abort_handle());
-    }
-
-    fn leave(&mut self) {
-        self.serving.take().unwrap().abort();
-    }
-
-    async fn come_back(&mut self) {
-        // The port is free as soon as the task that listened has ended.
-        let bound = async {
-            loop {
-                match TcpListener::bind(self.address).await {
-                    Ok(listener) => return listener,
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            }
-        };
-        let listener = tokio::time::timeout(PATIENCE, bound).await.expect("the port is free");
-        self.serve(listener);
-    }
-}
-
-struct Tls {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for Tls {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let (stream, from) = self.listener.accept().await.unwrap();
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, from);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
 impl Scene {
     async fn start() -> Self {
         Self::with(|_| {}).await
@@ -130,7 +56,7 @@ impl Scene {
         options.config.limits.messages_per_minute = 10_000;
         let stage = Stage::with(options, vec![lent("shop", "notifications")]).await;
         change(&stage);
-        let operator = Operator::new(&stage).await;
+        let operator = Operator::serving(token::router(Arc::clone(&stage.service)), here()).await;
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("control"), jwt(WEB)).unwrap();
         let route = route(&stage, &operator, &folder);
