@@ -206,6 +206,11 @@ impl App {
         &self.identity
     }
 
+    /// The gateways of the route, as this pod reaches them.
+    pub const fn gateways(&self) -> &Arc<Gateways> {
+        &self.gateways
+    }
+
     /// The queue, for whoever looks after it by hand.
     pub const fn queue(&self) -> &Arc<Queue> {
         &self.queue

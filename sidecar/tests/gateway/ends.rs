@@ -136,15 +136,11 @@ async fn a_gateway_that_comes_back_within_the_grace_is_in_time() {
 
 #[tokio::test]
 async fn any_of_several_gateways_takes_it_and_one_that_ends_gives_to_the_other_and_not_to_itself() {
-    let mut pods = Pods::new("127.0.0.1:1", Queue).await;
-    let first = pods.gateway("127.0.0.1:0").await;
-    let port = first.gateway_address().port();
-    pods.found_at(&format!("localhost:{port}"));
-    // Both know the name under which both are found.
-    first.files.write_route(&pods.route);
-    let second = pods.gateway(&format!("[::1]:{port}")).await;
-    let first = first.restarted().await;
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    let (first, second) = pods.two_gateways("127.0.0.1:0").await;
+    let both = vec![first.gateway_address(), second.gateway_address()];
     let sidecar = pods.sidecar().await;
+    sidecar.app.gateways().dial(both);
     down(&pods.m365, true).await;
     for n in 0..20 {
         sidecar.queued(&[ANN], &format!("m{n}")).await;

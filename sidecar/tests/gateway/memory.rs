@@ -22,7 +22,7 @@ const MESSAGES: u64 = 10_000;
 const MOST_KIB: u64 = 64 * 1024;
 
 /// Sidecars that hand over at the same time, each with several connections.
-const SIDECARS: usize = 4;
+const SIDECARS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_takes_ten_thousand_messages_over_stays_small() {

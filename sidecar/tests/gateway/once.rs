@@ -68,24 +68,17 @@ async fn a_message_that_comes_twice_is_kept_and_delivered_once() {
 
 #[tokio::test]
 async fn a_message_that_went_to_another_gateway_may_come_back() {
-    let mut pods = Pods::new("127.0.0.1:1", Queue).await;
-    let first = pods.gateway("127.0.0.1:0").await;
-    let port = first.gateway_address().port();
-    pods.found_at(&format!("localhost:{port}"));
-    let second = pods.gateway(&format!("[::1]:{port}")).await;
-    first.files.write_route(&pods.route);
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    // Over IPv6.
+    let (first, second) = pods.two_gateways("[::1]:0").await;
+    let both = vec![first.gateway_address(), second.gateway_address()];
     down(&pods.m365, true).await;
-    let mut one = pods.route.clone();
-    one.gateway.as_mut().unwrap().host = first.gateway_address().to_string();
-    let sidecar = {
-        let all = std::mem::replace(&mut pods.route, one);
-        let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
-        pods.route = all;
-        sidecar
-    };
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    sidecar.dial(vec![first.gateway_address()]);
     give(&sidecar, 1).await.unwrap();
     let first = first.restarted().await;
     assert_eq!((first.app.queue().figures().messages, second.app.queue().figures().messages), (0, 1));
+    first.app.gateways().dial(both.clone());
     let second = second.restarted().await;
     assert_eq!((first.app.queue().figures().messages, second.app.queue().figures().messages), (1, 0));
     down(&pods.m365, false).await;

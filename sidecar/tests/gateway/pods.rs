@@ -71,6 +71,16 @@ impl Pods {
         self.pod(Role::Gateway, "gateway-0", &["--gateway", address], intervals(), Files::new()).await
     }
 
+    /// Two gateways on this address, each of which finds both.
+    pub async fn two_gateways(&self, address: &str) -> (Pod, Pod) {
+        let (first, second) = (self.gateway(address).await, self.gateway(address).await);
+        let both = vec![first.gateway_address(), second.gateway_address()];
+        for pod in [&first, &second] {
+            pod.app.gateways().dial(both.clone());
+        }
+        (first, second)
+    }
+
     pub async fn sidecar(&self) -> Pod {
         self.pod(Role::Sidecar, "web-0", &[], intervals(), Files::new()).await
     }
