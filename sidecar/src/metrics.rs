@@ -348,7 +348,7 @@ mod tests {
             let attempt = AttemptResult { verdict, refused: vec![], observations: vec![], host: None };
             metrics.attempted(&attempt, 1, 10, Duration::from_secs(1));
         }
-        for exit in [QueueExit::Delivered, QueueExit::DeadLetter, QueueExit::Dropped, QueueExit::HandedOver] {
+        for exit in [QueueExit::Delivered, QueueExit::DeadLetter, QueueExit::Dropped] {
             metrics.left_queue(exit, Duration::from_secs(1));
         }
         let text = rendered(&metrics, &Health::default());

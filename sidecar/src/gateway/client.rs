@@ -401,8 +401,15 @@ impl Gateways {
     fn take_kept(&self, only: Option<SocketAddr>) -> Option<Connection> {
         let mut kept = lock(&self.kept);
         kept.retain(|connection| connection.used.elapsed() < IDLE);
-        let at = kept.iter().rposition(|connection| only.is_none_or(|only| connection.address == only))?;
-        Some(kept.remove(at))
+        loop {
+            let at =
+                kept.iter().rposition(|connection| only.is_none_or(|only| connection.address == only))?;
+            let mut connection = kept.remove(at);
+            // What is sent over one that is closed looks as if it had arrived.
+            if !connection.is_stale() {
+                return Some(connection);
+            }
+        }
     }
 
     fn keep(&self, connection: Connection) {

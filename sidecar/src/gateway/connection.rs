@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,8 +24,11 @@ use crate::smtp::reply::{Reply, ReplyReader};
 /// For a piece of a message to be taken.
 const BLOCK: Duration = Duration::from_secs(10);
 
-/// For an answer: a large message is copied and synced meanwhile.
-const ANSWER: Duration = Duration::from_secs(60);
+/// For an answer, beside the time that a large message takes to be copied and synced.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Slowest disk of a gateway that is waited for, octets a second.
+const SLOWEST: u64 = 4 * 1024 * 1024;
 
 /// For an answer that may have come before all octets were sent.
 const EARLY: Duration = Duration::from_millis(500);
@@ -127,10 +131,16 @@ impl Connection {
                 _ => Err(ConnectionError::io("the connection broke", false)(error)),
             };
         }
-        let reply = timeout(ANSWER, self.reply(true)).await;
+        let octets = body.map_or(0, Body::len);
+        let reply = timeout(ANSWER + Duration::from_secs(octets / SLOWEST), self.reply(true)).await;
         let reply = reply.map_err(|_| ConnectionError::because("no answer in time", true))??;
         self.used = clock::now();
         Ok(Sent::Reply(reply))
+    }
+
+    /// Whether the gateway has closed it, or has said something that nobody asked for.
+    pub fn is_stale(&mut self) -> bool {
+        self.stream.read_buf(&mut self.buffer).now_or_never().is_some()
     }
 
     /// Says goodbye.

@@ -87,6 +87,7 @@ impl GatewayServer {
     /// Serves until `stop`; then sessions end after the message that they are in.
     pub async fn run(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let Self { identity, queue, scratch, metrics, serving, ending } = self;
+        metrics.show_take_overs();
         let shared = Arc::new(Shared {
             queue,
             scratch,

@@ -159,6 +159,15 @@ async fn any_of_several_gateways_takes_it_and_one_that_ends_gives_to_the_other_a
 }
 
 #[tokio::test]
+async fn a_gateway_is_alive_and_listens_on_no_port_of_localhost_for_mail() {
+    let (_pods, gateway) = Pods::with_gateway(Queue).await;
+    assert!(gateway.app.smtp_addresses().is_empty());
+    let (spool, admin) = (gateway.files.path(""), gateway.app.admin_address());
+    let asked = tokio::task::spawn_blocking(move || mailroute_sidecar::cli::health_check::ask(&spool, admin));
+    asked.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_message_whose_attempt_does_not_end_is_cut_off_and_handed_over() {
     let (mut pods, gateway) = Pods::with_gateway(DeliverOrQueue).await;
     pods.route.delivery.wait_seconds = 1;

@@ -1,6 +1,7 @@
 //! A message that is handed over twice is kept and delivered once, over restarts of either side.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mailroute_route::file::DeliveryMode::Queue;
 use mailroute_route::identity::Role;
@@ -10,7 +11,6 @@ use mailroute_sidecar::gateway::identity::Identity;
 use mailroute_sidecar::message::body::Body;
 use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::spool::{Entry, Progress, RecipientStatus, Shelf};
-use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::authority::certified;
