@@ -112,7 +112,8 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
             image: "mailroute.dev/sidecar:0.1.0".into(),
             ..SidecarSettings::default()
         },
-        ca_bundle: known,
+        ca_bundle: known.clone(),
+        identity_ca: known,
         routes,
         pods,
         reports: Arc::clone(&reports),

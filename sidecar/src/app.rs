@@ -8,8 +8,11 @@
 //!                                 └──── cli::queue ◄── a person's commands
 //! ```
 //!
+//! In a gateway `gateway::server` stands where the listener does, and takes messages over from sidecars.
+//!
 //! Stop: the queue tries everything once more while the listener stays open until it is quiet; sessions finish their message,
-//! what is left is said by name, then the rest ends and the upstream gets its QUIT.
+//! what is left is handed over to a gateway where there is one, what is left then is said by name, and the rest ends and the
+//! upstream gets its QUIT. A gateway takes messages over until the very end: they are safe on its volume.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +23,7 @@ use std::time::Duration;
 use anyhow::Context;
 use mailroute_dns::resolver::Resolver;
 use mailroute_quota::Timing;
+use mailroute_route::identity::Role;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -35,7 +39,12 @@ use crate::cli::queue::server::{CommandServer, CommandTimeouts};
 use crate::cli::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::gateway;
+use crate::gateway::client::Gateways;
+use crate::gateway::end;
+use crate::gateway::identity::Identity;
+use crate::gateway::review::ReviewByOperator;
+use crate::gateway::server::GatewayServer;
+use crate::gateway::smtp as gateway_smtp;
 use crate::listener::port::PortListener;
 use crate::listener::settings;
 use crate::listener::{Listeners, Service, SessionCount, SessionLimits};
@@ -65,6 +74,8 @@ pub struct Intervals {
     pub queue: schedule::RetrySchedule,
     /// How long no session must have been open before the listener closes.
     pub settle: Duration,
+    /// How long messages are tried once more at the end, before the rest is handed over to a gateway.
+    pub hand_over: Duration,
     /// Least time between two reports.
     pub report: Duration,
     /// How long a person's command may take to be said.
@@ -79,6 +90,7 @@ impl Default for Intervals {
             quota: Timing::default(),
             queue: schedule::RetrySchedule::default(),
             settle: Duration::from_millis(500),
+            hand_over: Duration::from_secs(2),
             report: Duration::from_secs(1),
             queue_commands: CommandTimeouts::default(),
         }
@@ -94,11 +106,15 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// A running sidecar.
 pub struct App {
     smtp: Vec<SocketAddr>,
+    gateway: Option<SocketAddr>,
     admin: SocketAddr,
     grace: Grace,
     sessions: watch::Receiver<usize>,
     queue: Arc<Queue>,
-    port_listener: JoinHandle<()>,
+    identity: Arc<Identity>,
+    gateways: Arc<Gateways>,
+    /// Ends with the last session of an application.
+    listening: JoinHandle<()>,
     closing: watch::Sender<bool>,
     ending: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -112,11 +128,11 @@ impl App {
     pub async fn start(run: Run, intervals: Intervals) -> anyhow::Result<Self> {
         let config = config::load(&run.route, run.control.as_deref()).await;
         config::log(&Config::default(), &config);
-        let listeners = Listeners::bind(PortListener::port(run.port, &config)).await?;
+        let sockets = Sockets::bind(&run, &config).await?;
         let admin_listener = bind_admin(run.admin_listen).await?;
-        let (smtp, admin) = (listeners.addresses(), admin_listener.local_addr()?);
+        let (smtp, gateway, admin) = (sockets.smtp(), sockets.gateway(), admin_listener.local_addr()?);
 
-        let (spool, found) = open_spool(&run.spool_dir, &config).await?;
+        let (spool, found) = open_spool(&run.spool_dir, &config, gateway.is_some()).await?;
         control_service::note_address(&run.spool_dir, run.control.as_deref()).await;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
@@ -124,9 +140,10 @@ impl App {
         let mut tasks = JoinSet::new();
         let (route, control) = (run.route.clone(), run.control.clone());
         tasks.spawn(config::watch_file(route, control, run.route_poll, config_sender, stop.clone()));
-        let kept = Kept { spool, found, shutting_down: closed.clone() };
+        let kept = Kept { spool, found, shutting_down: closed.clone(), gateway };
         let parts = Parts::start(config, &run, intervals, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
+        let (identity, gateways) = (Arc::clone(&parts.identity), Arc::clone(&parts.gateways));
         if let Some(served) = parts.queue_commands(&run.spool_dir, intervals.queue_commands) {
             tasks.spawn(served.run(stop.clone()));
         }
@@ -139,26 +156,44 @@ impl App {
                 tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");
             }
         }
-        tasks.spawn(parts.admin().run(admin_listener, stop));
+        tasks.spawn(parts.admin().run(admin_listener, stop.clone()));
         parts.settled().await;
         let sessions = SessionCount::new(Arc::clone(&parts.metrics) as _);
         let open = sessions.subscribe();
-        let network = gateway::smtp::bind(parts.network_parts(&run, Arc::clone(&sessions))).await?;
-        let port_listener = parts.port_listener(&run, sessions).run(listeners, closed.clone());
-        let port_listener = tokio::spawn(async move {
-            tokio::join!(port_listener, async {
-                if let Some(network) = network {
-                    network.run(closed).await;
-                }
-            });
-        });
+        let listening = match sockets {
+            Sockets::Local(listeners) => {
+                tokio::spawn(parts.port_listener(&run, sessions).run(listeners, closed))
+            }
+            Sockets::Gateway(listener) => {
+                let network = gateway_smtp::bind(parts.network_parts(&run, sessions)).await?;
+                tasks.spawn(parts.gateway_server(closed.clone()).run(listener, stop));
+                tokio::spawn(async move {
+                    if let Some(network) = network {
+                        network.run(closed).await;
+                    }
+                })
+            }
+        };
 
-        tracing::info!(addresses = ?smtp, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
-        let grace = Grace { settle: intervals.settle, total: run.grace };
-        Ok(Self { smtp, admin, grace, sessions: open, queue, port_listener, closing, ending, tasks })
+        tracing::info!(addresses = ?smtp, gateway = ?gateway, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
+        let grace = Grace { settle: intervals.settle, hand_over: intervals.hand_over, total: run.grace };
+        Ok(Self {
+            smtp,
+            gateway,
+            admin,
+            grace,
+            sessions: open,
+            queue,
+            identity,
+            gateways,
+            listening,
+            closing,
+            ending,
+            tasks,
+        })
     }
 
-    /// Where applications connect.
+    /// Where applications connect; nowhere in a gateway.
     pub fn smtp_addresses(&self) -> &[SocketAddr] {
         &self.smtp
     }
@@ -166,6 +201,21 @@ impl App {
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub const fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where sidecars hand messages over, in a gateway.
+    pub const fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway
+    }
+
+    /// The certificate by which this pod is known to the others of its route.
+    pub const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The gateways of the route, as this pod reaches them.
+    pub const fn gateways(&self) -> &Arc<Gateways> {
+        &self.gateways
     }
 
     /// The queue, for whoever looks after it by hand.
@@ -176,22 +226,30 @@ impl App {
     /// Stops politely within the grace. Mail is sent for all of it but the last seconds, which are for the last report and
     /// the upstream's QUIT; an eighth of it is for sessions that are in a message.
     pub async fn stop(mut self) {
-        let Grace { settle, total } = self.grace;
+        let Grace { settle, hand_over, total } = self.grace;
         let last = (total / 8).min(LAST_WORDS);
         let drained_by = clock::now() + total.saturating_sub(last);
         // First, as the end may be cut short after the report that follows.
-        let _ = timeout(settle, self.queue.name_left()).await;
+        if self.gateway.is_none() {
+            let _ = timeout(settle, self.queue.name_left()).await;
+        }
         self.queue.drain();
-        shutdown::settled(self.sessions, Grace { settle, total: total * 3 / 4 }).await;
+        shutdown::settled(self.sessions, Grace { total: total * 3 / 4, ..self.grace }).await;
         // From now on nobody waits for the upstream: what is not delivered is kept.
         self.closing.send_replace(true);
-        if timeout(total / 8, &mut self.port_listener).await.is_err() {
+        if timeout(total / 8, &mut self.listening).await.is_err() {
             tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
-            self.port_listener.abort();
+            self.listening.abort();
         }
-        self.queue.drained(drained_by).await;
+        tokio::join!(
+            end::drained(&self.queue, &self.gateways, hand_over, drained_by),
+            // What came of attempts whose message a gateway has.
+            timeout_at(drained_by, self.gateways.all_told()),
+        )
+        .1
+        .ok();
         let end = clock::now() + last;
-        self.queue.report_left(last / 2).await;
+        self.queue.report_left(last / 2, self.gateway.is_some()).await;
         self.ending.send_replace(true);
         if timeout_at(end, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not all tasks ended in time");
@@ -206,6 +264,41 @@ struct Kept {
     found: Recovered,
     /// The end is near.
     shutting_down: watch::Receiver<bool>,
+    /// This is a gateway, which listens there.
+    gateway: Option<SocketAddr>,
+}
+
+/// Where mail comes in.
+enum Sockets {
+    /// From the applications of the pod.
+    Local(Listeners),
+    /// From sidecars: this is a gateway.
+    Gateway(TcpListener),
+}
+
+impl Sockets {
+    async fn bind(run: &Run, config: &Config) -> anyhow::Result<Self> {
+        let Some(address) = run.gateway.gateway else {
+            return Ok(Self::Local(Listeners::bind(PortListener::port(run.port, config)).await?));
+        };
+        let bound = admin::bind(address).await;
+        let listener = bound.with_context(|| format!("cannot listen on {address}; see --gateway"))?;
+        Ok(Self::Gateway(listener))
+    }
+
+    fn smtp(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Local(listeners) => listeners.addresses(),
+            Self::Gateway(_) => vec![],
+        }
+    }
+
+    fn gateway(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Local(_) => None,
+            Self::Gateway(listener) => listener.local_addr().ok(),
+        }
+    }
 }
 
 /// What several tasks share.
@@ -215,6 +308,8 @@ struct Parts {
     health: SharedHealth,
     attempts: Arc<Attempts>,
     queue: Arc<Queue>,
+    identity: Arc<Identity>,
+    gateways: Arc<Gateways>,
     acceptor: Arc<MessageAcceptor>,
     scratch: Arc<dyn Scratch>,
     serving: Arc<AtomicBool>,
@@ -226,7 +321,7 @@ impl Parts {
         config: watch::Receiver<Config>,
         run: &Run,
         intervals: Intervals,
-        Kept { spool, found, shutting_down }: Kept,
+        Kept { spool, found, shutting_down, gateway }: Kept,
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
@@ -243,11 +338,24 @@ impl Parts {
         );
         let scratch = spool.scratch();
         let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), intervals.queue);
-        let (attempting, queued) = (Arc::clone(&attempts), Arc::clone(&queue));
-        let acceptor =
-            MessageAcceptor::new(attempting, queued, Arc::clone(&metrics), run.reply_timeout, shutting_down);
+        let role = if gateway.is_some() { Role::Gateway } else { Role::Sidecar };
+        let identity = Identity::new(config.clone(), role);
+        let expiry = Arc::clone(&metrics);
+        identity.observe(move |not_after| expiry.identity(not_after));
+        let own_port = gateway.map(|address| address.port());
+        let gateways = Gateways::new(Arc::clone(&identity), own_port, Arc::clone(&metrics));
+        let acceptor = MessageAcceptor::new(
+            Arc::clone(&attempts),
+            Arc::clone(&queue),
+            // What waits in a gateway is where it should be.
+            gateway.is_none().then(|| Arc::clone(&gateways)),
+            Arc::clone(&metrics),
+            run.reply_timeout,
+            shutting_down,
+        );
+        let serving = Arc::default();
         let parts =
-            Self { config, metrics, health, attempts, queue, acceptor, scratch, serving: Arc::default() };
+            Self { config, metrics, health, attempts, queue, identity, gateways, acceptor, scratch, serving };
         let upstream = Upstream {
             active: publish,
             attempts: Arc::clone(&parts.attempts),
@@ -260,6 +368,7 @@ impl Parts {
         };
         tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
         tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));
+        tasks.spawn(Arc::clone(&parts.identity).run(stop.clone()));
         tasks.spawn(parts.reporter(intervals.report, &run.spool_dir).run(stop.clone()));
         tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
         Ok(parts)
@@ -286,6 +395,7 @@ impl Parts {
             notable: queue.notable(),
             queue: Box::new(move || queue.figures().into()),
             left: Box::new(move || left.left()),
+            gateway: self.gateways.error(),
             deleted: RouteDeleted::new(directory),
             metrics: Arc::clone(&self.metrics),
             least,
@@ -319,41 +429,59 @@ impl Parts {
         }
     }
 
-    /// What a gateway's listener for clients without a sidecar is made of.
-    fn network_parts(&self, run: &Run, sessions: Arc<SessionCount>) -> gateway::smtp::Parts {
-        let service = Service {
+    /// What sessions share, wherever they come from.
+    fn service(&self, run: &Run, sessions: Arc<SessionCount>) -> Service {
+        Service {
             accept: Arc::clone(&self.acceptor) as _,
             settings: settings::source(self.config.clone()),
             observer: sessions,
             scratch: Arc::clone(&self.scratch),
             limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
-        };
-        gateway::smtp::Parts {
+        }
+    }
+
+    /// What a gateway's listener for clients without a sidecar is made of.
+    fn network_parts(&self, run: &Run, sessions: Arc<SessionCount>) -> gateway_smtp::Parts {
+        gateway_smtp::Parts {
             options: run.gateway.clone(),
-            service,
+            service: self.service(run, sessions),
             config: self.config.clone(),
             poll: run.route_poll,
-            review: None,
+            review: Some(Arc::new(ReviewByOperator::new(self.config.clone()))),
+        }
+    }
+
+    /// Takes messages over; `ending` when nothing more may come from other gateways.
+    fn gateway_server(self, ending: watch::Receiver<bool>) -> GatewayServer {
+        GatewayServer {
+            identity: self.identity,
+            queue: self.queue,
+            scratch: self.scratch,
+            metrics: self.metrics,
+            serving: self.serving,
+            ending,
         }
     }
 
     fn port_listener(self, run: &Run, sessions: Arc<SessionCount>) -> PortListener {
-        let service = Service {
-            accept: self.acceptor,
-            settings: settings::source(self.config.clone()),
-            observer: sessions,
-            scratch: self.scratch,
-            limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
-        };
+        let service = self.service(run, sessions);
         PortListener { service, config: self.config, fixed: run.port, serving: self.serving }
     }
 }
 
-async fn open_spool(directory: &Path, config: &Config) -> anyhow::Result<(Spool, Recovered)> {
+async fn open_spool(
+    directory: &Path,
+    config: &Config,
+    is_gateway: bool,
+) -> anyhow::Result<(Spool, Recovered)> {
     let limits = queue::limits(config.route.as_deref().map(|route| &route.delivery));
     let opened = Spool::open(directory, limits).await;
-    let (spool, found) =
+    let (spool, mut found) =
         opened.with_context(|| format!("cannot keep mail in {}; see --spool-dir", directory.display()))?;
+    if is_gateway {
+        let receipts = spool.keep_receipts(&mut found).await;
+        receipts.with_context(|| format!("cannot remember messages in {}", directory.display()))?;
+    }
     if !found.waiting.is_empty() || found.dead > 0 || found.set_aside > 0 {
         let (waiting, dead_letters, set_aside) = (found.waiting.len(), found.dead, found.set_aside);
         tracing::info!(waiting, dead_letters, set_aside, "found in the spool");

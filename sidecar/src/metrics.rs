@@ -5,6 +5,7 @@
 
 mod budget;
 mod events;
+mod gateway;
 mod queue;
 
 use mailroute_metrics::{Families, Family, counter, counters, gauge, gauges, histogram};
@@ -26,6 +27,7 @@ pub struct Metrics {
     sent: Sent,
     state: State,
     queued: queue::Queued,
+    gateway: gateway::Gateway,
     budgeted: budget::Budgeted,
     /// Token requests that fail, as the log has them.
     token_faults: std::sync::Mutex<crate::logging::faults::FaultLog>,
@@ -78,6 +80,7 @@ impl Metrics {
             sent: Sent::register(r)?,
             state: State::register(r)?,
             queued: queue::Queued::register(r)?,
+            gateway: gateway::Gateway::register(r)?,
             budgeted: budget::Budgeted::register(r)?,
             token_faults: std::sync::Mutex::default(),
             registry: r.registry(),

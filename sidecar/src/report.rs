@@ -57,6 +57,8 @@ pub struct Reporter {
     pub queue: Box<dyn Fn() -> Queue + Send + Sync>,
     /// Message-IDs of what waits, while the process ends.
     pub left: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Why no gateway could be reached when one was needed last.
+    pub gateway: watch::Receiver<Option<String>>,
     /// Where it is noted that the route was deleted.
     pub deleted: RouteDeleted,
     /// Changes with it.
@@ -190,6 +192,7 @@ impl Reporter {
             tokio::select! {
                 _ = self.health.changed() => {}
                 _ = self.config.changed() => {}
+                Ok(()) = self.gateway.changed() => {}
                 () = queue => {}
             }
         };
@@ -226,7 +229,7 @@ impl Reporter {
             usage: (self.usage)(),
             egress: health.egress(),
             left: if shows_ids { (self.left)() } else { vec![] },
-            gateway_error: None,
+            gateway_error: self.gateway.borrow_and_update().clone(),
             claim: None,
         };
         (report, route.and_then(|route| route.control.clone()))

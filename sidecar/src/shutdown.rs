@@ -12,6 +12,8 @@ use tokio::time::timeout;
 pub struct Grace {
     /// How long no session must have been open before the listener is closed.
     pub settle: Duration,
+    /// How long messages are tried once more before the rest is handed over.
+    pub hand_over: Duration,
     /// How long the whole stop may take.
     pub total: Duration,
 }
@@ -74,7 +76,11 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const GRACE: Grace = Grace { settle: Duration::from_secs(1), total: Duration::from_secs(20) };
+    const GRACE: Grace = Grace {
+        settle: Duration::from_secs(1),
+        hand_over: Duration::from_secs(2),
+        total: Duration::from_secs(20),
+    };
 
     async fn waited(sessions: watch::Receiver<usize>) -> u64 {
         let start = clock::now();

@@ -217,6 +217,22 @@ fn replies() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(String::into_bytes)
 }
 
+/// Commands to a gateway, good and bad.
+fn gateway_commands() -> impl Strategy<Value = String> {
+    let id = prop_oneof![3 => "[0-9a-hjkmnp-tv-z]{19}", 1 => "[ -~]{0,20}"];
+    let number = prop_oneof!["[0-9]{1,4}", "[0-9]{8,22}", "[-+ a]?[0-9]{0,3}"];
+    let shelf = prop::sample::select(vec!["Queue", "Dead", "queue", ""]);
+    prop_oneof![
+        (id, shelf, prop::collection::vec(number, 1..4), "(XSPOOL|XSTATE|xspool)").prop_map(
+            |(id, shelf, numbers, verb)| match numbers.as_slice() {
+                [one] => format!("{verb} {id} {one}"),
+                more => format!("{verb} {id} {shelf} {}", more.join(" ")),
+            }
+        ),
+        "(EHLO|NOOP|QUIT)( [ -~]{0,9})?",
+    ]
+}
+
 /// The seeds of the fuzz target, with some octets changed.
 fn kept() -> impl Strategy<Value = Vec<u8>> {
     let seed = prop::sample::select(vec![
@@ -248,6 +264,11 @@ proptest! {
     }
 
     #[test]
+    fn any_command_to_a_gateway_is_read_the_same_again(line in gateway_commands()) {
+        checks::gateway_command(line.as_bytes());
+    }
+
+    #[test]
     fn any_address_is_read_alike_by_resource_and_sidecar(text in address()) {
         checks::address(text.as_bytes());
     }
@@ -255,6 +276,7 @@ proptest! {
     #[test]
     fn any_octets_are_a_command_or_not(octets in prop::collection::vec(any::<u8>(), 0..60)) {
         checks::command(&octets);
+        checks::gateway_command(&octets);
         checks::reply(&octets);
     }
 

@@ -29,6 +29,7 @@ impl App {
             settings: Arc::clone(&self.settings),
             sidecar: self.sidecar(),
             ca_bundle: known.pki.ca_bundle,
+            identity_ca: known.pki.identity_ca,
             routes: known.routes,
             pods: known.pods,
             reports: Arc::clone(&self.reports),

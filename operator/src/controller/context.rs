@@ -39,6 +39,8 @@ pub struct Context {
     pub sidecar: inject::SidecarSettings,
     /// PEM bundle that the control service's certificate chains to; empty while there is none.
     pub ca_bundle: channel::Receiver<String>,
+    /// What the certificates of sidecars and gateways chain to, PEM; empty until that is known.
+    pub identity_ca: channel::Receiver<String>,
     /// Watched routes.
     pub routes: RouteStore,
     /// Watched pods.

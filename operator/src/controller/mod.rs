@@ -114,8 +114,15 @@ async fn until_known(context: &Context) {
 
 /// A new authority goes into every route before anything is signed with it.
 async fn follow_authority(context: &Context) {
-    let mut bundle = context.ca_bundle.clone();
-    while bundle.changed().await.is_ok() {
+    let (mut bundle, mut identity_ca) = (context.ca_bundle.clone(), context.identity_ca.clone());
+    loop {
+        let changed = tokio::select! {
+            changed = bundle.changed() => changed,
+            changed = identity_ca.changed() => changed,
+        };
+        if changed.is_err() {
+            break;
+        }
         add_all(context);
     }
     // Its sender lives as long as the process.
@@ -217,8 +224,8 @@ fn warn_of_losses(route: &MailRoute, context: &Context, left: &[LeftMessages], g
 async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
     let acceptance = Acceptance::of(route.resolution(), &context.sidecar);
     let Ok(resolved) = route.resolution().accepted() else { return (acceptance, Ok(())) };
-    let bundle = context.ca_bundle.borrow().clone();
-    let config_map = render::config_map(resolved, &context.settings, &bundle, &bundle);
+    let (bundle, identity_ca) = (context.ca_bundle.borrow().clone(), context.identity_ca.borrow().clone());
+    let config_map = render::config_map(resolved, &context.settings, &bundle, &identity_ca);
     let key = ObjectRef::from_obj(route);
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
         return (acceptance, Ok(()));

@@ -13,6 +13,7 @@ use mailroute_route::address::{MAX_ADDRESS_BYTES, is_address};
 use mailroute_route::file::{BareLineEnds, OnViolation};
 use mailroute_sidecar::config;
 use mailroute_sidecar::delivery::graph::recipients::{comparable, for_graph};
+use mailroute_sidecar::gateway::protocol::{self, Command as GatewayCommand};
 use mailroute_sidecar::gateway::smtp::tokens::{Claims, is_token};
 use mailroute_sidecar::gateway::smtp::users::Users;
 use mailroute_sidecar::listener::settings;
@@ -501,6 +502,18 @@ pub fn spool_entry(input: &[u8]) {
             framed.push(b'\n');
         }
         kept(&framed);
+    }
+}
+
+/// A command to a gateway is printed as it was read, and announces no more than is taken.
+pub fn gateway_command(line: &[u8]) {
+    let Ok(command) = GatewayCommand::parse(line) else { return };
+    let printed = command.to_string();
+    assert!(printed.len() + 2 <= protocol::MAX_LINE_BYTES, "{printed:?}");
+    assert_eq!(GatewayCommand::parse(printed.as_bytes()).as_ref(), Ok(&command), "{printed:?}");
+    if let GatewayCommand::Spool(transfer) = command {
+        assert!(transfer.head <= protocol::MAX_PART_BYTES && transfer.state <= protocol::MAX_PART_BYTES);
+        assert!(transfer.message <= protocol::MAX_MESSAGE_BYTES);
     }
 }
 

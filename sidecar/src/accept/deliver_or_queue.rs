@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::enqueue::not_kept;
+use super::followed::Followed;
 use super::{MessageAcceptor, fits, reply};
 use crate::attempt::{Active, Attempt, Origin, SendPermit};
 use crate::clock::{self, Instant};
@@ -24,7 +25,6 @@ use crate::message::envelope::Envelope;
 use crate::outcome::queued::QueueingCause;
 use crate::outcome::{AttemptResult, DeliveryOutcome, PartialDelivery};
 use crate::smtp::reply::Reply;
-use crate::spool::SpoolError;
 
 impl MessageAcceptor {
     /// Tries at once, and keeps what remains.
@@ -35,10 +35,10 @@ impl MessageAcceptor {
         body: Body,
     ) -> Reply {
         if !fits(active, &envelope) {
-            return self.enqueue(QueueingCause::Split, envelope, &body).await;
+            return self.enqueue(active, QueueingCause::Split, envelope, &body).await;
         }
         if *self.shutting_down.borrow() {
-            return self.enqueue(QueueingCause::Stopping, envelope, &body).await;
+            return self.enqueue(active, QueueingCause::Stopping, envelope, &body).await;
         }
         // The time that the application waits counts from the end of its message, whatever it goes into.
         let started = clock::now();
@@ -46,7 +46,7 @@ impl MessageAcceptor {
             Ok(permit) => self.try_at_once(active, permit, Arc::new(envelope), body, started).await,
             Err(denied) => {
                 let cause = if denied.is_limit() { QueueingCause::Limits } else { QueueingCause::Fault };
-                self.enqueue(cause, envelope, &body).await
+                self.enqueue(active, cause, envelope, &body).await
             }
         }
     }
@@ -97,7 +97,7 @@ impl MessageAcceptor {
         if is_told_whole(attempt) {
             return reply::of_attempt(attempt, envelope, &active.route);
         }
-        self.enqueue_rest(envelope, body, attempt).await
+        self.enqueue_rest(active, envelope, body, attempt).await
     }
 
     /// Makes a message durable while its attempt goes on. Whichever is known when the answer is due decides it.
@@ -110,13 +110,28 @@ impl MessageAcceptor {
         cause: QueueingCause,
         deadline: Instant,
     ) -> Reply {
+        if let Some(gateways) = self.gateways(active) {
+            match self.hand_over_tried(gateways, envelope, body).await {
+                Ok(followed) => {
+                    return self.slow_at_gateway(active, envelope, followed, attempt, cause).await;
+                }
+                Err(error) => {
+                    if let Some(no) = self.without_gateway(active, &error, &envelope.id) {
+                        return self.unkept(active, envelope, body, attempt, no, deadline).await;
+                    }
+                }
+            }
+        }
         let tried = match self.queue.keep_tried(envelope, body).await {
             Ok(tried) => tried,
-            Err(error) => return self.unkept(active, envelope, body, attempt, &error, deadline).await,
+            Err(error) => {
+                let no = not_kept(&error, &envelope.id);
+                return self.unkept(active, envelope, body, attempt, no, deadline).await;
+            }
         };
         if !attempt.is_finished() {
             tried.adopt(attempt);
-            return self.queued(cause, &envelope.id, envelope.recipients.len());
+            return self.queued(cause, &envelope.id, envelope.recipients.len(), "pod");
         }
         match attempt.await {
             Ok(attempt) if is_told_whole(&attempt) => {
@@ -125,7 +140,7 @@ impl MessageAcceptor {
             }
             Ok(attempt) => {
                 tried.decide(attempt).await;
-                self.queued(cause, &envelope.id, envelope.recipients.len())
+                self.queued(cause, &envelope.id, envelope.recipients.len(), "pod")
             }
             // The attempt panicked; the message goes back into the queue.
             Err(_) => {
@@ -135,17 +150,42 @@ impl MessageAcceptor {
         }
     }
 
-    /// There is no room for the message: only the attempt can save it.
+    /// The same once a gateway has the message.
+    async fn slow_at_gateway(
+        &self,
+        active: &Active,
+        envelope: &Envelope,
+        followed: Followed,
+        attempt: JoinHandle<AttemptResult>,
+        cause: QueueingCause,
+    ) -> Reply {
+        let queued = || self.queued(cause, &envelope.id, envelope.recipients.len(), "gateway");
+        if !attempt.is_finished() {
+            followed.adopt(attempt, self.shutting_down.clone());
+            return queued();
+        }
+        match attempt.await {
+            Ok(attempt) => {
+                let is_told_whole = is_told_whole(&attempt);
+                let reply = reply::of_attempt(&attempt, envelope, &active.route);
+                followed.decide(attempt);
+                if is_told_whole { reply } else { queued() }
+            }
+            // The attempt panicked; the gateway tries the message.
+            Err(_) => queued(),
+        }
+    }
+
+    /// There is no place for the message, and the answer is `no`: only the attempt can save it.
     async fn unkept(
         &self,
         active: &Active,
         envelope: &Envelope,
         body: &Body,
         mut attempt: JoinHandle<AttemptResult>,
-        error: &SpoolError,
+        no: Reply,
         deadline: Instant,
     ) -> Reply {
-        let no = not_kept(error, &envelope.id);
         let ended = tokio::select! {
             ended = tokio::time::timeout_at(deadline, &mut attempt) => ended,
             _ = async { drop(self.shutting_down.clone().wait_for(|&shutting_down| shutting_down).await) } => {
@@ -166,7 +206,7 @@ impl MessageAcceptor {
 }
 
 /// Whether the upstream's answer is the whole answer.
-fn is_told_whole(attempt: &AttemptResult) -> bool {
+pub(super) fn is_told_whole(attempt: &AttemptResult) -> bool {
     let delivered = attempt.verdict.outcome == DeliveryOutcome::Delivered && attempt.refused.is_empty();
     delivered || attempt.verdict.is_final()
 }

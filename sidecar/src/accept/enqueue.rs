@@ -1,40 +1,92 @@
-//! Putting a message into the queue, and answering for it: all of mode `Queue`, and the second half of `DeliverOrQueue`.
+//! Putting a message into the queue, here or at the gateway, and answering for it: all of mode `Queue`, and the second half of
+//! `DeliverOrQueue`.
+
+use mailroute_route::file::GatewayUnavailable;
+use mailroute_route::text::chain;
 
 use super::{MessageAcceptor, reply};
+use crate::attempt::Active;
+use crate::clock;
+use crate::gateway::client::{HandOverError, Offer};
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
 use crate::outcome::queued::QueueingCause;
+use crate::queue::Attempted;
 use crate::smtp::reply::Reply;
-use crate::spool::SpoolError;
+use crate::spool::{Entry, Progress, Shelf, SpoolError};
 
 impl MessageAcceptor {
     /// Keeps a message that was not tried and says 250, or says that there is no room.
-    pub(super) async fn enqueue(&self, cause: QueueingCause, envelope: Envelope, body: &Body) -> Reply {
-        let (id, recipients) = (envelope.id.clone(), envelope.recipients.len());
-        match self.queue.keep(envelope, body).await {
-            Ok(()) => self.queued(cause, &id, recipients),
-            Err(error) => self.turned_away(not_kept(&error, &id)),
-        }
+    pub(super) async fn enqueue(
+        &self,
+        active: &Active,
+        cause: QueueingCause,
+        envelope: Envelope,
+        body: &Body,
+    ) -> Reply {
+        let entry = Entry::message(envelope, clock::timestamp());
+        let progress = Progress::fresh(&entry);
+        self.keep(active, cause, Attempted { entry, progress, held: false }, body).await
     }
 
     /// The same for what is left after an attempt: the recipients that still wait. To the others it is answered for.
     pub(super) async fn enqueue_rest(
         &self,
+        active: &Active,
         envelope: &Envelope,
         body: &Body,
         attempt: &AttemptResult,
     ) -> Reply {
-        match self.queue.keep_rest(envelope, body, attempt).await {
-            Ok(recipients) => self.queued(QueueingCause::Refused, &envelope.id, recipients),
-            Err(error) => self.turned_away(not_kept(&error, &envelope.id)),
+        let attempted = self.queue.after_attempt(envelope, attempt);
+        self.keep(active, QueueingCause::Refused, attempted, body).await
+    }
+
+    async fn keep(&self, active: &Active, cause: QueueingCause, attempted: Attempted, body: &Body) -> Reply {
+        let id = attempted.entry.envelope.id.clone();
+        let recipients = attempted.entry.envelope.recipients.len();
+        if let Some(gateways) = self.gateways(active) {
+            let Attempted { entry, progress, .. } = &attempted;
+            let offer = Offer { shelf: Shelf::Queue, entry, progress, body };
+            match gateways.hand_over(offer).await {
+                Ok(_) => return self.queued(cause, &id, recipients, "gateway"),
+                Err(error) => {
+                    if let Some(no) = self.without_gateway(active, &error, &id) {
+                        return self.turned_away(no);
+                    }
+                }
+            }
+        }
+        match self.queue.keep_attempted(attempted, body).await {
+            Ok(()) => self.queued(cause, &id, recipients, "pod"),
+            Err(error) => self.turned_away(not_kept(&error, &id)),
+        }
+    }
+
+    /// What the application is told when no gateway has the message; nothing when the route is content with the pod.
+    pub(super) fn without_gateway(
+        &self,
+        active: &Active,
+        error: &HandOverError,
+        id: &QueueId,
+    ) -> Option<Reply> {
+        tracing::error!(queue_id = %id, error = chain(error), "no gateway has stored the message");
+        match active.route.delivery.gateway_unavailable {
+            GatewayUnavailable::Refuse => Some(reply::gateway_unavailable(&active.route)),
+            GatewayUnavailable::Pod => None,
         }
     }
 
     /// Counts and logs that a message was kept, and says 250.
-    pub(super) fn queued(&self, cause: QueueingCause, id: &QueueId, recipients: usize) -> Reply {
+    pub(super) fn queued(
+        &self,
+        cause: QueueingCause,
+        id: &QueueId,
+        recipients: usize,
+        place: &'static str,
+    ) -> Reply {
         self.metrics.queued(cause);
-        tracing::info!(queue_id = %id, recipients, cause = cause.as_str(), "queued");
+        tracing::info!(queue_id = %id, recipients, cause = cause.as_str(), place, "queued");
         reply::queued(id)
     }
 

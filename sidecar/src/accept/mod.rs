@@ -2,28 +2,30 @@
 //!
 //! * `deliver`: 250 only when the upstream has the message.
 //! * `deliver_or_queue`: tried at once; kept where the upstream neither takes it nor refuses it for good.
-//! * `enqueue`: kept first, delivered later.
+//! * `enqueue`: kept first, delivered later. Where the route says so, a gateway keeps it ([`Gateways`]).
 //!
 //! What the transport can never carry is refused in every mode, while the application can be told.
 //!
 //! Owns what happens between the end of a message's data and the answer. Refuses to know the method, how attempts are
 //! made ([`Attempts`]), what becomes of a kept message ([`Queue`]), and the words ([`reply`]).
 //!
-//! Invariant: 250 only when the upstream has taken the message, or it is durable here, for every recipient.
+//! Invariant: 250 only when the upstream has taken the message, or it is durable where the route wants it, for every recipient.
 
 mod deliver;
 mod deliver_or_queue;
 mod enqueue;
+mod followed;
 pub mod reply;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mailroute_route::file::DeliveryMode;
+use mailroute_route::file::{DeliveryMode, Durability};
 use tokio::sync::watch;
 
 use crate::attempt::{Active, Attempts};
+use crate::gateway::client::Gateways;
 use crate::listener::Accept;
 use crate::message::body::Body;
 use crate::message::envelope::Envelope;
@@ -36,6 +38,8 @@ use crate::smtp::reply::Reply;
 pub struct MessageAcceptor {
     attempts: Arc<Attempts>,
     queue: Arc<Queue>,
+    /// None in a gateway itself: its own spool is what the route means.
+    gateways: Option<Arc<Gateways>>,
     metrics: Arc<Metrics>,
     /// How long an application waits at most.
     reply_timeout: Duration,
@@ -49,11 +53,17 @@ impl MessageAcceptor {
     pub fn new(
         attempts: Arc<Attempts>,
         queue: Arc<Queue>,
+        gateways: Option<Arc<Gateways>>,
         metrics: Arc<Metrics>,
         reply_timeout: Duration,
         shutting_down: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        Arc::new(Self { attempts, queue, metrics, reply_timeout, shutting_down })
+        Arc::new(Self { attempts, queue, gateways, metrics, reply_timeout, shutting_down })
+    }
+
+    /// The gateways, where messages that wait have to be with one before the 250.
+    fn gateways(&self, active: &Active) -> Option<&Arc<Gateways>> {
+        self.gateways.as_ref().filter(|_| active.route.delivery.durability == Durability::Gateway)
     }
 }
 
@@ -70,7 +80,7 @@ impl Accept for MessageAcceptor {
         match active.route.delivery.mode {
             DeliveryMode::Deliver => self.deliver(&active, &envelope, &body).await,
             DeliveryMode::DeliverOrQueue => self.deliver_or_queue(&active, envelope, body).await,
-            DeliveryMode::Queue => self.enqueue(QueueingCause::Mode, envelope, &body).await,
+            DeliveryMode::Queue => self.enqueue(&active, QueueingCause::Mode, envelope, &body).await,
         }
     }
 }

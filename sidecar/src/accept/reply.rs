@@ -17,12 +17,15 @@ const NO_ROUTE: &str = "This pod has no valid mail route yet; see the log of its
 const SPOOL_FULL: &str = "The mail queue of this pod is full; try again later";
 const SPOOL_BROKEN: &str =
     "The mail queue of this pod cannot be written; see the log of its container mailroute";
+const GATEWAY_UNAVAILABLE: &str =
+    "GatewayReady is False: no gateway of the mail route can store the message now; try again later.";
 const TOO_MANY_RECIPIENTS: &str =
     "Too many recipients for one message without a queue; send to fewer at a time";
 const NOT_NOW: &str = "Not now: ";
 
 /// Every text of the sidecar's own with which a message is not accepted, or its beginning where the upstream's words follow.
-pub const OWN_TEXTS: [&str; 5] = [NO_ROUTE, SPOOL_FULL, SPOOL_BROKEN, TOO_MANY_RECIPIENTS, NOT_NOW];
+pub const OWN_TEXTS: [&str; 6] =
+    [NO_ROUTE, SPOOL_FULL, SPOOL_BROKEN, GATEWAY_UNAVAILABLE, TOO_MANY_RECIPIENTS, NOT_NOW];
 
 /// The answer for a message that was tried.
 pub fn of_attempt(attempt: &AttemptResult, envelope: &Envelope, route: &RouteFile) -> Reply {
@@ -73,6 +76,11 @@ pub fn spool_full() -> Reply {
 /// The answer when the disk refuses a message for another reason.
 pub fn spool_broken() -> Reply {
     Reply::new(451, EnhancedCode::new(4, 3, 0), SPOOL_BROKEN)
+}
+
+/// The answer when a message has to be with a gateway, and none can be reached or has room.
+pub fn gateway_unavailable(route: &RouteFile) -> Reply {
+    Reply::new(451, EnhancedCode::new(4, 3, 0), format!("{GATEWAY_UNAVAILABLE} {}", see(route)))
 }
 
 /// The answer in mode `Transport` for more recipients than one transaction may have.

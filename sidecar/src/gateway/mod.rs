@@ -1,6 +1,21 @@
 //! Between the sidecars of a route and its gateway: messages that are handed over, and the certificates by which the two know
 //! each other.
+//!
+//! ```text
+//!  accept ─┐                                                              ┌─► queue ─► spool, synced
+//!  end ────┴─► client ─ connection ══ XSPOOL over mutual TLS ══► server ─ session
+//! ```
+//!
+//! * [`protocol`]: what is said. [`identity`]: who may say it.
+//! * [`client`]: hands one message over. [`end`]: all that is left when a pod ends.
+//! * [`server`]: takes messages over, in a gateway.
 
+pub mod client;
+mod connection;
+pub mod end;
 pub mod identity;
+pub mod protocol;
 pub mod review;
+pub mod server;
+mod session;
 pub mod smtp;

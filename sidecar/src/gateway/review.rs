@@ -2,12 +2,17 @@
 //!
 //! Owns one question and the meaning of its answer. Refuses to know whom the gateway lets in.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use mailroute_route::control::{REVIEW_PATH, ReviewReply, ReviewRequest};
 use mailroute_route::file::ControlService;
+use tokio::sync::watch;
 
+use crate::config::Config;
+use crate::gateway::smtp::tokens::ReviewTokens;
 use crate::net::control_service::{self, ServiceError};
 use crate::net::https::Answer;
+use crate::secret::Secret;
 
 /// Longest token that is shown to the operator, bytes. A projected token has about one thousand.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -48,6 +53,27 @@ fn read(answer: &Answer) -> Result<Option<ReviewReply>, ReviewError> {
         200 => serde_json::from_slice(&answer.body).map(Some).map_err(|_| ReviewError::Answer),
         422 => Ok(None),
         _ => Err(ReviewError::NotReviewed(control_service::refusal(answer).0)),
+    }
+}
+
+/// Asks the operator of the route in use.
+pub struct ReviewByOperator {
+    config: watch::Receiver<Config>,
+}
+
+impl ReviewByOperator {
+    /// Whose route and control service these are.
+    pub const fn new(config: watch::Receiver<Config>) -> Self {
+        Self { config }
+    }
+}
+
+#[async_trait]
+impl ReviewTokens for ReviewByOperator {
+    async fn review(&self, token: &Secret) -> Result<Option<ReviewReply>, String> {
+        let route = self.config.borrow().route.clone().ok_or("there is no valid route")?;
+        let service = route.control.as_ref().ok_or("the route has no control service")?;
+        review(service, &route.name, token.expose()).await.map_err(|error| error.to_string())
     }
 }
 

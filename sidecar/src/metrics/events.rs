@@ -49,6 +49,9 @@ impl Metrics {
     pub fn configured(&self, config: &Config) {
         self.state.config_generation.set(config.route.as_ref().map_or(0, |route| route.generation));
         self.state.config_valid.set(i64::from(config.objection().is_none() && config.route.is_some()));
+        if config.route.as_ref().is_some_and(|route| route.gateway.is_some()) {
+            self.show_hand_overs();
+        }
         if config.error.is_some() {
             self.state.config_errors.inc();
         }

@@ -102,7 +102,10 @@ async fn first<T, F: Future<Output = io::Result<T>>>(
 }
 
 /// The addresses of `host`, IPv4 first.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+///
+/// # Errors
+/// When the name does not resolve in time.
+pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }

@@ -49,6 +49,8 @@ pub enum QueueExit {
     DeadLetter,
     /// A person dropped it.
     Dropped,
+    /// A gateway has it.
+    HandedOver,
 }
 
 impl QueueExit {
@@ -58,6 +60,70 @@ impl QueueExit {
             Self::Delivered => "delivered",
             Self::DeadLetter => "dead_letter",
             Self::Dropped => "dropped",
+            Self::HandedOver => "handed_over",
+        }
+    }
+}
+
+/// How an attempt to hand a message over to a gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOverOutcome {
+    /// The gateway has it.
+    HandedOver,
+    /// No gateway could be reached.
+    Unreachable,
+    /// No gateway can store it now.
+    Deferred,
+    /// A gateway refuses it for good.
+    Refused,
+    /// It cannot be read here.
+    Failed,
+}
+
+impl HandOverOutcome {
+    /// Every value.
+    pub const ALL: [Self; 5] =
+        [Self::HandedOver, Self::Unreachable, Self::Deferred, Self::Refused, Self::Failed];
+
+    /// The name as a label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HandedOver => "handed_over",
+            Self::Unreachable => "unreachable",
+            Self::Deferred => "deferred",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How a gateway answered a message that was handed over to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeOverOutcome {
+    /// Stored.
+    Stored,
+    /// Here already, or gone already.
+    Known,
+    /// There is no room.
+    Full,
+    /// The disk refuses, or the same message is coming in already.
+    Failed,
+    /// It is no valid message.
+    Invalid,
+}
+
+impl TakeOverOutcome {
+    /// Every value.
+    pub const ALL: [Self; 5] = [Self::Stored, Self::Known, Self::Full, Self::Failed, Self::Invalid];
+
+    /// The name as a label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Known => "known",
+            Self::Full => "full",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
         }
     }
 }

@@ -254,7 +254,7 @@ impl Queue {
         if taken.is_none() && !self.spool.dead().contains(id) {
             return Err(QueueCommandError::Unknown(id.clone()));
         }
-        self.spool.remove(id).await?;
+        self.spool.finish(id).await?;
         tracing::warn!(queue_id = %id, "dropped, requested by a command");
         if let Some(taken) = taken {
             taken.forget();

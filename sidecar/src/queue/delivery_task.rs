@@ -55,6 +55,10 @@ impl ClaimedMessage {
         taken
     }
 
+    pub(super) const fn id(&self) -> Option<&QueueId> {
+        self.id.as_ref()
+    }
+
     pub(super) const fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
@@ -140,7 +144,7 @@ impl ClaimedMessage {
     }
 
     /// The message as it is on disk; nothing when it is not to be tried now, or not any more.
-    async fn load(&self) -> Option<Kept> {
+    pub(super) async fn load(&self) -> Option<Kept> {
         let id = self.id.as_ref()?;
         let error = match self.queue.spool.load(id).await {
             Ok(mut kept) => {
@@ -178,11 +182,7 @@ impl ClaimedMessage {
         if progress.waiting() > 0 && now >= expires {
             recipients::expire(&mut progress, clock::timestamp());
         }
-        let failed = newly_failed(&before, &progress);
-        if let Some(active) = active.filter(|_| !failed.is_empty()) {
-            let failure = Failure { entry: &entry, progress: &progress, failed: &failed };
-            notify::sender(&self.queue, &active.route, failure, clock::timestamp()).await;
-        }
+        self.notify(active.as_deref(), &entry, &before, &progress).await;
         if progress.waiting() == 0 {
             let last = progress.has_failed().then_some(&progress);
             return self.gone(&entry, last).await;
@@ -192,6 +192,34 @@ impl ClaimedMessage {
         progress.next = self.queue.ahead().system(due);
         self.queue.write_down(&entry.envelope.id, &progress).await;
         self.give_back(after == NextAttempt::Hold, due, &progress);
+    }
+
+    /// Takes in the progress that another pod has made, from the statuses `before`.
+    pub(super) async fn replaced(mut self, entry: Entry, before: Vec<RecipientStatus>, progress: Progress) {
+        let active = self.queue.attempts.active();
+        self.notify(active.as_deref(), &entry, &before, &progress).await;
+        if progress.waiting() == 0 {
+            let last = progress.has_failed().then_some(&progress);
+            return self.gone(&entry, last).await;
+        }
+        self.queue.write_down(&entry.envelope.id, &progress).await;
+        let due = self.queue.record(entry.accepted, &progress).due;
+        self.give_back(false, due, &progress);
+    }
+
+    /// Tells the sender of the recipients that have failed since `before`.
+    async fn notify(
+        &self,
+        active: Option<&Active>,
+        entry: &Entry,
+        before: &[RecipientStatus],
+        progress: &Progress,
+    ) {
+        let failed = newly_failed(before, progress);
+        if let Some(active) = active.filter(|_| !failed.is_empty()) {
+            let failure = Failure { entry, progress, failed: &failed };
+            notify::sender(&self.queue, &active.route, failure, clock::timestamp()).await;
+        }
     }
 
     /// Trouble of the route that this message meets while others get through is its own after all: it must neither stop
@@ -228,7 +256,7 @@ impl ClaimedMessage {
                 Some(progress) => {
                     queue.spool.bury(&id, progress).await.map(|removed| log_removed(&queue, &removed))
                 }
-                None => queue.spool.remove(&id).await,
+                None => queue.spool.finish(&id).await,
             };
             match left {
                 Ok(()) | Err(SpoolError::Unknown(_)) => break,
@@ -246,6 +274,13 @@ impl ClaimedMessage {
         state.index.remove(&id);
         state.unwritten.remove(&id);
         self.id = None;
+    }
+
+    /// The message was not tried: it waits as before.
+    pub(super) fn put_back(mut self) {
+        if let Some(id) = self.id.take() {
+            self.queue.state().index.put_back(&id, |_| {});
+        }
     }
 
     /// The message is gone already.
@@ -324,7 +359,7 @@ fn newly_failed(before: &[RecipientStatus], progress: &Progress) -> Vec<usize> {
 }
 
 /// Dead letters that had to go, since more were given up than are kept.
-fn log_removed(queue: &Queue, removed: &[QueueId]) {
+pub(super) fn log_removed(queue: &Queue, removed: &[QueueId]) {
     for id in removed {
         queue.metrics.dead_letter_removed();
         tracing::error!(queue_id = %id, "removed a dead letter, because there are more than spec.delivery.deadLetter.keep");

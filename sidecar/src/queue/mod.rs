@@ -16,6 +16,7 @@
 
 mod commands;
 mod delivery_task;
+mod hand_over;
 pub mod index;
 mod kept_attempt;
 pub mod notification;
@@ -38,17 +39,17 @@ use tokio::time::timeout;
 
 pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
 use self::delivery_task::ClaimedMessage;
+pub use self::hand_over::{Attempted, Leaving, UpdateError};
 use self::index::{Index, QueueRecord};
 pub use self::kept_attempt::KeptAttempt;
 pub(crate) use self::notify::header_of;
-use self::schedule::{Ahead, NextAttempt, RetrySchedule, later};
+use self::schedule::{Ahead, RetrySchedule, later};
 use crate::attempt::{Attempts, NoPermit};
 use crate::clock::{self, Instant, Steady};
 use crate::lock;
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::metrics::Metrics;
-use crate::outcome::AttemptResult;
 use crate::outcome::queued::QueueFigures;
 use crate::spool::{Entry, Progress, Recovered, Spool, SpoolError, SpoolLimits};
 
@@ -165,32 +166,14 @@ impl Queue {
         self.store(&entry, progress, body, false).await
     }
 
-    /// Keeps what is left of a message after `attempt`: the recipients that still wait, and those that it will not reach,
-    /// as they must not be forgotten. Durable when this returns. Says how many recipients it is kept for.
+    /// Keeps what is left of a message after its first attempt: the recipients that still wait, and those that it will not
+    /// reach, as they must not be forgotten. Durable when this returns.
     ///
     /// # Errors
     /// As [`Queue::keep`].
-    pub async fn keep_rest(
-        &self,
-        envelope: &Envelope,
-        body: &Body,
-        attempt: &AttemptResult,
-    ) -> Result<usize, SpoolError> {
-        let now = clock::timestamp();
-        let mut entry = Entry::message(envelope.clone(), now);
-        let mut progress = Progress::fresh(&entry);
-        let all: Vec<usize> = (0..progress.statuses.len()).collect();
-        let after = recipients::apply(&mut progress, &all, attempt, now).after.unwrap_or(NextAttempt::Again);
-        progress.next =
-            self.pace.next(after, progress.attempts, now, later(now, MAX_FIRST_PAUSE), clock::chance());
-        if !progress.has_failed() {
-            // To whom it was delivered is answered for with the reply to the application.
-            entry.envelope = recipients::part(&entry, &recipients::waiting(&progress));
-            progress.statuses = Progress::fresh(&entry).statuses;
-        }
-        let recipients = entry.envelope.recipients.len();
-        self.store(&entry, progress, body, after == NextAttempt::Hold).await?;
-        Ok(recipients)
+    pub async fn keep_attempted(&self, attempted: Attempted, body: &Body) -> Result<(), SpoolError> {
+        let Attempted { entry, progress, held } = attempted;
+        self.store(&entry, progress, body, held).await
     }
 
     /// Keeps a message that is being tried already, durable when this returns; what comes of the attempt decides. Until

@@ -21,7 +21,7 @@ use crate::delivery::pool::{Pool, Slot};
 use crate::delivery::{DryRun, Transport};
 use crate::message::envelope::{Address, BodyType, Envelope, ReversePath};
 use crate::outcome::health::SharedHealth;
-use crate::outcome::{DeliveryOutcome, PartialDelivery, Probe, Verdict};
+use crate::outcome::{AttemptResult, DeliveryOutcome, PartialDelivery, Probe, Verdict};
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 const PACE: RetrySchedule = RetrySchedule {

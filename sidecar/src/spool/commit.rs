@@ -23,8 +23,10 @@ use tokio::task::spawn_blocking;
 use super::batch::{self, Draft, Order, Store};
 use super::error::SpoolError;
 use super::layout::Layout;
+use super::receipts::Receipts;
 use super::reusable::ReusableFiles;
 use crate::lock;
+use crate::message::envelope::QueueId;
 
 /// Batches under way at a time. While one is synced the next is written; more only makes batches smaller.
 const BATCHES: usize = 2;
@@ -47,18 +49,27 @@ pub(super) struct Committer {
     large: Arc<Semaphore>,
 }
 
-/// Files to remove, and who is told.
-struct Removal(Vec<PathBuf>, oneshot::Sender<Result<(), SpoolError>>);
+/// Files to remove, the id to remember before they go, and who is told.
+struct Removal {
+    files: Vec<PathBuf>,
+    receipt: Option<QueueId>,
+    done: oneshot::Sender<Result<(), SpoolError>>,
+}
 
 impl Committer {
-    pub fn new(layout: Arc<Layout>) -> Self {
+    pub fn new(layout: Arc<Layout>, receipts: Arc<Receipts>) -> Self {
         let reusable = Arc::new(ReusableFiles::new(Arc::clone(&layout)));
         let (of, with) = (Arc::clone(&layout), Arc::clone(&reusable));
         let stores = Crew::new(BATCHES, move |batch| batch::run(&of, &with, batch));
         let (syncing, retired) = (Arc::clone(&stores), Arc::clone(&reusable));
-        let removals = Crew::new(1, move |batch| {
-            for Removal(files, done) in batch {
-                let _ = done.send(files.iter().try_for_each(|file| retired.retire(file)));
+        let removals = Crew::new(1, move |batch: Vec<Removal>| {
+            let remembered = receipts.add(batch.iter().filter_map(|removal| removal.receipt.as_ref()));
+            for Removal { files, receipt, done } in batch {
+                let removed = match &remembered {
+                    Err(error) if receipt.is_some() => Err(error.repeat()),
+                    _ => files.iter().try_for_each(|file| retired.retire(file)),
+                };
+                let _ = done.send(removed);
             }
             syncing.add(Store::Sync);
         });
@@ -82,10 +93,10 @@ impl Committer {
     }
 
     /// Removes files, in this order; one that is gone already is no error. Gone for every program when this returns;
-    /// after a power cut they may be back, if it comes within moments.
-    pub async fn remove(&self, files: Vec<PathBuf>) -> Result<(), SpoolError> {
+    /// after a power cut they may be back, if it comes within moments. A `receipt` is durable before.
+    pub async fn remove(&self, files: Vec<PathBuf>, receipt: Option<QueueId>) -> Result<(), SpoolError> {
         let (done, removed) = oneshot::channel();
-        self.removals.add(Removal(files, done));
+        self.removals.add(Removal { files, receipt, done });
         removed.await.map_err(|_| SpoolError::Closing)?
     }
 }

@@ -8,6 +8,7 @@
 //! queue/     <id>  an accepted message    <id>.state  how far it has come
 //! dead/      the same, for messages that were given up
 //! corrupt/   files that could not be read again, as they were found
+//! receipts, receipts.old  in a gateway: ids of messages that are gone
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -96,6 +97,16 @@ impl Layout {
     /// Where damaged files go.
     pub fn corrupt(&self) -> PathBuf {
         self.root.join("corrupt")
+    }
+
+    /// Ids of messages that are gone, the newest.
+    pub(super) fn receipts(&self) -> PathBuf {
+        self.root.join("receipts")
+    }
+
+    /// Those before them.
+    pub(super) fn old_receipts(&self) -> PathBuf {
+        self.root.join("receipts.old")
     }
 
     /// The directory of a shelf.

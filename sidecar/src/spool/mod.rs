@@ -36,6 +36,7 @@ mod layout;
 mod ledger;
 mod moves;
 mod read;
+mod receipts;
 mod recover;
 mod replace;
 mod reusable;
@@ -59,6 +60,7 @@ pub use layout::{Layout, Shelf, is_progress};
 use ledger::{Held, Ledger, cost};
 pub use ledger::{SpoolLimits, Stock};
 use read::ReadError;
+use receipts::Receipts;
 pub use recover::{Recovered, Waiting};
 use replace::{Survive, replace};
 
@@ -75,6 +77,7 @@ struct Inner {
     layout: Arc<Layout>,
     ledger: Arc<Ledger>,
     committer: Committer,
+    receipts: Arc<Receipts>,
     /// Other steps than new messages, one at a time, so that they do not take all threads.
     turn: Mutex<()>,
     /// Locked for as long as it is open.
@@ -93,11 +96,32 @@ impl Spool {
             let lock = lock(&layout)?;
             let (layout, ledger) = (Arc::new(layout), Arc::new(Ledger::new(limits)));
             let recovered = recover::recover(&layout, &ledger)?;
-            let committer = Committer::new(Arc::clone(&layout));
-            let inner = Inner { layout, ledger, committer, turn: Mutex::default(), _lock: lock };
+            let receipts = Arc::new(Receipts::new(Arc::clone(&layout)));
+            let committer = Committer::new(Arc::clone(&layout), Arc::clone(&receipts));
+            let inner = Inner { layout, ledger, committer, receipts, turn: Mutex::default(), _lock: lock };
             Ok((Self { inner: Arc::new(inner) }, recovered))
         })
         .await
+    }
+
+    /// Remembers from now on which messages are gone, and those that an earlier program remembered: for a gateway, to which a message may
+    /// be handed over twice. What was to be removed when that program ended is removed now, and is not `recovered`.
+    ///
+    /// # Errors
+    /// When what is remembered cannot be read or written.
+    pub async fn keep_receipts(&self, recovered: &mut Recovered) -> Result<(), SpoolError> {
+        let receipts = Arc::clone(&self.inner.receipts);
+        blocking(move || receipts.keep()).await?;
+        let is_gone = |waiting: &mut Waiting| self.inner.receipts.has(&waiting.id);
+        for gone in recovered.waiting.extract_if(.., is_gone).collect::<Vec<_>>() {
+            self.finish(&gone.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a message is here, or is remembered as gone.
+    pub fn knows(&self, id: &QueueId) -> bool {
+        self.inner.ledger.find(id).is_some() || self.inner.receipts.has(id)
     }
 
     /// Where large messages are put while they come in: on the same volume, emptied at every start, and counted against
@@ -187,17 +211,30 @@ impl Spool {
         Some(glance.entry.envelope.message_id)
     }
 
-    /// Forgets a message, from the queue or from among the dead letters. One that is not kept is no error.
+    /// Forgets a message, from the queue or from among the dead letters. One that is not kept is no error. It may come back: another
+    /// spool has it.
     ///
     /// # Errors
     /// When its files cannot be removed; it is then found again at the next start.
     pub async fn remove(&self, id: &QueueId) -> Result<(), SpoolError> {
+        self.take_out(id, None).await
+    }
+
+    /// The same for one that is gone for good: delivered, or dropped. A gateway remembers it.
+    ///
+    /// # Errors
+    /// As [`Spool::remove`].
+    pub async fn finish(&self, id: &QueueId) -> Result<(), SpoolError> {
+        self.take_out(id, Some(id.clone())).await
+    }
+
+    async fn take_out(&self, id: &QueueId, receipt: Option<QueueId>) -> Result<(), SpoolError> {
         let Some((shelf, held)) = self.inner.ledger.find(id) else { return Ok(()) };
         let mut files = vec![self.inner.layout.entry(shelf, id)];
         if held.has_state {
             files.push(self.inner.layout.state(shelf, id));
         }
-        self.inner.committer.remove(files).await?;
+        self.inner.committer.remove(files, receipt).await?;
         self.inner.ledger.forget(id);
         Ok(())
     }
@@ -211,7 +248,7 @@ impl Spool {
         self.shift(id, Shelf::Queue, Shelf::Dead, progress).await?;
         let mut gone = Vec::new();
         for id in self.inner.ledger.too_many() {
-            match self.remove(&id).await {
+            match self.finish(&id).await {
                 Ok(()) => gone.push(id),
                 Err(error) => {
                     tracing::warn!(queue_id = %id, %error, "a surplus dead letter cannot be removed")

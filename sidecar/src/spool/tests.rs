@@ -3,6 +3,7 @@
 mod damage;
 mod dead_letters;
 mod directory_sync;
+mod receipts;
 mod rewritten;
 mod sharing;
 mod storing;

@@ -136,6 +136,7 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
         usage: Box::new(Usage::default),
         queue: Box::new(Queue::default),
         left: Box::new(Vec::new),
+        gateway: watch::Sender::default().subscribe(),
         deleted: RouteDeleted::new(&files.path("")),
         notable: watch::Sender::new(QueueSummary::default()).subscribe(),
         budget: RateLimiter::new(files.path("").as_path(), Timing::default(), Arc::clone(&metrics) as _),

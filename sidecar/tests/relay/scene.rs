@@ -36,6 +36,10 @@ pub struct Files {
 }
 
 impl Files {
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -80,7 +84,7 @@ pub struct Scene {
 pub async fn surroundings(options: Options) -> (Simulator, Control, RouteFile, Files) {
     let (m365, control) =
         (Simulator::start(options).await.expect("the simulator starts"), Control::start().await);
-    let files = Files { directory: tempfile::tempdir().unwrap() };
+    let files = Files::new();
     m365.write_assertion(SAMPLE_SUBJECT, &files.path("entra")).unwrap();
     std::fs::write(files.path("control"), CONTROL_TOKEN).unwrap();
     std::fs::write(files.path("ca.crt"), m365.ca_pem()).unwrap();
@@ -111,6 +115,7 @@ pub fn intervals() -> Intervals {
             hold: Duration::from_millis(20),
         },
         settle: Duration::from_millis(10),
+        hand_over: Duration::from_millis(500),
         report: Duration::from_millis(20),
         queue_commands: CommandTimeouts::default(),
     }

@@ -1,0 +1,146 @@
+//! A message that a gateway has while its first attempt is still under way here: what comes of the attempt is told to the gateway.
+//!
+//! The gateway does not try before [`ATTEMPT`] is over. When it cannot be told in time, it tries then, and a message that the upstream
+//! took may arrive a second time (decision 002).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailroute_route::text::chain;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::MessageAcceptor;
+use super::deliver_or_queue::is_told_whole;
+use crate::clock;
+use crate::gateway::client::{Gateways, HandOverError, Offer};
+use crate::message::body::Body;
+use crate::message::envelope::{Envelope, QueueId};
+use crate::outcome::AttemptResult;
+use crate::queue::Queue;
+use crate::queue::schedule::later;
+use crate::spool::{Entry, Progress, RecipientStatus, Shelf};
+
+/// How long an attempt may go on once a gateway has the message. A gateway puts nothing off for longer than six minutes.
+const ATTEMPT: Duration = Duration::from_secs(240);
+
+/// How long it may go on once the process is about to end.
+const LAST: Duration = Duration::from_secs(2);
+
+/// How much later the gateway tries by itself.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// How often a gateway is told, and the pause in between.
+const TIMES: u32 = 5;
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A message whose attempt is under way, at a gateway.
+pub(super) struct Followed {
+    queue: Arc<Queue>,
+    gateways: Arc<Gateways>,
+    gateway: SocketAddr,
+    entry: Entry,
+}
+
+impl MessageAcceptor {
+    /// Hands a message over that is being tried.
+    pub(super) async fn hand_over_tried(
+        &self,
+        gateways: &Arc<Gateways>,
+        envelope: &Envelope,
+        body: &Body,
+    ) -> Result<Followed, HandOverError> {
+        let entry = Entry::message(envelope.clone(), clock::timestamp());
+        let next = later(entry.accepted, ATTEMPT + MARGIN);
+        let progress = Progress { next, ..Progress::fresh(&entry) };
+        let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body };
+        let gateway = gateways.hand_over(offer).await?;
+        let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(gateways));
+        Ok(Followed { queue, gateways, gateway, entry })
+    }
+}
+
+impl Followed {
+    /// Lets the attempt go on, and tells the gateway what came of it. When the process is about to end it is cut off soon, and the gateway
+    /// tries.
+    pub fn adopt(self, mut attempt: JoinHandle<AttemptResult>, mut shutting_down: watch::Receiver<bool>) {
+        let following = self.gateways.follow();
+        tokio::spawn(async move {
+            let _following = following;
+            let ending = async {
+                // Where nobody can say it any more, the end is there.
+                drop(shutting_down.wait_for(|&shutting_down| shutting_down).await);
+                sleep(LAST).await;
+            };
+            let too_long = async {
+                tokio::select! {
+                    () = sleep(ATTEMPT) => {}
+                    () = ending => {}
+                }
+            };
+            tokio::select! {
+                ended = &mut attempt => match ended {
+                    Ok(attempt) => self.tell(&attempt).await,
+                    Err(error) => {
+                        tracing::error!(%error, "an attempt ended abnormally");
+                        self.give_up().await;
+                    }
+                },
+                () = too_long => {
+                    attempt.abort();
+                    self.give_up().await;
+                }
+            }
+        });
+    }
+
+    /// Nobody knows what came of the attempt: the gateway tries now.
+    async fn give_up(self) {
+        let Self { gateways, gateway, entry, .. } = self;
+        let progress = Progress { next: clock::timestamp(), ..Progress::fresh(&entry) };
+        told(&gateways, gateway, &entry.envelope.id, &progress).await;
+    }
+
+    /// Tells the gateway what came of the attempt. Where the application is told the upstream's words, nobody waits any more.
+    async fn tell(self, attempt: &AttemptResult) {
+        let Self { queue, gateways, gateway, entry } = self;
+        let id = entry.envelope.id.clone();
+        let mut progress = queue.after_attempt_for_all(entry, attempt).progress;
+        progress.next = progress.next.max(clock::timestamp());
+        told(&gateways, gateway, &id, &progress).await;
+    }
+
+    /// Takes the message from the gateway: the application was told the upstream's last word.
+    async fn release(self) {
+        let Self { gateways, gateway, entry, .. } = self;
+        let mut progress = Progress::fresh(&entry);
+        progress.statuses.fill(RecipientStatus::Delivered);
+        told(&gateways, gateway, &entry.envelope.id, &progress).await;
+    }
+
+    /// What an attempt that has ended means for the gateway. Does not hold up the application.
+    pub fn decide(self, attempt: AttemptResult) {
+        let following = self.gateways.follow();
+        tokio::spawn(async move {
+            let _following = following;
+            if is_told_whole(&attempt) { self.release().await } else { self.tell(&attempt).await }
+        });
+    }
+}
+
+async fn told(gateways: &Gateways, gateway: SocketAddr, id: &QueueId, progress: &Progress) {
+    for _ in 0..TIMES {
+        match gateways.update(gateway, id, progress).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(queue_id = %id, %gateway, error = chain(&error), "the gateway could not be told what came of an attempt");
+                if error.is_of_message() {
+                    return;
+                }
+            }
+        }
+        sleep(AGAIN).await;
+    }
+}

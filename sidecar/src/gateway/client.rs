@@ -1,0 +1,491 @@
+//! Hands messages over to the gateway of the route.
+//!
+//! ```text
+//!  message ─► a kept connection, or a new one to an address of the gateway ─► XSPOOL ─► 250: the gateway answers for it
+//!                  next address ◄── no connection, 4yz
+//! ```
+//!
+//! Owns the connections, their number and times, and which address is tried. Refuses to know why a message is handed over, and
+//! what becomes of one that is not.
+//!
+//! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
+//! message, since its answer was lost, no other gets it within [`DOUBT`].
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mailroute_route::paths::GATEWAY_PORT;
+use mailroute_route::text::{chain, shortened};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{timeout, timeout_at};
+
+use super::connection::{Connection, ConnectionError, Sent};
+use super::identity::{Identity, IdentityError};
+use super::protocol::{Command, Transfer, Update};
+use crate::clock::{self, Instant};
+use crate::lock;
+use crate::message::body::Body;
+use crate::message::envelope::QueueId;
+use crate::metrics::Metrics;
+use crate::net::dial::{self, DialError};
+use crate::outcome::queued::HandOverOutcome;
+use crate::smtp::reply::Reply;
+use crate::spool::frame::FormatError;
+use crate::spool::{Entry, Kept, Progress, Shelf, format};
+
+/// Messages handed over at a time, each on a connection of its own.
+pub const CONNECTIONS: usize = 4;
+
+/// Longest wait for one of them.
+const TURN: Duration = Duration::from_secs(10);
+
+/// Longest time until there is a connection, over all addresses.
+const REACH: Duration = Duration::from_secs(4);
+
+/// Longest time until there is a connection to one address.
+const REACH_ONE: Duration = Duration::from_secs(2);
+
+/// Most addresses that are tried for one message.
+const MAX_ADDRESSES: usize = 4;
+
+/// How long a connection is kept for the next message. Less than a gateway waits for a command.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// How long a message is offered to no other gateway than the one that may have it.
+const DOUBT: Duration = Duration::from_secs(10);
+
+/// Most messages of which that is remembered.
+const MAX_DOUBTS: usize = 10_000;
+
+/// Longest text about what was met.
+const MAX_TEXT_BYTES: usize = 300;
+
+/// A message to hand over.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// Whether it waits or was given up.
+    pub shelf: Shelf,
+    /// What never changes.
+    pub entry: &'a Entry,
+    /// How far it has come.
+    pub progress: &'a Progress,
+    /// Its octets.
+    pub body: &'a Body,
+}
+
+impl<'a> From<&'a Kept> for Offer<'a> {
+    fn from(Kept { shelf, entry, progress, body }: &'a Kept) -> Self {
+        Self { shelf: *shelf, entry, progress, body }
+    }
+}
+
+/// Why no gateway has the message.
+#[derive(Debug, thiserror::Error)]
+pub enum HandOverError {
+    /// There is no gateway, or no certificate to show it.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its name has no address.
+    #[error(transparent)]
+    Resolve(#[from] DialError),
+    /// No other gateway than this one.
+    #[error("no gateway pod is ready")]
+    Nobody,
+    /// None of its addresses could be reached.
+    #[error("cannot reach the gateway {address}: {met}")]
+    Unreachable {
+        /// The last one that was tried.
+        address: SocketAddr,
+        /// What was met.
+        met: String,
+    },
+    /// It takes too long.
+    #[error("the gateway does not answer in time")]
+    Time,
+    /// A gateway says "not now".
+    #[error("the gateway {address} cannot store the message now: {reply}")]
+    Deferred {
+        /// Which one.
+        address: SocketAddr,
+        /// Its words.
+        reply: String,
+    },
+    /// A gateway says "never".
+    #[error("the gateway {address} refuses the message: {reply}")]
+    Refused {
+        /// Which one.
+        address: SocketAddr,
+        /// Its words.
+        reply: String,
+    },
+    /// The message cannot be read here.
+    #[error("the message cannot be read")]
+    Body(#[source] std::io::Error),
+    /// The message cannot be written down.
+    #[error("the message cannot be written down")]
+    Format(#[from] FormatError),
+}
+
+impl HandOverError {
+    /// Whether it is about this message, and says nothing of others.
+    pub const fn is_of_message(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Body(_) | Self::Format(_))
+    }
+
+    const fn outcome(&self) -> HandOverOutcome {
+        match self {
+            Self::Deferred { .. } => HandOverOutcome::Deferred,
+            Self::Refused { .. } => HandOverOutcome::Refused,
+            Self::Body(_) | Self::Format(_) => HandOverOutcome::Failed,
+            _ => HandOverOutcome::Unreachable,
+        }
+    }
+}
+
+/// The gateways of the route, as this pod reaches them.
+pub struct Gateways {
+    identity: Arc<Identity>,
+    /// The port on which this pod is a gateway itself: its own addresses are left out.
+    own_port: Option<u16>,
+    /// Addresses to dial whatever the route's host resolves to.
+    fixed: Mutex<Option<Vec<SocketAddr>>>,
+    metrics: Arc<Metrics>,
+    places: Semaphore,
+    kept: Mutex<Vec<Connection>>,
+    doubts: Mutex<HashMap<QueueId, Doubt>>,
+    error: watch::Sender<Option<String>>,
+    /// Attempts under way here of messages that a gateway has.
+    followed: watch::Sender<usize>,
+}
+
+/// An attempt of which a gateway is still to be told.
+pub struct Following(Arc<Gateways>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.followed.send_modify(|followed| *followed -= 1);
+    }
+}
+
+/// The gateway that may have a message.
+#[derive(Clone, Copy)]
+struct Doubt {
+    address: SocketAddr,
+    since: Instant,
+}
+
+impl Gateways {
+    /// The gateways of whatever route is in use. In a gateway, with the port that it listens on.
+    pub fn new(identity: Arc<Identity>, own_port: Option<u16>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            identity,
+            own_port,
+            fixed: Mutex::default(),
+            metrics,
+            places: Semaphore::new(CONNECTIONS),
+            kept: Mutex::default(),
+            doubts: Mutex::default(),
+            error: watch::Sender::default(),
+            followed: watch::Sender::default(),
+        })
+    }
+
+    /// Dials these addresses from now on, instead of those of the route's host. For tests and measurements.
+    pub fn dial(&self, addresses: Vec<SocketAddr>) {
+        *lock(&self.fixed) = Some(addresses);
+    }
+
+    /// Whether the route has a gateway.
+    pub fn is_there(&self) -> bool {
+        self.identity.gateway().is_some()
+    }
+
+    /// Whether this pod is one of them.
+    pub const fn is_one_of_them(&self) -> bool {
+        self.own_port.is_some()
+    }
+
+    /// Why none could be reached when it was needed last; nothing since one was.
+    pub fn error(&self) -> watch::Receiver<Option<String>> {
+        self.error.subscribe()
+    }
+
+    /// Hands a message over, and says to which gateway, which answers for it from now on.
+    ///
+    /// # Errors
+    /// When none has said that it stored the message. One may have all the same, where its answer was lost: it is not delivered twice when
+    /// that gateway gets it again.
+    pub async fn hand_over(&self, offer: Offer<'_>) -> Result<SocketAddr, HandOverError> {
+        let started = clock::now();
+        let result = self.offer(offer).await;
+        let outcome = result.as_ref().map_or_else(HandOverError::outcome, |_| HandOverOutcome::HandedOver);
+        self.metrics.handed_over(outcome, started.elapsed());
+        match &result {
+            Ok(_) => self.met(None),
+            Err(error) if error.is_of_message() => {}
+            Err(error) => self.met(Some(error)),
+        }
+        result
+    }
+
+    /// Tells the gateway at `address`, which has the message, how far it has come since.
+    ///
+    /// # Errors
+    /// When that gateway could not be told.
+    pub async fn update(
+        &self,
+        address: SocketAddr,
+        id: &QueueId,
+        progress: &Progress,
+    ) -> Result<(), HandOverError> {
+        let state = format::encode_progress(progress)?;
+        let _place = self.place().await?;
+        let mut connection = match self.take_kept(Some(address)) {
+            Some(connection) => connection,
+            None => self.connect(address, clock::now() + REACH_ONE).await?,
+        };
+        let command = Command::State(Update { id: id.clone(), state: state.len() });
+        let sent = connection.send(&command, &[&state], None).await;
+        self.answered(connection, sent)
+    }
+
+    /// Counts an attempt of which a gateway is to be told.
+    pub fn follow(self: &Arc<Self>) -> Following {
+        self.followed.send_modify(|followed| *followed += 1);
+        Following(Arc::clone(self))
+    }
+
+    /// Completes when the gateways were told of all attempts.
+    pub async fn all_told(&self) {
+        // The sender is this value's own.
+        let _ = self.followed.subscribe().wait_for(|followed| *followed == 0).await;
+    }
+
+    async fn offer(&self, offer: Offer<'_>) -> Result<SocketAddr, HandOverError> {
+        let Offer { shelf, entry, progress, body } = offer;
+        let head = format::encode_entry(entry, body.len(), body.crc32())?;
+        let state = format::encode_progress(progress)?;
+        let id = &entry.envelope.id;
+        let transfer =
+            Transfer { id: id.clone(), shelf, head: head.len(), state: state.len(), message: body.len() };
+        let command = Command::Spool(transfer);
+        let _place = self.place().await?;
+        let (parts, mut last, mut tried) = ([&head[..], &state], None, None);
+        if let Some(kept) = self.take_kept(self.doubt(id)) {
+            let address = kept.address;
+            match self.send(kept, &command, parts, body, id).await {
+                Ok(()) => return Ok(address),
+                // It may have been closed for having nothing to do.
+                Err(HandOverError::Unreachable { .. }) => {}
+                Err(error) if error.is_of_message() => return Err(error),
+                Err(error) => (tried, last) = (Some(address), Some(error)),
+            }
+        }
+        let deadline = clock::now() + REACH;
+        let addresses = self.addresses(self.doubt(id), deadline).await?.into_iter();
+        let mut addresses: VecDeque<_> =
+            addresses.filter(|address| Some(*address) != tried).take(MAX_ADDRESSES).collect();
+        let mut once_more = true;
+        while let Some(address) = addresses.pop_front() {
+            let connection = match self.connect(address, deadline).await {
+                Ok(connection) => connection,
+                Err(error @ HandOverError::Identity(_)) => return Err(error),
+                Err(error) => {
+                    // "Not now" from one that is there says more than the silence of another.
+                    last = Some(last.unwrap_or(error));
+                    continue;
+                }
+            };
+            match self.send(connection, &command, parts, body, id).await {
+                Ok(()) => return Ok(address),
+                Err(error) if error.is_of_message() => return Err(error),
+                Err(error) => last = Some(error),
+            }
+            if self.doubt(id).is_some() {
+                addresses.clear();
+                addresses.extend(std::mem::take(&mut once_more).then_some(address));
+            }
+        }
+        Err(last.unwrap_or(HandOverError::Nobody))
+    }
+
+    async fn send(
+        &self,
+        mut connection: Connection,
+        command: &Command,
+        parts: [&[u8]; 2],
+        body: &Body,
+        id: &QueueId,
+    ) -> Result<(), HandOverError> {
+        let address = connection.address;
+        let sent = connection.send(command, &parts, Some(body)).await;
+        match &sent {
+            // All of it is there, and nobody knows whether it was stored.
+            Err(ConnectionError { whole: true, .. }) => self.is_in_doubt(id, address),
+            Ok(_) => drop(lock(&self.doubts).remove(id)),
+            Err(_) => {}
+        }
+        self.answered(connection, sent)
+    }
+
+    /// What follows from an answer. The connection is kept where another command may follow.
+    fn answered(
+        &self,
+        connection: Connection,
+        sent: Result<Sent, ConnectionError>,
+    ) -> Result<(), HandOverError> {
+        let address = connection.address;
+        match sent {
+            Ok(Sent::Reply(reply)) if reply.is_positive() => {
+                self.keep(connection);
+                Ok(())
+            }
+            Ok(Sent::Reply(reply)) if reply.is_permanent() => {
+                Err(HandOverError::Refused { address, reply: in_one_line(&reply) })
+            }
+            Ok(Sent::Reply(reply)) => {
+                if reply.code != 421 {
+                    self.keep(connection);
+                }
+                Err(HandOverError::Deferred { address, reply: in_one_line(&reply) })
+            }
+            Ok(Sent::Unread(error)) => Err(HandOverError::Body(error)),
+            Err(error) => Err(unreachable(address, &error)),
+        }
+    }
+
+    async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandOverError> {
+        let place = timeout(TURN, self.places.acquire()).await;
+        place.ok().and_then(Result::ok).ok_or(HandOverError::Time)
+    }
+
+    /// The addresses to try, in an order that is another one each time.
+    async fn addresses(
+        &self,
+        only: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, HandOverError> {
+        if let Some(address) = only {
+            return Ok(vec![address]);
+        }
+        let gateway = self.identity.gateway().ok_or(IdentityError::NoGateway)?;
+        let (host, port) = host_and_port(&gateway.host);
+        let fixed = lock(&self.fixed).clone();
+        let mut addresses = match fixed {
+            Some(fixed) => fixed,
+            None => {
+                let found = timeout_at(deadline, dial::resolve(host, port)).await;
+                found.map_err(|_| HandOverError::Time)??
+            }
+        };
+        addresses.dedup();
+        addresses.retain(|address| self.own_port != Some(address.port()) || !is_own(*address));
+        addresses.sort_by_cached_key(|_| (clock::chance() * f64::from(u32::MAX)) as u32);
+        Ok(addresses)
+    }
+
+    async fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Connection, HandOverError> {
+        let (config, name) = self.identity.client().await?;
+        let deadline = deadline.min(clock::now() + REACH_ONE);
+        let opened = timeout_at(deadline, Connection::open(address, config, name)).await;
+        match opened {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(unreachable(address, &error)),
+            Err(_) => Err(HandOverError::Unreachable { address, met: "it does not answer in time".into() }),
+        }
+    }
+
+    /// A connection that is kept, or one to this address; the one used last.
+    fn take_kept(&self, only: Option<SocketAddr>) -> Option<Connection> {
+        let mut kept = lock(&self.kept);
+        kept.retain(|connection| connection.used.elapsed() < IDLE);
+        loop {
+            let at =
+                kept.iter().rposition(|connection| only.is_none_or(|only| connection.address == only))?;
+            let mut connection = kept.remove(at);
+            // What is sent over one that is closed looks as if it had arrived.
+            if !connection.is_stale() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut kept = lock(&self.kept);
+        kept.retain(|connection| connection.used.elapsed() < IDLE);
+        if kept.len() < CONNECTIONS {
+            kept.push(connection);
+        }
+    }
+
+    /// Ends the connections that are kept.
+    pub async fn close(&self) {
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        futures::future::join_all(kept.into_iter().map(Connection::quit)).await;
+    }
+
+    fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
+        let doubts = lock(&self.doubts);
+        doubts.get(id).filter(|doubt| doubt.since.elapsed() < DOUBT).map(|doubt| doubt.address)
+    }
+
+    fn is_in_doubt(&self, id: &QueueId, address: SocketAddr) {
+        let mut doubts = lock(&self.doubts);
+        if doubts.len() < MAX_DOUBTS {
+            doubts.entry(id.clone()).or_insert(Doubt { address, since: clock::now() });
+        }
+    }
+
+    fn met(&self, error: Option<&HandOverError>) {
+        let text = error.map(|error| shortened(&chain(error), MAX_TEXT_BYTES).into_owned());
+        self.error.send_if_modified(|known| {
+            let is_news = *known != text;
+            *known = text;
+            is_news
+        });
+    }
+}
+
+fn unreachable(address: SocketAddr, error: &ConnectionError) -> HandOverError {
+    HandOverError::Unreachable { address, met: chain(error) }
+}
+
+fn in_one_line(reply: &Reply) -> String {
+    shortened(&format!("{} {}", reply.code, reply.text()), MAX_TEXT_BYTES).into_owned()
+}
+
+/// The host of a gateway, and its port where it names one.
+fn host_and_port(text: &str) -> (&str, u16) {
+    let named = text.rsplit_once(':').filter(|(host, _)| !host.contains(':'));
+    named.and_then(|(host, port)| Some((host, port.parse().ok()?))).unwrap_or((text, GATEWAY_PORT))
+}
+
+/// Whether an address is one of this pod: the way there begins at itself. Sends nothing.
+fn is_own(address: SocketAddr) -> bool {
+    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let way = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    way.is_ok_and(|way| way.ip() == address.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_may_name_a_port() {
+        assert_eq!(host_and_port("mail.shop.svc"), ("mail.shop.svc", GATEWAY_PORT));
+        assert_eq!(host_and_port("localhost:1234"), ("localhost", 1234));
+        assert_eq!(host_and_port("::1"), ("::1", GATEWAY_PORT));
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_its_own_and_another_is_not() {
+        assert!(is_own(([127, 0, 0, 1], 9026).into()));
+        assert!(!is_own(([192, 0, 2, 1], 9026).into()));
+    }
+}

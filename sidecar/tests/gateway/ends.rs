@@ -1,0 +1,182 @@
+//! The end of a sidecar, and of a gateway: what is left is handed over, as far as it has come.
+
+use std::time::Duration;
+
+use mailroute_m365::Stage;
+use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
+use mailroute_route::identity::Role;
+use mailroute_sidecar::queue::QueuePlace;
+use mailroute_sidecar::spool::RecipientStatus;
+
+use crate::kept::{down, reply};
+use crate::pods::{ANN, BOB, Pods, patient, stored};
+use crate::scene::{Files, PATIENCE};
+
+#[tokio::test]
+async fn what_is_left_is_handed_over_with_its_progress_and_its_age() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    let sidecar = pods.pod(Role::Sidecar, "web-0", &[], patient(), Files::new()).await;
+    pods.fault(Stage::Rcpt, reply("452 4.2.2 The recipient's mailbox is full"), 1);
+    let id = sidecar.queued(&[ANN, BOB], "half").await;
+    pods.arrive(1).await;
+    let place = |shown: &mailroute_sidecar::queue::Shown| shown.place;
+    let before = loop {
+        let shown = sidecar.app.queue().show(&id).await.unwrap();
+        if place(&shown) == QueuePlace::Waiting && shown.kept.progress.attempts == 1 {
+            break shown.kept;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    down(&pods.m365, true).await;
+    let (files, took) = sidecar.stopped().await;
+    assert_eq!(stored(&files, "queue"), 0);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    let after = gateway.app.queue().show(&id).await.unwrap().kept;
+    assert_eq!(after.entry, before.entry);
+    assert_eq!(after.progress.statuses, [RecipientStatus::Waiting, RecipientStatus::Delivered]);
+    assert!(after.progress.attempts >= 1 && after.progress.last.is_some(), "{:?}", after.progress);
+    down(&pods.m365, false).await;
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert_eq!(pods.recipients(), [[BOB], [ANN]], "each has it once");
+}
+
+#[tokio::test]
+async fn a_job_during_an_outage_ends_in_seconds_and_not_with_the_grace() {
+    let mut took = Vec::new();
+    for has_gateway in [true, false] {
+        let (mut pods, gateway) = Pods::with_gateway(Queue).await;
+        if !has_gateway {
+            pods.route.gateway = None;
+        }
+        let sidecar = pods.sidecar().await;
+        down(&pods.m365, true).await;
+        for n in 0..30 {
+            sidecar.queued(&[ANN], &format!("m{n}")).await;
+        }
+        let (files, time) = sidecar.stopped().await;
+        took.push(time);
+        assert_eq!(stored(&files, "queue"), if has_gateway { 0 } else { 30 });
+        assert_eq!(gateway.app.queue().figures().messages, if has_gateway { 30 } else { 0 });
+    }
+    println!("with a gateway {:?}, without {:?}", took[0], took[1]);
+    assert!(took[0] < Duration::from_secs(5) && took[1] > Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn what_can_be_delivered_is_delivered_and_not_handed_over() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    let sidecar = pods.pod(Role::Sidecar, "web-0", &[], patient(), Files::new()).await;
+    pods.fault(Stage::EndOfData, reply("451 4.6.99 Not this message, not now"), 1);
+    let id = sidecar.queued(&[ANN], "later").await;
+    while sidecar.app.queue().show(&id).await.unwrap().kept.progress.attempts == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sidecar.stopped().await;
+    assert_eq!(pods.arrived(), ["later"]);
+    assert!(!gateway.app.queue().knows(&id));
+}
+
+#[tokio::test]
+async fn dead_letters_are_handed_over_too() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    let sidecar = pods.sidecar().await;
+    pods.fault(Stage::Rcpt, reply("550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found"), 1);
+    let id = sidecar.queued(&[ANN], "unknown").await;
+    sidecar.figures(|figures| figures.dead_letters == 1).await;
+    let (files, _) = sidecar.stopped().await;
+    assert_eq!((stored(&files, "dead"), gateway.app.queue().list_dead()), (0, vec![id.clone()]));
+    let shown = gateway.app.queue().show(&id).await.unwrap();
+    assert!(
+        matches!(&shown.kept.progress.statuses[0], RecipientStatus::Failed(problem) if problem.text.contains("5.1.10"))
+    );
+    // A restart finds it where it was put.
+    let gateway = gateway.restarted().await;
+    assert_eq!(gateway.app.queue().list_dead(), [id]);
+}
+
+#[tokio::test]
+async fn without_a_gateway_that_answers_what_is_left_stays_and_the_operator_is_told_why() {
+    let pods = Pods::new("127.0.0.1:1", Queue).await;
+    let sidecar = pods.sidecar().await;
+    down(&pods.m365, true).await;
+    sidecar.queued(&[ANN], "left").await;
+    let (files, took) = sidecar.stopped().await;
+    assert_eq!(stored(&files, "queue"), 1);
+    assert!(took < Duration::from_secs(9), "within the grace of 8 seconds: {took:?}");
+    let last = pods.control.reports.borrow().last().cloned().expect("a last report");
+    assert_eq!((last.queue.messages, last.left.len()), (1, 1), "{last:#?}");
+    assert!(last.gateway_error.as_ref().is_some_and(|met| met.contains("127.0.0.1:1")), "{last:#?}");
+
+    // The next start finds it, and so does a gateway that is there by then.
+    let mut pods = pods;
+    let gateway = pods.gateway("127.0.0.1:0").await;
+    pods.found_at(&gateway.gateway_address().to_string());
+    let sidecar = pods.pod(Role::Sidecar, "web-0", &[], patient(), files).await;
+    sidecar.stopped().await;
+    assert_eq!(gateway.app.queue().figures().messages, 1);
+}
+
+#[tokio::test]
+async fn a_gateway_that_comes_back_within_the_grace_is_in_time() {
+    let mut pods = Pods::new("127.0.0.1:1", Queue).await;
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = probe.local_addr().unwrap();
+    drop(probe);
+    pods.found_at(&address.to_string());
+    let sidecar = pods.sidecar().await;
+    down(&pods.m365, true).await;
+    sidecar.queued(&[ANN], "late").await;
+    let stop = tokio::spawn(sidecar.stopped());
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    let gateway = pods.gateway(&address.to_string()).await;
+    let (files, _) = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
+    assert_eq!((stored(&files, "queue"), gateway.app.queue().figures().messages), (0, 1));
+}
+
+#[tokio::test]
+async fn any_of_several_gateways_takes_it_and_one_that_ends_gives_to_the_other_and_not_to_itself() {
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    let (first, second) = pods.two_gateways("127.0.0.1:0").await;
+    let both = vec![first.gateway_address(), second.gateway_address()];
+    let sidecar = pods.sidecar().await;
+    sidecar.app.gateways().dial(both);
+    down(&pods.m365, true).await;
+    for n in 0..20 {
+        sidecar.queued(&[ANN], &format!("m{n}")).await;
+    }
+    sidecar.stopped().await;
+    let messages = |pod: &crate::pods::Pod| pod.app.queue().figures().messages;
+    assert_eq!(messages(&first) + messages(&second), 20);
+    let (files, took) = first.stopped().await;
+    assert_eq!((stored(&files, "queue"), messages(&second)), (0, 20), "{took:?}");
+    // Nobody else is there: what is left stays on the volume.
+    let (files, took) = second.stopped().await;
+    assert_eq!(stored(&files, "queue"), 20);
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    let last = pods.control.reports.borrow().last().cloned().expect("a last report");
+    assert!(last.left.is_empty(), "nothing is lost: {last:#?}");
+}
+
+#[tokio::test]
+async fn a_gateway_is_alive_and_listens_on_no_port_of_localhost_for_mail() {
+    let (_pods, gateway) = Pods::with_gateway(Queue).await;
+    assert!(gateway.app.smtp_addresses().is_empty());
+    let (spool, admin) = (gateway.files.path(""), gateway.app.admin_address());
+    let asked = tokio::task::spawn_blocking(move || mailroute_sidecar::cli::health_check::ask(&spool, admin));
+    asked.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_message_whose_attempt_does_not_end_is_cut_off_and_handed_over() {
+    let (mut pods, gateway) = Pods::with_gateway(DeliverOrQueue).await;
+    pods.route.delivery.wait_seconds = 1;
+    let sidecar = pods.sidecar().await;
+    pods.fault(Stage::EndOfData, mailroute_m365::SmtpAction::Delay(120_000), 1);
+    sidecar.queued(&[ANN], "slow").await;
+    let (files, took) = sidecar.stopped().await;
+    assert_eq!(stored(&files, "queue"), 0, "{took:?}");
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    assert_eq!(pods.arrived().last().map(String::as_str), Some("slow"));
+}

@@ -1,0 +1,226 @@
+//! `kill -9` of a gateway that takes messages over, and of a sidecar that hands them over, again and again: nothing is lost, and nothing
+//! arrives twice but what was on its way to Microsoft when a gateway died.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mailroute_route::file::DeliveryMode::Queue;
+use mailroute_route::identity::Role;
+use mailroute_sidecar::app::{App, Intervals};
+use mailroute_sidecar::clock;
+use mailroute_sidecar::gateway::client::Gateways;
+use mailroute_sidecar::spool::{Progress, Spool};
+
+use crate::authority::certified_in;
+use crate::child;
+use crate::kept::down;
+use crate::once::{gateways, give, sample};
+use crate::pods::{Pods, patient};
+use crate::scene::{Files, intervals};
+
+/// How long a gateway is killed again and again.
+const GATEWAY_KILLS: Duration = Duration::from_secs(12);
+
+/// Longest life of it, seconds.
+const LIFE: f64 = 0.6;
+
+/// Tasks that hand over at the same time.
+const TASKS: usize = 4;
+
+/// Messages that a sidecar has to hand over, and how often it is killed meanwhile.
+const LEFT: u64 = 400;
+const SIDECAR_KILLS: u64 = 12;
+
+/// A pod in a process of its own.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Runs the ignored test `name` with what is in `directory`.
+    pub fn start(name: &str, directory: &Path) -> Self {
+        let mut command = child::command(name, directory);
+        Self { child: command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap() }
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The most memory that it ever had, KiB.
+    pub fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+/// Files of a pod in a process of its own.
+pub fn folder(pods: &Pods, role: Role) -> Files {
+    let files = Files::new();
+    files.write_route(&pods.route);
+    std::fs::write(files.path("identity.pem"), pods.authority.signed(role, &pods.route.name, "pod-0"))
+        .unwrap();
+    files
+}
+
+/// An address that is free.
+pub fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A pod with the files in `directory`.
+pub async fn app(directory: PathBuf, arguments: &[&str], intervals: Intervals) -> App {
+    use clap::Parser;
+    let path = |name: &str| directory.join(name).display().to_string();
+    let all = [
+        "mailroute-sidecar",
+        "--route",
+        &path("route.json"),
+        "--spool-dir",
+        &path(""),
+        "--port",
+        "0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--grace",
+        "20",
+    ];
+    let arguments = all.iter().chain(arguments);
+    let run = mailroute_sidecar::args::Cli::parse_from(arguments).into_run();
+    let app = App::start(run, intervals).await.unwrap();
+    app.identity().set(certified_in(&directory.join("identity.pem")));
+    app
+}
+
+#[tokio::test]
+#[ignore = "other tests run it, and kill it"]
+async fn a_gateway_until_it_is_killed() {
+    let Some(directory) = child::directory() else { return };
+    let address = std::fs::read_to_string(directory.join("address")).unwrap();
+    let _app = app(directory, &["--gateway", &address], intervals()).await;
+    std::future::pending().await
+}
+
+#[tokio::test]
+#[ignore = "other tests run it, and kill it"]
+async fn a_sidecar_that_ends() {
+    let Some(directory) = child::directory() else { return };
+    let intervals = Intervals { hand_over: Duration::ZERO, ..patient() };
+    app(directory, &[], intervals).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_killed_under_load_loses_and_doubles_nothing_of_what_it_took() {
+    let address = free();
+    let pods = Pods::new(&address.to_string(), Queue).await;
+    let files = folder(&pods, Role::Gateway);
+    std::fs::write(files.path("address"), address.to_string()).unwrap();
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    let (next, until) = (Arc::new(AtomicU64::new(0)), Instant::now() + GATEWAY_KILLS);
+    let tasks: Vec<_> =
+        (0..TASKS).map(|_| tokio::spawn(load(Arc::clone(&sidecar), Arc::clone(&next), until))).collect();
+    let mut kills = 0;
+    let start = || Process::start("kills::a_gateway_until_it_is_killed", &files.path(""));
+    let mut process = start();
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_secs_f64(0.1 + clock::chance() * LIFE)).await;
+        process.kill();
+        kills += 1;
+        process = start();
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let count = next.load(Ordering::Relaxed);
+    let mut missing: std::collections::BTreeSet<u64> = (0..count).collect();
+    let mut seen = 0;
+    let all = pods.m365.wait_for(Duration::from_secs(60), |office| {
+        for message in office.messages.range(seen..) {
+            missing.remove(&number(message.header("Subject")));
+        }
+        seen = office.messages.len();
+        missing.is_empty().then_some(())
+    });
+    let is_complete = all.await.is_some();
+    process.kill();
+    let twice = doubled(&pods);
+    println!("{count} messages, {kills} kills, {twice} arrived again");
+    assert!(is_complete && missing.is_empty(), "lost {missing:?} of {count}");
+    assert!(count > 100 && kills > 10, "{count} messages, {kills} kills: the load was no load");
+    // Those that were on their way to Microsoft at each death, on three connections.
+    assert!(twice <= 3 * kills, "{twice} of {count} arrived again, with {kills} kills");
+}
+
+/// Hands one message over after the other, each until the gateway has it.
+async fn load(sidecar: Arc<Gateways>, next: Arc<AtomicU64>, until: Instant) {
+    while Instant::now() < until {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
+        while let Err(error) = give(&sidecar, n).await {
+            assert!(started.elapsed() < Duration::from_secs(60), "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_killed_while_it_hands_over_loses_and_doubles_nothing() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let files = folder(&pods, Role::Sidecar);
+    let (spool, _) = Spool::open(&files.path(""), child::PLENTY).await.unwrap();
+    for n in 0..LEFT {
+        let (entry, body) = sample(n);
+        spool.store(&entry, &Progress::fresh(&entry), &body).await.unwrap();
+    }
+    drop(spool);
+    let (mut kills, mut in_the_middle) = (0, 0);
+    loop {
+        let mut process = Process::start("kills::a_sidecar_that_ends", &files.path(""));
+        let before = gateway.app.queue().figures().messages;
+        let enough = before + LEFT / SIDECAR_KILLS;
+        let messages = || gateway.app.queue().figures().messages;
+        while !process.has_ended() && (kills >= SIDECAR_KILLS || messages() < enough) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if process.has_ended() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs_f64(clock::chance() / 500.0)).await;
+        process.kill();
+        kills += 1;
+        let left = crate::pods::stored(&files, "queue") as u64;
+        in_the_middle += u64::from(left > 0 && messages() > 0);
+        // What was on its way is on both sides; nothing is on none.
+        assert!(left + messages() >= LEFT, "{left} here and {} there", messages());
+    }
+    assert!(in_the_middle > SIDECAR_KILLS / 2, "{in_the_middle} of {kills} kills were in the middle");
+    assert_eq!((crate::pods::stored(&files, "queue"), gateway.app.queue().figures().messages), (0, LEFT));
+    down(&pods.m365, false).await;
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert_eq!((pods.m365.messages().len() as u64, doubled(&pods)), (LEFT, 0));
+}
+
+fn number(subject: Option<&str>) -> u64 {
+    subject.and_then(|subject| subject.strip_prefix('m')?.parse().ok()).expect("a numbered message")
+}
+
+/// How many messages arrived that had arrived before.
+fn doubled(pods: &Pods) -> u64 {
+    let mut arrived: BTreeMap<u64, u64> = BTreeMap::new();
+    for message in pods.m365.messages() {
+        *arrived.entry(number(message.header("Subject"))).or_default() += 1;
+    }
+    arrived.values().map(|times| times - 1).sum()
+}

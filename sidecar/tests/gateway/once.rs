@@ -1,0 +1,139 @@
+//! A message that is handed over twice is kept and delivered once, over restarts of either side.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mailroute_route::file::DeliveryMode::Queue;
+use mailroute_route::identity::Role;
+use mailroute_sidecar::config::Config;
+use mailroute_sidecar::gateway::client::{Gateways, HandOverError, Offer};
+use mailroute_sidecar::gateway::identity::Identity;
+use mailroute_sidecar::message::body::Body;
+use mailroute_sidecar::metrics::Metrics;
+use mailroute_sidecar::spool::{Entry, Progress, RecipientStatus, Shelf};
+use tokio::sync::watch;
+
+use crate::authority::certified;
+use crate::child;
+use crate::client::message;
+use crate::kept::down;
+use crate::pods::Pods;
+
+/// A sidecar's connections to the gateway, and nothing else of it.
+pub fn gateways(pods: &Pods, role: Role, route: &str) -> Arc<Gateways> {
+    let config = Config { route: Some(Arc::new(pods.route.clone())), ..Config::default() };
+    let (sender, config) = watch::channel(config);
+    // The route does not change.
+    std::mem::forget(sender);
+    let identity = Identity::new(config, role);
+    identity.set(certified(&pods.authority.signed(role, route, "web-0")));
+    Gateways::new(identity, None, Arc::new(Metrics::new().unwrap()))
+}
+
+/// Message number `n`, as a sidecar has it.
+pub fn sample(n: u64) -> (Entry, Body) {
+    let entry = child::entry(n);
+    (entry, Body::new("", message(&format!("m{n}")).into_bytes()))
+}
+
+pub async fn give(gateways: &Gateways, n: u64) -> Result<SocketAddr, HandOverError> {
+    let (entry, body) = sample(n);
+    let progress = Progress::fresh(&entry);
+    gateways.hand_over(Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body: &body }).await
+}
+
+#[tokio::test]
+async fn a_message_that_comes_twice_is_kept_and_delivered_once() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    for _ in 0..2 {
+        give(&sidecar, 1).await.unwrap();
+    }
+    assert_eq!(gateway.app.queue().figures().messages, 1);
+    let gateway = gateway.restarted().await;
+    give(&sidecar, 1).await.unwrap();
+    assert_eq!(gateway.app.queue().figures().messages, 1);
+    down(&pods.m365, false).await;
+    gateway.figures(|figures| figures.messages == 0).await;
+    give(&sidecar, 1).await.unwrap();
+    // The ids of those that are gone are remembered.
+    let gateway = gateway.restarted().await;
+    give(&gateways(&pods, Role::Sidecar, &pods.route.name), 1).await.unwrap();
+    assert_eq!(gateway.app.queue().figures().messages, 0);
+    give(&sidecar, 2).await.unwrap();
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert_eq!(pods.arrived(), ["m1", "m2"]);
+}
+
+#[tokio::test]
+async fn a_message_that_went_to_another_gateway_may_come_back() {
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    // Over IPv6.
+    let (first, second) = pods.two_gateways("[::1]:0").await;
+    let both = vec![first.gateway_address(), second.gateway_address()];
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    sidecar.dial(vec![first.gateway_address()]);
+    give(&sidecar, 1).await.unwrap();
+    let first = first.restarted().await;
+    assert_eq!((first.app.queue().figures().messages, second.app.queue().figures().messages), (0, 1));
+    first.app.gateways().dial(both.clone());
+    let second = second.restarted().await;
+    assert_eq!((first.app.queue().figures().messages, second.app.queue().figures().messages), (1, 0));
+    down(&pods.m365, false).await;
+    first.figures(|figures| figures.messages == 0).await;
+    assert_eq!(pods.arrived(), ["m1"]);
+}
+
+#[tokio::test]
+async fn what_came_of_an_attempt_elsewhere_is_taken_in() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    let address = give(&sidecar, 1).await.unwrap();
+    let (entry, _) = sample(1);
+    let id = &entry.envelope.id;
+    let hour = jiff::SignedDuration::from_hours(1);
+    let later = Progress { next: jiff::Timestamp::now() + hour, attempts: 3, ..Progress::fresh(&entry) };
+    let told = |progress: Progress| {
+        let sidecar = Arc::clone(&sidecar);
+        async move {
+            // Refused while the gateway itself tries the message.
+            while let Err(error) = sidecar.update(address, id, &progress).await {
+                assert!(matches!(error, HandOverError::Deferred { .. }), "{error}");
+            }
+        }
+    };
+    let mut half = later.clone();
+    half.statuses[0] = RecipientStatus::Delivered;
+    told(half.clone()).await;
+    assert_eq!(gateway.app.queue().show(id).await.unwrap().kept.progress.statuses, half.statuses);
+    let mut done = half;
+    done.statuses[1] = RecipientStatus::Delivered;
+    told(done.clone()).await;
+    assert_eq!(gateway.app.queue().figures().messages, 0);
+    // A second time it is gone already, and one that never was here is unknown.
+    told(done.clone()).await;
+    let (other, _) = sample(2);
+    let error = sidecar.update(address, &other.envelope.id, &done).await.unwrap_err();
+    assert!(matches!(error, HandOverError::Refused { .. }), "{error}");
+    down(&pods.m365, false).await;
+    assert!(pods.m365.messages().is_empty());
+}
+
+#[tokio::test]
+async fn pods_of_other_routes_and_without_a_certificate_of_the_ca_get_nowhere() {
+    let (mut pods, gateway) = Pods::with_gateway(Queue).await;
+    let stranger = gateways(&pods, Role::Sidecar, "other");
+    let error = give(&stranger, 1).await.unwrap_err();
+    assert!(matches!(error, HandOverError::Unreachable { .. }), "{error}");
+    // A CA that the gateway does not know; nor does the sidecar know the gateway's.
+    pods.authority = crate::authority::Authority::new();
+    let error = give(&gateways(&pods, Role::Sidecar, &pods.route.name), 1).await.unwrap_err();
+    assert!(matches!(error, HandOverError::Unreachable { .. }), "{error}");
+    pods.route.gateway.as_mut().unwrap().ca_pem = pods.authority.pem.clone();
+    let error = give(&gateways(&pods, Role::Sidecar, &pods.route.name), 1).await.unwrap_err();
+    assert!(matches!(error, HandOverError::Unreachable { .. }), "{error}");
+    assert_eq!(gateway.app.queue().figures().messages, 0);
+}
