@@ -126,7 +126,7 @@ impl App {
     /// # Errors
     /// When a port cannot be listened on or the spool cannot be opened.
     pub async fn start(run: Run, intervals: Intervals) -> anyhow::Result<Self> {
-        let config = config::load(&run.route, run.control.as_deref()).await;
+        let config = config::load(&run.route, &run.pod_settings()).await;
         config::log(&Config::default(), &config);
         let sockets = Sockets::bind(&run, &config).await?;
         let admin_listener = bind_admin(run.admin_listen).await?;
@@ -138,8 +138,8 @@ impl App {
         let (closing, closed) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
         let mut tasks = JoinSet::new();
-        let (route, control) = (run.route.clone(), run.control.clone());
-        tasks.spawn(config::watch_file(route, control, run.route_poll, config_sender, stop.clone()));
+        let (route, pod) = (run.route.clone(), run.pod_settings());
+        tasks.spawn(config::watch_file(route, pod, run.route_poll, config_sender, stop.clone()));
         let kept = Kept { spool, found, shutting_down: closed.clone(), gateway };
         let parts = Parts::start(config, &run, intervals, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);

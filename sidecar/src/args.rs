@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use mailroute_route::paths;
 use tracing::Level;
 
+use crate::config::PodSettings;
 use crate::logging::Format;
 use crate::message::envelope::{Address, AddressError};
 use crate::token::proxy::Variables;
@@ -176,6 +177,14 @@ pub struct Run {
     /// A gateway's.
     #[command(flatten)]
     pub gateway: gateway::GatewayOptions,
+}
+
+impl Run {
+    /// What goes before the route. A tenth of a gateway's volume is left to messages that pass through and to the file system.
+    pub fn pod_settings(&self) -> PodSettings {
+        let max_spool_bytes = self.gateway.spool_size.map(|bytes| bytes - bytes.div_ceil(10));
+        PodSettings { control: self.control.clone(), max_spool_bytes }
+    }
 }
 
 impl Cli {

@@ -14,6 +14,11 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<SocketAddr>,
 
+    /// Size of the volume of --spool-dir, such as 10Gi or a number of bytes; nine tenths of it are used for messages. Default: what the
+    /// route gives each sidecar, sidecar.spool.sizeLimit.
+    #[arg(long, value_name = "SIZE", requires = "gateway", value_parser = size)]
+    pub spool_size: Option<u64>,
+
     /// Serve SMTP to pods and machines without a sidecar on this address, usually `[::]:2525`.
     #[arg(long, value_name = "ADDRESS", requires = "gateway")]
     pub smtp_listen: Option<SocketAddr>,
@@ -43,4 +48,42 @@ pub struct GatewayOptions {
     /// Most messages of one client address in a minute. Default: 120.
     #[arg(long, value_name = "NUMBER", requires = "smtp_listen", value_parser = clap::value_parser!(u32).range(1..))]
     pub smtp_client_messages: Option<u32>,
+}
+
+/// Units of sizes, as Kubernetes has them.
+const UNITS: [(&str, u64); 8] = [
+    ("Ki", 1 << 10),
+    ("Mi", 1 << 20),
+    ("Gi", 1 << 30),
+    ("Ti", 1 << 40),
+    ("k", 1_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
+];
+
+/// Bytes of a size in whole units; at least 70 MiB, which are two messages of the usual largest size.
+fn size(text: &str) -> Result<u64, String> {
+    let unit = UNITS.into_iter().find_map(|(name, bytes)| Some((text.strip_suffix(name)?, bytes)));
+    let (number, bytes) = unit.unwrap_or((text, 1));
+    let size = number.parse().ok().and_then(|number: u64| number.checked_mul(bytes));
+    size.filter(|size| *size >= 70 << 20)
+        .ok_or_else(|| "not a size of at least 70Mi, such as 10Gi".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_read_as_kubernetes_writes_them() {
+        for (text, bytes) in
+            [("10Gi", 10 << 30), ("500M", 500_000_000), ("1073741824", 1 << 30), ("70Mi", 70 << 20)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "Gi", "1.5Gi", "-1Gi", "1Gib", "69Mi", "99999999999Ti"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

@@ -93,17 +93,30 @@ impl Config {
     }
 }
 
+/// What the pod's command line says, whatever the route does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSettings {
+    /// `host:port` of the only control service to talk to. Whoever writes ConfigMaps writes the route, and the pod's token goes to the
+    /// address in it.
+    pub control: Option<String>,
+    /// Most octets of kept messages.
+    pub max_spool_bytes: Option<u64>,
+}
+
 impl Followed {
-    /// The route as it is followed by a sidecar that talks to the control service `control` and to no other. Whoever writes
-    /// ConfigMaps writes the route, and the pod's token goes to the address in it.
-    pub fn of(mut route: RouteFile, control: Option<&str>) -> Self {
+    /// The route as it is followed by a pod with these settings.
+    pub fn of(mut route: RouteFile, pod: &PodSettings) -> Self {
+        if let Some(bytes) = pod.max_spool_bytes {
+            route.delivery.max_spool_bytes = bytes;
+        }
         let named = route.control.as_mut().map(|service| &mut service.address);
-        let ignored =
-            named.zip(control).filter(|(named, ours)| named.as_str() != *ours).map(|(named, ours)| {
+        let ignored = named.zip(pod.control.as_deref()).filter(|(named, ours)| named.as_str() != *ours).map(
+            |(named, ours)| {
                 let theirs = std::mem::replace(named, ours.to_owned());
                 let theirs = shortened(&theirs, MAX_NAME_BYTES);
                 format!("control.address {theirs:?} is not used: this pod talks to {ours} alone")
-            });
+            },
+        );
         Self { route, ignored }
     }
 }
@@ -125,8 +138,8 @@ fn parse_values(content: &[u8]) -> Result<RouteFile, ConfigError> {
     Ok(route)
 }
 
-async fn read(path: &Path, control: Option<&str>) -> Result<Followed, ConfigError> {
-    Ok(Followed::of(read_file(path).await?, control))
+async fn read(path: &Path, pod: &PodSettings) -> Result<Followed, ConfigError> {
+    Ok(Followed::of(read_file(path).await?, pod))
 }
 
 async fn read_file(path: &Path) -> Result<RouteFile, ConfigError> {
@@ -143,16 +156,16 @@ async fn read_file(path: &Path) -> Result<RouteFile, ConfigError> {
     Ok(route)
 }
 
-/// The configuration at start, of a sidecar that talks to this control service alone.
-pub async fn load(path: &Path, control: Option<&str>) -> Config {
-    Config::default().next(read(path, control).await)
+/// The configuration at start, of a pod with these settings.
+pub async fn load(path: &Path, pod: &PodSettings) -> Config {
+    Config::default().next(read(path, pod).await)
 }
 
 /// Reads the file every `period` until `stop`, and publishes what changed. The file is small, so its content itself is
 /// compared; that also finds changes that times and inodes do not show.
 pub async fn watch_file(
     path: PathBuf,
-    control: Option<String>,
+    pod: PodSettings,
     period: Duration,
     config: watch::Sender<Config>,
     mut stop: watch::Receiver<bool>,
@@ -163,7 +176,7 @@ pub async fn watch_file(
             _ = rounds.tick() => {}
             _ = stop.wait_for(|&stop| stop) => return,
         }
-        let content = read(&path, control.as_deref()).await;
+        let content = read(&path, &pod).await;
         config.send_if_modified(|current| {
             let next = current.next(content);
             let changed = next != *current;
@@ -228,12 +241,13 @@ pub(crate) mod tests {
     }"#;
 
     fn followed(content: &str) -> Result<Followed, ConfigError> {
-        parse(content.as_bytes()).map(|route| Followed::of(route, None))
+        parse(content.as_bytes()).map(|route| Followed::of(route, &PodSettings::default()))
     }
 
     #[test]
     fn no_route_sends_the_pods_token_to_another_control_service() {
         const OURS: &str = "mailroute.mailroute-system.svc:8444";
+        let ours_alone = || PodSettings { control: Some(OURS.into()), ..PodSettings::default() };
         let route = |address: &str| {
             let mut route = parse(SAMPLE.as_bytes()).unwrap();
             route.control = Some(ControlService {
@@ -244,17 +258,24 @@ pub(crate) mod tests {
             });
             route
         };
-        let ours = Followed::of(route(OURS), Some(OURS));
+        let ours = Followed::of(route(OURS), &ours_alone());
         assert_eq!((ours.route, ours.ignored), (route(OURS), None));
-        let good = Config::default().next(Ok(Followed::of(route("evil.example:443"), Some(OURS))));
+        let good = Config::default().next(Ok(Followed::of(route("evil.example:443"), &ours_alone())));
         assert_eq!(good.route.as_deref(), Some(&route(OURS)), "all else is followed");
         let told = good.objection().unwrap();
         assert!(told.contains("\"evil.example:443\"") && told.contains(OURS), "{told}");
-        assert_eq!(good.next(Ok(Followed::of(route(OURS), Some(OURS)))).objection(), None);
+        assert_eq!(good.next(Ok(Followed::of(route(OURS), &ours_alone()))).objection(), None);
         // Without one, as outside a cluster, the route says it.
-        let alone = Followed::of(route("127.0.0.1:8444"), None);
+        let alone = Followed::of(route("127.0.0.1:8444"), &PodSettings::default());
         assert_eq!((alone.route, alone.ignored), (route("127.0.0.1:8444"), None));
-        assert_eq!(Followed::of(parse(SAMPLE.as_bytes()).unwrap(), Some(OURS)).route.control, None);
+        assert_eq!(Followed::of(parse(SAMPLE.as_bytes()).unwrap(), &ours_alone()).route.control, None);
+    }
+
+    #[test]
+    fn the_volume_of_the_pod_bounds_its_spool_and_not_the_route() {
+        let pod = PodSettings { max_spool_bytes: Some(9 << 30), ..PodSettings::default() };
+        let followed = Followed::of(parse(SAMPLE.as_bytes()).unwrap(), &pod);
+        assert_eq!(followed.route.delivery.max_spool_bytes, 9 << 30);
     }
 
     #[test]
@@ -343,7 +364,13 @@ pub(crate) mod tests {
         std::os::unix::fs::symlink(&first, &path).unwrap();
         let (sender, mut configs) = watch::channel(load(&path, None).await);
         let (_keep, stop) = watch::channel(false);
-        let task = tokio::spawn(watch_file(path.clone(), None, Duration::from_millis(5), sender, stop));
+        let task = tokio::spawn(watch_file(
+            path.clone(),
+            PodSettings::default(),
+            Duration::from_millis(5),
+            sender,
+            stop,
+        ));
         let next = directory.path().join("next");
         std::os::unix::fs::symlink(&second, &next).unwrap();
         std::fs::rename(&next, &path).unwrap();

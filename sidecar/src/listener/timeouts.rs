@@ -20,6 +20,7 @@ pub(super) struct SessionTimeouts {
     /// Transactions begun when `message` was set.
     transactions: u64,
     message: Instant,
+    login: Instant,
 }
 
 /// What a session has done, as far as it matters here.
@@ -31,20 +32,22 @@ pub(super) struct SessionProgress {
     pub transactions: u64,
     /// A message is coming in.
     pub in_data: bool,
+    /// Nobody has logged in who has to.
+    pub is_stranger: bool,
 }
 
 impl SessionProgress {
     pub(super) fn of(session: &Session) -> Self {
         let (commands, transactions) = (session.commands(), session.transactions());
-        Self { commands, transactions, in_data: session.is_in_data() }
+        Self { commands, transactions, in_data: session.is_in_data(), is_stranger: session.is_stranger() }
     }
 }
 
 impl SessionTimeouts {
     /// With a client that has just connected.
     pub(super) fn new(limits: SessionLimits, now: Instant) -> Self {
-        let (command, message) = (now + limits.command, now + limits.message);
-        Self { limits, commands: 0, command, transactions: 0, message }
+        let (command, message, login) = (now + limits.command, now + limits.message, now + limits.login);
+        Self { limits, commands: 0, command, transactions: 0, message, login }
     }
 
     /// When to give up on the client, and what to tell it then.
@@ -58,7 +61,8 @@ impl SessionTimeouts {
             self.message = now + self.limits.message;
         }
         let quiet = if progress.in_data { now + self.limits.data } else { self.command };
-        if quiet < self.message { (quiet, Answer::Idle) } else { (self.message, Answer::Overdue) }
+        let message = if progress.is_stranger { self.message.min(self.login) } else { self.message };
+        if quiet < message { (quiet, Answer::Idle) } else { (message, Answer::Overdue) }
     }
 
     /// A message was answered: all times begin anew, also after a long wait for the answer.
@@ -78,7 +82,7 @@ mod tests {
     }
 
     fn at(commands: u64, transactions: u64, in_data: bool) -> SessionProgress {
-        SessionProgress { commands, transactions, in_data }
+        SessionProgress { commands, transactions, in_data, is_stranger: false }
     }
 
     #[test]
@@ -112,6 +116,20 @@ mod tests {
         assert_eq!(timeouts.deadline(at(11, 1, true), data), (data + minutes(3), Answer::Idle));
         let end = late + minutes(28);
         assert_eq!(timeouts.deadline(at(11, 1, true), end), (late + minutes(30), Answer::Overdue));
+    }
+
+    #[test]
+    fn a_stranger_has_a_minute_to_log_in_whatever_it_says() {
+        let start = Instant::now();
+        let mut timeouts = SessionTimeouts::new(SessionLimits::default(), start);
+        let stranger =
+            |commands| SessionProgress { commands, is_stranger: true, ..SessionProgress::default() };
+        for commands in 0..3 {
+            let at = start + Duration::from_secs(15) * u32::try_from(commands).unwrap();
+            assert_eq!(timeouts.deadline(stranger(commands), at), (start + minutes(1), Answer::Overdue));
+        }
+        let logged_in = start + Duration::from_secs(50);
+        assert_eq!(timeouts.deadline(at(4, 0, false), logged_in), (logged_in + minutes(5), Answer::Idle));
     }
 
     #[test]

@@ -7,5 +7,6 @@ mod clients;
 mod files;
 mod limits;
 mod open_relay;
+mod program;
 mod server;
 mod starttls;

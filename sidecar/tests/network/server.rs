@@ -28,7 +28,7 @@ use tokio::sync::watch;
 /// Long enough for a busy machine; nothing waits for it when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const ROUTE: &str = r#"{
+pub const ROUTE: &str = r#"{
     "version": 1, "name": "mail", "namespace": "shop", "generation": 1, "ehloName": "mail.shop.svc.cluster.local",
     "method": {"clientSubmission": {
         "mailbox": "noreply@contoso.com",
@@ -215,7 +215,7 @@ impl Server {
 }
 
 /// Writes a new certificate into the directory, and gives it.
-fn renew(directory: &std::path::Path) -> String {
+pub fn renew(directory: &std::path::Path) -> String {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     for (name, text) in [("tls.key", made.signing_key.serialize_pem()), ("tls.crt", made.cert.pem())] {

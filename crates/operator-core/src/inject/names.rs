@@ -71,11 +71,14 @@ pub const VOLUMES: [&str; 7] = [
 ];
 /// Options that the owner of a gateway may set in its container, each as `--name=value`: what a gateway is for others, and what a person reads or waits for.
 /// Those that name files of the webhook's, the control service, or where mail goes are not among them.
-pub const GATEWAY_OPTIONS: [&str; 8] = [
+pub const GATEWAY_OPTIONS: [&str; 11] = [
+    "--spool-size",
     "--smtp-listen",
     "--smtp-tls",
     "--smtp-users",
     "--smtp-token-namespaces",
+    "--smtp-client-sessions",
+    "--smtp-client-messages",
     "--session-wait",
     "--reply-timeout",
     "--log-format",

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use crate::args::Check;
 use crate::cli::queue::client::ask;
 use crate::cli::queue::protocol::{Answer, Request};
-use crate::config::{self, Config};
+use crate::config::{self, Config, PodSettings};
 use crate::delivery::DryRun;
 use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
@@ -46,8 +46,9 @@ use steps::Findings;
 pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     // The pod's token goes where the sidecar would send it, whatever the route file says by now.
     let noted = control_service::noted_address(&options.spool_dir).await;
-    let control = noted.as_ref().ok().and_then(Option::as_deref);
-    let Config { route, error, .. } = config::load(&options.route, control).await;
+    let control = noted.as_ref().ok().cloned().flatten();
+    let pod = PodSettings { control, ..PodSettings::default() };
+    let Config { route, error, .. } = config::load(&options.route, &pod).await;
     let route = route.map(|route| asking_only_the_noted(route, &noted, Path::new(TOKENS_DIR).exists()));
     let route_deleted = RouteDeleted::new(&options.spool_dir).is_noted();
     let Some(route) = route else {

@@ -51,7 +51,7 @@ impl Session {
     }
 
     /// Whether nobody has logged in who has to.
-    pub(super) fn is_stranger(&self) -> bool {
+    pub fn is_stranger(&self) -> bool {
         self.settings.auth == Auth::Verified { required: true } && !(self.tls && self.logged_in)
     }
 

@@ -34,7 +34,7 @@ fn values_leave_alerts_out_and_add_labels_and_links() -> Result<()> {
 }
 
 /// Alerts with a number to compare with that values can replace.
-const TUNABLE: [&str; 10] = [
+const TUNABLE: [&str; 9] = [
     "MailRouteCaBundleDisputed",
     "MailRouteMailHeld",
     "MailRouteMailOverdue",
@@ -43,7 +43,6 @@ const TUNABLE: [&str; 10] = [
     "MailRouteTokenExpiring",
     "MailRouteCertificateExpiring",
     "MailRouteIdentityExpiring",
-    "MailRouteSmtpCertificateExpiring",
     "MailRouteSpoolNearlyFull",
 ];
 
