@@ -362,7 +362,7 @@ pub(crate) mod tests {
         std::fs::write(&first, SAMPLE).unwrap();
         std::fs::write(&second, SAMPLE.replace("\"generation\": 3", "\"generation\": 4")).unwrap();
         std::os::unix::fs::symlink(&first, &path).unwrap();
-        let (sender, mut configs) = watch::channel(load(&path, None).await);
+        let (sender, mut configs) = watch::channel(load(&path, &PodSettings::default()).await);
         let (_keep, stop) = watch::channel(false);
         let task = tokio::spawn(watch_file(
             path.clone(),
