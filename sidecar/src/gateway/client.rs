@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{timeout, timeout_at};
 
 use super::connection::{Connection, ConnectionError, Sent};
+pub use super::error::HandOverError;
 use super::identity::{Identity, IdentityError};
 use super::protocol::{Command, Transfer, Update};
 use crate::clock::{self, Instant};
@@ -29,10 +30,9 @@ use crate::lock;
 use crate::message::body::Body;
 use crate::message::envelope::QueueId;
 use crate::metrics::Metrics;
-use crate::net::dial::{self, DialError};
+use crate::net::dial;
 use crate::outcome::queued::HandOverOutcome;
 use crate::smtp::reply::Reply;
-use crate::spool::frame::FormatError;
 use crate::spool::{Entry, Kept, Progress, Shelf, format};
 
 /// Messages handed over at a time, each on a connection of its own.
@@ -78,69 +78,6 @@ pub struct Offer<'a> {
 impl<'a> From<&'a Kept> for Offer<'a> {
     fn from(Kept { shelf, entry, progress, body }: &'a Kept) -> Self {
         Self { shelf: *shelf, entry, progress, body }
-    }
-}
-
-/// Why no gateway has the message.
-#[derive(Debug, thiserror::Error)]
-pub enum HandOverError {
-    /// There is no gateway, or no certificate to show it.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Its name has no address.
-    #[error(transparent)]
-    Resolve(#[from] DialError),
-    /// No other gateway than this one.
-    #[error("no gateway pod is ready")]
-    Nobody,
-    /// None of its addresses could be reached.
-    #[error("cannot reach the gateway {address}: {met}")]
-    Unreachable {
-        /// The last one that was tried.
-        address: SocketAddr,
-        /// What was met.
-        met: String,
-    },
-    /// It takes too long.
-    #[error("the gateway does not answer in time")]
-    Time,
-    /// A gateway says "not now".
-    #[error("the gateway {address} cannot store the message now: {reply}")]
-    Deferred {
-        /// Which one.
-        address: SocketAddr,
-        /// Its words.
-        reply: String,
-    },
-    /// A gateway says "never".
-    #[error("the gateway {address} refuses the message: {reply}")]
-    Refused {
-        /// Which one.
-        address: SocketAddr,
-        /// Its words.
-        reply: String,
-    },
-    /// The message cannot be read here.
-    #[error("the message cannot be read")]
-    Body(#[source] std::io::Error),
-    /// The message cannot be written down.
-    #[error("the message cannot be written down")]
-    Format(#[from] FormatError),
-}
-
-impl HandOverError {
-    /// Whether it is about this message, and says nothing of others.
-    pub const fn is_of_message(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Body(_) | Self::Format(_))
-    }
-
-    const fn outcome(&self) -> HandOverOutcome {
-        match self {
-            Self::Deferred { .. } => HandOverOutcome::Deferred,
-            Self::Refused { .. } => HandOverOutcome::Refused,
-            Self::Body(_) | Self::Format(_) => HandOverOutcome::Failed,
-            _ => HandOverOutcome::Unreachable,
-        }
     }
 }
 

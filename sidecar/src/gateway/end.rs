@@ -68,14 +68,14 @@ impl End<'_> {
     /// Hands over what there is until nothing is left, and says so. A gateway that reaches no other does not wait for one: its
     /// messages stay on its volume.
     async fn run(&self, cut_off: Instant) -> bool {
-        let mut is_cut_off = false;
+        let (mut is_cut_off, mut is_reached) = (false, false);
         loop {
-            if !is_cut_off && clock::now() >= cut_off {
+            if is_reached && !is_cut_off && clock::now() >= cut_off {
                 is_cut_off = true;
                 self.queue.cut_off();
             }
             let mut looks = self.queue.rounds();
-            let is_reached = self.queued().await && self.dead_letters().await;
+            is_reached = self.queued().await && self.dead_letters().await;
             let refused = lock(&self.refused).len() as u64;
             if is_reached && self.queue.figures().messages <= refused {
                 return refused == 0;

@@ -13,6 +13,7 @@
 pub mod client;
 mod connection;
 pub mod end;
+mod error;
 pub mod identity;
 pub mod protocol;
 pub mod review;

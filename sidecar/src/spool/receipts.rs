@@ -35,23 +35,25 @@ const MAX_BYTES: u64 = (2 * MOST * LINE) as u64;
 /// The ids of one spool; none are kept until [`Receipts::keep`].
 pub(super) struct Receipts {
     layout: Arc<Layout>,
-    book: Mutex<Option<Book>>,
+    /// Where the next are written. Held over the disk, and so by blocking threads alone.
+    file: Mutex<Option<File>>,
+    ids: Mutex<Ids>,
 }
 
-/// What is kept.
-struct Book {
-    file: File,
+/// What is kept, in memory.
+#[derive(Default)]
+struct Ids {
     new: HashSet<QueueId>,
     old: HashSet<QueueId>,
 }
 
 impl Receipts {
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self { layout, book: Mutex::default() }
+        Self { layout, file: Mutex::default(), ids: Mutex::default() }
     }
 
-    fn book(&self) -> MutexGuard<'_, Option<Book>> {
-        lock(&self.book)
+    fn ids(&self) -> MutexGuard<'_, Ids> {
+        lock(&self.ids)
     }
 
     /// Reads what was kept before, and keeps more from now on.
@@ -60,45 +62,57 @@ impl Receipts {
     /// When a file cannot be read or made.
     pub fn keep(&self) -> Result<(), SpoolError> {
         let path = self.layout.receipts();
-        let old = read(&self.layout.old_receipts())?;
-        let new = read(&path)?;
+        let (new, old) = (read(&path)?, read(&self.layout.old_receipts())?);
         let file = append(&path).map_err(|error| SpoolError::disk("open", &path, error))?;
-        *self.book() = Some(Book { file, new, old });
+        *lock(&self.file) = Some(file);
+        *self.ids() = Ids { new, old };
         Ok(())
     }
 
-    /// Whether a message is known to be gone.
+    /// Whether a message is known to be gone. Does not wait for the disk.
     pub fn has(&self, id: &QueueId) -> bool {
-        self.book().as_ref().is_some_and(|book| book.new.contains(id) || book.old.contains(id))
+        let ids = self.ids();
+        ids.new.contains(id) || ids.old.contains(id)
     }
 
     /// Remembers these, durable when this returns. Does nothing where none are kept.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn add<'a>(&self, ids: impl Iterator<Item = &'a QueueId>) -> Result<(), SpoolError> {
-        let mut book = self.book();
-        let Some(book) = book.as_mut() else { return Ok(()) };
-        let ids: Vec<_> = ids.filter(|id| !book.new.contains(*id)).collect();
-        if ids.is_empty() {
+    pub fn add<'a>(&self, gone: impl Iterator<Item = &'a QueueId>) -> Result<(), SpoolError> {
+        let mut file = lock(&self.file);
+        let Some(file) = file.as_mut() else { return Ok(()) };
+        let (fresh, is_full) = {
+            let ids = self.ids();
+            let fresh: Vec<_> = gone.filter(|id| !ids.new.contains(*id)).cloned().collect();
+            (fresh, ids.new.len() >= MOST)
+        };
+        if fresh.is_empty() {
             return Ok(());
         }
-        if book.new.len() >= MOST {
-            self.turn(book)?;
+        if is_full {
+            self.turn(file)?;
         }
-        let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
-        let written = book.file.write_all(lines.as_bytes()).and_then(|()| book.file.sync_data());
+        let lines: String = fresh.iter().map(|id| format!("{id}\n")).collect();
+        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
         written.map_err(|error| SpoolError::disk("write", &self.layout.receipts(), error))?;
-        book.new.extend(ids.into_iter().cloned());
+        self.ids().new.extend(fresh);
         Ok(())
     }
 
     /// Begins a new file, and forgets the ids of the oldest.
-    fn turn(&self, book: &mut Book) -> Result<(), SpoolError> {
+    fn turn(&self, file: &mut File) -> Result<(), SpoolError> {
         let (path, old) = (self.layout.receipts(), self.layout.old_receipts());
-        fs::rename(&path, &old).map_err(|error| SpoolError::disk("move", &path, error))?;
-        book.old = std::mem::take(&mut book.new);
-        book.file = create(&path).map_err(|error| SpoolError::disk("make", &path, error))?;
+        match fs::rename(&path, &old) {
+            // An earlier turn came no further than this.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.map_err(|error| SpoolError::disk("move", &path, error))?,
+        }
+        *file = create(&path).map_err(|error| SpoolError::disk("make", &path, error))?;
+        {
+            let mut ids = self.ids();
+            ids.old = std::mem::take(&mut ids.new);
+        }
         sync_directory(self.layout.root())
     }
 }

@@ -95,8 +95,8 @@ async fn a_gateway_that_is_silent_is_not_waited_for_long() {
     assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
 }
 
-/// The gateway tries nothing by itself within a minute.
-fn slow_gateway() -> Intervals {
+/// Nothing is tried again within a minute.
+fn slow_pace() -> Intervals {
     let minute = Duration::from_secs(60);
     let queue = RetrySchedule { first: minute, patient: minute * 5, longest: minute * 60, hold: minute };
     Intervals { queue, ..intervals() }
@@ -107,9 +107,9 @@ async fn slow() -> (Pods, Pod, Pod) {
     pods.route.delivery.durability = Durability::Gateway;
     pods.route.delivery.wait_seconds = 1;
     let arguments = ["--gateway", "127.0.0.1:0"];
-    let gateway = pods.pod(Role::Gateway, "gateway-0", &arguments, slow_gateway(), Files::new()).await;
+    let gateway = pods.pod(Role::Gateway, "gateway-0", &arguments, slow_pace(), Files::new()).await;
     pods.found_at(&gateway.gateway_address().to_string());
-    let sidecar = pods.sidecar().await;
+    let sidecar = pods.pod(Role::Sidecar, "web-0", &[], slow_pace(), Files::new()).await;
     (pods, gateway, sidecar)
 }
 

@@ -123,6 +123,35 @@ async fn what_came_of_an_attempt_elsewhere_is_taken_in() {
 }
 
 #[tokio::test]
+async fn a_rotation_of_the_ca_stops_nothing() {
+    let (mut pods, gateway) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let before = gateways(&pods, Role::Sidecar, &pods.route.name);
+    give(&before, 1).await.unwrap();
+    let (old, new) = (pods.authority.pem.clone(), crate::authority::Authority::new());
+    pods.route.gateway.as_mut().unwrap().ca_pem = format!("{old}{}", new.pem);
+    gateway.files.write_route(&pods.route);
+    while gateway.app.identity().gateway() != pods.route.gateway {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    give(&before, 2).await.unwrap();
+    let with_old = gateways(&pods, Role::Sidecar, &pods.route.name);
+    let old = std::mem::replace(&mut pods.authority, new);
+    let with_new = gateways(&pods, Role::Sidecar, &pods.route.name);
+    give(&with_old, 3).await.unwrap();
+    give(&with_new, 4).await.unwrap();
+    let pem = pods.authority.signed(Role::Gateway, &pods.route.name, "gateway-0");
+    gateway.app.identity().set(certified(&pem));
+    // Connections that are open go on, and new ones see the new certificate.
+    give(&with_old, 5).await.unwrap();
+    for n in 6..8 {
+        give(&gateways(&pods, Role::Sidecar, &pods.route.name), n).await.unwrap();
+    }
+    drop(old);
+    assert_eq!(gateway.app.queue().figures().messages, 7);
+}
+
+#[tokio::test]
 async fn pods_of_other_routes_and_without_a_certificate_of_the_ca_get_nowhere() {
     let (mut pods, gateway) = Pods::with_gateway(Queue).await;
     let stranger = gateways(&pods, Role::Sidecar, "other");
