@@ -217,15 +217,13 @@ impl Connection {
             self.session.refuse_tls();
             return Ok(());
         }
-        let Some((entered, config)) =
-            self.entered.as_ref().and_then(|entered| Some((entered, entered.network.tls()?)))
-        else {
+        let Some(config) = self.entered.as_ref().and_then(|entered| entered.network.tls()) else {
             self.session.end(Answer::NoTls);
             return Ok(());
         };
-        let network = Arc::clone(&entered.network);
         self.write(reply).await?;
-        if let Err(error) = network.shake_hands(&mut self.stream, config).await {
+        let handshake = timeout(self.service.limits.handshake, self.stream.start_tls(config)).await;
+        if let Err(error) = handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             self.service.observer.refused(Refusal::Tls);
             return Err(io::Error::new(error.kind(), format!("TLS handshake: {error}")));
         }

@@ -86,6 +86,8 @@ pub struct SessionLimits {
     pub command: Duration,
     /// For a client to send the next octets of a message, and to read some of ours.
     pub data: Duration,
+    /// For a TLS handshake.
+    pub handshake: Duration,
     /// For a client to log in where it has to, counted from the greeting: strangers do not keep others out for longer.
     pub login: Duration,
     /// For a client to complete one message, counted from its MAIL, and to begin another one, counted from the last.
@@ -101,6 +103,7 @@ impl Default for SessionLimits {
             command: Duration::from_secs(5 * 60),
             // RFC 5321 §4.5.3.2.5, for the other side.
             data: Duration::from_secs(3 * 60),
+            handshake: Duration::from_secs(15),
             login: Duration::from_secs(60),
             // 150 MiB in that time is 85 KiB a second, over loopback.
             message: Duration::from_secs(30 * 60),

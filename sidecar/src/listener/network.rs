@@ -1,22 +1,16 @@
 //! What a listener for the network has beyond one on localhost: TLS, logins, and bounds for each client address.
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::ServerConfig;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::clients::{ClientLimits, ClientTable};
-use super::stream::ClientStream;
 use crate::lock;
 use crate::smtp::auth::{Credentials, LoginResult};
-
-/// Most TLS handshakes at once: each is work for the processor before anybody has said who it is.
-const MAX_HANDSHAKES: usize = 8;
 
 /// The certificate in use, as TLS shows it; none while there is none.
 pub type TlsSource = watch::Receiver<Option<Arc<ServerConfig>>>;
@@ -55,21 +49,12 @@ pub struct Network {
     tls: TlsSource,
     verify: Arc<dyn Verify>,
     clients: Mutex<ClientTable>,
-    handshakes: Semaphore,
-    /// Longest time for a handshake, waiting for its turn included.
-    handshake: Duration,
 }
 
 impl Network {
     /// With nobody connected yet.
     pub fn new(tls: TlsSource, verify: Arc<dyn Verify>, limits: ClientLimits) -> Arc<Self> {
-        Arc::new(Self {
-            tls,
-            verify,
-            clients: Mutex::new(ClientTable::new(limits)),
-            handshakes: Semaphore::new(MAX_HANDSHAKES),
-            handshake: Duration::from_secs(15),
-        })
+        Arc::new(Self { tls, verify, clients: Mutex::new(ClientTable::new(limits)) })
     }
 
     /// The certificate in use.
@@ -79,22 +64,6 @@ impl Network {
 
     pub(super) async fn verify(&self, credentials: Credentials, client: IpAddr) -> Verified {
         self.verify.verify(credentials, client).await
-    }
-
-    /// Puts the connection under TLS.
-    ///
-    /// # Errors
-    /// When it takes too long or fails.
-    pub(super) async fn shake_hands(
-        &self,
-        stream: &mut ClientStream,
-        config: Arc<ServerConfig>,
-    ) -> io::Result<()> {
-        let handshake = async {
-            let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
-            stream.start_tls(config).await
-        };
-        timeout(self.handshake, handshake).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// A place among the sessions of an address; none when it has as many as it may.

@@ -1,5 +1,8 @@
 //! TLS: what is offered when, and what `Received` says of it.
 
+use std::time::Duration;
+
+use mailroute_sidecar::listener::SessionLimits;
 use mailroute_sidecar::smtp::reply::Reply;
 
 use crate::client::{Client, plain};
@@ -87,5 +90,29 @@ async fn a_client_that_is_no_tls_client_harms_nobody() {
     client.rest().await;
     assert_eq!(server.metric("mailroute_refusals_total{reason=\"tls\"}"), 1.0);
     Client::logged_in(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn handshakes_that_stall_are_given_up_and_keep_nobody_from_theirs() {
+    let limits = SessionLimits { handshake: Duration::from_secs(5), ..SessionLimits::default() };
+    let server = Server::with(Setup { limits, ..Setup::default() }).await;
+    let mut stalled = Vec::new();
+    for _ in 0..15 {
+        let mut client = Client::connect(server.address).await;
+        client.command("EHLO a").await;
+        assert_eq!(client.command("STARTTLS").await.code, 220);
+        stalled.push(client);
+    }
+    Client::logged_in(&server).await;
+    assert_eq!(
+        server.metric("mailroute_refusals_total{reason=\"tls\"}"),
+        0.0,
+        "it did not wait for the others"
+    );
+    for client in stalled {
+        assert!(client.rest().await.is_empty());
+    }
+    assert_eq!(server.metric("mailroute_refusals_total{reason=\"tls\"}"), 15.0);
     server.stop().await;
 }

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 
@@ -14,7 +15,10 @@ use argon2::{Algorithm, Argon2, Params, PasswordVerifier as _};
 use bcrypt::HashParts;
 use tokio::sync::watch;
 
-use crate::secret;
+use crate::secret::Secret;
+
+/// Largest file, bytes: some hundreds of users.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Longest user name, bytes.
 const MAX_NAME_BYTES: usize = 255;
@@ -181,12 +185,16 @@ impl UsersLoader {
         Self { path, publish }
     }
 
-    /// Reads it; who is in it may log in from now on, and nobody else. While it cannot be read, those who were in it before.
+    /// Reads it; who is in it may log in from now on, and nobody else. While it is there and cannot be read, those who were in it
+    /// before.
     pub(super) async fn load(&self) {
         let path = self.path.display();
-        let text = match secret::read_file(&self.path).await {
+        let text = match read(&self.path).await {
             Ok(text) => text,
             Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound {
+                    self.publish.send_replace(Arc::default());
+                }
                 tracing::error!(%path, %error, "the users who may log in cannot be read");
                 return;
             }
@@ -201,6 +209,14 @@ impl UsersLoader {
         tracing::info!(%path, users = users.len(), "users who may log in");
         self.publish.send_replace(Arc::new(users));
     }
+}
+
+/// The file's content, also when that is nothing.
+async fn read(path: &Path) -> io::Result<Secret> {
+    if tokio::fs::metadata(path).await?.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(Secret::new(tokio::fs::read_to_string(path).await?))
 }
 
 #[cfg(test)]
@@ -236,6 +252,29 @@ pub(super) mod tests {
             }
         }
         assert!(!Users::default().verify("ann", "secret", 0));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_emptied_or_removed_lets_nobody_in_and_one_that_cannot_be_read_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        let (publish, users) = watch::channel(Arc::<Users>::default());
+        let loader = UsersLoader::new(path.clone(), publish);
+        let ann = format!("ann:{BCRYPT}\n");
+        for (content, expected) in [
+            (Some(ann.clone()), 1),
+            (Some(String::new()), 0),
+            (Some(ann.clone()), 1),
+            (Some(ann.clone() + &"#".repeat(64 * 1024)), 1),
+            (None, 0),
+        ] {
+            match content {
+                Some(content) => std::fs::write(&path, content).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            loader.load().await;
+            assert_eq!(users.borrow().len(), expected);
+        }
     }
 
     #[test]
