@@ -57,8 +57,8 @@ fn rows() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Each metric, but for those of gateways, was scraped, and is of the type that the page names, and its labels have values that the page lists, or
-/// conditions and reasons, which have a page of their own.
+/// Each metric, but for those of gateways, was scraped, and is of the type that the page names. Its labels have values that the
+/// page lists, or conditions and reasons, which have a page of their own.
 pub(super) async fn holds(prometheus: &Prometheus) -> Result<()> {
     let reasons = Reason::ALL.iter().map(|reason| reason.as_str());
     let conditions = ConditionType::OBSERVED.iter().map(|condition| condition.as_str());
