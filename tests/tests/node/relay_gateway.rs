@@ -36,7 +36,7 @@ async fn gateway_queues(scene: &Scene, messages: u64) -> Result<()> {
 
 /// Ends a Job that has sent during an outage, and says how long its pod lived on after the application.
 async fn job_in_an_outage(scene: &Scene, name: &str, numbers: std::ops::Range<u32>) -> Result<Duration> {
-    let script = workload::send_numbers(numbers, "ada@contoso.com");
+    let script = workload::send_numbers(numbers, "alice@contoso.com");
     scene.apply::<Job>(&workload::job(name, "notifications", &workload::pod_spec(&script))).await?;
     let pod = scene.pod_appears(&format!("batch.kubernetes.io/job-name={name}")).await?;
     let pod = scene.pod_succeeds(&pod).await?;
@@ -59,7 +59,7 @@ async fn a_job_hands_over_in_seconds_what_an_outage_keeps_and_it_outlives_gatewa
     let pod = format!("{GATEWAY}-0");
     scene.kill_gateway(&pod).await?;
     let listed = scene.sidecar_command(&pod, &["queue", "list"]).await?;
-    ensure!(listed.matches("ada@contoso.com").count() == 5 || listed.lines().count() > 5, "{listed}");
+    ensure!(listed.matches("alice@contoso.com").count() == 5 || listed.lines().count() > 5, "{listed}");
     // To nothing and back: the claim stays.
     scene.scale_gateway(0).await?;
     scene.route_reason("notifications", "GatewayReady", "GatewayMissing").await?;
@@ -75,7 +75,7 @@ async fn with_durability_gateway_a_pod_that_is_killed_has_nothing_to_lose() -> R
     let scene = scene("durable", "Gateway", 2).await?;
     scene.microsoft.go_down_entirely().await?;
     scene.waiting_pod("shop").await?;
-    let told = scene.run("shop", &workload::send_numbers(0..8, "ada@contoso.com")).await?;
+    let told = scene.run("shop", &workload::send_numbers(0..8, "alice@contoso.com")).await?;
     ensure!(told.matches("accepted").count() == 8, "the application was told: {told}");
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     scene.api::<Pod>().delete("shop", &at_once).await?;
@@ -92,7 +92,7 @@ async fn with_durability_gateway_a_pod_that_is_killed_has_nothing_to_lose() -> R
     scene.scale_gateway(0).await?;
     scene.microsoft.go_down_entirely().await?;
     scene.waiting_pod("late").await?;
-    let script = workload::send_numbers(8..9, "ada@contoso.com");
+    let script = workload::send_numbers(8..9, "alice@contoso.com");
     let refused = scene.run("late", &script).await.map_err(|error| error.to_string());
     let refused = refused.expect_err("no gateway, no 250");
     ensure!(refused.contains("refused 8 451"), "the application was told: {refused}");
@@ -124,7 +124,7 @@ with smtplib.SMTP("{GATEWAY}-smtp.{namespace}.svc", 587, timeout=60) as s:
     s.starttls(context=context)
     try:
         {login}
-        s.sendmail("noreply@contoso.com", ["ada@contoso.com"], "Subject: 0\r\n\r\nmail\r\n")
+        s.sendmail("noreply@contoso.com", ["alice@contoso.com"], "Subject: 0\r\n\r\nmail\r\n")
         print("accepted")
     except smtplib.SMTPException as e:
         print("refused:", e)

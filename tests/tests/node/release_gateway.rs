@@ -29,7 +29,7 @@ import smtplib, socket, sys, time
 name = socket.gethostname()
 m = f"From: noreply@contoso.com\r\nSubject: {name}\r\nMessage-ID: <{name}@fleet.contoso.com>\r\n\r\nmail\r\n"
 with smtplib.SMTP("localhost", 25, timeout=120) as s:
-    s.sendmail("noreply@contoso.com", ["ada@contoso.com"], m)
+    s.sendmail("noreply@contoso.com", ["alice@contoso.com"], m)
 END"#;
     let mut spec = workload::pod_spec(workload::WAIT);
     spec["initContainers"] = json!([workload::container("send", script)]);
