@@ -199,7 +199,6 @@ struct Sent {
     token_exchanges: IntCounterVec,
     token_expiry: IntGauge,
     certificate_expiry: IntGauge,
-    identity_expiry: IntGauge,
 }
 
 impl Sent {
@@ -259,11 +258,6 @@ impl Sent {
                 r,
                 "mailroute_route_certificate_expiry_timestamp_seconds",
                 "When the certificate in use ends, seconds since the epoch; 0 without one.",
-            )?,
-            identity_expiry: gauge(
-                r,
-                "mailroute_identity_expiry_timestamp_seconds",
-                "When this pod's certificate for the route's gateway ends, seconds since the epoch; 0 without one.",
             )?,
         })
     }

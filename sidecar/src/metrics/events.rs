@@ -64,11 +64,6 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// This pod's certificate for the route's gateway ends then, seconds since the epoch.
-    pub fn identity(&self, not_after: i64) {
-        self.sent.identity_expiry.set(not_after);
-    }
-
     fn token_faults(&self) -> MutexGuard<'_, FaultLog> {
         lock(&self.token_faults)
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mailroute_metrics::{Families, counters, histograms};
-use prometheus::{HistogramVec, IntCounterVec};
+use mailroute_metrics::{Families, counters, gauges, histograms};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::Metrics;
 use crate::outcome::queued::{HandOverOutcome, TakeOverOutcome};
@@ -17,6 +17,7 @@ pub(super) struct Gateway {
     seconds: HistogramVec,
     taken: IntCounterVec,
     bytes: IntCounterVec,
+    identity_expiry: IntGaugeVec,
 }
 
 impl Gateway {
@@ -47,16 +48,28 @@ impl Gateway {
                 "Octets of messages handed over to this gateway, by outcome.",
                 &["outcome"],
             )?,
+            identity_expiry: gauges(
+                r,
+                "mailroute_identity_expiry_timestamp_seconds",
+                "When this pod's certificate for the route's gateway ends, seconds since the epoch; 0 without one.",
+                &[],
+            )?,
         })
     }
 }
 
 impl Metrics {
+    /// This pod's certificate for the route's gateway ends then, seconds since the epoch.
+    pub fn identity(&self, not_after: i64) {
+        self.gateway.identity_expiry.with_label_values::<&str>(&[]).set(not_after);
+    }
+
     /// The route has a gateway: a rate of hand-overs needs a start.
     pub fn show_hand_overs(&self) {
         for outcome in HandOverOutcome::ALL {
             self.gateway.hand_overs.with_label_values(&[outcome.as_str()]);
         }
+        self.gateway.identity_expiry.with_label_values::<&str>(&[]);
     }
 
     /// The same for what this gateway takes.
