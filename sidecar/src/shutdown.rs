@@ -60,9 +60,10 @@ pub async fn settled(mut sessions: watch::Receiver<usize>, grace: Grace) {
             if sessions.wait_for(|&open| open == 0).await.is_err() {
                 return;
             }
-            // Over when a new session begins within the time; then the waiting starts again.
-            if timeout(grace.settle, sessions.changed()).await.is_err() {
-                return;
+            // When a new session begins within the time, the waiting starts again. Without a listener none ever begins.
+            match timeout(grace.settle, sessions.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
             }
         }
     };
@@ -92,6 +93,13 @@ mod tests {
     async fn an_idle_sidecar_closes_after_the_settle_time() {
         let (_keep, sessions) = watch::channel(0);
         assert_eq!(waited(sessions).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_listens_nothing_is_waited_for() {
+        let (gone, sessions) = watch::channel(0);
+        drop(gone);
+        assert_eq!(waited(sessions).await, 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@
 //! what becomes of one that is not.
 //!
 //! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
-//! message, since its answer was lost, no other gets it within [`DOUBT`].
+//! message, since its answer was lost, no other gets it within `DOUBT`.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, UdpSocket};

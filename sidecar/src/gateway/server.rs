@@ -1,10 +1,10 @@
 //! Takes messages over from the sidecars of the route, and from its other gateways.
 //!
 //! Owns who is let in, how many at a time, and which messages are coming in. What is said over one connection is in
-//! [`super::session`].
+//! `session`.
 //!
-//! Bounds: [`MAX_CONNECTIONS`], of them [`MAX_OF_ONE`] from one address; more wait in the kernel's queue of connections. Each takes some
-//! 200 KiB at most, and all heads together [`HEADS_KIB`].
+//! Bounds: `MAX_CONNECTIONS`, of them `MAX_OF_ONE` from one address; more wait in the kernel's queue of connections. Each takes some
+//! 200 KiB at most, and all heads together `HEADS_KIB`.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -1,6 +1,6 @@
 //! What each client address may hold of a listener for the network: sessions at once, and messages a minute.
 //!
-//! Pure: time is passed in. Memory is bounded by the sessions and [`MAX_REMEMBERED`].
+//! Pure: time is passed in. Memory is bounded by the sessions and `MAX_REMEMBERED`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
