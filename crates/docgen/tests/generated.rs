@@ -28,8 +28,9 @@ fn a_file_that_differs_is_named_with_the_command_and_written_again() -> Result<(
     for file in files(&repository())? {
         file.write(checkout.path())?;
     }
-    let values = "charts/mailroute/values.yaml";
-    fs::copy(repository().join(values), checkout.path().join(values))?;
+    for values in ["charts/mailroute/values.yaml", "charts/mailroute-gateway/values.yaml"] {
+        fs::copy(repository().join(values), checkout.path().join(values))?;
+    }
     let page = checkout.path().join("docs/reference/reasons.md");
     fs::write(&page, "another page")?;
 

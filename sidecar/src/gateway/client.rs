@@ -261,8 +261,11 @@ impl Gateways {
         match &sent {
             // All of it is there, and nobody knows whether it was stored.
             Err(ConnectionError { whole: true, .. }) => self.is_in_doubt(id, address),
-            Ok(_) => drop(lock(&self.doubts).remove(id)),
-            Err(_) => {}
+            // "Not now" may mean that it is still being stored there.
+            Ok(Sent::Reply(reply)) if reply.is_positive() || reply.is_permanent() => {
+                lock(&self.doubts).remove(id);
+            }
+            Ok(_) | Err(_) => {}
         }
         self.answered(connection, sent)
     }
@@ -324,7 +327,7 @@ impl Gateways {
     }
 
     async fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Connection, HandOverError> {
-        let (config, name) = self.identity.client().await?;
+        let (config, name) = self.identity.client_by(deadline).await?;
         let deadline = deadline.min(clock::now() + REACH_ONE);
         let opened = timeout_at(deadline, Connection::open(address, config, name)).await;
         match opened {
@@ -370,8 +373,9 @@ impl Gateways {
 
     fn is_in_doubt(&self, id: &QueueId, address: SocketAddr) {
         let mut doubts = lock(&self.doubts);
+        doubts.retain(|_, doubt| doubt.since.elapsed() < DOUBT);
         if doubts.len() < MAX_DOUBTS {
-            doubts.entry(id.clone()).or_insert(Doubt { address, since: clock::now() });
+            doubts.insert(id.clone(), Doubt { address, since: clock::now() });
         }
     }
 

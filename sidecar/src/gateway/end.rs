@@ -43,7 +43,13 @@ pub async fn drained(queue: &Arc<Queue>, gateways: &Gateways, first: Duration, d
     let now = clock::now();
     queue.drained(deadline.min(now + first)).await;
     let cut_off = deadline - deadline.saturating_duration_since(now) / CUT_OFF;
-    let end = End { queue, gateways, refused: Mutex::default(), gone: AtomicU64::new(0) };
+    let end = End {
+        queue,
+        gateways,
+        refused: Mutex::default(),
+        deferred: Mutex::default(),
+        gone: AtomicU64::new(0),
+    };
     // A drain that ends too soon is harmless, one that is cut off in the middle of a message is, too: it is still here.
     let finished = timeout_at(deadline, end.run(cut_off)).await.unwrap_or_default();
     let (messages, left) = (end.gone.load(Ordering::Relaxed), queue.figures().messages);
@@ -62,6 +68,8 @@ struct End<'a> {
     gateways: &'a Gateways,
     /// Messages that no gateway takes.
     refused: Mutex<HashSet<QueueId>>,
+    /// Messages that a gateway does not take in this round, for want of room for example. Others may be smaller.
+    deferred: Mutex<HashSet<QueueId>>,
     /// How many a gateway has taken.
     gone: AtomicU64,
 }
@@ -77,12 +85,13 @@ impl End<'_> {
                 self.queue.cut_off();
             }
             let mut looks = self.queue.rounds();
+            lock(&self.deferred).clear();
             is_reached = self.queued().await && self.dead_letters().await;
-            let refused = lock(&self.refused).len() as u64;
-            if is_reached && self.queue.figures().messages <= refused {
-                return refused == 0;
+            let is_all_taken = is_reached && lock(&self.deferred).is_empty();
+            if is_all_taken && !self.queue.has_other_than(&lock(&self.refused)) {
+                return self.queue.figures().messages == 0;
             }
-            match is_reached {
+            match is_all_taken {
                 // What is left is being tried.
                 true => drop(timeout(LOOK, looks.changed()).await),
                 false if self.gateways.is_one_of_them() => return false,
@@ -98,7 +107,7 @@ impl End<'_> {
         let is_reached = AtomicBool::new(true);
         let work = || async {
             while is_reached.load(Ordering::Relaxed) {
-                let but = lock(&self.refused).clone();
+                let but = lock(&self.refused).union(&lock(&self.deferred)).cloned().collect();
                 let Some(leaving) = self.queue.leaving(&but) else { break };
                 if !self.one(leaving).await {
                     is_reached.store(false, Ordering::Relaxed);
@@ -121,7 +130,7 @@ impl End<'_> {
                 leaving.gone(age(kept.entry.accepted)).await;
                 true
             }
-            Err(error) => error.is_of_message(),
+            Err(error) => error.is_of_message() || error.is_deferral(),
         }
     }
 
@@ -137,7 +146,8 @@ impl End<'_> {
                 let Some(kept) = self.queue.dead_letter(&id).await else { continue };
                 match self.hand_over(&kept).await {
                     Ok(()) => self.queue.dead_letter_gone(&id).await,
-                    Err(error) => is_reached.store(error.is_of_message(), Ordering::Relaxed),
+                    Err(error) if error.is_of_message() || error.is_deferral() => {}
+                    Err(_) => is_reached.store(false, Ordering::Relaxed),
                 }
             }
         };
@@ -157,6 +167,8 @@ impl End<'_> {
                 tracing::warn!(%queue_id, message_id, error = chain(&error), "not handed over");
                 if error.is_of_message() {
                     lock(&self.refused).insert(queue_id.clone());
+                } else if error.is_deferral() {
+                    lock(&self.deferred).insert(queue_id.clone());
                 }
                 Err(error)
             }

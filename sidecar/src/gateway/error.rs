@@ -60,6 +60,11 @@ impl HandOverError {
         matches!(self, Self::Refused { .. } | Self::Body(_) | Self::Format(_))
     }
 
+    /// Whether a gateway is there that does not take this message now; it may take others.
+    pub const fn is_deferral(&self) -> bool {
+        matches!(self, Self::Deferred { .. })
+    }
+
     pub(super) const fn outcome(&self) -> HandOverOutcome {
         match self {
             Self::Deferred { .. } => HandOverOutcome::Deferred,

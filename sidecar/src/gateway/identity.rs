@@ -6,7 +6,7 @@
 
 mod renewal;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use mailroute_route::file::Gateway;
@@ -17,6 +17,7 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVeri
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout_at;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -76,7 +77,7 @@ type Observer = Box<dyn Fn(i64) + Send + Sync>;
 pub struct Identity {
     config: watch::Receiver<Config>,
     role: Role,
-    held: RwLock<Option<Held>>,
+    held: watch::Sender<Option<Held>>,
     /// Why the operator has issued none when it was asked last.
     failure: Mutex<Option<String>>,
     /// Somebody needs one.
@@ -90,7 +91,7 @@ impl Identity {
         Arc::new(Self {
             config,
             role,
-            held: RwLock::default(),
+            held: watch::Sender::default(),
             failure: Mutex::default(),
             wanted: Notify::new(),
             observer: OnceLock::new(),
@@ -114,8 +115,7 @@ impl Identity {
         if let Some(observer) = self.observer.get() {
             observer(held.ends());
         }
-        // The lock guards one assignment, so a poisoned one still holds a whole value.
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        self.held.send_replace(Some(held));
     }
 
     /// A certificate is needed: after a failure the operator is asked again soon.
@@ -148,6 +148,23 @@ impl Identity {
             .map_err(|error| IdentityError::Tls(error.to_string()))?;
         let config = client_config_with(&Trust::Pem(gateway.ca_pem), Some(certified)).await?;
         Ok((config, name))
+    }
+
+    /// The same, once there is a certificate: a pod that has just started waits for its first one, but no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Identity::client`].
+    pub async fn client_by(
+        &self,
+        deadline: clock::Instant,
+    ) -> Result<(Arc<ClientConfig>, ServerName<'static>), IdentityError> {
+        let mut held = self.held.subscribe();
+        match self.client().await {
+            Err(IdentityError::NoCertificate) => {}
+            result => return result,
+        }
+        let _ = timeout_at(deadline, held.wait_for(Option::is_some)).await;
+        self.client().await
     }
 
     /// For connections of sidecars and of other gateways: they have to show a certificate of the CA; [`Identity::peer`] tells whose.
@@ -201,7 +218,7 @@ impl Identity {
     }
 
     fn held(&self) -> Option<Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.borrow().clone()
     }
 
     fn name(&self, role: Role) -> Result<String, IdentityError> {
@@ -218,4 +235,35 @@ fn uri_of(leaf: &CertificateDer<'_>) -> Option<String> {
         GeneralName::URI(uri) => Some((*uri).to_owned()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config;
+
+    #[tokio::test]
+    async fn a_pod_that_has_just_started_waits_for_its_first_certificate() {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["pod.example".to_owned()]).unwrap();
+        let mut route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
+        route.gateway = Some(Gateway { host: "mail-gateway".into(), ca_pem: cert.pem() });
+        let config = Config { route: Some(Arc::new(route)), ..Config::default() };
+        let identity = Identity::new(watch::channel(config).1, Role::Sidecar);
+        let none = identity.client_by(clock::now()).await.map(drop);
+        assert!(matches!(none, Err(IdentityError::NoCertificate)), "{none:?}");
+
+        let of_pod = Arc::clone(&identity);
+        let later = clock::now() + Duration::from_secs(60);
+        let waiting = tokio::spawn(async move { of_pod.client_by(later).await.map(drop) });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let provider = rustls::crypto::ring::default_provider();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let certified = CertifiedKey::from_der(vec![cert.der().clone()], key, &provider).unwrap();
+        identity.set(Arc::new(certified));
+        waiting.await.unwrap().unwrap();
+    }
 }

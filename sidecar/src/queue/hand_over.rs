@@ -130,7 +130,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Replaces the progress of a message that waits, as its file has it. One that is settled leaves the queue as after an attempt. Durable
+    /// Takes in the progress that another pod has made with a message that waits, as its file has it. One that is settled leaves the queue as after an attempt. Durable
     /// when this returns, unless the disk refuses.
     ///
     /// # Errors
@@ -148,7 +148,8 @@ impl Queue {
         let Some(Kept { entry, progress: before, .. }) = leaving.load().await else {
             return Err(UpdateError::Disk);
         };
-        let progress = format::parse_progress(state, before.statuses.len()).map_err(UpdateError::Format)?;
+        let theirs = format::parse_progress(state, before.statuses.len()).map_err(UpdateError::Format)?;
+        let progress = before.clone().joined(theirs);
         let (done, taken_in) = oneshot::channel();
         self.spawn(async move {
             let mut leaving = leaving;
@@ -162,6 +163,11 @@ impl Queue {
             Ok(Ok(())) => Ok(()),
             _ => Err(UpdateError::Disk),
         }
+    }
+
+    /// Whether there is a message that is not among `but`, also one that is being tried.
+    pub fn has_other_than(&self, but: &HashSet<QueueId>) -> bool {
+        self.state().index.iter().any(|(id, _)| !but.contains(id))
     }
 
     /// The first message that nobody is trying and that is not among `but`, to hand over.

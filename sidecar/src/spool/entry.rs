@@ -117,6 +117,20 @@ impl Progress {
         self
     }
 
+    /// The progress of a message that two pods have tried, with what the `other` has found out since: nobody who is settled waits
+    /// again, and a delivery counts whoever made it.
+    #[must_use]
+    pub fn joined(mut self, other: Self) -> Self {
+        for (status, theirs) in self.statuses.iter_mut().zip(other.statuses) {
+            if *status == RecipientStatus::Waiting || theirs == RecipientStatus::Delivered {
+                *status = theirs;
+            }
+        }
+        (self.attempts, self.next) = (self.attempts.max(other.attempts), other.next);
+        self.last = other.last.or(self.last);
+        self
+    }
+
     /// Whether the message was given up for a recipient.
     pub fn has_failed(&self) -> bool {
         self.statuses.iter().any(|status| matches!(status, RecipientStatus::Failed(_)))
@@ -198,5 +212,22 @@ pub(super) mod tests {
         );
         assert_eq!((again.attempts, again.next, again.since), (0, now, Some(now)));
         assert_eq!(again.last, Some(trouble("last")));
+    }
+
+    #[test]
+    fn what_two_pods_have_found_out_is_joined_and_nobody_who_is_settled_waits_again() {
+        use RecipientStatus::{Delivered, Failed, Waiting};
+        let failed = || Failed(trouble("550 5.1.1 unknown"));
+        let entry = sample(1, &["a@b.example"; 6]);
+        let of = |statuses: [RecipientStatus; 6], attempts| Progress {
+            statuses: statuses.into(),
+            attempts,
+            ..Progress::fresh(&entry)
+        };
+        let ours = of([Waiting, Waiting, Delivered, Delivered, failed(), failed()], 3);
+        let theirs = of([Delivered, failed(), Waiting, failed(), Waiting, Delivered], 2);
+        let joined = ours.joined(theirs);
+        assert_eq!(joined.statuses, [Delivered, failed(), Delivered, Delivered, failed(), Delivered]);
+        assert_eq!(joined.attempts, 3);
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use mailroute_m365::Stage;
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
 use mailroute_route::identity::Role;
+use mailroute_sidecar::gateway::client::CONNECTIONS;
 use mailroute_sidecar::queue::QueuePlace;
 use mailroute_sidecar::spool::RecipientStatus;
 
-use crate::kept::{down, reply};
+use crate::client::{Client, message};
+use crate::kept::{SENDER, down, reply};
 use crate::pods::{ANN, BOB, Pods, patient, stored};
 use crate::scene::{Files, PATIENCE};
 
@@ -61,6 +63,29 @@ async fn a_job_during_an_outage_ends_in_seconds_and_not_with_the_grace() {
     }
     println!("with a gateway {:?}, without {:?}", took[0], took[1]);
     assert!(took[0] < Duration::from_secs(5) && took[1] > Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_message_that_the_gateway_has_no_room_for_does_not_hold_up_the_others() {
+    let mut pods = Pods::new("127.0.0.1:1", Queue).await;
+    pods.route.delivery.max_spool_bytes = 256 << 10;
+    let gateway = pods.gateway("127.0.0.1:0").await;
+    pods.found_at(&gateway.gateway_address().to_string());
+    pods.route.delivery.max_spool_bytes = 1 << 30;
+    let sidecar = pods.sidecar().await;
+    down(&pods.m365, true).await;
+    // As many as there are connections, in front of the small ones.
+    for n in 0..CONNECTIONS {
+        let large =
+            format!("{}{}", message(&format!("large{n}")), "A line of some octets.\r\n".repeat(20_000));
+        let mut client = Client::connect(sidecar.app.smtp_addresses()[0]).await;
+        assert_eq!(client.send(SENDER, &[ANN], &large).await.code, 250);
+    }
+    for n in 0..10 {
+        sidecar.queued(&[ANN], &format!("small{n}")).await;
+    }
+    let (files, _) = sidecar.stopped().await;
+    assert_eq!((stored(&files, "queue"), gateway.app.queue().figures().messages), (CONNECTIONS, 10));
 }
 
 #[tokio::test]

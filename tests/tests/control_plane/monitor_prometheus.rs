@@ -35,7 +35,7 @@ const METRICS_OF_GATEWAYS: [&str; 3] =
     ["mailroute_gateway_", "mailroute_logins_", "mailroute_smtp_certificate_"];
 
 /// What those begin with of pods whose route has a gateway.
-const METRICS_OF_HAND_OVERS: &str = "mailroute_handover";
+const METRICS_OF_HAND_OVERS: [&str; 2] = ["mailroute_handover", "mailroute_identity_"];
 
 /// Panels that show something where a gateway runs.
 const PANELS_OF_GATEWAYS: [&str; 2] = ["Taken over", "Octets taken over"];
@@ -131,7 +131,7 @@ fn is_of_a_gateway(metric: &str) -> bool {
 async fn every_metric_is_there(prometheus: &Prometheus, all: &[Alert]) -> Result<()> {
     let named: BTreeSet<_> = all.iter().flat_map(|alert| metrics(&alert.expression)).collect();
     for metric in named {
-        if is_of_a_gateway(&metric) || metric.starts_with(METRICS_OF_HAND_OVERS) {
+        if is_of_a_gateway(&metric) || METRICS_OF_HAND_OVERS.iter().any(|start| metric.starts_with(start)) {
             continue;
         }
         ensure!(!prometheus.query(&metric).await?.is_empty(), "nobody has {metric}");

@@ -76,7 +76,8 @@ fn the_webhook_completes_the_container_and_the_kubelet_refuses_it_otherwise() ->
     same(&container["name"], json!("mailroute"))?;
     same(&container["image"], json!(paths::AUTO_IMAGE))?;
     same(&container["imagePullPolicy"], json!("Never"))?;
-    for key in ["args", "command", "env", "volumeMounts", "ports", "resources"] {
+    same(&container["args"], json!(["--spool-size=1Gi"]))?;
+    for key in ["command", "env", "volumeMounts", "ports", "resources"] {
         ensure!(container.get(key).is_none(), "{key} of {container:#}");
     }
     ensure!(spec.get("volumes").is_none(), "{spec:#}");

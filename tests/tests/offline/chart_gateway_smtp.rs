@@ -30,6 +30,7 @@ fn without_smtp_there_is_neither_a_port_nor_a_service_for_it() -> Result<()> {
 
 #[test]
 fn the_arguments_are_those_of_the_values_and_the_program_takes_them() -> Result<()> {
+    let spool = "--spool-size=1Gi".to_owned();
     let listen = format!("--smtp-listen=[::]:{}", paths::GATEWAY_SMTP_PORT);
     let tls = format!("--smtp-tls={}", paths::GATEWAY_TLS_DIR);
     let users = format!("--smtp-users={}/{}", paths::GATEWAY_USERS_DIR, paths::USERS_FILE);
@@ -38,14 +39,14 @@ fn the_arguments_are_those_of_the_values_and_the_program_takes_them() -> Result<
     let peers = "smtp.enabled=true,smtp.withoutAuth=true,smtp.peers[0].podSelector.matchLabels.app=grafana";
     let without = "--smtp-without-auth".to_owned();
     for (values, expected) in [
-        (vec![TLS], vec![&listen, &tls, &own]),
-        (vec![TLS, "smtp.serviceAccounts.namespaces={shop,legacy}"], vec![&listen, &tls, &some]),
+        (vec![TLS], vec![&spool, &listen, &tls, &own]),
+        (vec![TLS, "smtp.serviceAccounts.namespaces={shop,legacy}"], vec![&spool, &listen, &tls, &some]),
         (
             vec![TLS, "smtp.users.secretName=u,smtp.serviceAccounts.enabled=false"],
-            vec![&listen, &tls, &users],
+            vec![&spool, &listen, &tls, &users],
         ),
-        (vec![peers], vec![&listen, &without]),
-        (vec![peers, TLS], vec![&listen, &tls, &own, &without]),
+        (vec![peers], vec![&spool, &listen, &without]),
+        (vec![peers, TLS], vec![&spool, &listen, &tls, &own, &without]),
     ] {
         let found = arguments(&values)?;
         ensure!(found.iter().eq(expected), "{values:?}: {found:?}");
