@@ -9,8 +9,8 @@ use std::time::Duration;
 use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
 
-/// The content of a file, none while it cannot be read.
-type Content = Option<Vec<u8>>;
+/// The content of a file, or why it cannot be read: one that is too large and one that is empty are not the same.
+type Content = Result<Vec<u8>, String>;
 
 /// Files, with their content as it was last looked at.
 pub struct FileWatcher {
@@ -56,8 +56,8 @@ async fn contents(paths: &[PathBuf]) -> Vec<Content> {
 }
 
 async fn content(path: &Path) -> Content {
-    let secret = crate::secret::read_file(path).await.ok()?;
-    Some(digest(&SHA256, secret.expose().as_bytes()).as_ref().to_owned())
+    let secret = crate::secret::read_file(path).await.map_err(|error| error.to_string())?;
+    Ok(digest(&SHA256, secret.expose().as_bytes()).as_ref().to_owned())
 }
 
 #[cfg(test)]
@@ -81,8 +81,13 @@ mod tests {
         std::fs::write(directory.path().join("next"), "c").unwrap();
         std::fs::rename(directory.path().join("next"), &one).unwrap();
         seen.wait_for(|&count| count == 2).await.unwrap();
-        std::fs::remove_file(&two).unwrap();
+        std::fs::write(&two, "x".repeat(1 << 20)).unwrap();
         seen.wait_for(|&count| count == 3).await.unwrap();
+        std::fs::write(directory.path().join("next"), "").unwrap();
+        std::fs::rename(directory.path().join("next"), &two).unwrap();
+        seen.wait_for(|&count| count == 4).await.unwrap();
+        std::fs::remove_file(&two).unwrap();
+        seen.wait_for(|&count| count == 5).await.unwrap();
         task.abort();
     }
 }

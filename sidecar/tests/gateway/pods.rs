@@ -173,7 +173,17 @@ impl Pod {
         let Self { app, files, mut run, intervals, pem } = self;
         run.gateway.gateway = app.gateway_address();
         app.stop().await;
-        let app = App::start(run.clone(), intervals).await.expect("the pod starts again");
+        // A task that was cut off may hold the spool for a moment longer, as no process would.
+        let started = Instant::now();
+        let app = loop {
+            match App::start(run.clone(), intervals).await {
+                Ok(app) => break app,
+                Err(error) if format!("{error:#}").contains("in use") && started.elapsed() < PATIENCE => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("the pod starts again: {error:#}"),
+            }
+        };
         app.identity().set(certified(&pem));
         Self { app, files, run, intervals, pem }
     }
