@@ -92,15 +92,18 @@ impl Tokens {
     }
 }
 
-/// Whether it has the form of a signed JWT (RFC 7515 §7.1).
+/// Whether a password has the form of a ServiceAccount's token: a signed JWT whose header is an object.
 pub fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ") && is_jwt(text)
+}
+
+/// Whether it has the form of a signed JWT (RFC 7515 §7.1) of at most 8 KiB.
+pub(in crate::gateway) fn is_jwt(text: &str) -> bool {
+    let mut parts = text.split('.');
     let is_part = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
-    text.len() <= MAX_TOKEN_BYTES
-        && text.starts_with("eyJ")
-        && text.split('.').count() == 3
-        && text.split('.').all(is_part)
+    text.len() <= MAX_TOKEN_BYTES && parts.clone().count() == 3 && parts.all(is_part)
 }
 
 /// What a token says of itself.
