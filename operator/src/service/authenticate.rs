@@ -23,7 +23,6 @@ use mailroute_route::paths::CONTROL_AUDIENCE;
 use tokio::time::sleep;
 
 use super::token_review::{ReviewError, TokenHash, TokenReviews, claimed, hash};
-use crate::api_error::ApiError;
 use crate::cache::watch::filled;
 use crate::lock;
 use crate::rate_limit::RateLimit;
@@ -64,15 +63,9 @@ pub enum Error {
     /// Pods are still being listed.
     #[error("the operator has just started and does not know all pods yet")]
     NotSynced,
-    /// Too many reviews under way, or of this pod's tokens.
-    #[error("too many tokens are being checked")]
-    Busy,
-    /// The API server did not answer in time.
-    #[error("the API server did not answer in time")]
-    Late,
-    /// The API server cannot be asked.
-    #[error("the API server cannot check the token")]
-    Api(#[source] ApiError),
+    /// The token could not be reviewed, or too many of this pod's are.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
 }
 
 impl Error {
@@ -81,7 +74,7 @@ impl Error {
         match self {
             Self::Rejected => "unauthenticated",
             Self::Unknown | Self::Elsewhere(_) => "forbidden",
-            Self::Unaddressed | Self::NotSynced | Self::Busy | Self::Late | Self::Api(_) => "unavailable",
+            Self::Unaddressed | Self::NotSynced | Self::Review(_) => "unavailable",
         }
     }
 
@@ -90,9 +83,7 @@ impl Error {
         match self {
             Self::Rejected => StatusCode::UNAUTHORIZED,
             Self::Unknown | Self::Elsewhere(_) => StatusCode::FORBIDDEN,
-            Self::Unaddressed | Self::NotSynced | Self::Busy | Self::Late | Self::Api(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unaddressed | Self::NotSynced | Self::Review(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -127,7 +118,7 @@ impl Authenticator {
             return if is_accepted { Ok(claimed) } else { Err(Error::Rejected) };
         }
         if !lock(&self.reviewed).allows(&claimed.uid, Instant::now()) {
-            return Err(Error::Busy);
+            return Err(ReviewError::Busy.into());
         }
         let is_accepted = self.reviews.ask(token).await?.is_some_and(|bound| bound.pod == claimed);
         lock(&self.reviewed).keep(&claimed.uid, hash, is_accepted, Instant::now());
@@ -173,16 +164,6 @@ pub fn role_in(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> Option<
     let pod = find(caller, pods)?;
     let is_labelled = pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route);
     role(&pod).filter(|_| is_labelled)
-}
-
-impl From<ReviewError> for Error {
-    fn from(error: ReviewError) -> Self {
-        match error {
-            ReviewError::Busy => Self::Busy,
-            ReviewError::Late => Self::Late,
-            ReviewError::Api(error) => Self::Api(error),
-        }
-    }
 }
 
 /// What the API server said of tokens, for a while. Only pods that are watched come here, so their number bounds it.

@@ -46,7 +46,7 @@ pub(super) struct BoundTo {
 
 /// Why a token is not reviewed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReviewError {
+pub enum ReviewError {
     /// Too many reviews under way.
     #[error("too many tokens are being checked")]
     Busy,
