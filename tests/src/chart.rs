@@ -124,6 +124,13 @@ impl Objects {
         &self.0
     }
 
+    /// All of them as text, in an order that does not depend on how they came.
+    pub fn sorted_texts(&self) -> Vec<String> {
+        let mut texts: Vec<_> = self.0.iter().map(Value::to_string).collect();
+        texts.sort();
+        texts
+    }
+
     /// Those of a kind.
     pub fn of_kind(&self, kind: &str) -> Vec<&Value> {
         self.0.iter().filter(|object| object["kind"] == kind).collect()

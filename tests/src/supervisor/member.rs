@@ -1,30 +1,20 @@
 //! The nodes of a cluster. They share its network namespace, its node address and the range of its pods' addresses; each has
 //! folders, a cgroup and ports of its own.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::cgroup;
 use super::record::Record;
+use super::teardown::{all_processes, kill_all};
 use crate::description::{Description, Tier};
+use anyhow::{Result, bail};
 
 /// Folder of the second node in the cluster's.
 const SECOND: &str = "node-2";
 
 /// What is added to the ports of the second node.
 const OTHER_PORTS: u16 = 10_000;
-
-/// Killed processes are gone within milliseconds; one that waits for a disk may take seconds.
-const DEATH: Duration = Duration::from_secs(20);
-
-/// How often the machine is asked whether the killed are gone: they are not this program's children.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// One of the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,37 +99,19 @@ pub fn kill_second(cluster: &Description) -> Result<()> {
         bail!("cluster {} has no second node", cluster.name);
     }
     let cgroup = format!("{}/{SECOND}", Record::cgroup_of(&cluster.name));
-    let deadline = Instant::now() + DEATH;
-    loop {
-        // Whoever could start processes again, first.
-        let mut alive: Vec<i32> = started_from(&folder)?.into_iter().collect();
-        alive.extend(cgroup::processes(&cgroup)?);
-        if alive.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("processes {alive:?} do not die");
-        }
-        for pid in alive.into_iter().filter_map(Pid::from_raw) {
-            // One that is gone by now is what is wanted.
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        thread::sleep(LOOK);
-    }
+    kill_all(|| {
+        let mut found = cgroup::processes(&cgroup)?;
+        found.extend(started_from(&folder)?);
+        Ok(found)
+    })
 }
 
 /// The processes with an argument below a folder: kubelet, containerd and its shims.
-fn started_from(folder: &Path) -> Result<BTreeSet<i32>> {
+fn started_from(folder: &Path) -> Result<Vec<i32>> {
     let folder = format!("{}/", folder.display());
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(&folder) {
-            found.insert(pid);
-        }
-    }
-    Ok(found)
+    let is_from = |(_, own): &(i32, PathBuf)| {
+        let line = fs::read(own.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&folder)
+    };
+    Ok(all_processes()?.filter(is_from).map(|(pid, _)| pid).collect())
 }

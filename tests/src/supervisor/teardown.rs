@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// When something resists; what came before it is gone, and another call goes on.
 pub fn teardown(record: &Record) -> Result<()> {
-    kill_all(record)?;
+    kill_all(|| processes(record))?;
     remove_shim_sockets(&record.state);
     unmount_below(&record.state)?;
     remove_cgroup(&record.cgroup())?;
@@ -46,10 +46,14 @@ pub fn teardown(record: &Record) -> Result<()> {
     }
 }
 
-fn kill_all(record: &Record) -> Result<()> {
+/// Kills what `found` finds until it finds nothing more.
+///
+/// # Errors
+/// When something does not die, or cannot be looked for.
+pub(super) fn kill_all(found: impl Fn() -> Result<BTreeSet<i32>>) -> Result<()> {
     let deadline = Instant::now() + DEATH;
     loop {
-        let alive = processes(record)?;
+        let alive = found()?;
         if alive.is_empty() {
             return Ok(());
         }
@@ -64,15 +68,18 @@ fn kill_all(record: &Record) -> Result<()> {
     }
 }
 
+/// The processes of this machine, each with its folder in `/proc`.
+pub(super) fn all_processes() -> Result<impl Iterator<Item = (i32, PathBuf)>> {
+    let entries = fs::read_dir("/proc")?.filter_map(Result::ok);
+    Ok(entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()))))
+}
+
 /// Every process in the cluster's cgroup or network namespace.
 fn processes(record: &Record) -> Result<BTreeSet<i32>> {
     let mut found = cgroup::processes(&record.cgroup())?;
     let Ok(namespace) = fs::metadata(record.namespace()) else { return Ok(found) };
-    for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let Ok(own) = fs::metadata(entry.path().join("ns/net")) else { continue };
+    for (pid, folder) in all_processes()? {
+        let Ok(own) = fs::metadata(folder.join("ns/net")) else { continue };
         if (own.dev(), own.ino()) == (namespace.dev(), namespace.ino()) {
             found.insert(pid);
         }

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use e2e::supervisor::member;
 use e2e::supervisor::record::{self, Record};
 use e2e::tools::Tools;
 use e2e::{Cluster, Tier, wait};
@@ -64,6 +66,20 @@ async fn node_runs_a_job_with_a_native_sidecar_and_leaves_nothing() -> Result<()
     ensure!(log.contains("heard: hello from port 25"), "{log}");
     ensure!(log.contains("kubernetes is 10.79."), "{log}");
     namespace.finish()?;
+    drop(cluster);
+    nothing_is_left(&record)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_loses_its_power_beside_one_that_does_not_and_nothing_is_left() -> Result<()> {
+    let cluster = Cluster::start(Tier::TwoNodes).await?;
+    let record = record_of(&cluster)?;
+    let description = cluster.description().context("a cluster of this harness")?.clone();
+    let [first, second] = description.containerd.as_slice() else { bail!("{:?}", description.containerd) };
+    ensure!(UnixStream::connect(first).is_ok() && UnixStream::connect(second).is_ok(), "both nodes run");
+    member::kill_second(&description)?;
+    ensure!(UnixStream::connect(first).is_ok() && UnixStream::connect(second).is_err(), "one runs");
+    cluster.kubectl(&["get", "--raw", "/api/v1/nodes/node/proxy/healthz"]).await?;
     drop(cluster);
     nothing_is_left(&record)
 }

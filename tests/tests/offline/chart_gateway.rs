@@ -308,9 +308,7 @@ fn helm_3_renders_the_same_gateway_as_helm_4() -> Result<()> {
     let arguments: Vec<_> = values.flat_map(|value| ["--set", value]).collect();
     let sorted = |helm| -> Result<Vec<String>> {
         let objects = Objects::parse(&printed(gateway_with(helm, GATEWAY, &arguments)?)?)?;
-        let mut texts: Vec<_> = objects.all().iter().map(Value::to_string).collect();
-        texts.sort();
-        Ok(texts)
+        Ok(objects.sorted_texts())
     };
     let (three, four) = (sorted(&tools.helm3()?)?, sorted(&tools.helm())?);
     ensure!(three == four, "Helm 3: {three:#?}\nHelm 4: {four:#?}");

@@ -161,9 +161,7 @@ fn helm_3_renders_the_same_objects_as_helm_4() -> Result<()> {
     ];
     let sorted = |helm| -> Result<Vec<String>> {
         let objects = Objects::parse(&printed(template_with(helm, "mailroute", &on)?)?)?;
-        let mut texts: Vec<_> = objects.all().iter().map(Value::to_string).collect();
-        texts.sort();
-        Ok(texts)
+        Ok(objects.sorted_texts())
     };
     let (three, four) = (sorted(&tools.helm3()?)?, sorted(&tools.helm())?);
     ensure!(three == four, "Helm 3: {three:#?}\nHelm 4: {four:#?}");
