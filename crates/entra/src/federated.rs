@@ -9,10 +9,9 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::Authority;
+use mailroute_route::jwt::{self, Audiences};
 use mailroute_route::paths::{ENTRA_AUDIENCE, is_for_entra};
 use serde::Deserialize;
 
@@ -112,22 +111,10 @@ impl Claims {
         struct Payload {
             iss: String,
             sub: String,
-            aud: Audience,
+            aud: Audiences,
             exp: Option<i64>,
         }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Audience {
-            One(String),
-            Many(Vec<String>),
-        }
-        let payload = assertion.expose().split('.').nth(1)?;
-        let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let Payload { iss, sub, aud, exp } = serde_json::from_slice(&json).ok()?;
-        let audiences = match aud {
-            Audience::One(one) => vec![one],
-            Audience::Many(many) => many,
-        };
+        let Payload { iss, sub, aud: Audiences(audiences), exp } = jwt::payload(assertion.expose())?;
         Some(Self { issuer: iss, subject: sub, audiences, expires: exp })
     }
 }
@@ -145,6 +132,9 @@ impl std::fmt::Display for Claims {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     fn jwt(payload: &str) -> Secret {

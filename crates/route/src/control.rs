@@ -51,8 +51,8 @@ pub const REVIEW_PATH: &str = "/v1/review";
 /// Largest body of a [`CertificateRequest`], bytes. A request for an ECDSA P-256 key has about 500.
 pub const MAX_CERTIFICATE_REQUEST_BYTES: usize = 4 * 1024;
 
-/// Largest body of a [`ReviewRequest`], bytes: a token of 8 KiB, and the rest.
-pub const MAX_REVIEW_REQUEST_BYTES: usize = 9 * 1024;
+/// Largest body of a [`ReviewRequest`], bytes: a token of [`crate::jwt::MAX_TOKEN_BYTES`], and the rest.
+pub const MAX_REVIEW_REQUEST_BYTES: usize = crate::jwt::MAX_TOKEN_BYTES + 1024;
 
 /// Largest body of a [`TokenRequest`], bytes.
 pub const MAX_TOKEN_REQUEST_BYTES: usize = 1024;
@@ -234,7 +234,7 @@ pub struct CertificateReply {
 pub struct ReviewRequest {
     /// Name of the route in use.
     pub route: String,
-    /// A ServiceAccount's token of audience [`crate::paths::CONTROL_AUDIENCE`], bound to a pod.
+    /// A ServiceAccount's token, of one of the audiences [`crate::paths::login_audiences`], bound to a pod.
     pub token: String,
 }
 

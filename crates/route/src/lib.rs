@@ -6,7 +6,9 @@
 //! * [`condition`]: every condition and reason that either program may report, each with its sentence and remedy.
 //! * [`exchange_online`]: names in DNS that both programs recognise as Microsoft's.
 //! * [`identity`]: the names in the certificates of sidecars and gateways.
+//! * [`jwt`]: what a token says of itself.
 //! * [`paths`]: where the injected pod mounts things; the operator's patch and the sidecar's defaults must agree.
+//! * [`quantity`]: sizes and other amounts, as Kubernetes writes them.
 //! * [`text`]: texts that have to be short.
 //!
 //! Plain data: no I/O, no clock, no Kubernetes and no SMTP. Never a secret: a credential is named by the path of the
@@ -18,7 +20,9 @@ pub mod control;
 pub mod exchange_online;
 pub mod file;
 pub mod identity;
+pub mod jwt;
 pub mod paths;
+pub mod quantity;
 pub mod text;
 
 pub use file::{ParseError, RouteFile};

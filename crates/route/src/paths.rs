@@ -89,12 +89,31 @@ pub fn is_for_entra(audience: &str) -> bool {
     })
 }
 
-/// Audience of the token for the control service.
+/// Audience of the token for the control service; and of the tokens by which pods log in at a gateway of their own namespace.
 pub const CONTROL_AUDIENCE: &str = "mailroute.dev";
+
+/// Audience of a token that is good for logins at the gateway of one route, and for nothing else. Pods of other namespaces need one of
+/// it: with a token that is good anywhere else, the owner of the gateway could do what they may.
+pub fn gateway_audience(namespace: &str, route: &str) -> String {
+    format!("{CONTROL_AUDIENCE}/gateway/{namespace}/{route}")
+}
+
+/// The audiences of which a token has to have one to log in at the gateway of a route, when it is of a ServiceAccount in `client`.
+pub fn login_audiences(namespace: &str, route: &str, client: &str) -> Vec<String> {
+    let own = (client == namespace).then(|| CONTROL_AUDIENCE.to_owned());
+    std::iter::once(gateway_audience(namespace, route)).chain(own).collect()
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_is_good_elsewhere_is_good_at_gateways_of_its_own_namespace_alone() {
+        let named = "mailroute.dev/gateway/shop/mail";
+        assert_eq!(login_audiences("shop", "mail", "shop"), [named, CONTROL_AUDIENCE]);
+        assert_eq!(login_audiences("shop", "mail", "legacy"), [named]);
+    }
 
     #[test]
     fn only_entras_audiences_are_shown_to_an_authority() {

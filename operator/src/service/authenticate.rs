@@ -22,7 +22,7 @@ use mailroute_route::identity::Role;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use tokio::time::sleep;
 
-use super::token_review::{ReviewError, TokenHash, TokenReviews, claimed, hash};
+use super::token_review::{Claimed, ReviewError, TokenHash, TokenReviews, claimed, hash};
 use crate::cache::watch::filled;
 use crate::lock;
 use crate::rate_limit::RateLimit;
@@ -111,7 +111,9 @@ impl Authenticator {
     /// [`Error::Rejected`], [`Error::Unknown`] and [`Error::Elsewhere`] for a token that is not the sender's own; the others
     /// when it could not be checked.
     pub async fn caller(&self, token: &str, from: IpAddr) -> Result<ReportingPod, Error> {
-        let claimed = claimed(token).ok_or(Error::Rejected)?;
+        // A token that is good at a gateway is for other ears than ours.
+        let claimed = claimed(token, |_| vec![CONTROL_AUDIENCE.to_owned()]);
+        let Claimed { pod: claimed, audiences } = claimed.ok_or(Error::Rejected)?;
         self.is_from(&claimed, from).await?;
         let hash = hash(token);
         if let Some(is_accepted) = lock(&self.reviewed).find(&claimed.uid, &hash, Instant::now()) {
@@ -120,7 +122,8 @@ impl Authenticator {
         if !lock(&self.reviewed).allows(&claimed.uid, Instant::now()) {
             return Err(ReviewError::Busy.into());
         }
-        let is_accepted = self.reviews.ask(token).await?.is_some_and(|bound| bound.pod == claimed);
+        let bound = self.reviews.ask(token, &audiences).await?;
+        let is_accepted = bound.is_some_and(|bound| bound.pod == claimed);
         lock(&self.reviewed).keep(&claimed.uid, hash, is_accepted, Instant::now());
         if is_accepted { Ok(claimed) } else { Err(Error::Rejected) }
     }

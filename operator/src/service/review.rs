@@ -1,8 +1,9 @@
 //! HTTP in and out of reviews: whose ServiceAccount token has a client shown to a gateway?
 //!
 //! What a token claims is read first, so that what cannot be one costs no API call; then the API server reviews it, and the answer is
-//! kept for a minute by the token's hash. The gateway decides whom it lets in. The token is neither kept nor logged; neither are the
-//! many answers, which each gateway logs as log-ins.
+//! kept for a minute by the token's hash and the gateway. The gateway decides whom it lets in, but of which audience a token has to be is
+//! decided here: one of another namespace than the gateway's has to name the gateway, so that it is good nowhere else. The token is
+//! neither kept nor logged; neither are the many answers, which each gateway logs as log-ins.
 //!
 //! Bounds: what one gateway may ask; and how many reviews are under way, apart from those of the authenticator, so that a gateway under
 //! attack keeps no sidecar from reporting.
@@ -17,11 +18,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::post;
 use kube::Client;
+use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::control::{MAX_REVIEW_REQUEST_BYTES, REVIEW_PATH, ReviewReply, ReviewRequest};
 use mailroute_route::identity::Role;
+use mailroute_route::paths::login_audiences;
 
 use super::request::{Asked, Callers, RequestBounds, RequestError, answer, refused};
-use super::token_review::{BoundTo, ReviewError as ApiReviewError, TokenHash, TokenReviews, claimed, hash};
+use super::token_review::{
+    BoundTo, Claimed, ReviewError as ApiReviewError, TokenHash, TokenReviews, claimed, hash,
+};
 use crate::lock;
 use crate::metrics::Metrics;
 
@@ -53,7 +58,9 @@ enum ReviewError {
     Request(#[from] RequestError),
     #[error("only gateways have tokens reviewed")]
     NotAGateway,
-    #[error("the token is not a valid token of a pod with the audience mailroute.dev")]
+    #[error(
+        "the token is not a valid token of a pod with the audience of this gateway, or with mailroute.dev in its own namespace"
+    )]
     Refused,
     #[error(transparent)]
     Api(#[from] ApiReviewError),
@@ -93,19 +100,32 @@ impl ReviewService {
         if self.callers.role(&caller, &request.route)? != Role::Gateway {
             return Err(ReviewError::NotAGateway);
         }
-        claimed(&request.token).ok_or(ReviewError::Refused)?;
-        let hash = hash(&request.token);
-        let kept = lock(&self.kept).find(&hash, Instant::now());
+        let ReviewRequest { route, token } = request;
+        let claimed = claimed(&token, |client| login_audiences(&caller.namespace, &route, client));
+        let claimed = claimed.ok_or(ReviewError::Refused)?;
+        let key = key(&caller, &route, &token);
+        let kept = lock(&self.kept).find(&key, Instant::now());
         let reply = match kept {
             Some(reply) => reply,
             None => {
-                let reply = self.reviews.ask(&request.token).await?.map(reply_of);
-                lock(&self.kept).keep(hash, reply.clone(), Instant::now());
+                let reply = self.ask(&token, claimed).await?;
+                lock(&self.kept).keep(key, reply.clone(), Instant::now());
                 reply
             }
         };
         reply.ok_or(ReviewError::Refused)
     }
+
+    /// Whose token it is, when it is the pod's that it claims to be of: the audiences were chosen by that.
+    async fn ask(&self, token: &str, claimed: Claimed) -> Result<Option<ReviewReply>, ApiReviewError> {
+        let bound = self.reviews.ask(token, &claimed.audiences).await?;
+        Ok(bound.filter(|bound| bound.pod == claimed.pod).map(reply_of))
+    }
+}
+
+/// What an answer is kept by: a token that is good at one gateway may not be at another. Neither name has a slash.
+fn key(gateway: &ReportingPod, route: &str, token: &str) -> TokenHash {
+    hash(&format!("{}/{route}/{token}", gateway.namespace))
 }
 
 fn reply_of(BoundTo { service_account, pod }: BoundTo) -> ReviewReply {

@@ -1,16 +1,14 @@
-//! What the API server says of a ServiceAccount's token, and what the token claims before it is asked.
+//! What the API server says of a ServiceAccount's token, and what the token claims before it is asked. For which audiences, the caller
+//! says.
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use mailroute_operator_core::reports::ReportingPod;
-use mailroute_route::paths::CONTROL_AUDIENCE;
+use mailroute_route::jwt::{Bound, Claims};
 use ring::digest::{SHA256, digest};
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -18,9 +16,6 @@ use crate::api_error::ApiError;
 
 /// Longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Longest token that is looked at, bytes. A projected token has about one thousand.
-const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Prefix of the user name of a service account, before namespace and name.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
@@ -69,27 +64,29 @@ impl TokenReviews {
         Self { api: Api::all(client), at_once: Semaphore::new(at_once) }
     }
 
-    /// Whose token it is; nobody's when it is not accepted for us, or not bound to a pod.
-    pub(super) async fn ask(&self, token: &str) -> Result<Option<BoundTo>, ReviewError> {
+    /// Whose token it is; nobody's when it is accepted for none of these audiences, or not bound to a pod.
+    pub(super) async fn ask(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<BoundTo>, ReviewError> {
         let _permit = self.at_once.try_acquire().map_err(|_| ReviewError::Busy)?;
         let review = TokenReview {
-            spec: TokenReviewSpec {
-                audiences: Some(vec![CONTROL_AUDIENCE.to_owned()]),
-                token: Some(token.to_owned()),
-            },
+            spec: TokenReviewSpec { audiences: Some(audiences.to_vec()), token: Some(token.to_owned()) },
             ..Default::default()
         };
         let parameters = PostParams::default();
         let answer = timeout(PATIENCE, self.api.create(&parameters, &review));
         let answer = answer.await.map_err(|_| ReviewError::Late)?;
-        Ok(answer.map_err(|error| ReviewError::Api(error.into()))?.status.as_ref().and_then(bound_to))
+        let status = answer.map_err(|error| ReviewError::Api(error.into()))?.status;
+        Ok(status.as_ref().and_then(|status| bound_to(status, audiences)))
     }
 }
 
 /// The pod that an authenticated token is bound to.
-fn bound_to(status: &TokenReviewStatus) -> Option<BoundTo> {
-    let for_us = status.audiences.iter().flatten().any(|audience| audience == CONTROL_AUDIENCE);
-    if status.authenticated != Some(true) || !for_us {
+fn bound_to(status: &TokenReviewStatus, audiences: &[String]) -> Option<BoundTo> {
+    let is_for_us = status.audiences.iter().flatten().any(|audience| audiences.contains(audience));
+    if status.authenticated != Some(true) || !is_for_us {
         return None;
     }
     let user = status.user.as_ref()?;
@@ -101,63 +98,39 @@ fn bound_to(status: &TokenReviewStatus) -> Option<BoundTo> {
     })
 }
 
-/// The pod that a token claims to be bound to, when it is for us. Not to be trusted until the API server has checked the token.
-pub(super) fn claimed(token: &str) -> Option<ReportingPod> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return None;
-    }
-    Claims::of(token).and_then(Claims::pod)
+/// The pod that a token claims to be bound to, when it is for one of the audiences that its namespace has to be for. Not to be trusted
+/// until the API server has checked the token.
+pub(super) fn claimed(token: &str, audiences: impl FnOnce(&str) -> Vec<String>) -> Option<Claimed> {
+    let claims = Claims::of(token)?;
+    let audiences = audiences(&claims.bound.namespace);
+    let is_for_us = claims.are_for(&audiences);
+    let Bound { namespace, pod } = claims.bound;
+    let pod = pod?;
+    is_for_us.then_some(Claimed { pod: ReportingPod { namespace, pod: pod.name, uid: pod.uid }, audiences })
 }
 
-/// The claims of a token (RFC 7519), as Kubernetes writes them.
-#[derive(Deserialize)]
-struct Claims {
-    aud: Audiences,
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: Bound,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audiences {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize)]
-struct Bound {
-    namespace: String,
-    pod: Named,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-    uid: String,
-}
-
-impl Claims {
-    fn of(token: &str) -> Option<Self> {
-        let mut parts = token.split('.');
-        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
-    }
-
-    fn pod(self) -> Option<ReportingPod> {
-        let is_for_us = match &self.aud {
-            Audiences::One(audience) => audience == CONTROL_AUDIENCE,
-            Audiences::Many(audiences) => audiences.iter().any(|audience| audience == CONTROL_AUDIENCE),
-        };
-        let Bound { namespace, pod: Named { name, uid } } = self.kubernetes;
-        is_for_us.then_some(ReportingPod { namespace, pod: name, uid })
-    }
+/// What a token claims.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Claimed {
+    /// The pod that it is bound to.
+    pub(super) pod: ReportingPod,
+    /// The audiences of which it has to have one.
+    pub(super) audiences: Vec<String>,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use k8s_openapi::api::authentication::v1::UserInfo;
+    use mailroute_route::paths::{CONTROL_AUDIENCE, login_audiences};
     use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn for_us() -> Vec<String> {
+        vec![CONTROL_AUDIENCE.to_owned()]
+    }
 
     fn status(authenticated: bool, audience: &str, user: &str, pod: Option<&str>) -> TokenReviewStatus {
         let extra = pod.map(|pod| {
@@ -179,7 +152,7 @@ mod tests {
         let status = status(true, CONTROL_AUDIENCE, "system:serviceaccount:shop:default", Some("web-1"));
         let pod = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
         let bound = BoundTo { service_account: "default".into(), pod };
-        assert_eq!(bound_to(&status), Some(bound));
+        assert_eq!(bound_to(&status, &for_us()), Some(bound));
     }
 
     #[test]
@@ -188,16 +161,18 @@ mod tests {
         for status in [
             status(false, CONTROL_AUDIENCE, account, Some("web-1")),
             status(true, "https://kubernetes.default.svc", account, Some("web-1")),
+            status(true, "mailroute.dev/gateway/shop/mail", account, Some("web-1")),
             status(true, CONTROL_AUDIENCE, "admin", Some("web-1")),
             status(true, CONTROL_AUDIENCE, account, None),
             TokenReviewStatus::default(),
         ] {
-            assert_eq!(bound_to(&status), None, "{status:?}");
+            assert_eq!(bound_to(&status, &for_us()), None, "{status:?}");
         }
     }
 
     fn claim(claims: &str) -> Option<ReportingPod> {
-        claimed(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)))
+        let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        claimed(&token, |_| for_us()).map(|claimed| claimed.pod)
     }
 
     #[test]
@@ -210,12 +185,24 @@ mod tests {
         }
         for other in [
             format!(r#"{{"aud":["https://kubernetes.default.svc"],{bound}}}"#),
+            format!(r#"{{"aud":["mailroute.dev/gateway/shop/mail"],{bound}}}"#),
             r#"{"aud":["mailroute.dev"],"kubernetes.io":{"namespace":"shop"}}"#.to_owned(),
-            "{}".to_owned(),
             "nonsense".to_owned(),
         ] {
             assert_eq!(claim(&other), None, "{other}");
         }
-        assert!(claimed("no dots").is_none() && claimed("e30.!.c2ln").is_none() && claimed("").is_none());
+    }
+
+    #[test]
+    fn which_audience_it_takes_depends_on_the_namespace_that_the_token_claims() {
+        let claim = |namespace: &str, audience: &str| {
+            let bound = format!(r#"{{"namespace":"{namespace}","pod":{{"name":"web-1","uid":"1"}}}}"#);
+            let claims = format!(r#"{{"aud":["{audience}"],"kubernetes.io":{bound}}}"#);
+            let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+            claimed(&token, |client| login_audiences("shop", "mail", client)).is_some()
+        };
+        let named = "mailroute.dev/gateway/shop/mail";
+        assert!(claim("shop", CONTROL_AUDIENCE) && claim("shop", named) && claim("legacy", named));
+        assert!(!claim("legacy", CONTROL_AUDIENCE) && !claim("legacy", "mailroute.dev/gateway/legacy/mail"));
     }
 }

@@ -3,7 +3,10 @@
 use axum::http::StatusCode;
 use serde_json::json;
 
-use crate::stage::{GATEWAY, GRAFANA, Stage, WEB, jwt, signed};
+use crate::stage::{BILLING, BILLING_GATEWAY, GATEWAY, GRAFANA, LEGACY, Stage, WEB, jwt, signed};
+
+/// The audience of tokens for the gateway of `shop`.
+const NAMED: &str = "mailroute.dev/gateway/shop/mail";
 
 #[tokio::test]
 async fn a_gateway_is_told_whose_token_it_is_and_the_api_server_is_asked_once() {
@@ -18,6 +21,45 @@ async fn a_gateway_is_told_whose_token_it_is_and_the_api_server_is_asked_once() 
     }
     assert_eq!(stage.asked(), 2, "for the gateway's own token, and for the client's");
     stage.counted("mailroute_review_requests_total{outcome=\"accepted\"} 3");
+}
+
+#[tokio::test]
+async fn a_token_of_another_namespace_is_good_at_the_gateway_that_its_audience_names_and_nowhere_else() {
+    let stage = Stage::start().await;
+    for (gateway, token, is_good) in [
+        (GATEWAY, signed(LEGACY, NAMED, "good"), true),
+        (GATEWAY, signed(GRAFANA, NAMED, "good"), true),
+        // What the owner of a gateway could show to others, or to the control service.
+        (GATEWAY, jwt(LEGACY), false),
+        (GATEWAY, jwt(BILLING), false),
+        (BILLING_GATEWAY, signed(LEGACY, NAMED, "good"), false),
+        (BILLING_GATEWAY, signed(BILLING, NAMED, "good"), false),
+        (BILLING_GATEWAY, jwt(BILLING), true),
+    ] {
+        let answer = stage.review(gateway, "mail", &token).await;
+        let expected = if is_good { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+        assert_eq!(answer.status, expected, "{gateway}: {answer:?}");
+    }
+    // Once for each gateway's own token, and for each that is good.
+    assert_eq!(stage.asked(), 5);
+}
+
+#[tokio::test]
+async fn what_one_gateway_was_told_of_a_token_is_not_told_to_another() {
+    let stage = Stage::start().await;
+    let both = jwt(GRAFANA);
+    assert_eq!(stage.review(GATEWAY, "mail", &both).await.status, StatusCode::OK);
+    stage.review(BILLING_GATEWAY, "mail", &both).await.refused(StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn a_token_for_a_gateway_is_good_for_nothing_else() {
+    let stage = Stage::start().await;
+    for pod in [WEB, GATEWAY] {
+        let answer = stage.review(&signed(pod, NAMED, "good"), "mail", &jwt(GRAFANA)).await;
+        answer.refused(StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(stage.asked(), 0);
 }
 
 #[tokio::test]
@@ -72,7 +114,7 @@ async fn a_gateway_under_attack_is_slowed_down_alone() {
     };
     throttled.refused(StatusCode::TOO_MANY_REQUESTS);
     assert!(reviewed >= 50 && stage.asked() == reviewed + 1, "{reviewed} of {}", stage.asked());
-    let answer = stage.review(crate::stage::BILLING_GATEWAY, "mail", &jwt(GRAFANA)).await;
+    let answer = stage.review(BILLING_GATEWAY, "mail", &jwt(BILLING)).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
 }
 

@@ -41,6 +41,8 @@ pub const BILLING: &str = "billing/web-0/uid-4";
 pub const BILLING_GATEWAY: &str = "billing/mail-gateway-0/uid-5";
 /// A pod without MailRoute, which sends through the gateway.
 pub const GRAFANA: &str = "shop/grafana-0/uid-9";
+/// One of another namespace.
+pub const LEGACY: &str = "legacy/grafana-0/uid-10";
 
 /// The services.
 pub struct Stage {
@@ -232,10 +234,14 @@ async fn reviewed(State(asked): State<Arc<AtomicUsize>>, Json(mut review): Json<
     let [_, claims, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
     let bound = serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     let (namespace, pod) = (&bound["kubernetes.io"]["namespace"], &bound["kubernetes.io"]["pod"]);
+    // As the API server does: those of the token that were asked for.
+    let asked_for = review["spec"]["audiences"].as_array().unwrap().clone();
+    let audiences: Vec<_> =
+        bound["aud"].as_array().unwrap().iter().filter(|own| asked_for.contains(own)).cloned().collect();
     review["status"] = match signature {
-        "good" => json!({
+        "good" if !audiences.is_empty() => json!({
             "authenticated": true,
-            "audiences": ["mailroute.dev"],
+            "audiences": audiences,
             "user": {
                 "username": format!("system:serviceaccount:{}:default", namespace.as_str().unwrap()),
                 "extra": {

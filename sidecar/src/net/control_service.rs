@@ -5,11 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use mailroute_route::control::{MAX_MESSAGE_BYTES, ServiceRefusal};
 use mailroute_route::file::ControlService;
+use mailroute_route::jwt::Claims;
 
 use crate::net::https::{self, Answer, HttpsError, Post};
 use crate::net::tls::Trust;
@@ -69,9 +68,7 @@ pub fn plain(text: &str) -> String {
 /// The uid of this pod, as the token names it. Blocks on the disk.
 pub fn pod_uid(token_file: &Path) -> Option<String> {
     let token = std::fs::read_to_string(token_file).ok()?;
-    let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
-    Some(claims.pointer("/kubernetes.io/pod/uid")?.as_str()?.to_owned())
+    Some(Claims::of(token.trim())?.bound.pod?.uid)
 }
 
 /// Name, in the spool directory, of the file with the address of the control service.
@@ -116,6 +113,9 @@ fn split(address: &str) -> Result<(&str, u16), ServiceError> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     #[test]
