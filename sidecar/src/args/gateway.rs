@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use mailroute_route::quantity;
 
 /// Options of `run` in the pod of a gateway.
 #[derive(Clone, Debug, Default, Args)]
@@ -28,13 +29,14 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "DIR", requires = "smtp_listen")]
     pub smtp_tls: Option<PathBuf>,
 
-    /// File with users who may log in: one name:hash a line, as htpasswd writes them, bcrypt up to cost 14 or Argon2 up to m=32768, t=10;
+    /// File with users who may log in: one name:hash a line, as htpasswd writes them, bcrypt up to cost 14 or Argon2 up to m=19456, t=10;
     /// at most 64 KiB. Watched.
     #[arg(long, value_name = "FILE", requires = "smtp_tls")]
     pub smtp_users: Option<PathBuf>,
 
-    /// Namespaces whose ServiceAccounts may log in, with a projected token of audience mailroute.dev as password and any user name.
-    #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',', requires = "smtp_tls")]
+    /// Namespaces whose ServiceAccounts may log in, with a projected token as password and any user name. Its audience is mailroute.dev
+    /// in the gateway's own namespace, mailroute.dev/gateway/<namespace>/<route> of the gateway in others.
+    #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',', requires = "smtp_tls", value_parser = namespace)]
     pub smtp_token_namespaces: Vec<String>,
 
     /// Take mail from everybody who reaches --smtp-listen, without a login: only where a NetworkPolicy names the peers.
@@ -50,40 +52,48 @@ pub struct GatewayOptions {
     pub smtp_client_messages: Option<u32>,
 }
 
-/// Units of sizes, as Kubernetes has them.
-const UNITS: [(&str, u64); 8] = [
-    ("Ki", 1 << 10),
-    ("Mi", 1 << 20),
-    ("Gi", 1 << 30),
-    ("Ti", 1 << 40),
-    ("k", 1_000),
-    ("M", 1_000_000),
-    ("G", 1_000_000_000),
-    ("T", 1_000_000_000_000),
-];
+/// Least size of a volume: two messages of the usual largest size.
+const LEAST_SIZE: u64 = 70 << 20;
 
-/// Bytes of a size in whole units; at least 70 MiB, which are two messages of the usual largest size.
+/// Bytes of a size of at least [`LEAST_SIZE`].
 fn size(text: &str) -> Result<u64, String> {
-    let unit = UNITS.into_iter().find_map(|(name, bytes)| Some((text.strip_suffix(name)?, bytes)));
-    let (number, bytes) = unit.unwrap_or((text, 1));
-    let size = number.parse().ok().and_then(|number: u64| number.checked_mul(bytes));
-    size.filter(|size| *size >= 70 << 20)
-        .ok_or_else(|| "not a size of at least 70Mi, such as 10Gi".to_owned())
+    let size = quantity::bytes(text).filter(|size| *size >= LEAST_SIZE);
+    size.ok_or_else(|| "not a size of at least 70Mi, such as 10Gi".to_owned())
+}
+
+/// A name of a namespace (RFC 1123, a label).
+fn namespace(text: &str) -> Result<String, String> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_name = (1..=63).contains(&text.len()) && text.bytes().all(is_inner);
+    let is_whole = is_name && !text.starts_with('-') && !text.ends_with('-');
+    is_whole.then(|| text.to_owned()).ok_or_else(|| "not the name of a namespace".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{namespace, size};
 
     #[test]
     fn sizes_are_read_as_kubernetes_writes_them() {
-        for (text, bytes) in
-            [("10Gi", 10 << 30), ("500M", 500_000_000), ("1073741824", 1 << 30), ("70Mi", 70 << 20)]
-        {
+        for (text, bytes) in [
+            ("10Gi", 10 << 30),
+            ("1.5Gi", 3 << 29),
+            ("500M", 500_000_000),
+            ("1073741824", 1 << 30),
+            ("70Mi", 70 << 20),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "Gi", "1.5Gi", "-1Gi", "1Gib", "69Mi", "99999999999Ti"] {
+        for text in ["", "Gi", "-1Gi", "1Gib", "69Mi", "99999999999Ti"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_namespace_is_refused() {
+        assert_eq!(namespace("kube-system").as_deref(), Ok("kube-system"));
+        for text in ["", "BAD NS", "a.b", "-a", "a-", "\u{e4}", &"a".repeat(64)] {
+            assert!(namespace(text).is_err(), "{text}");
         }
     }
 }

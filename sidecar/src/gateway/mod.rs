@@ -16,7 +16,6 @@ pub mod end;
 mod error;
 pub mod identity;
 pub mod protocol;
-pub mod review;
 pub mod server;
 mod session;
 pub mod smtp;

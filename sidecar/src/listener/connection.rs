@@ -3,6 +3,7 @@
 //! Owns every wait. Waits for the client are bounded ([`super::timeouts`]), also for it to take an answer. Only [`super::Accept`] is
 //! waited for without bound: it has bounds of its own.
 
+use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,7 +51,14 @@ pub(super) async fn run(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let connection = Connection {
+    let gives_way = entered.as_ref().map(Entered::gives_way);
+    let gives_way = async {
+        match gives_way {
+            Some(gives_way) => gives_way.await,
+            None => pending().await,
+        }
+    };
+    let mut connection = Connection {
         stream: ClientStream::Plain(stream),
         peer,
         entered,
@@ -62,7 +70,13 @@ pub(super) async fn run(
         service,
         stop,
     };
-    if let Err(error) = connection.converse().await {
+    // Nothing of a message is lost: whoever sends one gives way to nobody.
+    let ended = tokio::select! {
+        biased;
+        () = gives_way => connection.give_way().await,
+        ended = connection.converse() => ended,
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "the client disconnected");
     }
 }
@@ -110,18 +124,21 @@ enum Waited {
 
 impl Connection {
     /// Carries out the session's steps until it or the client ends.
-    async fn converse(mut self) -> io::Result<()> {
+    async fn converse(&mut self) -> io::Result<()> {
         let mut taken = 0;
         loop {
             match self.step(&mut taken) {
                 Step::Write(answers) => self.write(&answers).await?,
-                Step::Begin => self.writer = Some(Writer::new(Arc::clone(&self.service.scratch))),
+                Step::Begin => {
+                    self.entered.as_mut().map_or(Ok(()), Entered::settle)?;
+                    self.writer = Some(Writer::new(Arc::clone(&self.service.scratch)));
+                }
                 Step::Abandon => self.writer = None,
                 Step::Store(transaction) => self.store(*transaction).await,
                 Step::Verify(credentials) => {
                     // What was taken holds them, too.
                     self.input[..taken].fill(0);
-                    self.verify(credentials).await;
+                    self.verify(credentials).await?;
                 }
                 Step::StartTls(reply) => self.start_tls(&reply, &mut taken).await?,
                 Step::Refused(reason) => self.service.observer.refused(reason),
@@ -197,17 +214,32 @@ impl Connection {
         }
     }
 
-    async fn verify(&mut self, credentials: Credentials) {
+    async fn verify(&mut self, credentials: Credentials) -> io::Result<()> {
         let verified = match &self.entered {
-            Some(entered) => entered.network.verify(credentials, self.peer).await,
+            Some(entered) => entered.verify(credentials).await,
             None => Verified::Unavailable,
         };
-        self.service.observer.login(verified.result());
-        self.session.verified(verified.result());
+        let result = verified.result();
+        self.service.observer.login(result);
         if let Verified::Accepted(user) = verified {
             tracing::debug!(client = %self.peer, %user, "logged in");
             self.user = Some(user);
+            self.entered.as_mut().map_or(Ok(()), Entered::logged_in)?;
         }
+        self.session.verified(result);
+        Ok(())
+    }
+
+    /// Tells the client that another one needs its place. If that was in the middle of an answer or of a handshake, it only sees the
+    /// connection end.
+    async fn give_way(&mut self) -> io::Result<()> {
+        self.service.observer.refused(Refusal::Sessions);
+        let answer = Answer::TooManySessions.reply().to_string();
+        let told = async {
+            self.stream.write_all(answer.as_bytes()).await?;
+            self.stream.shutdown().await
+        };
+        timeout(LINGER, told).await.unwrap_or(Ok(()))
     }
 
     /// Answers STARTTLS and shakes hands, unless the client has not waited for the answer.
@@ -217,7 +249,7 @@ impl Connection {
             self.session.refuse_tls();
             return Ok(());
         }
-        let Some(config) = self.entered.as_ref().and_then(|entered| entered.network.tls()) else {
+        let Some(config) = self.entered.as_ref().and_then(Entered::tls) else {
             self.session.end(Answer::NoTls);
             return Ok(());
         };
@@ -303,7 +335,7 @@ impl Connection {
     }
 
     /// Closes in a way that lets the last answer arrive.
-    async fn close(mut self) -> io::Result<()> {
+    async fn close(&mut self) -> io::Result<()> {
         let until_silent = async {
             self.stream.shutdown().await?;
             let (mut thrown_away, mut read) = ([0; 1024], 0);

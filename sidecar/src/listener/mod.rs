@@ -24,7 +24,7 @@ use crate::message::envelope::Envelope;
 use crate::smtp::reply::Reply;
 
 pub use self::clients::ClientLimits;
-pub use self::network::{Network, TlsSource, Verified, Verify};
+pub use self::network::{LoginClient, Network, TlsSource, Verified, Verify};
 pub use self::sockets::{BindError, Listeners, serve, serve_network};
 pub use crate::smtp::answer::Refusal;
 pub use crate::smtp::auth::LoginResult;

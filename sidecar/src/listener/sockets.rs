@@ -2,6 +2,7 @@
 //!
 //! Owns the number of sessions and the way in and out: binding, refusing when full, stopping.
 
+use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::connection;
-use super::network::Network;
+use super::network::{Entered, Network};
 use super::{Refusal, Service};
 use crate::net::is_absent;
 use crate::smtp::answer::Answer;
@@ -135,7 +136,8 @@ pub async fn serve(
     serve_all(listeners, service, None, sessions_at_once, stop).await;
 }
 
-/// The same for clients of the network. An address with as many sessions as it may have does not wait.
+/// The same for clients of the network. An address with as many sessions as it may have does not wait. Where others wait, sessions whose
+/// clients have neither logged in nor begun a message give way, as [`super::clients`] says.
 pub async fn serve_network(
     listeners: Listeners,
     service: Service,
@@ -191,9 +193,10 @@ async fn serve_all(
         };
         let (room, service, stop) = (Arc::clone(&permits.free), Arc::clone(&service), stop.clone());
         sessions.spawn(async move {
-            match permit(room, service.limits.wait, stop.clone()).await {
+            match permit(room, service.limits.wait, entered.as_ref(), stop.clone()).await {
                 Ok(permit) => {
                     drop(place);
+                    entered.iter().for_each(Entered::served);
                     connection::run(stream, peer, service, entered, stop).await;
                     Some(permit)
                 }
@@ -253,18 +256,26 @@ async fn next(
     Ok((place, stream, peer))
 }
 
-/// A place among the sessions, or what to answer instead.
+/// A place among the sessions, or what to answer instead. Where there is none, sessions of other addresses give way that are not settled.
 async fn permit(
     room: Arc<Semaphore>,
     wait: Duration,
+    entered: Option<&Entered>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<OwnedSemaphorePermit, Answer> {
+    let make_way = async {
+        match entered {
+            Some(entered) => entered.make_way().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         biased;
         permit = timeout(wait, room.acquire_owned()) => {
             permit.ok().and_then(Result::ok).ok_or(Answer::TooManySessions)
         }
         _ = stop.wait_for(|&stop| stop) => Err(Answer::ShuttingDown),
+        never = make_way => match never {},
     }
 }
 

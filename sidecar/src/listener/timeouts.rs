@@ -61,8 +61,12 @@ impl SessionTimeouts {
             self.message = now + self.limits.message;
         }
         let quiet = if progress.in_data { now + self.limits.data } else { self.command };
-        let message = if progress.is_stranger { self.message.min(self.login) } else { self.message };
-        if quiet < message { (quiet, Answer::Idle) } else { (message, Answer::Overdue) }
+        let message = if progress.is_stranger && self.login < self.message {
+            (self.login, Answer::LoginOverdue)
+        } else {
+            (self.message, Answer::Overdue)
+        };
+        if quiet < message.0 { (quiet, Answer::Idle) } else { message }
     }
 
     /// A message was answered: all times begin anew, also after a long wait for the answer.
@@ -126,7 +130,7 @@ mod tests {
             |commands| SessionProgress { commands, is_stranger: true, ..SessionProgress::default() };
         for commands in 0..3 {
             let at = start + Duration::from_secs(15) * u32::try_from(commands).unwrap();
-            assert_eq!(timeouts.deadline(stranger(commands), at), (start + minutes(1), Answer::Overdue));
+            assert_eq!(timeouts.deadline(stranger(commands), at), (start + minutes(1), Answer::LoginOverdue));
         }
         let logged_in = start + Duration::from_secs(50);
         assert_eq!(timeouts.deadline(at(4, 0, false), logged_in), (logged_in + minutes(5), Answer::Idle));

@@ -184,6 +184,7 @@ answers! {
     NoStorage,
     Idle,
     Overdue,
+    LoginOverdue,
     TooManySessions,
     TooManySessionsOfClient,
     TooManyMessages,
@@ -304,6 +305,7 @@ impl Answer {
 
             Self::Idle => refused(421, 4, 2, R::Timeout, "Nothing received for too long. Closing"),
             Self::Overdue => refused(421, 4, 2, R::Timeout, "No message completed for too long. Closing"),
+            Self::LoginOverdue => refused(421, 4, 2, R::Timeout, "No login for too long. Closing"),
             Self::TooManySessions => refused(421, 3, 2, R::Sessions, "Too many sessions at once; try again later"),
             Self::TooManySessionsOfClient => refused(421, 7, 0, R::Sessions, "Too many sessions from this address at once; try again later"),
             Self::TooManyMessages => refused(450, 7, 1, R::Rate, "Too many messages from this address; try again in a minute"),
@@ -355,6 +357,7 @@ impl Answer {
                 | Self::TooManyErrors
                 | Self::Idle
                 | Self::Overdue
+                | Self::LoginOverdue
                 | Self::TooManySessions
                 | Self::TooManySessionsOfClient
                 | Self::ShuttingDown

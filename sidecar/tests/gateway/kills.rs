@@ -108,7 +108,14 @@ pub async fn app(directory: PathBuf, arguments: &[&str], intervals: Intervals) -
 async fn a_gateway_until_it_is_killed() {
     let Some(directory) = child::directory() else { return };
     let address = std::fs::read_to_string(directory.join("address")).unwrap();
-    let _app = app(directory, &["--gateway", &address], intervals()).await;
+    let path = |name: &str| directory.join(name).display().to_string();
+    let (tls, users) = (path(""), path("users"));
+    let mut arguments = vec!["--gateway", &address];
+    let smtp = std::fs::read_to_string(directory.join("smtp"));
+    if let Ok(smtp) = &smtp {
+        arguments.extend(["--smtp-listen", smtp, "--smtp-tls", &tls, "--smtp-users", &users]);
+    }
+    let _app = app(directory.clone(), &arguments, intervals()).await;
     std::future::pending().await
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mailroute_sidecar::listener::SessionLimits;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, plain};
@@ -35,6 +36,50 @@ async fn all_addresses_together_have_as_many_sessions_as_the_route_says() {
     let reply = second.reply().await;
     assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (421, "4.3.2".into()));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_only_connects_keeps_nobody_out_and_who_has_logged_in_is_left_alone() {
+    let limits = SessionLimits::default();
+    let server = Server::with(Setup { sessions: 4, limits, ..Setup::default() }).await;
+    let mut logged_in = Client::logged_in(&server).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::silent_from(2, server.address).await;
+        assert_eq!(client.reply().await.code, 220);
+        silent.push(client);
+    }
+    // The first is in the middle of a handshake.
+    silent[0].command("EHLO a").await;
+    assert_eq!(silent[0].command("STARTTLS").await.code, 220);
+    let mut others = Vec::new();
+    for expected in [None, Some(421)] {
+        let mut client = Client::silent_from(3, server.address).await;
+        assert_eq!(client.reply().await.code, 220, "the oldest session gives way");
+        let told = silent[others.len()].next_reply().await;
+        assert_eq!(told.map(|reply| reply.code), expected);
+        others.push(client);
+    }
+    assert_eq!(logged_in.send("noreply@contoso.com", "a@b.example").await.code, 250);
+    assert_eq!(silent[2].command("EHLO a").await.code, 250);
+    assert_eq!(server.metric("mailroute_refusals_total{reason=\"sessions\"}"), 2.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_begins_a_message_without_a_login_gives_way_to_nobody() {
+    let arguments = vec!["--smtp-without-auth"];
+    let server = Server::with(Setup { sessions: 1, arguments, ..Setup::default() }).await;
+    let mut first = Client::connect(server.address).await;
+    first.command("EHLO a").await;
+    for line in ["MAIL FROM:<noreply@contoso.com>", "RCPT TO:<a@b.example>"] {
+        assert_eq!(first.command(line).await.code, 250);
+    }
+    assert_eq!(first.command("DATA").await.code, 354);
+    let mut second = Client::silent_from(2, server.address).await;
+    assert_eq!(second.reply().await.code, 421);
+    assert_eq!(first.command("From: <noreply@contoso.com>\r\n\r\nx\r\n.").await.code, 250);
+    assert_eq!(server.stop().await.len(), 1);
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ fn attempts() -> Vec<(&'static str, Vec<String>)> {
     let valid = token("mailroute.dev", "shop", "c2lnbmVk");
     let foreign = token("https://kubernetes.default.svc", "shop", "c2lnbmVk");
     let elsewhere = token("mailroute.dev", "kube-system", "c2lnbmVk");
+    let unnamed = token("mailroute.dev", "web", "c2lnbmVk");
+    let misnamed = token("mailroute.dev/gateway/web/mail", "web", "c2lnbmVk");
     let unsigned = valid.rsplit_once('.').unwrap().0;
     let other = STANDARD.encode("bob\0ann\0secret");
     vec![
@@ -52,6 +54,8 @@ fn attempts() -> Vec<(&'static str, Vec<String>)> {
         ("expired token", under_tls(&[&plain("token", &expired)])),
         ("token of another audience", under_tls(&[&plain("token", &foreign)])),
         ("token of another namespace", under_tls(&[&plain("token", &elsewhere)])),
+        ("token of a listed namespace for anybody", under_tls(&[&plain("token", &unnamed)])),
+        ("token of a listed namespace for another gateway", under_tls(&[&plain("token", &misnamed)])),
         ("token without a signature", under_tls(&[&plain("token", &format!("{unsigned}."))])),
         ("token as the user name", under_tls(&[&plain(&valid, "x")])),
         (

@@ -51,9 +51,9 @@ async fn the_trace_line_says_how_a_message_came_in() {
 #[tokio::test]
 async fn pods_log_in_with_the_token_of_their_service_account() {
     let server = Server::start().await;
-    for namespace in ["shop", "web"] {
+    for (audience, namespace) in [("mailroute.dev", "shop"), ("mailroute.dev/gateway/shop/mail", "web")] {
         let mut client = Client::secured(&server).await;
-        let token = token("mailroute.dev", namespace, "c2lnbmVk");
+        let token = token(audience, namespace, "c2lnbmVk");
         assert_eq!(client.command(&plain("token", &token)).await.code, 235);
         assert_eq!(client.send("noreply@contoso.com", "a@b.example").await.code, 250);
     }

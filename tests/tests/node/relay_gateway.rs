@@ -10,6 +10,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use mailroute_operator_core::crd::MailRoute;
+use mailroute_route::paths::gateway_audience;
 use serde_json::{Value, json};
 
 /// A scene with a gateway of so many pods for a route of port 25, which no mailbox limits.
@@ -100,12 +101,15 @@ async fn with_durability_gateway_a_pod_that_is_killed_has_nothing_to_lose() -> R
     scene.finish()
 }
 
-/// A pod without the route's label, with a token of its own for the gateway.
-fn foreign_pod(name: &str) -> Value {
+/// A pod without the route's label, with tokens of its own: one for gateways of its namespace, and one for this gateway alone.
+fn foreign_pod(name: &str, namespace: &str) -> Value {
     let mut spec = workload::pod_spec(workload::WAIT);
+    let token =
+        |audience: &str, path: &str| json!({"serviceAccountToken": {"audience": audience, "path": path}});
+    let named = gateway_audience(namespace, "notifications");
     spec["volumes"].as_array_mut().expect("a list").push(json!({
         "name": "token",
-        "projected": {"sources": [{"serviceAccountToken": {"audience": "mailroute.dev", "path": "token"}}]},
+        "projected": {"sources": [token("mailroute.dev", "token"), token(&named, "named")]},
     }));
     spec["containers"][0]["volumeMounts"]
         .as_array_mut()
@@ -115,7 +119,7 @@ fn foreign_pod(name: &str) -> Value {
 }
 
 /// Sends one message through the gateway's Service, with STARTTLS and what Python calls with, and prints the answer.
-fn send_by_service(namespace: &str, login: &str) -> String {
+fn send_by_service(namespace: &str, login: &str, number: u32) -> String {
     format!(
         r#"python3 - <<'END'
 import smtplib, ssl
@@ -124,7 +128,7 @@ with smtplib.SMTP("{GATEWAY}-smtp.{namespace}.svc", 587, timeout=60) as s:
     s.starttls(context=context)
     try:
         {login}
-        s.sendmail("noreply@contoso.com", ["alice@contoso.com"], "Subject: 0\r\n\r\nmail\r\n")
+        s.sendmail("noreply@contoso.com", ["alice@contoso.com"], "Subject: {number}\r\n\r\nmail\r\n")
         print("accepted")
     except smtplib.SMTPException as e:
         print("refused:", e)
@@ -153,15 +157,18 @@ async fn a_pod_that_cannot_have_a_sidecar_sends_through_the_service_and_a_strang
     let values = ["--set", "smtp.enabled=true", "--set", "smtp.tls.secretName=smtp-tls", "--set"];
     scene.gateway(1, &[&values[..], &["smtp.serviceAccounts.enabled=true"]].concat()).await?;
 
-    scene.apply::<Pod>(&foreign_pod("foreign")).await?;
+    scene.apply::<Pod>(&foreign_pod("foreign", &namespace)).await?;
     scene.pod_ready("foreign").await?;
-    let nobody = scene.run("foreign", &send_by_service(&namespace, "pass")).await?;
+    let nobody = scene.run("foreign", &send_by_service(&namespace, "pass", 0)).await?;
     ensure!(nobody.contains("refused:") && nobody.contains("530"), "without a login: {nobody}");
-    let wrong = scene.run("foreign", &send_by_service(&namespace, "s.login('token', 'wrong')")).await?;
+    let wrong = send_by_service(&namespace, "s.login('token', 'wrong')", 0);
+    let wrong = scene.run("foreign", &wrong).await?;
     ensure!(wrong.contains("refused:") && wrong.contains("535"), "with a wrong password: {wrong}");
-    let login = "s.login('token', open('/token/token').read())";
-    let told = scene.run("foreign", &send_by_service(&namespace, login)).await?;
-    ensure!(told.contains("accepted"), "with its own token: {told}");
-    scene.microsoft.wait_for_numbers(0..1).await?;
+    for (number, file) in [(0, "named"), (1, "token")] {
+        let login = format!("s.login('token', open('/token/{file}').read())");
+        let told = scene.run("foreign", &send_by_service(&namespace, &login, number)).await?;
+        ensure!(told.contains("accepted"), "with its own token: {told}");
+    }
+    scene.microsoft.wait_for_numbers(0..2).await?;
     scene.finish()
 }

@@ -12,7 +12,7 @@ use mailroute_route::file::ControlService;
 use mailroute_route::identity::Role;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::gateway::identity::{Identity, IdentityError, Peer};
-use mailroute_sidecar::gateway::review::review as reviewed;
+use mailroute_sidecar::gateway::smtp::review::review as reviewed;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -1,7 +1,7 @@
 //! How failed logins slow down those that follow.
 //!
-//! Each failure doubles the pause before the next attempt of the same address, whose attempts take turns, and of the same user name,
-//! up to [`LONGEST`]. Pure: time is passed in. Memory is bounded.
+//! Each failure doubles the pause before the next attempt of the same address, whose attempts are verified one after another, and of the
+//! same user name, up to [`LONGEST`]. Pure: time is passed in. Memory is bounded.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,9 +15,6 @@ const FIRST: Duration = Duration::from_secs(1);
 
 /// The longest pause. Short enough that nobody can lock a user out.
 const LONGEST: Duration = Duration::from_secs(10);
-
-/// Longest wait of an attempt for its turn.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// How long a failure counts.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
@@ -33,16 +30,11 @@ pub(super) struct FailedLogins {
 }
 
 impl FailedLogins {
-    /// When an attempt may be verified; `None`: so many wait that it is not worth it.
-    pub(super) fn turn(&mut self, address: IpAddr, user: [u8; 8], now: Instant) -> Option<Instant> {
+    /// When an attempt may be verified.
+    pub(super) fn turn(&mut self, address: IpAddr, user: [u8; 8], now: Instant) -> Instant {
         let of_user = now + self.users.pause(&user, now);
-        let Some(failure) = self.addresses.get(&address, now) else { return Some(of_user) };
-        let turn = failure.next.max(now);
-        if turn.duration_since(now) > LONGEST_WAIT {
-            return None;
-        }
-        failure.next = turn + pause(failure.times);
-        Some(turn.max(of_user))
+        let of_address = self.addresses.get(&address, now).map_or(now, |failure| failure.next);
+        of_user.max(of_address)
     }
 
     /// An attempt has failed.
@@ -127,26 +119,15 @@ mod tests {
     #[test]
     fn each_failure_of_an_address_makes_the_next_attempt_wait_longer_up_to_a_bound() {
         let (mut failed, now) = (FailedLogins::default(), Instant::now());
-        assert_eq!(failed.turn(address(1), USER, now), Some(now));
+        assert_eq!(failed.turn(address(1), USER, now), now);
         let mut waits = Vec::new();
         for user in 0..7 {
             failed.failed(address(1), [user; 8], now + 60 * SECOND * u32::from(user));
             let at = now + 60 * SECOND * u32::from(user);
-            waits.push(failed.turn(address(1), [99; 8], at).unwrap().duration_since(at).as_secs());
+            waits.push(failed.turn(address(1), [99; 8], at).duration_since(at).as_secs());
         }
         assert_eq!(waits, [1, 2, 4, 8, 10, 10, 10]);
-        assert_eq!(failed.turn(address(2), [99; 8], now), Some(now), "others do not wait");
-    }
-
-    #[test]
-    fn attempts_of_an_address_take_turns_and_are_turned_away_when_too_many_wait() {
-        let (mut failed, now) = (FailedLogins::default(), Instant::now());
-        for _ in 0..10 {
-            failed.failed(address(1), USER, now);
-        }
-        let turns: Vec<_> = (0..5).map(|n| failed.turn(address(1), [n; 8], now)).collect();
-        let expected = [Some(10), Some(20), None, None, None];
-        assert_eq!(turns, expected.map(|seconds| Some(now + SECOND * seconds?)));
+        assert_eq!(failed.turn(address(2), [99; 8], now), now, "others do not wait");
     }
 
     #[test]
@@ -156,7 +137,7 @@ mod tests {
             failed.failed(address(last), USER, now);
         }
         for last in 201..250 {
-            assert_eq!(failed.turn(address(last), USER, now), Some(now + LONGEST));
+            assert_eq!(failed.turn(address(last), USER, now), now + LONGEST);
         }
     }
 
@@ -165,7 +146,7 @@ mod tests {
         let (mut failed, now) = (FailedLogins::default(), Instant::now());
         failed.failed(address(1), USER, now);
         let later = now + REMEMBERED;
-        assert_eq!(failed.turn(address(1), USER, later), Some(later));
+        assert_eq!(failed.turn(address(1), USER, later), later);
         for number in 0..3 * u32::try_from(MAX_REMEMBERED).unwrap() {
             let user = u64::from(number).to_be_bytes();
             failed.failed(IpAddr::V4(number.into()), user, later + Duration::from_millis(number.into()));

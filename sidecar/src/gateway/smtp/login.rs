@@ -1,35 +1,28 @@
 //! Whether a login is right: of a user in the file, or by a ServiceAccount's token.
 //!
-//! Owns the order: what was right lately is right; who has failed before waits; then the password is hashed, one at a time, so that
-//! memory and processor stay bounded, or the token is reviewed. One log line for each failure, never with a password, and with a user name
-//! only if the file has it: what people type there by mistake is often the password.
+//! Owns the steps: what was right lately is right; logins of one address are verified one after another; who has failed before waits;
+//! then the password is hashed, or the token is reviewed. One log line for each failure, never with a password, and with a user name only
+//! if the file has it: what people type there by mistake is often the password.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use ring::error::Unspecified;
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use super::failed_logins::FailedLogins;
 use super::known_logins::{KnownLogins, Proof};
+use super::login_order::LoginOrder;
 use super::tokens::{TokenError, Tokens};
 use super::users::Users;
 use crate::clock;
 use crate::listener::clients::network;
-use crate::listener::{Verified, Verify};
+use crate::listener::{LoginClient, Verified, Verify};
 use crate::lock;
 use crate::smtp::auth::Credentials;
-
-/// Password hashes at once.
-const MAX_HASHES: usize = 1;
-
-/// Longest wait for the turn to hash a password.
-const HASH_WAIT: Duration = Duration::from_secs(10);
 
 /// Verifies logins.
 pub struct Logins {
@@ -39,7 +32,7 @@ pub struct Logins {
     key: hmac::Key,
     known: Mutex<KnownLogins>,
     failed: Mutex<FailedLogins>,
-    hashing: Arc<Semaphore>,
+    order: LoginOrder,
 }
 
 /// Why a login is not right.
@@ -69,7 +62,7 @@ impl Logins {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
             known: Mutex::default(),
             failed: Mutex::default(),
-            hashing: Arc::new(Semaphore::new(MAX_HASHES)),
+            order: LoginOrder::new(),
         })
     }
 
@@ -99,10 +92,11 @@ impl Logins {
         credentials: &Credentials,
         users: Arc<Users>,
         seed: u64,
+        has_logged_in: bool,
     ) -> Result<Arc<str>, Failure> {
         let unavailable = |what: &str| Failure::Unavailable(what.to_owned());
-        let turn = timeout(HASH_WAIT, Arc::clone(&self.hashing).acquire_owned()).await;
-        let turn = turn.map_err(|_| unavailable("too many logins at once"))?;
+        let turn = self.order.to_hash(has_logged_in).await;
+        let turn = turn.ok_or_else(|| unavailable("too many logins at once"))?;
         let (user, password) = (credentials.user.clone(), credentials.password.clone());
         let hashed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -118,30 +112,36 @@ impl Logins {
 
 #[async_trait]
 impl Verify for Logins {
-    async fn verify(&self, credentials: Credentials, client: IpAddr) -> Verified {
+    async fn verify(&self, credentials: Credentials, client: LoginClient) -> Verified {
         let users = Arc::clone(&self.users.borrow());
         let is_token = self.tokens.may_be(&credentials.password);
         let proof = self.proof(&credentials, is_token, &users);
-        if let Some(name) = lock(&self.known).get(&proof, clock::now()) {
+        let known = || lock(&self.known).get(&proof, clock::now());
+        if let Some(name) = known() {
             return Verified::Accepted(name);
         }
+        let LoginClient { address: client, has_logged_in } = client;
         let mechanism = credentials.mechanism.as_str();
         let user = users.get(&credentials.user).map(|(name, _)| name).filter(|_| !is_token);
         let digest = self.digest(&["name", &credentials.user]);
         let mut short = [0; 8];
         short.copy_from_slice(&digest[..8]);
         let address = network(client);
-        // A turn is a time, so that those who wait for one hold nothing but their session.
-        let turn = lock(&self.failed).turn(address, short, clock::now());
-        let Some(turn) = turn else {
-            tracing::warn!(%client, user, mechanism, "login not verified: too many wait after failed ones of this address");
+        let Some(_one_of_address) = self.order.of_address(address).await else {
+            tracing::warn!(%client, user, mechanism, "login not verified: too many of this address at once");
             return Verified::Unavailable;
         };
+        // The one before it may have been the same.
+        if let Some(name) = known() {
+            return Verified::Accepted(name);
+        }
+        let turn = lock(&self.failed).turn(address, short, clock::now());
         sleep_until(turn).await;
         let verified = if is_token {
             self.tokens.verify(&credentials.password).await.map_err(Failure::from)
         } else {
-            self.password(&credentials, Arc::clone(&users), u64::from_be_bytes(short)).await
+            let seed = u64::from_be_bytes(short);
+            self.password(&credentials, Arc::clone(&users), seed, has_logged_in).await
         };
         match verified {
             Ok(name) => {
@@ -163,13 +163,20 @@ impl Verify for Logins {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokens::tests::{Reviewer, token};
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+
+    use super::super::tokens::tests::{Reviewer, gateway, token};
     use super::super::users::tests::BCRYPT;
     use super::*;
     use crate::secret::Secret;
     use crate::smtp::auth::Mechanism;
 
-    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const CLIENT: LoginClient = LoginClient {
+        address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
+        has_logged_in: false,
+    };
 
     fn credentials(user: &str, password: &str) -> Credentials {
         let password = Secret::new(password.into());
@@ -179,7 +186,7 @@ mod tests {
     fn logins(reviewer: &Arc<Reviewer>) -> (Logins, watch::Sender<Arc<Users>>) {
         let (users, _) = Users::parse(&format!("ann:{BCRYPT}"));
         let (publish, users) = watch::channel(Arc::new(users));
-        let tokens = Tokens::new(vec!["shop".into()], Some(Arc::clone(reviewer) as _));
+        let tokens = Tokens::new(vec!["shop".into()], gateway(), Some(Arc::clone(reviewer) as _));
         (Logins::new(users, tokens).unwrap(), publish)
     }
 
@@ -232,6 +239,36 @@ mod tests {
             let result = logins.verify(credentials("token", token.expose()), CLIENT).await;
             assert_eq!(result, Verified::Unavailable);
         }
-        assert_eq!(*lock(&logins.failed).turn(CLIENT, [0; 8], clock::now()).as_ref().unwrap(), clock::now());
+        assert_eq!(lock(&logins.failed).turn(CLIENT.address, [0; 8], clock::now()), clock::now());
+    }
+
+    /// The answers to so many logins of one address at once, as many as come in time.
+    async fn at_once(logins: &Arc<Logins>, password: &'static str) -> Vec<Verified> {
+        let mut attempts = JoinSet::new();
+        for _ in 0..20 {
+            let logins = Arc::clone(logins);
+            attempts.spawn(async move { logins.verify(credentials("ann", password), CLIENT).await });
+        }
+        attempts.join_all().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wrong_logins_of_an_address_at_once_wait_for_each_other_and_most_are_turned_away() {
+        let (logins, _users) = logins(&Reviewer::new(Ok(None)));
+        let begin = clock::now();
+        let answers = at_once(&Arc::new(logins), "wrong").await;
+        let refused = answers.iter().filter(|answer| **answer == Verified::Refused).count();
+        // After 0, 1, 3, 7 and 15 seconds, and 10 later the one whose turn came then; nobody waits for its turn for more than 20.
+        assert_eq!((answers.len(), refused), (20, 6), "{answers:?}");
+        assert_eq!(begin.elapsed().as_secs(), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn right_logins_of_an_address_at_once_cost_one_hash() {
+        let (logins, users) = logins(&Reviewer::new(Ok(None)));
+        let logins = Arc::new(logins);
+        let answers = at_once(&logins, "secret").await;
+        assert!(answers.iter().all(|answer| *answer == Verified::Accepted("ann".into())), "{answers:?}");
+        drop(users);
     }
 }

@@ -7,6 +7,8 @@ mod certificate;
 mod failed_logins;
 mod known_logins;
 pub mod login;
+mod login_order;
+pub mod review;
 pub mod tokens;
 pub mod users;
 
@@ -16,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mailroute_route::RouteFile;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -105,9 +108,9 @@ pub async fn bind(parts: Parts) -> anyhow::Result<Option<NetworkListener>> {
     let sessions_at_once = sessions.subscribe();
     files.spawn(follow_sessions(config.clone(), sessions));
 
-    let auth = auth(&options, address);
-    service.settings = source(settings::source(config), tls.clone(), auth);
-    let tokens = Tokens::new(options.smtp_token_namespaces.clone(), review);
+    let auth = auth(&options, config.borrow().route.as_deref(), address);
+    service.settings = source(settings::source(config.clone()), tls.clone(), auth);
+    let tokens = Tokens::new(options.smtp_token_namespaces.clone(), config, review);
     let logins = Logins::new(users, tokens).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
     let network = Network::new(tls, Arc::new(logins), limits(&options));
     tracing::info!(%address, "listening for SMTP from the network");
@@ -122,16 +125,27 @@ fn limits(options: &GatewayOptions) -> ClientLimits {
     }
 }
 
+/// Why nobody can log in.
+fn why_nobody(options: &GatewayOptions, route: Option<&RouteFile>) -> Option<&'static str> {
+    match (options.smtp_users.is_some(), options.smtp_token_namespaces.is_empty(), route) {
+        (false, true, _) => Some("neither --smtp-users nor --smtp-token-namespaces is set"),
+        (false, false, Some(route)) if route.control.is_none() => Some(
+            "--smtp-users is not set, and the route has no control service that could have tokens reviewed",
+        ),
+        _ => None,
+    }
+}
+
 /// Who has to log in, said in the log.
-fn auth(options: &GatewayOptions, address: SocketAddr) -> Auth {
+fn auth(options: &GatewayOptions, route: Option<&RouteFile>, address: SocketAddr) -> Auth {
     let nobody = options.smtp_users.is_none() && options.smtp_token_namespaces.is_empty();
     if options.smtp_without_auth {
         tracing::warn!(
             %address,
             "SMTP WITHOUT LOGIN: everybody who reaches this address can send mail as this route; only a NetworkPolicy protects it"
         );
-    } else if nobody {
-        tracing::error!("nobody can log in: neither --smtp-users nor --smtp-token-namespaces is set");
+    } else if let Some(why) = why_nobody(options, route) {
+        tracing::error!(why, "nobody can log in");
     }
     match (options.smtp_without_auth, nobody) {
         (true, true) => Auth::Off,
@@ -184,4 +198,27 @@ async fn follow_sessions(mut config: watch::Receiver<Config>, sessions: watch::S
 fn certificate_files(directory: &std::path::Path) -> (PathBuf, PathBuf) {
     use mailroute_route::paths::{CERTIFICATE_FILE, KEY_FILE};
     (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::SAMPLE;
+
+    #[test]
+    fn whoever_installs_a_gateway_at_which_nobody_can_log_in_is_told_why() {
+        let route = RouteFile::parse(SAMPLE.as_bytes()).unwrap();
+        let (users, tokens) = (Some(PathBuf::from("users")), vec!["shop".to_owned()]);
+        let options = |smtp_users: &Option<PathBuf>, smtp_token_namespaces: &[String]| GatewayOptions {
+            smtp_users: smtp_users.clone(),
+            smtp_token_namespaces: smtp_token_namespaces.to_vec(),
+            ..GatewayOptions::default()
+        };
+        let told = why_nobody(&options(&None, &[]), None).unwrap();
+        assert!(told.contains("neither --smtp-users"), "{told}");
+        let told = why_nobody(&options(&None, &tokens), Some(&route)).unwrap();
+        assert!(told.contains("no control service"), "{told}");
+        assert_eq!(why_nobody(&options(&None, &tokens), None), None, "the route may come");
+        assert_eq!(why_nobody(&options(&users, &[]), Some(&route)), None);
+    }
 }

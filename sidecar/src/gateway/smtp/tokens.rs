@@ -1,4 +1,5 @@
-//! ServiceAccount tokens as passwords: pods log in with the projected token of audience `mailroute.dev`, whatever the user name.
+//! ServiceAccount tokens as passwords: pods log in with a projected token, whatever the user name. Its audience is `mailroute.dev` in
+//! the gateway's own namespace, and names the gateway everywhere else.
 //!
 //! Owns what looks like such a token, and which namespaces' are taken. Whether it is one, the operator has the API server say. Nothing is
 //! asked about a token that says itself that it is for somebody else.
@@ -7,24 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailroute_route::control::ReviewReply;
-use mailroute_route::paths::CONTROL_AUDIENCE;
-use serde::Deserialize;
-use tokio::sync::Semaphore;
+use mailroute_route::jwt::{Claims, is_jwt};
+use mailroute_route::paths::login_audiences;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::config::Config;
 use crate::secret::Secret;
-
-/// Longest token, bytes. A projected token has one or two thousand.
-const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Most reviews at once.
 const MAX_REVIEWS: usize = 4;
 
 /// Longest time for a review, waiting for its turn included.
 const REVIEW_TIME: Duration = Duration::from_secs(15);
+
+/// Why a token is refused that is for somebody else.
+const OTHER_AUDIENCE: &str = "a token of another audience";
+const GATEWAY_NOT_NAMED: &str = "a token of another namespace whose audience does not name this gateway";
 
 /// Has tokens reviewed.
 #[async_trait]
@@ -48,28 +49,39 @@ pub(super) enum TokenError {
 /// Which tokens are taken.
 pub(super) struct Tokens {
     namespaces: Vec<String>,
+    /// With the route, whose gateway this is.
+    config: watch::Receiver<Config>,
     review: Option<Arc<dyn ReviewTokens>>,
     turns: Semaphore,
 }
 
 impl Tokens {
-    pub(super) fn new(namespaces: Vec<String>, review: Option<Arc<dyn ReviewTokens>>) -> Self {
-        Self { namespaces, review, turns: Semaphore::new(MAX_REVIEWS) }
+    pub(super) fn new(
+        namespaces: Vec<String>,
+        config: watch::Receiver<Config>,
+        review: Option<Arc<dyn ReviewTokens>>,
+    ) -> Self {
+        Self { namespaces, config, review, turns: Semaphore::new(MAX_REVIEWS) }
     }
 
-    /// Whether a password is to be taken for a token.
+    /// Whether a password is to be taken for a token: it has the form of a signed JWT whose header is an object.
     pub(super) fn may_be(&self, password: &Secret) -> bool {
-        !self.namespaces.is_empty() && is_token(password.expose())
+        let text = password.expose();
+        !self.namespaces.is_empty() && text.starts_with("eyJ") && is_jwt(text)
     }
 
     /// The ServiceAccount whose token it is, as `NAMESPACE/NAME`.
     pub(super) async fn verify(&self, token: &Secret) -> Result<Arc<str>, TokenError> {
         let claims = Claims::of(token.expose()).ok_or(TokenError::Refused("no token of a ServiceAccount"))?;
-        if !claims.audiences().any(|audience| audience == CONTROL_AUDIENCE) {
-            return Err(TokenError::Refused("a token of another audience"));
-        }
-        self.admit(&claims.kubernetes.namespace)?;
+        let client = &claims.bound.namespace;
+        self.admit(client)?;
         let unavailable = |what: &str| TokenError::Unavailable(what.to_owned());
+        let route =
+            self.config.borrow().route.clone().ok_or_else(|| unavailable("there is no valid route"))?;
+        if !claims.are_for(&login_audiences(&route.namespace, &route.name, client)) {
+            let is_own = *client == route.namespace;
+            return Err(TokenError::Refused(if is_own { OTHER_AUDIENCE } else { GATEWAY_NOT_NAMED }));
+        }
         let review = self.review.as_ref().ok_or_else(|| unavailable("the route has no control service"))?;
         let reviewed = async {
             let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
@@ -92,62 +104,21 @@ impl Tokens {
     }
 }
 
-/// Whether a password has the form of a ServiceAccount's token: a signed JWT whose header is an object.
-pub fn is_token(text: &str) -> bool {
-    text.starts_with("eyJ") && is_jwt(text)
-}
-
-/// Whether it has the form of a signed JWT (RFC 7515 §7.1) of at most 8 KiB.
-pub(in crate::gateway) fn is_jwt(text: &str) -> bool {
-    let mut parts = text.split('.');
-    let is_part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    text.len() <= MAX_TOKEN_BYTES && parts.clone().count() == 3 && parts.all(is_part)
-}
-
-/// What a token says of itself.
-#[derive(Debug, Deserialize)]
-pub struct Claims {
-    aud: Audience,
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: Kubernetes,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Several(Vec<String>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Kubernetes {
-    namespace: String,
-}
-
-impl Claims {
-    /// Reads them; nothing of it is verified.
-    pub fn of(token: &str) -> Option<Self> {
-        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-        serde_json::from_slice(&claims).ok()
-    }
-
-    fn audiences(&self) -> impl Iterator<Item = &str> {
-        match &self.aud {
-            Audience::One(audience) => std::slice::from_ref(audience),
-            Audience::Several(audiences) => audiences.as_slice(),
-        }
-        .iter()
-        .map(String::as_str)
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::sync::Mutex;
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
+    use crate::config;
+
+    /// The gateway of the route `notifications` in the namespace `shop`.
+    pub(crate) fn gateway() -> watch::Receiver<Config> {
+        let route = config::parse(config::tests::SAMPLE.as_bytes()).unwrap();
+        watch::channel(Config { route: Some(Arc::new(route)), ..Config::default() }).1
+    }
 
     /// A token that says this of itself; nobody has signed it.
     pub(crate) fn token(audience: &str, namespace: &str) -> Secret {
@@ -184,15 +155,34 @@ pub(super) mod tests {
     }
 
     fn tokens(reviewer: &Arc<Reviewer>) -> Tokens {
-        Tokens::new(vec!["shop".into()], Some(Arc::clone(reviewer) as _))
+        Tokens::new(vec!["shop".into(), "legacy".into()], gateway(), Some(Arc::clone(reviewer) as _))
     }
+
+    const NAMED: &str = "mailroute.dev/gateway/shop/notifications";
 
     #[tokio::test]
     async fn the_token_of_a_namespace_that_is_listed_is_taken() {
         let reviewer = Reviewer::new(Ok(Some(("shop", "web"))));
-        let (tokens, token) = (tokens(&reviewer), token("mailroute.dev", "shop"));
-        assert!(tokens.may_be(&token));
-        assert_eq!(tokens.verify(&token).await.as_deref(), Ok("shop/web"));
+        let tokens = tokens(&reviewer);
+        for audience in ["mailroute.dev", NAMED] {
+            let token = token(audience, "shop");
+            assert!(tokens.may_be(&token));
+            assert_eq!(tokens.verify(&token).await.as_deref(), Ok("shop/web"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_of_another_namespace_has_to_name_the_gateway() {
+        let reviewer = Reviewer::new(Ok(Some(("legacy", "web"))));
+        let tokens = tokens(&reviewer);
+        assert_eq!(tokens.verify(&token(NAMED, "legacy")).await.as_deref(), Ok("legacy/web"));
+        for other in
+            ["mailroute.dev", "mailroute.dev/gateway/legacy/notifications", "mailroute.dev/gateway/shop/mail"]
+        {
+            let refused = tokens.verify(&token(other, "legacy")).await;
+            assert_eq!(refused, Err(TokenError::Refused(GATEWAY_NOT_NAMED)), "{other}");
+        }
+        assert_eq!(*reviewer.asked.lock().unwrap(), 1);
     }
 
     #[tokio::test]
@@ -200,7 +190,8 @@ pub(super) mod tests {
         let reviewer = Reviewer::new(Ok(Some(("shop", "web"))));
         let tokens = tokens(&reviewer);
         for (token, why) in [
-            (token("https://kubernetes.default.svc", "shop"), "a token of another audience"),
+            (token("https://kubernetes.default.svc", "shop"), OTHER_AUDIENCE),
+            (token("mailroute.dev/gateway/shop/mail", "shop"), OTHER_AUDIENCE),
             (token("mailroute.dev", "other"), "a token of another namespace"),
             (Secret::new("eyJ.e30.x".into()), "no token of a ServiceAccount"),
         ] {
@@ -227,6 +218,6 @@ pub(super) mod tests {
         for password in ["secret", "eyJ.a", "eyJ.a.b.c", "eyJ..b", "eyJ.a b.c", ""] {
             assert!(!tokens(&reviewer).may_be(&Secret::new(password.into())), "{password}");
         }
-        assert!(!Tokens::new(vec![], None).may_be(&token("mailroute.dev", "shop")));
+        assert!(!Tokens::new(vec![], gateway(), None).may_be(&token("mailroute.dev", "shop")));
     }
 }
