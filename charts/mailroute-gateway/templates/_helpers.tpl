@@ -60,6 +60,9 @@ annotations:
 {{- if not .Values.route -}}
 {{- fail "route is empty: set it to the name of the MailRoute, in this namespace, that the gateway sends for" -}}
 {{- end -}}
+{{- if regexMatch "^([0-9]|[1-6][0-9])Mi$|^([0-9]|[1-6][0-9]|7[0-3])M$" .Values.spool.size -}}
+{{- fail (printf "spool.size is %s, which is too small for two large messages: at least 70Mi" .Values.spool.size) -}}
+{{- end -}}
 {{- if not (regexMatch "^[a-z]" .Release.Name) -}}
 {{- fail (printf "the release is named %s, and a Service has its name, which begins with a letter: choose another name" .Release.Name) -}}
 {{- end -}}
@@ -70,6 +73,19 @@ annotations:
 {{- end -}}
 {{- if .Values.smtp.enabled -}}
 {{- include "mailroute-gateway.checkSmtp" . -}}
+{{- end -}}
+{{- end }}
+
+{{/* Whether a namespaceSelector asks for something that not every namespace has. The API server gives each its name as a label. */}}
+{{- define "mailroute-gateway.selects" -}}
+{{- if .matchLabels -}}
+true
+{{- else -}}
+{{- range .matchExpressions -}}
+{{- if or (eq .operator "In") (and (eq .operator "Exists") (ne .key "kubernetes.io/metadata.name")) -}}
+true
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -93,13 +109,18 @@ annotations:
 {{- fail "smtp.withoutAuth needs smtp.peers: name the pods or networks that may send without a login" -}}
 {{- end -}}
 {{- range .peers -}}
-{{- $network := dig "ipBlock" "cidr" "" . -}}
-{{- if hasSuffix "/0" $network -}}
-{{- fail (printf "smtp.withoutAuth with the peer %s makes the gateway an open relay: name smaller networks" $network) -}}
+{{- with .ipBlock -}}
+{{- $bits := last (splitList "/" .cidr) | int -}}
+{{- if lt $bits (ternary 16 8 (contains ":" .cidr)) -}}
+{{- fail (printf "smtp.withoutAuth with the peer %s makes the gateway an open relay: name smaller networks, of at least /8 with IPv4 and /16 with IPv6" .cidr) -}}
 {{- end -}}
-{{- if and (hasKey . "namespaceSelector") (empty .namespaceSelector) -}}
-{{- fail "smtp.withoutAuth with an empty namespaceSelector lets pods of every namespace send: select namespaces by label" -}}
 {{- end -}}
+{{- if and (hasKey . "namespaceSelector") (not (include "mailroute-gateway.selects" .namespaceSelector)) -}}
+{{- fail "smtp.withoutAuth with a namespaceSelector that selects all namespaces, or all but some, lets pods of every namespace send: select namespaces by label" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (ne .service.type "ClusterIP") (eq .service.externalTrafficPolicy "Cluster") -}}
+{{- fail (printf "smtp.withoutAuth with a Service of type %s needs smtp.service.externalTrafficPolicy Local: with Cluster the NetworkPolicy sees the nodes' addresses instead of the clients'" .service.type) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

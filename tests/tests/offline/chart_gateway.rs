@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser as _;
 use e2e::chart::{GATEWAY, GATEWAY_NAMESPACE, Objects, gateway_folder, gateway_with, printed};
 use e2e::tools::Tools;
 use mailroute_route::paths;
@@ -252,6 +253,7 @@ fn malformed_values_of_the_gateway_are_refused_by_name() -> Result<()> {
     for (value, named) in [
         ("rout=a", "rout"),
         ("route=Not_A_Name", "/route"),
+        ("route=a-name-of-64-characters-which-is-one-more-than-a-label-may-havex", "/route"),
         ("replicas=-1", "/replicas"),
         ("spool.size=1GB", "/spool/size"),
         ("resources.limits.memory=256MB", "/resources/limits/memory"),
@@ -261,6 +263,7 @@ fn malformed_values_of_the_gateway_are_refused_by_name() -> Result<()> {
         ("smtp.tls.certManager.issuerRef.names=a", "names"),
         ("smtp.serviceAccounts.namespaces[0]=Not_A_Name", "/smtp/serviceAccounts/namespaces/0"),
         ("smtp.peers[0].pods=all", "pods"),
+        ("smtp.clientLimits.sessions=0", "/smtp/clientLimits/sessions"),
         ("terminationGracePeriodSeconds=1", "/terminationGracePeriodSeconds"),
         ("monitoring.podMonitor.interval=often", "/monitoring/podMonitor/interval"),
     ] {
@@ -283,13 +286,55 @@ fn a_gateway_without_a_route_or_with_two_is_refused_with_a_sentence() -> Result<
 }
 
 #[test]
-fn whoever_installs_it_is_told_what_to_write_into_the_route() -> Result<()> {
+fn a_volume_for_less_than_two_large_messages_is_refused_before_it_is_made() -> Result<()> {
+    for size in ["1Mi", "69Mi", "1M", "73M"] {
+        let told = refused(&["--set", "route=notifications", "--set", &format!("spool.size={size}")])?;
+        ensure!(told.contains("at least 70Mi"), "{size}: {told}");
+    }
+    for size in ["70Mi", "100Mi", "74M", "700M", "1Gi", "1T"] {
+        let argument = format!("--spool-size={size}");
+        same(
+            &pod(&[&format!("spool.size={size}")])?["spec"]["containers"][0]["args"],
+            json!([argument.clone()]),
+        )?;
+        let line = ["mailroute-sidecar", "--gateway=[::]:9026", argument.as_str()];
+        mailroute_sidecar::args::Cli::try_parse_from(line)?;
+    }
+    Ok(())
+}
+
+/// What whoever installs it is told.
+fn notes(values: &str) -> Result<String> {
     let output = Command::new(Tools::find()?.helm())
         .args(["install", "notifications", "--namespace", GATEWAY_NAMESPACE, "--dry-run=client"])
-        .args(["--set", "route=notifications,smtp.enabled=true,smtp.tls.secretName=mail-tls"])
+        .args(["--set", &format!("route=notifications,{values}")])
         .arg(gateway_folder())
         .output()?;
     let told = printed(output)?;
+    Ok(told.split_once("NOTES:").context("no notes")?.1.to_owned())
+}
+
+#[test]
+fn whoever_installs_no_pods_is_told_to_wait_for_none() -> Result<()> {
+    let told = notes("replicas=0")?;
+    ensure!(!told.contains("rollout status") && !told.contains(" exec "), "{told}");
+    ensure!(told.contains("replicas is 0"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn whoever_needs_no_login_is_not_told_to_log_in() -> Result<()> {
+    let peer = "smtp.enabled=true,smtp.withoutAuth=true,smtp.peers[0].podSelector.matchLabels.app=grafana";
+    let told = notes(peer)?;
+    ensure!(told.contains("without TLS and without a login") && !told.contains("STARTTLS"), "{told}");
+    let told = notes(&format!("{peer},smtp.tls.secretName=mail-tls"))?;
+    ensure!(told.contains("without a login") && told.contains("STARTTLS and a login are possible"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn whoever_installs_it_is_told_what_to_write_into_the_route() -> Result<()> {
+    let told = notes("smtp.enabled=true,smtp.tls.secretName=mail-tls")?;
     for line in [
         "serviceName: notifications-gateway",
         "system:serviceaccount:shop:notifications-gateway",

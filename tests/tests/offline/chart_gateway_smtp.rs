@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use e2e::chart::{GATEWAY, Objects};
+use e2e::chart::{GATEWAY, Objects, gateway_with};
+use e2e::tools::Tools;
 use mailroute_route::paths;
 use serde_json::{Value, json};
 
@@ -38,15 +39,25 @@ fn the_arguments_are_those_of_the_values_and_the_program_takes_them() -> Result<
     let some = "--smtp-token-namespaces=shop,legacy".to_owned();
     let peers = "smtp.enabled=true,smtp.withoutAuth=true,smtp.peers[0].podSelector.matchLabels.app=grafana";
     let without = "--smtp-without-auth".to_owned();
+    let (sessions, messages) =
+        ("--smtp-client-sessions=20".to_owned(), "--smtp-client-messages=120".to_owned());
+    let (fewer, more) = ("--smtp-client-sessions=5".to_owned(), "--smtp-client-messages=1000000".to_owned());
     for (values, expected) in [
-        (vec![TLS], vec![&spool, &listen, &tls, &own]),
-        (vec![TLS, "smtp.serviceAccounts.namespaces={shop,legacy}"], vec![&spool, &listen, &tls, &some]),
+        (vec![TLS], vec![&spool, &listen, &tls, &own, &sessions, &messages]),
+        (
+            vec![TLS, "smtp.serviceAccounts.namespaces={shop,legacy}"],
+            vec![&spool, &listen, &tls, &some, &sessions, &messages],
+        ),
         (
             vec![TLS, "smtp.users.secretName=u,smtp.serviceAccounts.enabled=false"],
-            vec![&spool, &listen, &tls, &users],
+            vec![&spool, &listen, &tls, &users, &sessions, &messages],
         ),
-        (vec![peers], vec![&spool, &listen, &without]),
-        (vec![peers, TLS], vec![&spool, &listen, &tls, &own, &without]),
+        (
+            vec![TLS, "smtp.clientLimits.sessions=5,smtp.clientLimits.messagesPerMinute=1000000"],
+            vec![&spool, &listen, &tls, &own, &fewer, &more],
+        ),
+        (vec![peers], vec![&spool, &listen, &sessions, &messages, &without]),
+        (vec![peers, TLS], vec![&spool, &listen, &tls, &own, &sessions, &messages, &without]),
     ] {
         let found = arguments(&values)?;
         ensure!(found.iter().eq(expected), "{values:?}: {found:?}");
@@ -148,27 +159,90 @@ fn values_that_would_let_anybody_or_nobody_in_are_refused_with_a_sentence() -> R
     let without = r#"smtp={"enabled": true, "withoutAuth": true}"#;
     let peers = |peer: &str| format!(r#"smtp={{"enabled": true, "withoutAuth": true, "peers": [{peer}]}}"#);
     let some = peers(r#"{"podSelector": {"matchLabels": {"app": "grafana"}}}"#);
-    let all = peers(r#"{"ipBlock": {"cidr": "0.0.0.0/0"}}"#);
-    let all_of_ipv6 = peers(r#"{"ipBlock": {"cidr": "::/0"}}"#);
-    let namespaces =
-        peers(r#"{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "grafana"}}}"#);
     let users = r#"smtp={"enabled": true, "withoutAuth": true, "users": {"secretName": "u"}}"#;
     let nobody =
         r#"smtp={"enabled": true, "tls": {"secretName": "t"}, "serviceAccounts": {"enabled": false}}"#;
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 5] = [
         (&[r#"smtp={"enabled": true}"#], "smtp.enabled needs a certificate"),
         (&[nobody], "smtp.enabled lets nobody send"),
         (&[users], "smtp.users needs a certificate"),
         (&[without], "smtp.withoutAuth needs smtp.peers"),
         (&[&some, r#"networkPolicy={"enabled": false}"#], "smtp.withoutAuth needs networkPolicy.enabled"),
-        (&[&all], "0.0.0.0/0 makes the gateway an open relay"),
-        (&[&all_of_ipv6], "::/0 makes the gateway an open relay"),
-        (&[&namespaces], "an empty namespaceSelector lets pods of every namespace send"),
     ];
     for (values, said) in cases {
         let json: Vec<_> = values.iter().flat_map(|value| ["--set-json", value]).collect();
         let told = refused(&[&["--set", "route=notifications"], &json[..]].concat())?;
         ensure!(told.contains(said), "{values:?}: {told}");
+    }
+    Ok(())
+}
+
+/// What Helm says of one peer with which everybody there may send without a login; nothing when it takes it.
+fn told_of_peer(peer: &str, service: &str) -> Result<Option<String>> {
+    let smtp =
+        format!(r#"smtp={{"enabled": true, "withoutAuth": true, "service": {service}, "peers": [{peer}]}}"#);
+    let arguments = ["--set", "route=notifications", "--set-json", &smtp];
+    let output = gateway_with(&Tools::find()?.helm(), GATEWAY, &arguments)?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((!output.status.success()).then_some(told))
+}
+
+#[test]
+fn a_peer_that_is_everybody_is_refused_however_it_is_written() -> Result<()> {
+    let selectors = [
+        "{}",
+        r#"{"matchLabels": {}}"#,
+        r#"{"matchExpressions": []}"#,
+        r#"{"matchLabels": {}, "matchExpressions": []}"#,
+        r#"{"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]}"#,
+        r#"{"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["a"]}]}"#,
+        r#"{"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}"#,
+    ];
+    for selector in selectors {
+        let pods = r#""podSelector": {"matchLabels": {"app": "grafana"}}"#;
+        let told = told_of_peer(&format!(r#"{{"namespaceSelector": {selector}, {pods}}}"#), "{}")?;
+        let told = told.with_context(|| format!("{selector} is taken"))?;
+        ensure!(told.contains("lets pods of every namespace send"), "{selector}: {told}");
+    }
+    for network in
+        ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/7", "::/0", "0:0::/0", "2000::/3", "fd00::/15"]
+    {
+        let told = told_of_peer(&format!(r#"{{"ipBlock": {{"cidr": "{network}"}}}}"#), "{}")?;
+        let told = told.with_context(|| format!("{network} is taken"))?;
+        ensure!(told.contains("makes the gateway an open relay"), "{network}: {told}");
+    }
+    for network in
+        ["banana", "10.0.0.0", "10.0.0.0/00", "10.0.0.0/33", "10.0.0.256/32", "fd00::/129", "/8", ""]
+    {
+        let told = told_of_peer(&format!(r#"{{"ipBlock": {{"cidr": "{network}"}}}}"#), "{}")?;
+        let told = told.with_context(|| format!("{network} is taken"))?;
+        ensure!(told.contains("/smtp/peers/0/ipBlock/cidr"), "{network}: {told}");
+    }
+    for peer in [
+        r#"{"ipBlock": {"cidr": "10.0.0.0/8"}}"#,
+        r#"{"ipBlock": {"cidr": "fd00::/16", "except": ["fd00:1::/32"]}}"#,
+        r#"{"podSelector": {}}"#,
+        r#"{"namespaceSelector": {"matchLabels": {"team": "mail"}}}"#,
+        r#"{"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "Exists"}]}}"#,
+    ] {
+        ensure!(told_of_peer(peer, "{}")?.is_none(), "{peer}: {:?}", told_of_peer(peer, "{}")?);
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_login_the_addresses_of_clients_have_to_be_preserved() -> Result<()> {
+    let peer = r#"{"ipBlock": {"cidr": "10.20.7.15/32"}}"#;
+    for (kind, policy, is_taken) in [
+        ("LoadBalancer", "Local", true),
+        ("LoadBalancer", "Cluster", false),
+        ("NodePort", "Cluster", false),
+        ("ClusterIP", "Cluster", true),
+    ] {
+        let service = format!(r#"{{"type": "{kind}", "externalTrafficPolicy": "{policy}"}}"#);
+        let told = told_of_peer(peer, &service)?;
+        ensure!(told.is_none() == is_taken, "{kind} {policy}: {told:?}");
+        ensure!(told.is_none_or(|told| told.contains("needs smtp.service.externalTrafficPolicy Local")));
     }
     Ok(())
 }
