@@ -53,7 +53,7 @@ use tokio::task::spawn_blocking;
 
 use batch::Order;
 use commit::Committer;
-pub use entry::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus};
+pub use entry::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus, StatusCounts};
 pub use error::{Full, SpoolError};
 use kept::Check;
 pub use kept::{Glance, Kept, View};
