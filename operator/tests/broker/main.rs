@@ -7,3 +7,4 @@ mod entra;
 mod log;
 mod pods;
 mod stage;
+mod stores;

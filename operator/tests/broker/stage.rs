@@ -11,8 +11,6 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{Lookup, Store, store};
-use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{FederatedCredential, SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_m365::{Faults, LoginAction, LoginFaults, Options, Rule, Simulator, Token};
 use mailroute_operator::cache::route::CachedRoute;
@@ -29,6 +27,8 @@ use mailroute_route::condition::Reason;
 use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::stores::filled;
 
 /// The operator's ServiceAccount.
 pub const OPERATOR: &str = "system:serviceaccount:mailroute-system:mailroute";
@@ -219,18 +219,6 @@ pub fn jwt(pod: &str) -> String {
     let bound = json!({"namespace": namespace, "pod": {"name": name, "uid": uid}});
     let claims = json!({"aud": ["mailroute.dev"], "kubernetes.io": bound}).to_string();
     format!("e30.{}.signature", URL_SAFE_NO_PAD.encode(claims))
-}
-
-fn filled<K>(objects: impl Iterator<Item = K>) -> Store<K>
-where
-    K: Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone + Default,
-{
-    let (reader, mut writer) = store();
-    writer.apply_watcher_event(&Event::Init);
-    objects.for_each(|object| writer.apply_watcher_event(&Event::InitApply(object)));
-    writer.apply_watcher_event(&Event::InitDone);
-    reader
 }
 
 async fn api_server() -> kube::Client {

@@ -5,3 +5,5 @@
 mod certificate;
 mod review;
 mod stage;
+#[path = "../broker/stores.rs"]
+mod stores;

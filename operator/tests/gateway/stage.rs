@@ -13,8 +13,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{Lookup, Store, store};
-use kube::runtime::watcher::Event;
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::pki::authority::Authority;
@@ -30,6 +28,8 @@ use mailroute_route::file::Gateway;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::stores::filled;
 
 /// Pods, as `<namespace>/<pod>/<uid>`, see [`jwt`]: a sidecar and the gateway of the route `mail` in the namespace `shop`.
 pub const WEB: &str = "shop/web-0/uid-1";
@@ -205,18 +205,6 @@ pub fn signed(pod: &str, audience: &str, signature: &str) -> String {
     let bound = json!({"namespace": namespace, "pod": {"name": name, "uid": uid}});
     let claims = json!({"aud": [audience], "kubernetes.io": bound}).to_string();
     format!("e30.{}.{signature}", URL_SAFE_NO_PAD.encode(claims))
-}
-
-fn filled<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-where
-    K: Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone + Default,
-{
-    let (reader, mut writer) = store();
-    writer.apply_watcher_event(&Event::Init);
-    objects.into_iter().for_each(|object| writer.apply_watcher_event(&Event::InitApply(object)));
-    writer.apply_watcher_event(&Event::InitDone);
-    reader
 }
 
 async fn api_server(asked: Arc<AtomicUsize>) -> kube::Client {

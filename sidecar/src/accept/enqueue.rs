@@ -13,6 +13,7 @@ use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
 use crate::outcome::queued::QueueingCause;
 use crate::queue::Attempted;
+use crate::queue::schedule::{MAX_RESERVATION, later};
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Progress, Shelf, SpoolError};
 
@@ -42,7 +43,13 @@ impl MessageAcceptor {
         self.keep(active, QueueingCause::Refused, attempted, body).await
     }
 
-    async fn keep(&self, active: &Active, cause: QueueingCause, attempted: Attempted, body: &Body) -> Reply {
+    async fn keep(
+        &self,
+        active: &Active,
+        cause: QueueingCause,
+        mut attempted: Attempted,
+        body: &Body,
+    ) -> Reply {
         let id = attempted.entry.envelope.id.clone();
         let recipients = attempted.entry.envelope.recipients.len();
         if let Some(gateways) = self.gateways(active) {
@@ -54,6 +61,9 @@ impl MessageAcceptor {
                     if let Some(no) = self.without_gateway(active, &error, &id) {
                         return self.turned_away(no);
                     }
+                    // The gateway tries it, if it has it; it is offered again before it is tried here.
+                    let reserved = later(clock::timestamp(), MAX_RESERVATION);
+                    attempted.progress.reserved_until = gateways.doubt(&id).map(|_| reserved);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! A message that a gateway has while its first attempt is still under way here: what comes of the attempt is told to the gateway.
 //!
-//! The gateway does not try before [`ATTEMPT`] is over. When it cannot be told in time, it tries then, and a message that the upstream
-//! took may arrive a second time (decision 002).
+//! The message is reserved for [`MAX_RESERVATION`]: whatever happens at the gateway, it does not try before that time is over. When it
+//! cannot be told in time, it tries then, and a message that the upstream took may arrive a second time (decision 002).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use std::time::Duration;
 use mailroute_route::text::chain;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use super::MessageAcceptor;
 use super::deliver_or_queue::is_told_whole;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::gateway::client::{Gateways, HandOverError, Offer};
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
 use crate::queue::Queue;
-use crate::queue::schedule::later;
+use crate::queue::schedule::{MAX_RESERVATION, later};
 use crate::spool::{Entry, Progress, RecipientStatus, Shelf};
 
-/// How long an attempt may go on once a gateway has the message. A gateway puts nothing off for longer than six minutes.
-const ATTEMPT: Duration = Duration::from_secs(240);
+/// How long an attempt may go on once the message was offered to a gateway.
+const ATTEMPT: Duration = MAX_RESERVATION.saturating_sub(MARGIN);
 
 /// How long it may go on once the process is about to end.
 const LAST: Duration = Duration::from_secs(2);
 
-/// How much later the gateway tries by itself.
+/// How much later the gateway tries by itself: for telling it, and for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// How often a gateway is told, and the pause in between.
@@ -42,6 +42,8 @@ pub(super) struct Followed {
     gateways: Arc<Gateways>,
     gateway: SocketAddr,
     entry: Entry,
+    /// When the attempt has to end.
+    deadline: Instant,
 }
 
 impl MessageAcceptor {
@@ -53,12 +55,12 @@ impl MessageAcceptor {
         body: &Body,
     ) -> Result<Followed, HandOverError> {
         let entry = Entry::message(envelope.clone(), clock::timestamp());
-        let next = later(entry.accepted, ATTEMPT + MARGIN);
-        let progress = Progress { next, ..Progress::fresh(&entry) };
+        let (next, deadline) = (later(entry.accepted, MAX_RESERVATION), clock::now() + ATTEMPT);
+        let progress = Progress { next, reserved_until: Some(next), ..Progress::fresh(&entry) };
         let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body };
         let gateway = gateways.hand_over(offer).await?;
         let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(gateways));
-        Ok(Followed { queue, gateways, gateway, entry })
+        Ok(Followed { queue, gateways, gateway, entry, deadline })
     }
 }
 
@@ -76,7 +78,7 @@ impl Followed {
             };
             let too_long = async {
                 tokio::select! {
-                    () = sleep(ATTEMPT) => {}
+                    () = sleep_until(self.deadline) => {}
                     () = ending => {}
                 }
             };
@@ -105,7 +107,7 @@ impl Followed {
 
     /// Tells the gateway what came of the attempt. Where the application is told the upstream's words, nobody waits any more.
     async fn tell(self, attempt: &AttemptResult) {
-        let Self { queue, gateways, gateway, entry } = self;
+        let Self { queue, gateways, gateway, entry, .. } = self;
         let id = entry.envelope.id.clone();
         let mut progress = queue.after_attempt_for_all(entry, attempt).progress;
         progress.next = progress.next.max(clock::timestamp());

@@ -54,7 +54,7 @@ const MAX_ADDRESSES: usize = 4;
 const IDLE: Duration = Duration::from_secs(4);
 
 /// How long a message is offered to no other gateway than the one that may have it.
-const DOUBT: Duration = Duration::from_secs(10);
+pub const DOUBT: Duration = Duration::from_secs(10);
 
 /// Most messages of which that is remembered.
 const MAX_DOUBTS: usize = 10_000;
@@ -366,7 +366,8 @@ impl Gateways {
         futures::future::join_all(kept.into_iter().map(Connection::quit)).await;
     }
 
-    fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
+    /// The gateway that may have a message although its answer was lost. While it is remembered, nobody else is to try the message.
+    pub fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
         let doubts = lock(&self.doubts);
         doubts.get(id).filter(|doubt| doubt.since.elapsed() < DOUBT).map(|doubt| doubt.address)
     }

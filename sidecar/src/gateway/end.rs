@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use mailroute_route::text::chain;
 use tokio::time::{timeout, timeout_at};
 
-use super::client::{CONNECTIONS, Gateways, HandOverError, Offer};
+use super::client::{CONNECTIONS, DOUBT, Gateways, HandOverError, Offer};
 use crate::clock::{self, Instant};
 use crate::lock;
 use crate::message::envelope::QueueId;
@@ -130,7 +130,12 @@ impl End<'_> {
                 leaving.gone(age(kept.entry.accepted)).await;
                 true
             }
-            Err(error) => error.is_of_message() || error.is_deferral(),
+            Err(error) => {
+                if self.gateways.doubt(&kept.entry.envelope.id).is_some() {
+                    leaving.put_off(DOUBT);
+                }
+                error.is_of_message() || error.is_deferral()
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use super::server::Shared;
 use crate::message::body::{Body, Writer};
 use crate::message::envelope::QueueId;
 use crate::outcome::queued::TakeOverOutcome;
-use crate::queue::UpdateError;
+use crate::queue::{ProgressUpdate, UpdateError};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::spool::{Entry, Progress, SpoolError, format};
 
@@ -117,7 +117,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         if incoming.is_none() || shared.queue.knows(id) {
             self.skip(*message).await?;
             return Ok(match incoming {
-                Some(_) => (TakeOverOutcome::Known, reply(250, (2, 0, 0), format!("{id} is known here"))),
+                Some(_) => self.known(id, progress).await,
                 None => {
                     (TakeOverOutcome::Failed, reply(451, (4, 3, 0), format!("{id} is coming in already")))
                 }
@@ -143,6 +143,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
+    /// The answer for a message that is here, or was: the peer has not seen the first one, and may have tried it meanwhile.
+    async fn known(&self, id: &QueueId, offered: Progress) -> (TakeOverOutcome, Reply) {
+        if offered.is_settled() {
+            match self.shared.queue.join(id, offered).await {
+                Ok(Some(ProgressUpdate { before, after })) => {
+                    tracing::info!(queue_id = %id, peer = self.peer.uri, %before, %after, "known here, and further there");
+                }
+                Ok(None) => {}
+                Err(UpdateError::Unknown) => {
+                    return (
+                        TakeOverOutcome::Failed,
+                        reply(451, (4, 3, 0), format!("{id} has left meanwhile")),
+                    );
+                }
+                Err(error) => return (TakeOverOutcome::Failed, not_updated(&error)),
+            }
+        }
+        (TakeOverOutcome::Known, reply(250, (2, 0, 0), format!("{id} is known here")))
+    }
+
     fn not_stored(
         &self,
         id: &QueueId,
@@ -162,13 +182,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let _room = self.shared.room(*state).await?;
         let octets = self.octets(*state).await?;
         Ok(match self.shared.queue.update(id, &octets).await {
-            Ok(()) => {
-                tracing::info!(queue_id = %id, peer = self.peer.uri, "told what came of an attempt elsewhere");
+            Ok(Some(ProgressUpdate { before, after })) => {
+                tracing::info!(queue_id = %id, peer = self.peer.uri, %before, %after, "told what came of an attempt elsewhere");
                 reply(250, (2, 0, 0), "OK")
             }
-            Err(error @ (UpdateError::Busy | UpdateError::Disk)) => reply(451, (4, 3, 0), error.to_string()),
-            Err(error @ UpdateError::Unknown) => reply(550, (5, 1, 0), error.to_string()),
-            Err(error @ UpdateError::Format(_)) => reply(554, (5, 6, 0), error.to_string()),
+            Ok(None) => reply(250, (2, 0, 0), "it is gone already"),
+            Err(error) => not_updated(&error),
         })
     }
 
@@ -277,6 +296,14 @@ fn announced(transfer: &Transfer, octets: &[u8]) -> Result<Announced, &'static s
     let progress = format::parse_progress(state, entry.envelope.recipients.len());
     let progress = progress.map_err(|_| "the progress of the message cannot be read")?;
     Ok(Announced { entry, progress, crc32 })
+}
+
+fn not_updated(error: &UpdateError) -> Reply {
+    match error {
+        UpdateError::Busy | UpdateError::Disk => reply(451, (4, 3, 0), error.to_string()),
+        UpdateError::Unknown => reply(550, (5, 1, 0), error.to_string()),
+        UpdateError::Format(_) => reply(554, (5, 6, 0), error.to_string()),
+    }
 }
 
 fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: impl Into<String>) -> Reply {

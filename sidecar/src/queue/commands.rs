@@ -168,7 +168,7 @@ impl Queue {
         })
     }
 
-    /// Makes a waiting message due now, and ends the pause of a known fault.
+    /// Makes a waiting message due now, also one that another pod is trying, and ends the pause of a known fault.
     ///
     /// # Errors
     /// When none of that name waits.
@@ -185,13 +185,13 @@ impl Queue {
     }
 
     /// Makes every waiting message due now, ends the pause of a known fault, and says how many there are. Remembered refusals
-    /// are no reason not to try any of them.
+    /// are no reason not to try any of them. What another pod is trying is left to it.
     pub fn retry_all(&self) -> usize {
         let now = self.now();
         let waiting = {
             let mut state = self.state();
             state.index.make_all_due_by_command(now);
-            state.index.len()
+            state.index.iter().filter(|(_, record)| !record.is_reserved(now)).count()
         };
         self.attempts.end_pause();
         tracing::info!(waiting, "all messages are due now, requested by a command");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mailroute_route::text::chain;
+use tokio::sync::watch;
 
 use super::Queue;
 use super::index::QueueRecord;
@@ -39,12 +40,15 @@ pub(super) struct ClaimedMessage {
     record: QueueRecord,
     /// Whether the worker counts it.
     counted: bool,
+    /// Its attempts are to end.
+    cut_off: watch::Receiver<()>,
 }
 
 impl ClaimedMessage {
     /// A message taken beside the worker.
     pub(super) fn new(queue: &Arc<Queue>, id: QueueId, record: QueueRecord) -> Self {
-        Self { queue: Arc::clone(queue), id: Some(id), record, counted: false }
+        let cut_off = queue.cut_off.subscribe();
+        Self { queue: Arc::clone(queue), id: Some(id), record, counted: false, cut_off }
     }
 
     /// A message taken by the worker.
@@ -73,14 +77,17 @@ impl ClaimedMessage {
         let (mut first, mut after) = (Some((active, permit)), None);
         for group in groups {
             let granted = match first.take() {
-                Some(first) => Some(first),
-                None => self.permit_for_more(group.len() as u64).await,
+                Some(first) => Some(Some(first)),
+                None => self.unless_cut_off(self.permit_for_more(group.len() as u64)).await,
             };
+            // Cut off: what is settled is written down, and the rest waits again.
+            let Some(granted) = granted else { return };
             let Some((active, permit)) = granted else {
                 after = Some(NextAttempt::Hold);
                 break;
             };
             let result = self.transaction(&active, permit, &entry, &mut progress, &body, &group).await;
+            let Some(result) = result else { return };
             after = graver(after, result.after);
             if after == Some(NextAttempt::Hold) {
                 break;
@@ -105,6 +112,18 @@ impl ClaimedMessage {
         Some((active, permit))
     }
 
+    /// What comes of a step, unless attempts are cut off before. Whatever follows an attempt is not cut off: a message that was
+    /// delivered would be tried again.
+    pub(super) async fn unless_cut_off<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        let mut cut_off = self.cut_off.clone();
+        tokio::select! {
+            biased;
+            result = step => Some(result),
+            Ok(()) = cut_off.changed() => None,
+        }
+    }
+
+    /// One transaction; nothing when it was cut off.
     async fn transaction(
         &self,
         active: &Active,
@@ -113,19 +132,19 @@ impl ClaimedMessage {
         progress: &mut Progress,
         body: &Body,
         group: &[usize],
-    ) -> GroupResult {
+    ) -> Option<GroupResult> {
         let envelope = &recipients::part(entry, group);
         let number = progress.attempts.saturating_add(1);
         let origin = if self.record.by_command { Origin::Command(number) } else { Origin::Queue(number) };
         let attempt = Attempt { envelope, body, partial: PartialDelivery::Always, origin, timeout: None };
-        let result = self.queue.attempts.make(active, permit, attempt).await;
+        let result = self.unless_cut_off(self.queue.attempts.make(active, permit, attempt)).await?;
         let result = recipients::apply(progress, group, &result, clock::timestamp());
         // A recipient that has the message must not get it again, whatever happens to the others. Where nobody waits
         // the end of the message says the same.
         if result.delivered > 0 && progress.waiting() > 0 {
             self.queue.write_down(&entry.envelope.id, progress).await;
         }
-        result
+        Some(result)
     }
 
     /// Takes in an attempt that was made for all recipients at once.
@@ -189,12 +208,12 @@ impl ClaimedMessage {
         }
         let after = self.own_trouble(after.unwrap_or(NextAttempt::Again), &mut progress);
         let due = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
-        progress.next = self.queue.ahead().system(due);
+        (progress.next, progress.reserved_until) = (self.queue.ahead().system(due), None);
         self.queue.write_down(&entry.envelope.id, &progress).await;
         self.give_back(after == NextAttempt::Hold, due, &progress);
     }
 
-    /// Takes in the progress that another pod has made, from the statuses `before`.
+    /// Takes in the progress that another pod has made. The sender hears of the recipients that have failed since `before`.
     pub(super) async fn replaced(mut self, entry: Entry, before: Vec<RecipientStatus>, progress: Progress) {
         let active = self.queue.attempts.active();
         self.notify(active.as_deref(), &entry, &before, &progress).await;
@@ -204,7 +223,7 @@ impl ClaimedMessage {
         }
         self.queue.write_down(&entry.envelope.id, &progress).await;
         let due = self.queue.record(entry.accepted, &progress).due;
-        self.give_back(false, due, &progress);
+        self.give_back(recipients::waits_for_route(&progress), due, &progress);
     }
 
     /// Tells the sender of the recipients that have failed since `before`.
@@ -283,6 +302,14 @@ impl ClaimedMessage {
         }
     }
 
+    /// The same, and nobody here tries it for as long as `time`.
+    pub(super) fn put_off(mut self, time: Duration) {
+        if let Some(id) = self.id.take() {
+            let until = later(self.queue.now(), time);
+            self.queue.state().index.put_back(&id, |record| *record = record.reserved(Some(until)));
+        }
+    }
+
     /// The message is gone already.
     pub(super) fn forget(mut self) {
         if let Some(id) = self.id.take() {
@@ -296,7 +323,7 @@ impl ClaimedMessage {
         let Some(id) = self.id.take() else { return };
         let through = self.queue.attempts.delivered();
         self.queue.state().index.put_back(&id, |record| {
-            record.due = due;
+            (record.due, record.reserved_until) = (due, None);
             record.recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
             record.held = held;
             if held {
@@ -331,7 +358,10 @@ impl Drop for ClaimedMessage {
     fn drop(&mut self) {
         let again = later(self.queue.now(), self.queue.pace.patient);
         if let Some(id) = self.id.take() {
-            self.queue.state().index.put_back(&id, |record| (record.due, record.held) = (again, false));
+            self.queue.state().index.put_back(&id, |record| {
+                record.due = record.reserved_until.map_or(again, |until| until.max(again));
+                record.held = false;
+            });
         }
         self.land();
         self.queue.news();

@@ -13,16 +13,15 @@ use tokio::time::timeout;
 
 use super::Queue;
 use super::delivery_task::{ClaimedMessage, log_removed};
-use super::schedule::{NextAttempt, later};
+use super::schedule::{NextAttempt, later, reservation};
 use super::{MAX_FIRST_PAUSE, recipients};
 use crate::clock;
-use crate::lock;
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
 use crate::outcome::queued::QueueExit;
 use crate::spool::frame::FormatError;
-use crate::spool::{Entry, Kept, Progress, Shelf, SpoolError, format};
+use crate::spool::{Entry, Kept, Progress, Shelf, SpoolError, StatusCounts, format};
 
 /// Longest wait for the disk to take a progress in.
 const RECORDED: Duration = Duration::from_secs(10);
@@ -54,6 +53,23 @@ pub enum UpdateError {
     Disk,
 }
 
+/// How far a message had come before another pod's progress was taken in, and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgressUpdate {
+    /// As it was here.
+    pub before: StatusCounts,
+    /// As it is now.
+    pub after: StatusCounts,
+}
+
+/// Which pod tells the sender of recipients that another pod's attempt was refused for.
+enum SenderHears {
+    /// This one.
+    Here,
+    /// The one that made the attempt.
+    There,
+}
+
 /// A message that leaves for another pod, and that nobody else tries meanwhile. Dropped, it is in the queue again as it was.
 pub struct Leaving(Option<ClaimedMessage>);
 
@@ -66,6 +82,13 @@ impl Leaving {
     /// The message as it is now; nothing when it cannot be read, or not any more.
     pub async fn load(&self) -> Option<Kept> {
         self.0.as_ref()?.load().await
+    }
+
+    /// Another pod may have it, which was not heard: it is in the queue again, and nobody tries it here for as long as `time`.
+    pub fn put_off(mut self, time: Duration) {
+        if let Some(taken) = self.0.take() {
+            taken.put_off(time);
+        }
     }
 
     /// Another pod has it: it is gone here.
@@ -97,7 +120,8 @@ impl Queue {
         self.spool.knows(id)
     }
 
-    /// Keeps a message of another pod as far as it has come there, durable when this returns.
+    /// Keeps a message of another pod as far as it has come there, durable when this returns. What that pod still tries is not tried
+    /// here before the time that it asks for, or [`MAX_RESERVATION`](super::schedule::MAX_RESERVATION).
     ///
     /// # Errors
     /// When it could not be made durable; then nothing is kept.
@@ -105,9 +129,11 @@ impl Queue {
         &self,
         shelf: Shelf,
         entry: &Entry,
-        progress: Progress,
+        mut progress: Progress,
         body: &Body,
     ) -> Result<(), SpoolError> {
+        // By this pod's clock, which is the one that counts after a restart.
+        progress.reserved_until = reservation(progress.reserved_until, clock::timestamp());
         self.spool.store(entry, &progress, body).await?;
         let id = &entry.envelope.id;
         if shelf == Shelf::Dead {
@@ -130,16 +156,50 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes in the progress that another pod has made with a message that waits, as its file has it. One that is settled leaves the queue as after an attempt. Durable
-    /// when this returns, unless the disk refuses.
+    /// Takes in how far another pod has come with a message that is here, as its file has it; the sender hears from here of recipients
+    /// that it was refused for. One that is settled leaves the queue as after an attempt. Durable when this returns, unless the disk
+    /// refuses. Nothing for a message that is gone for good.
     ///
     /// # Errors
     /// When it is being tried, or is not here, or the octets are no progress of it.
-    pub async fn update(self: &Arc<Self>, id: &QueueId, state: &[u8]) -> Result<(), UpdateError> {
+    pub async fn update(
+        self: &Arc<Self>,
+        id: &QueueId,
+        state: &[u8],
+    ) -> Result<Option<ProgressUpdate>, UpdateError> {
+        self.take_in(id, |recipients| format::parse_progress(state, recipients), SenderHears::Here).await
+    }
+
+    /// The same with the progress of a message that another pod offers although it is here already. The sender has heard there of
+    /// recipients that it was refused for.
+    ///
+    /// # Errors
+    /// As [`Queue::update`].
+    pub async fn join(
+        self: &Arc<Self>,
+        id: &QueueId,
+        offered: Progress,
+    ) -> Result<Option<ProgressUpdate>, UpdateError> {
+        let theirs = |recipients| {
+            let others = FormatError::Senseless("statuses of other recipients".into());
+            if offered.statuses.len() == recipients { Ok(offered) } else { Err(others) }
+        };
+        self.take_in(id, theirs, SenderHears::There).await
+    }
+
+    async fn take_in(
+        self: &Arc<Self>,
+        id: &QueueId,
+        theirs: impl FnOnce(usize) -> Result<Progress, FormatError>,
+        sender_hears: SenderHears,
+    ) -> Result<Option<ProgressUpdate>, UpdateError> {
         let Some(taken) = self.claim(id) else {
-            return match self.state().index.record(id) {
-                Some(_) => Err(UpdateError::Busy),
-                None if self.knows(id) => Ok(()),
+            if self.state().index.record(id).is_some() {
+                return Err(UpdateError::Busy);
+            }
+            return match self.dead_letter(id).await {
+                Some(letter) => self.update_dead_letter(letter, theirs).await.map(Some),
+                None if self.knows(id) => Ok(None),
                 None => Err(UpdateError::Unknown),
             };
         };
@@ -148,21 +208,51 @@ impl Queue {
         let Some(Kept { entry, progress: before, .. }) = leaving.load().await else {
             return Err(UpdateError::Disk);
         };
-        let theirs = format::parse_progress(state, before.statuses.len()).map_err(UpdateError::Format)?;
+        let theirs = theirs(before.statuses.len()).map_err(UpdateError::Format)?;
         let progress = before.clone().joined(theirs);
+        let update = ProgressUpdate { before: before.counts(), after: progress.counts() };
+        let heard = match sender_hears {
+            SenderHears::Here => before.statuses,
+            SenderHears::There => progress.statuses.clone(),
+        };
         let (done, taken_in) = oneshot::channel();
         self.spawn(async move {
             let mut leaving = leaving;
             if let Some(taken) = leaving.0.take() {
-                taken.replaced(entry, before.statuses, progress).await;
+                taken.replaced(entry, heard, progress).await;
             }
             // Nobody waits any more when it took long.
             let _ = done.send(());
         });
         match timeout(RECORDED, taken_in).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(Some(update)),
             _ => Err(UpdateError::Disk),
         }
+    }
+
+    /// A dead letter that another pod has delivered after all is none; where it was delivered to some of its recipients, it is not
+    /// sent to them again.
+    async fn update_dead_letter(
+        &self,
+        Kept { entry, progress, .. }: Kept,
+        theirs: impl FnOnce(usize) -> Result<Progress, FormatError>,
+    ) -> Result<ProgressUpdate, UpdateError> {
+        let id = &entry.envelope.id;
+        let before = progress.counts();
+        let progress = progress.joined(theirs(before.total()).map_err(UpdateError::Format)?);
+        let update = ProgressUpdate { before, after: progress.counts() };
+        if update.after == before {
+            return Ok(update);
+        }
+        let is_delivered = update.after.delivered == before.total();
+        let written =
+            if is_delivered { self.spool.finish(id).await } else { self.spool.record(id, &progress).await };
+        if let Err(error) = written {
+            tracing::error!(queue_id = %id, error = chain(&error), "a dead letter that was delivered after all stays one");
+            return Err(UpdateError::Disk);
+        }
+        self.tell();
+        Ok(update)
     }
 
     /// Whether there is a message that is not among `but`, also one that is being tried.
@@ -194,9 +284,10 @@ impl Queue {
         self.spool.load(id).await.ok().filter(|kept| kept.shelf == Shelf::Dead)
     }
 
-    /// Ends the attempts that are under way, whose messages wait again. Whether the upstream has taken one of them nobody knows.
+    /// Ends the attempts that are under way, whose messages wait again. Whether the upstream has taken one of them nobody knows. What was
+    /// delivered, and waits for the disk, is left to it.
     pub fn cut_off(&self) {
-        lock(&self.tasks).abort_all();
+        self.cut_off.send_modify(|()| {});
     }
 
     /// What is kept of a message after its first `attempt`, for the recipients that still wait, and for those that it will not reach.

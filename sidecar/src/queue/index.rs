@@ -31,6 +31,8 @@ pub struct QueueRecord {
     pub since: Timestamp,
     /// Recipients that wait, for the budget.
     pub recipients: u32,
+    /// Another pod tries it until then: only a person who asks for this very message makes it due before.
+    pub reserved_until: Option<Timestamp>,
     /// It waits for the route, not for its own time.
     pub held: bool,
     /// How many messages had got through when the route stood in its way last.
@@ -44,7 +46,28 @@ pub struct QueueRecord {
 impl QueueRecord {
     /// A message that may be tried from `due` on.
     pub const fn new(since: Timestamp, due: Timestamp, recipients: u32) -> Self {
-        Self { due, since, recipients, held: false, stopped_after: None, by_command: false, taken: false }
+        Self {
+            due,
+            since,
+            recipients,
+            reserved_until: None,
+            held: false,
+            stopped_after: None,
+            by_command: false,
+            taken: false,
+        }
+    }
+
+    /// The same, left to another pod until `until`.
+    #[must_use]
+    pub fn reserved(self, until: Option<Timestamp>) -> Self {
+        let due = until.map_or(self.due, |until| until.max(self.due));
+        Self { due, reserved_until: until, ..self }
+    }
+
+    /// Whether another pod tries it.
+    pub fn is_reserved(&self, now: Timestamp) -> bool {
+        self.reserved_until.is_some_and(|until| until > now)
     }
 }
 
@@ -123,7 +146,7 @@ impl Index {
         }
     }
 
-    /// Makes every message due, those that came first before the others.
+    /// Makes every message due, those that came first before the others, but not what another pod tries.
     pub fn make_all_due(&mut self, now: Timestamp) {
         self.make_due_where(now, |_| true, false);
     }
@@ -134,7 +157,7 @@ impl Index {
     }
 
     fn make_due_where(&mut self, now: Timestamp, which: impl Fn(&QueueRecord) -> bool, by_command: bool) {
-        let waits = |record: &QueueRecord| !record.taken && which(record);
+        let waits = |record: &QueueRecord| !record.taken && !record.is_reserved(now) && which(record);
         let ids: Vec<QueueId> =
             self.records.iter().filter(|(_, record)| waits(record)).map(|(id, _)| id.clone()).collect();
         for id in ids {
@@ -156,9 +179,11 @@ impl Index {
         }
     }
 
-    /// Some of those that nobody has taken and that were tried for `max_age`.
+    /// Some of those that nobody, here or elsewhere, is trying and that were tried for `max_age`.
     pub fn expired(&self, now: Timestamp, max_age: Duration, most: usize) -> Vec<QueueId> {
-        let over = |record: &QueueRecord| !record.taken && later(record.since, max_age) <= now;
+        let over = |record: &QueueRecord| {
+            !record.taken && !record.is_reserved(now) && later(record.since, max_age) <= now
+        };
         self.records.iter().filter(|(_, record)| over(record)).map(|(id, _)| id.clone()).take(most).collect()
     }
 
@@ -270,6 +295,23 @@ mod tests {
         index.make_all_due_by_command(at(100));
         assert_eq!(by_command(&index), [true, true, false], "not what is being tried");
         assert_eq!(order(index), [id(1), id(0)]);
+    }
+
+    #[test]
+    fn what_another_pod_tries_is_made_due_by_nothing_but_a_command_for_it() {
+        let mut index = filled(&[900, 900]);
+        index.insert(id(0), QueueRecord::new(at(0), at(10), 1).reserved(Some(at(300))));
+        index.make_all_due(at(100));
+        index.make_all_due_by_command(at(100));
+        let dues = |index: &Index| index.iter().map(|(_, record)| record.due).collect::<Vec<_>>();
+        assert_eq!(dues(&index), [at(300), at(1)]);
+        assert_eq!(index.expired(at(299), Duration::ZERO, 10), [id(1)], "nor is it given up");
+        assert!(index.make_due(&id(0), at(100)));
+        assert_eq!(index.first().unwrap().0, &id(1));
+        assert_eq!(dues(&index), [at(100), at(1)]);
+        index.insert(id(0), QueueRecord::new(at(0), at(900), 1).reserved(Some(at(300))));
+        index.make_all_due(at(300));
+        assert_eq!(dues(&index), [at(0), at(1)], "from then on it is like any other");
     }
 
     #[test]

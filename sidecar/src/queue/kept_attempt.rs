@@ -26,9 +26,18 @@ impl KeptAttempt {
         // Cut off with the queue: what is found in the spool at the next start must not be under way still.
         let mut attempt = AbortOnDrop(attempt);
         queue.spawn(async move {
-            match (&mut attempt.0).await {
+            let ended = match self.taken.unless_cut_off(&mut attempt.0).await {
+                Some(ended) => ended,
+                None => {
+                    attempt.0.abort();
+                    // It may have ended by itself meanwhile.
+                    (&mut attempt.0).await
+                }
+            };
+            match ended {
                 Ok(attempt) => self.settle(attempt).await,
                 // The message is given back as this ends.
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => tracing::error!(%error, "an attempt ended abnormally"),
             }
         });

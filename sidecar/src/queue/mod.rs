@@ -39,7 +39,7 @@ use tokio::time::timeout;
 
 pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
 use self::delivery_task::ClaimedMessage;
-pub use self::hand_over::{Attempted, Leaving, UpdateError};
+pub use self::hand_over::{Attempted, Leaving, ProgressUpdate, UpdateError};
 use self::index::{Index, QueueRecord};
 pub use self::kept_attempt::KeptAttempt;
 pub(crate) use self::notify::header_of;
@@ -73,6 +73,8 @@ pub struct Queue {
     changed: Notify,
     /// The worker has looked.
     looks: watch::Sender<()>,
+    /// Attempts that began before are to end.
+    cut_off: watch::Sender<()>,
     /// What people should hear of soon.
     notable: watch::Sender<QueueSummary>,
 }
@@ -138,7 +140,8 @@ impl Queue {
         for waiting in recovered.waiting {
             // How many recipients wait is known when it is read for its first attempt.
             let due = ahead.due(waiting.next, &pace, waiting.attempts);
-            index.insert(waiting.id, QueueRecord::new(ahead.since(waiting.since), due, 1));
+            let record = QueueRecord::new(ahead.since(waiting.since), due, 1);
+            index.insert(waiting.id, record.reserved(ahead.reserved(waiting.reserved_until)));
         }
         let queue = Arc::new(Self {
             clock,
@@ -150,6 +153,7 @@ impl Queue {
             tasks: Mutex::default(),
             changed: Notify::new(),
             looks: watch::Sender::new(()),
+            cut_off: watch::Sender::new(()),
             notable: watch::Sender::default(),
         });
         queue.tell();
@@ -252,7 +256,9 @@ impl Queue {
     fn record(&self, since: Timestamp, progress: &Progress) -> QueueRecord {
         let ahead = self.ahead();
         let due = ahead.due(progress.next, &self.pace, progress.attempts);
-        QueueRecord::new(ahead.since(since), due, u32::try_from(progress.waiting()).unwrap_or(u32::MAX))
+        let recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
+        let record = QueueRecord::new(ahead.since(since), due, recipients);
+        record.reserved(ahead.reserved(progress.reserved_until))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -114,6 +114,14 @@ pub fn put_off(progress: &mut Progress, why: String, now: Timestamp) -> NextAtte
     NextAttempt::Patiently
 }
 
+/// Whether what was met last says that no message of the route gets through, whoever met it.
+pub fn waits_for_route(progress: &Progress) -> bool {
+    let Some(DeliveryProblem { outcome, reason: Some(reason), .. }) = &progress.last else { return false };
+    let (route, quota) = (DeliveryOutcome::RouteFault(*reason), DeliveryOutcome::Quota(*reason));
+    let all = [route, quota, DeliveryOutcome::Transient(Some(*reason))];
+    all.into_iter().any(|known| known.as_str() == outcome && concerns_route(known))
+}
+
 /// Gives up those that wait, for the trouble met last.
 pub fn expire(progress: &mut Progress, now: Timestamp) -> usize {
     let last = progress.last.clone().unwrap_or_else(|| DeliveryProblem {
@@ -184,6 +192,7 @@ mod tests {
             attempts: 0,
             next: NOW,
             since: None,
+            reserved_until: None,
             statuses: vec![RecipientStatus::Waiting; recipients],
             last: None,
         }
@@ -231,6 +240,30 @@ mod tests {
             let met = after_one(Verdict::without_reply(outcome, "x"));
             assert_eq!(met, (Some(NextAttempt::Hold), 0), "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn trouble_of_the_route_is_known_from_what_was_written_down() {
+        let last = |outcome| {
+            let mut progress = progress(1);
+            apply(&mut progress, &[0], &attempt(Verdict::without_reply(outcome, "x"), vec![]), NOW);
+            waits_for_route(&progress)
+        };
+        for outcome in [
+            DeliveryOutcome::RouteFault(Reason::SmtpAuthDisabledTenant),
+            DeliveryOutcome::Quota(Reason::DailyQuotaExceeded),
+            DeliveryOutcome::Transient(Some(Reason::ConnectFailed)),
+        ] {
+            assert!(last(outcome), "{outcome:?}");
+        }
+        for outcome in [
+            DeliveryOutcome::Transient(None),
+            DeliveryOutcome::Transient(Some(Reason::UpstreamProtocolError)),
+            DeliveryOutcome::RejectMessage(Some(Reason::SendAsDenied)),
+        ] {
+            assert!(!last(outcome), "{outcome:?}");
+        }
+        assert!(!waits_for_route(&progress(1)));
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct RetrySchedule {
     pub hold: Duration,
 }
 
+/// Longest time for which a message that another pod is trying is left to it.
+pub const MAX_RESERVATION: Duration = Duration::from_secs(300);
+
 /// A pause is between these parts of its length.
 const LEAST_SPREAD: f64 = 0.75;
 const MOST_SPREAD: f64 = 1.25;
@@ -119,6 +122,17 @@ impl Ahead {
     pub fn due(&self, next: Timestamp, pace: &RetrySchedule, attempts: u32) -> Timestamp {
         self.steady(next).min(later(self.now, pace.most(attempts)))
     }
+
+    /// By the steady clock, until when a message is left to another pod that is left to it until `until` by the system's.
+    pub fn reserved(&self, until: Option<Timestamp>) -> Option<Timestamp> {
+        Some(self.steady(reservation(until, self.system(self.now))?))
+    }
+}
+
+/// Until when a message is left to another pod, which asks for it until `until`: no longer than [`MAX_RESERVATION`], whatever that pod
+/// or its clock says, and not at all when that time has passed.
+pub fn reservation(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    until.map(|until| until.min(later(now, MAX_RESERVATION))).filter(|until| *until > now)
 }
 
 /// `at` and so much more; the end of time where there is no more.
@@ -184,6 +198,22 @@ mod tests {
         assert_eq!(clocks.since(written), NOW, "its age counts from now on, not from the future");
         let soon = later(NOW, Duration::from_secs(20));
         assert_eq!(clocks.due(soon, &pace, 1), soon);
+    }
+
+    #[test]
+    fn a_message_is_left_to_another_pod_for_five_minutes_at_most() {
+        let later = |seconds| later(NOW, Duration::from_secs(seconds));
+        let reserved = |until| reservation(Some(until), NOW);
+        assert_eq!(reserved(later(60)), Some(later(60)));
+        assert_eq!(reserved(later(3600)), Some(later(300)), "of a pod whose clock is an hour ahead");
+        assert_eq!([reserved(NOW), reserved(Timestamp::MIN), reservation(None, NOW)], [None; 3]);
+        assert_eq!(reserved(Timestamp::MAX), Some(later(300)));
+        for hours in [-30, 0, 5] {
+            let clocks = set_back(hours);
+            let until = clocks.system(later(60));
+            assert_eq!(clocks.reserved(Some(until)), Some(later(60)), "{hours}");
+            assert_eq!(clocks.reserved(Some(Timestamp::MAX)), Some(later(300)), "{hours}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The queue with a transport that does as it is told: what no upstream can be made to do on demand.
 
+mod other_pods;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -69,6 +71,7 @@ impl Transport for Fake {
         };
         let verdict = match name.split('-').next().unwrap() {
             "panics" if attempts < 2 => panic!("as it was told"),
+            "hangs" if attempts < 2 => std::future::pending().await,
             "poison" => {
                 Verdict::without_reply(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable)), "421")
             }
@@ -171,6 +174,13 @@ fn envelope(to: &[&str]) -> Envelope {
         smtp_utf8: false,
         size: None,
     }
+}
+
+/// An attempt that the upstream has said 250 to.
+fn accepted() -> AttemptResult {
+    let reply = Reply::new(250, EnhancedCode::new(2, 0, 0), "OK");
+    let verdict = Verdict::of_reply(DeliveryOutcome::Delivered, reply);
+    AttemptResult { verdict, refused: vec![], observations: vec![], host: None }
 }
 
 #[tokio::test]
@@ -277,10 +287,7 @@ async fn an_answer_does_not_wait_for_a_disk_that_keeps_a_settled_message() {
         let id = envelope.id.clone();
         let tried = bench.queue.keep_tried(&envelope, &Body::new("", "x\r\n")).await.unwrap();
         let put_back = refuse_removal(bench.directory.path(), &id);
-        let reply = Reply::new(250, EnhancedCode::new(2, 0, 0), "OK");
-        let verdict = Verdict::of_reply(DeliveryOutcome::Delivered, reply);
-        let attempt = AttemptResult { verdict, refused: vec![], observations: vec![], host: None };
-        let told = async { if is_released { tried.release().await } else { tried.decide(attempt).await } };
+        let told = async { if is_released { tried.release().await } else { tried.decide(accepted()).await } };
         timeout(PROMPTLY * 2, told).await.expect("the application is answered");
         assert!(bench.queue.state().index.record(&id).is_some_and(|record| record.taken), "not sent again");
         put_back();

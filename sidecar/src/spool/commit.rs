@@ -93,7 +93,7 @@ impl Committer {
     }
 
     /// Removes files, in this order; one that is gone already is no error. Gone for every program when this returns;
-    /// after a power cut they may be back, if it comes within moments. A `receipt` is durable before.
+    /// after a power cut they may be back, if it comes within moments. A `receipt` is durable before, unless the volume is full.
     pub async fn remove(&self, files: Vec<PathBuf>, receipt: Option<QueueId>) -> Result<(), SpoolError> {
         let (done, removed) = oneshot::channel();
         self.removals.add(Removal { files, receipt, done });

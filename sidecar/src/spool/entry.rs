@@ -5,6 +5,8 @@
 //!
 //! Invariant: [`Progress::statuses`] has one status for each recipient of the envelope, in its order.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use mailroute_route::condition::Reason;
 use mailroute_route::text::shortened;
@@ -45,6 +47,9 @@ pub struct Progress {
     /// Since when it is tried, when that is not since it was taken: a person asked for it to be tried anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Another pod is trying it: nobody else does before this time, whatever makes the queue due, unless a person asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_until: Option<Timestamp>,
     /// What has become of each recipient, in the envelope's order.
     #[serde(rename = "fates")]
     pub statuses: Vec<RecipientStatus>,
@@ -63,6 +68,17 @@ pub enum RecipientStatus {
     Delivered,
     /// Given up, and why.
     Failed(DeliveryProblem),
+}
+
+/// Recipients of a message by status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusCounts {
+    /// Still to be delivered to.
+    pub waiting: usize,
+    /// The upstream has taken the message for them.
+    pub delivered: usize,
+    /// Given up.
+    pub failed: usize,
 }
 
 /// Something that stood in the way. Free of secrets.
@@ -101,14 +117,14 @@ impl Progress {
     /// How a message begins: due at once, for everybody.
     pub fn fresh(entry: &Entry) -> Self {
         let statuses = vec![RecipientStatus::Waiting; entry.envelope.recipients.len()];
-        Self { attempts: 0, next: entry.accepted, since: None, statuses, last: None }
+        Self { attempts: 0, next: entry.accepted, since: None, reserved_until: None, statuses, last: None }
     }
 
     /// A second chance for a message that was given up: due at `now`, for everybody who did not get it, with its time
     /// anew. What went wrong last stays, so that it can still be seen.
     #[must_use]
     pub fn again(mut self, now: Timestamp) -> Self {
-        (self.attempts, self.next, self.since) = (0, now, Some(now));
+        (self.attempts, self.next, self.since, self.reserved_until) = (0, now, Some(now), None);
         for status in &mut self.statuses {
             if matches!(status, RecipientStatus::Failed(_)) {
                 *status = RecipientStatus::Waiting;
@@ -118,7 +134,7 @@ impl Progress {
     }
 
     /// The progress of a message that two pods have tried, with what the `other` has found out since: nobody who is settled waits
-    /// again, and a delivery counts whoever made it.
+    /// again, and a delivery counts whoever made it. Who says how far a message has come does not try it any more.
     #[must_use]
     pub fn joined(mut self, other: Self) -> Self {
         for (status, theirs) in self.statuses.iter_mut().zip(other.statuses) {
@@ -127,8 +143,22 @@ impl Progress {
             }
         }
         (self.attempts, self.next) = (self.attempts.max(other.attempts), other.next);
+        self.reserved_until = None;
         self.last = other.last.or(self.last);
         self
+    }
+
+    /// How many recipients have which status.
+    pub fn counts(&self) -> StatusCounts {
+        let mut counts = StatusCounts::default();
+        for status in &self.statuses {
+            *match status {
+                RecipientStatus::Waiting => &mut counts.waiting,
+                RecipientStatus::Delivered => &mut counts.delivered,
+                RecipientStatus::Failed(_) => &mut counts.failed,
+            } += 1;
+        }
+        counts
     }
 
     /// Whether the message was given up for a recipient.
@@ -144,6 +174,20 @@ impl Progress {
     /// Whether a recipient was settled. To forget that would be a duplicate or a second report.
     pub fn is_settled(&self) -> bool {
         self.waiting() < self.statuses.len()
+    }
+}
+
+impl StatusCounts {
+    /// All recipients.
+    pub const fn total(&self) -> usize {
+        self.waiting + self.delivered + self.failed
+    }
+}
+
+impl fmt::Display for StatusCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waiting, delivered, failed } = self;
+        write!(f, "{waiting} waiting, {delivered} delivered, {failed} failed")
     }
 }
 
@@ -204,13 +248,17 @@ pub(super) mod tests {
             RecipientStatus::Waiting,
         ];
         let (next, last) = (Timestamp::MIN, Some(trouble("last")));
-        let given_up = Progress { attempts: 40, next, since: None, statuses, last };
+        let given_up =
+            Progress { attempts: 40, next, since: None, reserved_until: Some(now), statuses, last };
         let again = given_up.again(now);
         assert_eq!(
             again.statuses,
             [RecipientStatus::Delivered, RecipientStatus::Waiting, RecipientStatus::Waiting]
         );
-        assert_eq!((again.attempts, again.next, again.since), (0, now, Some(now)));
+        assert_eq!(
+            (again.attempts, again.next, again.since, again.reserved_until),
+            (0, now, Some(now), None)
+        );
         assert_eq!(again.last, Some(trouble("last")));
     }
 

@@ -8,7 +8,8 @@ use crate::spool::entry::{MAX_TEXT_BYTES, RecipientStatus};
 
 fn progress(statuses: Vec<RecipientStatus>) -> Progress {
     let next = Timestamp::from_second(1_800_000_030).unwrap();
-    Progress { attempts: 3, next, since: Some(next), statuses, last: Some(trouble("451 4.3.2 try later")) }
+    let last = Some(trouble("451 4.3.2 try later"));
+    Progress { attempts: 3, next, since: Some(next), reserved_until: Some(next), statuses, last }
 }
 
 #[test]
@@ -82,6 +83,16 @@ fn progress_is_read_as_it_was_written() {
     assert!(
         parse_progress(&state, 2).is_err() && parse_progress(&[state, b"\n".to_vec()].concat(), 3).is_err()
     );
+}
+
+#[test]
+fn a_progress_of_an_older_version_reserves_nothing() {
+    let progress = Progress { reserved_until: None, ..progress(vec![RecipientStatus::Waiting]) };
+    let older = String::from_utf8(json(&progress).unwrap()).unwrap();
+    assert!(!older.contains("reserved"), "{older}");
+    let mut state = Vec::new();
+    frame::push(&mut state, STATE, older.as_bytes()).unwrap();
+    assert_eq!(parse_progress(&state, 1), Ok(progress));
 }
 
 #[test]

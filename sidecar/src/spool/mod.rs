@@ -17,7 +17,7 @@
 //!   in `corrupt/`. What it did not return for leaves no half file; it may be found whole when the program ended in
 //!   between.
 //! - A status that [`Spool::record`] returned for is not forgotten. The number of attempts alone may be, after a power cut.
-//! - A full volume is an error of what is new. Nothing that is kept suffers from it.
+//! - A full volume is an error of what is new. Nothing that is kept suffers from it, and no removal needs room.
 //! - No more than one program has the directory open. Needs rename, fsync and a lock of the volume; no chmod, no
 //!   nameless or linked files.
 //!
@@ -47,12 +47,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mailroute_route::text::chain;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use batch::Order;
 use commit::Committer;
-pub use entry::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus};
+pub use entry::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus, StatusCounts};
 pub use error::{Full, SpoolError};
 use kept::Check;
 pub use kept::{Glance, Kept, View};
@@ -105,7 +106,7 @@ impl Spool {
     }
 
     /// Remembers from now on which messages are gone, and those that an earlier program remembered: for a gateway, to which a message may
-    /// be handed over twice. What was to be removed when that program ended is removed now, and is not `recovered`.
+    /// be handed over twice. What was to be removed when that program ended is removed now, or at the next start, and is not `recovered`.
     ///
     /// # Errors
     /// When what is remembered cannot be read or written.
@@ -114,7 +115,9 @@ impl Spool {
         blocking(move || receipts.keep()).await?;
         let is_gone = |waiting: &mut Waiting| self.inner.receipts.has(&waiting.id);
         for gone in recovered.waiting.extract_if(.., is_gone).collect::<Vec<_>>() {
-            self.finish(&gone.id).await?;
+            if let Err(error) = self.finish(&gone.id).await {
+                tracing::warn!(queue_id = %gone.id, error = chain(&error), "a message that is gone for good cannot be removed yet");
+            }
         }
         Ok(())
     }

@@ -7,19 +7,21 @@
 //!
 //! Only a gateway keeps them: a sidecar that has seen no answer hands its message over again, perhaps after a restart of either.
 //!
-//! Owns the two files. Blocking. Bounds: [`MOST`] ids in each, some 2 MiB of memory for both.
+//! Owns the two files. Blocking. Bounds: [`MOST`] ids in each, some 2 MiB of memory for both; twice as many of the newest while the
+//! volume is full.
 //!
-//! Invariant: an id is durable here before the files of its message go.
+//! Invariants: an id is durable here before the files of its message go, unless the volume is full: a removal never needs room. Such an id
+//! is known to this program, and written with the next that is. No line is written behind half of another.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::error::SpoolError;
-use super::layout::{Layout, create, sync_directory};
+use super::error::{Full, SpoolError};
+use super::layout::{Layout, sync_directory};
 use crate::lock;
 use crate::message::envelope::QueueId;
 
@@ -35,9 +37,20 @@ const MAX_BYTES: u64 = (2 * MOST * LINE) as u64;
 /// The ids of one spool; none are kept until [`Receipts::keep`].
 pub(super) struct Receipts {
     layout: Arc<Layout>,
-    /// Where the next are written. Held over the disk, and so by blocking threads alone.
-    file: Mutex<Option<File>>,
+    /// Held over the disk, and so by blocking threads alone.
+    log: Mutex<Option<Log>>,
     ids: Mutex<Ids>,
+}
+
+/// Where the next ids are written.
+struct Log {
+    file: File,
+    /// Octets of whole lines in it.
+    len: u64,
+    /// A write may have left half a line behind them.
+    is_torn: bool,
+    /// Ids that the full volume did not take.
+    unwritten: Vec<QueueId>,
 }
 
 /// What is kept, in memory.
@@ -49,7 +62,7 @@ struct Ids {
 
 impl Receipts {
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self { layout, file: Mutex::default(), ids: Mutex::default() }
+        Self { layout, log: Mutex::default(), ids: Mutex::default() }
     }
 
     fn ids(&self) -> MutexGuard<'_, Ids> {
@@ -63,9 +76,10 @@ impl Receipts {
     pub fn keep(&self) -> Result<(), SpoolError> {
         let path = self.layout.receipts();
         let (new, old) = (read(&path)?, read(&self.layout.old_receipts())?);
-        let file = append(&path).map_err(|error| SpoolError::disk("open", &path, error))?;
-        *lock(&self.file) = Some(file);
-        *self.ids() = Ids { new, old };
+        // What is behind the last whole line is half of one, as after a power cut.
+        let file = open(&path, new.len).map_err(|error| SpoolError::disk("open", &path, error))?;
+        *lock(&self.log) = Some(Log { file, len: new.len, is_torn: false, unwritten: Vec::new() });
+        *self.ids() = Ids { new: new.ids, old: old.ids };
         Ok(())
     }
 
@@ -75,40 +89,60 @@ impl Receipts {
         ids.new.contains(id) || ids.old.contains(id)
     }
 
-    /// Remembers these, durable when this returns. Does nothing where none are kept.
+    /// Remembers these, durable when this returns, unless the volume is full. Does nothing where none are kept.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// When they cannot be written for another reason.
     pub fn add<'a>(&self, gone: impl Iterator<Item = &'a QueueId>) -> Result<(), SpoolError> {
-        let mut file = lock(&self.file);
-        let Some(file) = file.as_mut() else { return Ok(()) };
-        let (fresh, is_full) = {
+        let mut log = lock(&self.log);
+        let Some(log) = log.as_mut() else { return Ok(()) };
+        let (fresh, len) = {
             let ids = self.ids();
             let fresh: Vec<_> = gone.filter(|id| !ids.new.contains(*id)).cloned().collect();
-            (fresh, ids.new.len() >= MOST)
+            (fresh, ids.new.len())
         };
         if fresh.is_empty() {
             return Ok(());
         }
-        if is_full {
-            self.turn(file)?;
+        match self.write(log, &fresh, len >= MOST) {
+            Ok(()) => log.unwritten.clear(),
+            Err(SpoolError::Full(Full::Volume(error))) => {
+                if log.unwritten.is_empty() {
+                    tracing::error!(
+                        %error,
+                        "the spool's volume is full: messages that are gone are removed without a record of it, and could be \
+                         delivered again if a pod hands them over after a restart of this gateway"
+                    );
+                }
+                if len >= 2 * MOST {
+                    return Ok(());
+                }
+                log.unwritten.extend(fresh.iter().cloned());
+            }
+            Err(error) => return Err(error),
         }
-        let lines: String = fresh.iter().map(|id| format!("{id}\n")).collect();
-        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
-        written.map_err(|error| SpoolError::disk("write", &self.layout.receipts(), error))?;
         self.ids().new.extend(fresh);
         Ok(())
     }
 
+    fn write(&self, log: &mut Log, fresh: &[QueueId], is_full: bool) -> Result<(), SpoolError> {
+        if is_full {
+            self.turn(log)?;
+        }
+        let written = log.append(fresh);
+        written.map_err(|error| SpoolError::disk("write", &self.layout.receipts(), error))
+    }
+
     /// Begins a new file, and forgets the ids of the oldest.
-    fn turn(&self, file: &mut File) -> Result<(), SpoolError> {
+    fn turn(&self, log: &mut Log) -> Result<(), SpoolError> {
         let (path, old) = (self.layout.receipts(), self.layout.old_receipts());
         match fs::rename(&path, &old) {
             // An earlier turn came no further than this.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             moved => moved.map_err(|error| SpoolError::disk("move", &path, error))?,
         }
-        *file = create(&path).map_err(|error| SpoolError::disk("make", &path, error))?;
+        log.file = open(&path, 0).map_err(|error| SpoolError::disk("make", &path, error))?;
+        (log.len, log.is_torn) = (0, false);
         {
             let mut ids = self.ids();
             ids.old = std::mem::take(&mut ids.new);
@@ -117,22 +151,41 @@ impl Receipts {
     }
 }
 
-/// To write behind what is there. A line that was cut off by a power cut is ended, so that the next one is whole.
-fn append(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let len = file.metadata()?.len();
-    let mut last = [b'\n'];
-    if len > 0 {
-        file.read_exact_at(&mut last, len - 1)?;
+impl Log {
+    /// Writes those that were not written before, and these.
+    fn append(&mut self, fresh: &[QueueId]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.len)?;
+        }
+        let lines: String = self.unwritten.iter().chain(fresh).map(|id| format!("{id}\n")).collect();
+        self.is_torn = true;
+        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
+        if written.is_ok() {
+            self.len += lines.len() as u64;
+            self.is_torn = false;
+        } else if self.file.set_len(self.len).is_ok() {
+            self.is_torn = false;
+        }
+        written
     }
-    if last != *b"\n" {
-        file.write_all(b"\n")?;
-    }
+}
+
+/// To write behind the first `len` octets of a file.
+fn open(path: &Path, len: u64) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    file.set_len(len)?;
     Ok(file)
 }
 
+/// The ids in a file, and the octets of its whole lines.
+#[derive(Default)]
+struct Found {
+    ids: HashSet<QueueId>,
+    len: u64,
+}
+
 /// The ids in a file. Lines that are none, as after a power cut, are left out.
-fn read(path: &Path) -> Result<HashSet<QueueId>, SpoolError> {
+fn read(path: &Path) -> Result<Found, SpoolError> {
     let mut octets = Vec::new();
     match File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut octets)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -140,8 +193,10 @@ fn read(path: &Path) -> Result<HashSet<QueueId>, SpoolError> {
         }
         _ => {}
     }
-    let lines = octets.split(|&octet| octet == b'\n');
-    Ok(lines.filter_map(|line| QueueId::parse(std::str::from_utf8(line).ok()?)).collect())
+    let len = octets.iter().rposition(|&octet| octet == b'\n').map_or(0, |end| end + 1);
+    let lines = octets[..len].split(|&octet| octet == b'\n');
+    let ids = lines.filter_map(|line| QueueId::parse(std::str::from_utf8(line).ok()?)).collect();
+    Ok(Found { ids, len: len as u64 })
 }
 
 #[cfg(test)]
@@ -196,6 +251,45 @@ mod tests {
         kept(root.path()).add([id(2)].iter()).unwrap();
         let receipts = kept(root.path());
         assert!(receipts.has(&id(1)) && receipts.has(&id(2)));
+    }
+
+    #[test]
+    fn a_full_volume_keeps_nothing_from_going_and_the_ids_are_written_when_there_is_room() {
+        let root = tempfile::tempdir().unwrap();
+        let receipts = kept(root.path());
+        let full = File::options().append(true).open("/dev/full").unwrap();
+        let with_room = std::mem::replace(&mut lock(&receipts.log).as_mut().unwrap().file, full);
+        receipts.add([id(1), id(2)].iter()).unwrap();
+        assert!(receipts.has(&id(1)) && receipts.has(&id(2)), "while this program runs");
+        let path = Layout::new(root.path()).receipts();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        lock(&receipts.log).as_mut().unwrap().file = with_room;
+        receipts.add([id(3)].iter()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), [1, 2, 3].map(|n| format!("{}\n", id(n))).concat());
+    }
+
+    #[test]
+    fn half_a_line_is_taken_back_before_another_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let receipts = kept(root.path());
+        receipts.add([id(1)].iter()).unwrap();
+        // As a write that did not get far, and could not be taken back.
+        let mut half = File::options().append(true).open(Layout::new(root.path()).receipts()).unwrap();
+        half.write_all(&id(2).as_str().as_bytes()[..7]).unwrap();
+        lock(&receipts.log).as_mut().unwrap().is_torn = true;
+        receipts.add([id(3)].iter()).unwrap();
+        let receipts = kept(root.path());
+        assert!(receipts.has(&id(1)) && receipts.has(&id(3)));
+    }
+
+    #[test]
+    fn a_disk_that_refuses_ids_for_another_reason_keeps_their_messages() {
+        let root = tempfile::tempdir().unwrap();
+        let receipts = kept(root.path());
+        let read_only = File::open(Layout::new(root.path()).receipts()).unwrap();
+        lock(&receipts.log).as_mut().unwrap().file = read_only;
+        receipts.add([id(1)].iter()).unwrap_err();
+        assert!(!receipts.has(&id(1)));
     }
 
     #[test]

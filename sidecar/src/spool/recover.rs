@@ -47,6 +47,8 @@ pub struct Waiting {
     pub since: Timestamp,
     /// Not to be tried before.
     pub next: Timestamp,
+    /// Not to be tried before either, as another pod does.
+    pub reserved_until: Option<Timestamp>,
     /// Attempts made so far.
     pub attempts: u32,
     /// Octets of the message.
@@ -137,13 +139,14 @@ impl Found<'_> {
         };
         let progress =
             if has_state { self.progress(&id, opened.entry.envelope.recipients.len()) } else { None };
-        let Progress { next, attempts, since, .. } =
+        let Progress { next, attempts, since, reserved_until, .. } =
             progress.unwrap_or_else(|| Progress::fresh(&opened.entry));
         let held = Held { cost: cost(opened.len), has_state, intact: false };
         self.ledger.enter(Shelf::Queue, id.clone(), held);
         let (kind, accepted, bytes) = (opened.entry.kind, opened.entry.accepted, opened.bytes);
         let since = since.unwrap_or(accepted);
-        self.recovered.waiting.push(Waiting { id, kind, accepted, since, next, attempts, bytes });
+        let waiting = Waiting { id, kind, accepted, since, next, reserved_until, attempts, bytes };
+        self.recovered.waiting.push(waiting);
     }
 
     /// A message that cannot be read now. It is due at once, and its age counts from when its file was written, as nothing
@@ -155,8 +158,16 @@ impl Found<'_> {
         let written = file.and_then(|file| file.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());
         self.ledger.enter(Shelf::Queue, id.clone(), Held { cost: cost(bytes), has_state, intact: false });
         let written = written.unwrap_or(Timestamp::UNIX_EPOCH);
-        let (kind, accepted, since, next, attempts) = (Kind::Message, written, written, written, 0);
-        self.recovered.waiting.push(Waiting { id, kind, accepted, since, next, attempts, bytes });
+        self.recovered.waiting.push(Waiting {
+            id,
+            kind: Kind::Message,
+            accepted: written,
+            since: written,
+            next: written,
+            reserved_until: None,
+            attempts: 0,
+            bytes,
+        });
     }
 
     /// The progress of a message; `None` when it is damaged, as it may be after a power cut: the message then begins

@@ -91,7 +91,8 @@ async fn contents(body: &Body) -> Vec<u8> {
 
 fn tried(entry: &Entry, statuses: Vec<RecipientStatus>) -> Progress {
     let next = entry.accepted + Duration::from_secs(30);
-    Progress { attempts: 1, next, since: None, statuses, last: Some(trouble("451 4.3.2 try later")) }
+    let last = Some(trouble("451 4.3.2 try later"));
+    Progress { attempts: 1, next, last, statuses, ..Progress::fresh(entry) }
 }
 
 fn later() -> Timestamp {

@@ -125,6 +125,27 @@ async fn an_attempt_that_takes_long_goes_on_here_and_the_gateway_is_told_what_ca
 }
 
 #[tokio::test]
+async fn what_a_pod_is_trying_is_not_tried_by_a_gateway_that_gets_a_new_route_or_starts_again() {
+    for is_restarted in [false, true] {
+        let (mut pods, mut gateway, sidecar) = slow().await;
+        pods.fault(Stage::EndOfData, SmtpAction::Delay(4000), 1);
+        sidecar.queued(&[ANN], "slow").await;
+        if is_restarted {
+            gateway = gateway.restarted().await;
+            assert_eq!(gateway.app.queue().figures().messages, 1);
+        } else {
+            let bytes = pods.route.delivery.max_spool_bytes + (1 << 20);
+            pods.route.delivery.max_spool_bytes = bytes;
+            gateway.files.write_route(&pods.route);
+            gateway.figures(|figures| figures.max_bytes == bytes).await;
+        }
+        sidecar.app.gateways().all_told().await;
+        gateway.figures(|figures| figures.messages == 0).await;
+        assert_eq!(pods.arrived(), ["slow"], "once, restarted: {is_restarted}");
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_takes_long_and_fails_leaves_the_message_to_the_gateway() {
     let (pods, gateway, sidecar) = slow().await;
     // Answered late, and not for good.

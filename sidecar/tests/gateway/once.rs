@@ -17,7 +17,7 @@ use crate::authority::certified;
 use crate::child;
 use crate::client::message;
 use crate::kept::down;
-use crate::pods::Pods;
+use crate::pods::{Pods, stored};
 
 /// A sidecar's connections to the gateway, and nothing else of it.
 pub fn gateways(pods: &Pods, role: Role, route: &str) -> Arc<Gateways> {
@@ -120,6 +120,48 @@ async fn what_came_of_an_attempt_elsewhere_is_taken_in() {
     assert!(matches!(error, HandOverError::Refused { .. }), "{error}");
     down(&pods.m365, false).await;
     assert!(pods.m365.messages().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_pod_has_delivered_before_it_offers_a_message_again_is_not_delivered_again() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    give(&sidecar, 1).await.unwrap();
+    // The answer was lost, and the pod has tried the message itself.
+    let (entry, body) = sample(1);
+    let mut progress = Progress { attempts: 1, ..Progress::fresh(&entry) };
+    progress.statuses[0] = RecipientStatus::Delivered;
+    let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body: &body };
+    // Refused while the gateway itself tries the message.
+    while let Err(error) = sidecar.hand_over(offer).await {
+        assert!(matches!(error, HandOverError::Deferred { .. }), "{error}");
+    }
+    down(&pods.m365, false).await;
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert_eq!(pods.recipients(), [["c@d.example"]]);
+}
+
+#[tokio::test]
+async fn a_message_goes_on_to_another_gateway_with_its_reservation() {
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    let (first, second) = pods.two_gateways("127.0.0.1:0").await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    sidecar.dial(vec![first.gateway_address()]);
+    let (entry, body) = sample(1);
+    let reserved_until = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_mins(2));
+    let progress = Progress { reserved_until, ..Progress::fresh(&entry) };
+    let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body: &body };
+    sidecar.hand_over(offer).await.unwrap();
+    let (files, _) = first.stopped().await;
+    assert_eq!((stored(&files, "queue"), second.app.queue().figures().messages), (0, 1));
+    // Another message goes, this one does not.
+    sidecar.dial(vec![second.gateway_address()]);
+    give(&sidecar, 2).await.unwrap();
+    second.figures(|figures| figures.messages == 1).await;
+    assert_eq!(pods.arrived(), ["m2"]);
+    let kept = second.app.queue().show(&entry.envelope.id).await.unwrap().kept;
+    assert_eq!(kept.progress.reserved_until, reserved_until);
 }
 
 #[tokio::test]

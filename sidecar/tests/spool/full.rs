@@ -1,5 +1,7 @@
 //! Volumes that are full, for real: what is new is refused whole, what is kept stays, and room that is made is used.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,6 +40,18 @@ fn a_full_volume_refuses_what_is_new() {
 #[test]
 fn a_volume_without_inodes_refuses_what_is_new() {
     on_volume("size=64m,nr_inodes=30", "full::until_it_is_full");
+}
+
+#[test]
+fn what_is_gone_leaves_a_full_volume_of_a_gateway() {
+    on_volume("size=512k", "full::everything_leaves");
+}
+
+#[test]
+fn no_receipt_is_written_behind_half_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "trap '' XFSZ; ulimit -f 128; exec \"$@\"";
+    child::succeeds(child::in_shell("full::receipts_do_not_fit", directory.path(), script, &["sh"]));
 }
 
 #[test]
@@ -141,4 +155,52 @@ async fn no_file_may_be_large() {
     assert_eq!((names(&directory, "tmp"), names(&directory, "queue"), spool.stock().bytes), (0, 0, 0));
     let small = entry(2);
     spool.store(&small, &Progress::fresh(&small), &message(2)).await.unwrap();
+}
+
+/// A spool that remembers what is gone.
+async fn of_gateway(directory: &Path) -> Spool {
+    let (spool, mut recovered) = Spool::open(directory, PLENTY).await.unwrap();
+    spool.keep_receipts(&mut recovered).await.unwrap();
+    spool
+}
+
+#[tokio::test]
+#[ignore = "another test runs it, on a small volume"]
+async fn everything_leaves() {
+    let Some(directory) = child::directory() else { return };
+    let spool = of_gateway(&directory).await;
+    let (larger, smaller) = (fill(&spool, 0).await, fill(&spool, 100).await);
+    for n in (0..larger).chain(100..100 + smaller) {
+        let id = entry(n).envelope.id;
+        spool.finish(&id).await.unwrap();
+        assert!(spool.knows(&id), "{n}");
+    }
+    assert_eq!(names(&directory, "queue"), 0);
+}
+
+#[tokio::test]
+#[ignore = "another test runs it, with a limit on its files"]
+async fn receipts_do_not_fit() {
+    let Some(directory) = child::directory() else { return };
+    // So many lines that there is room for two more, and a half.
+    let line = format!("{}\n", entry(0).envelope.id);
+    let path = directory.join("receipts");
+    let mut receipts = File::create(&path).unwrap();
+    while receipts.write_all(line.as_bytes()).is_ok() {}
+    let lines = receipts.metadata().unwrap().len() / line.len() as u64;
+    receipts.set_len((lines - 2) * line.len() as u64).unwrap();
+    drop(receipts);
+
+    let spool = of_gateway(&directory).await;
+    let ids: Vec<_> = (1..=4).map(|n| entry(n).envelope.id).collect();
+    for (n, id) in (1..).zip(&ids) {
+        let entry = entry(n);
+        spool.store(&entry, &Progress::fresh(&entry), &message(n)).await.unwrap();
+        spool.finish(id).await.unwrap();
+    }
+    assert_eq!((names(&directory, "queue"), ids.iter().all(|id| spool.knows(id))), (0, true));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), lines * line.len() as u64, "whole lines alone");
+    drop(spool);
+    let spool = of_gateway(&directory).await;
+    assert_eq!(ids.iter().map(|id| spool.knows(id)).collect::<Vec<_>>(), [true, true, false, false]);
 }

@@ -7,5 +7,8 @@ mod operator_families;
 mod operator_served;
 mod peer_clients;
 
+#[path = "../../../operator/tests/broker/stores.rs"]
+mod stores;
+
 #[path = "../../../sidecar/tests/relay/route.rs"]
 mod route;

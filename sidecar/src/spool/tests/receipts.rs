@@ -37,6 +37,23 @@ async fn surplus_dead_letters_are_known_as_gone() {
 }
 
 #[tokio::test]
+async fn a_removal_that_fails_at_the_start_does_not_keep_a_gateway_from_starting() {
+    let scene = Scene::new().await.restart_as_gateway().await;
+    let (gone, kept) = (scene.stored(1).await, scene.stored(2).await);
+    scene.spool.inner.receipts.add([&gone.envelope.id].into_iter()).unwrap();
+    let mut scene = scene.restart().await;
+    // A disk that refuses, by a folder in the message's place.
+    let (file, tmp) = (scene.file(Shelf::Queue, &gone), scene.spool.inner.layout.tmp());
+    fs::remove_file(&file).unwrap();
+    fs::create_dir_all(file.join("in the way")).unwrap();
+    fs::remove_dir_all(&tmp).unwrap();
+    fs::write(&tmp, "in the way").unwrap();
+    scene.spool.keep_receipts(&mut scene.recovered).await.unwrap();
+    let waiting: Vec<_> = scene.recovered.waiting.iter().map(|waiting| &waiting.id).collect();
+    assert_eq!(waiting, [&kept.envelope.id]);
+}
+
+#[tokio::test]
 async fn a_removal_that_was_cut_off_after_its_receipt_is_completed() {
     let scene = Scene::new().await.restart_as_gateway().await;
     let entry = scene.stored(1).await;

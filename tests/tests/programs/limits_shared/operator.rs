@@ -11,8 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{Store, store};
-use kube::runtime::watcher::Event;
 use mailroute_m365::directory::{SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::watch::UnreadableRoutes;
@@ -34,6 +32,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::stores::filled;
 
 /// The operator's control service.
 pub struct Operator {
@@ -127,18 +127,6 @@ async fn serve(
         // Lives as long as the service.
         drop(leadership);
     }))
-}
-
-fn filled<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-where
-    K: kube::runtime::reflector::Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone + Default,
-{
-    let (reader, mut writer) = store();
-    writer.apply_watcher_event(&Event::Init);
-    objects.into_iter().for_each(|object| writer.apply_watcher_event(&Event::InitApply(object)));
-    writer.apply_watcher_event(&Event::InitDone);
-    reader
 }
 
 fn pod(number: usize) -> Pod {
