@@ -9,19 +9,20 @@
 //! what becomes of one that is not.
 //!
 //! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
-//! message, since its answer was lost, no other gets it within `DOUBT`.
+//! message, since its answer was lost, no other gets it for ten seconds.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, UdpSocket};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailroute_route::paths::GATEWAY_PORT;
 use mailroute_route::text::{chain, shortened};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{timeout, timeout_at};
 
+use super::addresses::{host_and_port, is_own};
 use super::connection::{Connection, ConnectionError, Sent};
+use super::doubts::Doubts;
 pub use super::error::HandOverError;
 use super::identity::{Identity, IdentityError};
 use super::protocol::{Command, Transfer, Update};
@@ -52,12 +53,6 @@ const MAX_ADDRESSES: usize = 4;
 
 /// How long a connection is kept for the next message. Less than a gateway waits for a command.
 const IDLE: Duration = Duration::from_secs(4);
-
-/// How long a message is offered to no other gateway than the one that may have it.
-const DOUBT: Duration = Duration::from_secs(10);
-
-/// Most messages of which that is remembered.
-const MAX_DOUBTS: usize = 10_000;
 
 /// Longest text about what was met.
 const MAX_TEXT_BYTES: usize = 300;
@@ -91,7 +86,7 @@ pub struct Gateways {
     metrics: Arc<Metrics>,
     places: Semaphore,
     kept: Mutex<Vec<Connection>>,
-    doubts: Mutex<HashMap<QueueId, Doubt>>,
+    doubts: Mutex<Doubts>,
     error: watch::Sender<Option<String>>,
     /// Attempts under way here of messages that a gateway has.
     followed: watch::Sender<usize>,
@@ -104,13 +99,6 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.0.followed.send_modify(|followed| *followed -= 1);
     }
-}
-
-/// The gateway that may have a message.
-#[derive(Clone, Copy)]
-struct Doubt {
-    address: SocketAddr,
-    since: Instant,
 }
 
 impl Gateways {
@@ -260,10 +248,10 @@ impl Gateways {
         let sent = connection.send(command, &parts, Some(body)).await;
         match &sent {
             // All of it is there, and nobody knows whether it was stored.
-            Err(ConnectionError { whole: true, .. }) => self.is_in_doubt(id, address),
+            Err(ConnectionError { whole: true, .. }) => lock(&self.doubts).add(id, address, clock::now()),
             // "Not now" may mean that it is still being stored there.
             Ok(Sent::Reply(reply)) if reply.is_positive() || reply.is_permanent() => {
-                lock(&self.doubts).remove(id);
+                lock(&self.doubts).settle(id);
             }
             Ok(_) | Err(_) => {}
         }
@@ -367,16 +355,7 @@ impl Gateways {
     }
 
     fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
-        let doubts = lock(&self.doubts);
-        doubts.get(id).filter(|doubt| doubt.since.elapsed() < DOUBT).map(|doubt| doubt.address)
-    }
-
-    fn is_in_doubt(&self, id: &QueueId, address: SocketAddr) {
-        let mut doubts = lock(&self.doubts);
-        doubts.retain(|_, doubt| doubt.since.elapsed() < DOUBT);
-        if doubts.len() < MAX_DOUBTS {
-            doubts.insert(id.clone(), Doubt { address, since: clock::now() });
-        }
+        lock(&self.doubts).of(id, clock::now())
     }
 
     fn met(&self, error: Option<&HandOverError>) {
@@ -395,38 +374,4 @@ fn unreachable(address: SocketAddr, error: &ConnectionError) -> HandOverError {
 
 fn in_one_line(reply: &Reply) -> String {
     shortened(&format!("{} {}", reply.code, reply.text()), MAX_TEXT_BYTES).into_owned()
-}
-
-/// The host of a gateway, and its port where it names one.
-fn host_and_port(text: &str) -> (&str, u16) {
-    let named = text.rsplit_once(':').filter(|(host, _)| !host.contains(':'));
-    named.and_then(|(host, port)| Some((host, port.parse().ok()?))).unwrap_or((text, GATEWAY_PORT))
-}
-
-/// Whether an address is one of this pod: the way there begins at itself. Sends nothing.
-fn is_own(address: SocketAddr) -> bool {
-    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-    let way = UdpSocket::bind(any).and_then(|socket| {
-        socket.connect(address)?;
-        socket.local_addr()
-    });
-    way.is_ok_and(|way| way.ip() == address.ip())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_may_name_a_port() {
-        assert_eq!(host_and_port("mail.shop.svc"), ("mail.shop.svc", GATEWAY_PORT));
-        assert_eq!(host_and_port("localhost:1234"), ("localhost", 1234));
-        assert_eq!(host_and_port("::1"), ("::1", GATEWAY_PORT));
-    }
-
-    #[test]
-    fn an_address_of_this_machine_is_its_own_and_another_is_not() {
-        assert!(is_own(([127, 0, 0, 1], 9026).into()));
-        assert!(!is_own(([192, 0, 2, 1], 9026).into()));
-    }
 }

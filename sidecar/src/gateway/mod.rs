@@ -10,8 +10,10 @@
 //! * [`client`]: hands one message over. [`end`]: all that is left when a pod ends.
 //! * [`server`]: takes messages over, in a gateway.
 
+mod addresses;
 pub mod client;
 mod connection;
+mod doubts;
 pub mod end;
 mod error;
 pub mod identity;
