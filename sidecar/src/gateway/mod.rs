@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * [`protocol`]: what is said. [`identity`]: who may say it.
-//! * [`client`]: hands one message over. [`end`]: all that is left when a pod ends.
+//! * [`client`]: hands one message over. `flush`: all that waits, once. [`end`]: all that is left when a pod ends.
 //! * [`server`]: takes messages over, in a gateway.
 
 mod addresses;
@@ -16,6 +16,7 @@ mod connection;
 mod doubts;
 pub mod end;
 mod error;
+mod flush;
 pub mod identity;
 pub mod protocol;
 pub mod review;
