@@ -17,11 +17,12 @@ use super::Intervals;
 use crate::accept::MessageAcceptor;
 use crate::admin::Admin;
 use crate::args::Run;
-use crate::attempt::Attempts;
+use crate::attempt::{Active, Attempts};
 use crate::cli::queue::handler::QueueHandler;
 use crate::cli::queue::server::{CommandServer, CommandTimeouts};
 use crate::cli::socket::Listening;
 use crate::config::Config;
+use crate::gateway::backlog;
 use crate::gateway::client::Gateways;
 use crate::gateway::identity::Identity;
 use crate::gateway::review::ReviewByOperator;
@@ -90,7 +91,8 @@ impl Parts {
         );
         let scratch = spool.scratch();
         let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), intervals.queue);
-        let role = if gateway.is_some() { Role::Gateway } else { Role::Sidecar };
+        let is_gateway = gateway.is_some();
+        let role = if is_gateway { Role::Gateway } else { Role::Sidecar };
         let identity = Identity::new(config.clone(), role);
         let expiry = Arc::clone(&metrics);
         identity.observe(move |not_after| expiry.identity(not_after));
@@ -100,7 +102,7 @@ impl Parts {
             Arc::clone(&attempts),
             Arc::clone(&queue),
             // What waits in a gateway is where it should be.
-            gateway.is_none().then(|| Arc::clone(&gateways)),
+            (!is_gateway).then(|| Arc::clone(&gateways)),
             Arc::clone(&metrics),
             run.reply_timeout,
             shutting_down,
@@ -108,22 +110,38 @@ impl Parts {
         let serving = Arc::default();
         let parts =
             Self { config, metrics, health, attempts, queue, identity, gateways, acceptor, scratch, serving };
+        parts.work(publish, run, intervals, stop, tasks);
+        Ok(parts)
+    }
+
+    /// Starts what works on them until `stop`.
+    fn work(
+        &self,
+        publish: watch::Sender<Option<Arc<Active>>>,
+        run: &Run,
+        intervals: Intervals,
+        stop: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) {
         let upstream = Upstream {
             active: publish,
-            attempts: Arc::clone(&parts.attempts),
-            health: parts.health.clone(),
-            metrics: Arc::clone(&parts.metrics),
+            attempts: Arc::clone(&self.attempts),
+            health: self.health.clone(),
+            metrics: Arc::clone(&self.metrics),
             pace: intervals.probe,
             poll: run.route_poll,
             resolver: Resolver::new(run.nameserver),
-            sources: Sources::new(parts.config.clone(), &run.token_proxy),
+            sources: Sources::new(self.config.clone(), &run.token_proxy),
         };
-        tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
-        tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));
-        tasks.spawn(Arc::clone(&parts.identity).run(stop.clone()));
-        tasks.spawn(parts.reporter(intervals.report, &run.spool_dir).run(stop.clone()));
-        tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
-        Ok(parts)
+        tasks.spawn(upstream.run(self.config.clone(), stop.clone()));
+        tasks.spawn(Arc::clone(&self.queue).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.identity).run(stop.clone()));
+        if !self.gateways.is_one_of_them() {
+            let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(&self.gateways));
+            tasks.spawn(backlog::run(queue, gateways, self.config.clone(), intervals.backlog, stop.clone()));
+        }
+        tasks.spawn(self.reporter(intervals.report, &run.spool_dir).run(stop.clone()));
+        tasks.spawn(count_configs(self.config.clone(), Arc::clone(&self.metrics), stop.clone()));
     }
 
     /// Completes when a route that is there is in use, so that the first message does not come before it.

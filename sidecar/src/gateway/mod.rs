@@ -7,10 +7,12 @@
 //! ```
 //!
 //! * [`protocol`]: what is said. [`identity`]: who may say it.
-//! * [`client`]: hands one message over. `flush`: all that waits, once. [`end`]: all that is left when a pod ends.
+//! * [`client`]: hands one message over. `flush`: all that waits, once. [`backlog`]: what waits in a pod and should not.
+//!   [`end`]: all that is left when a pod ends.
 //! * [`server`]: takes messages over, in a gateway.
 
 mod addresses;
+pub mod backlog;
 pub mod client;
 mod connection;
 mod doubts;

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod authority;
+mod backlog;
 mod durability;
 mod ends;
 mod kills;
