@@ -63,6 +63,8 @@ pub struct Intervals {
     pub settle: Duration,
     /// How long messages are tried once more at the end, before the rest is handed over to a gateway.
     pub hand_over: Duration,
+    /// How long an application waits for a gateway to store its message, beside the time that a large one takes.
+    pub gateway_timeout: Duration,
     /// Between two looks for messages that wait here and belong to a gateway.
     pub backlog: Duration,
     /// Least time between two reports.
@@ -80,6 +82,7 @@ impl Default for Intervals {
             queue: schedule::RetrySchedule::default(),
             settle: Duration::from_millis(500),
             hand_over: Duration::from_secs(2),
+            gateway_timeout: Duration::from_secs(8),
             backlog: Duration::from_secs(20),
             report: Duration::from_secs(1),
             queue_commands: CommandTimeouts::default(),

@@ -1,13 +1,17 @@
 //! Putting a message into the queue, here or at the gateway, and answering for it: all of mode `Queue`, and the second half of
 //! `DeliverOrQueue`.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use mailroute_route::file::GatewayUnavailable;
 use mailroute_route::text::chain;
+use tokio::time::sleep;
 
 use super::{MessageAcceptor, reply};
 use crate::attempt::Active;
 use crate::clock;
-use crate::gateway::client::{HandOverError, Offer};
+use crate::gateway::client::{Gateways, HandOverError, Offer};
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
@@ -15,6 +19,12 @@ use crate::outcome::queued::QueueingCause;
 use crate::queue::Attempted;
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Progress, Shelf, SpoolError};
+
+/// Slowest gateway that is waited for longer when a message is large, octets a second.
+const SLOWEST: u64 = 4 * 1024 * 1024;
+
+/// How long a gateway has for a message once the process is about to end.
+const LAST: Duration = Duration::from_millis(800);
 
 impl MessageAcceptor {
     /// Keeps a message that was not tried and says 250, or says that there is no room.
@@ -48,7 +58,7 @@ impl MessageAcceptor {
         if let Some(gateways) = self.gateways(active) {
             let Attempted { entry, progress, .. } = &attempted;
             let offer = Offer { shelf: Shelf::Queue, entry, progress, body };
-            match gateways.hand_over(offer).await {
+            match self.hand_over(gateways, offer).await {
                 Ok(_) => return self.queued(cause, &id, recipients, "gateway"),
                 Err(error) => {
                     if let Some(no) = self.without_gateway(active, &error, &id) {
@@ -61,6 +71,29 @@ impl MessageAcceptor {
             Ok(()) => self.queued(cause, &id, recipients, "pod"),
             Err(error) => self.turned_away(not_kept(&error, &id)),
         }
+    }
+
+    /// Hands a message over while its application waits: for the time that a gateway has for it, and for a moment only when the process is
+    /// about to end.
+    pub(super) async fn hand_over(
+        &self,
+        gateways: &Gateways,
+        offer: Offer<'_>,
+    ) -> Result<SocketAddr, HandOverError> {
+        let mut shutting_down = self.shutting_down.clone();
+        let time = self.gateway_timeout + Duration::from_secs(offer.body.len() / SLOWEST);
+        let too_late = async {
+            let ending = async {
+                // Where nobody can say it any more, the end is there.
+                drop(shutting_down.wait_for(|&shutting_down| shutting_down).await);
+                sleep(LAST).await;
+            };
+            tokio::select! {
+                () = sleep(time) => {}
+                () = ending => {}
+            }
+        };
+        gateways.hand_over_before(offer, too_late).await
     }
 
     /// What the application is told when no gateway has the message; nothing when the route is content with the pod.

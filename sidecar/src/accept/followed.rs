@@ -56,7 +56,7 @@ impl MessageAcceptor {
         let next = later(entry.accepted, ATTEMPT + MARGIN);
         let progress = Progress { next, ..Progress::fresh(&entry) };
         let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body };
-        let gateway = gateways.hand_over(offer).await?;
+        let gateway = self.hand_over(gateways, offer).await?;
         let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(gateways));
         Ok(Followed { queue, gateways, gateway, entry })
     }

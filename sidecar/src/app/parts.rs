@@ -104,7 +104,7 @@ impl Parts {
             // What waits in a gateway is where it should be.
             (!is_gateway).then(|| Arc::clone(&gateways)),
             Arc::clone(&metrics),
-            run.reply_timeout,
+            (run.reply_timeout, intervals.gateway_timeout),
             shutting_down,
         );
         let serving = Arc::default();

@@ -92,6 +92,29 @@ pub struct Gateways {
     followed: watch::Sender<usize>,
 }
 
+/// A message that is on its way to a gateway. Dropped before there is an answer, as when nobody waits any longer, the gateway may have
+/// the message.
+struct Unanswered<'a> {
+    doubts: &'a Mutex<Doubts>,
+    id: &'a QueueId,
+    address: SocketAddr,
+    is_answered: bool,
+}
+
+impl Unanswered<'_> {
+    fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            lock(self.doubts).add(self.id, self.address, clock::now());
+        }
+    }
+}
+
 /// An attempt of which a gateway is still to be told.
 pub struct Following(Arc<Gateways>);
 
@@ -140,11 +163,27 @@ impl Gateways {
     /// Hands a message over, and says to which gateway, which answers for it from now on.
     ///
     /// # Errors
-    /// When none has said that it stored the message. One may have all the same, where its answer was lost: it is not delivered twice when
-    /// that gateway gets it again.
+    /// When none has said that it stored the message. One may have stored it all the same, if its answer was lost. When that gateway gets
+    /// the message again, it does not store it a second time.
     pub async fn hand_over(&self, offer: Offer<'_>) -> Result<SocketAddr, HandOverError> {
+        self.hand_over_before(offer, std::future::pending()).await
+    }
+
+    /// The same, but given up when `too_late` completes.
+    ///
+    /// # Errors
+    /// As [`Gateways::hand_over`], and [`HandOverError::Time`].
+    pub async fn hand_over_before(
+        &self,
+        offer: Offer<'_>,
+        too_late: impl Future<Output = ()>,
+    ) -> Result<SocketAddr, HandOverError> {
         let started = clock::now();
-        let result = self.offer(offer).await;
+        let result = tokio::select! {
+            biased;
+            result = self.offer(offer) => result,
+            () = too_late => Err(HandOverError::Time),
+        };
         let outcome = result.as_ref().map_or_else(HandOverError::outcome, |_| HandOverOutcome::HandedOver);
         self.metrics.handed_over(outcome, started.elapsed());
         match &result {
@@ -245,7 +284,9 @@ impl Gateways {
         id: &QueueId,
     ) -> Result<(), HandOverError> {
         let address = connection.address;
+        let unanswered = Unanswered { doubts: &self.doubts, id, address, is_answered: false };
         let sent = connection.send(command, &parts, Some(body)).await;
+        unanswered.answered();
         match &sent {
             // All of it is there, and nobody knows whether it was stored.
             Err(ConnectionError { whole: true, .. }) => lock(&self.doubts).add(id, address, clock::now()),

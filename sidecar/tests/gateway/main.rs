@@ -9,6 +9,7 @@ mod durability;
 mod ends;
 mod kills;
 mod memory;
+mod mute;
 mod once;
 mod pods;
 mod protocol;

@@ -116,6 +116,7 @@ pub fn intervals() -> Intervals {
         },
         settle: Duration::from_millis(10),
         hand_over: Duration::from_millis(500),
+        gateway_timeout: Duration::from_secs(3),
         backlog: Duration::from_millis(100),
         report: Duration::from_millis(20),
         queue_commands: CommandTimeouts::default(),
