@@ -10,8 +10,8 @@
 //!
 //! In a gateway `gateway::server` stands where the listener does, and takes messages over from sidecars.
 //!
-//! Stop: the queue tries everything once more while the listener stays open until it is quiet; sessions finish their message,
-//! what is left is handed over to a gateway where there is one, what is left then is said by name, and the rest ends and the
+//! Stop: the queue tries everything once more while the listener stays open until it is quiet, and what that leaves is handed over to
+//! a gateway where there is one. Sessions finish their message, what is left then is said by name, and the rest ends and the
 //! upstream gets its QUIT. A gateway takes messages over until the very end: they are safe on its volume.
 
 mod parts;
@@ -105,6 +105,7 @@ pub struct App {
     gateways: Arc<Gateways>,
     /// Ends with the last session of an application.
     listening: JoinHandle<()>,
+    draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
     ending: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -126,11 +127,12 @@ impl App {
         control_service::note_address(&run.spool_dir, run.control.as_deref()).await;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
+        let (draining, is_draining) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
         let mut tasks = JoinSet::new();
         let (route, pod) = (run.route.clone(), run.pod_settings());
         tasks.spawn(config::watch_file(route, pod, run.route_poll, config_sender, stop.clone()));
-        let kept = Kept { spool, found, shutting_down: closed.clone(), gateway };
+        let kept = Kept { spool, found, draining: is_draining, shutting_down: closed.clone(), gateway };
         let parts = Parts::start(config, &run, intervals, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
         let (identity, gateways) = (Arc::clone(&parts.identity), Arc::clone(&parts.gateways));
@@ -156,7 +158,7 @@ impl App {
             }
             Sockets::Gateway(listener) => {
                 let network = gateway_smtp::bind(parts.network_parts(&run, sessions)).await?;
-                tasks.spawn(parts.gateway_server(closed.clone()).run(listener, stop));
+                tasks.spawn(parts.gateway_server().run(listener, stop));
                 tokio::spawn(async move {
                     if let Some(network) = network {
                         network.run(closed).await;
@@ -177,6 +179,7 @@ impl App {
             identity,
             gateways,
             listening,
+            draining,
             closing,
             ending,
             tasks,
@@ -214,34 +217,40 @@ impl App {
     }
 
     /// Stops politely within the grace. Mail is sent for all of it but the last seconds, which are for the last report and
-    /// the upstream's QUIT; an eighth of it is for sessions that are in a message.
-    pub async fn stop(mut self) {
-        let Grace { settle, hand_over, total } = self.grace;
+    /// the upstream's QUIT; an eighth of it is for sessions that are in a message. What waits is handed over meanwhile.
+    pub async fn stop(self) {
+        let Self { grace, sessions, queue, gateways, gateway, mut listening, mut tasks, .. } = self;
+        let (draining, closing, ending) = (self.draining, self.closing, self.ending);
+        let Grace { settle, hand_over, total } = grace;
         let last = (total / 8).min(LAST_WORDS);
         let drained_by = clock::now() + total.saturating_sub(last);
         // First, as the end may be cut short after the report that follows.
-        if self.gateway.is_none() {
-            let _ = timeout(settle, self.queue.name_left()).await;
+        if gateway.is_none() {
+            let _ = timeout(settle, queue.name_left()).await;
         }
-        self.queue.drain();
-        shutdown::settled(self.sessions, Grace { total: total * 3 / 4, ..self.grace }).await;
-        // From now on nobody waits for the upstream: what is not delivered is kept.
-        self.closing.send_replace(true);
-        if timeout(total / 8, &mut self.listening).await.is_err() {
-            tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
-            self.listening.abort();
-        }
-        tokio::join!(
-            end::drained(&self.queue, &self.gateways, hand_over, drained_by),
+        draining.send_replace(true);
+        queue.drain();
+        let (closed, is_closed) = watch::channel(false);
+        let sessions_end = async {
+            // The applications of the pod have no other place to go to; clients of a gateway have.
+            let open = if gateway.is_some() { total / 4 } else { total * 3 / 4 };
+            shutdown::settled(sessions, Grace { total: open, ..grace }).await;
+            // From now on nobody waits for the upstream: what is not delivered is kept.
+            closing.send_replace(true);
+            if timeout(total / 8, &mut listening).await.is_err() {
+                tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
+                listening.abort();
+            }
+            closed.send_replace(true);
             // What came of attempts whose message a gateway has.
-            timeout_at(drained_by, self.gateways.all_told()),
-        )
-        .1
-        .ok();
+            timeout_at(drained_by, gateways.all_told()).await.ok();
+        };
+        tokio::join!(sessions_end, end::drained(&queue, &gateways, hand_over, drained_by, is_closed));
         let end = clock::now() + last;
-        self.queue.report_left(last / 2, self.gateway.is_some()).await;
-        self.ending.send_replace(true);
-        if timeout_at(end, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+        timeout_at(end, gateways.close()).await.ok();
+        queue.report_left(last / 2, gateway.is_some()).await;
+        ending.send_replace(true);
+        if timeout_at(end, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not all tasks ended in time");
         }
         tracing::info!("stopped");

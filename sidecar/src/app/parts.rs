@@ -48,7 +48,9 @@ const SETTLING: Duration = Duration::from_secs(2);
 pub(super) struct Kept {
     pub spool: Spool,
     pub found: Recovered,
-    /// The end is near.
+    /// The end has begun.
+    pub draining: watch::Receiver<bool>,
+    /// Nobody may wait any longer.
     pub shutting_down: watch::Receiver<bool>,
     /// This is a gateway, which listens there.
     pub gateway: Option<SocketAddr>,
@@ -65,6 +67,7 @@ pub(super) struct Parts {
     pub gateways: Arc<Gateways>,
     acceptor: Arc<MessageAcceptor>,
     scratch: Arc<dyn Scratch>,
+    draining: watch::Receiver<bool>,
     pub serving: Arc<AtomicBool>,
 }
 
@@ -74,7 +77,7 @@ impl Parts {
         config: watch::Receiver<Config>,
         run: &Run,
         intervals: Intervals,
-        Kept { spool, found, shutting_down, gateway }: Kept,
+        Kept { spool, found, draining, shutting_down, gateway }: Kept,
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
@@ -108,8 +111,19 @@ impl Parts {
             shutting_down,
         );
         let serving = Arc::default();
-        let parts =
-            Self { config, metrics, health, attempts, queue, identity, gateways, acceptor, scratch, serving };
+        let parts = Self {
+            config,
+            metrics,
+            health,
+            attempts,
+            queue,
+            identity,
+            gateways,
+            acceptor,
+            scratch,
+            draining,
+            serving,
+        };
         parts.work(publish, run, intervals, stop, tasks);
         Ok(parts)
     }
@@ -207,6 +221,7 @@ impl Parts {
             observer: sessions,
             scratch: Arc::clone(&self.scratch),
             limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
+            draining: self.draining.clone(),
         }
     }
 
@@ -221,15 +236,15 @@ impl Parts {
         }
     }
 
-    /// Takes messages over; `ending` when nothing more may come from other gateways.
-    pub fn gateway_server(self, ending: watch::Receiver<bool>) -> GatewayServer {
+    /// Takes messages over; from other gateways until the end begins.
+    pub fn gateway_server(self) -> GatewayServer {
         GatewayServer {
             identity: self.identity,
             queue: self.queue,
             scratch: self.scratch,
             metrics: self.metrics,
             serving: self.serving,
-            ending,
+            ending: self.draining,
         }
     }
 
