@@ -36,6 +36,7 @@ use crate::cli::queue::server::CommandTimeouts;
 use crate::cli::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
+use crate::gateway::check::CheckSchedule;
 use crate::gateway::client::Gateways;
 use crate::gateway::end;
 use crate::gateway::identity::Identity;
@@ -65,6 +66,8 @@ pub struct Intervals {
     pub hand_over: Duration,
     /// How long an application waits for a gateway to store its message, beside the time that a large one takes.
     pub gateway_timeout: Duration,
+    /// When to look whether a gateway can be reached.
+    pub gateway_check: CheckSchedule,
     /// Between two looks for messages that wait here and belong to a gateway.
     pub backlog: Duration,
     /// Least time between two reports.
@@ -83,6 +86,7 @@ impl Default for Intervals {
             settle: Duration::from_millis(500),
             hand_over: Duration::from_secs(2),
             gateway_timeout: Duration::from_secs(8),
+            gateway_check: CheckSchedule::default(),
             backlog: Duration::from_secs(20),
             report: Duration::from_secs(1),
             queue_commands: CommandTimeouts::default(),
@@ -142,7 +146,13 @@ impl App {
         let layout = Layout::new(&run.spool_dir);
         match Listening::bind(&layout, layout.alive()) {
             Ok(listening) => {
-                tasks.spawn(health_check::answer(listening, Arc::clone(&parts.serving), stop.clone()));
+                let obstacle = parts.obstacle(run.gateway.smtp_listen.is_some());
+                tasks.spawn(health_check::answer(
+                    listening,
+                    Arc::clone(&parts.serving),
+                    obstacle,
+                    stop.clone(),
+                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");

@@ -18,16 +18,17 @@ use crate::accept::MessageAcceptor;
 use crate::admin::Admin;
 use crate::args::Run;
 use crate::attempt::{Active, Attempts};
+use crate::cli::health_check::Obstacle;
 use crate::cli::queue::handler::QueueHandler;
 use crate::cli::queue::server::{CommandServer, CommandTimeouts};
 use crate::cli::socket::Listening;
 use crate::config::Config;
-use crate::gateway::backlog;
 use crate::gateway::client::Gateways;
 use crate::gateway::identity::Identity;
 use crate::gateway::review::ReviewByOperator;
 use crate::gateway::server::GatewayServer;
 use crate::gateway::smtp as gateway_smtp;
+use crate::gateway::{backlog, check};
 use crate::listener::port::PortListener;
 use crate::listener::settings;
 use crate::listener::{Service, SessionCount, SessionLimits};
@@ -150,6 +151,8 @@ impl Parts {
         tasks.spawn(upstream.run(self.config.clone(), stop.clone()));
         tasks.spawn(Arc::clone(&self.queue).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.identity).run(stop.clone()));
+        let (gateways, identity) = (Arc::clone(&self.gateways), Arc::clone(&self.identity));
+        tasks.spawn(check::run(gateways, identity, intervals.gateway_check, stop.clone()));
         if !self.gateways.is_one_of_them() {
             let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(&self.gateways));
             tasks.spawn(backlog::run(queue, gateways, self.config.clone(), intervals.backlog, stop.clone()));
@@ -185,6 +188,17 @@ impl Parts {
             least,
             budget: Arc::clone(self.attempts.budget()),
         }
+    }
+
+    /// What keeps the pod from being ready. A gateway without a certificate takes nothing over, and another may; one that also serves SMTP
+    /// clients stays ready for them.
+    pub fn obstacle(&self, serves_clients: bool) -> Obstacle {
+        let identity = Arc::clone(&self.identity);
+        let needs_certificate = self.gateways.is_one_of_them() && !serves_clients;
+        Box::new(move || {
+            let error = identity.ready().err().filter(|_| needs_certificate)?;
+            Some(identity.problem().unwrap_or_else(|| error.to_string()))
+        })
     }
 
     pub fn admin(&self) -> Admin {

@@ -155,7 +155,7 @@ impl Gateways {
         self.own_port.is_some()
     }
 
-    /// Why none could be reached when it was needed last; nothing since one was.
+    /// Why none could be reached last, or why this pod has no certificate for it; nothing while all is well.
     pub fn error(&self) -> watch::Receiver<Option<String>> {
         self.error.subscribe()
     }
@@ -192,6 +192,28 @@ impl Gateways {
             Err(error) => self.met(Some(error)),
         }
         result
+    }
+
+    /// Connects to a gateway and is greeted, without a message. Says whether one was reached; [`Gateways::error`] says why not.
+    pub async fn greet(&self) -> bool {
+        let result = self.greeted().await;
+        self.met(result.as_ref().err());
+        result.is_ok()
+    }
+
+    /// Whether there is something to report.
+    pub fn has_error(&self) -> bool {
+        self.error.borrow().is_some()
+    }
+
+    /// Reports this from now on.
+    pub fn report(&self, error: Option<String>) {
+        let text = error.map(|error| shortened(&error, MAX_TEXT_BYTES).into_owned());
+        self.error.send_if_modified(|known| {
+            let is_news = *known != text;
+            *known = text;
+            is_news
+        });
     }
 
     /// Tells the gateway at `address`, which has the message, how far it has come since.
@@ -325,6 +347,21 @@ impl Gateways {
         }
     }
 
+    async fn greeted(&self) -> Result<(), HandOverError> {
+        let deadline = clock::now() + REACH;
+        let mut last = HandOverError::Nobody;
+        for address in self.addresses(None, deadline).await?.into_iter().take(MAX_ADDRESSES) {
+            match self.connect(address, deadline).await {
+                Ok(connection) => {
+                    connection.quit().await;
+                    return Ok(());
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandOverError> {
         let place = timeout(TURN, self.places.acquire()).await;
         place.ok().and_then(Result::ok).ok_or(HandOverError::Time)
@@ -400,12 +437,7 @@ impl Gateways {
     }
 
     fn met(&self, error: Option<&HandOverError>) {
-        let text = error.map(|error| shortened(&chain(error), MAX_TEXT_BYTES).into_owned());
-        self.error.send_if_modified(|known| {
-            let is_news = *known != text;
-            *known = text;
-            is_news
-        });
+        self.report(error.map(|error| chain(error)));
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod renewal;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use mailroute_route::file::Gateway;
@@ -24,7 +24,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use self::renewal::Held;
 use crate::clock;
 use crate::config::Config;
-use crate::lock;
 use crate::net::tls::{Trust, TrustError, client_config_with, roots_from_pem};
 
 /// Why there is no TLS between sidecar and gateway.
@@ -70,6 +69,25 @@ pub enum PeerError {
     OtherRoute,
 }
 
+/// Changes of an [`Identity`].
+pub struct IdentityChanges {
+    held: watch::Receiver<Option<Held>>,
+    failure: watch::Receiver<Option<String>>,
+    config: watch::Receiver<Config>,
+}
+
+impl IdentityChanges {
+    /// Completes at the next change.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            Ok(()) = self.held.changed() => {}
+            Ok(()) = self.failure.changed() => {}
+            Ok(()) = self.config.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
 /// Told when a new certificate ends, seconds since the epoch.
 type Observer = Box<dyn Fn(i64) + Send + Sync>;
 
@@ -79,7 +97,7 @@ pub struct Identity {
     role: Role,
     held: watch::Sender<Option<Held>>,
     /// Why the operator has issued none when it was asked last.
-    failure: Mutex<Option<String>>,
+    failure: watch::Sender<Option<String>>,
     /// Somebody needs one.
     wanted: Notify,
     observer: OnceLock<Observer>,
@@ -92,7 +110,7 @@ impl Identity {
             config,
             role,
             held: watch::Sender::default(),
-            failure: Mutex::default(),
+            failure: watch::Sender::default(),
             wanted: Notify::new(),
             observer: OnceLock::new(),
         })
@@ -128,8 +146,25 @@ impl Identity {
         match self.usable() {
             Ok(_) | Err(IdentityError::NoGateway) => None,
             Err(error @ IdentityError::NoAuthority) => Some(error.to_string()),
-            Err(error) => lock(&self.failure).as_ref().map(|failure| format!("{error}: {failure}")),
+            Err(error) => self.failure.borrow().as_ref().map(|failure| format!("{error}: {failure}")),
         }
+    }
+
+    /// Whether this pod has a certificate that it can use, or needs none.
+    ///
+    /// # Errors
+    /// When it needs one and has none.
+    pub fn ready(&self) -> Result<(), IdentityError> {
+        match self.usable() {
+            Ok(_) | Err(IdentityError::NoGateway) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells when the certificate, the lack of one or the route has changed.
+    pub fn changes(&self) -> IdentityChanges {
+        let (held, failure) = (self.held.subscribe(), self.failure.subscribe());
+        IdentityChanges { held, failure, config: self.config.clone() }
     }
 
     /// The route's gateway, as the route file has it now.

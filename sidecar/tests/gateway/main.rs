@@ -5,6 +5,7 @@
 
 mod authority;
 mod backlog;
+mod checks;
 mod durability;
 mod ends;
 mod kills;

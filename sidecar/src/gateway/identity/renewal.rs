@@ -23,7 +23,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{Identity, IdentityError};
 use crate::clock;
 use crate::config::Config;
-use crate::lock;
 use crate::net::control_service::{self, ServiceError};
 use crate::net::tls::roots_from_pem;
 
@@ -178,7 +177,8 @@ impl Identity {
             let pause = match &source {
                 Some(source) => Some(self.next(source, &mut failures).await),
                 None => {
-                    (failures, *lock(&self.failure)) = (0, None);
+                    failures = 0;
+                    self.failed(None);
                     None
                 }
             };
@@ -203,17 +203,26 @@ impl Identity {
             return Pause { longest: rest.min(LOOK), needed: None };
         }
         let Err(error) = self.renew(source).await else {
-            (*failures, *lock(&self.failure)) = (0, None);
+            *failures = 0;
+            self.failed(None);
             return Pause { longest: self.rest(source).clamp(LEAST, LOOK), needed: None };
         };
         *failures += 1;
-        *lock(&self.failure) = Some(error.to_string());
-        // Once in full; a longer absence is told by the metric.
-        if *failures == 1 {
+        // Once in full, and again when it is another one; a longer absence is told by the metric.
+        if self.failed(Some(error.to_string())) {
             tracing::warn!(%error, "no certificate issued for connections to the route's gateway");
         }
         let least = error.least();
         Pause { longest: retry_pause(*failures, clock::chance()).max(least), needed: Some(least) }
+    }
+
+    /// Why the operator has issued no certificate this time; none when it has. Says whether that is new.
+    fn failed(&self, failure: Option<String>) -> bool {
+        self.failure.send_if_modified(|known| {
+            let is_news = *known != failure;
+            *known = failure;
+            is_news
+        })
     }
 
     /// How long the certificate needs no renewal.
