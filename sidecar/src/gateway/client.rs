@@ -25,6 +25,8 @@ use super::connection::{Connection, ConnectionError, Sent};
 use super::doubts::Doubts;
 pub use super::error::HandOverError;
 use super::identity::{Identity, IdentityError};
+pub use super::pool::CONNECTIONS;
+use super::pool::Pool;
 use super::protocol::{Command, Transfer, Update};
 use crate::clock::{self, Instant};
 use crate::lock;
@@ -35,9 +37,6 @@ use crate::net::dial;
 use crate::outcome::queued::HandOverOutcome;
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Kept, Progress, Shelf, format};
-
-/// Messages handed over at a time, each on a connection of its own.
-pub const CONNECTIONS: usize = 4;
 
 /// Longest wait for one of them.
 const TURN: Duration = Duration::from_secs(10);
@@ -50,9 +49,6 @@ const REACH_ONE: Duration = Duration::from_secs(2);
 
 /// Most addresses that are tried for one message.
 const MAX_ADDRESSES: usize = 4;
-
-/// How long a connection is kept for the next message. Less than a gateway waits for a command.
-const IDLE: Duration = Duration::from_secs(4);
 
 /// Longest text about what was met.
 const MAX_TEXT_BYTES: usize = 300;
@@ -85,7 +81,7 @@ pub struct Gateways {
     fixed: Mutex<Option<Vec<SocketAddr>>>,
     metrics: Arc<Metrics>,
     places: Semaphore,
-    kept: Mutex<Vec<Connection>>,
+    open: Pool,
     doubts: Mutex<Doubts>,
     error: watch::Sender<Option<String>>,
     /// Attempts under way here of messages that a gateway has.
@@ -133,7 +129,7 @@ impl Gateways {
             fixed: Mutex::default(),
             metrics,
             places: Semaphore::new(CONNECTIONS),
-            kept: Mutex::default(),
+            open: Pool::default(),
             doubts: Mutex::default(),
             error: watch::Sender::default(),
             followed: watch::Sender::default(),
@@ -228,7 +224,7 @@ impl Gateways {
     ) -> Result<(), HandOverError> {
         let state = format::encode_progress(progress)?;
         let _place = self.place().await?;
-        let mut connection = match self.take_kept(Some(address)) {
+        let mut connection = match self.open.take(Some(address), &self.identity.basis()?) {
             Some(connection) => connection,
             None => self.connect(address, clock::now() + REACH_ONE).await?,
         };
@@ -257,9 +253,11 @@ impl Gateways {
         let transfer =
             Transfer { id: id.clone(), shelf, head: head.len(), state: state.len(), message: body.len() };
         let command = Command::Spool(transfer);
+        // A pod that has just started holds up no other message while it waits for its first certificate.
+        self.identity.certified_by(clock::now() + REACH).await?;
         let _place = self.place().await?;
         let (parts, mut last, mut tried) = ([&head[..], &state], None, None);
-        if let Some(kept) = self.take_kept(self.doubt(id)) {
+        if let Some(kept) = self.open.take(self.doubt(id), &self.identity.basis()?) {
             let address = kept.address;
             match self.send(kept, &command, parts, body, id).await {
                 Ok(()) => return Ok(address),
@@ -330,7 +328,7 @@ impl Gateways {
         let address = connection.address;
         match sent {
             Ok(Sent::Reply(reply)) if reply.is_positive() => {
-                self.keep(connection);
+                self.open.keep(connection);
                 Ok(())
             }
             Ok(Sent::Reply(reply)) if reply.is_permanent() => {
@@ -338,7 +336,7 @@ impl Gateways {
             }
             Ok(Sent::Reply(reply)) => {
                 if reply.code != 421 {
-                    self.keep(connection);
+                    self.open.keep(connection);
                 }
                 Err(HandOverError::Deferred { address, reply: in_one_line(&reply) })
             }
@@ -393,9 +391,10 @@ impl Gateways {
     }
 
     async fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Connection, HandOverError> {
-        let (config, name) = self.identity.client_by(deadline).await?;
+        let basis = self.identity.basis()?;
+        let (config, name) = self.identity.client().await?;
         let deadline = deadline.min(clock::now() + REACH_ONE);
-        let opened = timeout_at(deadline, Connection::open(address, config, name)).await;
+        let opened = timeout_at(deadline, Connection::open(address, config, name, basis)).await;
         match opened {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(unreachable(address, &error)),
@@ -403,33 +402,9 @@ impl Gateways {
         }
     }
 
-    /// A connection that is kept, or one to this address; the one used last.
-    fn take_kept(&self, only: Option<SocketAddr>) -> Option<Connection> {
-        let mut kept = lock(&self.kept);
-        kept.retain(|connection| connection.used.elapsed() < IDLE);
-        loop {
-            let at =
-                kept.iter().rposition(|connection| only.is_none_or(|only| connection.address == only))?;
-            let mut connection = kept.remove(at);
-            // What is sent over one that is closed looks as if it had arrived.
-            if !connection.is_stale() {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn keep(&self, connection: Connection) {
-        let mut kept = lock(&self.kept);
-        kept.retain(|connection| connection.used.elapsed() < IDLE);
-        if kept.len() < CONNECTIONS {
-            kept.push(connection);
-        }
-    }
-
     /// Ends the connections that are kept.
     pub async fn close(&self) {
-        let kept = std::mem::take(&mut *lock(&self.kept));
-        futures::future::join_all(kept.into_iter().map(Connection::quit)).await;
+        self.open.close().await;
     }
 
     fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::identity::Basis;
 use super::protocol::{Command, XSPOOL};
 use crate::clock::{self, Instant};
 use crate::message::body::Body;
@@ -68,6 +69,10 @@ pub(super) enum Sent {
 pub(super) struct Connection {
     /// Where to.
     pub address: SocketAddr,
+    /// What it rests on.
+    pub basis: Basis,
+    /// When it was opened.
+    pub opened: Instant,
     /// When it was used last.
     pub used: Instant,
     stream: TlsStream<TcpStream>,
@@ -80,6 +85,7 @@ impl Connection {
         address: SocketAddr,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
+        basis: Basis,
     ) -> Result<Self, ConnectionError> {
         let stream = TcpStream::connect(address).await;
         let stream = stream.map_err(ConnectionError::io("cannot connect", false))?;
@@ -87,7 +93,8 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let stream = TlsConnector::from(config).connect(name, stream).await;
         let stream = stream.map_err(ConnectionError::io("the TLS handshake failed", false))?;
-        let mut connection = Self { address, used: clock::now(), stream, buffer: Vec::new() };
+        let (opened, buffer) = (clock::now(), Vec::new());
+        let mut connection = Self { address, basis, opened, used: opened, stream, buffer };
         let greeting = connection.reply(false).await?;
         if greeting.code != 220 {
             return Err(ConnectionError::because("it does not greet", false));

@@ -69,6 +69,21 @@ pub enum PeerError {
     OtherRoute,
 }
 
+/// What a connection rests on. When one of the two changes, the connection is not used any more.
+#[derive(Clone)]
+pub struct Basis {
+    /// The route's gateway, with the CA that its certificate chains to.
+    gateway: Gateway,
+    /// This pod's certificate.
+    certified: Arc<CertifiedKey>,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        self.gateway == other.gateway && Arc::ptr_eq(&self.certified, &other.certified)
+    }
+}
+
 /// Changes of an [`Identity`].
 pub struct IdentityChanges {
     held: watch::Receiver<Option<Held>>,
@@ -185,21 +200,27 @@ impl Identity {
         Ok((config, name))
     }
 
-    /// The same, once there is a certificate: a pod that has just started waits for its first one, but no longer than until `deadline`.
+    /// Waits for the first certificate of a pod that has just started, but no longer than until `deadline`.
     ///
     /// # Errors
-    /// As [`Identity::client`].
-    pub async fn client_by(
-        &self,
-        deadline: clock::Instant,
-    ) -> Result<(Arc<ClientConfig>, ServerName<'static>), IdentityError> {
+    /// While there is no gateway, no certificate or no CA.
+    pub async fn certified_by(&self, deadline: clock::Instant) -> Result<(), IdentityError> {
         let mut held = self.held.subscribe();
-        match self.client().await {
+        match self.both() {
             Err(IdentityError::NoCertificate) => {}
-            result => return result,
+            result => return result.map(drop),
         }
-        let _ = timeout_at(deadline, held.wait_for(Option::is_some)).await;
-        self.client().await
+        drop(timeout_at(deadline, held.wait_for(Option::is_some)).await);
+        self.both().map(drop)
+    }
+
+    /// What connections rest on from now on.
+    ///
+    /// # Errors
+    /// While there is no gateway, no certificate or no CA.
+    pub fn basis(&self) -> Result<Basis, IdentityError> {
+        let (gateway, certified) = self.both()?;
+        Ok(Basis { gateway, certified })
     }
 
     /// For connections of sidecars and of other gateways: they have to show a certificate of the CA; [`Identity::peer`] tells whose.
@@ -287,12 +308,12 @@ mod tests {
         route.gateway = Some(Gateway { host: "mail-gateway".into(), ca_pem: cert.pem() });
         let config = Config { route: Some(Arc::new(route)), ..Config::default() };
         let identity = Identity::new(watch::channel(config).1, Role::Sidecar);
-        let none = identity.client_by(clock::now()).await.map(drop);
+        let none = identity.certified_by(clock::now()).await;
         assert!(matches!(none, Err(IdentityError::NoCertificate)), "{none:?}");
 
         let of_pod = Arc::clone(&identity);
         let later = clock::now() + Duration::from_secs(60);
-        let waiting = tokio::spawn(async move { of_pod.client_by(later).await.map(drop) });
+        let waiting = tokio::spawn(async move { of_pod.certified_by(later).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         let provider = rustls::crypto::ring::default_provider();

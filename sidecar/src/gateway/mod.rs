@@ -22,6 +22,7 @@ pub mod end;
 mod error;
 mod flush;
 pub mod identity;
+mod pool;
 pub mod protocol;
 pub mod review;
 pub mod server;
