@@ -24,7 +24,7 @@ use crate::cli::queue::server::{CommandServer, CommandTimeouts};
 use crate::cli::socket::Listening;
 use crate::config::Config;
 use crate::gateway::client::Gateways;
-use crate::gateway::identity::Identity;
+use crate::gateway::identity::{IDENTITY_FILE, Identity};
 use crate::gateway::review::ReviewByOperator;
 use crate::gateway::server::GatewayServer;
 use crate::gateway::smtp as gateway_smtp;
@@ -98,6 +98,7 @@ impl Parts {
         let is_gateway = gateway.is_some();
         let role = if is_gateway { Role::Gateway } else { Role::Sidecar };
         let identity = Identity::new(config.clone(), role);
+        identity.keep_in(run.spool_dir.join(IDENTITY_FILE));
         let expiry = Arc::clone(&metrics);
         identity.observe(move |not_after| expiry.identity(not_after));
         let own_port = gateway.map(|address| address.port());

@@ -2,10 +2,13 @@
 //! [`mailroute_route::identity`].
 //!
 //! Owns what is verified: the CA of the route file, and the role and the route in the peer's certificate; and, in `renewal`, how the
-//! certificate is had from the operator. Refuses to know what is said over the connection. The key is in memory alone.
+//! certificate is had from the operator; in `stored`, how a restart of the container finds it again. Refuses to know what is said over
+//! the connection.
 
 mod renewal;
+mod stored;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -22,6 +25,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::renewal::Held;
+pub use self::stored::IDENTITY_FILE;
 use crate::clock;
 use crate::config::Config;
 use crate::net::tls::{Trust, TrustError, client_config_with, roots_from_pem};
@@ -116,6 +120,8 @@ pub struct Identity {
     /// Somebody needs one.
     wanted: Notify,
     observer: OnceLock<Observer>,
+    /// Where it outlives the process.
+    file: OnceLock<PathBuf>,
 }
 
 impl Identity {
@@ -128,13 +134,20 @@ impl Identity {
             failure: watch::Sender::default(),
             wanted: Notify::new(),
             observer: OnceLock::new(),
+            file: OnceLock::new(),
         })
     }
 
     /// Tells `observer` when each new certificate ends, seconds since the epoch: for the metric. The first observer counts.
     pub fn observe(&self, observer: impl Fn(i64) + Send + Sync + 'static) {
-        // One that is there already is the same.
+        // The second one tells the same metric.
         let _ = self.observer.set(Box::new(observer));
+    }
+
+    /// Keeps certificate and key in this file, and takes them from there at the start. The first call counts.
+    pub fn keep_in(&self, file: PathBuf) {
+        // The second one names the same.
+        let _ = self.file.set(file);
     }
 
     /// What this pod does for the route.
