@@ -12,6 +12,7 @@ use super::{MessageAcceptor, reply};
 use crate::attempt::Active;
 use crate::clock;
 use crate::gateway::client::{Gateways, HandOverError, Offer};
+use crate::logging::faults::Due;
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
@@ -103,7 +104,9 @@ impl MessageAcceptor {
         error: &HandOverError,
         id: &QueueId,
     ) -> Option<Reply> {
-        tracing::error!(queue_id = %id, error = chain(error), "no gateway has stored the message");
+        if let Some(Due { repeated }) = self.gateways.as_ref().and_then(|gateways| gateways.log_line(error)) {
+            tracing::error!(queue_id = %id, repeated, error = chain(error), "no gateway has stored the message");
+        }
         match active.route.delivery.gateway_unavailable {
             GatewayUnavailable::Refuse => Some(reply::gateway_unavailable(&active.route)),
             GatewayUnavailable::Pod => None,

@@ -1,10 +1,55 @@
 //! Which addresses a gateway has, and in which order they are tried.
 //!
-//! Pure, apart from [`is_own`], which asks the system for a route and sends nothing.
+//! Pure, time and chance are passed in; apart from [`is_own`], which asks the system for a route and sends nothing.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use mailroute_route::paths::GATEWAY_PORT;
+
+use crate::clock::Instant;
+
+/// How long an address that did not answer is tried after the others: DNS may name a pod of a lost node for so long.
+const PASSED_OVER: Duration = Duration::from_secs(30);
+
+/// Most addresses of which that is remembered.
+const MAX_ADDRESSES: usize = 100;
+
+/// Addresses that did not answer lately.
+#[derive(Debug, Default)]
+pub(super) struct Unresponsive(HashMap<SocketAddr, Instant>);
+
+impl Unresponsive {
+    /// The address did not answer.
+    pub fn add(&mut self, address: SocketAddr, now: Instant) {
+        self.0.retain(|_, since| now.saturating_duration_since(*since) < PASSED_OVER);
+        if self.0.len() < MAX_ADDRESSES {
+            self.0.insert(address, now);
+        }
+    }
+
+    /// The address answers.
+    pub fn remove(&mut self, address: SocketAddr) {
+        self.0.remove(&address);
+    }
+
+    /// Each address once, in an order that is another one each time; those that did not answer lately behind the others.
+    pub fn ordered(
+        &self,
+        mut addresses: Vec<SocketAddr>,
+        now: Instant,
+        mut chance: impl FnMut() -> f64,
+    ) -> Vec<SocketAddr> {
+        let is_silent = |address: &SocketAddr| {
+            self.0.get(address).is_some_and(|since| now.saturating_duration_since(*since) < PASSED_OVER)
+        };
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.sort_by_cached_key(|address| (is_silent(address), (chance() * f64::from(u32::MAX)) as u32));
+        addresses
+    }
+}
 
 /// The host of a gateway, and its port where it names one.
 pub(super) fn host_and_port(text: &str) -> (&str, u16) {
@@ -25,6 +70,40 @@ pub(super) fn is_own(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    fn address(n: u8) -> SocketAddr {
+        ([10, 0, 0, n], 9026).into()
+    }
+
+    #[test]
+    fn each_address_is_tried_once_in_an_order_by_chance() {
+        let found = vec![address(1), address(2), address(1), address(3), address(2)];
+        let mut chances = [0.9, 0.1, 0.5].into_iter();
+        let ordered = Unresponsive::default().ordered(found, clock::now(), || chances.next().unwrap());
+        assert_eq!(ordered, [address(2), address(3), address(1)]);
+    }
+
+    #[test]
+    fn one_that_did_not_answer_lately_is_the_last() {
+        let (mut silent, start) = (Unresponsive::default(), clock::now());
+        silent.add(address(1), start);
+        silent.add(address(2), start);
+        silent.remove(address(2));
+        let ordered = |silent: &Unresponsive, now| {
+            let mut chance = 0.0;
+            let found = vec![address(1), address(2), address(3)];
+            silent.ordered(found, now, || {
+                chance += 0.1;
+                chance
+            })
+        };
+        assert_eq!(ordered(&silent, start), [address(2), address(3), address(1)]);
+        let later = start + PASSED_OVER;
+        assert_eq!(ordered(&silent, later), [address(1), address(2), address(3)]);
+        silent.add(address(3), later);
+        assert_eq!(silent.0.len(), 1, "what is over takes no room");
+    }
 
     #[test]
     fn a_host_may_name_a_port() {

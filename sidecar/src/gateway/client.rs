@@ -11,25 +11,30 @@
 //! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
 //! message, since its answer was lost, no other gets it for ten seconds.
 
+mod update;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::text::{chain, shortened};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{timeout, timeout_at};
 
-use super::addresses::{host_and_port, is_own};
+pub use self::update::Following;
+use super::addresses::{Unresponsive, host_and_port, is_own};
 use super::connection::{Connection, ConnectionError, Sent};
 use super::doubts::Doubts;
 pub use super::error::HandOverError;
 use super::identity::{Identity, IdentityError};
 pub use super::pool::CONNECTIONS;
 use super::pool::Pool;
-use super::protocol::{Command, Transfer, Update};
+use super::protocol::{Command, Transfer};
 use crate::clock::{self, Instant};
 use crate::lock;
+use crate::logging::faults::{self, Due, FaultLog};
 use crate::message::body::Body;
 use crate::message::envelope::QueueId;
 use crate::metrics::Metrics;
@@ -83,6 +88,9 @@ pub struct Gateways {
     places: Semaphore,
     open: Pool,
     doubts: Mutex<Doubts>,
+    unresponsive: Mutex<Unresponsive>,
+    /// What keeps hand-overs from working, as the log has it.
+    faults: Mutex<FaultLog>,
     error: watch::Sender<Option<String>>,
     /// Attempts under way here of messages that a gateway has.
     followed: watch::Sender<usize>,
@@ -111,15 +119,6 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// An attempt of which a gateway is still to be told.
-pub struct Following(Arc<Gateways>);
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.0.followed.send_modify(|followed| *followed -= 1);
-    }
-}
-
 impl Gateways {
     /// The gateways of whatever route is in use. In a gateway, with the port that it listens on.
     pub fn new(identity: Arc<Identity>, own_port: Option<u16>, metrics: Arc<Metrics>) -> Arc<Self> {
@@ -131,6 +130,8 @@ impl Gateways {
             places: Semaphore::new(CONNECTIONS),
             open: Pool::default(),
             doubts: Mutex::default(),
+            unresponsive: Mutex::default(),
+            faults: Mutex::default(),
             error: watch::Sender::default(),
             followed: watch::Sender::default(),
         })
@@ -183,7 +184,10 @@ impl Gateways {
         let outcome = result.as_ref().map_or_else(HandOverError::outcome, |_| HandOverOutcome::HandedOver);
         self.metrics.handed_over(outcome, started.elapsed());
         match &result {
-            Ok(_) => self.met(None),
+            Ok(_) => {
+                faults::write(lock(&self.faults).holds(&[ConditionType::GatewayReady], clock::now()));
+                self.met(None);
+            }
             Err(error) if error.is_of_message() => {}
             Err(error) => self.met(Some(error)),
         }
@@ -195,6 +199,15 @@ impl Gateways {
         let result = self.greeted().await;
         self.met(result.as_ref().err());
         result.is_ok()
+    }
+
+    /// Whether it is time for a log line about a message that no gateway has stored. Those of thousands of messages would hide all others,
+    /// so only what is about one message alone is always written.
+    pub fn log_line(&self, error: &HandOverError) -> Option<Due> {
+        if error.is_of_message() {
+            return Some(Due { repeated: 0 });
+        }
+        lock(&self.faults).met(Reason::GatewayUnreachable, clock::now())
     }
 
     /// Whether there is something to report.
@@ -210,39 +223,6 @@ impl Gateways {
             *known = text;
             is_news
         });
-    }
-
-    /// Tells the gateway at `address`, which has the message, how far it has come since.
-    ///
-    /// # Errors
-    /// When that gateway could not be told.
-    pub async fn update(
-        &self,
-        address: SocketAddr,
-        id: &QueueId,
-        progress: &Progress,
-    ) -> Result<(), HandOverError> {
-        let state = format::encode_progress(progress)?;
-        let _place = self.place().await?;
-        let mut connection = match self.open.take(Some(address), &self.identity.basis()?) {
-            Some(connection) => connection,
-            None => self.connect(address, clock::now() + REACH_ONE).await?,
-        };
-        let command = Command::State(Update { id: id.clone(), state: state.len() });
-        let sent = connection.send(&command, &[&state], None).await;
-        self.answered(connection, sent)
-    }
-
-    /// Counts an attempt of which a gateway is to be told.
-    pub fn follow(self: &Arc<Self>) -> Following {
-        self.followed.send_modify(|followed| *followed += 1);
-        Following(Arc::clone(self))
-    }
-
-    /// Completes when the gateways were told of all attempts.
-    pub async fn all_told(&self) {
-        // The sender is this value's own.
-        let _ = self.followed.subscribe().wait_for(|followed| *followed == 0).await;
     }
 
     async fn offer(&self, offer: Offer<'_>) -> Result<SocketAddr, HandOverError> {
@@ -384,10 +364,8 @@ impl Gateways {
                 found.map_err(|_| HandOverError::Time)??
             }
         };
-        addresses.dedup();
         addresses.retain(|address| self.own_port != Some(address.port()) || !is_own(*address));
-        addresses.sort_by_cached_key(|_| (clock::chance() * f64::from(u32::MAX)) as u32);
-        Ok(addresses)
+        Ok(lock(&self.unresponsive).ordered(addresses, clock::now(), clock::chance))
     }
 
     async fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Connection, HandOverError> {
@@ -395,11 +373,16 @@ impl Gateways {
         let (config, name) = self.identity.client().await?;
         let deadline = deadline.min(clock::now() + REACH_ONE);
         let opened = timeout_at(deadline, Connection::open(address, config, name, basis)).await;
-        match opened {
+        let opened = match opened {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(unreachable(address, &error)),
             Err(_) => Err(HandOverError::Unreachable { address, met: "it does not answer in time".into() }),
+        };
+        match &opened {
+            Ok(_) => lock(&self.unresponsive).remove(address),
+            Err(_) => lock(&self.unresponsive).add(address, clock::now()),
         }
+        opened
     }
 
     /// Ends the connections that are kept.

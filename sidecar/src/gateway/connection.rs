@@ -117,12 +117,17 @@ impl Connection {
         body: Option<&Body>,
     ) -> Result<Sent, ConnectionError> {
         let front = [format!("{command}\r\n").as_bytes(), &parts.concat()].concat();
+        // From the last octets on the gateway may have all of them, whatever becomes of the connection.
+        let mut left = body.map_or(0, Body::len);
         let mut written = self.write(&front).await;
         if let Some(body) = body {
             let mut reader = body.reader();
             while written.is_ok() {
                 match reader.next().await {
-                    Ok(Some(piece)) => written = self.write(&piece).await,
+                    Ok(Some(piece)) => {
+                        left = left.saturating_sub(piece.len() as u64);
+                        written = self.write(&piece).await;
+                    }
                     Ok(None) => break,
                     Err(error) => return Ok(Sent::Unread(error)),
                 }
@@ -135,7 +140,7 @@ impl Connection {
             // It may have said why.
             return match timeout(EARLY, self.reply(false)).await {
                 Ok(Ok(reply)) => Ok(Sent::Reply(reply)),
-                _ => Err(ConnectionError::io("the connection broke", false)(error)),
+                _ => Err(ConnectionError::io("the connection broke", left == 0)(error)),
             };
         }
         let octets = body.map_or(0, Body::len);

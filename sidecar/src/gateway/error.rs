@@ -75,6 +75,15 @@ impl HandOverError {
         }
     }
 
+    /// Whether another gateway may have the message that this one was asked about: it cannot be reached, or does not know the message.
+    pub(super) fn may_be_elsewhere(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { reply, .. } => reply.starts_with("550 "),
+            _ => false,
+        }
+    }
+
     /// Whether it is about this message, and says nothing of others.
     pub const fn is_of_message(&self) -> bool {
         matches!(self.scope(), ErrorScope::Message)

@@ -16,6 +16,7 @@ use super::client::{Gateways, Offer};
 use super::error::ErrorScope;
 use crate::clock;
 use crate::lock;
+use crate::logging::faults::Due;
 use crate::message::envelope::QueueId;
 use crate::queue::Queue;
 use crate::spool::Kept;
@@ -142,7 +143,9 @@ impl<'a> Flush<'a> {
             Err(error) => error,
         };
         let scope = error.scope();
-        tracing::warn!(%queue_id, message_id, error = chain(&error), "not handed over");
+        if let Some(Due { repeated }) = self.gateways.log_line(&error) {
+            tracing::warn!(%queue_id, message_id, repeated, error = chain(&error), "not handed over");
+        }
         self.leave_out(queue_id, scope);
         if scope == ErrorScope::Gateways { Offered::Away } else { Offered::LeftOut }
     }

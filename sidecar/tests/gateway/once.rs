@@ -132,6 +132,28 @@ async fn what_came_of_an_attempt_elsewhere_is_taken_in() {
 }
 
 #[tokio::test]
+async fn it_reaches_the_gateway_that_has_the_message_by_then() {
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    let (first, second) = pods.two_gateways("127.0.0.1:0").await;
+    let both = vec![first.gateway_address(), second.gateway_address()];
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    sidecar.dial(vec![first.gateway_address()]);
+    let address = give(&sidecar, 1).await.unwrap();
+    first.stopped().await;
+    assert_eq!(second.app.queue().figures().messages, 1);
+    sidecar.dial(both);
+    let (entry, _) = sample(1);
+    let mut done = Progress::fresh(&entry);
+    done.statuses.fill(RecipientStatus::Delivered);
+    // Refused while the gateway itself tries the message.
+    while let Err(error) = sidecar.update(address, &entry.envelope.id, &done).await {
+        assert!(matches!(error, HandOverError::Deferred { .. }), "{error}");
+    }
+    assert_eq!(second.app.queue().figures().messages, 0);
+}
+
+#[tokio::test]
 async fn a_rotation_of_the_ca_stops_nothing() {
     let (mut pods, gateway) = Pods::with_gateway(Queue).await;
     down(&pods.m365, true).await;

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use mailroute_route::control::{CERTIFICATE_PATH, CertificateReply, CertificateRequest};
 use mailroute_route::file::ControlService;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
