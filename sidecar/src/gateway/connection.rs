@@ -99,8 +99,7 @@ impl Connection {
         if greeting.code != 220 {
             return Err(ConnectionError::because("it does not greet", false));
         }
-        let hello = Command::Hello("mailroute".into());
-        let Sent::Reply(reply) = connection.send(&hello, &[], None).await? else {
+        let Sent::Reply(reply) = connection.send(&Command::Hello, &[], None).await? else {
             return Err(ConnectionError::because("nothing to read", false));
         };
         if !reply.is_positive() || !reply.lines.iter().any(|line| line == XSPOOL) {

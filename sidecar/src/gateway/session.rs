@@ -71,7 +71,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let Ok(line) = line else { return self.end(&reply(421, (4, 4, 2), "no command in time")).await };
             let Some(line) = line? else { return Ok(()) };
             let answer = match Command::parse(&line) {
-                Ok(Command::Hello(_)) => {
+                Ok(Command::Hello) => {
                     let lines = vec!["mailroute gateway".to_owned(), XSPOOL.to_owned()];
                     Reply { code: 250, enhanced: None, lines }
                 }
