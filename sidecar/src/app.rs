@@ -31,9 +31,7 @@ use tokio::time::{timeout, timeout_at};
 use self::parts::{Kept, Parts};
 use crate::admin;
 use crate::args::Run;
-use crate::cli::health_check;
 use crate::cli::queue::server::CommandTimeouts;
-use crate::cli::socket::Listening;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::gateway::check::CheckSchedule;
@@ -46,7 +44,7 @@ use crate::listener::{Listeners, SessionCount};
 use crate::net::control_service;
 use crate::queue::{self, Queue, schedule};
 use crate::shutdown::{self, Grace};
-use crate::spool::{Layout, Recovered, Spool};
+use crate::spool::{Recovered, Spool};
 use crate::upstream::probe::ProbeSchedule;
 
 /// Times that no user sets; tests shorten them.
@@ -140,24 +138,7 @@ impl App {
         let parts = Parts::start(config, &run, intervals, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
         let (identity, gateways) = (Arc::clone(&parts.identity), Arc::clone(&parts.gateways));
-        if let Some(served) = parts.queue_commands(&run.spool_dir, intervals.queue_commands) {
-            tasks.spawn(served.run(stop.clone()));
-        }
-        let layout = Layout::new(&run.spool_dir);
-        match Listening::bind(&layout, layout.alive()) {
-            Ok(listening) => {
-                let obstacle = parts.obstacle(run.gateway.smtp_listen.is_some());
-                tasks.spawn(health_check::answer(
-                    listening,
-                    Arc::clone(&parts.serving),
-                    obstacle,
-                    stop.clone(),
-                ));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");
-            }
-        }
+        parts.serve_sockets(&run, intervals.queue_commands, &stop, &mut tasks);
         tasks.spawn(parts.admin().run(admin_listener, stop.clone()));
         parts.settled().await;
         let sessions = SessionCount::new(Arc::clone(&parts.metrics) as _);

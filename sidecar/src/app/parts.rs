@@ -18,7 +18,7 @@ use crate::accept::MessageAcceptor;
 use crate::admin::Admin;
 use crate::args::Run;
 use crate::attempt::{Active, Attempts};
-use crate::cli::health_check::Obstacle;
+use crate::cli::health_check::{self, Obstacle};
 use crate::cli::queue::handler::QueueHandler;
 use crate::cli::queue::server::{CommandServer, CommandTimeouts};
 use crate::cli::socket::Listening;
@@ -69,7 +69,7 @@ pub(super) struct Parts {
     acceptor: Arc<MessageAcceptor>,
     scratch: Arc<dyn Scratch>,
     draining: watch::Receiver<bool>,
-    pub serving: Arc<AtomicBool>,
+    serving: Arc<AtomicBool>,
 }
 
 impl Parts {
@@ -193,9 +193,9 @@ impl Parts {
 
     /// What keeps the pod from being ready. A gateway without a certificate takes nothing over, and another may; one that also serves SMTP
     /// clients stays ready for them.
-    pub fn obstacle(&self, serves_clients: bool) -> Obstacle {
+    fn obstacle(&self, run: &Run) -> Obstacle {
         let identity = Arc::clone(&self.identity);
-        let needs_certificate = self.gateways.is_one_of_them() && !serves_clients;
+        let needs_certificate = self.gateways.is_one_of_them() && run.gateway.smtp_listen.is_none();
         Box::new(move || {
             let error = identity.ready().err().filter(|_| needs_certificate)?;
             Some(identity.problem().unwrap_or_else(|| error.to_string()))
@@ -213,8 +213,31 @@ impl Parts {
         }
     }
 
+    /// Serves the sockets in the spool: for a person's commands, and for the kubelet's probes.
+    pub fn serve_sockets(
+        &self,
+        run: &Run,
+        timeouts: CommandTimeouts,
+        stop: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        if let Some(served) = self.queue_commands(&run.spool_dir, timeouts) {
+            tasks.spawn(served.run(stop.clone()));
+        }
+        let layout = Layout::new(&run.spool_dir);
+        match Listening::bind(&layout, layout.alive()) {
+            Ok(listening) => {
+                let (serving, obstacle) = (Arc::clone(&self.serving), self.obstacle(run));
+                tasks.spawn(health_check::answer(listening, serving, obstacle, stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");
+            }
+        }
+    }
+
     /// Where a person's commands are taken. Mail does not wait for that to work.
-    pub fn queue_commands(&self, directory: &Path, timeouts: CommandTimeouts) -> Option<CommandServer> {
+    fn queue_commands(&self, directory: &Path, timeouts: CommandTimeouts) -> Option<CommandServer> {
         let layout = Layout::new(directory);
         match Listening::bind(&layout, layout.socket()) {
             Ok(listening) => {

@@ -43,7 +43,7 @@ use crate::outcome::queued::HandOverOutcome;
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Kept, Progress, Shelf, format};
 
-/// Longest wait for one of them.
+/// Longest wait for one of the connections.
 const TURN: Duration = Duration::from_secs(10);
 
 /// Longest time until there is a connection, over all addresses.

@@ -84,7 +84,8 @@ impl End<'_> {
         loop {
             let mut looks = self.queue.rounds();
             // What comes during the pass is looked at in the next one.
-            let may_more_come = !*is_closed.borrow_and_update() && is_closed.has_changed().is_ok();
+            let is_over = *is_closed.borrow_and_update();
+            let may_more_come = !is_over && is_closed.has_changed().is_ok();
             let pass = self.flush.pass().await;
             let is_empty = self.queue.figures().messages == 0;
             match pass {

@@ -99,7 +99,9 @@ impl<'a> Flush<'a> {
                 let Some(leaving) = leaving else { break };
                 let Some(kept) = leaving.load().await else {
                     // One that cannot be read is not looked at again.
-                    leaving.id().into_iter().for_each(|id| self.leave_out(id, ErrorScope::Message));
+                    if let Some(id) = leaving.id() {
+                        self.leave_out(id, ErrorScope::Message);
+                    }
                     continue;
                 };
                 match self.offer(&kept).await {

@@ -199,9 +199,10 @@ fn options(
 
 /// A probe that runs inside the container: in a pod of a mesh whose proxy is an ordinary container, a probe over the network would wait
 /// for that proxy, and the proxy for this container to start.
-fn probe(command: &[&str], period_seconds: u32, failures: u32) -> Value {
+fn probe(arguments: &[&str], period_seconds: u32, failures: u32) -> Value {
+    let command: Vec<_> = std::iter::once(paths::PROGRAM).chain(arguments.iter().copied()).collect();
     json!({
-        "exec": {"command": [&[paths::PROGRAM], command].concat()},
+        "exec": {"command": command},
         "periodSeconds": period_seconds,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
