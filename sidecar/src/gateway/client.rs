@@ -1,7 +1,7 @@
 //! Hands messages over to the gateway of the route.
 //!
 //! ```text
-//!  message ─► a kept connection, or a new one to an address of the gateway ─► XSPOOL ─► 250: the gateway answers for it
+//!  message ─► an open connection, or a new one to an address of the gateway ─► XSPOOL ─► 250: the gateway answers for it
 //!                  next address ◄── no connection, 4yz
 //! ```
 //!
@@ -237,9 +237,9 @@ impl Gateways {
         self.identity.certified_by(clock::now() + REACH).await?;
         let _place = self.place().await?;
         let (parts, mut last, mut tried) = ([&head[..], &state], None, None);
-        if let Some(kept) = self.open.take(self.doubt(id), &self.identity.basis()?) {
-            let address = kept.address;
-            match self.send(kept, &command, parts, body, id).await {
+        if let Some(open) = self.open.take(self.doubt(id), &self.identity.basis()?) {
+            let address = open.address;
+            match self.send(open, &command, parts, body, id).await {
                 Ok(()) => return Ok(address),
                 // It may have been closed for having nothing to do.
                 Err(HandOverError::Unreachable { .. }) => {}
@@ -299,7 +299,7 @@ impl Gateways {
         self.answered(connection, sent)
     }
 
-    /// What follows from an answer. The connection is kept where another command may follow.
+    /// What follows from an answer. The connection stays open where another command may follow.
     fn answered(
         &self,
         connection: Connection,
@@ -385,7 +385,7 @@ impl Gateways {
         opened
     }
 
-    /// Ends the connections that are kept.
+    /// Ends the connections that are open.
     pub async fn close(&self) {
         self.open.close().await;
     }
