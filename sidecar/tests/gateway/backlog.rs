@@ -6,7 +6,7 @@ use mailroute_route::file::{Durability, GatewayUnavailable};
 use mailroute_route::identity::Role;
 
 use crate::kept::{down, reply};
-use crate::pods::{ANN, Pods, patient, stored};
+use crate::pods::{ANN, BOB, Pods, patient, stored};
 use crate::scene::Files;
 
 /// An address at which nobody listens.
@@ -46,7 +46,8 @@ async fn what_waited_before_the_route_wanted_a_gateway_is_handed_over_too() {
     let dead = sidecar.queued(&[ANN], "unknown").await;
     sidecar.figures(|figures| figures.dead_letters == 1).await;
     down(&pods.m365, true).await;
-    let waiting = sidecar.queued(&[ANN], "waiting").await;
+    // Another recipient: the refusal of the first one is remembered.
+    let waiting = sidecar.queued(&[BOB], "waiting").await;
     assert!(!gateway.app.queue().knows(&waiting), "with durability Pod it stays");
     pods.route.delivery.durability = Durability::Gateway;
     sidecar.files.write_route(&pods.route);
