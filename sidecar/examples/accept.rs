@@ -116,6 +116,7 @@ async fn over_loopback(arguments: &Arguments, message: &(String, String)) -> Res
         observer: Arc::new(Taken),
         scratch: Arc::new(std::env::temp_dir()),
         limits: SessionLimits::default(),
+        draining: watch::channel(false).1,
     };
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listeners, service, watch::channel(100).1, stopped));

@@ -10,55 +10,41 @@
 //!
 //! In a gateway `gateway::server` stands where the listener does, and takes messages over from sidecars.
 //!
-//! Stop: the queue tries everything once more while the listener stays open until it is quiet; sessions finish their message,
-//! what is left is handed over to a gateway where there is one, what is left then is said by name, and the rest ends and the
+//! Stop: the queue tries everything once more while the listener stays open until it is quiet, and what that leaves is handed over to
+//! a gateway where there is one. Sessions finish their message, what is left then is said by name, and the rest ends and the
 //! upstream gets its QUIT. A gateway takes messages over until the very end: they are safe on its volume.
+
+mod parts;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use mailroute_dns::resolver::Resolver;
 use mailroute_quota::Timing;
-use mailroute_route::identity::Role;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{timeout, timeout_at};
 
-use crate::accept::MessageAcceptor;
-use crate::admin::{self, Admin};
+use self::parts::{Kept, Parts};
+use crate::admin;
 use crate::args::Run;
-use crate::attempt::Attempts;
-use crate::cli::health_check;
-use crate::cli::queue::handler::QueueHandler;
-use crate::cli::queue::server::{CommandServer, CommandTimeouts};
-use crate::cli::socket::Listening;
+use crate::cli::queue::server::CommandTimeouts;
 use crate::clock;
 use crate::config::{self, Config};
+use crate::gateway::check::CheckSchedule;
 use crate::gateway::client::Gateways;
 use crate::gateway::end;
 use crate::gateway::identity::Identity;
-use crate::gateway::server::GatewayServer;
 use crate::gateway::smtp as gateway_smtp;
-use crate::gateway::smtp::review::ReviewByOperator;
 use crate::listener::port::PortListener;
-use crate::listener::settings;
-use crate::listener::{Listeners, Service, SessionCount, SessionLimits};
-use crate::message::body::Scratch;
-use crate::metrics::Metrics;
+use crate::listener::{Listeners, SessionCount};
 use crate::net::control_service;
-use crate::outcome::health::SharedHealth;
 use crate::queue::{self, Queue, schedule};
-use crate::report::Reporter;
-use crate::route_deleted::RouteDeleted;
 use crate::shutdown::{self, Grace};
-use crate::spool::{Layout, Recovered, Spool};
-use crate::token::Sources;
-use crate::upstream::Upstream;
+use crate::spool::{Recovered, Spool};
 use crate::upstream::probe::ProbeSchedule;
 
 /// Times that no user sets; tests shorten them.
@@ -76,6 +62,12 @@ pub struct Intervals {
     pub settle: Duration,
     /// How long messages are tried once more at the end, before the rest is handed over to a gateway.
     pub hand_over: Duration,
+    /// How long an application waits for a gateway to store its message, beside the time that a large one takes.
+    pub gateway_timeout: Duration,
+    /// When to look whether a gateway can be reached.
+    pub gateway_check: CheckSchedule,
+    /// Between two looks for messages that wait here and belong to a gateway.
+    pub backlog: Duration,
     /// Least time between two reports.
     pub report: Duration,
     /// How long a person's command may take to be said.
@@ -91,14 +83,14 @@ impl Default for Intervals {
             queue: schedule::RetrySchedule::default(),
             settle: Duration::from_millis(500),
             hand_over: Duration::from_secs(2),
+            gateway_timeout: Duration::from_secs(8),
+            gateway_check: CheckSchedule::default(),
+            backlog: Duration::from_secs(20),
             report: Duration::from_secs(1),
             queue_commands: CommandTimeouts::default(),
         }
     }
 }
-
-/// Longest wait at the start for the route to be set up, which is a matter of reading a file or two.
-const SETTLING: Duration = Duration::from_secs(2);
 
 /// Longest time for the last report and the upstream's QUIT.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -115,6 +107,7 @@ pub struct App {
     gateways: Arc<Gateways>,
     /// Ends with the last session of an application.
     listening: JoinHandle<()>,
+    draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
     ending: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -136,26 +129,16 @@ impl App {
         control_service::note_address(&run.spool_dir, run.control.as_deref()).await;
         let (ending, stop) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
+        let (draining, is_draining) = watch::channel(false);
         let (config_sender, config) = watch::channel(config);
         let mut tasks = JoinSet::new();
         let (route, pod) = (run.route.clone(), run.pod_settings());
         tasks.spawn(config::watch_file(route, pod, run.route_poll, config_sender, stop.clone()));
-        let kept = Kept { spool, found, shutting_down: closed.clone(), gateway };
+        let kept = Kept { spool, found, draining: is_draining, shutting_down: closed.clone(), gateway };
         let parts = Parts::start(config, &run, intervals, kept, &stop, &mut tasks)?;
         let queue = Arc::clone(&parts.queue);
         let (identity, gateways) = (Arc::clone(&parts.identity), Arc::clone(&parts.gateways));
-        if let Some(served) = parts.queue_commands(&run.spool_dir, intervals.queue_commands) {
-            tasks.spawn(served.run(stop.clone()));
-        }
-        let layout = Layout::new(&run.spool_dir);
-        match Listening::bind(&layout, layout.alive()) {
-            Ok(listening) => {
-                tasks.spawn(health_check::answer(listening, Arc::clone(&parts.serving), stop.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the spool's volume does not support sockets: probes use the metrics port");
-            }
-        }
+        parts.serve_sockets(&run, intervals.queue_commands, &stop, &mut tasks);
         tasks.spawn(parts.admin().run(admin_listener, stop.clone()));
         parts.settled().await;
         let sessions = SessionCount::new(Arc::clone(&parts.metrics) as _);
@@ -166,7 +149,7 @@ impl App {
             }
             Sockets::Gateway(listener) => {
                 let network = gateway_smtp::bind(parts.network_parts(&run, sessions)).await?;
-                tasks.spawn(parts.gateway_server(closed.clone()).run(listener, stop));
+                tasks.spawn(parts.gateway_server().run(listener, stop));
                 tokio::spawn(async move {
                     if let Some(network) = network {
                         network.run(closed).await;
@@ -187,6 +170,7 @@ impl App {
             identity,
             gateways,
             listening,
+            draining,
             closing,
             ending,
             tasks,
@@ -224,48 +208,44 @@ impl App {
     }
 
     /// Stops politely within the grace. Mail is sent for all of it but the last seconds, which are for the last report and
-    /// the upstream's QUIT; an eighth of it is for sessions that are in a message.
-    pub async fn stop(mut self) {
-        let Grace { settle, hand_over, total } = self.grace;
+    /// the upstream's QUIT; an eighth of it is for sessions that are in a message. What waits is handed over meanwhile.
+    pub async fn stop(self) {
+        let Self { grace, sessions, queue, gateways, gateway, mut listening, mut tasks, .. } = self;
+        let (draining, closing, ending) = (self.draining, self.closing, self.ending);
+        let Grace { settle, hand_over, total } = grace;
         let last = (total / 8).min(LAST_WORDS);
         let drained_by = clock::now() + total.saturating_sub(last);
         // First, as the end may be cut short after the report that follows.
-        if self.gateway.is_none() {
-            let _ = timeout(settle, self.queue.name_left()).await;
+        if gateway.is_none() {
+            let _ = timeout(settle, queue.name_left()).await;
         }
-        self.queue.drain();
-        shutdown::settled(self.sessions, Grace { total: total * 3 / 4, ..self.grace }).await;
-        // From now on nobody waits for the upstream: what is not delivered is kept.
-        self.closing.send_replace(true);
-        if timeout(total / 8, &mut self.listening).await.is_err() {
-            tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
-            self.listening.abort();
-        }
-        tokio::join!(
-            end::drained(&self.queue, &self.gateways, hand_over, drained_by),
+        draining.send_replace(true);
+        queue.drain();
+        let (closed, is_closed) = watch::channel(false);
+        let sessions_end = async {
+            // The applications of the pod have no other place to go to; clients of a gateway have.
+            let open = if gateway.is_some() { total / 4 } else { total * 3 / 4 };
+            shutdown::settled(sessions, Grace { total: open, ..grace }).await;
+            // From now on nobody waits for the upstream: what is not delivered is kept.
+            closing.send_replace(true);
+            if timeout(total / 8, &mut listening).await.is_err() {
+                tracing::warn!("sessions did not end in time; their unfinished messages were not accepted");
+                listening.abort();
+            }
+            closed.send_replace(true);
             // What came of attempts whose message a gateway has.
-            timeout_at(drained_by, self.gateways.all_told()),
-        )
-        .1
-        .ok();
+            timeout_at(drained_by, gateways.all_told()).await.ok();
+        };
+        tokio::join!(sessions_end, end::drained(&queue, &gateways, hand_over, drained_by, is_closed));
         let end = clock::now() + last;
-        self.queue.report_left(last / 2, self.gateway.is_some()).await;
-        self.ending.send_replace(true);
-        if timeout_at(end, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+        timeout_at(end, gateways.close()).await.ok();
+        queue.report_left(last / 2, gateway.is_some()).await;
+        ending.send_replace(true);
+        if timeout_at(end, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not all tasks ended in time");
         }
         tracing::info!("stopped");
     }
-}
-
-/// What is kept over the end of a process.
-struct Kept {
-    spool: Spool,
-    found: Recovered,
-    /// The end is near.
-    shutting_down: watch::Receiver<bool>,
-    /// This is a gateway, which listens there.
-    gateway: Option<SocketAddr>,
 }
 
 /// Where mail comes in.
@@ -301,174 +281,6 @@ impl Sockets {
     }
 }
 
-/// What several tasks share.
-struct Parts {
-    config: watch::Receiver<Config>,
-    metrics: Arc<Metrics>,
-    health: SharedHealth,
-    attempts: Arc<Attempts>,
-    queue: Arc<Queue>,
-    identity: Arc<Identity>,
-    gateways: Arc<Gateways>,
-    acceptor: Arc<MessageAcceptor>,
-    scratch: Arc<dyn Scratch>,
-    serving: Arc<AtomicBool>,
-}
-
-impl Parts {
-    /// Makes them, and starts what works on them until `stop`.
-    fn start(
-        config: watch::Receiver<Config>,
-        run: &Run,
-        intervals: Intervals,
-        Kept { spool, found, shutting_down, gateway }: Kept,
-        stop: &watch::Receiver<bool>,
-        tasks: &mut JoinSet<()>,
-    ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
-        let (publish, active) = watch::channel(None);
-        let health = SharedHealth::default();
-        let attempts = Attempts::new(
-            active,
-            health.clone(),
-            Arc::clone(&metrics),
-            &run.spool_dir,
-            intervals.quota,
-            intervals.pause,
-        );
-        let scratch = spool.scratch();
-        let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), intervals.queue);
-        let role = if gateway.is_some() { Role::Gateway } else { Role::Sidecar };
-        let identity = Identity::new(config.clone(), role);
-        let expiry = Arc::clone(&metrics);
-        identity.observe(move |not_after| expiry.identity(not_after));
-        let own_port = gateway.map(|address| address.port());
-        let gateways = Gateways::new(Arc::clone(&identity), own_port, Arc::clone(&metrics));
-        let acceptor = MessageAcceptor::new(
-            Arc::clone(&attempts),
-            Arc::clone(&queue),
-            // What waits in a gateway is where it should be.
-            gateway.is_none().then(|| Arc::clone(&gateways)),
-            Arc::clone(&metrics),
-            run.reply_timeout,
-            shutting_down,
-        );
-        let serving = Arc::default();
-        let parts =
-            Self { config, metrics, health, attempts, queue, identity, gateways, acceptor, scratch, serving };
-        let upstream = Upstream {
-            active: publish,
-            attempts: Arc::clone(&parts.attempts),
-            health: parts.health.clone(),
-            metrics: Arc::clone(&parts.metrics),
-            pace: intervals.probe,
-            poll: run.route_poll,
-            resolver: Resolver::new(run.nameserver),
-            sources: Sources::new(parts.config.clone(), &run.token_proxy),
-        };
-        tasks.spawn(upstream.run(parts.config.clone(), stop.clone()));
-        tasks.spawn(Arc::clone(&parts.queue).run(stop.clone()));
-        tasks.spawn(Arc::clone(&parts.identity).run(stop.clone()));
-        tasks.spawn(parts.reporter(intervals.report, &run.spool_dir).run(stop.clone()));
-        tasks.spawn(count_configs(parts.config.clone(), Arc::clone(&parts.metrics), stop.clone()));
-        Ok(parts)
-    }
-
-    /// Completes when a route that is there is in use, so that the first message does not come before it.
-    async fn settled(&self) {
-        if self.config.borrow().route.is_some() {
-            let mut routes = self.attempts.routes();
-            let in_use = routes.wait_for(Option::is_some);
-            if timeout(SETTLING, in_use).await.is_err() {
-                tracing::warn!("setting up the route takes long; mail is answered with 451 until then");
-            }
-        }
-    }
-
-    fn reporter(&self, least: Duration, directory: &Path) -> Reporter {
-        let (attempts, queue, left) =
-            (Arc::clone(&self.attempts), Arc::clone(&self.queue), Arc::clone(&self.queue));
-        Reporter {
-            config: self.config.clone(),
-            health: self.health.subscribe(),
-            usage: Box::new(move || attempts.usage()),
-            notable: queue.notable(),
-            queue: Box::new(move || queue.figures().into()),
-            left: Box::new(move || left.left()),
-            gateway: self.gateways.error(),
-            deleted: RouteDeleted::new(directory),
-            metrics: Arc::clone(&self.metrics),
-            least,
-            budget: Arc::clone(self.attempts.budget()),
-        }
-    }
-
-    fn admin(&self) -> Admin {
-        Admin {
-            serving: Arc::clone(&self.serving),
-            config: self.config.clone(),
-            health: self.health.subscribe(),
-            metrics: Arc::clone(&self.metrics),
-            budget: Arc::clone(self.attempts.budget()),
-            queue: Arc::clone(&self.queue),
-        }
-    }
-
-    /// Where a person's commands are taken. Mail does not wait for that to work.
-    fn queue_commands(&self, directory: &Path, timeouts: CommandTimeouts) -> Option<CommandServer> {
-        let layout = Layout::new(directory);
-        match Listening::bind(&layout, layout.socket()) {
-            Ok(listening) => {
-                let handler = Arc::new(QueueHandler::new(Arc::clone(&self.queue), directory));
-                Some(CommandServer { listening, handler, timeouts })
-            }
-            Err(error) => {
-                tracing::warn!(%error, "commands are not available: the spool's volume does not support sockets");
-                None
-            }
-        }
-    }
-
-    /// What sessions share, wherever they come from.
-    fn service(&self, run: &Run, sessions: Arc<SessionCount>) -> Service {
-        Service {
-            accept: Arc::clone(&self.acceptor) as _,
-            settings: settings::source(self.config.clone()),
-            observer: sessions,
-            scratch: Arc::clone(&self.scratch),
-            limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },
-        }
-    }
-
-    /// What a gateway's listener for clients without a sidecar is made of.
-    fn network_parts(&self, run: &Run, sessions: Arc<SessionCount>) -> gateway_smtp::Parts {
-        gateway_smtp::Parts {
-            options: run.gateway.clone(),
-            service: self.service(run, sessions),
-            config: self.config.clone(),
-            poll: run.route_poll,
-            review: Some(Arc::new(ReviewByOperator::new(self.config.clone()))),
-        }
-    }
-
-    /// Takes messages over; `ending` when nothing more may come from other gateways.
-    fn gateway_server(self, ending: watch::Receiver<bool>) -> GatewayServer {
-        GatewayServer {
-            identity: self.identity,
-            queue: self.queue,
-            scratch: self.scratch,
-            metrics: self.metrics,
-            serving: self.serving,
-            ending,
-        }
-    }
-
-    fn port_listener(self, run: &Run, sessions: Arc<SessionCount>) -> PortListener {
-        let service = self.service(run, sessions);
-        PortListener { service, config: self.config, fixed: run.port, serving: self.serving }
-    }
-}
-
 async fn open_spool(
     directory: &Path,
     config: &Config,
@@ -492,19 +304,4 @@ async fn open_spool(
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = admin::bind(address).await;
     bound.with_context(|| format!("cannot listen on {address} for /livez and /metrics; see --admin-listen"))
-}
-
-/// Keeps the metrics about the configuration true.
-async fn count_configs(
-    mut config: watch::Receiver<Config>,
-    metrics: Arc<Metrics>,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        metrics.configured(&config.borrow_and_update());
-        tokio::select! {
-            changed = config.changed() => if changed.is_err() { return },
-            _ = stop.wait_for(|&stop| stop) => return,
-        }
-    }
 }

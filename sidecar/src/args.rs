@@ -66,6 +66,10 @@ pub struct Alive {
     #[arg(long, value_name = "DIR", default_value = paths::SPOOL_DIR)]
     pub spool_dir: PathBuf,
 
+    /// Ask a gateway whether it can take messages over, too: it needs a certificate for that.
+    #[arg(long)]
+    pub ready: bool,
+
     /// Where the sidecar serves /livez: used if the spool's volume does not support sockets.
     #[arg(long, value_name = "ADDRESS", default_value_t = default_admin())]
     pub admin_listen: SocketAddr,

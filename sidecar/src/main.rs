@@ -24,9 +24,11 @@ fn main() -> anyhow::Result<ExitCode> {
         // Without a log: the answer is all there is to say.
         Command::Check(options) => on_runtime(check(*options)),
         Command::Queue(options) => on_runtime(queue(options)),
-        Command::Alive(options) => health_check::ask(&options.spool_dir, options.admin_listen)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
+        Command::Alive(options) => {
+            let ask = if options.ready { health_check::ask_ready } else { health_check::ask };
+            ask(&options.spool_dir, options.admin_listen)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Reporter {
     pub queue: Box<dyn Fn() -> Queue + Send + Sync>,
     /// Message-IDs of what waits, while the process ends.
     pub left: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Why no gateway could be reached when one was needed last.
+    /// Why no gateway can be reached, or why this pod has no certificate for it.
     pub gateway: watch::Receiver<Option<String>>,
     /// Where it is noted that the route was deleted.
     pub deleted: RouteDeleted,

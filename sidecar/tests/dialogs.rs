@@ -359,6 +359,7 @@ impl Server {
             observer: Arc::new(Counter { counts: Arc::clone(&counts), closed: closed_sender }),
             scratch: Arc::new(directory.to_owned()),
             limits,
+            draining: watch::channel(false).1,
         };
         let (stop, stopped) = watch::channel(false);
         let (sessions, at_once) = watch::channel(sessions);

@@ -378,7 +378,7 @@ reasons! {
     GatewayMissing: GatewayReady, "The route names a gateway, and no pod of one exists.",
         "Install the gateway in the route's namespace with the chart mailroute-gateway: helm install <name> charts/mailroute-gateway --namespace <namespace> --set route={route}. If it is installed, look in the Events of its StatefulSet for a pod that is refused, and whether it is scaled to 0; its volume claims keep the messages that it had.";
     GatewayNotReady: GatewayReady, "No pod of the gateway is ready.",
-        "Read why: kubectl describe pod <pod>. A pod that is Pending waits for its volume claim or for a node; for one that starts again and again read its log: kubectl logs <pod> -c mailroute";
+        "Read why: kubectl describe pod <pod>. A pod that is Pending waits for its volume claim or for a node; for one that starts again and again read its log: kubectl logs <pod> -c mailroute. If the message speaks of a certificate, check that the gateway's pods reach the operator on port 8444, which signs theirs.";
     GatewayUnreachable: GatewayReady, "The gateway is ready, and sidecars cannot hand messages over to it.",
         "Check that spec.gateway.serviceName names the gateway's headless Service, and that the pods reach it on port 9026 (NetworkPolicy). If the message speaks of a certificate, check that the pods reach the operator on port 8444, which signs theirs.";
 }

@@ -98,7 +98,8 @@ pub struct Report {
     /// says `logAddresses: Hidden`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
-    /// Why the route's gateway could not be reached when it was needed last; none since it was. At most [`MAX_MESSAGE_BYTES`].
+    /// Of a sidecar, why the route's gateway cannot be reached; of both, why the pod has no certificate for it. None while all is well. At
+    /// most [`MAX_MESSAGE_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_error: Option<String>,
     /// What is asked of the mailbox's limits, where the service leases them.

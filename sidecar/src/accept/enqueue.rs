@@ -1,13 +1,18 @@
 //! Putting a message into the queue, here or at the gateway, and answering for it: all of mode `Queue`, and the second half of
 //! `DeliverOrQueue`.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use mailroute_route::file::GatewayUnavailable;
 use mailroute_route::text::chain;
+use tokio::time::sleep;
 
 use super::{MessageAcceptor, reply};
 use crate::attempt::Active;
 use crate::clock;
-use crate::gateway::client::{HandOverError, Offer};
+use crate::gateway::client::{Gateways, HandOverError, Offer};
+use crate::logging::faults::Due;
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, QueueId};
 use crate::outcome::AttemptResult;
@@ -16,6 +21,12 @@ use crate::queue::Attempted;
 use crate::queue::schedule::{MAX_RESERVATION, later};
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Progress, Shelf, SpoolError};
+
+/// Slowest gateway that is waited for longer when a message is large, octets a second.
+const SLOWEST: u64 = 4 * 1024 * 1024;
+
+/// How long a gateway has for a message once the process is about to end.
+const LAST: Duration = Duration::from_millis(800);
 
 impl MessageAcceptor {
     /// Keeps a message that was not tried and says 250, or says that there is no room.
@@ -55,7 +66,7 @@ impl MessageAcceptor {
         if let Some(gateways) = self.gateways(active) {
             let Attempted { entry, progress, .. } = &attempted;
             let offer = Offer { shelf: Shelf::Queue, entry, progress, body };
-            match gateways.hand_over(offer).await {
+            match self.hand_over(gateways, offer).await {
                 Ok(_) => return self.queued(cause, &id, recipients, "gateway"),
                 Err(error) => {
                     if let Some(no) = self.without_gateway(active, &error, &id) {
@@ -73,6 +84,29 @@ impl MessageAcceptor {
         }
     }
 
+    /// Hands a message over while its application waits: for the time that a gateway has for it, and for a moment only when the process is
+    /// about to end.
+    pub(super) async fn hand_over(
+        &self,
+        gateways: &Gateways,
+        offer: Offer<'_>,
+    ) -> Result<SocketAddr, HandOverError> {
+        let mut shutting_down = self.shutting_down.clone();
+        let time = self.gateway_timeout + Duration::from_secs(offer.body.len() / SLOWEST);
+        let too_late = async {
+            let ending = async {
+                // Where nobody can say it any more, the end is there.
+                drop(shutting_down.wait_for(|&shutting_down| shutting_down).await);
+                sleep(LAST).await;
+            };
+            tokio::select! {
+                () = sleep(time) => {}
+                () = ending => {}
+            }
+        };
+        gateways.hand_over_before(offer, too_late).await
+    }
+
     /// What the application is told when no gateway has the message; nothing when the route is content with the pod.
     pub(super) fn without_gateway(
         &self,
@@ -80,7 +114,9 @@ impl MessageAcceptor {
         error: &HandOverError,
         id: &QueueId,
     ) -> Option<Reply> {
-        tracing::error!(queue_id = %id, error = chain(error), "no gateway has stored the message");
+        if let Some(Due { repeated }) = self.gateways.as_ref().and_then(|gateways| gateways.log_line(error)) {
+            tracing::error!(queue_id = %id, repeated, error = chain(error), "no gateway has stored the message");
+        }
         match active.route.delivery.gateway_unavailable {
             GatewayUnavailable::Refuse => Some(reply::gateway_unavailable(&active.route)),
             GatewayUnavailable::Pod => None,

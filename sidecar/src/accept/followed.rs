@@ -58,7 +58,7 @@ impl MessageAcceptor {
         let (next, deadline) = (later(entry.accepted, MAX_RESERVATION), clock::now() + ATTEMPT);
         let progress = Progress { next, reserved_until: Some(next), ..Progress::fresh(&entry) };
         let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body };
-        let gateway = gateways.hand_over(offer).await?;
+        let gateway = self.hand_over(gateways, offer).await?;
         let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(gateways));
         Ok(Followed { queue, gateways, gateway, entry, deadline })
     }

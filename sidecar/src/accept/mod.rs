@@ -43,22 +43,24 @@ pub struct MessageAcceptor {
     metrics: Arc<Metrics>,
     /// How long an application waits at most.
     reply_timeout: Duration,
+    /// How long it waits for a gateway at most.
+    gateway_timeout: Duration,
     /// The process is about to end: nobody may wait any longer.
     shutting_down: watch::Receiver<bool>,
 }
 
 impl MessageAcceptor {
-    /// For whatever route is in use. An application waits `reply_timeout` at most; when `shutting_down` becomes true, no longer
-    /// than it takes to keep the message.
+    /// For whatever route is in use. An application waits `reply_timeout` at most, and for a gateway `gateway_timeout`; when
+    /// `shutting_down` becomes true, no longer than it takes to keep the message.
     pub fn new(
         attempts: Arc<Attempts>,
         queue: Arc<Queue>,
         gateways: Option<Arc<Gateways>>,
         metrics: Arc<Metrics>,
-        reply_timeout: Duration,
+        (reply_timeout, gateway_timeout): (Duration, Duration),
         shutting_down: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        Arc::new(Self { attempts, queue, gateways, metrics, reply_timeout, shutting_down })
+        Arc::new(Self { attempts, queue, gateways, metrics, reply_timeout, gateway_timeout, shutting_down })
     }
 
     /// The gateways, where messages that wait have to be with one before the 250.

@@ -19,6 +19,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use mailroute_route::text::shortened;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
@@ -31,8 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest answer that is looked at, bytes.
 const MAX_ANSWER: u64 = 1024;
 
-/// The answer of a sidecar that takes mail.
-const WELL: &str = "ok\n";
+/// The first line of the answer of a sidecar that takes mail.
+const WELL: &str = "ok";
+
+/// The second line where nothing else is in the way of what others want of the pod.
+const READY: &str = "ready";
+
+/// Longest reason in an answer.
+const MAX_REASON: usize = 400;
 
 /// How long to leave a socket alone that cannot accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,11 +53,22 @@ pub enum Error {
     /// It answers that it takes no mail.
     #[error("the sidecar does not accept mail: {0}")]
     Unwell(String),
+    /// It answers that a gateway can take nothing over.
+    #[error("not ready: {0}")]
+    Unready(String),
 }
 
-/// Answers on the socket until `stop`: whether the local listener is serving. There is nothing to wait for, since nothing
-/// is asked and the answer fits into the buffer of a new connection.
-pub async fn answer(listening: Listening, serving: Arc<AtomicBool>, mut stop: watch::Receiver<bool>) {
+/// What keeps a pod that is alive from being ready.
+pub type Obstacle = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// Answers on the socket until `stop`: whether the local listener is serving, and whether the pod is ready. There is nothing to wait
+/// for, since nothing is asked and the answer fits into the buffer of a new connection.
+pub async fn answer(
+    listening: Listening,
+    serving: Arc<AtomicBool>,
+    obstacle: Obstacle,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listening.accept() => accepted,
@@ -60,9 +78,23 @@ pub async fn answer(listening: Listening, serving: Arc<AtomicBool>, mut stop: wa
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let text = if serving.load(Ordering::Relaxed) { WELL } else { "the local listener is not serving\n" };
+        let alive = if serving.load(Ordering::Relaxed) { WELL } else { "the local listener is not serving" };
+        let ready = obstacle().unwrap_or_else(|| READY.to_owned());
+        let text = format!("{alive}\n{}\n", shortened(&ready, MAX_REASON));
         // One that is gone already does not want to know.
         let _ = stream.write_all(text.as_bytes()).await;
+    }
+}
+
+/// The same, and whether it is ready: a gateway has a certificate to take messages over with. On a volume without sockets a pod that is
+/// alive is ready.
+///
+/// # Errors
+/// As [`ask`], and when it is not ready.
+pub fn ask_ready(spool_dir: &Path, admin: SocketAddr) -> Result<(), Error> {
+    match answered(spool_dir, admin)? {
+        Some(ready) if ready != READY => Err(Error::Unready(ready)),
+        _ => Ok(()),
     }
 }
 
@@ -72,10 +104,19 @@ pub async fn answer(listening: Listening, serving: Arc<AtomicBool>, mut stop: wa
 /// # Errors
 /// When it does not answer, or not that it takes mail.
 pub fn ask(spool_dir: &Path, admin: SocketAddr) -> Result<(), Error> {
+    answered(spool_dir, admin).map(drop)
+}
+
+/// What a sidecar that is alive says of being ready; nothing on the port.
+fn answered(spool_dir: &Path, admin: SocketAddr) -> Result<Option<String>, Error> {
     let path = Layout::new(spool_dir).alive();
-    let Some(stream) = connect(path.clone()) else { return ask_port(admin) };
+    let Some(stream) = connect(path.clone()) else { return ask_port(admin).map(|()| None) };
     let told = told(stream).map_err(|error| Error::Silent(path.display().to_string(), error))?;
-    if told == WELL { Ok(()) } else { Err(Error::Unwell(told.trim().to_owned())) }
+    let mut lines = told.lines().map(str::trim);
+    match lines.next().unwrap_or_default() {
+        WELL => Ok(lines.next().map(str::to_owned)),
+        unwell => Err(Error::Unwell(unwell.to_owned())),
+    }
 }
 
 /// In a thread of its own, since a path on a volume that hangs takes as long as it likes.
@@ -150,7 +191,8 @@ mod tests {
         std::fs::create_dir_all(layout.tmp()).unwrap();
         let (stop, stopped) = watch::channel(false);
         let listening = Listening::bind(&layout, layout.alive()).unwrap();
-        tokio::spawn(answer(listening, Arc::clone(serving), stopped));
+        let obstacle = || Some("no certificate".to_owned());
+        tokio::spawn(answer(listening, Arc::clone(serving), Box::new(obstacle), stopped));
         (root, stop)
     }
 
@@ -169,6 +211,8 @@ mod tests {
         // More at once than any port would take.
         let _held: Vec<_> = (0..50).map(|_| connect(Layout::new(root.path()).alive()).unwrap()).collect();
         super::ask(root.path(), used_up).unwrap();
+        let unready = ask_ready(root.path(), used_up).unwrap_err();
+        assert_eq!(unready.to_string(), "not ready: no certificate");
         serving.store(false, Ordering::Relaxed);
         let unwell = super::ask(root.path(), used_up).unwrap_err();
         assert_eq!(unwell.to_string(), "the sidecar does not accept mail: the local listener is not serving");

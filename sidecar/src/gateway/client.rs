@@ -1,7 +1,7 @@
 //! Hands messages over to the gateway of the route.
 //!
 //! ```text
-//!  message ─► a kept connection, or a new one to an address of the gateway ─► XSPOOL ─► 250: the gateway answers for it
+//!  message ─► an open connection, or a new one to an address of the gateway ─► XSPOOL ─► 250: the gateway answers for it
 //!                  next address ◄── no connection, 4yz
 //! ```
 //!
@@ -9,24 +9,32 @@
 //! what becomes of one that is not.
 //!
 //! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
-//! message, since its answer was lost, no other gets it within `DOUBT`.
+//! message, since its answer was lost, no other gets it for ten seconds.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, UdpSocket};
+mod update;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailroute_route::paths::GATEWAY_PORT;
+use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::text::{chain, shortened};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{timeout, timeout_at};
 
+pub use self::update::Following;
+use super::addresses::{Unresponsive, host_and_port, is_own};
 use super::connection::{Connection, ConnectionError, Sent};
+use super::doubts::Doubts;
 pub use super::error::HandOverError;
 use super::identity::{Identity, IdentityError};
-use super::protocol::{Command, Transfer, Update};
+pub use super::pool::CONNECTIONS;
+use super::pool::Pool;
+use super::protocol::{Command, Transfer};
 use crate::clock::{self, Instant};
 use crate::lock;
+use crate::logging::faults::{self, Due, FaultLog};
 use crate::message::body::Body;
 use crate::message::envelope::QueueId;
 use crate::metrics::Metrics;
@@ -35,10 +43,7 @@ use crate::outcome::queued::HandOverOutcome;
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Kept, Progress, Shelf, format};
 
-/// Messages handed over at a time, each on a connection of its own.
-pub const CONNECTIONS: usize = 4;
-
-/// Longest wait for one of them.
+/// Longest wait for one of the connections.
 const TURN: Duration = Duration::from_secs(10);
 
 /// Longest time until there is a connection, over all addresses.
@@ -49,15 +54,6 @@ const REACH_ONE: Duration = Duration::from_secs(2);
 
 /// Most addresses that are tried for one message.
 const MAX_ADDRESSES: usize = 4;
-
-/// How long a connection is kept for the next message. Less than a gateway waits for a command.
-const IDLE: Duration = Duration::from_secs(4);
-
-/// How long a message is offered to no other gateway than the one that may have it.
-pub const DOUBT: Duration = Duration::from_secs(10);
-
-/// Most messages of which that is remembered.
-const MAX_DOUBTS: usize = 10_000;
 
 /// Longest text about what was met.
 const MAX_TEXT_BYTES: usize = 300;
@@ -90,27 +86,37 @@ pub struct Gateways {
     fixed: Mutex<Option<Vec<SocketAddr>>>,
     metrics: Arc<Metrics>,
     places: Semaphore,
-    kept: Mutex<Vec<Connection>>,
-    doubts: Mutex<HashMap<QueueId, Doubt>>,
+    open: Pool,
+    doubts: Mutex<Doubts>,
+    unresponsive: Mutex<Unresponsive>,
+    /// What keeps hand-overs from working, as the log has it.
+    faults: Mutex<FaultLog>,
     error: watch::Sender<Option<String>>,
     /// Attempts under way here of messages that a gateway has.
     followed: watch::Sender<usize>,
 }
 
-/// An attempt of which a gateway is still to be told.
-pub struct Following(Arc<Gateways>);
+/// A message that is on its way to a gateway. Dropped before there is an answer, as when nobody waits any longer, the gateway may have
+/// the message.
+struct Unanswered<'a> {
+    doubts: &'a Mutex<Doubts>,
+    id: &'a QueueId,
+    address: SocketAddr,
+    is_answered: bool,
+}
 
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.0.followed.send_modify(|followed| *followed -= 1);
+impl Unanswered<'_> {
+    fn answered(mut self) {
+        self.is_answered = true;
     }
 }
 
-/// The gateway that may have a message.
-#[derive(Clone, Copy)]
-struct Doubt {
-    address: SocketAddr,
-    since: Instant,
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            lock(self.doubts).add(self.id, self.address, clock::now());
+        }
+    }
 }
 
 impl Gateways {
@@ -122,8 +128,10 @@ impl Gateways {
             fixed: Mutex::default(),
             metrics,
             places: Semaphore::new(CONNECTIONS),
-            kept: Mutex::default(),
+            open: Pool::default(),
             doubts: Mutex::default(),
+            unresponsive: Mutex::default(),
+            faults: Mutex::default(),
             error: watch::Sender::default(),
             followed: watch::Sender::default(),
         })
@@ -144,7 +152,7 @@ impl Gateways {
         self.own_port.is_some()
     }
 
-    /// Why none could be reached when it was needed last; nothing since one was.
+    /// Why none could be reached last, or why this pod has no certificate for it; nothing while all is well.
     pub fn error(&self) -> watch::Receiver<Option<String>> {
         self.error.subscribe()
     }
@@ -152,52 +160,69 @@ impl Gateways {
     /// Hands a message over, and says to which gateway, which answers for it from now on.
     ///
     /// # Errors
-    /// When none has said that it stored the message. One may have all the same, where its answer was lost: it is not delivered twice when
-    /// that gateway gets it again.
+    /// When none has said that it stored the message. One may have stored it all the same, if its answer was lost. When that gateway gets
+    /// the message again, it does not store it a second time.
     pub async fn hand_over(&self, offer: Offer<'_>) -> Result<SocketAddr, HandOverError> {
+        self.hand_over_before(offer, std::future::pending()).await
+    }
+
+    /// The same, but given up when `too_late` completes.
+    ///
+    /// # Errors
+    /// As [`Gateways::hand_over`], and [`HandOverError::Time`].
+    pub async fn hand_over_before(
+        &self,
+        offer: Offer<'_>,
+        too_late: impl Future<Output = ()>,
+    ) -> Result<SocketAddr, HandOverError> {
         let started = clock::now();
-        let result = self.offer(offer).await;
+        let result = tokio::select! {
+            biased;
+            result = self.offer(offer) => result,
+            () = too_late => Err(HandOverError::Time),
+        };
         let outcome = result.as_ref().map_or_else(HandOverError::outcome, |_| HandOverOutcome::HandedOver);
         self.metrics.handed_over(outcome, started.elapsed());
         match &result {
-            Ok(_) => self.met(None),
+            Ok(_) => {
+                faults::write(lock(&self.faults).holds(&[ConditionType::GatewayReady], clock::now()));
+                self.met(None);
+            }
             Err(error) if error.is_of_message() => {}
             Err(error) => self.met(Some(error)),
         }
         result
     }
 
-    /// Tells the gateway at `address`, which has the message, how far it has come since.
-    ///
-    /// # Errors
-    /// When that gateway could not be told.
-    pub async fn update(
-        &self,
-        address: SocketAddr,
-        id: &QueueId,
-        progress: &Progress,
-    ) -> Result<(), HandOverError> {
-        let state = format::encode_progress(progress)?;
-        let _place = self.place().await?;
-        let mut connection = match self.take_kept(Some(address)) {
-            Some(connection) => connection,
-            None => self.connect(address, clock::now() + REACH_ONE).await?,
-        };
-        let command = Command::State(Update { id: id.clone(), state: state.len() });
-        let sent = connection.send(&command, &[&state], None).await;
-        self.answered(connection, sent)
+    /// Connects to a gateway and is greeted, without a message. Says whether one was reached; [`Gateways::error`] says why not.
+    pub async fn greet(&self) -> bool {
+        let result = self.greeted().await;
+        self.met(result.as_ref().err());
+        result.is_ok()
     }
 
-    /// Counts an attempt of which a gateway is to be told.
-    pub fn follow(self: &Arc<Self>) -> Following {
-        self.followed.send_modify(|followed| *followed += 1);
-        Following(Arc::clone(self))
+    /// Whether it is time for a log line about a message that no gateway has stored. Those of thousands of messages would hide all others,
+    /// so only what is about one message alone is always written.
+    pub fn log_line(&self, error: &HandOverError) -> Option<Due> {
+        if error.is_of_message() {
+            return Some(Due { repeated: 0 });
+        }
+        lock(&self.faults).met(Reason::GatewayUnreachable, clock::now())
     }
 
-    /// Completes when the gateways were told of all attempts.
-    pub async fn all_told(&self) {
-        // The sender is this value's own.
-        let _ = self.followed.subscribe().wait_for(|followed| *followed == 0).await;
+    /// Whether there is something to report.
+    pub fn has_error(&self) -> bool {
+        self.error.borrow().is_some()
+    }
+
+    /// Reports this from now on.
+    pub fn report(&self, error: Option<String>) {
+        let text = error.map(|error| shortened(&error, MAX_TEXT_BYTES).into_owned());
+        self.error.send_if_modified(|known| {
+            let is_news = *known != text;
+            *known = text;
+            is_news
+        });
     }
 
     async fn offer(&self, offer: Offer<'_>) -> Result<SocketAddr, HandOverError> {
@@ -208,11 +233,13 @@ impl Gateways {
         let transfer =
             Transfer { id: id.clone(), shelf, head: head.len(), state: state.len(), message: body.len() };
         let command = Command::Spool(transfer);
+        // A pod that has just started holds up no other message while it waits for its first certificate.
+        self.identity.certified_by(clock::now() + REACH).await?;
         let _place = self.place().await?;
         let (parts, mut last, mut tried) = ([&head[..], &state], None, None);
-        if let Some(kept) = self.take_kept(self.doubt(id)) {
-            let address = kept.address;
-            match self.send(kept, &command, parts, body, id).await {
+        if let Some(open) = self.open.take(self.doubt(id), &self.identity.basis()?) {
+            let address = open.address;
+            match self.send(open, &command, parts, body, id).await {
                 Ok(()) => return Ok(address),
                 // It may have been closed for having nothing to do.
                 Err(HandOverError::Unreachable { .. }) => {}
@@ -257,20 +284,22 @@ impl Gateways {
         id: &QueueId,
     ) -> Result<(), HandOverError> {
         let address = connection.address;
+        let unanswered = Unanswered { doubts: &self.doubts, id, address, is_answered: false };
         let sent = connection.send(command, &parts, Some(body)).await;
+        unanswered.answered();
         match &sent {
             // All of it is there, and nobody knows whether it was stored.
-            Err(ConnectionError { whole: true, .. }) => self.is_in_doubt(id, address),
+            Err(ConnectionError { whole: true, .. }) => lock(&self.doubts).add(id, address, clock::now()),
             // "Not now" may mean that it is still being stored there.
             Ok(Sent::Reply(reply)) if reply.is_positive() || reply.is_permanent() => {
-                lock(&self.doubts).remove(id);
+                lock(&self.doubts).settle(id);
             }
             Ok(_) | Err(_) => {}
         }
         self.answered(connection, sent)
     }
 
-    /// What follows from an answer. The connection is kept where another command may follow.
+    /// What follows from an answer. The connection stays open where another command may follow.
     fn answered(
         &self,
         connection: Connection,
@@ -279,7 +308,7 @@ impl Gateways {
         let address = connection.address;
         match sent {
             Ok(Sent::Reply(reply)) if reply.is_positive() => {
-                self.keep(connection);
+                self.open.keep(connection);
                 Ok(())
             }
             Ok(Sent::Reply(reply)) if reply.is_permanent() => {
@@ -287,13 +316,28 @@ impl Gateways {
             }
             Ok(Sent::Reply(reply)) => {
                 if reply.code != 421 {
-                    self.keep(connection);
+                    self.open.keep(connection);
                 }
                 Err(HandOverError::Deferred { address, reply: in_one_line(&reply) })
             }
             Ok(Sent::Unread(error)) => Err(HandOverError::Body(error)),
             Err(error) => Err(unreachable(address, &error)),
         }
+    }
+
+    async fn greeted(&self) -> Result<(), HandOverError> {
+        let deadline = clock::now() + REACH;
+        let mut last = HandOverError::Nobody;
+        for address in self.addresses(None, deadline).await?.into_iter().take(MAX_ADDRESSES) {
+            match self.connect(address, deadline).await {
+                Ok(connection) => {
+                    connection.quit().await;
+                    return Ok(());
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandOverError> {
@@ -320,73 +364,39 @@ impl Gateways {
                 found.map_err(|_| HandOverError::Time)??
             }
         };
-        addresses.dedup();
         addresses.retain(|address| self.own_port != Some(address.port()) || !is_own(*address));
-        addresses.sort_by_cached_key(|_| (clock::chance() * f64::from(u32::MAX)) as u32);
-        Ok(addresses)
+        Ok(lock(&self.unresponsive).ordered(addresses, clock::now(), clock::chance))
     }
 
     async fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Connection, HandOverError> {
-        let (config, name) = self.identity.client_by(deadline).await?;
+        let basis = self.identity.basis()?;
+        let (config, name) = self.identity.client().await?;
         let deadline = deadline.min(clock::now() + REACH_ONE);
-        let opened = timeout_at(deadline, Connection::open(address, config, name)).await;
-        match opened {
+        let opened = timeout_at(deadline, Connection::open(address, config, name, basis)).await;
+        let opened = match opened {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(unreachable(address, &error)),
             Err(_) => Err(HandOverError::Unreachable { address, met: "it does not answer in time".into() }),
+        };
+        match &opened {
+            Ok(_) => lock(&self.unresponsive).remove(address),
+            Err(_) => lock(&self.unresponsive).add(address, clock::now()),
         }
+        opened
     }
 
-    /// A connection that is kept, or one to this address; the one used last.
-    fn take_kept(&self, only: Option<SocketAddr>) -> Option<Connection> {
-        let mut kept = lock(&self.kept);
-        kept.retain(|connection| connection.used.elapsed() < IDLE);
-        loop {
-            let at =
-                kept.iter().rposition(|connection| only.is_none_or(|only| connection.address == only))?;
-            let mut connection = kept.remove(at);
-            // What is sent over one that is closed looks as if it had arrived.
-            if !connection.is_stale() {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn keep(&self, connection: Connection) {
-        let mut kept = lock(&self.kept);
-        kept.retain(|connection| connection.used.elapsed() < IDLE);
-        if kept.len() < CONNECTIONS {
-            kept.push(connection);
-        }
-    }
-
-    /// Ends the connections that are kept.
+    /// Ends the connections that are open.
     pub async fn close(&self) {
-        let kept = std::mem::take(&mut *lock(&self.kept));
-        futures::future::join_all(kept.into_iter().map(Connection::quit)).await;
+        self.open.close().await;
     }
 
     /// The gateway that may have a message although its answer was lost. While it is remembered, nobody else is to try the message.
     pub fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
-        let doubts = lock(&self.doubts);
-        doubts.get(id).filter(|doubt| doubt.since.elapsed() < DOUBT).map(|doubt| doubt.address)
-    }
-
-    fn is_in_doubt(&self, id: &QueueId, address: SocketAddr) {
-        let mut doubts = lock(&self.doubts);
-        doubts.retain(|_, doubt| doubt.since.elapsed() < DOUBT);
-        if doubts.len() < MAX_DOUBTS {
-            doubts.insert(id.clone(), Doubt { address, since: clock::now() });
-        }
+        lock(&self.doubts).of(id, clock::now())
     }
 
     fn met(&self, error: Option<&HandOverError>) {
-        let text = error.map(|error| shortened(&chain(error), MAX_TEXT_BYTES).into_owned());
-        self.error.send_if_modified(|known| {
-            let is_news = *known != text;
-            *known = text;
-            is_news
-        });
+        self.report(error.map(|error| chain(error)));
     }
 }
 
@@ -396,38 +406,4 @@ fn unreachable(address: SocketAddr, error: &ConnectionError) -> HandOverError {
 
 fn in_one_line(reply: &Reply) -> String {
     shortened(&format!("{} {}", reply.code, reply.text()), MAX_TEXT_BYTES).into_owned()
-}
-
-/// The host of a gateway, and its port where it names one.
-fn host_and_port(text: &str) -> (&str, u16) {
-    let named = text.rsplit_once(':').filter(|(host, _)| !host.contains(':'));
-    named.and_then(|(host, port)| Some((host, port.parse().ok()?))).unwrap_or((text, GATEWAY_PORT))
-}
-
-/// Whether an address is one of this pod: the way there begins at itself. Sends nothing.
-fn is_own(address: SocketAddr) -> bool {
-    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-    let way = UdpSocket::bind(any).and_then(|socket| {
-        socket.connect(address)?;
-        socket.local_addr()
-    });
-    way.is_ok_and(|way| way.ip() == address.ip())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_may_name_a_port() {
-        assert_eq!(host_and_port("mail.shop.svc"), ("mail.shop.svc", GATEWAY_PORT));
-        assert_eq!(host_and_port("localhost:1234"), ("localhost", 1234));
-        assert_eq!(host_and_port("::1"), ("::1", GATEWAY_PORT));
-    }
-
-    #[test]
-    fn an_address_of_this_machine_is_its_own_and_another_is_not() {
-        assert!(is_own(([127, 0, 0, 1], 9026).into()));
-        assert!(!is_own(([192, 0, 2, 1], 9026).into()));
-    }
 }

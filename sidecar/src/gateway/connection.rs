@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::identity::Basis;
 use super::protocol::{Command, XSPOOL};
 use crate::clock::{self, Instant};
 use crate::message::body::Body;
@@ -68,6 +69,10 @@ pub(super) enum Sent {
 pub(super) struct Connection {
     /// Where to.
     pub address: SocketAddr,
+    /// What it rests on.
+    pub basis: Basis,
+    /// When it was opened.
+    pub opened: Instant,
     /// When it was used last.
     pub used: Instant,
     stream: TlsStream<TcpStream>,
@@ -80,6 +85,7 @@ impl Connection {
         address: SocketAddr,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
+        basis: Basis,
     ) -> Result<Self, ConnectionError> {
         let stream = TcpStream::connect(address).await;
         let stream = stream.map_err(ConnectionError::io("cannot connect", false))?;
@@ -87,13 +93,13 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let stream = TlsConnector::from(config).connect(name, stream).await;
         let stream = stream.map_err(ConnectionError::io("the TLS handshake failed", false))?;
-        let mut connection = Self { address, used: clock::now(), stream, buffer: Vec::new() };
+        let (opened, buffer) = (clock::now(), Vec::new());
+        let mut connection = Self { address, basis, opened, used: opened, stream, buffer };
         let greeting = connection.reply(false).await?;
         if greeting.code != 220 {
             return Err(ConnectionError::because("it does not greet", false));
         }
-        let hello = Command::Hello("mailroute".into());
-        let Sent::Reply(reply) = connection.send(&hello, &[], None).await? else {
+        let Sent::Reply(reply) = connection.send(&Command::Hello, &[], None).await? else {
             return Err(ConnectionError::because("nothing to read", false));
         };
         if !reply.is_positive() || !reply.lines.iter().any(|line| line == XSPOOL) {
@@ -110,12 +116,17 @@ impl Connection {
         body: Option<&Body>,
     ) -> Result<Sent, ConnectionError> {
         let front = [format!("{command}\r\n").as_bytes(), &parts.concat()].concat();
+        // From the last octets on the gateway may have all of them, whatever becomes of the connection.
+        let mut left = body.map_or(0, Body::len);
         let mut written = self.write(&front).await;
         if let Some(body) = body {
             let mut reader = body.reader();
             while written.is_ok() {
                 match reader.next().await {
-                    Ok(Some(piece)) => written = self.write(&piece).await,
+                    Ok(Some(piece)) => {
+                        left = left.saturating_sub(piece.len() as u64);
+                        written = self.write(&piece).await;
+                    }
                     Ok(None) => break,
                     Err(error) => return Ok(Sent::Unread(error)),
                 }
@@ -128,7 +139,7 @@ impl Connection {
             // It may have said why.
             return match timeout(EARLY, self.reply(false)).await {
                 Ok(Ok(reply)) => Ok(Sent::Reply(reply)),
-                _ => Err(ConnectionError::io("the connection broke", false)(error)),
+                _ => Err(ConnectionError::io("the connection broke", left == 0)(error)),
             };
         }
         let octets = body.map_or(0, Body::len);

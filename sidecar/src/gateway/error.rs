@@ -54,15 +54,39 @@ pub enum HandOverError {
     Format(#[from] FormatError),
 }
 
+/// What an error says of the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorScope {
+    /// It is about this message, which no gateway will take; others are not concerned.
+    Message,
+    /// A gateway is there and does not take this message now. It may take others.
+    Now,
+    /// No gateway takes anything.
+    Gateways,
+}
+
 impl HandOverError {
-    /// Whether it is about this message, and says nothing of others.
-    pub const fn is_of_message(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Body(_) | Self::Format(_))
+    /// What it says of the next attempt.
+    pub const fn scope(&self) -> ErrorScope {
+        match self {
+            Self::Refused { .. } | Self::Body(_) | Self::Format(_) => ErrorScope::Message,
+            Self::Deferred { .. } => ErrorScope::Now,
+            _ => ErrorScope::Gateways,
+        }
     }
 
-    /// Whether a gateway is there that does not take this message now; it may take others.
-    pub const fn is_deferral(&self) -> bool {
-        matches!(self, Self::Deferred { .. })
+    /// Whether another gateway may have the message that this one was asked about: it cannot be reached, or does not know the message.
+    pub(super) fn may_be_elsewhere(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { reply, .. } => reply.starts_with("550 "),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about this message, and says nothing of others.
+    pub const fn is_of_message(&self) -> bool {
+        matches!(self.scope(), ErrorScope::Message)
     }
 
     pub(super) const fn outcome(&self) -> HandOverOutcome {

@@ -2,11 +2,14 @@
 //! [`mailroute_route::identity`].
 //!
 //! Owns what is verified: the CA of the route file, and the role and the route in the peer's certificate; and, in `renewal`, how the
-//! certificate is had from the operator. Refuses to know what is said over the connection. The key is in memory alone.
+//! certificate is had from the operator; in `stored`, how a restart of the container finds it again. Refuses to know what is said over
+//! the connection.
 
 mod renewal;
+mod stored;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use mailroute_route::file::Gateway;
@@ -22,9 +25,9 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::renewal::Held;
+pub use self::stored::IDENTITY_FILE;
 use crate::clock;
 use crate::config::Config;
-use crate::lock;
 use crate::net::tls::{Trust, TrustError, client_config_with, roots_from_pem};
 
 /// Why there is no TLS between sidecar and gateway.
@@ -70,6 +73,40 @@ pub enum PeerError {
     OtherRoute,
 }
 
+/// What a connection rests on. When one of the two changes, the connection is not used any more.
+#[derive(Clone)]
+pub struct Basis {
+    /// The route's gateway, with the CA that its certificate chains to.
+    gateway: Gateway,
+    /// This pod's certificate.
+    certified: Arc<CertifiedKey>,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        self.gateway == other.gateway && Arc::ptr_eq(&self.certified, &other.certified)
+    }
+}
+
+/// Changes of an [`Identity`].
+pub struct IdentityChanges {
+    held: watch::Receiver<Option<Held>>,
+    failure: watch::Receiver<Option<String>>,
+    config: watch::Receiver<Config>,
+}
+
+impl IdentityChanges {
+    /// Completes at the next change.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            Ok(()) = self.held.changed() => {}
+            Ok(()) = self.failure.changed() => {}
+            Ok(()) = self.config.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
 /// Told when a new certificate ends, seconds since the epoch.
 type Observer = Box<dyn Fn(i64) + Send + Sync>;
 
@@ -79,10 +116,12 @@ pub struct Identity {
     role: Role,
     held: watch::Sender<Option<Held>>,
     /// Why the operator has issued none when it was asked last.
-    failure: Mutex<Option<String>>,
+    failure: watch::Sender<Option<String>>,
     /// Somebody needs one.
     wanted: Notify,
     observer: OnceLock<Observer>,
+    /// Where it outlives the process.
+    file: OnceLock<PathBuf>,
 }
 
 impl Identity {
@@ -92,16 +131,23 @@ impl Identity {
             config,
             role,
             held: watch::Sender::default(),
-            failure: Mutex::default(),
+            failure: watch::Sender::default(),
             wanted: Notify::new(),
             observer: OnceLock::new(),
+            file: OnceLock::new(),
         })
     }
 
     /// Tells `observer` when each new certificate ends, seconds since the epoch: for the metric. The first observer counts.
     pub fn observe(&self, observer: impl Fn(i64) + Send + Sync + 'static) {
-        // One that is there already is the same.
+        // The second one tells the same metric.
         let _ = self.observer.set(Box::new(observer));
+    }
+
+    /// Keeps certificate and key in this file, and takes them from there at the start. The first call counts.
+    pub fn keep_in(&self, file: PathBuf) {
+        // The second one names the same.
+        let _ = self.file.set(file);
     }
 
     /// What this pod does for the route.
@@ -128,8 +174,25 @@ impl Identity {
         match self.usable() {
             Ok(_) | Err(IdentityError::NoGateway) => None,
             Err(error @ IdentityError::NoAuthority) => Some(error.to_string()),
-            Err(error) => lock(&self.failure).as_ref().map(|failure| format!("{error}: {failure}")),
+            Err(error) => self.failure.borrow().as_ref().map(|failure| format!("{error}: {failure}")),
         }
+    }
+
+    /// Whether this pod has a certificate that it can use, or needs none.
+    ///
+    /// # Errors
+    /// When it needs one and has none.
+    pub fn ready(&self) -> Result<(), IdentityError> {
+        match self.usable() {
+            Ok(_) | Err(IdentityError::NoGateway) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells when the certificate, the lack of one or the route has changed.
+    pub fn changes(&self) -> IdentityChanges {
+        let (held, failure) = (self.held.subscribe(), self.failure.subscribe());
+        IdentityChanges { held, failure, config: self.config.clone() }
     }
 
     /// The route's gateway, as the route file has it now.
@@ -150,21 +213,27 @@ impl Identity {
         Ok((config, name))
     }
 
-    /// The same, once there is a certificate: a pod that has just started waits for its first one, but no longer than until `deadline`.
+    /// Waits for the first certificate of a pod that has just started, but no longer than until `deadline`.
     ///
     /// # Errors
-    /// As [`Identity::client`].
-    pub async fn client_by(
-        &self,
-        deadline: clock::Instant,
-    ) -> Result<(Arc<ClientConfig>, ServerName<'static>), IdentityError> {
+    /// While there is no gateway, no certificate or no CA.
+    pub async fn certified_by(&self, deadline: clock::Instant) -> Result<(), IdentityError> {
         let mut held = self.held.subscribe();
-        match self.client().await {
+        match self.both() {
             Err(IdentityError::NoCertificate) => {}
-            result => return result,
+            result => return result.map(drop),
         }
-        let _ = timeout_at(deadline, held.wait_for(Option::is_some)).await;
-        self.client().await
+        drop(timeout_at(deadline, held.wait_for(Option::is_some)).await);
+        self.both().map(drop)
+    }
+
+    /// What connections rest on from now on.
+    ///
+    /// # Errors
+    /// While there is no gateway, no certificate or no CA.
+    pub fn basis(&self) -> Result<Basis, IdentityError> {
+        let (gateway, certified) = self.both()?;
+        Ok(Basis { gateway, certified })
     }
 
     /// For connections of sidecars and of other gateways: they have to show a certificate of the CA; [`Identity::peer`] tells whose.
@@ -252,12 +321,12 @@ mod tests {
         route.gateway = Some(Gateway { host: "mail-gateway".into(), ca_pem: cert.pem() });
         let config = Config { route: Some(Arc::new(route)), ..Config::default() };
         let identity = Identity::new(watch::channel(config).1, Role::Sidecar);
-        let none = identity.client_by(clock::now()).await.map(drop);
+        let none = identity.certified_by(clock::now()).await;
         assert!(matches!(none, Err(IdentityError::NoCertificate)), "{none:?}");
 
         let of_pod = Arc::clone(&identity);
         let later = clock::now() + Duration::from_secs(60);
-        let waiting = tokio::spawn(async move { of_pod.client_by(later).await.map(drop) });
+        let waiting = tokio::spawn(async move { of_pod.certified_by(later).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         let provider = rustls::crypto::ring::default_provider();

@@ -14,14 +14,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::identity::{Identity, Peer};
 use super::session::Session;
+use crate::clock;
 use crate::lock;
+use crate::logging::faults::{Due, Repeated};
 use crate::message::body::Scratch;
 use crate::message::envelope::QueueId;
 use crate::metrics::Metrics;
@@ -41,6 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the heads and progresses of messages that come in take together, KiB. The largest pair has 8 MiB.
 const HEADS_KIB: u32 = 12 * 1024;
+
+/// Longest wait for room for them: one peer that is slow must not hold up all others.
+const ROOM: Duration = Duration::from_secs(10);
 
 /// What a gateway takes messages over with.
 pub struct GatewayServer {
@@ -67,7 +72,9 @@ pub(super) struct Shared {
     identity: Arc<Identity>,
     /// Messages that are coming in.
     incoming: Mutex<HashSet<QueueId>>,
-    heads: Semaphore,
+    heads: HeadRoom,
+    /// Lines about connections that are not served, which others may cause at will.
+    lines: Mutex<Repeated>,
     peers: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -95,7 +102,8 @@ impl GatewayServer {
             ending,
             identity,
             incoming: Mutex::default(),
-            heads: Semaphore::new(HEADS_KIB as usize),
+            heads: HeadRoom::default(),
+            lines: Mutex::default(),
             peers: Mutex::default(),
         });
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -162,17 +170,32 @@ impl Shared {
         let _ = stream.set_nodelay(true);
         let config = match self.identity.server() {
             Ok(config) => config,
-            Err(error) => return tracing::warn!(%address, %error, "a connection cannot be served"),
+            Err(error) => {
+                if let Some(Due { repeated }) = self.line() {
+                    tracing::warn!(%address, repeated, %error, "a connection cannot be served");
+                }
+                return;
+            }
         };
         let accepted = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await;
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::info!(%address, %error, "the TLS handshake failed"),
-            Err(_) => return tracing::info!(%address, "the TLS handshake takes too long"),
+            Ok(Err(error)) => {
+                if let Some(Due { repeated }) = self.line() {
+                    tracing::info!(%address, repeated, %error, "the TLS handshake failed");
+                }
+                return;
+            }
+            Err(_) => return tracing::debug!(%address, "the TLS handshake takes too long"),
         };
         let peer: Peer = match self.identity.peer(stream.get_ref().1.peer_certificates()) {
             Ok(peer) => peer,
-            Err(error) => return tracing::warn!(%address, %error, "a connection was refused"),
+            Err(error) => {
+                if let Some(Due { repeated }) = self.line() {
+                    tracing::warn!(%address, repeated, %error, "a connection was refused");
+                }
+                return;
+            }
         };
         if let Err(error) = Session::new(stream, peer, self).run(stop).await {
             tracing::debug!(%address, %error, "a session ended");
@@ -184,10 +207,30 @@ impl Shared {
         lock(&self.incoming).insert(id.clone()).then(|| Incoming { shared: self, id: id.clone() })
     }
 
-    /// Room for a head and a progress of so many octets together.
-    pub async fn room(&self, octets: usize) -> io::Result<tokio::sync::SemaphorePermit<'_>> {
+    /// Room for a head and a progress of so many octets together; none when that takes too long.
+    pub async fn room(&self, octets: usize) -> Option<SemaphorePermit<'_>> {
+        self.heads.take(octets).await
+    }
+
+    /// Whether it is time for a line about a connection that is not served.
+    fn line(&self) -> Option<Due> {
+        lock(&self.lines).due(clock::now())
+    }
+}
+
+/// Room in memory for heads and progresses.
+struct HeadRoom(Semaphore);
+
+impl Default for HeadRoom {
+    fn default() -> Self {
+        Self(Semaphore::new(HEADS_KIB as usize))
+    }
+}
+
+impl HeadRoom {
+    async fn take(&self, octets: usize) -> Option<SemaphorePermit<'_>> {
         let kib = u32::try_from(octets.div_ceil(1024)).unwrap_or(HEADS_KIB).min(HEADS_KIB);
-        self.heads.acquire_many(kib).await.map_err(io::Error::other)
+        timeout(ROOM, self.0.acquire_many(kib)).await.ok()?.ok()
     }
 }
 
@@ -206,5 +249,23 @@ impl Drop for Counted {
                 peers.remove(&self.ip);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_for_room_are_told_so_in_time() {
+        let room = HeadRoom::default();
+        let slow = room.take(8 << 20).await.unwrap();
+        let start = clock::now();
+        // The second large one waits, and everybody behind it.
+        let (large, small) = tokio::join!(room.take(8 << 20), room.take(1024));
+        assert!(large.is_none() && small.is_none(), "nobody waits for a peer that is slow");
+        assert_eq!(start.elapsed(), ROOM);
+        drop(slow);
+        assert!(room.take(usize::MAX).await.is_some());
     }
 }

@@ -71,7 +71,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let Ok(line) = line else { return self.end(&reply(421, (4, 4, 2), "no command in time")).await };
             let Some(line) = line? else { return Ok(()) };
             let answer = match Command::parse(&line) {
-                Ok(Command::Hello(_)) => {
+                Ok(Command::Hello) => {
                     let lines = vec!["mailroute gateway".to_owned(), XSPOOL.to_owned()];
                     Reply { code: 250, enhanced: None, lines }
                 }
@@ -101,7 +101,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     async fn take_over(&mut self, transfer: &Transfer) -> io::Result<(TakeOverOutcome, Reply)> {
         let Transfer { id, shelf, head, state, message } = transfer;
         let shared = self.shared;
-        let _room = shared.room(head + state).await?;
+        let Some(_room) = shared.room(head + state).await else {
+            self.skip((head + state) as u64 + message).await?;
+            return Ok((TakeOverOutcome::Failed, busy()));
+        };
         let octets = self.octets(head + state).await?;
         let announced = announced(transfer, &octets);
         drop(octets);
@@ -179,7 +182,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn state(&mut self, update: &Update) -> io::Result<Reply> {
         let Update { id, state } = update;
-        let _room = self.shared.room(*state).await?;
+        let Some(_room) = self.shared.room(*state).await else {
+            self.skip(*state as u64).await?;
+            return Ok(busy());
+        };
         let octets = self.octets(*state).await?;
         Ok(match self.shared.queue.update(id, &octets).await {
             Ok(Some(ProgressUpdate { before, after })) => {
@@ -312,6 +318,10 @@ fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: impl Into<St
 
 fn plain(code: u16, text: &str) -> Reply {
     Reply { code, enhanced: None, lines: vec![text.to_owned()] }
+}
+
+fn busy() -> Reply {
+    reply(451, (4, 3, 2), "too many messages come in at once")
 }
 
 fn shutting_down() -> Reply {

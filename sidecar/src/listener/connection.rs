@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 
 use super::network::{Entered, Verified};
 use super::stream::ClientStream;
@@ -183,13 +183,24 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> io::Result<Waited> {
-        let (deadline, late) = self.timeouts.deadline(SessionProgress::of(&self.session), Instant::now());
+        let progress = SessionProgress::of(&self.session);
+        let (deadline, late) = self.timeouts.deadline(progress, Instant::now());
+        let leave = self.timeouts.leave(progress);
+        let mut draining = self.service.draining.clone();
+        let sent_away = async {
+            if draining.wait_for(|&draining| draining).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            sleep_until(leave).await;
+        };
         let may_stop = self.session.is_between_messages();
+        let may_leave = may_stop && self.entered.is_some();
         tokio::select! {
             read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => {
                 read.map_or(Ok(Waited::Ended(late)), |read| read.map(Waited::Octets))
             }
             _ = self.stop.wait_for(|&stop| stop), if may_stop => Ok(Waited::Ended(Answer::ShuttingDown)),
+            () = sent_away, if may_leave => Ok(Waited::Ended(Answer::ShuttingDown)),
         }
     }
 

@@ -75,6 +75,8 @@ pub struct Service {
     pub scratch: Arc<dyn Scratch>,
     /// Bounds that no route changes.
     pub limits: SessionLimits,
+    /// The process is about to end: clients of the network that are between two messages are sent elsewhere soon.
+    pub draining: watch::Receiver<bool>,
 }
 
 /// How long a session and its parts may take.
@@ -90,6 +92,8 @@ pub struct SessionLimits {
     pub handshake: Duration,
     /// For a client to log in where it has to, counted from the greeting: strangers do not keep others out for longer.
     pub login: Duration,
+    /// For a client of the network to begin its next message once the process is about to end; a fifth of it for one to log in.
+    pub leave: Duration,
     /// For a client to complete one message, counted from its MAIL, and to begin another one, counted from the last.
     /// Bounds the resources of a client that always sends a little.
     pub message: Duration,
@@ -105,6 +109,7 @@ impl Default for SessionLimits {
             data: Duration::from_secs(3 * 60),
             handshake: Duration::from_secs(15),
             login: Duration::from_secs(60),
+            leave: Duration::from_secs(5),
             // 150 MiB in that time is 85 KiB a second, over loopback.
             message: Duration::from_secs(30 * 60),
         }

@@ -141,6 +141,7 @@ mod tests {
             observer: Arc::new(Metrics::new().unwrap()),
             scratch: Arc::new(std::env::temp_dir()),
             limits: SessionLimits { wait: Duration::from_millis(50), ..SessionLimits::default() },
+            draining: watch::channel(false).1,
         };
         let listener = PortListener { service, config, fixed: Some(address.port()), serving: Arc::default() };
         let (stop, stopped) = watch::channel(false);

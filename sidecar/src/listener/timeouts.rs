@@ -10,6 +10,9 @@ use super::SessionLimits;
 use crate::smtp::answer::Answer;
 use crate::smtp::session::Session;
 
+/// How much sooner a client has to go that has not logged in.
+const STRANGER: u32 = 5;
+
 /// The deadlines of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SessionTimeouts {
@@ -21,6 +24,8 @@ pub(super) struct SessionTimeouts {
     transactions: u64,
     message: Instant,
     login: Instant,
+    /// Since when the client has said nothing.
+    quiet: Instant,
 }
 
 /// What a session has done, as far as it matters here.
@@ -47,14 +52,14 @@ impl SessionTimeouts {
     /// With a client that has just connected.
     pub(super) fn new(limits: SessionLimits, now: Instant) -> Self {
         let (command, message, login) = (now + limits.command, now + limits.message, now + limits.login);
-        Self { limits, commands: 0, command, transactions: 0, message, login }
+        Self { limits, commands: 0, command, transactions: 0, message, login, quiet: now }
     }
 
     /// When to give up on the client, and what to tell it then.
     pub(super) fn deadline(&mut self, progress: SessionProgress, now: Instant) -> (Instant, Answer) {
         if progress.commands != self.commands {
             self.commands = progress.commands;
-            self.command = now + self.limits.command;
+            (self.command, self.quiet) = (now + self.limits.command, now);
         }
         if progress.transactions != self.transactions {
             self.transactions = progress.transactions;
@@ -69,9 +74,15 @@ impl SessionTimeouts {
         if quiet < message.0 { (quiet, Answer::Idle) } else { message }
     }
 
+    /// When a client that is between two messages has to go, as the process is about to end.
+    pub(super) fn leave(&self, progress: SessionProgress) -> Instant {
+        self.quiet + if progress.is_stranger { self.limits.leave / STRANGER } else { self.limits.leave }
+    }
+
     /// A message was answered: all times begin anew, also after a long wait for the answer.
     pub(super) fn answered(&mut self, now: Instant) {
         (self.command, self.message) = (now + self.limits.command, now + self.limits.message);
+        self.quiet = now;
     }
 }
 
@@ -134,6 +145,20 @@ mod tests {
         }
         let logged_in = start + Duration::from_secs(50);
         assert_eq!(timeouts.deadline(at(4, 0, false), logged_in), (logged_in + minutes(5), Answer::Idle));
+    }
+
+    #[test]
+    fn at_the_end_a_client_has_a_few_seconds_for_its_next_message_and_a_stranger_one_to_log_in() {
+        let start = Instant::now();
+        let mut timeouts = SessionTimeouts::new(SessionLimits::default(), start);
+        let stranger = SessionProgress { is_stranger: true, ..SessionProgress::default() };
+        assert_eq!(timeouts.leave(stranger), start + Duration::from_secs(1));
+        assert_eq!(timeouts.leave(at(0, 0, false)), start + Duration::from_secs(5));
+        let later = start + minutes(1);
+        timeouts.deadline(at(4, 1, false), later);
+        assert_eq!(timeouts.leave(at(4, 1, false)), later + Duration::from_secs(5));
+        timeouts.answered(later + minutes(1));
+        assert_eq!(timeouts.leave(at(4, 1, false)), later + minutes(1) + Duration::from_secs(5));
     }
 
     #[test]

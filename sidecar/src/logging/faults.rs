@@ -86,6 +86,25 @@ impl FaultLog {
     }
 }
 
+/// A line that others may cause as often as they like: one in a minute is written.
+#[derive(Debug, Default)]
+pub struct Repeated {
+    next: Option<Instant>,
+    repeated: u64,
+}
+
+impl Repeated {
+    /// Says whether it is time for a line.
+    pub fn due(&mut self, now: Instant) -> Option<Due> {
+        if self.next.is_some_and(|next| now < next) {
+            self.repeated += 1;
+            return None;
+        }
+        self.next = Some(now + FIRST);
+        Some(Due { repeated: std::mem::take(&mut self.repeated) })
+    }
+}
+
 /// Writes the lines for faults that are over.
 pub fn write(over: Vec<Over>) {
     for Over { reason, lasted, times } in over {
@@ -116,6 +135,13 @@ mod tests {
         assert_eq!(over, [Over { reason: FAULT, lasted: 3600 * SECOND, times: 3 * 3600 }]);
         assert!(log.works(start + 3601 * SECOND).is_empty(), "once");
         assert_eq!(log.met(FAULT, start + 3602 * SECOND), Some(Due { repeated: 0 }), "it begins anew");
+    }
+
+    #[test]
+    fn a_line_that_others_cause_is_written_once_a_minute() {
+        let (mut line, start) = (Repeated::default(), clock::now());
+        let lines: Vec<_> = (0..150_u32).filter_map(|n| line.due(start + SECOND * n)).collect();
+        assert_eq!(lines, [0, 59, 59].map(|repeated| Due { repeated }));
     }
 
     #[test]

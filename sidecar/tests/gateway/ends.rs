@@ -66,6 +66,22 @@ async fn a_job_during_an_outage_ends_in_seconds_and_not_with_the_grace() {
 }
 
 #[tokio::test]
+async fn what_waits_is_handed_over_while_a_session_is_still_open() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    let sidecar = pods.sidecar().await;
+    down(&pods.m365, true).await;
+    let mut open = Client::connect(sidecar.app.smtp_addresses()[0]).await;
+    sidecar.queued(&[ANN], "early").await;
+    let stop = tokio::spawn(sidecar.stopped());
+    gateway.figures(|figures| figures.messages == 1).await;
+    let answer = open.send(SENDER, &[ANN], &message("late")).await;
+    assert_eq!(answer.code, 250, "the session goes on: {answer}");
+    drop(open);
+    let (files, _) = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
+    assert_eq!((stored(&files, "queue"), gateway.app.queue().figures().messages), (0, 2));
+}
+
+#[tokio::test]
 async fn a_message_that_the_gateway_has_no_room_for_does_not_hold_up_the_others() {
     let mut pods = Pods::new("127.0.0.1:1", Queue).await;
     pods.route.delivery.max_spool_bytes = 256 << 10;

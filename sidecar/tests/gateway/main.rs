@@ -4,10 +4,13 @@
 #![cfg(test)]
 
 mod authority;
+mod backlog;
+mod checks;
 mod durability;
 mod ends;
 mod kills;
 mod memory;
+mod mute;
 mod once;
 mod pods;
 mod protocol;

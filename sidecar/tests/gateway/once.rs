@@ -21,13 +21,22 @@ use crate::pods::{Pods, stored};
 
 /// A sidecar's connections to the gateway, and nothing else of it.
 pub fn gateways(pods: &Pods, role: Role, route: &str) -> Arc<Gateways> {
-    let config = Config { route: Some(Arc::new(pods.route.clone())), ..Config::default() };
-    let (sender, config) = watch::channel(config);
+    let (sender, gateways) = with_config(pods, role, route);
     // The route does not change.
     std::mem::forget(sender);
+    gateways
+}
+
+/// The same, and what changes the route.
+fn with_config(pods: &Pods, role: Role, route: &str) -> (watch::Sender<Config>, Arc<Gateways>) {
+    let (sender, config) = watch::channel(config(pods));
     let identity = Identity::new(config, role);
     identity.set(certified(&pods.authority.signed(role, route, "web-0")));
-    Gateways::new(identity, None, Arc::new(Metrics::new().unwrap()))
+    (sender, Gateways::new(identity, None, Arc::new(Metrics::new().unwrap())))
+}
+
+fn config(pods: &Pods) -> Config {
+    Config { route: Some(Arc::new(pods.route.clone())), ..Config::default() }
 }
 
 /// Message number `n`, as a sidecar has it.
@@ -165,6 +174,28 @@ async fn a_message_goes_on_to_another_gateway_with_its_reservation() {
 }
 
 #[tokio::test]
+async fn it_reaches_the_gateway_that_has_the_message_by_then() {
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    let (first, second) = pods.two_gateways("127.0.0.1:0").await;
+    let both = vec![first.gateway_address(), second.gateway_address()];
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    sidecar.dial(vec![first.gateway_address()]);
+    let address = give(&sidecar, 1).await.unwrap();
+    first.stopped().await;
+    assert_eq!(second.app.queue().figures().messages, 1);
+    sidecar.dial(both);
+    let (entry, _) = sample(1);
+    let mut done = Progress::fresh(&entry);
+    done.statuses.fill(RecipientStatus::Delivered);
+    // Refused while the gateway itself tries the message.
+    while let Err(error) = sidecar.update(address, &entry.envelope.id, &done).await {
+        assert!(matches!(error, HandOverError::Deferred { .. }), "{error}");
+    }
+    assert_eq!(second.app.queue().figures().messages, 0);
+}
+
+#[tokio::test]
 async fn a_rotation_of_the_ca_stops_nothing() {
     let (mut pods, gateway) = Pods::with_gateway(Queue).await;
     down(&pods.m365, true).await;
@@ -191,6 +222,22 @@ async fn a_rotation_of_the_ca_stops_nothing() {
     }
     drop(old);
     assert_eq!(gateway.app.queue().figures().messages, 7);
+}
+
+#[tokio::test]
+async fn an_open_connection_is_not_used_for_a_route_that_has_changed() {
+    let (mut pods, first) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let second = pods.gateway("127.0.0.1:0").await;
+    let (route, sidecar) = with_config(&pods, Role::Sidecar, &pods.route.name);
+    assert_eq!(give(&sidecar, 1).await.unwrap(), first.gateway_address());
+    pods.found_at(&second.gateway_address().to_string());
+    route.send_replace(config(&pods));
+    assert_eq!(give(&sidecar, 2).await.unwrap(), second.gateway_address());
+    pods.route.gateway = None;
+    route.send_replace(config(&pods));
+    let error = give(&sidecar, 3).await.unwrap_err();
+    assert!(matches!(error, HandOverError::Identity(_)), "{error}");
 }
 
 #[tokio::test]

@@ -94,11 +94,29 @@ impl Pods {
         intervals: Intervals,
         files: Files,
     ) -> Pod {
+        let pod = self.bare(role, name, arguments, intervals, files).await;
+        pod.app.identity().set(certified(&pod.pem));
+        pod
+    }
+
+    /// A pod that the operator issues no certificate for.
+    pub async fn without_certificate(&self, arguments: &[&str]) -> Pod {
+        let role = if arguments.is_empty() { Role::Sidecar } else { Role::Gateway };
+        self.bare(role, "bare-0", arguments, intervals(), Files::new()).await
+    }
+
+    async fn bare(
+        &self,
+        role: Role,
+        name: &str,
+        arguments: &[&str],
+        intervals: Intervals,
+        files: Files,
+    ) -> Pod {
         files.write_route(&self.route);
         let run = files.run(arguments);
         let pem = self.authority.signed(role, &self.route.name, name);
         let app = App::start(run.clone(), intervals).await.expect("the pod starts");
-        app.identity().set(certified(&pem));
         Pod { app, files, run, intervals, pem }
     }
 
@@ -134,6 +152,18 @@ impl Pods {
 impl Pod {
     pub fn gateway_address(&self) -> SocketAddr {
         self.app.gateway_address().expect("this pod is a gateway")
+    }
+
+    /// Its certificate and key, whether they are in use or not.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Waits until it has nothing to report of gateways.
+    pub async fn well(&self) {
+        let mut errors = self.app.gateways().error();
+        let well = tokio::time::timeout(PATIENCE, errors.wait_for(Option::is_none)).await.map(drop);
+        assert!(well.is_ok(), "{:?}", self.app.gateways().error().borrow());
     }
 
     /// Sends one message, and gives the answer.

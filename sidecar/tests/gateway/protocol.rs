@@ -7,7 +7,7 @@ use mailroute_route::identity::Role;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::gateway::identity::Identity;
 use mailroute_sidecar::smtp::reply::Reply;
-use mailroute_sidecar::spool::{Progress, format};
+use mailroute_sidecar::spool::{Progress, RecipientStatus, format};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -108,6 +108,46 @@ async fn only_what_belongs_together_is_taken_over() {
     assert_eq!(talk.say(b"QUIT\r\n").await.code, 221);
     assert!(talk.reply().await.is_none());
     assert_eq!(gateway.app.queue().figures().messages, 1);
+}
+
+/// What a sidecar of the first version sends for message number 1: the message, and that one recipient has it. Never changed: a later
+/// version that sends something else adds a sample of its own, and gateways go on taking this one.
+const FIRST_XSPOOL: &[u8] = include_bytes!("samples/xspool-1");
+const FIRST_XSTATE: &[u8] = include_bytes!("samples/xstate-1");
+
+#[tokio::test]
+async fn what_the_first_version_hands_over_is_taken_over() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    down(&pods.m365, true).await;
+    let (entry, body) = sample(1);
+    let id = &entry.envelope.id;
+    let mut talk = Talk::with(&pods, &gateway).await;
+    assert_eq!(talk.say(b"EHLO web-0\r\n").await.code, 250);
+    let answer = talk.say(FIRST_XSPOOL).await;
+    assert_eq!(answer.code, 250, "{answer}");
+    let kept = gateway.app.queue().show(id).await.unwrap().kept;
+    assert_eq!((&kept.entry, kept.body.crc32()), (&entry, body.crc32()));
+    // Refused while the gateway itself tries the message.
+    let mut answer = talk.say(FIRST_XSTATE).await;
+    while answer.code == 451 {
+        answer = talk.say(FIRST_XSTATE).await;
+    }
+    assert_eq!(answer.code, 250, "{answer}");
+    let kept = gateway.app.queue().show(id).await.unwrap().kept;
+    assert_eq!(kept.progress.statuses, [RecipientStatus::Delivered, RecipientStatus::Waiting]);
+}
+
+#[test]
+fn what_is_sent_today_is_what_the_first_version_sent() {
+    let transfer = transfer(1, |_, _, _| {});
+    assert_eq!(String::from_utf8_lossy(&transfer), String::from_utf8_lossy(FIRST_XSPOOL));
+    let (entry, _) = sample(1);
+    let mut progress = Progress::fresh(&entry);
+    progress.statuses[0] = RecipientStatus::Delivered;
+    let state = format::encode_progress(&progress).unwrap();
+    let command = format!("XSTATE {} {}\r\n", entry.envelope.id, state.len());
+    let update = [command.as_bytes(), &state].concat();
+    assert_eq!(String::from_utf8_lossy(&update), String::from_utf8_lossy(FIRST_XSTATE));
 }
 
 #[tokio::test]

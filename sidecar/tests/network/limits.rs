@@ -137,3 +137,24 @@ async fn many_who_log_in_at_once_all_get_in() {
     }
     assert_eq!(server.stop().await.len(), 15);
 }
+
+#[tokio::test]
+async fn at_the_end_those_between_messages_are_sent_elsewhere_and_nobody_in_a_message() {
+    let (leave, server) = (SessionLimits::default().leave, Server::start().await);
+    let (mut stranger, mut pooled) = (Client::secured(&server).await, Client::logged_in(&server).await);
+    let mut writing = Client::logged_in(&server).await;
+    for line in ["MAIL FROM:<noreply@contoso.com>", "RCPT TO:<a@b.example>", "DATA"] {
+        writing.command(line).await;
+    }
+    server.drain();
+    let begin = Instant::now();
+    assert_eq!(stranger.reply().await.code, 421);
+    let waited = begin.elapsed();
+    assert!(waited < leave, "at once, or nearly: {waited:?}");
+    assert_eq!(pooled.reply().await.code, 421);
+    // Who comes now is served all the same: other nodes learn late that this gateway ends.
+    let mut late = Client::logged_in(&server).await;
+    assert_eq!(late.send("noreply@contoso.com", "a@b.example").await.code, 250);
+    assert_eq!(writing.command("Subject: x\r\n\r\ny\r\n.").await.code, 250);
+    assert_eq!(server.stop().await.len(), 2);
+}

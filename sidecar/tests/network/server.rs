@@ -131,6 +131,7 @@ pub struct Server {
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     stop: watch::Sender<bool>,
+    draining: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
     _config: watch::Sender<Config>,
 }
@@ -165,12 +166,14 @@ impl Server {
         let (config_sender, config) =
             watch::channel(Config { route: Some(Arc::new(route)), error: None, ignored: None });
         let (mailbox, metrics) = (Arc::new(Mailbox::default()), Arc::new(Metrics::new().unwrap()));
+        let (draining, is_draining) = watch::channel(false);
         let service = Service {
             accept: Arc::clone(&mailbox) as _,
             settings: Arc::new(|| unreachable!("the listener has settings of its own")),
             observer: Arc::clone(&metrics) as _,
             scratch: Arc::new(std::env::temp_dir()),
             limits: setup.limits,
+            draining: is_draining,
         };
         let (stop, stopped) = watch::channel(false);
         let parts = Parts {
@@ -183,7 +186,22 @@ impl Server {
         let listener = bind(parts).await.unwrap().expect("it listens");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.address().port()));
         let serving = tokio::spawn(listener.run(stopped));
-        Self { address, certificate, files, mailbox, metrics, stop, serving, _config: config_sender }
+        Self {
+            address,
+            certificate,
+            files,
+            mailbox,
+            metrics,
+            stop,
+            draining,
+            serving,
+            _config: config_sender,
+        }
+    }
+
+    /// The process is about to end.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

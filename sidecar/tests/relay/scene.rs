@@ -15,6 +15,7 @@ use mailroute_route::file::{ClientSubmission, ControlService, Method};
 use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::{Cli, Run};
 use mailroute_sidecar::cli::queue::server::CommandTimeouts;
+use mailroute_sidecar::gateway::check::CheckSchedule;
 use mailroute_sidecar::queue::schedule;
 use mailroute_sidecar::upstream::probe::ProbeSchedule;
 use tempfile::TempDir;
@@ -116,6 +117,12 @@ pub fn intervals() -> Intervals {
         },
         settle: Duration::from_millis(10),
         hand_over: Duration::from_millis(500),
+        gateway_timeout: Duration::from_secs(3),
+        gateway_check: CheckSchedule {
+            first: Duration::from_millis(50),
+            longest: Duration::from_millis(200),
+        },
+        backlog: Duration::from_millis(100),
         report: Duration::from_millis(20),
         queue_commands: CommandTimeouts::default(),
     }

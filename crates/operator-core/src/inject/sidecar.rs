@@ -127,9 +127,9 @@ fn container(
         "ports": [port(ADMIN_PORT_NAME, paths::ADMIN_PORT)],
         "resources": overrides.resources(json!(route.sidecar.resources)),
         // The next container starts when mail is accepted, and not later than two minutes after.
-        "startupProbe": probe(1, 120),
+        "startupProbe": probe(&["alive"], 1, 120),
         // After a minute and a half without an answer from its own listener a restart is better than waiting.
-        "livenessProbe": probe(30, 3),
+        "livenessProbe": probe(&["alive"], 30, 3),
         "securityContext": security_context(platform),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(route),
@@ -138,7 +138,7 @@ fn container(
         // What makes an init container a sidecar: it runs beside the others and does not keep a Job from completing.
         Role::Sidecar => container["restartPolicy"] = "Always".into(),
         Role::Gateway => {
-            container["readinessProbe"] = probe(10, 3);
+            container["readinessProbe"] = probe(&["alive", "--ready"], 10, 3);
             container["ports"] = json!([
                 port(ADMIN_PORT_NAME, paths::ADMIN_PORT),
                 port(GATEWAY_PORT_NAME, paths::GATEWAY_PORT)
@@ -199,9 +199,10 @@ fn options(
 
 /// A probe that runs inside the container: in a pod of a mesh whose proxy is an ordinary container, a probe over the network would wait
 /// for that proxy, and the proxy for this container to start.
-fn probe(period_seconds: u32, failures: u32) -> Value {
+fn probe(arguments: &[&str], period_seconds: u32, failures: u32) -> Value {
+    let command: Vec<_> = std::iter::once(paths::PROGRAM).chain(arguments.iter().copied()).collect();
     json!({
-        "exec": {"command": [paths::PROGRAM, "alive"]},
+        "exec": {"command": command},
         "periodSeconds": period_seconds,
         "timeoutSeconds": 5,
         "failureThreshold": failures,

@@ -58,6 +58,11 @@ impl ConditionMessage {
         }
     }
 
+    /// The same for pods that are named.
+    pub(super) fn named(names: &str, quote: &str, reason: Reason, subject: &Subject<'_>) -> Self {
+        Self { scope: format!("{names}:"), quote: sentence(quote), explanation: explanation(reason, subject) }
+    }
+
     /// The whole text.
     pub fn text(&self) -> String {
         let parts = [&self.scope, &self.quote, &self.explanation];

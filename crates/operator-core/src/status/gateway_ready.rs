@@ -3,6 +3,7 @@
 //! Shown while the route names a gateway. Its message says how many messages wait in the gateway, for somebody who is about to delete
 //! the route or the namespace; no age, which would move by itself.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason, Subject};
@@ -39,7 +40,7 @@ pub(super) fn status(facts: &RouteFacts<'_>, before: Option<GatewayStatus>) -> O
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Some(GatewayStatus {
         pods: count(pods.len()),
-        ready: count(pods.iter().filter(|pod| takes_over(pod)).count()),
+        ready: count(pods.iter().filter(|pod| takes_over(facts, pod)).count()),
         queued: queued.max(least.queued),
         oldest_seconds: oldest.max(least.oldest_seconds),
     })
@@ -65,15 +66,11 @@ pub(super) fn finding(
     }
     if status.ready == 0 {
         let reason = Reason::GatewayNotReady;
-        let named: Vec<_> = of(facts, Role::Gateway).take(NAMED).map(|pod| pod.name.as_str()).collect();
-        return said(FALSE, reason, format!("{}: {}", named.join(", "), explanation(reason, subject)));
+        return said(FALSE, reason, written(old, reason, &not_ready(facts, subject)));
     }
     if let Some(message) = unreachable(facts, subject) {
-        let written = old.filter(|old| {
-            old.reason == Reason::GatewayUnreachable.as_str() && message.is_said_by(&old.message)
-        });
-        let message = written.map_or_else(|| message.text(), |old| old.message.clone());
-        return said(FALSE, Reason::GatewayUnreachable, message);
+        let reason = Reason::GatewayUnreachable;
+        return said(FALSE, reason, written(old, reason, &message));
     }
     match old.filter(|old| is_settling && old.reason == Reason::GatewayUnreachable.as_str()) {
         Some(old) => said(FALSE, Reason::GatewayUnreachable, old.message.clone()),
@@ -85,9 +82,29 @@ fn of<'a>(facts: &RouteFacts<'a>, role: Role) -> impl Iterator<Item = &'a Sideca
     facts.pods.iter().filter(move |pod| pod.role == role)
 }
 
-/// One that is asked to end takes nothing over.
-const fn takes_over(pod: &SidecarPod) -> bool {
-    pod.ready && !pod.is_ending
+/// One that is asked to end takes nothing over, nor does one without a certificate.
+fn takes_over(facts: &RouteFacts<'_>, pod: &SidecarPod) -> bool {
+    pod.ready && !pod.is_ending && error_of(facts, pod).is_none()
+}
+
+/// What a pod reports of gateways, and when it did.
+fn error_of<'a>(facts: &RouteFacts<'a>, pod: &SidecarPod) -> Option<(Timestamp, &'a str)> {
+    let newest = facts.reports.get(&pod.uid)?;
+    Some((newest.at, newest.report.gateway_error.as_deref()?))
+}
+
+/// The text of a message; what is written already when it says the same.
+fn written(old: Option<&Condition>, reason: Reason, message: &ConditionMessage) -> String {
+    let old = old.filter(|old| old.reason == reason.as_str() && message.is_said_by(&old.message));
+    old.map_or_else(|| message.text(), |old| old.message.clone())
+}
+
+/// Which pods are not ready, and what the newest report of them says.
+fn not_ready(facts: &RouteFacts<'_>, subject: &Subject<'_>) -> ConditionMessage {
+    let names: Vec<_> = of(facts, Role::Gateway).take(NAMED).map(|pod| pod.name.as_str()).collect();
+    let newest = of(facts, Role::Gateway).filter_map(|pod| error_of(facts, pod)).max_by_key(|(at, _)| *at);
+    let quote = newest.map_or("", |(_, error)| error);
+    ConditionMessage::named(&names.join(", "), quote, Reason::GatewayNotReady, subject)
 }
 
 /// What sidecars met that wanted to hand over; none while all that report can.

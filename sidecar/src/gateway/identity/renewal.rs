@@ -2,7 +2,7 @@
 //! a new key.
 //!
 //! While the operator is away the certificate stays in use until it ends. One that others trust under the bundle of the route file is
-//! not given up for one that they do not trust yet.
+//! not given up for one that they do not trust yet. A program that starts uses the one that the program before it has stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use jiff::Timestamp;
 use mailroute_route::control::{CERTIFICATE_PATH, CertificateReply, CertificateRequest};
 use mailroute_route::file::ControlService;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, sleep_until};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::stored::{self, certified};
 use super::{Identity, IdentityError};
 use crate::clock;
 use crate::config::Config;
-use crate::lock;
 use crate::net::control_service::{self, ServiceError};
 use crate::net::tls::roots_from_pem;
 
@@ -175,10 +175,14 @@ impl Identity {
         let mut failures = 0;
         loop {
             let source = Source::of(&config.borrow_and_update());
+            if source.is_some() && self.held().is_none() {
+                self.restore().await;
+            }
             let pause = match &source {
                 Some(source) => Some(self.next(source, &mut failures).await),
                 None => {
-                    (failures, *lock(&self.failure)) = (0, None);
+                    failures = 0;
+                    self.failed(None);
                     None
                 }
             };
@@ -203,17 +207,26 @@ impl Identity {
             return Pause { longest: rest.min(LOOK), needed: None };
         }
         let Err(error) = self.renew(source).await else {
-            (*failures, *lock(&self.failure)) = (0, None);
+            *failures = 0;
+            self.failed(None);
             return Pause { longest: self.rest(source).clamp(LEAST, LOOK), needed: None };
         };
         *failures += 1;
-        *lock(&self.failure) = Some(error.to_string());
-        // Once in full; a longer absence is told by the metric.
-        if *failures == 1 {
+        // Once in full, and again when it is another one; a longer absence is told by the metric.
+        if self.failed(Some(error.to_string())) {
             tracing::warn!(%error, "no certificate issued for connections to the route's gateway");
         }
         let least = error.least();
         Pause { longest: retry_pause(*failures, clock::chance()).max(least), needed: Some(least) }
+    }
+
+    /// Why the operator has issued no certificate this time; none when it has. Says whether that is new.
+    fn failed(&self, failure: Option<String>) -> bool {
+        self.failure.send_if_modified(|known| {
+            let is_news = *known != failure;
+            *known = failure;
+            is_news
+        })
     }
 
     /// How long the certificate needs no renewal.
@@ -232,8 +245,9 @@ impl Identity {
         }
         let reply: CertificateReply =
             serde_json::from_slice(&answer.body).map_err(|_| RenewalError::Answer)?;
-        let certified = certified(&reply.chain_pem, key)?;
-        if !self.peer(Some(&certified.cert[..])).is_ok_and(|own| own.role == self.role) {
+        let pem = format!("{}\n{}", reply.chain_pem, key.serialize_pem());
+        let certified = certified(&reply.chain_pem, PrivateKeyDer::from(key))?;
+        if !self.is_ours(&certified) {
             return Err(RenewalError::NotOurs);
         }
         let trust = trusted(&certified.cert, &source.ca_pem);
@@ -241,26 +255,49 @@ impl Identity {
         let present = self.held().map(|held| trusted(&held.certified.cert, &source.ca_pem));
         if trust.is_ok() || !matches!(present, Some(Ok(()))) {
             self.set(Arc::new(certified));
+            self.store(pem).await;
             let until = time(self.held().map_or(0, |held| held.ends));
             tracing::info!(%until, "certificate issued for connections to the route's gateway");
         }
         trust.map_err(RenewalError::NotTrusted)
     }
+
+    /// Whether a certificate is for a pod of this route and role.
+    fn is_ours(&self, certified: &CertifiedKey) -> bool {
+        self.peer(Some(&certified.cert[..])).is_ok_and(|own| own.role == self.role)
+    }
+
+    /// Takes the certificate into use that the program before this one has stored, if it is still valid and for this route and role.
+    async fn restore(&self) {
+        let Some(path) = self.file.get().cloned() else { return };
+        let certified = match spawn_blocking(move || stored::read(&path)).await {
+            Ok(Ok(Some(certified))) => certified,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => return tracing::warn!(%error, "the stored certificate cannot be used"),
+        };
+        let ends = certified.cert.first().and_then(ends).unwrap_or_default();
+        if self.is_ours(&certified) && clock::unix_seconds() < ends {
+            tracing::info!(until = %time(ends), "the stored certificate is used");
+            self.set(Arc::new(certified));
+        }
+    }
+
+    /// Stores certificate and key for the program after this one.
+    async fn store(&self, pem: String) {
+        let Some(path) = self.file.get().cloned() else { return };
+        if let Ok(Err(error)) = spawn_blocking(move || stored::write(&path, &pem)).await {
+            tracing::warn!(%error, "the certificate cannot be stored: after a restart of the container the operator has to issue another");
+        }
+    }
 }
 
 /// A new key, and a request for a certificate of it. The operator takes the names from what it knows of the pod.
-fn request() -> Result<(PrivateKeyDer<'static>, String), rcgen::Error> {
+fn request() -> Result<(KeyPair, String), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let csr = params.serialize_request(&key)?.pem()?;
-    Ok((PrivateKeyDer::from(key), csr))
-}
-
-fn certified(chain_pem: &str, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, rustls::Error> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect();
-    let chain = chain.map_err(|error| rustls::Error::General(error.to_string()))?;
-    CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())
+    Ok((key, csr))
 }
 
 /// The pause after so many failures in a row.
@@ -271,6 +308,9 @@ fn retry_pause(failures: u32, chance: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use mailroute_route::file::Gateway;
+    use mailroute_route::identity::Role;
+
     use super::*;
 
     #[test]
@@ -295,6 +335,59 @@ mod tests {
             held.clone().at(held.ends()).unwrap_err().to_string(),
             "this pod's certificate has expired, the operator has not renewed it since 2026-12-01T14:24:00Z"
         );
+    }
+
+    /// A pod of the route, with an operator that is away, and with a certificate of this name that ends then in its file.
+    async fn restarted(name: &str, year: i32) -> Result<(), IdentityError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(super::super::IDENTITY_FILE);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.self_signed(&key).unwrap();
+        let mut route = crate::config::parse(crate::config::tests::SAMPLE.as_bytes()).unwrap();
+        route.gateway = Some(Gateway { host: "mail-gateway".into(), ca_pem: certificate.pem() });
+        route.control = Some(ControlService {
+            // Discard (RFC 863).
+            address: "localhost:9".into(),
+            ca_pem: certificate.pem(),
+            token_file: folder.path().join("token"),
+            leases: false,
+        });
+        let config = Config { route: Some(Arc::new(route)), ..Config::default() };
+        let (_keep, config) = watch::channel(config);
+        let before = Identity::new(config.clone(), Role::Gateway);
+        before.keep_in(file.clone());
+        before.store(format!("{}{}", certificate.pem(), key.serialize_pem())).await;
+
+        let identity = Identity::new(config, Role::Gateway);
+        identity.keep_in(file);
+        let (_stop, stopped) = watch::channel(false);
+        let mut failures = identity.failure.subscribe();
+        let running = tokio::spawn(Arc::clone(&identity).run(stopped));
+        let issued = identity.certified_by(clock::now() + RETRY_FIRST);
+        let issued = tokio::select! {
+            issued = issued => issued,
+            // It has looked into its file before it asked.
+            _ = failures.wait_for(Option::is_some) => identity.ready(),
+        };
+        running.abort();
+        issued
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_of_the_container_the_operator_is_not_needed() {
+        let route = crate::config::parse(crate::config::tests::SAMPLE.as_bytes()).unwrap();
+        let name = |role| mailroute_route::identity::dns_name(role, &route.namespace, &route.name);
+        restarted(&name(Role::Gateway), 2096).await.unwrap();
+        for (name, year) in [
+            (name(Role::Gateway), 2026),
+            (name(Role::Sidecar), 2096),
+            ("other.shop.gateway.mailroute.internal".into(), 2096),
+        ] {
+            let error = restarted(&name, year).await.unwrap_err();
+            assert!(matches!(error, IdentityError::NoCertificate), "{name}: {error}");
+        }
     }
 
     #[test]

@@ -85,6 +85,21 @@ fn a_gateway_that_is_missing_or_not_ready_counts_with_durability_gateway_alone()
 }
 
 #[test]
+fn a_gateway_without_a_certificate_takes_nothing_over_and_is_quoted() {
+    let bare = |why: &str| Report { gateway_error: Some(format!("no certificate: {why}")), ..well() };
+    let situation = |why| Situation::new().gateway("g-0").report("g-0", bare(why));
+    let status = situation("HTTP 503").status(at(0));
+    assert_eq!(status.gateway.unwrap().ready, 0, "though its pod may be");
+    assert_eq!(said(&status, GATEWAY), ("False", "GatewayNotReady"));
+    let text = message(&status, GATEWAY);
+    assert!(text.starts_with("g-0: no certificate: HTTP 503. No pod of the gateway is ready."), "{text}");
+    let later = situation("HTTP 500").after(status.clone()).status(at(9));
+    assert_eq!(message(&later, GATEWAY), text, "not written again for other words");
+    let one_of_two = situation("HTTP 503").gateway("g-1").report("g-1", well()).status(at(0));
+    assert_eq!(said(&one_of_two, GATEWAY), ("True", "GatewayReady"));
+}
+
+#[test]
 fn a_gateway_that_is_ending_takes_nothing_over() {
     let mut situation = Situation::new().gateway("g-0").report("g-0", well());
     situation.pods[0].is_ending = true;
