@@ -189,7 +189,7 @@ impl Connection {
         let mut draining = self.service.draining.clone();
         let sent_away = async {
             if draining.wait_for(|&draining| draining).await.is_err() {
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             }
             sleep_until(leave).await;
         };

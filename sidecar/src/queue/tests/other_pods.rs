@@ -95,7 +95,7 @@ async fn a_dead_letter_that_was_delivered_after_all_is_none() {
     };
     let update = async |statuses| bench.queue.update(id, &told(statuses)).await.unwrap();
     update([refused(), refused()]).await;
-    assert_eq!(bench.queue.list_dead(), [id.clone()]);
+    assert_eq!(bench.queue.list_dead(), std::slice::from_ref(id));
     let first = update([RecipientStatus::Delivered, RecipientStatus::Waiting]).await;
     assert_eq!(first, Some(ProgressUpdate { before: counts(0, 0, 2), after: counts(0, 1, 1) }));
     assert_eq!(bench.queue.show(id).await.unwrap().kept.progress.counts(), counts(0, 1, 1));
