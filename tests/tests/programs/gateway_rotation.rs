@@ -20,6 +20,7 @@ use mailroute_sidecar::args::Cli;
 use mailroute_sidecar::gateway::client::{Gateways, HandOverError, Offer};
 use mailroute_sidecar::message::body::Body;
 use mailroute_sidecar::metrics::Metrics;
+use mailroute_sidecar::queue::schedule::RetrySchedule;
 use mailroute_sidecar::spool::{Progress, Shelf};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -43,6 +44,9 @@ const TASKS: usize = 3;
 
 /// Messages that are handed over in each step of the rotation, at least.
 const STEP: u64 = 60;
+
+/// Between two messages of one task, so that the gateway delivers meanwhile what it takes over.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// After so many messages a sidecar closes its connections, so that the next ones are made with the certificates of the day.
 const CONNECTED: u64 = 10;
@@ -83,7 +87,9 @@ impl GatewayPod {
         let more = ["--admin-listen", "127.0.0.1:0"];
         let program = std::iter::once("mailroute-sidecar");
         let run = Cli::parse_from(program.chain(arguments).chain(more)).into_run();
-        let app = App::start(run, Intervals::default()).await.unwrap();
+        let short = Duration::from_millis(20);
+        let queue = RetrySchedule { first: short, patient: short, longest: short, hold: short };
+        let app = App::start(run, Intervals { pause: short, queue, ..Intervals::default() }).await.unwrap();
         Self { app, route, folder }
     }
 
@@ -135,6 +141,7 @@ impl Load {
             if n.is_multiple_of(CONNECTED) {
                 sidecar.close().await;
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -226,7 +233,8 @@ async fn messages_that_are_handed_over_during_a_rotation_of_the_ca_arrive_once()
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, emptied).await.expect("the gateway delivers all that it has");
+    let is_empty = timeout(PATIENCE, emptied).await.is_ok();
+    assert!(is_empty, "of {count} messages {:?} are left in the gateway", gateway.app.queue().figures());
     let arrived = arrived(&m365);
     let lost: Vec<u64> = (0..count).filter(|n| !arrived.contains_key(n)).collect();
     let twice: Vec<_> = arrived.iter().filter(|(_, times)| **times > 1).collect();
