@@ -114,20 +114,22 @@ impl GatewayPod {
         timeout(PATIENCE, read).await.expect("the route file is read");
     }
 
-    /// Waits until it shows a certificate that `pod` accepts.
+    /// Waits until `pod` has a certificate, and it one that `pod` accepts.
     async fn is_accepted_by(&self, pod: &Pod) {
         let port = self.app.gateway_address().unwrap().port();
         let started = Instant::now();
-        loop {
-            let (config, name) = pod.identity.client().await.unwrap();
-            let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            match TlsConnector::from(config).connect(name, stream).await {
-                Ok(_) => return,
-                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
-            }
+        while let Err(error) = connect(pod, port).await {
+            assert!(started.elapsed() < PATIENCE, "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+async fn connect(pod: &Pod, port: u16) -> Result<(), Box<dyn std::error::Error>> {
+    let (config, name) = pod.identity.client().await?;
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    TlsConnector::from(config).connect(name, stream).await?;
+    Ok(())
 }
 
 impl Load {
