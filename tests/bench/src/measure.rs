@@ -44,7 +44,7 @@ enum Running {
     Gateway(Box<Gateway>),
     Postfix(Postfix),
     /// Postfix in the gateway's place, and the CA of its clients.
-    PostfixForPods(Postfix, Authority),
+    PostfixForPods(Postfix, Box<Authority>),
 }
 
 impl Bench {
@@ -101,7 +101,7 @@ impl Bench {
             (_, Some(peers), Origin::Pods) if program == "postfix" => {
                 let authority = Authority::new()?;
                 let postfix = Postfix::start(peers, folder, upstream, Some(&authority)).await?;
-                Running::PostfixForPods(postfix, authority)
+                Running::PostfixForPods(postfix, Box::new(authority))
             }
             (Some(sidecar), _, Origin::Application) => {
                 Running::Sidecar(Sidecar::start(sidecar, folder, &relay_to(upstream, work.mode)).await?)
