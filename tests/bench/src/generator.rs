@@ -5,16 +5,18 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
+use tokio_rustls::TlsConnector;
 
 /// What sending came to.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// How long it took from the first session's start until the last 250.
     pub took: Duration,
-    /// From the final dot to 250, one for each message.
+    /// Up to 250, one for each message: from the final dot of an application's, from the start of one that is handed over.
     pub replies: Vec<Duration>,
 }
 
@@ -33,17 +35,71 @@ pub struct Load {
     pub time: Duration,
 }
 
+/// What the sessions of a load have left to send.
+#[derive(Clone)]
+pub struct Remaining {
+    messages: Rc<Cell<u64>>,
+    began: Instant,
+    time: Duration,
+}
+
+impl Remaining {
+    /// Takes one message; false when the messages or the time are used up.
+    pub fn take(&self) -> bool {
+        let left = self.messages.get();
+        let is_one = left > 0 && self.began.elapsed() < self.time;
+        self.messages.set(left - u64::from(is_one));
+        is_one
+    }
+}
+
 /// Sends until the messages or the time are used up.
 ///
 /// # Errors
 /// When a message is not answered with 250.
 pub async fn send(load: Load) -> Result<Sent> {
+    let content = Rc::new([message(load.bytes), b".\r\n".to_vec()].concat());
+    side_by_side(load, |_, remaining| {
+        let content = Rc::clone(&content);
+        async move {
+            let stream = connect(load.port).await?;
+            let replies = session(stream, remaining, &content).await?;
+            anyhow::Ok(replies.into_iter().map(|(_, reply)| reply).collect())
+        }
+    })
+    .await
+}
+
+/// The same over TLS from the first octet. The times are of whole messages.
+///
+/// # Errors
+/// The same, and when there is no TLS.
+pub async fn send_over_tls(load: Load, connector: &TlsConnector, name: &ServerName<'static>) -> Result<Sent> {
+    let content = Rc::new([message(load.bytes), b".\r\n".to_vec()].concat());
+    side_by_side(load, |_, remaining| {
+        let (content, connector, name) = (Rc::clone(&content), connector.clone(), name.clone());
+        async move {
+            let stream = connector.connect(name, connect(load.port).await?).await.context("no TLS")?;
+            let replies = session(stream, remaining, &content).await?;
+            anyhow::Ok(replies.into_iter().map(|(whole, _)| whole).collect())
+        }
+    })
+    .await
+}
+
+/// Runs the sessions of a load, each with its number.
+///
+/// # Errors
+/// The first of a session.
+pub async fn side_by_side<S>(load: Load, session: impl Fn(usize, Remaining) -> S) -> Result<Sent>
+where
+    S: Future<Output = Result<Vec<Duration>>> + 'static,
+{
     let local = LocalSet::new();
-    let (left, content) = (Rc::new(Cell::new(load.messages)), Rc::new(content(load.bytes)));
-    let began = Instant::now();
-    let sessions: Vec<_> = (0..load.sessions)
-        .map(|_| local.spawn_local(session(load, began, Rc::clone(&left), Rc::clone(&content))))
-        .collect();
+    let remaining =
+        Remaining { messages: Rc::new(Cell::new(load.messages)), began: Instant::now(), time: load.time };
+    let sessions: Vec<_> =
+        (0..load.sessions).map(|number| local.spawn_local(session(number, remaining.clone()))).collect();
     let mut replies = Vec::new();
     local
         .run_until(async {
@@ -53,41 +109,50 @@ pub async fn send(load: Load) -> Result<Sent> {
             anyhow::Ok(())
         })
         .await?;
-    Ok(Sent { took: began.elapsed(), replies })
+    Ok(Sent { took: remaining.began.elapsed(), replies })
 }
 
+async fn connect(port: u16) -> Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// For each message how long it took as a whole, and from its final dot.
 async fn session(
-    load: Load,
-    began: Instant,
-    left: Rc<Cell<u64>>,
-    content: Rc<Vec<u8>>,
-) -> Result<Vec<Duration>> {
-    let mut peer = Peer { stream: TcpStream::connect(("127.0.0.1", load.port)).await?, buffer: Vec::new() };
-    peer.stream.set_nodelay(true)?;
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    remaining: Remaining,
+    content: &[u8],
+) -> Result<Vec<(Duration, Duration)>> {
+    let mut peer = Peer { stream, buffer: Vec::new() };
     peer.expect(&[220]).await?;
-    peer.stream.write_all(b"EHLO app.example\r\n").await?;
+    peer.say(b"EHLO app.example\r\n").await?;
     peer.expect(&[250]).await?;
     let mut replies = Vec::new();
-    while left.get() > 0 && began.elapsed() < load.time {
-        left.set(left.get() - 1);
-        let envelope = b"MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<ada@contoso.com>\r\nDATA\r\n";
-        peer.stream.write_all(envelope).await?;
+    while remaining.take() {
+        let began = Instant::now();
+        peer.say(b"MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<ada@contoso.com>\r\nDATA\r\n").await?;
         peer.expect(&[250, 250, 354]).await?;
-        peer.stream.write_all(&content).await?;
+        peer.say(content).await?;
         let written = Instant::now();
         peer.expect(&[250]).await?;
-        replies.push(written.elapsed());
+        replies.push((began.elapsed(), written.elapsed()));
     }
-    peer.stream.write_all(b"QUIT\r\n").await?;
+    peer.say(b"QUIT\r\n").await?;
     Ok(replies)
 }
 
-struct Peer {
-    stream: TcpStream,
+struct Peer<S> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
-impl Peer {
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    async fn say(&mut self, octets: &[u8]) -> Result<()> {
+        self.stream.write_all(octets).await?;
+        Ok(self.stream.flush().await?)
+    }
+
     /// Reads as many replies as there are codes.
     async fn expect(&mut self, codes: &[u16]) -> Result<()> {
         for code in codes {
@@ -109,8 +174,8 @@ impl Peer {
     }
 }
 
-/// A message with its end, of lines of 76 octets.
-fn content(bytes: usize) -> Vec<u8> {
+/// A message of lines of 76 octets.
+pub fn message(bytes: usize) -> Vec<u8> {
     let mut message = b"From: Shop <noreply@contoso.com>\r\nTo: Ada <ada@contoso.com>\r\nSubject: Order\r\n\
         Date: Sun, 22 Nov 2026 09:00:00 +0000\r\nMessage-ID: <4711@shop.contoso.com>\r\n\r\n"
         .to_vec();
@@ -118,6 +183,5 @@ fn content(bytes: usize) -> Vec<u8> {
     while message.len() + line.len() <= bytes {
         message.extend(&line);
     }
-    message.extend(b".\r\n");
     message
 }

@@ -4,6 +4,10 @@
 //!  generator ──SMTP──► program under test ──SMTP, TLS──► sink
 //!  (this process)      (sidecar or Postfix)              (a process of its own)
 //! ```
+//! ```text
+//!  sidecars' client side ──XSPOOL, mutual TLS──► gateway ──SMTP, TLS──► sink
+//!  generator             ──SMTP,   mutual TLS──► Postfix ──SMTP, TLS──► sink
+//! ```
 //! Both programs relay to the same sink over verified TLS, with the same number of connections, from a spool on the same
 //! disk. Beside them the limits are measured: the generator straight to the sink, and what the disk makes durable.
 

@@ -13,10 +13,10 @@ use tokio::process::{Child, Command};
 use crate::disk;
 use crate::generator::{self, Load, Sent};
 use crate::process::{self, Used};
-use crate::program::{Postfix, Sidecar, Upstream, relay_to};
+use crate::program::{Authority, Gateway, Postfix, Sidecar, Upstream, relay_to};
 use crate::sink::Ready;
 use crate::table::Measurement;
-use crate::work::Work;
+use crate::work::{Origin, Work};
 
 /// How often memory is looked at while a program works.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,7 +40,11 @@ struct Sink {
 /// A program at work.
 enum Running {
     Sidecar(Sidecar),
+    /// The sidecar program, alone.
+    Gateway(Box<Gateway>),
     Postfix(Postfix),
+    /// Postfix in the gateway's place, and the CA of its clients.
+    PostfixForPods(Postfix, Box<Authority>),
 }
 
 impl Bench {
@@ -54,12 +58,12 @@ impl Bench {
             let folder = tempfile::tempdir()?;
             let sink = Sink::start(folder.path(), 0).await?;
             let began = Instant::now();
-            let running = self
-                .start(program, folder.path(), &sink.upstream(folder.path()), DeliveryMode::Queue)
+            let (mode, origin) = (DeliveryMode::Queue, Origin::Application);
+            let work = Work { bytes: 4096, sessions: 1, mode, delay: 0, origin };
+            let running = self.start(program, folder.path(), &sink.upstream(folder.path()), &work).await?;
+            running
+                .take(Load { messages: 1, time: Duration::MAX, ..self.load(&work, running.port()) })
                 .await?;
-            let load =
-                Load { port: running.port(), sessions: 1, bytes: 4096, messages: 1, time: Duration::MAX };
-            generator::send(load).await?;
             let took = began.elapsed();
             sink.reached(1).await?;
             let idle = process::used(running.pid());
@@ -89,31 +93,33 @@ impl Bench {
         sidecar.into_iter().chain(self.peers.is_some().then_some("postfix"))
     }
 
-    async fn start(
-        &self,
-        program: &str,
-        folder: &Path,
-        upstream: &Upstream,
-        mode: DeliveryMode,
-    ) -> Result<Running> {
-        match (&self.sidecar, &self.peers) {
-            (_, Some(peers)) if program == "postfix" => {
-                Ok(Running::Postfix(Postfix::start(peers, folder, upstream).await?))
+    async fn start(&self, program: &str, folder: &Path, upstream: &Upstream, work: &Work) -> Result<Running> {
+        Ok(match (&self.sidecar, &self.peers, work.origin) {
+            (_, Some(peers), Origin::Application) if program == "postfix" => {
+                Running::Postfix(Postfix::start(peers, folder, upstream, None).await?)
             }
-            (Some(sidecar), _) => {
-                Ok(Running::Sidecar(Sidecar::start(sidecar, folder, &relay_to(upstream, mode)).await?))
+            (_, Some(peers), Origin::Pods) if program == "postfix" => {
+                let authority = Authority::new()?;
+                let postfix = Postfix::start(peers, folder, upstream, Some(&authority)).await?;
+                Running::PostfixForPods(postfix, Box::new(authority))
+            }
+            (Some(sidecar), _, Origin::Application) => {
+                Running::Sidecar(Sidecar::start(sidecar, folder, &relay_to(upstream, work.mode)).await?)
+            }
+            (Some(sidecar), _, Origin::Pods) => {
+                Running::Gateway(Box::new(Gateway::start(sidecar, folder, upstream).await?))
             }
             _ => bail!("nothing to start"),
-        }
+        })
     }
 
     async fn by(&self, program: &'static str, work: &Work) -> Result<Vec<Measurement>> {
         let folder = tempfile::tempdir()?;
         let sink = Sink::start(folder.path(), work.delay).await?;
-        let running = self.start(program, folder.path(), &sink.upstream(folder.path()), work.mode).await?;
+        let running = self.start(program, folder.path(), &sink.upstream(folder.path()), work).await?;
         let (before, began) = (process::used(running.pid()), Instant::now());
         let work_and_drain = async {
-            let sent = generator::send(self.load(work, running.port())).await?;
+            let sent = running.take(self.load(work, running.port())).await?;
             sink.reached(sent.replies.len() as u64).await?;
             anyhow::Ok((sent, began.elapsed()))
         };
@@ -147,24 +153,39 @@ impl Bench {
 }
 
 impl Running {
+    /// Gives it messages until they or the time are used up.
+    async fn take(&self, load: Load) -> Result<Sent> {
+        match self {
+            Self::Sidecar(_) | Self::Postfix(_) => generator::send(load).await,
+            Self::Gateway(gateway) => gateway.take_over(load).await,
+            Self::PostfixForPods(_, authority) => {
+                let (connector, name) = authority.connector()?;
+                generator::send_over_tls(load, &connector, &name).await
+            }
+        }
+    }
+
     fn port(&self) -> u16 {
         match self {
             Self::Sidecar(sidecar) => sidecar.port,
-            Self::Postfix(postfix) => postfix.port,
+            Self::Gateway(gateway) => gateway.port(),
+            Self::Postfix(postfix) | Self::PostfixForPods(postfix, _) => postfix.port,
         }
     }
 
     fn pid(&self) -> u32 {
         match self {
             Self::Sidecar(sidecar) => sidecar.pid(),
-            Self::Postfix(postfix) => postfix.pid(),
+            Self::Gateway(gateway) => gateway.pid(),
+            Self::Postfix(postfix) | Self::PostfixForPods(postfix, _) => postfix.pid(),
         }
     }
 
     async fn stop(self) -> Result<()> {
         match self {
             Self::Sidecar(sidecar) => sidecar.stop().await,
-            Self::Postfix(postfix) => postfix.stop().await,
+            Self::Gateway(gateway) => gateway.stop().await,
+            Self::Postfix(postfix) | Self::PostfixForPods(postfix, _) => postfix.stop().await,
         }
     }
 }

@@ -65,7 +65,11 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     }
 }
 
-fn identity(path: &std::path::Path) -> Result<ServerConfig> {
+/// A certificate for `localhost`, written to `path` for those who are to trust it.
+///
+/// # Errors
+/// When there is no key, or the file cannot be written.
+pub fn identity(path: &std::path::Path) -> Result<ServerConfig> {
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
     std::fs::write(path, certificate.pem())?;

@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use mailroute_operator_core::crd::MailRoute;
 use serde_json::json;
 
 use super::{FIELD_MANAGER, PATIENCE, Scene, release};
@@ -21,30 +22,36 @@ impl Scene {
     /// # Errors
     /// Helm's, or pods that do not become ready in time.
     pub async fn gateway(&self, replicas: u32, values: &[&str]) -> Result<()> {
+        self.gateway_of("notifications", GATEWAY, replicas, values).await
+    }
+
+    /// The same for any route, as a Helm release of this name, which has to hold the word gateway.
+    ///
+    /// # Errors
+    /// As for [`Scene::gateway`].
+    pub async fn gateway_of(&self, route: &str, release: &str, replicas: u32, values: &[&str]) -> Result<()> {
         for ordinal in 0..replicas {
-            self.volume(ordinal).await?;
+            self.volume(release, ordinal).await?;
         }
         let chart = release::repository().join("charts/mailroute-gateway").display().to_string();
         let (class, replicas_value) =
             (format!("spool.storageClassName={}", self.storage_class()), format!("replicas={replicas}"));
-        let mut arguments = vec!["install", GATEWAY, &chart, "--namespace", self.namespace.name()];
-        arguments.extend(["--set", "route=notifications", "--set", &class, "--set", &replicas_value]);
+        let route = format!("route={route}");
+        let mut arguments = vec!["install", release, &chart, "--namespace", self.namespace.name()];
+        arguments.extend(["--set", &route, "--set", &class, "--set", &replicas_value]);
         arguments.extend_from_slice(values);
         self.cluster.helm(&arguments).await?;
-        self.gateway_ready(replicas).await
+        self.gateway_ready(release, replicas).await
     }
 
-    /// Waits until so many pods of the gateway are ready, and no more.
-    ///
-    /// # Errors
-    /// When they are not in time.
-    pub async fn gateway_ready(&self, replicas: u32) -> Result<()> {
+    /// Waits until so many pods of a release are ready, and no more.
+    async fn gateway_ready(&self, release: &str, replicas: u32) -> Result<()> {
         let wanted = i32::try_from(replicas)?;
         let is_ready = |set: &StatefulSet| {
             let status = set.status.clone().unwrap_or_default();
             status.replicas == wanted && status.ready_replicas.unwrap_or_default() == wanted
         };
-        wait_for(self.api::<StatefulSet>(), GATEWAY, is_ready, PATIENCE)
+        wait_for(self.api::<StatefulSet>(), release, is_ready, PATIENCE)
             .await
             .context("the gateway is not ready")?;
         Ok(())
@@ -53,12 +60,25 @@ impl Scene {
     /// Sets the number of the gateway's pods and waits until they are so many.
     ///
     /// # Errors
-    /// As for [`Scene::gateway_ready`].
+    /// When they are not in time.
     pub async fn scale_gateway(&self, replicas: u32) -> Result<()> {
         let scale = json!({"spec": {"replicas": replicas}});
         let sets = self.api::<StatefulSet>();
         sets.patch_scale(GATEWAY, &PatchParams::default(), &Patch::Merge(&scale)).await?;
-        self.gateway_ready(replicas).await
+        self.gateway_ready(GATEWAY, replicas).await
+    }
+
+    /// Waits until the status of a route says that its gateway has a number of messages that is wanted.
+    ///
+    /// # Errors
+    /// When it does not in time; the error shows the route's status.
+    pub async fn gateway_queues(&self, route: &str, wanted: impl Fn(u64) -> bool) -> Result<()> {
+        let met = |route: &MailRoute| {
+            let gateway = route.status.as_ref().and_then(|status| status.gateway.as_ref());
+            gateway.is_some_and(|gateway| wanted(gateway.queued))
+        };
+        wait_for(self.api::<MailRoute>(), route, met, PATIENCE).await.context("the gateway's queue")?;
+        Ok(())
     }
 
     /// Ends the program of a gateway's pod without a warning, and waits until the kubelet has started it again.
@@ -81,9 +101,9 @@ impl Scene {
     }
 
     /// A volume of the first node for the claim of one pod, in the cluster's folder. The harness has no provisioner.
-    async fn volume(&self, ordinal: u32) -> Result<()> {
+    async fn volume(&self, release: &str, ordinal: u32) -> Result<()> {
         let namespace = self.namespace.name();
-        let claim = format!("mailroute-spool-{GATEWAY}-{ordinal}");
+        let claim = format!("mailroute-spool-{release}-{ordinal}");
         let name = format!("{namespace}-{claim}");
         let state = self.cluster.description().context("volumes are of this harness's nodes")?.state.clone();
         let folder = state.join("volumes").join(&name);

@@ -116,8 +116,13 @@ fn by_mx(name: &str, namespace: &str, method: &str) -> Value {
 }
 
 /// The same with a gateway that is installed as [`super::gateway::GATEWAY`], and so much durability.
-pub fn with_gateway(mut route: Value, durability: &str) -> Value {
-    route["spec"]["gateway"] = json!({"serviceName": super::gateway::GATEWAY});
+pub fn with_gateway(route: Value, durability: &str) -> Value {
+    with_gateway_of(route, super::gateway::GATEWAY, durability)
+}
+
+/// The same with a gateway that is installed as this release.
+pub fn with_gateway_of(mut route: Value, release: &str, durability: &str) -> Value {
+    route["spec"]["gateway"] = json!({"serviceName": release});
     route["spec"]["delivery"]["durability"] = json!(durability);
     route
 }

@@ -9,7 +9,6 @@ use e2e::wait::wait_gone;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
-use mailroute_operator_core::crd::MailRoute;
 use mailroute_route::paths::gateway_audience;
 use serde_json::{Value, json};
 
@@ -25,14 +24,10 @@ async fn scene(name: &str, durability: &str, replicas: u32) -> Result<Scene> {
 
 /// How many messages wait in the gateway, as the route's status has it.
 async fn gateway_queues(scene: &Scene, messages: u64) -> Result<()> {
-    let met = |route: &MailRoute| {
-        let gateway = route.status.as_ref().and_then(|status| status.gateway.as_ref());
-        gateway.is_some_and(|gateway| gateway.queued == messages)
-    };
-    e2e::wait_for(scene.api::<MailRoute>(), "notifications", met, PATIENCE)
+    scene
+        .gateway_queues("notifications", |queued| queued == messages)
         .await
-        .with_context(|| format!("the gateway's queue did not get to {messages}"))?;
-    Ok(())
+        .with_context(|| format!("it did not get to {messages}"))
 }
 
 /// Ends a Job that has sent during an outage, and says how long its pod lived on after the application.

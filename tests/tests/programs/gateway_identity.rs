@@ -2,6 +2,7 @@
 //! both ends of a connection. A server that stands in for the API server reviews tokens.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 #[allow(dead_code, reason = "shared with the operator's own tests, which use all of it")]
 #[path = "../../../operator/tests/gateway/stage.rs"]
-mod stage;
+pub mod stage;
 
 use stage::{
     BILLING, BILLING_GATEWAY, GATEWAY, GRAFANA, Stage, WEB, authority, here, jwt, route_file, signed,
@@ -34,23 +35,23 @@ use stage::{
 use crate::operator_served::Operator;
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A CA whose certificates are renewed within the test: they end with it.
 const SOON: Duration = Duration::from_secs(6);
 
 /// The operator, and the CA that signs first.
-struct Scene {
-    stage: Stage,
+pub struct Scene {
+    pub stage: Stage,
     operator: Operator,
-    ca: Authority,
+    pub ca: Authority,
 }
 
 /// A pod as far as its certificate goes.
-struct Pod {
-    identity: Arc<Identity>,
+pub struct Pod {
+    pub identity: Arc<Identity>,
     config: watch::Sender<Config>,
     /// When its certificate ends, seconds since the epoch; 0 without one.
     ends: watch::Receiver<i64>,
@@ -61,7 +62,7 @@ struct Pod {
 }
 
 impl Scene {
-    async fn start(ca_life: Duration) -> Self {
+    pub async fn start(ca_life: Duration) -> Self {
         let (stage, ca) = (Stage::start().await, authority(ca_life));
         stage.sign_by(&ca);
         let router = certificate::router(Arc::clone(&stage.certificates));
@@ -70,22 +71,17 @@ impl Scene {
     }
 
     /// A pod of the route `mail` in its namespace, with its certificate.
-    async fn pod(&self, id: &str, role: Role) -> Pod {
+    pub async fn pod(&self, id: &str, role: Role) -> Pod {
         let mut pod = self.starting(id, role);
         pod.ends(|ends| ends > 0).await;
         pod
     }
 
-    fn starting(&self, id: &str, role: Role) -> Pod {
+    pub fn starting(&self, id: &str, role: Role) -> Pod {
         let folder = tempfile::tempdir().unwrap();
         let token_file = folder.path().join("control");
         std::fs::write(&token_file, jwt(id)).unwrap();
-        let service = ControlService {
-            address: format!("localhost:{}", self.operator.address.port()),
-            ca_pem: self.operator.ca_pem.clone(),
-            token_file,
-            leases: false,
-        };
+        let service = self.service(token_file);
         let (namespace, _) = id.split_once('/').unwrap();
         let (config, read) = watch::channel(Config::default());
         let identity = Identity::new(read, role);
@@ -99,6 +95,16 @@ impl Scene {
         let pod = Pod { identity, config, ends, service, _folder: folder, _running: running, _stop: stop };
         pod.trusts(namespace, &[&self.ca]);
         pod
+    }
+
+    /// The control service, for a pod with the token in this file.
+    pub fn service(&self, token_file: PathBuf) -> ControlService {
+        ControlService {
+            address: format!("localhost:{}", self.operator.address.port()),
+            ca_pem: self.operator.ca_pem.clone(),
+            token_file,
+            leases: false,
+        }
     }
 
     /// One of the route `mail` in `shop`, with the certificate of the pod `id`.
@@ -117,15 +123,14 @@ impl Scene {
 
 impl Pod {
     /// The route file of the pod now names these CAs.
-    fn trusts(&self, namespace: &str, authorities: &[&Authority]) {
-        let bundle: Bundle = authorities.iter().map(|it| it.certificate().clone()).collect();
+    pub fn trusts(&self, namespace: &str, authorities: &[&Authority]) {
         let mut route = route_file(namespace, "mail");
         route.control = Some(self.service.clone());
-        route.gateway.as_mut().unwrap().ca_pem = bundle.to_pem();
+        route.gateway.as_mut().unwrap().ca_pem = bundle(authorities);
         self.config.send_replace(Config { route: Some(Arc::new(route)), ..Config::default() });
     }
 
-    async fn ends(&mut self, wanted: impl Fn(i64) -> bool) {
+    pub async fn ends(&mut self, wanted: impl Fn(i64) -> bool) {
         let ends = timeout(PATIENCE, self.ends.wait_for(|ends| wanted(*ends))).await;
         assert!(ends.is_ok(), "no such certificate: {:?}", self.identity.problem());
     }
@@ -154,7 +159,12 @@ async fn connect(client: &Identity, server: &Identity) -> Result<Peer, String> {
     server.peer(accepted.get_ref().1.peer_certificates()).map_err(|error| error.to_string())
 }
 
-fn seconds_from_now(seconds: i64) -> i64 {
+/// The CAs as a route file has them.
+pub fn bundle(authorities: &[&Authority]) -> String {
+    authorities.iter().map(|it| it.certificate().clone()).collect::<Bundle>().to_pem()
+}
+
+pub fn seconds_from_now(seconds: i64) -> i64 {
     jiff::Timestamp::now().as_second() + seconds
 }
 

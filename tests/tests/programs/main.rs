@@ -2,6 +2,7 @@
 
 mod broker_lent;
 mod gateway_identity;
+mod gateway_rotation;
 mod limits_shared;
 mod operator_families;
 mod operator_served;

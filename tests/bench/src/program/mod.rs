@@ -1,8 +1,14 @@
 //! The programs that are measured: how each is started on a folder of its own, and where it takes mail.
 
+mod authority;
+mod control;
+mod gateway;
 mod postfix;
 mod sidecar;
 
+pub use authority::Authority;
+use control::Control;
+pub use gateway::Gateway;
 pub use postfix::Postfix;
 pub use sidecar::{Sidecar, relay_to};
 

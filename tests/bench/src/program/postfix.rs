@@ -1,11 +1,23 @@
-//! Postfix from Debian's packages, relaying over verified TLS with connections that are used again.
+//! Postfix from Debian's packages, relaying over verified TLS with connections that are used again. It takes mail from localhost, or over
+//! TLS from those who show a certificate of a CA, as a gateway does.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mailroute_route::identity::Role;
 use tokio::process::Command;
 
-use super::{CONNECTIONS, Upstream, free_port, listening};
+use super::authority::Issued;
+use super::{Authority, CONNECTIONS, Upstream, free_port, listening};
+
+/// Takes mail over TLS alone, from the first octet, and from those alone who show a certificate of the clients' CA.
+const OVER_TLS: [&str; 5] = [
+    "smtpd_tls_wrappermode = yes",
+    "smtpd_tls_security_level = encrypt",
+    "smtpd_tls_chain_files = /work/postfix.pem",
+    "smtpd_tls_CAfile = /work/clients.crt",
+    "smtpd_tls_req_ccert = yes",
+];
 
 /// A running Postfix.
 pub struct Postfix {
@@ -17,12 +29,26 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Starts it and waits until it listens.
+    /// Starts it and waits until it listens: for SMTP, or with a CA for SMTP over TLS from those who show one of its certificates.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start(peers: &Path, folder: &Path, upstream: &Upstream) -> Result<Self> {
+    pub async fn start(
+        peers: &Path,
+        folder: &Path,
+        upstream: &Upstream,
+        clients: Option<&Authority>,
+    ) -> Result<Self> {
         let port = free_port()?;
+        let over_tls: &[&str] = match clients {
+            Some(authority) => {
+                let Issued { certificate, key } = authority.issue(Role::Gateway)?;
+                std::fs::write(folder.join("clients.crt"), &authority.pem)?;
+                std::fs::write(folder.join("postfix.pem"), key + &certificate)?;
+                &OVER_TLS
+            }
+            None => &[],
+        };
         std::fs::create_dir(folder.join("postfix"))?;
         std::fs::copy(&upstream.certificate, folder.join("ca.crt"))?;
         let listen = format!("LISTEN={port}");
@@ -40,7 +66,7 @@ impl Postfix {
             "in_flow_delay = 0",
         ];
         let start = ["env", &listen, "/peers/postfix/start", "/work/postfix", "localhost", &upstream];
-        run(peers, folder, &[start.as_slice(), &settings].concat()).await?;
+        run(peers, folder, &[start.as_slice(), &settings, over_tls].concat()).await?;
         let pid = std::fs::read_to_string(folder.join("postfix/queue/pid/master.pid"))?;
         let pid = pid.trim().parse().context("the process id of Postfix")?;
         listening(port).await?;

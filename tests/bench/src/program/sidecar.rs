@@ -12,6 +12,12 @@ use tokio::process::{Child, Command};
 
 use super::{CONNECTIONS, Upstream, free_port, listening};
 
+/// Name of the route.
+pub const ROUTE: &str = "bench";
+
+/// Its namespace.
+pub const NAMESPACE: &str = "bench";
+
 /// A running sidecar.
 pub struct Sidecar {
     child: Child,
@@ -25,7 +31,22 @@ impl Sidecar {
     /// # Errors
     /// When it does not come up.
     pub async fn start(program: &Path, folder: &Path, file: &RouteFile) -> Result<Self> {
-        let (route, spool, port) = (folder.join("route.json"), folder.join("spool"), free_port()?);
+        let port = free_port()?;
+        Self::listening(program, folder, file, port, &["--port", &port.to_string()]).await
+    }
+
+    /// The same with these arguments, by which it listens on this port.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn listening(
+        program: &Path,
+        folder: &Path,
+        file: &RouteFile,
+        port: u16,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let (route, spool) = (folder.join("route.json"), folder.join("spool"));
         std::fs::create_dir(&spool)?;
         std::fs::write(&route, file.to_json())?;
         let log = std::fs::File::create(folder.join("log"))?;
@@ -34,7 +55,8 @@ impl Sidecar {
             .arg(route)
             .arg("--spool-dir")
             .arg(spool)
-            .args(["--port", &port.to_string(), "--admin-listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0"])
+            .args(arguments)
             .stderr(log.try_clone()?)
             .stdout(log)
             .kill_on_drop(true)
@@ -62,8 +84,8 @@ impl Sidecar {
 pub fn relay_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
     RouteFile {
         version: FORMAT_VERSION,
-        name: "bench".into(),
-        namespace: "bench".into(),
+        name: ROUTE.into(),
+        namespace: NAMESPACE.into(),
         generation: 1,
         ehlo_name: "bench.example".into(),
         method: Method::SmtpRelay(SmtpRelay {
