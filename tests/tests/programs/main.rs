@@ -2,6 +2,7 @@
 
 mod broker_lent;
 mod gateway_identity;
+mod inbox_page;
 mod limits_shared;
 mod operator_families;
 mod operator_served;
