@@ -16,6 +16,9 @@ const MAX_HTML: usize = 2 * 1024 * 1024;
 /// Bytes that the pictures of a message may add, encoded, as often as they are shown.
 const MAX_PICTURES: usize = 8 * 1024 * 1024;
 
+/// Bytes in front of an encoded picture, at most.
+const PREFIX: usize = "data:image/jpeg;base64,".len();
+
 /// Kinds of picture that are shown; an SVG is a document.
 const PICTURES: [&str; 4] = ["png", "jpeg", "gif", "webp"];
 
@@ -56,7 +59,7 @@ fn with_pictures(mut html: String, parsed: &mail_parser::Message<'_>) -> String 
         let (Some(kind), Some(id)) = (kind, part.content_id()) else { continue };
         let reference = format!("cid:{}", id.trim_start_matches('<').trim_end_matches('>'));
         let times = html.matches(&reference).count();
-        let size = part.contents().len().div_ceil(3) * 4;
+        let size = PREFIX + part.contents().len().div_ceil(3) * 4;
         if times > 0 && size.saturating_mul(times) <= room && reference.len() > 4 {
             room -= size * times;
             let picture = format!("data:image/{kind};base64,{}", STANDARD.encode(part.contents()));

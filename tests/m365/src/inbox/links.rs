@@ -19,8 +19,8 @@ pub(super) fn in_text(text: &str) -> Vec<String> {
     // Of the same length in bytes, so that places in it are places in the text.
     let lower = text.to_ascii_lowercase();
     let places = lower.match_indices("http").map(|(at, _)| at);
-    let places = places.filter(|&at| has_scheme(&lower[at..]));
-    first_ones(places.map(|at| until_end(&text[at..]).trim_end_matches(PUNCTUATION).to_owned()))
+    let links = places.map(|at| until_end(&text[at..]).trim_end_matches(PUNCTUATION).to_owned());
+    first_ones(links.filter(|link| has_scheme(&link.to_ascii_lowercase())))
 }
 
 /// The addresses of the `href` attributes in HTML, each once.
