@@ -16,6 +16,9 @@ const MAX_HTML: usize = 2 * 1024 * 1024;
 /// Bytes that the pictures of a message may add, encoded, as often as they are shown.
 const MAX_PICTURES: usize = 8 * 1024 * 1024;
 
+/// Pictures that are looked for in the HTML.
+const MAX_PARTS: usize = 50;
+
 /// Bytes in front of an encoded picture, at most.
 const PREFIX: usize = "data:image/jpeg;base64,".len();
 
@@ -54,9 +57,11 @@ pub(super) fn parts(parsed: &mail_parser::Message<'_>) -> Option<String> {
 /// The same HTML with each `cid:` address of a picture replaced by the picture (RFC 2392).
 fn with_pictures(mut html: String, parsed: &mail_parser::Message<'_>) -> String {
     let mut room = MAX_PICTURES;
-    for part in &parsed.parts {
-        let kind = PICTURES.into_iter().find(|kind| part.is_content_type("image", kind));
-        let (Some(kind), Some(id)) = (kind, part.content_id()) else { continue };
+    let pictures = parsed.parts.iter().filter_map(|part| {
+        let kind = PICTURES.into_iter().find(|kind| part.is_content_type("image", kind))?;
+        Some((part, kind, part.content_id()?))
+    });
+    for (part, kind, id) in pictures.take(MAX_PARTS) {
         let reference = format!("cid:{}", id.trim_start_matches('<').trim_end_matches('>'));
         let times = html.matches(&reference).count();
         let size = PREFIX + part.contents().len().div_ceil(3) * 4;

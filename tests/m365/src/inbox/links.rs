@@ -1,6 +1,12 @@
 //! Web addresses in a message, for the list below it: the frame with its HTML follows no link.
 //!
-//! Pure. Only `http` and `https`; the page shows each as text.
+//! Pure. Only `http` and `https`; the page shows each as text. The work is bounded by the length of what is read, of which
+//! no more than [`MAX_READ`] is, and of one address.
+
+use super::cut;
+
+/// Bytes that are read.
+const MAX_READ: usize = 256 * 1024;
 
 /// Addresses that are listed.
 const MAX_LINKS: usize = 50;
@@ -16,6 +22,7 @@ const PUNCTUATION: [char; 8] = ['.', ',', ';', ':', '!', '?', ')', ']'];
 
 /// The addresses in plain text, each once.
 pub(super) fn in_text(text: &str) -> Vec<String> {
+    let text = cut(text, MAX_READ).0;
     // Of the same length in bytes, so that places in it are places in the text.
     let lower = text.to_ascii_lowercase();
     let places = lower.match_indices("http").map(|(at, _)| at);
@@ -25,6 +32,7 @@ pub(super) fn in_text(text: &str) -> Vec<String> {
 
 /// The addresses of the `href` attributes in HTML, each once.
 pub(super) fn in_html(html: &str) -> Vec<String> {
+    let html = cut(html, MAX_READ).0;
     let lower = html.to_ascii_lowercase();
     let values = lower.match_indices("href").filter_map(|(at, name)| {
         let rest = html[at + name.len()..].trim_start().strip_prefix('=')?;
@@ -44,7 +52,7 @@ fn has_scheme(lower: &str) -> bool {
 fn until_end(text: &str) -> &str {
     let ends =
         |character: char| character.is_whitespace() || character.is_control() || ENDS.contains(&character);
-    text.split(ends).next().unwrap_or_default()
+    cut(text, MAX_LENGTH + 1).0.split(ends).next().unwrap_or_default()
 }
 
 fn first_ones(links: impl Iterator<Item = String>) -> Vec<String> {
@@ -83,6 +91,12 @@ mod tests {
         let many: String = (0..500).map(|number| format!("http://{number}.example ")).collect();
         assert_eq!(in_text(&many).len(), MAX_LINKS);
         assert!(in_text(&format!("http://{}", "x".repeat(MAX_LENGTH))).is_empty());
+    }
+
+    #[test]
+    fn a_text_without_an_end_takes_no_longer_than_another() {
+        assert!(in_text(&"http://".repeat(1_000_000)).len() <= MAX_LINKS);
+        assert!(in_html(&"href=http://".repeat(1_000_000)).len() <= MAX_LINKS);
     }
 
     #[test]
