@@ -64,11 +64,14 @@ async fn main() -> Result<()> {
     let app = start_sidecar(folder.path(), arguments.port).await?;
     println!("sidecar        localhost:{}  (what applications send to)", arguments.port);
     println!(
-        "Microsoft 365  {}  (simulated; control API http://{})",
+        "Microsoft 365  {}  (simulated)",
         match arguments.method {
             Way::ClientSubmission => format!("smtp://{}", simulator.smtp_address()),
             Way::Graph => format!("https://{}", simulator.graph_address()),
-        },
+        }
+    );
+    println!(
+        "inbox          http://{}/  (a page with what arrives, and the control API)",
         simulator.control_address()
     );
 
@@ -78,7 +81,11 @@ async fn main() -> Result<()> {
     ensure!(simulator.violations().is_empty(), "Exchange would have refused: {:?}", simulator.violations());
     show(&arrived[0]);
     if arguments.keep {
-        println!("\nBoth stay up: send to localhost:{}, or press Ctrl-C.", arguments.port);
+        println!(
+            "\nBoth stay up until Ctrl-C: send to localhost:{}, and read what arrives at http://{}/.",
+            arguments.port,
+            simulator.control_address()
+        );
         keep(&simulator, folder.path()).await?;
     }
     app.stop().await;

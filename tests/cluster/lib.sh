@@ -14,6 +14,8 @@ coredns_version=$(pinned github.com/coredns/coredns coredns)
 helm_version=$(pinned helm.sh/helm/v4 helm)
 helm3_version=$(pinned helm.sh/helm/v3 helm3)
 monitoring_version=$(pinned github.com/prometheus-operator/prometheus-operator monitoring)
+# The version and checksum of the headless Chromium.
+. "$cluster_dir/chromium/pin"
 nextest_version=0.9.151
 cargo_fuzz_version=0.13.2
 # The project's own, which its images carry as their tag.

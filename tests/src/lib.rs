@@ -15,9 +15,11 @@
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 //! * [`prometheus`]: one of them, which scrapes; [`discovery`]: whom, on a cluster with the chart's monitors.
+//! * [`browser`] and [`inbox`]: a headless Chromium, and the simulator's page in it.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
+pub mod browser;
 pub mod chart;
 pub mod cluster;
 mod ctr;
@@ -26,6 +28,7 @@ mod description;
 pub mod discovery;
 mod handle;
 mod images;
+pub mod inbox;
 pub mod monitoring;
 mod namespace;
 pub mod peers;

@@ -12,6 +12,7 @@ const KUBERNETES: &str = include_str!("../cluster/kubernetes/go.mod");
 const COREDNS: &str = include_str!("../cluster/coredns/go.mod");
 const HELM: &str = include_str!("../cluster/helm/go.mod");
 const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
+const CHROMIUM: &str = include_str!("../cluster/chromium/pin");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
 
 /// The programs of one cache.
@@ -100,6 +101,17 @@ impl Tools {
     pub fn clients_archive(&self) -> PathBuf {
         self.clients.join("clients.tar")
     }
+}
+
+/// The folder with Chromium, its libraries and its fonts.
+///
+/// # Errors
+/// When it is missing.
+pub(crate) fn browser() -> Result<PathBuf> {
+    let version = CHROMIUM.lines().find_map(|line| line.strip_prefix("chromium_version="));
+    let entry =
+        cache()?.join(format!("chromium-{}", version.context("tests/cluster/chromium/pin has no version")?));
+    Ok(complete(&entry)?.to_owned())
 }
 
 /// An entry of the cache that is there and whole.

@@ -89,7 +89,7 @@ async fn run_server(serve: Serve) -> Result<()> {
         smtp = %simulator.smtp_address(), relay = %simulator.relay_address(),
         high_volume_email = %simulator.high_volume_email_address(),
         communication_services = %simulator.communication_services_address(), graph = %simulator.graph_address(), login = %simulator.login_address(), dns = %simulator.dns_address(),
-        control = %simulator.control_address(),
+        control = %simulator.control_address(), inbox = %format_args!("http://{}/", simulator.control_address()),
         "ready"
     );
     tokio::select! {

@@ -49,7 +49,7 @@ pub struct Serve {
     /// Address of the name server (UDP and TCP)
     #[arg(long, default_value = "127.0.0.1:8053", value_name = "ADDRESS:PORT")]
     pub dns: SocketAddr,
-    /// Address of the control API (plain HTTP, no authentication)
+    /// Address of the control API and the inbox, which is a page (plain HTTP, no authentication)
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub control: SocketAddr,
     /// Name in the certificate, by which clients must connect; may be given several times

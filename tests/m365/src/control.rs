@@ -1,4 +1,4 @@
-//! The control API: plain HTTP with JSON, to read what arrived and to switch faults on.
+//! The control API: plain HTTP with JSON, to read what arrived and to switch faults on; and the [`inbox`], which is a page.
 //!
 //! It holds no secret and has no authentication; bind it to loopback or keep it inside a test cluster. Each handler reads
 //! or replaces one part of the [`Office`]; nothing is decided here.
@@ -23,6 +23,7 @@ use crate::{
     dns::Lookup,
     entra::TokenExchange,
     faults::Faults,
+    inbox,
     keys::client_certificate,
     mailbox::Message,
     office::{Office, Shared},
@@ -82,9 +83,10 @@ struct ForClient {
 
 /// Every path of the API.
 pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>, configurations: Arc<Configurations>) -> Router {
+    let inbox = inbox::routes(Arc::clone(&shared));
     Router::new()
         .route("/messages", get(messages).delete(forget_messages))
-        .route("/messages/{id}", get(message))
+        .route("/messages/{id}", get(message).delete(forget_message))
         .route("/violations", get(violations).delete(forget_violations))
         .route("/tokens", get(tokens).delete(forget_tokens))
         .route("/lookups", get(lookups).delete(forget_lookups))
@@ -106,6 +108,7 @@ pub fn routes(shared: Arc<Shared>, authority: Arc<Authority>, configurations: Ar
         .route("/ca.pem", get(ca_pem_file))
         .route("/livez", get(|| async { "ok\n" }))
         .with_state(Control { shared, authority, configurations })
+        .merge(inbox)
 }
 
 impl Control {
@@ -142,6 +145,11 @@ async fn message(State(control): State<Control>, Path(id): Path<u64>) -> Respons
 
 async fn forget_messages(State(control): State<Control>) -> StatusCode {
     control.shared.with(|office| office.messages.clear());
+    StatusCode::NO_CONTENT
+}
+
+async fn forget_message(State(control): State<Control>, Path(id): Path<u64>) -> StatusCode {
+    control.shared.with(|office| office.messages.retain(|message| message.id != id));
     StatusCode::NO_CONTENT
 }
 

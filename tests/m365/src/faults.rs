@@ -204,6 +204,16 @@ fn take<At: PartialEq + Copy, Action: Act>(
     (delay, None)
 }
 
+impl<At: PartialEq, Action: PartialEq> Rule<At, Action> {
+    /// Whether it is the same rule, however often it was looked at or applied.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.stage == other.stage
+            && self.action == other.action
+            && self.every == other.every
+            && self.times.is_some() == other.times.is_some()
+    }
+}
+
 impl<At: PartialEq + Copy, Action: Clone> Rule<At, Action> {
     /// A rule that holds until it is cleared.
     pub fn always(stage: At, action: Action) -> Self {

@@ -14,9 +14,10 @@
 //! * [`Config`] and [`Directory`]: tenants, applications, mailboxes, limits.
 //! * [`Faults`]: what to switch on; [`Line`]: every reply by name.
 //! * [`Message`], [`Violation`], [`TokenExchange`]: what happened.
+//! * [`inbox`]: the page that shows it to a person.
 //!
 //! The protocol is pure: bytes, state and time in, steps out. Only `simulator`, `faces`, `listener`,
-//! `submission::connection`, `name_server`, `token_endpoint`, `graph::server`, `control`, `authority`, `state`, `state_secret`,
+//! `submission::connection`, `name_server`, `token_endpoint`, `graph::server`, `control`, `inbox`, `authority`, `state`, `state_secret`,
 //! `random` and `web_proxy` touch the world. Sources of the rules are named beside them; what Microsoft does not publish is a setting in [`Config`].
 
 pub mod app;
@@ -24,6 +25,7 @@ pub mod args;
 pub mod authority;
 pub mod config;
 pub mod control;
+pub mod dialogue;
 pub mod directory;
 pub mod dns;
 pub mod entra;
@@ -31,6 +33,7 @@ mod faces;
 pub mod faults;
 pub mod files;
 pub mod graph;
+pub mod inbox;
 pub mod keys;
 pub mod limits;
 pub mod listener;

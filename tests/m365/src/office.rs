@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
+    dialogue::{Dialogues, Speaker},
     directory::{SAMPLE_CLIENT_ID, SAMPLE_TENANT, covers},
     dns::Lookup,
     entra::{
@@ -54,6 +55,8 @@ pub struct Office {
     pub requests: Vec<GraphRequest>,
     /// What Exchange did not deliver after Graph had accepted it.
     pub non_delivery_reports: Vec<NonDeliveryReport>,
+    /// What was said on the newest connections.
+    pub dialogues: Dialogues,
     /// Assertions of applications that were exchanged.
     pub replays: Replays,
     /// Signs and verifies access tokens.
@@ -83,6 +86,7 @@ impl Office {
             lookups: Vec::new(),
             requests: Vec::new(),
             non_delivery_reports: Vec::new(),
+            dialogues: Dialogues::default(),
             replays: Replays::default(),
             token_key,
             stand_in: StandIn::default(),
@@ -156,6 +160,13 @@ impl Office {
         );
         if self.non_delivery_reports.len() < MAX_RECORDS {
             self.non_delivery_reports.push(report);
+        }
+    }
+
+    /// Records a line of a dialogue, unless nothing is looked at. It holds no credential and no message.
+    pub fn transcribe(&mut self, at: Timestamp, connection: u64, by: Speaker, text: &str) {
+        if self.config.record.inspect {
+            self.dialogues.add(connection, at, by, text);
         }
     }
 

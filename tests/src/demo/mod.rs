@@ -29,6 +29,9 @@ const CLUSTER: &str = "demo";
 /// Namespace of the demo's application.
 const NAMESPACE: &str = "shop";
 
+/// Namespace of the simulator.
+const MICROSOFT: &str = "m365";
+
 /// Name of the route in the example.
 const ROUTE: &str = "notifications";
 
@@ -61,7 +64,7 @@ async fn thread(cluster: &Cluster, steps: &mut Steps) -> Result<usize> {
     tell_about_images(cluster);
     release::ensure_installed(cluster).await?;
     steps.begin("Microsoft 365 simulator");
-    let microsoft = Microsoft::deploy(cluster, "m365").await?;
+    let microsoft = Microsoft::deploy(cluster, MICROSOFT).await?;
     microsoft.forget().await?;
     prepare_namespace(cluster, &microsoft).await?;
     steps.begin("kubectl apply -f docs/examples/notifications.yaml");
@@ -124,6 +127,9 @@ fn tell_how_to_look(cluster: &Cluster) {
     println!("\nThe cluster stays up:  export KUBECONFIG={}", cluster.kubeconfig().display());
     println!("kubectl and helm:      export PATH=\"{}:$PATH\"", cluster.programs().display());
     println!("To begin with:         kubectl -n {NAMESPACE} describe mailroute {ROUTE}");
+    println!(
+        "Mail that arrived:     kubectl -n {MICROSOFT} port-forward service/control 8080, then http://localhost:8080/"
+    );
     println!("Remove it with:        make demo-down\n");
 }
 

@@ -3,6 +3,7 @@
 mod broker_lent;
 mod gateway_identity;
 mod gateway_rotation;
+mod inbox_page;
 mod limits_shared;
 mod operator_families;
 mod operator_served;

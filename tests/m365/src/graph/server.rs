@@ -20,6 +20,7 @@ use super::{
     submission::{Body, deliver, take},
 };
 use crate::{
+    dialogue::Speaker,
     faults::{GraphAction, GraphAnswer},
     mailbox::ConnectionFacts,
     office::{Office, Shared},
@@ -137,6 +138,7 @@ impl Graph {
             office.tally.refused_by_graph(status, &code);
         }
         let mailbox = head.mailbox().unwrap_or_default();
+        self.transcribe(office, head, body, (status, &code), now);
         tracing::info!(connection = self.facts.id, mailbox, octets = body.octets, status, code, "sendMail");
         office.request(GraphRequest {
             at: now,
@@ -150,6 +152,24 @@ impl Graph {
             code,
             retry_after: answer.and_then(|(answer, _)| answer.retry_after),
         });
+    }
+
+    /// The request and its answer as lines of a dialogue; without header fields, one of which is the token.
+    fn transcribe(
+        &self,
+        office: &mut Office,
+        head: &Head,
+        body: &Body,
+        (status, code): (u16, &str),
+        now: Timestamp,
+    ) {
+        let request = format!("{} {} ({} octets)", head.method, head.path, body.octets);
+        office.transcribe(now, self.facts.id, Speaker::Client, &request);
+        let (by, answer) = match status {
+            0 => (Speaker::Event, "(connection cut)".to_owned()),
+            _ => (Speaker::Server, format!("{status} {code}").trim_end().to_owned()),
+        };
+        office.transcribe(now, self.facts.id, by, &answer);
     }
 }
 

@@ -67,8 +67,12 @@ impl Session {
         };
         let line: Vec<u8> = self.buffer.drain(..=end).collect();
         match complete_line(&line) {
-            Ok(text) => self.obey_line(turn, &text),
+            Ok(text) => {
+                self.record_line(turn, &text);
+                self.obey_line(turn, &text);
+            }
             Err((kind, detail)) => {
+                self.record_event(turn, &format!("({detail})"));
                 turn.violation(self, kind, detail);
                 self.refuse(turn, Line::Unrecognized);
             }

@@ -26,4 +26,5 @@ mod service;
 pub mod session;
 mod speech;
 pub mod transaction;
+mod transcript;
 pub mod xoauth2;

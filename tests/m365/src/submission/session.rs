@@ -18,6 +18,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
+    dialogue::Speaker,
     faults::Stage,
     mailbox::{ConnectionFacts, Face},
     office::Office,
@@ -127,6 +128,7 @@ impl Session {
         self.begun = true;
         let mut turn = Turn { office, now, steps: Vec::new() };
         self.staged(Some(Stage::Connect), &mut turn, |session, turn| session.say(turn, Line::Banner));
+        self.record_steps(&mut turn);
         turn.steps
     }
 
@@ -140,6 +142,8 @@ impl Session {
             let detail = format!("the client's certificate does not chain to a trusted root: {reason}");
             office.violation(now, id, Kind::UntrustedCertificate, detail);
         }
+        let asked = sni.as_deref().unwrap_or("none");
+        office.transcribe(now, id, Speaker::Event, &format!("({version}, server name {asked})"));
         let facts = ConnectionFacts {
             tls_version: Some(version),
             sni,
@@ -155,6 +159,7 @@ impl Session {
         let mut turn = Turn { office, now, steps: Vec::new() };
         self.buffer.extend_from_slice(bytes);
         while self.advance(&mut turn) {}
+        self.record_steps(&mut turn);
         turn.steps
     }
 
@@ -163,6 +168,7 @@ impl Session {
         let mut turn = Turn { office, now, steps: Vec::new() };
         self.say(&mut turn, Line::TimedOut);
         self.close(&mut turn, Step::Close);
+        self.record_steps(&mut turn);
         turn.steps
     }
 
@@ -265,6 +271,7 @@ impl Session {
     }
 
     pub(super) fn end_of_data(&mut self, turn: &mut Turn<'_>, content: Content) {
+        self.record_message(turn, content.length);
         self.staged(Some(Stage::EndOfData), turn, |session, turn| match session.peer.facts.face {
             Face::Relay => session.relay_accept(turn, content),
             _ => session.accept(turn, content),

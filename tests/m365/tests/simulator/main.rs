@@ -13,6 +13,8 @@ mod dns;
 #[cfg(test)]
 mod graph;
 #[cfg(test)]
+mod inbox;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod relay;

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MESSAGE: &str = "From: Shop <noreply@contoso.com>\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\n\
                        Message-ID: <one@contoso.com>\r\nSubject: Gr=?utf-8?q?=C3=BC?=\u{df}e\r\n\r\nHello\r\n..\r\nBye\r\n.\r\n";
 
-type Smtp = BufReader<TlsStream<TcpStream>>;
+pub type Smtp = BufReader<TlsStream<TcpStream>>;
 
 async fn start() -> Simulator {
     Simulator::start(Options::default()).await.unwrap()
@@ -56,7 +56,7 @@ async fn secure(simulator: &Simulator, name: &str) -> Smtp {
     BufReader::new(tls_over(simulator, plain.into_inner(), name).await)
 }
 
-async fn log_in(simulator: &Simulator, access_token: &str) -> Smtp {
+pub async fn log_in(simulator: &Simulator, access_token: &str) -> Smtp {
     let mut stream = secure(simulator, "localhost").await;
     say(&mut stream, "EHLO shop-1.example\r\n").await;
     let answer =
@@ -64,6 +64,12 @@ async fn log_in(simulator: &Simulator, access_token: &str) -> Smtp {
             .await;
     assert!(answer.starts_with("235 "), "{answer}");
     stream
+}
+
+/// One message that is accepted.
+pub async fn accept_one(stream: &mut Smtp) {
+    open_message(stream).await;
+    assert!(say(stream, MESSAGE).await.starts_with("250 "));
 }
 
 /// MAIL, RCPT and DATA up to 354.
