@@ -29,6 +29,7 @@ mod images;
 pub mod monitoring;
 mod namespace;
 pub mod peers;
+pub mod plugin;
 pub mod prometheus;
 pub mod replica;
 pub mod scene;

@@ -24,7 +24,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("operator", &["dns", "entra", "metrics", "operator-core", "quota", "route"]),
     ("sidecar", &["dns", "entra", "metrics", "quota", "replies", "route"]),
     ("cli", &["operator-core", "replies", "route"]),
-    ("crates/docgen", &["metrics", "operator", "operator-core", "replies", "route", "sidecar"]),
+    ("crates/docgen", &["cli", "metrics", "operator", "operator-core", "replies", "route", "sidecar"]),
 ];
 
 /// Words of a manifest that a crate does without.
