@@ -192,7 +192,7 @@ o         1024
         table.row(["notifications".into(), "2210/10000".into(), "0".into(), "3d".into()]);
         let lines = |width| table.render(Style { colour: false, width: Some(width) });
         assert_eq!(lines(40).lines().next().unwrap().split_whitespace().count(), 4);
-        assert_eq!(lines(36), "NAME                  DAY  AGE\nnotifications  2210/10000  3d\n");
+        assert_eq!(lines(35), "NAME                  DAY  AGE\nnotifications  2210/10000  3d\n");
         assert_eq!(lines(20), "NAME           AGE\nnotifications  3d\n");
     }
 

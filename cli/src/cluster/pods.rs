@@ -140,7 +140,7 @@ mod tests {
         let mut pod = samples::pod("web-1", "mailroute.dev/sidecar:0.1.0");
         let read = RoutePod::of(&pod).unwrap();
         assert_eq!((read.name.as_str(), read.role(), read.port), ("web-1", "sidecar", None));
-        let container = &mut pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[0];
+        let container = &mut pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[1];
         container.args = Some(vec!["run".into(), "--port=2525".into()]);
         assert_eq!(RoutePod::of(&pod).unwrap().port, Some(2525));
         assert!(RoutePod::of(&samples::gateway_pod("g-0", "image")).unwrap().gateway);

@@ -296,12 +296,12 @@ Message-ID   <1@contoso.com>
 Queue id     1k0v20rrs91sz4h0yms
 State        accepted by Microsoft 365 at 2027-01-15T08:20:00Z by FR3P
 
-TIME                      POD             WHAT HAPPENED
-2027-01-15T08:00:04.1Z    web-1           attempt while the application waited: transient by FR3P257CA0055.outlook.office365.com in 812 ms: 452 4.2.2 The recipient's mailbox is full
-2027-01-15T08:00:04.2Z    web-1           250 to the application: stored on the pod's disk for recipients: 2, cause: transient
-2027-01-15T08:10:00Z      web-1           handed over to the gateway mail-gateway-0
-2027-01-15T08:10:00.1Z    mail-gateway-0  taken over from a pod web-1\u{fffd}[2J
-2027-01-15T08:20:00Z      mail-gateway-0  accepted by Microsoft 365 by FR3P in 640 ms: 250 2.0.0 OK <1@contoso.com> [Hostname=FR3P]
+TIME                    POD             WHAT HAPPENED
+2027-01-15T08:00:04.1Z  web-1           attempt while the application waited: transient by FR3P257CA0055.outlook.office365.com in 812 ms: 452 4.2.2 The recipient's mailbox is full
+2027-01-15T08:00:04.2Z  web-1           250 to the application: stored on the pod's disk for recipients: 2, cause: transient
+2027-01-15T08:10:00Z    web-1           handed over to the gateway mail-gateway-0
+2027-01-15T08:10:00.1Z  mail-gateway-0  taken over from a pod web-1\u{fffd}[2J
+2027-01-15T08:20:00Z    mail-gateway-0  accepted by Microsoft 365 by FR3P in 640 ms: 250 2.0.0 OK <1@contoso.com> [Hostname=FR3P]
 
 In Exchange Online PowerShell:
   Get-MessageTraceV2 -MessageId '<1@contoso.com>' -StartDate '2027-01-15T07:00:04Z' -EndDate '2027-01-15T09:20:00Z'
