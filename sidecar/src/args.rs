@@ -6,6 +6,7 @@
 
 pub mod gateway;
 pub mod queue;
+pub mod send;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -53,6 +54,10 @@ pub enum Command {
     ///
     /// Exit code: 0 if everything was done, 1 if not, 2 for a mistake on the command line.
     Queue(queue::Queue),
+    /// Send a message through the running sidecar, as an application in the pod would, and show the time of each step.
+    ///
+    /// Exit code: 0 if it was accepted, 1 if not, 2 for a mistake on the command line.
+    Send(Box<send::Send>),
     /// Ask the running sidecar whether it accepts mail. The kubelet's probes run this.
     ///
     /// Exit code: 0 if it does, 1 if not, 2 for a mistake on the command line.

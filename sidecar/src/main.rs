@@ -7,8 +7,9 @@ use anyhow::Context;
 use clap::Parser;
 use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::args::queue::Queue;
+use mailroute_sidecar::args::send::Send;
 use mailroute_sidecar::args::{Check, Cli, Command, Run};
-use mailroute_sidecar::cli::{check, health_check, queue};
+use mailroute_sidecar::cli::{check, health_check, queue, send};
 use mailroute_sidecar::logging;
 use mailroute_sidecar::shutdown::Signals;
 
@@ -24,6 +25,7 @@ fn main() -> anyhow::Result<ExitCode> {
         // Without a log: the answer is all there is to say.
         Command::Check(options) => on_runtime(check(*options)),
         Command::Queue(options) => on_runtime(queue(options)),
+        Command::Send(options) => on_runtime(send(*options)),
         Command::Alive(options) => {
             let ask = if options.ready { health_check::ask_ready } else { health_check::ask };
             ask(&options.spool_dir, options.admin_listen)?;
@@ -59,6 +61,12 @@ async fn check(options: Check) -> anyhow::Result<ExitCode> {
     let text = check::print::print(&findings, options.output);
     stdout().write_all(text.as_bytes()).context("the answer cannot be written")?;
     Ok(if findings.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn send(options: Send) -> anyhow::Result<ExitCode> {
+    let report = send::run(&options).await;
+    stdout().write_all(report.print(options.output).as_bytes()).context("the answer cannot be written")?;
+    Ok(if report.accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn queue(options: Queue) -> anyhow::Result<ExitCode> {

@@ -32,6 +32,7 @@ pub mod inbox;
 pub mod monitoring;
 mod namespace;
 pub mod peers;
+pub mod plugin;
 pub mod prometheus;
 pub mod replica;
 pub mod scene;

@@ -10,6 +10,7 @@ mod chart_values;
 mod messages;
 mod metrics;
 mod page;
+mod plugin;
 mod reasons;
 mod replies;
 mod resource;
@@ -64,6 +65,7 @@ pub fn files(root: &Path) -> Result<Vec<File>> {
         File { path: "docs/reference/mailroute.md", text: resource::page()? },
         File { path: "docs/reference/reasons.md", text: reasons::page() },
         File { path: "docs/reference/messages.md", text: messages::page()? },
+        File { path: "docs/reference/kubectl-mailroute.md", text: plugin::page() },
         File { path: "docs/troubleshooting.md", text: troubleshooting::page() },
     ]);
     for (path, filled) in PARTLY {

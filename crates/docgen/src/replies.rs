@@ -1,11 +1,11 @@
 //! Tables of replies: what Microsoft's are taken as, hints about refusals, and what the sidecar answers by itself.
 
 use anyhow::Result;
+use mailroute_replies::classify::{At, Code, Detail, Row, TABLE};
+use mailroute_replies::graph;
+use mailroute_replies::hint::HINTS;
+use mailroute_replies::outcome::DeliveryOutcome;
 use mailroute_route::condition::Reason;
-use mailroute_sidecar::outcome::DeliveryOutcome;
-use mailroute_sidecar::outcome::classify::{At, Code, Detail, Row, TABLE};
-use mailroute_sidecar::outcome::graph;
-use mailroute_sidecar::outcome::hint::HINTS;
 use mailroute_sidecar::smtp::answer::Answer;
 
 use crate::page::{between, link};

@@ -4,14 +4,13 @@
 //! table of reasons. So a line that is not tested is not on the page, and one that is tested cannot be missing.
 
 mod lines;
-mod own;
 
-use mailroute_entra::known_errors::UNMATCHED;
+use mailroute_replies::hint::HINTS;
+use mailroute_replies::known_errors::UNMATCHED;
+use mailroute_replies::own::OWN;
 use mailroute_route::condition::Reason;
-use mailroute_sidecar::outcome::hint::HINTS;
 
 use self::lines::{Outcome, entra, replies};
-use self::own::OWN;
 use crate::page::{PLACEHOLDERS, link as link_to};
 
 const HEAD: &str = "\

@@ -178,8 +178,9 @@ fn clip(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mailroute_replies::known_errors::{FEDERATED, KnownError, OF_CERTIFICATES, UNMATCHED};
+
     use super::*;
-    use crate::known_errors::{FEDERATED, KnownError, OF_CERTIFICATES, UNMATCHED};
 
     fn answer(status: u16, error: &str, code: u32, sentence: &str) -> ErrorAnswer {
         let body = format!(

@@ -8,7 +8,7 @@
 //! * [`federated`]: the proof that needs no secret, a projected service-account token.
 //! * [`exchange`]: the one request, over `azure_identity`; the connection is handed in.
 //! * [`web_proxy`]: the way to an authority through the proxy that a container's variables name.
-//! * [`aadsts`]: what the authority's errors mean; [`known_errors`]: those that it is tested with.
+//! * [`aadsts`]: what the authority's errors mean.
 //! * [`secret`], [`clock`]: values that never print; time and chance read in one place.
 //!
 //! Refuses to know mail, Kubernetes and sockets. A token's content is opaque: nothing here parses one.
@@ -18,7 +18,6 @@ pub mod application;
 pub mod clock;
 pub mod exchange;
 pub mod federated;
-pub mod known_errors;
 pub mod secret;
 pub mod store;
 pub mod web_proxy;

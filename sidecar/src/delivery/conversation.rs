@@ -57,7 +57,7 @@ impl<S: Stream> Conversation<S> {
             self.stream.flush().await.map_err(broken)?;
             self.read_reply(stage).await
         };
-        timeout(stage.limit(), exchange).await.map_err(|_| ConnectionError::Timeout(stage))?
+        timeout(timeouts::reply(stage), exchange).await.map_err(|_| ConnectionError::Timeout(stage))?
     }
 
     /// Reads the next reply: to a command that was pipelined, to the message, or the greeting.
@@ -65,7 +65,7 @@ impl<S: Stream> Conversation<S> {
     /// # Errors
     /// As [`Self::command`].
     pub async fn reply(&mut self, stage: Stage) -> Result<Reply, ConnectionError> {
-        let read = timeout(stage.limit(), self.read_reply(stage)).await;
+        let read = timeout(timeouts::reply(stage), self.read_reply(stage)).await;
         read.map_err(|_| ConnectionError::Timeout(stage))?
     }
 

@@ -67,7 +67,7 @@ pub enum ConnectionError {
         reply: Reply,
     },
     /// No answer in time.
-    #[error("no answer to {} within {} seconds", .0.as_str(), .0.limit().as_secs())]
+    #[error("no answer to {} within {} seconds", .0.as_str(), timeouts::reply(*.0).as_secs())]
     Timeout(Stage),
     /// The connection broke, or the peer does not speak SMTP.
     #[error("the connection was lost at {}: {what}", .stage.as_str())]

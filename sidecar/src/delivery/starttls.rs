@@ -96,7 +96,7 @@ mod tests {
             () = drip => unreachable!("it never ends"),
         };
         assert!(matches!(error, ConnectionError::Timeout(Stage::Greeting)), "{error}");
-        assert_eq!(started.elapsed(), Stage::Greeting.limit());
+        assert_eq!(started.elapsed(), crate::delivery::timeouts::reply(Stage::Greeting));
     }
 
     #[tokio::test]

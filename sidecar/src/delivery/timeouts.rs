@@ -27,22 +27,20 @@ pub const fn content(octets: u64) -> Duration {
     Duration::from_secs(BLOCK.as_secs() + octets / SLOWEST)
 }
 
-impl Stage {
-    /// Longest wait for a reply.
-    pub(super) const fn limit(self) -> Duration {
-        Duration::from_secs(match self {
-            // RFC 5321 §4.5.3.2.1; the others have no limit of their own.
-            Self::Greeting | Self::Ehlo | Self::StartTls | Self::Auth => 300,
-            // §4.5.3.2.2, .3
-            Self::Mail | Self::Rcpt => 300,
-            // §4.5.3.2.4
-            Self::Data => 120,
-            // §4.5.3.2.6
-            Self::Message => 600,
-            // A courtesy.
-            Self::Quit => 5,
-        })
-    }
+/// Longest wait for a reply.
+pub const fn reply(stage: Stage) -> Duration {
+    Duration::from_secs(match stage {
+        // RFC 5321 §4.5.3.2.1; the others have no limit of their own.
+        Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth => 300,
+        // §4.5.3.2.2, .3
+        Stage::Mail | Stage::Rcpt => 300,
+        // §4.5.3.2.4
+        Stage::Data => 120,
+        // §4.5.3.2.6
+        Stage::Message => 600,
+        // A courtesy.
+        Stage::Quit => 5,
+    })
 }
 
 #[cfg(test)]

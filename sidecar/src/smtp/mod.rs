@@ -15,8 +15,9 @@ pub mod data;
 pub mod encoded_word;
 pub mod header;
 pub mod line;
-pub mod reply;
 pub mod senders;
 pub mod session;
 pub mod trace;
 pub mod transaction;
+
+pub use mailroute_replies::reply;

@@ -31,6 +31,7 @@ mod reload;
 mod reports;
 mod route;
 mod scene;
+mod send;
 mod senders;
 mod services;
 mod setups;

@@ -3,6 +3,7 @@
 mod inject_isolation;
 mod inject_users;
 mod monitor_discovery;
+mod plugin;
 mod relay_changes;
 mod relay_clients;
 mod relay_commands;

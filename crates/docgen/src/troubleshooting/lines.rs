@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mailroute_entra::known_errors::{FEDERATED, OF_CERTIFICATES};
+use mailroute_replies::classify::Stage;
+use mailroute_replies::known_errors::{FEDERATED, OF_CERTIFICATES};
+use mailroute_replies::known_replies::KNOWN_REPLIES;
+use mailroute_replies::outcome::DeliveryOutcome as Meant;
 use mailroute_route::condition::Reason;
-use mailroute_sidecar::outcome::DeliveryOutcome as Meant;
-use mailroute_sidecar::outcome::classify::Stage;
-use mailroute_sidecar::outcome::known_replies::KNOWN_REPLIES;
 
 /// What a line comes to, in the order of the page.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

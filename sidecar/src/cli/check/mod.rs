@@ -121,16 +121,20 @@ async fn obstacle(options: &Check) -> Option<Obstacle> {
     }
 }
 
-/// From whom to whom: as asked for, or an address that the method has to take. The mailbox may write to itself; every
-/// accepted domain has a postmaster (RFC 5321 §4.5.1).
-fn envelope(options: &Check, route: &RouteFile) -> Envelope {
-    let usual = match &route.method {
+/// An address that the method has to take as the sender: the mailbox, or else the postmaster that every accepted domain has
+/// (RFC 5321 §4.5.1).
+pub fn usual_address(route: &RouteFile) -> String {
+    match &route.method {
         Method::ClientSubmission(submission) => submission.mailbox.clone(),
         Method::Graph(graph) => graph.mailbox.clone(),
         Method::SmtpRelay(relay) => postmaster(&relay.accepted_domains),
         Method::DirectSend(direct) => postmaster(&direct.accepted_domains),
-    };
-    let usual = || Address::parse(&usual).ok();
+    }
+}
+
+/// From whom to whom: as asked for, or else from the usual address to itself.
+fn envelope(options: &Check, route: &RouteFile) -> Envelope {
+    let usual = || Address::parse(&usual_address(route)).ok();
     let from = options.from.clone().or_else(usual);
     Envelope {
         // Names nothing: there is no message.

@@ -87,6 +87,9 @@ pub struct About {
     pub attempts: u32,
     /// Octets of the message.
     pub bytes: u64,
+    /// The Message-ID, by which a person looks for it.
+    #[serde(default)]
+    pub message_id: String,
     /// The reverse path; empty for a notification.
     pub from: String,
     /// How its recipients fare.
@@ -114,8 +117,6 @@ pub struct Message {
     /// What a list says of it.
     #[serde(flatten)]
     pub row: Row,
-    /// The Message-ID.
-    pub message_id: String,
     /// What the application called itself.
     pub client: String,
     /// Its recipients, in the order given.
@@ -158,7 +159,6 @@ pub fn message(row: Row, entry: &Entry, progress: &Progress, header: &[u8]) -> M
     let pairs = entry.envelope.recipients.iter().zip(&progress.statuses);
     Message {
         row,
-        message_id: entry.envelope.message_id.clone(),
         client: entry.envelope.client_name.clone(),
         recipients: pairs
             .map(|(address, fate)| Recipient { address: address.as_str().into(), fate: fate.clone() })
@@ -174,6 +174,7 @@ fn about(entry: &Entry, progress: &Progress, bytes: u64) -> About {
         kind: entry.kind,
         attempts: progress.attempts,
         bytes,
+        message_id: entry.envelope.message_id.clone(),
         from: entry.envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
         to: Counts {
             waiting: progress.waiting(),

@@ -99,7 +99,7 @@ pub fn message(message: &Message, now: Timestamp) -> String {
         say("Tries", about.attempts.to_string());
         say("Size", size(about.bytes));
         say("From", format!("<{}>", about.from));
-        say("Message-ID", message.message_id.clone());
+        say("Message-ID", about.message_id.clone());
         if let Some(trouble) = &about.trouble {
             say("Last error", told(trouble));
         }

@@ -28,6 +28,7 @@ fn row(id: &str, state: State, next: Option<Timestamp>, trouble: Option<Delivery
         kind: Kind::Message,
         attempts: 3,
         bytes: 14_540,
+        message_id: "<1@contoso.com>".into(),
         from: "noreply@contoso.com".into(),
         to: Counts { waiting: 1, delivered: 2, failed: 0 },
         trouble,
@@ -117,7 +118,6 @@ fn a_message_is_told_from_its_envelope_to_its_header() {
     let failed = RecipientStatus::Failed(trouble(None, "550 5.1.10 unknown"));
     let one = Message {
         row: row("01kfx0000000000000b", State::Waiting, Some(at(180)), Some(trouble(None, "452 4.2.2 full"))),
-        message_id: "<1@contoso.com>".into(),
         client: "app\x1b[2J".into(),
         recipients: [("ann@fabrikam.com", RecipientStatus::Waiting), ("bob@fabrikam.com", failed)]
             .map(|(address, fate)| Recipient { address: address.into(), fate })

@@ -245,10 +245,15 @@ async fn read(response: Response<Incoming>, host: &str) -> GraphReply {
     let request_id: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(36).collect();
     let retry_after = https::retry_after(&response);
     let reply = match timeout(REST, https::read(response, host)).await {
-        Ok(Ok(answer)) => GraphReply::read(status, retry_after, &answer.body),
+        Ok(Ok(answer)) => read_body(status, retry_after, &answer.body),
         Ok(Err(_)) | Err(_) => GraphReply { status, retry_after, ..GraphReply::default() },
     };
     GraphReply { request_id, ..reply }
+}
+
+/// An answer without what looks like a token.
+fn read_body(status: u16, retry_after: Option<Duration>, body: &[u8]) -> GraphReply {
+    GraphReply::read(status, retry_after, body, |text| scrub(text).into_owned())
 }
 
 /// The address as one segment of a path (RFC 3986 §3.3).
@@ -280,6 +285,14 @@ mod tests {
         assert_eq!(percent_encoded("noreply@contoso.com"), "noreply@contoso.com");
         assert_eq!(percent_encoded("a/../b?c#d%e @f"), "a%2F..%2Fb%3Fc%23d%25e%20@f");
         assert_eq!(percent_encoded("o'brien+ü@x"), "o%27brien%2B%C3%BC@x");
+    }
+
+    #[test]
+    fn an_answer_that_quotes_a_token_does_not_show_it() {
+        let token = format!("eyJ0eXAi{}", "A1b2".repeat(40));
+        let body = format!(r#"{{"error":{{"code":"InvalidAuthenticationToken","message":"{token}"}}}}"#);
+        let reply = read_body(401, None, body.as_bytes());
+        assert!(reply.code == "InvalidAuthenticationToken" && !reply.message.contains("A1b2"), "{reply}");
     }
 
     #[test]

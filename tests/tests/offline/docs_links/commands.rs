@@ -50,6 +50,7 @@ fn every_command_of_ours_on_a_page_exists() -> Result<()> {
     let mut programs = [
         ("mailroute-sidecar", mailroute_sidecar::args::Cli::command()),
         ("mailroute-operator", mailroute_operator::args::Cli::command()),
+        ("kubectl mailroute", mailroute_cli::args::Cli::command()),
     ];
     programs.iter_mut().for_each(|(_, command)| command.build());
     let checked = every_page(|page| {

@@ -14,8 +14,8 @@ use std::ops::RangeInclusive;
 
 use mailroute_route::condition::Reason;
 
-use super::DeliveryOutcome;
-use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::outcome::DeliveryOutcome;
+use crate::reply::{EnhancedCode, Reply};
 
 /// Where in the conversation a reply came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

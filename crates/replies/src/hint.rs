@@ -3,7 +3,7 @@
 //! Such a refusal is no condition of the route, so it has no reason with a remedy. The hint goes where the refusal is
 //! quoted: into the log, the dead letter and the notification; the application gets Microsoft's words alone. Pure.
 
-use crate::smtp::reply::Reply;
+use crate::reply::Reply;
 
 /// The hint for a recipient that this cmdlet opens for everybody.
 macro_rules! authenticated_only {

@@ -1,6 +1,6 @@
 //! Entra's literal errors, one row each, with what they mean.
 //!
-//! The table of [`aadsts`](crate::aadsts) is tested with them, and the documentation lists them. No program holds this table.
+//! The table of the crate `mailroute-entra` is tested with them, and the documentation lists them.
 
 use mailroute_route::condition::Reason;
 

@@ -1,7 +1,7 @@
 //! The table, met by every line that Microsoft is known to send.
 
 use super::*;
-use crate::outcome::known_replies::KNOWN_REPLIES;
+use crate::known_replies::KNOWN_REPLIES;
 
 fn read(line: &str) -> Reply {
     let wire = format!("{line}\r\n");

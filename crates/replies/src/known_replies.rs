@@ -1,12 +1,14 @@
 //! Microsoft's literal lines, one row each, with where they come and what they mean.
 //!
 //! The classification is tested with them, and the documentation lists them: what an administrator finds in a log is found
-//! there. No program holds this table.
+//! there.
 
 use mailroute_route::condition::Reason as R;
 
-use super::DeliveryOutcome::{self, Quota, RefreshToken, RejectMessage, RejectRecipient, RouteFault};
-use super::classify::Stage;
+use crate::classify::Stage;
+use crate::outcome::DeliveryOutcome::{
+    self, Quota, RefreshToken, RejectMessage, RejectRecipient, RouteFault,
+};
 
 const fn later(reason: R) -> DeliveryOutcome {
     DeliveryOutcome::Transient(Some(reason))
