@@ -95,7 +95,7 @@ fn programs_read_what_is_known_by_name() {
     let first = serde_json::json!({
         "id": "01kfx0000000000000a", "state": "held", "next": "2027-01-15T08:00:50Z",
         "accepted": "2027-01-15T08:00:00Z", "kind": "message", "attempts": 3, "bytes": 14540,
-        "from": "noreply@contoso.com", "to": {"waiting": 1, "delivered": 2, "failed": 0},
+        "from": "noreply@contoso.com", "messageId": "<1@contoso.com>", "to": {"waiting": 1, "delivered": 2, "failed": 0},
         "trouble": {
             "at": "2027-01-15T08:00:20Z", "outcome": "transient", "reason": "SmtpAuthDisabledTenant",
             "text": "535", "replied": true, "host": "FR0P281MB0123.DEUP281.PROD.OUTLOOK.COM",

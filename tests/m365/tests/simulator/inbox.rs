@@ -244,7 +244,15 @@ async fn the_dialogue_is_shown_and_no_secret_ever() {
 async fn what_was_refused_is_listed_with_what_was_asked() {
     let simulator = start().await;
     let mut stream = TcpStream::connect(simulator.smtp_address()).await.unwrap();
-    stream.write_all(b"EHLO shop.example\r\nMAIL FROM:<a@b.example>\r\n").await.unwrap();
+    let (mut replies, mut octets) = (Vec::new(), [0; 512]);
+    stream.write_all(b"EHLO shop.example\r\n").await.unwrap();
+    // One command at a time: pipelining before it is offered is refused, too.
+    while !replies.windows(5).any(|line| line == b"\n250 ") {
+        let read = stream.read(&mut octets).await.unwrap();
+        assert_ne!(read, 0, "the connection stays open");
+        replies.extend_from_slice(&octets[..read]);
+    }
+    stream.write_all(b"MAIL FROM:<a@b.example>\r\n").await.unwrap();
     // The connection stays open, so that what was said is read.
     let noted = |office: &mailroute_m365::office::Office| (!office.violations.is_empty()).then_some(());
     simulator.wait_for(std::time::Duration::from_secs(20), noted).await.unwrap();
