@@ -295,6 +295,12 @@ async fn what_was_refused_is_listed_with_its_reason() -> Result<()> {
             .await?
             .contains("MAIL FROM:<noreply@contoso.com>")
     );
+    page.value::<()>("void (location.hash = '#/faults')").await?;
+    page.wait("document.getElementById('fault-submission-unavailable')?.checked").await?;
+    page.value::<()>("document.getElementById('fault-submission-unavailable').click()").await?;
+    page.wait("document.getElementById('count-faults').textContent !== '1'").await?;
+    page.value::<()>("void (location.hash = '#/refusals')").await?;
+    page.wait("document.getElementById('violations') !== null").await?;
     // A violation appears while the page is open.
     breach(&inbox).await?;
     page.wait("document.getElementById('violations')?.textContent.includes('MailWithoutTls')").await?;
