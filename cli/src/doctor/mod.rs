@@ -1,6 +1,6 @@
 //! `doctor`: whether the installation is as it should be.
 //!
-//! * [`seen`]: what is looked at. [`judge`]: what is wrong with it. Both without I/O.
+//! * [`seen`]: what is looked at. [`judge`](mod@judge): what is wrong with it. Both without I/O.
 //! * Here: the looks. One that is not allowed is named with its right, and the others go on.
 
 pub mod judge;

@@ -1,6 +1,6 @@
 //! `queue`: the sidecar's own queue commands in all pods of a route, gateways included, and their answers as one.
 //!
-//! * [`answer`]: what one pod says. [`merge`]: what all of them say. Both pure.
+//! * [`answer`]: what one pod says. [`merge`](mod@merge): what all of them say. Both pure.
 //! * Here: which command is run in which pod. Messages are changed by their id, in the pod that has them.
 
 pub mod answer;

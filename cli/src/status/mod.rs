@@ -1,6 +1,6 @@
 //! `status`: routes, what is wrong with them, and what to do.
 //!
-//! * [`view`]: an object → what is shown of it. [`print`]: that → text. Both pure.
+//! * [`view`]: an object → what is shown of it. [`print`](mod@print): that → text. Both pure.
 //! * Here: what is asked of the cluster, once or whenever something changes.
 
 pub mod print;

@@ -1,6 +1,6 @@
 //! `trace`: one message from the application's 250 to Microsoft's answer, out of logs, queues and dead letters of all pods.
 //!
-//! * [`lines`]: logs → the lines about the message. [`story`]: those lines and what is kept → what became of it. Both pure.
+//! * [`lines`]: logs → the lines about the message. [`story`](mod@story): those lines and what is kept → what became of it. Both pure.
 //! * Here: which pods are asked for what.
 
 pub mod lines;

@@ -35,7 +35,7 @@ pub struct GatewayOptions {
     pub smtp_users: Option<PathBuf>,
 
     /// Namespaces whose ServiceAccounts may log in, with a projected token as password and any user name. Its audience is mailroute.dev
-    /// in the gateway's own namespace, mailroute.dev/gateway/<namespace>/<route> of the gateway in others.
+    /// in the gateway's own namespace, mailroute.dev/gateway/NAMESPACE/ROUTE of the gateway in others.
     #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',', requires = "smtp_tls", value_parser = namespace)]
     pub smtp_token_namespaces: Vec<String>,
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the time limit of each step and what is kept of a reply. Refuses to know what a reply means.
 //!
-//! Invariants: what a peer sends is bounded in memory by [`ReplyReader`] and [`KEPT`], in time by [`Stage::limit`]; a
+//! Invariants: what a peer sends is bounded in memory by [`ReplyReader`] and [`KEPT`], in time by [`reply`](super::timeouts::reply); a
 //! reply that is handed out holds nothing that looks like a token.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
