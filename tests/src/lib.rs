@@ -15,6 +15,7 @@
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 //! * [`prometheus`]: one of them, which scrapes; [`discovery`]: whom, on a cluster with the chart's monitors.
+//! * [`kstatus`]: what tools that wait for an object make of it.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
@@ -26,6 +27,7 @@ mod description;
 pub mod discovery;
 mod handle;
 mod images;
+pub mod kstatus;
 pub mod monitoring;
 mod namespace;
 pub mod peers;

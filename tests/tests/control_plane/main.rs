@@ -21,3 +21,4 @@ mod operator_registration;
 mod operator_rollout;
 mod operator_scope;
 mod operator_status;
+mod operator_waited_for;

@@ -6,6 +6,7 @@ mod limits_shared;
 mod operator_families;
 mod operator_served;
 mod peer_clients;
+mod waiting_tools;
 
 #[path = "../../../sidecar/tests/relay/route.rs"]
 mod route;
