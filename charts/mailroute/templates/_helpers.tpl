@@ -78,6 +78,16 @@ matchExpressions:
   {{- end }}
 {{- end }}
 
+{{/* Selects the pods that get their route from the label of their namespace: without a label of their own, and not opted out. */}}
+{{- define "mailroute.podsByNamespace" -}}
+matchExpressions:
+  - key: mailroute.dev/route
+    operator: DoesNotExist
+  - key: mailroute.dev/inject
+    operator: NotIn
+    values: ["false"]
+{{- end }}
+
 {{/* Refuses values with a sentence where a JSON schema has none. */}}
 {{- define "mailroute.check" -}}
 {{- with .Values.dns.nameserver -}}

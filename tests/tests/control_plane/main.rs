@@ -6,6 +6,7 @@ mod chart_enforcer;
 mod chart_gateway;
 mod chart_lifecycle;
 mod chart_rights;
+mod inject_namespaces;
 mod inject_reach;
 mod lent;
 mod monitor_prometheus;

@@ -148,7 +148,7 @@ fn further_kinds_of_workloads_are_warned_of() -> Result<()> {
         "apiGroups": ["argoproj.io"], "apiVersions": ["v1alpha1"], "resources": ["rollouts"],
         "operations": ["CREATE", "UPDATE"], "scope": "Namespaced",
     });
-    let entry = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
+    let entry = &objects.only("MutatingWebhookConfiguration")?["webhooks"][2];
     same(&entry["rules"][2], rule.clone())?;
     same(&entry["failurePolicy"], json!("Ignore"))?;
     let policies = objects.all().iter().filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
@@ -212,7 +212,7 @@ fn net(objects: &Objects) -> Result<&Value> {
 fn webhook_and_policy_look_at_the_same_pods() -> Result<()> {
     for values in [&[][..], &["watch.namespaces={shop}"]] {
         let objects = Objects::with(values)?;
-        let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0];
+        let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
         let policy = &net(&objects)?["spec"];
         let constraints = &policy["matchConstraints"];
         same(&constraints["objectSelector"], webhook["objectSelector"].clone())?;
@@ -223,6 +223,42 @@ fn webhook_and_policy_look_at_the_same_pods() -> Result<()> {
         let selected = &webhook["namespaceSelector"]["matchExpressions"];
         same(&selected[0]["values"], json!(["kube-system", "mailroute-system"]))?;
         same(&selected[1]["values"], if values.is_empty() { Value::Null } else { json!(["shop"]) })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_entry_about_namespaces_is_as_narrow_as_the_other_and_stands_before_it() -> Result<()> {
+    for values in [&[][..], &["watch.namespaces={shop}"]] {
+        let objects = Objects::with(values)?;
+        let webhooks = &objects.only("MutatingWebhookConfiguration")?["webhooks"];
+        let (entry, other) = (&webhooks[0], &webhooks[1]);
+        ensure!(
+            (&entry["name"], &other["name"])
+                == (&json!("namespaces.mailroute.dev"), &json!("inject.mailroute.dev"))
+        );
+        for field in
+            ["rules", "failurePolicy", "timeoutSeconds", "sideEffects", "reinvocationPolicy", "matchPolicy"]
+        {
+            same(&entry[field], other[field].clone())?;
+        }
+        // The same namespaces, of them those with the label; no pod that the other entry is asked about.
+        let mut namespaces = other["namespaceSelector"]["matchExpressions"].clone();
+        let labelled = json!({"key": "mailroute.dev/route", "operator": "Exists"});
+        namespaces.as_array_mut().context("a list")?.push(labelled);
+        same(&entry["namespaceSelector"]["matchExpressions"], namespaces)?;
+        let pods = json!({"matchExpressions": [
+            {"key": "mailroute.dev/route", "operator": "DoesNotExist"},
+            {"key": "mailroute.dev/inject", "operator": "NotIn", "values": ["false"]},
+        ]});
+        same(&entry["objectSelector"], pods)?;
+        let policies = objects.of_kind("ValidatingAdmissionPolicy");
+        let policy = policies.into_iter().find(|policy| policy["metadata"]["name"] == "mailroute-namespaces");
+        let policy = &policy.context("no policy about pods of such namespaces")?["spec"];
+        for field in ["objectSelector", "namespaceSelector"] {
+            same(&policy["matchConstraints"][field], entry[field].clone())?;
+        }
+        same(&policy["matchConditions"], entry["matchConditions"].clone())?;
     }
     Ok(())
 }
@@ -255,7 +291,7 @@ fn a_pods_route_is_fixed_wherever_the_policy_looks_at_pods() -> Result<()> {
 fn an_excluded_namespace_is_not_excused() -> Result<()> {
     let objects = Objects::with(&["webhook.excludedNamespaces={legacy}"])?;
     let names = |selector: &Value| selector["namespaceSelector"]["matchExpressions"][0]["values"].clone();
-    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0];
+    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
     same(&names(webhook), json!(["kube-system", "mailroute-system", "legacy"]))?;
     // A labelled pod there could not send, and somebody should know.
     let policy = &net(&objects)?["spec"]["matchConstraints"];
