@@ -299,6 +299,74 @@ fn an_excluded_namespace_is_not_excused() -> Result<()> {
 }
 
 #[test]
+fn the_tests_are_hooks_whose_pods_are_none_of_the_operators() -> Result<()> {
+    let hook =
+        json!({"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded"});
+    let job = only("Job", &[])?;
+    same(&job["metadata"]["annotations"], hook.clone())?;
+    let (pod, deployment) = (&job["spec"]["template"], only("Deployment", &[])?);
+    let own = json!({"app.kubernetes.io/name": "mailroute-test", "app.kubernetes.io/instance": "mailroute"});
+    same(&pod["metadata"]["labels"], own.clone())?;
+    let container = &pod["spec"]["containers"][0];
+    let of_the_operator = &deployment["spec"]["template"]["spec"];
+    same(&container["image"], of_the_operator["containers"][0]["image"].clone())?;
+    same(&container["securityContext"], of_the_operator["containers"][0]["securityContext"].clone())?;
+    same(&pod["spec"]["securityContext"], of_the_operator["securityContext"].clone())?;
+    same(&pod["spec"]["automountServiceAccountToken"], json!(false))?;
+    let service = "--service=mailroute.mailroute-system.svc";
+    same(&container["args"], json!(["test", "operator", service, "--ca-file=/etc/mailroute/ca/ca.crt"]))?;
+    let ca = |values: &[&str]| {
+        Ok::<_, anyhow::Error>(
+            only("Job", values)?["spec"]["template"]["spec"]["volumes"][0]["secret"].clone(),
+        )
+    };
+    // The Secret of the CA has its keys, too, which the pod must not see.
+    let certificates = json!([{"key": "ca.crt", "path": "ca.crt"}]);
+    same(&ca(&[])?, json!({"secretName": "mailroute-ca", "items": certificates}))?;
+    same(
+        &ca(&["certificates.source=Secret"])?,
+        json!({"secretName": "mailroute-tls", "items": certificates}),
+    )?;
+
+    let objects = Objects::with(&["networkPolicy.apiServer.cidrs={10.0.0.1/32}"])?;
+    let ingress = &objects.only("NetworkPolicy")?["spec"]["ingress"];
+    for rule in [&ingress[0], &ingress[1]] {
+        let admits = rule["from"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|from| from["podSelector"]["matchLabels"] == own);
+        ensure!(admits, "the test cannot reach {}", rule["ports"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_test_of_a_route_is_a_pod_of_that_route() -> Result<()> {
+    let values =
+        ["test.route=notifications,test.namespace=shop,test.from=a@contoso.com,test.to=b@contoso.com"];
+    let objects = Objects::with(&values)?;
+    let jobs = objects.of_kind("Job");
+    let job = jobs
+        .iter()
+        .find(|job| job["metadata"]["name"] == "mailroute-test-route")
+        .context("no test of the route")?;
+    same(&job["metadata"]["namespace"], json!("shop"))?;
+    let pod = &job["spec"]["template"];
+    same(&pod["metadata"]["labels"]["mailroute.dev/route"], json!("notifications"))?;
+    same(
+        &pod["spec"]["containers"][0]["args"],
+        json!(["test", "route", "--from=a@contoso.com", "--to=b@contoso.com"]),
+    )?;
+    ensure!(pod["spec"].get("volumes").is_none(), "it needs no Secret");
+    let incomplete =
+        e2e::chart::template("mailroute", &["--set", "test.route=notifications,test.namespace=shop"])?;
+    let told = String::from_utf8_lossy(&incomplete.stderr).into_owned();
+    ensure!(!incomplete.status.success() && told.contains("test.from is not"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
     let policy = only(
         "NetworkPolicy",
@@ -316,7 +384,7 @@ fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
         rules.as_array().into_iter().flatten().map(|rule| rule["ports"][0]["port"].clone()).collect()
     };
     ensure!(ports(&spec["ingress"]) == ["webhook", "control", "admin"], "{spec:#}");
-    same(&spec["ingress"][0]["from"], json!([{"ipBlock": {"cidr": "10.0.0.1/32"}}]))?;
+    same(&spec["ingress"][0]["from"][0], json!({"ipBlock": {"cidr": "10.0.0.1/32"}}))?;
     same(
         &spec["ingress"][2]["from"],
         json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]),
