@@ -1,7 +1,7 @@
 //! Wiring: makes every part, gives each the handles it needs, and starts and stops them. The only module that sees all.
 //!
 //! ```text
-//!  every replica: leader election · watches (routes, pods) · certificates · webhook · control service · admin
+//!  every replica: leader election · watches (routes, pods, namespaces) · certificates · webhook · control service · admin
 //!  the leader:    controller
 //! ```
 //!
@@ -15,6 +15,7 @@ mod parts;
 mod serving;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +34,7 @@ use tokio::time::{sleep, timeout};
 
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
+use crate::cache::namespaces::{self, NamespaceRoutes};
 use crate::cache::route::RouteStore;
 use crate::cache::scope::WatchScope;
 use crate::cache::triggers::Triggers;
@@ -118,6 +120,7 @@ struct Known {
     pods: Store<Pod>,
     /// Counts the changes to `routes`, readable or not.
     changes: watch::Receiver<u64>,
+    namespaces: NamespaceRoutes,
     kubernetes: watch::Receiver<NativeSidecars>,
     pki: Pki,
 }
@@ -157,13 +160,14 @@ impl App {
         let mut parts = Parts::new();
         let (told, leadership) = watch::channel(Leadership::default());
         let (routes, pods, changes) = self.watch(&mut parts, &leadership);
+        let namespaces = self.watch_namespaces(&mut parts);
         let (pki, keeper) = pki::start(self.client.clone(), self.pki_settings(), leadership.clone())
             .context("cannot set TLS up")?;
         spawn(&mut parts, "certificates", keeper);
         let (told_version, kubernetes) = watch::channel(NativeSidecars::default());
         let version = kubernetes::follow(self.client.clone(), Pace::default(), told_version);
         spawn(&mut parts, "version of Kubernetes", version);
-        let known = Known { leadership, routes, pods, changes, kubernetes, pki };
+        let known = Known { leadership, routes, pods, changes, namespaces, kubernetes, pki };
         self.serve_webhook(&mut parts, &known, closing).await?;
         self.serve_control(&mut parts, &known, closing).await?;
         self.serve_admin(&mut parts, &known, stop).await?;
@@ -203,6 +207,14 @@ impl App {
             watches::pods(self.client.clone(), scope, pods_writer, self.triggers.clone()),
         );
         (routes, pods, changes)
+    }
+
+    /// The watch of namespaces whose label names a route.
+    fn watch_namespaces(&self, parts: &mut Parts) -> NamespaceRoutes {
+        let (sender, known) = watch::channel(BTreeMap::new());
+        let scope = WatchScope::of(&self.flags.watch_namespaces);
+        spawn(parts, "watch of namespaces", namespaces::run(self.client.clone(), scope, sender));
+        NamespaceRoutes::new(known)
     }
 
     /// Reports when the webhook configuration, of which we own one field, keeps labelled pods from this webhook.

@@ -11,6 +11,7 @@ use tracing::Level;
 
 use crate::inject_files::Inject;
 use crate::injection_flags::InjectionFlags;
+use crate::installation_test::Test;
 use crate::logging::Format;
 use crate::service::application::CONNECTIONS;
 
@@ -32,6 +33,9 @@ pub enum Command {
     Inject(Inject),
     /// Print the CustomResourceDefinitions as YAML.
     Crd,
+    /// Test an installation from a pod, as `helm test` does.
+    #[command(subcommand)]
+    Test(Test),
 }
 
 /// Source of the certificate of the webhook and the control service.

@@ -33,6 +33,9 @@ pub struct Inject {
     /// Namespace of objects that do not name theirs.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
+    /// Route of pods without a label of their own, as on the label mailroute.dev/route of a namespace. Default: none.
+    #[arg(long, value_name = "NAME")]
+    pub namespace_route: Option<String>,
     /// Image of the sidecar.
     #[arg(long, env = "MAILROUTE_SIDECAR_IMAGE", default_value = concat!("mailroute.dev/sidecar:", env!("CARGO_PKG_VERSION")))]
     pub sidecar_image: String,
@@ -151,6 +154,7 @@ pub fn run(
         routes: routes(&flags.route, &flags.namespace, &settings)?,
         platform: flags.injection.platform(&flags.sidecar_image, &flags.control_address),
         namespace: flags.namespace.clone(),
+        default: flags.namespace_route.clone(),
     };
     let mut documents = documents(&flags.filename, input)?;
     if documents.iter().all(Value::is_null) {
@@ -172,6 +176,8 @@ struct Offline {
     routes: Vec<(MailRoute, RouteResolution)>,
     platform: SidecarSettings,
     namespace: String,
+    /// The route that the label of the pods' namespace names.
+    default: Option<String>,
 }
 
 impl Offline {
@@ -188,16 +194,20 @@ impl Offline {
             return if has_label_within(object) { Err(Error::NoTemplate(called)) } else { Ok(Vec::new()) };
         };
         let is_misplaced = !pointer.is_empty() && has_label(object);
-        let made = object.pointer(pointer).map(|template| with_claims(object, template)).unwrap_or_default();
+        let mut made =
+            object.pointer(pointer).map(|template| with_claims(object, template)).unwrap_or_default();
         let Some(pod) = object.pointer_mut(pointer) else { return Ok(Vec::new()) };
         // A template may leave its metadata out; then it asks for nothing.
         if pod.pointer("/metadata/labels").and_then(|labels| labels.get(ROUTE_LABEL)).is_none() {
             let path = pointer.trim_start_matches('/').replace('/', ".");
-            return if is_misplaced {
-                Err(Error::Misplaced { object: called, path })
-            } else {
-                Ok(vec![format!("{called}: {UNLABELLED}")])
-            };
+            match &self.default {
+                _ if is_misplaced => return Err(Error::Misplaced { object: called, path }),
+                None => return Ok(vec![format!("{called}: {UNLABELLED}")]),
+                Some(_) => {
+                    with_metadata(pod);
+                    with_metadata(&mut made);
+                }
+            }
         }
         self.inject_pod(pod, &made, &namespace, called)
     }
@@ -240,15 +250,22 @@ impl Offline {
         made: &Value,
         namespace: &str,
     ) -> Result<Result<json_patch::Patch, &'static str>, Refusal> {
-        let name = match Selection::of(&PodView::new(pod)?) {
+        let view = PodView::new(pod)?;
+        let selection = match &self.default {
+            Some(default) => Selection::in_namespace(&view, default),
+            None => Selection::of(&view),
+        };
+        let name = match selection {
             Selection::Route(name) => name,
             Selection::Unlabelled => return Ok(Err(UNLABELLED)),
+            Selection::OptedOut => return Ok(Err("labelled to get no route of its namespace")),
             Selection::Mirror => return Ok(Err("a mirror pod, which cannot be changed")),
             Selection::Excused => return Ok(Err("annotated to start without its sidecar")),
         };
         let (route, resolution) = self.route(namespace, name)?;
         let route = inject::injectable(route, resolution)?;
-        inject::patch(&plan(made, route, &self.platform)?, pod).map(Ok)
+        let patch = inject::patch(&plan(made, route, &self.platform)?, pod)?;
+        Ok(Ok(inject::labelling(Some(patch), &view, name).unwrap_or_default()))
     }
 
     fn route(&self, namespace: &str, name: &str) -> Result<&(MailRoute, RouteResolution), Refusal> {
@@ -266,6 +283,13 @@ impl Offline {
                 .filter_map(|(route, _)| route.metadata.name.clone())
                 .collect(),
         })
+    }
+}
+
+/// Gives a template that leaves its metadata out an empty one, as its pods have some.
+fn with_metadata(template: &mut Value) {
+    if let Some(template) = template.as_object_mut() {
+        template.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
     }
 }
 
@@ -347,6 +371,10 @@ spec:
     }
 
     fn inject_by(routes: &str, input: &str) -> Told {
+        inject_with(routes, None, input)
+    }
+
+    fn inject_with(routes: &str, namespace_route: Option<&str>, input: &str) -> Told {
         let directory = tempfile::tempdir().unwrap();
         let route = directory.path().join("route.yaml");
         fs::write(&route, routes).unwrap();
@@ -354,6 +382,7 @@ spec:
             filename: "-".into(),
             route,
             namespace: "shop".into(),
+            namespace_route: namespace_route.map(str::to_owned),
             sidecar_image: "mailroute.dev/sidecar:0.1.0".into(),
             control_address: "mailroute.mailroute-system.svc:8444".into(),
             injection: InjectionFlags::default(),
@@ -386,6 +415,27 @@ spec:
             let at = format!("{pointer}/spec/initContainers/0/name");
             assert_eq!(parsed(&told)[0].pointer(&at), Some(&"mailroute".into()), "{}", told.printed);
         }
+    }
+
+    #[test]
+    fn what_has_no_label_gets_the_route_of_the_namespace_and_its_label() {
+        let of_namespace = |input: &str| inject_with(ROUTE, Some("notifications"), input);
+        for template in
+            ["{spec: {containers: []}}", "{metadata: {labels: {app: web}}, spec: {containers: []}}"]
+        {
+            let told = of_namespace(&format!("kind: Deployment\nspec: {{template: {template}}}\n"));
+            let injected = &parsed(&told)[0]["spec"]["template"];
+            assert_eq!(injected["spec"]["initContainers"][0]["name"], "mailroute", "{}", told.notes);
+            assert_eq!(injected["metadata"]["labels"]["mailroute.dev/route"], "notifications");
+        }
+        let out = "kind: Pod\nmetadata: {name: a, labels: {mailroute.dev/inject: 'false'}}\nspec: {containers: []}\n";
+        let told = of_namespace(out);
+        assert_eq!(told.notes, "Pod a: labelled to get no route of its namespace; left as it is\n");
+        assert!(!told.printed.contains("initContainers"), "{}", told.printed);
+        let told = of_namespace(
+            "kind: SealedSecret\nmetadata: {name: s}\nspec: {template: {metadata: {name: s}}}\n",
+        );
+        assert!(told.result.is_ok() && !told.printed.contains("labels"), "{}", told.printed);
     }
 
     #[test]

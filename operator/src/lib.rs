@@ -17,6 +17,7 @@ pub mod controller;
 pub mod events;
 pub mod inject_files;
 pub mod injection_flags;
+pub mod installation_test;
 pub mod leader_election;
 pub mod logging;
 pub mod metrics;

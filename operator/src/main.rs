@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Context;
 use clap::Parser;
 use mailroute_operator::args::{Cli, Command, Run};
-use mailroute_operator::{app, inject_files, logging};
+use mailroute_operator::{app, inject_files, installation_test, logging};
 use mailroute_operator_core::crd;
 
 /// Threads that run tasks. The work is waiting; more threads than this only cost memory on a large node.
@@ -19,6 +19,10 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Crd => Ok(io::stdout().write_all(crd::definition::manifest()?.as_bytes())?),
+        Command::Test(test) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(installation_test::run(&test, &mut io::stdout()))
+        }
     }
 }
 

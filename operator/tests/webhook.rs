@@ -2,6 +2,7 @@
 //! in for the API server and writes them down.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
+use mailroute_operator::cache::namespaces::NamespaceRoutes;
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::watch::UnreadableRoutes;
 use mailroute_operator::events::Events;
 use mailroute_operator::metrics::Metrics;
 use mailroute_operator::server::Peer;
 use mailroute_operator::webhook::refusals::Refusals;
-use mailroute_operator::webhook::{AwaitedRoutes, Webhook};
+use mailroute_operator::webhook::{AwaitedRoutes, LabelOwner, Webhook};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::crd::cloud::Cloud;
 use mailroute_operator_core::crd::method::Subject;
@@ -38,6 +40,7 @@ struct Stage {
     settings: PlatformSettings,
     writer: Writer<CachedRoute>,
     changed: watch::Sender<u64>,
+    namespaces: watch::Sender<BTreeMap<String, String>>,
     malformed: UnreadableRoutes,
     kubernetes: watch::Sender<NativeSidecars>,
     events: mpsc::UnboundedReceiver<Value>,
@@ -73,11 +76,13 @@ async fn stage_that_lends(operator_identity: OperatorIdentity) -> Stage {
         SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
     let told = Refusals::start(client.clone(), Events::start(client, "operator-0", metrics.clone()));
     let malformed = UnreadableRoutes::default();
-    let routes = AwaitedRoutes::new(store, malformed.clone(), changes);
+    let (namespaces, defaults) = watch::channel(BTreeMap::new());
+    let routes = AwaitedRoutes::new(store, malformed.clone(), changes, NamespaceRoutes::new(defaults));
     let (kubernetes, standing) = watch::channel(NativeSidecars::Fit);
     let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
     let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
-    Stage { webhook: Arc::new(webhook), settings, writer, changed, malformed, kubernetes, events, metrics }
+    let webhook = Arc::new(webhook);
+    Stage { webhook, settings, writer, changed, namespaces, malformed, kubernetes, events, metrics }
 }
 
 async fn write_down(
@@ -119,7 +124,11 @@ fn peer(number: u8) -> Peer {
 }
 
 async fn ask(webhook: &Webhook, review: &Value) -> Value {
-    let answer = webhook.handle(&peer(1), Body::from(review.to_string())).await;
+    ask_about(webhook, review, LabelOwner::Pod).await
+}
+
+async fn ask_about(webhook: &Webhook, review: &Value, owner: LabelOwner) -> Value {
+    let answer = webhook.handle(&peer(1), Body::from(review.to_string()), owner).await;
     assert_eq!(answer.status(), StatusCode::OK);
     serde_json::from_slice(&to_bytes(answer.into_body(), usize::MAX).await.unwrap()).unwrap()
 }
@@ -224,6 +233,57 @@ async fn what_is_none_of_ours_is_allowed_unchanged() {
         assert_eq!(answer["response"]["allowed"], true, "{review}");
         assert!(answer["response"].get("patch").is_none(), "{review}");
     }
+}
+
+#[tokio::test]
+async fn a_pod_gets_the_route_of_its_namespace_and_its_label_unless_it_says_otherwise() {
+    let stage = stage().await;
+    stage.namespaces.send_modify(|known| drop(known.insert("shop".into(), "notifications".into())));
+    let labelled = |labels: Value| {
+        let mut pod = pod();
+        pod["metadata"]["labels"] = labels;
+        pod
+    };
+    let asked = async |pod: &Value| ask_about(&stage.webhook, &review(pod), LabelOwner::Namespace).await;
+    for labels in [json!({"app": "web"}), Value::Null, json!({"mailroute.dev/route": "notifications"})] {
+        let pod = labelled(labels);
+        let injected = patched(&asked(&pod).await, pod);
+        assert_eq!(injected["spec"]["initContainers"][0]["name"], "mailroute");
+        assert_eq!(injected["metadata"]["labels"]["mailroute.dev/route"], "notifications");
+        let again = stage.ask(&review(&injected)).await;
+        assert!(again["response"].get("patch").is_none(), "the other entry has nothing to add: {again}");
+    }
+    let out = asked(&labelled(json!({"mailroute.dev/inject": "false"}))).await;
+    assert_eq!((&out["response"]["allowed"], out["response"].get("patch")), (&json!(true), None));
+    let other = asked(&labelled(json!({"mailroute.dev/route": "other"}))).await;
+    assert!(other.to_string().contains("There is no MailRoute"), "{other}");
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_have_the_route_of_its_namespace_is_told_how_to_stay_without() {
+    let stage = stage().await;
+    stage.namespaces.send_modify(|known| drop(known.insert("shop".into(), "notifications".into())));
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({"app": "web"});
+    pod["spec"]["hostNetwork"] = json!(true);
+    let answer = ask_about(&stage.webhook, &review(&pod), LabelOwner::Namespace).await;
+    let told = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(
+        told.contains("hostNetwork") && told.ends_with("label it mailroute.dev/inject: \"false\"."),
+        "{told}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_namespaces_label_is_not_known_here_is_deferred() {
+    let stage = stage().await;
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({"app": "web"});
+    let answer = ask_about(&stage.webhook, &review(&pod), LabelOwner::Namespace).await;
+    assert_eq!(answer["response"]["status"]["code"], 503, "{answer}");
+    assert!(
+        stage.metrics().contains("mailroute_admissions_total{outcome=\"deferred\",reason=\"NotSynced\"} 1")
+    );
 }
 
 #[tokio::test]
@@ -474,7 +534,7 @@ async fn bodies_that_are_no_review_get_a_clear_answer() {
         (Body::from(no_request.to_string()), StatusCode::BAD_REQUEST, "no request"),
         (huge, StatusCode::PAYLOAD_TOO_LARGE, "larger than"),
     ] {
-        let answer = stage.webhook.handle(&peer(1), body).await;
+        let answer = stage.webhook.handle(&peer(1), body, LabelOwner::Pod).await;
         assert_eq!(answer.status(), status);
         let text = to_bytes(answer.into_body(), 4096).await.unwrap();
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -487,7 +547,7 @@ async fn a_body_that_never_ends_is_given_up_before_the_api_server_does() {
     let stage = stage().await;
     let began = tokio::time::Instant::now();
     let endless = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let answer = stage.webhook.handle(&peer(1), endless).await;
+    let answer = stage.webhook.handle(&peer(1), endless, LabelOwner::Pod).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(began.elapsed() < Duration::from_secs(5));
 }
@@ -504,14 +564,14 @@ async fn addresses_take_their_own_share_of_memory_and_nobody_elses() {
     let flooders = [66, 67, 68].map(peer);
     let (began, small) = (tokio::time::Instant::now(), review(&pod()).to_string());
     let mut flood: futures::stream::FuturesUnordered<_> =
-        (0..100).map(|at| stage.webhook.handle(&flooders[at % 3], unfinished())).collect();
+        (0..100).map(|at| stage.webhook.handle(&flooders[at % 3], unfinished(), LabelOwner::Pod)).collect();
     assert!(flood.next().now_or_never().is_none(), "each waits for memory, or for the rest of its body");
     assert_eq!(stage.ask(&review(&pod())).await["response"]["patchType"], "JSONPatch");
     assert!(began.elapsed() < Duration::from_secs(1), "from another address there is no wait");
     let answers: Vec<_> = flood.collect().await;
     assert!(answers.iter().all(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE));
     assert!(began.elapsed() < Duration::from_secs(5));
-    let answer = stage.webhook.handle(&flooders[0], Body::from(small)).await;
+    let answer = stage.webhook.handle(&flooders[0], Body::from(small), LabelOwner::Pod).await;
     assert_eq!(answer.status(), StatusCode::OK, "and all is as before");
 }
 
@@ -542,8 +602,9 @@ async fn heavy_pods_of_an_unknown_route_keep_no_other_from_its_answer() {
     let mut unknown = pod();
     unknown["metadata"]["labels"]["mailroute.dev/route"] = json!("invoices");
     let unknown = heavy(unknown, 1_000);
-    let flood = (0..20).map(|_| stage.webhook.handle(&api_server, Body::from(unknown.clone())));
-    let small = stage.webhook.handle(&api_server, Body::from(review(&pod()).to_string()));
+    let flood =
+        (0..20).map(|_| stage.webhook.handle(&api_server, Body::from(unknown.clone()), LabelOwner::Pod));
+    let small = stage.webhook.handle(&api_server, Body::from(review(&pod()).to_string()), LabelOwner::Pod);
     let (flood, small) = futures::join!(futures::future::join_all(flood), small);
     assert!(flood.iter().all(|answer| answer.status() == StatusCode::OK));
     assert_eq!(small.status(), StatusCode::OK);
@@ -557,7 +618,7 @@ async fn a_large_pod_gets_its_sidecar() {
     large["metadata"]["annotations"] = json!({"example.com/notes": "x".repeat(250_000)});
     large["spec"]["containers"][0]["args"] = json!(["x".repeat(1_200_000)]);
     for body in [heavy(pod(), 1_000), review(&large).to_string()] {
-        let answer = stage.webhook.handle(&peer(1), Body::from(body)).await;
+        let answer = stage.webhook.handle(&peer(1), Body::from(body), LabelOwner::Pod).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let answer = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
@@ -606,7 +667,7 @@ async fn no_answer_repeats_much_of_a_review_whatever_is_long_in_it() {
         for is_pod in [true, false] {
             let body = Body::from(review.to_string());
             let answer = match is_pod {
-                true => stage.webhook.handle(&peer(66), body).await,
+                true => stage.webhook.handle(&peer(66), body, LabelOwner::Pod).await,
                 false => stage.webhook.handle_workload(&peer(66), body).await,
             };
             let length = to_bytes(answer.into_body(), usize::MAX).await.unwrap().len();
@@ -626,7 +687,7 @@ async fn a_small_body_that_grows_in_memory_is_refused_before_it_does() {
         1,
     );
     assert!(grown.len() < 4 * 1024 * 1024);
-    let answer = stage.webhook.handle(&peer(66), Body::from(grown)).await;
+    let answer = stage.webhook.handle(&peer(66), Body::from(grown), LabelOwner::Pod).await;
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let text = to_bytes(answer.into_body(), 4096).await.unwrap();
     assert!(String::from_utf8_lossy(&text).contains("too many fields and list items"));

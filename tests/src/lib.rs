@@ -16,6 +16,7 @@
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 //! * [`prometheus`]: one of them, which scrapes; [`discovery`]: whom, on a cluster with the chart's monitors.
 //! * [`browser`] and [`inbox`]: a headless Chromium, and the simulator's page in it.
+//! * [`kstatus`]: what tools that wait for an object make of it.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
 pub mod alone;
@@ -29,6 +30,7 @@ pub mod discovery;
 mod handle;
 mod images;
 pub mod inbox;
+pub mod kstatus;
 pub mod monitoring;
 mod namespace;
 pub mod peers;

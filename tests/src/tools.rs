@@ -14,6 +14,7 @@ const HELM: &str = include_str!("../cluster/helm/go.mod");
 const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
 const CHROMIUM: &str = include_str!("../cluster/chromium/pin");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
+const KSTATUS: &str = include_str!("../cluster/kstatus/go.mod");
 
 /// The programs of one cache.
 #[derive(Debug, Clone)]
@@ -82,6 +83,15 @@ impl Tools {
     /// When it is missing.
     pub fn helm3(&self) -> Result<PathBuf> {
         Ok(complete(&self.helm3)?.join("helm3"))
+    }
+
+    /// The program that says what kstatus and Argo CD make of an object.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub(crate) fn kstatus() -> Result<PathBuf> {
+        let entry = cache()?.join(format!("kstatus-{}", pinned(KSTATUS, "sigs.k8s.io/cli-utils")?));
+        Ok(complete(&entry)?.join("kstatus"))
     }
 
     /// The folder with the Prometheus operator's resource definitions.
@@ -159,6 +169,7 @@ mod tests {
         assert!(pinned(KUBERNETES, "k8s.io/kubernetes").unwrap().starts_with("1.36."));
         assert!(pinned(HELM, "helm.sh/helm/v4").unwrap().starts_with("4."));
         assert!(pinned(HELM3, "helm.sh/helm/v3").unwrap().starts_with("3."));
+        assert!(pinned(KSTATUS, "sigs.k8s.io/cli-utils").unwrap().starts_with("0."));
         assert!(pinned(COREDNS, "github.com/coredns/coredns").unwrap().starts_with("1."));
     }
 

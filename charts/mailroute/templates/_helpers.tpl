@@ -78,6 +78,22 @@ matchExpressions:
   {{- end }}
 {{- end }}
 
+{{/* Labels of the pods of `helm test`, which are none of the operator's. */}}
+{{- define "mailroute.testLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Selects the pods that get their route from the label of their namespace: without a label of their own, and not opted out. */}}
+{{- define "mailroute.podsByNamespace" -}}
+matchExpressions:
+  - key: mailroute.dev/route
+    operator: DoesNotExist
+  - key: mailroute.dev/inject
+    operator: NotIn
+    values: ["false"]
+{{- end }}
+
 {{/* Refuses values with a sentence where a JSON schema has none. */}}
 {{- define "mailroute.check" -}}
 {{- with .Values.dns.nameserver -}}
@@ -89,6 +105,13 @@ matchExpressions:
 {{- range .Values.extraEnv -}}
 {{- if has .name $own -}}
 {{- fail (printf "extraEnv has %s, which the chart sets itself: remove it" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.test.route -}}
+{{- range $key := list "namespace" "from" "to" -}}
+{{- if not (get $.Values.test $key) -}}
+{{- fail (printf "test.route is set and test.%s is not: a test of a route needs its namespace, a sender that it allows, and a recipient" $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range .Values.watch.namespaces -}}

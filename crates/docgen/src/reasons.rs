@@ -17,7 +17,7 @@ The conditions are in the order of a delivery's steps: if several are False, the
 messages contain.
 ";
 
-const CONDITIONS: [ConditionType; 12] = [
+const CONDITIONS: [ConditionType; 14] = [
     ConditionType::Accepted,
     ConditionType::CertificateValid,
     ConditionType::CredentialReady,
@@ -30,6 +30,8 @@ const CONDITIONS: [ConditionType; 12] = [
     ConditionType::SidecarsCurrent,
     ConditionType::DnsPublished,
     ConditionType::FederationFits,
+    ConditionType::Stalled,
+    ConditionType::Reconciling,
 ];
 
 pub fn page() -> String {
@@ -69,9 +71,20 @@ const fn meaning(condition: ConditionType) -> &'static str {
              `--dns-preflight=false` or the route has no domain of its own."
         }
         ConditionType::Ready => {
-            "Mail can flow: the sum of the conditions above. If one of them is False, Ready is False with that condition's \
-             reason. While nothing is known (no pod, or no report yet) it is Unknown. Its reason also reports pods that do \
-             not report or are refused while mail from the others flows."
+            "The operator has done its part, and nothing is known to be wrong. If one of the conditions above is False, Ready is \
+             False with that condition's reason. It is True also before a pod has shown that mail can flow, so that \
+             `helm upgrade --wait` and other tools that wait for it end; the reason then is NoPods or WaitingForReports. What \
+             pods have shown is in the conditions above: wait for Authenticated (ClientSubmission, Graph) or UpstreamReachable \
+             (SmtpRelay, DirectSend) where that matters. Its reason also reports pods that do not report or are refused while \
+             mail from the others flows; it is Unknown if no running pod has reported for five minutes."
+        }
+        ConditionType::Stalled => {
+            "The route cannot be accepted as it is, and waiting does not help; the reason is that of Accepted. Shown only then. \
+             Tools that wait (Helm 4, Flux, whatever uses kstatus) fail at once."
+        }
+        ConditionType::Reconciling => {
+            "The operator could not do its part for this generation of the route, and tries again; the reason is that of \
+             Accepted. Shown only then. Tools that wait continue to wait."
         }
         ConditionType::SidecarsReporting => {
             "Every running sidecar reports to the operator. Shown if some have not reported for five minutes or more; \

@@ -80,7 +80,8 @@ fn troubles() -> impl Iterator<Item = Reason> {
 
 fn status(reason: Reason) -> &'static str {
     match reason {
-        Reason::DnsUnavailable | Reason::NoPods | Reason::WaitingForReports => "Unknown",
+        Reason::DnsUnavailable => "Unknown",
+        Reason::NoPods | Reason::WaitingForReports => "True, although no pod has shown that mail can flow",
         reason if reason.holds() => "True, with a warning",
         _ => "False",
     }

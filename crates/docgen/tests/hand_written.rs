@@ -37,7 +37,7 @@ fn every_step_of_the_way_in_has_commands_and_what_is_shown_while_it_is_missing()
             let [_, condition, reason] = &row[..] else { panic!("{title}: {row:?}") };
             let known = reasons_in(reason);
             assert_eq!(known.len(), 1, "{title}: {row:?}");
-            let status = if known[0].condition() == ConditionType::Ready { "Unknown" } else { "False" };
+            let status = if known[0].condition() == ConditionType::Ready { "True" } else { "False" };
             assert_eq!(*condition, format!("`{}` {status}", known[0].condition()), "{title}");
             assert_eq!(*reason, format!("`{}`", known[0]), "{title}");
         }

@@ -26,7 +26,8 @@ pub enum ConditionType {
     /// Receivers find in DNS that the accepted domains send through Microsoft 365. Advice, which is no part of Ready: no mail
     /// waits for it.
     DnsPublished,
-    /// Mail can flow: the sum of the others, apart from `DnsPublished`.
+    /// The operator has done its part, and nothing is known to be wrong: the sum of the others, apart from those that say that they
+    /// do not touch it. True also before a pod has shown that mail can flow.
     Ready,
     /// Every pod has the sidecar that a new pod would get. Does not touch Ready.
     SidecarsCurrent,
@@ -37,6 +38,10 @@ pub enum ConditionType {
     FederationFits,
     /// The route's gateway takes messages over. Shown while the route names one; touches Ready with durability Gateway alone.
     GatewayReady,
+    /// The route cannot be accepted as it is, and waiting does not help. Shown only then; kstatus reads it.
+    Stalled,
+    /// The operator has not done its part for this generation of the route, and tries again. Shown only then; kstatus reads it.
+    Reconciling,
 }
 
 impl ConditionType {
@@ -65,6 +70,8 @@ impl ConditionType {
             Self::SidecarsReporting => "SidecarsReporting",
             Self::FederationFits => "FederationFits",
             Self::GatewayReady => "GatewayReady",
+            Self::Stalled => "Stalled",
+            Self::Reconciling => "Reconciling",
         }
     }
 }
@@ -347,7 +354,7 @@ reasons! {
         "Label a pod template with mailroute.dev/route and this route's name.";
     PodsRefused: Ready, "Pods of the route are refused.",
         "Change what the message names, in the pod template or in the route. Kubernetes tries again by itself at increasing intervals; to try at once: kubectl rollout restart <kind>/<name>";
-    WaitingForReports: Ready, "Pods use the route, but none has reported yet.",
+    WaitingForReports: Ready, "Pods use the route, but none has shown yet that mail can flow.",
         "A sidecar reports within a minute of its start. If the problem persists, allow egress from the pods to the operator on port 8444 (NetworkPolicy), and check the log of the pods' container mailroute: kubectl logs <pod> -c mailroute";
 
     // SidecarsCurrent
@@ -433,7 +440,7 @@ impl Reason {
         self.holds() && !self.remedy_template().is_empty()
     }
 
-    /// The reason that says its condition holds.
+    /// The reason that says its condition holds. Of Ready, others accompany it both ways; they say what is not known.
     pub const fn holds(self) -> bool {
         matches!(
             self,

@@ -40,8 +40,12 @@ impl App {
         known: &Known,
         closing: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let routes =
-            webhook::AwaitedRoutes::new(known.routes.clone(), self.malformed.clone(), known.changes.clone());
+        let routes = webhook::AwaitedRoutes::new(
+            known.routes.clone(),
+            self.malformed.clone(),
+            known.changes.clone(),
+            known.namespaces.clone(),
+        );
         let refusals = Refusals::start(self.client.clone(), self.events.clone());
         let (kubernetes, metrics) = (known.kubernetes.clone(), self.metrics.clone());
         let webhook = Webhook::new(routes, self.sidecar(), kubernetes, metrics, refusals);

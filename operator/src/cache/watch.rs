@@ -333,7 +333,7 @@ where
     }
 }
 
-fn interrupted(what: &str, error: &watcher::Error) {
+pub(super) fn interrupted(what: &str, error: &watcher::Error) {
     let error = ApiError::from(error);
     tracing::warn!(what, %error, "the watch was interrupted; it is being resumed");
 }

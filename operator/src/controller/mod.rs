@@ -192,9 +192,10 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     warn_of_losses(route, context, &left, lost_messages::given_up(&reports, settling.is_some()));
     lock(&context.reports).told(&route.namespace().unwrap_or_default(), &route.name_any(), &reports, live);
     applied?;
-    let soon = match status.readiness() {
-        "True" => rollout::carry_out(route, &pods, &plan, context).await?,
-        _ => None,
+    let soon = if status::is_shown(&route.spec, &status.conditions) {
+        rollout::carry_out(route, &pods, &plan, context).await?
+    } else {
+        None
     };
     // Numbers and ages of reports change without a trigger.
     let is_idle = status.sidecars.injected == 0 && status.usage.messages_last_minute == 0;

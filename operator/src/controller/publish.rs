@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn conditions_that_change_are_named_and_others_are_not() {
-        let before = status(&[("Accepted", "True", "Accepted"), ("Ready", "Unknown", "NoPods")]);
+        let before = status(&[("Accepted", "True", "Accepted"), ("Ready", "True", "NoPods")]);
         let now = status(&[("Accepted", "True", "Accepted"), ("Ready", "True", "Ready")]);
         let names = |old: Option<&MailRouteStatus>| -> Vec<String> {
             changed(old, &now).into_iter().map(|condition| condition.type_.clone()).collect()
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn it_is_told_once_that_mail_can_flow() {
-        let waiting = status(&[("Ready", "Unknown", "WaitingForReports")]);
+        let waiting = status(&[("Ready", "True", "WaitingForReports")]);
         let well = status(&[("Authenticated", "True", "LoggedIn"), ("Ready", "True", "Ready")]);
         assert_eq!(reasons(None, &waiting), []);
         assert_eq!(reasons(Some(&waiting), &well), [(false, "Ready")]);

@@ -1,6 +1,7 @@
 //! Restarts pods whose sidecar is outdated, where their route says so: one step of the plan that `rollout` makes.
 //!
-//! Invariants: pods are evicted, never deleted, so a PodDisruptionBudget is obeyed; none while the route is not Ready.
+//! Invariants: pods are evicted, never deleted, so a PodDisruptionBudget is obeyed; none while the route is not Ready, or
+//! its pods have not shown that mail can flow.
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-pub use mailroute_operator_core::webhook_configuration::{WEBHOOK, entry};
+pub use mailroute_operator_core::webhook_configuration::{NAMESPACE_WEBHOOK, WEBHOOK, entry};
 use serde_json::{Value, json};
 
 use super::bundle::Bundle;
@@ -31,7 +31,8 @@ pub fn is_everywhere(configuration: &MutatingWebhookConfiguration, holds: impl F
 }
 
 fn ours(configuration: &MutatingWebhookConfiguration) -> impl Iterator<Item = &MutatingWebhook> {
-    let is_ours = |webhook: &&MutatingWebhook| [WEBHOOK, WARNINGS].contains(&webhook.name.as_str());
+    let is_ours =
+        |webhook: &&MutatingWebhook| [WEBHOOK, NAMESPACE_WEBHOOK, WARNINGS].contains(&webhook.name.as_str());
     configuration.webhooks.iter().flatten().filter(is_ours)
 }
 
@@ -155,13 +156,17 @@ mod tests {
     fn every_entry_of_ours_gets_the_bundle() {
         let pem = bundle().to_pem();
         let holds = |live: &str| live == pem;
-        let entries =
-            json!([entry(WEBHOOK, Some(&pem)), entry(WARNINGS, None), entry("other.example.com", None)]);
+        let entries = json!([
+            entry(NAMESPACE_WEBHOOK, None),
+            entry(WEBHOOK, Some(&pem)),
+            entry(WARNINGS, None),
+            entry("other.example.com", None),
+        ]);
         let upgraded = configuration(&entries);
         assert!(!is_everywhere(&upgraded, holds), "the chart has added an entry");
         let document = apply_document(&upgraded, &pem);
         let names: Vec<_> = document["webhooks"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
-        assert_eq!(names, [WEBHOOK, WARNINGS]);
+        assert_eq!(names, [NAMESPACE_WEBHOOK, WEBHOOK, WARNINGS]);
         assert!(is_everywhere(
             &configuration(&json!([entry(WEBHOOK, Some(&pem)), entry(WARNINGS, Some(&pem))])),
             holds

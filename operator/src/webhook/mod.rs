@@ -19,4 +19,4 @@ pub mod server;
 mod weight;
 
 pub use routes::AwaitedRoutes;
-pub use server::{Webhook, router};
+pub use server::{LabelOwner, Webhook, router};

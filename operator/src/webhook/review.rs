@@ -124,12 +124,12 @@ impl Review {
         Ok(review)
     }
 
-    /// Refuses the object, with words for a person.
+    /// Refuses the object, with words for a person, which `more` follows.
     ///
     /// # Errors
     /// See [`Self::allow`].
-    pub fn refuse(&self, refusal: &Refusal) -> Result<Value, serde_json::Error> {
-        self.deny(403, "Forbidden", &told(refusal))
+    pub fn refuse(&self, refusal: &Refusal, more: &str) -> Result<Value, serde_json::Error> {
+        self.deny(403, "Forbidden", format!("{} {more}", told(refusal)).trim_end())
     }
 
     /// Refuses for now: the operator cannot answer yet, and whoever asks is to try again.

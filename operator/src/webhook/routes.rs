@@ -13,31 +13,58 @@ use mailroute_operator_core::inject::Refusal;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::cache::namespaces::NamespaceRoutes;
 use crate::cache::route::{CachedRoute, RouteStore};
 use crate::cache::watch::{UnreadableRoutes, filled};
 
 /// Pods that wait for a route at a time; a further one gets its answer at once.
 const WAITING: usize = 24;
 
-/// The watched routes.
+/// The watched routes, and the namespaces that name one.
 #[derive(Debug)]
 pub struct AwaitedRoutes {
     store: RouteStore,
     malformed: UnreadableRoutes,
+    namespaces: NamespaceRoutes,
     changes: watch::Receiver<u64>,
     waiting: Semaphore,
 }
 
-/// The store has not been filled yet.
+/// What the answer depends on is not known yet.
 #[derive(Debug, thiserror::Error)]
-#[error("the operator has just started and does not know the MailRoutes yet; Kubernetes tries again")]
-pub struct NotSynced;
+pub enum NotSynced {
+    /// The store has not been filled.
+    #[error("the operator has just started and does not know the MailRoutes yet; Kubernetes tries again")]
+    Routes,
+    /// The API server knows a label that has not been seen here.
+    #[error(
+        "the operator does not know the label mailroute.dev/route of the namespace yet; Kubernetes tries again"
+    )]
+    Namespace,
+}
 
 impl AwaitedRoutes {
     /// Reads from `store`; `malformed` has those that are stored and missing there. The value behind `changes` changes after
     /// every change of the store.
-    pub fn new(store: RouteStore, malformed: UnreadableRoutes, changes: watch::Receiver<u64>) -> Self {
-        Self { store, malformed, changes, waiting: Semaphore::new(WAITING) }
+    pub fn new(
+        store: RouteStore,
+        malformed: UnreadableRoutes,
+        changes: watch::Receiver<u64>,
+        namespaces: NamespaceRoutes,
+    ) -> Self {
+        Self { store, malformed, namespaces, changes, waiting: Semaphore::new(WAITING) }
+    }
+
+    /// The route that the namespace's label names, which is waited for no longer than `patience`, and by so many pods at a time.
+    ///
+    /// # Errors
+    /// [`NotSynced::Namespace`] when it is not known within that time.
+    pub async fn of_namespace(&self, namespace: &str, patience: Duration) -> Result<String, NotSynced> {
+        let patience = match self.waiting.try_acquire() {
+            Ok(_place) => patience,
+            Err(_) => Duration::ZERO,
+        };
+        self.namespaces.of(namespace, patience).await.ok_or(NotSynced::Namespace)
     }
 
     /// Finds the route, waiting for it no longer than `patience`.
@@ -51,7 +78,7 @@ impl AwaitedRoutes {
         patience: Duration,
     ) -> Result<Result<Arc<CachedRoute>, Refusal>, NotSynced> {
         if !timeout(patience, filled(&self.store)).await.unwrap_or(false) {
-            return Err(NotSynced);
+            return Err(NotSynced::Routes);
         }
         if let Some(route) = self.present(namespace, name) {
             return Ok(Ok(route));

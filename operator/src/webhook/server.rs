@@ -28,8 +28,11 @@ use crate::lock;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
-/// Path that the webhook configuration names.
+/// Path that the webhook configuration names for pods with a label of their own.
 pub const PATH: &str = "/inject";
+
+/// Path that the webhook configuration names for the other pods of namespaces whose label names a route.
+pub const NAMESPACE_PATH: &str = "/inject/namespace";
 
 /// Path that the webhook configuration names for workloads.
 pub const WARN_PATH: &str = "/warn";
@@ -57,6 +60,19 @@ const LIGHT: usize = 256 * 1024;
 const MISPLACED: &str = "the label mailroute.dev/route is on the workload itself, where it has no effect. Put it into \
                          spec.template.metadata.labels, and its pods get the sidecar.";
 
+/// Follows the refusal of a pod that got its route from its namespace.
+const BY_NAMESPACE: &str = "The pod got this route from the label mailroute.dev/route of its namespace; if it sends no mail, \
+                            label it mailroute.dev/inject: \"false\".";
+
+/// Whose label says which route a pod uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelOwner {
+    /// The pod's.
+    Pod,
+    /// That of its namespace, unless it has one of its own.
+    Namespace,
+}
+
 /// What the webhook needs.
 #[derive(Debug)]
 pub struct Webhook {
@@ -80,7 +96,11 @@ struct ReviewMemory {
 
 /// The HTTP service.
 pub fn router(webhook: Arc<Webhook>) -> Router {
-    Router::new().route(PATH, post(inject)).route(WARN_PATH, post(warn)).with_state(webhook)
+    Router::new()
+        .route(PATH, post(inject))
+        .route(NAMESPACE_PATH, post(inject_by_namespace))
+        .route(WARN_PATH, post(warn))
+        .with_state(webhook)
 }
 
 async fn warn(
@@ -96,7 +116,15 @@ async fn inject(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response {
-    webhook.handle(&peer, request.into_body()).await
+    webhook.handle(&peer, request.into_body(), LabelOwner::Pod).await
+}
+
+async fn inject_by_namespace(
+    State(webhook): State<Arc<Webhook>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    webhook.handle(&peer, request.into_body(), LabelOwner::Namespace).await
 }
 
 /// What became of a review.
@@ -108,9 +136,19 @@ enum ReviewOutcome {
     /// Not a pod of ours.
     Skipped(Review),
     /// The pod cannot have a sidecar.
-    Refused(Review, Refusal, Option<Arc<CachedRoute>>, String),
+    Refused(Review, RefusedReview),
     /// Not now.
     Deferred(Review, NotSynced),
+}
+
+/// A pod that cannot have a sidecar.
+struct RefusedReview {
+    refusal: Refusal,
+    /// Its route, if there is one.
+    route: Option<Arc<CachedRoute>>,
+    /// What the pod is called.
+    pod: String,
+    owner: LabelOwner,
 }
 
 /// Why there is no answer to the review itself.
@@ -144,10 +182,11 @@ impl Webhook {
         Self { routes, platform, kubernetes, metrics, refusals, pace, bodies, values, large }
     }
 
-    /// Answers one request of `peer`.
-    pub async fn handle(&self, peer: &Peer, body: Body) -> Response {
+    /// Answers one request of `peer` about a pod whose route is on the label of `owner`.
+    pub async fn handle(&self, peer: &Peer, body: Body, owner: LabelOwner) -> Response {
         let began = Instant::now();
-        let outcome = timeout(DEADLINE, self.decide(peer, body)).await.unwrap_or(Err(ReviewFailure::Slow));
+        let outcome =
+            timeout(DEADLINE, self.decide(peer, body, owner)).await.unwrap_or(Err(ReviewFailure::Slow));
         let answer = outcome.and_then(|outcome| {
             let labels = outcome.labels();
             self.tell(&outcome);
@@ -205,26 +244,48 @@ impl Webhook {
         (!is_of_the_policy).then(|| format!("its pods will be refused. {refusal} {}", refusal.remedy()))
     }
 
-    async fn decide(&self, peer: &Peer, body: Body) -> Result<ReviewOutcome, ReviewFailure> {
+    async fn decide(
+        &self,
+        peer: &Peer,
+        body: Body,
+        owner: LabelOwner,
+    ) -> Result<ReviewOutcome, ReviewFailure> {
         let (mut review, memory) = self.read(peer, body).await?;
         let Some(pod) = review.take_created_pod()? else { return Ok(ReviewOutcome::Skipped(review)) };
+        let refused = |review, refusal, route, pod| {
+            ReviewOutcome::Refused(review, RefusedReview { refusal, route, pod, owner })
+        };
         let view = match PodView::new(&pod) {
             Ok(view) => view,
-            Err(refusal) => return Ok(ReviewOutcome::Refused(review, refusal, None, String::new())),
+            Err(refusal) => return Ok(refused(review, refusal, None, String::new())),
         };
-        let Selection::Route(name) = Selection::of(&view) else { return Ok(ReviewOutcome::Skipped(review)) };
+        let default = match owner {
+            LabelOwner::Pod => None,
+            LabelOwner::Namespace => {
+                match self.routes.of_namespace(review.namespace(), memory.patience(PATIENCE)).await {
+                    Ok(default) => Some(default),
+                    Err(not_synced) => return Ok(ReviewOutcome::Deferred(review, not_synced)),
+                }
+            }
+        };
+        let selection = match &default {
+            Some(default) => Selection::in_namespace(&view, default),
+            None => Selection::of(&view),
+        };
+        let Selection::Route(name) = selection else { return Ok(ReviewOutcome::Skipped(review)) };
         let called = view.display_name();
         let route = match self.routes.find(review.namespace(), name, memory.patience(PATIENCE)).await {
             Ok(Ok(route)) => route,
-            Ok(Err(refusal)) => return Ok(ReviewOutcome::Refused(review, refusal, None, called)),
+            Ok(Err(refusal)) => return Ok(refused(review, refusal, None, called)),
             Err(not_synced) => return Ok(ReviewOutcome::Deferred(review, not_synced)),
         };
         let kubernetes = *self.kubernetes.borrow();
         let _turn = peer.turn().await;
-        Ok(match inject::check_kubernetes(kubernetes).and_then(|()| self.injection(&pod, &route)) {
+        let injection = inject::check_kubernetes(kubernetes).and_then(|()| self.injection(&pod, &route));
+        Ok(match injection.map(|patch| inject::labelling(patch, &view, name)) {
             Ok(None) => ReviewOutcome::Complete(review),
             Ok(Some(patch)) => ReviewOutcome::Injected(review, patch),
-            Err(refusal) => ReviewOutcome::Refused(review, refusal, Some(route), called),
+            Err(refusal) => refused(review, refusal, Some(route), called),
         })
     }
 
@@ -265,7 +326,9 @@ impl Webhook {
 
     /// Logs, and has it noted on the route, unless it is a dry run: a few times a minute for each namespace. Nothing is waited for.
     fn tell(&self, outcome: &ReviewOutcome) {
-        let ReviewOutcome::Refused(review, refusal, route, pod) = outcome else { return };
+        let ReviewOutcome::Refused(review, RefusedReview { refusal, route, pod, .. }) = outcome else {
+            return;
+        };
         let (namespace, reason) = (review.namespace(), refusal.reason());
         if !lock(&self.pace).allows(namespace, refusal, Instant::now()) {
             return;
@@ -321,7 +384,7 @@ impl ReviewOutcome {
             Self::Injected(..) => ("injected", ""),
             Self::Complete(_) => ("complete", ""),
             Self::Skipped(_) => ("skipped", ""),
-            Self::Refused(_, refusal, ..) => ("refused", refusal.reason()),
+            Self::Refused(_, refused) => ("refused", refused.refusal.reason()),
             Self::Deferred(..) => ("deferred", "NotSynced"),
         }
     }
@@ -330,7 +393,9 @@ impl ReviewOutcome {
         Ok(match self {
             Self::Injected(review, patch) => review.allow_with(&patch)?,
             Self::Complete(review) | Self::Skipped(review) => review.allow()?,
-            Self::Refused(review, refusal, ..) => review.refuse(&refusal)?,
+            Self::Refused(review, RefusedReview { refusal, owner, .. }) => {
+                review.refuse(&refusal, if owner == LabelOwner::Namespace { BY_NAMESPACE } else { "" })?
+            }
             Self::Deferred(review, not_synced) => review.defer(&not_synced.to_string())?,
         })
     }

@@ -69,8 +69,8 @@ async fn thread(cluster: &Cluster, steps: &mut Steps) -> Result<usize> {
     prepare_namespace(cluster, &microsoft).await?;
     steps.begin("kubectl apply -f docs/examples/notifications.yaml");
     apply_example(cluster).await?;
-    steps.begin("route becomes Ready");
-    let route = ready_route(cluster).await?;
+    steps.begin("sidecar logs in");
+    let route = usable_route(cluster).await?;
     let listed = cluster.kubectl(&["-n", NAMESPACE, "get", "mailroute"]).await?;
     steps.begin("message arrives, Job completes");
     microsoft.wait_for_messages(1).await?;
@@ -158,10 +158,14 @@ async fn apply_example(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn ready_route(cluster: &Cluster) -> Result<MailRoute> {
+/// Waits until the pod has shown that mail can flow.
+async fn usable_route(cluster: &Cluster) -> Result<MailRoute> {
     let routes: Api<MailRoute> = Api::namespaced(cluster.client(), NAMESPACE);
-    let ready = |route: &MailRoute| condition_of(route, "Ready").is_some_and(|c| c.status == "True");
-    wait_for(routes, ROUTE, ready, PATIENCE).await.context("the route does not become Ready")
+    let usable = |route: &MailRoute| {
+        condition_of(route, "Authenticated").is_some_and(|c| c.status == "True")
+            && route.readiness() == "True"
+    };
+    wait_for(routes, ROUTE, usable, PATIENCE).await.context("the sidecar does not log in")
 }
 
 async fn completed_job(cluster: &Cluster) -> Result<Pod> {

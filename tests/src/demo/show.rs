@@ -8,9 +8,9 @@ fn heading(text: &str) {
     println!("\n── {text} {}", "─".repeat(96_usize.saturating_sub(text.chars().count())));
 }
 
-/// The route as kubectl printed it when it had become Ready, and its conditions.
+/// The route as kubectl printed it when its pod had logged in, and its conditions.
 pub fn route(listed: &str, route: &MailRoute) {
-    heading("kubectl get mailroute, when the route had become Ready");
+    heading("kubectl get mailroute, when the sidecar had logged in");
     println!("{listed}");
     for condition in route.status.iter().flat_map(|s| &s.conditions) {
         println!(

@@ -82,7 +82,16 @@ impl Life {
     async fn rendered(&self) -> Result<String> {
         let mut text = String::new();
         for name in ["mailroute-crds", "mailroute"] {
-            let template = ["template", name, &chart(name), "--dry-run=server", "--kube-version", KUBERNETES];
+            // Tests are not part of a release.
+            let template = [
+                "template",
+                name,
+                &chart(name),
+                "--dry-run=server",
+                "--skip-tests",
+                "--kube-version",
+                KUBERNETES,
+            ];
             text += &self.helm(&self.upgrades, &[&template, values_of(name)].concat()).await?;
         }
         Ok(text)

@@ -94,6 +94,7 @@ async fn selectors_that_another_actor_rewrites_are_left_alone_and_told_of() -> R
     let exists = json!({"matchExpressions": [{"key": "mailroute.dev/route", "operator": "Exists"}]});
     change(&stage, "objectSelector", "replace", exists).await?;
     is(replica, "WebhookTooWide", 0.0).await?;
+    is(replica, "WebhookNamespaceEntryMissing", 0.0).await?;
     stage.namespace.finish()
 }
 
@@ -106,8 +107,7 @@ async fn a_configuration_that_is_deleted_and_made_again_is_served_again() -> Res
     ensure!(missing.contains("caBundle"), "without an entry it says: {missing}");
     is(&stage.replicas[0], "WebhookEntryMissing", 1.0).await?;
     again.metadata = kube::api::ObjectMeta { name: again.metadata.name, ..Default::default() };
-    let entry = again.webhooks.iter_mut().flatten().next().context("our entry")?;
-    entry.client_config.ca_bundle = None;
+    again.webhooks.iter_mut().flatten().for_each(|entry| entry.client_config.ca_bundle = None);
     stage.configurations().create(&PostParams::default(), &again).await?;
     stage.replicas[0].readiness(200).await?;
     until(async || stage.admit().await).await?;
@@ -123,7 +123,7 @@ async fn stage() -> Result<Stage> {
 
 /// Changes a part of our entry, as somebody with a JSON patch.
 async fn change(stage: &Stage, part: &str, op: &str, value: Value) -> Result<MutatingWebhookConfiguration> {
-    let patch = json!([{"op": op, "path": format!("/webhooks/0/{part}"), "value": value}]);
+    let patch = json!([{"op": op, "path": format!("/webhooks/1/{part}"), "value": value}]);
     let patch = Patch::Json::<()>(serde_json::from_value(patch)?);
     let params = PatchParams { field_manager: Some("admissionsenforcer".into()), ..PatchParams::default() };
     Ok(stage.configurations().patch(release::NAME, &params, &patch).await?)

@@ -82,7 +82,7 @@ exec sleep infinity"#;
     let manifest = workload::deployment("shop", "notifications", &workload::pod_spec(script));
     scene.apply::<Deployment>(&manifest).await?;
     arrives_once_unchanged(&scene, &sent).await?;
-    scene.route_condition("notifications", "Ready", "True").await?;
+    scene.route_condition("notifications", "Authenticated", "True").await?;
     scene.finish()
 }
 

@@ -15,13 +15,13 @@ async fn a_pod_sends_by_graph_and_by_smtp_what_graph_cannot_carry() -> Result<()
     let arrived = scene.microsoft.messages().await?;
     ensure!(arrived.len() == 1 && arrived[0].connection.face == Face::Graph, "{arrived:#?}");
     ensure!(arrived[0].header("Subject") == Some("by Graph"), "{arrived:#?}");
-    let shown = scene.route_condition("notifications", "Ready", "True").await?;
+    let shown = scene.route_condition("notifications", "Authenticated", "True").await?;
     let status = shown.status.as_ref().context("a status")?;
     ensure!(status.sender.as_deref() == Some(workload::MAILBOX), "{status:?}");
     let endpoint = format!("graph.{}.svc.cluster.local:443", scene.namespace.name());
     ensure!(status.endpoint.as_deref() == Some(&endpoint), "{status:?}");
-    let authenticated = condition_of(&shown, "Authenticated").context("Authenticated")?;
-    ensure!(authenticated.status == "True", "{authenticated:?}");
+    let ready = condition_of(&shown, "Ready").context("Ready")?;
+    ensure!(ready.status == "True", "{ready:?}");
 
     // Nothing fits Graph any more, and a new pod has the second way, with a CA bundle of its own.
     let ca = json!({"name": "m365-ca", "key": "ca.crt"});

@@ -87,7 +87,7 @@ async fn direct_send_takes_mail_for_insiders_and_refuses_outsiders_at_rcpt() -> 
     ensure!(messages.len() == 1, "{} messages", messages.len());
     let by = messages[0].attribution.as_ref().context("whose mail it is")?;
     ensure!(by.by == By::Recipient && messages[0].connection.tls_version.is_some(), "{by:?}");
-    scene.route_condition("notifications", "Ready", "True").await?;
+    scene.route_condition("notifications", "UpstreamReachable", "True").await?;
     scene.finish()
 }
 
@@ -112,7 +112,7 @@ async fn the_smart_host_is_found_by_the_mx_record_that_the_pods_name_server_has(
     let lookups = scene.microsoft.lookups().await?;
     let asked = lookups.iter().any(|asked| asked.kind == Kind::Mx && asked.name == "contoso.com");
     ensure!(asked, "the name server was asked {lookups:?}");
-    let route = scene.route_condition("notifications", "Ready", "True").await?;
+    let route = scene.route_condition("notifications", "UpstreamReachable", "True").await?;
     let endpoint = route.status.and_then(|status| status.endpoint);
     ensure!(endpoint.as_deref() == Some("MX of contoso.com:25"), "the status shows {endpoint:?}");
     ensure!(scene.microsoft.violations().await?.is_empty(), "Exchange would refuse something");

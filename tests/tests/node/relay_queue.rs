@@ -15,7 +15,7 @@ async fn scene_with(name: &str, route: impl Fn(&str, &str) -> Value) -> Result<S
 #[tokio::test(flavor = "multi_thread")]
 async fn while_microsoft_is_down_mail_is_kept_shown_and_delivered_once_it_is_back() -> Result<()> {
     let scene = scene_with("queue", workload::route).await?;
-    scene.route_condition("notifications", "Ready", "True").await?;
+    scene.route_condition("notifications", "Authenticated", "True").await?;
     scene.microsoft.go_down().await?;
     let told = scene.run("shop", &workload::send_numbers(0..3, "ada@contoso.com")).await?;
     ensure!(told.matches("queued as").count() == 3, "the application was told: {told}");

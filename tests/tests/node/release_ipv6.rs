@@ -16,7 +16,7 @@ async fn a_message_goes_out_where_there_is_no_ipv4() -> Result<()> {
     scene.route(&workload::route("notifications", scene.namespace.name())).await?;
     scene.waiting_pod("shop").await?;
     // By a report of the sidecar to the control service.
-    scene.route_condition("notifications", "Ready", "True").await?;
+    scene.route_condition("notifications", "Authenticated", "True").await?;
     let script = workload::pod_spec(&workload::send_with_smtplib("over IPv6"));
     scene.apply::<Job>(&workload::job("first-mail", "notifications", &script)).await?;
     scene.job_completes("first-mail").await?;

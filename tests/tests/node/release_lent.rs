@@ -4,8 +4,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use e2e::scene::{PATIENCE, Scene, release, workload};
-use e2e::{Cluster, Tier, wait_for};
+use e2e::scene::{Scene, release, workload};
+use e2e::{Cluster, Tier};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -32,8 +32,7 @@ async fn pods_send_with_the_operators_identity_and_have_none_of_their_own() -> R
     scene.apply::<Job>(&workload::job("lent", "notifications", &spec)).await?;
     scene.job_completes("lent").await?;
     scene.microsoft.wait_for_messages(1).await?;
-    let ready = |route: &MailRoute| route.readiness() == "True";
-    wait_for(scene.api::<MailRoute>(), "notifications", ready, PATIENCE).await?;
+    scene.route_condition("notifications", "Authenticated", "True").await?;
 
     only_the_operator_was_shown_to_entra(&scene).await?;
     the_pod_has_no_token_for_entra(&scene).await?;

@@ -13,6 +13,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+/// Whom the release's own test names, and sends nothing.
+const NOBODY: &str = "nobody@contoso.com";
+
 const SENDER: &str = r#"while true; do
   python3 -c '
 import smtplib
@@ -32,6 +35,7 @@ async fn webhook_down_upgrade_and_uninstall_leave_the_mail_flowing() -> Result<(
     scene.microsoft.wait_for_messages(1).await?;
 
     upgrade_has_no_conflict_and_drops_no_admission(&scene).await?;
+    the_release_passes_its_own_tests(&scene).await?;
     webhook_down_refuses_labelled_pods_only(&scene).await?;
     let left = scene.beside("left").await?;
     left.route(&workload::route("notifications", scene.namespace.name())).await?;
@@ -47,7 +51,12 @@ async fn webhook_down_upgrade_and_uninstall_leave_the_mail_flowing() -> Result<(
 /// and somebody answers all the time.
 async fn upgrade_has_no_conflict_and_drops_no_admission(scene: &Scene) -> Result<()> {
     let load = Admissions::begin(scene, "notifications").await?;
-    release::upgrade(&scene.cluster, &["--set", "logLevel=debug"]).await?;
+    let tested = format!(
+        "test.route=notifications,test.namespace={},test.from={},test.to={NOBODY}",
+        scene.namespace.name(),
+        workload::MAILBOX
+    );
+    release::upgrade(&scene.cluster, &["--set", "logLevel=debug", "--set", &tested]).await?;
     let admitted = load.end().await.context("while the operator was replaced")?;
     ensure!(admitted > 20, "{admitted} admissions are no load");
     let job = workload::job(
@@ -57,6 +66,15 @@ async fn upgrade_has_no_conflict_and_drops_no_admission(scene: &Scene) -> Result
     );
     scene.apply::<Job>(&job).await?;
     scene.job_completes("after-upgrade").await?;
+    Ok(())
+}
+
+/// Over the network as it is, and without a message.
+async fn the_release_passes_its_own_tests(scene: &Scene) -> Result<()> {
+    scene.cluster.helm(&["test", release::NAME, "--namespace", release::NAMESPACE]).await?;
+    let messages = scene.microsoft.messages().await?;
+    let sent = messages.iter().filter(|message| message.recipients.iter().any(|to| to.address == NOBODY));
+    ensure!(sent.count() == 0, "a test sent a message");
     Ok(())
 }
 

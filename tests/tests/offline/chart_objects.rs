@@ -64,7 +64,7 @@ fn the_service_leads_to_ports_of_the_pods_it_selects() -> Result<()> {
         ensure!(open.iter().any(|it| it["name"] == port["targetPort"]), "{} of {open:?}", port["targetPort"]);
     }
     // The API server and sidecars use these.
-    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0]["clientConfig"]["service"];
+    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1]["clientConfig"]["service"];
     ensure!(webhook["name"] == service["metadata"]["name"] && webhook["port"] == 443, "{webhook}");
     let numbers = service["spec"]["ports"].as_array().into_iter().flatten();
     let numbers: Vec<_> = numbers.map(|port| port["port"].as_u64()).collect();

@@ -148,7 +148,7 @@ fn further_kinds_of_workloads_are_warned_of() -> Result<()> {
         "apiGroups": ["argoproj.io"], "apiVersions": ["v1alpha1"], "resources": ["rollouts"],
         "operations": ["CREATE", "UPDATE"], "scope": "Namespaced",
     });
-    let entry = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
+    let entry = &objects.only("MutatingWebhookConfiguration")?["webhooks"][2];
     same(&entry["rules"][2], rule.clone())?;
     same(&entry["failurePolicy"], json!("Ignore"))?;
     let policies = objects.all().iter().filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
@@ -212,7 +212,7 @@ fn net(objects: &Objects) -> Result<&Value> {
 fn webhook_and_policy_look_at_the_same_pods() -> Result<()> {
     for values in [&[][..], &["watch.namespaces={shop}"]] {
         let objects = Objects::with(values)?;
-        let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0];
+        let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
         let policy = &net(&objects)?["spec"];
         let constraints = &policy["matchConstraints"];
         same(&constraints["objectSelector"], webhook["objectSelector"].clone())?;
@@ -223,6 +223,42 @@ fn webhook_and_policy_look_at_the_same_pods() -> Result<()> {
         let selected = &webhook["namespaceSelector"]["matchExpressions"];
         same(&selected[0]["values"], json!(["kube-system", "mailroute-system"]))?;
         same(&selected[1]["values"], if values.is_empty() { Value::Null } else { json!(["shop"]) })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_entry_about_namespaces_is_as_narrow_as_the_other_and_stands_before_it() -> Result<()> {
+    for values in [&[][..], &["watch.namespaces={shop}"]] {
+        let objects = Objects::with(values)?;
+        let webhooks = &objects.only("MutatingWebhookConfiguration")?["webhooks"];
+        let (entry, other) = (&webhooks[0], &webhooks[1]);
+        ensure!(
+            (&entry["name"], &other["name"])
+                == (&json!("namespaces.mailroute.dev"), &json!("inject.mailroute.dev"))
+        );
+        for field in
+            ["rules", "failurePolicy", "timeoutSeconds", "sideEffects", "reinvocationPolicy", "matchPolicy"]
+        {
+            same(&entry[field], other[field].clone())?;
+        }
+        // The same namespaces, of them those with the label; no pod that the other entry is asked about.
+        let mut namespaces = other["namespaceSelector"]["matchExpressions"].clone();
+        let labelled = json!({"key": "mailroute.dev/route", "operator": "Exists"});
+        namespaces.as_array_mut().context("a list")?.push(labelled);
+        same(&entry["namespaceSelector"]["matchExpressions"], namespaces)?;
+        let pods = json!({"matchExpressions": [
+            {"key": "mailroute.dev/route", "operator": "DoesNotExist"},
+            {"key": "mailroute.dev/inject", "operator": "NotIn", "values": ["false"]},
+        ]});
+        same(&entry["objectSelector"], pods)?;
+        let policies = objects.of_kind("ValidatingAdmissionPolicy");
+        let policy = policies.into_iter().find(|policy| policy["metadata"]["name"] == "mailroute-namespaces");
+        let policy = &policy.context("no policy about pods of such namespaces")?["spec"];
+        for field in ["objectSelector", "namespaceSelector"] {
+            same(&policy["matchConstraints"][field], entry[field].clone())?;
+        }
+        same(&policy["matchConditions"], entry["matchConditions"].clone())?;
     }
     Ok(())
 }
@@ -255,11 +291,79 @@ fn a_pods_route_is_fixed_wherever_the_policy_looks_at_pods() -> Result<()> {
 fn an_excluded_namespace_is_not_excused() -> Result<()> {
     let objects = Objects::with(&["webhook.excludedNamespaces={legacy}"])?;
     let names = |selector: &Value| selector["namespaceSelector"]["matchExpressions"][0]["values"].clone();
-    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][0];
+    let webhook = &objects.only("MutatingWebhookConfiguration")?["webhooks"][1];
     same(&names(webhook), json!(["kube-system", "mailroute-system", "legacy"]))?;
     // A labelled pod there could not send, and somebody should know.
     let policy = &net(&objects)?["spec"]["matchConstraints"];
     same(&names(policy), json!(["kube-system", "mailroute-system"]))
+}
+
+#[test]
+fn the_tests_are_hooks_whose_pods_are_none_of_the_operators() -> Result<()> {
+    let hook =
+        json!({"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded"});
+    let job = only("Job", &[])?;
+    same(&job["metadata"]["annotations"], hook.clone())?;
+    let (pod, deployment) = (&job["spec"]["template"], only("Deployment", &[])?);
+    let own = json!({"app.kubernetes.io/name": "mailroute-test", "app.kubernetes.io/instance": "mailroute"});
+    same(&pod["metadata"]["labels"], own.clone())?;
+    let container = &pod["spec"]["containers"][0];
+    let of_the_operator = &deployment["spec"]["template"]["spec"];
+    same(&container["image"], of_the_operator["containers"][0]["image"].clone())?;
+    same(&container["securityContext"], of_the_operator["containers"][0]["securityContext"].clone())?;
+    same(&pod["spec"]["securityContext"], of_the_operator["securityContext"].clone())?;
+    same(&pod["spec"]["automountServiceAccountToken"], json!(false))?;
+    let service = "--service=mailroute.mailroute-system.svc";
+    same(&container["args"], json!(["test", "operator", service, "--ca-file=/etc/mailroute/ca/ca.crt"]))?;
+    let ca = |values: &[&str]| {
+        Ok::<_, anyhow::Error>(
+            only("Job", values)?["spec"]["template"]["spec"]["volumes"][0]["secret"].clone(),
+        )
+    };
+    // The Secret of the CA has its keys, too, which the pod must not see.
+    let certificates = json!([{"key": "ca.crt", "path": "ca.crt"}]);
+    same(&ca(&[])?, json!({"secretName": "mailroute-ca", "items": certificates}))?;
+    same(
+        &ca(&["certificates.source=Secret"])?,
+        json!({"secretName": "mailroute-tls", "items": certificates}),
+    )?;
+
+    let objects = Objects::with(&["networkPolicy.apiServer.cidrs={10.0.0.1/32}"])?;
+    let ingress = &objects.only("NetworkPolicy")?["spec"]["ingress"];
+    for rule in [&ingress[0], &ingress[1]] {
+        let admits = rule["from"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|from| from["podSelector"]["matchLabels"] == own);
+        ensure!(admits, "the test cannot reach {}", rule["ports"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_test_of_a_route_is_a_pod_of_that_route() -> Result<()> {
+    let values =
+        ["test.route=notifications,test.namespace=shop,test.from=a@contoso.com,test.to=b@contoso.com"];
+    let objects = Objects::with(&values)?;
+    let jobs = objects.of_kind("Job");
+    let job = jobs
+        .iter()
+        .find(|job| job["metadata"]["name"] == "mailroute-test-route")
+        .context("no test of the route")?;
+    same(&job["metadata"]["namespace"], json!("shop"))?;
+    let pod = &job["spec"]["template"];
+    same(&pod["metadata"]["labels"]["mailroute.dev/route"], json!("notifications"))?;
+    same(
+        &pod["spec"]["containers"][0]["args"],
+        json!(["test", "route", "--from=a@contoso.com", "--to=b@contoso.com"]),
+    )?;
+    ensure!(pod["spec"].get("volumes").is_none(), "it needs no Secret");
+    let incomplete =
+        e2e::chart::template("mailroute", &["--set", "test.route=notifications,test.namespace=shop"])?;
+    let told = String::from_utf8_lossy(&incomplete.stderr).into_owned();
+    ensure!(!incomplete.status.success() && told.contains("test.from is not"), "{told}");
+    Ok(())
 }
 
 #[test]
@@ -280,7 +384,7 @@ fn the_network_policy_opens_what_is_called_and_nothing_else() -> Result<()> {
         rules.as_array().into_iter().flatten().map(|rule| rule["ports"][0]["port"].clone()).collect()
     };
     ensure!(ports(&spec["ingress"]) == ["webhook", "control", "admin"], "{spec:#}");
-    same(&spec["ingress"][0]["from"], json!([{"ipBlock": {"cidr": "10.0.0.1/32"}}]))?;
+    same(&spec["ingress"][0]["from"][0], json!({"ipBlock": {"cidr": "10.0.0.1/32"}}))?;
     same(
         &spec["ingress"][2]["from"],
         json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]),

@@ -27,7 +27,7 @@ fn the_demo_builds_what_it_runs_and_no_more() -> Result<()> {
 fn the_tests_get_all_that_can_be_built() -> Result<()> {
     let (demo, all) = (set("demo")?, set("cluster")?);
     ensure!(all.is_superset(&demo), "{all:?}");
-    for needed in ["helm3", "monitoring", "peers", "chromium"] {
+    for needed in ["helm3", "kstatus", "monitoring", "peers", "chromium"] {
         ensure!(all.contains(needed), "{needed} is not in {all:?}");
     }
     for target in ["test", "bench"] {

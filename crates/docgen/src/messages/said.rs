@@ -122,6 +122,9 @@ pub fn findings() -> Vec<ConfigurationFinding> {
         ConfigurationFinding::NamespaceLabels(["<label>".to_owned()].into()),
         ConfigurationFinding::NamespacesExcluded(["<namespace>".to_owned()].into()),
         ConfigurationFinding::FailureIgnored,
+        ConfigurationFinding::NamespaceEntryMissing,
+        ConfigurationFinding::NamespaceEntryTooWide,
+        ConfigurationFinding::NamespaceEntryIneffective,
     ]
 }
 

@@ -5,7 +5,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{MailRoute, MailboxUsage};
 
@@ -94,6 +94,9 @@ fn tidied() -> Result<Value, PrintError> {
     if let Some(spec) = definition.pointer_mut(SPEC) {
         tell_defaults(spec);
     }
+    if let Some(Value::Object(status)) = definition.pointer_mut(STATUS) {
+        status.insert("default".to_owned(), json!({"observedGeneration": UNOBSERVED}));
+    }
     Ok(definition)
 }
 
@@ -105,6 +108,13 @@ fn tidied_usage() -> Result<Value, PrintError> {
 
 /// The schema of the spec in the definition.
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+
+/// The schema of the status in it.
+const STATUS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status";
+
+/// The generation that the status of a new route has observed. With none at all, tools that wait would take the route for done before
+/// the operator has seen it.
+const UNOBSERVED: i64 = -1;
 
 /// Ends the description of a field with its default, which `kubectl explain` does not show by itself. That of a part is
 /// told with the fields that have it.
@@ -252,6 +262,12 @@ mod tests {
             let read: Value = serde_saphyr::from_str(&manifest.text).unwrap();
             assert_eq!(read, definition, "{}", manifest.path);
         }
+    }
+
+    #[test]
+    fn a_new_route_says_that_nobody_has_seen_it_yet() {
+        let definition = tidied().unwrap();
+        assert_eq!(definition.pointer(STATUS).unwrap()["default"], json!({"observedGeneration": -1}));
     }
 
     #[test]

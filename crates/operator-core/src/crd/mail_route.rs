@@ -141,7 +141,7 @@ pub struct MailRouteSpec {
     pub sidecar: Sidecar,
     /// What to do about pods with an outdated sidecar: another image than a new pod would get, or other settings that only a
     /// new pod gets. Report: the status counts and names them. Restart: they are evicted one after another, within
-    /// PodDisruptionBudgets, if the route is Ready, they have no queued messages, and the previous pod was replaced; pods
+    /// PodDisruptionBudgets, if the route is Ready and its pods have shown that mail can flow, they have no queued messages, and the previous pod was replaced; pods
     /// without a controller and those of Jobs are only named.
     #[serde(default)]
     pub rollout: Rollout,

@@ -14,7 +14,8 @@ pub struct MailRouteStatus {
     pub observed_generation: Option<i64>,
     /// Accepted, CertificateValid, CredentialReady, UpstreamReachable, Authenticated, SendersAccepted, GatewayReady,
     /// SidecarsReporting and Ready; also SidecarsCurrent, DnsPublished and FederationFits, which do not affect Ready, as
-    /// GatewayReady does with durability Gateway alone. Each has a reason, and a message with the error and what to do about it.
+    /// GatewayReady does with durability Gateway alone; and, for tools that wait, Stalled or Reconciling. Each has a reason, and a
+    /// message with the error and what to do about it.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 32))]

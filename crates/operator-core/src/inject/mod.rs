@@ -1,7 +1,7 @@
 //! Injection: which pods get the sidecar of which route, and what exactly is added. Pure throughout.
 //!
 //! ```text
-//! pod ─► selection ─► skip (unlabelled, mirror pod)
+//! pod ─► selection ─► skip (unlabelled, opted out, mirror pod)
 //!            │ route
 //!            ▼
 //!          plan(pod, route, platform) ─► Refusal (a sentence and a remedy)
@@ -36,7 +36,7 @@ pub mod volumes;
 pub mod workload;
 
 pub use overrides::Overrides;
-pub use patch::patch;
+pub use patch::{labelling, patch};
 pub use plan::{InjectionPlan, plan, refusal_of};
 pub use platform::{PullPolicy, SidecarSettings};
 pub use refusal::{Refusal, check_kubernetes, injectable};

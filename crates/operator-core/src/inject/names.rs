@@ -17,6 +17,8 @@ pub const IMAGE: &str = "mailroute.dev/sidecar-image";
 /// Accepts that containers which share the pod's processes could reach the sidecar's credential.
 pub const SHARED_PROCESSES: &str = "mailroute.dev/allow-shared-processes";
 
+/// Label of a pod, or pod template: with the value `false` the pod does not get the route that its namespace's label names.
+pub const INJECT_LABEL: &str = "mailroute.dev/inject";
 /// Records what was injected. Written by the webhook; see [`InjectionRecord`](super::annotations::InjectionRecord).
 pub const INJECTED: &str = "mailroute.dev/injected";
 /// With the value `true`: the pod may start without its sidecar. For an emergency in which no operator answers, so the

@@ -9,6 +9,7 @@ use super::names::{INJECTED, PORT_START, SAFE_TO_EVICT};
 use super::plan::InjectionPlan;
 use super::refusal::Refusal;
 use super::view::PodView;
+use crate::crd::ROUTE_LABEL;
 
 /// The operations that carry the plan out on this pod. An array or object that the pod lacks is added with its content.
 ///
@@ -31,6 +32,21 @@ pub fn patch(plan: &InjectionPlan, pod: &Value) -> Result<Patch, Refusal> {
             .map(|(at, container)| set(true, &["spec", "containers", &at.to_string()], container.clone())),
     );
     Ok(Patch(operations))
+}
+
+/// Makes the patch, if there is any, also label the pod with the route that its namespace gave it, unless it has a label. By that
+/// label everybody finds the pods of a route: the operator, its NetworkPolicy, Prometheus.
+pub fn labelling(patch: Option<Patch>, pod: &PodView<'_>, route: &str) -> Option<Patch> {
+    if pod.label(ROUTE_LABEL).is_some() {
+        return patch;
+    }
+    let label = if pod.has_labels() {
+        add(&["metadata", "labels", ROUTE_LABEL], route.into())
+    } else {
+        add(&["metadata", "labels"], json!({ROUTE_LABEL: route}))
+    };
+    let others = patch.map(|patch| patch.0).unwrap_or_default();
+    Some(Patch([vec![label], others].concat()))
 }
 
 fn add(path: &[&str], value: Value) -> PatchOperation {
@@ -148,6 +164,28 @@ mod tests {
                 {"op": "add", "path": "/spec/initContainers/1", "value": {"name": "mailroute"}},
             ])
         );
+    }
+
+    #[test]
+    fn a_pod_that_got_its_route_from_its_namespace_is_labelled() {
+        let label = |metadata: Value, patch: Option<Patch>| {
+            let pod = json!({"metadata": metadata, "spec": {}});
+            let patch = labelling(patch, &PodView::new(&pod).unwrap(), "notifications");
+            serde_json::to_value(patch).unwrap()
+        };
+        let whole = json!({"op": "add", "path": "/metadata/labels", "value": {ROUTE_LABEL: "notifications"}});
+        assert_eq!(label(json!({}), None), json!([whole]));
+        assert_eq!(label(json!({"labels": null}), None), json!([whole]));
+        let added =
+            json!({"op": "add", "path": "/metadata/labels/mailroute.dev~1route", "value": "notifications"});
+        assert_eq!(label(json!({"labels": {"app": "web"}}), None), json!([added]));
+        let other = Patch(vec![add(&["spec", "volumes"], json!([]))]);
+        assert_eq!(label(json!({"labels": {}}), Some(other.clone()))[0], added, "before the others");
+        assert_eq!(
+            label(json!({"labels": {ROUTE_LABEL: "own"}}), Some(other.clone())),
+            serde_json::to_value(other).unwrap()
+        );
+        assert_eq!(label(json!({"labels": {ROUTE_LABEL: "own"}}), None), Value::Null);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Whether a pod asks for a sidecar, and of which route.
+//! Whether a pod asks for a sidecar, and of which route: by its own label, or by that of its namespace.
 
-use super::names::ALLOW_WITHOUT;
+use super::names::{ALLOW_WITHOUT, INJECT_LABEL};
 use super::view::PodView;
 use crate::crd::ROUTE_LABEL;
 
@@ -14,6 +14,8 @@ pub enum Selection<'a> {
     Route(&'a str),
     /// Nothing: it has no label of ours.
     Unlabelled,
+    /// Nothing: it does not want the route of its namespace.
+    OptedOut,
     /// Nothing that could be done: it is a mirror pod.
     Mirror,
     /// Nothing: it is annotated to start without its sidecar.
@@ -23,11 +25,25 @@ pub enum Selection<'a> {
 impl<'a> Selection<'a> {
     /// Reads the pod's label.
     pub fn of(pod: &PodView<'a>) -> Self {
-        match pod.label(ROUTE_LABEL) {
-            None => Self::Unlabelled,
-            Some(_) if pod.annotation(MIRROR).is_some() => Self::Mirror,
-            Some(_) if pod.annotation(ALLOW_WITHOUT) == Some("true") => Self::Excused,
-            Some(route) => Self::Route(route),
+        pod.label(ROUTE_LABEL).map_or(Self::Unlabelled, |route| Self::named(pod, route))
+    }
+
+    /// Reads the labels of a pod in a namespace whose own label names the route `default`. One of the pod's own counts.
+    pub fn in_namespace(pod: &PodView<'a>, default: &'a str) -> Self {
+        match (pod.label(ROUTE_LABEL), pod.label(INJECT_LABEL)) {
+            (Some(own), _) => Self::named(pod, own),
+            (None, Some("false")) => Self::OptedOut,
+            (None, _) => Self::named(pod, default),
+        }
+    }
+
+    fn named(pod: &PodView<'a>, route: &'a str) -> Self {
+        if pod.annotation(MIRROR).is_some() {
+            Self::Mirror
+        } else if pod.annotation(ALLOW_WITHOUT) == Some("true") {
+            Self::Excused
+        } else {
+            Self::Route(route)
         }
     }
 }
@@ -60,6 +76,25 @@ mod tests {
         for (metadata, expected) in table {
             let pod = json!({"metadata": metadata, "spec": {}});
             assert_eq!(Selection::of(&PodView::new(&pod).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_label_of_the_namespace_counts_for_pods_without_one() {
+        let table = [
+            (json!({}), Selection::Route("default")),
+            (json!({"labels": {"app": "web"}}), Selection::Route("default")),
+            (json!({"labels": {ROUTE_LABEL: "own"}}), Selection::Route("own")),
+            (json!({"labels": {INJECT_LABEL: "false"}}), Selection::OptedOut),
+            (json!({"labels": {INJECT_LABEL: "true"}}), Selection::Route("default")),
+            (json!({"labels": {INJECT_LABEL: "false", ROUTE_LABEL: "own"}}), Selection::Route("own")),
+            (json!({"annotations": {INJECT_LABEL: "false"}}), Selection::Route("default")),
+            (json!({"annotations": {MIRROR: "x"}}), Selection::Mirror),
+            (json!({"annotations": {ALLOW_WITHOUT: "true"}}), Selection::Excused),
+        ];
+        for (metadata, expected) in table {
+            let pod = json!({"metadata": metadata, "spec": {}});
+            assert_eq!(Selection::in_namespace(&PodView::new(&pod).unwrap(), "default"), expected, "{pod}");
         }
     }
 }

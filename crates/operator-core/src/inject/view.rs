@@ -61,6 +61,11 @@ impl<'a> PodView<'a> {
         self.metadata.get("labels")?.get(key)?.as_str()
     }
 
+    /// Whether the labels are there, if only as an empty object.
+    pub fn has_labels(&self) -> bool {
+        self.metadata.get("labels").is_some_and(Value::is_object)
+    }
+
     /// The value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&'a str> {
         self.metadata.get("annotations")?.get(key)?.as_str()

@@ -20,8 +20,8 @@ use super::evidence::{Evidence, Gathered};
 use super::facts::RouteFacts;
 use super::finding::ConditionFinding;
 use super::{
-    accepted, dns_published, federation_fits, gateway_ready, ready, sidecars_current, sidecars_reporting,
-    tenant_quota,
+    accepted, dns_published, federation_fits, gateway_ready, progress, ready, sidecars_current,
+    sidecars_reporting, tenant_quota,
 };
 use crate::crd::MailRouteStatus;
 use crate::crd::status::{GatewayStatus, QueueStatus, Sidecars, UsageStatus};
@@ -76,18 +76,20 @@ fn findings(
     evidence: &Evidence<'_>,
     now: Timestamp,
 ) -> Vec<ConditionFinding> {
-    let mut findings = vec![accepted::finding(facts, evidence)];
+    let accepted = accepted::finding(facts, evidence);
+    let progress = progress::finding(facts, &accepted);
+    let mut findings = vec![accepted];
     findings.extend(ConditionType::OBSERVED.into_iter().filter_map(|condition| evidence.finding(condition)));
     let is_settling = evidence.settling.is_some();
     let gateway = gateway_ready::finding(facts, gateway, previous, is_settling, evidence.subject);
-    let (counted, beside) =
-        if gateway_ready::counts(&facts.route.spec) { (gateway, None) } else { (None, gateway) };
+    let (counted, beside) = if gateway_ready::counts(facts) { (gateway, None) } else { (None, gateway) };
     findings.extend(counted);
     findings.push(ready::finding(&findings, facts, evidence, now));
     findings.extend(beside);
     findings.extend(sidecars_current::finding(facts, &findings, evidence.subject));
     findings.extend(sidecars_reporting::finding(facts, evidence.subject));
     findings.extend(federation_fits::finding(facts, evidence.subject));
+    findings.extend(progress);
     findings
 }
 

@@ -13,16 +13,16 @@ use mailroute_route::identity::Role;
 use super::aggregate::{ConditionMessage, explanation};
 use super::facts::RouteFacts;
 use super::finding::{ConditionFinding, FALSE, TRUE, find};
-use crate::crd::MailRouteSpec;
 use crate::crd::status::GatewayStatus;
 use crate::pods::SidecarPod;
 
 /// Pods named in one message, at most.
 const NAMED: usize = 5;
 
-/// Whether Ready depends on the gateway: without it, messages that have to wait are refused.
-pub(super) fn counts(spec: &MailRouteSpec) -> bool {
-    spec.delivery.durability == Durability::Gateway
+/// Whether Ready depends on the gateway: without it, messages that have to wait are refused. Where no pod sends, nobody misses it, and
+/// whoever waits for the route before installing its gateway does not wait for ever.
+pub(super) fn counts(facts: &RouteFacts<'_>) -> bool {
+    facts.route.spec.delivery.durability == Durability::Gateway && of(facts, Role::Sidecar).next().is_some()
 }
 
 /// The gateway in numbers; none of a route that has none. `before` has what it is not believed to be less than while reports are

@@ -3,7 +3,7 @@
 //! * [`mod@compute`]: the whole status. [`aggregate`]: from what many sidecars met to one verdict for each condition. `evidence`:
 //!   what of it still stands.
 //! * One file for each condition that is not observed by sidecars alone: `accepted`, `ready` (with `pods_refused`, what it says of
-//!   refused pods), `dns_published`, `federation_fits`, `gateway_ready`, `sidecars_current`, `sidecars_reporting`. `facts`: what all of them read.
+//!   refused pods), `progress`, `dns_published`, `federation_fits`, `gateway_ready`, `sidecars_current`, `sidecars_reporting`. `facts`: what all of them read.
 //! * [`lost_messages`]: what is said of mail that pods left behind.
 
 mod accepted;
@@ -17,6 +17,7 @@ mod finding;
 mod gateway_ready;
 pub mod lost_messages;
 mod pods_refused;
+mod progress;
 mod ready;
 mod sidecars_current;
 pub mod sidecars_reporting;
@@ -24,3 +25,4 @@ mod tenant_quota;
 
 pub use compute::compute;
 pub use facts::{Acceptance, DnsNotice, DnsVerdict, RouteFacts, SilentSidecar};
+pub use ready::is_shown;

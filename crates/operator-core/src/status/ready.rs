@@ -1,13 +1,17 @@
-//! Ready: the sum of the other conditions, and of what the webhook refuses. Pure.
+//! Ready: the operator has done its part, and nothing is known to be wrong. Pure.
+//!
+//! True also while no pod has shown that mail can flow, so that a deployment which waits for it ends; what pods have shown is in the
+//! conditions that they observe, and [`is_shown`] sums it up.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use mailroute_route::condition::{ConditionType, Reason};
 
 use super::aggregate::explanation;
 use super::evidence::Evidence;
 use super::facts::RouteFacts;
-use super::finding::{ConditionFinding, FALSE, TRUE, UNKNOWN};
+use super::finding::{ConditionFinding, FALSE, TRUE, UNKNOWN, find};
 use super::{pods_refused, sidecars_reporting};
 use crate::crd::MailRouteSpec;
 use crate::crd::method::{Credential, CredentialType};
@@ -22,14 +26,27 @@ pub(super) fn finding(
     pods_refused::with(ready(findings, facts, evidence), facts, now)
 }
 
-/// Ready is the sum: the first failing condition on the way is the cause to name. The way is known to be open when a
-/// sidecar has met every part of it that the method has; whether a message is taken shows with the first one.
+/// Whether the route is Ready by these conditions, and pods have shown every part of the way that its method has.
+pub fn is_shown(spec: &MailRouteSpec, conditions: &[Condition]) -> bool {
+    let is_ready = find(conditions, ConditionType::Ready).is_some_and(|ready| ready.status == TRUE);
+    is_ready && missing(spec, |condition| find(conditions, condition).is_some()).is_none()
+}
+
+/// The same of conditions that are not written yet.
+pub(super) fn is_found(spec: &MailRouteSpec, findings: &[ConditionFinding]) -> bool {
+    let is_ready = findings.iter().any(|it| it.condition == ConditionType::Ready && it.status == TRUE);
+    is_ready && missing(spec, |condition| findings.iter().any(|it| it.condition == condition)).is_none()
+}
+
+/// The first failing condition on the way is the cause to name. The way is known to be open when a sidecar has met every part of it
+/// that the method has; whether a message is taken shows with the first one.
 fn ready(findings: &[ConditionFinding], facts: &RouteFacts<'_>, evidence: &Evidence<'_>) -> ConditionFinding {
     let generation = facts.route.meta().generation;
     let finding = |status, reason, message| {
         ConditionFinding::new(ConditionType::Ready, status, reason, message, generation)
     };
     let is_over = facts.pods.is_empty();
+    let missing = missing(&facts.route.spec, |condition| findings.iter().any(|it| it.condition == condition));
     if let Some(failing) = findings.iter().find(|finding| finding.status == FALSE) {
         let is_of_pods = !matches!(failing.condition, ConditionType::Accepted | ConditionType::GatewayReady);
         let was_met = is_over && is_of_pods;
@@ -48,24 +65,25 @@ fn ready(findings: &[ConditionFinding], facts: &RouteFacts<'_>, evidence: &Evide
     }
     if let Some(silent) = sidecars_reporting::sentence(facts) {
         // Of the pods that report, mail is known to flow; of the others nothing is known.
-        let speak = facts.silent.len() < facts.pods.len() && missing(&facts.route.spec, findings).is_none();
-        let (status, flows) = if speak { (TRUE, "Mail can flow from the others.") } else { (UNKNOWN, "") };
+        let (status, flows) = match (facts.silent.len() < facts.pods.len(), missing) {
+            (true, None) => (TRUE, "Mail can flow from the others."),
+            (true, Some(_)) => (TRUE, ""),
+            (false, _) => (UNKNOWN, ""),
+        };
         let message = format!("{silent} {flows}");
         return finding(status, Reason::SidecarsSilent, message.trim_end().to_owned());
     }
-    match (missing(&facts.route.spec, findings), is_over) {
+    match (missing, is_over) {
         (None, true) => {
             finding(TRUE, Reason::Ready, format!("{}{MET_BY_THE_LAST}", Reason::Ready.sentence()))
         }
         (None, false) => finding(TRUE, Reason::Ready, Reason::Ready.sentence().to_owned()),
-        (Some(_), true) => finding(UNKNOWN, Reason::NoPods, explanation(Reason::NoPods, evidence.subject)),
-        (Some(_), false) if evidence.live.is_empty() => finding(
-            UNKNOWN,
-            Reason::WaitingForReports,
-            explanation(Reason::WaitingForReports, evidence.subject),
-        ),
+        (Some(_), true) => finding(TRUE, Reason::NoPods, explanation(Reason::NoPods, evidence.subject)),
+        (Some(_), false) if evidence.live.is_empty() => {
+            finding(TRUE, Reason::WaitingForReports, explanation(Reason::WaitingForReports, evidence.subject))
+        }
         (Some(condition), false) => finding(
-            UNKNOWN,
+            TRUE,
             Reason::WaitingForReports,
             format!(
                 "Sidecars have reported, and none has {} yet, which {condition} will show. {}",
@@ -81,7 +99,7 @@ const MET_BY_THE_LAST: &str = " No pod uses the route now; this is what the last
 
 /// The first part of the way that nothing is known of. By port 25 there is no log-in to try, so whether the tenant knows
 /// the sidecar shows with the first message.
-fn missing(spec: &MailRouteSpec, findings: &[ConditionFinding]) -> Option<ConditionType> {
+fn missing(spec: &MailRouteSpec, is_known: impl Fn(ConditionType) -> bool) -> Option<ConditionType> {
     let has_tokens = |credential: &Credential| credential.type_ != CredentialType::Password;
     let on_the_way = [
         (ConditionType::CertificateValid, presents_certificate(spec)),
@@ -90,7 +108,7 @@ fn missing(spec: &MailRouteSpec, findings: &[ConditionFinding]) -> Option<Condit
         (ConditionType::Authenticated, spec.mailbox().is_some()),
     ];
     let needed = on_the_way.into_iter().filter(|(_, is_needed)| *is_needed).map(|(condition, _)| condition);
-    needed.into_iter().find(|condition| !findings.iter().any(|f| f.condition == *condition))
+    needed.into_iter().find(|condition| !is_known(*condition))
 }
 
 /// What a sidecar does that a condition tells of.

@@ -9,6 +9,7 @@ use mailroute_route::condition::{ConditionType, Reason, Subject};
 use super::aggregate::explanation;
 use super::facts::RouteFacts;
 use super::finding::{ConditionFinding, FALSE, TRUE};
+use super::ready;
 use crate::crd::sidecar::Rollout;
 use crate::pods::{BarePod, PodOwner};
 use crate::rollout::plan::{OutdatedPod, RolloutPlan};
@@ -25,13 +26,16 @@ pub(super) fn finding(
     if facts.pods.is_empty() && facts.bare.is_empty() {
         return None;
     }
-    let is_ready = others.iter().any(|it| it.condition == ConditionType::Ready && it.status == TRUE);
+    let is_ready = ready::is_found(&facts.route.spec, others);
     let (plan, reason) = (facts.rollout, reason(facts.rollout, is_ready));
     let without = without(facts.bare, subject);
     let (status, reason, message) = match reason {
         Reason::SidecarsCurrent if without.is_some() => (FALSE, Reason::SidecarsMissing, String::new()),
         Reason::SidecarsCurrent => (TRUE, reason, reason.sentence().to_owned()),
-        _ => (FALSE, reason, message(plan, facts.pods.len(), reason, is_ready, subject)),
+        _ => {
+            let waits = if is_ready { "" } else { waits(plan, others) };
+            (FALSE, reason, message(plan, facts.pods.len(), reason, (is_ready, waits), subject))
+        }
     };
     let parts = [message, without.unwrap_or_default()];
     let message = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
@@ -62,13 +66,12 @@ fn message(
     plan: &RolloutPlan<'_>,
     pods: usize,
     reason: Reason,
-    is_ready: bool,
+    (is_ready, waits): (bool, &str),
     subject: &Subject<'_>,
 ) -> String {
     let outdated = &plan.outdated;
     let named: Vec<_> = outdated.iter().take(NAMED).map(|it| named(it, is_ready)).collect();
     let more = more(outdated.len());
-    let waits = if plan.rollout == Rollout::Restart && !is_ready { " The route is not Ready." } else { "" };
     format!(
         "{} of {pods} {}: {}{more}.{waits} {}",
         outdated.len(),
@@ -78,7 +81,17 @@ fn message(
     )
 }
 
-/// The pod, what makes it, and what it waits for; while the route is not Ready only what lasts.
+/// What a restart waits for that is not the fault of a single pod.
+fn waits(plan: &RolloutPlan<'_>, others: &[ConditionFinding]) -> &'static str {
+    let is_ready = others.iter().any(|it| it.condition == ConditionType::Ready && it.status == TRUE);
+    match (plan.rollout, is_ready) {
+        (Rollout::Report, _) => "",
+        (Rollout::Restart, true) => " No pod has shown yet that mail can flow.",
+        (Rollout::Restart, false) => " The route is not Ready.",
+    }
+}
+
+/// The pod, what makes it, and what it waits for; while the route as a whole is waited for, only what lasts.
 fn named(outdated: &OutdatedPod<'_>, is_ready: bool) -> String {
     let called = called(&outdated.pod.name, outdated.pod.owner.as_ref());
     let obstacle = outdated.obstacle.as_ref().filter(|obstacle| is_ready || obstacle.lasts());

@@ -1,13 +1,14 @@
-//! Our entry, judged as it stands: does it call us, about every labelled pod, and about no other? Pure.
+//! Our entries, judged as they stand: do they call us, about every pod that wants a sidecar, and about no other? Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crd::ROUTE_LABEL;
+use crate::inject::names::INJECT_LABEL;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::{Selector, SelectorExt};
 
-use super::entry::entry;
+use super::entry::{NAMESPACE_WEBHOOK, WEBHOOK, entry};
 use super::finding::ConfigurationFinding;
 
 /// The label by which Kubernetes names every namespace.
@@ -45,8 +46,37 @@ pub fn findings(
     let (excluded, labels) = judge(entry.namespace_selector.as_ref(), namespaces);
     note(!excluded.is_empty(), ConfigurationFinding::NamespacesExcluded(excluded));
     note(!labels.is_empty(), ConfigurationFinding::NamespaceLabels(labels));
-    note(entry.failure_policy.as_deref() == Some("Ignore"), ConfigurationFinding::FailureIgnored);
+    note(is_failure_ignored(entry), ConfigurationFinding::FailureIgnored);
+    found.extend(configuration.and_then(|configuration| about_namespaces(configuration, service)));
     found
+}
+
+/// What is wrong with the entry about pods of namespaces that name a route.
+fn about_namespaces(
+    configuration: &MutatingWebhookConfiguration,
+    service: &WebhookService,
+) -> Option<ConfigurationFinding> {
+    let place = |name: &str| configuration.webhooks.iter().flatten().position(|entry| entry.name == name);
+    let Some(at) = place(NAMESPACE_WEBHOOK) else { return Some(ConfigurationFinding::NamespaceEntryMissing) };
+    let entry = configuration.webhooks.as_ref()?.get(at)?;
+    let [objects, namespaces] = [&entry.object_selector, &entry.namespace_selector]
+        .map(|selector| selector.clone().unwrap_or_default());
+    let is_too_wide = selects(&objects, &[(ROUTE_LABEL, "any")])
+        || selects(&objects, &[(INJECT_LABEL, "false")])
+        || selects(&namespaces, &[(NAMESPACE_NAME, "any")]);
+    let is_ineffective = !calls(entry, service)
+        || !covers_pods(entry)
+        || !selects(&objects, &[])
+        || is_failure_ignored(entry)
+        || place(WEBHOOK).is_some_and(|other| other < at);
+    if is_too_wide {
+        return Some(ConfigurationFinding::NamespaceEntryTooWide);
+    }
+    is_ineffective.then_some(ConfigurationFinding::NamespaceEntryIneffective)
+}
+
+fn is_failure_ignored(entry: &MutatingWebhook) -> bool {
+    entry.failure_policy.as_deref() == Some("Ignore")
 }
 
 fn calls(entry: &MutatingWebhook, service: &WebhookService) -> bool {
@@ -109,20 +139,31 @@ mod tests {
 
     /// As the chart makes it, with a part of the entry replaced.
     fn configuration(path: &str, value: Value) -> MutatingWebhookConfiguration {
-        let mut configuration = json!({
-            "metadata": {"name": "mailroute", "uid": "u-1"},
-            "webhooks": [{
-                "name": crate::webhook_configuration::WEBHOOK,
+        let entry = |name: &str, objects: Value, namespaces: Value| {
+            json!({
+                "name": name,
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "failurePolicy": "Fail",
                 "clientConfig": {"service": {"name": "mailroute", "namespace": "mail", "path": "/inject"}},
                 "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
-                "objectSelector": {"matchExpressions": [{"key": ROUTE_LABEL, "operator": "Exists"}]},
-                "namespaceSelector": {"matchExpressions": [
-                    {"key": NAMESPACE_NAME, "operator": "NotIn", "values": ["kube-system", "mail"]},
-                ]},
-            }],
+                "objectSelector": {"matchExpressions": objects},
+                "namespaceSelector": {"matchExpressions": namespaces},
+            })
+        };
+        let reachable =
+            json!({"key": NAMESPACE_NAME, "operator": "NotIn", "values": ["kube-system", "mail"]});
+        let exists = json!({"key": ROUTE_LABEL, "operator": "Exists"});
+        let of_none = json!([
+            {"key": ROUTE_LABEL, "operator": "DoesNotExist"},
+            {"key": INJECT_LABEL, "operator": "NotIn", "values": ["false"]},
+        ]);
+        let mut configuration = json!({
+            "metadata": {"name": "mailroute", "uid": "u-1"},
+            "webhooks": [
+                entry(NAMESPACE_WEBHOOK, of_none, json!([reachable, exists])),
+                entry(WEBHOOK, json!([exists]), json!([reachable])),
+            ],
         });
         if !path.is_empty() {
             *configuration.pointer_mut(path).unwrap() = value;
@@ -149,28 +190,28 @@ mod tests {
             {"key": "control-plane", "operator": "DoesNotExist"},
             {"key": "kubernetes.azure.com/managedby", "operator": "NotIn", "values": ["aks"]},
         ]});
-        assert_eq!(found("/webhooks/0/namespaceSelector", selector), Vec::<&str>::new());
+        assert_eq!(found("/webhooks/1/namespaceSelector", selector), Vec::<&str>::new());
     }
 
     #[test]
     fn every_change_that_matters_is_found() {
         let label = |operator| json!([{"key": "team", "operator": operator, "values": ["mail"]}]);
         let cases = [
-            ("/webhooks/0/name", json!("other.example.com"), "WebhookEntryMissing"),
-            ("/webhooks/0/clientConfig/service/name", json!("other"), "WebhookNotOurService"),
-            ("/webhooks/0/clientConfig", json!({"url": "https://a.example.com"}), "WebhookNotOurService"),
-            ("/webhooks/0/rules/0/operations", json!(["UPDATE"]), "WebhookPodsNotCovered"),
-            ("/webhooks/0/rules", json!([]), "WebhookPodsNotCovered"),
-            ("/webhooks/0/objectSelector", Value::Null, "WebhookTooWide"),
-            ("/webhooks/0/objectSelector/matchExpressions", label("NotIn"), "WebhookTooWide"),
-            ("/webhooks/0/objectSelector/matchExpressions", label("In"), "WebhookTooNarrow"),
-            ("/webhooks/0/namespaceSelector/matchExpressions", label("In"), "WebhookNamespaceLabels"),
+            ("/webhooks/1/name", json!("other.example.com"), "WebhookEntryMissing"),
+            ("/webhooks/1/clientConfig/service/name", json!("other"), "WebhookNotOurService"),
+            ("/webhooks/1/clientConfig", json!({"url": "https://a.example.com"}), "WebhookNotOurService"),
+            ("/webhooks/1/rules/0/operations", json!(["UPDATE"]), "WebhookPodsNotCovered"),
+            ("/webhooks/1/rules", json!([]), "WebhookPodsNotCovered"),
+            ("/webhooks/1/objectSelector", Value::Null, "WebhookTooWide"),
+            ("/webhooks/1/objectSelector/matchExpressions", label("NotIn"), "WebhookTooWide"),
+            ("/webhooks/1/objectSelector/matchExpressions", label("In"), "WebhookTooNarrow"),
+            ("/webhooks/1/namespaceSelector/matchExpressions", label("In"), "WebhookNamespaceLabels"),
             (
-                "/webhooks/0/namespaceSelector",
+                "/webhooks/1/namespaceSelector",
                 json!({"matchLabels": {"mail": "on"}}),
                 "WebhookNamespaceLabels",
             ),
-            ("/webhooks/0/failurePolicy", json!("Ignore"), "WebhookFailureIgnored"),
+            ("/webhooks/1/failurePolicy", json!("Ignore"), "WebhookFailureIgnored"),
         ];
         for (path, value, reason) in cases {
             assert_eq!(found(path, value), [reason], "{path}");
@@ -178,9 +219,34 @@ mod tests {
     }
 
     #[test]
+    fn every_change_of_the_entry_about_namespaces_that_matters_is_found() {
+        let none = |key: &str| json!([{"key": key, "operator": "DoesNotExist"}]);
+        let exists = |key: &str| json!([{"key": key, "operator": "Exists"}]);
+        let cases = [
+            ("name", json!("other.example.com"), "WebhookNamespaceEntryMissing"),
+            ("objectSelector", Value::Null, "WebhookNamespaceEntryTooWide"),
+            ("objectSelector/matchExpressions", none(ROUTE_LABEL), "WebhookNamespaceEntryTooWide"),
+            ("objectSelector/matchExpressions", none(INJECT_LABEL), "WebhookNamespaceEntryTooWide"),
+            ("namespaceSelector", Value::Null, "WebhookNamespaceEntryTooWide"),
+            ("objectSelector/matchExpressions", exists("team"), "WebhookNamespaceEntryIneffective"),
+            ("clientConfig/service/name", json!("other"), "WebhookNamespaceEntryIneffective"),
+            ("rules", json!([]), "WebhookNamespaceEntryIneffective"),
+            ("failurePolicy", json!("Ignore"), "WebhookNamespaceEntryIneffective"),
+        ];
+        for (path, value, reason) in cases {
+            assert_eq!(found(&format!("/webhooks/0/{path}"), value), [reason], "{path}");
+        }
+        let mut turned = configuration("", Value::Null);
+        turned.webhooks.as_mut().unwrap().reverse();
+        let service = WebhookService { namespace: "mail".into(), name: "mailroute".into() };
+        let found = findings(Some(&turned), &service, &BTreeSet::new());
+        assert_eq!(found, [ConfigurationFinding::NamespaceEntryIneffective].into());
+    }
+
+    #[test]
     fn a_namespace_with_routes_that_is_left_out_is_named() {
         let selector = json!([{"key": NAMESPACE_NAME, "operator": "NotIn", "values": ["news", "test"]}]);
-        let configuration = configuration("/webhooks/0/namespaceSelector/matchExpressions", selector);
+        let configuration = configuration("/webhooks/1/namespaceSelector/matchExpressions", selector);
         let service = WebhookService { namespace: "mail".into(), name: "mailroute".into() };
         let found = findings(Some(&configuration), &service, &["shop".into(), "news".into()].into());
         assert_eq!(found, [ConfigurationFinding::NamespacesExcluded(["news".to_owned()].into())].into());

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::crd::ROUTE_LABEL;
 
-use super::entry::WEBHOOK;
+use super::entry::{NAMESPACE_WEBHOOK, WEBHOOK};
 
 /// Namespaces that one finding names at most.
 const NAMED: usize = 5;
@@ -29,11 +29,17 @@ pub enum ConfigurationFinding {
     NamespacesExcluded(BTreeSet<String>),
     /// A failing call lets pods through.
     FailureIgnored,
+    /// There is no entry about pods of namespaces that name a route.
+    NamespaceEntryMissing,
+    /// That entry sends pods here that have a label of their own, or opted out, or are of namespaces that name no route.
+    NamespaceEntryTooWide,
+    /// That entry does not make API servers ask us about every such pod, in time for the other entry.
+    NamespaceEntryIneffective,
 }
 
 impl ConfigurationFinding {
     /// Every reason that a finding can have: the closed set of the metric's label.
-    pub const REASONS: [&str; 8] = [
+    pub const REASONS: [&str; 11] = [
         "WebhookEntryMissing",
         "WebhookNotOurService",
         "WebhookPodsNotCovered",
@@ -42,6 +48,9 @@ impl ConfigurationFinding {
         "WebhookNamespaceLabels",
         "WebhookNamespacesExcluded",
         "WebhookFailureIgnored",
+        "WebhookNamespaceEntryMissing",
+        "WebhookNamespaceEntryTooWide",
+        "WebhookNamespaceEntryIneffective",
     ];
 
     /// Its reason, for Events and the metric.
@@ -55,6 +64,9 @@ impl ConfigurationFinding {
             Self::NamespaceLabels(_) => 5,
             Self::NamespacesExcluded(_) => 6,
             Self::FailureIgnored => 7,
+            Self::NamespaceEntryMissing => 8,
+            Self::NamespaceEntryTooWide => 9,
+            Self::NamespaceEntryIneffective => 10,
         };
         Self::REASONS[index]
     }
@@ -103,6 +115,21 @@ impl fmt::Display for ConfigurationFinding {
             Self::FailureIgnored => write!(
                 f,
                 "failurePolicy is Ignore: while the operator is down, labelled pods {without}. helm upgrade restores it."
+            ),
+            Self::NamespaceEntryMissing => write!(
+                f,
+                "The configuration has no entry {NAMESPACE_WEBHOOK}, so pods of namespaces with the label {ROUTE_LABEL} \
+                 {without}, unless they have a label of their own. helm upgrade restores it."
+            ),
+            Self::NamespaceEntryTooWide => write!(
+                f,
+                "The selectors of the entry {NAMESPACE_WEBHOOK} send pods to the operator that it has nothing to add to; while \
+                 it is down, none of them can be created. helm upgrade restores them."
+            ),
+            Self::NamespaceEntryIneffective => write!(
+                f,
+                "The entry {NAMESPACE_WEBHOOK} was changed so that some pods of namespaces with the label {ROUTE_LABEL} \
+                 {without}. helm upgrade restores it."
             ),
         }
     }

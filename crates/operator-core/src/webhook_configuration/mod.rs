@@ -1,4 +1,4 @@
-//! The operator's entry in the MutatingWebhookConfiguration: which it is, and whether it makes API servers ask about the pods that
+//! The operator's entries in the MutatingWebhookConfiguration: which they are, and whether they make API servers ask about the pods that
 //! want a sidecar, and about no others. Pure.
 //!
 //! * [`ConfigurationFinding`]: what can be wrong. [`findings`]: what is, given an entry.
@@ -8,5 +8,5 @@ mod entry;
 mod finding;
 
 pub use check::{WebhookService, findings};
-pub use entry::{WEBHOOK, entry};
+pub use entry::{NAMESPACE_WEBHOOK, WEBHOOK, entry};
 pub use finding::ConfigurationFinding;

@@ -221,7 +221,7 @@ impl Stage {
     async fn rewritten_webhook(&self) -> Result<()> {
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.cluster.client());
         let patch = |path: &str, value: &str| -> Result<Patch<()>> {
-            let path = format!("/webhooks/0/{path}");
+            let path = format!("/webhooks/1/{path}");
             Ok(Patch::Json(serde_json::from_value(json!([{"op": "replace", "path": path, "value": value}]))?))
         };
         for _ in 0..5 {

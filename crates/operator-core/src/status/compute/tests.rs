@@ -4,6 +4,7 @@ mod dns_published;
 mod gateway_ready;
 mod inheritance;
 mod pods_refused;
+mod progress;
 mod sidecars_current;
 mod sidecars_reporting;
 
@@ -31,6 +32,7 @@ use crate::status::Acceptance;
 use crate::status::DnsNotice;
 use crate::status::SilentSidecar;
 use crate::status::finding::find;
+use crate::status::is_shown;
 use std::collections::BTreeMap;
 
 fn at(second: i64) -> Timestamp {
@@ -176,19 +178,21 @@ fn types(status: &MailRouteStatus) -> Vec<&str> {
 }
 
 #[test]
-fn a_route_without_pods_is_accepted_and_not_known_to_be_ready() {
-    let status = Situation::new().status(at(0));
+fn a_route_without_pods_is_ready_and_says_that_nothing_was_shown() {
+    let situation = Situation::new();
+    let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::Accepted), ("True", "Accepted"));
-    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "NoPods"));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "NoPods"));
+    assert!(!is_shown(&situation.route.spec, &status.conditions));
     assert_eq!(types(&status), ["Accepted", "Ready"]);
     assert_eq!(status.endpoint.as_deref(), Some("smtp.office365.com:587"));
     assert_eq!(status.observed_generation, Some(3));
 }
 
 #[test]
-fn pods_that_have_not_reported_are_waited_for() {
+fn nobody_waits_for_pods_that_have_not_reported() {
     let status = Situation::new().pod("a").status(at(0));
-    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "WaitingForReports"));
     assert_eq!(
         status.sidecars,
         Sidecars { injected: 1, ready: 1, converged: 0, outdated: 0, missing: 0, silent: 0 }
@@ -196,10 +200,12 @@ fn pods_that_have_not_reported_are_waited_for() {
 }
 
 #[test]
-fn a_way_of_which_a_part_is_not_yet_known_is_not_ready() {
+fn a_way_of_which_a_part_is_not_yet_known_is_not_shown() {
     let begun = report(vec![observation(TokenAcquired, "", 1)]);
-    let status = Situation::new().pod("a").report("a", begun).status(at(0));
-    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
+    let situation = Situation::new().pod("a").report("a", begun);
+    let status = situation.status(at(0));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "WaitingForReports"));
+    assert!(!is_shown(&situation.route.spec, &status.conditions));
     let ready = find(&status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains("UpstreamReachable"), "{}", ready.message);
 }
@@ -211,8 +217,10 @@ fn a_way_that_is_open_is_ready_before_the_first_message() {
         observation(Connected, "", 1),
         observation(LoggedIn, "", 1),
     ]);
-    let status = Situation::new().pod("a").report("a", probed).status(at(0));
+    let situation = Situation::new().pod("a").report("a", probed);
+    let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::Ready), ("True", "Ready"));
+    assert!(is_shown(&situation.route.spec, &status.conditions));
     assert_eq!(
         types(&status),
         ["Accepted", "CredentialReady", "UpstreamReachable", "Authenticated", "Ready", "SidecarsCurrent"]
@@ -235,7 +243,7 @@ fn a_relay_is_ready_when_it_is_reached_with_a_certificate_that_holds() {
     let mut by_certificate = Situation::new().pod("a").report("a", reached());
     by_certificate.route.spec = samples::relay(true).spec;
     let status = by_certificate.status(at(0));
-    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "WaitingForReports"));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "WaitingForReports"));
     assert!(message(&status, ConditionType::Ready).contains("CertificateValid"));
 }
 

@@ -72,7 +72,14 @@ fn a_gateway_that_is_missing_or_not_ready_counts_with_durability_gateway_alone()
     );
 
     let idle = Situation::new().durable().status(at(0));
-    assert!(!message(&idle, ConditionType::Ready).contains("No pod uses the route now"), "no pod has met it");
+    assert_eq!(said(&idle, GATEWAY), ("False", "GatewayMissing"));
+    assert_eq!(said(&idle, ConditionType::Ready), ("True", "NoPods"), "nobody misses it yet");
+    let alone = Situation::new().gateway("g-0").durable();
+    let alone = Situation {
+        pods: alone.pods.into_iter().map(|pod| SidecarPod { ready: false, ..pod }).collect(),
+        ..alone
+    };
+    assert_eq!(said(&alone.status(at(0)), ConditionType::Ready), ("True", "WaitingForReports"));
 
     let mut situation = Situation::new().pod("a").gateway("g-0").report("a", well());
     situation.pods[1].ready = false;

@@ -29,7 +29,7 @@ fn a_route_whose_last_job_went_well_stays_ready_and_says_so() {
 fn a_change_of_the_spec_clears_what_pods_found_that_are_gone() {
     let failed = Situation::new().pod("job").report("job", refused("535")).status(at(0));
     let changed = Situation::new().changed().report("job", refused("535")).after(failed).status(at(9));
-    assert_eq!(said(&changed, ConditionType::Ready), ("Unknown", "NoPods"));
+    assert_eq!(said(&changed, ConditionType::Ready), ("True", "NoPods"));
     assert_eq!(types(&changed), ["Accepted", "Ready"]);
 }
 
@@ -40,7 +40,7 @@ fn what_a_pod_finds_with_the_spec_before_is_cleared_when_it_ends() {
     let authenticated = find(&behind.conditions, ConditionType::Authenticated).unwrap();
     assert_eq!(authenticated.observed_generation, Some(3));
     let over = Situation::new().changed().after(behind).status(at(9));
-    assert_eq!(said(&over, ConditionType::Ready), ("Unknown", "NoPods"));
+    assert_eq!(said(&over, ConditionType::Ready), ("True", "NoPods"));
 }
 
 #[test]
@@ -66,14 +66,14 @@ fn a_fault_that_was_overcome_does_not_come_back_when_the_pods_end() {
 }
 
 #[test]
-fn the_next_pod_of_a_cron_job_does_not_make_the_route_unknown() {
+fn the_next_pod_of_a_cron_job_does_not_take_back_what_was_shown() {
     let over = Situation::new().pod("one").report("one", well()).status(at(0));
     let next = Situation::new().new_pod("two", 600).after(over.clone());
     assert_eq!(said(&next.status(at(601)), ConditionType::Ready), ("True", "Ready"));
     let begun = next.report("two", report(vec![observation(TokenAcquired, "", 1)]));
     assert_eq!(said(&begun.status(at(602)), ConditionType::Ready), ("True", "Ready"));
     let silent = Situation::new().new_pod("two", 600).after(over);
-    assert_eq!(said(&silent.status(at(690)), ConditionType::Ready), ("Unknown", "WaitingForReports"));
+    assert_eq!(said(&silent.status(at(690)), ConditionType::Ready), ("True", "WaitingForReports"));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_new_leader_keeps_what_was_known_until_the_reports_are_in() {
     let nothing_yet = Situation::new().pod("a").pod("b").after(before.clone()).settling(5);
     assert_eq!(nothing_yet.status(at(10)), before);
     let too_late = Situation { settling: None, ..nothing_yet };
-    assert_eq!(said(&too_late.status(at(100)), ConditionType::Ready), ("Unknown", "WaitingForReports"));
+    assert_eq!(said(&too_late.status(at(100)), ConditionType::Ready), ("True", "WaitingForReports"));
 }
 
 #[test]

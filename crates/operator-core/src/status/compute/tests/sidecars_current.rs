@@ -65,6 +65,14 @@ fn a_restart_stops_while_the_route_is_not_ready() {
     let status = situation.status(at(0));
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsHeld"));
     assert!(message(&status, ConditionType::SidecarsCurrent).contains("The route is not Ready."));
+    situation.reports.clear();
+    let status = situation.status(at(0));
+    assert_eq!(
+        said(&status, ConditionType::SidecarsCurrent),
+        ("False", "SidecarsHeld"),
+        "nothing is shown yet"
+    );
+    assert!(message(&status, ConditionType::SidecarsCurrent).contains("No pod has shown yet"));
 }
 
 #[test]
@@ -100,7 +108,7 @@ fn pods_with_the_label_and_without_a_sidecar_are_named() {
     let status = situation.status(at(0));
     assert_eq!(status.sidecars.missing, 1);
     assert_eq!(said(&status, ConditionType::SidecarsCurrent), ("False", "SidecarsMissing"));
-    assert_eq!(said(&status, ConditionType::Ready), ("Unknown", "NoPods"));
+    assert_eq!(said(&status, ConditionType::Ready), ("True", "NoPods"));
     let text = message(&status, ConditionType::SidecarsCurrent);
     assert!(text.starts_with("Without sidecar: early. Pods have the route's label"), "{text}");
     let mut situation = situation.pod("a").report("a", well());
