@@ -16,6 +16,7 @@ use prometheus::{
 use crate::delivery::connection::Protection;
 use crate::listener::Refusal;
 use crate::outcome::health::Health;
+use crate::smtp::rule_action::RuleAction;
 
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
 const SECONDS: &[f64] = &[0.01, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0, 120.0];
@@ -92,6 +93,9 @@ impl Metrics {
         for refusal in Refusal::ALL.iter().filter(|refusal| !Refusal::OF_NETWORK.contains(refusal)) {
             self.received.refusals.with_label_values(&[refusal.as_str()]);
         }
+        for action in RuleAction::ALL {
+            self.received.rule_actions.with_label_values(&[action.as_str()]);
+        }
         for result in ["accepted", "deferred", "refused"] {
             self.received.messages.with_label_values(&[result]);
         }
@@ -135,6 +139,7 @@ struct Received {
     messages: IntCounterVec,
     bytes: IntCounter,
     encoded_fields: IntCounter,
+    rule_actions: IntCounterVec,
     accept_seconds: Histogram,
     logins: IntCounterVec,
     /// Without a label; only a gateway has it.
@@ -163,6 +168,12 @@ impl Received {
                 r,
                 "mailroute_encoded_header_fields_total",
                 "Header fields with raw UTF-8 that were written as encoded words.",
+            )?,
+            rule_actions: counters(
+                r,
+                "mailroute_rule_actions_total",
+                "What rules of the route (recipients, archive, headers) did to messages, by action.",
+                &["action"],
             )?,
             accept_seconds: histogram(
                 r,

@@ -17,6 +17,7 @@ pub mod condition;
 pub mod control;
 pub mod exchange_online;
 pub mod file;
+pub mod header;
 pub mod identity;
 pub mod paths;
 pub mod text;

@@ -72,6 +72,7 @@ fn envelope() -> Envelope {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     }
 }
 
