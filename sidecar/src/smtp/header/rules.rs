@@ -123,12 +123,13 @@ impl FieldFate {
 
     /// Whether a field that was met goes, which is noted.
     pub(super) fn takes(&mut self) -> bool {
-        if self.covered {
+        let is_kept = self.is_kept();
+        if is_kept {
             self.kept = true;
         } else {
             self.removed = self.removed.saturating_add(1);
         }
-        !self.covered
+        !is_kept
     }
 }
 
