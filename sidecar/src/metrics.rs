@@ -16,7 +16,6 @@ use prometheus::{
 use crate::delivery::connection::Protection;
 use crate::listener::Refusal;
 use crate::outcome::health::Health;
-use crate::smtp::rule_action::RuleAction;
 
 /// Upper bounds for what takes a few round trips to Microsoft, seconds; five seconds is Exchange's tarpit.
 const SECONDS: &[f64] = &[0.01, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0, 120.0];
@@ -90,11 +89,9 @@ impl Metrics {
 
     /// Makes the values of closed sets visible before they are first counted, so that a rate has a start.
     fn show_closed_sets(&self) {
-        for refusal in Refusal::ALL.iter().filter(|refusal| !Refusal::OF_NETWORK.contains(refusal)) {
+        let is_special = |it: &&Refusal| Refusal::OF_NETWORK.contains(it) || Refusal::OF_RULES.contains(it);
+        for refusal in Refusal::ALL.iter().filter(|refusal| !is_special(refusal)) {
             self.received.refusals.with_label_values(&[refusal.as_str()]);
-        }
-        for action in RuleAction::ALL {
-            self.received.rule_actions.with_label_values(&[action.as_str()]);
         }
         for result in ["accepted", "deferred", "refused"] {
             self.received.messages.with_label_values(&[result]);

@@ -58,8 +58,21 @@ impl Metrics {
         if config.route.as_ref().is_some_and(|route| route.gateway.is_some()) {
             self.show_hand_overs();
         }
+        if config.route.as_ref().is_some_and(|it| it.has_rules()) {
+            self.show_rules();
+        }
         if config.error.is_some() {
             self.state.config_errors.inc();
+        }
+    }
+
+    /// The route has rules for messages: what they do needs a start.
+    fn show_rules(&self) {
+        for action in RuleAction::ALL {
+            self.received.rule_actions.with_label_values(&[action.as_str()]);
+        }
+        for refusal in Refusal::OF_RULES {
+            self.received.refusals.with_label_values(&[refusal.as_str()]);
         }
     }
 

@@ -74,6 +74,9 @@ impl Refusal {
     /// Those that only clients of the network meet.
     pub const OF_NETWORK: [Self; 3] = [Self::Tls, Self::Login, Self::Rate];
 
+    /// Those that only routes with rules for messages have.
+    pub const OF_RULES: [Self; 1] = [Self::RecipientRule];
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {

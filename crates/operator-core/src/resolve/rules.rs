@@ -81,7 +81,7 @@ mod tests {
             Some(file::Recipients { allow: vec!["*@contoso.com".into()], redirect_to })
         };
         assert_eq!(samples::resolved(&samples::route()).file.recipients, None);
-        let staging = Some("staging@fabrikam.com");
+        let staging = Some("staging@adatum.com");
         assert_eq!(redirected(samples::route(), staging), Ok(rule(staging)));
         let mut route = samples::route();
         let allow = vec!["*@contoso.com".to_owned()];
@@ -95,7 +95,7 @@ mod tests {
         let error = redirected(samples::route(), None).unwrap_err();
         assert!(error.starts_with("spec.recipients.redirectTo: "), "{error}");
         for route in [samples::direct(), samples::submitted_to(SubmissionService::HighVolumeEmail)] {
-            let error = redirected(route.clone(), Some("staging@fabrikam.com")).unwrap_err();
+            let error = redirected(route.clone(), Some("staging@adatum.com")).unwrap_err();
             assert!(error.starts_with("spec.recipients.redirectTo: "), "{error}");
             assert!(redirected(route, Some("staging@Contoso.com")).is_ok());
         }
@@ -108,7 +108,7 @@ mod tests {
             let resolution = resolve(&route, &PlatformSettings::default());
             resolution.route.map(|route| route.file.archive).map_err(|error| error.to_string())
         };
-        let bcc = "archive@fabrikam.com";
+        let bcc = "archive@adatum.com";
         assert_eq!(archived(samples::route(), bcc), Ok(Some(file::Archive { bcc: bcc.into() })));
         let error = archived(samples::direct(), bcc).unwrap_err();
         assert!(error.starts_with("spec.archive.bcc: "), "{error}");

@@ -151,6 +151,11 @@ impl RouteFile {
         self.method.mailbox().is_some() && is_limited
     }
 
+    /// Whether there is a rule for what is done to messages.
+    pub const fn has_rules(&self) -> bool {
+        self.recipients.is_some() || self.archive.is_some() || self.headers.is_some()
+    }
+
     /// Prints the file, stable and readable, ending in a newline.
     pub fn to_json(&self) -> String {
         // Only maps with non-string keys and failing `Serialize` impls can fail, and there are none here.
