@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use clap::Parser;
 use mailroute_sidecar::listener::{
-    Accept, Listeners, Observer, Refusal, Service, SessionLimits, Settings, serve,
+    Accept, Listeners, Observer, Refusal, RuleAction, Service, SessionLimits, Settings, serve,
 };
 use mailroute_sidecar::message::body::Body;
 use mailroute_sidecar::message::envelope::Envelope;
@@ -103,6 +103,7 @@ impl Observer for Taken {
     fn session_closed(&self, _: Duration) {}
     fn refused(&self, _: Refusal) {}
     fn header_encoded(&self, _: u32) {}
+    fn rule_applied(&self, _: RuleAction, _: u64) {}
     fn answered(&self, _: &Reply, _: u64, _: Duration) {}
 }
 

@@ -99,6 +99,7 @@ fn entry(random: u64) -> Entry {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     };
     Entry { envelope, kind: Kind::Message, accepted }
 }

@@ -89,7 +89,8 @@ impl Metrics {
 
     /// Makes the values of closed sets visible before they are first counted, so that a rate has a start.
     fn show_closed_sets(&self) {
-        for refusal in Refusal::ALL.iter().filter(|refusal| !Refusal::OF_NETWORK.contains(refusal)) {
+        let is_special = |it: &&Refusal| Refusal::OF_NETWORK.contains(it) || Refusal::OF_RULES.contains(it);
+        for refusal in Refusal::ALL.iter().filter(|refusal| !is_special(refusal)) {
             self.received.refusals.with_label_values(&[refusal.as_str()]);
         }
         for result in ["accepted", "deferred", "refused"] {
@@ -135,6 +136,7 @@ struct Received {
     messages: IntCounterVec,
     bytes: IntCounter,
     encoded_fields: IntCounter,
+    rule_actions: IntCounterVec,
     accept_seconds: Histogram,
     logins: IntCounterVec,
     /// Without a label; only a gateway has it.
@@ -163,6 +165,12 @@ impl Received {
                 r,
                 "mailroute_encoded_header_fields_total",
                 "Header fields with raw UTF-8 that were written as encoded words.",
+            )?,
+            rule_actions: counters(
+                r,
+                "mailroute_rule_actions_total",
+                "What rules of the route (recipients, archive, headers) did to messages, by action.",
+                &["action"],
             )?,
             accept_seconds: histogram(
                 r,

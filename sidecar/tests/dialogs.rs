@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mailroute_sidecar::listener::{
-    Accept, Listeners, Observer, Refusal, Service, SessionLimits, Settings, serve,
+    Accept, Listeners, Observer, Refusal, RuleAction, Service, SessionLimits, Settings, serve,
 };
 use mailroute_sidecar::message::body::Body;
 use mailroute_sidecar::message::envelope::Envelope;
@@ -491,6 +491,10 @@ impl Observer for Counter {
 
     fn header_encoded(&self, fields: u32) {
         self.counts.lock().unwrap().encoded += fields;
+    }
+
+    fn rule_applied(&self, _: RuleAction, times: u64) {
+        assert!(times > 0);
     }
 
     fn answered(&self, reply: &Reply, bytes: u64, _elapsed: Duration) {

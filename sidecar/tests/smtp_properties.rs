@@ -166,6 +166,30 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(header, text)| [header.concat().as_bytes(), &text].concat())
 }
 
+/// Headers with fields that rules are about, and signatures.
+fn ruled() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop::sample::select(vec![
+        "X-A: ",
+        "x-a :",
+        "B:",
+        "b : ",
+        "X-AB: ",
+        "To: ",
+        " ",
+        "\tX-A: ",
+        "no field",
+        "",
+        "DKIM-Signature: ",
+        "ARC-Message-Signature: v=1; h=",
+    ]);
+    let value =
+        prop::sample::select(vec!["", "x", "x-a:b", "h=from:X-A; b=y", "h=b", "h=\r\n x-a :\r\n\tto"]);
+    let long = prop_oneof![12 => Just(0_usize), 1 => 1..900_usize];
+    let line =
+        (name, value, long).prop_map(|(name, value, long)| format!("{name}{value}{}\r\n", "x".repeat(long)));
+    prop::collection::vec(line, 0..10).prop_map(|lines| lines.concat().into_bytes())
+}
+
 /// One header field, often with text beyond ASCII.
 fn field() -> impl Strategy<Value = Vec<u8>> {
     let name = prop::sample::select(vec!["Subject:", "From: ", "to :", "X: ", "Cc:\r\n ", "Content-Type: "]);
@@ -303,6 +327,12 @@ proptest! {
     #[test]
     fn any_message_that_is_passed_on_passes_again(octets in message()) {
         checks::header(&octets);
+    }
+
+    #[test]
+    fn rules_on_fields_take_out_those_and_nothing_else(octets in ruled()) {
+        checks::field_rules(&octets);
+        checks::signature(&octets);
     }
 
     #[test]

@@ -106,12 +106,15 @@ fn rules_below(path: &str, schema: &Value, found: &mut BTreeMap<String, Vec<Stri
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         rules_below(&path, property, found);
     }
+    if schema["items"].is_object() {
+        rules_below(&format!("{path}[]"), &schema["items"], found);
+    }
 }
 
 fn link(field: &str) -> String {
     match field {
         "" => "`metadata.name`".to_owned(),
-        field => format!("[`{field}`](mailroute.md#{})", field.replace('.', "").to_lowercase()),
+        field => format!("[`{field}`](mailroute.md#{})", field.replace(['.', '[', ']'], "").to_lowercase()),
     }
 }
 

@@ -31,6 +31,12 @@ pub const OWN: &[(&str, &str)] = &[
          rules](reference/smtp.md#who-may-be-named-as-the-sender)).",
     ),
     (
+        "The MailRoute does not allow this recipient; add it to recipients.allow of the MailRoute, or send to one that is \
+         allowed:",
+        "The route lets messages go to certain recipients only, as a staging system should: add the address or `*@domain` to \
+         `spec.recipients.allow`, or let `redirectTo` get such messages ([rules](guides/rules.md#recipients)).",
+    ),
+    (
         "Direct Send reaches only recipients of the tenant's own domains; for others the MailRoute needs the method \
          ClientSubmission or SmtpRelay. Allowed:",
         "Use another [method](methods/README.md); or add the domain to `spec.tenant.acceptedDomains` if it belongs to the \

@@ -19,6 +19,7 @@ pub mod condition;
 pub mod control;
 pub mod exchange_online;
 pub mod file;
+pub mod header;
 pub mod identity;
 pub mod jwt;
 pub mod paths;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +23,8 @@ use mailroute_sidecar::smtp::auth::{Auth, Credentials, Gathering, Next, initial_
 use mailroute_sidecar::smtp::command::{Command, Mail};
 use mailroute_sidecar::smtp::data::{Decoder, Encoder};
 use mailroute_sidecar::smtp::encoded_word;
-use mailroute_sidecar::smtp::header::{From, Headers, Pass, Sender};
+use mailroute_sidecar::smtp::header::rules::{FieldRule, FieldRules};
+use mailroute_sidecar::smtp::header::{From, Headers, Pass, Sender, signature};
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use mailroute_sidecar::smtp::senders::{Judgement, Senders};
 use mailroute_sidecar::smtp::trace::{Arrival, Protocol, Stamp, stamp};
@@ -368,6 +370,65 @@ pub fn header(input: &[u8]) {
     }
 }
 
+/// Rules on fields by name take out those fields and nothing else, in any cut; where a signature covers one, it stays.
+pub fn field_rules(input: &[u8]) {
+    // The first line is a field, so that the header begins there for every reader.
+    let message = [&b"Subject: x\r\n"[..], &decoded(input)].concat();
+    let rule =
+        |name: &str, value: Option<&str>| FieldRule { name: name.into(), value: value.map(Into::into) };
+    let rules = Arc::new(FieldRules::new([rule("X-A", None), rule("B", Some("set"))]));
+    let ruled = |step: usize| {
+        let (mut pass, mut out) = (Pass::new(false).ruled(Arc::clone(&rules)), Vec::new());
+        message.chunks(step).for_each(|piece| pass.pass(piece, &mut out, &Senders::default()));
+        pass.end(&mut out, &Senders::default());
+        (out, pass)
+    };
+    let (out, pass) = ruled(message.len());
+    for step in [1, 3, 64] {
+        let (same, cut) = ruled(step);
+        assert!(same == out && cut.headers() == pass.headers(), "cut into {step}");
+    }
+    if pass.refusal().is_some() {
+        return;
+    }
+    let fates = &pass.headers().fates;
+    assert!(rules.applied(fates).set <= 1 && rules.added(fates).count() <= 1);
+    if fates.iter().any(|fate| fate.covered) {
+        assert!(message.len() >= out.len());
+        return;
+    }
+    // An empty From goes in any case, and the name of a line is looked for in its front.
+    let lines: Vec<_> = message.split_inclusive(|&b| b == b'\n').collect();
+    if lines.iter().any(|line| line.len() > 900 || named(line, b"from")) {
+        return;
+    }
+    let (mut expected, mut in_header, mut removed) = (Vec::new(), true, false);
+    for line in lines {
+        in_header &= line != b"\r\n";
+        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            removed = named(line, b"x-a") || named(line, b"b");
+        }
+        if !(in_header && removed) {
+            expected.extend_from_slice(line);
+        }
+    }
+    assert!(out == expected, "{} in place of {}", out.escape_ascii(), expected.escape_ascii());
+}
+
+/// Whether a line begins with a field's name and a colon.
+fn named(line: &[u8], name: &[u8]) -> bool {
+    let front = line.split(|&b| b == b':').next().unwrap_or_default();
+    line.contains(&b':') && front.trim_ascii_end().eq_ignore_ascii_case(name)
+}
+
+/// The names that a signature covers are written and read the same; and whatever it says is read in bounded time.
+pub fn signature(input: &[u8]) {
+    let Some(names) = signature::covered(input) else { return };
+    assert!(!names.is_empty() && names.iter().all(|name| !name.is_empty()));
+    let written = [&b" v=1; h="[..], &names.join(&b"\r\n\t:"[..]), b"; b=x"].concat();
+    assert_eq!(signature::covered(&written), Some(names));
+}
+
 /// A field that is encoded is ASCII in lines of the length that RFC 2047 allows, is not encoded again, names the same people
 /// and says the same.
 pub fn encoded_field(input: &[u8]) {
@@ -447,6 +508,8 @@ pub fn repaired(message: &[u8], encode: bool) -> Option<Vec<u8>> {
         at,
         author: Some("m@x"),
         mailbox: Some("m@x"),
+        original_to: None,
+        fields: &FieldRules::default(),
     };
     let Stamp { lines, .. } = stamp(&arrival, &headers);
     Some([lines, passing].concat())

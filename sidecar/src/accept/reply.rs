@@ -141,6 +141,7 @@ mod tests {
             body: BodyType::SevenBit,
             smtp_utf8: false,
             size: None,
+            archive: None,
         }
     }
 

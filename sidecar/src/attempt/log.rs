@@ -35,6 +35,7 @@ pub(super) fn attempt(
                 sender = %envelope.reverse_path,
                 recipients = envelope.recipients.len(),
                 refused = result.refused.len(),
+                archive = envelope.archive_position().map(|at| result.verdict_for(at).outcome.as_str()),
                 bytes = body.len(),
                 attempt = number,
                 host = result.host,

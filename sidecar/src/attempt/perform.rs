@@ -15,6 +15,7 @@ use crate::message::body::Body;
 use crate::message::envelope::Envelope;
 use crate::outcome::effect::{concerns_route, effect, used};
 use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Verdict};
+use crate::smtp::rule_action::RuleAction;
 
 /// Who makes an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Attempts {
                 _ => envelope.reverse_path.address(),
             },
             author: author.as_deref(),
-            recipients: &envelope.recipients,
+            recipients: envelope.own_recipients(),
         };
         let foreseen = self.breaker().foresees(&parties, clock::now());
         if let Some(result) = foreseen.filter(|_| !matches!(origin, Origin::Command(_))) {
@@ -84,12 +85,26 @@ impl Attempts {
         // Read only where it matters: at the first refusal that may be about it.
         let late = if is_refused(&result) && author.is_none() { author::of(body).await } else { None };
         parties.author = author.as_deref().or(late.as_deref());
-        self.learn(&result, &parties, body, took);
+        self.learn(&result, &parties, attempt, took);
+        self.note_archive(&result, envelope, partial);
         let due = self.fault_line(result.verdict.outcome);
         log::attempt(&active.route, &attempt, &result, took, due);
         let delivered = result.verdict.outcome == DeliveryOutcome::Delivered;
         permit.settle(used(&result, envelope.recipients.len() as u64), delivered);
         result
+    }
+
+    /// Counts and logs an archive copy that the upstream has refused, where nobody else tells: the application is not told.
+    fn note_archive(&self, result: &AttemptResult, envelope: &Envelope, partial: PartialDelivery) {
+        let Some(at) = envelope.archive_position() else { return };
+        let Some(refused) = result.refused.iter().find(|refused| refused.recipient == at) else { return };
+        let is_sent = result.verdict.outcome == DeliveryOutcome::Delivered || envelope.recipients.len() == 1;
+        // Without a queue it is not tried again.
+        if is_sent && (refused.verdict.is_final() || partial == PartialDelivery::Never) {
+            self.metrics.rule_applied(RuleAction::ArchiveRefused, 1);
+            let (id, to) = (&envelope.id, &envelope.recipients[at]);
+            tracing::error!(queue_id = %id, archive = %to, reply = refused.verdict.text, "the archive copy was refused");
+        }
     }
 
     /// What comes of a message that is not tried, because what was met before says enough. Nothing is learned from it.
@@ -142,7 +157,13 @@ impl Attempts {
         }
     }
 
-    fn learn(&self, result: &AttemptResult, parties: &MessageParties<'_>, body: &Body, took: Duration) {
+    fn learn(
+        &self,
+        result: &AttemptResult,
+        parties: &MessageParties<'_>,
+        attempt: Attempt<'_>,
+        took: Duration,
+    ) {
         let (outcome, now) = (result.verdict.outcome, clock::now());
         {
             let mut breaker = self.breaker();
@@ -150,7 +171,8 @@ impl Attempts {
             breaker.learn_message(parties, result, now);
         }
         self.health.record(&result.observations);
-        self.metrics.attempted(result, accepted(result, parties.recipients.len()), body.len(), took);
+        let accepted = accepted(result, attempt.envelope.recipients.len());
+        self.metrics.attempted(result, accepted, attempt.body.len(), took);
         if outcome == DeliveryOutcome::Delivered {
             self.delivered.fetch_add(1, Ordering::Relaxed);
         }
@@ -270,6 +292,7 @@ mod tests {
             body: BodyType::SevenBit,
             smtp_utf8: false,
             size: None,
+            archive: None,
         };
         let body = Body::new("", "Subject: x\r\n\r\n");
         let made = (0..10).map(|_| async {

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{Credential, HostName, LogInSettings, Method, SmartHost, TlsMode};
+use mailroute_route::file::{Credential, Headers, HostName, LogInSettings, Method, SmartHost, TlsMode};
+use mailroute_route::header::{is_changeable, is_value};
 
 use super::ConfigError;
 use crate::message::envelope::Address;
@@ -15,6 +16,11 @@ use crate::message::envelope::Address;
 pub(super) fn check(route: &RouteFile) -> Result<(), ConfigError> {
     name("ehloName", &route.ehlo_name)?;
     route.method.log_in().map_or(Ok(()), check_log_in)?;
+    let redirect_to = route.recipients.as_ref().and_then(|rule| rule.redirect_to.as_deref());
+    redirect_to.map_or(Ok(()), |to| address("recipients.redirectTo", to))?;
+    let archive = route.archive.as_ref().map(|archive| archive.bcc.as_str());
+    archive.map_or(Ok(()), |bcc| address("archive.bcc", bcc))?;
+    route.headers.as_ref().map_or(Ok(()), check_headers)?;
     match &route.method {
         Method::ClientSubmission(submission) => match submission.username.as_deref() {
             Some(username) if !is_username(username) => {
@@ -44,12 +50,29 @@ pub(super) fn check(route: &RouteFile) -> Result<(), ConfigError> {
 }
 
 fn check_log_in(log_in: LogInSettings<'_>) -> Result<(), ConfigError> {
-    if Address::parse(log_in.mailbox).is_err() {
-        return Err(ConfigError::Value { field: "mailbox", value: log_in.mailbox.to_owned() });
-    }
+    address("mailbox", log_in.mailbox)?;
     name("authority.host", &log_in.authority.host)?;
     name("authority.tenant", &log_in.authority.tenant)?;
     name("endpoint.host", &log_in.endpoint.host)
+}
+
+/// Checks names and values that become part of messages.
+fn check_headers(headers: &Headers) -> Result<(), ConfigError> {
+    let mut names = headers.remove.iter().chain(headers.set.iter().map(|field| &field.name));
+    let wrong = |field, value: &String| Err(ConfigError::Value { field, value: value.clone() });
+    if let Some(name) = names.find(|name| !is_changeable(name)) {
+        return wrong("headers", name);
+    }
+    let field = headers.set.iter().find(|field| !is_value(&field.value));
+    field.map_or(Ok(()), |field| wrong("headers.set", &field.value))
+}
+
+/// Checks the address of one mailbox.
+fn address(field: &'static str, value: &str) -> Result<(), ConfigError> {
+    match Address::parse(value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ConfigError::Value { field, value: value.to_owned() }),
+    }
 }
 
 /// Whether a log-in can hold it: no character that ends a field of XOAUTH2, and no control character.

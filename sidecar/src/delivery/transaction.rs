@@ -5,7 +5,7 @@
 //! waits for their replies first: an application that is answered for the message as a whole gets it refused often
 //! enough to be worth a connection. The others cannot hurt: a 354 that is not wanted, as a recipient was refused for
 //! good, is left by closing the connection, and without an end of the data the upstream drops the message (RFC 5321
-//! §4.1.1.4). With nobody accepted, the empty message is ended at once, and refused.
+//! §4.1.1.4). With nobody accepted, the empty message is ended at once, and refused. A refused archive copy stops nothing.
 //!
 //! Invariants: the body follows only after 354 to DATA; a refused transaction is closed (empty dot or RSET) before the
 //! connection is said to be clean; after an error the connection is not.
@@ -244,16 +244,26 @@ fn judge(replies: &[Reply], envelope: &Envelope, partial: PartialDelivery) -> En
     let stop = if farewell.is_some() || answers.len() < envelope.recipients.len() {
         let silence = || Verdict::of_reply(DeliveryOutcome::Transient(None), no_reply());
         Some(farewell.map_or_else(silence, |last| last.verdict.clone()))
-    } else if accepted == 0 || stops(&refused, partial) {
-        gravest(&refused).cloned()
     } else {
-        None
+        stopped_by(&refused, accepted, envelope, partial).cloned()
     };
     EnvelopeVerdict { stop, refused, accepted }
 }
 
+/// The refusal that keeps the message from everybody, if one does. That of the archive copy does not.
+fn stopped_by<'r>(
+    refused: &'r [RefusedRecipient],
+    accepted: usize,
+    envelope: &Envelope,
+    partial: PartialDelivery,
+) -> Option<&'r Verdict> {
+    let archive = envelope.archive_position().filter(|&at| at > 0);
+    let own: Vec<_> = refused.iter().filter(|one| Some(one.recipient) != archive).collect();
+    (accepted == 0 || stops(&own, partial)).then(|| gravest(&own)).flatten()
+}
+
 /// Whether these refusals keep the message from those who were accepted.
-fn stops(refused: &[RefusedRecipient], partial: PartialDelivery) -> bool {
+fn stops(refused: &[&RefusedRecipient], partial: PartialDelivery) -> bool {
     match partial {
         PartialDelivery::Never => !refused.is_empty(),
         PartialDelivery::UnlessRejected => refused.iter().any(|one| {
@@ -267,7 +277,7 @@ fn stops(refused: &[RefusedRecipient], partial: PartialDelivery) -> bool {
 }
 
 /// The refusal that speaks for the message: what stops the route before what will never work before what may.
-fn gravest(refused: &[RefusedRecipient]) -> Option<&Verdict> {
+fn gravest<'r>(refused: &[&'r RefusedRecipient]) -> Option<&'r Verdict> {
     let rank = |outcome: DeliveryOutcome| match outcome {
         DeliveryOutcome::RouteFault(_) | DeliveryOutcome::Quota(_) => 0,
         DeliveryOutcome::RejectMessage(_) | DeliveryOutcome::RejectRecipient => 1,

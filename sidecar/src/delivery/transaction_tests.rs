@@ -16,6 +16,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     }
 }
 
@@ -126,6 +127,25 @@ fn a_refusal_for_good_stops_the_message_while_the_application_waits() {
     let rejected = (Some(DeliveryOutcome::RejectRecipient), vec![0]);
     assert_eq!(judged(&lines, &TWO, PartialDelivery::UnlessRejected), rejected);
     assert_eq!(judged(&lines, &TWO, PartialDelivery::Always), (None, vec![0]));
+}
+
+#[test]
+fn a_refused_archive_copy_stops_nothing_and_speaks_for_nobody() {
+    let archived = Envelope { archive: Address::parse(TWO[1]).ok(), ..envelope(&TWO) };
+    let judged = |lines: &[&str], envelope: &Envelope, partial| {
+        let EnvelopeVerdict { stop, refused, .. } = judge(&replies(lines), envelope, partial);
+        (stop.map(|verdict| verdict.outcome), refused.iter().map(|one| one.recipient).collect::<Vec<_>>())
+    };
+    for partial in ALL {
+        for refusal in [UNKNOWN, BUSY] {
+            assert_eq!(judged(&["250 ok", "250 ok", refusal], &archived, partial), (None, vec![1]));
+        }
+        let busy = Some(DeliveryOutcome::Transient(None));
+        assert_eq!(judged(&["250 ok", BUSY, UNKNOWN], &archived, partial), (busy, vec![0, 1]));
+        let alone = Envelope { archive: Address::parse(TWO[0]).ok(), ..envelope(&TWO[..1]) };
+        let rejected = Some(DeliveryOutcome::RejectRecipient);
+        assert_eq!(judged(&["250 ok", UNKNOWN], &alone, partial), (rejected, vec![0]));
+    }
 }
 
 #[test]

@@ -20,9 +20,11 @@ use super::stream::ClientStream;
 use super::timeouts::{SessionProgress, SessionTimeouts};
 use super::{Observer, Refusal, Service};
 use crate::message::body::{Body, Writer};
-use crate::message::envelope::{Envelope, QueueId};
+use crate::message::envelope::{Address, Envelope, QueueId};
 use crate::smtp::answer::Answer;
 use crate::smtp::auth::Credentials;
+use crate::smtp::header::rules::Applied;
+use crate::smtp::rule_action::RuleAction;
 use crate::smtp::session::{Session, Step};
 use crate::smtp::trace::{Arrival, stamp};
 use crate::smtp::transaction::Transaction;
@@ -32,6 +34,9 @@ const COMMAND_BUFFER: usize = 4 * 1024;
 
 /// Read at once while a message comes in.
 const DATA_BUFFER: usize = 16 * 1024;
+
+/// Most addresses that one log line names.
+const MAX_LOGGED: usize = 50;
 
 /// After the last answer, what the client still sends is read and thrown away up to these bounds. Closing with unread
 /// octets would make the system send a reset, which can take the answer away from the client.
@@ -141,7 +146,7 @@ impl Connection {
                     self.verify(credentials).await?;
                 }
                 Step::StartTls(reply) => self.start_tls(&reply, &mut taken).await?,
-                Step::Refused(reason) => self.service.observer.refused(reason),
+                Step::Refused(reason) => self.refused(reason),
                 Step::Close => return self.close().await,
                 Step::Read => {
                     taken = 0;
@@ -217,6 +222,13 @@ impl Connection {
         tracing::error!(%error, directory = %self.service.scratch.directory().display(), "cannot receive a message");
         self.writer = None;
         self.session.refuse_message(Answer::NoStorage);
+    }
+
+    fn refused(&mut self, reason: Refusal) {
+        self.service.observer.refused(reason);
+        if let Some(recipient) = self.session.take_unlisted() {
+            tracing::warn!(%recipient, "refused a recipient that recipients.allow of the route does not list");
+        }
     }
 
     fn throttle(&mut self) {
@@ -310,6 +322,7 @@ impl Connection {
     async fn complete(&mut self, transaction: Transaction) -> io::Result<(Envelope, Body)> {
         let at = Timestamp::now();
         let id = QueueId::new(at, random()?);
+        let original_to = transaction.original_to();
         let stamp = stamp(
             &Arrival {
                 client_name: &transaction.client_name,
@@ -320,6 +333,8 @@ impl Connection {
                 at,
                 author: transaction.author(),
                 mailbox: transaction.settings.senders.mailbox.as_deref(),
+                original_to: original_to.as_deref(),
+                fields: &transaction.settings.fields,
             },
             &transaction.headers,
         );
@@ -330,10 +345,47 @@ impl Connection {
             self.service.observer.header_encoded(transaction.headers.encoded);
             tracing::debug!(queue_id = %id, fields = transaction.headers.encoded, "raw UTF-8 in the header was encoded");
         }
+        self.rules_applied(&id, &transaction);
         let writer =
             self.writer.take().ok_or_else(|| io::Error::other("a message ended that did not begin"))?;
         let body = writer.finish(stamp.lines).await?;
         Ok((transaction.into_envelope(id, stamp.message_id), body))
+    }
+
+    /// Counts and logs what the route's rules did to a message.
+    fn rules_applied(&self, id: &QueueId, transaction: &Transaction) {
+        let observer = &self.service.observer;
+        self.fields_changed(id, transaction);
+        if transaction.archive().is_some() {
+            observer.rule_applied(RuleAction::ArchiveAdded, 1);
+        }
+        let redirected = &transaction.redirected;
+        if !redirected.is_empty() {
+            observer.rule_applied(RuleAction::RecipientRedirected, redirected.len() as u64);
+            let named: Vec<_> = redirected.iter().take(MAX_LOGGED).map(Address::as_str).collect();
+            tracing::info!(queue_id = %id, recipients = redirected.len(), named = named.join(" "), "recipients were redirected, as the route says");
+        }
+    }
+
+    /// Counts and logs what became of header fields that the route removes or sets.
+    fn fields_changed(&self, id: &QueueId, transaction: &Transaction) {
+        let (rules, fates) = (&transaction.settings.fields, &transaction.headers.fates);
+        let applied = rules.applied(fates);
+        let actions = [
+            (RuleAction::HeaderRemoved, applied.removed),
+            (RuleAction::HeaderSet, applied.set),
+            (RuleAction::HeaderKept, applied.kept),
+            (RuleAction::SignatureBroken, applied.broken),
+        ];
+        let taken = actions.into_iter().filter(|(_, times)| *times > 0);
+        taken.for_each(|(action, times)| self.service.observer.rule_applied(action, times.into()));
+        let Applied { removed, set, kept, broken } = applied;
+        if kept + broken > 0 {
+            let fields = rules.covered(fates).collect::<Vec<_>>().join(" ");
+            tracing::warn!(queue_id = %id, removed, set, kept, broken, fields, "a signature of the message covers header fields that the route changes");
+        } else if removed + set > 0 {
+            tracing::info!(queue_id = %id, removed, set, "header fields were changed, as the route says");
+        }
     }
 
     async fn write(&mut self, answers: &[u8]) -> io::Result<()> {

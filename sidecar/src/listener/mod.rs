@@ -28,6 +28,7 @@ pub use self::network::{LoginClient, Network, TlsSource, Verified, Verify};
 pub use self::sockets::{BindError, Listeners, serve, serve_network};
 pub use crate::smtp::answer::Refusal;
 pub use crate::smtp::auth::LoginResult;
+pub use crate::smtp::rule_action::RuleAction;
 pub use crate::smtp::transaction::Settings;
 
 /// Takes complete messages.
@@ -49,6 +50,8 @@ pub trait Observer: Send + Sync {
     fn refused(&self, reason: Refusal);
     /// So many fields of a message had raw UTF-8, which was written as encoded words.
     fn header_encoded(&self, fields: u32);
+    /// A rule of the route did something, so many times.
+    fn rule_applied(&self, action: RuleAction, times: u64);
     /// [`Accept`] answered for a message of `bytes` octets; `elapsed` since the end of its data.
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration);
     /// Clients of the network are served, who meet more than those on localhost.
@@ -151,6 +154,10 @@ impl Observer for SessionCount {
 
     fn header_encoded(&self, fields: u32) {
         self.metrics.header_encoded(fields);
+    }
+
+    fn rule_applied(&self, action: RuleAction, times: u64) {
+        self.metrics.rule_applied(action, times);
     }
 
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {

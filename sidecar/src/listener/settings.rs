@@ -11,8 +11,11 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::listener::{Settings, SettingsSource};
 use crate::lock;
+use crate::message::envelope::Address;
 use crate::smtp::answer::Answer;
 use crate::smtp::auth::Auth;
+use crate::smtp::header::rules::FieldRules;
+use crate::smtp::recipients::Recipients;
 use crate::smtp::senders::Senders;
 
 /// Most recipients of one domain in one message that Exchange Online takes by submission.
@@ -24,6 +27,10 @@ pub fn of_route(route: &RouteFile) -> Settings {
     let of_one_domain =
         (route.delivery.mode == DeliveryMode::Deliver).then_some(MAX_RECIPIENTS_OF_ONE_DOMAIN);
     let Limits { max_message_bytes, max_recipients, .. } = route.limits;
+    let archive = route.archive.as_ref().and_then(|archive| Address::parse(&archive.bcc).ok());
+    // One transaction has to have room for the archive.
+    let places = u32::from(archive.is_some());
+    let max_recipients = max_recipients.saturating_sub(places).max(1);
     let settings = Settings::new(route.ehlo_name.as_str(), max_message_bytes, max_recipients);
     let of_method = match &route.method {
         Method::DirectSend(direct) => {
@@ -48,8 +55,12 @@ pub fn of_route(route: &RouteFile) -> Settings {
     };
     let of_one_domain = of_one_domain.filter(|_| !matches!(route.method, Method::Graph(_)));
     Settings {
-        max_recipients_of_one_domain: of_one_domain,
+        max_recipients_of_one_domain: of_one_domain.map(|most| most - places),
+        archive,
+        fields: Arc::new(FieldRules::of(route)),
         senders: Senders::of(route),
+        recipients: Recipients::of(route),
+        header_is_envelope: matches!(route.method, Method::Graph(_)),
         auth: if route.listen.auth == ListenAuth::Ignore { Auth::Ignored } else { Auth::Off },
         bare_line_ends: route.listen.bare_line_ends,
         ..of_method
@@ -133,6 +144,21 @@ mod tests {
         assert_eq!((settings.auth, settings.bare_line_ends), (Auth::Ignored, BareLineEnds::Refuse));
         assert_eq!(settings.senders.allow, Some(vec!["*@contoso.com".into()]));
         assert_eq!(settings.senders.on_violation, OnViolation::Rewrite);
+        assert_eq!((settings.recipients, settings.header_is_envelope), (None, false));
+        let (allow, redirect_to) = (vec!["qa@x.example".into()], Some("staging@x.example".into()));
+        route.recipients = Some(mailroute_route::file::Recipients { allow, redirect_to });
+        let recipients = of_route(&route).recipients.unwrap();
+        assert_eq!(recipients.allow, ["qa@x.example".into()]);
+        assert_eq!(recipients.redirect_to.unwrap().as_str(), "staging@x.example");
+    }
+
+    #[test]
+    fn a_copy_for_the_archive_takes_one_of_the_places() {
+        let mut route = sample();
+        route.archive = Some(mailroute_route::file::Archive { bcc: "archive@contoso.com".into() });
+        let settings = of_route(&route);
+        assert_eq!(settings.archive.unwrap().as_str(), "archive@contoso.com");
+        assert_eq!((settings.max_recipients, settings.max_recipients_of_one_domain), (9, Some(199)));
     }
 
     #[test]

@@ -23,8 +23,11 @@ pub struct Envelope {
     pub client_name: String,
     /// Where failures are to be reported.
     pub reverse_path: ReversePath,
-    /// At least one, in the order given, repeated ones included.
+    /// At least one, in the order given, repeated ones included; behind them the archive.
     pub recipients: Vec<Address>,
+    /// The recipient that the route adds to each message for an archive copy. What becomes of the copy is no concern of the
+    /// application's.
+    pub archive: Option<Address>,
     /// What the content is made of: as declared, or 8-bit when it was found to be.
     pub body: BodyType,
     /// The application asked for RFC 6531 handling (`SMTPUTF8`).
@@ -107,6 +110,22 @@ impl Address {
     /// Whether the address can be used without `SMTPUTF8`.
     pub fn is_ascii(&self) -> bool {
         self.0.is_ascii()
+    }
+}
+
+impl Envelope {
+    /// Where the archive is among the recipients, if its copy is still to be sent.
+    pub fn archive_position(&self) -> Option<usize> {
+        let archive = self.archive.as_ref()?;
+        self.recipients.iter().rposition(|to| to == archive)
+    }
+
+    /// The recipients whom the application has named; those of the archive copy alone where nothing else is to be sent.
+    pub fn own_recipients(&self) -> &[Address] {
+        match self.archive_position() {
+            Some(last) if last > 0 => &self.recipients[..last],
+            _ => &self.recipients,
+        }
     }
 }
 

@@ -191,6 +191,7 @@ mod tests {
             body: BodyType::default(),
             smtp_utf8: true,
             size: None,
+            archive: None,
         };
         assert_eq!(
             recipients(

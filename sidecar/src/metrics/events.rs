@@ -16,6 +16,7 @@ use crate::logging::faults::{self, FaultLog};
 use crate::net::certificate;
 use crate::outcome::{AttemptResult, DeliveryOutcome};
 use crate::smtp::reply::Reply;
+use crate::smtp::rule_action::RuleAction;
 use crate::token::{Failure, store};
 
 impl Metrics {
@@ -28,6 +29,11 @@ impl Metrics {
             self.sent.recipients.inc_by(recipients);
             self.sent.bytes.inc_by(bytes);
         }
+    }
+
+    /// A rule of the route did something, so many times.
+    pub fn rule_applied(&self, action: RuleAction, times: u64) {
+        self.received.rule_actions.with_label_values(&[action.as_str()]).inc_by(times);
     }
 
     /// A message was answered without an attempt.
@@ -52,8 +58,21 @@ impl Metrics {
         if config.route.as_ref().is_some_and(|route| route.gateway.is_some()) {
             self.show_hand_overs();
         }
+        if config.route.as_ref().is_some_and(|it| it.has_rules()) {
+            self.show_rules();
+        }
         if config.error.is_some() {
             self.state.config_errors.inc();
+        }
+    }
+
+    /// The route has rules for messages: what they do needs a start.
+    fn show_rules(&self) {
+        for action in RuleAction::ALL {
+            self.received.rule_actions.with_label_values(&[action.as_str()]);
+        }
+        for refusal in Refusal::OF_RULES {
+            self.received.refusals.with_label_values(&[refusal.as_str()]);
         }
     }
 
@@ -89,6 +108,10 @@ impl listener::Observer for Metrics {
 
     fn header_encoded(&self, fields: u32) {
         self.received.encoded_fields.inc_by(fields.into());
+    }
+
+    fn rule_applied(&self, action: RuleAction, times: u64) {
+        Self::rule_applied(self, action, times);
     }
 
     fn answered(&self, reply: &Reply, bytes: u64, elapsed: Duration) {
@@ -182,6 +205,15 @@ mod tests {
         metrics.answered(&reply, 5, Duration::from_millis(3));
         let text = rendered(&metrics);
         assert!(text.contains(r#"mailroute_messages_total{result="deferred"} 1"#));
+    }
+
+    #[test]
+    fn what_rules_do_is_counted() {
+        let metrics = Metrics::new().unwrap();
+        Observer::rule_applied(&metrics, RuleAction::RecipientRedirected, 2);
+        assert!(
+            rendered(&metrics).contains("mailroute_rule_actions_total{action=\"recipient_redirected\"} 2")
+        );
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl ClaimedMessage {
         self.give_back(recipients::waits_for_route(&progress), due, &progress);
     }
 
-    /// Tells the sender of the recipients that have failed since `before`.
+    /// Tells the sender of the recipients that have failed since `before`. The archive is none of the sender's.
     async fn notify(
         &self,
         active: Option<&Active>,
@@ -234,7 +234,8 @@ impl ClaimedMessage {
         before: &[RecipientStatus],
         progress: &Progress,
     ) {
-        let failed = newly_failed(before, progress);
+        let mut failed = newly_failed(before, progress);
+        failed.retain(|&position| Some(position) != entry.envelope.archive_position());
         if let Some(active) = active.filter(|_| !failed.is_empty()) {
             let failure = Failure { entry, progress, failed: &failed };
             notify::sender(&self.queue, &active.route, failure, clock::timestamp()).await;

@@ -12,7 +12,8 @@ use super::notification::{self, Notice, Unreached};
 use super::recipients::EXPIRED;
 use crate::clock;
 use crate::message::body::Body;
-use crate::message::envelope::{BodyType, Envelope, QueueId, ReversePath};
+use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
+use crate::smtp::recipients::{Judgement, Recipients};
 use crate::spool::{DeliveryProblem, Entry, Kind, Progress, RecipientStatus};
 
 /// What a message failed at.
@@ -78,7 +79,7 @@ fn compose(route: &RouteFile, failure: &Failure<'_>, header: &[u8], now: Timesta
         now,
     };
     let message = notice.compose()?;
-    let to = notification::addressee(&entry.envelope, header)?.clone();
+    let to = allowed(route, notification::addressee(&entry.envelope, header)?)?;
     let envelope = Envelope {
         message_id: format!("<{id}@{}>", route.ehlo_name),
         id,
@@ -89,6 +90,7 @@ fn compose(route: &RouteFile, failure: &Failure<'_>, header: &[u8], now: Timesta
         smtp_utf8: !to.is_ascii(),
         recipients: vec![to],
         size: None,
+        archive: None,
     };
     let entry = Entry { envelope, kind: Kind::Notification, accepted: now };
     Some(Notification { entry, body: Body::new("", Bytes::from(message)) })
@@ -106,6 +108,16 @@ fn unreached<'a>(
         at: problem.at,
         expired: problem.outcome == EXPIRED,
     })
+}
+
+/// Whom a notification for `addressee` may go to by the route's rule on recipients; nothing when it may go to nobody.
+fn allowed(route: &RouteFile, addressee: &Address) -> Option<Address> {
+    let Some(rule) = Recipients::of(route) else { return Some(addressee.clone()) };
+    match rule.judge(addressee) {
+        Judgement::Allowed => Some(addressee.clone()),
+        Judgement::Redirected(to) => Some(to.clone()),
+        Judgement::Refused(_) => None,
+    }
 }
 
 /// An address that the upstream lets the route send from.
@@ -141,4 +153,28 @@ pub(crate) async fn header_of(body: &Body) -> Bytes {
 fn random() -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = clock::nonce();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::SAMPLE;
+
+    #[test]
+    fn a_notification_goes_to_nobody_whom_a_message_may_not_go_to() {
+        let mut route = RouteFile::parse(SAMPLE.as_bytes()).unwrap();
+        let address = |text: &str| Address::parse(text).unwrap();
+        let (app, ann) = (address("app@contoso.com"), address("ann@fabrikam.com"));
+        assert_eq!(allowed(&route, &ann), Some(ann.clone()));
+        let mut rule =
+            mailroute_route::file::Recipients { allow: vec!["*@contoso.com".into()], redirect_to: None };
+        route.recipients = Some(rule.clone());
+        assert_eq!((allowed(&route, &app), allowed(&route, &ann)), (Some(app.clone()), None));
+        rule.redirect_to = Some("staging@contoso.com".into());
+        route.recipients = Some(rule);
+        assert_eq!(
+            (allowed(&route, &app), allowed(&route, &ann)),
+            (Some(app), Some(address("staging@contoso.com")))
+        );
+    }
 }

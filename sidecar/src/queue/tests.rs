@@ -173,6 +173,7 @@ fn envelope(to: &[&str]) -> Envelope {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     }
 }
 

@@ -24,8 +24,10 @@ pub enum Refusal {
     Errors,
     /// An address that cannot be used.
     Address,
-    /// A sender or recipient that the route does not allow.
+    /// A sender that the route does not allow, or a recipient that its method does not reach.
     Policy,
+    /// A recipient that the route does not allow.
+    RecipientRule,
     /// Too many recipients.
     Recipients,
     /// A message over the size limit.
@@ -48,7 +50,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, for the registration of metrics.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Sessions,
         Self::Timeout,
         Self::Protocol,
@@ -57,6 +59,7 @@ impl Refusal {
         Self::Errors,
         Self::Address,
         Self::Policy,
+        Self::RecipientRule,
         Self::Recipients,
         Self::Size,
         Self::Content,
@@ -71,6 +74,9 @@ impl Refusal {
     /// Those that only clients of the network meet.
     pub const OF_NETWORK: [Self; 3] = [Self::Tls, Self::Login, Self::Rate];
 
+    /// Those that only routes with rules for messages have.
+    pub const OF_RULES: [Self; 1] = [Self::RecipientRule];
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,6 +88,7 @@ impl Refusal {
             Self::Errors => "errors",
             Self::Address => "address",
             Self::Policy => "policy",
+            Self::RecipientRule => "recipient_rule",
             Self::Recipients => "recipients",
             Self::Size => "size",
             Self::Content => "content",
@@ -171,6 +178,7 @@ answers! {
     SenderNotAllowed,
     RecipientNotAllowed,
     RecipientNotInternal,
+    RecipientNotListed,
     NullSender,
     TooLarge,
     HeaderTooLarge,
@@ -286,6 +294,9 @@ impl Answer {
             Self::RecipientNotInternal => refused(550, 7, 1, R::Policy,
                 "High Volume Email reaches only recipients of the tenant's own domains; for others the MailRoute needs \
                  another service or method. Allowed:"),
+            Self::RecipientNotListed => refused(550, 7, 1, R::RecipientRule,
+                "The MailRoute does not allow this recipient; add it to recipients.allow of the MailRoute, or send to one that is \
+                 allowed:"),
             Self::NullSender => refused(550, 7, 1, R::Policy,
                 "Microsoft Graph cannot send with a null sender; send as the mailbox, or set graph.fallback of the MailRoute"),
 

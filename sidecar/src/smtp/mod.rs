@@ -15,6 +15,8 @@ pub mod data;
 pub mod encoded_word;
 pub mod header;
 pub mod line;
+pub mod recipients;
+pub mod rule_action;
 pub mod senders;
 pub mod session;
 pub mod trace;

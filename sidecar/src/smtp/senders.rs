@@ -111,14 +111,18 @@ impl Senders {
             Some(allow) => self.mailbox.iter().chain(allow).map(|entry| entry.to_string()).collect(),
             None => self.domains.iter().flatten().map(|domain| format!("*@{domain}")).collect(),
         };
-        let more = if allowed.len() > MAX_LISTED { ", …" } else { "" };
-        let listed = allowed[..allowed.len().min(MAX_LISTED)].join(", ");
-        Judgement::Refused(format!("{who}; allowed: {listed}{more}"))
+        Judgement::Refused(format!("{who}; allowed: {}", listed(allowed)))
     }
 }
 
-/// Whether an entry of the list, an address or `*@domain`, holds for an address.
-fn admits(entry: &str, address: &Address) -> bool {
+/// The entries that a refusal lists.
+pub(super) fn listed(allowed: Vec<String>) -> String {
+    let more = if allowed.len() > MAX_LISTED { ", …" } else { "" };
+    format!("{}{more}", allowed[..allowed.len().min(MAX_LISTED)].join(", "))
+}
+
+/// Whether an entry of a list, an address or `*@domain`, holds for an address.
+pub(super) fn admits(entry: &str, address: &Address) -> bool {
     let Some((local, domain)) = entry.rsplit_once('@') else { return false };
     let text = address.as_str();
     let own = text.len().checked_sub(address.domain().len() + 1).map_or(text, |len| &text[..len]);

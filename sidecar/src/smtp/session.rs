@@ -24,6 +24,7 @@ use super::auth::{Awaited, Credentials, Gathering, Next};
 use super::line::{Framed, LineReader};
 use super::reply::Reply;
 use super::transaction::{Incoming, Settings, Transaction};
+use crate::message::envelope::Address;
 
 /// Errors that a session may make without a message being accepted in between, before it is closed: few enough that the
 /// rest of a message which ended too early is not tried line by line. A session that sends mail may stay open for days,
@@ -80,6 +81,8 @@ pub struct Session {
     /// No message is taken for now.
     throttled: bool,
     behind_data: bool,
+    /// The recipient that was refused last because the route does not allow it.
+    unlisted: Option<Address>,
 }
 
 #[derive(Debug)]
@@ -124,6 +127,7 @@ impl Session {
             failed_logins: 0,
             throttled: false,
             behind_data: false,
+            unlisted: None,
         }
     }
 
@@ -176,6 +180,11 @@ impl Session {
     /// Whether messages are refused for now, from the next MAIL on: the client has sent too many.
     pub fn throttle(&mut self, throttled: bool) {
         self.throttled = throttled;
+    }
+
+    /// Takes the recipient that was refused last because the route does not allow it, for the log.
+    pub fn take_unlisted(&mut self) -> Option<Address> {
+        self.unlisted.take()
     }
 
     /// Whether the session waits for a message's octets, not for a command.

@@ -1,5 +1,5 @@
-//! The lines put in front of a message: `Received` always, `From`, `Date` and `Message-ID` when they are missing, and
-//! `From`, `Sender` and `Reply-To` where the route says that the mailbox stands in for another sender.
+//! The lines put in front of a message: `Received` always, `From`, `Date` and `Message-ID` when they are missing,
+//! `From`, `Sender` and `Reply-To` where the route says that the mailbox stands in for another sender, who was redirected, and fields that the route sets.
 //!
 //! Owns their wording. Everything behind them stays as it is, octet for octet. Refuses to read the clock or to make
 //! up an id: both are handed in, so the same arrival always gets the same stamp.
@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use crate::message::envelope::QueueId;
 use crate::smtp::authors;
 use crate::smtp::encoded_word;
+use crate::smtp::header::rules::FieldRules;
 use crate::smtp::header::{From, Headers, Sender};
 
 /// How, when and where a message came in.
@@ -34,6 +35,10 @@ pub struct Arrival<'a> {
     pub author: Option<&'a str>,
     /// Who stands in for a sender that may not be named.
     pub mailbox: Option<&'a str>,
+    /// The field that names recipients whom the route redirects.
+    pub original_to: Option<&'a str>,
+    /// Header fields that the route removes or sets.
+    pub fields: &'a FieldRules,
 }
 
 /// The value of `with` in a `Received` line.
@@ -84,6 +89,10 @@ pub fn stamp(arrival: &Arrival<'_>, headers: &Headers) -> Stamp {
     let date = rfc5322_date(arrival.at);
     let mut lines = received(arrival, &date).into_bytes();
     put_from(&mut lines, arrival, headers);
+    lines.extend_from_slice(arrival.original_to.unwrap_or_default().as_bytes());
+    for (name, value) in arrival.fields.added(&headers.fates) {
+        push(&mut lines, format_args!("{name}: {value}\r\n"));
+    }
     if !headers.date {
         push(&mut lines, format_args!("Date: {date}\r\n"));
     }
@@ -113,7 +122,9 @@ fn put_from(lines: &mut Vec<u8>, arrival: &Arrival<'_>, headers: &Headers) {
             // The old field may be one that could not be encoded, for the sake of an address in it.
             let encoded = headers.encodes.then(|| encoded_word::field(&from)).flatten();
             lines.extend_from_slice(&encoded.unwrap_or(from));
-            if !headers.reply_to && !old.addresses.is_empty() {
+            let is_set =
+                arrival.fields.added(&headers.fates).any(|(name, _)| name.eq_ignore_ascii_case("reply-to"));
+            if !headers.reply_to && !is_set && !old.addresses.is_empty() {
                 lines.extend_from_slice(&[b"Reply-To:", value.as_slice()].concat());
             }
         }
@@ -164,7 +175,18 @@ mod tests {
         let (id, client) = (QueueId::new(at, 7), client.parse().unwrap());
         let host_name = "notifications.shop.svc.cluster.local";
         let (author, mailbox) = (Some("app@contoso.com"), Some("noreply@contoso.com"));
-        let arrival = Arrival { client_name, client, protocol, host_name, id: &id, at, author, mailbox };
+        let arrival = Arrival {
+            client_name,
+            client,
+            protocol,
+            host_name,
+            id: &id,
+            at,
+            author,
+            mailbox,
+            original_to: None,
+            fields: &FieldRules::default(),
+        };
         let Stamp { lines, message_id } = stamp(&arrival, headers);
         (String::from_utf8(lines).unwrap(), message_id)
     }

@@ -10,7 +10,9 @@ use mailroute_route::file::BareLineEnds;
 use super::answer::Answer;
 use super::auth::Auth;
 use super::data::Decoder;
+use super::header::rules::FieldRules;
 use super::header::{Headers, Pass};
+use super::recipients::{self, Recipients};
 use super::reply::Reply;
 use super::senders::Senders;
 use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
@@ -50,6 +52,14 @@ pub struct Settings {
     pub null_sender: bool,
     /// Who may be named as the sender.
     pub senders: Senders,
+    /// Whom messages may go to. None: anybody.
+    pub recipients: Option<Recipients>,
+    /// Who gets a copy of each message.
+    pub archive: Option<Address>,
+    /// Header fields that are removed or set.
+    pub fields: Arc<FieldRules>,
+    /// The upstream takes the recipients from the header (Graph).
+    pub header_is_envelope: bool,
     /// Whether clients log in.
     pub auth: Auth,
     /// Whether TLS is offered.
@@ -72,6 +82,10 @@ impl Settings {
             other_domains: Answer::RecipientNotAllowed,
             null_sender: true,
             senders: Senders::default(),
+            recipients: None,
+            archive: None,
+            fields: Arc::default(),
+            header_is_envelope: false,
             auth: Auth::Off,
             start_tls: StartTls::No,
             bare_line_ends: BareLineEnds::Normalize,
@@ -91,8 +105,11 @@ pub struct Transaction {
     pub protocol: Protocol,
     /// The argument of MAIL, or the mailbox in its place.
     pub reverse_path: ReversePath,
-    /// The arguments of RCPT that were accepted.
+    /// The arguments of RCPT that were accepted, but for those that the route redirects: for all of them, the one address
+    /// that gets the message.
     pub recipients: Vec<Address>,
+    /// The arguments of RCPT that the route redirects.
+    pub redirected: Vec<Address>,
     /// Declared or found content.
     pub body: BodyType,
     /// RFC 6531 is asked for.
@@ -124,17 +141,59 @@ impl Transaction {
     /// With what the client is told, and the end of its text.
     pub fn admit(&self, address: &Address) -> Result<(), (Answer, String)> {
         let Settings { recipient_domains, other_domains, .. } = &*self.settings;
-        let domain = address.domain();
+        if !address.is_ascii() && !self.smtp_utf8 {
+            return Err((Answer::NonAsciiAddress, String::new()));
+        }
+        let target = match self.judge(address) {
+            recipients::Judgement::Allowed => address,
+            recipients::Judgement::Redirected(to) => to,
+            recipients::Judgement::Refused(allowed) => return Err((Answer::RecipientNotListed, allowed)),
+        };
+        let domain = target.domain();
         let is_ours = |domains: &Vec<Box<str>>| domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
         match recipient_domains {
-            _ if !address.is_ascii() && !self.smtp_utf8 => Err((Answer::NonAsciiAddress, String::new())),
             Some(domains) if !is_ours(domains) => Err((*other_domains, domains.join(", "))),
-            _ if self.recipients.len() >= self.settings.max_recipients as usize => {
+            _ if self.named() >= self.settings.max_recipients as usize => {
                 Err((Answer::TooManyRecipients, String::new()))
             }
             _ if self.is_full(domain) => Err((Answer::TooManyOfOneDomain, String::new())),
             _ => Ok(()),
         }
+    }
+
+    /// Adds a recipient that was admitted. The address that gets what is redirected is in the envelope once.
+    pub fn add(&mut self, address: Address) {
+        let redirect_to = match self.judge(&address) {
+            recipients::Judgement::Redirected(to) => Some(to.clone()),
+            recipients::Judgement::Allowed | recipients::Judgement::Refused(_) => None,
+        };
+        let target = match redirect_to {
+            Some(to) => {
+                self.redirected.push(address);
+                to
+            }
+            None => address,
+        };
+        let is_known = self.recipients.iter().any(|to| recipients::is_same(to, &target));
+        if self.redirected.is_empty() || !is_known {
+            self.recipients.push(target);
+        }
+    }
+
+    fn judge(&self, address: &Address) -> recipients::Judgement<'_> {
+        let rule = self.settings.recipients.as_ref();
+        rule.map_or(recipients::Judgement::Allowed, |rule| rule.judge(address))
+    }
+
+    /// How many recipients the client has named.
+    fn named(&self) -> usize {
+        self.recipients.len() + self.redirected.len().saturating_sub(1)
+    }
+
+    /// The field that names whom the route redirects, if anybody.
+    pub fn original_to(&self) -> Option<String> {
+        let redirects = !self.redirected.is_empty();
+        redirects.then(|| recipients::original_to(&self.redirected, self.recipients.len() > 1))
     }
 
     /// Whether the message has as many recipients in `domain` as one message may have.
@@ -151,14 +210,24 @@ impl Transaction {
         self.reverse_path.address().map(Address::as_str).or(self.settings.senders.mailbox.as_deref())
     }
 
+    /// Who gets a copy besides the recipients; nobody when the archive is one of them.
+    pub fn archive(&self) -> Option<&Address> {
+        let archive = self.settings.archive.as_ref()?;
+        let is_named = self.recipients.iter().any(|to| recipients::is_same(to, archive));
+        Some(archive).filter(|_| !is_named)
+    }
+
     /// The envelope, once the message has a name and a Message-ID.
-    pub fn into_envelope(self, id: QueueId, message_id: String) -> Envelope {
+    pub fn into_envelope(mut self, id: QueueId, message_id: String) -> Envelope {
+        let archive = self.archive().cloned();
+        self.recipients.extend(archive.clone());
         Envelope {
             id,
             message_id,
             client_name: self.client_name,
             reverse_path: self.reverse_path,
             recipients: self.recipients,
+            archive,
             body: self.body,
             smtp_utf8: self.smtp_utf8,
             size: self.size,
@@ -169,7 +238,14 @@ impl Transaction {
 impl Incoming {
     /// The message of a transaction whose recipients are known.
     pub fn new(transaction: Box<Transaction>) -> Self {
-        let header = Pass::new(transaction.settings.encode_header && !transaction.smtp_utf8);
+        let settings = &transaction.settings;
+        let mut header = Pass::new(settings.encode_header && !transaction.smtp_utf8);
+        if !settings.fields.is_empty() {
+            header = header.ruled(Arc::clone(&settings.fields));
+        }
+        if !transaction.redirected.is_empty() {
+            header = header.redirected(settings.header_is_envelope);
+        }
         Self { transaction, decoder: Decoder::default(), header, decoded: Vec::new(), len: 0, failed: None }
     }
 
@@ -243,5 +319,43 @@ impl Incoming {
             transaction.body = BodyType::EightBitMime;
         }
         transaction
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn envelope(archive: &str, to: &[&str]) -> Envelope {
+        let address = |text: &str| Address::parse(text).unwrap();
+        let settings = Settings { archive: Some(address(archive)), ..Settings::new("h", 100, 10) };
+        let transaction = Transaction {
+            settings: Arc::new(settings),
+            client_name: "app".into(),
+            protocol: Protocol::Esmtp,
+            reverse_path: ReversePath::Null,
+            recipients: to.iter().copied().map(address).collect(),
+            redirected: vec![],
+            body: BodyType::SevenBit,
+            smtp_utf8: false,
+            size: None,
+            headers: Headers::default(),
+            repaired: false,
+        };
+        transaction.into_envelope(QueueId::new(Timestamp::UNIX_EPOCH, 1), "<1@h>".into())
+    }
+
+    #[test]
+    fn the_archive_is_one_more_recipient_unless_it_is_one_already() {
+        let added = envelope("archive@a", &["ann@b", "bob@b"]);
+        assert_eq!((added.recipients.len(), added.archive_position()), (3, Some(2)));
+        assert_eq!(added.own_recipients(), &added.recipients[..2]);
+        let named = envelope("archive@a", &["ann@b", "Archive@A"]);
+        assert_eq!((named.recipients.len(), named.archive_position()), (2, None));
+        assert_eq!(named.own_recipients(), named.recipients);
+        let alone = Envelope { recipients: vec![added.recipients[2].clone()], ..added };
+        assert_eq!((alone.archive_position(), alone.own_recipients().len()), (Some(0), 1));
     }
 }

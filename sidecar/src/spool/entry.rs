@@ -217,6 +217,7 @@ pub(super) mod tests {
             body: BodyType::SevenBit,
             smtp_utf8: false,
             size: None,
+            archive: None,
         };
         Entry { envelope, kind: Kind::Message, accepted }
     }

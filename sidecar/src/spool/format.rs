@@ -110,6 +110,9 @@ struct EntryRecord<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<Cow<'a, str>>,
     to: Vec<Cow<'a, str>>,
+    /// The one of them that gets the archive copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<Cow<'a, str>>,
     message_id: Cow<'a, str>,
     client_name: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -135,6 +138,7 @@ impl<'a> EntryRecord<'a> {
             accepted: *accepted,
             from: envelope.reverse_path.address().map(|from| from.as_str().into()),
             to: envelope.recipients.iter().map(|to| to.as_str().into()).collect(),
+            archive: envelope.archive.as_ref().map(|archive| archive.as_str().into()),
             message_id: envelope.message_id.as_str().into(),
             client_name: envelope.client_name.as_str().into(),
             eight_bit_mime: envelope.body == BodyType::EightBitMime,
@@ -162,6 +166,7 @@ impl<'a> EntryRecord<'a> {
                 .iter()
                 .map(|to| Address::parse(to).map_err(senseless))
                 .collect::<Result<_, _>>()?,
+            archive: self.archive.map(|to| Address::parse(&to).map_err(senseless)).transpose()?,
             body: if self.eight_bit_mime { BodyType::EightBitMime } else { BodyType::SevenBit },
             smtp_utf8: self.smtp_utf8,
             size: self.announced_size,

@@ -154,6 +154,7 @@ fn entry() -> impl Strategy<Value = Entry> {
                 message_id,
                 client_name,
                 reverse_path,
+                archive: recipients.last().filter(|_| notification).cloned(),
                 recipients,
                 body: if eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit },
                 smtp_utf8,

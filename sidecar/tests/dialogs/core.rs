@@ -113,6 +113,7 @@ pub fn describe(from: &impl Display, to: &[Address], body: BodyType, smtp_utf8: 
 /// The lines that would be put in front of a message.
 fn stamp_of(transaction: &Transaction) -> Vec<u8> {
     let at = "2026-11-22T03:02:28Z".parse().expect("a time");
+    let original_to = transaction.original_to();
     let arrival = Arrival {
         client_name: &transaction.client_name,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -122,6 +123,8 @@ fn stamp_of(transaction: &Transaction) -> Vec<u8> {
         at,
         author: transaction.author(),
         mailbox: transaction.settings.senders.mailbox.as_deref(),
+        original_to: original_to.as_deref(),
+        fields: &transaction.settings.fields,
     };
     stamp(&arrival, &transaction.headers).lines
 }

@@ -4,7 +4,8 @@
 //! # a comment
 //! = size 4096          settings: `size`, `recipients`, `recipients-of-a-domain`, `recipient-domains a,b`,
 //!                      `bare-line-ends Refuse`, `encode-header`, `auth`, `network` (logins are verified, and required with
-//!                      `required`, under TLS), `certificate` and `no-certificate`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`;
+//!                      `required`, under TLS), `certificate` and `no-certificate`, `mailbox a@b`, `allow a@b,*@c`, `rewrite`, `sender-domains a,b`,
+//!                      `recipients-allow a@b,*@c`, `redirect-to a@b`, `header-is-envelope`, `remove NAME`, `set NAME=VALUE`;
 //!                      `answer TEXT` is what is said about complete messages
 //! = tls                shorthand for STARTTLS and EHLO
 //! = ehlo               shorthand for greeting and EHLO; `mail` for MAIL, RCPT and DATA from <a@b.example>
@@ -19,9 +20,13 @@
 //! Escapes: `\r \n \0 \t \\ \xHH`, and `{text*times}`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use mailroute_route::file::{BareLineEnds, OnViolation};
+use mailroute_sidecar::message::envelope::Address;
 use mailroute_sidecar::smtp::auth::Auth;
+use mailroute_sidecar::smtp::header::rules::{FieldRule, FieldRules};
+use mailroute_sidecar::smtp::recipients::Recipients;
 use mailroute_sidecar::smtp::transaction::{Settings, StartTls};
 
 use super::core::Message;
@@ -134,7 +139,8 @@ impl Script {
 
     fn setting(&mut self, word: &str, value: &str) {
         let list = || value.split(',').map(Into::into).collect::<Vec<_>>();
-        let Settings { senders, .. } = &mut self.settings;
+        let rule = || Recipients { allow: vec![], redirect_to: None };
+        let Settings { senders, recipients, fields, .. } = &mut self.settings;
         match word {
             "size" => self.settings.max_message_bytes = value.parse().unwrap(),
             "recipients" => self.settings.max_recipients = value.parse().unwrap(),
@@ -151,6 +157,16 @@ impl Script {
             "mailbox" => senders.mailbox = Some(value.into()),
             "allow" => senders.allow = Some(list()),
             "sender-domains" => senders.domains = Some(list()),
+            "recipients-allow" => recipients.get_or_insert_with(rule).allow = list(),
+            "redirect-to" => {
+                recipients.get_or_insert_with(rule).redirect_to = Address::parse(value).ok();
+            }
+            "remove" => rule_on(fields, value, None),
+            "set" => {
+                let (name, value) = value.split_once('=').unwrap();
+                rule_on(fields, name, Some(value.into()));
+            }
+            "header-is-envelope" => self.settings.header_is_envelope = true,
             "rewrite" => senders.on_violation = OnViolation::Rewrite,
             _ => panic!("{}: unknown directive {word:?} {value:?}", self.name),
         }
@@ -177,6 +193,10 @@ impl Script {
             .filter_map(|step| if let Step::Expect(line) = step { Some(line.as_str()) } else { None })
             .collect()
     }
+}
+
+fn rule_on(fields: &mut Arc<FieldRules>, name: &str, value: Option<Box<str>>) {
+    *fields = Arc::new((**fields).clone().and(FieldRule { name: name.into(), value }));
 }
 
 /// The `From` that a message without one gets.

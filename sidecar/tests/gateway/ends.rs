@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mailroute_m365::Stage;
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
+use mailroute_route::file::{Archive, HeaderField, Headers, Recipients};
 use mailroute_route::identity::Role;
 use mailroute_sidecar::gateway::client::CONNECTIONS;
 use mailroute_sidecar::queue::QueuePlace;
@@ -41,6 +42,31 @@ async fn what_is_left_is_handed_over_with_its_progress_and_its_age() {
     down(&pods.m365, false).await;
     gateway.figures(|figures| figures.messages == 0).await;
     assert_eq!(pods.recipients(), [[BOB], [ANN]], "each has it once");
+}
+
+#[tokio::test]
+async fn what_is_handed_over_meets_no_rule_of_the_route_a_second_time() {
+    let mut pods = Pods::new("127.0.0.1:1", Queue).await;
+    let (staging, archive) = ("staging@fabrikam.com", "archive@fabrikam.com");
+    pods.route.recipients = Some(Recipients { allow: vec![], redirect_to: Some(staging.into()) });
+    pods.route.archive = Some(Archive { bcc: archive.into() });
+    let set = vec![HeaderField { name: "Auto-Submitted".into(), value: "auto-generated".into() }];
+    pods.route.headers = Some(Headers { remove: vec![], set });
+    let gateway = pods.gateway("127.0.0.1:0").await;
+    pods.found_at(&gateway.gateway_address().to_string());
+    let sidecar = pods.sidecar().await;
+    down(&pods.m365, true).await;
+    let id = sidecar.queued(&[ANN, BOB], "ruled").await;
+    sidecar.stopped().await;
+    let kept = gateway.app.queue().show(&id).await.unwrap().kept;
+    assert_eq!(kept.entry.envelope.archive_position(), Some(1));
+    down(&pods.m365, false).await;
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert_eq!(pods.recipients(), [[staging, archive]]);
+    let text = String::from_utf8_lossy(&pods.m365.messages()[0].data).into_owned();
+    for field in ["X-MailRoute-Original-To:", "Auto-Submitted:"] {
+        assert_eq!(text.matches(field).count(), 1, "{text}");
+    }
 }
 
 #[tokio::test]

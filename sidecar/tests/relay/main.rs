@@ -30,6 +30,7 @@ mod redaction;
 mod reload;
 mod reports;
 mod route;
+mod rules;
 mod scene;
 mod send;
 mod senders;

@@ -196,6 +196,7 @@ fn entry(number: i64) -> Entry {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     };
     Entry { envelope, kind: Kind::Message, accepted }
 }

@@ -53,6 +53,7 @@ pub fn entry(n: u64) -> Entry {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     };
     Entry { envelope, kind: Kind::Message, accepted }
 }

@@ -34,6 +34,11 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::GatewayNotUsed,
         Invalid::ServiceName("<service>".into()),
         Invalid::RewriteWithoutMailbox,
+        Invalid::RedirectToNobody,
+        Invalid::OutOfReach("recipients.redirectTo"),
+        Invalid::NoRoomForArchive,
+        Invalid::HeaderName("Received".into()),
+        Invalid::HeaderValue("X-Example".into()),
         Invalid::Audience("<audience>".into()),
         Invalid::Duration { field: "maxAge", value: "2d".into() },
         Invalid::Size { field: "sidecar.spool.sizeLimit", value: "1GB".into() },
@@ -252,7 +257,7 @@ mod tests {
     #[test]
     fn every_way_in_which_a_route_cannot_be_used_is_said() {
         has_every_variant!(invalid(), Invalid:
-            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, NotificationByGraph, GatewayMissing, DurabilityWithoutQueue, GatewayNotUsed, ServiceName, RewriteWithoutMailbox, Audience, Duration, Size);
+            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, NotificationByGraph, GatewayMissing, DurabilityWithoutQueue, GatewayNotUsed, ServiceName, RewriteWithoutMailbox, RedirectToNobody, OutOfReach, NoRoomForArchive, HeaderName, HeaderValue, Audience, Duration, Size);
         has_every_variant!(not_allowed(), IdentityNotAllowed: Closed, Application, Namespace, Mailbox);
         // The other one passes on what the API server says.
         has_every_variant!(unwritten(), apply::Error: Foreign; but Api);

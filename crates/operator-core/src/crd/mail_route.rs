@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::delivery::{Delivery, Gateway, Limits};
 use super::local::Senders;
 use super::method::{ClientSubmission, Credential, DirectSend, Endpoint, Graph, Method, SmtpRelay};
+use super::rules::{Archive, Headers, Recipients};
 use super::sidecar::{Rollout, Sidecar};
 use super::status::MailRouteStatus;
 use super::tenant::Tenant;
@@ -89,6 +90,15 @@ use super::units::{is_size_of_at_least, is_size_of_at_least_bytes};
         .message("senders.onViolation Rewrite needs a mailbox to send from: use Reject, or the method ClientSubmission or Graph"),
     validation = Rule::new("!has(self.senders) || self.senders.allow.size() > 0 || self.method in ['ClientSubmission', 'Graph']")
         .message("senders.allow: list at least one, otherwise every message would be refused"),
+    validation = Rule::new("!has(self.recipients) || !has(self.recipients.redirectTo) || !(has(self.directSend) || (has(self.clientSubmission) && self.clientSubmission.service == 'HighVolumeEmail')) || self.tenant.acceptedDomains.exists(d, self.recipients.redirectTo.lowerAscii().endsWith('@' + d.lowerAscii()))")
+        .message("recipients.redirectTo: DirectSend and HighVolumeEmail reach only recipients in tenant.acceptedDomains; name an address in one of them")
+        .field_path(".recipients.redirectTo"),
+    validation = Rule::new("!has(self.archive) || !(has(self.directSend) || (has(self.clientSubmission) && self.clientSubmission.service == 'HighVolumeEmail')) || self.tenant.acceptedDomains.exists(d, self.archive.bcc.lowerAscii().endsWith('@' + d.lowerAscii()))")
+        .message("archive.bcc: DirectSend and HighVolumeEmail reach only recipients in tenant.acceptedDomains; name an address in one of them")
+        .field_path(".archive.bcc"),
+    validation = Rule::new("!has(self.archive) || !has(self.limits.maxRecipients) || self.limits.maxRecipients > 1")
+        .message("limits.maxRecipients must be at least 2 with archive.bcc, which is one of the recipients of each message")
+        .field_path(".limits.maxRecipients"),
     validation = Rule::new("!(self.method in ['ClientSubmission', 'Graph']) || !has(self.limits.recipientsPerDay) || self.limits.recipientsPerDay >= (has(self.limits.maxRecipients) ? self.limits.maxRecipients : has(self.clientSubmission) && self.clientSubmission.service != 'ExchangeOnline' ? 50 : 500)")
         .message("limits.maxRecipients is more than limits.recipientsPerDay: a message to that many could never be sent; lower it, or raise recipientsPerDay")
         .field_path(".limits.maxRecipients"),
@@ -124,6 +134,15 @@ pub struct MailRouteSpec {
     /// Allowed senders. Default: only Microsoft 365 decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub senders: Option<Senders>,
+    /// Allowed recipients, and what happens to others. Default: anybody whom the method reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Recipients>,
+    /// Who gets a copy of each message. Default: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// Header fields that are removed from messages, or set. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers>,
     /// What it means when the sidecar accepts a message.
     #[serde(default)]
     pub delivery: Delivery,

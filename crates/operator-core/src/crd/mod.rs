@@ -2,7 +2,8 @@
 //! `MailboxUsage`, which the operator writes for itself.
 //!
 //! * [`mail_route`]: the spec as a whole and the rules that span it. Its parts: [`tenant`], [`method`] (how mail leaves),
-//!   [`delivery`] (what is promised, and bounds), [`local`] (senders), [`sidecar`] (the container).
+//!   [`delivery`] (what is promised, and bounds), [`local`] (senders), [`rules`]
+//!   (what is done to messages), [`sidecar`] (the container).
 //! * [`status`]: what the operator writes back.
 //! * [`cloud`]: Microsoft's clouds and the endpoints of each. [`units`]: durations and quantities.
 //! * [`mailbox_usage`]: what was used of a mailbox's limits.
@@ -18,6 +19,7 @@ pub mod local;
 pub mod mail_route;
 pub mod mailbox_usage;
 pub mod method;
+pub mod rules;
 pub mod sidecar;
 pub mod status;
 pub mod tenant;

@@ -81,6 +81,27 @@ pub enum Invalid {
     /// Rewriting needs a mailbox to write.
     #[error("spec.senders.onViolation: Rewrite requires the method ClientSubmission or Graph; use Reject")]
     RewriteWithoutMailbox,
+    /// Messages would go nowhere.
+    #[error(
+        "spec.recipients.redirectTo: onViolation Redirect requires it; name the address that gets the messages"
+    )]
+    RedirectToNobody,
+    /// The method reaches recipients of certain domains alone.
+    #[error(
+        "spec.{0}: the route's method reaches only recipients in tenant.acceptedDomains; name an address in one of them"
+    )]
+    OutOfReach(&'static str),
+    /// Each message has the archive as a recipient.
+    #[error(
+        "spec.limits.maxRecipients: archive.bcc is one of the recipients of each message; allow at least 2"
+    )]
+    NoRoomForArchive,
+    /// A header field that is not the application's own, or no name at all.
+    #[error("spec.headers: {0:?} is not a name, or one of a field that cannot be changed")]
+    HeaderName(String),
+    /// More than one line, or characters that a header cannot hold.
+    #[error("spec.headers: the value of {0} is not one line of printable ASCII")]
+    HeaderValue(String),
     /// The token would be good for somebody else than Entra.
     #[error(
         "spec.tenant.authority.audience: {0:?} is neither an audience of Entra ({known}) nor listed in entra.audiences of \

@@ -10,8 +10,8 @@
 //!
 //! * `resolution`: what comes out. `platform`: what goes in beside the route. [`operator_identity`]: which applications the operator
 //!   can prove itself as, and which routes may use them. [`mailbox_rules`]: which namespaces may send as which mailbox.
-//! * `method`: how mail leaves, made of `endpoints` (the servers) and `credential` (the mounted files). `validate`: the rest of a
-//!   route. `invalid`: what can be wrong with it.
+//! * `method`: how mail leaves, made of `endpoints` (the servers) and `credential` (the mounted files). `rules`: what
+//!   is done to messages. `validate`: the rest of a route. `invalid`: what can be wrong with it.
 //! * [`render`]: the ConfigMap. `shown`: what people see of a route.
 
 mod credential;
@@ -24,6 +24,7 @@ pub mod operator_identity;
 mod platform;
 pub mod render;
 mod resolution;
+mod rules;
 mod shown;
 mod validate;
 

@@ -9,7 +9,7 @@ use super::invalid::Invalid;
 use super::mailbox_rules::MailboxNotAllowed;
 use super::operator_identity::{Application, IdentityNotAllowed};
 use super::platform::PlatformSettings;
-use super::{limits, method, validate};
+use super::{limits, method, rules, validate};
 use crate::crd::MailRoute;
 use crate::crd::method::{Graph, GraphFallback};
 use crate::crd::sidecar::Sidecar;
@@ -114,6 +114,9 @@ fn resolved(
             delivery: validate::delivery(spec)?,
             limits: limits::limits(spec)?,
             senders: validate::senders(spec)?,
+            recipients: rules::recipients(spec)?,
+            archive: rules::archive(spec)?,
+            headers: rules::headers(spec)?,
             listen: spec.listen,
             secret: secret.as_ref().map(|secret| secret.name.clone()),
             log_addresses: spec.sidecar.log_addresses,

@@ -12,6 +12,7 @@ mod gateway;
 mod limits;
 mod local;
 mod method;
+mod rules;
 mod upstream;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use local::{BareLineEnds, Listen, ListenAuth, OnViolation, Senders};
 pub use method::{
     ClientSubmission, DirectSend, Graph, LogInSettings, Method, SmtpRelay, Submission, SubmissionService,
 };
+pub use rules::{Archive, HeaderField, Headers, Recipients};
 pub use upstream::{Endpoint, HostName, SmartHost, TlsMode};
 
 /// The version of the file's format that this crate writes and reads.
@@ -55,6 +57,15 @@ pub struct RouteFile {
     /// Who may be named as the sender. Absent: the upstream alone decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub senders: Option<Senders>,
+    /// Whom messages may go to. Absent: anybody whom the method reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Recipients>,
+    /// Who gets a copy of each message. Absent: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// Header fields that are removed or set. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers>,
     /// Where applications connect, and what they may say there.
     #[serde(with = "local::listen_in_file")]
     pub listen: Listen,
@@ -140,6 +151,11 @@ impl RouteFile {
         self.method.mailbox().is_some() && is_limited
     }
 
+    /// Whether there is a rule for what is done to messages.
+    pub const fn has_rules(&self) -> bool {
+        self.recipients.is_some() || self.archive.is_some() || self.headers.is_some()
+    }
+
     /// Prints the file, stable and readable, ending in a newline.
     pub fn to_json(&self) -> String {
         // Only maps with non-string keys and failing `Serialize` impls can fail, and there are none here.
@@ -182,6 +198,9 @@ mod tests {
             delivery: Delivery::new(DeliveryMode::Deliver),
             limits: Limits::new(36_700_160, 500),
             senders: None,
+            recipients: None,
+            archive: None,
+            headers: None,
             listen: Listen::default(),
             secret: None,
             log_addresses: LogAddresses::Full,
@@ -205,6 +224,9 @@ mod tests {
             "caPem",
             "control",
             "senders",
+            "recipients",
+            "archive",
+            "headers",
             "secret\"",
             "waitSeconds",
             "deadLetters",
@@ -282,6 +304,19 @@ mod tests {
         assert_eq!(written(Listen::default()), serde_json::json!({"port": 25}));
         let listen = Listen { auth: ListenAuth::Ignore, ..Listen::default() };
         assert_eq!(written(listen), serde_json::json!({"port": 25, "auth": "Ignore"}));
+    }
+
+    #[test]
+    fn the_rules_of_a_route_are_read_back() {
+        for redirect_to in [None, Some("staging@contoso.com".to_owned())] {
+            let recipients =
+                Some(Recipients { allow: vec!["*@contoso.com".into()], redirect_to: redirect_to.clone() });
+            let archive = redirect_to.is_none().then(|| Archive { bcc: "archive@contoso.com".into() });
+            let set = vec![HeaderField { name: "Auto-Submitted".into(), value: "auto-generated".into() }];
+            let headers = Some(Headers { remove: vec!["X-Mailer".into()], set });
+            let route = RouteFile { recipients, archive, headers, ..sample() };
+            assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
+        }
     }
 
     #[test]

@@ -146,6 +146,7 @@ fn envelope(options: &Check, route: &RouteFile) -> Envelope {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     }
 }
 

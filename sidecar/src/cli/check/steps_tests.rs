@@ -18,6 +18,9 @@ fn route(method: Method) -> RouteFile {
         delivery: Delivery::new(DeliveryMode::Deliver),
         limits: Limits::new(1000, 10),
         senders: None,
+        recipients: None,
+        archive: None,
+        headers: None,
         listen: Listen::default(),
         secret: None,
         log_addresses: LogAddresses::Full,
@@ -72,6 +75,7 @@ fn envelope() -> Envelope {
         body: BodyType::SevenBit,
         smtp_utf8: false,
         size: None,
+        archive: None,
     }
 }
 

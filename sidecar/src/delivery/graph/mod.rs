@@ -7,7 +7,8 @@
 //! * [`client`]: the connection and the words. What an answer means is [`crate::outcome::graph`]'s to say.
 //!
 //! What Graph cannot carry (a null sender, header recipients outside the envelope, too large) is refused before it is asked.
-//! All recipients of a message share one fate: it is never sent in parts.
+//! All recipients of a message share one fate: it is never sent in parts. Only an archive copy is left out when Graph refuses the
+//! message with it.
 //!
 //! Invariant: a message is sent again on another connection only while its content cannot have arrived as a whole.
 
@@ -36,7 +37,9 @@ use crate::clock;
 use crate::message::body::Body;
 use crate::message::envelope::{Envelope, ReversePath};
 use crate::outcome::graph::{GraphReply, classify};
-use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Probe, Verdict};
+use crate::outcome::{
+    AttemptResult, DeliveryOutcome, Observation, PartialDelivery, Probe, RefusedRecipient, Verdict,
+};
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// What a message needs that Graph cannot carry.
@@ -174,6 +177,21 @@ impl GraphTransport {
         Ok(content)
     }
 
+    /// Sends a message to everybody in the envelope, or to nobody.
+    async fn attempt(&self, slot: &Slot<'_>, envelope: &Envelope, body: &Body) -> AttemptResult {
+        let mut observations = Vec::new();
+        let verdict = match self.request(slot, &Payload::Message(envelope, body), &mut observations).await {
+            Ok(reply) => self.conclude(&reply, &mut observations),
+            Err(verdict) => verdict,
+        };
+        AttemptResult {
+            verdict,
+            refused: vec![],
+            observations: redacted(observations, envelope),
+            host: Some(self.settings.endpoint.host.clone()),
+        }
+    }
+
     /// What is known of the route when Graph answers `reply`.
     fn conclude(&self, reply: &GraphReply, observations: &mut Vec<Observation>) -> Verdict {
         let mut verdict = reply.verdict();
@@ -220,17 +238,19 @@ impl Transport for GraphTransport {
         body: &Body,
         _: PartialDelivery,
     ) -> AttemptResult {
-        let mut observations = Vec::new();
-        let verdict = match self.request(slot, &Payload::Message(envelope, body), &mut observations).await {
-            Ok(reply) => self.conclude(&reply, &mut observations),
-            Err(verdict) => verdict,
+        let result = self.attempt(slot, envelope, body).await;
+        let archive = envelope.archive_position().filter(|&at| at > 0);
+        let (Some(at), DeliveryOutcome::RejectMessage(None)) = (archive, result.verdict.outcome) else {
+            return result;
         };
-        AttemptResult {
-            verdict,
-            refused: vec![],
-            observations: redacted(observations, envelope),
-            host: Some(self.settings.endpoint.host.clone()),
+        // Graph does not say whom it refused. An archive copy must not keep the message from its recipients.
+        let recipients = envelope.own_recipients().to_vec();
+        let without = Envelope { recipients, archive: None, ..envelope.clone() };
+        let mut again = self.attempt(slot, &without, body).await;
+        if again.verdict.outcome == DeliveryOutcome::Delivered {
+            again.refused.push(RefusedRecipient { recipient: at, verdict: result.verdict });
         }
+        again
     }
 
     async fn refusal(&self, envelope: &Envelope, body: &Body) -> Option<Verdict> {

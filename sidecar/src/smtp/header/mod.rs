@@ -3,33 +3,42 @@
 //! Owns what is needed to stamp a message at its end: which fields are there, who `From` and `Sender` name, and how many hops
 //! the message has behind it. Takes out what the stamp puts in anew (a `From` or `Sender` that is to be rewritten, a `From` that
 //! names nothing at all), the byte order mark in front of a header, and the line that mail folders put in front of messages. If
-//! asked to, it writes raw UTF-8 as encoded words. Everything else passes octet for octet, and nothing is looked at after the
-//! empty line. Does not judge whether any other field is well formed.
+//! asked to, it writes raw UTF-8 as encoded words, takes out fields by the route's rules on names, and gives `To` and `Cc` other
+//! names. Everything else passes octet for octet, and nothing is looked at after the empty line. Does not judge whether any other field is well formed.
 //!
 //! * here: where the header is, which fields it has, and what passes when.
-//! * `line`: what one line is. `authors`: whether `From` and `Sender` pass.
+//! * `line`: what one line is. `authors`: whether `From` and `Sender` pass. [`rules`]: names that the route removes or sets;
+//!   [`signature`]: which names signatures cover. `held`: what waits until that is known.
 //!
-//! Memory: one shortened line and one field; behind a field that was encoded, [`MAX_HELD_BYTES`] twice.
+//! Memory: one shortened line and one field; behind a field that was changed, [`MAX_HELD_BYTES`] twice.
 //!
 //! Where readers disagree: a line that is no field ends the header for some and not for others. What is found behind one is
 //! not added a second time. When there are rules on senders, a `From` or `Sender` there is judged like any other, and one that
 //! only some readers would find is refused.
 //!
-//! Signatures: a `DKIM-Signature` covers fields above and below it, so once there is one, nothing is encoded.
+//! Signatures: a `DKIM-Signature` covers fields above and below it, so once there is one, nothing is encoded, and no field that it
+//! names is taken out by a rule.
 
 mod authors;
+mod held;
 mod line;
+pub mod rules;
+pub mod signature;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use self::authors::Refused;
 pub use self::authors::{From, Sender};
+use self::held::{Changed, Held};
 use self::line::{
     could_be_author, is_blank, is_common, is_mbox_line, split_field, value_text, without_front,
 };
+use self::rules::{FieldFate, FieldRules};
 use super::answer::Answer;
-use super::encoded_word;
+use super::recipients::{ORIGINAL_HEADER, ORIGINAL_TO};
 use super::senders::Senders;
 
 /// Most octets of a line that are looked at. Enough for every field name and for any Message-ID that RFC 5322 §2.1.1
@@ -42,7 +51,7 @@ pub const MAX_HEADER_BYTES: u64 = 256 * 1024;
 /// Most octets of a `From` or `Sender` field. Of another field, more than are encoded.
 pub const MAX_FROM_BYTES: usize = 16 * 1024;
 
-/// Most octets that wait behind an encoded field for a `DKIM-Signature`, which would make it stay as it was.
+/// Most octets that wait behind a changed field for a signature, which would make it stay as it was.
 pub const MAX_HELD_BYTES: usize = 16 * 1024;
 
 /// What the header section holds.
@@ -66,6 +75,8 @@ pub struct Headers {
     pub encoded: u32,
     /// Whether raw UTF-8 in a field that is put in front has to be encoded too.
     pub encodes: bool,
+    /// What became of the fields of each of the route's rules.
+    pub fates: Vec<FieldFate>,
 }
 
 /// Passes a header section on: decoded octets, with CR LF line ends only.
@@ -73,6 +84,12 @@ pub struct Headers {
 pub struct Pass {
     /// Raw UTF-8 is to be encoded.
     encode: bool,
+    /// The route redirects recipients of the message, whom the stamp names.
+    redirected: bool,
+    /// `To` and `Cc` may not name recipients.
+    renames: bool,
+    /// Names that the route removes or sets.
+    rules: Arc<FieldRules>,
     found: Headers,
     at: Place,
     len: u64,
@@ -92,14 +109,6 @@ pub struct Pass {
     refused: Refused,
 }
 
-/// The header from the first field that was encoded, until it is known that no signature covers it.
-#[derive(Clone, Debug, Default)]
-struct Held {
-    raw: Vec<u8>,
-    encoded: Vec<u8>,
-    fields: u32,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
     #[default]
@@ -112,6 +121,12 @@ enum Place {
     Sender,
     /// In a field that passes without being held back.
     Passing,
+    /// In a field that the stamp puts in anew.
+    Dropped,
+    /// In a field that this rule removes.
+    Removed(usize),
+    /// In a field that says which fields are not removed.
+    Signature,
     Body,
 }
 
@@ -127,6 +142,20 @@ impl Pass {
     /// A pass that writes raw UTF-8 as encoded words, or not.
     pub fn new(encode: bool) -> Self {
         Self { encode, ..Self::default() }
+    }
+
+    /// The same for a message whose recipients the route redirects. Where `renames`, `To` and `Cc` pass under other names, because
+    /// the upstream would send to whom they name.
+    #[must_use]
+    pub fn redirected(self, renames: bool) -> Self {
+        Self { redirected: true, renames, ..self }
+    }
+
+    /// The same with rules on fields by name.
+    #[must_use]
+    pub fn ruled(mut self, rules: Arc<FieldRules>) -> Self {
+        self.found.fates = vec![FieldFate::default(); rules.len()];
+        Self { rules, ..self }
     }
 
     /// Takes the next octets and appends what passes to `message`.
@@ -165,7 +194,9 @@ impl Pass {
 
     /// Ends with what was found.
     pub fn finish(self) -> Headers {
-        Headers { encodes: self.encode, ..self.found }
+        let reply_to = self.rules.position(b"reply-to").and_then(|rule| self.found.fates.get(rule));
+        let reply_to = self.found.reply_to || reply_to.is_some_and(|fate| fate.kept);
+        Headers { encodes: self.encode, reply_to, ..self.found }
     }
 
     /// Why the message is refused for its header, if it is.
@@ -225,14 +256,12 @@ impl Pass {
         match part {
             Part::Message => self.emit(octets, message),
             Part::Nowhere => {}
+            Part::Field if self.is_long && self.at == Place::Dropped => {}
             Part::Field if self.is_long => self.emit(octets, message),
             Part::Field => {
                 let room = MAX_FROM_BYTES - self.field.len();
-                if octets.len() > room && self.at == Place::Field {
-                    self.is_long = true;
-                    let front = std::mem::take(&mut self.field);
-                    self.emit(&front, message);
-                    return self.emit(octets, message);
+                if octets.len() > room && !matches!(self.at, Place::From | Place::Sender) {
+                    return self.outgrown(octets, message);
                 }
                 self.refused.long_from |= octets.len() > room;
                 self.field.extend_from_slice(&octets[..octets.len().min(room)]);
@@ -245,23 +274,11 @@ impl Pass {
         match &mut self.held {
             None => message.extend_from_slice(octets),
             Some(held) => {
-                held.raw.extend_from_slice(octets);
-                held.encoded.extend_from_slice(octets);
-                if held.raw.len() > MAX_HELD_BYTES {
+                held.push(octets);
+                if held.is_full() {
                     self.release(message);
                 }
             }
-        }
-    }
-
-    /// Lets go what is held back, as it was when there is a signature.
-    fn release(&mut self, message: &mut Vec<u8>) {
-        let Some(Held { raw, encoded, fields }) = self.held.take() else { return };
-        if self.signed {
-            message.extend_from_slice(&raw);
-        } else {
-            message.extend_from_slice(&encoded);
-            self.found.encoded += fields;
         }
     }
 
@@ -326,10 +343,14 @@ impl Pass {
 
     fn field(&mut self, name: &[u8], value: &[u8], senders: &Senders, message: &mut Vec<u8>) -> Part {
         let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
+        let rule = self.rules.position(name);
         self.is_long = false;
         self.at = match author_field(name) {
             Some(place) if senders.restrict_authors() => place,
             Some(Place::From) if !self.unclear => Place::From,
+            None if self.redirected && is(ORIGINAL_TO) => Place::Dropped,
+            None if !self.rules.is_empty() && signature::is_signature(name) => Place::Signature,
+            None if rule.is_some() => rule.map_or(Place::Passing, Place::Removed),
             _ if self.encode && !self.signed && !self.unclear => Place::Field,
             _ => Place::Passing,
         };
@@ -340,19 +361,27 @@ impl Pass {
             self.at = Place::MessageId;
         } else if is("dkim-signature") {
             self.signed = true;
-            self.release(message);
+            if self.rules.is_empty() {
+                self.release(message);
+            }
         } else if is("from") && self.at != Place::From {
             self.found.from = From::Kept;
         }
         self.found.date |= is("date");
-        self.found.reply_to |= is("reply-to");
+        self.found.reply_to |= is("reply-to") && rule.is_none();
+        if self.renames && (is("to") || is("cc")) {
+            self.put(self.part(), ORIGINAL_HEADER.as_bytes(), message);
+        }
         self.part()
     }
 
     /// Where the octets of the current field go.
     fn part(&self) -> Part {
-        let is_held = matches!(self.at, Place::From | Place::Sender | Place::Field);
-        if is_held { Part::Field } else { Part::Message }
+        match self.at {
+            Place::From | Place::Sender | Place::Field | Place::Removed(_) | Place::Signature => Part::Field,
+            Place::Dropped => Part::Nowhere,
+            Place::Start | Place::OddStart | Place::MessageId | Place::Passing | Place::Body => Part::Message,
+        }
     }
 
     /// A folded line belongs to the field before it.
@@ -374,6 +403,15 @@ impl Pass {
         let passes = match self.at {
             Place::From => self.passes_from(&field, senders),
             Place::Sender => self.passes_sender(&field, senders),
+            Place::Removed(rule) => {
+                self.hold(&field, Changed::Removed(rule), message);
+                false
+            }
+            Place::Signature => {
+                self.learn_signature(&field);
+                self.emit(&field, message);
+                false
+            }
             _ => true,
         };
         if passes {
@@ -381,18 +419,6 @@ impl Pass {
         }
         self.field = field;
         self.field.clear();
-    }
-
-    /// Passes a complete field on, encoded where it has to be.
-    fn pass_field(&mut self, field: &[u8], message: &mut Vec<u8>) {
-        let encodes = self.encode && !self.signed && !self.unclear && !field.is_ascii();
-        let Some(encoded) = encodes.then(|| encoded_word::field(field)).flatten() else {
-            return self.emit(field, message);
-        };
-        let held = self.held.get_or_insert_default();
-        held.raw.extend_from_slice(field);
-        held.encoded.extend_from_slice(&encoded);
-        held.fields += 1;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use mailroute_route::file::OnViolation;
 
+use super::rules::FieldRule;
 use super::*;
 
 /// What passed, and what was found; the same in any cut.
@@ -340,9 +341,53 @@ fn what_waits_for_a_signature_is_bounded() {
     pass.pass("Subject: ü\r\n".as_bytes(), &mut out, &Senders::default());
     for _ in 0..300 {
         pass.pass(&[b"X: ", [b'x'; 500].as_slice(), b"\r\n"].concat(), &mut out, &Senders::default());
-        let held = pass.held.as_ref().map_or(0, |held| held.raw.len() + held.encoded.len());
+        let held = pass.held.as_ref().map_or(0, |held| held.octets());
         assert!(held <= 3 * MAX_HELD_BYTES, "{held}");
     }
     pass.pass(b"DKIM-Signature: x\r\n\r\n", &mut out, &Senders::default());
     assert_eq!(pass.found.encoded, 1);
+}
+
+/// What passes of a header, and what became of the fields of X-A (removed) and B (set).
+fn ruled(header: &str) -> (String, Vec<FieldFate>) {
+    let rule =
+        |name: &str, value: Option<&str>| FieldRule { name: name.into(), value: value.map(Into::into) };
+    let rules = FieldRules::new([rule("X-A", None), rule("B", Some("set"))]);
+    let (mut pass, mut out) = (Pass::new(true).ruled(Arc::new(rules)), Vec::new());
+    pass.pass(header.as_bytes(), &mut out, &Senders::default());
+    pass.end(&mut out, &Senders::default());
+    (String::from_utf8(out).unwrap(), pass.finish().fates)
+}
+
+#[test]
+fn fields_with_a_rule_go_and_are_counted() {
+    let (passed, fates) = ruled("To: a@b\r\nX-A: 1\r\n\tfolded\r\nb: 2\r\nx-a:3\r\n\r\nX-A: text\r\n");
+    assert_eq!(passed, "To: a@b\r\n\r\nX-A: text\r\n");
+    let removed = |removed| FieldFate { removed, ..FieldFate::default() };
+    assert_eq!(fates, [removed(2), removed(1)]);
+}
+
+#[test]
+fn a_field_that_is_too_long_to_wait_goes_unless_a_signature_stands_before_it() {
+    let long = format!("X-A: {}\r\n {}\r\n", "x".repeat(MAX_FROM_BYTES), "y".repeat(MAX_FROM_BYTES));
+    let (passed, fates) = ruled(&format!("To: a@b\r\n{long}Subject: x\r\n\r\n"));
+    assert_eq!((passed.as_str(), fates[0].removed), ("To: a@b\r\nSubject: x\r\n\r\n", 1));
+    let signed = format!("DKIM-Signature: h=x-a\r\n{long}\r\n");
+    let (passed, fates) = ruled(&signed);
+    assert!(passed == signed && fates[0] == FieldFate { removed: 0, kept: true, covered: true });
+    let (passed, fates) = ruled(&format!("{long}{signed}"));
+    assert!(passed == signed.replace(&long, "") && fates[0].removed == 2 && fates[0].covered);
+}
+
+#[test]
+fn a_signature_that_is_too_long_to_be_read_covers_everything() {
+    let signed = format!("X-A: 1\r\nDKIM-Signature: h=to; x={}\r\n\r\n", "x".repeat(MAX_FROM_BYTES));
+    let (passed, fates) = ruled(&signed);
+    assert!(passed == signed && fates.iter().all(|fate| fate.covered));
+}
+
+#[test]
+fn nothing_is_encoded_beside_a_signature_whatever_rules_there_are() {
+    let signed = "Subject: ü\r\nX-A: 1\r\nDKIM-Signature: h=subject\r\n\r\n";
+    assert_eq!(ruled(signed).0, signed.replace("X-A: 1\r\n", ""));
 }

@@ -154,13 +154,16 @@ impl Session {
                 if let Phase::Sender { refused_any, .. } = phase {
                     *refused_any = true;
                 }
+                if answer == Answer::RecipientNotListed {
+                    self.unlisted = Some(address);
+                }
                 let reply = if detail.is_empty() { answer.reply() } else { answer.reply_about(&detail) };
                 self.answer_as(answer, &reply);
             }
             (Ok(()), phase) => {
                 *phase = match std::mem::replace(phase, Phase::Greeted) {
                     Phase::Sender { mut transaction, .. } | Phase::Recipients(mut transaction) => {
-                        transaction.recipients.push(address);
+                        transaction.add(address);
                         Phase::Recipients(transaction)
                     }
                     phase => phase,
@@ -201,6 +204,7 @@ impl Client {
             protocol,
             reverse_path: mail.reverse_path,
             recipients: Vec::new(),
+            redirected: Vec::new(),
             body: mail.body,
             smtp_utf8: mail.smtp_utf8,
             size: mail.size,

@@ -76,6 +76,7 @@ fn every_metric_that_tells_of_trouble_is_watched_or_shown() -> Result<()> {
         "mailroute_build_info",                 // which version runs, for one's own queries
         "mailroute_logins_total",               // failures are refusals, which are
         "mailroute_encoded_header_fields_total", // no fault: what applications send
+        "mailroute_rule_actions_total", // what the route asks for; a refused archive copy is a dead letter
         // The status of each route as metrics, for a dashboard of one's own; the alerts ask the sidecars and the conditions.
         "mailroute_route_dead_letter_messages",
         "mailroute_route_lost_messages",
