@@ -287,7 +287,7 @@ fn certificate(configuration: &MutatingWebhookConfiguration, now: Timestamp) -> 
 
 fn policies(found: &[String]) -> Finding {
     match found.len() {
-        4.. => ok("policy", "pods that come out without their sidecar are refused"),
+        6.. => ok("policy", "pods that come out without their sidecar are refused"),
         0 => warning(
             "policy",
             "the admission policy is not installed: a labelled pod that the webhook does not see starts without a sidecar",

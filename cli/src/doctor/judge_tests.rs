@@ -21,14 +21,25 @@ fn established(mut definition: CustomResourceDefinition) -> CustomResourceDefini
 }
 
 fn configuration() -> MutatingWebhookConfiguration {
-    serde_json::from_value(json!({
-        "metadata": {"name": "mailroute"},
-        "webhooks": [{
-            "name": "inject.mailroute.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+    let entry = |name, of_pod: &str, namespaces| {
+        json!({
+            "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
             "clientConfig": {"service": {"name": "mailroute", "namespace": "mail"}},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
-            "objectSelector": {"matchExpressions": [{"key": "mailroute.dev/route", "operator": "Exists"}]},
-        }],
+            "objectSelector": {"matchExpressions": [
+                {"key": "mailroute.dev/route", "operator": of_pod},
+                {"key": "mailroute.dev/inject", "operator": "NotIn", "values": ["false"]},
+            ]},
+            "namespaceSelector": namespaces,
+        })
+    };
+    let labelled = json!({"matchExpressions": [{"key": "mailroute.dev/route", "operator": "Exists"}]});
+    serde_json::from_value(json!({
+        "metadata": {"name": "mailroute"},
+        "webhooks": [
+            entry("namespaces.mailroute.dev", "DoesNotExist", labelled),
+            entry("inject.mailroute.dev", "Exists", json!({})),
+        ],
     }))
     .unwrap()
 }
@@ -67,7 +78,7 @@ fn seen() -> Seen {
         operators: Ok(vec![operator]),
         lease: Ok(Some(serde_json::from_value(lease).unwrap())),
         configuration: Ok(Some(configuration())),
-        policies: Ok(["a", "b", "c", "d"].map(String::from).to_vec()),
+        policies: Ok(["a", "b", "c", "d", "e", "f"].map(String::from).to_vec()),
         routes: Ok(vec![route("True", "Ready")]),
         pods: Ok(vec![RoutePod { ready: true, runs: true, ..pod }]),
         trial: Ok(Some(Trial { route: "shop/notifications".into(), outcome: Ok("mailroute.dev/sidecar:0.1.0".into()) })),

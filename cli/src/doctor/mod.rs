@@ -172,7 +172,7 @@ async fn policies(cluster: &Cluster, operator: &Operator) -> Look<Vec<String>> {
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(cluster.client());
     let right = |resource| Right::new("get", resource, None);
     let mut found = Vec::new();
-    for name in [operator.name.clone(), format!("{}-pod-updates", operator.name)] {
+    for name in ["", "-namespaces", "-pod-updates"].map(|part| format!("{}{part}", operator.name)) {
         let policy = policies.get_opt(&name).await.map_err(|error| {
             why(&error, right("validatingadmissionpolicies.admissionregistration.k8s.io"))
         })?;

@@ -416,7 +416,7 @@ fn the_network_policy_opens_the_port_of_a_name_server_of_its_own() -> Result<()>
 }
 
 #[test]
-fn by_default_the_control_port_takes_labelled_pods_and_replicas_alone() -> Result<()> {
+fn by_default_the_control_port_takes_labelled_pods_replicas_and_tests_alone() -> Result<()> {
     let policy = only("NetworkPolicy", &[])?;
     let spec = &policy["spec"];
     same(&spec["policyTypes"], json!(["Ingress"]))?;
@@ -428,6 +428,8 @@ fn by_default_the_control_port_takes_labelled_pods_and_replicas_alone() -> Resul
     // API servers and kubelets have addresses that the chart does not know.
     ensure!(of("webhook") == Some(Value::Null) && of("admin") == Some(Value::Null), "{spec:#}");
     let own = json!({"app.kubernetes.io/name": "mailroute", "app.kubernetes.io/instance": "mailroute"});
+    let tests =
+        json!({"app.kubernetes.io/name": "mailroute-test", "app.kubernetes.io/instance": "mailroute"});
     same(
         &of("control").unwrap_or_default(),
         json!([
@@ -436,6 +438,7 @@ fn by_default_the_control_port_takes_labelled_pods_and_replicas_alone() -> Resul
                 "namespaceSelector": {},
             },
             {"podSelector": {"matchLabels": own}},
+            {"podSelector": {"matchLabels": tests}},
         ]),
     )
 }

@@ -202,8 +202,8 @@ fn two_releases_share_no_cluster_wide_name() -> Result<()> {
     };
     let (one, other) = (names("mailroute")?, names("second")?);
     ensure!(
-        one.len() == 13,
-        "three roles, a binding, the webhook and four policies with bindings are cluster-wide: {one:?}"
+        one.len() == 15,
+        "three roles, a binding, the webhook and five policies with bindings are cluster-wide: {one:?}"
     );
     ensure!(one.iter().all(|name| !other.contains(name)), "{one:?} and {other:?}");
     Ok(())
