@@ -335,8 +335,12 @@ Gateway     2 of 2 pods ready; 5 messages, oldest 10s
     #[test]
     fn a_route_that_the_operator_has_not_seen_says_so() {
         let mut bare = sample();
-        bare.data["status"] = serde_json::Value::Null;
-        let shown = list(&[RouteView::of(&bare)], Shown::default(), Style::default(), now());
-        assert!(shown.contains("Unknown") && shown.contains("kubectl mailroute doctor"), "{shown}");
+        for status in [serde_json::Value::Null, serde_json::json!({"observedGeneration": -1})] {
+            bare.data["status"] = status;
+            let view = RouteView::of(&bare);
+            assert!(!view.is_behind());
+            let shown = list(&[view], Shown::default(), Style::default(), now());
+            assert!(shown.contains("Unknown") && shown.contains("kubectl mailroute doctor"), "{shown}");
+        }
     }
 }

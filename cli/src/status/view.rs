@@ -160,7 +160,8 @@ impl RouteView {
             namespace: route.namespace().unwrap_or_default(),
             name: route.name_any(),
             generation: route.metadata.generation.unwrap_or_default(),
-            observed_generation: status.observed_generation,
+            // The definition of the resource starts with -1.
+            observed_generation: status.observed_generation.filter(|seen| *seen > 0),
             method: spec["method"].as_str().unwrap_or("?").to_owned(),
             sender: status.sender,
             endpoint: status.endpoint,

@@ -14,8 +14,8 @@ use mailroute_m365::{
 };
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
-    CertificateFiles, ControlService, DeliveryMode, Durability, Gateway, HostName, Method, SmartHost,
-    SmtpRelay, TlsMode,
+    Archive, CertificateFiles, ControlService, DeliveryMode, Durability, Gateway, HostName, Method,
+    SmartHost, SmtpRelay, TlsMode,
 };
 use mailroute_route::paths;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -32,7 +32,9 @@ pub(crate) struct Sidecars {
 impl Sidecars {
     /// The one that is well, after its first mail.
     pub(crate) async fn well() -> Result<Self> {
-        let sidecars = Self { well: Alone::start(Options::default(), |_| {}).await?, troubled: Vec::new() };
+        let archived =
+            |route: &mut RouteFile| route.archive = Some(Archive { bcc: "archive@contoso.com".into() });
+        let sidecars = Self { well: Alone::start(Options::default(), archived).await?, troubled: Vec::new() };
         sidecars.send_well().await?;
         Ok(sidecars)
     }
