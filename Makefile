@@ -7,7 +7,13 @@ BUILT       := $(or $(CARGO_TARGET_DIR),target)/debug
 # Where `tests/images demo` leaves the programs and images of the demo.
 DEMO        := target/images/demo
 
+# The minor version of Kubernetes that clusters have: the newest, or the oldest that is supported.
+KUBERNETES  ?=
+# A filter of nextest: which tests.
+TESTS       ?= all()
+
 export MAILROUTE_CACHE := $(CACHE)
+export MAILROUTE_KUBERNETES := $(KUBERNETES)
 export PATH := $(CACHE)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -31,10 +37,10 @@ try: rust ## the sidecar and the simulator alone on this computer: a message to 
 	@$(CARGO) build --quiet -p mailroute-sidecar --example try
 	@$(BUILT)/examples/try $(if $(PORT),--port $(PORT)) $(if $(METHOD),--method $(METHOD)) $(if $(KEEP),--keep)
 
-test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
+test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root). KUBERNETES=1.33: on the oldest version; TESTS=filter
 	@$(CARGO) nextest run --workspace --no-run
 	@MAILROUTE_OPERATOR=$(CURDIR)/target/images/mailroute-operator MAILROUTE_SIDECAR=$(CURDIR)/target/images/mailroute-sidecar \
-		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
+		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace -E '$(TESTS)'
 	@$(BUILT)/secrets target/nextest/default/junit.xml
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes

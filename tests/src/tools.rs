@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 const KUBERNETES: &str = include_str!("../cluster/kubernetes/go.mod");
+/// The oldest version that is supported.
+const KUBERNETES_OLDEST: &str = include_str!("../cluster/kubernetes-1.33/go.mod");
 const COREDNS: &str = include_str!("../cluster/coredns/go.mod");
 const HELM: &str = include_str!("../cluster/helm/go.mod");
 const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
@@ -38,7 +40,7 @@ impl Tools {
     pub fn find() -> Result<Self> {
         let cache = cache()?;
         let tools = Self {
-            kubernetes: cache.join(format!("kubernetes-{}", pinned(KUBERNETES, "k8s.io/kubernetes")?)),
+            kubernetes: cache.join(format!("kubernetes-{}", kubernetes_version()?)),
             coredns: cache.join(format!("coredns-{}", pinned(COREDNS, "github.com/coredns/coredns")?)),
             helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
             helm3: cache.join(format!("helm3-{}", pinned(HELM3, "helm.sh/helm/v3")?)),
@@ -141,6 +143,17 @@ pub(crate) fn cache() -> Result<PathBuf> {
         .context("neither MAILROUTE_CACHE nor HOME is set, so the built programs cannot be found")
 }
 
+/// The version of Kubernetes that `MAILROUTE_KUBERNETES` names by its minor version; by default the newest.
+fn kubernetes_version() -> Result<&'static str> {
+    let wanted = env::var("MAILROUTE_KUBERNETES").unwrap_or_default();
+    let newest = pinned(KUBERNETES, "k8s.io/kubernetes")?;
+    let all = [newest, pinned(KUBERNETES_OLDEST, "k8s.io/kubernetes")?];
+    let is_wanted = |version: &&str| wanted.is_empty() || version.starts_with(&format!("{wanted}."));
+    all.into_iter()
+        .find(is_wanted)
+        .with_context(|| format!("MAILROUTE_KUBERNETES={wanted}: the tests know {all:?}"))
+}
+
 /// The version, without its `v`, that a `go.mod` requires of a module.
 fn pinned<'a>(go_mod: &'a str, module: &str) -> Result<&'a str> {
     go_mod
@@ -167,6 +180,7 @@ mod tests {
     #[test]
     fn versions_come_from_the_module_files() {
         assert!(pinned(KUBERNETES, "k8s.io/kubernetes").unwrap().starts_with("1.36."));
+        assert!(pinned(KUBERNETES_OLDEST, "k8s.io/kubernetes").unwrap().starts_with("1.33."));
         assert!(pinned(HELM, "helm.sh/helm/v4").unwrap().starts_with("4."));
         assert!(pinned(HELM3, "helm.sh/helm/v3").unwrap().starts_with("3."));
         assert!(pinned(KSTATUS, "sigs.k8s.io/cli-utils").unwrap().starts_with("0."));
