@@ -13,12 +13,10 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::FutureExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use mailroute_operator_core::REPORT_INTERVAL;
-use mailroute_operator_core::pods::{has_run, sidecar};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::{ReportingPod, Reports};
 use mailroute_operator_core::resolve::ResolvedRoute;
 use mailroute_operator_core::tenant_quotas::refusal;
@@ -54,7 +52,7 @@ pub struct ReportService {
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// Pods with the label, as watched.
-    pub pods: Store<Pod>,
+    pub pods: Store<WatchedPod>,
     /// Where reports are kept.
     pub reports: Arc<Mutex<Reports>>,
     /// Triggers the controller.
@@ -210,15 +208,14 @@ impl ReportService {
             let route = self.routes.get(route)?;
             Some((mailbox_of(&route)?, application_of(&route)))
         };
-        for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
-            let Some(uid) = pod.uid() else { continue };
-            running.pods.insert(sidecar_id(&uid));
-            let Some(route) = route_of(pod).filter(|_| sidecar(pod).is_some_and(|it| it.ready)) else {
+        for pod in self.pods.state().iter().filter(|pod| !pod.has_run()) {
+            running.pods.insert(sidecar_id(pod.uid()));
+            let Some(route) = route_of(pod).filter(|_| pod.sidecar().is_some_and(|it| it.ready)) else {
                 continue;
             };
             let mailbox = mailboxes.entry(route).or_insert_with_key(accepted);
             if let Some((mailbox, application)) = mailbox {
-                running.by_mailbox.entry(mailbox.clone()).or_default().push(running_as(pod, &uid));
+                running.by_mailbox.entry(mailbox.clone()).or_default().push(running_as(pod));
                 if let Some(application) = application {
                     running.applications.entry(application.clone()).or_default().insert(mailbox.clone());
                 }
@@ -325,10 +322,13 @@ fn shared(route: &CachedRoute) -> Option<&ResolvedRoute> {
     route.resolution().accepted().ok().filter(|resolved| resolved.file.shares_limits())
 }
 
-fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
-    let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
-    let namespace = pod.namespace().unwrap_or_default();
-    running_sidecar(&namespace, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+fn running_as(pod: &WatchedPod) -> RunningSidecar {
+    let made = pod.created().map_or(0, Timestamp::as_millisecond);
+    running_sidecar(
+        pod.namespace(),
+        pod.uid(),
+        Duration::from_millis(u64::try_from(made).unwrap_or_default()),
+    )
 }
 
 async fn whole(body: Body) -> Result<Bytes, ReportRefusal> {

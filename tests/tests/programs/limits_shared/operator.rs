@@ -24,6 +24,7 @@ use mailroute_operator::service::lease::Leases;
 use mailroute_operator::service::ledger_store::MemoryStore;
 use mailroute_operator::service::report::{self, ReportService};
 use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_quota::Timing;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -99,7 +100,7 @@ async fn serve(
 ) -> Result<JoinHandle<()>> {
     let timing = Timing { minute, ..Timing::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
-    let pods = filled((0..sidecars).map(pod));
+    let pods = filled((0..sidecars).map(pod).map(WatchedPod::of));
     let control = ReportService {
         authenticator: Arc::new(Authenticator::new(api_server().await?, pods.clone(), true)),
         leadership: leadership.subscribe(),
