@@ -19,7 +19,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # The order of what a target needs is meant, under -j too: the quick questions first.
 .NOTPARALLEL:
-.PHONY: help demo demo-down try test check lint doc crds drift pictures images bench attacks fuzz preflight tools demo-tools cluster-tools harness rust clean
+.PHONY: help demo demo-down try test check lint doc crds drift pictures images bench attacks fuzz release preflight tools demo-tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -65,6 +65,11 @@ pictures: rust ## make the pictures of the README again: docs/pictures
 
 images: demo-tools ## container images, as archives in target/images
 	@tests/images
+
+# Its secrets come from the environment and are on no command line: SIGNING_KEY with COSIGN_PASSWORD, REGISTRY_USERNAME with REGISTRY_PASSWORD.
+release: rust demo-tools ## images, charts and plugin with SBOM, provenance and checksums; REGISTRY=host/path signs and pushes them (PLATFORMS=)
+	@$(SETUP) release
+	@PLATFORMS='$(PLATFORMS)' REGISTRY='$(REGISTRY)' release/make
 
 # What is measured are the programs as they are shipped, and nothing else should run meanwhile.
 attacks: preflight rust cluster-tools images ## what one tenant can do to the others: eleven attacks, their cost to the others' mail and admission (ten minutes, root)

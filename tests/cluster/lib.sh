@@ -25,6 +25,7 @@ kubernetes_version=$(pinned k8s.io/kubernetes "$kubernetes")
 coredns_version=$(pinned github.com/coredns/coredns coredns)
 helm_version=$(pinned helm.sh/helm/v4 helm)
 helm3_version=$(pinned helm.sh/helm/v3 helm3)
+cosign_version=$(pinned github.com/sigstore/cosign/v3 cosign)
 kstatus_version=$(pinned sigs.k8s.io/cli-utils kstatus)
 monitoring_version=$(pinned github.com/prometheus-operator/prometheus-operator monitoring)
 # The version and checksum of the headless Chromium.

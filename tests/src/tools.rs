@@ -17,6 +17,7 @@ const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
 const CHROMIUM: &str = include_str!("../cluster/chromium/pin");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
 const KSTATUS: &str = include_str!("../cluster/kstatus/go.mod");
+const COSIGN: &str = include_str!("../cluster/cosign/go.mod");
 
 /// The programs of one cache.
 #[derive(Debug, Clone)]
@@ -94,6 +95,15 @@ impl Tools {
     pub(crate) fn kstatus() -> Result<PathBuf> {
         let entry = cache()?.join(format!("kstatus-{}", pinned(KSTATUS, "sigs.k8s.io/cli-utils")?));
         Ok(complete(&entry)?.join("kstatus"))
+    }
+
+    /// The folder with `cosign` and `crane`, which sign, push and verify a release.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn signing() -> Result<PathBuf> {
+        let entry = cache()?.join(format!("cosign-{}", pinned(COSIGN, "github.com/sigstore/cosign/v3")?));
+        Ok(complete(&entry)?.to_owned())
     }
 
     /// The folder with the Prometheus operator's resource definitions.
@@ -184,6 +194,7 @@ mod tests {
         assert!(pinned(HELM, "helm.sh/helm/v4").unwrap().starts_with("4."));
         assert!(pinned(HELM3, "helm.sh/helm/v3").unwrap().starts_with("3."));
         assert!(pinned(KSTATUS, "sigs.k8s.io/cli-utils").unwrap().starts_with("0."));
+        assert!(pinned(COSIGN, "github.com/sigstore/cosign/v3").unwrap().starts_with("3."));
         assert!(pinned(COREDNS, "github.com/coredns/coredns").unwrap().starts_with("1."));
     }
 
