@@ -19,7 +19,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # The order of what a target needs is meant, under -j too: the quick questions first.
 .NOTPARALLEL:
-.PHONY: help demo demo-down try test check lint doc crds drift pictures images bench attacks fuzz release preflight tools demo-tools cluster-tools harness rust clean
+.PHONY: help demo demo-down try test check lint doc docs crds drift pictures images bench attacks fuzz release preflight tools demo-tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,14 +53,18 @@ lint: rust ## format and clippy, warnings denied
 doc: ## API documentation, warnings denied
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
+docs: rust ## the documentation as a site, with search: target/site/html/index.html
+	@$(SETUP) docs
+	@docs/site/build target/site
+
 crds: ## write the generated files again: crds/, charts/mailroute-crds, docs/reference
 	@$(CARGO) run --quiet -p mailroute-docgen -- --write
 
 drift: ## fail when a generated file differs from the code
 	@$(CARGO) run --quiet -p mailroute-docgen -- --check
 
-pictures: rust ## make the pictures of the README again: docs/pictures
-	@$(SETUP) browser
+pictures: rust ## make the pictures of the README again: docs/pictures (root)
+	@$(SETUP) pictures
 	@$(CARGO) run --quiet -p e2e --bin pictures -- docs/pictures
 
 images: demo-tools ## container images, as archives in target/images

@@ -32,6 +32,7 @@ monitoring_version=$(pinned github.com/prometheus-operator/prometheus-operator m
 . "$cluster_dir/chromium/pin"
 nextest_version=0.9.151
 cargo_fuzz_version=0.13.2
+mdbook_version=0.5.4
 # The project's own, which its images carry as their tag.
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$cluster_dir/../../Cargo.toml")
 

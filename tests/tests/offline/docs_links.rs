@@ -40,6 +40,24 @@ fn a_missing_page_and_a_missing_heading_are_found() {
 }
 
 #[test]
+fn the_summary_of_the_site_has_every_page_once() -> Result<()> {
+    let summary = fs::read_to_string(repository().join("docs/SUMMARY.md"))?;
+    let mut named = links(&summary);
+    named.sort();
+    let twice: Vec<_> = named.windows(2).filter(|two| two[0] == two[1]).map(|two| &two[0]).collect();
+    ensure!(twice.is_empty(), "docs/SUMMARY.md has twice: {twice:?}");
+    let docs = repository().join("docs");
+    let inside = pages(&docs)?.into_iter().map(|page| Ok(page.strip_prefix(&docs)?.display().to_string()));
+    let outside = pages(&repository())?.into_iter().filter(|page| !page.starts_with(&docs));
+    let outside = outside.map(|page| Ok(format!("../{}", page.strip_prefix(repository())?.display())));
+    let mut all = inside.chain(outside).collect::<Result<Vec<_>>>()?;
+    all.retain(|page| page != "SUMMARY.md");
+    all.sort();
+    ensure!(named == all, "docs/SUMMARY.md has {named:#?}, the repository {all:#?}");
+    Ok(())
+}
+
+#[test]
 fn headings_become_anchors_as_hosts_of_markdown_make_them() {
     let text = "# 1. An `application` in Entra\n## Who can do what, and why\n";
     let found: Vec<_> = anchors(text).into_iter().collect();
