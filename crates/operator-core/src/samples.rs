@@ -231,5 +231,6 @@ pub fn report(observations: Vec<Observation>) -> Report {
         left: vec![],
         gateway_error: None,
         claim: None,
+        mailboxes: vec![],
     }
 }

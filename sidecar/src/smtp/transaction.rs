@@ -228,6 +228,7 @@ impl Transaction {
             reverse_path: self.reverse_path,
             recipients: self.recipients,
             archive,
+            mailbox: None,
             body: self.body,
             smtp_utf8: self.smtp_utf8,
             size: self.size,
