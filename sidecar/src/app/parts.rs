@@ -177,7 +177,7 @@ impl Parts {
             config: self.config.clone(),
             health: self.lanes.health(),
             metrics: Arc::clone(&self.metrics),
-            budget: Arc::clone(self.lanes.of(None).budget()),
+            lanes: Arc::clone(&self.lanes),
             queue: Arc::clone(&self.queue),
         }
     }

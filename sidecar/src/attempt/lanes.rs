@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailroute_quota::Timing;
+use mailroute_quota::client::budget::BudgetView;
+use mailroute_quota::{Timing, Utilization};
 use mailroute_route::control::Usage;
 use mailroute_route::file::MAX_MAILBOXES;
 use tokio::sync::watch;
@@ -84,6 +85,18 @@ impl Lanes {
         self.health.subscribe()
     }
 
+    /// How much of the limits is in use, of whichever mailbox has used most of each.
+    pub fn view(&self) -> BudgetView {
+        let views = self.in_use().map(|attempts| attempts.budget().view());
+        let all = views.reduce(|one, other| BudgetView {
+            minute: fuller(one.minute, other.minute),
+            hour: fuller(one.hour, other.hour),
+            day: fuller(one.day, other.day),
+            share: one.share.min(other.share),
+        });
+        all.unwrap_or_else(|| self.of(None).budget().view())
+    }
+
     /// What all mailboxes have sent.
     pub fn usage(&self) -> Usage {
         self.in_use().map(|attempts| attempts.usage()).fold(Usage::default(), |sum, one| Usage {
@@ -110,6 +123,12 @@ pub fn assign(now: &[Option<String>], wanted: &[Option<&str>]) -> Vec<Option<usi
         }
     }
     lanes
+}
+
+fn fuller(one: Option<Utilization>, other: Option<Utilization>) -> Option<Utilization> {
+    let (Some(this), Some(that)) = (one, other) else { return one.or(other) };
+    let is_fuller = this.used.saturating_mul(that.limit) >= that.used.saturating_mul(this.limit);
+    if is_fuller { one } else { other }
 }
 
 fn is_same(one: &str, other: &str) -> bool {

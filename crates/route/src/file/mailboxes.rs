@@ -18,6 +18,17 @@ pub struct SendingMailbox {
     pub senders: Vec<String>,
 }
 
+/// What becomes of `From` when a sender's mail is shared over several mailboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum SpreadFrom {
+    /// It stays: each of the mailboxes may send as the sender.
+    #[default]
+    Keep,
+    /// It becomes the mailbox, and the sender is named in `Reply-To`.
+    ReplyTo,
+}
+
 impl Method {
     /// The addresses that are sent as, at least one where the method logs in as a mailbox.
     pub fn mailboxes(&self) -> Vec<&str> {
@@ -40,7 +51,7 @@ impl RouteFile {
         let narrowed = |mailbox: &SendingMailbox| {
             let mut submission = submission.clone();
             submission.mailbox.clone_from(&mailbox.address);
-            submission.mailboxes.clear();
+            (submission.mailboxes, submission.spread) = (vec![], None);
             Self { method: Method::ClientSubmission(submission), ..self.clone() }
         };
         submission.mailboxes.iter().take(MAX_MAILBOXES).map(narrowed).collect()

@@ -25,7 +25,7 @@ pub use delivery::{DeadLetters, Delivery, DeliveryMode, Durability, GatewayUnava
 pub use gateway::Gateway;
 pub use limits::Limits;
 pub use local::{BareLineEnds, Listen, ListenAuth, OnViolation, Senders};
-pub use mailboxes::{MAX_MAILBOXES, SendingMailbox};
+pub use mailboxes::{MAX_MAILBOXES, SendingMailbox, SpreadFrom};
 pub use method::{
     ClientSubmission, DirectSend, Graph, LogInSettings, Method, SmtpRelay, Submission, SubmissionService,
 };
@@ -295,6 +295,7 @@ mod tests {
         submission.mailboxes = ["noreply@contoso.com", "alerts@contoso.com"]
             .map(|address| SendingMailbox { address: address.into(), senders: vec!["*@a.example".into()] })
             .into();
+        submission.spread = Some(SpreadFrom::ReplyTo);
         assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
         assert_eq!(route.method.mailboxes(), ["noreply@contoso.com", "alerts@contoso.com"]);
         let lanes = route.lanes();
