@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn those_that_share_a_sender_take_turns() {
         let mailboxes = mailboxes(&THREE, true);
-        let mut next = || chosen(&mailboxes, "ann@shop.contoso.com").unwrap();
+        let next = || chosen(&mailboxes, "ann@shop.contoso.com").unwrap();
         let (one, two) = (("alerts@contoso.com", "shared"), ("orders@contoso.com", "shared"));
         assert_eq!([next(), next(), next(), next()], [one, two, one, two]);
         assert_eq!(chosen(&mailboxes, "sales@contoso.com"), Some(("orders@contoso.com", "own")));
