@@ -312,7 +312,7 @@ async fn what_is_no_token_is_not_sent_for_review() {
 #[tokio::test]
 async fn too_much_and_too_often_and_nonsense_are_refused() {
     let stage = stage().await;
-    let (status, _) = stage.send(&good(), "{}".repeat(10_000)).await;
+    let (status, _) = stage.send(&good(), "{}".repeat(20_000)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let (status, body) = stage.send(&good(), "nonsense".into()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
