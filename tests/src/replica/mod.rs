@@ -214,9 +214,10 @@ async fn mirror(cluster: &Cluster, slices: &Api<EndpointSlice>) -> Result<()> {
     let subset = |slice: &EndpointSlice| {
         let addresses: Vec<_> =
             slice.endpoints.iter().flat_map(|it| &it.addresses).map(|ip| json!({"ip": ip})).collect();
-        json!({"addresses": addresses, "ports": slice.ports})
+        // The slice of the Service's own pods has none here, and a subset needs some.
+        (!addresses.is_empty()).then(|| json!({"addresses": addresses, "ports": slice.ports}))
     };
-    let subsets: Vec<_> = slices.list(&own).await?.iter().map(subset).collect();
+    let subsets: Vec<_> = slices.list(&own).await?.iter().filter_map(subset).collect();
     let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": release::NAME}, "subsets": subsets});
     let all: Api<Endpoints> = Api::namespaced(cluster.client(), release::NAMESPACE);
     all.patch(release::NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(endpoints)).await?;
