@@ -189,21 +189,25 @@ impl MessageAcceptor {
         no: Reply,
         deadline: Instant,
     ) -> Reply {
+        let mut shutting_down = self.shutting_down.clone();
+        let too_late = async {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => {}
+                _ = shutting_down.wait_for(|&shutting_down| shutting_down) => {}
+            }
+        };
         let ended = tokio::select! {
-            ended = tokio::time::timeout_at(deadline, &mut attempt) => ended,
-            _ = async { drop(self.shutting_down.clone().wait_for(|&shutting_down| shutting_down).await) } => {
+            biased;
+            ended = &mut attempt => ended,
+            () = too_late => {
+                // The application will send it again, so this attempt has to end. It may have ended by itself meanwhile.
                 attempt.abort();
-                return self.turned_away(no);
+                attempt.await
             }
         };
         match ended {
-            Ok(Ok(ended)) => self.answer(active, envelope, body, &ended).await,
-            Ok(Err(_)) => self.turned_away(no),
-            Err(_) => {
-                // The application will send it again, so this attempt has to end.
-                attempt.abort();
-                self.turned_away(no)
-            }
+            Ok(ended) => self.answer(active, envelope, body, &ended).await,
+            Err(_) => self.turned_away(no),
         }
     }
 }

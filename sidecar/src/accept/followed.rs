@@ -17,7 +17,7 @@ use super::deliver_or_queue::is_told_whole;
 use crate::clock::{self, Instant};
 use crate::gateway::client::{Gateways, HandOverError, Offer};
 use crate::message::body::Body;
-use crate::message::envelope::{Envelope, QueueId};
+use crate::message::envelope::Envelope;
 use crate::outcome::AttemptResult;
 use crate::queue::Queue;
 use crate::queue::schedule::{MAX_RESERVATION, later};
@@ -32,9 +32,9 @@ const LAST: Duration = Duration::from_secs(2);
 /// How much later the gateway tries by itself: for telling it, and for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// How often a gateway is told, and the pause in between.
-const TIMES: u32 = 5;
+/// Pause before a gateway that could not be told is told again: the first, doubled each time, and the longest.
 const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// A message whose attempt is under way, at a gateway.
 pub(super) struct Followed {
@@ -44,6 +44,8 @@ pub(super) struct Followed {
     entry: Entry,
     /// When the attempt has to end.
     deadline: Instant,
+    /// When the gateway tries by itself.
+    reserved: Instant,
 }
 
 impl MessageAcceptor {
@@ -55,12 +57,13 @@ impl MessageAcceptor {
         body: &Body,
     ) -> Result<Followed, HandOverError> {
         let entry = Entry::message(envelope.clone(), clock::timestamp());
-        let (next, deadline) = (later(entry.accepted, MAX_RESERVATION), clock::now() + ATTEMPT);
+        let (next, now) = (later(entry.accepted, MAX_RESERVATION), clock::now());
+        let (deadline, reserved) = (now + ATTEMPT, now + MAX_RESERVATION);
         let progress = Progress { next, reserved_until: Some(next), ..Progress::fresh(&entry) };
         let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body };
         let gateway = self.hand_over(gateways, offer).await?;
         let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(gateways));
-        Ok(Followed { queue, gateways, gateway, entry, deadline })
+        Ok(Followed { queue, gateways, gateway, entry, deadline, reserved })
     }
 }
 
@@ -82,16 +85,21 @@ impl Followed {
                     () = ending => {}
                 }
             };
-            tokio::select! {
-                ended = &mut attempt => match ended {
-                    Ok(attempt) => self.tell(&attempt).await,
-                    Err(error) => {
-                        tracing::error!(%error, "an attempt ended abnormally");
-                        self.give_up().await;
-                    }
-                },
+            let ended = tokio::select! {
+                biased;
+                ended = &mut attempt => ended,
                 () = too_long => {
                     attempt.abort();
+                    // It may have ended by itself meanwhile.
+                    attempt.await
+                }
+            };
+            match ended {
+                Ok(attempt) => self.tell(&attempt).await,
+                Err(error) => {
+                    if !error.is_cancelled() {
+                        tracing::error!(%error, "an attempt ended abnormally");
+                    }
                     self.give_up().await;
                 }
             }
@@ -100,26 +108,22 @@ impl Followed {
 
     /// Nobody knows what came of the attempt: the gateway tries now.
     async fn give_up(self) {
-        let Self { gateways, gateway, entry, .. } = self;
-        let progress = Progress { next: clock::timestamp(), ..Progress::fresh(&entry) };
-        told(&gateways, gateway, &entry.envelope.id, &progress).await;
+        let progress = Progress { next: clock::timestamp(), ..Progress::fresh(&self.entry) };
+        self.told(&progress).await;
     }
 
     /// Tells the gateway what came of the attempt. Where the application is told the upstream's words, nobody waits any more.
     async fn tell(self, attempt: &AttemptResult) {
-        let Self { queue, gateways, gateway, entry, .. } = self;
-        let id = entry.envelope.id.clone();
-        let mut progress = queue.after_attempt_for_all(entry, attempt).progress;
+        let mut progress = self.queue.after_attempt_for_all(self.entry.clone(), attempt).progress;
         progress.next = progress.next.max(clock::timestamp());
-        told(&gateways, gateway, &id, &progress).await;
+        self.told(&progress).await;
     }
 
     /// Takes the message from the gateway: the application was told the upstream's last word.
     async fn release(self) {
-        let Self { gateways, gateway, entry, .. } = self;
-        let mut progress = Progress::fresh(&entry);
+        let mut progress = Progress::fresh(&self.entry);
         progress.statuses.fill(RecipientStatus::Delivered);
-        told(&gateways, gateway, &entry.envelope.id, &progress).await;
+        self.told(&progress).await;
     }
 
     /// What an attempt that has ended means for the gateway. Does not hold up the application.
@@ -130,19 +134,20 @@ impl Followed {
             if is_told_whole(&attempt) { self.release().await } else { self.tell(&attempt).await }
         });
     }
-}
 
-async fn told(gateways: &Gateways, gateway: SocketAddr, id: &QueueId, progress: &Progress) {
-    for _ in 0..TIMES {
-        match gateways.update(gateway, id, progress).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(queue_id = %id, %gateway, error = chain(&error), "the gateway could not be told what came of an attempt");
-                if error.is_of_message() {
-                    return;
-                }
+    /// Tells the gateway, again and again while it cannot be reached, until it tries by itself. Those who do so at a time are no more
+    /// than attempts were under way when the gateway went.
+    async fn told(&self, progress: &Progress) {
+        let (id, gateway) = (&self.entry.envelope.id, self.gateway);
+        let mut pause = AGAIN;
+        loop {
+            let Err(error) = self.gateways.update(gateway, id, progress).await else { return };
+            tracing::warn!(queue_id = %id, %gateway, error = chain(&error), "the gateway could not be told what came of an attempt");
+            if error.is_of_message() || clock::now() + pause >= self.reserved {
+                return;
             }
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST);
         }
-        sleep(AGAIN).await;
     }
 }

@@ -125,7 +125,9 @@ impl Parts {
         tasks.spawn(check::run(gateways, identity, intervals.gateway_check, stop.clone()));
         if !self.gateways.is_one_of_them() {
             let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(&self.gateways));
-            tasks.spawn(backlog::run(queue, gateways, self.config.clone(), intervals.backlog, stop.clone()));
+            // What is left when the end begins is handed over by it.
+            let (config, draining) = (self.config.clone(), self.draining.clone());
+            tasks.spawn(backlog::run(queue, gateways, config, intervals.backlog, draining));
         }
         tasks.spawn(self.reporter(intervals.report, &run.spool_dir).run(stop.clone()));
         tasks.spawn(count_configs(self.config.clone(), Arc::clone(&self.metrics), stop.clone()));

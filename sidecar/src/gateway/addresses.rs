@@ -34,6 +34,11 @@ impl Unresponsive {
         self.0.remove(&address);
     }
 
+    /// Whether the address did not answer lately.
+    pub fn contains(&self, address: SocketAddr, now: Instant) -> bool {
+        self.0.get(&address).is_some_and(|since| now.saturating_duration_since(*since) < PASSED_OVER)
+    }
+
     /// Each address once, in an order that is another one each time; those that did not answer lately behind the others.
     pub fn ordered(
         &self,
@@ -41,12 +46,11 @@ impl Unresponsive {
         now: Instant,
         mut chance: impl FnMut() -> f64,
     ) -> Vec<SocketAddr> {
-        let is_silent = |address: &SocketAddr| {
-            self.0.get(address).is_some_and(|since| now.saturating_duration_since(*since) < PASSED_OVER)
-        };
         addresses.sort_unstable();
         addresses.dedup();
-        addresses.sort_by_cached_key(|address| (is_silent(address), (chance() * f64::from(u32::MAX)) as u32));
+        addresses.sort_by_cached_key(|address| {
+            (self.contains(*address, now), (chance() * f64::from(u32::MAX)) as u32)
+        });
         addresses
     }
 }

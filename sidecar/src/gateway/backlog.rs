@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mailroute_route::file::Durability;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use super::client::Gateways;
 use super::flush::Flush;
@@ -25,19 +25,12 @@ pub async fn run(
     pause: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let flush = Flush::new(&queue, &gateways, 1);
-    let passes = async {
-        loop {
-            sleep(pause).await;
-            let figures = queue.figures();
-            if is_wanted(&config.borrow()) && figures.messages + figures.dead_letters > 0 {
-                flush.pass().await;
-            }
+    let flush = Flush::new(&queue, &gateways, 1, None);
+    while timeout(pause, stop.wait_for(|&stop| stop)).await.is_err() {
+        let figures = queue.figures();
+        if is_wanted(&config.borrow()) && figures.messages + figures.dead_letters > 0 {
+            flush.pass(&stop).await;
         }
-    };
-    tokio::select! {
-        () = passes => {}
-        _ = stop.wait_for(|&stop| stop) => {}
     }
 }
 

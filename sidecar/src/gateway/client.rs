@@ -9,7 +9,7 @@
 //! what becomes of one that is not.
 //!
 //! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
-//! message, since its answer was lost, no other gets it for ten seconds.
+//! message, since its answer was lost, no other gets it for ten seconds, nor later before that one was asked.
 
 mod update;
 
@@ -237,7 +237,7 @@ impl Gateways {
         self.identity.certified_by(clock::now() + REACH).await?;
         let _place = self.place().await?;
         let (parts, mut last, mut tried) = ([&head[..], &state], None, None);
-        if let Some(open) = self.open.take(self.doubt(id), &self.identity.basis()?) {
+        if let Some(open) = self.open.take(self.preferred(id), &self.identity.basis()?) {
             let address = open.address;
             match self.send(open, &command, parts, body, id).await {
                 Ok(()) => return Ok(address),
@@ -248,7 +248,7 @@ impl Gateways {
             }
         }
         let deadline = clock::now() + REACH;
-        let addresses = self.addresses(self.doubt(id), deadline).await?.into_iter();
+        let addresses = self.addresses_for(id, deadline).await?.into_iter();
         let mut addresses: VecDeque<_> =
             addresses.filter(|address| Some(*address) != tried).take(MAX_ADDRESSES).collect();
         let mut once_more = true;
@@ -328,7 +328,7 @@ impl Gateways {
     async fn greeted(&self) -> Result<(), HandOverError> {
         let deadline = clock::now() + REACH;
         let mut last = HandOverError::Nobody;
-        for address in self.addresses(None, deadline).await?.into_iter().take(MAX_ADDRESSES) {
+        for address in self.addresses(deadline).await?.into_iter().take(MAX_ADDRESSES) {
             match self.connect(address, deadline).await {
                 Ok(connection) => {
                     connection.quit().await;
@@ -345,15 +345,20 @@ impl Gateways {
         place.ok().and_then(Result::ok).ok_or(HandOverError::Time)
     }
 
-    /// The addresses to try, in an order that is another one each time.
-    async fn addresses(
-        &self,
-        only: Option<SocketAddr>,
-        deadline: Instant,
-    ) -> Result<Vec<SocketAddr>, HandOverError> {
-        if let Some(address) = only {
+    /// The addresses to try for a message: the one that may have it, alone for a while and then first.
+    async fn addresses_for(&self, id: &QueueId, deadline: Instant) -> Result<Vec<SocketAddr>, HandOverError> {
+        if let Some(address) = self.doubt(id) {
             return Ok(vec![address]);
         }
+        let mut addresses = self.addresses(deadline).await?;
+        let preferred = self.preferred(id);
+        // The order of the others stays.
+        addresses.sort_by_key(|address| Some(*address) != preferred);
+        Ok(addresses)
+    }
+
+    /// All addresses, in an order that is another one each time.
+    async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, HandOverError> {
         let gateway = self.identity.gateway().ok_or(IdentityError::NoGateway)?;
         let (host, port) = host_and_port(&gateway.host);
         let fixed = lock(&self.fixed).clone();
@@ -393,6 +398,14 @@ impl Gateways {
     /// The gateway that may have a message although its answer was lost. While it is remembered, nobody else is to try the message.
     pub fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
         lock(&self.doubts).of(id, clock::now())
+    }
+
+    /// The gateway that may have it, also when that was long ago; none once it did not answer any more.
+    fn preferred(&self, id: &QueueId) -> Option<SocketAddr> {
+        let now = clock::now();
+        let preferred = lock(&self.doubts).preferred(id, now)?;
+        let is_silent = lock(&self.unresponsive).contains(preferred, now);
+        (!is_silent || self.doubt(id).is_some()).then_some(preferred)
     }
 
     fn met(&self, error: Option<&HandOverError>) {

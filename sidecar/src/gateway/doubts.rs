@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::message::envelope::QueueId;
+use crate::queue::schedule::MAX_RESERVATION;
 
 /// How long a message is offered to no other gateway than the one that may have it.
 pub const DOUBT: Duration = Duration::from_secs(10);
+
+/// How long it is offered to that one before the others.
+const PREFERRED: Duration = MAX_RESERVATION;
 
 /// Most messages of which that is remembered.
 const MAX_DOUBTS: usize = 10_000;
@@ -26,20 +30,35 @@ struct Doubt {
 }
 
 impl Doubt {
-    fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= DOUBT
+    fn has_lasted(&self, time: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= time
     }
 }
 
 impl Doubts {
     /// The gateway that may have the message; none when that was too long ago.
     pub fn of(&self, id: &QueueId, now: Instant) -> Option<SocketAddr> {
-        self.0.get(id).filter(|doubt| !doubt.is_over(now)).map(|doubt| doubt.address)
+        self.since_less_than(DOUBT, id, now)
     }
 
-    /// The gateway at `address` may have the message from now on.
+    /// The gateway that is asked first, for it may have the message, also when that was some time ago.
+    pub fn preferred(&self, id: &QueueId, now: Instant) -> Option<SocketAddr> {
+        self.since_less_than(PREFERRED, id, now)
+    }
+
+    fn since_less_than(&self, time: Duration, id: &QueueId, now: Instant) -> Option<SocketAddr> {
+        self.0.get(id).filter(|doubt| !doubt.has_lasted(time, now)).map(|doubt| doubt.address)
+    }
+
+    /// The gateway at `address` may have the message from now on, unless that is known for longer.
     pub fn add(&mut self, id: &QueueId, address: SocketAddr, now: Instant) {
-        self.0.retain(|_, doubt| !doubt.is_over(now));
+        self.0.retain(|_, doubt| !doubt.has_lasted(PREFERRED, now));
+        if self.0.get(id).is_some_and(|doubt| doubt.address == address) {
+            return;
+        }
+        if self.0.len() >= MAX_DOUBTS {
+            self.0.retain(|_, doubt| !doubt.has_lasted(DOUBT, now));
+        }
         if self.0.len() < MAX_DOUBTS {
             self.0.insert(id.clone(), Doubt { address, since: now });
         }
@@ -75,6 +94,25 @@ mod tests {
         let just_before = start + DOUBT - Duration::from_millis(1);
         assert_eq!(doubts.of(&id(1), just_before), Some(address(1)));
         assert_eq!(doubts.of(&id(2), just_before), None);
+        assert_eq!(doubts.of(&id(1), start + DOUBT), None);
+    }
+
+    #[test]
+    fn after_that_the_same_gateway_is_asked_first_for_as_long_as_it_leaves_the_message_alone() {
+        let (mut doubts, start) = (Doubts::default(), clock::now());
+        doubts.add(&id(1), address(1), start);
+        doubts.add(&id(2), address(1), start);
+        doubts.settle(&id(2));
+        assert_eq!(doubts.preferred(&id(1), start + 2 * DOUBT), Some(address(1)));
+        assert_eq!(doubts.preferred(&id(2), start + 2 * DOUBT), None);
+        assert_eq!(doubts.preferred(&id(1), start + PREFERRED), None);
+    }
+
+    #[test]
+    fn one_that_never_answers_does_not_keep_a_message_by_being_asked_again() {
+        let (mut doubts, start) = (Doubts::default(), clock::now());
+        doubts.add(&id(1), address(1), start);
+        doubts.add(&id(1), address(1), start + DOUBT / 2);
         assert_eq!(doubts.of(&id(1), start + DOUBT), None);
     }
 

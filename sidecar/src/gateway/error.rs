@@ -75,6 +75,11 @@ impl HandOverError {
         }
     }
 
+    /// Whether there is no gateway at all: no pod of it is ready, so that its name has no address.
+    pub(super) const fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody | Self::Resolve(_))
+    }
+
     /// Whether another gateway may have the message that this one was asked about: it cannot be reached, or does not know the message.
     pub(super) fn may_be_elsewhere(&self) -> bool {
         match self {

@@ -4,18 +4,20 @@
 //! nothing.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use mailroute_route::text::chain;
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use super::client::{Gateways, Offer};
 use super::doubts::DOUBT;
 use super::error::ErrorScope;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::lock;
 use crate::logging::faults::Due;
 use crate::message::envelope::QueueId;
@@ -24,6 +26,9 @@ use crate::spool::Kept;
 
 /// Most messages that are remembered as refused. More of them are offered again in each pass.
 const MAX_REFUSED: usize = 10_000;
+
+/// Least time for an offer.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +39,16 @@ pub(super) enum Pass {
     Deferred,
     /// No gateway takes anything.
     Away,
+    /// The route has no other gateway at present.
+    Alone,
 }
 
 /// What came of one offer.
 enum Offered {
     Taken,
     LeftOut,
-    Away,
+    /// No gateway takes anything; with what the pass has come to.
+    Away(Pass),
 }
 
 /// Hands over what waits in a queue, pass by pass.
@@ -49,6 +57,8 @@ pub(super) struct Flush<'a> {
     gateways: &'a Gateways,
     /// Messages handed over at a time.
     at_once: usize,
+    /// From then on this pod tries messages that a gateway may have.
+    tried_from: Option<Instant>,
     left_out: Mutex<LeftOut>,
     taken: AtomicU64,
 }
@@ -61,10 +71,40 @@ struct LeftOut {
     in_pass: HashSet<QueueId>,
 }
 
+/// What ends a pass early.
+struct Course {
+    stop: watch::Receiver<bool>,
+    /// No gateway takes anything.
+    away: Mutex<Option<Pass>>,
+}
+
+impl Course {
+    fn goes_on(&self) -> bool {
+        !*self.stop.borrow() && lock(&self.away).is_none()
+    }
+
+    fn is_away(&self, pass: Pass) {
+        *lock(&self.away) = Some(pass);
+    }
+
+    /// What an offer comes to that is still under way when the pass is to end.
+    async fn stopped(&self) -> Offered {
+        drop(self.stop.clone().wait_for(|&stop| stop).await);
+        Offered::Away(Pass::Away)
+    }
+}
+
 impl<'a> Flush<'a> {
-    /// Nothing was offered yet.
-    pub fn new(queue: &'a Arc<Queue>, gateways: &'a Gateways, at_once: usize) -> Self {
-        Self { queue, gateways, at_once, left_out: Mutex::default(), taken: AtomicU64::new(0) }
+    /// Nothing was offered yet. A pod that from `tried_from` on tries messages that a gateway may have waits until then for an offer of
+    /// one of these, and later for a moment only.
+    pub fn new(
+        queue: &'a Arc<Queue>,
+        gateways: &'a Gateways,
+        at_once: usize,
+        tried_from: Option<Instant>,
+    ) -> Self {
+        let (left_out, taken) = (Mutex::default(), AtomicU64::new(0));
+        Self { queue, gateways, at_once, tried_from, left_out, taken }
     }
 
     /// How many messages a gateway has taken.
@@ -77,25 +117,25 @@ impl<'a> Flush<'a> {
         self.queue.has_other_than(&lock(&self.left_out).refused)
     }
 
-    /// Offers everything once that nobody is trying.
-    pub async fn pass(&self) -> Pass {
+    /// Offers everything once that nobody is trying. Ends once `stop` is true; a gateway may have what is on its way then.
+    pub async fn pass(&self, stop: &watch::Receiver<bool>) -> Pass {
         {
             let mut left_out = lock(&self.left_out);
             left_out.in_pass = left_out.refused.clone();
         }
-        let is_away = AtomicBool::new(false);
-        self.queued(&is_away).await;
-        self.dead_letters(&is_away).await;
-        if is_away.into_inner() {
-            return Pass::Away;
+        let course = Course { stop: stop.clone(), away: Mutex::default() };
+        self.queued(&course).await;
+        self.dead_letters(&course).await;
+        if let Some(away) = *lock(&course.away) {
+            return away;
         }
         let left_out = lock(&self.left_out);
         if left_out.in_pass.len() > left_out.refused.len() { Pass::Deferred } else { Pass::Complete }
     }
 
-    async fn queued(&self, is_away: &AtomicBool) {
+    async fn queued(&self, course: &Course) {
         let work = || async {
-            while !is_away.load(Ordering::Relaxed) {
+            while course.goes_on() {
                 let leaving = self.queue.leaving(&lock(&self.left_out).in_pass);
                 let Some(leaving) = leaving else { break };
                 let Some(kept) = leaving.load().await else {
@@ -105,37 +145,58 @@ impl<'a> Flush<'a> {
                     }
                     continue;
                 };
-                let offered = self.offer(&kept).await;
+                let limit = self.tried_from.filter(|_| leaving.is_reserved());
+                let too_late = async {
+                    match limit {
+                        Some(limit) => sleep_until(limit.max(clock::now() + MOMENT)).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let offered = tokio::select! {
+                    biased;
+                    offered = self.offer(&kept) => offered,
+                    () = too_late => Offered::Away(Pass::Away),
+                    offered = course.stopped() => offered,
+                };
                 if matches!(offered, Offered::Taken) {
                     leaving.gone(age(kept.entry.accepted)).await;
                     continue;
                 }
-                // A gateway may have it: while it can still answer, it is not tried here either.
-                if self.gateways.doubt(&kept.entry.envelope.id).is_some() {
+                let is_late = self.tried_from.is_some_and(|time| time <= clock::now());
+                if leaving.is_reserved() && is_late {
+                    leaving.stay();
+                } else if self.gateways.doubt(&kept.entry.envelope.id).is_some() {
+                    // A gateway may have it: while it can still answer, it is not tried here either.
                     leaving.put_off(DOUBT);
                 }
-                if matches!(offered, Offered::Away) {
-                    is_away.store(true, Ordering::Relaxed);
+                if let Offered::Away(pass) = offered {
+                    course.is_away(pass);
                 }
             }
         };
         join_all((0..self.at_once).map(|_| work())).await;
     }
 
-    async fn dead_letters(&self, is_away: &AtomicBool) {
+    async fn dead_letters(&self, course: &Course) {
         let dead = Mutex::new(self.queue.list_dead().into_iter());
         let work = || async {
-            while !is_away.load(Ordering::Relaxed) {
+            while course.goes_on() {
                 let next = lock(&dead).next();
                 let Some(id) = next else { break };
                 if lock(&self.left_out).refused.contains(&id) {
                     continue;
                 }
-                let Some(kept) = self.queue.dead_letter(&id).await else { continue };
-                match self.offer(&kept).await {
-                    Offered::Taken => self.queue.dead_letter_gone(&id).await,
+                let Some(leaving) = self.queue.leaving_dead(&id) else { continue };
+                let Some(kept) = leaving.load().await else { continue };
+                let offered = tokio::select! {
+                    biased;
+                    offered = self.offer(&kept) => offered,
+                    offered = course.stopped() => offered,
+                };
+                match offered {
+                    Offered::Taken => leaving.gone().await,
                     Offered::LeftOut => {}
-                    Offered::Away => is_away.store(true, Ordering::Relaxed),
+                    Offered::Away(pass) => course.is_away(pass),
                 }
             }
         };
@@ -157,7 +218,11 @@ impl<'a> Flush<'a> {
             tracing::warn!(%queue_id, message_id, repeated, error = chain(&error), "not handed over");
         }
         self.leave_out(queue_id, scope);
-        if scope == ErrorScope::Gateways { Offered::Away } else { Offered::LeftOut }
+        match scope {
+            ErrorScope::Gateways if error.is_nobody() => Offered::Away(Pass::Alone),
+            ErrorScope::Gateways => Offered::Away(Pass::Away),
+            _ => Offered::LeftOut,
+        }
     }
 
     fn leave_out(&self, id: &QueueId, scope: ErrorScope) {

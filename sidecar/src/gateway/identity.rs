@@ -157,7 +157,12 @@ impl Identity {
 
     /// Uses this certificate from the next connection on.
     pub fn set(&self, certified: Arc<CertifiedKey>) {
-        let held = Held::new(certified, clock::unix_seconds(), clock::chance());
+        self.hold(certified, clock::unix_seconds());
+    }
+
+    /// The same with one that was issued at `begins`, in seconds since the epoch.
+    fn hold(&self, certified: Arc<CertifiedKey>, begins: i64) {
+        let held = Held::new(certified, begins, clock::chance());
         if let Some(observer) = self.observer.get() {
             observer(held.ends());
         }

@@ -109,6 +109,11 @@ pub enum QueueCommandError {
     /// It is being tried.
     #[error("message {0} is being tried right now; try again in a moment")]
     Trying(QueueId),
+    /// It is a dead letter on its way to the gateway.
+    #[error(
+        "message {0} is being handed over to the gateway right now; try again in a moment, here or at the gateway"
+    )]
+    Leaving(QueueId),
     /// The disk.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -229,11 +234,13 @@ impl Queue {
     /// Takes a dead letter back into the queue, for the recipients that did not get it; its time begins anew.
     ///
     /// # Errors
-    /// When there is none of that name, or the disk refuses.
-    pub async fn retry_dead(&self, id: &QueueId) -> Result<(), QueueCommandError> {
+    /// When there is none of that name, it is being handed over, or the disk refuses.
+    pub async fn retry_dead(self: &Arc<Self>, id: &QueueId) -> Result<(), QueueCommandError> {
         if self.state().index.record(id).is_some() {
             return Err(QueueCommandError::Unknown(id.clone()));
         }
+        // Nobody hands it over before this is done.
+        let _claimed = self.leaving_dead(id).ok_or_else(|| QueueCommandError::Leaving(id.clone()))?;
         let now = clock::timestamp();
         let Kept { entry, progress, .. } = self.spool.load(id).await.map_err(|error| named(error, id))?;
         let progress = progress.again(now);
@@ -274,7 +281,7 @@ impl Queue {
     /// Drops a message, waiting or given up.
     ///
     /// # Errors
-    /// When there is none of that name, it is being tried, or the disk refuses.
+    /// When there is none of that name, it is being tried or handed over, or the disk refuses.
     pub async fn discard(self: &Arc<Self>, id: &QueueId) -> Result<(), QueueCommandError> {
         // Given back when this ends early: unless the disk lets go of it, it is still here.
         let taken = self.state().index.take(id).map(|record| ClaimedMessage::new(self, id.clone(), record));
@@ -284,6 +291,7 @@ impl Queue {
         if taken.is_none() && !self.spool.dead().contains(id) {
             return Err(QueueCommandError::Unknown(id.clone()));
         }
+        let _claimed = self.leaving_dead(id).ok_or_else(|| QueueCommandError::Leaving(id.clone()))?;
         self.spool.finish(id).await?;
         tracing::warn!(queue_id = %id, "dropped, requested by a command");
         if let Some(taken) = taken {

@@ -76,6 +76,11 @@ impl ClaimedMessage {
         self.id.as_ref()
     }
 
+    /// Whether it was left to another pod.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.record.is_reserved(self.queue.now())
+    }
+
     pub(super) const fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
@@ -316,11 +321,21 @@ impl ClaimedMessage {
         }
     }
 
-    /// The same, and nobody here tries it for as long as `time`.
+    /// The same, and nobody here tries it for as long as `time`, or longer where it was left to another pod for longer before.
     pub(super) fn put_off(mut self, time: Duration) {
         if let Some(id) = self.id.take() {
-            let until = later(self.queue.now(), time);
-            self.queue.state().index.put_back(&id, |record| *record = record.reserved(Some(until)));
+            let until = Some(later(self.queue.now(), time));
+            let put_off =
+                |record: &mut QueueRecord| *record = record.reserved(record.reserved_until.max(until));
+            self.queue.state().index.put_back(&id, put_off);
+        }
+    }
+
+    /// The message was not tried, and is left to no other pod any more.
+    pub(super) fn stay(mut self) {
+        if let Some(id) = self.id.take() {
+            let now = self.queue.now();
+            self.queue.state().index.put_back(&id, |record| record.end_reservation(now));
         }
     }
 

@@ -79,6 +79,11 @@ impl Leaving {
         self.0.as_ref()?.id()
     }
 
+    /// Whether another pod may have it, so that it was left to that pod.
+    pub fn is_reserved(&self) -> bool {
+        self.0.as_ref().is_some_and(ClaimedMessage::is_reserved)
+    }
+
     /// The message as it is now; nothing when it cannot be read, or not any more.
     pub async fn load(&self) -> Option<Kept> {
         self.0.as_ref()?.load().await
@@ -88,6 +93,13 @@ impl Leaving {
     pub fn put_off(mut self, time: Duration) {
         if let Some(taken) = self.0.take() {
             taken.put_off(time);
+        }
+    }
+
+    /// No other pod is going to try it: it is in the queue again, and tried here.
+    pub fn stay(mut self) {
+        if let Some(taken) = self.0.take() {
+            taken.stay();
         }
     }
 
@@ -111,6 +123,33 @@ impl Drop for Leaving {
         if let Some(taken) = self.0.take() {
             taken.put_back();
         }
+    }
+}
+
+/// A dead letter on its way to another pod, which no command brings back or drops meanwhile.
+pub struct LeavingDead {
+    queue: Arc<Queue>,
+    id: QueueId,
+}
+
+impl LeavingDead {
+    /// The dead letter; nothing when it cannot be read, or is none any more.
+    pub async fn load(&self) -> Option<Kept> {
+        self.queue.dead_letter(&self.id).await
+    }
+
+    /// Another pod has it: it is gone here.
+    pub async fn gone(self) {
+        if let Err(error) = self.queue.spool.remove(&self.id).await {
+            tracing::error!(queue_id = %self.id, error = chain(&error), "a dead letter that was handed over cannot be removed");
+        }
+        self.queue.tell();
+    }
+}
+
+impl Drop for LeavingDead {
+    fn drop(&mut self) {
+        self.queue.state().leaving_dead.remove(&self.id);
     }
 }
 
@@ -271,12 +310,10 @@ impl Queue {
         self.claim(&id).map(|taken| Leaving(Some(taken)))
     }
 
-    /// Takes a message from the dead letters, which another pod has now.
-    pub async fn dead_letter_gone(&self, id: &QueueId) {
-        if let Err(error) = self.spool.remove(id).await {
-            tracing::error!(queue_id = %id, error = chain(&error), "a dead letter that was handed over cannot be removed");
-        }
-        self.tell();
+    /// A dead letter to hand over; nothing when that is going on already.
+    pub fn leaving_dead(self: &Arc<Self>, id: &QueueId) -> Option<LeavingDead> {
+        let is_free = self.state().leaving_dead.insert(id.clone());
+        is_free.then(|| LeavingDead { queue: Arc::clone(self), id: id.clone() })
     }
 
     /// A dead letter; nothing when it cannot be read.

@@ -72,6 +72,11 @@ impl QueueRecord {
         Self { due, reserved_until: until, ..self }
     }
 
+    /// Makes it due: it is left to no other pod any more.
+    pub fn end_reservation(&mut self, now: Timestamp) {
+        (self.due, self.reserved_until) = (self.since.min(now), None);
+    }
+
     /// Whether another pod tries it.
     pub fn is_reserved(&self, now: Timestamp) -> bool {
         self.reserved_until.is_some_and(|until| until > now)
@@ -177,6 +182,16 @@ impl Index {
     /// The same, as a person asks: also for those that are due already.
     pub fn make_all_due_by_command(&mut self, now: Timestamp) {
         self.make_due_where(now, |_| true, true);
+    }
+
+    /// Makes every message of `which` due that was left to another pod.
+    pub fn end_reservations(&mut self, now: Timestamp, which: impl Fn(&QueueId) -> bool) {
+        let ends =
+            |(id, record): &(&QueueId, &QueueRecord)| !record.taken && record.is_reserved(now) && which(id);
+        let ids: Vec<QueueId> = self.records.iter().filter(ends).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.change(&id, |record| record.end_reservation(now));
+        }
     }
 
     fn make_due_where(&mut self, now: Timestamp, which: impl Fn(&QueueRecord) -> bool, by_command: bool) {
@@ -346,6 +361,25 @@ mod tests {
         index.insert(id(0), QueueRecord::new(at(0), at(900), 1).reserved(Some(at(300))));
         index.make_all_due(at(300));
         assert_eq!(dues(&index), [at(0), at(1)], "from then on it is like any other");
+    }
+
+    #[test]
+    fn what_was_left_to_another_pod_is_due_when_that_is_over() {
+        let mut index = filled(&[900, 900, 900, 900]);
+        for n in [0, 1, 3] {
+            index.insert(id(n), QueueRecord::new(at(n), at(10), 1).reserved(Some(at(300))));
+        }
+        index.take(&id(0));
+        index.end_reservations(at(100), |id| *id != self::id(3));
+        assert_eq!(index.record(&id(1)).unwrap().due, at(1));
+        assert!(!index.record(&id(1)).unwrap().is_reserved(at(100)));
+        assert_eq!(index.record(&id(2)).unwrap().due, at(900), "not what waits for its own time");
+        for n in [0, 3] {
+            assert!(
+                index.record(&id(n)).unwrap().is_reserved(at(100)),
+                "{n}: taken by somebody, or not asked for"
+            );
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub mod schedule;
 pub mod split;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -96,6 +96,10 @@ struct State {
     unwritten: HashMap<QueueId, Progress>,
     /// The process ends soon.
     is_draining: bool,
+    /// No attempt begins any more.
+    is_closed: bool,
+    /// Dead letters that are being handed over.
+    leaving_dead: HashSet<QueueId>,
     /// Message-IDs of the newest messages that waited when the process was to end.
     named: Vec<(QueueId, String)>,
 }

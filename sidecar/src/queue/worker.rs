@@ -111,6 +111,23 @@ impl Queue {
         self.news();
     }
 
+    /// No other pod is going to try `which` of the messages that were left to it: they are tried here.
+    pub fn end_reservations(&self, which: impl Fn(&QueueId) -> bool) {
+        self.state().index.end_reservations(self.now(), which);
+        self.news();
+    }
+
+    /// Begins no attempt any more, and completes when those that are under way have ended and their messages are settled, or at
+    /// `deadline`.
+    pub async fn finished(&self, deadline: Instant) {
+        self.state().is_closed = true;
+        let mut looks = self.looks.subscribe();
+        let under_way = || self.state().index.iter().any(|(_, record)| record.taken);
+        let finished = async { while under_way() && looks.changed().await.is_ok() {} };
+        // What has not ended by then is cut off.
+        let _ = tokio::time::timeout_at(deadline, finished).await;
+    }
+
     /// Completes when nothing is left, when nothing more can be done before `deadline`, or then.
     pub async fn drained(&self, deadline: Instant) {
         let mut looks = self.looks.subscribe();
@@ -258,7 +275,7 @@ impl Worker<'_> {
 
     fn next(self, places: usize) -> Next {
         let state = self.queue.state();
-        if state.lanes.get(self.lane).is_some_and(|lane| lane.in_delivery >= places) {
+        if state.is_closed || state.lanes.get(self.lane).is_some_and(|lane| lane.in_delivery >= places) {
             return Next::Wait(None);
         }
         let own = state.goes_by(&self.queue.lanes, self.lane);

@@ -146,6 +146,22 @@ async fn what_a_pod_is_trying_is_not_tried_by_a_gateway_that_gets_a_new_route_or
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_away_for_a_while_is_told_when_it_is_back() {
+    let (pods, gateway, sidecar) = slow().await;
+    pods.fault(Stage::EndOfData, SmtpAction::Delay(2500), 1);
+    sidecar.queued(&[ANN], "slow").await;
+    let address = gateway.gateway_address().to_string();
+    let (files, _) = gateway.stopped().await;
+    // Longer than a restart takes.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(stored(&files, "queue"), 1);
+    let gateway = pods.pod(Role::Gateway, "gateway-0", &["--gateway", &address], slow_pace(), files).await;
+    sidecar.app.gateways().all_told().await;
+    assert_eq!(gateway.app.queue().figures().messages, 0);
+    assert_eq!(pods.arrived(), ["slow"], "once");
+}
+
+#[tokio::test]
 async fn an_attempt_that_takes_long_and_fails_leaves_the_message_to_the_gateway() {
     let (pods, gateway, sidecar) = slow().await;
     // Answered late, and not for good.

@@ -12,6 +12,7 @@ use mailroute_sidecar::spool::RecipientStatus;
 
 use crate::client::{Client, message};
 use crate::kept::{SENDER, down, reply};
+use crate::once::{gateways, give};
 use crate::pods::{ANN, BOB, Pods, patient, stored};
 use crate::scene::{Files, PATIENCE};
 
@@ -223,6 +224,35 @@ async fn any_of_several_gateways_takes_it_and_one_that_ends_gives_to_the_other_a
     assert!(took < Duration::from_secs(9), "{took:?}");
     let last = pods.control.reports.borrow().last().cloned().expect("a last report");
     assert!(last.left.is_empty(), "nothing is lost: {last:#?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_alone_hears_the_answer_to_what_it_is_sending() {
+    let (pods, gateway) = Pods::with_gateway(Queue).await;
+    pods.fault(Stage::EndOfData, mailroute_m365::SmtpAction::Delay(4_000), 1);
+    give(&gateways(&pods, Role::Sidecar, &pods.route.name), 1).await.unwrap();
+    // Microsoft has the message, and the gateway has no answer.
+    pods.arrive(1).await;
+    let gateway = gateway.restarted().await;
+    gateway.figures(|figures| figures.messages == 0).await;
+    assert_eq!(pods.arrived(), ["m1"]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_waits_a_while_for_another_that_does_not_answer() {
+    let pods = Pods::new("gateway.invalid", Queue).await;
+    let free = crate::kills::free();
+    let first = pods.gateway("127.0.0.1:0").await;
+    first.app.gateways().dial(vec![free]);
+    down(&pods.m365, true).await;
+    let sidecar = gateways(&pods, Role::Sidecar, &pods.route.name);
+    sidecar.dial(vec![first.gateway_address()]);
+    give(&sidecar, 1).await.unwrap();
+    let stop = tokio::spawn(first.stopped());
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let second = pods.gateway(&free.to_string()).await;
+    let (files, _) = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
+    assert_eq!((stored(&files, "queue"), second.app.queue().figures().messages), (0, 1));
 }
 
 #[tokio::test]

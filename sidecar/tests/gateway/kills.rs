@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mailroute_m365::office::Office;
 use mailroute_route::file::DeliveryMode::Queue;
 use mailroute_route::identity::Role;
 use mailroute_sidecar::app::{App, Intervals};
 use mailroute_sidecar::clock;
-use mailroute_sidecar::gateway::client::{Gateways, HandOverError};
+use mailroute_sidecar::gateway::client::{CONNECTIONS, Gateways, HandOverError};
 use mailroute_sidecar::spool::{Progress, Spool};
 
 use crate::authority::certified_in;
@@ -31,6 +32,9 @@ const LIFE: u64 = 20;
 
 /// How long it may take from its start until messages have come in and gone out.
 const AT_WORK: Duration = Duration::from_secs(30);
+
+/// Most messages that one kill may double: those that were being sent, and those that were sent and waited for the disk.
+const NOT_NOTED: u64 = 16;
 
 /// Tasks that hand over at the same time.
 const TASKS: usize = 4;
@@ -193,9 +197,13 @@ async fn a_gateway_that_is_killed_a_hundred_times_under_load_loses_and_doubles_n
         (0..TASKS).map(|_| tokio::spawn(Arc::clone(&load).run(Arc::clone(&sidecar)))).collect();
     let start = || Process::start("kills::a_gateway_until_it_is_killed", &files.path(""));
     let (mut process, began) = (start(), Instant::now());
+    // How many messages had arrived when the connections of each gateway that was killed were gone.
+    let mut arrived_by = Vec::new();
     for _ in 0..GATEWAY_KILLS {
         load.is_under_way(&pods).await;
         process.kill();
+        let gone = |office: &Office| (office.connections == 0).then_some(office.messages.len());
+        arrived_by.push(pods.m365.wait_for(AT_WORK, gone).await.expect("its connections end"));
         process = start();
     }
     let took = began.elapsed();
@@ -215,19 +223,23 @@ async fn a_gateway_that_is_killed_a_hundred_times_under_load_loses_and_doubles_n
     });
     let is_complete = all.await.is_some();
     process.kill();
-    let twice = doubled(&pods);
-    println!("{count} messages, {GATEWAY_KILLS} kills in {took:?}, {twice} arrived again");
+    let twice = doubled_by_kill(&pods, &arrived_by);
+    println!(
+        "{count} messages, {GATEWAY_KILLS} kills in {took:?}, {} arrived again",
+        twice.iter().sum::<u64>()
+    );
     assert!(is_complete && missing.is_empty(), "lost {missing:?} of {count}");
-    let at_a_time = u64::from(pods.route.limits.connections);
+    // Which may be several at a kill, but not each time.
+    let at_a_time = u64::from(pods.route.limits.connections) + 1;
     assert!(
-        twice <= at_a_time * GATEWAY_KILLS,
-        "decision 002 allows a second copy of what was on its way to Microsoft when a gateway died, {at_a_time} at a time: {twice} of \
-         {count} arrived again after {GATEWAY_KILLS} kills"
+        twice.iter().sum::<u64>() <= at_a_time * GATEWAY_KILLS
+            && twice.iter().all(|&twice| twice <= NOT_NOTED),
+        "decision 002 allows a second copy of what was on its way to Microsoft, or not noted on disk yet, when a gateway died: {twice:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sidecar_that_is_killed_while_it_hands_over_loses_and_doubles_nothing() {
+async fn a_sidecar_that_is_killed_while_it_hands_over_to_one_gateway_loses_and_doubles_nothing() {
     let (pods, gateway) = Pods::with_gateway(Queue).await;
     down(&pods.m365, true).await;
     let files = folder(&pods, Role::Sidecar);
@@ -264,8 +276,62 @@ async fn a_sidecar_that_is_killed_while_it_hands_over_loses_and_doubles_nothing(
     assert_eq!((pods.m365.messages().len() as u64, doubled(&pods)), (LEFT, 0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_killed_while_it_sends_and_hands_over_loses_nothing_and_doubles_what_was_on_its_way()
+ {
+    let port = free().port();
+    let pods = Pods::new(&format!("localhost:{port}"), Queue).await;
+    let (first, second) =
+        (pods.gateway(&format!("127.0.0.1:{port}")).await, pods.gateway(&format!("[::1]:{port}")).await);
+    let files = folder(&pods, Role::Sidecar);
+    let (spool, _) = Spool::open(&files.path(""), child::PLENTY).await.unwrap();
+    for n in 0..LEFT {
+        let (entry, body) = sample(n);
+        spool.store(&entry, &Progress::fresh(&entry), &body).await.unwrap();
+    }
+    drop(spool);
+    let left = || crate::pods::stored(&files, "queue") as u64;
+    let mut kills = 0;
+    loop {
+        let mut process = Process::start("kills::a_sidecar_that_ends", &files.path(""));
+        let enough = left().saturating_sub(LEFT / SIDECAR_KILLS);
+        while !process.has_ended() && (kills >= SIDECAR_KILLS || left() > enough) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if process.has_ended() {
+            break;
+        }
+        process.kill();
+        kills += 1;
+    }
+    for gateway in [&first, &second] {
+        gateway.figures(|figures| figures.messages == 0).await;
+    }
+    let numbers: BTreeSet<u64> =
+        pods.m365.messages().iter().map(|message| number(message.header("Subject"))).collect();
+    let twice = doubled(&pods);
+    println!("{kills} kills, {twice} arrived again");
+    assert_eq!((left(), numbers.len() as u64), (0, LEFT), "nothing is lost");
+    // What a sidecar was sending, or handing over, when it was killed.
+    let on_their_way = u64::from(pods.route.limits.connections) + CONNECTIONS as u64;
+    assert!(kills > SIDECAR_KILLS / 2 && twice <= kills * on_their_way, "{twice} after {kills} kills");
+}
+
 fn number(subject: Option<&str>) -> u64 {
     subject.and_then(|subject| subject.strip_prefix('m')?.parse().ok()).expect("a numbered message")
+}
+
+/// How many messages that arrived first between two kills, or before the first, arrived again.
+fn doubled_by_kill(pods: &Pods, arrived_by: &[usize]) -> Vec<u64> {
+    let mut first: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut doubled = vec![0; arrived_by.len() + 1];
+    for (at, message) in pods.m365.messages().iter().enumerate() {
+        let before = *first.entry(number(message.header("Subject"))).or_insert(at);
+        if before < at {
+            doubled[arrived_by.partition_point(|&arrived| arrived <= before)] += 1;
+        }
+    }
+    doubled
 }
 
 /// How many messages arrived that had arrived before.

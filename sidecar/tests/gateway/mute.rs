@@ -87,6 +87,18 @@ async fn or_the_pod_has_the_message_by_then() {
 }
 
 #[tokio::test]
+async fn at_the_end_of_the_pod_it_is_sent_all_the_same() {
+    let (mut pods, _) = mute().await;
+    pods.route.delivery.gateway_unavailable = GatewayUnavailable::Pod;
+    let sidecar = pods.sidecar().await;
+    sidecar.queued(&[ANN], "in doubt").await;
+    assert!(pods.m365.messages().is_empty(), "as long as the gateway may deliver it, the pod does not");
+    let (files, took) = sidecar.stopped().await;
+    assert_eq!(stored(&files, "queue"), 0, "{took:?}");
+    assert_eq!(pods.arrived(), ["in doubt"]);
+}
+
+#[tokio::test]
 async fn at_the_end_of_the_pod_the_application_gets_its_answer() {
     let (pods, mut octets) = mute().await;
     let intervals = Intervals { gateway_timeout: PATIENCE, ..patient() };

@@ -67,6 +67,7 @@ impl Pods {
         self.route.gateway.as_mut().unwrap().host = host.to_owned();
     }
 
+    /// One that knows of no other.
     pub async fn gateway(&self, address: &str) -> Pod {
         self.pod(Role::Gateway, "gateway-0", &["--gateway", address], intervals(), Files::new()).await
     }
@@ -96,6 +97,7 @@ impl Pods {
     ) -> Pod {
         let pod = self.bare(role, name, arguments, intervals, files).await;
         pod.app.identity().set(certified(&pod.pem));
+        alone(&pod.app);
         pod
     }
 
@@ -215,7 +217,15 @@ impl Pod {
             }
         };
         app.identity().set(certified(&pem));
+        alone(&app);
         Self { app, files, run, intervals, pem }
+    }
+}
+
+/// A gateway is the only one until it is told of another.
+fn alone(app: &App) {
+    if let Some(own) = app.gateway_address() {
+        app.gateways().dial(vec![own]);
     }
 }
 

@@ -37,7 +37,7 @@ impl Gateways {
         if !error.may_be_elsewhere() {
             return Err(error);
         }
-        let Ok(others) = self.addresses(None, clock::now() + REACH).await else { return Err(error) };
+        let Ok(others) = self.addresses(clock::now() + REACH).await else { return Err(error) };
         for other in others.into_iter().filter(|other| *other != address).take(MAX_ADDRESSES) {
             match self.update_at(other, &command, &state).await {
                 Err(other) if other.may_be_elsewhere() => {}

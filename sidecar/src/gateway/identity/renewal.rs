@@ -49,10 +49,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Taken into use `now`. `chance` spreads the pods of a deployment.
-    pub(super) fn new(certified: Arc<CertifiedKey>, now: i64, chance: f64) -> Self {
-        let ends = certified.cert.first().and_then(ends).unwrap_or(now);
-        Self { renew: renewal(now, ends, chance), certified, ends }
+    /// Issued at `begins`. `chance` spreads the pods of a deployment.
+    pub(super) fn new(certified: Arc<CertifiedKey>, begins: i64, chance: f64) -> Self {
+        let ends = certified.cert.first().and_then(life).map_or(begins, |(_, ends)| ends);
+        Self { renew: renewal(begins, ends, chance), certified, ends }
     }
 
     /// When it ends.
@@ -78,9 +78,9 @@ impl Held {
 }
 
 /// Between 60 % of its life and two thirds.
-fn renewal(now: i64, ends: i64, chance: f64) -> i64 {
-    let passed = seconds(ends.saturating_sub(now)).mul_f64(0.6 + (2.0 / 3.0 - 0.6) * chance);
-    now.saturating_add(i64::try_from(passed.as_secs()).unwrap_or_default())
+fn renewal(begins: i64, ends: i64, chance: f64) -> i64 {
+    let passed = seconds(ends.saturating_sub(begins)).mul_f64(0.6 + (2.0 / 3.0 - 0.6) * chance);
+    begins.saturating_add(i64::try_from(passed.as_secs()).unwrap_or_default())
 }
 
 /// What is past is no time at all.
@@ -92,9 +92,11 @@ fn time(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn ends(leaf: &CertificateDer<'_>) -> Option<i64> {
+/// When a certificate begins and ends.
+fn life(leaf: &CertificateDer<'_>) -> Option<(i64, i64)> {
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
-    Some(parsed.validity().not_after.timestamp())
+    let validity = parsed.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// Whether others that have these CAs accept the chain now. A bundle that cannot be used says nothing of it.
@@ -275,10 +277,12 @@ impl Identity {
             Ok(Ok(None)) | Err(_) => return,
             Ok(Err(error)) => return tracing::warn!(%error, "the stored certificate cannot be used"),
         };
-        let ends = certified.cert.first().and_then(ends).unwrap_or_default();
-        if self.is_ours(&certified) && clock::unix_seconds() < ends {
+        let (begins, ends) = certified.cert.first().and_then(life).unwrap_or_default();
+        let now = clock::unix_seconds();
+        if self.is_ours(&certified) && now < ends {
             tracing::info!(until = %time(ends), "the stored certificate is used");
-            self.set(Arc::new(certified));
+            // As if the program had not started again, but for the few minutes that it is dated back.
+            self.hold(Arc::new(certified), begins.min(now));
         }
     }
 
@@ -339,6 +343,10 @@ mod tests {
 
     /// A pod of the route, with an operator that is away, and with a certificate of this name that ends then in its file.
     async fn restarted(name: &str, year: i32) -> Result<(), IdentityError> {
+        identity_restarted(name, year).await.1
+    }
+
+    async fn identity_restarted(name: &str, year: i32) -> (Arc<Identity>, Result<(), IdentityError>) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(super::super::IDENTITY_FILE);
         let key = KeyPair::generate().unwrap();
@@ -372,7 +380,19 @@ mod tests {
             _ = failures.wait_for(Option::is_some) => identity.ready(),
         };
         running.abort();
-        issued
+        (identity, issued)
+    }
+
+    #[tokio::test]
+    async fn a_restart_does_not_put_the_renewal_off() {
+        let route = crate::config::parse(crate::config::tests::SAMPLE.as_bytes()).unwrap();
+        let name = mailroute_route::identity::dns_name(Role::Gateway, &route.namespace, &route.name);
+        let (identity, issued) = identity_restarted(&name, 2096).await;
+        issued.unwrap();
+        let held = identity.held().unwrap();
+        // From the first of 1975, when certificates of the test begin, to the first of 2096.
+        let renew = time(held.renew).to_string();
+        assert!(("2047-08".."2055-10").contains(&&renew[..]), "{renew}");
     }
 
     #[tokio::test]

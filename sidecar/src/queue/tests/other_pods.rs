@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::queue::commands::QueueCommandError;
 use crate::spool::{RecipientStatus, Shelf, StatusCounts, format};
 
 fn hours(hours: u64) -> Timestamp {
@@ -126,6 +127,62 @@ async fn what_a_gateway_may_have_is_offered_again_and_not_tried_meanwhile() {
     assert_eq!(leaving.id(), Some(&entry.envelope.id));
     leaving.gone(Duration::ZERO).await;
     bench.until(|queue, _| queue.state().index.is_empty()).await;
+    assert!(!lock(&bench.fake.attempts).contains_key("good"));
+}
+
+#[tokio::test]
+async fn a_second_lost_answer_does_not_shorten_the_time_that_a_gateway_has() {
+    let bench = Bench::start(3600).await;
+    let entry = bench.taken_over(&["good@a.example"], Some(hours(1))).await;
+    let reserved = || bench.queue.state().index.record(&entry.envelope.id).unwrap().reserved_until;
+    let before = reserved();
+    bench.queue.leaving(&HashSet::new()).unwrap().put_off(Duration::ZERO);
+    assert_eq!(reserved(), before);
+    bench.queue.end_reservations(|_| true);
+    bench.until(|queue, _| queue.state().index.is_empty()).await;
+    assert_eq!(*lock(&bench.fake.delivered), ["good"]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_handed_over_is_neither_brought_back_nor_dropped_nor_handed_over_twice() {
+    let bench = Bench::start(3600).await;
+    let verdict = Verdict::without_reply(DeliveryOutcome::RejectRecipient, "550 5.1.1 unknown");
+    let dead = async |to| {
+        let entry = Entry::message(envelope(&[to]), clock::timestamp());
+        let failed = RecipientStatus::Failed(recipients::problem(&verdict, None, clock::timestamp()));
+        let progress = Progress { statuses: vec![failed], ..Progress::fresh(&entry) };
+        bench.queue.take_over(Shelf::Dead, &entry, progress, &Body::new("", "x\r\n")).await.unwrap();
+        entry.envelope.id
+    };
+    let id = dead("good@a.example").await;
+    let leaving = bench.queue.leaving_dead(&id).unwrap();
+    assert!(bench.queue.leaving_dead(&id).is_none());
+    assert!(matches!(bench.queue.retry_dead(&id).await, Err(QueueCommandError::Leaving(_))));
+    assert!(matches!(bench.queue.discard(&id).await, Err(QueueCommandError::Leaving(_))));
+    drop(leaving);
+    bench.queue.retry_dead(&id).await.unwrap();
+    bench.until(|queue, _| queue.state().index.is_empty()).await;
+    assert_eq!(*lock(&bench.fake.delivered), ["good"]);
+    let id = dead("good-2@a.example").await;
+    bench.queue.leaving_dead(&id).unwrap().gone().await;
+    assert!(bench.queue.list_dead().is_empty() && !bench.queue.knows(&id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_of_a_gateway_what_is_under_way_ends_and_nothing_else_begins() {
+    let bench = Bench::start(3600).await;
+    let hanging = bench.keep(&["hangs@a.example"]).await;
+    while !lock(&bench.fake.attempts).contains_key("hangs") {
+        tokio::task::yield_now().await;
+    }
+    let began = clock::now();
+    bench.queue.finished(began + Duration::from_secs(5)).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(5), "not for ever");
+    let waiting = bench.keep(&["good@a.example"]).await;
+    bench.queue.cut_off();
+    bench.queue.finished(clock::now() + Duration::from_secs(5)).await;
+    let state = bench.queue.state();
+    assert!([hanging, waiting].iter().all(|id| state.index.record(id).is_some_and(|record| !record.taken)));
     assert!(!lock(&bench.fake.attempts).contains_key("good"));
 }
 
