@@ -83,7 +83,7 @@ attacks: preflight rust cluster-tools images ## what one tenant can do to the ot
 # The operator and its load come before the API server on the cores they share: elsewhere that is another machine.
 bench: preflight rust cluster-tools images harness ## sidecar and gateway beside Postfix, and the operator with 1 000 routes: latency, memory, throughput (ONLY=text, root)
 	@$(CARGO) build --quiet --profile bench -p mailroute-bench
-	@$(or $(CARGO_TARGET_DIR),target)/release/bench --sidecar target/images/mailroute-sidecar --peers $(CACHE)/peers-1/root --only '$(ONLY)'
+	@$(or $(CARGO_TARGET_DIR),target)/release/bench --sidecar target/images/mailroute-sidecar --peers $(CACHE)/peers-1/root --only '$(ONLY)' $(if $(PLOTS),--plots '$(PLOTS)')
 	@$(BUILT)/cluster run --tier control-plane -- chrt --rr 1 $(BUILT)/bench-operator --operator target/images/mailroute-operator
 
 fuzz: ## every fuzz target for SECONDS each (10)

@@ -15,7 +15,7 @@ use mailroute_route::condition::Reason;
 
 use super::rejection_cache::{MessageParties, RejectionCache};
 use crate::clock::Instant;
-use crate::outcome::effect::{Pause, effect};
+use crate::outcome::effect::{Growth, Pause, effect};
 use crate::outcome::{AttemptResult, DeliveryOutcome, Observation, Verdict};
 
 /// Longest `Retry-After` that is obeyed: an absurd one must not silence a route until a restart.
@@ -29,6 +29,8 @@ pub struct CircuitBreaker {
     open: Option<Open>,
     /// Failures for the same reason in a row.
     times: u32,
+    /// When the first of them was met.
+    since: Instant,
     offences: RejectionCache,
 }
 
@@ -43,7 +45,7 @@ struct Open {
 impl CircuitBreaker {
     /// A closed breaker. `unit` is a second; tests take less.
     pub fn new(unit: Duration, now: Instant) -> Self {
-        Self { unit, open: None, times: 0, offences: RejectionCache::new(unit, now) }
+        Self { unit, open: None, times: 0, since: now, offences: RejectionCache::new(unit, now) }
     }
 
     /// The verdict to give without trying, while there is one.
@@ -77,8 +79,9 @@ impl CircuitBreaker {
         let is_of_all = pause.is_some() || matches!(verdict.outcome, DeliveryOutcome::Quota(_));
         let verdict = if is_of_all { verdict.clone() } else { throttled(verdict) };
         let same = self.open.as_ref().is_some_and(|open| open.verdict.outcome == verdict.outcome);
-        self.times = if same { self.times.saturating_add(1) } else { 1 };
-        let own = pause.map_or(Duration::ZERO, |pause| self.unit * grown(pause, self.times));
+        (self.times, self.since) = if same { (self.times.saturating_add(1), self.since) } else { (1, now) };
+        let lasts = now.saturating_duration_since(self.since);
+        let own = pause.map_or(Duration::ZERO, |pause| grown(pause, self.unit, self.times, lasts));
         let until = now + own.max(asked.unwrap_or_default());
         self.open = Some(Open { until, asked: asked.map(|asked| now + asked), verdict });
     }
@@ -132,9 +135,13 @@ fn whole_seconds(asked: Duration) -> u32 {
     u32::try_from(asked.min(RETRY_AFTER_MAX).as_secs()).unwrap_or(u32::MAX)
 }
 
-/// The pause after so many times in a row.
-fn grown(pause: Pause, times: u32) -> u32 {
-    pause.first.saturating_mul(1 << times.saturating_sub(1).min(16)).min(pause.longest)
+/// The pause after so many times in a row, which were met over this time.
+fn grown(pause: Pause, unit: Duration, times: u32, lasts: Duration) -> Duration {
+    let grown = match pause.growth {
+        Growth::Doubling => unit * pause.first.saturating_mul(1 << times.saturating_sub(1).min(16)),
+        Growth::Quarter => lasts / 4,
+    };
+    grown.clamp(unit * pause.first, unit * pause.longest)
 }
 
 #[cfg(test)]
@@ -170,6 +177,22 @@ mod tests {
             now = open;
         }
         assert_eq!(pauses, [10, 20, 40, 80, 120, 120]);
+    }
+
+    #[test]
+    fn an_upstream_that_is_away_is_asked_within_a_quarter_of_the_time_after_it_is_back() {
+        let (start, mut asked) = (clock::now(), 0);
+        let (mut now, mut breaker) = (start, CircuitBreaker::new(SECOND, start));
+        while now < start + 600 * SECOND {
+            // Several messages on their way meet the same.
+            for _ in 0..3 {
+                breaker.learn(&verdict(DeliveryOutcome::Transient(Some(Reason::UpstreamUnavailable))), now);
+            }
+            let (until, quarter) = (breaker.until().unwrap(), (now - start) / 4);
+            assert_eq!(until - now, quarter.clamp(SECOND, 30 * SECOND));
+            (now, asked) = (until, asked + 1);
+        }
+        assert!(asked < 40, "{asked} in ten minutes");
     }
 
     #[test]

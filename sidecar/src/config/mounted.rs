@@ -158,7 +158,9 @@ const fn secret<'a>(field: &'static str, file: &'a Path) -> Named<'a> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use mailroute_route::file::{Authority, ClientSubmission, Endpoint, HostName, SmtpRelay, TlsMode};
+    use mailroute_route::file::{
+        Authority, Chunking, ClientSubmission, Endpoint, HostName, SmtpRelay, TlsMode,
+    };
 
     use super::*;
     use crate::config::tests::SAMPLE;
@@ -203,6 +205,7 @@ mod tests {
                 port: 25,
                 tls: TlsMode::Required,
                 ca_file: Some(file.clone()),
+                chunking: Chunking::Never,
             },
         });
         let authority = |authority: &mut Authority| authority.ca_file = Some(file.clone());

@@ -14,6 +14,8 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// Addresses may have characters beyond ASCII (RFC 6531).
     pub smtp_utf8: bool,
+    /// Content may come in chunks (RFC 3030).
+    pub chunking: bool,
     /// MAIL may announce the size (RFC 1870).
     pub size: bool,
     /// The largest message, octets, when announced.
@@ -34,6 +36,7 @@ impl Capabilities {
             let mut words = line.split_ascii_whitespace().map(str::to_ascii_uppercase);
             match words.next().as_deref() {
                 Some("PIPELINING") => all.pipelining = true,
+                Some("CHUNKING") => all.chunking = true,
                 Some("8BITMIME") => all.eight_bit_mime = true,
                 Some("SMTPUTF8") => all.smtp_utf8 = true,
                 Some("STARTTLS") => all.starttls = true,
@@ -107,6 +110,7 @@ mod tests {
         );
         let expected = Capabilities {
             pipelining: true,
+            chunking: true,
             eight_bit_mime: true,
             smtp_utf8: true,
             size: true,

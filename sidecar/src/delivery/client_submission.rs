@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{ClientSubmission, SubmissionService, TlsMode};
+use mailroute_route::file::{Chunking, ClientSubmission, SubmissionService, TlsMode};
 
 use super::auth;
 use super::connect::Target;
@@ -121,5 +121,9 @@ impl Connect for SubmissionConnector {
     /// The log-in proved it before.
     fn recognised(&self, _: &Connection) -> Option<Observation> {
         None
+    }
+
+    fn chunking(&self) -> Chunking {
+        self.settings.endpoint.chunking
     }
 }

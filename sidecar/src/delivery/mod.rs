@@ -26,6 +26,7 @@ pub mod connect;
 pub mod connection;
 mod conversation;
 pub mod error;
+mod flight;
 pub mod graph;
 pub mod login;
 pub mod pool;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mailroute_dns::resolver::Resolver;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{DirectSend, SmartHost, SmtpRelay};
+use mailroute_route::file::{Chunking, DirectSend, SmartHost, SmtpRelay};
 
 use super::client_certificate::{ClientCertificate, CurrentCertificate};
 use super::connect::Target;
@@ -103,5 +103,9 @@ impl Connect for SmartHostConnector {
         let by = connection.certificate.as_ref().map(|leaf| format!(" with the {leaf}")).unwrap_or_default();
         let text = format!("{} took a recipient from {from}{by}", connection.host);
         Some(Observation::new(Reason::ConnectorMatched, text))
+    }
+
+    fn chunking(&self) -> Chunking {
+        self.smart_host.chunking
     }
 }

@@ -27,7 +27,7 @@ use crate::smtp::data::Encoder;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// Most commands in one write: their replies must fit into the buffers between the two ends (RFC 2920 §3.1).
-const PIPELINE: usize = 100;
+pub(super) const PIPELINE: usize = 100;
 
 /// How long to look for a reply after the upstream stopped taking the message.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -59,8 +59,9 @@ pub struct Interruption {
     pub error: ConnectionError,
     /// Whether the upstream cannot have taken the message, so that another attempt cannot make a duplicate.
     pub undelivered: bool,
-    /// Whether nothing of the message had been sent yet.
-    pub before_data: bool,
+    /// Whether the next connection may be tried at once where this one was kept from an earlier message: nothing of this one had been
+    /// sent yet, or nothing was answered, as by an upstream that has closed the connection.
+    pub repeatable: bool,
 }
 
 /// Sends one message to whomever `partial` allows.
@@ -73,12 +74,11 @@ pub async fn send(
     body: &Body,
     partial: PartialDelivery,
 ) -> Result<TransactionEnd, Interruption> {
-    if let Some(reply) = unsupported(connection.capabilities, envelope, body.len()) {
-        let verdict = Verdict::of_reply(DeliveryOutcome::RejectMessage(None), reply);
-        return Ok(TransactionEnd { clean: true, ..TransactionEnd::without(verdict) });
+    if let Some(refused) = unsupported(connection.capabilities, envelope, body.len()) {
+        return Ok(refused);
     }
     let commands = commands(connection.capabilities, envelope, body.len(), partial);
-    let early = |error| Interruption { error, undelivered: true, before_data: true };
+    let early = |error| Interruption { error, undelivered: true, repeatable: true };
     let replies = timeout(timeouts::ENVELOPE, converse(connection, &commands)).await;
     let replies = replies.unwrap_or(Err(ConnectionError::Timeout(Stage::Rcpt))).map_err(early)?;
     let EnvelopeVerdict { stop, refused, accepted } = judge(&replies, envelope, partial);
@@ -124,12 +124,10 @@ pub async fn dry_run(
     connection: &mut Connection,
     envelope: &Envelope,
 ) -> Result<DryTransaction, ConnectionError> {
-    if let Some(reply) = unsupported(connection.capabilities, envelope, 0) {
-        let stop = Some(Verdict::of_reply(DeliveryOutcome::RejectMessage(None), reply));
-        return Ok(DryTransaction { replies: vec![], stop, accepted: false });
+    if let Some(refused) = unsupported(connection.capabilities, envelope, 0) {
+        return Ok(DryTransaction { replies: vec![], stop: Some(refused.verdict), accepted: false });
     }
-    let mut commands = commands(connection.capabilities, envelope, 0, PartialDelivery::Never);
-    commands.retain(|(stage, _)| *stage != Stage::Data);
+    let commands = envelope_commands(connection.capabilities, envelope, 0);
     let replies = timeout(timeouts::ENVELOPE, converse(connection, &commands)).await;
     let replies = replies.unwrap_or(Err(ConnectionError::Timeout(Stage::Rcpt)))?;
     let EnvelopeVerdict { stop, accepted, .. } = judge(&replies, envelope, PartialDelivery::Never);
@@ -138,10 +136,16 @@ pub async fn dry_run(
     Ok(DryTransaction { replies, stop, accepted: accepted > 0 })
 }
 
-/// Why the upstream cannot take this message at all, as the reply it would give.
-fn unsupported(capabilities: Capabilities, envelope: &Envelope, len: u64) -> Option<Reply> {
+/// The end of a message that the upstream cannot take at all, with the reply that it would give.
+pub(super) fn unsupported(
+    capabilities: Capabilities,
+    envelope: &Envelope,
+    len: u64,
+) -> Option<TransactionEnd> {
     let refuse = |code, subject, detail, text: &str| {
-        Some(Reply::new(code, EnhancedCode::new(5, subject, detail), text))
+        let reply = Reply::new(code, EnhancedCode::new(5, subject, detail), text);
+        let verdict = Verdict::of_reply(DeliveryOutcome::RejectMessage(None), reply);
+        Some(TransactionEnd { clean: true, ..TransactionEnd::without(verdict) })
     };
     if envelope.body == BodyType::EightBitMime && !capabilities.eight_bit_mime {
         return refuse(554, 6, 3, "The upstream takes 7-bit messages only (no 8BITMIME)");
@@ -167,6 +171,19 @@ fn commands(
     len: u64,
     partial: PartialDelivery,
 ) -> Vec<(Stage, String)> {
+    let mut commands = envelope_commands(capabilities, envelope, len);
+    if capabilities.pipelining && (partial != PartialDelivery::Never || envelope.recipients.len() == 1) {
+        commands.push((Stage::Data, "DATA\r\n".to_owned()));
+    }
+    commands
+}
+
+/// MAIL and every RCPT.
+pub(super) fn envelope_commands(
+    capabilities: Capabilities,
+    envelope: &Envelope,
+    len: u64,
+) -> Vec<(Stage, String)> {
     let mut mail = format!("MAIL FROM:{}", envelope.reverse_path);
     if capabilities.size {
         mail.push_str(&format!(" SIZE={len}"));
@@ -179,9 +196,6 @@ fn commands(
     }
     let mut commands = vec![(Stage::Mail, format!("{mail}\r\n"))];
     commands.extend(envelope.recipients.iter().map(|to| (Stage::Rcpt, format!("RCPT TO:<{to}>\r\n"))));
-    if capabilities.pipelining && (partial != PartialDelivery::Never || envelope.recipients.len() == 1) {
-        commands.push((Stage::Data, "DATA\r\n".to_owned()));
-    }
     commands
 }
 
@@ -214,16 +228,17 @@ async fn converse(
 }
 
 /// What the replies to the envelope come to.
-struct EnvelopeVerdict {
+pub(super) struct EnvelopeVerdict {
     /// The fate of the message, when it goes no further.
-    stop: Option<Verdict>,
+    pub stop: Option<Verdict>,
     /// The recipients that were refused.
-    refused: Vec<RefusedRecipient>,
+    pub refused: Vec<RefusedRecipient>,
     /// How many were accepted.
-    accepted: usize,
+    pub accepted: usize,
 }
 
-fn judge(replies: &[Reply], envelope: &Envelope, partial: PartialDelivery) -> EnvelopeVerdict {
+/// Pure: what MAIL and RCPT were answered with, as far as it came.
+pub(super) fn judge(replies: &[Reply], envelope: &Envelope, partial: PartialDelivery) -> EnvelopeVerdict {
     let verdict = |stage, reply: &Reply| Verdict::of_reply(classify(stage, reply), reply.clone());
     let stopped = |verdict| EnvelopeVerdict { stop: Some(verdict), refused: vec![], accepted: 0 };
     let Some((mail, rest)) = replies.split_first() else {
@@ -321,23 +336,28 @@ async fn content(connection: &mut Connection, body: &Body) -> Result<Transaction
     let streamed = timeout(timeouts::content(body.len()), stream(connection, body)).await;
     match streamed.unwrap_or(Err(Stopped::Upstream(ConnectionError::Timeout(Stage::Message)))) {
         Ok(()) => {}
-        Err(Stopped::Local(error)) => {
-            // Without its end the upstream drops the message with the connection.
-            let text = format!("the message could not be read from the local disk: {error}");
-            let verdict = Verdict::without_reply(DeliveryOutcome::Transient(None), text);
-            return Ok(TransactionEnd { accepted: true, ..TransactionEnd::without(verdict) });
-        }
+        Err(Stopped::Local(error)) => return Ok(unreadable(&error)),
         Err(Stopped::Upstream(error)) => return last_words(connection, error).await,
     }
-    let unknown = |error| Interruption { error, undelivered: false, before_data: false };
+    let unknown = |error| Interruption { error, undelivered: false, repeatable: false };
     let reply = connection.reply(Stage::Message).await.map_err(unknown)?;
     let clean = reply.code != 421 && reply.code / 100 != 3;
     let verdict = Verdict::of_reply(classify(Stage::Message, &reply), reply);
     Ok(TransactionEnd { accepted: true, clean, ..TransactionEnd::without(verdict) })
 }
 
-enum Stopped {
+/// The end of a message of which a part cannot be read. Without its end the upstream drops it with the connection.
+pub(super) fn unreadable(error: &std::io::Error) -> TransactionEnd {
+    let text = format!("the message could not be read from the local disk: {error}");
+    let verdict = Verdict::without_reply(DeliveryOutcome::Transient(None), text);
+    TransactionEnd { accepted: true, ..TransactionEnd::without(verdict) }
+}
+
+/// Why the content was not sent to its end.
+pub(super) enum Stopped {
+    /// It cannot be read.
     Local(std::io::Error),
+    /// It was not taken.
     Upstream(ConnectionError),
 }
 
@@ -370,7 +390,7 @@ async fn last_words(
             Ok(TransactionEnd { accepted: true, ..TransactionEnd::without(verdict) })
         }
         // The end of the data may have been among what was written last.
-        _ => Err(Interruption { error, undelivered: false, before_data: false }),
+        _ => Err(Interruption { error, undelivered: false, repeatable: false }),
     }
 }
 

@@ -8,15 +8,18 @@
 //! connection only while nothing of its content has left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mailroute_route::condition::Reason;
+use mailroute_route::file::Chunking;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connection::{Connection, Protection};
 use super::error::ConnectionError;
+use super::flight::{self, FlightEnd};
 use super::pool::{self, Pool, Reusable, Slot};
 use super::transaction::{self, DryTransaction, Interruption, TransactionEnd};
 use super::{DryRun, Transport};
@@ -47,6 +50,9 @@ pub trait Connect: Send + Sync {
 
     /// What is proven when the upstream accepts a recipient over `connection`.
     fn recognised(&self, connection: &Connection) -> Option<Observation>;
+
+    /// Whether messages may go with BDAT.
+    fn chunking(&self) -> Chunking;
 }
 
 /// Learns of connections.
@@ -60,6 +66,8 @@ pub struct SmtpTransport<T> {
     connect: T,
     pool: Pool<Connection>,
     observe: Arc<dyn TransportObserver>,
+    /// Messages go with DATA: the route says so, or the upstream does not take BDAT although it offers it.
+    by_data: AtomicBool,
 }
 
 /// What is known about an attempt besides its end.
@@ -72,7 +80,8 @@ struct Course {
 impl<T: Connect> SmtpTransport<T> {
     /// Over up to `connections` at a time.
     pub fn new(connect: T, connections: usize, observe: Arc<dyn TransportObserver>) -> Self {
-        Self { connect, pool: Pool::new(connections), observe }
+        let by_data = AtomicBool::new(connect.chunking() == Chunking::Never);
+        Self { connect, pool: Pool::new(connections), observe, by_data }
     }
 
     async fn connection(&self, observations: &mut Vec<Observation>) -> Result<Connection, Verdict> {
@@ -81,7 +90,7 @@ impl<T: Connect> SmtpTransport<T> {
         Ok(connection)
     }
 
-    /// One message; over a new connection if the kept one turns out to be gone.
+    /// One message; over a new connection if the kept one turns out to be gone, and with DATA if BDAT turns out not to work.
     async fn send(
         &self,
         slot: &Slot<'_>,
@@ -90,6 +99,7 @@ impl<T: Connect> SmtpTransport<T> {
         partial: PartialDelivery,
         course: &mut Course,
     ) -> TransactionEnd {
+        let mut refusal = None;
         loop {
             let kept = self.pool.kept(slot);
             let reused = kept.is_some();
@@ -101,10 +111,28 @@ impl<T: Connect> SmtpTransport<T> {
                 },
             };
             course.host = Some(connection.host.clone());
-            let outcome = transaction::send(&mut connection, envelope, body, partial).await;
+            let outcome = if refusal.is_none() && self.is_flight(&connection, envelope, body, partial) {
+                match flight::send(&mut connection, envelope, body, partial).await {
+                    Ok(FlightEnd::Ended(ended)) => Ok(ended),
+                    Err(interrupted) => Err(interrupted),
+                    Ok(FlightEnd::Refused { reply, clean }) => {
+                        if clean {
+                            self.pool.keep(connection);
+                        }
+                        refusal = Some(reply);
+                        continue;
+                    }
+                    Ok(FlightEnd::Silent) => {
+                        self.use_data("it does not answer");
+                        continue;
+                    }
+                }
+            } else {
+                transaction::send(&mut connection, envelope, body, partial).await
+            };
             let gone = match &outcome {
                 Ok(ended) => is_farewell(ended),
-                Err(interrupted) => interrupted.before_data,
+                Err(interrupted) => interrupted.repeatable,
             };
             if reused && gone {
                 tracing::debug!("the upstream closed the idle connection; connecting again");
@@ -112,6 +140,10 @@ impl<T: Connect> SmtpTransport<T> {
             }
             let ended = outcome
                 .unwrap_or_else(|interrupted: Interruption| TransactionEnd::without(interrupted.verdict()));
+            // A message that is refused either way says nothing of BDAT.
+            if let Some(reply) = refusal.filter(|_| !ended.verdict.is_final()) {
+                self.use_data(&one_line(&reply));
+            }
             self.conclude(&ended, &connection, &mut course.observations);
             // What the upstream thinks of us it thinks of the connection: the next one may present something better.
             if ended.clean && doubt(&ended).is_none() {
@@ -119,6 +151,28 @@ impl<T: Connect> SmtpTransport<T> {
                 self.pool.keep(connection);
             }
             return ended;
+        }
+    }
+
+    /// Whether a message goes in one flight over this connection.
+    fn is_flight(
+        &self,
+        connection: &Connection,
+        envelope: &Envelope,
+        body: &Body,
+        partial: PartialDelivery,
+    ) -> bool {
+        !self.by_data.load(Ordering::Relaxed)
+            && flight::is_possible(connection.capabilities, envelope, body.len(), partial)
+    }
+
+    /// The upstream offers BDAT and does not take it: from now on messages go with DATA, until the route changes.
+    fn use_data(&self, why: &str) {
+        if !self.by_data.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                why,
+                "the upstream does not take BDAT, though it offers CHUNKING: messages are sent with DATA from now on"
+            );
         }
     }
 
@@ -386,6 +440,10 @@ mod tests {
 
         fn recognised(&self, _: &Connection) -> Option<Observation> {
             None
+        }
+
+        fn chunking(&self) -> Chunking {
+            Chunking::Never
         }
     }
 

@@ -132,8 +132,8 @@ pub fn source(config: watch::Receiver<Config>) -> SettingsSource {
 #[cfg(test)]
 mod tests {
     use mailroute_route::file::{
-        BareLineEnds, ClientSubmission, DirectSend, Graph, HostName, SmartHost, SmtpRelay, Submission,
-        SubmissionService, TlsMode,
+        BareLineEnds, Chunking, ClientSubmission, DirectSend, Graph, HostName, SmartHost, SmtpRelay,
+        Submission, SubmissionService, TlsMode,
     };
 
     use super::*;
@@ -147,7 +147,13 @@ mod tests {
 
     fn smart_host() -> SmartHost {
         let host = HostName::MxOf("contoso.com".into());
-        SmartHost { host, port: 25, tls: TlsMode::Opportunistic, ca_file: None }
+        SmartHost {
+            host,
+            port: 25,
+            tls: TlsMode::Opportunistic,
+            ca_file: None,
+            chunking: Chunking::default(),
+        }
     }
 
     #[test]

@@ -40,21 +40,32 @@ pub enum RetryPace {
     Late,
 }
 
-/// How long the upstream is left alone: from `first` on, doubled each time the same is met again, up to `longest`. In
-/// units of the breaker, which are seconds.
+/// How long the upstream is left alone, in units of the breaker, which are seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pause {
     /// The first time.
     pub first: u32,
     /// At most.
     pub longest: u32,
+    /// What it grows by in between.
+    pub growth: Growth,
+}
+
+/// How a pause grows while the same is met again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Growth {
+    /// Doubled each time: the upstream minds being asked.
+    Doubling,
+    /// A quarter of the time that it lasts: whoever could not be reached is back as soon as possible, and a short outage is over for
+    /// mail soon after it is over.
+    Quarter,
 }
 
 const MINUTE: u32 = 60;
 const HOUR: u32 = 60 * MINUTE;
 
 const fn pause(first: u32, longest: u32) -> Option<Pause> {
-    Some(Pause { first, longest })
+    Some(Pause { first, longest, growth: Growth::Doubling })
 }
 
 /// All that follows from one outcome.
@@ -112,7 +123,8 @@ const fn pause_of_transient(reason: Option<Reason>) -> Option<Pause> {
         Some(Reason::EgressAddressDeferred) => pause(MINUTE, 15 * MINUTE),
         None | Some(Reason::UpstreamProtocolError | Reason::GraphResultUnknown) => None,
         Some(reason) if matches!(reason.condition(), ConditionType::SendersAccepted) => None,
-        Some(_) => pause(3, 30),
+        Some(Reason::TokenServiceThrottled) => pause(3, 30),
+        Some(_) => Some(Pause { first: 1, longest: 30, growth: Growth::Quarter }),
     }
 }
 
@@ -310,7 +322,8 @@ mod tests {
 
     #[test]
     fn the_way_that_is_closed_is_left_alone_for_seconds() {
-        assert_eq!(effect(DeliveryOutcome::Transient(Some(Reason::ConnectFailed))).pause, pause(3, 30));
+        let away = Pause { first: 1, longest: 30, growth: Growth::Quarter };
+        assert_eq!(effect(DeliveryOutcome::Transient(Some(Reason::ConnectFailed))).pause, Some(away));
         assert_eq!(
             effect(DeliveryOutcome::Transient(Some(Reason::TokenServiceThrottled))).pause,
             pause(3, 30)

@@ -47,7 +47,8 @@ impl Default for RetrySchedule {
             // "Minutes, then an hour" is what Microsoft's servers expect of those they do not know yet.
             patient: Duration::from_secs(300),
             longest: Duration::from_secs(3600),
-            hold: Duration::from_secs(10),
+            // The breaker says how long the upstream is left alone.
+            hold: Duration::from_secs(1),
         }
     }
 }
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_held_message_is_not_put_off() {
-        assert_eq!([0, 1, 50].map(|attempts| pause(NextAttempt::Hold, attempts, 0.5)), [10, 10, 10]);
+        assert_eq!([0, 1, 50].map(|attempts| pause(NextAttempt::Hold, attempts, 0.5)), [1, 1, 1]);
     }
 
     #[test]

@@ -132,8 +132,8 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use mailroute_route::file::{
-        ClientSubmission, DirectSend, Graph, HostName, OnViolation, SmartHost, SmtpRelay, SubmissionService,
-        TlsMode,
+        Chunking, ClientSubmission, DirectSend, Graph, HostName, OnViolation, SmartHost, SmtpRelay,
+        SubmissionService, TlsMode,
     };
     use proptest::prelude::*;
 
@@ -218,7 +218,13 @@ mod tests {
             Some(mailroute_route::file::Senders { allow: vec![], on_violation: OnViolation::Reject });
         assert!(reach(&route, "ceo@fabrikam.com", "ann@fabrikam.com"), "the upstream decides");
         let host = HostName::MxOf("contoso.com".into());
-        let smart_host = SmartHost { host, port: 25, tls: TlsMode::Opportunistic, ca_file: None };
+        let smart_host = SmartHost {
+            host,
+            port: 25,
+            tls: TlsMode::Opportunistic,
+            ca_file: None,
+            chunking: Chunking::default(),
+        };
         let relay = SmtpRelay {
             certificate: None,
             accepted_domains: accepted_domains.clone(),

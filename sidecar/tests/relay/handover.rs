@@ -8,7 +8,7 @@ use mailroute_m365::{ClientIdentity, Faults, Message, Rule, Simulator, SmtpActio
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::{
-    CertificateFiles, DeliveryMode, DirectSend, HostName, Method, SmartHost, SmtpRelay, TlsMode,
+    CertificateFiles, Chunking, DeliveryMode, DirectSend, HostName, Method, SmartHost, SmtpRelay, TlsMode,
 };
 use mailroute_sidecar::queue::QueuePlace;
 use mailroute_sidecar::smtp::reply::Reply;
@@ -27,7 +27,7 @@ pub const BY_ADDRESS: &str = r#"[{"name": "ip", "senderIPAddresses": ["127.0.0.1
 pub fn smart_host(m365: &Simulator, route: &mut RouteFile, tls: TlsMode) -> SmartHost {
     let ca_file = submission(route).endpoint.ca_file.clone();
     let host = HostName::Fixed("localhost".into());
-    SmartHost { host, port: m365.relay_address().port(), tls, ca_file }
+    SmartHost { host, port: m365.relay_address().port(), tls, ca_file, chunking: Chunking::default() }
 }
 
 pub fn relay(route: &mut RouteFile, smart_host: SmartHost, certificate: Option<CertificateFiles>) {

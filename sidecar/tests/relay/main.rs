@@ -5,6 +5,7 @@
 
 mod canary;
 mod check;
+mod chunking;
 mod client;
 mod control;
 mod credentials;

@@ -6,7 +6,7 @@ use mailroute_m365::Simulator;
 use mailroute_m365::directory::{SAMPLE_CLIENT_ID, SAMPLE_MAILBOX, SAMPLE_TENANT};
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
-    Authority, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
+    Authority, Chunking, ClientSubmission, ControlService, Credential, Delivery, DeliveryMode, Endpoint,
     FORMAT_VERSION, Graph, Limits, Listen, LogAddresses, Method, Submission,
 };
 
@@ -38,6 +38,7 @@ pub fn to_simulator(
                 port: m365.smtp_address().port(),
                 ca_file: Some(ca_file),
                 ca_pem: None,
+                chunking: Chunking::Never,
             },
         )),
         delivery: Delivery::new(DeliveryMode::Deliver),

@@ -5,7 +5,7 @@ use mailroute_m365::dns::zone::Kind;
 use mailroute_m365::faults::{DnsAction, DnsFaults};
 use mailroute_m365::{Faults, Options, Rule, SmtpAction, SmtpFaults, Stage};
 use mailroute_route::condition::Reason;
-use mailroute_route::file::{DirectSend, HostName, Method, SmartHost, TlsMode};
+use mailroute_route::file::{Chunking, DirectSend, HostName, Method, SmartHost, TlsMode};
 use mailroute_sidecar::smtp::reply::Reply;
 
 use crate::client::message;
@@ -22,6 +22,7 @@ async fn scene(trouble: Vec<Rule<Kind, DnsAction>>, options: impl FnOnce(&mut Op
             port: m365.relay_address().port(),
             tls: TlsMode::Required,
             ca_file: submission(route).endpoint.ca_file.clone(),
+            chunking: Chunking::Never,
         };
         let accepted_domains = vec!["contoso.com".into()];
         route.method = Method::DirectSend(DirectSend { accepted_domains, smart_host });

@@ -33,6 +33,8 @@ pub struct Load {
     pub messages: u64,
     /// No message is begun after this time.
     pub time: Duration,
+    /// Each message has a session of its own.
+    pub per_session: bool,
 }
 
 /// What the sessions of a load have left to send.
@@ -46,10 +48,14 @@ pub struct Remaining {
 impl Remaining {
     /// Takes one message; false when the messages or the time are used up.
     pub fn take(&self) -> bool {
-        let left = self.messages.get();
-        let is_one = left > 0 && self.began.elapsed() < self.time;
-        self.messages.set(left - u64::from(is_one));
+        let is_one = !self.is_over();
+        self.messages.set(self.messages.get() - u64::from(is_one));
         is_one
+    }
+
+    /// Whether nothing is left to send.
+    fn is_over(&self) -> bool {
+        self.messages.get() == 0 || self.began.elapsed() >= self.time
     }
 }
 
@@ -62,8 +68,36 @@ pub async fn send(load: Load) -> Result<Sent> {
     side_by_side(load, |_, remaining| {
         let content = Rc::clone(&content);
         async move {
-            let stream = connect(load.port).await?;
-            let replies = session(stream, remaining, &content).await?;
+            let (mut replies, most) = (Vec::new(), if load.per_session { 1 } else { u64::MAX });
+            while !remaining.is_over() {
+                let mut peer = Peer::new(connect(load.port).await?);
+                peer.expect(&[220]).await?;
+                replies.extend(session(peer, &remaining, most, &content).await?);
+            }
+            anyhow::Ok(replies.into_iter().map(|(_, reply)| reply).collect())
+        }
+    })
+    .await
+}
+
+/// The same over STARTTLS, as a relay that has nothing else to do.
+///
+/// # Errors
+/// The same, and when there is no TLS.
+pub async fn send_over_start_tls(load: Load, connector: &TlsConnector) -> Result<Sent> {
+    let content = Rc::new([message(load.bytes), b".\r\n".to_vec()].concat());
+    side_by_side(load, |_, remaining| {
+        let (content, connector) = (Rc::clone(&content), connector.clone());
+        async move {
+            let mut plain = Peer::new(connect(load.port).await?);
+            plain.expect(&[220]).await?;
+            plain.say(b"EHLO app.example\r\n").await?;
+            plain.expect(&[250]).await?;
+            plain.say(b"STARTTLS\r\n").await?;
+            plain.expect(&[220]).await?;
+            let name = ServerName::try_from("localhost")?;
+            let stream = connector.connect(name, plain.stream).await.context("no TLS")?;
+            let replies = session(Peer::new(stream), &remaining, u64::MAX, &content).await?;
             anyhow::Ok(replies.into_iter().map(|(_, reply)| reply).collect())
         }
     })
@@ -80,7 +114,9 @@ pub async fn send_over_tls(load: Load, connector: &TlsConnector, name: &ServerNa
         let (content, connector, name) = (Rc::clone(&content), connector.clone(), name.clone());
         async move {
             let stream = connector.connect(name, connect(load.port).await?).await.context("no TLS")?;
-            let replies = session(stream, remaining, &content).await?;
+            let mut peer = Peer::new(stream);
+            peer.expect(&[220]).await?;
+            let replies = session(peer, &remaining, u64::MAX, &content).await?;
             anyhow::Ok(replies.into_iter().map(|(whole, _)| whole).collect())
         }
     })
@@ -118,18 +154,17 @@ async fn connect(port: u16) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// For each message how long it took as a whole, and from its final dot.
+/// Sends up to `most` messages. For each, how long it took as a whole, and from its final dot.
 async fn session(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    remaining: Remaining,
+    mut peer: Peer<impl AsyncRead + AsyncWrite + Unpin>,
+    remaining: &Remaining,
+    most: u64,
     content: &[u8],
 ) -> Result<Vec<(Duration, Duration)>> {
-    let mut peer = Peer { stream, buffer: Vec::new() };
-    peer.expect(&[220]).await?;
     peer.say(b"EHLO app.example\r\n").await?;
     peer.expect(&[250]).await?;
     let mut replies = Vec::new();
-    while remaining.take() {
+    while (replies.len() as u64) < most && remaining.take() {
         let began = Instant::now();
         peer.say(b"MAIL FROM:<noreply@contoso.com>\r\nRCPT TO:<ada@contoso.com>\r\nDATA\r\n").await?;
         peer.expect(&[250, 250, 354]).await?;
@@ -148,6 +183,10 @@ struct Peer<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    const fn new(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
     async fn say(&mut self, octets: &[u8]) -> Result<()> {
         self.stream.write_all(octets).await?;
         Ok(self.stream.flush().await?)

@@ -21,6 +21,8 @@ mod disk;
 mod generator;
 mod measure;
 mod methods;
+mod outage;
+mod plot;
 mod process;
 mod program;
 mod sink;
@@ -53,6 +55,9 @@ struct Arguments {
     /// Longest time of sending in one work, seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Where plots are written, one SVG for each question; none without it.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// Where the measurements are written as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
@@ -93,6 +98,17 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     if let Some(sidecar) = bench.sidecar.as_deref().filter(|_| "methods".contains(&arguments.only)) {
         measurements.extend(methods::measure(sidecar, bench.seconds).await?);
+    }
+    if outage::NAME.contains(&arguments.only) {
+        measurements.extend(bench.outages().await?);
+    }
+    if let Some(folder) = &arguments.plots {
+        std::fs::create_dir_all(folder)?;
+        for plot in &plot::ALL {
+            if let Some(svg) = plot.draw(&measurements) {
+                std::fs::write(folder.join(plot.name).with_extension("svg"), svg)?;
+            }
+        }
     }
     if let Some(folder) = arguments.json.parent() {
         std::fs::create_dir_all(folder)?;

@@ -16,7 +16,7 @@ use crate::process::{self, Used};
 use crate::program::{Authority, Gateway, Postfix, Sidecar, Upstream, relay_to};
 use crate::sink::Ready;
 use crate::table::Measurement;
-use crate::work::{Origin, Work};
+use crate::work::{self, Origin, Work};
 
 /// How often memory is looked at while a program works.
 const LOOK: Duration = Duration::from_millis(50);
@@ -32,13 +32,13 @@ pub struct Bench {
 }
 
 /// A sink in a process of its own.
-struct Sink {
-    _child: Child,
+pub struct Sink {
+    child: Child,
     ready: Ready,
 }
 
 /// A program at work.
-enum Running {
+pub enum Running {
     Sidecar(Sidecar),
     /// The sidecar program, alone.
     Gateway(Box<Gateway>),
@@ -56,11 +56,11 @@ impl Bench {
         let mut measurements = Vec::new();
         for program in self.programs() {
             let folder = tempfile::tempdir()?;
-            let sink = Sink::start(folder.path(), 0).await?;
+            let work = Work::new(work::SMALL, 1, DeliveryMode::Queue);
+            let sink = Sink::start(folder.path(), &work).await?;
             let began = Instant::now();
-            let (mode, origin) = (DeliveryMode::Queue, Origin::Application);
-            let work = Work { bytes: 4096, sessions: 1, mode, delay: 0, origin };
-            let running = self.start(program, folder.path(), &sink.upstream(folder.path()), &work).await?;
+            let running =
+                self.start(program, folder.path(), &sink.upstream(folder.path(), &work), &work).await?;
             running
                 .take(Load { messages: 1, time: Duration::MAX, ..self.load(&work, running.port()) })
                 .await?;
@@ -88,12 +88,18 @@ impl Bench {
         Ok(measurements)
     }
 
-    fn programs(&self) -> impl Iterator<Item = &'static str> {
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
         let sidecar = self.sidecar.is_some().then_some("sidecar");
         sidecar.into_iter().chain(self.peers.is_some().then_some("postfix"))
     }
 
-    async fn start(&self, program: &str, folder: &Path, upstream: &Upstream, work: &Work) -> Result<Running> {
+    pub async fn start(
+        &self,
+        program: &str,
+        folder: &Path,
+        upstream: &Upstream,
+        work: &Work,
+    ) -> Result<Running> {
         Ok(match (&self.sidecar, &self.peers, work.origin) {
             (_, Some(peers), Origin::Application) if program == "postfix" => {
                 Running::Postfix(Postfix::start(peers, folder, upstream, None).await?)
@@ -115,8 +121,8 @@ impl Bench {
 
     async fn by(&self, program: &'static str, work: &Work) -> Result<Vec<Measurement>> {
         let folder = tempfile::tempdir()?;
-        let sink = Sink::start(folder.path(), work.delay).await?;
-        let running = self.start(program, folder.path(), &sink.upstream(folder.path()), work).await?;
+        let sink = Sink::start(folder.path(), work).await?;
+        let running = self.start(program, folder.path(), &sink.upstream(folder.path(), work), work).await?;
         let (before, began) = (process::used(running.pid()), Instant::now());
         let work_and_drain = async {
             let sent = running.take(self.load(work, running.port())).await?;
@@ -130,16 +136,19 @@ impl Bench {
         Ok(report(program, work, &sent, drained, after.seconds - before.seconds, peak))
     }
 
-    fn load(&self, work: &Work, port: u16) -> Load {
+    pub fn load(&self, work: &Work, port: u16) -> Load {
         let time = Duration::from_secs_f64(self.seconds);
-        Load { port, sessions: work.sessions, bytes: work.bytes, messages: work.messages(), time }
+        let Work { sessions, bytes, per_session, .. } = *work;
+        Load { port, sessions, bytes, messages: work.messages(), time, per_session }
     }
 
-    /// The generator straight to the sink, without TLS, and the disk at the same concurrency.
+    /// The generator straight to the sink over TLS, each session with a connection that it keeps, and the disk at the same concurrency.
     async fn limits(&self, work: &Work) -> Result<Vec<Measurement>> {
         let folder = tempfile::tempdir()?;
-        let sink = Sink::start(folder.path(), work.delay).await?;
-        let sent = generator::send(self.load(work, sink.ready.smtp)).await?;
+        let sink = Sink::start(folder.path(), work).await?;
+        let upstream = sink.upstream(folder.path(), work);
+        let sent =
+            generator::send_over_start_tls(self.load(work, upstream.port), &upstream.connector()?).await?;
         let straight = sent.replies.len() as f64 / sent.took.as_secs_f64();
         let time = Duration::from_secs_f64((self.seconds / 4.0).min(0.5));
         let durable = disk::durable_rate(folder.path(), work.sessions, work.bytes, time)?;
@@ -154,7 +163,7 @@ impl Bench {
 
 impl Running {
     /// Gives it messages until they or the time are used up.
-    async fn take(&self, load: Load) -> Result<Sent> {
+    pub async fn take(&self, load: Load) -> Result<Sent> {
         match self {
             Self::Sidecar(_) | Self::Postfix(_) => generator::send(load).await,
             Self::Gateway(gateway) => gateway.take_over(load).await,
@@ -165,7 +174,7 @@ impl Running {
         }
     }
 
-    fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         match self {
             Self::Sidecar(sidecar) => sidecar.port,
             Self::Gateway(gateway) => gateway.port(),
@@ -181,7 +190,7 @@ impl Running {
         }
     }
 
-    async fn stop(self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
         match self {
             Self::Sidecar(sidecar) => sidecar.stop().await,
             Self::Gateway(gateway) => gateway.stop().await,
@@ -191,25 +200,44 @@ impl Running {
 }
 
 impl Sink {
-    async fn start(folder: &Path, delay: u64) -> Result<Self> {
+    /// Ends it, and says where it took mail.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub async fn end(mut self) -> Result<u16> {
+        self.child.kill().await?;
+        Ok(self.ready.smtp)
+    }
+
+    pub async fn start(folder: &Path, work: &Work) -> Result<Self> {
+        Self::listening(folder, work, 0).await
+    }
+
+    /// The same on a port of localhost.
+    pub async fn listening(folder: &Path, work: &Work, port: u16) -> Result<Self> {
+        let (delay, round_trip) = (work.delay.to_string(), work.round_trip.to_string());
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["sink", "--delay", &delay.to_string(), "--certificate"])
+            .args(["sink", "--delay", &delay, "--round-trip", &round_trip, "--port", &port.to_string()])
+            .arg("--certificate")
             .arg(folder.join("sink.crt"))
+            .arg("--key")
+            .arg(folder.join("sink.key"))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let mut line = String::new();
         let output = child.stdout.take().context("the sink has an output")?;
         BufReader::new(output).read_line(&mut line).await?;
-        Ok(Self { _child: child, ready: serde_json::from_str(&line).context("the sink does not start")? })
+        Ok(Self { child, ready: serde_json::from_str(&line).context("the sink does not start")? })
     }
 
-    fn upstream(&self, folder: &Path) -> Upstream {
-        Upstream { port: self.ready.smtp, certificate: folder.join("sink.crt") }
+    pub fn upstream(&self, folder: &Path, work: &Work) -> Upstream {
+        let certificate = folder.join("sink.crt");
+        Upstream { port: self.ready.smtp, certificate, chunking: work.chunking }
     }
 
     /// Waits until so many messages have come.
-    async fn reached(&self, messages: u64) -> Result<()> {
+    pub async fn reached(&self, messages: u64) -> Result<()> {
         reached(self.ready.count, messages).await
     }
 }

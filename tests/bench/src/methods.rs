@@ -109,8 +109,14 @@ async fn by(program: &Path, method: &'static str, file: &str, seconds: f64) -> R
     };
     let began = Instant::now();
     let sidecar = Sidecar::start(program, folder.path(), &route).await?;
-    let first =
-        Load { port: sidecar.port, sessions: 1, bytes: 4096, messages: 1, time: Duration::from_secs(60) };
+    let first = Load {
+        port: sidecar.port,
+        sessions: 1,
+        bytes: 4096,
+        messages: 1,
+        time: Duration::from_secs(60),
+        per_session: false,
+    };
     let mut sent = generator::send(first).await?.replies.len() as u64;
     reached(ready.count, sent).await?;
     let mut measurements = vec![
@@ -119,7 +125,7 @@ async fn by(program: &Path, method: &'static str, file: &str, seconds: f64) -> R
     ];
     for (bytes, sessions, messages) in LOADS {
         let time = Duration::from_secs_f64(seconds);
-        let load = Load { port: sidecar.port, sessions, bytes, messages, time };
+        let load = Load { port: sidecar.port, sessions, bytes, messages, time, per_session: false };
         let (before, began) = (process::used(sidecar.pid()), Instant::now());
         let work = async {
             let replies = generator::send(load).await?.replies.len() as u64;

@@ -4,7 +4,7 @@
 //! many messages have come.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use memchr::memmem;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,9 +26,18 @@ pub struct Arguments {
     /// How long it thinks about a message, milliseconds.
     #[arg(long, default_value_t = 0)]
     delay: u64,
+    /// Time on the way to it and back, milliseconds: each answer comes so much later.
+    #[arg(long, default_value_t = 0)]
+    round_trip: u64,
     /// Where its certificate is written.
     #[arg(long)]
     certificate: PathBuf,
+    /// Where the certificate's key is kept, for a sink that comes again.
+    #[arg(long)]
+    key: PathBuf,
+    /// Where it takes mail; a free port without this.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
 }
 
 /// What it says when it is ready, as a line of JSON.
@@ -40,43 +50,64 @@ pub struct Ready {
 }
 
 const CAPABILITIES: &str =
-    "250-sink.example\r\n250-SIZE 157286400\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n";
+    "250-sink.example\r\n250-SIZE 157286400\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n";
 
 /// Runs until it is killed.
 pub async fn run(arguments: Arguments) -> Result<()> {
-    let acceptor = TlsAcceptor::from(Arc::new(identity(&arguments.certificate)?));
+    let acceptor = TlsAcceptor::from(Arc::new(kept_identity(&arguments.certificate, &arguments.key)?));
     let (smtp, count) = (
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
+        TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await?,
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
     );
     let ready = Ready { smtp: smtp.local_addr()?.port(), count: count.local_addr()?.port() };
     println!("{}", serde_json::to_string(&ready)?);
     let taken = Arc::new(watch::Sender::new(0_u64));
     tokio::spawn(serve_count(count, taken.subscribe()));
-    let delay = Duration::from_millis(arguments.delay);
+    let times = Times {
+        delay: Duration::from_millis(arguments.delay),
+        round_trip: Duration::from_millis(arguments.round_trip),
+    };
     loop {
         let (stream, _) = smtp.accept().await?;
         stream.set_nodelay(true)?;
         let (acceptor, taken) = (acceptor.clone(), Arc::clone(&taken));
         tokio::spawn(async move {
             // A client that goes away is its own affair.
-            let _ = converse(stream, &acceptor, &taken, delay).await;
+            let _ = converse(stream, &acceptor, &taken, times).await;
         });
     }
 }
 
-/// A certificate for `localhost`, written to `path` for those who are to trust it.
+/// The certificate and key in these files, which are made where they are missing.
+fn kept_identity(certificate: &Path, key: &Path) -> Result<ServerConfig> {
+    if !key.exists() {
+        let (own, pem) = made()?;
+        std::fs::write(certificate, &pem)?;
+        std::fs::write(key, own.serialize_pem())?;
+    }
+    let chain = vec![CertificateDer::from_pem_file(certificate)?];
+    Ok(ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?)
+}
+
+/// A key, and a certificate of it for `localhost`, PEM.
+fn made() -> Result<(KeyPair, String)> {
+    let key = KeyPair::generate()?;
+    let pem = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?.pem();
+    Ok((key, pem))
+}
+
+/// The same with a key that nobody keeps; the certificate is written to `path` for those who are to trust it.
 ///
 /// # Errors
 /// When there is no key, or the file cannot be written.
-pub fn identity(path: &std::path::Path) -> Result<ServerConfig> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
-    std::fs::write(path, certificate.pem())?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok(ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)?)
+pub fn identity(path: &Path) -> Result<ServerConfig> {
+    let (key, pem) = made()?;
+    std::fs::write(path, &pem)?;
+    let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes())?];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+    Ok(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?)
 }
 
 /// Answers each line with a number when so many messages have been taken.
@@ -99,16 +130,23 @@ pub async fn serve_count(listener: TcpListener, taken: watch::Receiver<u64>) -> 
     }
 }
 
+/// How long things take.
+#[derive(Clone, Copy)]
+struct Times {
+    delay: Duration,
+    round_trip: Duration,
+}
+
 async fn converse(
     mut stream: TcpStream,
     acceptor: &TlsAcceptor,
     taken: &watch::Sender<u64>,
-    delay: Duration,
+    times: Times,
 ) -> Result<()> {
     stream.write_all(b"220 sink.example ESMTP\r\n").await?;
-    if Session::new(&mut stream, true).run(taken, delay).await? {
+    if Session::new(&mut stream, times, true).run(taken).await? {
         let mut stream = acceptor.accept(stream).await?;
-        Session::new(&mut stream, false).run(taken, delay).await?;
+        Session::new(&mut stream, times, false).run(taken).await?;
     }
     Ok(())
 }
@@ -117,16 +155,17 @@ struct Session<'a, S> {
     stream: &'a mut S,
     buffer: Vec<u8>,
     out: Vec<u8>,
+    times: Times,
     starttls: bool,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
-    fn new(stream: &'a mut S, starttls: bool) -> Self {
-        Self { stream, buffer: Vec::with_capacity(64 << 10), out: Vec::new(), starttls }
+    fn new(stream: &'a mut S, times: Times, starttls: bool) -> Self {
+        Self { stream, buffer: Vec::with_capacity(64 << 10), out: Vec::new(), times, starttls }
     }
 
     /// Whether TLS is to begin.
-    async fn run(mut self, taken: &watch::Sender<u64>, delay: Duration) -> Result<bool> {
+    async fn run(mut self, taken: &watch::Sender<u64>) -> Result<bool> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -146,11 +185,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                         self.out.extend(b"354 go\r\n");
                         self.flush().await?;
                         self.message().await?;
-                        if !delay.is_zero() {
-                            tokio::time::sleep(delay).await;
-                        }
-                        self.out.extend(b"250 2.6.0 taken\r\n");
-                        taken.send_modify(|taken| *taken += 1);
+                        self.taken(taken).await;
+                    }
+                    b"BDAT" => {
+                        self.chunk(&line).await?;
+                        self.taken(taken).await;
                     }
                     b"QUIT" => {
                         self.stream.write_all(b"221 2.0.0 bye\r\n").await?;
@@ -166,11 +205,39 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
+    async fn taken(&mut self, taken: &watch::Sender<u64>) {
+        if !self.times.delay.is_zero() {
+            tokio::time::sleep(self.times.delay).await;
+        }
+        self.out.extend(b"250 2.6.0 taken\r\n");
+        taken.send_modify(|taken| *taken += 1);
+    }
+
     async fn flush(&mut self) -> Result<()> {
+        if !self.times.round_trip.is_zero() && !self.out.is_empty() {
+            tokio::time::sleep(self.times.round_trip).await;
+        }
         self.stream.write_all(&self.out).await?;
         self.stream.flush().await?;
         self.out.clear();
         Ok(())
+    }
+
+    /// Reads the one chunk of a message, as `BDAT n LAST` announces it, and drops it.
+    async fn chunk(&mut self, command: &[u8]) -> Result<()> {
+        let text = String::from_utf8_lossy(command);
+        let octets = text.split_whitespace().nth(1).and_then(|octets| octets.parse::<usize>().ok());
+        let mut left = octets.context("BDAT without a size")?;
+        anyhow::ensure!(text.trim_end().ends_with(" LAST"), "more than one chunk");
+        loop {
+            let taken = left.min(self.buffer.len());
+            self.buffer.drain(..taken);
+            left -= taken;
+            if left == 0 {
+                return Ok(());
+            }
+            anyhow::ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the message broke off");
+        }
     }
 
     /// Reads up to the end of the data and drops it.

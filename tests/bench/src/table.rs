@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::outage;
 use crate::work::Work;
 
 /// One number.
@@ -58,7 +59,9 @@ pub fn row(work: &Work, row: &[Measurement]) -> String {
 pub fn summary(measurements: &[Measurement]) -> String {
     let lines: Vec<String> = measurements
         .iter()
-        .filter(|m| m.work == "start" || !["sidecar", "postfix"].contains(&m.program))
+        .filter(|m| {
+            ["start", outage::NAME].contains(&m.work.as_str()) || !["sidecar", "postfix"].contains(&m.program)
+        })
         .map(|m| format!("{:<10} {:<34} {:<28} {:>10.1} {}", m.program, m.work, m.metric, m.value, m.unit))
         .collect();
     lines.join("\n")

@@ -108,6 +108,8 @@ pub enum Stage {
     Rcpt,
     /// DATA or BDAT, before the message.
     Data,
+    /// After the last chunk of a message that comes with BDAT, before `EndOfData`.
+    Bdat,
     /// After the message.
     #[default]
     EndOfData,
@@ -131,6 +133,8 @@ pub enum SmtpAction {
     Drip(u64),
     /// The proper reply with this text behind it in the same packet, as an attacker in the middle would add it at STARTTLS.
     Append(String),
+    /// No reply, ever, and nothing is done.
+    Silence,
     /// The connection is cut and nothing is done: at the end of data the message is lost.
     Cut,
     /// The command is carried out and the connection cut before its reply: at the end of data the message is kept.

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use kube::core::Rule;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
-use mailroute_route::file::{SpreadFrom, SubmissionService, TlsMode};
+use mailroute_route::file::{Chunking, SpreadFrom, SubmissionService, TlsMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -325,4 +325,7 @@ pub struct Endpoint {
     /// CA certificates to trust instead of the public ones: a key of a ConfigMap in the route's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
+    /// Whether messages are sent with BDAT. Not used by Graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunking: Option<Chunking>,
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mailroute_route::file::{self, Authority, HostName, SmartHost, TlsMode};
+use mailroute_route::file::{self, Authority, Chunking, HostName, SmartHost, TlsMode};
 use mailroute_route::paths;
 
 use super::invalid::Invalid;
@@ -63,6 +63,7 @@ pub(super) fn fallback_endpoint(
         port: port.unwrap_or(SUBMISSION_PORT),
         ca_file: ca_bundle_ref.map(|_| ca_file(paths::FALLBACK_CA_DIR)),
         ca_pem: None,
+        chunking: Chunking::Never,
     })
 }
 
@@ -81,6 +82,7 @@ fn named_endpoint(
         port: own.port.unwrap_or(default_port),
         ca_file: own.ca_bundle_ref.map(|_| ca_file(paths::ENDPOINT_CA_DIR)),
         ca_pem: None,
+        chunking: own.chunking.unwrap_or_default(),
     })
 }
 
@@ -90,7 +92,7 @@ fn named_endpoint(
 /// # Errors
 /// When there is no accepted domain to ask for.
 pub(super) fn smart_host(spec: &MailRouteSpec) -> Result<SmartHost, Invalid> {
-    let Endpoint { host, port, tls, ca_bundle_ref } = spec.endpoint.clone().unwrap_or_default();
+    let Endpoint { host, port, tls, ca_bundle_ref, chunking } = spec.endpoint.clone().unwrap_or_default();
     let host = match host {
         Some(host) => HostName::Fixed(host),
         None => HostName::MxOf(accepted_domains(spec)?.swap_remove(0)),
@@ -100,6 +102,7 @@ pub(super) fn smart_host(spec: &MailRouteSpec) -> Result<SmartHost, Invalid> {
         port: port.unwrap_or(RELAY_PORT),
         tls: tls.unwrap_or(default_tls(spec.method)),
         ca_file: ca_bundle_ref.map(|_| ca_file(paths::ENDPOINT_CA_DIR)),
+        chunking: chunking.unwrap_or_default(),
     })
 }
 
@@ -283,6 +286,14 @@ mod tests {
     fn only_direct_send_goes_without_tls_unless_it_is_told_to() {
         assert_eq!(relayed(&samples::relay(false).spec).tls, TlsMode::Required);
         assert_eq!(relayed(&samples::direct().spec).tls, TlsMode::Opportunistic);
+        let chunked = Endpoint { chunking: Some(Chunking::WhenOffered), ..Default::default() };
+        let mut relay = samples::relay(false);
+        assert_eq!(relayed(&relay.spec).chunking, Chunking::Never);
+        relay.spec.endpoint = Some(chunked.clone());
+        assert_eq!(relayed(&relay.spec).chunking, Chunking::WhenOffered);
+        let mut submission = samples::route();
+        submission.spec.endpoint = Some(chunked);
+        assert_eq!(submitted(&submission.spec).endpoint.chunking, Chunking::WhenOffered);
         let opportunistic = Some(Endpoint { tls: Some(TlsMode::Opportunistic), ..Default::default() });
         let mut by_address = samples::relay(false);
         by_address.spec.endpoint.clone_from(&opportunistic);

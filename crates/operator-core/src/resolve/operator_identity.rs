@@ -222,6 +222,7 @@ impl Application {
             port: own.port.unwrap_or(SUBMISSION_PORT),
             ca_file: None,
             ca_pem: own.ca_pem,
+            chunking: file::Chunking::Never,
         })
     }
 

@@ -30,7 +30,7 @@ pub use method::{
     ClientSubmission, DirectSend, Graph, LogInSettings, Method, SmtpRelay, Submission, SubmissionService,
 };
 pub use rules::{Archive, HeaderField, Headers, Recipients};
-pub use upstream::{Endpoint, HostName, SmartHost, TlsMode};
+pub use upstream::{Chunking, Endpoint, HostName, SmartHost, TlsMode};
 
 /// The version of the file's format that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -246,7 +246,13 @@ mod tests {
 
     #[test]
     fn every_method_and_credential_is_read_back() {
-        let smart_host = |host| SmartHost { host, port: 25, tls: TlsMode::Opportunistic, ca_file: None };
+        let smart_host = |host| SmartHost {
+            host,
+            port: 25,
+            tls: TlsMode::Opportunistic,
+            ca_file: None,
+            chunking: Chunking::default(),
+        };
         let files = CertificateFiles { certificate_file: "/c/tls.crt".into(), key_file: "/c/tls.key".into() };
         let mut route = sample();
         let accepted_domains = vec!["contoso.com".to_owned()];

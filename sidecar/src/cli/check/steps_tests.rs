@@ -1,5 +1,5 @@
 use mailroute_route::file::{
-    Authority, CertificateFiles, ClientSubmission, Delivery, DeliveryMode, DirectSend, Endpoint,
+    Authority, CertificateFiles, Chunking, ClientSubmission, Delivery, DeliveryMode, DirectSend, Endpoint,
     FORMAT_VERSION, Graph, Limits, Listen, LogAddresses, SmtpRelay, TlsMode,
 };
 
@@ -61,7 +61,13 @@ fn by_relay() -> RouteFile {
 }
 
 fn smart_host_of(domain: &str) -> SmartHost {
-    SmartHost { host: HostName::MxOf(domain.into()), port: 25, tls: TlsMode::Required, ca_file: None }
+    SmartHost {
+        host: HostName::MxOf(domain.into()),
+        port: 25,
+        tls: TlsMode::Required,
+        ca_file: None,
+        chunking: Chunking::default(),
+    }
 }
 
 fn envelope() -> Envelope {

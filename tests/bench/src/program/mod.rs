@@ -13,10 +13,16 @@ pub use postfix::Postfix;
 pub use sidecar::{Sidecar, relay_to};
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use mailroute_route::file::Chunking;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Where mail is to go.
 #[derive(Clone, Debug)]
@@ -25,6 +31,21 @@ pub struct Upstream {
     pub port: u16,
     /// What to trust, PEM.
     pub certificate: PathBuf,
+    /// Whether the sidecar uses BDAT.
+    pub chunking: Chunking,
+}
+
+impl Upstream {
+    /// For connections that trust it.
+    ///
+    /// # Errors
+    /// When its certificate cannot be read.
+    pub fn connector(&self) -> Result<TlsConnector> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.certificate)?)?;
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
 }
 
 /// Connections to the upstream that each program may have: what Postfix has by default.

@@ -96,6 +96,7 @@ pub fn relay_to(upstream: &Upstream, mode: DeliveryMode) -> RouteFile {
                 port: upstream.port,
                 tls: TlsMode::Required,
                 ca_file: Some(upstream.certificate.clone()),
+                chunking: upstream.chunking,
             },
         }),
         delivery: Delivery { max_spool_bytes: 20 << 30, ..Delivery::new(mode) },

@@ -5,6 +5,9 @@
 use super::session::{Session, Step, Turn};
 use crate::faults::{SmtpAction, Stage};
 
+/// Longer than any client waits for a reply, milliseconds.
+const FOR_EVER: u64 = 24 * 3600 * 1000;
+
 impl Session {
     /// Runs `work` as the faults of `stage` have it.
     pub(super) fn staged(
@@ -22,6 +25,10 @@ impl Session {
         let before = turn.steps.len();
         match action {
             Some(SmtpAction::Reply(reply)) => self.answer_with_fault(turn, stage, reply.template()),
+            Some(SmtpAction::Silence) => {
+                self.transaction = None;
+                turn.steps.push(Step::Wait(FOR_EVER));
+            }
             Some(SmtpAction::Cut) => self.close(turn, Step::Cut),
             Some(SmtpAction::CutBeforeReply) => {
                 work(self, turn);
@@ -51,7 +58,7 @@ impl Session {
     }
 
     fn answer_with_fault(&mut self, turn: &mut Turn<'_>, stage: Option<Stage>, template: &str) {
-        if stage == Some(Stage::EndOfData) {
+        if matches!(stage, Some(Stage::EndOfData | Stage::Bdat)) {
             self.transaction = None;
         }
         let text = self.say_with(turn, template, &[]);

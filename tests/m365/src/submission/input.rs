@@ -7,7 +7,7 @@ use super::{
     line::{MAX_LINE, complete_line, printable},
     session::{Phase, Session, Step, Turn},
 };
-use crate::{replies::Line, violations::Kind};
+use crate::{faults::Stage, replies::Line, violations::Kind};
 
 impl Session {
     /// Uses up some of the buffer; false when it needs more.
@@ -32,10 +32,10 @@ impl Session {
     }
 
     fn take_chunk(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Phase::Chunk { size, left, last } = &mut self.phase else { return false };
+        let Phase::Chunk { size, left, last, is_refused } = &mut self.phase else { return false };
         let used = (*left).min(self.buffer.len());
         *left -= used;
-        let (size, done, last) = (*size, *left == 0, *last);
+        let (size, done, last, is_refused) = (*size, *left == 0, *last, *is_refused);
         let config = &turn.office.config;
         let keep = config.record.bytes_kept(config.limits.advertised_size);
         let chunk: Vec<u8> = self.buffer.drain(..used).collect();
@@ -46,10 +46,12 @@ impl Session {
             return false;
         }
         self.phase = Phase::Command;
-        if last {
+        if is_refused {
+            // Its reply was given with the command.
+        } else if last {
             let content =
                 self.transaction.as_mut().map(|open| std::mem::take(&mut open.chunks)).unwrap_or_default();
-            self.end_of_data(turn, content);
+            self.staged(Some(Stage::Bdat), turn, |session, turn| session.end_of_data(turn, content));
         } else {
             self.say_with(turn, Line::ChunkOk.text(), &[("octets", &size.to_string())]);
         }

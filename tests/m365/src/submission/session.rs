@@ -93,8 +93,8 @@ pub(super) enum Phase {
     Challenge(Challenge),
     /// The message.
     Data(DataReader),
-    /// So many bytes of a chunk; whether it is the last.
-    Chunk { size: usize, left: usize, last: bool },
+    /// So many bytes of a chunk; whether it is the last, and whether it was refused with its command.
+    Chunk { size: usize, left: usize, last: bool, is_refused: bool },
     /// Nothing; input is thrown away.
     Closed,
 }

@@ -120,13 +120,13 @@ impl Session {
         if !self.may_send_message(turn) {
             // The chunk follows whatever the reply is; there is no way to tell it from commands but to read it.
             self.transaction = None;
-            self.phase = Phase::Chunk { size, left: size, last: false };
+            self.phase = Phase::Chunk { size, left: size, last, is_refused: true };
             return;
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.chunked = true;
         }
-        self.phase = Phase::Chunk { size, left: size, last };
+        self.phase = Phase::Chunk { size, left: size, last, is_refused: false };
     }
 
     fn may_send_message(&mut self, turn: &mut Turn<'_>) -> bool {

@@ -14,7 +14,7 @@ use mailroute_m365::{
 };
 use mailroute_route::RouteFile;
 use mailroute_route::file::{
-    Archive, CertificateFiles, ControlService, DeliveryMode, Durability, Gateway, HostName, Method,
+    Archive, CertificateFiles, Chunking, ControlService, DeliveryMode, Durability, Gateway, HostName, Method,
     SmartHost, SmtpRelay, TlsMode,
 };
 use mailroute_route::paths;
@@ -183,7 +183,8 @@ async fn with_certificate() -> Result<Alone> {
             (beside("tls.crt").unwrap_or_default(), beside("tls.key").unwrap_or_default());
         let certificate = Some(CertificateFiles { certificate_file, key_file });
         let (host, accepted_domains) = (HostName::Fixed("localhost".into()), vec!["contoso.com".into()]);
-        let smart_host = SmartHost { host, port: 9, tls: TlsMode::Required, ca_file: None };
+        let smart_host =
+            SmartHost { host, port: 9, tls: TlsMode::Required, ca_file: None, chunking: Chunking::default() };
         route.method = Method::SmtpRelay(SmtpRelay { certificate, accepted_domains, smart_host });
     };
     Alone::prepared(Options::default(), prepare, change).await
