@@ -14,6 +14,7 @@ const HELM: &str = include_str!("../cluster/helm/go.mod");
 const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
 const CHROMIUM: &str = include_str!("../cluster/chromium/pin");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
+const SETUP: &str = include_str!("../cluster/lib.sh");
 const KSTATUS: &str = include_str!("../cluster/kstatus/go.mod");
 
 /// The programs of one cache.
@@ -122,6 +123,16 @@ pub(crate) fn browser() -> Result<PathBuf> {
     let entry =
         cache()?.join(format!("chromium-{}", version.context("tests/cluster/chromium/pin has no version")?));
     Ok(complete(&entry)?.to_owned())
+}
+
+/// mdBook, which makes the documentation a site.
+///
+/// # Errors
+/// When it is missing.
+pub fn mdbook() -> Result<PathBuf> {
+    let version = SETUP.lines().find_map(|line| line.strip_prefix("mdbook_version="));
+    let entry = cache()?.join(format!("mdbook-{}", version.context("tests/cluster/lib.sh has no version")?));
+    Ok(complete(&entry)?.join("bin/mdbook"))
 }
 
 /// An entry of the cache that is there and whole.
