@@ -7,13 +7,19 @@ BUILT       := $(or $(CARGO_TARGET_DIR),target)/debug
 # Where `tests/images demo` leaves the programs and images of the demo.
 DEMO        := target/images/demo
 
+# The minor version of Kubernetes that clusters have: the newest, or the oldest that is supported.
+KUBERNETES  ?=
+# A filter of nextest: which tests.
+TESTS       ?= all()
+
 export MAILROUTE_CACHE := $(CACHE)
+export MAILROUTE_KUBERNETES := $(KUBERNETES)
 export PATH := $(CACHE)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 # The order of what a target needs is meant, under -j too: the quick questions first.
 .NOTPARALLEL:
-.PHONY: help demo demo-down try test check lint doc docs crds drift pictures images bench attacks fuzz preflight tools demo-tools cluster-tools harness rust clean
+.PHONY: help demo demo-down try test check lint doc docs crds drift pictures images bench attacks fuzz release preflight tools demo-tools cluster-tools harness rust clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,10 +37,10 @@ try: rust ## the sidecar and the simulator alone on this computer: a message to 
 	@$(CARGO) build --quiet -p mailroute-sidecar --example try
 	@$(BUILT)/examples/try $(if $(PORT),--port $(PORT)) $(if $(METHOD),--method $(METHOD)) $(if $(KEEP),--keep)
 
-test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root)
+test: preflight rust cluster-tools tools images ## every test, those on a real cluster included (root). KUBERNETES=1.33: on the oldest version; TESTS=filter
 	@$(CARGO) nextest run --workspace --no-run
 	@MAILROUTE_OPERATOR=$(CURDIR)/target/images/mailroute-operator MAILROUTE_SIDECAR=$(CURDIR)/target/images/mailroute-sidecar \
-		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace
+		$(BUILT)/cluster run --tier node -- $(CARGO) nextest run --workspace -E '$(TESTS)'
 	@$(BUILT)/secrets target/nextest/default/junit.xml
 
 check: tools lint ## all that needs neither a cluster nor root, in minutes
@@ -63,6 +69,11 @@ pictures: rust ## make the pictures of the README again: docs/pictures (root)
 
 images: demo-tools ## container images, as archives in target/images
 	@tests/images
+
+# Its secrets come from the environment and are on no command line: SIGNING_KEY with COSIGN_PASSWORD, REGISTRY_USERNAME with REGISTRY_PASSWORD.
+release: rust demo-tools ## images, charts and plugin with SBOM, provenance and checksums; REGISTRY=host/path signs and pushes them (PLATFORMS=)
+	@$(SETUP) release
+	@PLATFORMS='$(PLATFORMS)' REGISTRY='$(REGISTRY)' release/make
 
 # What is measured are the programs as they are shipped, and nothing else should run meanwhile.
 attacks: preflight rust cluster-tools images ## what one tenant can do to the others: eleven attacks, their cost to the others' mail and admission (ten minutes, root)

@@ -21,10 +21,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
 use mailroute_operator_core::kubernetes_version::NativeSidecars;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::webhook_configuration::WebhookService;
@@ -117,7 +117,7 @@ struct App {
 struct Known {
     leadership: watch::Receiver<Leadership>,
     routes: RouteStore,
-    pods: Store<Pod>,
+    pods: Store<WatchedPod>,
     /// Counts the changes to `routes`, readable or not.
     changes: watch::Receiver<u64>,
     namespaces: NamespaceRoutes,
@@ -182,7 +182,7 @@ impl App {
         &self,
         parts: &mut Parts,
         leadership: &watch::Receiver<Leadership>,
-    ) -> (RouteStore, Store<Pod>, watch::Receiver<u64>) {
+    ) -> (RouteStore, Store<WatchedPod>, watch::Receiver<u64>) {
         let (routes, routes_writer) = store();
         let (pods, pods_writer) = store();
         let (changed, changes) = watch::channel(0);

@@ -30,6 +30,7 @@ use mailroute_operator::service::lease::Leases;
 use mailroute_operator::service::ledger_store::MemoryStore;
 use mailroute_operator::service::report::ReportService;
 use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::resolve::mailbox_rules::MailboxRules;
@@ -45,7 +46,7 @@ struct Stage {
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
-    pods: Mutex<Writer<Pod>>,
+    pods: Mutex<Writer<WatchedPod>>,
     routes: Writer<CachedRoute>,
 }
 
@@ -63,7 +64,7 @@ async fn stage_with(
     let (reader, mut writer) = store();
     writer.apply_watcher_event(&Event::Init);
     let given = [pod("web-1")].into_iter().chain(pods);
-    given.for_each(|pod| writer.apply_watcher_event(&Event::InitApply(pod)));
+    given.for_each(|pod| writer.apply_watcher_event(&Event::InitApply(WatchedPod::of(pod))));
     writer.apply_watcher_event(&Event::InitDone);
     let (known_routes, mut routes_writer) = store();
     routes_writer.apply_watcher_event(&Event::Init);
@@ -311,7 +312,7 @@ async fn what_is_no_token_is_not_sent_for_review() {
 #[tokio::test]
 async fn too_much_and_too_often_and_nonsense_are_refused() {
     let stage = stage().await;
-    let (status, _) = stage.send(&good(), "{}".repeat(10_000)).await;
+    let (status, _) = stage.send(&good(), "{}".repeat(20_000)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let (status, body) = stage.send(&good(), "nonsense".into()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
@@ -438,7 +439,7 @@ async fn a_pod_that_has_just_started_waits_for_its_address() {
     let token = good();
     let (answer, ()) = futures::join!(stage.send(&token, report("notifications")), async {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        stage.pods.lock().unwrap().apply_watcher_event(&Event::Apply(pod("web-1")));
+        stage.pods.lock().unwrap().apply_watcher_event(&Event::Apply(WatchedPod::of(pod("web-1"))));
     });
     assert_eq!(answer.0, StatusCode::OK);
 }

@@ -28,6 +28,7 @@ use mailroute_operator::metrics::Metrics;
 use mailroute_operator::preflight::observations::DnsObservations;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::inject::{InjectedSidecar, Overrides, SidecarSettings};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::{ReportingPod, Reports};
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::rollout::history::EvictionHistory;
@@ -61,7 +62,7 @@ struct Stage {
     metrics: Metrics,
     controller: JoinHandle<()>,
     routes: Writer<CachedRoute>,
-    pods: Writer<Pod>,
+    pods: Writer<WatchedPod>,
 }
 
 impl Drop for Stage {
@@ -96,7 +97,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let api = Api { config_maps: Arc::new(Mutex::new(config_maps)), written: sender };
     let client = serve(api.clone()).await;
     let (routes, mut routes_writer) = reflector::store();
-    let (pods, mut pods_writer) = reflector::store::<Pod>();
+    let (pods, mut pods_writer) = reflector::store::<WatchedPod>();
     for event in [Event::Init, Event::InitApply(cached(route())), Event::InitDone] {
         routes_writer.apply_watcher_event(&event);
     }
@@ -210,7 +211,7 @@ impl Stage {
     /// A pod that lives and reports that so many messages wait, named by these Message-IDs.
     async fn waits_in(&mut self, name: &str, messages: u64, left: &[&str]) -> Pod {
         let pod = pod_named(name);
-        self.pods.apply_watcher_event(&Event::Apply(pod.clone()));
+        self.pods.apply_watcher_event(&Event::Apply(WatchedPod::of(pod.clone())));
         let uid = pod.metadata.uid.clone().unwrap();
         let caller = ReportingPod { namespace: "shop".into(), pod: name.into(), uid };
         let mut report = well(0);
@@ -360,7 +361,7 @@ async fn twenty_reports_of_the_same_are_one_status_and_one_event() {
     rendered(stage.next().await);
     let (status, _) = conditions(stage.next().await);
     stage.show(&status);
-    stage.pods.apply_watcher_event(&Event::Apply(pod()));
+    stage.pods.apply_watcher_event(&Event::Apply(WatchedPod::of(pod())));
     let web = ReportingPod { namespace: "shop".into(), pod: "web-1".into(), uid: "web-1-uid".into() };
     stage.reports.lock().unwrap().record(&web, well(0), Timestamp::now());
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
@@ -410,7 +411,7 @@ async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
     let two = stage.waits_in("web-2", 2, &["<a@shop>", "<b@shop>"]).await;
     stage.look_again().await;
     for pod in [one, two] {
-        stage.pods.apply_watcher_event(&Event::Delete(pod));
+        stage.pods.apply_watcher_event(&Event::Delete(WatchedPod::of(pod)));
     }
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let told = [stage.event("MessagesLeft").await, stage.event("MessagesLeft").await];
@@ -428,7 +429,7 @@ async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
     // The watched route does not show yet what was written.
     let last = stage.waits_in("web-3", 4, &[]).await;
     stage.look_again().await;
-    stage.pods.apply_watcher_event(&Event::Delete(last));
+    stage.pods.apply_watcher_event(&Event::Delete(WatchedPod::of(last)));
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let sum = async {
         loop {
@@ -449,7 +450,7 @@ async fn what_a_gateway_has_on_its_claim_is_not_lost_with_its_pod_and_told_of_wh
     let mut gateway = stage.waits_in("mail-gateway-0", 5, &[]).await;
     let spec = gateway.spec.as_mut().unwrap();
     spec.containers = spec.init_containers.take().unwrap();
-    stage.pods.apply_watcher_event(&Event::Apply(gateway.clone()));
+    stage.pods.apply_watcher_event(&Event::Apply(WatchedPod::of(gateway.clone())));
     stage.look_again().await;
     stage.routes.apply_watcher_event(&Event::Delete(cached(route())));
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
@@ -461,7 +462,7 @@ async fn what_a_gateway_has_on_its_claim_is_not_lost_with_its_pod_and_told_of_wh
         "{note}"
     );
     for pod in [gateway, sidecar] {
-        stage.pods.apply_watcher_event(&Event::Delete(pod));
+        stage.pods.apply_watcher_event(&Event::Delete(WatchedPod::of(pod)));
     }
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     assert_eq!(stage.event("MessagesLeft").await["regarding"]["name"], "web-1");
@@ -476,7 +477,7 @@ async fn mail_left_by_a_pod_whose_route_was_deleted_is_an_event_on_the_pod_and_c
     stage.look_again().await;
     stage.routes.apply_watcher_event(&Event::Delete(cached(route())));
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
-    stage.pods.apply_watcher_event(&Event::Delete(pod));
+    stage.pods.apply_watcher_event(&Event::Delete(WatchedPod::of(pod)));
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     let event = stage.event("MessagesLeft").await;
     assert_eq!(

@@ -161,6 +161,7 @@ fn seen_from(address: &str) -> Report {
         usage: Default::default(),
         gateway_error: None,
         claim: None,
+        mailboxes: vec![],
         left: vec![],
         egress: Some(address.parse().unwrap()),
     }

@@ -100,6 +100,7 @@ fn entry(random: u64) -> Entry {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     };
     Entry { envelope, kind: Kind::Message, accepted }
 }

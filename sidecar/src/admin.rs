@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::budget::limiter::RateLimiter;
+use crate::attempt::lanes::Lanes;
 use crate::config::Config;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -74,8 +74,8 @@ pub struct Admin {
     pub health: watch::Receiver<Health>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The budget, of which the metrics tell.
-    pub budget: Arc<RateLimiter>,
+    /// The mailboxes' budgets, of which the metrics tell.
+    pub lanes: Arc<Lanes>,
     /// The queue, of which the metrics tell, too.
     pub queue: Arc<Queue>,
 }
@@ -127,7 +127,7 @@ impl Admin {
             "/livez" => self.live(),
             "/readyz" => self.ready(),
             "/metrics" => {
-                self.metrics.show_budget(self.budget.view());
+                self.metrics.show_budget(self.lanes.view());
                 self.metrics.show_queue(self.queue.figures());
                 let body = self.metrics.render(&self.health.borrow());
                 content(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body.into())

@@ -4,19 +4,23 @@
 //! the leader names the leader, which is then dialled under the service's own name. At the end what was not told yet is
 //! told once more: a pod that failed after a second still shows why.
 //!
-//! Where the service leases the mailbox's limits, each report also carries what the budget asks for, and is made when the
-//! budget says so. Without an answer mail goes on at the little that the budget allows then.
+//! Where the service leases the mailboxes' limits, each report also carries what the budgets ask for, and is made when one
+//! says so. Without an answer mail goes on at the little that the budget allows then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mailroute_route::control::{Claim, NotLeader, Queue, REPORT_PATH, Report, ReportReply, Usage};
+use futures::future::select_all;
+use mailroute_route::control::{
+    Allotment, MailboxReport, NotLeader, Observation, Queue, REPORT_PATH, Report, ReportReply,
+};
 use mailroute_route::file::{ControlService, LogAddresses};
 use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
-use crate::budget::limiter::RateLimiter;
+use crate::attempt::Attempts;
+use crate::attempt::lanes::Lanes;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics::{Metrics, ReportResult};
@@ -45,14 +49,15 @@ const QUEUE_CALM: u32 = 4;
 /// Longest `configError` that is sent, bytes.
 const MAX_CONFIG_ERROR: usize = 512;
 
+/// Longest message about one mailbox among several, bytes, so that a report about many stays within its bound.
+const MAX_TROUBLE: usize = 200;
+
 /// What reports are made from.
 pub struct Reporter {
     /// The configuration, with the service's address.
     pub config: watch::Receiver<Config>,
     /// What was met.
     pub health: watch::Receiver<Health>,
-    /// What was sent.
-    pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
     /// What waits.
     pub queue: Box<dyn Fn() -> Queue + Send + Sync>,
     /// Message-IDs of what waits, while the process ends.
@@ -67,8 +72,10 @@ pub struct Reporter {
     pub metrics: Arc<Metrics>,
     /// Least time between two reports.
     pub least: Duration,
-    /// The mailbox's limits, of which the service may lease a share.
-    pub budget: Arc<RateLimiter>,
+    /// What each mailbox met and sent, and its limits, of which the service may lease a share.
+    pub lanes: Arc<Lanes>,
+    /// How many messages wait for each lane.
+    pub waiting: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
 }
 
 /// Why nobody took a report.
@@ -82,6 +89,14 @@ enum ReportError {
     Answer,
     #[error("no replica of the control service is the leader")]
     NoLeader,
+}
+
+/// A claim that was sent.
+struct SentClaim {
+    attempts: Arc<Attempts>,
+    mailbox: String,
+    /// When it was made.
+    at: Duration,
 }
 
 /// What stays between reports.
@@ -123,7 +138,7 @@ impl Reporter {
     /// told.
     async fn farewell(&mut self, memory: &mut Memory) {
         let (report, control) = self.report();
-        let is_leased = self.budget.claim().is_some();
+        let is_leased = self.lanes.in_use().any(|attempts| attempts.budget().claim().is_some());
         let news = is_leased || memory.taken.as_ref() != Some(&report);
         let Some(control) = control.filter(|_| news) else { return };
         memory.is_leaving = true;
@@ -135,18 +150,20 @@ impl Reporter {
 
     /// One exchange, and the pause after it.
     async fn exchange(&self, report: Report, control: &ControlService, memory: &mut Memory) -> Duration {
-        let (claim, sent) = self.claim(&report, memory).unzip();
-        let said = Report { claim, ..report.clone() };
+        let mut said = report.clone();
+        let sent = self.add_claims(&mut said, memory);
+        let has_several = !report.mailboxes.is_empty();
         match send(&said, control, &mut memory.leader).await {
             Ok(reply) => {
                 (memory.failures, memory.taken) = (0, Some(report));
                 self.metrics.reported(ReportResult::Taken);
                 self.deleted.note(reply.route_deleted).await;
-                match (sent, &reply.allotment) {
-                    (Some(sent), Some(allotment)) => self.budget.answered(sent, allotment).await,
-                    (Some(_), None) => self.budget.unanswered(RETRY_FIRST),
-                    // The route was not known to the budget yet, which has its first claim to make now.
-                    (None, _) => {}
+                // A route that was not known to its budget yet has its first claim to make now.
+                for SentClaim { attempts, mailbox, at } in sent {
+                    match allotment_of(&reply, &mailbox, has_several) {
+                        Some(allotment) => attempts.budget().answered(at, allotment).await,
+                        None => attempts.budget().unanswered(RETRY_FIRST),
+                    }
                 }
                 let seconds = u64::from(reply.next_seconds);
                 Duration::from_secs(seconds.clamp(*NEXT_SECONDS.start(), *NEXT_SECONDS.end()))
@@ -161,21 +178,55 @@ impl Reporter {
                 }
                 let pause = retry_pause(memory.failures, clock::chance());
                 // Mail that waits for a lease is asked for more often: a change of leader takes seconds.
-                let longest = if self.budget.is_wanting() { RETRY_WANTING } else { RETRY_LONGEST };
-                self.budget.unanswered(pause.min(longest));
+                let is_wanting = self.lanes.in_use().any(|attempts| attempts.budget().is_wanting());
+                let longest = if is_wanting { RETRY_WANTING } else { RETRY_LONGEST };
+                self.lanes.in_use().for_each(|attempts| attempts.budget().unanswered(pause.min(longest)));
                 pause
             }
         }
     }
 
-    /// What the budget has to say with this report, and when it said so.
-    fn claim(&self, report: &Report, memory: &Memory) -> Option<(Claim, Duration)> {
-        let (mut claim, sent) = self.budget.claim()?;
-        if claim.messages > 0 {
-            claim.messages = u32::try_from(report.queue.messages).unwrap_or(u32::MAX).max(claim.messages);
+    /// Adds what the budgets have to say with this report, and remembers when they said so.
+    fn add_claims(&self, report: &mut Report, memory: &Memory) -> Vec<SentClaim> {
+        let waiting = (self.waiting)();
+        let mut sent = Vec::new();
+        for (attempts, waiting) in self.lanes.iter().zip(waiting).filter(|(lane, _)| lane.is_active()) {
+            let Some((mut claim, at)) = attempts.budget().claim() else { continue };
+            if claim.messages > 0 {
+                claim.messages = u32::try_from(waiting).unwrap_or(u32::MAX).max(claim.messages);
+            }
+            claim.leaving = memory.is_leaving;
+            let mailbox = claim.mailbox.clone();
+            if report.mailboxes.is_empty() {
+                report.claim = Some(claim);
+            } else {
+                let own = report.mailboxes.iter_mut().find(|own| own.mailbox.eq_ignore_ascii_case(&mailbox));
+                // The route has changed since: the next report is about that mailbox, too.
+                let Some(own) = own else { continue };
+                own.claim = Some(claim);
+            }
+            sent.push(SentClaim { attempts: Arc::clone(attempts), mailbox, at });
         }
-        claim.leaving = memory.is_leaving;
-        Some((claim, sent))
+        sent
+    }
+
+    /// What there is to say of each mailbox, where there are several.
+    fn mailboxes(&self) -> Vec<MailboxReport> {
+        let report = |attempts: &Arc<Attempts>| {
+            let health = attempts.health().subscribe();
+            let trouble = health.borrow().trouble().map(|met| Observation {
+                message: shortened(&met.message, MAX_TROUBLE).into_owned(),
+                ..met.clone()
+            });
+            Some(MailboxReport {
+                mailbox: attempts.mailbox()?,
+                trouble,
+                usage: attempts.usage(),
+                claim: None,
+            })
+        };
+        let mailboxes: Vec<_> = self.lanes.in_use().filter_map(report).collect();
+        if mailboxes.len() > 1 { mailboxes } else { vec![] }
     }
 
     /// Completes when the next report is due: after `pause`, or soon after a change.
@@ -196,7 +247,8 @@ impl Reporter {
                 () = queue => {}
             }
         };
-        let (budget, least) = (&self.budget, self.least);
+        let (lanes, least) = (&self.lanes, self.least);
+        let claim_is_due = select_all(lanes.iter().map(|attempts| Box::pin(attempts.budget().due())));
         let reported = async {
             match pause {
                 None => changed.await,
@@ -209,7 +261,7 @@ impl Reporter {
         tokio::select! {
             () = reported => {}
             // Nothing of it can be told while there is no service.
-            () = budget.due(), if pause.is_some() => {}
+            _ = claim_is_due, if pause.is_some() => {}
         }
     }
 
@@ -218,6 +270,7 @@ impl Reporter {
         let health = self.health.borrow_and_update().clone();
         self.notable.mark_unchanged();
         let route = config.route.as_deref();
+        let mailboxes = self.mailboxes();
         let shows_ids = route.is_some_and(|route| route.log_addresses != LogAddresses::Hidden);
         let report = Report {
             route: route.map_or_else(String::new, |route| route.name.clone()),
@@ -226,14 +279,24 @@ impl Reporter {
             config_error: config.objection().map(|error| shortened(error, MAX_CONFIG_ERROR).into_owned()),
             observations: health.observations().cloned().collect(),
             queue: (self.queue)(),
-            usage: (self.usage)(),
+            usage: self.lanes.usage(),
             egress: health.egress(),
             left: if shows_ids { (self.left)() } else { vec![] },
             gateway_error: self.gateway.borrow_and_update().clone(),
             claim: None,
+            mailboxes,
         };
         (report, route.and_then(|route| route.control.clone()))
     }
+}
+
+/// The answer to the claim of a mailbox.
+fn allotment_of<'a>(reply: &'a ReportReply, mailbox: &str, has_several: bool) -> Option<&'a Allotment> {
+    if !has_several {
+        return reply.allotment.as_ref();
+    }
+    let own = reply.allotments.iter().find(|own| own.mailbox.eq_ignore_ascii_case(mailbox));
+    own.map(|own| &own.allotment)
 }
 
 /// The pause after so many reports in a row that nobody took. `chance` spreads the pods of a deployment.
@@ -266,7 +329,26 @@ async fn send(
 
 #[cfg(test)]
 mod tests {
+    use mailroute_route::control::MailboxAllotment;
+
     use super::*;
+
+    #[test]
+    fn each_mailbox_has_its_own_answer_where_there_are_several() {
+        let allotment = |again_millis| Allotment { again_millis, ..Allotment::default() };
+        let of =
+            |mailbox: &str, again| MailboxAllotment { mailbox: mailbox.into(), allotment: allotment(again) };
+        let reply = ReportReply {
+            next_seconds: 60,
+            allotment: Some(allotment(1)),
+            allotments: vec![of("a@contoso.com", 2), of("b@contoso.com", 3)],
+            route_deleted: false,
+        };
+        let again = |mailbox, several| allotment_of(&reply, mailbox, several).map(|it| it.again_millis);
+        assert_eq!(again("a@contoso.com", false), Some(1));
+        assert_eq!(again("B@contoso.com", true), Some(3));
+        assert_eq!(again("c@contoso.com", true), None);
+    }
 
     #[test]
     fn the_pause_doubles_up_to_a_bound() {

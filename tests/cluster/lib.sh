@@ -9,10 +9,23 @@ pinned() {
     sed -nE "s|^(require)?[[:space:]]*$1 v([^ ]+).*|\2|p" "$cluster_dir/$2/go.mod" | head -n 1
 }
 
-kubernetes_version=$(pinned k8s.io/kubernetes kubernetes)
+# The folder of the version of Kubernetes that MAILROUTE_KUBERNETES names by its minor version; empty: the newest.
+kubernetes=kubernetes
+newest_kubernetes=$(pinned k8s.io/kubernetes kubernetes)
+case $newest_kubernetes in
+"${MAILROUTE_KUBERNETES:-$newest_kubernetes}" | "${MAILROUTE_KUBERNETES:-}".*) ;;
+*) kubernetes=kubernetes-$MAILROUTE_KUBERNETES ;;
+esac
+if [ ! -d "$cluster_dir/$kubernetes" ]; then
+    echo "error: the tests do not know Kubernetes $MAILROUTE_KUBERNETES" >&2
+    echo "  remedy: choose one of:$(cd "$cluster_dir" && sed -nE 's/.*k8s.io\/kubernetes v([0-9]+\.[0-9]+)\..*/ \1/p' kubernetes*/go.mod | tr -d '\n')" >&2
+    exit 1
+fi
+kubernetes_version=$(pinned k8s.io/kubernetes "$kubernetes")
 coredns_version=$(pinned github.com/coredns/coredns coredns)
 helm_version=$(pinned helm.sh/helm/v4 helm)
 helm3_version=$(pinned helm.sh/helm/v3 helm3)
+cosign_version=$(pinned github.com/sigstore/cosign/v3 cosign)
 kstatus_version=$(pinned sigs.k8s.io/cli-utils kstatus)
 monitoring_version=$(pinned github.com/prometheus-operator/prometheus-operator monitoring)
 # The version and checksum of the headless Chromium.

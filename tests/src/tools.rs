@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 const KUBERNETES: &str = include_str!("../cluster/kubernetes/go.mod");
+/// The oldest version that is supported.
+const KUBERNETES_OLDEST: &str = include_str!("../cluster/kubernetes-1.33/go.mod");
 const COREDNS: &str = include_str!("../cluster/coredns/go.mod");
 const HELM: &str = include_str!("../cluster/helm/go.mod");
 const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
@@ -16,6 +18,7 @@ const CHROMIUM: &str = include_str!("../cluster/chromium/pin");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
 const SETUP: &str = include_str!("../cluster/lib.sh");
 const KSTATUS: &str = include_str!("../cluster/kstatus/go.mod");
+const COSIGN: &str = include_str!("../cluster/cosign/go.mod");
 
 /// The programs of one cache.
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ impl Tools {
     pub fn find() -> Result<Self> {
         let cache = cache()?;
         let tools = Self {
-            kubernetes: cache.join(format!("kubernetes-{}", pinned(KUBERNETES, "k8s.io/kubernetes")?)),
+            kubernetes: cache.join(format!("kubernetes-{}", kubernetes_version()?)),
             coredns: cache.join(format!("coredns-{}", pinned(COREDNS, "github.com/coredns/coredns")?)),
             helm: cache.join(format!("helm-{}", pinned(HELM, "helm.sh/helm/v4")?)),
             helm3: cache.join(format!("helm3-{}", pinned(HELM3, "helm.sh/helm/v3")?)),
@@ -93,6 +96,15 @@ impl Tools {
     pub(crate) fn kstatus() -> Result<PathBuf> {
         let entry = cache()?.join(format!("kstatus-{}", pinned(KSTATUS, "sigs.k8s.io/cli-utils")?));
         Ok(complete(&entry)?.join("kstatus"))
+    }
+
+    /// The folder with `cosign` and `crane`, which sign, push and verify a release.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn signing() -> Result<PathBuf> {
+        let entry = cache()?.join(format!("cosign-{}", pinned(COSIGN, "github.com/sigstore/cosign/v3")?));
+        Ok(complete(&entry)?.to_owned())
     }
 
     /// The folder with the Prometheus operator's resource definitions.
@@ -152,6 +164,17 @@ pub(crate) fn cache() -> Result<PathBuf> {
         .context("neither MAILROUTE_CACHE nor HOME is set, so the built programs cannot be found")
 }
 
+/// The version of Kubernetes that `MAILROUTE_KUBERNETES` names by its minor version; by default the newest.
+fn kubernetes_version() -> Result<&'static str> {
+    let wanted = env::var("MAILROUTE_KUBERNETES").unwrap_or_default();
+    let newest = pinned(KUBERNETES, "k8s.io/kubernetes")?;
+    let all = [newest, pinned(KUBERNETES_OLDEST, "k8s.io/kubernetes")?];
+    let is_wanted = |version: &&str| wanted.is_empty() || version.starts_with(&format!("{wanted}."));
+    all.into_iter()
+        .find(is_wanted)
+        .with_context(|| format!("MAILROUTE_KUBERNETES={wanted}: the tests know {all:?}"))
+}
+
 /// The version, without its `v`, that a `go.mod` requires of a module.
 fn pinned<'a>(go_mod: &'a str, module: &str) -> Result<&'a str> {
     go_mod
@@ -178,9 +201,11 @@ mod tests {
     #[test]
     fn versions_come_from_the_module_files() {
         assert!(pinned(KUBERNETES, "k8s.io/kubernetes").unwrap().starts_with("1.36."));
+        assert!(pinned(KUBERNETES_OLDEST, "k8s.io/kubernetes").unwrap().starts_with("1.33."));
         assert!(pinned(HELM, "helm.sh/helm/v4").unwrap().starts_with("4."));
         assert!(pinned(HELM3, "helm.sh/helm/v3").unwrap().starts_with("3."));
         assert!(pinned(KSTATUS, "sigs.k8s.io/cli-utils").unwrap().starts_with("0."));
+        assert!(pinned(COSIGN, "github.com/sigstore/cosign/v3").unwrap().starts_with("3."));
         assert!(pinned(COREDNS, "github.com/coredns/coredns").unwrap().starts_with("1."));
     }
 

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use mailroute_operator_core::crd::status::MailboxStatus;
+
 use super::view::{Budget, ConditionView, RouteView};
 use crate::cluster::pods::RoutePod;
 use crate::table::{Cell, Table, number, text};
@@ -78,6 +80,9 @@ pub fn route(route: &RouteView, style: Style, now: Timestamp) -> String {
     }
     if !route.conditions.is_empty() {
         text.push_str(&format!("\n{}", conditions(route, now).render(style)));
+    }
+    if !route.mailboxes.is_empty() {
+        text.push_str(&format!("\n{}", mailboxes(&route.mailboxes).render(style)));
     }
     if let Some(pods) = route.pods.as_deref().filter(|pods| !pods.is_empty()) {
         text.push_str(&format!("\n{}", pod_table(pods, now).render(style)));
@@ -246,6 +251,28 @@ fn conditions(route: &RouteView, now: Timestamp) -> Table {
     table
 }
 
+fn mailboxes(mailboxes: &[MailboxStatus]) -> Table {
+    let columns =
+        [text("MAILBOX"), text("READY"), number("RATE"), number("DAY").spare(2), text("REASON").spare(1)];
+    let mut table = Table::new(columns);
+    for it in mailboxes {
+        let ready = match (it.ready, &it.reason) {
+            (true, _) => Cell::new("True", Tone::Good),
+            (false, Some(_)) => Cell::new("False", Tone::Bad),
+            // No pod has reported about it.
+            (false, None) => Cell::new("Unknown", Tone::Warning),
+        };
+        table.row([
+            (&it.address).into(),
+            ready,
+            it.messages_last_minute.to_string().into(),
+            it.recipients_last_24h.to_string().into(),
+            it.reason.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    table
+}
+
 fn pod_table(pods: &[RoutePod], now: Timestamp) -> Table {
     let mut table = Table::new([
         text("POD"),
@@ -330,6 +357,25 @@ Gateway     2 of 2 pods ready; 5 messages, oldest 10s
             "{shown}"
         );
         assert!(!shown.contains('\x1b'), "{shown:?}");
+    }
+
+    #[test]
+    fn a_route_with_several_mailboxes_shows_each_and_the_limits_of_all() {
+        let mut several = sample();
+        several.data["status"]["mailboxes"] = serde_json::json!([
+            {"address": "noreply@contoso.com", "ready": true, "messagesLastMinute": 14, "recipientsLast24h": 2000},
+            {"address": "orders@contoso.com", "ready": false, "reason": "SmtpAuthDisabledMailbox", "message": "x"},
+            {"address": "new@contoso.com", "ready": false},
+        ]);
+        let shown = route(&RouteView::of(&several), Style::default(), now());
+        let expected = "\
+MAILBOX              READY    RATE   DAY  REASON
+noreply@contoso.com  True       14  2000  -
+orders@contoso.com   False       0     0  SmtpAuthDisabledMailbox
+new@contoso.com      Unknown     0     0  -
+";
+        assert!(shown.ends_with(expected), "{shown}");
+        assert!(shown.contains("14 of 60 messages in the last minute, 2210 of 30000 recipients"), "{shown}");
     }
 
     #[test]

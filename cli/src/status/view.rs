@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use mailroute_operator_core::crd::MailRouteStatus;
 use mailroute_operator_core::crd::method::Method;
-use mailroute_operator_core::crd::status::{GatewayStatus, QueueStatus, Sidecars};
+use mailroute_operator_core::crd::status::{GatewayStatus, MailboxStatus, QueueStatus, Sidecars};
 use mailroute_operator_core::resolve::LimitPreset;
 use mailroute_route::condition::Reason;
 use mailroute_route::file::SubmissionService;
@@ -45,8 +45,11 @@ pub struct RouteView {
     pub sidecars: Sidecars,
     /// Its queue, in numbers.
     pub queue: QueueStatus,
-    /// What is used of the mailbox's limits.
+    /// What is used of the limits of its mailbox; of all of its mailboxes together, where it has several.
     pub budget: Budget,
+    /// Its mailboxes, where it has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mailboxes: Vec<MailboxStatus>,
     /// Its gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayStatus>,
@@ -126,6 +129,16 @@ pub struct Budget {
     pub recipients_per_day: Option<u32>,
 }
 
+impl Budget {
+    /// The limits of so many mailboxes together.
+    fn times(self, mailboxes: usize) -> Self {
+        let mailboxes = u32::try_from(mailboxes).unwrap_or(u32::MAX).max(1);
+        let all = |limit: Option<u32>| limit.map(|limit| limit.saturating_mul(mailboxes));
+        let (messages, recipients) = (all(self.messages_per_minute), all(self.recipients_per_day));
+        Self { messages_per_minute: messages, recipients_per_day: recipients, ..self }
+    }
+}
+
 /// A pod that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -172,8 +185,9 @@ impl RouteView {
             budget: Budget {
                 messages_last_minute: status.usage.messages_last_minute,
                 recipients_last_24h: status.usage.recipients_last_24h,
-                ..limits(spec)
+                ..limits(spec).times(status.mailboxes.len())
             },
+            mailboxes: status.mailboxes,
             gateway: status.gateway,
             refused: status.refused.map(|it| Refused { pod: it.pod, message: it.message, at: it.at.0 }),
             created: route.creation_timestamp().map(|time| time.0),

@@ -1,4 +1,6 @@
-//! What is stored of a pod, and what that says about its sidecar, or about the gateway that it is. Pure.
+//! What a pod says about its sidecar, or about the gateway that it is, and what of that is kept ([`watched`]). Pure.
+
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -96,8 +98,8 @@ impl fmt::Display for PodOwner {
     }
 }
 
-/// Removes all that the operator does not use from a pod, since thousands are in memory.
-pub fn prune(pod: &mut Pod) {
+/// Removes all that the operator does not use from a pod, so that what is kept of it is bounded.
+fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.finalizers = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
@@ -184,7 +186,7 @@ fn pruned_status(status: PodStatus) -> PodStatus {
 }
 
 /// A pod that has not ended and has no sidecar in spite of its label, nor is a gateway; none for one that could not have any.
-pub fn without_sidecar(pod: &Pod) -> Option<BarePod> {
+fn without_sidecar(pod: &Pod) -> Option<BarePod> {
     let is_bare = !has_run(pod) && container(pod).is_none() && !pod.annotations().contains_key(MIRROR);
     is_bare.then(|| BarePod { name: pod.name_any(), owner: owner(pod) })
 }
@@ -214,31 +216,26 @@ pub fn sidecar(pod: &Pod) -> Option<SidecarPod> {
 }
 
 /// Whether the sidecar shows its ServiceAccount's token to the proxy of an AKS identity binding, and not to Entra.
-pub fn has_identity_binding(pod: &Pod) -> bool {
+fn has_identity_binding(pod: &Pod) -> bool {
     let env = container(pod).and_then(|(container, _)| container.env.as_deref()).unwrap_or_default();
     env.iter().any(|variable| variable.name == TOKEN_PROXY)
 }
 
 /// The addresses of the pod.
-pub fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
     let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
     addresses.filter_map(|address| address.ip.parse().ok())
 }
 
 /// Whether all of its containers have ended for good.
-pub fn has_run(pod: &Pod) -> bool {
+fn has_run(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Whether the pod has the sidecar of the route on its label, or is its gateway.
-pub fn has_sidecar(pod: &Pod) -> bool {
-    role(pod).is_some()
-}
-
 /// What the pod does for the route on its label: it has the native sidecar, or its container is a gateway that the webhook has
 /// completed.
-pub fn role(pod: &Pod) -> Option<Role> {
+fn role(pod: &Pod) -> Option<Role> {
     container(pod).map(|(_, role)| role)
 }
 

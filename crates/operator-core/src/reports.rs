@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use mailroute_route::condition::ConditionType;
 use mailroute_route::control::{
-    MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, Observation, Queue, Report, Usage,
+    MAX_LEFT, MAX_MESSAGE_BYTES, MAX_MESSAGE_ID_BYTES, MailboxReport, Observation, Queue, Report, Usage,
 };
+use mailroute_route::file::MAX_MAILBOXES;
 use mailroute_route::identity::Role;
 
 use crate::tenant_quotas::{self, TenantQuotas};
@@ -174,10 +175,14 @@ fn differs(old: &Report, new: &Report) -> bool {
     let essence = |report: &Report| -> Vec<_> {
         report.observations.iter().map(|o| (o.condition, o.holds, o.reason)).collect()
     };
+    let troubles = |report: &Report| -> Vec<_> {
+        report.mailboxes.iter().map(|it| it.trouble.as_ref().map(|met| met.reason)).collect()
+    };
     old.generation != new.generation
         || old.config_error != new.config_error
         || old.sidecar_version != new.sidecar_version
         || essence(old) != essence(new)
+        || troubles(old) != troubles(new)
 }
 
 fn cleaned(report: Report, now: Timestamp) -> Report {
@@ -197,15 +202,31 @@ fn cleaned(report: Report, now: Timestamp) -> Report {
             oldest_seconds: report.queue.oldest_seconds.min(OLDEST_SECONDS),
             dead_letters: report.queue.dead_letters.min(MOST),
         },
-        usage: Usage {
-            messages_last_minute: report.usage.messages_last_minute.min(MOST),
-            recipients_last_24h: report.usage.recipients_last_24h.min(MOST),
-        },
+        usage: usage(report.usage),
         gateway_error: report.gateway_error.as_deref().map(plain),
         // Leases are given out by it, and nobody reads it again.
         claim: None,
+        mailboxes: report.mailboxes.iter().take(MAX_MAILBOXES).map(|of| mailbox(of, now)).collect(),
         left: report.left.iter().filter(|id| is_message_id(id)).take(MAX_LEFT).cloned().collect(),
         ..report
+    }
+}
+
+fn mailbox(report: &MailboxReport, now: Timestamp) -> MailboxReport {
+    let sensible =
+        |met: &&Observation| met.reason.condition() == met.condition && !met.holds && !met.reason.holds();
+    let trouble = report.trouble.as_ref().filter(sensible).map(|met| Observation {
+        message: plain(&met.message),
+        at: met.at.clamp(0, now.as_second().max(0)),
+        ..met.clone()
+    });
+    MailboxReport { mailbox: plain(&report.mailbox), trouble, usage: usage(report.usage), claim: None }
+}
+
+fn usage(usage: Usage) -> Usage {
+    Usage {
+        messages_last_minute: usage.messages_last_minute.min(MOST),
+        recipients_last_24h: usage.recipients_last_24h.min(MOST),
     }
 }
 
@@ -254,6 +275,7 @@ mod tests {
             left: vec![],
             gateway_error: None,
             claim: None,
+            mailboxes: vec![],
         }
     }
 

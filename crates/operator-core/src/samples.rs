@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::crd::MailRoute;
 use crate::crd::delivery::Gateway;
 use crate::crd::method::{
-    CertificateSecretRef, CredentialType, DirectSend, Graph, GraphFallback, Method, SecretRef, SmtpRelay,
-    Subject,
+    CertificateSecretRef, CredentialType, DirectSend, Graph, GraphFallback, Method, SecretRef,
+    SendingMailbox, SmtpRelay, Subject,
 };
 use crate::inject::{InjectedSidecar, Overrides, SidecarSettings};
 use crate::pods::{PodOwner, SidecarPod};
@@ -96,6 +96,16 @@ pub fn graph() -> MailRoute {
         fallback_endpoint: None,
         max_message_bytes: Quantity("3Mi".into()),
     });
+    route
+}
+
+/// A route with a further mailbox.
+pub fn several() -> MailRoute {
+    let mut route = route();
+    if let Some(submission) = &mut route.spec.client_submission {
+        let (address, senders) = ("alerts@contoso.com".into(), vec!["*@alerts.contoso.com".into()]);
+        submission.mailboxes = vec![SendingMailbox { address, senders }];
+    }
     route
 }
 
@@ -231,5 +241,6 @@ pub fn report(observations: Vec<Observation>) -> Report {
         left: vec![],
         gateway_error: None,
         claim: None,
+        mailboxes: vec![],
     }
 }

@@ -35,6 +35,7 @@ pub use mailroute_quota::wire::{
 };
 
 use crate::condition::{ConditionType, Reason};
+use crate::file::MAX_MAILBOXES;
 
 /// Path of reports.
 pub const REPORT_PATH: &str = "/v1/report";
@@ -57,8 +58,8 @@ pub const MAX_REVIEW_REQUEST_BYTES: usize = crate::jwt::MAX_TOKEN_BYTES + 1024;
 /// Largest body of a [`TokenRequest`], bytes.
 pub const MAX_TOKEN_REQUEST_BYTES: usize = 1024;
 
-/// Largest request body the service reads, bytes.
-pub const MAX_REPORT_BYTES: usize = 16 * 1024;
+/// Largest request body the service reads, bytes: a claim, and a little more, for each of [`MAX_MAILBOXES`].
+pub const MAX_REPORT_BYTES: usize = 32 * 1024;
 
 /// Longest [`Observation::message`], bytes; a sidecar cuts before sending and the service cuts again.
 pub const MAX_MESSAGE_BYTES: usize = 512;
@@ -103,6 +104,35 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_error: Option<String>,
     /// What is asked of the mailbox's limits, where the service leases them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// What there is to say of each mailbox, where the route has several; then `claim` is absent, and `observations` and `usage` are
+    /// those of all. At most [`MAX_MAILBOXES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mailboxes: Vec<MailboxReport>,
+}
+
+impl Report {
+    /// What is asked of each mailbox's limits.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        let of_each = self.mailboxes.iter().take(MAX_MAILBOXES).filter_map(|mailbox| mailbox.claim.as_ref());
+        self.claim.iter().chain(of_each)
+    }
+}
+
+/// What a sidecar has to say of one mailbox among several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MailboxReport {
+    /// Its address.
+    pub mailbox: String,
+    /// The first condition that does not hold, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Observation>,
+    /// What was sent as it.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What is asked of its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 }
@@ -154,9 +184,22 @@ pub struct ReportReply {
     /// The share of the mailbox's limits; absent where the service does not lease them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allotment: Option<Allotment>,
+    /// The share of each mailbox's limits that [`Report::mailboxes`] has a claim for; one that is missing is not answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allotments: Vec<MailboxAllotment>,
     /// Whether the MailRoute of the pod is gone. The sidecar goes on with its last configuration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub route_deleted: bool,
+}
+
+/// The share of one mailbox's limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MailboxAllotment {
+    /// Its address, as the claim has it.
+    pub mailbox: String,
+    /// What it is.
+    pub allotment: Allotment,
 }
 
 /// The answer of a replica that is not the leader.
@@ -271,6 +314,27 @@ pub struct ServiceRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_programs_and_newer_ones_understand_each_other() {
+        let report = r#"{"route":"r","generation":1,"sidecarVersion":"0","observations":[],"queue":{"messages":0,"oldestSeconds":0,"deadLetters":0},"usage":{"messagesLastMinute":0,"recipientsLast24h":0}}"#;
+        let old: Report = serde_json::from_str(report).unwrap();
+        assert!(old.mailboxes.is_empty() && old.claims().next().is_none());
+        assert_eq!(serde_json::to_string(&old).unwrap(), report, "of one mailbox nothing new is said");
+        let mailbox = |claim| MailboxReport {
+            mailbox: "a@contoso.com".into(),
+            trouble: None,
+            usage: Usage::default(),
+            claim,
+        };
+        let several = Report { mailboxes: vec![mailbox(None), mailbox(Some(Claim::default()))], ..old };
+        assert_eq!(several.claims().count(), 1);
+        let text = serde_json::to_string(&several).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), several);
+        let reply: ReportReply = serde_json::from_str(r#"{"nextSeconds":60}"#).unwrap();
+        assert!(reply.allotments.is_empty());
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"nextSeconds":60}"#);
+    }
 
     #[test]
     fn a_token_is_not_shown() {

@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
-use mailroute_operator_core::pods::has_identity_binding;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_route::file::Credential;
 
 use super::watch::route_of;
@@ -32,7 +31,7 @@ impl FederationCapacity {
         &self,
         route: &CachedRoute,
         routes: &RouteStore,
-        pods: &Store<Pod>,
+        pods: &Store<WatchedPod>,
         now: Instant,
     ) -> usize {
         let Some(application) = application(route) else { return 0 };
@@ -46,17 +45,15 @@ impl FederationCapacity {
 }
 
 /// The pairs of namespace and ServiceAccount for each application.
-fn count(routes: &[Arc<CachedRoute>], pods: &[Arc<Pod>]) -> BTreeMap<String, usize> {
+fn count(routes: &[Arc<CachedRoute>], pods: &[Arc<WatchedPod>]) -> BTreeMap<String, usize> {
     let applications: HashMap<_, _> = routes
         .iter()
         .filter_map(|route| Some((ObjectRef::from_obj(&**route), application(route)?)))
         .collect();
     let mut subjects = BTreeMap::<&str, BTreeSet<(&str, &str)>>::new();
-    for pod in pods.iter().filter(|pod| !has_identity_binding(pod)) {
+    for pod in pods.iter().filter(|pod| !pod.has_identity_binding()) {
         let Some(application) = route_of(pod).and_then(|route| applications.get(&route)) else { continue };
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        subjects.entry(application).or_default().insert((namespace, account.unwrap_or("default")));
+        subjects.entry(application).or_default().insert((pod.namespace(), pod.service_account()));
     }
     subjects.into_iter().map(|(application, subjects)| (application.to_owned(), subjects.len())).collect()
 }
@@ -71,12 +68,11 @@ fn application(route: &CachedRoute) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::EnvVar;
+    use k8s_openapi::api::core::v1::{EnvVar, Pod};
     use kube::runtime::reflector::store;
     use kube::runtime::watcher::Event;
     use mailroute_operator_core::crd::MailRoute;
     use mailroute_operator_core::crd::method::{CredentialType, Subject};
-    use mailroute_operator_core::pods::prune;
     use mailroute_operator_core::resolve::PlatformSettings;
     use mailroute_operator_core::samples;
 
@@ -100,14 +96,18 @@ mod tests {
         assert_eq!(application(&cached(samples::route())), client_id);
     }
 
-    fn pod(name: &str, route: &str, namespace: &str, account: Option<&str>) -> Arc<Pod> {
+    fn pod(name: &str, route: &str, namespace: &str, account: Option<&str>) -> Pod {
         let mut pod = samples::pod(name, "image");
         pod.metadata.namespace = Some(namespace.into());
         pod.metadata.labels = Some([("mailroute.dev/route".to_owned(), route.to_owned())].into());
         // Where the record is gone, the label says whose sidecar it is.
         pod.metadata.annotations = None;
         pod.spec.as_mut().unwrap().service_account_name = account.map(str::to_owned);
-        Arc::new(pod)
+        pod
+    }
+
+    fn kept(pod: Pod) -> Arc<WatchedPod> {
+        Arc::new(WatchedPod::of(pod))
     }
 
     #[test]
@@ -121,7 +121,8 @@ mod tests {
             pod("5", "a", "office", Some("web")),
             pod("6", "a", "office", None),
             pod("7", "unknown", "office", Some("other")),
-        ];
+        ]
+        .map(kept);
         let expected = [(samples::CLIENT_ID.to_owned(), 4)].into();
         assert_eq!(count(&routes, &pods), expected);
     }
@@ -130,12 +131,11 @@ mod tests {
     fn a_pod_with_an_identity_binding_needs_no_credential_of_its_own() {
         let variable = |name: &str| EnvVar { name: name.into(), ..EnvVar::default() };
         let with = |name: &str, variables: &[&str]| {
-            let mut pod = Pod::clone(&pod(name, "a", "shop", Some(name)));
+            let mut pod = pod(name, "a", "shop", Some(name));
             let containers = pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
             let sidecar = containers.iter_mut().find(|container| container.name == "mailroute").unwrap();
             sidecar.env = Some(variables.iter().map(|name| variable(name)).collect());
-            prune(&mut pod);
-            Arc::new(pod)
+            kept(pod)
         };
         let bound = with("bound", &["AZURE_CLIENT_ID", "AZURE_KUBERNETES_TOKEN_PROXY"]);
         let pods = [bound, with("plain", &["AZURE_CLIENT_ID"])];
@@ -159,7 +159,7 @@ mod tests {
         let (federation, now) = (FederationCapacity::default(), Instant::now());
         let subjects = |now| federation.subjects(&cached(samples::route()), &routes, &pods, now);
         assert_eq!(subjects(now), 0);
-        pods_writer.apply_watcher_event(&Event::Apply(samples::pod("web-1", "image")));
+        pods_writer.apply_watcher_event(&Event::Apply(WatchedPod::of(samples::pod("web-1", "image"))));
         assert_eq!(subjects(now + KEEP - Duration::from_secs(1)), 0);
         assert_eq!(subjects(now + KEEP), 1);
         assert_eq!(federation.subjects(&cached(samples::direct()), &routes, &pods, now + KEEP), 0);

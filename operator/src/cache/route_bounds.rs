@@ -25,7 +25,7 @@ const MOST_ERROR: usize = 1024;
 
 /// Takes out of a route all that nobody here looks at. One whose spec is still too large becomes one that cannot be read; a status
 /// that is too large is left out, as others than the author write it too.
-pub fn prune(route: &mut DeserializeGuard<MailRoute>) {
+pub fn prune(mut route: DeserializeGuard<MailRoute>) -> DeserializeGuard<MailRoute> {
     match &mut route.0 {
         Ok(read) => {
             prune_metadata(&mut read.metadata);
@@ -41,6 +41,7 @@ pub fn prune(route: &mut DeserializeGuard<MailRoute>) {
             object.error.truncate(object.error.floor_char_boundary(MOST_ERROR));
         }
     }
+    route
 }
 
 fn prune_metadata(metadata: &mut ObjectMeta) {
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn of_a_route_with_annotations_of_250_kib_nothing_is_stored_but_what_is_read() {
         let mut guard = guarded(&laden());
-        prune(&mut guard);
+        guard = prune(guard);
         let stored = guard.0.unwrap();
         assert_eq!(stored.spec, laden().spec);
         let expected = json!({
@@ -177,7 +178,7 @@ mod tests {
         let mut route = laden();
         route.spec.tenant.accepted_domains = vec!["contoso.com".repeat(1000); 10];
         let mut guard = guarded(&route);
-        prune(&mut guard);
+        guard = prune(guard);
         let object = guard.0.unwrap_err();
         assert!(object.error.contains("at most 65536 are read"), "{}", object.error);
         assert_eq!(
@@ -198,7 +199,7 @@ mod tests {
         };
         route.status = Some(MailRouteStatus { refused: Some(refused), ..Default::default() });
         let mut guard = guarded(&route);
-        prune(&mut guard);
+        guard = prune(guard);
         let stored = guard.0.unwrap();
         assert_eq!((stored.spec, stored.status), (route.spec, None));
     }
@@ -208,7 +209,7 @@ mod tests {
         let mut stored = serde_json::to_value(laden()).unwrap();
         stored["spec"]["method"] = json!("ä".repeat(100_000));
         let mut guard: DeserializeGuard<MailRoute> = serde_json::from_value(stored).unwrap();
-        prune(&mut guard);
+        guard = prune(guard);
         let object = guard.0.unwrap_err();
         assert!(object.error.len() <= MOST_ERROR && object.metadata.annotations.is_none());
     }

@@ -7,15 +7,17 @@
 //!
 //! `MergedWatches` is that rule, without I/O; [`events`] feeds it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use futures::stream::{self, BoxStream, SelectAll};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::Lookup;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 /// The namespaces that the operator serves.
@@ -35,20 +37,28 @@ impl WatchScope {
     }
 }
 
-/// What happens to the objects of a scope, as one watch would report it. `prepare` sees each object first; `gone` makes the
-/// last state of one, by namespace and name, that a later list does not have any more.
-pub fn events<K>(
+/// What happens to the objects of a scope, as one watch would report it. `keep` makes of each object what is kept of it; `gone`
+/// makes the last state of one, by namespace and name, that a later list does not have any more.
+pub fn events<K, T>(
     client: &Client,
     scope: &WatchScope,
     config: &watcher::Config,
-    prepare: fn(&mut K),
-    gone: impl Fn(&str, &str) -> Option<K> + Send + 'static,
-) -> BoxStream<'static, watcher::Result<Event<K>>>
+    keep: fn(K) -> T,
+    gone: impl Fn(&str, &str) -> Option<T> + Send + 'static,
+) -> BoxStream<'static, watcher::Result<Event<T>>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    T: Lookup<DynamicType = ()> + Send + 'static,
 {
-    let watch = |api: Api<K>| watcher(api, config.clone()).default_backoff().modify(prepare);
+    let kept = move |event| match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(keep(object)),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(keep(object)),
+        Event::Delete(object) => Event::Delete(keep(object)),
+    };
+    let watch = |api: Api<K>| watcher(api, config.clone()).default_backoff().map_ok(kept);
     match scope {
         WatchScope::Cluster => watch(Api::all(client.clone())).boxed(),
         WatchScope::Namespaces(names) => {
@@ -62,7 +72,7 @@ where
     }
 }
 
-fn merged<K: Resource<DynamicType = ()> + 'static>(
+fn merged<K: Lookup<DynamicType = ()> + 'static>(
     watches: SelectAll<BoxStream<'static, (String, watcher::Result<Event<K>>)>>,
     mut merged: MergedWatches<K>,
     gone: impl Fn(&str, &str) -> Option<K> + 'static,
@@ -91,7 +101,7 @@ struct WatchedNamespace<K> {
     listing: BTreeSet<String>,
 }
 
-impl<K: Resource<DynamicType = ()>> MergedWatches<K> {
+impl<K: Lookup<DynamicType = ()>> MergedWatches<K> {
     fn new(names: &BTreeSet<String>) -> Self {
         let watched = || WatchedNamespace {
             listed: false,
@@ -137,15 +147,15 @@ impl<K: Resource<DynamicType = ()>> MergedWatches<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> WatchedNamespace<K> {
+impl<K: Lookup<DynamicType = ()>> WatchedNamespace<K> {
     /// Until all are listed.
     fn hold(&mut self, event: Event<K>) {
         match event {
             Event::Init => self.held.clear(),
             Event::InitApply(object) | Event::Apply(object) => {
-                self.held.insert(object.name_any(), object);
+                self.held.insert(name_of(&object), object);
             }
-            Event::Delete(object) => drop(self.held.remove(&object.name_any())),
+            Event::Delete(object) => drop(self.held.remove(&name_of(&object))),
             Event::InitDone => self.listed = true,
         }
     }
@@ -169,7 +179,7 @@ impl<K: Resource<DynamicType = ()>> WatchedNamespace<K> {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.listing.insert(object.name_any());
+                self.listing.insert(name_of(&object));
                 vec![Event::Apply(object)]
             }
             Event::InitDone => {
@@ -179,15 +189,19 @@ impl<K: Resource<DynamicType = ()>> WatchedNamespace<K> {
                 missing.filter_map(|name| gone(namespace, name)).map(Event::Delete).collect()
             }
             Event::Apply(object) => {
-                self.known.insert(object.name_any());
+                self.known.insert(name_of(&object));
                 vec![Event::Apply(object)]
             }
             Event::Delete(object) => {
-                self.known.remove(&object.name_any());
+                self.known.remove(&name_of(&object));
                 vec![Event::Delete(object)]
             }
         }
     }
+}
+
+fn name_of(object: &impl Lookup) -> String {
+    object.name().map(Cow::into_owned).unwrap_or_default()
 }
 
 /// Whether the objects may not be read, as when the namespace was deleted and its role with it.
@@ -202,6 +216,7 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::Pod;
+    use kube::ResourceExt;
     use kube::api::ObjectMeta;
 
     fn pod(name: &str) -> Pod {

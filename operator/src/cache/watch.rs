@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, Resource};
 use mailroute_operator_core::crd::{MailRoute, ROUTE_LABEL};
-use mailroute_operator_core::pods::prune;
+use mailroute_operator_core::pods::watched::{WatchedPod, pod_ref};
 use mailroute_operator_core::resolve::PlatformSettings;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
@@ -290,13 +290,12 @@ fn trigger(event: &Event<CachedRoute>, is_status: bool, store: &RouteStore, trig
 
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. Any change of a pod triggers a look at its
 /// route.
-pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<Pod>, triggers: Triggers) {
+pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<WatchedPod>, triggers: Triggers) {
     let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PODS_PAGE);
     let store = writer.as_reader();
-    let gone = move |namespace: &str, name: &str| {
-        store.get(&ObjectRef::new(name).within(namespace)).map(|pod| (*pod).clone())
-    };
-    let mut events = scope::events(&client, &scope, &config, prune, gone);
+    let gone =
+        move |namespace: &str, name: &str| store.get(&pod_ref(namespace, name)).map(|pod| (*pod).clone());
+    let mut events = scope::events(&client, &scope, &config, WatchedPod::of, gone);
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -309,7 +308,7 @@ pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<Pod>, tr
 }
 
 /// Triggers a look, as rarely as for reports: whoever may change pods may change them all the time.
-fn pod_changed(event: &Event<Pod>, triggers: &Triggers) {
+fn pod_changed(event: &Event<WatchedPod>, triggers: &Triggers) {
     if let Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) = event
         && let Some(route) = route_of(pod)
     {
@@ -339,18 +338,19 @@ pub(super) fn interrupted(what: &str, error: &watcher::Error) {
 }
 
 /// The route that a pod's label names.
-pub fn route_of(pod: &Pod) -> Option<RouteRef> {
-    Some(ObjectRef::new(pod.labels().get(ROUTE_LABEL)?).within(&pod.namespace()?))
+pub fn route_of(pod: &WatchedPod) -> Option<RouteRef> {
+    Some(ObjectRef::new(pod.route()?).within(pod.namespace()))
 }
 
 /// Whether a pod's label names the route.
-pub fn uses(pod: &Pod, route: &MailRoute) -> bool {
-    pod.metadata.namespace == route.metadata.namespace
-        && pod.labels().get(ROUTE_LABEL).is_some_and(|name| Some(name) == route.metadata.name.as_ref())
+pub fn uses(pod: &WatchedPod, route: &MailRoute) -> bool {
+    Some(pod.namespace()) == route.metadata.namespace.as_deref()
+        && pod.route() == route.metadata.name.as_deref()
 }
 
 #[cfg(test)]
 mod tests {
+    use kube::ResourceExt;
     use kube::runtime::reflector::store;
     use mailroute_operator_core::samples;
     use serde_json::json;
@@ -478,7 +478,7 @@ mod tests {
         let of = |event: &Event<CachedRoute>, triggers: &Triggers| {
             trigger(event, is_status_alone(event, &reader), &reader, triggers);
         };
-        let pod = Event::Apply(samples::pod("web-1", "image"));
+        let pod = Event::Apply(WatchedPod::of(samples::pod("web-1", "image")));
         for paced in [looks(|it| of(&status, it)).await, looks(|it| pod_changed(&pod, it)).await] {
             assert!((4..=6).contains(&paced), "{paced} looks");
         }
@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn a_pod_belongs_to_the_route_of_its_label() {
         let expected = RouteRef::new("notifications").within("shop");
-        let pod = samples::pod("web-1", "image");
+        let pod = WatchedPod::of(samples::pod("web-1", "image"));
         assert_eq!(route_of(&pod), Some(expected));
         assert!(uses(&pod, &samples::route()));
         let mut other = samples::route();

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::reflector::Store;
 use mailroute_operator_core::inject;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::rollout::history::EvictionHistory;
@@ -44,7 +44,7 @@ pub struct Context {
     /// Watched routes.
     pub routes: RouteStore,
     /// Watched pods.
-    pub pods: Store<Pod>,
+    pub pods: Store<WatchedPod>,
     /// What sidecars reported.
     pub reports: Arc<Mutex<Reports>>,
     /// What to look at.

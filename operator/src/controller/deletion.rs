@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use mailroute_operator_core::pods::sidecar;
 use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
 
 use super::context::Context;
@@ -19,7 +18,7 @@ pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     let pods = context.pods.state();
     let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route));
     let live: HashMap<_, _> =
-        of_route.filter_map(|pod| sidecar(pod)).map(|pod| (pod.uid, pod.role)).collect();
+        of_route.filter_map(|pod| pod.sidecar()).map(|pod| (pod.uid.as_str(), pod.role)).collect();
     let is_news = context.orphans.is_news(route, !live.is_empty());
     if is_news {
         let (pods, name) = (live.len(), &route.name);

@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::pods::{BarePod, SidecarPod, sidecar, without_sidecar};
+use mailroute_operator_core::pods::watched::WatchedPod;
+use mailroute_operator_core::pods::{BarePod, SidecarPod};
 use mailroute_operator_core::reports::ReceivedReport;
 use mailroute_operator_core::resolve::render;
 use mailroute_operator_core::rollout::age::ages;
@@ -255,15 +255,15 @@ fn is_tenant_quota_met(route: &CachedRoute, context: &Context, now: Timestamp) -
     route.counted_tenant().is_some_and(met)
 }
 
-fn pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<SidecarPod> {
-    pods.state().iter().filter(|pod| uses(pod, route)).filter_map(|pod| sidecar(pod)).collect()
+fn pods_of(route: &MailRoute, pods: &Store<WatchedPod>) -> Vec<SidecarPod> {
+    pods.state().iter().filter(|pod| uses(pod, route)).filter_map(|pod| pod.sidecar().cloned()).collect()
 }
 
 /// In an order that does not change, as the status names them.
-fn bare_pods_of(route: &MailRoute, pods: &Store<Pod>) -> Vec<BarePod> {
+fn bare_pods_of(route: &MailRoute, pods: &Store<WatchedPod>) -> Vec<BarePod> {
     let pods = pods.state();
     let mut bare: Vec<_> =
-        pods.iter().filter(|pod| uses(pod, route)).filter_map(|pod| without_sidecar(pod)).collect();
+        pods.iter().filter(|pod| uses(pod, route)).filter_map(|pod| pod.without_sidecar().cloned()).collect();
     bare.sort_unstable();
     bare
 }

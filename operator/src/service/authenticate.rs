@@ -12,11 +12,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::ROUTE_LABEL;
-use mailroute_operator_core::pods::{addresses, role};
+use mailroute_operator_core::pods::watched::{WatchedPod, pod_ref};
 use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::identity::Role;
 use mailroute_route::paths::CONTROL_AUDIENCE;
@@ -91,7 +90,7 @@ impl Error {
 /// Checks tokens.
 pub struct Authenticator {
     reviews: TokenReviews,
-    pods: Store<Pod>,
+    pods: Store<WatchedPod>,
     /// Whether a request has to come from an address of the pod.
     checks_address: bool,
     reviewed: Mutex<Reviewed>,
@@ -100,7 +99,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// Checks the tokens of these pods with this client's API server. `checks_address` is off in clusters that translate
     /// the addresses of pods on the way to other pods.
-    pub fn new(client: Client, pods: Store<Pod>, checks_address: bool) -> Self {
+    pub fn new(client: Client, pods: Store<WatchedPod>, checks_address: bool) -> Self {
         let reviews = TokenReviews::new(client, AT_ONCE);
         Self { reviews, pods, checks_address, reviewed: Mutex::default() }
     }
@@ -136,7 +135,7 @@ impl Authenticator {
         let began = Instant::now();
         loop {
             let pod = find(claimed, &self.pods).ok_or(Error::Unknown)?;
-            let mut known = addresses(&pod).peekable();
+            let mut known = pod.addresses().peekable();
             if !self.checks_address {
                 return Ok(());
             }
@@ -156,17 +155,16 @@ impl Authenticator {
     }
 }
 
-fn find(caller: &ReportingPod, pods: &Store<Pod>) -> Option<std::sync::Arc<Pod>> {
-    let pod = pods.get(&ObjectRef::new(&caller.pod).within(&caller.namespace))?;
-    (pod.uid().as_deref() == Some(&caller.uid)).then_some(pod)
+fn find(caller: &ReportingPod, pods: &Store<WatchedPod>) -> Option<std::sync::Arc<WatchedPod>> {
+    let pod = pods.get(&pod_ref(&caller.namespace, &caller.pod))?;
+    (pod.uid() == caller.uid).then_some(pod)
 }
 
 /// The role of a caller for the route that it names, when it is a pod that there is, with the label of that route and its container:
 /// what is a pod's own goes to no other pod, and what is a sidecar's or gateway's to none that never had one.
-pub fn role_in(caller: &ReportingPod, pods: &Store<Pod>, route: &str) -> Option<Role> {
+pub fn role_in(caller: &ReportingPod, pods: &Store<WatchedPod>, route: &str) -> Option<Role> {
     let pod = find(caller, pods)?;
-    let is_labelled = pod.labels().get(ROUTE_LABEL).map(String::as_str) == Some(route);
-    role(&pod).filter(|_| is_labelled)
+    pod.role().filter(|_| pod.route() == Some(route))
 }
 
 /// What the API server said of tokens, for a while. Only pods that are watched come here, so their number bounds it.

@@ -56,6 +56,8 @@ pub struct Claimant {
     pub mailbox: MailboxKey,
     /// Its address, as the route writes it.
     pub address: String,
+    /// All mailboxes of the route. What the sidecar has of others it gives back.
+    pub of_route: Vec<MailboxKey>,
     /// The limits that the route names.
     pub limits: MailboxLimits,
     /// The application whose connections are limited, too; none but with Microsoft Graph.
@@ -73,6 +75,9 @@ pub struct RunningPods {
     pub applications: HashMap<ApplicationKey, HashSet<MailboxKey>>,
 }
 
+/// The last claims of one sidecar, by mailbox, and when each was made.
+type ClaimsOfOne = HashMap<MailboxKey, (Claimant, Duration)>;
+
 /// Answers claims of all mailboxes.
 pub struct Leases {
     context: Arc<MailboxContext>,
@@ -81,8 +86,8 @@ pub struct Leases {
     applications: Mutex<Applications>,
     /// The stored mailboxes, each with the namespace whose pod was the first to send as it.
     opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
-    /// The last claim of each sidecar by an accepted route, and when it was made.
-    claimed: Mutex<HashMap<SidecarId, (Claimant, Duration)>>,
+    /// The last claim of each sidecar on each mailbox by an accepted route, and when it was made.
+    claimed: Mutex<HashMap<SidecarId, ClaimsOfOne>>,
     /// How often claims of each namespace have a record stored.
     writes: Mutex<RateLimit<Namespace>>,
     /// The namespaces that were logged for too many mailboxes.
@@ -182,7 +187,8 @@ impl Leases {
             // Of a holder that an earlier leader's record names, it is not known whether it uses the application.
             let claimed = lock(&self.claimed);
             let uses = |it: &Claimant| it.application.as_ref() == Some(application);
-            holders.retain(|holder, _| claimed.get(holder).is_none_or(|(it, _)| uses(it)));
+            let any_uses = |of: &ClaimsOfOne| of.values().any(|(it, _)| uses(it));
+            holders.retain(|holder, _| claimed.get(holder).is_none_or(any_uses));
         }
         let connections = applications.connections(application, holders, now);
         mailbox.with(|ledger| ledger.decide_within(who.holder, Some(connections), now))
@@ -199,11 +205,18 @@ impl Leases {
         }
     }
 
-    /// The last claim of this sidecar by this route while the route was accepted, if that is not long ago.
-    pub fn remembered(&self, holder: SidecarId, namespace: &str, route: &str) -> Option<Claimant> {
+    /// The last claim of this sidecar on the mailbox `address` by this route while the route was accepted, if that is not long ago.
+    pub fn remembered(
+        &self,
+        holder: SidecarId,
+        namespace: &str,
+        route: &str,
+        address: &str,
+    ) -> Option<Claimant> {
         let now = self.now();
         let claimed = lock(&self.claimed);
-        let (who, at) = claimed.get(&holder)?;
+        let mut of_holder = claimed.get(&holder)?.values();
+        let (who, at) = of_holder.find(|(who, _)| who.address.eq_ignore_ascii_case(address))?;
         let is_it = &*who.namespace == namespace && who.route == route && now < *at + REMEMBERED;
         is_it.then(|| who.clone())
     }
@@ -211,7 +224,7 @@ impl Leases {
     /// Notes a claim by an accepted route.
     pub fn remember(&self, who: &Claimant) {
         let now = self.now();
-        match lock(&self.claimed).get_mut(&who.holder) {
+        match lock(&self.claimed).get_mut(&who.holder).and_then(|of| of.get_mut(&who.mailbox)) {
             Some((known, at)) if known == who => *at = now,
             // `moved` gives back what it had of another mailbox.
             _ => {}
@@ -246,25 +259,30 @@ impl Leases {
         Some(mailbox)
     }
 
-    /// Forgets a sidecar in the mailbox that its route named before.
+    /// Forgets a sidecar in mailboxes that its route named before and names no longer.
     fn moved(&self, who: &Claimant, claim: &Claim) {
         let now = self.now();
-        let before = {
+        let left: Vec<MailboxKey> = {
             let mut claimed = lock(&self.claimed);
-            let known = claimed.get(&who.holder).map(|(known, at)| (known.mailbox.clone(), *at));
+            let of_holder = claimed.entry(who.holder).or_default();
             if claim.leaving {
-                claimed.remove(&who.holder);
+                of_holder.remove(&who.mailbox);
             } else {
                 // A claim by a deleted route does not extend the time.
-                let same = known.as_ref().filter(|(mailbox, _)| *mailbox == who.mailbox);
-                let at = same.map_or(now, |(_, at)| *at);
-                claimed.insert(who.holder, (who.clone(), at));
+                let at = of_holder.get(&who.mailbox).map_or(now, |(_, at)| *at);
+                of_holder.insert(who.mailbox.clone(), (who.clone(), at));
             }
-            known.map(|(mailbox, _)| mailbox)
+            let stays = |key: &MailboxKey| *key == who.mailbox || who.of_route.contains(key);
+            let left = of_holder.keys().filter(|key| !stays(key)).cloned().collect();
+            of_holder.retain(|key, _| stays(key));
+            if of_holder.is_empty() {
+                claimed.remove(&who.holder);
+            }
+            left
         };
-        if let Some(before) = before.filter(|before| *before != who.mailbox) {
-            let before = lock(&self.mailboxes).get(&before).map(Arc::clone);
-            before.and_then(|before| before.with(|ledger| ledger.forget(who.holder, now)));
+        for left in left {
+            let left = lock(&self.mailboxes).get(&left).map(Arc::clone);
+            left.and_then(|left| left.with(|ledger| ledger.forget(who.holder, now)));
         }
     }
 

@@ -12,20 +12,20 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::FutureExt;
+use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use mailroute_operator_core::REPORT_INTERVAL;
-use mailroute_operator_core::pods::{has_run, sidecar};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::{ReportingPod, Reports};
 use mailroute_operator_core::resolve::ResolvedRoute;
 use mailroute_operator_core::tenant_quotas::refusal;
 use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
-    Allotment, Claim, MAX_REPORT_BYTES, NotLeader, REPORT_PATH, Report, ReportReply, ShortOf,
+    Allotment, Claim, MAX_REPORT_BYTES, MailboxAllotment, NotLeader, REPORT_PATH, Report, ReportReply,
+    ShortOf,
 };
 use mailroute_route::file::Method;
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub struct ReportService {
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// Pods with the label, as watched.
-    pub pods: Store<Pod>,
+    pub pods: Store<WatchedPod>,
     /// Where reports are kept.
     pub reports: Arc<Mutex<Reports>>,
     /// Triggers the controller.
@@ -135,31 +135,33 @@ impl ReportService {
         }
         let route = RouteRef::new(&report.route).within(&caller.namespace);
         let tenant = self.routes.get(&route).and_then(|route| route.counted_tenant());
-        let claim = self.take_in(&caller, &report, tenant.as_deref());
+        let claims = self.take_in(&caller, &report, tenant.as_deref());
+        let has_several = !report.mailboxes.is_empty();
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
             self.triggers.add_reported(route.clone());
         }
-        let allotment = match claim {
-            Some(claim) => self.allot(&caller, &route, &claim).await?,
-            None => None,
+        let (allotment, allotments) = match &claims[..] {
+            [] => (None, vec![]),
+            [claim] if !has_several => (self.allot(&caller, &route, claim).await?, vec![]),
+            claims => (None, self.allot_each(&caller, &route, claims).await?),
         };
         let next_seconds = u32::try_from(REPORT_INTERVAL.as_secs()).unwrap_or(u32::MAX);
-        Ok(ReportReply { next_seconds, allotment, route_deleted: self.is_deleted(&route) })
+        Ok(ReportReply { next_seconds, allotment, allotments, route_deleted: self.is_deleted(&route) })
     }
 
-    /// Notes what a report says of its tenant's limit, and returns its claim. A sidecar that met that limit asks for a lease when it is
+    /// Notes what a report says of its tenant's limit, and returns its claims. A sidecar that met that limit asks for a lease when it is
     /// its turn to try.
-    fn take_in(&self, caller: &ReportingPod, report: &Report, tenant: Option<&str>) -> Option<Claim> {
-        let mut claim = report.claim.clone();
-        let Some(tenant) = tenant else { return claim };
+    fn take_in(&self, caller: &ReportingPod, report: &Report, tenant: Option<&str>) -> Vec<Claim> {
+        let mut claims: Vec<Claim> = report.claims().cloned().collect();
+        let Some(tenant) = tenant else { return claims };
         let (now, mut reports) = (Timestamp::now(), lock(&self.reports));
         reports.note_tenant(tenant, caller, report, now);
-        if let (Some(met), Some(claim)) = (refusal(report), claim.as_mut().filter(|claim| claim.messages > 0))
+        if let Some(met) = refusal(report).filter(|_| claims.iter().any(|claim| claim.messages > 0))
             && !reports.tenants.may_try(tenant, &caller.namespace, &caller.uid, met, now)
         {
-            claim.messages = 0;
+            claims.iter_mut().for_each(|claim| claim.messages = 0);
         }
-        claim
+        claims
     }
 
     /// Whether the route is gone. One that was not read yet, or cannot be read, is not.
@@ -177,10 +179,11 @@ impl ReportService {
         claim: &Claim,
     ) -> Result<Option<Allotment>, ReportRefusal> {
         self.leases.sweep(|| self.running());
-        let Some(who) = self.claimant(route, caller) else { return Ok(None) };
-        if !who.address.eq_ignore_ascii_case(&claim.mailbox) {
-            return Ok(Some(self.leases.later()));
-        }
+        let who = match self.claimant(route, caller, &claim.mailbox) {
+            Claims::As(who) => who,
+            Claims::Another => return Ok(Some(self.leases.later())),
+            Claims::Nobody => return Ok(None),
+        };
         let allotment = self.leases.exchange(&who, claim).await?;
         // Another replica may lead by now, and give out the same again.
         self.must_lead()?;
@@ -190,36 +193,60 @@ impl ReportService {
         Ok(allotment)
     }
 
-    /// Who claims, and of which mailbox: by the route, when it is accepted; when it is gone, by what it was when this pod claimed
+    /// Answers what a report asks of the limits of several mailboxes. What cannot be answered for one is no concern of the others.
+    async fn allot_each(
+        &self,
+        caller: &ReportingPod,
+        route: &RouteRef,
+        claims: &[Claim],
+    ) -> Result<Vec<MailboxAllotment>, ReportRefusal> {
+        let answers = claims.iter().map(|claim| self.allot(caller, route, claim));
+        let mut allotments = Vec::new();
+        for (claim, answer) in claims.iter().zip(join_all(answers).await) {
+            match answer {
+                Ok(Some(allotment)) => {
+                    allotments.push(MailboxAllotment { mailbox: claim.mailbox.clone(), allotment });
+                }
+                Ok(None) | Err(ReportRefusal::Unwritten(_)) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(allotments)
+    }
+
+    /// Who claims a mailbox: by the route, when it is accepted; when it is gone, by what it was when this pod claimed
     /// last, so that what the pod has queued goes out. Nobody by a method that has no mailbox.
-    fn claimant(&self, route: &RouteRef, caller: &ReportingPod) -> Option<Claimant> {
+    fn claimant(&self, route: &RouteRef, caller: &ReportingPod, address: &str) -> Claims {
         let Some(found) = self.routes.get(route) else {
-            return self.leases.remembered(sidecar_id(&caller.uid), &caller.namespace, &route.name);
+            let holder = sidecar_id(&caller.uid);
+            let remembered = self.leases.remembered(holder, &caller.namespace, &route.name, address);
+            return remembered.map_or(Claims::Nobody, Claims::As);
         };
-        let who = claimant(&found, caller)?;
-        self.leases.remember(&who);
-        Some(who)
+        let claims = claimant(&found, caller, address);
+        if let Claims::As(who) = &claims {
+            self.leases.remember(who);
+        }
+        claims
     }
 
     /// The pods that have not ended, and the sidecars that run, by the mailbox of their route. A pod that has not been started, or
     /// whose route is not accepted, sends nothing.
     fn running(&self) -> RunningPods {
         let mut running = RunningPods::default();
-        let mut mailboxes = HashMap::<RouteRef, Option<(MailboxKey, Option<ApplicationKey>)>>::new();
+        let mut mailboxes = HashMap::<RouteRef, (Vec<MailboxKey>, Option<ApplicationKey>)>::new();
         let accepted = |route: &RouteRef| {
-            let route = self.routes.get(route)?;
-            Some((mailbox_of(&route)?, application_of(&route)))
+            let route = self.routes.get(route);
+            route.map(|route| (mailboxes_of(&route), application_of(&route))).unwrap_or_default()
         };
-        for pod in self.pods.state().iter().filter(|pod| !has_run(pod)) {
-            let Some(uid) = pod.uid() else { continue };
-            running.pods.insert(sidecar_id(&uid));
-            let Some(route) = route_of(pod).filter(|_| sidecar(pod).is_some_and(|it| it.ready)) else {
+        for pod in self.pods.state().iter().filter(|pod| !pod.has_run()) {
+            running.pods.insert(sidecar_id(pod.uid()));
+            let Some(route) = route_of(pod).filter(|_| pod.sidecar().is_some_and(|it| it.ready)) else {
                 continue;
             };
-            let mailbox = mailboxes.entry(route).or_insert_with_key(accepted);
-            if let Some((mailbox, application)) = mailbox {
-                running.by_mailbox.entry(mailbox.clone()).or_default().push(running_as(pod, &uid));
-                if let Some(application) = application {
+            let (mailboxes, application) = mailboxes.entry(route).or_insert_with_key(accepted);
+            for mailbox in mailboxes.iter() {
+                running.by_mailbox.entry(mailbox.clone()).or_default().push(running_as(pod));
+                if let Some(application) = application.as_ref() {
                     running.applications.entry(application.clone()).or_default().insert(mailbox.clone());
                 }
             }
@@ -289,16 +316,29 @@ const fn outcome(allotment: &Allotment) -> Option<&'static str> {
     }
 }
 
-/// Who claims by this route; nobody by one whose limits are not shared. The method makes no difference: the limits are the mailbox's.
-fn claimant(route: &CachedRoute, caller: &ReportingPod) -> Option<Claimant> {
-    let resolved = shared(route)?;
-    let file = &resolved.file;
-    Some(Claimant {
+/// Who makes a claim.
+enum Claims {
+    /// A sidecar of a route that names the mailbox.
+    As(Claimant),
+    /// One of a route that names other mailboxes.
+    Another,
+    /// One of a route whose limits are not shared.
+    Nobody,
+}
+
+/// Who claims this mailbox by this route. The method makes no difference: the limits are the mailbox's.
+fn claimant(route: &CachedRoute, caller: &ReportingPod, address: &str) -> Claims {
+    let Some(resolved) = shared(route) else { return Claims::Nobody };
+    let (file, of_route) = (&resolved.file, mailboxes_of(route));
+    let named = file.method.mailboxes().into_iter().find(|own| own.eq_ignore_ascii_case(address));
+    let Some(named) = named else { return Claims::Another };
+    Claims::As(Claimant {
         holder: sidecar_id(&caller.uid),
         namespace: caller.namespace.as_str().into(),
         route: route.name_any(),
-        mailbox: mailbox_of(route)?,
-        address: file.method.mailbox()?.to_owned(),
+        mailbox: MailboxKey::of(&route.spec.tenant.id, named),
+        address: named.to_owned(),
+        of_route,
         limits: MailboxLimits {
             messages: file.limits.messages_per_minute.unwrap_or(NO_LIMIT),
             messages_per_hour: file.limits.messages_per_hour.unwrap_or(NO_LIMIT),
@@ -309,9 +349,11 @@ fn claimant(route: &CachedRoute, caller: &ReportingPod) -> Option<Claimant> {
     })
 }
 
-/// The mailbox of an accepted route whose limits are shared.
-fn mailbox_of(route: &CachedRoute) -> Option<MailboxKey> {
-    Some(MailboxKey::of(&route.spec.tenant.id, shared(route)?.file.method.mailbox()?))
+/// The mailboxes of an accepted route whose limits are shared.
+fn mailboxes_of(route: &CachedRoute) -> Vec<MailboxKey> {
+    let Some(resolved) = shared(route) else { return vec![] };
+    let key = |address| MailboxKey::of(&route.spec.tenant.id, address);
+    resolved.file.method.mailboxes().into_iter().map(key).collect()
 }
 
 /// The application of an accepted route whose connections Microsoft limits over all mailboxes.
@@ -325,10 +367,13 @@ fn shared(route: &CachedRoute) -> Option<&ResolvedRoute> {
     route.resolution().accepted().ok().filter(|resolved| resolved.file.shares_limits())
 }
 
-fn running_as(pod: &Pod, uid: &str) -> RunningSidecar {
-    let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |Time(at)| at.as_millisecond());
-    let namespace = pod.namespace().unwrap_or_default();
-    running_sidecar(&namespace, uid, Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+fn running_as(pod: &WatchedPod) -> RunningSidecar {
+    let made = pod.created().map_or(0, Timestamp::as_millisecond);
+    running_sidecar(
+        pod.namespace(),
+        pod.uid(),
+        Duration::from_millis(u64::try_from(made).unwrap_or_default()),
+    )
 }
 
 async fn whole(body: Body) -> Result<Bytes, ReportRefusal> {

@@ -10,8 +10,8 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::control::{MAX_MESSAGE_BYTES, ServiceRefusal};
 use mailroute_route::identity::Role;
@@ -43,7 +43,7 @@ pub struct RequestBounds {
 /// The pods that may ask, and their routes.
 pub struct Callers {
     authenticator: Arc<Authenticator>,
-    pods: Store<Pod>,
+    pods: Store<WatchedPod>,
     routes: RouteStore,
     bounds: RequestBounds,
     rate: Mutex<RateLimit>,
@@ -85,7 +85,7 @@ impl Callers {
     /// Pods and routes as watched.
     pub fn new(
         authenticator: Arc<Authenticator>,
-        pods: Store<Pod>,
+        pods: Store<WatchedPod>,
         routes: RouteStore,
         bounds: RequestBounds,
     ) -> Self {

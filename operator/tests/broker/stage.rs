@@ -21,6 +21,7 @@ use mailroute_operator::service::request::Callers;
 use mailroute_operator::service::token::{self, TokenService};
 use mailroute_operator::service::token_cache::TokenCache;
 use mailroute_operator::service::token_transport::Proxy;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::resolve::operator_identity::OperatorIdentity;
 use mailroute_route::condition::Reason;
@@ -91,7 +92,7 @@ impl Stage {
             TokenCache::new(applications, &folder.path().join("token"), &proxy, &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
-        let pods = filled(pods);
+        let pods = filled(pods.map(WatchedPod::of));
         let service = TokenService {
             callers: Callers::new(
                 Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),

@@ -22,6 +22,7 @@ use mailroute_operator::service::certificate::{self, CertificateService};
 use mailroute_operator::service::request::{Callers, RequestBounds};
 use mailroute_operator::service::review::{self, ReviewService};
 use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::resolve::{PlatformSettings, resolve};
 use mailroute_route::RouteFile;
 use mailroute_route::file::Gateway;
@@ -81,7 +82,7 @@ impl Stage {
         ];
         let routes =
             [route("shop", "mail", true), route("shop", "reports", false), route("billing", "mail", true)];
-        let (pods, routes) = (filled(pods), filled(routes));
+        let (pods, routes) = (filled(pods.map(WatchedPod::of)), filled(routes));
         let asked = Arc::<AtomicUsize>::default();
         let client = api_server(Arc::clone(&asked)).await;
         let authenticator = Arc::new(Authenticator::new(client.clone(), pods.clone(), true));

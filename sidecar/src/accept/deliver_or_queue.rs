@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::enqueue::not_kept;
 use super::followed::Followed;
 use super::{MessageAcceptor, fits, reply};
-use crate::attempt::{Active, Attempt, Origin, SendPermit};
+use crate::attempt::{Active, Attempt, Attempts, Origin, SendPermit};
 use crate::clock::{self, Instant};
 use crate::message::body::Body;
 use crate::message::envelope::Envelope;
@@ -30,6 +30,7 @@ impl MessageAcceptor {
     /// Tries at once, and keeps what remains.
     pub(super) async fn deliver_or_queue(
         &self,
+        attempts: &Arc<Attempts>,
         active: &Arc<Active>,
         envelope: Envelope,
         body: Body,
@@ -42,8 +43,10 @@ impl MessageAcceptor {
         }
         // The time that the application waits counts from the end of its message, whatever it goes into.
         let started = clock::now();
-        match self.attempts.permit_for_new(envelope.recipients.len() as u64).await {
-            Ok(permit) => self.try_at_once(active, permit, Arc::new(envelope), body, started).await,
+        match attempts.permit_for_new(envelope.recipients.len() as u64).await {
+            Ok(permit) => {
+                self.try_at_once((attempts, active), permit, Arc::new(envelope), body, started).await
+            }
             Err(denied) => {
                 let cause = if denied.is_limit() { QueueingCause::Limits } else { QueueingCause::Fault };
                 self.enqueue(active, cause, envelope, &body).await
@@ -53,7 +56,7 @@ impl MessageAcceptor {
 
     async fn try_at_once(
         &self,
-        active: &Arc<Active>,
+        (attempts, active): (&Arc<Attempts>, &Arc<Active>),
         permit: SendPermit,
         envelope: Arc<Envelope>,
         body: Body,
@@ -61,7 +64,7 @@ impl MessageAcceptor {
     ) -> Reply {
         let mut attempt = Box::pin({
             let (attempts, active, envelope, body) =
-                (Arc::clone(&self.attempts), Arc::clone(active), Arc::clone(&envelope), body.clone());
+                (Arc::clone(attempts), Arc::clone(active), Arc::clone(&envelope), body.clone());
             async move {
                 let (partial, origin) = (PartialDelivery::UnlessRejected, Origin::Live);
                 let attempt = Attempt { envelope: &envelope, body: &body, partial, origin, timeout: None };

@@ -7,7 +7,7 @@
 //! What the transport can never carry is refused in every mode, while the application can be told.
 //!
 //! Owns what happens between the end of a message's data and the answer. Refuses to know the method, how attempts are
-//! made ([`Attempts`]), what becomes of a kept message ([`Queue`]), and the words ([`reply`]).
+//! made ([`Lanes`]), what becomes of a kept message ([`Queue`]), and the words ([`reply`]).
 //!
 //! Invariant: 250 only when the upstream has taken the message, or it is durable where the route wants it, for every recipient.
 
@@ -24,7 +24,8 @@ use async_trait::async_trait;
 use mailroute_route::file::{DeliveryMode, Durability};
 use tokio::sync::watch;
 
-use crate::attempt::{Active, Attempts};
+use crate::attempt::Active;
+use crate::attempt::lanes::Lanes;
 use crate::gateway::client::Gateways;
 use crate::listener::Accept;
 use crate::message::body::Body;
@@ -36,7 +37,7 @@ use crate::smtp::reply::Reply;
 
 /// Takes messages from applications.
 pub struct MessageAcceptor {
-    attempts: Arc<Attempts>,
+    lanes: Arc<Lanes>,
     queue: Arc<Queue>,
     /// None in a gateway itself: its own spool is what the route means.
     gateways: Option<Arc<Gateways>>,
@@ -53,14 +54,14 @@ impl MessageAcceptor {
     /// For whatever route is in use. An application waits `reply_timeout` at most, and for a gateway `gateway_timeout`; when
     /// `shutting_down` becomes true, no longer than it takes to keep the message.
     pub fn new(
-        attempts: Arc<Attempts>,
+        lanes: Arc<Lanes>,
         queue: Arc<Queue>,
         gateways: Option<Arc<Gateways>>,
         metrics: Arc<Metrics>,
         (reply_timeout, gateway_timeout): (Duration, Duration),
         shutting_down: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        Arc::new(Self { attempts, queue, gateways, metrics, reply_timeout, gateway_timeout, shutting_down })
+        Arc::new(Self { lanes, queue, gateways, metrics, reply_timeout, gateway_timeout, shutting_down })
     }
 
     /// The gateways, where messages that wait have to be with one before the 250.
@@ -72,7 +73,8 @@ impl MessageAcceptor {
 #[async_trait]
 impl Accept for MessageAcceptor {
     async fn accept(&self, envelope: Envelope, body: Body) -> Reply {
-        let Some(active) = self.attempts.active() else {
+        let attempts = self.lanes.of(envelope.mailbox.as_ref());
+        let Some(active) = attempts.active() else {
             return reply::without_route();
         };
         if let Some(verdict) = active.transport.refusal(&envelope, &body).await {
@@ -80,8 +82,8 @@ impl Accept for MessageAcceptor {
             return reply::of_verdict(&verdict, &active.route);
         }
         match active.route.delivery.mode {
-            DeliveryMode::Deliver => self.deliver(&active, &envelope, &body).await,
-            DeliveryMode::DeliverOrQueue => self.deliver_or_queue(&active, envelope, body).await,
+            DeliveryMode::Deliver => self.deliver(attempts, &active, &envelope, &body).await,
+            DeliveryMode::DeliverOrQueue => self.deliver_or_queue(attempts, &active, envelope, body).await,
             DeliveryMode::Queue => self.enqueue(&active, QueueingCause::Mode, envelope, &body).await,
         }
     }

@@ -17,7 +17,7 @@ use super::Intervals;
 use crate::accept::MessageAcceptor;
 use crate::admin::Admin;
 use crate::args::Run;
-use crate::attempt::{Active, Attempts};
+use crate::attempt::lanes::Lanes;
 use crate::cli::health_check::{self, Obstacle};
 use crate::cli::queue::handler::QueueHandler;
 use crate::cli::queue::server::{CommandServer, CommandTimeouts};
@@ -34,7 +34,6 @@ use crate::listener::settings;
 use crate::listener::{Service, SessionCount, SessionLimits};
 use crate::message::body::Scratch;
 use crate::metrics::Metrics;
-use crate::outcome::health::SharedHealth;
 use crate::queue::Queue;
 use crate::report::Reporter;
 use crate::route_deleted::RouteDeleted;
@@ -61,8 +60,7 @@ pub(super) struct Kept {
 pub(super) struct Parts {
     config: watch::Receiver<Config>,
     pub metrics: Arc<Metrics>,
-    health: SharedHealth,
-    attempts: Arc<Attempts>,
+    lanes: Arc<Lanes>,
     pub queue: Arc<Queue>,
     pub identity: Arc<Identity>,
     pub gateways: Arc<Gateways>,
@@ -83,18 +81,9 @@ impl Parts {
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
-        let (publish, active) = watch::channel(None);
-        let health = SharedHealth::default();
-        let attempts = Attempts::new(
-            active,
-            health.clone(),
-            Arc::clone(&metrics),
-            &run.spool_dir,
-            intervals.quota,
-            intervals.pause,
-        );
+        let lanes = Lanes::new(&metrics, &run.spool_dir, intervals.quota, intervals.pause);
         let scratch = spool.scratch();
-        let queue = Queue::new(spool, found, Arc::clone(&attempts), Arc::clone(&metrics), intervals.queue);
+        let queue = Queue::new(spool, found, Arc::clone(&lanes), Arc::clone(&metrics), intervals.queue);
         let is_gateway = gateway.is_some();
         let role = if is_gateway { Role::Gateway } else { Role::Sidecar };
         let identity = Identity::new(config.clone(), role);
@@ -104,7 +93,7 @@ impl Parts {
         let own_port = gateway.map(|address| address.port());
         let gateways = Gateways::new(Arc::clone(&identity), own_port, Arc::clone(&metrics));
         let acceptor = MessageAcceptor::new(
-            Arc::clone(&attempts),
+            Arc::clone(&lanes),
             Arc::clone(&queue),
             // What waits in a gateway is where it should be.
             (!is_gateway).then(|| Arc::clone(&gateways)),
@@ -113,36 +102,16 @@ impl Parts {
             shutting_down,
         );
         let serving = Arc::default();
-        let parts = Self {
-            config,
-            metrics,
-            health,
-            attempts,
-            queue,
-            identity,
-            gateways,
-            acceptor,
-            scratch,
-            draining,
-            serving,
-        };
-        parts.work(publish, run, intervals, stop, tasks);
+        let parts =
+            Self { config, metrics, lanes, queue, identity, gateways, acceptor, scratch, draining, serving };
+        parts.work(run, intervals, stop, tasks);
         Ok(parts)
     }
 
     /// Starts what works on them until `stop`.
-    fn work(
-        &self,
-        publish: watch::Sender<Option<Arc<Active>>>,
-        run: &Run,
-        intervals: Intervals,
-        stop: &watch::Receiver<bool>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    fn work(&self, run: &Run, intervals: Intervals, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
         let upstream = Upstream {
-            active: publish,
-            attempts: Arc::clone(&self.attempts),
-            health: self.health.clone(),
+            lanes: Arc::clone(&self.lanes),
             metrics: Arc::clone(&self.metrics),
             pace: intervals.probe,
             poll: run.route_poll,
@@ -165,7 +134,7 @@ impl Parts {
     /// Completes when a route that is there is in use, so that the first message does not come before it.
     pub async fn settled(&self) {
         if self.config.borrow().route.is_some() {
-            let mut routes = self.attempts.routes();
+            let mut routes = self.lanes.of(None).routes();
             let in_use = routes.wait_for(Option::is_some);
             if timeout(SETTLING, in_use).await.is_err() {
                 tracing::warn!("setting up the route takes long; mail is answered with 451 until then");
@@ -174,12 +143,11 @@ impl Parts {
     }
 
     fn reporter(&self, least: Duration, directory: &Path) -> Reporter {
-        let (attempts, queue, left) =
-            (Arc::clone(&self.attempts), Arc::clone(&self.queue), Arc::clone(&self.queue));
+        let (waiting, queue, left) =
+            (Arc::clone(&self.queue), Arc::clone(&self.queue), Arc::clone(&self.queue));
         Reporter {
             config: self.config.clone(),
-            health: self.health.subscribe(),
-            usage: Box::new(move || attempts.usage()),
+            health: self.lanes.health(),
             notable: queue.notable(),
             queue: Box::new(move || queue.figures().into()),
             left: Box::new(move || left.left()),
@@ -187,7 +155,8 @@ impl Parts {
             deleted: RouteDeleted::new(directory),
             metrics: Arc::clone(&self.metrics),
             least,
-            budget: Arc::clone(self.attempts.budget()),
+            lanes: Arc::clone(&self.lanes),
+            waiting: Box::new(move || waiting.waiting_by_lane()),
         }
     }
 
@@ -206,9 +175,9 @@ impl Parts {
         Admin {
             serving: Arc::clone(&self.serving),
             config: self.config.clone(),
-            health: self.health.subscribe(),
+            health: self.lanes.health(),
             metrics: Arc::clone(&self.metrics),
-            budget: Arc::clone(self.attempts.budget()),
+            lanes: Arc::clone(&self.lanes),
             queue: Arc::clone(&self.queue),
         }
     }

@@ -9,6 +9,8 @@
 //! * `perform`: one attempt, and its [result](crate::outcome::AttemptResult); `log`: its line in the log.
 //! * [`circuit_breaker`]: for the whole route. [`rejection_cache`]: for single messages, which it knows by their [`author`].
 //!
+//! [`lanes`]: one of all this for each mailbox of the route.
+//!
 //! Owns what is learned, counted and logged from an attempt. Refuses to know who asks and what becomes of a message that
 //! was not delivered.
 //!
@@ -16,6 +18,7 @@
 
 pub mod author;
 pub mod circuit_breaker;
+pub mod lanes;
 mod log;
 mod perform;
 mod permit;
@@ -63,7 +66,7 @@ pub enum RouteState {
     Blocked,
 }
 
-/// Makes attempts, one route for all.
+/// Makes attempts, as one mailbox.
 pub struct Attempts {
     active: watch::Receiver<Option<Arc<Active>>>,
     breaker: Mutex<CircuitBreaker>,
@@ -107,6 +110,21 @@ impl Attempts {
         self.active.borrow().clone()
     }
 
+    /// Whether there is a route.
+    pub fn is_active(&self) -> bool {
+        self.active.borrow().is_some()
+    }
+
+    /// The mailbox of the route in use.
+    pub fn mailbox(&self) -> Option<String> {
+        self.active.borrow().as_ref()?.route.method.mailbox().map(str::to_owned)
+    }
+
+    /// What was met.
+    pub const fn health(&self) -> &SharedHealth {
+        &self.health
+    }
+
     /// Sees the route in use change.
     pub fn routes(&self) -> watch::Receiver<Option<Arc<Active>>> {
         self.active.clone()
@@ -135,6 +153,12 @@ impl Attempts {
     /// Keeps to the limits of `route` from now on. Before it is in use.
     pub async fn follow(&self, route: &RouteFile) {
         self.budget.follow(route).await;
+    }
+
+    /// Has no mailbox any more. What was sent as it is on disk, for whichever lane has it next.
+    pub fn rest(&self) {
+        self.reset();
+        self.budget.rest();
     }
 
     /// Starts anew with another configuration.

@@ -293,6 +293,7 @@ mod tests {
             smtp_utf8: false,
             size: None,
             archive: None,
+            mailbox: None,
         };
         let body = Body::new("", "Subject: x\r\n\r\n");
         let made = (0..10).map(|_| async {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{Credential, Headers, HostName, LogInSettings, Method, SmartHost, TlsMode};
+use mailroute_route::file::{
+    ClientSubmission, Credential, Headers, HostName, LogInSettings, MAX_MAILBOXES, Method, SmartHost, TlsMode,
+};
 use mailroute_route::header::{is_changeable, is_value};
 
 use super::ConfigError;
@@ -22,6 +24,12 @@ pub(super) fn check(route: &RouteFile) -> Result<(), ConfigError> {
     archive.map_or(Ok(()), |bcc| address("archive.bcc", bcc))?;
     route.headers.as_ref().map_or(Ok(()), check_headers)?;
     match &route.method {
+        Method::ClientSubmission(ClientSubmission { mailboxes, .. }) if mailboxes.len() > MAX_MAILBOXES => {
+            Err(ConfigError::Value { field: "mailboxes", value: mailboxes.len().to_string() })
+        }
+        Method::ClientSubmission(ClientSubmission { mailboxes, .. }) if !mailboxes.is_empty() => {
+            mailboxes.iter().try_for_each(|mailbox| address("mailboxes.address", &mailbox.address))
+        }
         Method::ClientSubmission(submission) => match submission.username.as_deref() {
             Some(username) if !is_username(username) => {
                 Err(ConfigError::Value { field: "username", value: username.to_owned() })

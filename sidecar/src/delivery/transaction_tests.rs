@@ -17,6 +17,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     }
 }
 

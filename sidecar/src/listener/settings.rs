@@ -2,10 +2,13 @@
 //!
 //! [`of_route`] is a plain function; [`source`] keeps its result until the route changes.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
 use mailroute_route::RouteFile;
-use mailroute_route::file::{DeliveryMode, Limits, ListenAuth, Method};
+use mailroute_route::file::{
+    DeliveryMode, Limits, ListenAuth, MAX_MAILBOXES, Method, OnViolation, SendingMailbox, SpreadFrom,
+};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -15,6 +18,7 @@ use crate::message::envelope::Address;
 use crate::smtp::answer::Answer;
 use crate::smtp::auth::Auth;
 use crate::smtp::header::rules::FieldRules;
+use crate::smtp::mailboxes::{Mailbox, Mailboxes};
 use crate::smtp::recipients::Recipients;
 use crate::smtp::senders::Senders;
 
@@ -23,6 +27,39 @@ const MAX_RECIPIENTS_OF_ONE_DOMAIN: u32 = 200;
 
 /// The settings that a route asks for.
 pub fn of_route(route: &RouteFile) -> Settings {
+    Settings { mailboxes: mailboxes(route).map(Arc::new), ..of_mailbox(route) }
+}
+
+/// The mailboxes among which the sender chooses.
+fn mailboxes(route: &RouteFile) -> Option<Mailboxes> {
+    let Method::ClientSubmission(submission) = &route.method else { return None };
+    let mailbox = |(named, lane): (&SendingMailbox, &RouteFile)| {
+        let settings = of_mailbox(lane);
+        let mut shared = settings.clone();
+        if submission.spread == Some(SpreadFrom::ReplyTo) {
+            // Every sender but the mailbox is replaced by it.
+            (shared.senders.allow, shared.senders.on_violation) = (Some(vec![]), OnViolation::Rewrite);
+        }
+        Some(Mailbox {
+            address: Address::parse(&named.address).ok()?,
+            senders: boxed(&named.senders),
+            settings: Arc::new(settings),
+            shared: Arc::new(shared),
+        })
+    };
+    let lanes = route.lanes();
+    let mailboxes: Vec<_> = submission.mailboxes.iter().zip(&lanes).filter_map(mailbox).collect();
+    // Sidecars that start together do not all begin with the same one.
+    (!mailboxes.is_empty()).then(|| Mailboxes::new(mailboxes, submission.spread.is_some(), any_turn()))
+}
+
+/// One of the mailboxes, by chance.
+fn any_turn() -> usize {
+    usize::try_from(RandomState::new().hash_one(()) % MAX_MAILBOXES as u64).unwrap_or_default()
+}
+
+/// The settings for mail that the route's one mailbox sends.
+fn of_mailbox(route: &RouteFile) -> Settings {
     // What is kept is sent in as many messages as it takes; what is not has to fit into one.
     let of_one_domain =
         (route.delivery.mode == DeliveryMode::Deliver).then_some(MAX_RECIPIENTS_OF_ONE_DOMAIN);
@@ -95,12 +132,14 @@ pub fn source(config: watch::Receiver<Config>) -> SettingsSource {
 #[cfg(test)]
 mod tests {
     use mailroute_route::file::{
-        BareLineEnds, ClientSubmission, DirectSend, Graph, HostName, OnViolation, SmartHost, SmtpRelay,
-        Submission, SubmissionService, TlsMode,
+        BareLineEnds, ClientSubmission, DirectSend, Graph, HostName, SmartHost, SmtpRelay, Submission,
+        SubmissionService, TlsMode,
     };
 
     use super::*;
     use crate::config::tests::SAMPLE;
+    use crate::message::envelope::ReversePath;
+    use crate::smtp::senders::Judgement;
 
     fn sample() -> RouteFile {
         RouteFile::parse(SAMPLE.as_bytes()).unwrap()
@@ -150,6 +189,31 @@ mod tests {
         let recipients = of_route(&route).recipients.unwrap();
         assert_eq!(recipients.allow, ["qa@x.example".into()]);
         assert_eq!(recipients.redirect_to.unwrap().as_str(), "staging@x.example");
+    }
+
+    #[test]
+    fn each_mailbox_has_settings_of_its_own_and_rewrites_what_it_shares_where_the_route_says_so() {
+        let mut route = sample();
+        assert_eq!(of_route(&route).mailboxes, None);
+        let Method::ClientSubmission(submission) = &mut route.method else { panic!("the sample's method") };
+        let senders = || vec!["*@shop.contoso.com".to_owned()];
+        submission.mailboxes = ["noreply@contoso.com", "orders@contoso.com"]
+            .map(|address| SendingMailbox { address: address.into(), senders: senders() })
+            .into();
+        submission.spread = Some(SpreadFrom::ReplyTo);
+        let mailboxes = of_route(&route).mailboxes.unwrap();
+        let chosen = |sender: &str| {
+            let sender = ReversePath::Address(Address::parse(sender).unwrap());
+            let choice = mailboxes.choose(&sender).unwrap();
+            let judgement = choice.settings.senders.judge_reverse_path(&sender);
+            (choice.settings.senders.mailbox.clone().unwrap(), judgement)
+        };
+        assert_eq!(chosen("orders@contoso.com"), ("orders@contoso.com".into(), Judgement::Allowed));
+        assert_eq!(chosen("else@contoso.com"), ("noreply@contoso.com".into(), Judgement::Allowed));
+        let mut both = [chosen("ann@shop.contoso.com"), chosen("ann@shop.contoso.com")];
+        both.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(both[0], ("noreply@contoso.com".into(), Judgement::Rewrite));
+        assert_eq!(both[1], ("orders@contoso.com".into(), Judgement::Rewrite));
     }
 
     #[test]

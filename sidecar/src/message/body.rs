@@ -9,7 +9,7 @@
 //! read again the same.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
+use rustix::io::ReadWriteFlags;
 
 /// Octets of a message kept in memory; also the size of the pieces in which a larger one is written and read.
 /// Most notifications are smaller, and a hundred sessions at once still take less than 7 MiB.
@@ -206,15 +207,23 @@ impl Reader {
 /// Reads what is left between `at` and `end`, at most one piece of it.
 async fn read_piece(file: Arc<File>, at: u64, end: u64) -> io::Result<Bytes> {
     let wanted = usize::try_from(end - at).map_or(MEMORY_BYTES, |left| left.min(MEMORY_BYTES));
-    if wanted == 0 {
-        return Ok(Bytes::new());
+    let mut piece = vec![0; wanted];
+    let cached = read_cached(&file, &mut piece, at);
+    if cached == wanted {
+        return Ok(piece.into());
     }
     off_thread(move || {
-        let mut piece = vec![0; wanted];
-        file.read_exact_at(&mut piece, at)?;
+        file.read_exact_at(&mut piece[cached..], at + cached as u64)?;
         Ok(piece.into())
     })
     .await
+}
+
+/// Reads what the system has in memory, without waiting for the disk, and says how much that was. Most messages were written a
+/// moment ago, and for them this saves two changes of thread for each piece.
+fn read_cached(file: &File, piece: &mut [u8], at: u64) -> usize {
+    let mut buffers = [IoSliceMut::new(piece)];
+    rustix::io::preadv2(file, &mut buffers, at, ReadWriteFlags::NOWAIT).unwrap_or(0)
 }
 
 /// Takes in a message whose size is not known yet.

@@ -28,6 +28,8 @@ pub struct Envelope {
     /// The recipient that the route adds to each message for an archive copy. What becomes of the copy is no concern of the
     /// application's.
     pub archive: Option<Address>,
+    /// The mailbox that sends it, where the route has several. It stays with the message over restarts and hand-overs.
+    pub mailbox: Option<Address>,
     /// What the content is made of: as declared, or 8-bit when it was found to be.
     pub body: BodyType,
     /// The application asked for RFC 6531 handling (`SMTPUTF8`).

@@ -192,6 +192,7 @@ mod tests {
             smtp_utf8: true,
             size: None,
             archive: None,
+            mailbox: None,
         };
         assert_eq!(
             recipients(

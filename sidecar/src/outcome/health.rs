@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::control::{self, MAX_MESSAGE_BYTES};
@@ -12,6 +13,7 @@ use mailroute_route::text::shortened;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::lock;
 use crate::outcome::Observation;
 
 /// The last observation of each condition.
@@ -74,18 +76,90 @@ impl Health {
         self.trouble().is_some_and(|trouble| trouble.reason.is_met_by_mail())
     }
 
+    /// Takes in what another mailbox met, of which only what is worse than what is known counts. `mailbox` names it.
+    fn add(&mut self, other: &Self, mailbox: Option<&str>) {
+        self.egress = other.egress.or(self.egress);
+        for met in other.last.values() {
+            // What does not hold is worst, then what warns.
+            let severity = |met: &control::Observation| (!met.holds, met.reason.warns());
+            let known = self.last.get(&met.condition);
+            if known.is_none_or(|known| severity(met) > severity(known)) {
+                let mut met = met.clone();
+                if let Some(mailbox) = mailbox {
+                    met.message =
+                        shortened(&format!("{mailbox}: {}", met.message), MAX_MESSAGE_BYTES).into_owned();
+                }
+                self.last.insert(met.condition, met);
+            }
+        }
+    }
+
     fn summary(&self) -> Vec<(ConditionType, Reason)> {
         self.observations().map(|observation| (observation.condition, observation.reason)).collect()
     }
 }
 
 /// The shared health. Readers are woken when a condition or reason changes.
-#[derive(Clone, Debug)]
-pub struct SharedHealth(watch::Sender<Health>);
+#[derive(Clone, Debug, Default)]
+pub struct SharedHealth {
+    own: watch::Sender<Health>,
+    /// Where it counts as a part.
+    whole: Option<Arc<Whole>>,
+}
 
-impl Default for SharedHealth {
-    fn default() -> Self {
-        Self(watch::Sender::new(Health::default()))
+/// What several mailboxes met, and all of them together.
+#[derive(Debug)]
+pub struct HealthOfAll(Arc<Whole>);
+
+#[derive(Debug)]
+struct Whole {
+    /// Of each lane, with its mailbox while it has a route.
+    parts: Mutex<Vec<(watch::Sender<Health>, Option<String>)>>,
+    sum: watch::Sender<Health>,
+}
+
+impl HealthOfAll {
+    /// For so many lanes.
+    pub fn new(lanes: usize) -> Self {
+        let parts = (0..lanes).map(|_| (watch::Sender::default(), None)).collect();
+        Self(Arc::new(Whole { parts: Mutex::new(parts), sum: watch::Sender::default() }))
+    }
+
+    /// The health of one lane, which counts for all.
+    pub fn lane(&self, at: usize) -> SharedHealth {
+        let own = lock(&self.0.parts).get(at).map(|(own, _)| own.clone()).unwrap_or_default();
+        SharedHealth { own, whole: Some(Arc::clone(&self.0)) }
+    }
+
+    /// Names the mailbox of a lane, or nobody while it has none.
+    pub fn name(&self, at: usize, mailbox: Option<&str>) {
+        if let Some((_, named)) = lock(&self.0.parts).get_mut(at) {
+            *named = mailbox.map(str::to_owned);
+        }
+        self.0.add_up();
+    }
+
+    /// Sees every change of the whole from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Health> {
+        self.0.sum.subscribe()
+    }
+}
+
+impl Whole {
+    fn add_up(&self) {
+        let parts = lock(&self.parts);
+        let several = parts.iter().filter(|(_, mailbox)| mailbox.is_some()).count() > 1;
+        let mut sum = Health::default();
+        for (part, mailbox) in parts.iter() {
+            sum.add(&part.borrow(), mailbox.as_deref().filter(|_| several));
+        }
+        // Under the lock, so that an older sum never replaces a newer one.
+        self.sum.send_if_modified(|known| {
+            let is_news = known.summary() != sum.summary();
+            *known = sum;
+            is_news
+        });
+        drop(parts);
     }
 }
 
@@ -93,17 +167,23 @@ impl SharedHealth {
     /// Takes in what was met now.
     pub fn record(&self, observations: &[Observation]) {
         let at = clock::unix_seconds();
-        self.0.send_if_modified(|health| health.record(observations, at));
+        self.own.send_if_modified(|health| health.record(observations, at));
+        self.add_up();
     }
 
     /// Forgets everything.
     pub fn reset(&self) {
-        self.0.send_if_modified(Health::reset);
+        self.own.send_if_modified(Health::reset);
+        self.add_up();
+    }
+
+    fn add_up(&self) {
+        self.whole.iter().for_each(|whole| whole.add_up());
     }
 
     /// Sees every change from now on, and the newest words at any time.
     pub fn subscribe(&self) -> watch::Receiver<Health> {
-        self.0.subscribe()
+        self.own.subscribe()
     }
 }
 
@@ -164,6 +244,25 @@ mod tests {
         assert_eq!(health.egress(), Some([203, 0, 113, 8].into()));
         health.reset();
         assert_eq!(health.egress(), None);
+    }
+
+    #[test]
+    fn the_worst_of_several_mailboxes_speaks_for_all_and_is_named() {
+        let all = HealthOfAll::new(3);
+        let (one, two) = (all.lane(0), all.lane(1));
+        let sum = all.subscribe();
+        let told = || sum.borrow().trouble().map(|met| (met.reason, met.message.clone()));
+        all.name(0, Some("one@contoso.com"));
+        one.record(&[met(Reason::LoginFailed)]);
+        assert_eq!(told(), Some((Reason::LoginFailed, "met LoginFailed".into())), "one alone is not named");
+        all.name(1, Some("two@contoso.com"));
+        one.record(&[met(Reason::LoggedIn)]);
+        two.record(&[met(Reason::LoginFailed)]);
+        one.record(&[met(Reason::LoggedIn)]);
+        assert_eq!(told(), Some((Reason::LoginFailed, "two@contoso.com: met LoginFailed".into())));
+        assert!(one.subscribe().borrow().trouble().is_none(), "each has its own");
+        two.reset();
+        assert_eq!(told(), None);
     }
 
     #[test]

@@ -11,11 +11,11 @@ use super::Queue;
 use super::delivery_task::ClaimedMessage;
 use super::index::QueueRecord;
 use super::schedule::{Ahead, later};
-use crate::attempt::NoPermit;
+use crate::attempt::{Attempts, NoPermit};
 use crate::clock;
 use crate::message::envelope::QueueId;
 use crate::outcome::queued::QueueExit;
-use crate::spool::{Kept, Progress, SpoolError};
+use crate::spool::{Entry, Kept, Progress, SpoolError};
 
 /// Longest wait for the worker to look at what a person changed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -122,25 +122,50 @@ impl Queue {
 
     /// The same, at most so many of those behind `after`.
     pub fn list_behind(&self, after: Option<&QueueId>, most: usize) -> Vec<Listed> {
-        let (obstacle, ahead) = (self.obstacle(), self.ahead());
+        let (obstacles, ahead) = (self.obstacles(), self.ahead());
         let state = self.state();
         let behind = state.index.behind(after).take(most);
-        behind.map(|(id, record)| listed(id, record, obstacle.as_ref(), ahead)).collect()
+        let listed = |(id, record): (&QueueId, &QueueRecord)| {
+            let lane = self.lanes.position(state.mailbox(record.mailbox));
+            listed(id, record, obstacles.get(lane).and_then(Option::as_ref), ahead)
+        };
+        behind.map(listed).collect()
     }
 
     /// What keeps every message from being tried now.
     pub fn obstacle(&self) -> Option<Obstacle> {
-        if self.attempts.active().is_none() {
+        if self.lanes.in_use().next().is_none() {
             return Some(Obstacle::no_route());
         }
-        let denied = self.attempts.known_fault().or_else(|| self.state().denied.clone());
-        denied.filter(|denied| denied.until > clock::now()).as_ref().map(Obstacle::of)
+        let in_use = self.lanes.iter().map(|attempts| attempts.is_active());
+        let of_all: Option<Vec<_>> =
+            self.obstacles().into_iter().zip(in_use).filter(|(_, used)| *used).map(|(one, _)| one).collect();
+        of_all?.into_iter().next()
+    }
+
+    /// What keeps the messages of each lane from being tried now.
+    fn obstacles(&self) -> Vec<Option<Obstacle>> {
+        let obstacle = |(at, attempts): (usize, &Arc<Attempts>)| {
+            if !attempts.is_active() {
+                return Some(Obstacle::no_route());
+            }
+            let met = || self.state().lanes.get(at).and_then(|lane| lane.denied.clone());
+            let denied = attempts.known_fault().or_else(met);
+            denied.filter(|denied| denied.until > clock::now()).as_ref().map(Obstacle::of)
+        };
+        self.lanes.iter().enumerate().map(obstacle).collect()
+    }
+
+    /// Ends the pause of a known fault, of whichever mailbox.
+    fn end_pauses(&self) {
+        self.lanes.iter().for_each(|attempts| attempts.end_pause());
     }
 
     /// The same once everything that changed so far was looked at.
     pub async fn obstacle_after_a_look(&self) -> Option<Obstacle> {
         let mut looks = self.looks.subscribe();
-        let looked = async { while self.state().rest.is_none() && looks.changed().await.is_ok() {} };
+        let has_looked = || self.state().lanes.iter().all(|lane| lane.rest.is_some());
+        let looked = async { while !has_looked() && looks.changed().await.is_ok() {} };
         // A worker that is kept from looking changes nothing in what is known.
         let _ = tokio::time::timeout(LOOK, looked).await;
         self.obstacle()
@@ -161,7 +186,9 @@ impl Queue {
         if let Some(newer) = self.state().unwritten.get(id) {
             kept.progress = newer.clone();
         }
-        let listed = record.map(|record| listed(id, &record, self.obstacle().as_ref(), self.ahead()));
+        let lane = record.map_or(0, |record| self.lanes.position(self.state().mailbox(record.mailbox)));
+        let obstacle = self.obstacles().into_iter().nth(lane).flatten();
+        let listed = record.map(|record| listed(id, &record, obstacle.as_ref(), self.ahead()));
         Ok(match listed {
             Some(Listed { place, held, waits_for, next, .. }) => Shown { place, held, waits_for, next, kept },
             None => Shown { place: QueuePlace::Dead, held: false, waits_for: None, next: None, kept },
@@ -178,7 +205,7 @@ impl Queue {
         if !hurried {
             return Err(self.not_waiting(id));
         }
-        self.attempts.end_pause();
+        self.end_pauses();
         tracing::info!(queue_id = %id, "due now, requested by a command");
         self.nudge();
         Ok(())
@@ -193,7 +220,7 @@ impl Queue {
             state.index.make_all_due_by_command(now);
             state.index.iter().filter(|(_, record)| !record.is_reserved(now)).count()
         };
-        self.attempts.end_pause();
+        self.end_pauses();
         tracing::info!(waiting, "all messages are due now, requested by a command");
         self.nudge();
         waiting
@@ -208,10 +235,11 @@ impl Queue {
             return Err(QueueCommandError::Unknown(id.clone()));
         }
         let now = clock::timestamp();
-        let progress = self.spool.load(id).await.map_err(|error| named(error, id))?.progress.again(now);
+        let Kept { entry, progress, .. } = self.spool.load(id).await.map_err(|error| named(error, id))?;
+        let progress = progress.again(now);
         self.spool.revive(id, &progress).await.map_err(|error| named(error, id))?;
         tracing::info!(queue_id = %id, "a dead letter is tried again, requested by a command");
-        self.enter_by_command(id.clone(), now, &progress);
+        self.enter_by_command(&entry, now, &progress);
         Ok(())
     }
 
@@ -224,14 +252,16 @@ impl Queue {
         let now = clock::timestamp();
         let (id, progress) = self.spool.restore(name, now).await?;
         tracing::info!(queue_id = %id, "a message that was set aside is tried again, requested by a command");
-        self.enter_by_command(id, now, &progress);
+        let entry = self.spool.load(&id).await.map_err(|error| named(error, &id))?.entry;
+        self.enter_by_command(&entry, now, &progress);
         Ok(())
     }
 
     /// Enters a message that a person has brought back, and ends the pause of a known fault.
-    fn enter_by_command(&self, id: QueueId, since: Timestamp, progress: &Progress) {
-        self.attempts.end_pause();
-        let record = QueueRecord { by_command: true, ..self.record(since, progress) };
+    fn enter_by_command(&self, entry: &Entry, since: Timestamp, progress: &Progress) {
+        self.end_pauses();
+        let id = entry.envelope.id.clone();
+        let record = QueueRecord { by_command: true, ..self.record_of(entry, since, progress) };
         let mut state = self.state();
         // Whoever has taken it already, by what was known of it before it was set aside, tries it.
         if !state.index.record(&id).is_some_and(|known| known.taken) {

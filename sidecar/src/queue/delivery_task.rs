@@ -14,7 +14,7 @@ use super::notify::{self, Failure};
 use super::recipients::{self, GroupResult};
 use super::schedule::{NextAttempt, later, until};
 use super::split::{self, Reach};
-use crate::attempt::{Active, Attempt, Origin, SendPermit};
+use crate::attempt::{Active, Attempt, Attempts, Origin, SendPermit};
 use crate::clock;
 use crate::message::body::Body;
 use crate::message::envelope::QueueId;
@@ -38,8 +38,8 @@ pub(super) struct ClaimedMessage {
     id: Option<QueueId>,
     /// What was known of it.
     record: QueueRecord,
-    /// Whether the worker counts it.
-    counted: bool,
+    /// The lane whose worker counts it.
+    counted: Option<usize>,
     /// Its attempts are to end.
     cut_off: watch::Receiver<()>,
 }
@@ -48,15 +48,28 @@ impl ClaimedMessage {
     /// A message taken beside the worker.
     pub(super) fn new(queue: &Arc<Queue>, id: QueueId, record: QueueRecord) -> Self {
         let cut_off = queue.cut_off.subscribe();
-        Self { queue: Arc::clone(queue), id: Some(id), record, counted: false, cut_off }
+        Self { queue: Arc::clone(queue), id: Some(id), record, counted: None, cut_off }
     }
 
     /// A message taken by the worker.
-    pub(super) fn counted(queue: &Arc<Queue>, id: QueueId, record: QueueRecord) -> Self {
-        queue.state().in_delivery += 1;
+    pub(super) fn counted(queue: &Arc<Queue>, lane: usize, id: QueueId, record: QueueRecord) -> Self {
         let mut taken = Self::new(queue, id, record);
-        taken.counted = true;
+        taken.counted = Some(lane);
+        taken.count(1);
         taken
+    }
+
+    /// Counts it in or out, where a worker counts it.
+    fn count(&self, by: isize) {
+        let mut state = self.queue.state();
+        if let Some(lane) = self.counted.and_then(|lane| state.lanes.get_mut(lane)) {
+            lane.in_delivery = lane.in_delivery.saturating_add_signed(by);
+        }
+    }
+
+    /// Makes its attempts.
+    fn attempts(&self) -> &Arc<Attempts> {
+        self.queue.attempts(&self.record)
     }
 
     pub(super) const fn id(&self) -> Option<&QueueId> {
@@ -106,7 +119,7 @@ impl ClaimedMessage {
 
     /// The route as it is now, and a permit for the next transaction of the same message.
     async fn permit_for_more(&self, recipients: u64) -> Option<(Arc<Active>, SendPermit)> {
-        let attempts = &self.queue.attempts;
+        let attempts = self.attempts();
         let active = attempts.active()?;
         let permit = attempts.permit_until(recipients, clock::now() + PERMIT_WAIT).await.ok()?;
         Some((active, permit))
@@ -137,7 +150,7 @@ impl ClaimedMessage {
         let number = progress.attempts.saturating_add(1);
         let origin = if self.record.by_command { Origin::Command(number) } else { Origin::Queue(number) };
         let attempt = Attempt { envelope, body, partial: PartialDelivery::Always, origin, timeout: None };
-        let result = self.unless_cut_off(self.queue.attempts.make(active, permit, attempt)).await?;
+        let result = self.unless_cut_off(self.attempts().make(active, permit, attempt)).await?;
         let result = recipients::apply(progress, group, &result, clock::timestamp());
         // A recipient that has the message must not get it again, whatever happens to the others. Where nobody waits
         // the end of the message says the same.
@@ -193,7 +206,7 @@ impl ClaimedMessage {
         before: Vec<RecipientStatus>,
         after: Option<NextAttempt>,
     ) {
-        let (now, active) = (self.queue.now(), self.queue.attempts.active());
+        let (now, active) = (self.queue.now(), self.attempts().active());
         let max_age = active
             .as_ref()
             .map_or(Duration::MAX, |active| Duration::from_secs(active.route.delivery.max_age_seconds));
@@ -215,14 +228,14 @@ impl ClaimedMessage {
 
     /// Takes in the progress that another pod has made. The sender hears of the recipients that have failed since `before`.
     pub(super) async fn replaced(mut self, entry: Entry, before: Vec<RecipientStatus>, progress: Progress) {
-        let active = self.queue.attempts.active();
+        let active = self.attempts().active();
         self.notify(active.as_deref(), &entry, &before, &progress).await;
         if progress.waiting() == 0 {
             let last = progress.has_failed().then_some(&progress);
             return self.gone(&entry, last).await;
         }
         self.queue.write_down(&entry.envelope.id, &progress).await;
-        let due = self.queue.record(entry.accepted, &progress).due;
+        let due = self.queue.record_of(&entry, entry.accepted, &progress).due;
         self.give_back(recipients::waits_for_route(&progress), due, &progress);
     }
 
@@ -245,7 +258,7 @@ impl ClaimedMessage {
     /// Trouble of the route that this message meets while others get through is its own after all: it must neither stop
     /// the others again and again, nor be asked about without end.
     fn own_trouble(&self, after: NextAttempt, progress: &mut Progress) -> NextAttempt {
-        let through = self.queue.attempts.delivered();
+        let through = self.attempts().delivered();
         let others = self.record.stopped_after.is_some_and(|before| through > before);
         if after == NextAttempt::Hold && others {
             progress.attempts = progress.attempts.saturating_add(1);
@@ -322,7 +335,7 @@ impl ClaimedMessage {
 
     fn give_back(&mut self, held: bool, due: Timestamp, progress: &Progress) {
         let Some(id) = self.id.take() else { return };
-        let through = self.queue.attempts.delivered();
+        let through = self.attempts().delivered();
         self.queue.state().index.put_back(&id, |record| {
             (record.due, record.reserved_until) = (due, None);
             record.recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
@@ -337,7 +350,7 @@ impl ClaimedMessage {
     /// the disk already.
     fn land_early(&mut self) -> bool {
         let mut state = self.queue.state();
-        let early = self.counted && state.settled < SETTLED;
+        let early = self.counted.is_some() && state.settled < SETTLED;
         state.settled += usize::from(early);
         drop(state);
         if early {
@@ -348,8 +361,9 @@ impl ClaimedMessage {
 
     /// The place among the flights is free again.
     fn land(&mut self) {
-        if std::mem::take(&mut self.counted) {
-            self.queue.state().in_delivery -= 1;
+        if self.counted.is_some() {
+            self.count(-1);
+            self.counted = None;
             self.queue.nudge();
         }
     }

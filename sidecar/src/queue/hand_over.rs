@@ -150,7 +150,7 @@ impl Queue {
             }
         }
         let since = progress.since.unwrap_or(entry.accepted);
-        let record = self.record(since, &progress);
+        let record = self.record_of(entry, since, &progress);
         self.state().index.insert(id.clone(), record);
         self.news();
         Ok(())

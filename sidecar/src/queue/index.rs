@@ -17,10 +17,14 @@ use crate::message::envelope::QueueId;
 #[derive(Debug, Default)]
 pub struct Index {
     records: BTreeMap<QueueId, QueueRecord>,
-    due: BTreeSet<(Timestamp, QueueId)>,
-    /// Whether anything may be held, so that nobody looks for nothing.
-    holds: bool,
+    /// By mailbox, so that one which is full keeps nobody else's mail waiting.
+    due: BTreeMap<MailboxNumber, BTreeSet<(Timestamp, QueueId)>>,
+    /// Of which mailboxes anything may be held, so that nobody looks for nothing.
+    holds: BTreeSet<MailboxNumber>,
 }
+
+/// A mailbox among those that messages name; 0 for messages that name none.
+pub type MailboxNumber = u16;
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct QueueRecord {
     pub by_command: bool,
     /// Somebody has taken it.
     pub taken: bool,
+    /// The mailbox that sends it.
+    pub mailbox: MailboxNumber,
 }
 
 impl QueueRecord {
@@ -55,6 +61,7 @@ impl QueueRecord {
             stopped_after: None,
             by_command: false,
             taken: false,
+            mailbox: 0,
         }
     }
 
@@ -86,17 +93,32 @@ impl Index {
     pub fn insert(&mut self, id: QueueId, record: QueueRecord) {
         self.remove(&id);
         if !record.taken {
-            self.due.insert((record.due, id.clone()));
+            self.enter(&id, &record);
         }
-        self.holds |= record.held;
+        if record.held {
+            self.holds.insert(record.mailbox);
+        }
         self.records.insert(id, record);
     }
 
     /// Forgets a message.
     pub fn remove(&mut self, id: &QueueId) -> Option<QueueRecord> {
         let record = self.records.remove(id)?;
-        self.due.remove(&(record.due, id.clone()));
+        self.leave(id, &record);
         Some(record)
+    }
+
+    fn enter(&mut self, id: &QueueId, record: &QueueRecord) {
+        self.due.entry(record.mailbox).or_default().insert((record.due, id.clone()));
+    }
+
+    fn leave(&mut self, id: &QueueId, record: &QueueRecord) {
+        if let Some(due) = self.due.get_mut(&record.mailbox) {
+            due.remove(&(record.due, id.clone()));
+            if due.is_empty() {
+                self.due.remove(&record.mailbox);
+            }
+        }
     }
 
     /// What is known of a message.
@@ -104,9 +126,10 @@ impl Index {
         self.records.get(id)
     }
 
-    /// The message that is due first among those that nobody has taken.
-    pub fn first(&self) -> Option<(&QueueId, &QueueRecord)> {
-        let (_, id) = self.due.first()?;
+    /// The message that is due first among those of these mailboxes that nobody has taken.
+    pub fn first(&self, of: impl Fn(MailboxNumber) -> bool) -> Option<(&QueueId, &QueueRecord)> {
+        let firsts = self.due.iter().filter(|(mailbox, _)| of(**mailbox)).filter_map(|(_, due)| due.first());
+        let (_, id) = firsts.min()?;
         Some((id, self.records.get(id)?))
     }
 
@@ -114,19 +137,17 @@ impl Index {
     pub fn take(&mut self, id: &QueueId) -> Option<QueueRecord> {
         let record = self.records.get_mut(id).filter(|record| !record.taken)?;
         record.taken = true;
-        self.due.remove(&(record.due, id.clone()));
-        Some(*record)
+        let record = *record;
+        self.leave(id, &record);
+        Some(record)
     }
 
     /// Gives a message back that was taken, as `change` says. One that was removed meanwhile stays so.
     pub fn put_back(&mut self, id: &QueueId, change: impl FnOnce(&mut QueueRecord)) {
-        if let Some(record) = self.records.get_mut(id) {
-            self.due.remove(&(record.due, id.clone()));
+        self.change(id, |record| {
             change(record);
             (record.taken, record.by_command) = (false, false);
-            self.holds |= record.held;
-            self.due.insert((record.due, id.clone()));
-        }
+        });
     }
 
     /// Makes a waiting message due at `now`, as a person asks. Says whether there was one to make due.
@@ -138,11 +159,13 @@ impl Index {
         waiting
     }
 
-    /// Makes every message due that waits for the route, which no longer holds any of them. Each has the place again that it
+    /// Makes every message of these mailboxes due that waits for the route, which no longer holds any of them. Each has the place again that it
     /// had.
-    pub fn release(&mut self, now: Timestamp) {
-        if std::mem::take(&mut self.holds) {
-            self.make_due_where(now, |record| record.held, false);
+    pub fn release(&mut self, now: Timestamp, of: impl Fn(MailboxNumber) -> bool) {
+        let before = self.holds.len();
+        self.holds.retain(|mailbox| !of(*mailbox));
+        if self.holds.len() < before {
+            self.make_due_where(now, |record| record.held && of(record.mailbox), false);
         }
     }
 
@@ -172,18 +195,27 @@ impl Index {
     }
 
     fn change(&mut self, id: &QueueId, change: impl FnOnce(&mut QueueRecord)) {
-        if let Some(record) = self.records.get_mut(id) {
-            self.due.remove(&(record.due, id.clone()));
-            change(record);
-            self.due.insert((record.due, id.clone()));
+        let Some(before) = self.records.get(id).copied() else { return };
+        self.leave(id, &before);
+        let mut record = before;
+        change(&mut record);
+        if record.held {
+            self.holds.insert(record.mailbox);
         }
+        self.enter(id, &record);
+        self.records.insert(id.clone(), record);
     }
 
-    /// Some of those that nobody, here or elsewhere, is trying and that were tried for `max_age`.
-    pub fn expired(&self, now: Timestamp, max_age: Duration, most: usize) -> Vec<QueueId> {
-        let over = |record: &QueueRecord| {
-            !record.taken && !record.is_reserved(now) && later(record.since, max_age) <= now
-        };
+    /// Some of those of these mailboxes that nobody, here or elsewhere, is trying and that were tried for `max_age`.
+    pub fn expired(
+        &self,
+        now: Timestamp,
+        max_age: Duration,
+        most: usize,
+        of: impl Fn(MailboxNumber) -> bool,
+    ) -> Vec<QueueId> {
+        let is_free = |record: &QueueRecord| !record.taken && !record.is_reserved(now) && of(record.mailbox);
+        let over = |record: &QueueRecord| is_free(record) && later(record.since, max_age) <= now;
         self.records.iter().filter(|(_, record)| over(record)).map(|(id, _)| id.clone()).take(most).collect()
     }
 
@@ -227,7 +259,7 @@ mod tests {
 
     fn order(mut index: Index) -> Vec<QueueId> {
         let mut order = Vec::new();
-        while let Some(first) = index.first().map(|(id, _)| id.clone()) {
+        while let Some(first) = index.first(|_| true).map(|(id, _)| id.clone()) {
             index.take(&first);
             order.push(first);
         }
@@ -242,10 +274,12 @@ mod tests {
     #[test]
     fn nobody_takes_a_message_twice() {
         let mut index = filled(&[1]);
-        assert!(index.take(&id(0)).is_some() && index.take(&id(0)).is_none() && index.first().is_none());
+        assert!(
+            index.take(&id(0)).is_some() && index.take(&id(0)).is_none() && index.first(|_| true).is_none()
+        );
         assert!(!index.make_due(&id(0), at(0)), "what is being tried cannot be hurried");
         index.put_back(&id(0), |record| record.due = at(5));
-        assert_eq!(index.first().unwrap().1.due, at(5));
+        assert_eq!(index.first(|_| true).unwrap().1.due, at(5));
     }
 
     #[test]
@@ -254,7 +288,7 @@ mod tests {
         index.take(&id(0));
         index.remove(&id(0));
         index.put_back(&id(0), |record| record.due = at(5));
-        assert!(index.is_empty() && index.first().is_none());
+        assert!(index.is_empty() && index.first(|_| true).is_none());
     }
 
     #[test]
@@ -264,11 +298,11 @@ mod tests {
             index.take(&id(n));
             index.put_back(&id(n), |record| (record.due, record.held) = (at(950), true));
         }
-        index.release(at(100));
+        index.release(at(100), |_| true);
         assert_eq!(order(index), [id(0), id(1), id(2), id(3)]);
         let mut index = filled(&[900]);
-        index.release(at(100));
-        assert_eq!(index.first().unwrap().1.due, at(900));
+        index.release(at(100), |_| true);
+        assert_eq!(index.first(|_| true).unwrap().1.due, at(900));
     }
 
     #[test]
@@ -278,7 +312,7 @@ mod tests {
             index.take(&id(n));
             index.put_back(&id(n), |record| (record.due, record.held) = (at(due), true));
         }
-        index.release(at(100));
+        index.release(at(100), |_| true);
         assert!(index.iter().all(|(_, record)| !record.held));
         let due: Vec<_> = index.iter().map(|(_, record)| record.due).collect();
         assert_eq!(due, [at(50), at(1)], "what is due already keeps its place");
@@ -305,9 +339,9 @@ mod tests {
         index.make_all_due_by_command(at(100));
         let dues = |index: &Index| index.iter().map(|(_, record)| record.due).collect::<Vec<_>>();
         assert_eq!(dues(&index), [at(300), at(1)]);
-        assert_eq!(index.expired(at(299), Duration::ZERO, 10), [id(1)], "nor is it given up");
+        assert_eq!(index.expired(at(299), Duration::ZERO, 10, |_| true), [id(1)], "nor is it given up");
         assert!(index.make_due(&id(0), at(100)));
-        assert_eq!(index.first().unwrap().0, &id(1));
+        assert_eq!(index.first(|_| true).unwrap().0, &id(1));
         assert_eq!(dues(&index), [at(100), at(1)]);
         index.insert(id(0), QueueRecord::new(at(0), at(900), 1).reserved(Some(at(300))));
         index.make_all_due(at(300));
@@ -318,8 +352,26 @@ mod tests {
     fn the_end_of_a_message_is_counted_from_its_beginning() {
         let mut index = filled(&[100, 100, 100]);
         index.take(&id(0));
-        assert_eq!(index.expired(at(61), Duration::from_secs(60), 10), [id(1)], "not what is being tried");
-        assert_eq!(index.expired(at(100), Duration::from_secs(60), 1).len(), 1);
+        assert_eq!(
+            index.expired(at(61), Duration::from_secs(60), 10, |_| true),
+            [id(1)],
+            "not what is being tried"
+        );
+        assert_eq!(index.expired(at(100), Duration::from_secs(60), 1, |_| true).len(), 1);
         assert_eq!(index.oldest(at(100)), Duration::from_secs(100));
+    }
+
+    #[test]
+    fn each_mailbox_has_an_order_of_its_own() {
+        let mut index = filled(&[3, 1, 2]);
+        let record = QueueRecord { mailbox: 1, held: true, ..QueueRecord::new(at(0), at(9), 1) };
+        index.insert(id(8), record);
+        index.insert(id(9), QueueRecord { mailbox: 2, ..record });
+        assert_eq!(index.first(|_| true).map(|(id, _)| id.clone()), Some(id(1)));
+        assert_eq!(index.first(|mailbox| mailbox > 0).map(|(id, _)| id.clone()), Some(id(8)));
+        index.release(at(5), |mailbox| mailbox == 2);
+        assert_eq!(index.first(|mailbox| mailbox > 0).map(|(id, _)| id.clone()), Some(id(9)));
+        assert!(index.record(&id(8)).is_some_and(|record| record.held));
+        assert_eq!(index.expired(at(100), Duration::ZERO, 10, |mailbox| mailbox == 1), [id(8)]);
     }
 }

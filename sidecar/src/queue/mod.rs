@@ -40,15 +40,16 @@ use tokio::time::timeout;
 pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
 use self::delivery_task::ClaimedMessage;
 pub use self::hand_over::{Attempted, Leaving, ProgressUpdate, UpdateError};
-use self::index::{Index, QueueRecord};
+use self::index::{Index, MailboxNumber, QueueRecord};
 pub use self::kept_attempt::KeptAttempt;
 pub(crate) use self::notify::header_of;
 use self::schedule::{Ahead, RetrySchedule, later};
+use crate::attempt::lanes::Lanes;
 use crate::attempt::{Attempts, NoPermit};
 use crate::clock::{self, Instant, Steady};
 use crate::lock;
 use crate::message::body::Body;
-use crate::message::envelope::{Envelope, QueueId};
+use crate::message::envelope::{Address, Envelope, QueueId};
 use crate::metrics::Metrics;
 use crate::outcome::queued::QueueFigures;
 use crate::spool::{Entry, Progress, Recovered, Spool, SpoolError, SpoolLimits};
@@ -64,14 +65,14 @@ pub struct Queue {
     /// The clock of due times.
     clock: Steady,
     spool: Spool,
-    attempts: Arc<Attempts>,
+    lanes: Arc<Lanes>,
     metrics: Arc<Metrics>,
     pace: RetrySchedule,
     state: Mutex<State>,
     tasks: Mutex<JoinSet<()>>,
-    /// Something happened that the worker should look at.
-    changed: Notify,
-    /// The worker has looked.
+    /// Something happened that the worker of each lane should look at.
+    changed: Vec<Notify>,
+    /// A worker has looked.
     looks: watch::Sender<()>,
     /// Attempts that began before are to end.
     cut_off: watch::Sender<()>,
@@ -83,25 +84,61 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     index: Index,
-    /// Messages being tried.
-    in_delivery: usize,
+    /// The mailboxes that messages name, which have the numbers from 1 on.
+    mailboxes: Vec<Address>,
+    /// What each lane does.
+    lanes: Vec<LaneState>,
     /// Settled messages that wait for the disk, their places taken by others.
     settled: usize,
-    /// Changes since the start that the worker has to look at.
+    /// Changes since the start that the workers have to look at.
     nudges: u64,
-    /// After a look at all of them: when there is more to do, if anything. Nothing while there are changes to look at, or
-    /// while the operator is asked for a lease, as nobody knows when it answers.
-    rest: Option<Option<Instant>>,
     /// Progress that could not be written to disk; what is remembered here is not delivered twice.
     unwritten: HashMap<QueueId, Progress>,
-    /// When to look next for messages whose time is over, while nothing may go.
-    next_look: Option<Instant>,
-    /// What stood in the way of the message that is due first, when the worker looked last.
-    denied: Option<NoPermit>,
     /// The process ends soon.
     is_draining: bool,
     /// Message-IDs of the newest messages that waited when the process was to end.
     named: Vec<(QueueId, String)>,
+}
+
+/// What the worker of one lane knows.
+#[derive(Default)]
+struct LaneState {
+    /// Messages being tried.
+    in_delivery: usize,
+    /// After a look at all changes: when there is more to do, if anything. Nothing while there are changes to look at, or
+    /// while the operator is asked for a lease, as nobody knows when it answers.
+    rest: Option<Option<Instant>>,
+    /// When to look next for messages whose time is over, while nothing may go.
+    next_look: Option<Instant>,
+    /// What stood in the way of the message that is due first, when the worker looked last.
+    denied: Option<NoPermit>,
+}
+
+impl State {
+    /// The number of a mailbox.
+    fn number(&mut self, mailbox: Option<&Address>) -> MailboxNumber {
+        let Some(mailbox) = mailbox else { return 0 };
+        let known = self.mailboxes.iter().position(|it| it == mailbox).unwrap_or_else(|| {
+            self.mailboxes.push(mailbox.clone());
+            self.mailboxes.len() - 1
+        });
+        // Beyond that, which no route comes near, all are sent as if they named none.
+        MailboxNumber::try_from(known + 1).unwrap_or(0)
+    }
+
+    /// The mailbox of a number.
+    fn mailbox(&self, number: MailboxNumber) -> Option<&Address> {
+        self.mailboxes.get(usize::from(number).checked_sub(1)?)
+    }
+
+    /// Whether each mailbox of messages, by its number, goes by this lane.
+    fn goes_by(&self, lanes: &Lanes, lane: usize) -> impl Fn(MailboxNumber) -> bool + use<> {
+        let own: Vec<bool> = std::iter::once(None)
+            .chain(self.mailboxes.iter().map(Some))
+            .map(|mailbox| lanes.position(mailbox) == lane)
+            .collect();
+        move |number| own.get(usize::from(number)).copied().unwrap_or(false)
+    }
 }
 
 /// The part of the queue's figures of which a change is news.
@@ -120,38 +157,40 @@ impl Queue {
     pub fn new(
         spool: Spool,
         recovered: Recovered,
-        attempts: Arc<Attempts>,
+        lanes: Arc<Lanes>,
         metrics: Arc<Metrics>,
         pace: RetrySchedule,
     ) -> Arc<Self> {
-        Self::by_clock(spool, recovered, attempts, metrics, pace, Steady::start())
+        Self::by_clock(spool, recovered, lanes, metrics, pace, Steady::start())
     }
 
     fn by_clock(
         spool: Spool,
         recovered: Recovered,
-        attempts: Arc<Attempts>,
+        lanes: Arc<Lanes>,
         metrics: Arc<Metrics>,
         pace: RetrySchedule,
         clock: Steady,
     ) -> Arc<Self> {
-        let mut index = Index::default();
+        let of_lanes = lanes.iter().map(|_| LaneState::default()).collect();
+        let mut state = State { lanes: of_lanes, ..State::default() };
         let ahead = ahead(clock);
         for waiting in recovered.waiting {
             // How many recipients wait is known when it is read for its first attempt.
             let due = ahead.due(waiting.next, &pace, waiting.attempts);
-            let record = QueueRecord::new(ahead.since(waiting.since), due, 1);
-            index.insert(waiting.id, record.reserved(ahead.reserved(waiting.reserved_until)));
+            let mailbox = state.number(waiting.mailbox.as_ref());
+            let record = QueueRecord { mailbox, ..QueueRecord::new(ahead.since(waiting.since), due, 1) };
+            state.index.insert(waiting.id, record.reserved(ahead.reserved(waiting.reserved_until)));
         }
         let queue = Arc::new(Self {
             clock,
             spool,
-            attempts,
+            changed: lanes.iter().map(|_| Notify::new()).collect(),
+            lanes,
             metrics,
             pace,
-            state: Mutex::new(State { index, ..State::default() }),
+            state: Mutex::new(state),
             tasks: Mutex::default(),
-            changed: Notify::new(),
             looks: watch::Sender::new(()),
             cut_off: watch::Sender::new(()),
             notable: watch::Sender::default(),
@@ -193,7 +232,7 @@ impl Queue {
         let entry = Entry::message(envelope.clone(), clock::timestamp());
         let progress = Progress::fresh(&entry);
         self.spool.store(&entry, &progress, body).await?;
-        let record = QueueRecord { taken: true, ..self.record(entry.accepted, &progress) };
+        let record = QueueRecord { taken: true, ..self.record_of(&entry, entry.accepted, &progress) };
         let id = entry.envelope.id.clone();
         self.state().index.insert(id.clone(), record);
         self.tell();
@@ -209,7 +248,7 @@ impl Queue {
         held: bool,
     ) -> Result<(), SpoolError> {
         self.spool.store(entry, &progress, body).await?;
-        let record = QueueRecord { held, ..self.record(entry.accepted, &progress) };
+        let record = QueueRecord { held, ..self.record_of(entry, entry.accepted, &progress) };
         self.state().index.insert(entry.envelope.id.clone(), record);
         self.news();
         Ok(())
@@ -230,6 +269,23 @@ impl Queue {
             bytes: stock.bytes,
             max_bytes: stock.max_bytes,
         }
+    }
+
+    /// How many messages there are for each lane.
+    pub fn waiting_by_lane(&self) -> Vec<u64> {
+        let state = self.state();
+        let lane = |number| self.lanes.position(state.mailbox(number));
+        let by_number: Vec<usize> = (0..=state.mailboxes.len())
+            .map(|number| lane(MailboxNumber::try_from(number).unwrap_or(0)))
+            .collect();
+        let mut waiting = vec![0; state.lanes.len()];
+        for (_, record) in state.index.iter() {
+            let lane = by_number.get(usize::from(record.mailbox)).copied().unwrap_or_default();
+            if let Some(count) = waiting.get_mut(lane) {
+                *count += 1;
+            }
+        }
+        waiting
     }
 
     /// Changes when there is something worth a report.
@@ -253,32 +309,39 @@ impl Queue {
     }
 
     /// What is known of a message that has been tried since `since`, by the system's clock.
-    fn record(&self, since: Timestamp, progress: &Progress) -> QueueRecord {
+    fn record_of(&self, entry: &Entry, since: Timestamp, progress: &Progress) -> QueueRecord {
         let ahead = self.ahead();
         let due = ahead.due(progress.next, &self.pace, progress.attempts);
         let recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
-        let record = QueueRecord::new(ahead.since(since), due, recipients);
+        let mailbox = self.state().number(entry.envelope.mailbox.as_ref());
+        let record = QueueRecord { mailbox, ..QueueRecord::new(ahead.since(since), due, recipients) };
         record.reserved(ahead.reserved(progress.reserved_until))
+    }
+
+    /// Makes the attempts of a message, as of now.
+    fn attempts(&self, record: &QueueRecord) -> &Arc<Attempts> {
+        let mailbox = self.state().mailbox(record.mailbox).cloned();
+        self.lanes.of(mailbox.as_ref())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    /// Wakes the worker, and whoever follows [`Queue::notable`].
+    /// Wakes the workers, and whoever follows [`Queue::notable`].
     fn news(&self) {
         self.nudge();
         self.tell();
     }
 
-    /// Wakes the worker.
+    /// Wakes the workers.
     fn nudge(&self) {
         {
             let mut state = self.state();
             state.nudges += 1;
-            state.rest = None;
+            state.lanes.iter_mut().for_each(|lane| lane.rest = None);
         }
-        self.changed.notify_one();
+        self.changed.iter().for_each(Notify::notify_one);
     }
 
     fn tell(&self) {

@@ -252,6 +252,7 @@ mod tests {
             smtp_utf8: false,
             size: None,
             archive: None,
+            mailbox: None,
         }
     }
 

@@ -91,6 +91,7 @@ fn compose(route: &RouteFile, failure: &Failure<'_>, header: &[u8], now: Timesta
         recipients: vec![to],
         size: None,
         archive: None,
+        mailbox: entry.envelope.mailbox.clone(),
     };
     let entry = Entry { envelope, kind: Kind::Notification, accepted: now };
     Some(Notification { entry, body: Body::new("", Bytes::from(message)) })

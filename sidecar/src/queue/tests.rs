@@ -22,7 +22,6 @@ use crate::delivery::connection::Connection;
 use crate::delivery::pool::{Pool, Slot};
 use crate::delivery::{DryRun, Transport};
 use crate::message::envelope::{Address, BodyType, Envelope, ReversePath};
-use crate::outcome::health::SharedHealth;
 use crate::outcome::{AttemptResult, DeliveryOutcome, PartialDelivery, Probe, Verdict};
 use crate::smtp::reply::{EnhancedCode, Reply};
 
@@ -105,7 +104,6 @@ struct Bench {
     fake: Arc<Fake>,
     directory: TempDir,
     _stop: watch::Sender<bool>,
-    _active: watch::Sender<Option<Arc<Active>>>,
 }
 
 impl Bench {
@@ -128,18 +126,17 @@ impl Bench {
         change(&mut route);
         let (fake, metrics) = (Arc::<Fake>::default(), Arc::new(Metrics::new().unwrap()));
         let active = Active { route: Arc::new(route), transport: Arc::clone(&fake) as _ };
-        let (publish, active) = watch::channel(Some(Arc::new(active)));
-        let (health, shown) = (SharedHealth::default(), Arc::clone(&metrics));
-        let attempts = Attempts::new(active, health, shown, directory.path(), Timing::default(), unit);
-        if let Some(active) = attempts.active().filter(|active| active.route.control.is_some()) {
-            attempts.follow(&active.route).await;
+        let lanes = Lanes::new(&metrics, directory.path(), Timing::default(), unit);
+        if active.route.control.is_some() {
+            lanes.of(None).follow(&active.route).await;
         }
+        lanes.publish(0, Some(Arc::new(active)));
         let (spool, found) = Spool::open(directory.path(), limits(None)).await.unwrap();
         let clock = Steady::start_at(started);
-        let queue = Queue::by_clock(spool, found, attempts, metrics, PACE, clock);
+        let queue = Queue::by_clock(spool, found, lanes, metrics, PACE, clock);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(Arc::clone(&queue).run(stopped));
-        Self { queue, fake, directory, _stop: stop, _active: publish }
+        Self { queue, fake, directory, _stop: stop }
     }
 
     async fn keep(&self, to: &[&str]) -> QueueId {
@@ -174,6 +171,7 @@ fn envelope(to: &[&str]) -> Envelope {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     }
 }
 
@@ -223,7 +221,7 @@ async fn an_attempt_that_panics_gives_its_message_back_and_its_place() {
     bench.keep(&["good@a.example"]).await;
     bench.until(|queue, _| queue.state().index.is_empty()).await;
     assert_eq!(*lock(&bench.fake.delivered), ["good", "panics"]);
-    assert_eq!(bench.queue.state().in_delivery, 0);
+    assert!(bench.queue.state().lanes.iter().all(|lane| lane.in_delivery == 0));
 }
 
 #[tokio::test]
@@ -347,7 +345,7 @@ async fn a_drain_does_not_end_while_the_operator_may_still_answer_with_a_lease()
         leases: true,
     };
     let bench = Bench::with(|route| route.control = Some(leased)).await;
-    let budget = Arc::clone(bench.queue.attempts.budget());
+    let budget = Arc::clone(bench.queue.lanes.of(None).budget());
     let mut rounds = bench.queue.rounds();
     bench.keep(&["good@a.example"]).await;
     bench.queue.drain();

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_ID_BYTES};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::Queue;
 use super::delivery_task::ClaimedMessage;
 use super::index::QueueRecord;
 use super::schedule::until;
-use crate::attempt::{Active, NoPermit, RouteState};
+use super::{LaneState, Queue};
+use crate::attempt::{Active, Attempts, NoPermit, RouteState};
 use crate::clock::{self, Instant};
 use crate::lock;
 use crate::message::envelope::QueueId;
@@ -55,13 +56,25 @@ impl Pause {
 }
 
 impl Queue {
-    /// Works until `stop`. What is under way then is cut off: [`Queue::drained`] comes first.
-    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let (mut route_state, mut routes) = (self.attempts.route_state(), self.attempts.routes());
-        let budget = Arc::clone(self.attempts.budget());
+    /// Works until `stop`, each lane by itself. What is under way then is cut off: [`Queue::drained`] comes first.
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        let lanes = self.lanes.iter().zip(&self.changed).enumerate();
+        join_all(lanes.map(|(lane, (attempts, changed))| {
+            self.run_lane(Worker { lane, attempts, queue: &self }, changed, stop.clone())
+        }))
+        .await;
+        lock(&self.tasks).abort_all();
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn run_lane(&self, worker: Worker<'_>, changed: &Notify, mut stop: watch::Receiver<bool>) {
+        let attempts = worker.attempts;
+        let (mut route_state, mut routes) = (attempts.route_state(), attempts.routes());
+        let budget = Arc::clone(attempts.budget());
         loop {
             let budget_changed = budget.changed();
-            let wake = self.look().await;
+            let wake = worker.look().await;
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -69,125 +82,23 @@ impl Queue {
                 }
             };
             tokio::select! {
-                () = self.changed.notified() => {}
+                () = changed.notified() => {}
                 () = budget_changed => {}
                 () = sleep => {}
                 Ok(()) = route_state.changed() => {}
                 Ok(()) = routes.changed() => {
                     let active = routes.borrow_and_update().clone();
-                    self.spool.set_limits(super::limits(active.as_deref().map(|active| &active.route.delivery)));
+                    if let Some(active) = active {
+                        self.spool.set_limits(super::limits(Some(&active.route.delivery)));
+                    }
                     // Whatever stood in a message's way may be gone.
                     self.state().index.make_all_due(self.now());
+                    // It may go by another lane now.
+                    self.nudge();
                 }
                 _ = stop.wait_for(|&stop| stop) => break,
             }
         }
-        lock(&self.tasks).abort_all();
-        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
-        while tasks.join_next().await.is_some() {}
-    }
-
-    /// Tries what may be tried now, and says so to whoever waits for the queue to come to rest.
-    async fn look(self: &Arc<Self>) -> Option<Instant> {
-        let before = self.state().nudges;
-        let pause = self.launch().await;
-        {
-            let mut state = self.state();
-            // What changed meanwhile is looked at in the next round.
-            state.rest = (state.nudges == before && !pause.may_end_sooner).then_some(pause.until);
-        }
-        self.looks.send_modify(|_| {});
-        pause.until
-    }
-
-    /// What waited for the route need not wait any more.
-    fn release(&self) {
-        let now = self.now();
-        self.state().index.release(now);
-    }
-
-    /// Tries what may be tried now. Says when there may be more to try, if nothing else changes before.
-    async fn launch(self: &Arc<Self>) -> Pause {
-        let Some(active) = self.attempts.active() else { return Pause::until(None) };
-        if *self.attempts.route_state().borrow() == RouteState::Open {
-            self.release();
-        }
-        self.state().denied = None;
-        loop {
-            let (id, record) = match self.next(self.places(&active)) {
-                Next::Wait(wake) => {
-                    self.attempts.queue_waits(false);
-                    return Pause::until(wake);
-                }
-                Next::Try(id, record) => (id, record),
-            };
-            let recipients = u64::from(record.recipients.min(active.route.limits.max_recipients));
-            match self.attempts.permit(recipients).await {
-                Ok(permit) => {
-                    let record = self.state().index.take(&id);
-                    // Somebody may have dropped it meanwhile.
-                    let Some(record) = record else {
-                        permit.unused();
-                        continue;
-                    };
-                    self.attempts.queue_waits(false);
-                    self.spawn(
-                        ClaimedMessage::counted(self, id, record).deliver(Arc::clone(&active), permit),
-                    );
-                }
-                Err(denied) => {
-                    let may_end_sooner = denied.may_end_sooner();
-                    return Pause { until: Some(self.wait_for(denied, &active)), may_end_sooner };
-                }
-            }
-        }
-    }
-
-    /// How many may be under way at once.
-    fn places(&self, active: &Active) -> usize {
-        let connections = active.route.limits.connections.min(self.attempts.budget().connections());
-        match *self.attempts.route_state().borrow() {
-            RouteState::Blocked => 1,
-            // One more than there are connections: it is read from the disk while the others are on their way.
-            RouteState::Open => usize::try_from(connections.max(1)).map_or(1, |connections| connections + 1),
-        }
-    }
-
-    fn next(&self, places: usize) -> Next {
-        let state = self.state();
-        if state.in_delivery >= places {
-            return Next::Wait(None);
-        }
-        let Some((id, record)) = state.index.first() else { return Next::Wait(None) };
-        let wait = until(record.due, self.now());
-        if wait.is_zero() { Next::Try(id.clone(), *record) } else { Next::Wait(Some(clock::now() + wait)) }
-    }
-
-    /// Nothing may go now. Gives up what has waited for too long, and says when to look again.
-    fn wait_for(self: &Arc<Self>, denied: NoPermit, active: &Active) -> Instant {
-        self.attempts.queue_waits(denied.is_limit());
-        let until = denied.until;
-        self.state().denied = Some(denied);
-        let now = clock::now();
-        let look = self.state().next_look.is_none_or(|at| at <= now);
-        if look {
-            self.give_up_old(Duration::from_secs(active.route.delivery.max_age_seconds));
-        }
-        let next = self.state().next_look.unwrap_or(now);
-        until.min(next).max(now + EXPIRY_LEAST)
-    }
-
-    fn give_up_old(self: &Arc<Self>, max_age: Duration) {
-        let over = self.state().index.expired(self.now(), max_age, GIVE_UP);
-        let more = over.len() == GIVE_UP;
-        for id in over {
-            let record = self.state().index.take(&id);
-            if let Some(record) = record {
-                self.spawn(ClaimedMessage::new(self, id, record).give_up());
-            }
-        }
-        let pause = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);
-        self.state().next_look = Some(clock::now() + if more { EXPIRY_LEAST } else { pause });
     }
 
     /// The process ends soon: every message is tried once more, without regard to its own time.
@@ -210,7 +121,8 @@ impl Queue {
 
     pub(super) fn is_at_rest(&self, deadline: Instant) -> bool {
         let state = self.state();
-        let nothing_before = state.rest.is_some_and(|wake| wake.is_none_or(|wake| wake > deadline));
+        let rests = |lane: &LaneState| lane.rest.is_some_and(|wake| wake.is_none_or(|wake| wake > deadline));
+        let nothing_before = state.lanes.iter().all(rests);
         state.index.is_empty() || (nothing_before && state.index.iter().all(|(_, record)| !record.taken))
     }
 
@@ -260,5 +172,138 @@ impl Queue {
         );
         // Those that were looked up before stay named where the disk is slow.
         let _ = tokio::time::timeout(limit, self.name_left()).await;
+    }
+}
+
+/// Works for one lane.
+#[derive(Clone, Copy)]
+struct Worker<'a> {
+    lane: usize,
+    attempts: &'a Arc<Attempts>,
+    queue: &'a Arc<Queue>,
+}
+
+impl Worker<'_> {
+    /// Tries what may be tried now, and says so to whoever waits for the queue to come to rest.
+    async fn look(self) -> Option<Instant> {
+        let before = self.queue.state().nudges;
+        let pause = self.launch().await;
+        {
+            let mut state = self.queue.state();
+            // What changed meanwhile is looked at in the next round.
+            let is_seen = state.nudges == before;
+            if let Some(lane) = state.lanes.get_mut(self.lane) {
+                lane.rest = (is_seen && !pause.may_end_sooner).then_some(pause.until);
+            }
+        }
+        self.queue.looks.send_modify(|_| {});
+        pause.until
+    }
+
+    /// What waited for the route need not wait any more.
+    fn release(self) {
+        let now = self.queue.now();
+        let mut state = self.queue.state();
+        let own = state.goes_by(&self.queue.lanes, self.lane);
+        state.index.release(now, own);
+    }
+
+    /// Tries what may be tried now. Says when there may be more to try, if nothing else changes before.
+    async fn launch(self) -> Pause {
+        let Some(active) = self.attempts.active() else { return Pause::until(None) };
+        if *self.attempts.route_state().borrow() == RouteState::Open {
+            self.release();
+        }
+        self.update(|lane| lane.denied = None);
+        loop {
+            let (id, record) = match self.next(self.places(&active)) {
+                Next::Wait(wake) => {
+                    self.attempts.queue_waits(false);
+                    return Pause::until(wake);
+                }
+                Next::Try(id, record) => (id, record),
+            };
+            let recipients = u64::from(record.recipients.min(active.route.limits.max_recipients));
+            match self.attempts.permit(recipients).await {
+                Ok(permit) => {
+                    let record = self.queue.state().index.take(&id);
+                    // Somebody may have dropped it meanwhile.
+                    let Some(record) = record else {
+                        permit.unused();
+                        continue;
+                    };
+                    self.attempts.queue_waits(false);
+                    self.queue.spawn(
+                        ClaimedMessage::counted(self.queue, self.lane, id, record)
+                            .deliver(Arc::clone(&active), permit),
+                    );
+                }
+                Err(denied) => {
+                    let may_end_sooner = denied.may_end_sooner();
+                    return Pause { until: Some(self.wait_for(denied, &active)), may_end_sooner };
+                }
+            }
+        }
+    }
+
+    /// How many may be under way at once.
+    fn places(self, active: &Active) -> usize {
+        let connections = active.route.limits.connections.min(self.attempts.budget().connections());
+        match *self.attempts.route_state().borrow() {
+            RouteState::Blocked => 1,
+            // One more than there are connections: it is read from the disk while the others are on their way.
+            RouteState::Open => usize::try_from(connections.max(1)).map_or(1, |connections| connections + 1),
+        }
+    }
+
+    fn next(self, places: usize) -> Next {
+        let state = self.queue.state();
+        if state.lanes.get(self.lane).is_some_and(|lane| lane.in_delivery >= places) {
+            return Next::Wait(None);
+        }
+        let own = state.goes_by(&self.queue.lanes, self.lane);
+        let Some((id, record)) = state.index.first(own) else { return Next::Wait(None) };
+        let wait = until(record.due, self.queue.now());
+        if wait.is_zero() { Next::Try(id.clone(), *record) } else { Next::Wait(Some(clock::now() + wait)) }
+    }
+
+    /// Nothing may go now. Gives up what has waited for too long, and says when to look again.
+    fn wait_for(self, denied: NoPermit, active: &Active) -> Instant {
+        self.attempts.queue_waits(denied.is_limit());
+        let until = denied.until;
+        let now = clock::now();
+        let next_look = self.update(|lane| {
+            lane.denied = Some(denied);
+            lane.next_look
+        });
+        let look = next_look.flatten().is_none_or(|at| at <= now);
+        if look {
+            self.give_up_old(Duration::from_secs(active.route.delivery.max_age_seconds));
+        }
+        let next = self.update(|lane| lane.next_look).flatten().unwrap_or(now);
+        until.min(next).max(now + EXPIRY_LEAST)
+    }
+
+    fn give_up_old(self, max_age: Duration) {
+        let over = {
+            let state = self.queue.state();
+            let own = state.goes_by(&self.queue.lanes, self.lane);
+            state.index.expired(self.queue.now(), max_age, GIVE_UP, own)
+        };
+        let more = over.len() == GIVE_UP;
+        for id in over {
+            let record = self.queue.state().index.take(&id);
+            if let Some(record) = record {
+                self.queue.spawn(ClaimedMessage::new(self.queue, id, record).give_up());
+            }
+        }
+        let pause = (max_age / EXPIRY_STEPS).clamp(EXPIRY_LEAST, EXPIRY_MOST);
+        let next = clock::now() + if more { EXPIRY_LEAST } else { pause };
+        self.update(|lane| lane.next_look = Some(next));
+    }
+
+    /// Changes what is known of this lane.
+    fn update<T>(self, change: impl FnOnce(&mut LaneState) -> T) -> Option<T> {
+        self.queue.state().lanes.get_mut(self.lane).map(change)
     }
 }

@@ -14,6 +14,8 @@
 //! * behind a LF alone, two become one: some senders double dots there too (Python's smtplib, given octets). A single one
 //!   stays: a sender that doubles never writes it, and for one that does not it is text. Neither ends the data.
 
+use memchr::{memchr, memchr2_iter, memmem};
+
 /// Longest line of a message, octets without CR LF. RFC 5321 §4.5.3.1.6 has 998, and much real mail does not keep to
 /// it: whole HTML pages in one line are common. Lines are never held in memory, so the bound is only where it stops
 /// being mail, and every server further on would refuse it.
@@ -73,15 +75,11 @@ impl Decoder {
     /// Decodes `input` up to the end of the data, or all of it, appending the message's octets to `output`.
     pub fn decode(&mut self, input: &[u8], output: &mut Vec<u8>) -> Decoded {
         let mut taken = 0;
-        while let Some(&octet) = input.get(taken) {
-            if self.state == State::Text {
-                let run = text_run(&input[taken..]);
-                self.put(&input[taken..taken + run], output);
-                taken += run;
-                if run > 0 {
-                    continue;
-                }
+        loop {
+            if matches!(self.state, State::LineStart | State::Text) {
+                taken += self.as_it_is(&input[taken..], output);
             }
+            let Some(&octet) = input.get(taken) else { break };
             taken += 1;
             if self.octet(octet, output) {
                 return Decoded { taken, ended: true };
@@ -93,6 +91,34 @@ impl Decoder {
     /// What was seen so far.
     pub fn traits(&self) -> Traits {
         self.traits
+    }
+
+    /// Appends what passes as it is, up to the first octet that has to be looked at: lines that end in CR LF and do not begin
+    /// with a dot, and the text behind them. Nearly all of a message is of this kind, so it is searched and copied at once.
+    fn as_it_is(&mut self, input: &[u8], output: &mut Vec<u8>) -> usize {
+        let mut line_ends = memchr2_iter(b'\r', b'\n', input);
+        let mut from = 0;
+        let end = loop {
+            if self.state == State::LineStart && matches!(input.get(from), None | Some(b'.')) {
+                break from;
+            }
+            let end = line_ends.next().unwrap_or(input.len());
+            if end > from {
+                self.state = State::Text;
+                self.lengthen(end - from);
+            }
+            if !input[end..].starts_with(&LINE_END) {
+                break end;
+            }
+            line_ends.next();
+            from = end + LINE_END.len();
+            self.state = State::LineStart;
+            self.column = 0;
+        };
+        let text = &input[..end];
+        self.look_at(text);
+        output.extend_from_slice(text);
+        end
     }
 
     /// One octet at the edge of a line. True when it ends the data.
@@ -167,16 +193,19 @@ impl Decoder {
 
     fn put(&mut self, text: &[u8], output: &mut Vec<u8>) {
         output.extend_from_slice(text);
-        self.column += text.len() as u64;
-        self.traits.endless_line |= self.column > MAX_TEXT_LINE;
-        self.traits.eight_bit |= !text.is_ascii();
-        self.traits.nul |= text.contains(&0);
+        self.lengthen(text.len());
+        self.look_at(text);
     }
-}
 
-/// How many octets at the front are neither CR nor LF.
-fn text_run(input: &[u8]) -> usize {
-    input.iter().position(|&b| b == b'\r' || b == b'\n').unwrap_or(input.len())
+    fn lengthen(&mut self, octets: usize) {
+        self.column += octets as u64;
+        self.traits.endless_line |= self.column > MAX_TEXT_LINE;
+    }
+
+    fn look_at(&mut self, text: &[u8]) {
+        self.traits.eight_bit |= !text.is_ascii();
+        self.traits.nul |= memchr(0, text).is_some();
+    }
 }
 
 /// Sends the octets of one message, in pieces of any size: the dot at the beginning of each line is doubled.
@@ -196,16 +225,25 @@ impl Default for Encoder {
 impl Encoder {
     /// Appends the next octets of the message to `output` as they go on the wire.
     pub fn encode(&mut self, piece: &[u8], output: &mut Vec<u8>) {
-        for line in piece.split_inclusive(|&octet| octet == b'\n') {
-            if self.last == LINE_END && line.first() == Some(&b'.') {
+        let mut from = 0;
+        // A line end may lie across the front of the piece: there its octets are looked at with those before it.
+        for at in 0..piece.len().min(LINE_END.len()) {
+            if self.last == LINE_END && piece[at] == b'.' {
+                output.extend_from_slice(&piece[from..at]);
                 output.push(b'.');
+                from = at;
             }
-            output.extend_from_slice(line);
-            self.last = match *line {
-                [.., first, second] => [first, second],
-                [only] => [self.last[1], only],
-                [] => self.last,
-            };
+            self.last = [self.last[1], piece[at]];
+        }
+        for at in memmem::find_iter(piece, b"\r\n.") {
+            let dot = at + LINE_END.len();
+            output.extend_from_slice(&piece[from..dot]);
+            output.push(b'.');
+            from = dot;
+        }
+        output.extend_from_slice(&piece[from..]);
+        if let [.., first, second] = *piece {
+            self.last = [first, second];
         }
     }
 

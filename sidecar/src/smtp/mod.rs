@@ -15,6 +15,7 @@ pub mod data;
 pub mod encoded_word;
 pub mod header;
 pub mod line;
+pub mod mailboxes;
 pub mod recipients;
 pub mod rule_action;
 pub mod senders;

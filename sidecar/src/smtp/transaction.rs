@@ -12,6 +12,7 @@ use super::auth::Auth;
 use super::data::Decoder;
 use super::header::rules::FieldRules;
 use super::header::{Headers, Pass};
+use super::mailboxes::Mailboxes;
 use super::recipients::{self, Recipients};
 use super::reply::Reply;
 use super::senders::Senders;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub other_domains: Answer,
     /// Whether the null sender is taken.
     pub null_sender: bool,
+    /// The mailboxes that the sender chooses among; nothing where there is no choice, or it is made.
+    pub mailboxes: Option<Arc<Mailboxes>>,
     /// Who may be named as the sender.
     pub senders: Senders,
     /// Whom messages may go to. None: anybody.
@@ -81,6 +84,7 @@ impl Settings {
             recipient_domains: None,
             other_domains: Answer::RecipientNotAllowed,
             null_sender: true,
+            mailboxes: None,
             senders: Senders::default(),
             recipients: None,
             archive: None,
@@ -105,6 +109,8 @@ pub struct Transaction {
     pub protocol: Protocol,
     /// The argument of MAIL, or the mailbox in its place.
     pub reverse_path: ReversePath,
+    /// The mailbox that sends it, where the route has several.
+    pub mailbox: Option<Address>,
     /// The arguments of RCPT that were accepted, but for those that the route redirects: for all of them, the one address
     /// that gets the message.
     pub recipients: Vec<Address>,
@@ -228,6 +234,7 @@ impl Transaction {
             reverse_path: self.reverse_path,
             recipients: self.recipients,
             archive,
+            mailbox: self.mailbox,
             body: self.body,
             smtp_utf8: self.smtp_utf8,
             size: self.size,
@@ -336,6 +343,7 @@ mod tests {
             client_name: "app".into(),
             protocol: Protocol::Esmtp,
             reverse_path: ReversePath::Null,
+            mailbox: None,
             recipients: to.iter().copied().map(address).collect(),
             redirected: vec![],
             body: BodyType::SevenBit,

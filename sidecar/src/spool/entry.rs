@@ -218,6 +218,7 @@ pub(super) mod tests {
             smtp_utf8: false,
             size: None,
             archive: None,
+            mailbox: None,
         };
         Entry { envelope, kind: Kind::Message, accepted }
     }

@@ -113,6 +113,9 @@ struct EntryRecord<'a> {
     /// The one of them that gets the archive copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<Cow<'a, str>>,
+    /// The mailbox that sends it, where the route has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mailbox: Option<Cow<'a, str>>,
     message_id: Cow<'a, str>,
     client_name: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -139,6 +142,7 @@ impl<'a> EntryRecord<'a> {
             from: envelope.reverse_path.address().map(|from| from.as_str().into()),
             to: envelope.recipients.iter().map(|to| to.as_str().into()).collect(),
             archive: envelope.archive.as_ref().map(|archive| archive.as_str().into()),
+            mailbox: envelope.mailbox.as_ref().map(|mailbox| mailbox.as_str().into()),
             message_id: envelope.message_id.as_str().into(),
             client_name: envelope.client_name.as_str().into(),
             eight_bit_mime: envelope.body == BodyType::EightBitMime,
@@ -167,6 +171,7 @@ impl<'a> EntryRecord<'a> {
                 .map(|to| Address::parse(to).map_err(senseless))
                 .collect::<Result<_, _>>()?,
             archive: self.archive.map(|to| Address::parse(&to).map_err(senseless)).transpose()?,
+            mailbox: self.mailbox.map(|from| Address::parse(&from).map_err(senseless)).transpose()?,
             body: if self.eight_bit_mime { BodyType::EightBitMime } else { BodyType::SevenBit },
             smtp_utf8: self.smtp_utf8,
             size: self.announced_size,

@@ -155,6 +155,7 @@ fn entry() -> impl Strategy<Value = Entry> {
                 client_name,
                 reverse_path,
                 archive: recipients.last().filter(|_| notification).cloned(),
+                mailbox: recipients.first().filter(|_| notification).cloned(),
                 recipients,
                 body: if eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit },
                 smtp_utf8,

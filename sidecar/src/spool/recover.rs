@@ -21,7 +21,7 @@ use super::layout::{Layout, Name, Shelf};
 use super::ledger::{Held, Ledger, cost};
 use super::moves::{set_aside, set_aside_state};
 use super::read::{self, HEAD_BYTES, ReadError};
-use crate::message::envelope::QueueId;
+use crate::message::envelope::{Address, QueueId};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -53,6 +53,8 @@ pub struct Waiting {
     pub attempts: u32,
     /// Octets of the message.
     pub bytes: u64,
+    /// The mailbox that sends it, where the route has several.
+    pub mailbox: Option<Address>,
 }
 
 /// Puts the spool in order and enters what is there in the ledger.
@@ -145,7 +147,8 @@ impl Found<'_> {
         self.ledger.enter(Shelf::Queue, id.clone(), held);
         let (kind, accepted, bytes) = (opened.entry.kind, opened.entry.accepted, opened.bytes);
         let since = since.unwrap_or(accepted);
-        let waiting = Waiting { id, kind, accepted, since, next, reserved_until, attempts, bytes };
+        let mailbox = opened.entry.envelope.mailbox.clone();
+        let waiting = Waiting { id, kind, accepted, since, next, reserved_until, attempts, bytes, mailbox };
         self.recovered.waiting.push(waiting);
     }
 
@@ -167,6 +170,7 @@ impl Found<'_> {
             reserved_until: None,
             attempts: 0,
             bytes,
+            mailbox: None,
         });
     }
 

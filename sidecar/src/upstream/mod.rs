@@ -16,6 +16,7 @@ use mailroute_route::file::{ClientSubmission, Credential, Graph, Method, Submiss
 use tokio::sync::watch;
 
 use self::probe::ProbeSchedule;
+use crate::attempt::lanes::{Lanes, assign};
 use crate::attempt::{Active, Attempts};
 use crate::config::Config;
 use crate::delivery::Transport;
@@ -27,7 +28,6 @@ use crate::delivery::smtp_relay::SmartHostConnector;
 use crate::delivery::transport::{Connect, SmtpTransport};
 use crate::file_watcher::FileWatcher;
 use crate::metrics::Metrics;
-use crate::outcome::health::SharedHealth;
 use crate::token::{Sources, store};
 
 /// High Volume Email refuses a token that ends within ten minutes (`501 5.5.127`), and some of its servers count otherwise.
@@ -35,12 +35,9 @@ const HIGH_VOLUME_MARGIN: Duration = Duration::from_secs(20 * 60);
 
 /// Keeps the transport as the route describes it.
 pub struct Upstream {
-    /// Where the transport is published.
-    pub active: watch::Sender<Option<Arc<Active>>>,
-    /// Learns from probes, keeps to the route's limits, and starts anew with another way.
-    pub attempts: Arc<Attempts>,
-    /// What was met.
-    pub health: SharedHealth,
+    /// Where transports are published, one for each mailbox. A lane learns from probes, keeps to the route's limits, and starts
+    /// anew with another way.
+    pub lanes: Arc<Lanes>,
     /// Where exchanges and probes are counted.
     pub metrics: Arc<Metrics>,
     /// When to probe.
@@ -73,30 +70,72 @@ struct Built {
 impl Upstream {
     /// Follows the configuration until `stop`; then ends the connection politely.
     pub async fn run(self, mut config: watch::Receiver<Config>, mut stop: watch::Receiver<bool>) {
-        let mut current: Option<Current> = None;
+        let mut current: Vec<Option<Current>> = self.lanes.iter().map(|_| None).collect();
         let mut tending = tokio::task::JoinSet::new();
         loop {
             let route = config.borrow_and_update().route.clone();
-            if let Some(route) = route.filter(|route| current.as_ref().is_none_or(|now| now.route != *route))
-            {
-                self.attempts.follow(&route).await;
-                current = Some(self.follow(route, current, &mut tending));
+            if let Some(route) = route {
+                self.follow_all(&route, &mut current, &mut tending).await;
             }
             tokio::select! {
                 changed = config.changed() => if changed.is_err() { break },
                 _ = stop.wait_for(|&stop| stop) => break,
             }
         }
-        if let Some(current) = current {
+        for current in current.into_iter().flatten() {
             current.stop.send_replace(true);
         }
         while tending.join_next().await.is_some() {}
     }
 
+    /// Brings each lane to its part of the route. Those that have nothing to do any more rest first, so that no mailbox is in two.
+    async fn follow_all(
+        &self,
+        route: &RouteFile,
+        current: &mut [Option<Current>],
+        tending: &mut tokio::task::JoinSet<()>,
+    ) {
+        let wanted = route.lanes();
+        let mailbox = |now: &Option<Current>| Some(now.as_ref()?.route.method.mailbox()?.to_owned());
+        let now: Vec<_> = current.iter().map(mailbox).collect();
+        let names: Vec<_> = wanted.iter().map(|route| route.method.mailbox()).collect();
+        let assigned = assign(&now, &names);
+        let log_in = wanted
+            .first()
+            .and_then(|first| current.iter().flatten().find_map(|current| current.log_in_for(&first.method)));
+        for (at, current) in current.iter_mut().enumerate() {
+            if assigned.get(at).copied().flatten().is_none()
+                && let Some(current) = current.take()
+            {
+                self.lanes.publish(at, None);
+                self.lanes.get(at).iter().for_each(|attempts| attempts.rest());
+                current.stop.send_replace(true);
+            }
+        }
+        let mut log_in = log_in;
+        for (at, lane) in assigned.into_iter().enumerate() {
+            let (Some(route), Some(attempts)) = (lane.and_then(|lane| wanted.get(lane)), self.lanes.get(at))
+            else {
+                continue;
+            };
+            let Some(current) = current.get_mut(at) else { continue };
+            if current.as_ref().is_none_or(|now| *now.route != *route) {
+                attempts.follow(route).await;
+                let route = Arc::new(route.clone());
+                *current = Some(self.follow(at, attempts, route, current.take(), log_in.as_ref(), tending));
+            }
+            // One application serves all mailboxes, so they share its token.
+            log_in = log_in.or_else(|| current.as_ref()?.log_in.clone());
+        }
+    }
+
     fn follow(
         &self,
+        at: usize,
+        attempts: &Arc<Attempts>,
         route: Arc<RouteFile>,
         before: Option<Current>,
+        log_in: Option<&Arc<LogIn>>,
         tending: &mut tokio::task::JoinSet<()>,
     ) -> Current {
         let same_transport =
@@ -108,27 +147,34 @@ impl Upstream {
             }
             before => {
                 let kept = before.as_ref().and_then(|before| before.log_in_for(&route.method));
+                let kept = kept.or_else(|| log_in.cloned());
                 let built = build(&route, &self.sources, &self.resolver, &self.metrics, kept);
                 if let Some(before) = before {
                     before.stop.send_replace(true);
                 }
-                self.attempts.reset();
-                self.start(Arc::clone(&route), built, tending)
+                attempts.reset();
+                self.start(attempts, Arc::clone(&route), built, tending)
             }
         };
         let transport = Arc::clone(&current.transport);
-        self.active.send_replace(Some(Arc::new(Active { route, transport })));
+        self.lanes.publish(at, Some(Arc::new(Active { route, transport })));
         current
     }
 
-    fn start(&self, route: Arc<RouteFile>, built: Built, tending: &mut tokio::task::JoinSet<()>) -> Current {
+    fn start(
+        &self,
+        attempts: &Arc<Attempts>,
+        route: Arc<RouteFile>,
+        built: Built,
+        tending: &mut tokio::task::JoinSet<()>,
+    ) -> Current {
         let Built { transport, log_in, files } = built;
         let (stop, stopped) = watch::channel(false);
         let (wake, woken) = watch::channel(());
-        let (attempts, health, pace) = (Arc::clone(&self.attempts), self.health.clone(), self.pace);
+        let (traffic, health, pace) = (Arc::clone(attempts), attempts.health().clone(), self.pace);
         let (probed, probe_stop) = (Arc::clone(&transport), stopped.clone());
-        tending.spawn(probe::run(probed, health, pace, woken, probe_stop, attempts));
-        let (health, replaced) = (self.health.subscribe(), log_in.clone());
+        tending.spawn(probe::run(probed, health, pace, woken, probe_stop, traffic));
+        let (health, replaced) = (attempts.health().subscribe(), log_in.clone());
         let look = move || {
             if let Some(log_in) = &replaced {
                 log_in.replaced();

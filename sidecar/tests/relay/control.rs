@@ -51,7 +51,8 @@ impl Control {
             let report = serde_json::from_str(body).expect("a report");
             reports.send_modify(|all| all.push(report));
             let route_deleted = said.load(Ordering::Relaxed);
-            let reply = ReportReply { next_seconds: 3600, allotment: None, route_deleted };
+            let reply =
+                ReportReply { next_seconds: 3600, allotment: None, allotments: vec![], route_deleted };
             (200, serde_json::to_string(&reply).unwrap())
         }));
         Self { _tasks: tasks, ..control }

@@ -21,6 +21,7 @@ mod hostile;
 mod identity_binding;
 mod kept;
 mod limits;
+mod mailboxes;
 mod modes;
 mod outages;
 mod queue;

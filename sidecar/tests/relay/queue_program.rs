@@ -197,6 +197,7 @@ fn entry(number: i64) -> Entry {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     };
     Entry { envelope, kind: Kind::Message, accepted }
 }

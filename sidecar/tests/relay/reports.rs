@@ -9,7 +9,7 @@ use mailroute_quota::Timing;
 use mailroute_route::condition::Reason;
 use mailroute_route::control::{Queue, Report, Usage};
 use mailroute_sidecar::app::{App, Intervals};
-use mailroute_sidecar::budget::limiter::RateLimiter;
+use mailroute_sidecar::attempt::lanes::Lanes;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::net::control_service::noted_address;
@@ -133,13 +133,13 @@ async fn a_silent_control_service_holds_a_stop_for_a_second() {
     let reporter = Reporter {
         config,
         health: board.subscribe(),
-        usage: Box::new(Usage::default),
         queue: Box::new(Queue::default),
         left: Box::new(Vec::new),
         gateway: watch::Sender::default().subscribe(),
         deleted: RouteDeleted::new(&files.path("")),
         notable: watch::Sender::new(QueueSummary::default()).subscribe(),
-        budget: RateLimiter::new(files.path("").as_path(), Timing::default(), Arc::clone(&metrics) as _),
+        lanes: Lanes::new(&metrics, files.path("").as_path(), Timing::default(), Duration::from_secs(1)),
+        waiting: Box::new(Vec::new),
         metrics: Arc::clone(&metrics),
         least: Duration::from_secs(1),
     };

@@ -54,6 +54,7 @@ pub fn entry(n: u64) -> Entry {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     };
     Entry { envelope, kind: Kind::Message, accepted }
 }

@@ -14,9 +14,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use mailroute_operator::app;
@@ -205,5 +205,21 @@ pub async fn announce(cluster: &Cluster, number: u16, webhook: SocketAddr) -> Re
     });
     let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), release::NAMESPACE);
     slices.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(slice)).await?;
+    mirror(cluster, &slices).await
+}
+
+/// Writes the slices' addresses as Endpoints, too, which API servers before Kubernetes 1.34 look at when they call a webhook.
+async fn mirror(cluster: &Cluster, slices: &Api<EndpointSlice>) -> Result<()> {
+    let own = ListParams::default().labels(&format!("kubernetes.io/service-name={}", release::NAME));
+    let subset = |slice: &EndpointSlice| {
+        let addresses: Vec<_> =
+            slice.endpoints.iter().flat_map(|it| &it.addresses).map(|ip| json!({"ip": ip})).collect();
+        // The slice of the Service's own pods has none here, and a subset needs some.
+        (!addresses.is_empty()).then(|| json!({"addresses": addresses, "ports": slice.ports}))
+    };
+    let subsets: Vec<_> = slices.list(&own).await?.iter().filter_map(subset).collect();
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": release::NAME}, "subsets": subsets});
+    let all: Api<Endpoints> = Api::namespaced(cluster.client(), release::NAMESPACE);
+    all.patch(release::NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(endpoints)).await?;
     Ok(())
 }

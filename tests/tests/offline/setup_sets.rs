@@ -27,7 +27,7 @@ fn the_demo_builds_what_it_runs_and_no_more() -> Result<()> {
 fn the_tests_get_all_that_can_be_built() -> Result<()> {
     let (demo, all) = (set("demo")?, set("cluster")?);
     ensure!(all.is_superset(&demo), "{all:?}");
-    for needed in ["helm3", "kstatus", "monitoring", "peers", "chromium", "mdbook"] {
+    for needed in ["helm3", "kstatus", "monitoring", "peers", "chromium", "cosign", "mdbook"] {
         ensure!(all.contains(needed), "{needed} is not in {all:?}");
     }
     for target in ["test", "bench"] {
@@ -38,6 +38,7 @@ fn the_tests_get_all_that_can_be_built() -> Result<()> {
     }
     ensure!(steps("test")?.contains("setup tools"), "the test runner");
     ensure!(set("browser")? == ["chromium".to_owned()].into(), "the browser is all of its set");
+    ensure!(set("release")? == ["cosign".to_owned(), "helm".to_owned()].into(), "what makes a release");
     ensure!(
         set("pictures")? == ["chromium", "peers"].map(str::to_owned).into(),
         "what pictures are made with"

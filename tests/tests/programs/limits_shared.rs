@@ -25,28 +25,34 @@ const PROGRAM: &str = "MAILROUTE_SIDECAR";
 
 /// Everybody sends eight messages at once, which is more than five minutes' worth.
 #[expect(clippy::print_stdout, reason = "what was measured, for people who change the ledger")]
-async fn share(way: Way) -> Result<()> {
-    let stage = Stage::start(way, SIDECARS).await?;
-    stage.send(8).await?;
-    stage.arrived(SIDECARS * 8).await?;
+async fn share(way: Way, mailboxes: usize) -> Result<()> {
+    let stage = Stage::with_mailboxes(way, SIDECARS, mailboxes).await?;
+    let each = 8 * mailboxes;
+    stage.send(each).await?;
+    stage.arrived(SIDECARS * each).await?;
     stage.ensure_within_limits()?;
     let ((used, minutes), records) = (stage.used()?, stage.operator.records());
     println!("{:.1} % of the limit in {minutes} minutes, {records} records written", 100.0 * used);
     ensure!(used >= 0.9, "{used} of the limit");
-    ensure!(usize::try_from(records)? < SIDECARS * 8, "{records} records: not one for each message");
+    ensure!(usize::try_from(records)? < SIDECARS * each, "{records} records: not one for each message");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_sidecars_share_a_mailbox_without_one_refusal_and_use_its_limit() -> Result<()> {
-    share(Way::Here(MINUTE)).await
+    share(Way::Here(MINUTE), 1).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_sidecars_send_three_times_as_much_by_three_mailboxes() -> Result<()> {
+    share(Way::Here(MINUTE), 3).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes more than five minutes; MAILROUTE_SIDECAR names the program"]
 async fn twenty_programs_share_a_mailbox_in_real_minutes() -> Result<()> {
     let program = std::env::var_os(PROGRAM).with_context(|| format!("{PROGRAM} names the program"))?;
-    share(Way::Program(program.into())).await
+    share(Way::Program(program.into()), 1).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ mod limits_shared;
 mod operator_families;
 mod operator_served;
 mod peer_clients;
+mod release;
 mod waiting_tools;
 
 #[path = "../../../operator/tests/broker/stores.rs"]

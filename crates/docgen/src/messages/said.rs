@@ -28,6 +28,9 @@ pub fn invalid() -> Vec<Invalid> {
         Invalid::SecretKeyMissing("clientSubmission", CredentialType::ClientSecret),
         Invalid::PasswordByGraph,
         Invalid::OperatorOfAnotherScope("graph"),
+        Invalid::MailboxesOfOneLogin,
+        Invalid::TooManyMailboxes,
+        Invalid::MailboxOfAnotherDomain("orders@fabrikam.com".into()),
         Invalid::NotificationByGraph,
         Invalid::GatewayMissing,
         Invalid::DurabilityWithoutQueue,
@@ -257,7 +260,7 @@ mod tests {
     #[test]
     fn every_way_in_which_a_route_cannot_be_used_is_said() {
         has_every_variant!(invalid(), Invalid:
-            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, NotificationByGraph, GatewayMissing, DurabilityWithoutQueue, GatewayNotUsed, ServiceName, RewriteWithoutMailbox, RedirectToNobody, OutOfReach, NoRoomForArchive, HeaderName, HeaderValue, Audience, Duration, Size);
+            Unidentified, BlockMissing, AcceptedDomainsMissing, InternalDomainsMissing, HostMissing, SetByPlatform, PlatformHostMissing, LogInWithoutTls, CertificateWithoutTls, ClientIdMissing, SecretMissing, SecretKeyMissing, PasswordByGraph, OperatorOfAnotherScope, MailboxesOfOneLogin, TooManyMailboxes, MailboxOfAnotherDomain, NotificationByGraph, GatewayMissing, DurabilityWithoutQueue, GatewayNotUsed, ServiceName, RewriteWithoutMailbox, RedirectToNobody, OutOfReach, NoRoomForArchive, HeaderName, HeaderValue, Audience, Duration, Size);
         has_every_variant!(not_allowed(), IdentityNotAllowed: Closed, Application, Namespace, Mailbox);
         // The other one passes on what the API server says.
         has_every_variant!(unwritten(), apply::Error: Foreign; but Api);

@@ -173,6 +173,14 @@ impl MailRouteSpec {
         submission.or(self.graph.as_ref().map(|graph| &graph.mailbox)).map(String::as_str)
     }
 
+    /// All mailboxes to send as, [`MailRouteSpec::mailbox`] first.
+    pub fn mailboxes(&self) -> Vec<&str> {
+        match &self.client_submission {
+            Some(submission) => submission.addresses().collect(),
+            None => self.mailbox().into_iter().collect(),
+        }
+    }
+
     /// The credential of the mailbox's application; none by the methods that need none.
     pub fn credential(&self) -> Option<&Credential> {
         let submission = self.client_submission.as_ref().map(|submission| &submission.credential);

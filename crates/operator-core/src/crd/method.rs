@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use kube::core::Rule;
 use mailroute_route::address::{DOMAIN, LOCAL_PART};
-use mailroute_route::file::{SubmissionService, TlsMode};
+use mailroute_route::file::{SpreadFrom, SubmissionService, TlsMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,13 @@ fn is_dns_name() -> Rule {
     validation = Rule::new("!has(self.username) || self.service == 'CommunicationServices'")
         .message("clientSubmission.username is for the service CommunicationServices: the other services log in as the mailbox"),
     validation = Rule::new("self.service == 'ExchangeOnline' || self.credential.subject == 'Pod'")
-        .message("credential.subject Operator is for the service ExchangeOnline: the operator requests no tokens of another scope")
+        .message("credential.subject Operator is for the service ExchangeOnline: the operator requests no tokens of another scope"),
+    validation = Rule::new("self.mailboxes.size() == 0 || (self.service == 'ExchangeOnline' && self.credential.type != 'Password')")
+        .message("clientSubmission.mailboxes needs the service ExchangeOnline, and an application that may send as each of them: use WorkloadIdentity, ClientCertificate or ClientSecret"),
+    validation = Rule::new("!self.spread || self.mailboxes.size() > 0")
+        .message("clientSubmission.spread shares mail over clientSubmission.mailboxes: list them"),
+    validation = Rule::new("self.spreadFrom == 'Keep' || self.spread")
+        .message("clientSubmission.spreadFrom is for spread: true")
 )]
 pub struct ClientSubmission {
     /// The service that accepts the mail; determines host, scope and default limits. ExchangeOnline: a mailbox, any
@@ -58,6 +64,21 @@ pub struct ClientSubmission {
     #[schemars(length(min = 3, max = 254))]
     #[x_kube(validation = is_one_mailbox())]
     pub mailbox: String,
+    /// Further mailboxes, each with the senders whose mail it carries. The sender of the envelope (MAIL FROM) determines the
+    /// mailbox: the first one that lists it, or that is the sender itself; `mailbox` carries everything else. Each has limits of its own.
+    /// The application of credential must be allowed to send as each of them. `mailbox` can be listed too, with senders.
+    #[serde(default)]
+    #[schemars(length(max = 15))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".to_owned()]))]
+    pub mailboxes: Vec<SendingMailbox>,
+    /// Whether the mail of a sender that several of the mailboxes list is shared over all of them, in turns. false: the first of them
+    /// carries it.
+    #[serde(default)]
+    pub spread: bool,
+    /// The From of messages that are shared by spread. Keep: it stays, and each of the mailboxes must be allowed to send as the
+    /// sender (SendAs). ReplyTo: it becomes the mailbox, and the sender is named in Reply-To.
+    #[serde(default)]
+    pub spread_from: SpreadFrom,
     /// SMTP username of the Communication Services resource, if it is not the mailbox's address. Only for
     /// CommunicationServices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +88,35 @@ pub struct ClientSubmission {
     pub username: Option<String>,
     /// How the sidecar proves that it may send as the mailbox.
     pub credential: Credential,
+}
+
+/// A further mailbox of a route, and the senders whose mail it carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SendingMailbox {
+    /// Address of the mailbox to log in as.
+    #[schemars(length(min = 3, max = 254))]
+    #[x_kube(validation = is_one_mailbox())]
+    pub address: String,
+    /// Senders of the envelope (MAIL FROM) whose mail it carries besides its own: addresses, or `*@domain` for all addresses of
+    /// a domain. It must be allowed to send as them (SendAs).
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 3, max = 254)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new(format!(r#"self.all(s, s.matches("^{LOCAL_PART}@{DOMAIN}$"))"#))
+            .message("must be addresses such as orders@contoso.com, or *@contoso.com for all of a domain: ASCII letters, digits and the characters that mail allows before the @, a domain with a dot after it; no display name, angle brackets or spaces")
+    )]
+    pub senders: Vec<String>,
+}
+
+impl ClientSubmission {
+    /// The addresses of all mailboxes, `mailbox` first.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        let is_other = |it: &&SendingMailbox| !it.address.eq_ignore_ascii_case(&self.mailbox);
+        let others = self.mailboxes.iter().filter(is_other).map(|it| it.address.as_str());
+        std::iter::once(self.mailbox.as_str()).chain(others)
+    }
 }
 
 /// Microsoft Graph `sendMail`: the mailbox to send as, and how to get a token.

@@ -38,6 +38,11 @@ pub struct MailRouteStatus {
     /// What the sidecars sent.
     #[serde(default)]
     pub usage: UsageStatus,
+    /// Each mailbox of a route with several. Absent if it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".into()]))]
+    #[schemars(length(max = 16))]
+    pub mailboxes: Vec<MailboxStatus>,
     /// The pod that was refused last. Written by the replica whose webhook was called; it remains when pods are admitted
     /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +125,29 @@ pub struct GatewayStatus {
     pub queued: u64,
     /// Age of the oldest of these messages, in seconds.
     pub oldest_seconds: u64,
+}
+
+/// One mailbox of a route with several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MailboxStatus {
+    /// Its address.
+    #[schemars(length(max = 254))]
+    pub address: String,
+    /// Whether pods have reported about it, and none has met an error.
+    pub ready: bool,
+    /// Reason of the last error that a pod has met and that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Messages that Microsoft 365 accepted from it in the last 60 seconds.
+    #[serde(default)]
+    pub messages_last_minute: u64,
+    /// Recipients that Microsoft 365 accepted from it in the last 24 hours.
+    #[serde(default, rename = "recipientsLast24h")]
+    pub recipients_last_24h: u64,
 }
 
 /// What the sidecars of a route sent.

@@ -161,9 +161,9 @@ fn a_pod_of_a_job_does_not_run_on() {
 #[test]
 fn a_pod_whose_label_was_changed_later_has_no_sidecar_of_that_route() {
     let mut pod = samples::pod("web-1", "image");
-    assert!(has_sidecar(&pod) && sidecar(&pod).is_some());
+    assert!(role(&pod).is_some() && sidecar(&pod).is_some());
     pod.metadata.labels.as_mut().unwrap().insert(ROUTE_LABEL.into(), "invoices".into());
-    assert!(!has_sidecar(&pod) && sidecar(&pod).is_none() && !has_identity_binding(&pod));
+    assert!(role(&pod).is_none() && sidecar(&pod).is_none() && !has_identity_binding(&pod));
     assert!(without_sidecar(&pod).is_some(), "it has to be made anew");
 }
 
@@ -184,4 +184,16 @@ fn a_pod_without_the_container_or_at_its_end_has_no_sidecar() {
     let mut ended = samples::pod("web-1", "image");
     ended.status.as_mut().unwrap().phase = Some("Succeeded".into());
     assert_eq!(sidecar(&ended), None);
+}
+
+#[test]
+fn what_is_kept_of_a_pod_says_the_same_as_the_pod() {
+    let whole = samples::pod("web-1", "mailroute.dev/sidecar:0.1.0");
+    let kept = watched::WatchedPod::of(whole.clone());
+    assert_eq!(kept.sidecar(), sidecar(&whole).as_ref());
+    let said =
+        (kept.namespace(), kept.uid(), kept.route(), kept.service_account(), kept.role(), kept.has_run());
+    assert_eq!(said, ("shop", "web-1-uid", Some("notifications"), "default", Some(Role::Sidecar), false));
+    assert!(kept.without_sidecar().is_none() && !kept.has_identity_binding());
+    assert_eq!(kept.created(), sidecar(&whole).unwrap().created);
 }

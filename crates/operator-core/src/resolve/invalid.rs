@@ -52,6 +52,20 @@ pub enum Invalid {
         "spec.graph.credential.type: Graph accepts no passwords; use WorkloadIdentity, ClientCertificate or ClientSecret"
     )]
     PasswordByGraph,
+    /// One log-in for several mailboxes.
+    #[error(
+        "spec.clientSubmission.mailboxes: needs the service ExchangeOnline, and a credential of the type WorkloadIdentity, \
+         ClientCertificate or ClientSecret"
+    )]
+    MailboxesOfOneLogin,
+    /// More than a sidecar has lanes for.
+    #[error(
+        "spec.clientSubmission.mailboxes: a route has at most 16 mailboxes, clientSubmission.mailbox included"
+    )]
+    TooManyMailboxes,
+    /// Exchange would refuse it.
+    #[error("spec.clientSubmission.mailboxes: the domain of {0} is not one of tenant.acceptedDomains")]
+    MailboxOfAnotherDomain(String),
     /// The operator requests tokens of one scope.
     #[error(
         "spec.{0}.credential.subject: Operator is for ClientSubmission with the service ExchangeOnline; use Pod"

@@ -58,18 +58,22 @@ impl MailboxRules {
         Ok(rules)
     }
 
-    /// Whether the namespace of a route may send as the mailbox that it names.
+    /// Whether the namespace of a route may send as each mailbox that it names.
     ///
     /// # Errors
     /// When it may not.
     pub fn allow(&self, route: &MailRoute) -> Result<(), MailboxNotAllowed> {
-        let Some(mailbox) = route.spec.mailbox().map(str::to_owned) else { return Ok(()) };
         let namespace = route.namespace().unwrap_or_default();
-        let mut rules = self.mailboxes.iter();
-        if self.mailboxes.is_empty() || rules.any(|rule| rule.is_for(&namespace) && rule.has(&mailbox)) {
-            return Ok(());
+        let has =
+            |mailbox: &str| self.mailboxes.iter().any(|rule| rule.is_for(&namespace) && rule.has(mailbox));
+        let mut mailboxes = route.spec.mailboxes().into_iter();
+        match mailboxes.find(|mailbox| !self.mailboxes.is_empty() && !has(mailbox)) {
+            None => Ok(()),
+            Some(mailbox) => {
+                let mailbox = mailbox.to_owned();
+                Err(MailboxNotAllowed { namespace, mailbox })
+            }
         }
-        Err(MailboxNotAllowed { namespace, mailbox })
     }
 }
 
@@ -112,6 +116,16 @@ mod tests {
         };
         let allowed = |rules: String| MailboxRules::parse(&rules).unwrap().allow(&samples::graph());
         assert!(allowed(rules("shop")).is_ok() && allowed(rules("billing")).is_err());
+    }
+
+    #[test]
+    fn each_of_several_mailboxes_has_to_be_allowed() {
+        let rules = |more: &str| {
+            let text = format!("mailboxes: [{{namespaces: [shop], mailboxes: [noreply@contoso.com{more}]}}]");
+            MailboxRules::parse(&text).unwrap().allow(&samples::several())
+        };
+        assert_eq!(rules(", alerts@contoso.com"), Ok(()));
+        assert_eq!(rules("").unwrap_err().mailbox, "alerts@contoso.com");
     }
 
     #[test]

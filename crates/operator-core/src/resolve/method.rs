@@ -12,7 +12,7 @@ use super::invalid::Invalid;
 use super::limits::largest_by_graph;
 use super::operator_identity::Application;
 use crate::crd::MailRouteSpec;
-use crate::crd::method::{GraphFallback, Method};
+use crate::crd::method::{ClientSubmission, GraphFallback, Method};
 
 /// The method with everything that the sidecar needs for it. `lent` is what the platform lends the route, where it uses the
 /// operator's identity.
@@ -52,12 +52,55 @@ fn submission(spec: &MailRouteSpec, lent: Option<&Application>) -> Result<file::
         SubmissionService::HighVolumeEmail => spec.tenant.accepted_domains.clone(),
         SubmissionService::ExchangeOnline | SubmissionService::CommunicationServices => vec![],
     };
+    let mailboxes = mailboxes(spec, block)?;
+    if !mailboxes.is_empty()
+        && (block.service != SubmissionService::ExchangeOnline || is_password(&credential))
+    {
+        return Err(Invalid::MailboxesOfOneLogin);
+    }
     Ok(file::ClientSubmission {
         service: block.service,
+        mailboxes,
+        spread: block.spread.then_some(block.spread_from),
         username: block.username.clone(),
         accepted_domains,
         ..file::ClientSubmission::new(block.mailbox.as_str(), credential, authority, endpoint)
     })
+}
+
+const fn is_password(credential: &file::Credential) -> bool {
+    matches!(credential, file::Credential::Password { .. })
+}
+
+/// All mailboxes with their senders, the one for everything else first; none where it is alone.
+fn mailboxes(spec: &MailRouteSpec, block: &ClientSubmission) -> Result<Vec<file::SendingMailbox>, Invalid> {
+    if block.mailboxes.is_empty() {
+        return Ok(vec![]);
+    }
+    let senders = |address: &str| {
+        let listed = block.mailboxes.iter().filter(|it| it.address.eq_ignore_ascii_case(address));
+        listed.flat_map(|it| it.senders.clone()).collect()
+    };
+    let mut mailboxes: Vec<file::SendingMailbox> = Vec::new();
+    for address in block.addresses() {
+        let domains = &spec.tenant.accepted_domains;
+        if !domains.is_empty() && !domains.iter().any(|domain| is_below(address, domain)) {
+            return Err(Invalid::MailboxOfAnotherDomain(address.to_owned()));
+        }
+        if !mailboxes.iter().any(|known| known.address.eq_ignore_ascii_case(address)) {
+            mailboxes.push(file::SendingMailbox { address: address.to_owned(), senders: senders(address) });
+        }
+    }
+    if mailboxes.len() > file::MAX_MAILBOXES {
+        return Err(Invalid::TooManyMailboxes);
+    }
+    Ok(mailboxes)
+}
+
+/// Whether an address is in a domain or below it.
+fn is_below(address: &str, domain: &str) -> bool {
+    let (address, domain) = (address.to_ascii_lowercase(), domain.to_ascii_lowercase());
+    address.ends_with(&format!("@{domain}")) || address.ends_with(&format!(".{domain}"))
 }
 
 fn graph(spec: &MailRouteSpec) -> Result<file::Graph, Invalid> {

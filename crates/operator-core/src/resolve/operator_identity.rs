@@ -188,8 +188,9 @@ impl OperatorIdentity {
         if rules.peek().is_none() {
             return Err(IdentityNotAllowed::Namespace { namespace, client_id });
         }
-        if !rules.any(|rule| rule.has(&submission.mailbox)) {
-            let mailbox = submission.mailbox.clone();
+        let rules: Vec<_> = rules.collect();
+        if let Some(mailbox) = submission.addresses().find(|it| !rules.iter().any(|rule| rule.has(it))) {
+            let mailbox = mailbox.to_owned();
             return Err(IdentityNotAllowed::Mailbox { namespace, mailbox, client_id });
         }
         Ok(application)

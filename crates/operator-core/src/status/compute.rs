@@ -20,7 +20,7 @@ use super::evidence::{Evidence, Gathered};
 use super::facts::RouteFacts;
 use super::finding::ConditionFinding;
 use super::{
-    accepted, dns_published, federation_fits, gateway_ready, progress, ready, sidecars_current,
+    accepted, dns_published, federation_fits, gateway_ready, mailboxes, progress, ready, sidecars_current,
     sidecars_reporting, tenant_quota,
 };
 use crate::crd::MailRouteStatus;
@@ -42,10 +42,13 @@ pub fn compute(facts: &RouteFacts<'_>, now: Timestamp) -> MailRouteStatus {
     tenant_quota::judge(&mut findings, facts, &subject);
     findings.extend(dns_published::finding(facts, &previous.conditions));
     let reports = reports.live;
+    let named = resolved.map(|route| route.file.method.mailboxes()).unwrap_or_default();
+    let mut mailboxes = mailboxes::statuses(&named, &reports);
     let (mut queue, mut usage) = sums(&reports);
     let mut sidecars = sidecars(facts);
     if settling.is_some() {
         if previous.observed_generation == facts.route.meta().generation {
+            mailboxes = previous.mailboxes;
             sidecars.converged = sidecars.converged.max(previous.sidecars.converged).min(sidecars.injected);
         }
         (queue, usage) = (no_shorter(queue, previous.queue), no_smaller(usage, previous.usage));
@@ -64,6 +67,7 @@ pub fn compute(facts: &RouteFacts<'_>, now: Timestamp) -> MailRouteStatus {
         queue,
         gateway,
         usage,
+        mailboxes,
         // Not the leader's to write.
         refused: None,
     }

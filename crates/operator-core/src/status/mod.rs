@@ -16,6 +16,7 @@ mod federation_fits;
 mod finding;
 mod gateway_ready;
 pub mod lost_messages;
+mod mailboxes;
 mod pods_refused;
 mod progress;
 mod ready;

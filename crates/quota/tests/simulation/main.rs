@@ -93,6 +93,19 @@ fn without_failures_the_whole_limit_is_used() {
     assert_eq!(world.waiting(), 0);
 }
 
+/// Mailboxes share nothing: each has a ledger, and a quota in each sidecar. What fails, fails for all of them.
+#[test]
+fn three_mailboxes_carry_three_times_as_much() {
+    for sidecars in [20, 1000] {
+        let failures = Failures::usual(sidecars, 6);
+        let plan =
+            Plan { sidecars: sidecars as usize, length: 6 * HOUR, burst: (900, HOUR), failures, ..LONG };
+        let mailboxes = [40, 41, 42].map(|seed| Plan { seed, ..plan });
+        let a_minute: f64 = mailboxes.map(|plan| share(&simulate(plan), plan) * 30.0).iter().sum();
+        assert!((81.0..=90.0).contains(&a_minute), "{a_minute} messages a minute by {sidecars} sidecars");
+    }
+}
+
 #[test]
 fn days_that_slide_are_kept_too() {
     let limits = MailboxLimits { recipients: 2000, ..LIMITS };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::credential::{Authority, CertificateFiles, Credential};
 use super::is_default;
+use super::mailboxes::{SendingMailbox, SpreadFrom};
 use super::upstream::{Endpoint, SmartHost};
 
 /// One of the methods of Microsoft's guide "How to set up a multifunction device or application to send email", or Microsoft
@@ -73,6 +74,12 @@ pub struct ClientSubmission {
     /// Address of the mailbox that the application may send as; with Communication Services a sender address of a linked
     /// domain.
     pub mailbox: String,
+    /// All mailboxes where the sender chooses among several; `mailbox` is the first of them. Empty: there is that one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mailboxes: Vec<SendingMailbox>,
+    /// A sender that several mailboxes serve is shared over all of them. Absent: the first of them has all its mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<SpreadFrom>,
     /// The name to log in with (`user=` of XOAUTH2, the user of AUTH LOGIN). Absent: the mailbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
@@ -112,6 +119,8 @@ impl ClientSubmission {
         Self {
             service: SubmissionService::ExchangeOnline,
             mailbox: mailbox.into(),
+            mailboxes: vec![],
+            spread: None,
             username: None,
             accepted_domains: vec![],
             credential,

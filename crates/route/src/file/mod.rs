@@ -11,6 +11,7 @@ mod delivery;
 mod gateway;
 mod limits;
 mod local;
+mod mailboxes;
 mod method;
 mod rules;
 mod upstream;
@@ -24,6 +25,7 @@ pub use delivery::{DeadLetters, Delivery, DeliveryMode, Durability, GatewayUnava
 pub use gateway::Gateway;
 pub use limits::Limits;
 pub use local::{BareLineEnds, Listen, ListenAuth, OnViolation, Senders};
+pub use mailboxes::{MAX_MAILBOXES, SendingMailbox, SpreadFrom};
 pub use method::{
     ClientSubmission, DirectSend, Graph, LogInSettings, Method, SmtpRelay, Submission, SubmissionService,
 };
@@ -283,6 +285,22 @@ mod tests {
             }
             assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
         }
+    }
+
+    #[test]
+    fn several_mailboxes_are_read_back_and_each_has_the_route_to_itself() {
+        let mut route = sample();
+        assert_eq!(route.lanes(), [route.clone()]);
+        let Method::ClientSubmission(submission) = &mut route.method else { panic!("the sample's method") };
+        submission.mailboxes = ["noreply@contoso.com", "alerts@contoso.com"]
+            .map(|address| SendingMailbox { address: address.into(), senders: vec!["*@a.example".into()] })
+            .into();
+        submission.spread = Some(SpreadFrom::ReplyTo);
+        assert_eq!(RouteFile::parse(route.to_json().as_bytes()).unwrap(), route);
+        assert_eq!(route.method.mailboxes(), ["noreply@contoso.com", "alerts@contoso.com"]);
+        let lanes = route.lanes();
+        assert_eq!(lanes[0], sample());
+        assert_eq!((lanes.len(), lanes[1].method.mailboxes()), (2, vec!["alerts@contoso.com"]));
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn claimant(namespace: &str, pod: &str, address: &str) -> Claimant {
         route: "notifications".into(),
         mailbox: key(address),
         address: address.into(),
+        of_route: vec![key(address)],
         limits: LIMITS,
         application: None,
     }
@@ -301,7 +302,7 @@ async fn what_a_pod_claimed_by_an_accepted_route_is_remembered_for_an_hour() {
     let store = Arc::new(FaultyStore::default());
     let leases = leases(&store);
     let who = claimant("shop", "a", "a@contoso.com");
-    let remembered = || leases.remembered(who.holder, "shop", "notifications");
+    let remembered = || leases.remembered(who.holder, "shop", "notifications", "A@contoso.com");
     assert_eq!(remembered(), None);
     leases.exchange(&who, &claim(1, 1, vec![])).await.unwrap();
     sleep(Duration::from_secs(600)).await;
@@ -309,8 +310,8 @@ async fn what_a_pod_claimed_by_an_accepted_route_is_remembered_for_an_hour() {
     sleep(Duration::from_secs(3500)).await;
     // Claims after the route is gone make it no younger.
     leases.exchange(&remembered().unwrap(), &claim(2, 1, vec![])).await.unwrap();
-    assert!(leases.remembered(who.holder, "other", "notifications").is_none());
-    assert!(leases.remembered(sidecar_id("b"), "shop", "notifications").is_none());
+    assert!(leases.remembered(who.holder, "other", "notifications", "a@contoso.com").is_none());
+    assert!(leases.remembered(sidecar_id("b"), "shop", "notifications", "a@contoso.com").is_none());
     sleep(Duration::from_secs(101)).await;
     assert_eq!(remembered(), None);
 }
@@ -357,4 +358,32 @@ async fn an_application_has_four_connections_over_all_mailboxes_also_by_a_new_le
     assert_eq!(granted(&new, 2, 5..6).await, 0, "the records name four");
     sleep(Duration::from_secs(65)).await;
     assert_eq!(granted(&new, 3, 5..9).await, 4, "nobody can be using them any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_has_leases_of_all_mailboxes_of_its_route_and_gives_back_those_of_others() {
+    let store = Arc::new(FaultyStore::default());
+    let leases = leases(&store);
+    let of_route = |addresses: &[&str]| addresses.iter().map(|address| key(address)).collect::<Vec<_>>();
+    let who = |address: &str, all: &[&str]| Claimant {
+        of_route: of_route(all),
+        ..claimant("shop", "pod", address)
+    };
+    let holds = |address: &str| leases.view(&key(address)).map(|view| view.sidecars);
+    let both = ["a@contoso.com", "b@contoso.com"];
+    for (sequence, address) in (1..).zip(["a@contoso.com", "b@contoso.com", "a@contoso.com"]) {
+        leases.exchange(&who(address, &both), &claim(sequence, 5, vec![])).await.unwrap();
+    }
+    assert_eq!(
+        (holds("a@contoso.com"), holds("b@contoso.com")),
+        (Some(1), Some(1)),
+        "neither has replaced the other"
+    );
+    let holder = sidecar_id("pod");
+    for address in both {
+        assert!(leases.remembered(holder, "shop", "notifications", address).is_some());
+    }
+    leases.exchange(&who("a@contoso.com", &both[..1]), &claim(4, 5, vec![])).await.unwrap();
+    assert_eq!((holds("a@contoso.com"), holds("b@contoso.com")), (Some(1), Some(0)));
+    assert!(leases.remembered(holder, "shop", "notifications", "b@contoso.com").is_none());
 }

@@ -96,6 +96,14 @@ impl RateLimiter {
         self.news.notify_one();
     }
 
+    /// Has no mailbox from now on. What is out already is settled where it was taken.
+    pub fn rest(&self) {
+        let nobody = Account::new(String::new(), Budget::new(RouteLimits::NONE, self.timing));
+        *lock(&self.account) = Arc::new(nobody);
+        self.changed.notify_waiters();
+        self.news.notify_one();
+    }
+
     /// Notes that the upstream throttled the mailbox.
     pub fn throttled(&self, what: Throttled) {
         self.account().state().quota.throttled(what, self.clock.now());

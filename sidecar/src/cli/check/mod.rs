@@ -147,6 +147,7 @@ fn envelope(options: &Check, route: &RouteFile) -> Envelope {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     }
 }
 

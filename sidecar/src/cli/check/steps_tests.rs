@@ -76,6 +76,7 @@ fn envelope() -> Envelope {
         smtp_utf8: false,
         size: None,
         archive: None,
+        mailbox: None,
     }
 }
 

@@ -116,7 +116,8 @@ impl Session {
                 Answer::NullSender
             }
             (Phase::Greeted, Some(client)) => {
-                match self.settings.senders.judge_reverse_path(&mail.reverse_path) {
+                let (settings, mailbox) = self.settings_for(&mail.reverse_path);
+                match settings.senders.judge_reverse_path(&mail.reverse_path) {
                     Judgement::Refused(who) => {
                         return self.answer_as(
                             Answer::SenderNotAllowed,
@@ -125,10 +126,11 @@ impl Session {
                     }
                     judgement => {
                         if judgement == Judgement::Rewrite {
-                            mail.reverse_path = self.settings.senders.substitute();
+                            mail.reverse_path = settings.senders.substitute();
                         }
                         let protocol = self.protocol(client, mail.smtp_utf8);
-                        let transaction = client.transaction(mail, protocol, Arc::clone(&self.settings));
+                        let transaction =
+                            Transaction { mailbox, ..client.transaction(mail, protocol, settings) };
                         let transaction = Box::new(transaction);
                         self.transactions += 1;
                         self.phase = Phase::Sender { transaction, refused_any: false };
@@ -140,6 +142,14 @@ impl Session {
             _ => Answer::SenderGiven,
         };
         self.answer(answer);
+    }
+
+    /// The settings for the mail of a sender, and the mailbox that sends it where there are several.
+    fn settings_for(&self, sender: &ReversePath) -> (Arc<Settings>, Option<Address>) {
+        match self.settings.mailboxes.as_ref().and_then(|mailboxes| mailboxes.choose(sender)) {
+            Some(choice) => (Arc::clone(choice.settings), Some(choice.mailbox.clone())),
+            None => (Arc::clone(&self.settings), None),
+        }
     }
 
     fn rcpt(&mut self, address: Address) {
@@ -203,6 +213,7 @@ impl Client {
             client_name: self.name.clone(),
             protocol,
             reverse_path: mail.reverse_path,
+            mailbox: None,
             recipients: Vec::new(),
             redirected: Vec::new(),
             body: mail.body,

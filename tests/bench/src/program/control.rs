@@ -61,7 +61,12 @@ async fn answer(stream: TcpStream, acceptor: &TlsAcceptor, authority: &Authority
         let chain_pem = authority.answer(Role::Gateway, &csr_pem)?;
         serde_json::to_string(&CertificateReply { chain_pem, expires_in: CERTIFICATE_SECONDS })?
     } else {
-        serde_json::to_string(&ReportReply { next_seconds: 3600, allotment: None, route_deleted: false })?
+        serde_json::to_string(&ReportReply {
+            next_seconds: 3600,
+            allotment: None,
+            allotments: vec![],
+            route_deleted: false,
+        })?
     };
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}",

@@ -147,6 +147,7 @@ fn entry(number: u64) -> Result<Entry> {
     let accepted = Timestamp::now();
     let envelope = Envelope {
         archive: None,
+        mailbox: None,
         id: QueueId::new(accepted, number),
         message_id: "<4711@shop.contoso.com>".into(),
         client_name: "app.example".into(),

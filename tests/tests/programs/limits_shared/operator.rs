@@ -24,6 +24,7 @@ use mailroute_operator::service::lease::Leases;
 use mailroute_operator::service::ledger_store::MemoryStore;
 use mailroute_operator::service::report::{self, ReportService};
 use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_quota::Timing;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -41,18 +42,20 @@ pub struct Operator {
     pub ca_pem: String,
     key: Arc<rustls::sign::CertifiedKey>,
     crowd: (Duration, usize),
+    route: MailRoute,
     store: Arc<MemoryStore>,
     service: JoinHandle<()>,
 }
 
 impl Operator {
-    /// Leads, and shares out minutes of this length among so many sidecars.
-    pub async fn start(minute: Duration, sidecars: usize) -> Result<Self> {
+    /// Leads, and shares out minutes of this length of these mailboxes among so many sidecars.
+    pub async fn start(minute: Duration, sidecars: usize, mailboxes: &[String]) -> Result<Self> {
         let (ca_pem, key) = identity()?;
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
         let store = Arc::<MemoryStore>::default();
-        let service = serve(address, &key, &store, (minute, sidecars)).await?;
-        Ok(Self { address, ca_pem, key, crowd: (minute, sidecars), store, service })
+        let route = mail_route(mailboxes);
+        let service = serve(address, &key, &store, (minute, sidecars), &route).await?;
+        Ok(Self { address, ca_pem, key, crowd: (minute, sidecars), route, store, service })
     }
 
     /// Records written so far.
@@ -64,7 +67,7 @@ impl Operator {
     pub async fn replaced(&mut self, after: Duration) -> Result<()> {
         self.service.abort();
         tokio::time::sleep(after).await;
-        self.service = serve(self.address, &self.key, &self.store, self.crowd).await?;
+        self.service = serve(self.address, &self.key, &self.store, self.crowd, &self.route).await?;
         Ok(())
     }
 }
@@ -96,10 +99,11 @@ async fn serve(
     key: &Arc<rustls::sign::CertifiedKey>,
     store: &Arc<MemoryStore>,
     (minute, sidecars): (Duration, usize),
+    route: &MailRoute,
 ) -> Result<JoinHandle<()>> {
     let timing = Timing { minute, ..Timing::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
-    let pods = filled((0..sidecars).map(pod));
+    let pods = filled((0..sidecars).map(pod).map(WatchedPod::of));
     let control = ReportService {
         authenticator: Arc::new(Authenticator::new(api_server().await?, pods.clone(), true)),
         leadership: leadership.subscribe(),
@@ -108,7 +112,7 @@ async fn serve(
         triggers: Default::default(),
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
-        routes: filled([CachedRoute::new(mail_route(), &PlatformSettings::default())]),
+        routes: filled([CachedRoute::new(route.clone(), &PlatformSettings::default())]),
         malformed: UnreadableRoutes::default(),
         leases: Arc::new(Leases::new(timing, Arc::clone(store) as _)),
     };
@@ -139,7 +143,9 @@ fn pod(number: usize) -> Pod {
     .expect("a pod")
 }
 
-fn mail_route() -> MailRoute {
+fn mail_route(mailboxes: &[String]) -> MailRoute {
+    let all = mailboxes.iter().filter(|_| mailboxes.len() > 1);
+    let all: Vec<_> = all.map(|address| json!({"address": address, "senders": [SAMPLE_MAILBOX]})).collect();
     serde_json::from_value(json!({
         "apiVersion": "mailroute.dev/v1alpha1",
         "kind": "MailRoute",
@@ -149,6 +155,8 @@ fn mail_route() -> MailRoute {
             "tenant": {"id": SAMPLE_TENANT},
             "clientSubmission": {
                 "mailbox": SAMPLE_MAILBOX,
+                "spread": !all.is_empty(),
+                "mailboxes": all,
                 "credential": {"type": "WorkloadIdentity", "clientId": "1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9"},
             },
         },
