@@ -147,6 +147,16 @@ pub fn mdbook() -> Result<PathBuf> {
     Ok(complete(&entry)?.join("bin/mdbook"))
 }
 
+/// The folder with DejaVu Sans Mono, in which pictures show a terminal.
+///
+/// # Errors
+/// When it is missing.
+pub fn terminal_font() -> Result<PathBuf> {
+    let version = SETUP.lines().find_map(|line| line.strip_prefix("dejavu_version="));
+    let entry = cache()?.join(format!("dejavu-{}", version.context("tests/cluster/lib.sh has no version")?));
+    Ok(complete(&entry).context("`tests/cluster/setup pictures` gets it")?.to_owned())
+}
+
 /// An entry of the cache that is there and whole.
 pub(crate) fn complete(entry: &Path) -> Result<&Path> {
     if !entry.join(".complete").exists() {

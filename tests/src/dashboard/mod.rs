@@ -14,7 +14,7 @@ use crate::chart;
 use crate::monitoring::Query;
 use crate::prometheus::Prometheus;
 
-pub use self::traffic::{ROWS, Traffic};
+pub use self::traffic::{LEASES, ROWS, Traffic};
 
 /// The page, which gets the panels in place of [`PANELS`].
 const PAGE: &str = include_str!("page.html");

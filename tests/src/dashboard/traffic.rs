@@ -18,6 +18,9 @@ use crate::prometheus::{Prometheus, Target};
 /// Rows of the dashboard about sidecars alone: they need no operator.
 pub const ROWS: [&str; 4] = ["Mail", "Queue", "Limits", "The way to Microsoft 365"];
 
+/// The panel in these rows that stays empty without an operator.
+pub const LEASES: &str = "Leases";
+
 /// Two sidecars, each with a Microsoft 365 of its own, and a Prometheus that scrapes them.
 pub struct Traffic {
     /// It.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use e2e::browser::Browser;
-use e2e::dashboard::{ROWS, Traffic, draw, panels};
+use e2e::dashboard::{LEASES, ROWS, Traffic, draw, panels};
 
 /// The largest picture that the README may have, bytes.
 const MAX_PICTURE: usize = 200 * 1024;
@@ -49,7 +49,8 @@ async fn main() -> Result<()> {
 async fn dashboard() -> Result<Vec<u8>> {
     let traffic = Traffic::start().await?;
     let span = traffic.flow(FLOW).await?;
-    let panels = panels(&traffic.prometheus, &ROWS[..3], span).await?;
+    let mut panels = panels(&traffic.prometheus, &ROWS[..3], span).await?;
+    panels.retain(|panel| panel["title"] != LEASES);
     let (browser, folder) = (Browser::start().await?, tempfile::tempdir()?);
     let page = draw(&browser, folder.path(), &panels, 1200).await?;
     page.drawn().await?;

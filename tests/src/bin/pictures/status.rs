@@ -3,7 +3,10 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use e2e::browser::Browser;
+use e2e::tools::terminal_font;
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use mailroute_cli::status::print::{Shown, list};
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 const WIDTH: usize = 124;
 
 const CSS: &str = "html { background: #12161c; } body { margin: 0; display: inline-block; padding: 18px 22px; \
-    color: #d8dee9; } pre { margin: 0; font: 14px/1.45 monospace; } .c1 { font-weight: bold; color: #fff; } .c2 { color: #8a94a3; } \
+    color: #d8dee9; } pre { margin: 0; font: 14px/1.45 terminal; } .c1 { font-weight: bold; color: #fff; } .c2 { color: #8a94a3; } \
     .c31 { color: #ff7b72; } .c32 { color: #7ee787; } .c33 { color: #f2cc60; }";
 
 /// The picture.
@@ -27,7 +30,8 @@ pub async fn picture() -> Result<Vec<u8>> {
     let text = list(&views, Shown::default(), Style { colour: true, width: Some(WIDTH) }, now);
     ensure!(text.contains("\x1b[31m"), "nothing is red: {text}");
     let html = format!(
-        "<!doctype html><meta charset=\"utf-8\"><style>{CSS}</style><pre><span class=\"c2\">$</span> kubectl mailroute status\n{}</pre>",
+        "<!doctype html><meta charset=\"utf-8\"><style>{}{CSS}</style><pre><span class=\"c2\">$</span> kubectl mailroute status\n{}</pre>",
+        fonts()?,
         as_html(&text)
     );
     let (browser, folder) = (Browser::start().await?, tempfile::tempdir()?);
@@ -41,6 +45,18 @@ pub async fn picture() -> Result<Vec<u8>> {
     page.resize(width as u32, height as u32).await?;
     page.drawn().await?;
     page.picture().await
+}
+
+/// The font of the terminal, in the page itself.
+fn fonts() -> Result<String> {
+    let folder = terminal_font()?;
+    let face = |(name, weight): (&str, &str)| -> Result<String> {
+        let font = STANDARD.encode(fs::read(folder.join(name))?);
+        Ok(format!(
+            "@font-face {{ font-family: terminal; font-weight: {weight}; src: url(data:font/ttf;base64,{font}); }} "
+        ))
+    };
+    [("DejaVuSansMono.ttf", "normal"), ("DejaVuSansMono-Bold.ttf", "bold")].map(face).into_iter().collect()
 }
 
 /// What a terminal makes of the colours that the program uses.
