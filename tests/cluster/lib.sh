@@ -33,6 +33,9 @@ monitoring_version=$(pinned github.com/prometheus-operator/prometheus-operator m
 nextest_version=0.9.151
 cargo_fuzz_version=0.13.2
 mdbook_version=0.5.4
+# The npm package dejavu-fonts-ttf, and the SHA-512 of its archive.
+dejavu_version=2.37.3
+dejavu_sha512=7f585dee325b7906b5556730f8ad8aad35d2e74cd331a1e9542e1720a26935c0de611e5a8ccb63fe22e540360dbcb38a6a6501dc04555427fbf65370355ced49
 # The project's own, which its images carry as their tag.
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$cluster_dir/../../Cargo.toml")
 

@@ -78,7 +78,11 @@ pub fn plain(subject: &str, text: &str) -> String {
     )
 }
 
-async fn send(smtp: SocketAddr, recipients: &[&str], text: &str) -> Result<()> {
+/// Sends a message to these recipients through a sidecar.
+///
+/// # Errors
+/// When it is refused.
+pub async fn send(smtp: SocketAddr, recipients: &[&str], text: &str) -> Result<()> {
     let mut stream = BufReader::new(TcpStream::connect(smtp).await?);
     reply(&mut stream, '2').await?;
     say(&mut stream, "EHLO shop.example", '2').await?;

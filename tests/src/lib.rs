@@ -15,7 +15,7 @@
 //! * [`scene`]: what the scenarios of this project put on a cluster.
 //! * [`alone`] and [`peers`]: the sidecar without a cluster, and other people's programs to send through it.
 //! * [`prometheus`]: one of them, which scrapes; [`discovery`]: whom, on a cluster with the chart's monitors.
-//! * [`browser`] and [`inbox`]: a headless Chromium, and the simulator's page in it.
+//! * [`browser`] and [`inbox`]: a headless Chromium, and the simulator's page in it; [`dashboard`]: the dashboard's panels in it.
 //! * [`kstatus`]: what tools that wait for an object make of it.
 //! * [`replica`]: the whole operator in this process, behind the chart on a control plane.
 
@@ -24,6 +24,7 @@ pub mod browser;
 pub mod chart;
 pub mod cluster;
 mod ctr;
+pub mod dashboard;
 pub mod demo;
 mod description;
 pub mod discovery;

@@ -86,6 +86,19 @@ impl Prometheus {
         Ok(rows.iter().filter(|row| row["value"][1] != "NaN").cloned().collect())
     }
 
+    /// The series of a query over a time, a hundred and twenty points of each; times are seconds since the epoch.
+    ///
+    /// # Errors
+    /// When the expression is refused.
+    pub async fn range(&self, expression: &str, start: f64, end: f64) -> Result<Vec<Value>> {
+        let (query, step) = (encoded(expression), (end - start) / 120.0);
+        let path = format!("/api/v1/query_range?query={query}&start={start:.3}&end={end:.3}&step={step:.3}");
+        let answer = self.get(&path).await.with_context(|| expression.to_owned())?;
+        let series =
+            answer["data"]["result"].as_array().with_context(|| format!("{expression}: {answer}"))?;
+        Ok(series.clone())
+    }
+
     /// The alerts that fire or wait to, with their texts.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ const HELM: &str = include_str!("../cluster/helm/go.mod");
 const MONITORING: &str = include_str!("../cluster/monitoring/go.mod");
 const CHROMIUM: &str = include_str!("../cluster/chromium/pin");
 const HELM3: &str = include_str!("../cluster/helm3/go.mod");
+const SETUP: &str = include_str!("../cluster/lib.sh");
 const KSTATUS: &str = include_str!("../cluster/kstatus/go.mod");
 const COSIGN: &str = include_str!("../cluster/cosign/go.mod");
 
@@ -134,6 +135,26 @@ pub(crate) fn browser() -> Result<PathBuf> {
     let entry =
         cache()?.join(format!("chromium-{}", version.context("tests/cluster/chromium/pin has no version")?));
     Ok(complete(&entry)?.to_owned())
+}
+
+/// mdBook, which makes the documentation a site.
+///
+/// # Errors
+/// When it is missing.
+pub fn mdbook() -> Result<PathBuf> {
+    let version = SETUP.lines().find_map(|line| line.strip_prefix("mdbook_version="));
+    let entry = cache()?.join(format!("mdbook-{}", version.context("tests/cluster/lib.sh has no version")?));
+    Ok(complete(&entry)?.join("bin/mdbook"))
+}
+
+/// The folder with DejaVu Sans Mono, in which pictures show a terminal.
+///
+/// # Errors
+/// When it is missing.
+pub fn terminal_font() -> Result<PathBuf> {
+    let version = SETUP.lines().find_map(|line| line.strip_prefix("dejavu_version="));
+    let entry = cache()?.join(format!("dejavu-{}", version.context("tests/cluster/lib.sh has no version")?));
+    Ok(complete(&entry).context("`tests/cluster/setup pictures` gets it")?.to_owned())
 }
 
 /// An entry of the cache that is there and whole.

@@ -158,6 +158,15 @@ impl Page {
         Ok(())
     }
 
+    /// Waits until fonts are there and what changed was drawn.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn drawn(&self) -> Result<()> {
+        const TWO_FRAMES: &str = "document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))";
+        self.value::<bool>(TWO_FRAMES).await.map(drop)
+    }
+
     /// The window as a PNG.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ fn the_tests_get_all_that_can_be_built() -> Result<()> {
     ensure!(set("browser")? == ["chromium".to_owned()].into(), "the browser is all of its set");
     ensure!(set("release")? == ["cosign".to_owned(), "helm".to_owned()].into(), "what makes a release");
     ensure!(
-        set("pictures")? == ["chromium", "peers"].map(str::to_owned).into(),
+        set("pictures")? == ["chromium", "dejavu", "peers"].map(str::to_owned).into(),
         "what pictures are made with"
     );
     ensure!(set("docs")? == ["mdbook".to_owned()].into(), "mdBook is all of its set");

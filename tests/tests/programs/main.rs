@@ -1,6 +1,8 @@
 //! Our programs with one another and with other people's clients, over real sockets. No Kubernetes.
 
 mod broker_lent;
+mod dashboard_panels;
+mod docs_site;
 mod gateway_identity;
 mod gateway_rotation;
 mod inbox_page;

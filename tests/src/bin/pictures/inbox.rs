@@ -1,38 +1,10 @@
-//! `make pictures`: the pictures of the README, made from the running programs.
+//! The inbox of the simulator.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use anyhow::Result;
 use e2e::inbox::{Inbox, SENDER, plain};
 
-/// The largest picture that the README may have, bytes.
-const MAX_PICTURE: usize = 150_000;
-
-/// Makes the pictures of the README.
-#[derive(Parser)]
-#[command(name = "pictures")]
-struct Arguments {
-    /// The folder for them.
-    folder: PathBuf,
-}
-
-#[tokio::main]
-async fn main() -> Result<()> {
-    let folder = Arguments::parse().folder;
-    fs::create_dir_all(&folder)?;
-    let picture = inbox().await?;
-    ensure!(picture.len() <= MAX_PICTURE, "inbox.png has {} bytes", picture.len());
-    let file = folder.join("inbox.png");
-    fs::write(&file, picture).with_context(|| file.display().to_string())?;
-    writeln!(io::stdout(), "{}", file.display())?;
-    Ok(())
-}
-
 /// The inbox with some mail and a message of HTML open.
-async fn inbox() -> Result<Vec<u8>> {
+pub async fn picture() -> Result<Vec<u8>> {
     let inbox = Inbox::open().await?;
     let page = &inbox.page;
     page.prefer("light").await?;
@@ -49,8 +21,7 @@ async fn inbox() -> Result<Vec<u8>> {
     inbox.wait_for_messages(5).await?;
     page.value::<()>("document.querySelector('#messages a').click()").await?;
     page.wait("document.getElementById('html') !== null").await?;
-    let drawn = "document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))";
-    page.value::<bool>(drawn).await?;
+    page.drawn().await?;
     page.picture().await
 }
 
