@@ -64,6 +64,10 @@ impl Postfix {
             "smtp_tls_connection_reuse = yes",
             "smtpd_recipient_restrictions = permit_mynetworks, reject",
             "in_flow_delay = 0",
+            // After an outage: as often as a careful administrator would ask for, and far below its own five minutes.
+            "queue_run_delay = 10s",
+            "minimal_backoff_time = 10s",
+            "maximal_backoff_time = 30s",
         ];
         let start = ["env", &listen, "/peers/postfix/start", "/work/postfix", "localhost", &upstream];
         run(peers, folder, &[start.as_slice(), &settings, over_tls].concat()).await?;
