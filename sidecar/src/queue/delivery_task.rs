@@ -17,7 +17,7 @@ use super::split::{self, Reach};
 use crate::attempt::{Active, Attempt, Attempts, Origin, SendPermit};
 use crate::clock;
 use crate::message::body::Body;
-use crate::message::envelope::QueueId;
+use crate::message::envelope::{Address, QueueId};
 use crate::outcome::queued::QueueExit;
 use crate::outcome::{AttemptResult, PartialDelivery};
 use crate::spool::{Entry, Kept, Progress, RecipientStatus, SpoolError};
@@ -307,6 +307,21 @@ impl ClaimedMessage {
         state.index.remove(&id);
         state.unwritten.remove(&id);
         self.id = None;
+    }
+
+    /// The message waits as before, but for the mailbox that serves its sender by now.
+    pub(super) async fn reassign(mut self) {
+        let Some(Kept { entry: Entry { envelope, .. }, .. }) = self.load().await else { return };
+        let Some(id) = self.id.take() else { return };
+        let mailbox = self.queue.lanes.serving(envelope.mailbox.as_ref(), &envelope.reverse_path);
+        tracing::info!(
+            queue_id = %id,
+            mailbox = mailbox.as_ref().map(Address::as_str),
+            "the route does not name the message's mailbox any more; another one sends it"
+        );
+        let mut state = self.queue.state();
+        let number = state.number(mailbox.as_ref(), &self.queue.lanes);
+        state.index.put_back(&id, |record| record.mailbox = number);
     }
 
     /// The message was not tried: it waits as before.

@@ -19,6 +19,7 @@ mod delivery_task;
 mod hand_over;
 pub mod index;
 mod kept_attempt;
+mod mailboxes;
 pub mod notification;
 mod notify;
 pub mod recipients;
@@ -42,6 +43,7 @@ use self::delivery_task::ClaimedMessage;
 pub use self::hand_over::{Attempted, Leaving, ProgressUpdate, UpdateError};
 use self::index::{Index, MailboxNumber, QueueRecord};
 pub use self::kept_attempt::KeptAttempt;
+use self::mailboxes::MailboxNumbers;
 pub(crate) use self::notify::header_of;
 use self::schedule::{Ahead, RetrySchedule, later};
 use crate::attempt::lanes::Lanes;
@@ -84,8 +86,8 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     index: Index,
-    /// The mailboxes that messages name, which have the numbers from 1 on.
-    mailboxes: Vec<Address>,
+    /// The mailboxes that messages name.
+    mailboxes: MailboxNumbers,
     /// What each lane does.
     lanes: Vec<LaneState>,
     /// Settled messages that wait for the disk, their places taken by others.
@@ -116,27 +118,22 @@ struct LaneState {
 
 impl State {
     /// The number of a mailbox.
-    fn number(&mut self, mailbox: Option<&Address>) -> MailboxNumber {
-        let Some(mailbox) = mailbox else { return 0 };
-        let known = self.mailboxes.iter().position(|it| it == mailbox).unwrap_or_else(|| {
-            self.mailboxes.push(mailbox.clone());
-            self.mailboxes.len() - 1
-        });
-        // Beyond that, which no route comes near, all are sent as if they named none.
-        MailboxNumber::try_from(known + 1).unwrap_or(0)
+    fn number(&mut self, mailbox: Option<&Address>, lanes: &Lanes) -> MailboxNumber {
+        let (number, freed) = self.mailboxes.number(mailbox, |name| lanes.names(name));
+        if let Some(freed) = freed {
+            self.index.forget_mailbox(freed);
+        }
+        number
     }
 
     /// The mailbox of a number.
     fn mailbox(&self, number: MailboxNumber) -> Option<&Address> {
-        self.mailboxes.get(usize::from(number).checked_sub(1)?)
+        self.mailboxes.name(number)
     }
 
     /// Whether each mailbox of messages, by its number, goes by this lane.
     fn goes_by(&self, lanes: &Lanes, lane: usize) -> impl Fn(MailboxNumber) -> bool + use<> {
-        let own: Vec<bool> = std::iter::once(None)
-            .chain(self.mailboxes.iter().map(Some))
-            .map(|mailbox| lanes.position(mailbox) == lane)
-            .collect();
+        let own: Vec<bool> = self.mailboxes.names().map(|mailbox| lanes.position(mailbox) == lane).collect();
         move |number| own.get(usize::from(number)).copied().unwrap_or(false)
     }
 }
@@ -178,7 +175,7 @@ impl Queue {
         for waiting in recovered.waiting {
             // How many recipients wait is known when it is read for its first attempt.
             let due = ahead.due(waiting.next, &pace, waiting.attempts);
-            let mailbox = state.number(waiting.mailbox.as_ref());
+            let mailbox = state.number(waiting.mailbox.as_ref(), &lanes);
             let record = QueueRecord { mailbox, ..QueueRecord::new(ahead.since(waiting.since), due, 1) };
             state.index.insert(waiting.id, record.reserved(ahead.reserved(waiting.reserved_until)));
         }
@@ -274,10 +271,8 @@ impl Queue {
     /// How many messages there are for each lane.
     pub fn waiting_by_lane(&self) -> Vec<u64> {
         let state = self.state();
-        let lane = |number| self.lanes.position(state.mailbox(number));
-        let by_number: Vec<usize> = (0..=state.mailboxes.len())
-            .map(|number| lane(MailboxNumber::try_from(number).unwrap_or(0)))
-            .collect();
+        let by_number: Vec<usize> =
+            state.mailboxes.names().map(|mailbox| self.lanes.position(mailbox)).collect();
         let mut waiting = vec![0; state.lanes.len()];
         for (_, record) in state.index.iter() {
             let lane = by_number.get(usize::from(record.mailbox)).copied().unwrap_or_default();
@@ -313,9 +308,14 @@ impl Queue {
         let ahead = self.ahead();
         let due = ahead.due(progress.next, &self.pace, progress.attempts);
         let recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
-        let mailbox = self.state().number(entry.envelope.mailbox.as_ref());
+        let mailbox = self.state().number(entry.envelope.mailbox.as_ref(), &self.lanes);
         let record = QueueRecord { mailbox, ..QueueRecord::new(ahead.since(since), due, recipients) };
         record.reserved(ahead.reserved(progress.reserved_until))
+    }
+
+    /// Whether a message has to be given another mailbox, as the route does not name its own.
+    fn is_adrift(&self, record: &QueueRecord) -> bool {
+        self.lanes.is_adrift(self.state().mailbox(record.mailbox))
     }
 
     /// Makes the attempts of a message, as of now.

@@ -223,6 +223,10 @@ impl Worker<'_> {
                 }
                 Next::Try(id, record) => (id, record),
             };
+            if self.queue.is_adrift(&record) {
+                self.reassign(id);
+                continue;
+            }
             let recipients = u64::from(record.recipients.min(active.route.limits.max_recipients));
             match self.attempts.permit(recipients).await {
                 Ok(permit) => {
@@ -243,6 +247,15 @@ impl Worker<'_> {
                     return Pause { until: Some(self.wait_for(denied, &active)), may_end_sooner };
                 }
             }
+        }
+    }
+
+    /// Has a message go by another mailbox, as the route no longer names its own. Needs no permit of either.
+    fn reassign(self, id: QueueId) {
+        let record = self.queue.state().index.take(&id);
+        if let Some(record) = record {
+            let message = ClaimedMessage::counted(self.queue, self.lane, id, record);
+            self.queue.spawn(message.reassign());
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, Credential, Graph, Method, SubmissionService};
+use mailroute_route::file::{ClientSubmission, Credential, Graph, Method, SendingMailbox, SubmissionService};
 use tokio::sync::watch;
 
 use self::probe::ProbeSchedule;
@@ -127,6 +127,7 @@ impl Upstream {
             // One application serves all mailboxes, so they share its token.
             log_in = log_in.or_else(|| current.as_ref()?.log_in.clone());
         }
+        self.lanes.name(several(&route.method));
     }
 
     fn follow(
@@ -213,14 +214,20 @@ impl Current {
     }
 }
 
-/// The transport that `route` describes, with no connection yet.
-pub fn transport(
-    route: &RouteFile,
+/// The transports that these routes describe, with no connection yet. They are those of one route's mailboxes, and share a token.
+pub fn transports(
+    routes: &[RouteFile],
     sources: &Sources,
     resolver: &Resolver,
     metrics: &Arc<Metrics>,
-) -> Arc<dyn Transport> {
-    build(route, sources, resolver, metrics, None).transport
+) -> Vec<Arc<dyn Transport>> {
+    let mut log_in = None;
+    let transport = |route: &RouteFile| {
+        let built = build(route, sources, resolver, metrics, log_in.clone());
+        log_in = log_in.take().or(built.log_in);
+        built.transport
+    };
+    routes.iter().map(transport).collect()
 }
 
 /// The transport for the route's method. `kept` is a log-in that it can go on with.
@@ -294,6 +301,14 @@ fn credential_files(credential: &Credential, sources: &Sources) -> Vec<PathBuf> 
 
 fn over(open: impl Connect + 'static, route: &RouteFile, metrics: &Arc<Metrics>) -> Arc<dyn Transport> {
     Arc::new(SmtpTransport::new(open, connections(route), Arc::clone(metrics) as _))
+}
+
+/// The mailboxes among which the sender chooses.
+fn several(method: &Method) -> &[SendingMailbox] {
+    match method {
+        Method::ClientSubmission(submission) => &submission.mailboxes,
+        _ => &[],
+    }
 }
 
 /// How many connections the route allows.
