@@ -25,9 +25,9 @@ mod notify;
 pub mod recipients;
 pub mod schedule;
 pub mod split;
+mod state;
 mod worker;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,17 +41,17 @@ use tokio::time::timeout;
 pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
 use self::delivery_task::ClaimedMessage;
 pub use self::hand_over::{Attempted, Leaving, ProgressUpdate, UpdateError};
-use self::index::{Index, MailboxNumber, QueueRecord};
+use self::index::QueueRecord;
 pub use self::kept_attempt::KeptAttempt;
-use self::mailboxes::MailboxNumbers;
 pub(crate) use self::notify::header_of;
 use self::schedule::{Ahead, RetrySchedule, later};
+use self::state::{LaneState, State};
+use crate::attempt::Attempts;
 use crate::attempt::lanes::Lanes;
-use crate::attempt::{Attempts, NoPermit};
-use crate::clock::{self, Instant, Steady};
+use crate::clock::{self, Steady};
 use crate::lock;
 use crate::message::body::Body;
-use crate::message::envelope::{Address, Envelope, QueueId};
+use crate::message::envelope::{Envelope, QueueId};
 use crate::metrics::Metrics;
 use crate::outcome::queued::QueueFigures;
 use crate::spool::{Entry, Progress, Recovered, Spool, SpoolError, SpoolLimits};
@@ -80,62 +80,6 @@ pub struct Queue {
     cut_off: watch::Sender<()>,
     /// What people should hear of soon.
     notable: watch::Sender<QueueSummary>,
-}
-
-/// What changes under the lock.
-#[derive(Default)]
-struct State {
-    index: Index,
-    /// The mailboxes that messages name.
-    mailboxes: MailboxNumbers,
-    /// What each lane does.
-    lanes: Vec<LaneState>,
-    /// Settled messages that wait for the disk, their places taken by others.
-    settled: usize,
-    /// Changes since the start that the workers have to look at.
-    nudges: u64,
-    /// Progress that could not be written to disk; what is remembered here is not delivered twice.
-    unwritten: HashMap<QueueId, Progress>,
-    /// The process ends soon.
-    is_draining: bool,
-    /// Message-IDs of the newest messages that waited when the process was to end.
-    named: Vec<(QueueId, String)>,
-}
-
-/// What the worker of one lane knows.
-#[derive(Default)]
-struct LaneState {
-    /// Messages being tried.
-    in_delivery: usize,
-    /// After a look at all changes: when there is more to do, if anything. Nothing while there are changes to look at, or
-    /// while the operator is asked for a lease, as nobody knows when it answers.
-    rest: Option<Option<Instant>>,
-    /// When to look next for messages whose time is over, while nothing may go.
-    next_look: Option<Instant>,
-    /// What stood in the way of the message that is due first, when the worker looked last.
-    denied: Option<NoPermit>,
-}
-
-impl State {
-    /// The number of a mailbox.
-    fn number(&mut self, mailbox: Option<&Address>, lanes: &Lanes) -> MailboxNumber {
-        let (number, freed) = self.mailboxes.number(mailbox, |name| lanes.names(name));
-        if let Some(freed) = freed {
-            self.index.forget_mailbox(freed);
-        }
-        number
-    }
-
-    /// The mailbox of a number.
-    fn mailbox(&self, number: MailboxNumber) -> Option<&Address> {
-        self.mailboxes.name(number)
-    }
-
-    /// Whether each mailbox of messages, by its number, goes by this lane.
-    fn goes_by(&self, lanes: &Lanes, lane: usize) -> impl Fn(MailboxNumber) -> bool + use<> {
-        let own: Vec<bool> = self.mailboxes.names().map(|mailbox| lanes.position(mailbox) == lane).collect();
-        move |number| own.get(usize::from(number)).copied().unwrap_or(false)
-    }
 }
 
 /// The part of the queue's figures of which a change is news.

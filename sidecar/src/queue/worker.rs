@@ -11,10 +11,11 @@ use futures::future::join_all;
 use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_ID_BYTES};
 use tokio::sync::{Notify, watch};
 
+use super::Queue;
 use super::delivery_task::ClaimedMessage;
 use super::index::QueueRecord;
 use super::schedule::until;
-use super::{LaneState, Queue};
+use super::state::LaneState;
 use crate::attempt::{Active, Attempts, NoPermit, RouteState};
 use crate::clock::{self, Instant};
 use crate::lock;
