@@ -72,12 +72,19 @@ impl Lanes {
         let lane_of = |mailbox: &str| {
             self.iter().position(|attempts| attempts.mailbox().is_some_and(|own| is_same(&own, mailbox)))
         };
-        let own = mailbox.and_then(|mailbox| lane_of(mailbox.as_str()));
-        let first = || self.named().first().and_then(|first| lane_of(&first.address));
-        own.or_else(first).or_else(|| self.iter().position(|attempts| attempts.is_active())).unwrap_or(0)
+        let lane = mailbox.and_then(|mailbox| lane_of(mailbox.as_str())).or_else(|| {
+            let named = self.named();
+            let Some(first) = named.first() else {
+                return self.iter().position(|attempts| attempts.is_active());
+            };
+            let other = mailbox.is_none_or(|own| !self.names(own)).then(|| lane_of(&first.address)).flatten();
+            // Of a mailbox that does not have its lane yet no other mailbox sends the mail.
+            other.or_else(|| self.iter().position(|attempts| !attempts.is_active()))
+        });
+        lane.unwrap_or(0)
     }
 
-    /// Learns which mailboxes the route names, where there are several. After they have their lanes.
+    /// Learns which mailboxes the route names, where there are several. Before they have their lanes.
     pub fn name(&self, mailboxes: &[SendingMailbox]) {
         *lock(&self.named) = mailboxes.iter().take(MAX_MAILBOXES).cloned().collect();
     }

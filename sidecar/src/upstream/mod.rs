@@ -96,6 +96,7 @@ impl Upstream {
         tending: &mut tokio::task::JoinSet<()>,
     ) {
         let wanted = route.lanes();
+        self.lanes.name(several(&route.method));
         let mailbox = |now: &Option<Current>| Some(now.as_ref()?.route.method.mailbox()?.to_owned());
         let now: Vec<_> = current.iter().map(mailbox).collect();
         let names: Vec<_> = wanted.iter().map(|route| route.method.mailbox()).collect();
@@ -112,22 +113,28 @@ impl Upstream {
                 current.stop.send_replace(true);
             }
         }
-        let mut log_in = log_in;
-        for (at, lane) in assigned.into_iter().enumerate() {
-            let (Some(route), Some(attempts)) = (lane.and_then(|lane| wanted.get(lane)), self.lanes.get(at))
-            else {
-                continue;
-            };
-            let Some(current) = current.get_mut(at) else { continue };
-            if current.as_ref().is_none_or(|now| *now.route != *route) {
+        let follows = |current: &Option<Current>, route: &RouteFile| {
+            current.as_ref().is_some_and(|now| *now.route == *route)
+        };
+        let lane = |at: usize| Some((self.lanes.get(at)?, wanted.get(assigned.get(at).copied()??)?));
+        for (at, current) in current.iter().enumerate() {
+            if let Some((attempts, route)) = lane(at)
+                && !follows(current, route)
+            {
                 attempts.follow(route).await;
+            }
+        }
+        let mut log_in = log_in;
+        // At once, and the first lane last: a sidecar that starts takes mail as soon as that one has its route.
+        for (at, current) in current.iter_mut().enumerate().rev() {
+            let Some((attempts, route)) = lane(at) else { continue };
+            if !follows(current, route) {
                 let route = Arc::new(route.clone());
                 *current = Some(self.follow(at, attempts, route, current.take(), log_in.as_ref(), tending));
             }
             // One application serves all mailboxes, so they share its token.
             log_in = log_in.or_else(|| current.as_ref()?.log_in.clone());
         }
-        self.lanes.name(several(&route.method));
     }
 
     fn follow(
