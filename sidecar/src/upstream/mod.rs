@@ -121,6 +121,10 @@ impl Upstream {
             if let Some((attempts, route)) = lane(at)
                 && !follows(current, route)
             {
+                // What is sent as one mailbox does not count as another's.
+                if mailbox(current).as_deref() != route.method.mailbox() {
+                    self.lanes.publish(at, None);
+                }
                 attempts.follow(route).await;
             }
         }
