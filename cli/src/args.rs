@@ -23,13 +23,13 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Connection {
     /// The namespace. Default: that of the context.
-    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    #[arg(short, long, global = true, value_name = "NAMESPACE", help_heading = "Which cluster")]
     pub namespace: Option<String>,
     /// The context of the kubeconfig.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Which cluster")]
     pub context: Option<String>,
     /// The kubeconfig. Default: $KUBECONFIG, or ~/.kube/config.
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Which cluster")]
     pub kubeconfig: Option<PathBuf>,
 }
 
@@ -38,7 +38,9 @@ pub struct Connection {
 pub enum Command {
     /// Show routes: whether mail flows, why not and what to do, pods, queue, used budget, gateway.
     ///
-    /// With a route: all its conditions and pods.
+    /// With a route: all its conditions, pods and mailboxes.
+    ///
+    /// Exit code: 0 if it could be shown, whatever it shows, 2 if not. Scripts read `-o json`, or use `doctor`.
     Status(Status),
     /// Test the connection to Microsoft 365 from a pod of the route, without sending mail, and explain each step.
     ///
@@ -52,6 +54,8 @@ pub enum Command {
     /// Exit code: 0 if Microsoft 365 accepted it, 1 if not, 2 if it could not be sent.
     Test(Test),
     /// Manage queued messages and dead letters of all pods of a route, its gateway included.
+    ///
+    /// Exit code: 0 if all was done, 1 if some of it was not, 2 if nothing could be done.
     Queue(Queue),
     /// Tell the story of one message: from the 250 to the application to Microsoft's answer.
     ///
@@ -60,6 +64,8 @@ pub enum Command {
     /// Exit code: 0 if the message is known, 1 if not, 2 if not all pods could be asked.
     Trace(Trace),
     /// Explain a reason, a reply of Microsoft 365 or of the sidecar, or an error of Entra. Needs no cluster.
+    ///
+    /// Exit code: 0 if the text is known, 1 if not.
     Explain(Explain),
     /// Look at the installation: operator, webhook, policy, definitions, certificates, versions, DNS.
     ///

@@ -41,6 +41,10 @@ use self::terminal::{Terminal, Tone};
 /// Exit code for what could not be done or looked at.
 const FAILED: u8 = 2;
 
+/// What the commands that change a queue take behind the route: ids or all of a kind, which clap would put before it.
+const QUEUE_USAGE: [(&str, &str); 3] =
+    [("retry", "ID...|--all|--dead|--corrupt"), ("drop", "ID...|--dead"), ("export", "ID...|--dead")];
+
 /// Runs a command line, whose first word is the name of the program. The result is the exit code.
 pub async fn run(words: impl IntoIterator<Item = OsString>, terminal: &mut Terminal<'_>) -> u8 {
     let words: Vec<OsString> = words.into_iter().collect();
@@ -106,7 +110,18 @@ async fn done(cli: &Cli, name: &str, terminal: &mut Terminal<'_>) -> Result<u8, 
 /// The command line under the name by which it was called.
 pub fn command(name: &str) -> clap::Command {
     let display = name.split(' ').next_back().unwrap_or(name).to_owned();
-    Cli::command().bin_name(name.to_owned()).display_name(display)
+    let verb = |verb: clap::Command| match QUEUE_USAGE.iter().find(|(named, _)| *named == verb.get_name()) {
+        Some((named, what)) => {
+            verb.override_usage(format!("{name} queue {named} [OPTIONS] <ROUTE> <{what}>"))
+        }
+        None => verb,
+    };
+    // All of them, as that keeps their order.
+    let command = |command: clap::Command| match command.get_name() {
+        "queue" => command.mut_subcommands(verb),
+        _ => command,
+    };
+    Cli::command().bin_name(name.to_owned()).display_name(display).mut_subcommands(command)
 }
 
 /// How the program was called: `kubectl-mailroute` is what kubectl runs for `kubectl mailroute`.
@@ -143,6 +158,11 @@ mod tests {
         }
         let (code, out, _) = said(&["kubectl-mailroute", "queue", "list", "--help"]).await;
         assert!(code == 0 && out.contains("Usage: kubectl mailroute queue list [OPTIONS] <ROUTE>"), "{out}");
+        for (verb, what) in QUEUE_USAGE {
+            let (code, out, _) = said(&["kubectl-mailroute", "queue", verb, "--help"]).await;
+            let usage = format!("Usage: kubectl mailroute queue {verb} [OPTIONS] <ROUTE> <{what}>\n");
+            assert!(code == 0 && out.contains(&usage), "the route comes first, as it has to: {out}");
+        }
     }
 
     #[tokio::test]

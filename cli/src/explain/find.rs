@@ -8,26 +8,15 @@ use mailroute_replies::graph::{self, GraphReply};
 use mailroute_replies::hint;
 use mailroute_replies::known_errors::{FEDERATED, OF_CERTIFICATES, UNMATCHED};
 use mailroute_replies::known_replies::KNOWN_REPLIES;
+use mailroute_replies::one_of_several;
 use mailroute_replies::outcome::{DeliveryOutcome, one_line};
 use mailroute_replies::own::OWN;
 use mailroute_replies::reply::Reply;
-use mailroute_route::condition::{ConditionType, Reason, Subject};
+use mailroute_route::condition::{ConditionType, PLACEHOLDERS, Reason};
 use serde::Serialize;
 
 /// Longest text that is looked at, octets: a line of a log.
 const MAX_TEXT: usize = 8 * 1024;
-
-/// What stands for a route's own values.
-const PLACEHOLDERS: Subject<'_> = Subject {
-    route: "<route>",
-    mailbox: "<mailbox>",
-    client_id: "<client id>",
-    tenant: "<tenant>",
-    endpoint: "<endpoint>",
-    authority: "<authority>",
-    secret: "<secret>",
-    key: "<key>",
-};
 
 /// Every stage at which a reply that is not positive may come.
 const STAGES: [Stage; 8] = [
@@ -39,22 +28,6 @@ const STAGES: [Stage; 8] = [
     Stage::Rcpt,
     Stage::Data,
     Stage::Message,
-];
-
-/// Every condition.
-const CONDITIONS: [ConditionType; 12] = [
-    ConditionType::Accepted,
-    ConditionType::CertificateValid,
-    ConditionType::CredentialReady,
-    ConditionType::UpstreamReachable,
-    ConditionType::Authenticated,
-    ConditionType::SendersAccepted,
-    ConditionType::GatewayReady,
-    ConditionType::Ready,
-    ConditionType::SidecarsReporting,
-    ConditionType::SidecarsCurrent,
-    ConditionType::DnsPublished,
-    ConditionType::FederationFits,
 ];
 
 /// One thing that is known of a text.
@@ -92,6 +65,7 @@ pub fn explain(text: &str, at: Option<Stage>) -> Vec<Explanation> {
         found.extend(replies(text, at));
     }
     found.extend(words(text).filter_map(condition_named).map(of_condition));
+    found.extend(one_mailbox(text));
     let mut once = Vec::with_capacity(found.len());
     for explanation in found {
         if !once.contains(&explanation) {
@@ -118,7 +92,7 @@ fn reason_named(word: &str) -> Option<Reason> {
 }
 
 fn condition_named(word: &str) -> Option<ConditionType> {
-    CONDITIONS.into_iter().find(|condition| condition.as_str() == word)
+    ConditionType::ALL.into_iter().find(|condition| condition.as_str() == word)
 }
 
 fn anchor(reason: Reason) -> String {
@@ -126,14 +100,9 @@ fn anchor(reason: Reason) -> String {
 }
 
 fn of_reason(reason: Reason) -> Explanation {
-    let status = match reason {
-        Reason::DnsUnavailable | Reason::NoPods | Reason::WaitingForReports => "Unknown",
-        reason if reason.holds() => "True",
-        _ => "False",
-    };
     Explanation {
         subject: reason.to_string(),
-        kind: format!("reason of the condition {} ({status})", reason.condition()),
+        kind: format!("reason of the condition {} ({})", reason.condition(), reason.status()),
         meaning: reason.sentence().into(),
         remedy: reason.remedy(&PLACEHOLDERS),
         reason: Some(reason),
@@ -150,11 +119,23 @@ fn of_condition(condition: ConditionType) -> Explanation {
     Explanation {
         subject: condition.to_string(),
         kind: "condition of a MailRoute".into(),
-        meaning: format!("Its reasons: {}.", reasons.join(", ")),
+        meaning: format!("{} Its reasons: {}.", condition.meaning(), reasons.join(", ")),
         remedy: "kubectl mailroute status <route> shows which of them holds.".into(),
         reason: None,
         page: Some(format!("docs/reference/reasons.md#{}", condition.as_str().to_lowercase())),
     }
+}
+
+/// What it says that a text names one mailbox of several.
+fn one_mailbox(text: &str) -> Option<Explanation> {
+    Some(Explanation {
+        subject: one_of_several::mailbox_of(text)?.into(),
+        kind: "one mailbox of several".into(),
+        meaning: one_of_several::MEANING.into(),
+        remedy: without_links(one_of_several::REMEDY),
+        reason: None,
+        page: Some("docs/troubleshooting.md#one-mailbox-of-several".into()),
+    })
 }
 
 /// The errors of Entra whose numbers are in the text.
@@ -370,109 +351,5 @@ fn of_outcome(subject: String, kind: String, outcome: DeliveryOutcome, hint: Opt
 }
 
 #[cfg(test)]
-mod tests {
-    use mailroute_replies::known_replies::KNOWN_GRAPH_ANSWERS;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn only(text: &str) -> Explanation {
-        let mut found = explain(text, None);
-        assert_eq!(found.len(), 1, "{text}: {found:#?}");
-        found.remove(0)
-    }
-
-    #[test]
-    fn every_reason_is_explained_by_its_name_in_any_case() {
-        for &reason in Reason::ALL {
-            let found = explain(reason.as_str(), None);
-            assert_eq!(found[0].reason, Some(reason), "{reason}");
-        }
-        assert_eq!(only("smtpauthdisabledmailbox").reason, Some(Reason::SmtpAuthDisabledMailbox));
-    }
-
-    #[test]
-    fn a_reply_of_the_sidecar_and_a_line_of_its_log_name_their_reason() {
-        let reply = "451 4.7.0 SmtpAuthDisabledMailbox: SMTP AUTH is switched off for the mailbox. See: kubectl describe mailroute notifications -n shop";
-        let found = only(reply);
-        assert!(found.remedy.contains("Set-CASMailbox -Identity <mailbox>"), "{found:?}");
-        let log = r#"{"level":"WARN","queue_id":"1k0v20rrs91sz4h0yms","reply":"550 5.7.60 x","outcome":"reject_message","reason":"SendAsDenied","message":"delivery"}"#;
-        assert_eq!(only(log).reason, Some(Reason::SendAsDenied));
-    }
-
-    #[test]
-    fn every_known_line_of_microsoft_is_taken_as_the_sidecar_takes_it() {
-        for (stage, line, outcome) in KNOWN_REPLIES {
-            if *outcome == DeliveryOutcome::Delivered
-                || !words(line).filter_map(reason_named).collect::<Vec<_>>().is_empty()
-            {
-                continue;
-            }
-            let found = explain(line, Some(*stage));
-            assert!(found.iter().any(|it| it.reason == outcome.reason()), "{stage:?} {line}: {found:#?}");
-            let anywhere = explain(line, None);
-            assert!(anywhere.iter().any(|it| it.reason == outcome.reason()), "{line}: {anywhere:#?}");
-        }
-    }
-
-    #[test]
-    fn every_known_answer_of_graph_with_a_code_is_taken_as_the_sidecar_takes_it() {
-        for (status, code, message, outcome) in KNOWN_GRAPH_ANSWERS {
-            if *outcome == DeliveryOutcome::Delivered {
-                continue;
-            }
-            let quoted = format!("451 4.3.0 Not now: Microsoft Graph answered {status} {code} {message}");
-            let found = graph_answer(&quoted).unwrap();
-            assert_eq!(found.reason, outcome.reason(), "{quoted}: {found:#?}");
-        }
-        assert_eq!(only("403 ErrorAccessDenied").reason, Some(Reason::GraphAccessDenied));
-    }
-
-    #[test]
-    fn errors_of_entra_are_known_by_their_number() {
-        assert_eq!(
-            only("AADSTS7000222: the secret keys for app 'x' are expired").reason,
-            Some(Reason::SecretExpired)
-        );
-        assert_eq!(only("AADSTS700213").reason, Some(Reason::FederationNotTrusted));
-        assert_eq!(explain("AADSTS700027", None).len(), 2, "two meanings");
-        assert!(only("AADSTS999999").kind.contains("not in the table"));
-    }
-
-    #[test]
-    fn a_reply_that_nobody_has_seen_depends_on_the_command() {
-        let found = explain("550 5.9.9 Something new", None);
-        assert!(found.len() > 2, "{found:#?}");
-        let found = explain("550 5.9.9 Something new", Some(Stage::Rcpt));
-        assert!(found.len() == 1 && found[0].meaning.starts_with("This recipient"), "{found:#?}");
-        assert!(explain("nothing that is known", None).is_empty());
-    }
-
-    #[test]
-    fn a_temporary_reply_inside_of_ours_is_the_one_that_counts() {
-        let found = explain(
-            "451 4.2.2 Not now: 452 4.2.2 The recipient's mailbox is full; See: kubectl",
-            Some(Stage::Message),
-        );
-        assert!(found[0].subject.starts_with("452 4.2.2 The recipient's"), "{found:#?}");
-    }
-
-    #[test]
-    fn the_sidecars_own_replies_have_their_remedy_without_markdown() {
-        for (said, _) in OWN.iter().filter(|(said, _)| *said != "Not now: ") {
-            let found = explain(&format!("452 4.3.1 {said}"), None);
-            let own = found.iter().find(|it| it.kind == "reply of the sidecar itself").unwrap();
-            assert!(!own.remedy.contains("]("), "{own:?}");
-        }
-        assert_eq!(without_links("a [b](c.md) d [e"), "a b (docs/c.md) d [e");
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_asked_there_is_an_end(text in any::<String>(), number in 200..600u16) {
-            explain(&text, None);
-            explain(&format!("{number} {text}"), None);
-            explain(&format!("AADSTS{text} [{number}]("), None);
-        }
-    }
-}
+#[path = "find_tests.rs"]
+mod tests;

@@ -42,12 +42,17 @@ pub async fn run(options: &Status, cluster: &Cluster, terminal: &mut Terminal<'_
     }
     let changes = changes(options, cluster);
     tokio::pin!(changes);
+    let mut shown = String::new();
     loop {
         let text = picture(options, cluster, terminal).await?;
         let clear = if terminal.style.width.is_some() { CLEAR } else { "" };
-        match terminal.say(&format!("{clear}{text}")) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(0),
-            said => said?,
+        // The watch begins with what there is already.
+        if text != shown {
+            match terminal.say(&format!("{clear}{text}")) {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(0),
+                said => said?,
+            }
+            shown = text;
         }
         sleep(PAUSE).await;
         // An error is one of the watch: the next picture says more, and the watch begins anew.

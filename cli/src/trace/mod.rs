@@ -25,6 +25,10 @@ use crate::terminal::{self, Terminal, clean};
 /// The API server's refusal, or when the output cannot be written.
 pub async fn run(options: &Trace, cluster: &Cluster, terminal: &mut Terminal<'_>) -> Result<u8, Error> {
     let pods = cluster.route_pods(Some(cluster.namespace()), options.route.as_deref()).await?;
+    if let (Some(route), true) = (&options.route, pods.is_empty()) {
+        // It may not be known because its name is wrong.
+        cluster.route(route).await?;
+    }
     let story = told(cluster, pods, Wanted::of(&options.id), options.since, terminal).await?;
     let text = match options.output {
         Output::Text => story.print(terminal.style, Timestamp::now()),

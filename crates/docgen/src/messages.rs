@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use mailroute_operator_core::crd::definition::definition;
-use mailroute_route::condition::Reason;
+use mailroute_route::condition::{PLACEHOLDERS, Reason};
 use serde_json::Value;
 
-use crate::page::{PLACEHOLDERS, link as link_to};
+use crate::page::link as link_to;
 
 const HEAD: &str = "\
 <!-- Written from the code; a test compares. See CONTRIBUTING.md, \"Generated files\". -->

@@ -1,19 +1,7 @@
 //! Parts of a page: what stands between two marks, and tables of which some cells are generated.
 
 use anyhow::{Context, Result, ensure};
-use mailroute_route::condition::{Reason, Subject};
-
-/// What a page shows in the place of a route's own values.
-pub const PLACEHOLDERS: Subject<'_> = Subject {
-    route: "<route>",
-    mailbox: "<mailbox>",
-    client_id: "<client id>",
-    tenant: "<tenant>",
-    endpoint: "<endpoint>",
-    authority: "<authority>",
-    secret: "<secret>",
-    key: "<key>",
-};
+use mailroute_route::condition::Reason;
 
 /// A reason as a link to its part of the page of reasons at `page`.
 pub fn link(reason: Reason, page: &str) -> String {

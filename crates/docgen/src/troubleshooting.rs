@@ -7,11 +7,12 @@ mod lines;
 
 use mailroute_replies::hint::HINTS;
 use mailroute_replies::known_errors::UNMATCHED;
+use mailroute_replies::one_of_several;
 use mailroute_replies::own::OWN;
-use mailroute_route::condition::Reason;
+use mailroute_route::condition::{PLACEHOLDERS, Reason};
 
 use self::lines::{Outcome, entra, replies};
-use crate::page::{PLACEHOLDERS, link as link_to};
+use crate::page::link as link_to;
 
 const HEAD: &str = "\
 <!-- Written from the code; a test compares. See CONTRIBUTING.md, \"Generated files\". -->
@@ -32,6 +33,7 @@ On this page `<route>`, `<mailbox>`, `<client id>`, `<tenant>`, `<endpoint>`, `<
 | the name of an alert, such as `MailRouteMailHeld` | [its page](runbooks/README.md) |
 | a reason with a sentence, such as `SmtpAuthDisabledMailbox: …`, after 451 or in a condition | [Reasons](#reasons) |
 | `AADSTS` and a number | [Errors of Entra](#errors-of-entra) |
+| an address in front of a condition's message, such as `orders@contoso.com: 535 …` | [One mailbox of several](#one-mailbox-of-several) |
 | a reply with the name of an Exchange server, or `reply` in the log | [Replies of Microsoft 365](#replies-of-microsoft-365) |
 | any other reply from `localhost` | [Replies of the sidecar itself](#replies-of-the-sidecar-itself) |
 ";
@@ -47,10 +49,16 @@ pub fn page() -> String {
         page.push_str(&format!(
             "The condition `{}` is {}. {}\n",
             reason.condition(),
-            status(reason),
+            reason.status(),
             what_to_do(reason)
         ));
     }
+    page.push_str(&format!(
+        "\n## One mailbox of several\n\n### `{}`\n\n{} **What to do:** {}\n",
+        one_of_several::TEXT,
+        one_of_several::MEANING,
+        one_of_several::REMEDY
+    ));
     page.push_str("\n## Errors of Entra\n\nThey appear in the condition `CredentialReady`.\n");
     for (_, _, code, sentence) in UNMATCHED {
         page.push_str(&format!("\n### `AADSTS{code}: {sentence}`\n\n{}", unmatched()));
@@ -76,15 +84,6 @@ pub fn page() -> String {
 /// The reasons that say that there is something to do, or to wait for.
 fn troubles() -> impl Iterator<Item = Reason> {
     Reason::ALL.iter().copied().filter(|reason| !reason.holds() || reason.warns())
-}
-
-fn status(reason: Reason) -> &'static str {
-    match reason {
-        Reason::DnsUnavailable => "Unknown",
-        Reason::NoPods | Reason::WaitingForReports => "True, although no pod has shown that mail can flow",
-        reason if reason.holds() => "True, with a warning",
-        _ => "False",
-    }
 }
 
 fn link(reason: Reason) -> String {

@@ -3,10 +3,14 @@
 //! Both programs speak of trouble in these words: the sidecar in its logs, metrics, reports and SMTP replies, the
 //! operator in `status.conditions` and Events. Reasons are a closed set, so they may be metric labels.
 
+mod explained;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::explained::PLACEHOLDERS;
 
 /// A condition of a `MailRoute`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ use mailroute_sidecar::smtp::data::{Decoder, Encoder};
 use mailroute_sidecar::smtp::encoded_word;
 use mailroute_sidecar::smtp::header::rules::{FieldRule, FieldRules};
 use mailroute_sidecar::smtp::header::{From, Headers, Pass, Sender, signature};
+use mailroute_sidecar::smtp::mailboxes::Paused;
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use mailroute_sidecar::smtp::senders::{Judgement, Senders};
 use mailroute_sidecar::smtp::trace::{Arrival, Protocol, Stamp, stamp};
@@ -532,7 +533,7 @@ pub fn route_file(input: &[u8]) {
     if let Ok(usable) = config::parse(input) {
         assert_eq!(usable, route);
     }
-    let _ = settings::of_route(&route);
+    let _ = settings::of_route(&route, Paused::default());
 }
 
 /// A reply is printed as it was read, and never takes more than there is.

@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::report::Reporter;
 use crate::route_deleted::RouteDeleted;
+use crate::smtp::mailboxes::Paused;
 use crate::spool::{Layout, Recovered, Spool};
 use crate::token::Sources;
 use crate::upstream::Upstream;
@@ -224,9 +225,13 @@ impl Parts {
 
     /// What sessions share, wherever they come from.
     fn service(&self, run: &Run, sessions: Arc<SessionCount>) -> Service {
+        let lanes = Arc::clone(&self.lanes);
         Service {
             accept: Arc::clone(&self.acceptor) as _,
-            settings: settings::source(self.config.clone()),
+            settings: settings::source(
+                self.config.clone(),
+                Paused::new(move |mailbox| lanes.is_paused(mailbox)),
+            ),
             observer: sessions,
             scratch: Arc::clone(&self.scratch),
             limits: SessionLimits { wait: run.session_wait, ..SessionLimits::default() },

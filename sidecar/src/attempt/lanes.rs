@@ -1,27 +1,31 @@
 //! One lane for each mailbox of the route: its own circuit breaker, budget, rejection cache, route state and health.
 //!
-//! Owns which lane has which mailbox. There are as many lanes as a route may have mailboxes; those without one rest. A mailbox keeps
+//! Owns which lane has which mailbox, and which mailboxes the route names. There are as many lanes as a route may have mailboxes; those without one rest. A mailbox keeps
 //! its lane while the route names it, whatever is before or behind it in the route, so that nobody else counts for it meanwhile.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailroute_quota::client::budget::BudgetView;
 use mailroute_quota::{Timing, Utilization};
 use mailroute_route::control::Usage;
-use mailroute_route::file::MAX_MAILBOXES;
+use mailroute_route::file::{MAX_MAILBOXES, SendingMailbox};
 use tokio::sync::watch;
 
 use super::{Active, Attempts};
-use crate::message::envelope::Address;
+use crate::lock;
+use crate::message::envelope::{Address, ReversePath};
 use crate::metrics::Metrics;
 use crate::outcome::health::{Health, HealthOfAll};
+use crate::smtp::mailboxes;
 
 /// The lanes of one sidecar.
 pub struct Lanes {
     lanes: Vec<Lane>,
     health: HealthOfAll,
+    /// The mailboxes of a route that has several; empty for any other.
+    named: Mutex<Arc<[SendingMailbox]>>,
 }
 
 struct Lane {
@@ -40,7 +44,7 @@ impl Lanes {
                 Attempts::new(active, health.lane(at), Arc::clone(metrics), directory, timing, pause);
             Lane { attempts, active: publish }
         };
-        Arc::new(Self { lanes: (0..MAX_MAILBOXES).map(lane).collect(), health })
+        Arc::new(Self { lanes: (0..MAX_MAILBOXES).map(lane).collect(), health, named: Mutex::default() })
     }
 
     /// Every lane, those included that rest.
@@ -58,18 +62,61 @@ impl Lanes {
         self.lanes.get(at).map(|lane| &lane.attempts)
     }
 
-    /// The lane of a mailbox: of the first mailbox for a message that has none, or one that the route no longer names.
+    /// The lane of a mailbox: of the route's first mailbox for a message that has none, or one that the route no longer names.
     pub fn of(&self, mailbox: Option<&Address>) -> &Arc<Attempts> {
         &self.lanes[self.position(mailbox)].attempts
     }
 
     /// Where [`Lanes::of`] is among all lanes.
     pub fn position(&self, mailbox: Option<&Address>) -> usize {
-        let named = mailbox.and_then(|mailbox| {
-            self.iter()
-                .position(|attempts| attempts.mailbox().is_some_and(|own| is_same(&own, mailbox.as_str())))
+        let lane_of = |mailbox: &str| {
+            self.iter().position(|attempts| attempts.mailbox().is_some_and(|own| is_same(&own, mailbox)))
+        };
+        let lane = mailbox.and_then(|mailbox| lane_of(mailbox.as_str())).or_else(|| {
+            let named = self.named();
+            let Some(first) = named.first() else {
+                return self.iter().position(|attempts| attempts.is_active());
+            };
+            let other = mailbox.is_none_or(|own| !self.names(own)).then(|| lane_of(&first.address)).flatten();
+            // Of a mailbox that does not have its lane yet no other mailbox sends the mail.
+            other.or_else(|| self.iter().position(|attempts| !attempts.is_active()))
         });
-        named.or_else(|| self.iter().position(|attempts| attempts.is_active())).unwrap_or(0)
+        lane.unwrap_or(0)
+    }
+
+    /// Learns which mailboxes the route names, where there are several. Before they have their lanes.
+    pub fn name(&self, mailboxes: &[SendingMailbox]) {
+        *lock(&self.named) = mailboxes.iter().take(MAX_MAILBOXES).cloned().collect();
+    }
+
+    /// Whether a route of several mailboxes names this one.
+    pub fn names(&self, mailbox: &Address) -> bool {
+        self.named().iter().any(|named| is_same(&named.address, mailbox.as_str()))
+    }
+
+    /// Whether a message of this mailbox has to be given another one, as the route has several and this is none of them.
+    pub fn is_adrift(&self, mailbox: Option<&Address>) -> bool {
+        !self.named().is_empty() && !mailbox.is_some_and(|mailbox| self.names(mailbox))
+    }
+
+    /// The mailbox for a message of `sender`: its own, or where the route does not name that one the one that serves the sender.
+    pub fn serving(&self, own: Option<&Address>, sender: &ReversePath) -> Option<Address> {
+        if let Some(own) = own.filter(|own| self.names(own)) {
+            return Some(own.clone());
+        }
+        mailboxes::serving(&self.named(), sender).and_then(|other| Address::parse(&other.address).ok())
+    }
+
+    /// Whether a mailbox is known not to be able to send now: its circuit breaker is open.
+    pub fn is_paused(&self, mailbox: &Address) -> bool {
+        let own = self
+            .iter()
+            .find(|attempts| attempts.mailbox().is_some_and(|lane| is_same(&lane, mailbox.as_str())));
+        own.is_some_and(|attempts| attempts.known_fault().is_some())
+    }
+
+    fn named(&self) -> Arc<[SendingMailbox]> {
+        Arc::clone(&lock(&self.named))
     }
 
     /// Gives a lane its route, or lets it rest.

@@ -106,6 +106,7 @@ mod tests {
     use crate::message::body::Body;
     use crate::message::envelope::Envelope;
     use crate::metrics::Metrics;
+    use crate::smtp::mailboxes::Paused;
     use crate::smtp::reply::Reply;
 
     struct NoMessage;
@@ -137,7 +138,7 @@ mod tests {
         let (route, config) = watch::channel(allowing(1));
         let service = Service {
             accept: Arc::new(NoMessage),
-            settings: settings::source(config.clone()),
+            settings: settings::source(config.clone(), Paused::default()),
             observer: Arc::new(Metrics::new().unwrap()),
             scratch: Arc::new(std::env::temp_dir()),
             limits: SessionLimits { wait: Duration::from_millis(50), ..SessionLimits::default() },

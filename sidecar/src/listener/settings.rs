@@ -18,20 +18,20 @@ use crate::message::envelope::Address;
 use crate::smtp::answer::Answer;
 use crate::smtp::auth::Auth;
 use crate::smtp::header::rules::FieldRules;
-use crate::smtp::mailboxes::{Mailbox, Mailboxes};
+use crate::smtp::mailboxes::{Mailbox, Mailboxes, Paused};
 use crate::smtp::recipients::Recipients;
 use crate::smtp::senders::Senders;
 
 /// Most recipients of one domain in one message that Exchange Online takes by submission.
 const MAX_RECIPIENTS_OF_ONE_DOMAIN: u32 = 200;
 
-/// The settings that a route asks for.
-pub fn of_route(route: &RouteFile) -> Settings {
-    Settings { mailboxes: mailboxes(route).map(Arc::new), ..of_mailbox(route) }
+/// The settings that a route asks for. A pool passes over the mailboxes that are `paused`.
+pub fn of_route(route: &RouteFile, paused: Paused) -> Settings {
+    Settings { mailboxes: mailboxes(route, paused).map(Arc::new), ..of_mailbox(route) }
 }
 
 /// The mailboxes among which the sender chooses.
-fn mailboxes(route: &RouteFile) -> Option<Mailboxes> {
+fn mailboxes(route: &RouteFile, paused: Paused) -> Option<Mailboxes> {
     let Method::ClientSubmission(submission) = &route.method else { return None };
     let mailbox = |(named, lane): (&SendingMailbox, &RouteFile)| {
         let settings = of_mailbox(lane);
@@ -50,7 +50,8 @@ fn mailboxes(route: &RouteFile) -> Option<Mailboxes> {
     let lanes = route.lanes();
     let mailboxes: Vec<_> = submission.mailboxes.iter().zip(&lanes).filter_map(mailbox).collect();
     // Sidecars that start together do not all begin with the same one.
-    (!mailboxes.is_empty()).then(|| Mailboxes::new(mailboxes, submission.spread.is_some(), any_turn()))
+    (!mailboxes.is_empty())
+        .then(|| Mailboxes::new(mailboxes, submission.spread.is_some(), any_turn(), paused))
 }
 
 /// One of the mailboxes, by chance.
@@ -115,8 +116,11 @@ fn unrouted() -> Settings {
 
 /// The settings of whatever route is in use. Asked for after every read from a client, so they are made only when the
 /// route changes.
-pub fn source(config: watch::Receiver<Config>) -> SettingsSource {
-    let of_config = |config: &Config| Arc::new(config.route.as_deref().map_or_else(unrouted, of_route));
+pub fn source(config: watch::Receiver<Config>, paused: Paused) -> SettingsSource {
+    let of_config = move |config: &Config| {
+        let route = config.route.as_deref();
+        Arc::new(route.map_or_else(unrouted, |route| of_route(route, paused.clone())))
+    };
     let current = of_config(&config.borrow());
     let cached = Mutex::new((config, current));
     Arc::new(move || {
@@ -140,6 +144,10 @@ mod tests {
     use crate::config::tests::SAMPLE;
     use crate::message::envelope::ReversePath;
     use crate::smtp::senders::Judgement;
+
+    fn of_route(route: &RouteFile) -> Settings {
+        super::of_route(route, Paused::default())
+    }
 
     fn sample() -> RouteFile {
         RouteFile::parse(SAMPLE.as_bytes()).unwrap()
@@ -283,7 +291,7 @@ mod tests {
     #[test]
     fn a_change_of_the_route_shows_at_once() {
         let (sender, config) = watch::channel(Config::default());
-        let settings = source(config);
+        let settings = source(config, Paused::default());
         assert_eq!(&*settings().host_name, "localhost");
         sender.send_modify(|config| config.route = Some(Arc::new(sample())));
         assert_eq!(&*settings().host_name, "notifications.shop.svc.cluster.local");

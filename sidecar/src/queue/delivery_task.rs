@@ -1,6 +1,8 @@
 //! One message on its way from the queue: as many transactions as its recipients need, each recipient's status written
 //! down before more is done, and what follows.
 
+mod settled;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,25 +10,21 @@ use jiff::Timestamp;
 use mailroute_route::text::chain;
 use tokio::sync::watch;
 
+pub(super) use self::settled::log_removed;
 use super::Queue;
 use super::index::QueueRecord;
-use super::notify::{self, Failure};
 use super::recipients::{self, GroupResult};
-use super::schedule::{NextAttempt, later, until};
+use super::schedule::{NextAttempt, later};
 use super::split::{self, Reach};
 use crate::attempt::{Active, Attempt, Attempts, Origin, SendPermit};
 use crate::clock;
 use crate::message::body::Body;
-use crate::message::envelope::QueueId;
-use crate::outcome::queued::QueueExit;
+use crate::message::envelope::{Address, QueueId};
 use crate::outcome::{AttemptResult, PartialDelivery};
-use crate::spool::{Entry, Kept, Progress, RecipientStatus, SpoolError};
+use crate::spool::{Entry, Kept, Progress, SpoolError};
 
 /// The next transaction of the same message waits for its permit no longer than this; then others go first.
 const PERMIT_WAIT: Duration = Duration::from_secs(60);
-
-/// How long before the removal of a delivered message is tried again, when the disk refuses it.
-const REMOVAL: Duration = Duration::from_secs(5);
 
 /// Most settled messages that wait for the disk while others have taken their places: beyond it a slow disk slows
 /// delivery down, where it would otherwise fill the memory.
@@ -203,115 +201,19 @@ impl ClaimedMessage {
         None
     }
 
-    /// What follows once an attempt, or the lack of one, has changed the statuses from `before`.
-    async fn settle(
-        mut self,
-        entry: Entry,
-        mut progress: Progress,
-        before: Vec<RecipientStatus>,
-        after: Option<NextAttempt>,
-    ) {
-        let (now, active) = (self.queue.now(), self.attempts().active());
-        let max_age = active
-            .as_ref()
-            .map_or(Duration::MAX, |active| Duration::from_secs(active.route.delivery.max_age_seconds));
-        let expires = later(self.record.since, max_age);
-        if progress.waiting() > 0 && now >= expires {
-            recipients::expire(&mut progress, clock::timestamp());
-        }
-        self.notify(active.as_deref(), &entry, &before, &progress).await;
-        if progress.waiting() == 0 {
-            let last = progress.has_failed().then_some(&progress);
-            return self.gone(&entry, last).await;
-        }
-        let after = self.own_trouble(after.unwrap_or(NextAttempt::Again), &mut progress);
-        let due = self.queue.pace.next(after, progress.attempts, now, expires, clock::chance());
-        (progress.next, progress.reserved_until) = (self.queue.ahead().system(due), None);
-        self.queue.write_down(&entry.envelope.id, &progress).await;
-        self.give_back(after == NextAttempt::Hold, due, &progress);
-    }
-
-    /// Takes in the progress that another pod has made. The sender hears of the recipients that have failed since `before`.
-    pub(super) async fn replaced(mut self, entry: Entry, before: Vec<RecipientStatus>, progress: Progress) {
-        let active = self.attempts().active();
-        self.notify(active.as_deref(), &entry, &before, &progress).await;
-        if progress.waiting() == 0 {
-            let last = progress.has_failed().then_some(&progress);
-            return self.gone(&entry, last).await;
-        }
-        self.queue.write_down(&entry.envelope.id, &progress).await;
-        let due = self.queue.record_of(&entry, entry.accepted, &progress).due;
-        self.give_back(recipients::waits_for_route(&progress), due, &progress);
-    }
-
-    /// Tells the sender of the recipients that have failed since `before`. The archive is none of the sender's.
-    async fn notify(
-        &self,
-        active: Option<&Active>,
-        entry: &Entry,
-        before: &[RecipientStatus],
-        progress: &Progress,
-    ) {
-        let mut failed = newly_failed(before, progress);
-        failed.retain(|&position| Some(position) != entry.envelope.archive_position());
-        if let Some(active) = active.filter(|_| !failed.is_empty()) {
-            let failure = Failure { entry, progress, failed: &failed };
-            notify::sender(&self.queue, &active.route, failure, clock::timestamp()).await;
-        }
-    }
-
-    /// Trouble of the route that this message meets while others get through is its own after all: it must neither stop
-    /// the others again and again, nor be asked about without end.
-    fn own_trouble(&self, after: NextAttempt, progress: &mut Progress) -> NextAttempt {
-        let through = self.attempts().delivered();
-        let others = self.record.stopped_after.is_some_and(|before| through > before);
-        if after == NextAttempt::Hold && others {
-            progress.attempts = progress.attempts.saturating_add(1);
-            return NextAttempt::Again;
-        }
-        after
-    }
-
-    /// The message leaves the queue: to the dead letters with its `last` progress, or for good.
-    async fn gone(self, entry: &Entry, last: Option<&Progress>) {
-        let (queue, age) = (Arc::clone(&self.queue), until(clock::timestamp(), entry.accepted));
-        let ended = if last.is_some() { QueueExit::DeadLetter } else { QueueExit::Delivered };
-        if let Some(progress) = last {
-            log_dead(entry, progress);
-        }
-        self.clear_away(last).await;
-        queue.metrics.left_queue(ended, age);
-    }
-
-    /// Takes the message off the disk, or moves it to the dead letters. Nobody tries it again.
-    pub(super) async fn clear_away(mut self, last: Option<&Progress>) {
-        let Some(id) = self.id.clone() else { return };
-        let queue = Arc::clone(&self.queue);
-        let landed = self.land_early();
-        let mut failed_before = false;
-        loop {
-            let left = match last {
-                Some(progress) => {
-                    queue.spool.bury(&id, progress).await.map(|removed| log_removed(&queue, &removed))
-                }
-                None => queue.spool.finish(&id).await,
-            };
-            match left {
-                Ok(()) | Err(SpoolError::Unknown(_)) => break,
-                Err(error) if !failed_before => {
-                    // Not given back: it would be delivered again.
-                    failed_before = true;
-                    tracing::error!(queue_id = %id, error = chain(&error), "a finished message cannot be moved; trying again");
-                }
-                Err(_) => {}
-            }
-            tokio::time::sleep(REMOVAL).await;
-        }
-        let mut state = queue.state();
-        state.settled -= usize::from(landed);
-        state.index.remove(&id);
-        state.unwritten.remove(&id);
-        self.id = None;
+    /// The message waits as before, but for the mailbox that serves its sender by now.
+    pub(super) async fn reassign(mut self) {
+        let Some(Kept { entry: Entry { envelope, .. }, .. }) = self.load().await else { return };
+        let Some(id) = self.id.take() else { return };
+        let mailbox = self.queue.lanes.serving(envelope.mailbox.as_ref(), &envelope.reverse_path);
+        tracing::info!(
+            queue_id = %id,
+            mailbox = mailbox.as_ref().map(Address::as_str),
+            "the route does not name the message's mailbox any more; another one sends it"
+        );
+        let mut state = self.queue.state();
+        let number = state.number(mailbox.as_ref(), &self.queue.lanes);
+        state.index.put_back(&id, |record| record.mailbox = number);
     }
 
     /// The message was not tried: it waits as before.
@@ -407,42 +309,6 @@ fn graver(one: Option<NextAttempt>, other: Option<NextAttempt>) -> Option<NextAt
         NextAttempt::Hold => 3,
     };
     one.into_iter().chain(other).max_by_key(rank)
-}
-
-fn newly_failed(before: &[RecipientStatus], progress: &Progress) -> Vec<usize> {
-    let both = before.iter().zip(&progress.statuses).enumerate();
-    both.filter(|(_, (before, now))| {
-        **before == RecipientStatus::Waiting && matches!(now, RecipientStatus::Failed(_))
-    })
-    .map(|(position, _)| position)
-    .collect()
-}
-
-/// Dead letters that had to go, since more were given up than are kept.
-pub(super) fn log_removed(queue: &Queue, removed: &[QueueId]) {
-    for id in removed {
-        queue.metrics.dead_letter_removed();
-        tracing::error!(queue_id = %id, "removed a dead letter, because there are more than spec.delivery.deadLetter.keep");
-    }
-}
-
-fn log_dead(entry: &Entry, progress: &Progress) {
-    let failed = progress.statuses.iter().filter_map(|status| match status {
-        RecipientStatus::Failed(problem) => Some(problem),
-        _ => None,
-    });
-    let last = failed.clone().next_back();
-    tracing::error!(
-        queue_id = %entry.envelope.id,
-        message_id = entry.envelope.message_id,
-        recipients = entry.envelope.recipients.len(),
-        failed = failed.count(),
-        attempt = progress.attempts,
-        outcome = last.map(|problem| problem.outcome.as_str()),
-        reason = last.and_then(|problem| problem.reason).map(mailroute_route::condition::Reason::as_str),
-        reply = last.map(|problem| problem.text.as_str()),
-        "given up: stored as a dead letter"
-    );
 }
 
 #[cfg(test)]

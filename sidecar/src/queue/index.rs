@@ -221,6 +221,16 @@ impl Index {
         self.records.insert(id.clone(), record);
     }
 
+    /// The messages of this mailbox name none from now on.
+    pub fn forget_mailbox(&mut self, mailbox: MailboxNumber) {
+        let of_it = self.records.iter().filter(|(_, record)| record.mailbox == mailbox);
+        let ids: Vec<QueueId> = of_it.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.change(&id, |record| record.mailbox = 0);
+        }
+        self.holds.remove(&mailbox);
+    }
+
     /// Some of those of these mailboxes that nobody, here or elsewhere, is trying and that were tried for `max_age`.
     pub fn expired(
         &self,
@@ -407,5 +417,10 @@ mod tests {
         assert_eq!(index.first(|mailbox| mailbox > 0).map(|(id, _)| id.clone()), Some(id(9)));
         assert!(index.record(&id(8)).is_some_and(|record| record.held));
         assert_eq!(index.expired(at(100), Duration::ZERO, 10, |mailbox| mailbox == 1), [id(8)]);
+        index.take(&id(8));
+        index.forget_mailbox(1);
+        index.put_back(&id(8), |record| record.due = at(0));
+        assert_eq!(index.first(|mailbox| mailbox == 0).map(|(id, _)| id.clone()), Some(id(8)));
+        assert!(index.first(|mailbox| mailbox == 1).is_none());
     }
 }

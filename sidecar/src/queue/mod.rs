@@ -19,14 +19,15 @@ mod delivery_task;
 mod hand_over;
 pub mod index;
 mod kept_attempt;
+mod mailboxes;
 pub mod notification;
 mod notify;
 pub mod recipients;
 pub mod schedule;
 pub mod split;
+mod state;
 mod worker;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -40,16 +41,17 @@ use tokio::time::timeout;
 pub use self::commands::{Listed, Obstacle, QueueCommandError, QueuePlace, Shown};
 use self::delivery_task::ClaimedMessage;
 pub use self::hand_over::{Attempted, Leaving, ProgressUpdate, UpdateError};
-use self::index::{Index, MailboxNumber, QueueRecord};
+use self::index::QueueRecord;
 pub use self::kept_attempt::KeptAttempt;
 pub(crate) use self::notify::header_of;
 use self::schedule::{Ahead, RetrySchedule, later};
+use self::state::{LaneState, State};
+use crate::attempt::Attempts;
 use crate::attempt::lanes::Lanes;
-use crate::attempt::{Attempts, NoPermit};
-use crate::clock::{self, Instant, Steady};
+use crate::clock::{self, Steady};
 use crate::lock;
 use crate::message::body::Body;
-use crate::message::envelope::{Address, Envelope, QueueId};
+use crate::message::envelope::{Envelope, QueueId};
 use crate::metrics::Metrics;
 use crate::outcome::queued::QueueFigures;
 use crate::spool::{Entry, Progress, Recovered, Spool, SpoolError, SpoolLimits};
@@ -78,71 +80,6 @@ pub struct Queue {
     cut_off: watch::Sender<()>,
     /// What people should hear of soon.
     notable: watch::Sender<QueueSummary>,
-}
-
-/// What changes under the lock.
-#[derive(Default)]
-struct State {
-    index: Index,
-    /// The mailboxes that messages name, which have the numbers from 1 on.
-    mailboxes: Vec<Address>,
-    /// What each lane does.
-    lanes: Vec<LaneState>,
-    /// Settled messages that wait for the disk, their places taken by others.
-    settled: usize,
-    /// Changes since the start that the workers have to look at.
-    nudges: u64,
-    /// Progress that could not be written to disk; what is remembered here is not delivered twice.
-    unwritten: HashMap<QueueId, Progress>,
-    /// The process ends soon.
-    is_draining: bool,
-    /// No attempt begins any more.
-    is_closed: bool,
-    /// Dead letters that are being handed over.
-    leaving_dead: HashSet<QueueId>,
-    /// Message-IDs of the newest messages that waited when the process was to end.
-    named: Vec<(QueueId, String)>,
-}
-
-/// What the worker of one lane knows.
-#[derive(Default)]
-struct LaneState {
-    /// Messages being tried.
-    in_delivery: usize,
-    /// After a look at all changes: when there is more to do, if anything. Nothing while there are changes to look at, or
-    /// while the operator is asked for a lease, as nobody knows when it answers.
-    rest: Option<Option<Instant>>,
-    /// When to look next for messages whose time is over, while nothing may go.
-    next_look: Option<Instant>,
-    /// What stood in the way of the message that is due first, when the worker looked last.
-    denied: Option<NoPermit>,
-}
-
-impl State {
-    /// The number of a mailbox.
-    fn number(&mut self, mailbox: Option<&Address>) -> MailboxNumber {
-        let Some(mailbox) = mailbox else { return 0 };
-        let known = self.mailboxes.iter().position(|it| it == mailbox).unwrap_or_else(|| {
-            self.mailboxes.push(mailbox.clone());
-            self.mailboxes.len() - 1
-        });
-        // Beyond that, which no route comes near, all are sent as if they named none.
-        MailboxNumber::try_from(known + 1).unwrap_or(0)
-    }
-
-    /// The mailbox of a number.
-    fn mailbox(&self, number: MailboxNumber) -> Option<&Address> {
-        self.mailboxes.get(usize::from(number).checked_sub(1)?)
-    }
-
-    /// Whether each mailbox of messages, by its number, goes by this lane.
-    fn goes_by(&self, lanes: &Lanes, lane: usize) -> impl Fn(MailboxNumber) -> bool + use<> {
-        let own: Vec<bool> = std::iter::once(None)
-            .chain(self.mailboxes.iter().map(Some))
-            .map(|mailbox| lanes.position(mailbox) == lane)
-            .collect();
-        move |number| own.get(usize::from(number)).copied().unwrap_or(false)
-    }
 }
 
 /// The part of the queue's figures of which a change is news.
@@ -182,7 +119,7 @@ impl Queue {
         for waiting in recovered.waiting {
             // How many recipients wait is known when it is read for its first attempt.
             let due = ahead.due(waiting.next, &pace, waiting.attempts);
-            let mailbox = state.number(waiting.mailbox.as_ref());
+            let mailbox = state.number(waiting.mailbox.as_ref(), &lanes);
             let record = QueueRecord { mailbox, ..QueueRecord::new(ahead.since(waiting.since), due, 1) };
             state.index.insert(waiting.id, record.reserved(ahead.reserved(waiting.reserved_until)));
         }
@@ -278,10 +215,8 @@ impl Queue {
     /// How many messages there are for each lane.
     pub fn waiting_by_lane(&self) -> Vec<u64> {
         let state = self.state();
-        let lane = |number| self.lanes.position(state.mailbox(number));
-        let by_number: Vec<usize> = (0..=state.mailboxes.len())
-            .map(|number| lane(MailboxNumber::try_from(number).unwrap_or(0)))
-            .collect();
+        let by_number: Vec<usize> =
+            state.mailboxes.names().map(|mailbox| self.lanes.position(mailbox)).collect();
         let mut waiting = vec![0; state.lanes.len()];
         for (_, record) in state.index.iter() {
             let lane = by_number.get(usize::from(record.mailbox)).copied().unwrap_or_default();
@@ -317,9 +252,14 @@ impl Queue {
         let ahead = self.ahead();
         let due = ahead.due(progress.next, &self.pace, progress.attempts);
         let recipients = u32::try_from(progress.waiting()).unwrap_or(u32::MAX);
-        let mailbox = self.state().number(entry.envelope.mailbox.as_ref());
+        let mailbox = self.state().number(entry.envelope.mailbox.as_ref(), &self.lanes);
         let record = QueueRecord { mailbox, ..QueueRecord::new(ahead.since(since), due, recipients) };
         record.reserved(ahead.reserved(progress.reserved_until))
+    }
+
+    /// Whether a message has to be given another mailbox, as the route does not name its own.
+    fn is_adrift(&self, record: &QueueRecord) -> bool {
+        self.lanes.is_adrift(self.state().mailbox(record.mailbox))
     }
 
     /// Makes the attempts of a message, as of now.

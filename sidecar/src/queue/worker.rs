@@ -11,10 +11,11 @@ use futures::future::join_all;
 use mailroute_route::control::{MAX_LEFT, MAX_MESSAGE_ID_BYTES};
 use tokio::sync::{Notify, watch};
 
+use super::Queue;
 use super::delivery_task::ClaimedMessage;
 use super::index::QueueRecord;
 use super::schedule::until;
-use super::{LaneState, Queue};
+use super::state::LaneState;
 use crate::attempt::{Active, Attempts, NoPermit, RouteState};
 use crate::clock::{self, Instant};
 use crate::lock;
@@ -240,6 +241,10 @@ impl Worker<'_> {
                 }
                 Next::Try(id, record) => (id, record),
             };
+            if self.queue.is_adrift(&record) {
+                self.reassign(id);
+                continue;
+            }
             let recipients = u64::from(record.recipients.min(active.route.limits.max_recipients));
             match self.attempts.permit(recipients).await {
                 Ok(permit) => {
@@ -260,6 +265,15 @@ impl Worker<'_> {
                     return Pause { until: Some(self.wait_for(denied, &active)), may_end_sooner };
                 }
             }
+        }
+    }
+
+    /// Has a message go by another mailbox, as the route no longer names its own. Needs no permit of either.
+    fn reassign(self, id: QueueId) {
+        let record = self.queue.state().index.take(&id);
+        if let Some(record) = record {
+            let message = ClaimedMessage::counted(self.queue, self.lane, id, record);
+            self.queue.spawn(message.reassign());
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
-use mailroute_route::file::{ClientSubmission, Credential, Graph, Method, SubmissionService};
+use mailroute_route::file::{ClientSubmission, Credential, Graph, Method, SendingMailbox, SubmissionService};
 use tokio::sync::watch;
 
 use self::probe::ProbeSchedule;
@@ -96,6 +96,7 @@ impl Upstream {
         tending: &mut tokio::task::JoinSet<()>,
     ) {
         let wanted = route.lanes();
+        self.lanes.name(several(&route.method));
         let mailbox = |now: &Option<Current>| Some(now.as_ref()?.route.method.mailbox()?.to_owned());
         let now: Vec<_> = current.iter().map(mailbox).collect();
         let names: Vec<_> = wanted.iter().map(|route| route.method.mailbox()).collect();
@@ -112,15 +113,26 @@ impl Upstream {
                 current.stop.send_replace(true);
             }
         }
-        let mut log_in = log_in;
-        for (at, lane) in assigned.into_iter().enumerate() {
-            let (Some(route), Some(attempts)) = (lane.and_then(|lane| wanted.get(lane)), self.lanes.get(at))
-            else {
-                continue;
-            };
-            let Some(current) = current.get_mut(at) else { continue };
-            if current.as_ref().is_none_or(|now| *now.route != *route) {
+        let follows = |current: &Option<Current>, route: &RouteFile| {
+            current.as_ref().is_some_and(|now| *now.route == *route)
+        };
+        let lane = |at: usize| Some((self.lanes.get(at)?, wanted.get(assigned.get(at).copied()??)?));
+        for (at, current) in current.iter().enumerate() {
+            if let Some((attempts, route)) = lane(at)
+                && !follows(current, route)
+            {
+                // What is sent as one mailbox does not count as another's.
+                if mailbox(current).as_deref() != route.method.mailbox() {
+                    self.lanes.publish(at, None);
+                }
                 attempts.follow(route).await;
+            }
+        }
+        let mut log_in = log_in;
+        // At once, and the first lane last: a sidecar that starts takes mail as soon as that one has its route.
+        for (at, current) in current.iter_mut().enumerate().rev() {
+            let Some((attempts, route)) = lane(at) else { continue };
+            if !follows(current, route) {
                 let route = Arc::new(route.clone());
                 *current = Some(self.follow(at, attempts, route, current.take(), log_in.as_ref(), tending));
             }
@@ -213,14 +225,20 @@ impl Current {
     }
 }
 
-/// The transport that `route` describes, with no connection yet.
-pub fn transport(
-    route: &RouteFile,
+/// The transports that these routes describe, with no connection yet. They are those of one route's mailboxes, and share a token.
+pub fn transports(
+    routes: &[RouteFile],
     sources: &Sources,
     resolver: &Resolver,
     metrics: &Arc<Metrics>,
-) -> Arc<dyn Transport> {
-    build(route, sources, resolver, metrics, None).transport
+) -> Vec<Arc<dyn Transport>> {
+    let mut log_in = None;
+    let transport = |route: &RouteFile| {
+        let built = build(route, sources, resolver, metrics, log_in.clone());
+        log_in = log_in.take().or(built.log_in);
+        built.transport
+    };
+    routes.iter().map(transport).collect()
 }
 
 /// The transport for the route's method. `kept` is a log-in that it can go on with.
@@ -294,6 +312,14 @@ fn credential_files(credential: &Credential, sources: &Sources) -> Vec<PathBuf> 
 
 fn over(open: impl Connect + 'static, route: &RouteFile, metrics: &Arc<Metrics>) -> Arc<dyn Transport> {
     Arc::new(SmtpTransport::new(open, connections(route), Arc::clone(metrics) as _))
+}
+
+/// The mailboxes among which the sender chooses.
+fn several(method: &Method) -> &[SendingMailbox] {
+    match method {
+        Method::ClientSubmission(submission) => &submission.mailboxes,
+        _ => &[],
+    }
 }
 
 /// How many connections the route allows.

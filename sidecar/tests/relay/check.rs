@@ -16,6 +16,7 @@ use mailroute_sidecar::cli::check::steps::{Findings, State, Step};
 use crate::client::message;
 use crate::credentials::{with_certificate, with_password, with_secret};
 use crate::handover::{BY_ADDRESS, BY_CERTIFICATE, Secret, connectors, direct_send, own, relay, smart_host};
+use crate::mailboxes::{ANN, ORDERS, mailboxes, three};
 use crate::scene::{Scene, submission, surroundings};
 
 /// Checks a set-up that was changed like this.
@@ -67,6 +68,29 @@ async fn workload_identity_is_well_up_to_the_recipient() {
     let last = findings.steps.last().unwrap();
     assert_eq!(last.met, "<noreply@contoso.com>: 250 2.1.5 Recipient OK");
     assert_eq!(m365.exchanges().len(), 1);
+}
+
+#[tokio::test]
+async fn each_mailbox_is_walked_and_the_one_that_fails_is_named() {
+    let (m365, findings) = checked(
+        |options| {
+            three(options);
+            options.config.directory.tenants[0].mailboxes[1].smtp_auth_disabled = Some(true);
+        },
+        |_, route| mailboxes(route, [&[], &[], &[ANN]], None),
+        &["--from", ANN],
+    )
+    .await;
+    assert!(!findings.is_well());
+    assert_eq!(findings.failing_mailboxes(), [ORDERS], "{findings:#?}");
+    let [orders, alerts] = &findings.mailboxes[..] else { panic!("{findings:#?}") };
+    let failed = orders.steps.iter().find(|step| step.state == State::Failed).unwrap();
+    assert_eq!((failed.step, failed.reason), (LogIn, Some(Reason::SmtpAuthDisabledMailbox)));
+    assert!(failed.remedy.contains(ORDERS), "{failed:?}");
+    let met = |steps: &[Step]| steps.iter().find(|step| step.step == Sender).unwrap().met.clone();
+    assert!(met(&findings.steps).starts_with("<noreply@contoso.com>: 250"), "{findings:#?}");
+    assert!(met(&alerts.steps).starts_with("<ann@contoso.com>: 250"), "only who serves her sends for her");
+    assert_eq!(m365.exchanges().len(), 1, "all share one token");
 }
 
 #[tokio::test]

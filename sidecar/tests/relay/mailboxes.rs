@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use mailroute_m365::{Message, Options};
 use mailroute_route::RouteFile;
+use mailroute_route::condition::Reason;
 use mailroute_route::file::{DeliveryMode, SendingMailbox, SpreadFrom};
+use mailroute_sidecar::app::Intervals;
 
 use crate::client::message;
 use crate::kept::{SENDER, emptied, figures};
 use crate::scene::{PATIENCE, Scene, intervals, submission};
 
-const ORDERS: &str = "orders@contoso.com";
+pub const ORDERS: &str = "orders@contoso.com";
 const ALERTS: &str = "alerts@contoso.com";
 /// Every mailbox may send as her.
-const ANN: &str = "ann@contoso.com";
+pub const ANN: &str = "ann@contoso.com";
 
 /// The simulator with three mailboxes.
-fn three(options: &mut Options) {
+pub fn three(options: &mut Options) {
     let tenant = &mut options.config.directory.tenants[0];
     tenant.mailboxes[0].send_as.push(ANN.into());
     for address in [ORDERS, ALERTS] {
@@ -28,7 +30,7 @@ fn three(options: &mut Options) {
 }
 
 /// The route's mailboxes, of which each lists these senders.
-fn mailboxes(route: &mut RouteFile, senders: [&[&str]; 3], spread: Option<SpreadFrom>) {
+pub fn mailboxes(route: &mut RouteFile, senders: [&[&str]; 3], spread: Option<SpreadFrom>) {
     let submission = submission(route);
     let all = [SENDER, ORDERS, ALERTS].into_iter().zip(senders);
     let mailbox = |(address, senders): (&str, &[&str])| SendingMailbox {
@@ -164,4 +166,64 @@ async fn three_mailboxes_carry_three_times_what_one_may_send() {
     // What is more waits for the next minute.
     figures(&scene, |figures| figures.messages == 3).await;
     scene.assert_careful();
+}
+
+#[tokio::test]
+async fn a_pool_passes_over_a_mailbox_that_fails() {
+    let all: [&[&str]; 3] = [&[ANN], &[ANN], &[ANN]];
+    let scene = Scene::run(
+        &[],
+        // Its pause lasts for the whole test.
+        Intervals { pause: PATIENCE, ..intervals() },
+        |options| {
+            three(options);
+            options.config.directory.tenants[0].mailboxes[1].smtp_auth_disabled = Some(true);
+        },
+        |_, route| {
+            route.delivery.mode = DeliveryMode::Deliver;
+            mailboxes(route, all, Some(SpreadFrom::Keep));
+        },
+    )
+    .await;
+    scene.told(Reason::SmtpAuthDisabledMailbox).await;
+    // Only the first that has its turn by the failing one finds out that mail cannot go.
+    let mut refused = 0;
+    for _ in 0..9 {
+        let text = message("shared").replace(SENDER, ANN);
+        let reply = scene.client().await.send(ANN, &["bob@fabrikam.com"], &text).await;
+        refused += usize::from(reply.code != 250);
+    }
+    assert!(refused <= 1, "{refused}");
+    let arrived = scene.m365.wait_for_messages(9 - refused, PATIENCE).await;
+    assert!(!sent(&arrived).contains_key(ORDERS), "{:?}", sent(&arrived));
+}
+
+#[tokio::test]
+async fn a_message_whose_mailbox_the_route_no_longer_names_goes_by_the_one_that_serves_its_sender() {
+    let scene = Scene::run(
+        &[],
+        intervals(),
+        |options| {
+            three(options);
+            for failing in [0, 1] {
+                options.config.directory.tenants[0].mailboxes[failing].smtp_auth_disabled = Some(true);
+            }
+        },
+        |_, route| {
+            route.delivery.mode = DeliveryMode::DeliverOrQueue;
+            mailboxes(route, [&[], &[ANN], &[]], None);
+        },
+    )
+    .await;
+    send(&scene, ANN, "held").await;
+    figures(&scene, |figures| figures.messages == 1).await;
+    let mut route = scene.route.clone();
+    route.generation += 1;
+    mailboxes(&mut route, [&[], &[], &[ANN]], None);
+    submission(&mut route).mailboxes.remove(1);
+    // The first mailbox fails too, and keeps no message waiting that is another one's.
+    scene.files.write_route(&route);
+    let arrived = scene.m365.wait_for_messages(1, PATIENCE).await;
+    assert_eq!(sent(&arrived), [(ALERTS, 1)].into());
+    emptied(&scene).await;
 }

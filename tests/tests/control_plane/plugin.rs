@@ -58,6 +58,8 @@ async fn the_plugin_shows_routes_and_names_the_right_that_is_missing() -> Result
     ensure!(json["conditions"].as_array().is_some_and(|all| !all.is_empty()), "{json:#}");
     let missing = run(&stage, &["status", "invoices"]).await;
     ensure!(missing.code == 2 && missing.err.contains("there is no MailRoute invoices"), "{missing:#?}");
+    let untold = run(&stage, &["trace", "<1@contoso.com>", "--route", "invoices"]).await;
+    ensure!(untold.code == 2 && untold.err.contains("there is no MailRoute invoices"), "{untold:#?}");
     let none = run(&stage, &["queue", "list", "notifications"]).await;
     ensure!(none.code == 2 && none.err.contains("has no running pod"), "{none:#?}");
 

@@ -3,7 +3,7 @@
 //! * [`steps`]: what was met → steps, each with what to do. Pure.
 //! * [`mod@print`]: steps → text for people, JSON for programs. Pure.
 //!
-//! Here: the files, the walk and its time limit. The walk is the one that mail takes ([`crate::upstream::transport`]), over a
+//! Here: the files, the walk and its time limit. The walk is the one that mail takes ([`crate::upstream::transports`]), over a
 //! connection and with a token of its own, beside a sidecar that may be running: it neither disturbs that one nor shares
 //! what it remembers, but asks it what it holds mail back for.
 
@@ -15,11 +15,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use mailroute_dns::resolver::Resolver;
 use mailroute_route::RouteFile;
 use mailroute_route::condition::Reason;
-use mailroute_route::file::Method;
+use mailroute_route::file::{Method, SendingMailbox};
 use mailroute_route::paths::TOKENS_DIR;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -28,18 +29,19 @@ use crate::args::Check;
 use crate::cli::queue::client::ask;
 use crate::cli::queue::protocol::{Answer, Request};
 use crate::config::{self, Config, PodSettings};
-use crate::delivery::DryRun;
+use crate::delivery::{DryRun, Transport};
 use crate::message::envelope::{Address, BodyType, Envelope, QueueId, ReversePath};
 use crate::metrics::Metrics;
 use crate::net::control_service;
 use crate::outcome::{DeliveryOutcome, Verdict};
 use crate::queue::Obstacle;
 use crate::route_deleted::RouteDeleted;
+use crate::smtp::mailboxes::serving_all;
 use crate::token::Sources;
 use crate::upstream;
 use steps::Findings;
 
-/// Walks the way, and says what was found.
+/// Walks the way, that of each mailbox where there are several, and says what was found.
 ///
 /// # Errors
 /// When the metrics that every way counts in cannot be made, which is a mistake in the program.
@@ -58,21 +60,18 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
     let (_, config) = watch::channel(Config { route: Some(Arc::clone(&route)), ..Config::default() });
     let sources = Sources::new(config, &options.token_proxy);
     let second = fallback(&route);
-    let walk_one = |route: RouteFile| walked(options, route, &sources, &metrics);
-    let second = async {
-        match second {
-            Some(second) => Some(walk_one(second).await),
-            None => None,
-        }
+    let (lanes, second) = (route.lanes(), Vec::from_iter(second));
+    let walk_all = |routes: &[RouteFile]| {
+        let transports = upstream::transports(routes, &sources, &Resolver::new(options.nameserver), &metrics);
+        let walks = routes.iter().cloned().zip(transports);
+        let from = sender(options, &route);
+        join_all(walks.map(move |(lane, transport)| walked(options, from(&lane), lane, transport)))
     };
     // At the same time, so that all fit into the one limit.
-    let (first, second, obstacle) =
-        tokio::join!(walk_one(RouteFile::clone(&route)), second, obstacle(options));
-    let findings = Findings { route_deleted, ..first };
-    let findings = match second {
-        Some(second) => findings.with_fallback(second),
-        None => findings,
-    };
+    let (firsts, seconds, obstacle) = tokio::join!(walk_all(&lanes), walk_all(&second), obstacle(options));
+    let mut findings = Findings::of_mailboxes(firsts);
+    findings.route_deleted = route_deleted;
+    let findings = seconds.into_iter().fold(findings, Findings::with_fallback);
     Ok(match obstacle {
         Some(obstacle) => findings.beside(&obstacle, &route),
         None => findings,
@@ -80,9 +79,13 @@ pub async fn walk(options: &Check) -> prometheus::Result<Findings> {
 }
 
 /// What the way that `route` describes meets.
-async fn walked(options: &Check, route: RouteFile, sources: &Sources, metrics: &Arc<Metrics>) -> Findings {
-    let transport = upstream::transport(&route, sources, &Resolver::new(options.nameserver), metrics);
-    let envelope = envelope(options, &route);
+async fn walked(
+    options: &Check,
+    from: Option<Address>,
+    route: RouteFile,
+    transport: Arc<dyn Transport>,
+) -> Findings {
+    let envelope = envelope(from, options, &route);
     let mut dry_run = DryRun::default();
     if timeout(options.timeout, transport.dry_run(&envelope, &mut dry_run)).await.is_err() {
         let text = format!("no result within {} seconds", options.timeout.as_secs_f64());
@@ -132,10 +135,29 @@ pub fn usual_address(route: &RouteFile) -> String {
     }
 }
 
+/// The sender that was asked for, for each mailbox that would send its mail.
+fn sender(options: &Check, route: &RouteFile) -> impl Fn(&RouteFile) -> Option<Address> {
+    let from = options.from.clone();
+    let mailboxes: &[SendingMailbox] = match &route.method {
+        Method::ClientSubmission(submission) => &submission.mailboxes,
+        _ => &[],
+    };
+    let serving: Vec<String> = from
+        .iter()
+        .flat_map(|from| serving_all(mailboxes, from))
+        .map(|mailbox| mailbox.address.clone())
+        .collect();
+    let is_one = mailboxes.is_empty();
+    move |lane| {
+        let own = lane.method.mailbox().is_some_and(|own| serving.iter().any(|one| one == own));
+        from.clone().filter(|_| is_one || own)
+    }
+}
+
 /// From whom to whom: as asked for, or else from the usual address to itself.
-fn envelope(options: &Check, route: &RouteFile) -> Envelope {
+fn envelope(from: Option<Address>, options: &Check, route: &RouteFile) -> Envelope {
     let usual = || Address::parse(&usual_address(route)).ok();
-    let from = options.from.clone().or_else(usual);
+    let from = from.or_else(usual);
     Envelope {
         // Names nothing: there is no message.
         id: QueueId::new(Timestamp::UNIX_EPOCH, 0),

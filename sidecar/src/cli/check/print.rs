@@ -1,5 +1,6 @@
 //! Findings as text for people and as JSON for programs. Pure.
 
+use super::places::Place;
 use super::steps::{Findings, State, Step};
 use crate::args::Output;
 use crate::route_deleted;
@@ -24,18 +25,41 @@ pub fn print(findings: &Findings, output: Output) -> String {
 }
 
 fn text(findings: &Findings) -> String {
-    let mut text: String = findings.steps.iter().map(line).collect();
+    let mut text = match &findings.mailbox {
+        None => findings.steps.iter().map(line).collect(),
+        Some(mailbox) => of_mailboxes(findings, mailbox),
+    };
     if !findings.fallback.is_empty() {
         text.push_str("\nThe fallback, for what Microsoft Graph cannot carry:\n");
         text.extend(findings.fallback.iter().map(line));
     }
-    text.push_str(if findings.is_well() {
-        "\nA message would be sent.\n"
-    } else {
-        "\nA message would not be sent. Fix what failed and run check again.\n"
+    let failing = findings.failing_mailboxes();
+    text.push_str(&match (findings.is_well(), &failing[..]) {
+        (true, _) => "\nA message would be sent.\n".to_owned(),
+        (false, []) => "\nA message would not be sent. Fix what failed and run check again.\n".into(),
+        (false, _) => format!(
+            "\nA message of {} would not be sent. Fix what failed and run check again.\n",
+            failing.join(", ")
+        ),
     });
     if findings.route_deleted {
         text.push_str(&format!("{}\n", route_deleted::NOTE));
+    }
+    text
+}
+
+/// The steps of each mailbox under its address, and at the end what concerns all of them.
+fn of_mailboxes(findings: &Findings, first: &str) -> String {
+    let is_of_all = |step: &&Step| step.step == Place::Sidecar;
+    let of_first: String = findings.steps.iter().filter(|step| !is_of_all(step)).map(line).collect();
+    let mut text = format!("{first}\n{of_first}");
+    for one in &findings.mailboxes {
+        let steps: String = one.steps.iter().map(line).collect();
+        text.push_str(&format!("\n{}\n{steps}", one.mailbox));
+    }
+    let of_all: String = findings.steps.iter().filter(is_of_all).map(line).collect();
+    if !of_all.is_empty() {
+        text.push_str(&format!("\n{of_all}"));
     }
     text
 }
@@ -66,7 +90,6 @@ fn line(step: &Step) -> String {
 mod tests {
     use mailroute_route::condition::Reason;
 
-    use super::super::places::Place;
     use super::*;
 
     fn findings() -> Findings {
@@ -98,13 +121,7 @@ mod tests {
             ),
             step(Place::Sender, State::NotReached, None, "", ("", "")),
         ];
-        Findings {
-            route: Some("shop/notifications".into()),
-            well: false,
-            steps,
-            fallback: vec![],
-            route_deleted: false,
-        }
+        Findings { route: Some("shop/notifications".into()), steps, ..Findings::default() }
     }
 
     #[test]
@@ -128,6 +145,31 @@ A message would not be sent. Fix what failed and run check again.
         let (_, second) =
             text.split_once("\nThe fallback, for what Microsoft Graph cannot carry:\n").unwrap();
         assert!(second.starts_with("ok       token "), "{second}");
+    }
+
+    #[test]
+    fn each_mailbox_of_several_has_its_steps_and_the_end_names_those_that_fail() {
+        let (failing, first) = (findings(), findings());
+        let ok = Step { state: State::Ok, ..first.steps[0].clone() };
+        let first =
+            Findings { well: true, steps: vec![ok], mailbox: Some("noreply@contoso.com".into()), ..first };
+        let failing = Findings { mailbox: Some("orders@contoso.com".into()), ..failing };
+        let all = Findings::of_mailboxes(vec![first.clone(), failing]);
+        let text = print(&all, Output::Text);
+        let expected = "\
+noreply@contoso.com
+ok       token        a token with 59 minutes left
+
+orders@contoso.com
+ok       token        a token with 59 minutes left
+FAILED   log-in ";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("\nA message of orders@contoso.com would not be sent."), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&print(&all, Output::Json)).unwrap();
+        assert_eq!((&json["well"], &json["mailbox"]), (&false.into(), &"noreply@contoso.com".into()));
+        assert_eq!(json["mailboxes"][0]["mailbox"], "orders@contoso.com");
+        let alone = Findings::of_mailboxes(vec![first]);
+        assert!(alone.is_well() && alone.mailbox.is_none(), "one mailbox is not named");
     }
 
     #[test]

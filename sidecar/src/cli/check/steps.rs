@@ -52,8 +52,19 @@ pub struct Step {
     pub remedy: String,
 }
 
+/// What a check found for one mailbox of several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MailboxFindings {
+    /// The mailbox.
+    pub mailbox: String,
+    /// Whether it could send a message.
+    pub well: bool,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
 /// What a check found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Findings {
     /// `namespace/name` of the route, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +73,12 @@ pub struct Findings {
     pub well: bool,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// The mailbox whose steps these are, where the route has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<String>,
+    /// What was found for each further mailbox; none where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mailboxes: Vec<MailboxFindings>,
     /// The steps of the fallback, for what the first cannot carry; none where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Step>,
@@ -86,7 +103,7 @@ impl Findings {
             remedy,
             ..plain(Place::Route, error)
         };
-        Self { route: None, well: false, steps: vec![step], fallback: vec![], route_deleted: false }
+        Self { steps: vec![step], ..Self::default() }
     }
 
     /// What `dry_run` met on the way that `route` describes.
@@ -103,17 +120,39 @@ impl Findings {
             steps.push(step);
         }
         let name = format!("{}/{}", route.namespace, route.name);
-        Self {
-            route: Some(name),
-            well: dry_run.stopped.is_none(),
-            steps,
-            fallback: vec![],
-            route_deleted: false,
-        }
+        let mailbox = route.method.mailbox().map(str::to_owned);
+        Self { route: Some(name), well: dry_run.stopped.is_none(), steps, mailbox, ..Self::default() }
     }
 }
 
 impl Findings {
+    /// What was found for each of a route's mailboxes, of which there is at least one.
+    pub fn of_mailboxes(each: Vec<Self>) -> Self {
+        let mut each = each.into_iter();
+        let mut first = each.next().unwrap_or_default();
+        let further = |one: Self| MailboxFindings {
+            mailbox: one.mailbox.unwrap_or_default(),
+            well: one.well,
+            steps: one.steps,
+        };
+        first.mailboxes = each.map(further).collect();
+        if first.mailboxes.is_empty() {
+            first.mailbox = None;
+        }
+        first.well &= first.mailboxes.iter().all(|one| one.well);
+        first
+    }
+
+    /// The mailboxes that cannot send, where there are several.
+    pub fn failing_mailboxes(&self) -> Vec<&str> {
+        let fails = |steps: &[Step]| {
+            steps.iter().any(|step| step.state == State::Failed && step.step != Place::Sidecar)
+        };
+        let first = self.mailbox.as_deref().filter(|_| fails(&self.steps));
+        let further = self.mailboxes.iter().filter(|one| !one.well).map(|one| one.mailbox.as_str());
+        first.into_iter().chain(further).collect()
+    }
+
     /// The same, with what was met on the fallback. A message that needs it could not be sent where that one ends.
     pub fn with_fallback(mut self, second: Self) -> Self {
         self.fallback = second.steps;

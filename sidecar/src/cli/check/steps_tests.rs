@@ -281,7 +281,7 @@ fn obstacle(reason: Option<Reason>, limits: bool) -> Obstacle {
 
 #[test]
 fn a_sidecar_that_holds_mail_back_is_told_although_the_way_is_open() {
-    let open = Findings { route: None, well: true, steps: vec![], fallback: vec![], route_deleted: false };
+    let open = Findings { well: true, ..Findings::default() };
     let held = open.clone().beside(&obstacle(Some(Reason::DailyQuotaExceeded), false), &by_secret());
     let step = held.steps.last().unwrap();
     assert_eq!((held.well, step.step, step.state), (false, Place::Sidecar, State::Failed));

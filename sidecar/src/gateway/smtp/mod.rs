@@ -30,7 +30,7 @@ use crate::args::gateway::GatewayOptions;
 use crate::config::Config;
 use crate::file_watcher::FileWatcher;
 use crate::listener::{
-    ClientLimits, Listeners, Network, Service, SettingsSource, TlsSource, port, serve_network, settings,
+    ClientLimits, Listeners, Network, Service, SettingsSource, TlsSource, port, serve_network,
 };
 use crate::lock;
 use crate::smtp::auth::Auth;
@@ -109,7 +109,7 @@ pub async fn bind(parts: Parts) -> anyhow::Result<Option<NetworkListener>> {
     files.spawn(follow_sessions(config.clone(), sessions));
 
     let auth = auth(&options, config.borrow().route.as_deref(), address);
-    service.settings = source(settings::source(config.clone()), tls.clone(), auth);
+    service.settings = source(Arc::clone(&service.settings), tls.clone(), auth);
     let tokens = Tokens::new(options.smtp_token_namespaces.clone(), config, review);
     let logins = Logins::new(users, tokens).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
     let network = Network::new(tls, Arc::new(logins), limits(&options));
