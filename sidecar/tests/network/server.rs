@@ -15,12 +15,13 @@ use mailroute_sidecar::args::Cli;
 use mailroute_sidecar::config::Config;
 use mailroute_sidecar::gateway::smtp::tokens::ReviewTokens;
 use mailroute_sidecar::gateway::smtp::{Parts, bind};
-use mailroute_sidecar::listener::{Accept, Service, SessionLimits};
+use mailroute_sidecar::listener::{Accept, Service, SessionLimits, settings};
 use mailroute_sidecar::message::body::Body;
 use mailroute_sidecar::message::envelope::Envelope;
 use mailroute_sidecar::metrics::Metrics;
 use mailroute_sidecar::outcome::health::Health;
 use mailroute_sidecar::secret::Secret;
+use mailroute_sidecar::smtp::mailboxes::Paused;
 use mailroute_sidecar::smtp::reply::{EnhancedCode, Reply};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -169,7 +170,7 @@ impl Server {
         let (draining, is_draining) = watch::channel(false);
         let service = Service {
             accept: Arc::clone(&mailbox) as _,
-            settings: Arc::new(|| unreachable!("the listener has settings of its own")),
+            settings: settings::source(config.clone(), Paused::default()),
             observer: Arc::clone(&metrics) as _,
             scratch: Arc::new(std::env::temp_dir()),
             limits: setup.limits,

@@ -40,7 +40,7 @@ use crate::smtp::transaction::{Settings, StartTls};
 pub struct Parts {
     /// The command line's.
     pub options: GatewayOptions,
-    /// What the sessions share; the settings are replaced.
+    /// What the sessions share; its settings, those of the route, are changed.
     pub service: Service,
     /// The configuration, with the route's rules and its number of sessions.
     pub config: watch::Receiver<Config>,
