@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
+use mailroute_operator::cache::pods::{PodWriter, pod_store};
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::cache::watch::UnreadableRoutes;
@@ -46,7 +47,7 @@ struct Stage {
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
-    pods: Mutex<Writer<WatchedPod>>,
+    pods: Mutex<PodWriter>,
     routes: Writer<CachedRoute>,
 }
 
@@ -61,7 +62,7 @@ async fn stage_with(
     rules: MailboxRules,
 ) -> Stage {
     let reviews = Arc::new(AtomicUsize::new(0));
-    let (reader, mut writer) = store();
+    let (reader, mut writer) = pod_store();
     writer.apply_watcher_event(&Event::Init);
     let given = [pod("web-1")].into_iter().chain(pods);
     given.for_each(|pod| writer.apply_watcher_event(&Event::InitApply(WatchedPod::of(pod))));

@@ -16,6 +16,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::Event;
 use mailroute_operator::cache::federation_capacity::FederationCapacity;
+use mailroute_operator::cache::pods::{PodWriter, pod_store};
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::controller::applied::AppliedConfigMaps;
@@ -62,7 +63,7 @@ struct Stage {
     metrics: Metrics,
     controller: JoinHandle<()>,
     routes: Writer<CachedRoute>,
-    pods: Writer<WatchedPod>,
+    pods: PodWriter,
 }
 
 impl Drop for Stage {
@@ -97,7 +98,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let api = Api { config_maps: Arc::new(Mutex::new(config_maps)), written: sender };
     let client = serve(api.clone()).await;
     let (routes, mut routes_writer) = reflector::store();
-    let (pods, mut pods_writer) = reflector::store::<WatchedPod>();
+    let (pods, mut pods_writer) = pod_store();
     for event in [Event::Init, Event::InitApply(cached(route())), Event::InitDone] {
         routes_writer.apply_watcher_event(&event);
     }

@@ -18,7 +18,7 @@ pub(super) fn checks(known: &Known, stop: &watch::Receiver<bool>) -> Vec<Check> 
     let (kubernetes, certificates, stop) = (known.kubernetes.clone(), known.pki.ready.clone(), stop.clone());
     vec![
         Check { missing: "MailRoutes are still being listed", holds: Box::new(move || is_filled(&routes)) },
-        Check { missing: "pods are still being listed", holds: Box::new(move || is_filled(&pods)) },
+        Check { missing: "pods are still being listed", holds: Box::new(move || pods.is_filled()) },
         Check {
             missing: "the API server has not told its version yet",
             holds: Box::new(move || *kubernetes.borrow() != NativeSidecars::Unknown),

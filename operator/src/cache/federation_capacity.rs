@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_route::file::Credential;
 
+use super::pods::PodStore;
 use super::watch::route_of;
 use crate::cache::route::{CachedRoute, RouteStore};
 use crate::lock;
@@ -31,7 +32,7 @@ impl FederationCapacity {
         &self,
         route: &CachedRoute,
         routes: &RouteStore,
-        pods: &Store<WatchedPod>,
+        pods: &PodStore,
         now: Instant,
     ) -> usize {
         let Some(application) = application(route) else { return 0 };
@@ -77,6 +78,7 @@ mod tests {
     use mailroute_operator_core::samples;
 
     use super::*;
+    use crate::cache::pods::pod_store;
 
     fn cached(route: MailRoute) -> CachedRoute {
         CachedRoute::new(route, &PlatformSettings::default())
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_count_is_kept_for_a_while() {
-        let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), store());
+        let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), pod_store());
         routes_writer.apply_watcher_event(&Event::Apply(cached(samples::route())));
         let (federation, now) = (FederationCapacity::default(), Instant::now());
         let subjects = |now| federation.subjects(&cached(samples::route()), &routes, &pods, now);

@@ -18,11 +18,12 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use mailroute_operator_core::crd::{MailRoute, ROUTE_LABEL};
-use mailroute_operator_core::pods::watched::{WatchedPod, pod_ref};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::resolve::PlatformSettings;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
+use super::pods::PodWriter;
 use super::route_bounds::{self, RoutesByNamespace};
 use super::scope::{self, WatchScope};
 use super::triggers::Triggers;
@@ -290,11 +291,11 @@ fn trigger(event: &Event<CachedRoute>, is_status: bool, store: &RouteStore, trig
 
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. Any change of a pod triggers a look at its
 /// route.
-pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<WatchedPod>, triggers: Triggers) {
+pub async fn pods(client: Client, scope: WatchScope, mut writer: PodWriter, triggers: Triggers) {
     let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PODS_PAGE);
     let store = writer.as_reader();
     let gone =
-        move |namespace: &str, name: &str| store.get(&pod_ref(namespace, name)).map(|pod| (*pod).clone());
+        move |namespace: &str, name: &str| store.get(namespace, name).map(|pod| (*pod).clone());
     let mut events = scope::events(&client, &scope, &config, WatchedPod::of, gone);
     while let Some(event) = events.next().await {
         match event {
@@ -340,12 +341,6 @@ pub(super) fn interrupted(what: &str, error: &watcher::Error) {
 /// The route that a pod's label names.
 pub fn route_of(pod: &WatchedPod) -> Option<RouteRef> {
     Some(ObjectRef::new(pod.route()?).within(pod.namespace()))
-}
-
-/// Whether a pod's label names the route.
-pub fn uses(pod: &WatchedPod, route: &MailRoute) -> bool {
-    Some(pod.namespace()) == route.metadata.namespace.as_deref()
-        && pod.route() == route.metadata.name.as_deref()
 }
 
 #[cfg(test)]
@@ -505,9 +500,5 @@ mod tests {
         let expected = RouteRef::new("notifications").within("shop");
         let pod = WatchedPod::of(samples::pod("web-1", "image"));
         assert_eq!(route_of(&pod), Some(expected));
-        assert!(uses(&pod, &samples::route()));
-        let mut other = samples::route();
-        other.metadata.namespace = Some("elsewhere".into());
-        assert!(!uses(&pod, &other));
     }
 }

@@ -30,10 +30,9 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::pods::{BarePod, SidecarPod};
 use mailroute_operator_core::reports::ReceivedReport;
 use mailroute_operator_core::resolve::render;
@@ -47,8 +46,9 @@ use tokio::time::timeout;
 
 use self::context::DEADLINE;
 pub use self::context::{Context, Error};
+use crate::cache::pods::PodStore;
 use crate::cache::route::CachedRoute;
-use crate::cache::watch::{self, uses};
+use crate::cache::watch;
 use crate::events::OwnReason;
 use crate::lock;
 use crate::preflight::need::needs;
@@ -103,7 +103,7 @@ pub async fn run(context: Arc<Context>) {
 /// Waits for what a first look would get wrong: it would find no pods while they are being listed, and no control service while the
 /// authority is being read.
 async fn until_known(context: &Context) {
-    watch::filled(&context.pods).await;
+    context.pods.filled().await;
     watch::filled(&context.routes).await;
     let mut bundle = context.ca_bundle.clone();
     let known = timeout(AUTHORITY_PATIENCE, bundle.wait_for(|bundle| !bundle.is_empty())).await.is_ok();
@@ -153,7 +153,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     let (acceptance, applied) = render(route, context).await;
     let now = Timestamp::now();
     let reports = reports_of(route, context, now);
-    let pods = pods_of(route, &context.pods);
+    let (pods, bare) = pods_of(route, &context.pods);
     let ages = ages(route.resolution(), &context.sidecar, &pods);
     let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, &ages, Instant::now());
     let rollout = route.spec.rollout;
@@ -174,7 +174,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         acceptance: &acceptance,
         resolution: route.resolution(),
         pods: &pods,
-        bare: &bare_pods_of(route, &context.pods),
+        bare: &bare,
         reports: &reports,
         settling,
         rollout: &plan,
@@ -255,17 +255,12 @@ fn is_tenant_quota_met(route: &CachedRoute, context: &Context, now: Timestamp) -
     route.counted_tenant().is_some_and(met)
 }
 
-fn pods_of(route: &MailRoute, pods: &Store<WatchedPod>) -> Vec<SidecarPod> {
-    pods.state().iter().filter(|pod| uses(pod, route)).filter_map(|pod| pod.sidecar().cloned()).collect()
-}
-
-/// In an order that does not change, as the status names them.
-fn bare_pods_of(route: &MailRoute, pods: &Store<WatchedPod>) -> Vec<BarePod> {
-    let pods = pods.state();
-    let mut bare: Vec<_> =
-        pods.iter().filter(|pod| uses(pod, route)).filter_map(|pod| pod.without_sidecar().cloned()).collect();
+/// Those with a sidecar; and those without, in an order that does not change, as the status names them.
+fn pods_of(route: &CachedRoute, pods: &PodStore) -> (Vec<SidecarPod>, Vec<BarePod>) {
+    let pods = pods.of_route(&ObjectRef::from_obj(route));
+    let mut bare: Vec<_> = pods.iter().filter_map(|pod| pod.without_sidecar()).collect();
     bare.sort_unstable();
-    bare
+    (pods.iter().filter_map(|pod| pod.sidecar()).collect(), bare)
 }
 
 /// After a failure: once an Event with the whole chain of causes, and a pause that grows.

@@ -13,16 +13,15 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::ROUTE_LABEL;
-use mailroute_operator_core::pods::watched::{WatchedPod, pod_ref};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::identity::Role;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use tokio::time::sleep;
 
 use super::token_review::{Claimed, ReviewError, TokenHash, TokenReviews, claimed, hash};
-use crate::cache::watch::filled;
+use crate::cache::pods::PodStore;
 use crate::lock;
 use crate::rate_limit::RateLimit;
 
@@ -90,7 +89,7 @@ impl Error {
 /// Checks tokens.
 pub struct Authenticator {
     reviews: TokenReviews,
-    pods: Store<WatchedPod>,
+    pods: PodStore,
     /// Whether a request has to come from an address of the pod.
     checks_address: bool,
     reviewed: Mutex<Reviewed>,
@@ -99,7 +98,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// Checks the tokens of these pods with this client's API server. `checks_address` is off in clusters that translate
     /// the addresses of pods on the way to other pods.
-    pub fn new(client: Client, pods: Store<WatchedPod>, checks_address: bool) -> Self {
+    pub fn new(client: Client, pods: PodStore, checks_address: bool) -> Self {
         let reviews = TokenReviews::new(client, AT_ONCE);
         Self { reviews, pods, checks_address, reviewed: Mutex::default() }
     }
@@ -129,7 +128,7 @@ impl Authenticator {
 
     /// Whether the pod that a token claims to be of is watched and is at this address. Asks nobody.
     async fn is_from(&self, claimed: &ReportingPod, from: IpAddr) -> Result<(), Error> {
-        if !filled(&self.pods).await {
+        if !self.pods.filled().await {
             return Err(Error::NotSynced);
         }
         let began = Instant::now();
@@ -155,14 +154,14 @@ impl Authenticator {
     }
 }
 
-fn find(caller: &ReportingPod, pods: &Store<WatchedPod>) -> Option<std::sync::Arc<WatchedPod>> {
-    let pod = pods.get(&pod_ref(&caller.namespace, &caller.pod))?;
+fn find(caller: &ReportingPod, pods: &PodStore) -> Option<std::sync::Arc<WatchedPod>> {
+    let pod = pods.get(&caller.namespace, &caller.pod)?;
     (pod.uid() == caller.uid).then_some(pod)
 }
 
 /// The role of a caller for the route that it names, when it is a pod that there is, with the label of that route and its container:
 /// what is a pod's own goes to no other pod, and what is a sidecar's or gateway's to none that never had one.
-pub fn role_in(caller: &ReportingPod, pods: &Store<WatchedPod>, route: &str) -> Option<Role> {
+pub fn role_in(caller: &ReportingPod, pods: &PodStore, route: &str) -> Option<Role> {
     let pod = find(caller, pods)?;
     pod.role().filter(|_| pod.route() == Some(route))
 }

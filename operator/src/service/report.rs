@@ -15,7 +15,6 @@ use futures::FutureExt;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
 use mailroute_operator_core::REPORT_INTERVAL;
 use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::{ReportingPod, Reports};
@@ -36,6 +35,7 @@ use super::ids::{ApplicationKey, MailboxKey, running_sidecar, sidecar_id};
 use super::lease::{Claimant, Leases, RunningPods};
 use super::mailbox::Unwritten;
 use super::request::bearer;
+use crate::cache::pods::PodStore;
 use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
 use crate::cache::watch::{UnreadableRoutes, route_of};
@@ -54,7 +54,7 @@ pub struct ReportService {
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// Pods with the label, as watched.
-    pub pods: Store<WatchedPod>,
+    pub pods: PodStore,
     /// Where reports are kept.
     pub reports: Arc<Mutex<Reports>>,
     /// Triggers the controller.
@@ -240,7 +240,7 @@ impl ReportService {
         };
         for pod in self.pods.state().iter().filter(|pod| !pod.has_run()) {
             running.pods.insert(sidecar_id(pod.uid()));
-            let Some(route) = route_of(pod).filter(|_| pod.sidecar().is_some_and(|it| it.ready)) else {
+            let Some(route) = route_of(pod).filter(|_| pod.takes_mail()) else {
                 continue;
             };
             let (mailboxes, application) = mailboxes.entry(route).or_insert_with_key(accepted);

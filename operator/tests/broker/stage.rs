@@ -29,7 +29,7 @@ use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::stores::filled;
+use crate::stores::{filled, filled_pods};
 
 /// The operator's ServiceAccount.
 pub const OPERATOR: &str = "system:serviceaccount:mailroute-system:mailroute";
@@ -92,7 +92,7 @@ impl Stage {
             TokenCache::new(applications, &folder.path().join("token"), &proxy, &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
-        let pods = filled(pods.map(WatchedPod::of));
+        let pods = filled_pods(pods.map(WatchedPod::of));
         let service = TokenService {
             callers: Callers::new(
                 Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),

@@ -30,7 +30,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::stores::filled;
+use crate::stores::{filled, filled_pods};
 
 /// Pods, as `<namespace>/<pod>/<uid>`, see [`jwt`]: a sidecar and the gateway of the route `mail` in the namespace `shop`.
 pub const WEB: &str = "shop/web-0/uid-1";
@@ -82,7 +82,7 @@ impl Stage {
         ];
         let routes =
             [route("shop", "mail", true), route("shop", "reports", false), route("billing", "mail", true)];
-        let (pods, routes) = (filled(pods.map(WatchedPod::of)), filled(routes));
+        let (pods, routes) = (filled_pods(pods.map(WatchedPod::of)), filled(routes));
         let asked = Arc::<AtomicUsize>::default();
         let client = api_server(Arc::clone(&asked)).await;
         let authenticator = Arc::new(Authenticator::new(client.clone(), pods.clone(), true));

@@ -1,6 +1,7 @@
 //! The crowd: routes, and pods that use them, as an API server stores them.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -8,11 +9,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use e2e::replica::asking;
 use e2e::replica::stage::{labelled_pod, reviewer_config};
 use e2e::scene::workload;
-use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::interval;
 
 use crate::api::ApiServer;
 
@@ -85,8 +86,13 @@ pub fn make_routes(api: &ApiServer, size: Size) {
 /// When the webhook adds no sidecar.
 pub async fn make_pods(api: &ApiServer, size: Size, bundle: &str, webhook: SocketAddr) -> Result<()> {
     let reviewer = Client::try_from(reviewer_config(bundle, webhook)?)?;
-    let injected = stream::iter((0..size.routes).map(|route| injected(&reviewer, route))).buffered(8);
-    let injected: Vec<Value> = injected.try_collect().await?;
+    // The webhook bounds how fast one address may ask.
+    let mut moments = interval(Duration::from_micros(2500));
+    let mut injected = Vec::with_capacity(size.routes);
+    for route in 0..size.routes {
+        moments.tick().await;
+        injected.push(self::injected(&reviewer, route).await?);
+    }
     for number in 0..size.pods {
         let route = number % size.routes;
         let mut pod = injected[route].clone();
