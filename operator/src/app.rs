@@ -118,7 +118,7 @@ struct Known {
     leadership: watch::Receiver<Leadership>,
     routes: RouteStore,
     pods: PodStore,
-    /// Counts the changes to `routes`, readable or not.
+    /// Counts the changes to `routes`, readable or not, but for those of a status.
     changes: watch::Receiver<u64>,
     namespaces: NamespaceRoutes,
     kubernetes: watch::Receiver<NativeSidecars>,

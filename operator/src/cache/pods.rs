@@ -198,7 +198,10 @@ mod tests {
         for (name, route) in [("web-2", "a"), ("web-1", "a"), ("web-3", "b")] {
             writer.apply_watcher_event(&Event::Apply(pod(name, route)));
         }
-        assert_eq!((of(&store, "a"), of(&store, "b")), (vec!["web-1".into(), "web-2".into()], vec!["web-3".into()]));
+        assert_eq!(
+            (of(&store, "a"), of(&store, "b")),
+            (vec!["web-1".into(), "web-2".into()], vec!["web-3".into()])
+        );
         assert_eq!(store.get("shop", "web-3").unwrap().route(), Some("b"));
         assert!(store.get("shop", "web-4").is_none() && store.get("office", "web-3").is_none());
         writer.apply_watcher_event(&Event::Apply(pod("web-2", "b")));

@@ -47,7 +47,7 @@ use tokio::time::timeout;
 use self::context::DEADLINE;
 pub use self::context::{Context, Error};
 use crate::cache::pods::PodStore;
-use crate::cache::route::CachedRoute;
+use crate::cache::route::{CachedRoute, OpenRoute};
 use crate::cache::watch;
 use crate::events::OwnReason;
 use crate::lock;
@@ -135,7 +135,7 @@ fn add_all(context: &Context) {
 
 async fn reconcile(route: Arc<CachedRoute>, term: Arc<Term>) -> Result<Action, Error> {
     let started = Instant::now();
-    let outcome = timeout(DEADLINE, steps(&route, &term)).await.unwrap_or(Err(Error::Late));
+    let outcome = timeout(DEADLINE, steps(&route.open(), &term)).await.unwrap_or(Err(Error::Late));
     let label = outcome.as_ref().map_or_else(Error::label, |_| "ok");
     term.context.metrics.reconciled(label, started.elapsed());
     if outcome.is_ok() {
@@ -145,7 +145,7 @@ async fn reconcile(route: Arc<CachedRoute>, term: Arc<Term>) -> Result<Action, E
 }
 
 /// The steps, in order. A route that cannot be rendered still gets its status.
-async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
+async fn steps(route: &OpenRoute, term: &Term) -> Result<Action, Error> {
     if route.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -155,7 +155,7 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     let reports = reports_of(route, context, now);
     let (pods, bare) = pods_of(route, &context.pods);
     let ages = ages(route.resolution(), &context.sidecar, &pods);
-    let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, &ages, Instant::now());
+    let history = context.rollouts.of(&route.reference(), &pods, &ages, Instant::now());
     let rollout = route.spec.rollout;
     let plan =
         plan(&RolloutFacts { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
@@ -178,7 +178,12 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         reports: &reports,
         settling,
         rollout: &plan,
-        federated: context.federation.subjects(route, &context.routes, &context.pods, Instant::now()),
+        federated: context.federation.subjects(
+            &route.reference(),
+            &context.routes,
+            &context.pods,
+            Instant::now(),
+        ),
         dns: &dns,
         silent: &silent,
         lost,
@@ -222,18 +227,18 @@ fn warn_of_losses(route: &MailRoute, context: &Context, left: &[LeftMessages], g
 }
 
 /// accepted? → render → apply.
-async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
+async fn render(route: &OpenRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
     let acceptance = Acceptance::of(route.resolution(), &context.sidecar);
     let Ok(resolved) = route.resolution().accepted() else { return (acceptance, Ok(())) };
     let (bundle, identity_ca) = (context.ca_bundle.borrow().clone(), context.identity_ca.borrow().clone());
     let config_map = render::config_map(resolved, &context.settings, &bundle, &identity_ca);
-    let key = ObjectRef::from_obj(route);
+    let key = route.reference();
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
         return (acceptance, Ok(()));
     }
     match apply::apply(context.client.clone(), &config_map).await {
         Ok(()) => {
-            context.applied.put(key, config_map, Instant::now());
+            context.applied.put(key, &config_map, Instant::now());
             (acceptance, Ok(()))
         }
         Err(error) => {
@@ -248,7 +253,7 @@ fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<
 }
 
 /// Whether another route of its tenant says that the tenant's external recipients are used up.
-fn is_tenant_quota_met(route: &CachedRoute, context: &Context, now: Timestamp) -> bool {
+fn is_tenant_quota_met(route: &OpenRoute, context: &Context, now: Timestamp) -> bool {
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
     let met =
         |tenant: String| lock(&context.reports).tenants.is_met_elsewhere(&tenant, (&namespace, &name), now);
@@ -256,8 +261,8 @@ fn is_tenant_quota_met(route: &CachedRoute, context: &Context, now: Timestamp) -
 }
 
 /// Those with a sidecar; and those without, in an order that does not change, as the status names them.
-fn pods_of(route: &CachedRoute, pods: &PodStore) -> (Vec<SidecarPod>, Vec<BarePod>) {
-    let pods = pods.of_route(&ObjectRef::from_obj(route));
+fn pods_of(route: &OpenRoute, pods: &PodStore) -> (Vec<SidecarPod>, Vec<BarePod>) {
+    let pods = pods.of_route(&route.reference());
     let mut bare: Vec<_> = pods.iter().filter_map(|pod| pod.without_sidecar()).collect();
     bare.sort_unstable();
     (pods.iter().filter_map(|pod| pod.sidecar()).collect(), bare)

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
 use crate::cache::pods::PodStore;
-use crate::cache::route::{CachedRoute, RouteStore};
+use crate::cache::route::{OpenRoute, RouteStore};
 use crate::cache::watch::filled;
 use crate::lock;
 use crate::rate_limit::RateLimit;
@@ -124,10 +124,10 @@ impl Callers {
     }
 
     /// The caller's own route.
-    pub(super) fn route(&self, caller: &ReportingPod, name: &str) -> Result<Arc<CachedRoute>, RequestError> {
+    pub(super) fn route(&self, caller: &ReportingPod, name: &str) -> Result<OpenRoute, RequestError> {
         self.role(caller, name)?;
         let route = self.routes.get(&ObjectRef::new(name).within(&caller.namespace));
-        route.ok_or(RequestError::NoRoute)
+        Ok(route.ok_or(RequestError::NoRoute)?.open())
     }
 }
 

@@ -86,7 +86,7 @@ impl Stage {
         m365.write_assertion(OPERATOR, &folder.path().join("token")).unwrap();
         let metrics = Metrics::new().unwrap();
         let operator_identity = OperatorIdentity::parse(&settings(authority, &m365)).unwrap();
-        let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
+        let settings = Arc::new(PlatformSettings { operator_identity, ..PlatformSettings::default() });
         let applications = &settings.operator_identity.applications;
         let token_cache =
             TokenCache::new(applications, &folder.path().join("token"), &proxy, &metrics).unwrap();
@@ -156,7 +156,7 @@ impl Stage {
     }
 
     pub fn number(&self, metric: &str) -> bool {
-        String::from_utf8(self.metrics.text().unwrap()).unwrap().lines().any(|line| line == metric)
+        self.metrics.text().unwrap().lines().any(|line| line == metric)
     }
 }
 

@@ -56,7 +56,12 @@ impl Operator {
     /// When it cannot be run.
     pub fn beside(kubeconfig: &str, program: &Path, number: u16) -> Result<Self> {
         let host = Ipv4Addr::LOCALHOST.into();
-        Self::run(program, kubeconfig, Replica::outside(host, number), Place::of(host, number).arguments::<&str>(&[]))
+        Self::run(
+            program,
+            kubeconfig,
+            Replica::outside(host, number),
+            Place::of(host, number).arguments::<&str>(&[]),
+        )
     }
 
     fn run(program: &Path, kubeconfig: &str, replica: Replica, arguments: Vec<String>) -> Result<Self> {

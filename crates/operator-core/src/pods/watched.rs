@@ -12,8 +12,8 @@ use kube::runtime::reflector::Lookup;
 use mailroute_route::identity::Role;
 
 use super::{
-    BarePod, MOST_ADDRESSES, PodOwner, SidecarPod, addresses, has_identity_binding, has_run, owner, prune, role,
-    sidecar, without_sidecar,
+    BarePod, MOST_ADDRESSES, PodOwner, SidecarPod, addresses, has_identity_binding, has_run, owner, prune,
+    role, sidecar, without_sidecar,
 };
 use crate::crd::ROUTE_LABEL;
 
@@ -259,8 +259,8 @@ mod tests {
     #[test]
     fn pods_of_one_workload_share_what_they_have_in_common() {
         let mut templates = PodTemplates::default();
-        let [one, two, other] =
-            [("web-1", "a"), ("web-2", "a"), ("web-3", "b")].map(|(name, image)| templates.share(pod(name, image)));
+        let [one, two, other] = [("web-1", "a"), ("web-2", "a"), ("web-3", "b")]
+            .map(|(name, image)| templates.share(pod(name, image)));
         assert!(Arc::ptr_eq(&one.template, &two.template) && !Arc::ptr_eq(&one.template, &other.template));
         assert_eq!(two, pod("web-2", "a"));
     }

@@ -92,7 +92,7 @@ impl Ledger {
 
     /// How many namespaces share the reserve, at least one.
     fn sharers(&self, now: Duration) -> u64 {
-        let shares = |share: &&NamespaceShare| share.may_use_slots(self.timing, now);
+        let shares = |share: &&Box<NamespaceShare>| share.may_use_slots(self.timing, now);
         (self.shares.values().filter(shares).count() as u64).max(1)
     }
 

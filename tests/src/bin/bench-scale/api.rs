@@ -59,7 +59,12 @@ impl Target {
         let group = if version[0] == "api" { "" } else { version[1] };
         let plural = format!("{}.{group}", rest.first()?);
         let name = rest.get(1).map(|name| (*name).to_owned());
-        Some(Self { plural, namespace: namespace.to_owned(), name, is_status: rest.get(2) == Some(&"status") })
+        Some(Self {
+            plural,
+            namespace: namespace.to_owned(),
+            name,
+            is_status: rest.get(2) == Some(&"status"),
+        })
     }
 }
 
@@ -101,7 +106,8 @@ impl ApiServer {
             .get(header::ACCEPT)
             .and_then(|it| it.to_str().ok())
             .is_some_and(|it| it.contains("PartialObjectMetadata"));
-        let list = self.objects.list(&target.plural, &target.namespace, only.as_deref(), after, limit, is_partial);
+        let list =
+            self.objects.list(&target.plural, &target.namespace, only.as_deref(), after, limit, is_partial);
         self.json(StatusCode::OK, list)
     }
 
@@ -163,7 +169,8 @@ async fn answer(
     match method {
         Method::GET => api.read(&target, &query, &headers),
         Method::DELETE => {
-            api.objects.remove(&target.plural, &format!("{}/{}", target.namespace, target.name.unwrap_or_default()));
+            api.objects
+                .remove(&target.plural, &format!("{}/{}", target.namespace, target.name.unwrap_or_default()));
             api.json(StatusCode::OK, json!({"kind": "Status", "status": "Success"}).to_string().into())
         }
         _ => api.write(&method, &target, &body),

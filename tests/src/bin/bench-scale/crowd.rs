@@ -150,7 +150,8 @@ fn reporter(number: usize, size: Size) -> Reporter {
     let bound =
         json!({"namespace": namespace(route), "pod": {"name": pod_name(number, size), "uid": uid(number)}});
     // As long as a real one.
-    let claims = json!({"aud": ["mailroute.dev"], "kubernetes.io": bound, "filled": "x".repeat(200)}).to_string();
+    let claims =
+        json!({"aud": ["mailroute.dev"], "kubernetes.io": bound, "filled": "x".repeat(200)}).to_string();
     let token = format!("e30.{}.{}", URL_SAFE_NO_PAD.encode(claims), "s".repeat(340));
     let is_busy = route.is_multiple_of(BUSY);
     Reporter { address: address(number), token, route: name(route), mailbox: mailbox(route), is_busy }

@@ -33,7 +33,12 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     operator: PathBuf,
     /// Routes and pods of each size.
-    #[arg(long, value_name = "ROUTESxPODS", value_delimiter = ',', default_value = "1000x5000,5000x25000,10000x50000")]
+    #[arg(
+        long,
+        value_name = "ROUTESxPODS",
+        value_delimiter = ',',
+        default_value = "1000x5000,5000x25000,10000x50000"
+    )]
     sizes: Vec<String>,
     /// How long pods report at the rate of the size, seconds.
     #[arg(long, default_value_t = 90)]

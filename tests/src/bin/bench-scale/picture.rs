@@ -59,12 +59,18 @@ fn panels() -> Vec<Panel> {
         Panel {
             title: "Start",
             unit: "s",
-            lines: vec![("every route looked at", |it| it.reconciled_seconds), ("ready", |it| it.ready_seconds)],
+            lines: vec![
+                ("every route looked at", |it| it.reconciled_seconds),
+                ("ready", |it| it.ready_seconds),
+            ],
         },
         Panel {
             title: "Until another replica leads",
             unit: "s",
-            lines: vec![("after a crash", |it| it.taken_over_seconds), ("after SIGTERM", |it| it.handed_over_seconds)],
+            lines: vec![
+                ("after a crash", |it| it.taken_over_seconds),
+                ("after SIGTERM", |it| it.handed_over_seconds),
+            ],
         },
         Panel {
             title: "To and from the API server",
@@ -78,7 +84,8 @@ impl Panel {
     fn draw(&self, points: &[Point]) -> String {
         let (left, top, right, bottom) = MARGIN;
         let (width, height) = (PANEL.0 - left - right, PANEL.1 - top - bottom);
-        let values = || self.lines.iter().flat_map(|(_, of)| points.iter().map(of)).filter(|it| it.is_finite());
+        let values =
+            || self.lines.iter().flat_map(|(_, of)| points.iter().map(of)).filter(|it| it.is_finite());
         let highest = round_up(values().fold(0.0, f64::max));
         let most = points.iter().map(|it| it.pods).max().unwrap_or(1) as f64;
         let place = |point: &Point, value: f64| {
@@ -92,21 +99,42 @@ impl Panel {
             let value = highest * f64::from(step) / 4.0;
             let y = top + height * (1.0 - f64::from(step) / 4.0);
             let _ = writeln!(svg, "<path d=\"M{left} {y:.1}h{width}\" stroke=\"#ddd\"/>");
-            let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", left - 6.0, y + 3.0, short(value));
+            let _ = writeln!(
+                svg,
+                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 6.0,
+                y + 3.0,
+                short(value)
+            );
         }
         for point in points {
             let x = place(point, 0.0).0;
-            let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} pods</text>", top + height + 14.0, short_count(point.pods));
+            let _ = writeln!(
+                svg,
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} pods</text>",
+                top + height + 14.0,
+                short_count(point.pods)
+            );
         }
         for (number, (name, of)) in self.lines.iter().enumerate() {
             let colour = ["#1f6feb", "#d1242f", "#57606a"][number % 3];
-            let drawn: Vec<_> = points.iter().filter(|it| of(it).is_finite()).map(|it| place(it, of(it))).collect();
+            let drawn: Vec<_> =
+                points.iter().filter(|it| of(it).is_finite()).map(|it| place(it, of(it))).collect();
             let line: Vec<_> = drawn.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", line.join(" "));
+            let _ = writeln!(
+                svg,
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                line.join(" ")
+            );
             for (x, y) in drawn {
                 let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
             }
-            let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\" fill=\"{colour}\">{name}</text>", left + 8.0, top + 12.0 + 13.0 * number as f64);
+            let _ = writeln!(
+                svg,
+                "<text x=\"{}\" y=\"{}\" fill=\"{colour}\">{name}</text>",
+                left + 8.0,
+                top + 12.0 + 13.0 * number as f64
+            );
         }
         svg
     }

@@ -152,7 +152,10 @@ fn report(reporter: &Reporter) -> Report {
         config_error: None,
         observations: vec![
             met(Reason::TokenAcquired, "Entra issued an access token for the application of the route."),
-            met(Reason::Connected, "smtp.office365.com:587 answered over TLS with a certificate for its name."),
+            met(
+                Reason::Connected,
+                "smtp.office365.com:587 answered over TLS with a certificate for its name.",
+            ),
             met(Reason::LoggedIn, &format!("Exchange accepted the log-in as {}.", reporter.mailbox)),
             met(Reason::MailAccepted, "Exchange took the last message with its sender."),
         ],

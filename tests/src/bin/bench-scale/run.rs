@@ -157,7 +157,12 @@ impl Bench {
     }
 
     /// All pods report, and reviews are asked for meanwhile: once round to fill the stores, then it counts.
-    async fn report(&self, point: &mut Point, mut operator: Operator, reporting: &Reporting) -> Result<Operator> {
+    async fn report(
+        &self,
+        point: &mut Point,
+        mut operator: Operator,
+        reporting: &Reporting,
+    ) -> Result<Operator> {
         let quiet = operator.processor_seconds()?;
         sleep(Duration::from_secs(10)).await;
         point.quiet_cores = (operator.processor_seconds()? - quiet) / 10.0;
@@ -247,7 +252,8 @@ impl Bench {
 const CONFIGURATIONS: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
 
 fn webhook_configuration() -> serde_json::Value {
-    let service = json!({"service": {"name": release::NAME, "namespace": release::NAMESPACE, "path": "/inject"}});
+    let service =
+        json!({"service": {"name": release::NAME, "namespace": release::NAMESPACE, "path": "/inject"}});
     let entry = |name: &str| json!({"name": name, "clientConfig": service, "sideEffects": "None", "admissionReviewVersions": ["v1"]});
     json!({"metadata": {"name": release::NAME}, "webhooks": [entry("inject.mailroute.dev")]})
 }
