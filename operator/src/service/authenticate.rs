@@ -16,10 +16,12 @@ use kube::Client;
 use mailroute_operator_core::crd::ROUTE_LABEL;
 use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::ReportingPod;
+use mailroute_quota::server::limits::SidecarId;
 use mailroute_route::identity::Role;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use tokio::time::sleep;
 
+use super::ids::sidecar_id;
 use super::token_review::{Claimed, ReviewError, TokenHash, TokenReviews, claimed, hash};
 use crate::cache::pods::PodStore;
 use crate::lock;
@@ -168,31 +170,29 @@ pub fn role_in(caller: &ReportingPod, pods: &PodStore, route: &str) -> Option<Ro
 
 /// What the API server said of tokens, for a while. Only pods that are watched come here, so their number bounds it.
 struct Reviewed {
-    /// By uid of the pod.
-    pods: HashMap<String, Answers>,
+    accepted: Answers,
+    refused: Answers,
     rate: RateLimit,
     swept: Option<Instant>,
 }
 
-#[derive(Default)]
-struct Answers {
-    accepted: Option<(TokenHash, Instant)>,
-    refused: Option<(TokenHash, Instant)>,
-}
+/// The last token of each pod that was answered so, and when.
+type Answers = HashMap<SidecarId, (TokenHash, Instant)>;
 
 impl Default for Reviewed {
     fn default() -> Self {
-        Self { pods: HashMap::new(), rate: RateLimit::new(BURST, REFILL), swept: None }
+        let rate = RateLimit::new(BURST, REFILL);
+        Self { accepted: Answers::new(), refused: Answers::new(), rate, swept: None }
     }
 }
 
 impl Reviewed {
     fn find(&self, uid: &str, hash: &TokenHash, now: Instant) -> Option<bool> {
-        let answers = self.pods.get(uid)?;
-        let is = |answer: &Option<(TokenHash, Instant)>| {
-            answer.as_ref().is_some_and(|(of, at)| of == hash && now.duration_since(*at) < KEEP)
+        let is_in = |answers: &Answers| {
+            let answer = answers.get(&sidecar_id(uid));
+            answer.is_some_and(|(of, at)| of == hash && now.duration_since(*at) < KEEP)
         };
-        if is(&answers.accepted) { Some(true) } else { is(&answers.refused).then_some(false) }
+        if is_in(&self.accepted) { Some(true) } else { is_in(&self.refused).then_some(false) }
     }
 
     /// Whether one more token of this pod may be reviewed.
@@ -202,9 +202,8 @@ impl Reviewed {
 
     fn keep(&mut self, uid: &str, hash: TokenHash, is_accepted: bool, now: Instant) {
         self.sweep(now);
-        let answers = self.pods.entry(uid.to_owned()).or_default();
-        let answer = if is_accepted { &mut answers.accepted } else { &mut answers.refused };
-        *answer = Some((hash, now));
+        let answers = if is_accepted { &mut self.accepted } else { &mut self.refused };
+        answers.insert(sidecar_id(uid), (hash, now));
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -212,10 +211,9 @@ impl Reviewed {
             return;
         }
         self.swept = Some(now);
-        let is_old = |answer: &Option<(TokenHash, Instant)>| {
-            answer.is_none_or(|(_, at)| now.duration_since(at) >= KEEP)
-        };
-        self.pods.retain(|_, answers| !(is_old(&answers.accepted) && is_old(&answers.refused)));
+        for answers in [&mut self.accepted, &mut self.refused] {
+            answers.retain(|_, (_, at)| now.duration_since(*at) < KEEP);
+        }
     }
 }
 
@@ -243,7 +241,10 @@ mod tests {
         for token in 0..100_000 {
             reviewed.keep("uid", hash(&token.to_string()), false, start);
         }
-        assert_eq!((reviewed.find("uid", &hash("good"), start), reviewed.pods.len()), (Some(true), 1));
+        assert_eq!(
+            (reviewed.find("uid", &hash("good"), start), reviewed.accepted.len(), reviewed.refused.len()),
+            (Some(true), 1, 1)
+        );
     }
 
     #[test]
@@ -252,6 +253,6 @@ mod tests {
         for pod in 0..1000 {
             reviewed.keep(&pod.to_string(), hash("token"), true, start + Duration::from_secs(pod));
         }
-        assert!(reviewed.pods.len() <= 121, "{}", reviewed.pods.len());
+        assert!(reviewed.accepted.len() <= 121, "{}", reviewed.accepted.len());
     }
 }
