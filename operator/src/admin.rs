@@ -27,22 +27,21 @@ pub struct Check {
 /// How long a printed page of metrics is served before the next is printed, however often somebody asks.
 pub const PRINTED: Duration = Duration::from_secs(1);
 
+/// Updates the metrics that show a state, and begins a page.
+pub type Observer = Box<dyn Fn(&Metrics, &mut String) + Send + Sync>;
+
 /// What the pages are made of.
 pub struct Admin {
     checks: Vec<Check>,
     metrics: Metrics,
-    observe: Box<dyn Fn(&Metrics, &mut String) + Send + Sync>,
+    observe: Observer,
     printed: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl Admin {
     /// Pages of these checks and metrics. `observe` updates the metrics that show a state, before they are printed, and begins the
     /// page with those that are printed from it.
-    pub fn new(
-        checks: Vec<Check>,
-        metrics: Metrics,
-        observe: Box<dyn Fn(&Metrics, &mut String) + Send + Sync>,
-    ) -> Self {
+    pub fn new(checks: Vec<Check>, metrics: Metrics, observe: Observer) -> Self {
         Self { checks, metrics, observe, printed: Mutex::default() }
     }
 

@@ -6,7 +6,7 @@ mod families;
 
 use std::time::Duration;
 
-use mailroute_metrics::{Families, Family, gauges};
+use mailroute_metrics::{Families, Family, PrintedGauge, gauges};
 use mailroute_operator_core::crd::status::{QueueStatus, Sidecars};
 use mailroute_operator_core::inject::Refusal;
 use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
@@ -42,6 +42,8 @@ pub struct RouteStanding<'a> {
     /// The messages in them.
     pub queue: QueueStatus,
 }
+
+type ValueOfRoute = fn(&RouteStanding<'_>) -> i64;
 
 /// Which certificate an expiry is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,7 @@ impl Metrics {
     /// Appends the metrics of single routes to a page. These are all routes now.
     pub fn print_routes(&self, page: &mut String, routes: &[RouteStanding<'_>]) {
         let metrics = &self.routes;
-        let one_each: [(_, fn(&RouteStanding<'_>) -> i64); 5] = [
+        let one_each: [(PrintedGauge, ValueOfRoute); 5] = [
             (metrics.ready, |route| route.ready.map_or(-1, i64::from)),
             (metrics.queued, |route| bounded(route.queue.messages)),
             (metrics.oldest, |route| bounded(route.queue.oldest_seconds)),
