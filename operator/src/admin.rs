@@ -27,17 +27,21 @@ pub struct Check {
 /// How long a printed page of metrics is served before the next is printed, however often somebody asks.
 pub const PRINTED: Duration = Duration::from_secs(1);
 
+/// Updates the metrics that show a state, and begins a page.
+pub type Observer = Box<dyn Fn(&Metrics, &mut String) + Send + Sync>;
+
 /// What the pages are made of.
 pub struct Admin {
     checks: Vec<Check>,
     metrics: Metrics,
-    observe: Box<dyn Fn(&Metrics) + Send + Sync>,
+    observe: Observer,
     printed: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl Admin {
-    /// Pages of these checks and metrics. `observe` updates the metrics that show a state, before they are printed.
-    pub fn new(checks: Vec<Check>, metrics: Metrics, observe: Box<dyn Fn(&Metrics) + Send + Sync>) -> Self {
+    /// Pages of these checks and metrics. `observe` updates the metrics that show a state, before they are printed, and begins the
+    /// page with those that are printed from it.
+    pub fn new(checks: Vec<Check>, metrics: Metrics, observe: Observer) -> Self {
         Self { checks, metrics, observe, printed: Mutex::default() }
     }
 
@@ -48,8 +52,13 @@ impl Admin {
         {
             return Ok(text.clone());
         }
-        (self.observe)(&self.metrics);
-        let text = Bytes::from(self.metrics.text()?);
+        // Of tens of thousands of series a page has megabytes: not two at a time.
+        *printed = None;
+        let mut page = String::new();
+        (self.observe)(&self.metrics, &mut page);
+        self.metrics.print(&mut page)?;
+        page.shrink_to_fit();
+        let text = Bytes::from(page);
         *printed = Some((now, text.clone()));
         Ok(text)
     }
@@ -94,7 +103,7 @@ mod tests {
     }
 
     async fn readiness(checks: Vec<Check>) -> (StatusCode, String) {
-        let admin = Admin::new(checks, Metrics::new().unwrap(), Box::new(|_| {}));
+        let admin = Admin::new(checks, Metrics::new().unwrap(), Box::new(|_, _| {}));
         let response = readyz(State(Arc::new(admin))).await;
         let status = response.status();
         let body = to_bytes(response.into_body(), 1024).await.unwrap();
@@ -116,19 +125,23 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_brought_up_to_date_when_asked() {
-        let observe = Box::new(|metrics: &Metrics| metrics.routes("True", 7));
+        let observe = Box::new(|metrics: &Metrics, page: &mut String| {
+            metrics.routes("True", 7);
+            page.push_str("# of routes\n");
+        });
         let admin = Admin::new(Vec::new(), Metrics::new().unwrap(), observe);
         let response = metrics(State(Arc::new(admin))).await;
         let body = to_bytes(response.into_body(), 64 * 1024).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(text.contains("mailroute_routes{ready=\"True\"} 7"), "{text}");
+        assert!(text.starts_with("# of routes\n# HELP"), "{text}");
     }
 
     #[test]
     fn a_flood_of_scrapes_has_the_metrics_counted_once_a_second() {
         let counted = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&counted);
-        let observe = Box::new(move |_: &Metrics| {
+        let observe = Box::new(move |_: &Metrics, _: &mut String| {
             counter.fetch_add(1, Ordering::Relaxed);
         });
         let (admin, start) = (Admin::new(Vec::new(), Metrics::new().unwrap(), observe), Instant::now());

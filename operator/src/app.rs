@@ -21,10 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use kube::runtime::reflector::{Store, store};
+use kube::runtime::reflector::store;
 use kube::{Client, Config};
 use mailroute_operator_core::kubernetes_version::NativeSidecars;
-use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::webhook_configuration::WebhookService;
@@ -35,6 +34,7 @@ use tokio::time::{sleep, timeout};
 use self::parts::{Parts, spawn, turns_true, until_told};
 use crate::args::Run;
 use crate::cache::namespaces::{self, NamespaceRoutes};
+use crate::cache::pods::{PodStore, pod_store};
 use crate::cache::route::RouteStore;
 use crate::cache::scope::WatchScope;
 use crate::cache::triggers::Triggers;
@@ -117,8 +117,8 @@ struct App {
 struct Known {
     leadership: watch::Receiver<Leadership>,
     routes: RouteStore,
-    pods: Store<WatchedPod>,
-    /// Counts the changes to `routes`, readable or not.
+    pods: PodStore,
+    /// Counts the changes to `routes`, readable or not, but for those of a status.
     changes: watch::Receiver<u64>,
     namespaces: NamespaceRoutes,
     kubernetes: watch::Receiver<NativeSidecars>,
@@ -182,9 +182,9 @@ impl App {
         &self,
         parts: &mut Parts,
         leadership: &watch::Receiver<Leadership>,
-    ) -> (RouteStore, Store<WatchedPod>, watch::Receiver<u64>) {
+    ) -> (RouteStore, PodStore, watch::Receiver<u64>) {
         let (routes, routes_writer) = store();
-        let (pods, pods_writer) = store();
+        let (pods, pods_writer) = pod_store();
         let (changed, changes) = watch::channel(0);
         let scope = WatchScope::of(&self.flags.watch_namespaces);
         let (events, leading) = (self.events.clone(), leadership.clone());

@@ -6,15 +6,12 @@ mod families;
 
 use std::time::Duration;
 
-use kube::ResourceExt;
-use mailroute_metrics::{Families, Family, gauges};
-use mailroute_operator_core::crd::MailRoute;
+use mailroute_metrics::{Families, Family, PrintedGauge, gauges};
 use mailroute_operator_core::crd::status::{QueueStatus, Sidecars};
 use mailroute_operator_core::inject::Refusal;
 use mailroute_operator_core::webhook_configuration::ConfigurationFinding;
 use mailroute_route::condition::Reason;
-use prometheus::core::MetricVec;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 
 use self::families::{Admission, Control, Leading, Routes, Standing, Trust};
 use crate::pki::BundleWritten;
@@ -32,12 +29,12 @@ pub struct Metrics {
 }
 
 /// What the status of a route says, for metrics.
-#[derive(Clone, Debug, Default)]
-pub struct RouteStanding {
+#[derive(Clone, Copy, Debug)]
+pub struct RouteStanding<'a> {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: &'a str,
     /// Its name.
-    pub name: String,
+    pub name: &'a str,
     /// Whether it is Ready; none when that is not known.
     pub ready: Option<bool>,
     /// Its sidecars.
@@ -46,23 +43,7 @@ pub struct RouteStanding {
     pub queue: QueueStatus,
 }
 
-impl RouteStanding {
-    /// From the status of the route.
-    pub fn of(route: &MailRoute) -> Self {
-        let status = route.status.as_ref();
-        Self {
-            namespace: route.namespace().unwrap_or_default(),
-            name: route.name_any(),
-            ready: match route.readiness() {
-                "True" => Some(true),
-                "False" => Some(false),
-                _ => None,
-            },
-            sidecars: status.map(|status| status.sidecars).unwrap_or_default(),
-            queue: status.map(|status| status.queue).unwrap_or_default(),
-        }
-    }
-}
+type ValueOfRoute = fn(&RouteStanding<'_>) -> i64;
 
 /// Which certificate an expiry is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +80,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             standing: Standing::register(r)?,
-            routes: Routes::register(r)?,
+            routes: Routes::register(r),
             leading: Leading::register(r)?,
             control: Control::register(r)?,
             admission: Admission::register(r)?,
@@ -137,14 +118,22 @@ impl Metrics {
         self.webhook_findings(std::iter::empty());
     }
 
-    /// Every metric in Prometheus' text format.
+    /// Every metric in Prometheus' text format, but those of single routes.
     ///
     /// # Errors
     /// When a metric cannot be printed.
-    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut page = String::new();
+        self.print(&mut page)?;
+        Ok(page)
+    }
+
+    /// Appends them to a page.
+    ///
+    /// # Errors
+    /// When a metric cannot be printed.
+    pub fn print(&self, page: &mut String) -> Result<(), prometheus::Error> {
+        TextEncoder::new().encode_utf8(&self.registry.gather(), page)
     }
 
     /// Whether this replica is the leader.
@@ -163,28 +152,25 @@ impl Metrics {
         self.standing.routes.with_label_values(&[ready]).set(saturating(count));
     }
 
-    /// These are all routes now.
-    pub fn each_route(&self, routes: impl Iterator<Item = RouteStanding>) {
+    /// Appends the metrics of single routes to a page. These are all routes now.
+    pub fn print_routes(&self, page: &mut String, routes: &[RouteStanding<'_>]) {
         let metrics = &self.routes;
-        let one_each =
-            [&metrics.ready, &metrics.queued, &metrics.oldest, &metrics.dead_letters, &metrics.lost];
-        // A route that is gone has no series.
-        one_each.into_iter().chain([&metrics.sidecars]).for_each(MetricVec::reset);
-        for RouteStanding { namespace, name, ready, sidecars, queue } in routes {
-            let values = [
-                ready.map_or(-1, i64::from),
-                bounded(queue.messages),
-                bounded(queue.oldest_seconds),
-                bounded(queue.dead_letters),
-                bounded(queue.lost),
-            ];
-            for (gauge, value) in one_each.into_iter().zip(values) {
-                gauge.with_label_values(&[namespace.as_str(), &name]).set(value);
-            }
-            for (state, count) in [("injected", sidecars.injected), ("silent", sidecars.silent)] {
-                metrics.sidecars.with_label_values(&[namespace.as_str(), &name, state]).set(count.into());
-            }
+        let one_each: [(PrintedGauge, ValueOfRoute); 5] = [
+            (metrics.ready, |route| route.ready.map_or(-1, i64::from)),
+            (metrics.queued, |route| bounded(route.queue.messages)),
+            (metrics.oldest, |route| bounded(route.queue.oldest_seconds)),
+            (metrics.dead_letters, |route| bounded(route.queue.dead_letters)),
+            (metrics.lost, |route| bounded(route.queue.lost)),
+        ];
+        for (gauge, value) in one_each {
+            gauge.print(page, routes.iter().map(|route| ([route.namespace, route.name], value(route))));
         }
+        let states = routes.iter().flat_map(|route| {
+            let Sidecars { injected, silent, .. } = route.sidecars;
+            [("injected", injected), ("silent", silent)]
+                .map(|(state, count)| ([route.namespace, route.name, state], count.into()))
+        });
+        metrics.sidecars.print(page, states);
     }
 
     /// How many stored routes cannot be read.
@@ -299,7 +285,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let value = |reasons: &[&str]| {
             metrics.webhook_findings(reasons.iter().copied());
-            let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+            let text = metrics.text().unwrap();
             let line = text.lines().find(|line| line.contains("reason=\"WebhookTooWide\"")).unwrap();
             line.rsplit(' ').next().unwrap().to_owned()
         };
@@ -309,20 +295,27 @@ mod tests {
     #[test]
     fn a_route_that_is_gone_has_no_series() {
         let metrics = Metrics::new().unwrap();
-        let mut standing =
-            RouteStanding { namespace: "shop".into(), name: "mail".into(), ..Default::default() };
-        standing.queue.lost = 3;
-        metrics.each_route([standing].into_iter());
-        let text = || String::from_utf8(metrics.text().unwrap()).unwrap();
+        let queue = QueueStatus { lost: 3, ..QueueStatus::default() };
+        let standing = RouteStanding {
+            namespace: "shop",
+            name: "mail",
+            ready: None,
+            sidecars: Sidecars::default(),
+            queue,
+        };
+        let text = |routes: &[RouteStanding<'_>]| {
+            let mut page = String::new();
+            metrics.print_routes(&mut page, routes);
+            page
+        };
         for line in [
             "mailroute_route_ready_status{namespace=\"shop\",route=\"mail\"} -1",
             "mailroute_route_lost_messages{namespace=\"shop\",route=\"mail\"} 3",
             "mailroute_route_sidecars{namespace=\"shop\",route=\"mail\",state=\"silent\"} 0",
         ] {
-            assert!(text().contains(line), "{line} is not in\n{}", text());
+            assert!(text(&[standing]).contains(line), "{line} is not in\n{}", text(&[standing]));
         }
-        metrics.each_route(std::iter::empty());
-        assert!(!text().contains("shop"));
+        assert_eq!(text(&[]), "");
     }
 
     /// Values come as constants, or from an enum; so what a label is called says what it can hold.
@@ -335,7 +328,7 @@ mod tests {
         metrics.admission("refused", "UnknownRoute", Duration::ZERO);
         metrics.reconciled("ok", Duration::ZERO);
         metrics.webhook_findings(["somebody", "WebhookTooWide"].into_iter());
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let text = metrics.text().unwrap();
         let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let labels = series
             .iter()
@@ -357,7 +350,7 @@ mod tests {
         metrics.leading(true);
         metrics.report("accepted");
         metrics.admission("refused", "UnknownRoute", Duration::from_millis(3));
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let text = metrics.text().unwrap();
         for line in [
             "mailroute_operator_leader 1",
             "mailroute_reports_received_total{outcome=\"accepted\"} 1",

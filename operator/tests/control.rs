@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
+use mailroute_operator::cache::pods::{PodWriter, pod_store};
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::cache::watch::UnreadableRoutes;
@@ -46,7 +47,7 @@ struct Stage {
     triggers: Triggers,
     reviews: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
-    pods: Mutex<Writer<WatchedPod>>,
+    pods: Mutex<PodWriter>,
     routes: Writer<CachedRoute>,
 }
 
@@ -61,14 +62,14 @@ async fn stage_with(
     rules: MailboxRules,
 ) -> Stage {
     let reviews = Arc::new(AtomicUsize::new(0));
-    let (reader, mut writer) = store();
+    let (reader, mut writer) = pod_store();
     writer.apply_watcher_event(&Event::Init);
     let given = [pod("web-1")].into_iter().chain(pods);
     given.for_each(|pod| writer.apply_watcher_event(&Event::InitApply(WatchedPod::of(pod))));
     writer.apply_watcher_event(&Event::InitDone);
     let (known_routes, mut routes_writer) = store();
     routes_writer.apply_watcher_event(&Event::Init);
-    let settings = PlatformSettings { mailbox_rules: rules, ..PlatformSettings::default() };
+    let settings = Arc::new(PlatformSettings { mailbox_rules: rules, ..PlatformSettings::default() });
     let routes = routes.into_iter().map(|route| CachedRoute::new(route, &settings));
     routes.for_each(|route| routes_writer.apply_watcher_event(&Event::InitApply(route)));
     routes_writer.apply_watcher_event(&Event::InitDone);
@@ -382,10 +383,7 @@ async fn of_the_pods_that_met_the_tenants_limit_one_tries_and_when_it_gets_throu
 async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_none() {
     let mut stage = stage_with([pod("web-2")], [mail_route("Pod")], MailboxRules::default()).await;
     assert!(stage.claim(&good(), 1).await.unwrap().lease.is_some());
-    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(
-        mail_route("Pod"),
-        &PlatformSettings::default(),
-    )));
+    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(mail_route("Pod"), &Arc::default())));
     assert!(stage.claim(&good(), 2).await.unwrap().lease.is_some());
     assert_eq!(stage.claim(&token("web-2", "uid-2", "good"), 1).await, None);
 }
@@ -393,10 +391,7 @@ async fn a_pod_whose_route_was_deleted_goes_on_having_leases_and_a_new_one_has_n
 #[tokio::test]
 async fn a_pod_is_told_that_its_route_was_deleted() {
     let mut stage = stage_with([], [mail_route("Pod")], MailboxRules::default()).await;
-    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(
-        mail_route("Pod"),
-        &PlatformSettings::default(),
-    )));
+    stage.routes.apply_watcher_event(&Event::Delete(CachedRoute::new(mail_route("Pod"), &Arc::default())));
     let (_, body) = stage.send(&good(), report("notifications")).await;
     assert_eq!(body, r#"{"nextSeconds":30,"routeDeleted":true}"#);
 }

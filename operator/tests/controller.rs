@@ -16,6 +16,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::Event;
 use mailroute_operator::cache::federation_capacity::FederationCapacity;
+use mailroute_operator::cache::pods::{PodWriter, pod_store};
 use mailroute_operator::cache::route::CachedRoute;
 use mailroute_operator::cache::triggers::Triggers;
 use mailroute_operator::controller::applied::AppliedConfigMaps;
@@ -62,7 +63,7 @@ struct Stage {
     metrics: Metrics,
     controller: JoinHandle<()>,
     routes: Writer<CachedRoute>,
-    pods: Writer<WatchedPod>,
+    pods: PodWriter,
 }
 
 impl Drop for Stage {
@@ -88,7 +89,7 @@ fn settings() -> PlatformSettings {
 }
 
 fn cached(route: MailRoute) -> CachedRoute {
-    CachedRoute::new(route, &settings())
+    CachedRoute::new(route, &Arc::new(settings()))
 }
 
 /// A controller that leads, with one route, and these ConfigMaps already there.
@@ -97,7 +98,7 @@ async fn stage(config_maps: BTreeMap<String, Value>) -> Stage {
     let api = Api { config_maps: Arc::new(Mutex::new(config_maps)), written: sender };
     let client = serve(api.clone()).await;
     let (routes, mut routes_writer) = reflector::store();
-    let (pods, mut pods_writer) = reflector::store::<WatchedPod>();
+    let (pods, mut pods_writer) = pod_store();
     for event in [Event::Init, Event::InitApply(cached(route())), Event::InitDone] {
         routes_writer.apply_watcher_event(&event);
     }
@@ -231,7 +232,7 @@ impl Stage {
     }
 
     fn looks(&self) -> Vec<String> {
-        let text = String::from_utf8(self.metrics.text().unwrap()).unwrap();
+        let text = self.metrics.text().unwrap();
         let counted = text.lines().filter(|line| line.starts_with("mailroute_reconciles_total{"));
         counted.map(str::to_owned).collect()
     }
@@ -247,7 +248,7 @@ fn pod_named(name: &str) -> Pod {
         SidecarSettings { image: "mailroute.dev/sidecar:0.1.0".into(), ..SidecarSettings::default() };
     let record = InjectedSidecar::of(
         Role::Sidecar,
-        cached(route()).resolution().route.as_ref().unwrap(),
+        cached(route()).open().resolution().route.as_ref().unwrap(),
         &platform,
         &Overrides::default(),
     )
@@ -424,7 +425,7 @@ async fn each_pod_that_ends_with_mail_is_an_event_of_its_own_and_counted() {
         );
         assert!(event["note"].as_str().unwrap().contains(words), "{event}");
     }
-    let text = String::from_utf8(stage.metrics.text().unwrap()).unwrap();
+    let text = stage.metrics.text().unwrap();
     assert!(text.contains("\nmailroute_messages_lost_total 3\n"), "{text}");
     // The watched route does not show yet what was written.
     let last = stage.waits_in("web-3", 4, &[]).await;
@@ -466,7 +467,7 @@ async fn what_a_gateway_has_on_its_claim_is_not_lost_with_its_pod_and_told_of_wh
     }
     stage.triggers.add(ObjectRef::from_obj(&cached(route())));
     assert_eq!(stage.event("MessagesLeft").await["regarding"]["name"], "web-1");
-    let text = String::from_utf8(stage.metrics.text().unwrap()).unwrap();
+    let text = stage.metrics.text().unwrap();
     assert!(text.contains("\nmailroute_messages_lost_total 2\n"), "{text}");
 }
 
@@ -489,6 +490,6 @@ async fn mail_left_by_a_pod_whose_route_was_deleted_is_an_event_on_the_pod_and_c
         note.contains("whose MailRoute notifications was deleted") && note.contains("<a@shop>"),
         "{note}"
     );
-    let text = String::from_utf8(stage.metrics.text().unwrap()).unwrap();
+    let text = stage.metrics.text().unwrap();
     assert!(text.contains("\nmailroute_messages_lost_total 2\n"), "{text}");
 }

@@ -20,7 +20,6 @@ use mailroute_operator::preflight::observations::DnsObservations;
 use mailroute_operator::preflight::rounds::DnsRounds;
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::reports::{ReportingPod, Reports};
-use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::status::{DnsNotice, DnsVerdict};
 use mailroute_route::condition::Reason;
 use mailroute_route::control::Report;
@@ -49,7 +48,7 @@ impl Drop for Stage {
 }
 
 fn cached(route: &MailRoute) -> CachedRoute {
-    CachedRoute::new(route.clone(), &PlatformSettings::default())
+    CachedRoute::new(route.clone(), &Arc::default())
 }
 
 impl Stage {
@@ -89,7 +88,7 @@ impl Stage {
     }
 
     fn metric(&self, line: &str) -> bool {
-        String::from_utf8(self.metrics.text().unwrap()).unwrap().lines().any(|it| it == line)
+        self.metrics.text().unwrap().lines().any(|it| it == line)
     }
 }
 

@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 
 struct Stage {
     webhook: Arc<Webhook>,
-    settings: PlatformSettings,
+    settings: Arc<PlatformSettings>,
     writer: Writer<CachedRoute>,
     changed: watch::Sender<u64>,
     namespaces: watch::Sender<BTreeMap<String, String>>,
@@ -80,7 +80,7 @@ async fn stage_that_lends(operator_identity: OperatorIdentity) -> Stage {
     let routes = AwaitedRoutes::new(store, malformed.clone(), changes, NamespaceRoutes::new(defaults));
     let (kubernetes, standing) = watch::channel(NativeSidecars::Fit);
     let webhook = Webhook::new(routes, platform, standing, metrics.clone(), told);
-    let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
+    let settings = Arc::new(PlatformSettings { operator_identity, ..PlatformSettings::default() });
     let webhook = Arc::new(webhook);
     Stage { webhook, settings, writer, changed, namespaces, malformed, kubernetes, events, metrics }
 }
@@ -114,7 +114,7 @@ impl Stage {
     }
 
     fn metrics(&self) -> String {
-        String::from_utf8(self.metrics.text().unwrap()).unwrap()
+        self.metrics.text().unwrap()
     }
 }
 

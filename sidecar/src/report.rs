@@ -7,6 +7,8 @@
 //! Where the service leases the mailboxes' limits, each report also carries what the budgets ask for, and is made when one
 //! says so. Without an answer mail goes on at the little that the budget allows then.
 
+mod pace;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,13 +33,6 @@ use crate::route_deleted::RouteDeleted;
 
 /// Bounds on what the service may ask for, seconds.
 const NEXT_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
-
-/// Pause after a report that nobody took; doubles up to the longest.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
-const RETRY_LONGEST: Duration = Duration::from_secs(120);
-
-/// The longest while mail waits for an answer.
-const RETRY_WANTING: Duration = Duration::from_secs(3);
 
 /// Longest time for the last words: the stop waits for them.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -130,7 +125,7 @@ impl Reporter {
                 None => None,
                 Some(control) => Some(self.exchange(report, &control, memory).await),
             };
-            self.due(pause).await;
+            self.due(pause, memory.failures > 0).await;
         }
     }
 
@@ -162,7 +157,7 @@ impl Reporter {
                 for SentClaim { attempts, mailbox, at } in sent {
                     match allotment_of(&reply, &mailbox, has_several) {
                         Some(allotment) => attempts.budget().answered(at, allotment).await,
-                        None => attempts.budget().unanswered(RETRY_FIRST),
+                        None => attempts.budget().unanswered(pace::FIRST),
                     }
                 }
                 let seconds = u64::from(reply.next_seconds);
@@ -176,11 +171,12 @@ impl Reporter {
                 if memory.failures == 1 {
                     tracing::warn!(%error, "the control service did not accept the report");
                 }
-                let pause = retry_pause(memory.failures, clock::chance());
+                let pause = pace::retry_pause(memory.failures, clock::chance());
                 // Mail that waits for a lease is asked for more often: a change of leader takes seconds.
                 let is_wanting = self.lanes.in_use().any(|attempts| attempts.budget().is_wanting());
-                let longest = if is_wanting { RETRY_WANTING } else { RETRY_LONGEST };
-                self.lanes.in_use().for_each(|attempts| attempts.budget().unanswered(pause.min(longest)));
+                let soon =
+                    if is_wanting { pace::wanting_pause(memory.failures, clock::chance()) } else { pause };
+                self.lanes.in_use().for_each(|attempts| attempts.budget().unanswered(soon));
                 pause
             }
         }
@@ -229,21 +225,23 @@ impl Reporter {
         if mailboxes.len() > 1 { mailboxes } else { vec![] }
     }
 
-    /// Completes when the next report is due: after `pause`, or soon after a change.
-    async fn due(&mut self, pause: Option<Duration>) {
+    /// Completes when the next report is due: after `pause`, or soon after a change. After a report that nobody took, only another
+    /// configuration and the end of the pod are changes.
+    async fn due(&mut self, pause: Option<Duration>, has_failed: bool) {
         let (notable, calm) = (&mut self.notable, self.least * QUEUE_CALM);
         let queue = async {
-            match notable.changed().await {
-                // An end may leave no time for another report, and what waits is lost with the pod.
-                Ok(()) => drop(tokio::time::timeout(calm, notable.wait_for(|queue| queue.is_ending)).await),
-                Err(_) => std::future::pending().await,
+            if has_failed {
+                return wait_or_never(notable.wait_for(|queue| queue.is_ending)).await;
             }
+            wait_or_never(notable.changed()).await;
+            // An end may leave no time for another report, and what waits is lost with the pod.
+            drop(tokio::time::timeout(calm, notable.wait_for(|queue| queue.is_ending)).await);
         };
         let changed = async {
             tokio::select! {
-                _ = self.health.changed() => {}
                 _ = self.config.changed() => {}
-                Ok(()) = self.gateway.changed() => {}
+                _ = self.health.changed(), if !has_failed => {}
+                Ok(()) = self.gateway.changed(), if !has_failed => {}
                 () = queue => {}
             }
         };
@@ -290,6 +288,13 @@ impl Reporter {
     }
 }
 
+/// Completes with a change; never when there will be none.
+async fn wait_or_never<T, E>(change: impl Future<Output = Result<T, E>>) {
+    if change.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The answer to the claim of a mailbox.
 fn allotment_of<'a>(reply: &'a ReportReply, mailbox: &str, has_several: bool) -> Option<&'a Allotment> {
     if !has_several {
@@ -297,12 +302,6 @@ fn allotment_of<'a>(reply: &'a ReportReply, mailbox: &str, has_several: bool) ->
     }
     let own = reply.allotments.iter().find(|own| own.mailbox.eq_ignore_ascii_case(mailbox));
     own.map(|own| &own.allotment)
-}
-
-/// The pause after so many reports in a row that nobody took. `chance` spreads the pods of a deployment.
-fn retry_pause(failures: u32, chance: f64) -> Duration {
-    let doubled = RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(RETRY_LONGEST).mul_f64(0.75 + 0.5 * chance)
 }
 
 /// Posts the report to the leader if it is known, else to the service; follows one pointer to the leader.
@@ -348,11 +347,5 @@ mod tests {
         assert_eq!(again("a@contoso.com", false), Some(1));
         assert_eq!(again("B@contoso.com", true), Some(3));
         assert_eq!(again("c@contoso.com", true), None);
-    }
-
-    #[test]
-    fn the_pause_doubles_up_to_a_bound() {
-        let pauses: Vec<_> = [1, 2, 3, 6, 100].map(|failures| retry_pause(failures, 0.5).as_secs()).into();
-        assert_eq!(pauses, [5, 10, 20, 120, 120]);
     }
 }

@@ -234,7 +234,7 @@ fn sidecar_metrics() -> String {
 
 fn operator_metrics() -> String {
     let metrics = mailroute_operator::metrics::Metrics::new().expect("metrics");
-    String::from_utf8(metrics.text().expect("metrics are printed")).expect("text")
+    metrics.text().expect("metrics are printed")
 }
 
 /// Metric, label and value of what a program shows before anything has happened, apart from histograms.

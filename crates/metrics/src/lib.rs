@@ -5,6 +5,7 @@
 //! counted.
 
 use std::cell::RefCell;
+use std::fmt::{self, Write};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -114,6 +115,62 @@ pub fn gauges(
 ) -> Result<IntGaugeVec, Error> {
     let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
     r.add(Family { name, kind: Kind::Gauge, labels, help }, metric)
+}
+
+/// A gauge of whole numbers whose series are printed from the state that they show, and not kept: of tens of thousands of series, each
+/// would take some hundred octets.
+#[derive(Clone, Copy, Debug)]
+pub struct PrintedGauge(Family);
+
+/// A [`PrintedGauge`] for each combination of labels.
+pub fn printed_gauges(
+    r: &Families,
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> PrintedGauge {
+    let family = Family { name, kind: Kind::Gauge, labels, help };
+    r.families.borrow_mut().push(family);
+    PrintedGauge(family)
+}
+
+impl PrintedGauge {
+    /// Appends the series to a page in Prometheus' text format: the values of their labels, in order, and their own.
+    pub fn print<const LABELS: usize>(
+        &self,
+        page: &mut String,
+        series: impl IntoIterator<Item = ([impl AsRef<str>; LABELS], i64)>,
+    ) {
+        let Family { name, kind, labels, help } = self.0;
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return;
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
+        for (values, value) in series {
+            page.push_str(name);
+            for (number, (label, text)) in labels.iter().zip(&values).enumerate() {
+                let before = if number == 0 { '{' } else { ',' };
+                let _ = write!(page, "{before}{label}=\"{}\"", Escaped(text.as_ref()));
+            }
+            let _ = writeln!(page, "}} {value}");
+        }
+    }
+}
+
+/// The value of a label, as the text format wants it.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            c => f.write_char(c),
+        })
+    }
 }
 
 /// A gauge of fractions.

@@ -84,7 +84,7 @@ pub struct BarePod {
 }
 
 /// What makes a pod again: the Deployment behind a ReplicaSet, where it shows, else the controller itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodOwner {
     /// Its kind.
     pub kind: String,

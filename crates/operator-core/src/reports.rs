@@ -3,15 +3,18 @@
 //! Refuses to know how a report came here and what follows from it. A report comes from a pod, so it is [`bounded`] on the way in.
 
 mod bounded;
+mod kept;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mailroute_route::control::Report;
 use mailroute_route::identity::Role;
 
 use self::bounded::bounded;
+use self::kept::{KeptReport, SaidOfRoute};
 use crate::tenant_quotas::{self, TenantQuotas};
 use crate::{REPORT_INTERVAL, STALE_AFTER};
 
@@ -62,12 +65,20 @@ pub struct AccountedMail {
 /// The newest report of each pod, by route.
 #[derive(Debug, Default)]
 pub struct Reports {
-    routes: HashMap<RouteKey, BTreeMap<String, ReceivedReport>>,
+    routes: HashMap<RouteKey, ReportsOfRoute>,
     /// When each pod reported last, by uid, for a day.
-    last: HashMap<String, Timestamp>,
+    last: HashMap<Arc<str>, Timestamp>,
     /// What they say of limits that whole tenants have.
     pub tenants: TenantQuotas,
     swept: Timestamp,
+}
+
+/// The reports for one route, by uid of the pod.
+#[derive(Debug, Default)]
+struct ReportsOfRoute {
+    // In boxes, as a node of the map has room for eleven.
+    pods: BTreeMap<Arc<str>, Box<KeptReport>>,
+    said: SaidOfRoute,
 }
 
 /// Namespace and name of a route.
@@ -80,23 +91,26 @@ impl Reports {
         self.sweep(now);
         let report = bounded(report, now);
         let route = (caller.namespace.clone(), report.route.clone());
-        let pods = self.routes.entry(route).or_default();
-        let old = pods.get(&caller.uid);
-        let same = old.filter(|old| !differs(&old.report, &report));
+        let ReportsOfRoute { pods, said } = self.routes.entry(route).or_default();
+        let old = pods.get(&*caller.uid);
+        let same = old.filter(|old| !differs(&old.said, &report));
         let (since, is_told) = same.map_or((now, false), |old| (old.since, old.is_told));
-        let news = same.is_none_or(|old| report.queue.dead_letters > old.report.queue.dead_letters);
+        let news = same.is_none_or(|old| report.queue.dead_letters > old.counts.queue.dead_letters);
         let accounted = old.map(|old| old.accounted).unwrap_or_default();
-        self.last.insert(caller.uid.clone(), now);
         let received = ReceivedReport { pod: caller.pod.clone(), report, at: now, since, is_told, accounted };
-        pods.insert(caller.uid.clone(), received);
+        let kept = KeptReport::of(received, said);
+        let known = self.last.get_key_value(&*caller.uid).map(|(uid, _)| Arc::clone(uid));
+        let uid = known.unwrap_or_else(|| Arc::from(&*caller.uid));
+        self.last.insert(Arc::clone(&uid), now);
+        pods.insert(uid, Box::new(kept));
         news
     }
 
     /// Notes what a report of an accepted route's pod says of its tenant's limit. Comes before [`Reports::record`].
     pub fn note_tenant(&mut self, tenant: &str, caller: &ReportingPod, report: &Report, now: Timestamp) {
         let key = (caller.namespace.clone(), report.route.clone());
-        let last = self.routes.get(&key).and_then(|pods| pods.get(&caller.uid));
-        let had_met = last.is_some_and(|last| tenant_quotas::refusal(&last.report).is_some());
+        let last = self.routes.get(&key).and_then(|of| of.pods.get(&*caller.uid));
+        let had_met = last.is_some_and(|last| tenant_quotas::refusal(&last.said).is_some());
         self.tenants.note(tenant, (&caller.namespace, &report.route), had_met, report, now);
     }
 
@@ -109,9 +123,9 @@ impl Reports {
         reports: &BTreeMap<String, ReceivedReport>,
         live: impl Fn(&str) -> Option<Role>,
     ) {
-        let Some(pods) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
+        let Some(of) = self.routes.get_mut(&(namespace.to_owned(), route.to_owned())) else { return };
         for (uid, told) in reports {
-            let Some(received) = pods.get_mut(uid) else { continue };
+            let Some(received) = of.pods.get_mut(uid.as_str()) else { continue };
             let accounted = &mut received.accounted;
             accounted.dead_letters = Some(told.report.queue.dead_letters);
             let role = live(uid);
@@ -126,9 +140,9 @@ impl Reports {
     /// The reports for a route that are not stale, by pod uid.
     pub fn of(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeMap<String, ReceivedReport> {
         let key = (namespace.to_owned(), route.to_owned());
-        let pods = self.routes.get(&key).into_iter().flatten();
-        pods.filter(|(_, received)| is_fresh(received, now))
-            .map(|(uid, received)| (uid.clone(), received.clone()))
+        let pods = self.routes.get(&key).into_iter().flat_map(|of| &of.pods);
+        pods.filter(|(_, kept)| is_fresh(kept, now))
+            .map(|(uid, kept)| (uid.to_string(), kept.received()))
             .collect()
     }
 
@@ -140,8 +154,8 @@ impl Reports {
     /// The addresses that the upstream sees the sidecars of a route come from.
     pub fn egress(&self, namespace: &str, route: &str, now: Timestamp) -> BTreeSet<IpAddr> {
         let pods = self.routes.get(&(namespace.to_owned(), route.to_owned()));
-        let fresh = pods.into_iter().flatten().filter(|(_, received)| is_fresh(received, now));
-        fresh.filter_map(|(_, received)| received.report.egress).collect()
+        let fresh = pods.into_iter().flat_map(|of| &of.pods).filter(|(_, kept)| is_fresh(kept, now));
+        fresh.filter_map(|(_, kept)| kept.counts.egress).collect()
     }
 
     fn sweep(&mut self, now: Timestamp) {
@@ -150,15 +164,15 @@ impl Reports {
         }
         self.swept = now;
         self.last.retain(|_, at| now.duration_since(*at) < LAST_KEPT);
-        self.routes.retain(|_, pods| {
-            pods.retain(|_, received| is_fresh(received, now));
-            !pods.is_empty()
+        self.routes.retain(|_, of| {
+            of.pods.retain(|_, kept| is_fresh(kept, now));
+            !of.pods.is_empty()
         });
     }
 }
 
-fn is_fresh(received: &ReceivedReport, now: Timestamp) -> bool {
-    now.duration_since(received.at) < STALE_AFTER
+fn is_fresh(kept: &KeptReport, now: Timestamp) -> bool {
+    now.duration_since(kept.at) < STALE_AFTER
 }
 
 fn differs(old: &Report, new: &Report) -> bool {

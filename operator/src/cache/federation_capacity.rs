@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use mailroute_operator_core::pods::watched::WatchedPod;
-use mailroute_route::file::Credential;
 
+use super::pods::PodStore;
 use super::watch::route_of;
-use crate::cache::route::{CachedRoute, RouteStore};
+use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
 use crate::lock;
 
 /// How long a count is reused, since counting looks at all pods.
@@ -27,20 +27,15 @@ pub struct FederationCapacity(Mutex<Option<(Instant, BTreeMap<String, usize>)>>)
 
 impl FederationCapacity {
     /// How many ServiceAccounts the route's application has to trust; 0 when no pod asks Entra itself.
-    pub fn subjects(
-        &self,
-        route: &CachedRoute,
-        routes: &RouteStore,
-        pods: &Store<WatchedPod>,
-        now: Instant,
-    ) -> usize {
-        let Some(application) = application(route) else { return 0 };
+    pub fn subjects(&self, route: &RouteRef, routes: &RouteStore, pods: &PodStore, now: Instant) -> usize {
+        let Some(route) = routes.get(route) else { return 0 };
+        let Some(application) = application(&route) else { return 0 };
         let mut kept = lock(&self.0);
         let counts = match kept.take() {
             Some((at, counts)) if now.saturating_duration_since(at) < KEEP => kept.insert((at, counts)),
             _ => kept.insert((now, count(&routes.state(), &pods.state()))),
         };
-        counts.1.get(&application).copied().unwrap_or_default()
+        counts.1.get(application).copied().unwrap_or_default()
     }
 }
 
@@ -58,12 +53,8 @@ fn count(routes: &[Arc<CachedRoute>], pods: &[Arc<WatchedPod>]) -> BTreeMap<Stri
     subjects.into_iter().map(|(application, subjects)| (application.to_owned(), subjects.len())).collect()
 }
 
-/// The application whose federated credentials the route's own pods need.
-fn application(route: &CachedRoute) -> Option<String> {
-    match route.resolution().route.as_ref().ok()?.file.method.log_in()?.credential {
-        Credential::WorkloadIdentity { client_id, .. } => Some(client_id.to_ascii_lowercase()),
-        _ => None,
-    }
+fn application(route: &CachedRoute) -> Option<&str> {
+    route.summary().federated_application.as_deref()
 }
 
 #[cfg(test)]
@@ -72,14 +63,13 @@ mod tests {
     use kube::runtime::reflector::store;
     use kube::runtime::watcher::Event;
     use mailroute_operator_core::crd::MailRoute;
-    use mailroute_operator_core::crd::method::{CredentialType, Subject};
-    use mailroute_operator_core::resolve::PlatformSettings;
     use mailroute_operator_core::samples;
 
     use super::*;
+    use crate::cache::pods::pod_store;
 
     fn cached(route: MailRoute) -> CachedRoute {
-        CachedRoute::new(route, &PlatformSettings::default())
+        CachedRoute::new(route, &Arc::default())
     }
 
     fn route(name: &str, namespace: &str) -> Arc<CachedRoute> {
@@ -87,13 +77,6 @@ mod tests {
         route.metadata.name = Some(name.into());
         route.metadata.namespace = Some(namespace.into());
         Arc::new(cached(route))
-    }
-
-    #[test]
-    fn graph_needs_federated_credentials_like_client_submission() {
-        let client_id = Some(samples::CLIENT_ID.to_owned());
-        assert_eq!(application(&cached(samples::graph())), client_id);
-        assert_eq!(application(&cached(samples::route())), client_id);
     }
 
     fn pod(name: &str, route: &str, namespace: &str, account: Option<&str>) -> Pod {
@@ -143,25 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_ask_entra_as_itself_does_not_count() {
-        let mut lent = samples::route();
-        lent.spec.client_submission.as_mut().unwrap().credential.subject = Subject::Operator;
-        let secret = samples::with_secret(CredentialType::ClientSecret, Some("key"));
-        for route in [lent, secret, samples::relay(true), samples::direct()] {
-            assert_eq!(application(&cached(route)), None);
-        }
-    }
-
-    #[test]
     fn a_count_is_kept_for_a_while() {
-        let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), store());
+        let ((routes, mut routes_writer), (pods, mut pods_writer)) = (store(), pod_store());
         routes_writer.apply_watcher_event(&Event::Apply(cached(samples::route())));
         let (federation, now) = (FederationCapacity::default(), Instant::now());
-        let subjects = |now| federation.subjects(&cached(samples::route()), &routes, &pods, now);
+        let route = ObjectRef::from_obj(&cached(samples::route()));
+        let subjects = |now| federation.subjects(&route, &routes, &pods, now);
         assert_eq!(subjects(now), 0);
         pods_writer.apply_watcher_event(&Event::Apply(WatchedPod::of(samples::pod("web-1", "image"))));
         assert_eq!(subjects(now + KEEP - Duration::from_secs(1)), 0);
         assert_eq!(subjects(now + KEEP), 1);
-        assert_eq!(federation.subjects(&cached(samples::direct()), &routes, &pods, now + KEEP), 0);
+        routes_writer.apply_watcher_event(&Event::Apply(cached(samples::direct())));
+        assert_eq!(subjects(now + KEEP), 0, "of the same name, it asks Entra nothing");
     }
 }

@@ -18,11 +18,12 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use mailroute_operator_core::crd::{MailRoute, ROUTE_LABEL};
-use mailroute_operator_core::pods::watched::{WatchedPod, pod_ref};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::resolve::PlatformSettings;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
+use super::pods::PodWriter;
 use super::route_bounds::{self, RoutesByNamespace};
 use super::scope::{self, WatchScope};
 use super::triggers::Triggers;
@@ -177,7 +178,7 @@ pub struct RouteWatch {
     pub malformed: UnreadableRoutes,
     /// A route that comes or changes is added.
     pub triggers: Triggers,
-    /// Changes after every change of the store.
+    /// Changes after every change of the store but those of a status.
     pub changes: channel::Sender<u64>,
 }
 
@@ -196,7 +197,9 @@ impl RouteWatch {
                     let Some(event) = event else { continue };
                     let is_status = is_status_alone(&event, &store);
                     self.writer.apply_watcher_event(&event);
-                    self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                    if !is_status {
+                        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                    }
                     trigger(&event, is_status, &store, &self.triggers);
                 }
                 Err(error) => interrupted("MailRoutes", &error),
@@ -220,7 +223,7 @@ fn readable(
     event: Event<DeserializeGuard<MailRoute>>,
     store: &RouteStore,
     malformed: &UnreadableRoutes,
-    settings: &PlatformSettings,
+    settings: &Arc<PlatformSettings>,
     found: &impl Fn(&UnreadableRoute),
 ) -> Option<Event<CachedRoute>> {
     let cached = |route| CachedRoute::new(route, settings);
@@ -290,11 +293,10 @@ fn trigger(event: &Event<CachedRoute>, is_status: bool, store: &RouteStore, trig
 
 /// Follows the pods that carry the route label for ever, into the store behind `writer`. Any change of a pod triggers a look at its
 /// route.
-pub async fn pods(client: Client, scope: WatchScope, mut writer: Writer<WatchedPod>, triggers: Triggers) {
+pub async fn pods(client: Client, scope: WatchScope, mut writer: PodWriter, triggers: Triggers) {
     let config = watcher::Config::default().labels(ROUTE_LABEL).page_size(PODS_PAGE);
     let store = writer.as_reader();
-    let gone =
-        move |namespace: &str, name: &str| store.get(&pod_ref(namespace, name)).map(|pod| (*pod).clone());
+    let gone = move |namespace: &str, name: &str| store.get(namespace, name).map(|pod| (*pod).clone());
     let mut events = scope::events(&client, &scope, &config, WatchedPod::of, gone);
     while let Some(event) = events.next().await {
         match event {
@@ -342,12 +344,6 @@ pub fn route_of(pod: &WatchedPod) -> Option<RouteRef> {
     Some(ObjectRef::new(pod.route()?).within(pod.namespace()))
 }
 
-/// Whether a pod's label names the route.
-pub fn uses(pod: &WatchedPod, route: &MailRoute) -> bool {
-    Some(pod.namespace()) == route.metadata.namespace.as_deref()
-        && pod.route() == route.metadata.name.as_deref()
-}
-
 #[cfg(test)]
 mod tests {
     use kube::ResourceExt;
@@ -383,7 +379,7 @@ mod tests {
         let found = std::cell::RefCell::new(Vec::new());
         let mut feed = |event| {
             let tell = |it: &UnreadableRoute| found.borrow_mut().push(it.error.clone());
-            if let Some(event) = readable(event, &reader, &malformed, &PlatformSettings::default(), &tell) {
+            if let Some(event) = readable(event, &reader, &malformed, &Arc::default(), &tell) {
                 writer.apply_watcher_event(&event);
             }
         };
@@ -406,7 +402,7 @@ mod tests {
         other.metadata.name = Some("other".into());
         let other = guarded(serde_json::to_value(other).unwrap());
         for event in [Event::Init, Event::InitApply(bad()), Event::InitApply(other), Event::InitDone] {
-            if let Some(event) = readable(event, &reader, &malformed, &PlatformSettings::default(), &|_| {}) {
+            if let Some(event) = readable(event, &reader, &malformed, &Arc::default(), &|_| {}) {
                 writer.apply_watcher_event(&event);
             }
         }
@@ -418,7 +414,7 @@ mod tests {
     fn an_unreadable_object_is_known_while_everything_is_listed_anew() {
         let (reader, _writer) = store::<CachedRoute>();
         let malformed = UnreadableRoutes::default();
-        let feed = |event| drop(readable(event, &reader, &malformed, &PlatformSettings::default(), &|_| {}));
+        let feed = |event| drop(readable(event, &reader, &malformed, &Arc::default(), &|_| {}));
         feed(Event::Apply(bad()));
         feed(Event::Init);
         assert!(malformed.may_have("shop", "notifications"));
@@ -469,11 +465,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_status_or_pods_that_change_all_the_time_have_a_route_looked_at_every_two_seconds() {
         let (reader, mut writer) = store::<CachedRoute>();
-        let route = CachedRoute::new(samples::route(), &PlatformSettings::default());
+        let route = CachedRoute::new(samples::route(), &Arc::default());
         writer.apply_watcher_event(&Event::Apply(route.clone()));
         let mut respecified = samples::route();
         respecified.metadata.generation = Some(4);
-        let respecified = Event::Apply(CachedRoute::new(respecified, &PlatformSettings::default()));
+        let respecified = Event::Apply(CachedRoute::new(respecified, &Arc::default()));
         let status = Event::Apply(route);
         let of = |event: &Event<CachedRoute>, triggers: &Triggers| {
             trigger(event, is_status_alone(event, &reader), &reader, triggers);
@@ -505,9 +501,5 @@ mod tests {
         let expected = RouteRef::new("notifications").within("shop");
         let pod = WatchedPod::of(samples::pod("web-1", "image"));
         assert_eq!(route_of(&pod), Some(expected));
-        assert!(uses(&pod, &samples::route()));
-        let mut other = samples::route();
-        other.metadata.namespace = Some("elsewhere".into());
-        assert!(!uses(&pod, &other));
     }
 }

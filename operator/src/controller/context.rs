@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use mailroute_operator_core::inject;
-use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::Reports;
 use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_operator_core::rollout::history::EvictionHistory;
@@ -20,6 +18,7 @@ use super::lost::LostMessageSums;
 use super::orphans::OrphanedRoutes;
 use crate::api_error::ApiError;
 use crate::cache::federation_capacity::FederationCapacity;
+use crate::cache::pods::PodStore;
 use crate::cache::route::{RouteRef, RouteStore};
 use crate::cache::triggers::Triggers;
 use crate::events::Events;
@@ -44,7 +43,7 @@ pub struct Context {
     /// Watched routes.
     pub routes: RouteStore,
     /// Watched pods.
-    pub pods: Store<WatchedPod>,
+    pub pods: PodStore,
     /// What sidecars reported.
     pub reports: Arc<Mutex<Reports>>,
     /// What to look at.

@@ -8,17 +8,14 @@ use mailroute_operator_core::status::lost_messages::{self, LeftMessages};
 
 use super::context::Context;
 use crate::cache::route::RouteRef;
-use crate::cache::watch::route_of;
 use crate::events::OwnReason;
 use crate::lock;
 
 /// Called when a pod of a deleted route was created, changed, reported or ended.
 pub(super) fn look(context: &Context, route: &RouteRef, now: Timestamp) {
     let namespace = route.namespace.as_deref().unwrap_or_default();
-    let pods = context.pods.state();
-    let of_route = pods.iter().filter(|pod| route_of(pod).as_ref() == Some(route));
-    let live: HashMap<_, _> =
-        of_route.filter_map(|pod| pod.sidecar()).map(|pod| (pod.uid.as_str(), pod.role)).collect();
+    let pods = context.pods.of_route(route);
+    let live: HashMap<_, _> = pods.iter().filter_map(|pod| Some((pod.uid(), pod.live_role()?))).collect();
     let is_news = context.orphans.is_news(route, !live.is_empty());
     if is_news {
         let (pods, name) = (live.len(), &route.name);

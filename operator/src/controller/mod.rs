@@ -30,10 +30,9 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use kube::runtime::applier;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use mailroute_operator_core::crd::MailRoute;
-use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::pods::{BarePod, SidecarPod};
 use mailroute_operator_core::reports::ReceivedReport;
 use mailroute_operator_core::resolve::render;
@@ -47,8 +46,9 @@ use tokio::time::timeout;
 
 use self::context::DEADLINE;
 pub use self::context::{Context, Error};
-use crate::cache::route::CachedRoute;
-use crate::cache::watch::{self, uses};
+use crate::cache::pods::PodStore;
+use crate::cache::route::{CachedRoute, OpenRoute};
+use crate::cache::watch;
 use crate::events::OwnReason;
 use crate::lock;
 use crate::preflight::need::needs;
@@ -103,7 +103,7 @@ pub async fn run(context: Arc<Context>) {
 /// Waits for what a first look would get wrong: it would find no pods while they are being listed, and no control service while the
 /// authority is being read.
 async fn until_known(context: &Context) {
-    watch::filled(&context.pods).await;
+    context.pods.filled().await;
     watch::filled(&context.routes).await;
     let mut bundle = context.ca_bundle.clone();
     let known = timeout(AUTHORITY_PATIENCE, bundle.wait_for(|bundle| !bundle.is_empty())).await.is_ok();
@@ -135,7 +135,7 @@ fn add_all(context: &Context) {
 
 async fn reconcile(route: Arc<CachedRoute>, term: Arc<Term>) -> Result<Action, Error> {
     let started = Instant::now();
-    let outcome = timeout(DEADLINE, steps(&route, &term)).await.unwrap_or(Err(Error::Late));
+    let outcome = timeout(DEADLINE, steps(&route.open(), &term)).await.unwrap_or(Err(Error::Late));
     let label = outcome.as_ref().map_or_else(Error::label, |_| "ok");
     term.context.metrics.reconciled(label, started.elapsed());
     if outcome.is_ok() {
@@ -145,7 +145,7 @@ async fn reconcile(route: Arc<CachedRoute>, term: Arc<Term>) -> Result<Action, E
 }
 
 /// The steps, in order. A route that cannot be rendered still gets its status.
-async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
+async fn steps(route: &OpenRoute, term: &Term) -> Result<Action, Error> {
     if route.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -153,9 +153,9 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
     let (acceptance, applied) = render(route, context).await;
     let now = Timestamp::now();
     let reports = reports_of(route, context, now);
-    let pods = pods_of(route, &context.pods);
+    let (pods, bare) = pods_of(route, &context.pods);
     let ages = ages(route.resolution(), &context.sidecar, &pods);
-    let history = context.rollouts.of(&ObjectRef::from_obj(route), &pods, &ages, Instant::now());
+    let history = context.rollouts.of(&route.reference(), &pods, &ages, Instant::now());
     let rollout = route.spec.rollout;
     let plan =
         plan(&RolloutFacts { rollout, pods: &pods, ages: &ages, reports: &reports, history: &history });
@@ -174,11 +174,16 @@ async fn steps(route: &CachedRoute, term: &Term) -> Result<Action, Error> {
         acceptance: &acceptance,
         resolution: route.resolution(),
         pods: &pods,
-        bare: &bare_pods_of(route, &context.pods),
+        bare: &bare,
         reports: &reports,
         settling,
         rollout: &plan,
-        federated: context.federation.subjects(route, &context.routes, &context.pods, Instant::now()),
+        federated: context.federation.subjects(
+            &route.reference(),
+            &context.routes,
+            &context.pods,
+            Instant::now(),
+        ),
         dns: &dns,
         silent: &silent,
         lost,
@@ -222,18 +227,18 @@ fn warn_of_losses(route: &MailRoute, context: &Context, left: &[LeftMessages], g
 }
 
 /// accepted? → render → apply.
-async fn render(route: &CachedRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
+async fn render(route: &OpenRoute, context: &Context) -> (Acceptance, Result<(), Error>) {
     let acceptance = Acceptance::of(route.resolution(), &context.sidecar);
     let Ok(resolved) = route.resolution().accepted() else { return (acceptance, Ok(())) };
     let (bundle, identity_ca) = (context.ca_bundle.borrow().clone(), context.identity_ca.borrow().clone());
     let config_map = render::config_map(resolved, &context.settings, &bundle, &identity_ca);
-    let key = ObjectRef::from_obj(route);
+    let key = route.reference();
     if context.applied.is_recent(&key, &config_map, Instant::now()) {
         return (acceptance, Ok(()));
     }
     match apply::apply(context.client.clone(), &config_map).await {
         Ok(()) => {
-            context.applied.put(key, config_map, Instant::now());
+            context.applied.put(key, &config_map, Instant::now());
             (acceptance, Ok(()))
         }
         Err(error) => {
@@ -248,24 +253,19 @@ fn reports_of(route: &MailRoute, context: &Context, now: Timestamp) -> BTreeMap<
 }
 
 /// Whether another route of its tenant says that the tenant's external recipients are used up.
-fn is_tenant_quota_met(route: &CachedRoute, context: &Context, now: Timestamp) -> bool {
+fn is_tenant_quota_met(route: &OpenRoute, context: &Context, now: Timestamp) -> bool {
     let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
     let met =
         |tenant: String| lock(&context.reports).tenants.is_met_elsewhere(&tenant, (&namespace, &name), now);
     route.counted_tenant().is_some_and(met)
 }
 
-fn pods_of(route: &MailRoute, pods: &Store<WatchedPod>) -> Vec<SidecarPod> {
-    pods.state().iter().filter(|pod| uses(pod, route)).filter_map(|pod| pod.sidecar().cloned()).collect()
-}
-
-/// In an order that does not change, as the status names them.
-fn bare_pods_of(route: &MailRoute, pods: &Store<WatchedPod>) -> Vec<BarePod> {
-    let pods = pods.state();
-    let mut bare: Vec<_> =
-        pods.iter().filter(|pod| uses(pod, route)).filter_map(|pod| pod.without_sidecar().cloned()).collect();
+/// Those with a sidecar; and those without, in an order that does not change, as the status names them.
+fn pods_of(route: &OpenRoute, pods: &PodStore) -> (Vec<SidecarPod>, Vec<BarePod>) {
+    let pods = pods.of_route(&route.reference());
+    let mut bare: Vec<_> = pods.iter().filter_map(|pod| pod.without_sidecar()).collect();
     bare.sort_unstable();
-    bare
+    (pods.iter().filter_map(|pod| pod.sidecar()).collect(), bare)
 }
 
 /// After a failure: once an Event with the whole chain of causes, and a pause that grows.

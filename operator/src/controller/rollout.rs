@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use mailroute_operator_core::pods::SidecarPod;
 use mailroute_operator_core::rollout::PACE;
@@ -14,7 +13,7 @@ use mailroute_operator_core::rollout::plan::RolloutPlan;
 
 use super::context::{Context, Error};
 use super::evict::{EvictionOutcome, evict};
-use crate::cache::route::CachedRoute;
+use crate::cache::route::OpenRoute;
 use crate::events::OwnReason;
 
 /// After the API server refused an eviction, pods of the same owner are left alone this long.
@@ -25,13 +24,13 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the API server answers neither yes nor "not now".
 pub async fn carry_out(
-    route: &CachedRoute,
+    route: &OpenRoute,
     pods: &[SidecarPod],
     plan: &RolloutPlan<'_>,
     context: &Context,
 ) -> Result<Option<Duration>, Error> {
     let Some(next) = &plan.next else { return Ok(None) };
-    let (key, rollouts) = (ObjectRef::from_obj(route), &context.rollouts);
+    let (key, rollouts) = (route.reference(), &context.rollouts);
     if !rollouts.takes_turn(Instant::now()) {
         return Ok(Some(PACE));
     }

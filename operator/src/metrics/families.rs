@@ -1,6 +1,8 @@
 //! The metrics by family, each with its name and help line. What is counted when is the business of [`super::Metrics`].
 
-use mailroute_metrics::{Families, counter, counters, gauge, gauges, histogram};
+use mailroute_metrics::{
+    Families, PrintedGauge, counter, counters, gauge, gauges, histogram, printed_gauges,
+};
 use prometheus::{Error, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// Admission answers have to come in milliseconds, reconciles in fractions of a second; one scale serves both.
@@ -34,54 +36,54 @@ impl Standing {
 /// Each route by itself, as its status says.
 #[derive(Clone, Debug)]
 pub(super) struct Routes {
-    pub(super) ready: IntGaugeVec,
-    pub(super) sidecars: IntGaugeVec,
-    pub(super) queued: IntGaugeVec,
-    pub(super) oldest: IntGaugeVec,
-    pub(super) dead_letters: IntGaugeVec,
-    pub(super) lost: IntGaugeVec,
+    pub(super) ready: PrintedGauge,
+    pub(super) sidecars: PrintedGauge,
+    pub(super) queued: PrintedGauge,
+    pub(super) oldest: PrintedGauge,
+    pub(super) dead_letters: PrintedGauge,
+    pub(super) lost: PrintedGauge,
 }
 
 impl Routes {
-    pub(super) fn register(r: &Families) -> Result<Self, Error> {
-        Ok(Self {
-            ready: gauges(
+    pub(super) fn register(r: &Families) -> Self {
+        Self {
+            ready: printed_gauges(
                 r,
                 "mailroute_route_ready_status",
                 "Ready of a MailRoute: 1 True, 0 False, -1 Unknown.",
                 &["namespace", "route"],
-            )?,
-            sidecars: gauges(
+            ),
+            sidecars: printed_gauges(
                 r,
                 "mailroute_route_sidecars",
                 "Sidecars of a MailRoute: injected, and silent.",
                 &["namespace", "route", "state"],
-            )?,
-            queued: gauges(
+            ),
+            queued: printed_gauges(
                 r,
                 "mailroute_route_queue_messages",
                 "Messages that wait in the pods of a MailRoute.",
                 &["namespace", "route"],
-            )?,
-            oldest: gauges(
+            ),
+            oldest: printed_gauges(
                 r,
                 "mailroute_route_queue_oldest_age_seconds",
                 "For how long the oldest of them has been tried.",
                 &["namespace", "route"],
-            )?,
-            dead_letters: gauges(
+            ),
+            dead_letters: printed_gauges(
                 r,
                 "mailroute_route_dead_letter_messages",
                 "Dead letters in the pods of a MailRoute.",
                 &["namespace", "route"],
-            )?,
-            lost: gauges(
+            ),
+            lost: printed_gauges(
                 r,
                 "mailroute_route_lost_messages",
                 "Messages that waited in pods of a MailRoute when these ended, since it was created.",
                 &["namespace", "route"],
-            )?,
-        })
+            ),
+        }
     }
 }
 

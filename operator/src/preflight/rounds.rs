@@ -17,6 +17,7 @@ use mailroute_dns::resolver::Resolver;
 use mailroute_operator_core::reports::Reports;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::examine::examine;
@@ -47,6 +48,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Longest pause between two rounds: the addresses of sidecars change without an event.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// Routes that are read before others may work.
+const AT_A_TIME: usize = 64;
+
 /// Shortest pause between two rounds, however often routes change.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -74,7 +78,7 @@ impl DnsRounds {
     pub async fn run(mut self) {
         loop {
             let started = Instant::now();
-            let routes = self.routes_by_need();
+            let routes = self.routes_by_need().await;
             self.board.keep(&namespaces(&routes), started);
             let due = self.board.due(started, MAX_ROUND);
             let mut looks =
@@ -94,13 +98,16 @@ impl DnsRounds {
         }
     }
 
-    fn routes_by_need(&self) -> BTreeMap<DnsNeed, Vec<RouteRef>> {
+    async fn routes_by_need(&self) -> BTreeMap<DnsNeed, Vec<RouteRef>> {
         let now = Timestamp::now();
         let mut routes = BTreeMap::<DnsNeed, Vec<_>>::new();
-        for route in self.routes.state() {
+        for (number, route) in self.routes.state().into_iter().enumerate() {
+            if number % AT_A_TIME == AT_A_TIME - 1 {
+                yield_now().await;
+            }
             let (namespace, name) = (route.namespace().unwrap_or_default(), route.name_any());
             let egress = lock(&self.reports).egress(&namespace, &name, now);
-            for need in needs(&route.spec, egress) {
+            for need in needs(&route.open().spec, egress) {
                 routes.entry(need).or_default().push(ObjectRef::from_obj(&*route));
             }
         }

@@ -13,16 +13,17 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use mailroute_operator_core::crd::ROUTE_LABEL;
-use mailroute_operator_core::pods::watched::{WatchedPod, pod_ref};
+use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::ReportingPod;
+use mailroute_quota::server::limits::SidecarId;
 use mailroute_route::identity::Role;
 use mailroute_route::paths::CONTROL_AUDIENCE;
 use tokio::time::sleep;
 
+use super::ids::sidecar_id;
 use super::token_review::{Claimed, ReviewError, TokenHash, TokenReviews, claimed, hash};
-use crate::cache::watch::filled;
+use crate::cache::pods::PodStore;
 use crate::lock;
 use crate::rate_limit::RateLimit;
 
@@ -90,7 +91,7 @@ impl Error {
 /// Checks tokens.
 pub struct Authenticator {
     reviews: TokenReviews,
-    pods: Store<WatchedPod>,
+    pods: PodStore,
     /// Whether a request has to come from an address of the pod.
     checks_address: bool,
     reviewed: Mutex<Reviewed>,
@@ -99,7 +100,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// Checks the tokens of these pods with this client's API server. `checks_address` is off in clusters that translate
     /// the addresses of pods on the way to other pods.
-    pub fn new(client: Client, pods: Store<WatchedPod>, checks_address: bool) -> Self {
+    pub fn new(client: Client, pods: PodStore, checks_address: bool) -> Self {
         let reviews = TokenReviews::new(client, AT_ONCE);
         Self { reviews, pods, checks_address, reviewed: Mutex::default() }
     }
@@ -129,7 +130,7 @@ impl Authenticator {
 
     /// Whether the pod that a token claims to be of is watched and is at this address. Asks nobody.
     async fn is_from(&self, claimed: &ReportingPod, from: IpAddr) -> Result<(), Error> {
-        if !filled(&self.pods).await {
+        if !self.pods.filled().await {
             return Err(Error::NotSynced);
         }
         let began = Instant::now();
@@ -155,45 +156,43 @@ impl Authenticator {
     }
 }
 
-fn find(caller: &ReportingPod, pods: &Store<WatchedPod>) -> Option<std::sync::Arc<WatchedPod>> {
-    let pod = pods.get(&pod_ref(&caller.namespace, &caller.pod))?;
+fn find(caller: &ReportingPod, pods: &PodStore) -> Option<std::sync::Arc<WatchedPod>> {
+    let pod = pods.get(&caller.namespace, &caller.pod)?;
     (pod.uid() == caller.uid).then_some(pod)
 }
 
 /// The role of a caller for the route that it names, when it is a pod that there is, with the label of that route and its container:
 /// what is a pod's own goes to no other pod, and what is a sidecar's or gateway's to none that never had one.
-pub fn role_in(caller: &ReportingPod, pods: &Store<WatchedPod>, route: &str) -> Option<Role> {
+pub fn role_in(caller: &ReportingPod, pods: &PodStore, route: &str) -> Option<Role> {
     let pod = find(caller, pods)?;
     pod.role().filter(|_| pod.route() == Some(route))
 }
 
 /// What the API server said of tokens, for a while. Only pods that are watched come here, so their number bounds it.
 struct Reviewed {
-    /// By uid of the pod.
-    pods: HashMap<String, Answers>,
+    accepted: Answers,
+    refused: Answers,
     rate: RateLimit,
     swept: Option<Instant>,
 }
 
-#[derive(Default)]
-struct Answers {
-    accepted: Option<(TokenHash, Instant)>,
-    refused: Option<(TokenHash, Instant)>,
-}
+/// The last token of each pod that was answered so, and when.
+type Answers = HashMap<SidecarId, (TokenHash, Instant)>;
 
 impl Default for Reviewed {
     fn default() -> Self {
-        Self { pods: HashMap::new(), rate: RateLimit::new(BURST, REFILL), swept: None }
+        let rate = RateLimit::new(BURST, REFILL);
+        Self { accepted: Answers::new(), refused: Answers::new(), rate, swept: None }
     }
 }
 
 impl Reviewed {
     fn find(&self, uid: &str, hash: &TokenHash, now: Instant) -> Option<bool> {
-        let answers = self.pods.get(uid)?;
-        let is = |answer: &Option<(TokenHash, Instant)>| {
-            answer.as_ref().is_some_and(|(of, at)| of == hash && now.duration_since(*at) < KEEP)
+        let is_in = |answers: &Answers| {
+            let answer = answers.get(&sidecar_id(uid));
+            answer.is_some_and(|(of, at)| of == hash && now.duration_since(*at) < KEEP)
         };
-        if is(&answers.accepted) { Some(true) } else { is(&answers.refused).then_some(false) }
+        if is_in(&self.accepted) { Some(true) } else { is_in(&self.refused).then_some(false) }
     }
 
     /// Whether one more token of this pod may be reviewed.
@@ -203,9 +202,8 @@ impl Reviewed {
 
     fn keep(&mut self, uid: &str, hash: TokenHash, is_accepted: bool, now: Instant) {
         self.sweep(now);
-        let answers = self.pods.entry(uid.to_owned()).or_default();
-        let answer = if is_accepted { &mut answers.accepted } else { &mut answers.refused };
-        *answer = Some((hash, now));
+        let answers = if is_accepted { &mut self.accepted } else { &mut self.refused };
+        answers.insert(sidecar_id(uid), (hash, now));
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -213,10 +211,9 @@ impl Reviewed {
             return;
         }
         self.swept = Some(now);
-        let is_old = |answer: &Option<(TokenHash, Instant)>| {
-            answer.is_none_or(|(_, at)| now.duration_since(at) >= KEEP)
-        };
-        self.pods.retain(|_, answers| !(is_old(&answers.accepted) && is_old(&answers.refused)));
+        for answers in [&mut self.accepted, &mut self.refused] {
+            answers.retain(|_, (_, at)| now.duration_since(*at) < KEEP);
+        }
     }
 }
 
@@ -244,7 +241,10 @@ mod tests {
         for token in 0..100_000 {
             reviewed.keep("uid", hash(&token.to_string()), false, start);
         }
-        assert_eq!((reviewed.find("uid", &hash("good"), start), reviewed.pods.len()), (Some(true), 1));
+        assert_eq!(
+            (reviewed.find("uid", &hash("good"), start), reviewed.accepted.len(), reviewed.refused.len()),
+            (Some(true), 1, 1)
+        );
     }
 
     #[test]
@@ -253,6 +253,6 @@ mod tests {
         for pod in 0..1000 {
             reviewed.keep(&pod.to_string(), hash("token"), true, start + Duration::from_secs(pod));
         }
-        assert!(reviewed.pods.len() <= 121, "{}", reviewed.pods.len());
+        assert!(reviewed.accepted.len() <= 121, "{}", reviewed.accepted.len());
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use mailroute_quota::server::limits::SidecarId;
+use mailroute_quota::server::limits::{Namespace, SidecarId};
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_quota::slots::unregistered_index;
 
@@ -56,10 +56,10 @@ pub fn sidecar_id(uid: &str) -> SidecarId {
 }
 
 /// The sidecar of the pod with this uid in this namespace, which was created at `since`.
-pub fn running_sidecar(namespace: &str, uid: &str, since: Duration) -> RunningSidecar {
+pub fn running_sidecar(namespace: &Namespace, uid: &str, since: Duration) -> RunningSidecar {
     RunningSidecar {
         id: sidecar_id(uid),
-        namespace: namespace.into(),
+        namespace: Namespace::clone(namespace),
         unregistered_index: unregistered_index(uid),
         since,
     }

@@ -18,6 +18,7 @@ use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{Allotment, Claim, ShortOf, Throttled};
 
 use super::application::{Applications, CONNECTIONS};
+use super::claimed::ClaimedMailboxes;
 use super::ids::{ApplicationKey, MailboxKey};
 use super::ledger_store::LedgerStore;
 use super::mailbox::{Mailbox, MailboxContext, StoreTask, Unwritten};
@@ -44,7 +45,7 @@ const LIST_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const READ_AT_ONCE: usize = 4;
 
 /// A sidecar that claims, and for which mailbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claimant {
     /// The sidecar.
     pub holder: SidecarId,
@@ -75,9 +76,6 @@ pub struct RunningPods {
     pub applications: HashMap<ApplicationKey, HashSet<MailboxKey>>,
 }
 
-/// The last claims of one sidecar, by mailbox, and when each was made.
-type ClaimsOfOne = HashMap<MailboxKey, (Claimant, Duration)>;
-
 /// Answers claims of all mailboxes.
 pub struct Leases {
     context: Arc<MailboxContext>,
@@ -87,7 +85,7 @@ pub struct Leases {
     /// The stored mailboxes, each with the namespace whose pod was the first to send as it.
     opened: Arc<Mutex<HashMap<MailboxKey, Namespace>>>,
     /// The last claim of each sidecar on each mailbox by an accepted route, and when it was made.
-    claimed: Mutex<HashMap<SidecarId, ClaimsOfOne>>,
+    claimed: Mutex<ClaimedMailboxes>,
     /// How often claims of each namespace have a record stored.
     writes: Mutex<RateLimit<Namespace>>,
     /// The namespaces that were logged for too many mailboxes.
@@ -187,8 +185,7 @@ impl Leases {
             // Of a holder that an earlier leader's record names, it is not known whether it uses the application.
             let claimed = lock(&self.claimed);
             let uses = |it: &Claimant| it.application.as_ref() == Some(application);
-            let any_uses = |of: &ClaimsOfOne| of.values().any(|(it, _)| uses(it));
-            holders.retain(|holder, _| claimed.get(holder).is_none_or(any_uses));
+            holders.retain(|holder, _| claimed.of(*holder).is_none_or(|mut of| of.any(|(it, _)| uses(it))));
         }
         let connections = applications.connections(application, holders, now);
         mailbox.with(|ledger| ledger.decide_within(who.holder, Some(connections), now))
@@ -215,20 +212,15 @@ impl Leases {
     ) -> Option<Claimant> {
         let now = self.now();
         let claimed = lock(&self.claimed);
-        let mut of_holder = claimed.get(&holder)?.values();
-        let (who, at) = of_holder.find(|(who, _)| who.address.eq_ignore_ascii_case(address))?;
-        let is_it = &*who.namespace == namespace && who.route == route && now < *at + REMEMBERED;
-        is_it.then(|| who.clone())
+        let (who, at) = claimed.of(holder)?.find(|(who, _)| who.address.eq_ignore_ascii_case(address))?;
+        let is_it = &*who.namespace == namespace && who.route == route && now < at + REMEMBERED;
+        is_it.then(|| Claimant { holder, ..who.clone() })
     }
 
     /// Notes a claim by an accepted route.
     pub fn remember(&self, who: &Claimant) {
-        let now = self.now();
-        match lock(&self.claimed).get_mut(&who.holder).and_then(|of| of.get_mut(&who.mailbox)) {
-            Some((known, at)) if known == who => *at = now,
-            // `moved` gives back what it had of another mailbox.
-            _ => {}
-        }
+        // `moved` gives back what it had of another mailbox.
+        lock(&self.claimed).renew(who, self.now());
     }
 
     /// A mailbox that pods of a namespace send as; none if the namespace has opened too many.
@@ -259,27 +251,10 @@ impl Leases {
         Some(mailbox)
     }
 
-    /// Forgets a sidecar in mailboxes that its route named before and names no longer.
+    /// Notes a claim, and forgets the sidecar in mailboxes that its route named before and names no longer.
     fn moved(&self, who: &Claimant, claim: &Claim) {
         let now = self.now();
-        let left: Vec<MailboxKey> = {
-            let mut claimed = lock(&self.claimed);
-            let of_holder = claimed.entry(who.holder).or_default();
-            if claim.leaving {
-                of_holder.remove(&who.mailbox);
-            } else {
-                // A claim by a deleted route does not extend the time.
-                let at = of_holder.get(&who.mailbox).map_or(now, |(_, at)| *at);
-                of_holder.insert(who.mailbox.clone(), (who.clone(), at));
-            }
-            let stays = |key: &MailboxKey| *key == who.mailbox || who.of_route.contains(key);
-            let left = of_holder.keys().filter(|key| !stays(key)).cloned().collect();
-            of_holder.retain(|key, _| stays(key));
-            if of_holder.is_empty() {
-                claimed.remove(&who.holder);
-            }
-            left
-        };
+        let left = lock(&self.claimed).claims(who, claim.leaving, now);
         for left in left {
             let left = lock(&self.mailboxes).get(&left).map(Arc::clone);
             left.and_then(|left| left.with(|ledger| ledger.forget(who.holder, now)));
@@ -314,7 +289,7 @@ impl Leases {
                 let _ = mailbox.begin(&self.context, StoreTask::Remove, vec![]);
             }
         }
-        lock(&self.claimed).retain(|holder, _| pods.contains(holder));
+        lock(&self.claimed).retain(|holder| pods.contains(&holder));
         let new = lock(&self.applications).sweep(applications, now);
         for key in new {
             let sidecars = running.get(&key).cloned().unwrap_or_default();

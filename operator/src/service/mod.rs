@@ -34,6 +34,7 @@
 pub mod application;
 pub mod authenticate;
 pub mod certificate;
+mod claimed;
 pub mod ids;
 pub mod lease;
 pub mod ledger_store;

@@ -1,6 +1,5 @@
 //! HTTP in and out of the control service: reads one report, answers one reply. Decides nothing but who may report what.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,19 +14,16 @@ use futures::FutureExt;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
 use mailroute_operator_core::REPORT_INTERVAL;
 use mailroute_operator_core::pods::watched::WatchedPod;
 use mailroute_operator_core::reports::{ReportingPod, Reports};
-use mailroute_operator_core::resolve::ResolvedRoute;
 use mailroute_operator_core::tenant_quotas::refusal;
-use mailroute_quota::server::limits::{MailboxLimits, NO_LIMIT};
+use mailroute_quota::server::limits::Namespace;
 use mailroute_quota::server::reserve::RunningSidecar;
 use mailroute_route::control::{
     Allotment, Claim, MAX_REPORT_BYTES, MailboxAllotment, NotLeader, REPORT_PATH, Report, ReportReply,
     ShortOf,
 };
-use mailroute_route::file::Method;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -36,9 +32,10 @@ use super::ids::{ApplicationKey, MailboxKey, running_sidecar, sidecar_id};
 use super::lease::{Claimant, Leases, RunningPods};
 use super::mailbox::Unwritten;
 use super::request::bearer;
-use crate::cache::route::{CachedRoute, RouteRef, RouteStore};
+use crate::cache::pods::PodStore;
+use crate::cache::route::{CachedRoute, RouteRef, RouteStore, SharedMailboxes};
 use crate::cache::triggers::Triggers;
-use crate::cache::watch::{UnreadableRoutes, route_of};
+use crate::cache::watch::UnreadableRoutes;
 use crate::leader_election::Leadership;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -54,7 +51,7 @@ pub struct ReportService {
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// Pods with the label, as watched.
-    pub pods: Store<WatchedPod>,
+    pub pods: PodStore,
     /// Where reports are kept.
     pub reports: Arc<Mutex<Reports>>,
     /// Triggers the controller.
@@ -134,7 +131,7 @@ impl ReportService {
             return Err(ReportRefusal::NotItsRoute);
         }
         let route = RouteRef::new(&report.route).within(&caller.namespace);
-        let tenant = self.routes.get(&route).and_then(|route| route.counted_tenant());
+        let tenant = self.routes.get(&route).and_then(|route| route.summary().counted_tenant.clone());
         let claims = self.take_in(&caller, &report, tenant.as_deref());
         let has_several = !report.mailboxes.is_empty();
         if lock(&self.reports).record(&caller, report, Timestamp::now()) {
@@ -233,22 +230,21 @@ impl ReportService {
     /// whose route is not accepted, sends nothing.
     fn running(&self) -> RunningPods {
         let mut running = RunningPods::default();
-        let mut mailboxes = HashMap::<RouteRef, (Vec<MailboxKey>, Option<ApplicationKey>)>::new();
-        let accepted = |route: &RouteRef| {
-            let route = self.routes.get(route);
-            route.map(|route| (mailboxes_of(&route), application_of(&route))).unwrap_or_default()
-        };
-        for pod in self.pods.state().iter().filter(|pod| !pod.has_run()) {
-            running.pods.insert(sidecar_id(pod.uid()));
-            let Some(route) = route_of(pod).filter(|_| pod.sidecar().is_some_and(|it| it.ready)) else {
+        let pods = self.pods.state();
+        running.pods = pods.iter().filter(|pod| !pod.has_run()).map(|pod| sidecar_id(pod.uid())).collect();
+        for route in self.routes.state() {
+            let Some(shared) = &route.summary().shared else { continue };
+            let pods = self.pods.of_route(&RouteRef::from_obj(&*route));
+            let sidecars: Vec<_> = running_as(pods.iter().filter(|pod| pod.takes_mail()));
+            if sidecars.is_empty() {
                 continue;
-            };
-            let (mailboxes, application) = mailboxes.entry(route).or_insert_with_key(accepted);
-            for mailbox in mailboxes.iter() {
-                running.by_mailbox.entry(mailbox.clone()).or_default().push(running_as(pod));
-                if let Some(application) = application.as_ref() {
+            }
+            let application = application_of(shared);
+            for mailbox in mailboxes_of(shared) {
+                if let Some(application) = &application {
                     running.applications.entry(application.clone()).or_default().insert(mailbox.clone());
                 }
+                running.by_mailbox.entry(mailbox).or_default().extend_from_slice(&sidecars);
             }
         }
         running
@@ -328,52 +324,39 @@ enum Claims {
 
 /// Who claims this mailbox by this route. The method makes no difference: the limits are the mailbox's.
 fn claimant(route: &CachedRoute, caller: &ReportingPod, address: &str) -> Claims {
-    let Some(resolved) = shared(route) else { return Claims::Nobody };
-    let (file, of_route) = (&resolved.file, mailboxes_of(route));
-    let named = file.method.mailboxes().into_iter().find(|own| own.eq_ignore_ascii_case(address));
-    let Some(named) = named else { return Claims::Another };
+    let Some(shared) = &route.summary().shared else { return Claims::Nobody };
+    let Some(named) = shared.addresses.iter().find(|own| own.eq_ignore_ascii_case(address)) else {
+        return Claims::Another;
+    };
     Claims::As(Claimant {
         holder: sidecar_id(&caller.uid),
         namespace: caller.namespace.as_str().into(),
         route: route.name_any(),
-        mailbox: MailboxKey::of(&route.spec.tenant.id, named),
-        address: named.to_owned(),
-        of_route,
-        limits: MailboxLimits {
-            messages: file.limits.messages_per_minute.unwrap_or(NO_LIMIT),
-            messages_per_hour: file.limits.messages_per_hour.unwrap_or(NO_LIMIT),
-            recipients: file.limits.recipients_per_day.unwrap_or(NO_LIMIT),
-            connections: resolved.connections,
-        },
-        application: application_of(route),
+        mailbox: MailboxKey::of(&shared.tenant, named),
+        address: named.to_string(),
+        of_route: mailboxes_of(shared),
+        limits: shared.limits,
+        application: application_of(shared),
     })
 }
 
-/// The mailboxes of an accepted route whose limits are shared.
-fn mailboxes_of(route: &CachedRoute) -> Vec<MailboxKey> {
-    let Some(resolved) = shared(route) else { return vec![] };
-    let key = |address| MailboxKey::of(&route.spec.tenant.id, address);
-    resolved.file.method.mailboxes().into_iter().map(key).collect()
+fn mailboxes_of(shared: &SharedMailboxes) -> Vec<MailboxKey> {
+    shared.addresses.iter().map(|address| MailboxKey::of(&shared.tenant, address)).collect()
 }
 
-/// The application of an accepted route whose connections Microsoft limits over all mailboxes.
-fn application_of(route: &CachedRoute) -> Option<ApplicationKey> {
-    let Method::Graph(graph) = &shared(route)?.file.method else { return None };
-    Some(ApplicationKey::of(&route.spec.tenant.id, graph.credential.client_id()?))
+fn application_of(shared: &SharedMailboxes) -> Option<ApplicationKey> {
+    shared.application.as_ref().map(|client_id| ApplicationKey::of(&shared.tenant, client_id))
 }
 
-/// An accepted route that names limits of its mailbox.
-fn shared(route: &CachedRoute) -> Option<&ResolvedRoute> {
-    route.resolution().accepted().ok().filter(|resolved| resolved.file.shares_limits())
-}
-
-fn running_as(pod: &WatchedPod) -> RunningSidecar {
-    let made = pod.created().map_or(0, Timestamp::as_millisecond);
-    running_sidecar(
-        pod.namespace(),
-        pod.uid(),
-        Duration::from_millis(u64::try_from(made).unwrap_or_default()),
-    )
+/// Of pods of one route.
+fn running_as<'a>(pods: impl Iterator<Item = &'a Arc<WatchedPod>>) -> Vec<RunningSidecar> {
+    let mut namespace = None;
+    let running = pods.map(|pod| {
+        let made = pod.created().map_or(0, Timestamp::as_millisecond);
+        let namespace = namespace.get_or_insert_with(|| Namespace::from(pod.namespace()));
+        running_sidecar(namespace, pod.uid(), Duration::from_millis(u64::try_from(made).unwrap_or_default()))
+    });
+    running.collect()
 }
 
 async fn whole(body: Body) -> Result<Bytes, ReportRefusal> {

@@ -10,8 +10,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use kube::runtime::reflector::{ObjectRef, Store};
-use mailroute_operator_core::pods::watched::WatchedPod;
+use kube::runtime::reflector::ObjectRef;
 use mailroute_operator_core::reports::ReportingPod;
 use mailroute_route::control::{MAX_MESSAGE_BYTES, ServiceRefusal};
 use mailroute_route::identity::Role;
@@ -20,7 +19,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::authenticate::{self, Authenticator};
-use crate::cache::route::{CachedRoute, RouteStore};
+use crate::cache::pods::PodStore;
+use crate::cache::route::{OpenRoute, RouteStore};
 use crate::cache::watch::filled;
 use crate::lock;
 use crate::rate_limit::RateLimit;
@@ -43,7 +43,7 @@ pub struct RequestBounds {
 /// The pods that may ask, and their routes.
 pub struct Callers {
     authenticator: Arc<Authenticator>,
-    pods: Store<WatchedPod>,
+    pods: PodStore,
     routes: RouteStore,
     bounds: RequestBounds,
     rate: Mutex<RateLimit>,
@@ -85,7 +85,7 @@ impl Callers {
     /// Pods and routes as watched.
     pub fn new(
         authenticator: Arc<Authenticator>,
-        pods: Store<WatchedPod>,
+        pods: PodStore,
         routes: RouteStore,
         bounds: RequestBounds,
     ) -> Self {
@@ -114,7 +114,7 @@ impl Callers {
         let request = serde_json::from_slice(&body)
             .map_err(|error| RequestError::NotARequest(error.line(), error.column()))?;
         // What is not known yet is waited for until the deadline.
-        let known = filled(&self.pods).await && filled(&self.routes).await;
+        let known = self.pods.filled().await && filled(&self.routes).await;
         if known { Ok(Asked { caller, request }) } else { Err(RequestError::NotSynced) }
     }
 
@@ -124,10 +124,10 @@ impl Callers {
     }
 
     /// The caller's own route.
-    pub(super) fn route(&self, caller: &ReportingPod, name: &str) -> Result<Arc<CachedRoute>, RequestError> {
+    pub(super) fn route(&self, caller: &ReportingPod, name: &str) -> Result<OpenRoute, RequestError> {
         self.role(caller, name)?;
         let route = self.routes.get(&ObjectRef::new(name).within(&caller.namespace));
-        route.ok_or(RequestError::NoRoute)
+        Ok(route.ok_or(RequestError::NoRoute)?.open())
     }
 }
 

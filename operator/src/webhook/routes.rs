@@ -4,17 +4,16 @@
 //! at every change of the store, for a bounded time and by a bounded number of pods. One that is stored and cannot be read
 //! is told apart from one that is not there.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 use mailroute_operator_core::inject::Refusal;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::cache::namespaces::NamespaceRoutes;
-use crate::cache::route::{CachedRoute, RouteStore};
+use crate::cache::route::{OpenRoute, RouteStore};
 use crate::cache::watch::{UnreadableRoutes, filled};
 
 /// Pods that wait for a route at a time; a further one gets its answer at once.
@@ -76,7 +75,7 @@ impl AwaitedRoutes {
         namespace: &str,
         name: &str,
         patience: Duration,
-    ) -> Result<Result<Arc<CachedRoute>, Refusal>, NotSynced> {
+    ) -> Result<Result<OpenRoute, Refusal>, NotSynced> {
         if !timeout(patience, filled(&self.store)).await.unwrap_or(false) {
             return Err(NotSynced::Routes);
         }
@@ -90,7 +89,7 @@ impl AwaitedRoutes {
         Ok(awaited.ok_or_else(|| self.missing(namespace, name)))
     }
 
-    async fn appears(&self, namespace: &str, name: &str) -> Option<Arc<CachedRoute>> {
+    async fn appears(&self, namespace: &str, name: &str) -> Option<OpenRoute> {
         let mut changes = self.changes.clone();
         loop {
             changes.mark_unchanged();
@@ -101,15 +100,15 @@ impl AwaitedRoutes {
         }
     }
 
-    fn present(&self, namespace: &str, name: &str) -> Option<Arc<CachedRoute>> {
-        self.store.get(&ObjectRef::new(name).within(namespace))
+    fn present(&self, namespace: &str, name: &str) -> Option<OpenRoute> {
+        Some(self.store.get(&ObjectRef::new(name).within(namespace))?.open())
     }
 
     fn missing(&self, namespace: &str, name: &str) -> Refusal {
         if let Some(error) = self.malformed.why(namespace, name) {
             return Refusal::UnreadableRoute { route: name.to_owned(), error };
         }
-        let there = self.store.state_filter(|route| route.metadata.namespace.as_deref() == Some(namespace));
+        let there = self.store.state_filter(|route| route.meta().namespace.as_deref() == Some(namespace));
         let mut known: Vec<_> = there.iter().map(|route| route.name_any()).collect();
         known.sort_unstable();
         Refusal::UnknownRoute { route: name.to_owned(), namespace: namespace.to_owned(), known }

@@ -23,7 +23,7 @@ use super::refusals::{self, Pace, Refusals};
 use super::review::{DecodeError, Review};
 use super::routes::{AwaitedRoutes, NotSynced};
 use super::weight::weight;
-use crate::cache::route::CachedRoute;
+use crate::cache::route::OpenRoute;
 use crate::lock;
 use crate::metrics::Metrics;
 use crate::server::Peer;
@@ -145,7 +145,7 @@ enum ReviewOutcome {
 struct RefusedReview {
     refusal: Refusal,
     /// Its route, if there is one.
-    route: Option<Arc<CachedRoute>>,
+    route: Option<Box<OpenRoute>>,
     /// What the pod is called.
     pod: String,
     owner: LabelOwner,
@@ -285,7 +285,7 @@ impl Webhook {
         Ok(match injection.map(|patch| inject::labelling(patch, &view, name)) {
             Ok(None) => ReviewOutcome::Complete(review),
             Ok(Some(patch)) => ReviewOutcome::Injected(review, patch),
-            Err(refusal) => refused(review, refusal, Some(route), called),
+            Err(refusal) => refused(review, refusal, Some(Box::new(route)), called),
         })
     }
 
@@ -318,7 +318,7 @@ impl Webhook {
     }
 
     /// The patch that the pod needs; `None` when it has everything.
-    fn injection(&self, pod: &Value, route: &CachedRoute) -> Result<Option<json_patch::Patch>, Refusal> {
+    fn injection(&self, pod: &Value, route: &OpenRoute) -> Result<Option<json_patch::Patch>, Refusal> {
         let route = inject::injectable(route, route.resolution())?;
         let plan = inject::plan(pod, route, &self.platform)?;
         if plan.is_empty() { Ok(None) } else { inject::patch(&plan, pod).map(Some) }

@@ -29,7 +29,7 @@ use mailroute_route::control::{TokenRefusal, TokenReply, TokenRequest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::stores::filled;
+use crate::stores::{filled, filled_pods};
 
 /// The operator's ServiceAccount.
 pub const OPERATOR: &str = "system:serviceaccount:mailroute-system:mailroute";
@@ -86,13 +86,13 @@ impl Stage {
         m365.write_assertion(OPERATOR, &folder.path().join("token")).unwrap();
         let metrics = Metrics::new().unwrap();
         let operator_identity = OperatorIdentity::parse(&settings(authority, &m365)).unwrap();
-        let settings = PlatformSettings { operator_identity, ..PlatformSettings::default() };
+        let settings = Arc::new(PlatformSettings { operator_identity, ..PlatformSettings::default() });
         let applications = &settings.operator_identity.applications;
         let token_cache =
             TokenCache::new(applications, &folder.path().join("token"), &proxy, &metrics).unwrap();
         let pods = [("shop", "web-1", "uid-1", "notifications"), ("shop", "worker-1", "uid-2", "reports")];
         let pods = pods.into_iter().map(|(namespace, name, uid, route)| pod(namespace, name, uid, route));
-        let pods = filled(pods.map(WatchedPod::of));
+        let pods = filled_pods(pods.map(WatchedPod::of));
         let service = TokenService {
             callers: Callers::new(
                 Arc::new(Authenticator::new(api_server().await, pods.clone(), true)),
@@ -156,7 +156,7 @@ impl Stage {
     }
 
     pub fn number(&self, metric: &str) -> bool {
-        String::from_utf8(self.metrics.text().unwrap()).unwrap().lines().any(|line| line == metric)
+        self.metrics.text().unwrap().lines().any(|line| line == metric)
     }
 }
 

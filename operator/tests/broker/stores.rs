@@ -2,6 +2,8 @@
 
 use kube::runtime::reflector::{Lookup, Store, store};
 use kube::runtime::watcher::Event;
+use mailroute_operator::cache::pods::{PodStore, pod_store};
+use mailroute_operator_core::pods::watched::WatchedPod;
 
 /// A store with these objects, as after the first list of them.
 pub fn filled<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
@@ -12,6 +14,15 @@ where
     let (reader, mut writer) = store();
     writer.apply_watcher_event(&Event::Init);
     objects.into_iter().for_each(|object| writer.apply_watcher_event(&Event::InitApply(object)));
+    writer.apply_watcher_event(&Event::InitDone);
+    reader
+}
+
+/// The same of pods.
+pub fn filled_pods(pods: impl IntoIterator<Item = WatchedPod>) -> PodStore {
+    let (reader, mut writer) = pod_store();
+    writer.apply_watcher_event(&Event::Init);
+    pods.into_iter().for_each(|pod| writer.apply_watcher_event(&Event::InitApply(pod)));
     writer.apply_watcher_event(&Event::InitDone);
     reader
 }

@@ -22,15 +22,15 @@ use mailroute_operator::service::certificate::{self, CertificateService};
 use mailroute_operator::service::request::{Callers, RequestBounds};
 use mailroute_operator::service::review::{self, ReviewService};
 use mailroute_operator_core::crd::MailRoute;
+use mailroute_operator_core::crd::delivery::Gateway;
 use mailroute_operator_core::pods::watched::WatchedPod;
-use mailroute_operator_core::resolve::{PlatformSettings, resolve};
+use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_route::RouteFile;
-use mailroute_route::file::Gateway;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::stores::filled;
+use crate::stores::{filled, filled_pods};
 
 /// Pods, as `<namespace>/<pod>/<uid>`, see [`jwt`]: a sidecar and the gateway of the route `mail` in the namespace `shop`.
 pub const WEB: &str = "shop/web-0/uid-1";
@@ -82,7 +82,7 @@ impl Stage {
         ];
         let routes =
             [route("shop", "mail", true), route("shop", "reports", false), route("billing", "mail", true)];
-        let (pods, routes) = (filled(pods.map(WatchedPod::of)), filled(routes));
+        let (pods, routes) = (filled_pods(pods.map(WatchedPod::of)), filled(routes));
         let asked = Arc::<AtomicUsize>::default();
         let client = api_server(Arc::clone(&asked)).await;
         let authenticator = Arc::new(Authenticator::new(client.clone(), pods.clone(), true));
@@ -123,7 +123,7 @@ impl Stage {
 
     #[track_caller]
     pub fn counted(&self, line: &str) {
-        let text = String::from_utf8(self.metrics.text().unwrap()).unwrap();
+        let text = self.metrics.text().unwrap();
         assert!(text.lines().any(|metric| metric == line), "{line} is not in\n{text}");
     }
 
@@ -152,12 +152,12 @@ async fn read(answer: axum::response::Response) -> Answer {
 /// A route with a gateway, as its sidecars read it, but for the control service and the CA.
 #[allow(dead_code, reason = "for programs that run sidecars beside the services")]
 pub fn route_file(namespace: &str, name: &str) -> RouteFile {
-    route(namespace, name, true).resolution().route.as_ref().unwrap().file.clone()
+    route(namespace, name, true).open().resolution().route.as_ref().unwrap().file.clone()
 }
 
 fn route(namespace: &str, name: &str, has_gateway: bool) -> CachedRoute {
     let uid = format!("{namespace}-{name}");
-    let route: MailRoute = serde_json::from_value(json!({
+    let mut route: MailRoute = serde_json::from_value(json!({
         "apiVersion": "mailroute.dev/v1alpha1",
         "kind": "MailRoute",
         "metadata": {"name": name, "namespace": namespace, "uid": uid, "generation": 1},
@@ -168,11 +168,9 @@ fn route(namespace: &str, name: &str, has_gateway: bool) -> CachedRoute {
         },
     }))
     .unwrap();
-    let mut resolution = resolve(&route, &PlatformSettings::default());
-    let host = format!("mail-gateway.{namespace}.svc.cluster.local");
-    resolution.route.as_mut().unwrap().file.gateway =
-        has_gateway.then(|| Gateway { host, ca_pem: String::new() });
-    CachedRoute::of(resolution, route)
+    route.spec.gateway = has_gateway.then(|| Gateway { service_name: "mail-gateway".into() });
+    let settings = PlatformSettings { cluster_domain: "cluster.local".into(), ..PlatformSettings::default() };
+    CachedRoute::new(route, &Arc::new(settings))
 }
 
 fn pod(id: &str, route: &str, is_gateway: bool) -> Pod {

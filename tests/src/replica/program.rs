@@ -1,6 +1,6 @@
 //! The operator as a process of its own: started with the chart's rights, watched from outside, told to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use super::Place;
 use super::stage::{Replica, Stage};
 
 /// How long a step may take: a thousand routes are reconciled in one.
@@ -45,14 +46,32 @@ impl Operator {
     /// # Errors
     /// When it cannot be run.
     pub async fn start(stage: &Stage, program: &Path, number: u16) -> Result<Self> {
+        let kubeconfig = stage.kubeconfig_of_the_chart().await?;
+        Self::run(program, &kubeconfig, stage.outside(number), stage.arguments(number))
+    }
+
+    /// Starts one on this machine with the API server of this kubeconfig. `number` keeps its ports apart from those of others.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn beside(kubeconfig: &str, program: &Path, number: u16) -> Result<Self> {
+        let host = Ipv4Addr::LOCALHOST.into();
+        Self::run(
+            program,
+            kubeconfig,
+            Replica::outside(host, number),
+            Place::of(host, number).arguments::<&str>(&[]),
+        )
+    }
+
+    fn run(program: &Path, kubeconfig: &str, replica: Replica, arguments: Vec<String>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, stage.kubeconfig_of_the_chart().await?)?;
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig)?;
         let log = std::fs::File::create(folder.path().join("log"))?;
-        let replica = stage.outside(number);
         let child = Command::new(program)
-            .args(stage.arguments(number))
-            .env("KUBECONFIG", kubeconfig)
+            .args(arguments)
+            .env("KUBECONFIG", path)
             // As in its image.
             .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
@@ -71,6 +90,22 @@ impl Operator {
     /// When it does not.
     pub async fn is_ready(&self) -> Result<()> {
         self.replica.readiness(200).await.map(drop)
+    }
+
+    /// What `/metrics` says of the first metric whose line begins so; nothing when there is none.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metric(&self, line: &str) -> Result<Option<f64>> {
+        self.replica.metric(line).await
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
     }
 
     /// Waits until it leads and this many reconciliations have gone well.

@@ -145,8 +145,7 @@ impl Stage {
 
     /// A replica that somebody else starts with those arguments, and stops.
     pub fn outside(&self, number: u16) -> Replica {
-        let Place { webhook, control, admin, .. } = Place::of(self.host, number);
-        Replica { webhook, control, admin, stop: watch::channel(false).0, seen: Arc::default() }
+        Replica::outside(self.host, number)
     }
 
     /// A kubeconfig with a token of the chart's ServiceAccount, as JSON.
@@ -235,12 +234,7 @@ impl Stage {
     /// When the webhook configuration cannot be read.
     pub async fn reviewer_config(&self, webhook: SocketAddr) -> Result<Config> {
         let configuration = self.configurations().get(release::NAME).await?;
-        let bundle = trust::live_pem(&configuration).unwrap_or_default();
-        let bundle = mailroute_operator::pki::anchors::Anchors::from_pem(&bundle);
-        let mut config = Config::new(format!("https://{webhook}").parse()?);
-        config.root_cert = Some(bundle.iter().map(|certificate| certificate.to_vec()).collect());
-        config.tls_server_name = Some(format!("{}.{}.svc", release::NAME, release::NAMESPACE));
-        Ok(config)
+        reviewer_config(&trust::live_pem(&configuration).unwrap_or_default(), webhook)
     }
 
     /// The webhook configurations.
@@ -262,6 +256,12 @@ impl Stage {
 }
 
 impl Replica {
+    /// One that somebody else starts and stops.
+    pub(super) fn outside(host: IpAddr, number: u16) -> Self {
+        let Place { webhook, control, admin, .. } = Place::of(host, number);
+        Self { webhook, control, admin, stop: watch::channel(false).0, seen: Arc::default() }
+    }
+
     /// What `/metrics` says of the first metric whose line begins so; nothing when there is none.
     ///
     /// # Errors
@@ -310,6 +310,18 @@ impl Replica {
         .with_context(|| format!("/readyz does not become {wanted}"))?;
         Ok(said)
     }
+}
+
+/// The configuration of a client that calls a webhook as an API server does, under this bundle.
+///
+/// # Errors
+/// None: an address is one of a URL.
+pub fn reviewer_config(bundle: &str, webhook: SocketAddr) -> Result<Config> {
+    let bundle = mailroute_operator::pki::anchors::Anchors::from_pem(bundle);
+    let mut config = Config::new(format!("https://{webhook}").parse()?);
+    config.root_cert = Some(bundle.iter().map(|certificate| certificate.to_vec()).collect());
+    config.tls_server_name = Some(format!("{}.{}.svc", release::NAME, release::NAMESPACE));
+    Ok(config)
 }
 
 /// A labelled pod without a name, as a Deployment's controller makes one.

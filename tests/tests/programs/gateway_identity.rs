@@ -285,7 +285,7 @@ async fn a_certificate_that_others_trust_is_not_given_up_for_one_that_they_do_no
     // It is renewed, by a CA that its route file does not name yet.
     let requests = "mailroute_certificate_requests_total{outcome=\"granted\"} 4";
     let renewed = async {
-        while !String::from_utf8(scene.stage.metrics.text().unwrap()).unwrap().contains(requests) {
+        while !scene.stage.metrics.text().unwrap().contains(requests) {
             sleep(Duration::from_millis(20)).await;
         }
     };

@@ -190,7 +190,7 @@ fn a_pod_without_the_container_or_at_its_end_has_no_sidecar() {
 fn what_is_kept_of_a_pod_says_the_same_as_the_pod() {
     let whole = samples::pod("web-1", "mailroute.dev/sidecar:0.1.0");
     let kept = watched::WatchedPod::of(whole.clone());
-    assert_eq!(kept.sidecar(), sidecar(&whole).as_ref());
+    assert_eq!(kept.sidecar(), sidecar(&whole));
     let said =
         (kept.namespace(), kept.uid(), kept.route(), kept.service_account(), kept.role(), kept.has_run());
     assert_eq!(said, ("shop", "web-1-uid", Some("notifications"), "default", Some(Role::Sidecar), false));

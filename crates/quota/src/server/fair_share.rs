@@ -36,7 +36,7 @@ impl Ledger {
     pub(super) fn namespace_uses(&mut self, now: Duration) -> BTreeMap<Namespace, NamespaceUse> {
         let (leases, division) = (self.leases_by_namespace(), self.division(now));
         let (limits, timing) = (self.limits, self.timing);
-        let used = |(name, share): (&Namespace, &mut NamespaceShare)| {
+        let used = |(name, share): (&Namespace, &mut Box<NamespaceShare>)| {
             let nothing = NamespaceLeases::default();
             let leased = leases.get(name).unwrap_or(&nothing);
             let messages = share.used.minute.sum(now) + leased.amount.messages;

@@ -15,7 +15,7 @@ pub struct SidecarId(pub u64);
 pub const NO_LIMIT: u32 = u32::MAX;
 
 /// The limits of a mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MailboxLimits {
     /// Messages in any minute.
     pub messages: u32,

@@ -88,7 +88,8 @@ struct Grantable {
 pub struct Ledger {
     timing: Timing,
     limits: MailboxLimits,
-    shares: BTreeMap<Namespace, NamespaceShare>,
+    /// In boxes: a node of the map has room for eleven, and most mailboxes have one namespace.
+    shares: BTreeMap<Namespace, Box<NamespaceShare>>,
     /// The namespace of each known sidecar, heard or not.
     namespaces: HashMap<SidecarId, Namespace>,
     used: UsageWindows,
@@ -190,17 +191,17 @@ impl Ledger {
 
     fn share(&mut self, namespace: &Namespace, now: Duration) -> &mut NamespaceShare {
         let timing = self.timing;
-        self.shares.entry(namespace.clone()).or_insert_with(|| NamespaceShare::new(timing, now))
+        self.shares.entry(namespace.clone()).or_insert_with(|| Box::new(NamespaceShare::new(timing, now)))
     }
 
     /// The share of a sidecar's namespace.
     fn share_of(&mut self, who: SidecarId) -> Option<&mut NamespaceShare> {
-        self.shares.get_mut(self.namespaces.get(&who)?)
+        self.shares.get_mut(self.namespaces.get(&who)?).map(Box::as_mut)
     }
 
     /// Derives the mailbox's limits from those that its namespaces name.
     fn agree_on_limits(&mut self) {
-        let named = self.shares.values().filter_map(NamespaceShare::named_limits);
+        let named = self.shares.values().filter_map(|share| share.named_limits());
         if let Some(limits) = MailboxLimits::agreed(named) {
             self.limits = limits;
         }

@@ -62,7 +62,7 @@ impl Ledger {
             it.day.iter().for_each(|&(at, count)| share.used.day.add(at.min(now), count));
             let last = it.throttle.map(|last| LastThrottle { at: last.at.min(now), ..last });
             share.throttle = Throttle::restored(last);
-            ledger.shares.insert(it.name.clone(), share);
+            ledger.shares.insert(it.name.clone(), Box::new(share));
         }
         let name = |place: u32| record.namespaces.get(place as usize).map(|it| it.name.clone());
         let members = record.members.iter().filter_map(|&(who, place)| Some((who, name(place)?)));
@@ -105,7 +105,7 @@ impl Ledger {
 
     /// The namespaces, and each sidecar with the place of its namespace among them.
     fn namespace_records(&self) -> (Vec<NamespaceRecord>, Vec<(SidecarId, u32)>) {
-        let record = |(name, share): (&Namespace, &NamespaceShare)| NamespaceRecord {
+        let record = |name: &Namespace, share: &NamespaceShare| NamespaceRecord {
             name: name.clone(),
             limits: share.limits,
             hour: hour(&share.used, share.limits),
@@ -116,7 +116,7 @@ impl Ledger {
         let members = self.namespaces.iter().filter_map(|(who, name)| Some((*who, *places.get(name)?)));
         let mut members: Vec<_> = members.collect();
         members.sort_unstable();
-        (self.shares.iter().map(record).collect(), members)
+        (self.shares.iter().map(|(name, share)| record(name, share)).collect(), members)
     }
 
     /// Notes that a record made by [`Ledger::record`] is stored.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::limits::{NO_LIMIT, Namespace, SidecarId};
-use super::namespace::NamespaceShare;
 use super::unregistered::Reserve;
 use crate::Amount;
 use crate::slots::UNREGISTERED_RECIPIENTS;
@@ -92,8 +91,8 @@ impl Ledger {
 
     /// How many namespaces share the reserve, at least one.
     fn sharers(&self, now: Duration) -> u64 {
-        let shares = |share: &&NamespaceShare| share.may_use_slots(self.timing, now);
-        (self.shares.values().filter(shares).count() as u64).max(1)
+        let shares = self.shares.values().filter(|share| share.may_use_slots(self.timing, now));
+        (shares.count() as u64).max(1)
     }
 
     /// Recipients of the day that are kept for unregistered sidecars.

@@ -25,7 +25,6 @@ use mailroute_operator::service::ledger_store::MemoryStore;
 use mailroute_operator::service::report::{self, ReportService};
 use mailroute_operator_core::crd::MailRoute;
 use mailroute_operator_core::pods::watched::WatchedPod;
-use mailroute_operator_core::resolve::PlatformSettings;
 use mailroute_quota::Timing;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -34,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::stores::filled;
+use crate::stores::{filled, filled_pods};
 
 /// The operator's control service.
 pub struct Operator {
@@ -103,7 +102,7 @@ async fn serve(
 ) -> Result<JoinHandle<()>> {
     let timing = Timing { minute, ..Timing::default() };
     let leadership = watch::Sender::new(Leadership { leading: true, leader: None });
-    let pods = filled((0..sidecars).map(pod).map(WatchedPod::of));
+    let pods = filled_pods((0..sidecars).map(pod).map(WatchedPod::of));
     let control = ReportService {
         authenticator: Arc::new(Authenticator::new(api_server().await?, pods.clone(), true)),
         leadership: leadership.subscribe(),
@@ -112,7 +111,7 @@ async fn serve(
         triggers: Default::default(),
         metrics: Metrics::new()?,
         rate: Mutex::new(RateLimit::new(20, Duration::from_millis(5))),
-        routes: filled([CachedRoute::new(route.clone(), &PlatformSettings::default())]),
+        routes: filled([CachedRoute::new(route.clone(), &Arc::default())]),
         malformed: UnreadableRoutes::default(),
         leases: Arc::new(Leases::new(timing, Arc::clone(store) as _)),
     };
