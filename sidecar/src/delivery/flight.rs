@@ -19,9 +19,10 @@ use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
 use super::connection::Connection;
+use super::envelope_verdict::{self, EnvelopeVerdict};
 use super::error::ConnectionError;
 use super::timeouts;
-use super::transaction::{self, EnvelopeVerdict, Interruption, Stopped, TransactionEnd};
+use super::transaction::{self, Interruption, Stopped, TransactionEnd};
 use crate::message::body::{Body, MEMORY_BYTES};
 use crate::message::envelope::Envelope;
 use crate::outcome::classify::{Stage, classify};
@@ -158,7 +159,7 @@ fn judge(replies: &[Reply], envelope: &Envelope, partial: PartialDelivery) -> Op
         return None;
     }
     let EnvelopeVerdict { stop, refused, accepted } =
-        transaction::judge(of_envelope.unwrap_or(replies), envelope, partial);
+        envelope_verdict::judge(of_envelope.unwrap_or(replies), envelope, partial);
     let accepted = accepted > 0;
     if let Some(verdict) = stop {
         return Some(Judged::Ended(TransactionEnd { verdict, refused, accepted, clean: false }));

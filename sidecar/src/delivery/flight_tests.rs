@@ -2,30 +2,13 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::*;
 use crate::delivery::connection::tests::{Peer, connection};
-use crate::message::envelope::{Address, BodyType, QueueId, ReversePath};
+use crate::delivery::transaction::tests::envelope;
 use crate::outcome::DeliveryOutcome;
 
 const TO: [&str; 2] = ["a@b.example", "c@d.example"];
 const MESSAGE: &str = "Subject: x\r\n\r\n.\r\n..\r\nRSET\r\n";
-
-fn envelope(recipients: &[&str]) -> Envelope {
-    Envelope {
-        id: QueueId::new(Timestamp::UNIX_EPOCH, 1),
-        message_id: "<1@contoso.com>".into(),
-        client_name: "app".into(),
-        reverse_path: ReversePath::Address(Address::parse("noreply@contoso.com").unwrap()),
-        recipients: recipients.iter().map(|to| Address::parse(to).unwrap()).collect(),
-        body: BodyType::SevenBit,
-        smtp_utf8: false,
-        size: None,
-        archive: None,
-        mailbox: None,
-    }
-}
 
 fn flight(to: &[&str]) -> String {
     let recipients: String = to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();

@@ -25,6 +25,7 @@ pub mod client_submission;
 pub mod connect;
 pub mod connection;
 mod conversation;
+mod envelope_verdict;
 pub mod error;
 mod flight;
 pub mod graph;

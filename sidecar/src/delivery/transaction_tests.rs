@@ -6,7 +6,8 @@ use super::*;
 use crate::delivery::connection::tests::{Peer, connection};
 use crate::message::envelope::{Address, QueueId, ReversePath};
 
-fn envelope(recipients: &[&str]) -> Envelope {
+/// A message to these.
+pub fn envelope(recipients: &[&str]) -> Envelope {
     Envelope {
         id: QueueId::new(Timestamp::UNIX_EPOCH, 1),
         message_id: "<1@contoso.com>".into(),

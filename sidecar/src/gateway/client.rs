@@ -11,6 +11,7 @@
 //! Invariants: a message is handed over only to who has shown a certificate of a gateway of this route; where a gateway may have a
 //! message, since its answer was lost, no other gets it for ten seconds, nor later before that one was asked.
 
+mod reach;
 mod update;
 
 use std::collections::VecDeque;
@@ -21,24 +22,22 @@ use std::time::Duration;
 use mailroute_route::condition::{ConditionType, Reason};
 use mailroute_route::text::{chain, shortened};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{timeout, timeout_at};
 
 pub use self::update::Following;
-use super::addresses::{Unresponsive, host_and_port, is_own};
+use super::addresses::Unresponsive;
 use super::connection::{Connection, ConnectionError, Sent};
 use super::doubts::Doubts;
 pub use super::error::HandOverError;
-use super::identity::{Identity, IdentityError};
+use super::identity::Identity;
 pub use super::pool::CONNECTIONS;
 use super::pool::Pool;
 use super::protocol::{Command, Transfer};
-use crate::clock::{self, Instant};
+use crate::clock;
 use crate::lock;
 use crate::logging::faults::{self, Due, FaultLog};
 use crate::message::body::Body;
 use crate::message::envelope::QueueId;
 use crate::metrics::Metrics;
-use crate::net::dial;
 use crate::outcome::queued::HandOverOutcome;
 use crate::smtp::reply::Reply;
 use crate::spool::{Entry, Kept, Progress, Shelf, format};
@@ -340,56 +339,6 @@ impl Gateways {
         Err(last)
     }
 
-    async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandOverError> {
-        let place = timeout(TURN, self.places.acquire()).await;
-        place.ok().and_then(Result::ok).ok_or(HandOverError::Time)
-    }
-
-    /// The addresses to try for a message: the one that may have it, alone for a while and then first.
-    async fn addresses_for(&self, id: &QueueId, deadline: Instant) -> Result<Vec<SocketAddr>, HandOverError> {
-        if let Some(address) = self.doubt(id) {
-            return Ok(vec![address]);
-        }
-        let mut addresses = self.addresses(deadline).await?;
-        let preferred = self.preferred(id);
-        // The order of the others stays.
-        addresses.sort_by_key(|address| Some(*address) != preferred);
-        Ok(addresses)
-    }
-
-    /// All addresses, in an order that is another one each time.
-    async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, HandOverError> {
-        let gateway = self.identity.gateway().ok_or(IdentityError::NoGateway)?;
-        let (host, port) = host_and_port(&gateway.host);
-        let fixed = lock(&self.fixed).clone();
-        let mut addresses = match fixed {
-            Some(fixed) => fixed,
-            None => {
-                let found = timeout_at(deadline, dial::resolve(host, port)).await;
-                found.map_err(|_| HandOverError::Time)??
-            }
-        };
-        addresses.retain(|address| self.own_port != Some(address.port()) || !is_own(*address));
-        Ok(lock(&self.unresponsive).ordered(addresses, clock::now(), clock::chance))
-    }
-
-    async fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Connection, HandOverError> {
-        let basis = self.identity.basis()?;
-        let (config, name) = self.identity.client().await?;
-        let deadline = deadline.min(clock::now() + REACH_ONE);
-        let opened = timeout_at(deadline, Connection::open(address, config, name, basis)).await;
-        let opened = match opened {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(unreachable(address, &error)),
-            Err(_) => Err(HandOverError::Unreachable { address, met: "it does not answer in time".into() }),
-        };
-        match &opened {
-            Ok(_) => lock(&self.unresponsive).remove(address),
-            Err(_) => lock(&self.unresponsive).add(address, clock::now()),
-        }
-        opened
-    }
-
     /// Ends the connections that are open.
     pub async fn close(&self) {
         self.open.close().await;
@@ -398,14 +347,6 @@ impl Gateways {
     /// The gateway that may have a message although its answer was lost. While it is remembered, nobody else is to try the message.
     pub fn doubt(&self, id: &QueueId) -> Option<SocketAddr> {
         lock(&self.doubts).of(id, clock::now())
-    }
-
-    /// The gateway that may have it, also when that was long ago; none once it did not answer any more.
-    fn preferred(&self, id: &QueueId) -> Option<SocketAddr> {
-        let now = clock::now();
-        let preferred = lock(&self.doubts).preferred(id, now)?;
-        let is_silent = lock(&self.unresponsive).contains(preferred, now);
-        (!is_silent || self.doubt(id).is_some()).then_some(preferred)
     }
 
     fn met(&self, error: Option<&HandOverError>) {
