@@ -1,6 +1,6 @@
 //! The newest report of each pod, in memory, with time passed in.
 //!
-//! Refuses to know how a report came here and what follows from it. A report comes from a pod, so it is [`bounded`] on the way in.
+//! Refuses to know how a report came here and what follows from it. A report comes from a pod, so it is bounded on the way in.
 
 mod bounded;
 mod kept;

@@ -6,7 +6,7 @@
 //!                                                                    messages handed over
 //! ```
 //!
-//! A message that a gateway may have, as its answer was lost, is left to gateways for [`DOUBT`]; when none has taken it by then, a
+//! A message that a gateway may have, as its answer was lost, is left to gateways for ten seconds; when none has taken it by then, a
 //! sidecar tries it, for it has nothing that outlives it. A gateway has: it waits for no upstream, but for attempts that are under way.
 //!
 //! Owns the order and the times. The deadline may cut a hand-over off: the message is still here then.
