@@ -64,6 +64,9 @@ const PROGRAMS: [(&str, &str); 2] = [("sidecar", "#2f6fde"), ("postfix", "#c9782
 const WIDTH: usize = 720;
 const LABEL: usize = 250;
 
+/// Room to the left of the longest names.
+const MARGIN: usize = 60;
+
 /// Height of a bar, and of the space behind those of a work.
 const BAR: usize = 14;
 const GAP: usize = 12;
@@ -131,13 +134,14 @@ impl Plot {
             );
         }
         Some(format!(
-            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" font-family="sans-serif" font-size="12" fill="#808080" role="img">
+            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="-{MARGIN} 0 {width} {y}" width="{width}" height="{y}" font-family="sans-serif" font-size="12" fill="#808080" role="img">
 <title>{title} ({unit})</title>
 <text x="10" y="20" font-size="14" font-weight="bold">{title} ({unit})</text>
 {legend}{body}</svg>
 "##,
             title = escaped(self.title),
             unit = self.unit,
+            width = WIDTH + MARGIN,
         ))
     }
 }
