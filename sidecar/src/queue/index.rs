@@ -186,26 +186,34 @@ impl Index {
 
     /// Makes every message of `which` due that was left to another pod.
     pub fn end_reservations(&mut self, now: Timestamp, which: impl Fn(&QueueId) -> bool) {
-        let ends =
-            |(id, record): &(&QueueId, &QueueRecord)| !record.taken && record.is_reserved(now) && which(id);
-        let ids: Vec<QueueId> = self.records.iter().filter(ends).map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            self.change(&id, |record| record.end_reservation(now));
-        }
+        self.change_where(
+            |id, record| !record.taken && record.is_reserved(now) && which(id),
+            |record| record.end_reservation(now),
+        );
     }
 
     fn make_due_where(&mut self, now: Timestamp, which: impl Fn(&QueueRecord) -> bool, by_command: bool) {
-        let waits = |record: &QueueRecord| !record.taken && !record.is_reserved(now) && which(record);
-        let ids: Vec<QueueId> =
-            self.records.iter().filter(|(_, record)| waits(record)).map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            self.change(&id, |record| {
+        self.change_where(
+            |_, record| !record.taken && !record.is_reserved(now) && which(record),
+            |record| {
                 if record.due > now {
                     record.due = record.since.min(now);
                 }
                 record.held = false;
                 record.by_command |= by_command;
-            });
+            },
+        );
+    }
+
+    fn change_where(
+        &mut self,
+        which: impl Fn(&QueueId, &QueueRecord) -> bool,
+        change: impl Fn(&mut QueueRecord),
+    ) {
+        let chosen = self.records.iter().filter(|(id, record)| which(id, record));
+        let ids: Vec<QueueId> = chosen.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.change(&id, &change);
         }
     }
 
@@ -217,17 +225,15 @@ impl Index {
         if record.held {
             self.holds.insert(record.mailbox);
         }
-        self.enter(id, &record);
+        if !record.taken {
+            self.enter(id, &record);
+        }
         self.records.insert(id.clone(), record);
     }
 
     /// The messages of this mailbox name none from now on.
     pub fn forget_mailbox(&mut self, mailbox: MailboxNumber) {
-        let of_it = self.records.iter().filter(|(_, record)| record.mailbox == mailbox);
-        let ids: Vec<QueueId> = of_it.map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            self.change(&id, |record| record.mailbox = 0);
-        }
+        self.change_where(|_, record| record.mailbox == mailbox, |record| record.mailbox = 0);
         self.holds.remove(&mailbox);
     }
 
@@ -419,6 +425,7 @@ mod tests {
         assert_eq!(index.expired(at(100), Duration::ZERO, 10, |mailbox| mailbox == 1), [id(8)]);
         index.take(&id(8));
         index.forget_mailbox(1);
+        assert!(index.due.values().flatten().all(|(_, waiting)| *waiting != id(8)), "it is taken still");
         index.put_back(&id(8), |record| record.due = at(0));
         assert_eq!(index.first(|mailbox| mailbox == 0).map(|(id, _)| id.clone()), Some(id(8)));
         assert!(index.first(|mailbox| mailbox == 1).is_none());
