@@ -63,7 +63,9 @@ pub async fn drained(
 ) {
     if !gateways.is_there() {
         drop(timeout_at(deadline, is_closed.wait_for(|&closed| closed)).await);
-        queue.end_reservations(|_| true);
+        if !gateways.is_one_of_them() {
+            queue.end_reservations(|_| true);
+        }
         return queue.drained(deadline).await;
     }
     let (now, left) = (clock::now(), deadline.saturating_duration_since(clock::now()));

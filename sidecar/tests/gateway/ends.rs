@@ -6,13 +6,13 @@ use mailroute_m365::Stage;
 use mailroute_route::file::DeliveryMode::{DeliverOrQueue, Queue};
 use mailroute_route::file::{Archive, HeaderField, Headers, Recipients};
 use mailroute_route::identity::Role;
-use mailroute_sidecar::gateway::client::CONNECTIONS;
+use mailroute_sidecar::gateway::client::{CONNECTIONS, Offer};
 use mailroute_sidecar::queue::QueuePlace;
-use mailroute_sidecar::spool::RecipientStatus;
+use mailroute_sidecar::spool::{Progress, RecipientStatus, Shelf};
 
 use crate::client::{Client, message};
 use crate::kept::{SENDER, down, reply};
-use crate::once::{gateways, give};
+use crate::once::{gateways, give, sample};
 use crate::pods::{ANN, BOB, Pods, patient, stored};
 use crate::scene::{Files, PATIENCE};
 
@@ -253,6 +253,24 @@ async fn a_gateway_that_ends_waits_a_while_for_another_that_does_not_answer() {
     let second = pods.gateway(&free.to_string()).await;
     let (files, _) = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
     assert_eq!((stored(&files, "queue"), second.app.queue().figures().messages), (0, 1));
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_leaves_to_a_pod_what_that_is_trying_also_when_the_route_has_no_gateway_any_more()
+{
+    let (mut pods, gateway) = Pods::with_gateway(Queue).await;
+    let (entry, body) = sample(1);
+    let reserved_until = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_mins(2));
+    let progress = Progress { reserved_until, ..Progress::fresh(&entry) };
+    let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body: &body };
+    gateways(&pods, Role::Sidecar, &pods.route.name).hand_over(offer).await.unwrap();
+    pods.route.gateway = None;
+    gateway.files.write_route(&pods.route);
+    while gateway.app.gateways().is_there() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (files, _) = gateway.stopped().await;
+    assert_eq!((stored(&files, "queue"), pods.arrived().len()), (1, 0));
 }
 
 #[tokio::test]
