@@ -87,10 +87,9 @@ impl Course {
         *lock(&self.away) = Some(pass);
     }
 
-    /// What an offer comes to that is still under way when the pass is to end.
-    async fn stopped(&self) -> Offered {
+    /// Completes when the pass is to end.
+    async fn stopped(&self) {
         drop(self.stop.clone().wait_for(|&stop| stop).await);
-        Offered::Away(Pass::Away)
     }
 }
 
@@ -146,18 +145,7 @@ impl<'a> Flush<'a> {
                     continue;
                 };
                 let limit = self.tried_from.filter(|_| leaving.is_reserved());
-                let too_late = async {
-                    match limit {
-                        Some(limit) => sleep_until(limit.max(clock::now() + MOMENT)).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let offered = tokio::select! {
-                    biased;
-                    offered = self.offer(&kept) => offered,
-                    () = too_late => Offered::Away(Pass::Away),
-                    offered = course.stopped() => offered,
-                };
+                let offered = self.offer_until(&kept, course, limit).await;
                 if matches!(offered, Offered::Taken) {
                     leaving.gone(age(kept.entry.accepted)).await;
                     continue;
@@ -188,12 +176,7 @@ impl<'a> Flush<'a> {
                 }
                 let Some(leaving) = self.queue.leaving_dead(&id) else { continue };
                 let Some(kept) = leaving.load().await else { continue };
-                let offered = tokio::select! {
-                    biased;
-                    offered = self.offer(&kept) => offered,
-                    offered = course.stopped() => offered,
-                };
-                match offered {
+                match self.offer_until(&kept, course, None).await {
                     Offered::Taken => leaving.gone().await,
                     Offered::LeftOut => {}
                     Offered::Away(pass) => course.is_away(pass),
@@ -201,6 +184,22 @@ impl<'a> Flush<'a> {
             }
         };
         join_all((0..self.at_once).map(|_| work())).await;
+    }
+
+    /// Offers a message until the pass is to end, or until `limit`, but for [`MOMENT`] at least.
+    async fn offer_until(&self, kept: &Kept, course: &Course, limit: Option<Instant>) -> Offered {
+        let too_late = async {
+            match limit {
+                Some(limit) => sleep_until(limit.max(clock::now() + MOMENT)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            offered = self.offer(kept) => offered,
+            () = too_late => Offered::Away(Pass::Away),
+            () = course.stopped() => Offered::Away(Pass::Away),
+        }
     }
 
     async fn offer(&self, kept: &Kept) -> Offered {
