@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::enqueue::not_kept;
 use super::followed::Followed;
-use super::{MessageAcceptor, fits, reply};
+use super::{MessageAcceptor, ending, fits, reply};
 use crate::attempt::{Active, Attempt, Attempts, Origin, SendPermit};
 use crate::clock::{self, Instant};
 use crate::message::body::Body;
@@ -185,27 +185,13 @@ impl MessageAcceptor {
         active: &Active,
         envelope: &Envelope,
         body: &Body,
-        mut attempt: JoinHandle<AttemptResult>,
+        attempt: JoinHandle<AttemptResult>,
         no: Reply,
         deadline: Instant,
     ) -> Reply {
-        let mut shutting_down = self.shutting_down.clone();
-        let too_late = async {
-            tokio::select! {
-                () = tokio::time::sleep_until(deadline) => {}
-                _ = shutting_down.wait_for(|&shutting_down| shutting_down) => {}
-            }
-        };
-        let ended = tokio::select! {
-            biased;
-            ended = &mut attempt => ended,
-            () = too_late => {
-                // The application will send it again, so this attempt has to end. It may have ended by itself meanwhile.
-                attempt.abort();
-                attempt.await
-            }
-        };
-        match ended {
+        // The application will send it again, so the attempt has to end by then.
+        let too_late = ending::too_late(deadline, self.shutting_down.clone(), Duration::ZERO);
+        match ending::ended(attempt, too_late).await {
             Ok(ended) => self.answer(active, envelope, body, &ended).await,
             Err(_) => self.turned_away(no),
         }

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use mailroute_route::file::GatewayUnavailable;
 use mailroute_route::text::chain;
-use tokio::time::sleep;
 
-use super::{MessageAcceptor, reply};
+use super::{MessageAcceptor, ending, reply};
 use crate::attempt::Active;
 use crate::clock;
 use crate::gateway::client::{Gateways, HandOverError, Offer};
@@ -91,19 +90,8 @@ impl MessageAcceptor {
         gateways: &Gateways,
         offer: Offer<'_>,
     ) -> Result<SocketAddr, HandOverError> {
-        let mut shutting_down = self.shutting_down.clone();
         let time = self.gateway_timeout + Duration::from_secs(offer.body.len() / SLOWEST);
-        let too_late = async {
-            let ending = async {
-                // Where nobody can say it any more, the end is there.
-                drop(shutting_down.wait_for(|&shutting_down| shutting_down).await);
-                sleep(LAST).await;
-            };
-            tokio::select! {
-                () = sleep(time) => {}
-                () = ending => {}
-            }
-        };
+        let too_late = ending::too_late(clock::now() + time, self.shutting_down.clone(), LAST);
         gateways.hand_over_before(offer, too_late).await
     }
 

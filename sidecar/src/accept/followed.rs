@@ -10,10 +10,10 @@ use std::time::Duration;
 use mailroute_route::text::chain;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
-use super::MessageAcceptor;
 use super::deliver_or_queue::is_told_whole;
+use super::{MessageAcceptor, ending};
 use crate::clock::{self, Instant};
 use crate::gateway::client::{Gateways, HandOverError, Offer};
 use crate::message::body::Body;
@@ -42,10 +42,8 @@ pub(super) struct Followed {
     gateways: Arc<Gateways>,
     gateway: SocketAddr,
     entry: Entry,
-    /// When the attempt has to end.
+    /// When the attempt has to end, [`MARGIN`] before the gateway tries by itself.
     deadline: Instant,
-    /// When the gateway tries by itself.
-    reserved: Instant,
 }
 
 impl MessageAcceptor {
@@ -57,44 +55,24 @@ impl MessageAcceptor {
         body: &Body,
     ) -> Result<Followed, HandOverError> {
         let entry = Entry::message(envelope.clone(), clock::timestamp());
-        let (next, now) = (later(entry.accepted, MAX_RESERVATION), clock::now());
-        let (deadline, reserved) = (now + ATTEMPT, now + MAX_RESERVATION);
+        let (next, deadline) = (later(entry.accepted, MAX_RESERVATION), clock::now() + ATTEMPT);
         let progress = Progress { next, reserved_until: Some(next), ..Progress::fresh(&entry) };
         let offer = Offer { shelf: Shelf::Queue, entry: &entry, progress: &progress, body };
         let gateway = self.hand_over(gateways, offer).await?;
         let (queue, gateways) = (Arc::clone(&self.queue), Arc::clone(gateways));
-        Ok(Followed { queue, gateways, gateway, entry, deadline, reserved })
+        Ok(Followed { queue, gateways, gateway, entry, deadline })
     }
 }
 
 impl Followed {
     /// Lets the attempt go on, and tells the gateway what came of it. When the process is about to end it is cut off soon, and the gateway
     /// tries.
-    pub fn adopt(self, mut attempt: JoinHandle<AttemptResult>, mut shutting_down: watch::Receiver<bool>) {
+    pub fn adopt(self, attempt: JoinHandle<AttemptResult>, shutting_down: watch::Receiver<bool>) {
         let following = self.gateways.follow();
         tokio::spawn(async move {
             let _following = following;
-            let ending = async {
-                // Where nobody can say it any more, the end is there.
-                drop(shutting_down.wait_for(|&shutting_down| shutting_down).await);
-                sleep(LAST).await;
-            };
-            let too_long = async {
-                tokio::select! {
-                    () = sleep_until(self.deadline) => {}
-                    () = ending => {}
-                }
-            };
-            let ended = tokio::select! {
-                biased;
-                ended = &mut attempt => ended,
-                () = too_long => {
-                    attempt.abort();
-                    // It may have ended by itself meanwhile.
-                    attempt.await
-                }
-            };
-            match ended {
+            let too_long = ending::too_late(self.deadline, shutting_down, LAST);
+            match ending::ended(attempt, too_long).await {
                 Ok(attempt) => self.tell(&attempt).await,
                 Err(error) => {
                     if !error.is_cancelled() {
@@ -143,7 +121,7 @@ impl Followed {
         loop {
             let Err(error) = self.gateways.update(gateway, id, progress).await else { return };
             tracing::warn!(queue_id = %id, %gateway, error = chain(&error), "the gateway could not be told what came of an attempt");
-            if error.is_of_message() || clock::now() + pause >= self.reserved {
+            if error.is_of_message() || clock::now() + pause >= self.deadline + MARGIN {
                 return;
             }
             sleep(pause).await;

@@ -13,6 +13,7 @@
 
 mod deliver;
 mod deliver_or_queue;
+mod ending;
 mod enqueue;
 mod followed;
 pub mod reply;
